@@ -1,0 +1,118 @@
+//! The reasons for which a packet is not forwarded.
+//!
+//! One table that metrics, command line, logs and documents all read. Every packet that enters
+//! geneved leaves it forwarded or counted under exactly one of these.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
+        /// Why a packet was not forwarded.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name that the command line, JSON and metrics show: lower case, hyphens.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// One sentence for a person who sees the counter move.
+            #[must_use]
+            pub fn explanation(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc),+).trim_start(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The outer datagram or the Geneve header ends before its own length says so.
+    GeneveTruncated => "geneve-truncated",
+    /// The Geneve version is not 0 (RFC 8926 section 3.4).
+    GeneveVersion => "geneve-version",
+    /// The option lengths do not add up to the header's Opt Len (RFC 8926 section 3.5).
+    GeneveOptionLength => "geneve-option-length",
+    /// An option that this endpoint does not know is marked critical (RFC 8926 section 3.5).
+    UnknownCriticalOption => "unknown-critical-option",
+    /// The O bit is set: a control message, whose payload is never forwarded (RFC 8926 section 3.4).
+    ControlMessage => "control-message",
+    /// The Geneve protocol type is not one that the link carries.
+    ProtocolType => "protocol-type",
+    /// No link on this host has this VNI on this port.
+    UnknownVni => "unknown-vni",
+    /// The outer source is not a host that the VPC knows.
+    UnknownHost => "unknown-host",
+    /// The outer destination is not the link's local address.
+    WrongLocal => "wrong-local",
+    /// The inner source address does not belong to the host that the packet came from.
+    SourceMismatch => "source-mismatch",
+    /// The inner source address belongs to another host, yet the packet came from this one's TUN.
+    SourceNotLocal => "source-not-local",
+    /// The packet is neither IPv4 nor IPv6.
+    NotIp => "not-ip",
+    /// The inner packet is shorter than its own length field or has a malformed header.
+    InnerMalformed => "inner-malformed",
+    /// The inner packet's checksum is wrong, so it cannot be merged or finished safely.
+    InnerChecksum => "inner-checksum",
+    /// A super-packet asks for a segmentation that its headers do not allow.
+    BadOffload => "bad-offload",
+    /// No route or endpoint of the VPC covers the inner destination.
+    NoRoute => "no-route",
+    /// The packet is larger than the tunnel MTU; its sender was told.
+    TooBig => "too-big",
+    /// The packet is larger than the tunnel MTU and its sender must not be told (an ICMP error, a multicast).
+    TooBigSilent => "too-big-silent",
+    /// The outer header reports congestion on a packet that cannot carry it (RFC 6040 section 4.2).
+    EcnCongestion => "ecn-congestion",
+    /// The inner TTL or hop limit has run out.
+    TtlExpired => "ttl-expired",
+    /// The underlay has no route to the host, or refused it.
+    UnderlayUnreachable => "underlay-unreachable",
+    /// The socket's send queue is full.
+    SocketFull => "socket-full",
+    /// The kernel refused the datagram with an error that has no reason of its own.
+    SendFailed => "send-failed",
+    /// The TUN interface does not accept the packet now (its queue is full or it is down).
+    TunRefused => "tun-refused",
+    /// All buffers of the worker are in flight.
+    NoBuffer => "no-buffer",
+    /// The link went away while the packet was on its way.
+    LinkGone => "link-gone",
+}
+
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_kebab_case() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        for name in &names {
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{name}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+    }
+
+    #[test]
+    fn explanations_are_sentences() {
+        for reason in DropReason::ALL {
+            assert!(reason.explanation().ends_with('.'), "{reason}");
+        }
+    }
+}
