@@ -1,0 +1,6 @@
+//! The half of geneved that does I/O and talks to people: daemon, command line, packet I/O.
+//!
+//! What is decided about a packet is decided in `libgeneve`; here it is read, written and shown.
+
+pub mod lab;
+pub mod traffic;

@@ -1,0 +1,3 @@
+//! `geneved`: the daemon and its command line.
+
+fn main() {}

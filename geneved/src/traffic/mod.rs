@@ -1,0 +1,1 @@
+//! A small traffic generator: sends, receives and verifies inside named network namespaces.

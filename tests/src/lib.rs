@@ -1,0 +1,1 @@
+//! What scenarios and benchmarks share: network namespaces, a daemon to start, its command line.
