@@ -5,7 +5,9 @@
 //! and in host order in the accessors.
 
 pub mod checksum;
+pub mod geneve;
 pub mod ip;
+pub mod option;
 pub mod packet;
 pub mod transport;
 pub mod transport_checksum;

@@ -1,0 +1,368 @@
+//! The Geneve base header: view and builder (RFC 8926 section 3.4).
+//!
+//! Owns version, Opt Len, the O and C bits, the protocol type and the VNI, and the check that the
+//! option list fills Opt Len exactly. The options themselves are [`option`](super::option)'s; which
+//! of them are known, and whether a packet is dropped, is the caller's decision.
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use super::option::{
+    GeneveOption, MAX_OPTION_DATA, MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionIter,
+    OptionType, lengths_add_up,
+};
+
+/// The UDP port of Geneve (RFC 8926 section 3.3).
+pub const GENEVE_PORT: u16 = 6081;
+/// Bytes of the header without options.
+pub const BASE_HEADER_LEN: usize = 8;
+/// The most bytes of a header: 8 of the base header and 63 words of options.
+pub const MAX_HEADER_LEN: usize = BASE_HEADER_LEN + MAX_OPTIONS_LEN;
+
+/// Protocol types: the EtherTypes of what a packet carries.
+pub mod protocol_type {
+    /// An IPv4 packet.
+    pub const IPV4: u16 = 0x0800;
+    /// An IPv6 packet.
+    pub const IPV6: u16 = 0x86dd;
+    /// An Ethernet frame ("transparent Ethernet bridging").
+    pub const ETHERNET: u16 = 0x6558;
+}
+
+/// A virtual network identifier: 24 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The largest: 16,777,215.
+    pub const MAX: Vni = Vni(0xff_ffff);
+
+    /// The identifier `id`; `None` above [`Vni::MAX`].
+    #[must_use]
+    pub const fn new(id: u32) -> Option<Vni> {
+        if id <= Self::MAX.0 {
+            Some(Vni(id))
+        } else {
+            None
+        }
+    }
+
+    /// The identifier as a number: 0 to 16,777,215.
+    #[inline]
+    #[must_use]
+    pub const fn value(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<Vni> for u32 {
+    fn from(vni: Vni) -> u32 {
+        vni.0
+    }
+}
+
+impl TryFrom<u32> for Vni {
+    type Error = VniError;
+    fn try_from(id: u32) -> Result<Vni, VniError> {
+        Vni::new(id).ok_or(VniError)
+    }
+}
+
+/// A number or a text is not a VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid id: a virtual network identifier is a number from 0 to 16777215")]
+pub struct VniError;
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Takes decimal digits, or hexadecimal ones after `0x`.
+impl FromStr for Vni {
+    type Err = VniError;
+    fn from_str(text: &str) -> Result<Vni, VniError> {
+        let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(hex) => (hex, 16),
+            None => (text, 10),
+        };
+        // `from_str_radix` takes a sign, which an identifier has not.
+        if !digits.starts_with(|first: char| first.is_digit(radix)) {
+            return Err(VniError);
+        }
+        u32::from_str_radix(digits, radix)
+            .ok()
+            .and_then(Vni::new)
+            .ok_or(VniError)
+    }
+}
+
+/// A Geneve packet whose version, lengths and option list were checked.
+///
+/// Reserved bits, 6 after C and 8 after the VNI, are ignored.
+#[derive(Clone, Copy, Debug)]
+pub struct Geneve<'a> {
+    base: &'a [u8; BASE_HEADER_LEN],
+    bytes: &'a [u8],
+    header_len: usize,
+}
+
+/// Why bytes are not a Geneve packet. Each of them means: drop it, silently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GeneveError {
+    /// The buffer ends before the base header, or before Opt Len says.
+    #[error("the packet ends before its Geneve header does")]
+    Truncated,
+    /// The version is not 0.
+    #[error("Geneve version {0} is unknown")]
+    Version(u8),
+    /// The lengths of the options do not add up to Opt Len.
+    #[error("the option lengths do not add up to Opt Len")]
+    OptionLength,
+}
+
+impl<'a> Geneve<'a> {
+    /// Parses a UDP payload. Checks the version, Opt Len against the buffer, and the whole option
+    /// list against Opt Len, whatever the C bit says.
+    ///
+    /// # Errors
+    ///
+    /// As [`GeneveError`] says; the version is looked at first, since another version may have
+    /// another layout.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<Geneve<'a>, GeneveError> {
+        let version = bytes.first().ok_or(GeneveError::Truncated)? >> 6;
+        if version != 0 {
+            return Err(GeneveError::Version(version));
+        }
+        let (base, rest) = bytes.split_first_chunk().ok_or(GeneveError::Truncated)?;
+        let options_len = usize::from(base[0] & 0x3f) * 4;
+        let options = rest.get(..options_len).ok_or(GeneveError::Truncated)?;
+        if !lengths_add_up(options) {
+            return Err(GeneveError::OptionLength);
+        }
+        Ok(Geneve {
+            base,
+            bytes,
+            header_len: BASE_HEADER_LEN + options_len,
+        })
+    }
+
+    /// The virtual network that the packet belongs to.
+    #[inline]
+    #[must_use]
+    pub fn vni(&self) -> Vni {
+        Vni(u32::from_be_bytes([
+            0,
+            self.base[4],
+            self.base[5],
+            self.base[6],
+        ]))
+    }
+
+    /// The EtherType of the payload; see [`protocol_type`].
+    #[inline]
+    #[must_use]
+    pub fn protocol(&self) -> u16 {
+        u16::from_be_bytes([self.base[2], self.base[3]])
+    }
+
+    /// The O bit: this is a control message, and its payload is never forwarded.
+    #[inline]
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        self.base[1] & 0x80 != 0
+    }
+
+    /// The C bit: the sender says that an option is critical. [`Geneve::unknown_critical`] does not
+    /// rely on it.
+    #[inline]
+    #[must_use]
+    pub fn has_critical(&self) -> bool {
+        self.base[1] & 0x40 != 0
+    }
+
+    /// The options, in their order on the wire.
+    #[inline]
+    #[must_use]
+    pub fn options(&self) -> OptionIter<'a> {
+        OptionIter::new(self.options_bytes())
+    }
+
+    /// Bytes of base header and options: 8 to 260.
+    #[inline]
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.header_len
+    }
+
+    /// Base header and options as they were received.
+    #[inline]
+    #[must_use]
+    pub fn header_bytes(&self) -> &'a [u8] {
+        &self.bytes[..self.header_len]
+    }
+
+    /// The options as they were received: 0 to 252 bytes.
+    #[inline]
+    #[must_use]
+    pub fn options_bytes(&self) -> &'a [u8] {
+        &self.bytes[BASE_HEADER_LEN..self.header_len]
+    }
+
+    /// The inner packet.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        &self.bytes[self.header_len..]
+    }
+
+    /// The first critical option that `known` does not know: the packet must be dropped for it
+    /// (RFC 8926 section 3.5), whatever the C bit says and whomever the inner packet is for.
+    #[inline]
+    #[must_use]
+    pub fn unknown_critical(
+        &self,
+        known: impl Fn(OptionClass, OptionType) -> bool,
+    ) -> Option<(OptionClass, OptionType)> {
+        self.options()
+            .find(|option| option.is_critical() && !known(option.class, option.kind))
+            .map(|option| (option.class, option.kind))
+    }
+}
+
+/// Puts a header together on the stack; derives Opt Len and the C bit from the options.
+#[derive(Clone, Copy, Debug)]
+pub struct GeneveBuilder {
+    header: HeaderBytes,
+}
+
+/// Why an option cannot be added to a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// The data's length in bytes is not a multiple of 4 from 0 to 124.
+    #[error("option data of {0} bytes: the length is a multiple of 4, at most {MAX_OPTION_DATA}")]
+    DataLength(usize),
+    /// All options with their headers would take this many bytes, more than 252.
+    #[error("options of {0} bytes: a packet carries at most {MAX_OPTIONS_LEN}")]
+    OptionsLength(usize),
+}
+
+impl GeneveBuilder {
+    /// A header without options for payload of the EtherType `protocol`.
+    #[must_use]
+    pub fn new(vni: Vni, protocol: u16) -> GeneveBuilder {
+        let mut bytes = [0; MAX_HEADER_LEN];
+        bytes[2..4].copy_from_slice(&protocol.to_be_bytes());
+        bytes[4..7].copy_from_slice(&vni.0.to_be_bytes()[1..]);
+        GeneveBuilder {
+            header: HeaderBytes {
+                len: BASE_HEADER_LEN as u16,
+                bytes,
+            },
+        }
+    }
+
+    /// Sets the O bit: the packet is a control message.
+    #[must_use]
+    pub fn control(mut self) -> GeneveBuilder {
+        self.header.bytes[1] |= 0x80;
+        self
+    }
+
+    /// Adds an option after those that are there.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::DataLength`] unless `data` has 0, 4, 8 to 124 bytes: padding is part of an
+    /// option's definition, not of its encoding. [`BuildError::OptionsLength`] if all options
+    /// together would exceed 252 bytes.
+    pub fn option(
+        mut self,
+        class: OptionClass,
+        kind: OptionType,
+        data: &[u8],
+    ) -> Result<GeneveBuilder, BuildError> {
+        if data.len() > MAX_OPTION_DATA || !data.len().is_multiple_of(4) {
+            return Err(BuildError::DataLength(data.len()));
+        }
+        let at = self.header.len();
+        let end = at + OPTION_HEADER_LEN + data.len();
+        if end > MAX_HEADER_LEN {
+            return Err(BuildError::OptionsLength(end - BASE_HEADER_LEN));
+        }
+        let [class_high, class_low] = class.0.to_be_bytes();
+        let header = [class_high, class_low, kind.0, (data.len() / 4) as u8];
+        let bytes = &mut self.header.bytes;
+        bytes[at..at + OPTION_HEADER_LEN].copy_from_slice(&header);
+        bytes[at + OPTION_HEADER_LEN..end].copy_from_slice(data);
+        bytes[0] = ((end - BASE_HEADER_LEN) / 4) as u8;
+        if kind.is_critical() {
+            bytes[1] |= 0x40;
+        }
+        self.header.len = end as u16;
+        Ok(self)
+    }
+
+    /// Adds an option as it was read, after those that are there.
+    ///
+    /// # Errors
+    ///
+    /// As [`GeneveBuilder::option`].
+    pub fn copy_option(self, option: &GeneveOption<'_>) -> Result<GeneveBuilder, BuildError> {
+        self.option(option.class, option.kind, option.data)
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn finish(self) -> HeaderBytes {
+        self.header
+    }
+}
+
+/// A Geneve header with its options: 8 to 260 bytes, on the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeaderBytes {
+    /// 8 to 260.
+    len: u16,
+    /// Zero after `len`, so that derived equality is that of the header.
+    bytes: [u8; MAX_HEADER_LEN],
+}
+
+impl Deref for HeaderBytes {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl AsRef<[u8]> for HeaderBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for HeaderBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeaderBytes(")?;
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
+impl HeaderBytes {
+    /// Bytes of the header: 8 to 260.
+    #[inline]
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a header is never empty")]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+}
+
+#[cfg(test)]
+#[path = "geneve_tests.rs"]
+mod tests;

@@ -1,0 +1,193 @@
+//! Geneve options: the TLVs between the base header and the inner packet (RFC 8926 section 3.5).
+//!
+//! Owns the layout of one option and the walk over a list of them. Which options are known, and what
+//! they mean, is left to others; the base header around them is [`geneve`](super::geneve)'s.
+//!
+//! The order of options carries no meaning, and the same option may come more than once unless its
+//! definition forbids it. An option whose definition fixes its length never changes it: a new length
+//! is a new type (RFC 8926 section 3.5), so nothing here pads, cuts or re-orders options.
+
+use std::fmt;
+
+/// Bytes of an option's header.
+pub const OPTION_HEADER_LEN: usize = 4;
+/// The most data bytes of one option: 31 words.
+pub const MAX_OPTION_DATA: usize = 124;
+/// The most bytes of all options of a packet with their headers: 63 words.
+pub const MAX_OPTIONS_LEN: usize = 252;
+
+/// An option class: the name space of a type. 0x0000 to 0x00ff are the IETF's, 0xff00 to 0xffff are
+/// experimental (RFC 8926 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OptionClass(pub u16);
+
+impl fmt::Display for OptionClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
+/// An option type; its high bit marks it critical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OptionType(pub u8);
+
+impl OptionType {
+    /// The bit that makes a type critical.
+    pub const CRITICAL: u8 = 0x80;
+
+    /// Whether a receiver that does not know this type must drop the packet.
+    #[inline]
+    #[must_use]
+    pub const fn is_critical(self) -> bool {
+        self.0 & Self::CRITICAL != 0
+    }
+}
+
+impl fmt::Display for OptionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#04x}", self.0)
+    }
+}
+
+/// One option of a packet.
+///
+/// The three reserved bits of its header are ignored on receipt and zero when built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GeneveOption<'a> {
+    /// The name space of `kind`.
+    pub class: OptionClass,
+    /// The type.
+    pub kind: OptionType,
+    /// The data: 0 to 124 bytes, a multiple of 4.
+    pub data: &'a [u8],
+}
+
+impl<'a> GeneveOption<'a> {
+    /// Whether a receiver that does not know this option must drop the packet.
+    #[inline]
+    #[must_use]
+    pub const fn is_critical(&self) -> bool {
+        self.kind.is_critical()
+    }
+
+    /// The option at the start of `list`, and the rest of the list; `None` if it does not fit.
+    #[inline]
+    fn split(list: &'a [u8]) -> Option<(GeneveOption<'a>, &'a [u8])> {
+        let (header, rest) = list.split_first_chunk::<OPTION_HEADER_LEN>()?;
+        let (data, rest) = rest.split_at_checked(usize::from(header[3] & 0x1f) * 4)?;
+        let class = OptionClass(u16::from_be_bytes([header[0], header[1]]));
+        Some((
+            GeneveOption {
+                class,
+                kind: OptionType(header[2]),
+                data,
+            },
+            rest,
+        ))
+    }
+}
+
+/// `class:type=data`, in hexadecimal: the form that the command line takes.
+impl fmt::Display for GeneveOption<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}=", self.class, self.kind)?;
+        self.data
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// An iterator over the options of a packet whose list was checked, in their order on the wire.
+#[derive(Clone, Debug)]
+pub struct OptionIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> OptionIter<'a> {
+    /// Walks `list`, which [`lengths_add_up`] has accepted; a list that it has not ends early.
+    #[inline]
+    pub(super) fn new(list: &'a [u8]) -> OptionIter<'a> {
+        OptionIter { rest: list }
+    }
+}
+
+impl<'a> Iterator for OptionIter<'a> {
+    type Item = GeneveOption<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<GeneveOption<'a>> {
+        let (option, rest) = GeneveOption::split(self.rest)?;
+        self.rest = rest;
+        Some(option)
+    }
+}
+
+impl std::iter::FusedIterator for OptionIter<'_> {}
+
+/// Whether the options in `list` fill it exactly (RFC 8926 section 3.5).
+#[inline]
+pub(super) fn lengths_add_up(list: &[u8]) -> bool {
+    let mut rest = list;
+    while !rest.is_empty() {
+        let Some((_, after)) = GeneveOption::split(rest) else {
+            return false;
+        };
+        rest = after;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn options_come_in_their_order_and_may_repeat() {
+        let list = [
+            0xff, 0x47, 1, 1, 1, 2, 3, 4, 1, 2, 0x80, 0, 0xff, 0x47, 1, 1, 5, 6, 7, 8,
+        ];
+        assert!(lengths_add_up(&list));
+        let printed: Vec<_> = OptionIter::new(&list)
+            .map(|option| option.to_string())
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                "0xff47:0x01=01020304",
+                "0x0102:0x80=",
+                "0xff47:0x01=05060708"
+            ]
+        );
+        let critical: Vec<_> = OptionIter::new(&list)
+            .map(|option| option.is_critical())
+            .collect();
+        assert_eq!(critical, [false, true, false]);
+    }
+
+    #[test]
+    fn rfc8926_18_reserved_bits_of_an_option_are_ignored_when_received() {
+        let plain = [0xff, 0x47, 1, 1, 1, 2, 3, 4];
+        for reserved in 0..8u8 {
+            let mut list = plain;
+            list[3] |= reserved << 5;
+            assert!(lengths_add_up(&list));
+            assert!(
+                OptionIter::new(&list).eq(OptionIter::new(&plain)),
+                "{reserved}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_lists_never_panic_and_never_yield_more_than_they_hold(
+            list in proptest::collection::vec(any::<u8>(), 0..300)
+        ) {
+            let seen: usize =
+                OptionIter::new(&list).map(|option| OPTION_HEADER_LEN + option.data.len()).sum();
+            prop_assert!(seen <= list.len());
+            prop_assert_eq!(lengths_add_up(&list), seen == list.len());
+        }
+    }
+}
