@@ -1,0 +1,228 @@
+//! TCP bulk transfer, verified by checksum or, for benchmarks, not.
+
+use super::{Amount, Ends, PATIENCE, Pattern, Rate};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A bulk transfer over a number of TCP streams.
+#[derive(Clone, Debug)]
+pub struct TcpBulk {
+    /// How many streams run at once.
+    pub streams: usize,
+    /// How long, or how many bytes each stream carries.
+    pub amount: Amount,
+    /// Whether every byte is checked: the sender hashes what it writes, the receiver what it reads,
+    /// and the stream is pseudo-random. Off for benchmarks, where the check would be what is measured.
+    pub verify: bool,
+    /// How long a stream may stand still before it is given up.
+    pub patience: Duration,
+}
+
+impl Default for TcpBulk {
+    fn default() -> Self {
+        Self {
+            streams: 1,
+            amount: Amount::For(Duration::from_secs(2)),
+            verify: true,
+            patience: PATIENCE,
+        }
+    }
+}
+
+/// What a bulk transfer came to.
+#[derive(Clone, Debug, Default)]
+pub struct TcpReport {
+    /// Streams that ran.
+    pub streams: usize,
+    /// Bytes that the receivers read, all streams together.
+    pub bytes: u64,
+    /// From the first connection to the last byte read.
+    pub elapsed: Duration,
+    /// Streams whose content arrived whole and equal; equal to `streams` if all is well. In an
+    /// unverified transfer only the length is compared.
+    pub intact: usize,
+}
+
+impl TcpReport {
+    /// Goodput of all streams together.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        Rate::of(self.bytes, self.elapsed)
+    }
+
+    /// Whether every stream arrived as it was sent.
+    #[must_use]
+    pub const fn is_intact(&self) -> bool {
+        self.intact == self.streams && self.bytes > 0
+    }
+}
+
+impl fmt::Display for TcpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let content = if self.is_intact() {
+            "content equal"
+        } else {
+            "CONTENT DIFFERS"
+        };
+        write!(
+            f,
+            "{}, {:.1} MB in {:.2} s over {} stream(s), {content}",
+            self.rate(),
+            self.bytes as f64 / 1e6,
+            self.elapsed.as_secs_f64(),
+            self.streams,
+        )
+    }
+}
+
+/// What one side of a stream saw: length and, if verified, content.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    bytes: u64,
+    hash: Option<blake3::Hash>,
+}
+
+const CHUNK: usize = 128 * 1024;
+
+impl TcpBulk {
+    /// Runs the transfer and waits for its end.
+    ///
+    /// # Errors
+    /// A stream could not be connected, broke, or stood still for longer than `patience`.
+    pub fn run(&self, ends: &Ends) -> io::Result<TcpReport> {
+        let listener = ends
+            .server
+            .run(|| TcpListener::bind(SocketAddr::new(ends.address, 0)))??;
+        let server = listener.local_addr()?;
+        let mut pairs = Vec::with_capacity(self.streams);
+        for _ in 0..self.streams {
+            let sender = ends
+                .client
+                .run(|| TcpStream::connect_timeout(&server, self.patience))??;
+            let (receiver, _) = listener.accept()?;
+            sender.set_write_timeout(Some(self.patience))?;
+            receiver.set_read_timeout(Some(self.patience))?;
+            pairs.push((sender, receiver));
+        }
+        let start = Instant::now();
+        let outcomes: Vec<io::Result<(Seen, Seen)>> = thread::scope(|scope| {
+            let running: Vec<_> = pairs
+                .into_iter()
+                .enumerate()
+                .map(|(seed, (tx, rx))| {
+                    let sent = scope.spawn(move || self.send(tx, seed as u64));
+                    let received = scope.spawn(move || self.receive(rx));
+                    (sent, received)
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|(sent, received)| {
+                    let received = received.join().expect("a receiver does not panic");
+                    let sent = sent.join().expect("a sender does not panic");
+                    Ok((sent?, received?))
+                })
+                .collect()
+        });
+        let mut report = TcpReport {
+            streams: self.streams,
+            elapsed: start.elapsed(),
+            ..TcpReport::default()
+        };
+        for outcome in outcomes {
+            let (sent, received) = outcome?;
+            report.bytes += received.bytes;
+            report.intact += usize::from(sent == received);
+        }
+        Ok(report)
+    }
+
+    fn send(&self, mut stream: TcpStream, seed: u64) -> io::Result<Seen> {
+        let mut chunk = vec![0; CHUNK];
+        let mut pattern = Pattern::new(seed ^ 0x6765_6e65_7665_0000);
+        let mut hasher = blake3::Hasher::new();
+        pattern.fill(&mut chunk);
+        let start = Instant::now();
+        let mut bytes = 0;
+        loop {
+            let next = match self.amount {
+                Amount::For(time) if start.elapsed() >= time => 0,
+                Amount::For(_) => CHUNK,
+                Amount::Count(total) => (total - bytes).min(CHUNK as u64) as usize,
+            };
+            if next == 0 {
+                break;
+            }
+            if self.verify {
+                pattern.fill(&mut chunk[..next]);
+                hasher.update(&chunk[..next]);
+            }
+            stream
+                .write_all(&chunk[..next])
+                .map_err(|error| stuck(&error, "sending", bytes))?;
+            bytes += next as u64;
+        }
+        stream.shutdown(Shutdown::Write)?;
+        Ok(Seen {
+            bytes,
+            hash: self.verify.then(|| hasher.finalize()),
+        })
+    }
+
+    fn receive(&self, mut stream: TcpStream) -> io::Result<Seen> {
+        let mut chunk = vec![0; CHUNK];
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = 0;
+        loop {
+            let n = stream
+                .read(&mut chunk)
+                .map_err(|error| stuck(&error, "receiving", bytes))?;
+            if n == 0 {
+                break;
+            }
+            if self.verify {
+                hasher.update(&chunk[..n]);
+            }
+            bytes += n as u64;
+        }
+        Ok(Seen {
+            bytes,
+            hash: self.verify.then(|| hasher.finalize()),
+        })
+    }
+}
+
+fn stuck(error: &io::Error, doing: &str, bytes: u64) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("TCP stream broke while {doing}, after {bytes} bytes: {error}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Netns;
+    use super::*;
+
+    #[test]
+    fn a_transfer_over_loopback_is_whole() {
+        let here = Netns::current();
+        let ends = Ends::new(&here, &here, "127.0.0.1".parse().unwrap());
+        let bulk = TcpBulk {
+            streams: 3,
+            amount: Amount::Count(1_000_003),
+            ..TcpBulk::default()
+        };
+        let report = bulk.run(&ends).unwrap();
+        assert_eq!(report.bytes, 3_000_009);
+        assert!(report.is_intact(), "{report}");
+    }
+
+    #[test]
+    fn nothing_received_is_not_intact() {
+        assert!(!TcpReport::default().is_intact());
+    }
+}
