@@ -1,0 +1,242 @@
+//! A real daemon, started inside a namespace with a configuration of its own.
+
+use super::net::Host;
+use crate::traffic::Netns;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Where a daemon's files are and which program it is.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The `geneved` binary.
+    pub binary: PathBuf,
+    /// A directory for configuration, control socket and log; made if it is not there.
+    pub directory: PathBuf,
+    /// Names the files in `directory`.
+    pub name: String,
+}
+
+impl Site {
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(format!("{}.sock", self.name))
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.join(format!("{}.toml", self.name))
+    }
+
+    /// What the daemon wrote to standard output and standard error.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join(format!("{}.log", self.name))
+    }
+}
+
+/// A running daemon; killed when dropped, unless [`Daemon::keep`] was called.
+#[derive(Debug)]
+pub struct Daemon {
+    site: Site,
+    child: Option<Child>,
+}
+
+/// How long a daemon may take until it is ready.
+const READY: Duration = Duration::from_secs(20);
+
+impl Daemon {
+    /// Writes the configuration, starts the daemon inside the host's namespace and waits until it
+    /// is ready: its control socket accepts a connection.
+    ///
+    /// `config` is what follows the `[daemon]` table's own `socket` line; it begins with further keys
+    /// of that table, if any.
+    ///
+    /// # Errors
+    /// It could not be started, ended at once, or was not ready in time; with the end of its log.
+    pub fn start(site: Site, host: &Host, config: &str) -> io::Result<Self> {
+        Self::start_in(site, host.netns(), config)
+    }
+
+    /// As [`Daemon::start`], in any namespace.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_in(site: Site, netns: &Netns, config: &str) -> io::Result<Self> {
+        fs::create_dir_all(&site.directory)?;
+        let _ = fs::remove_file(site.socket());
+        let head = format!("[daemon]\nsocket = \"{}\"\n", site.socket().display());
+        fs::write(site.config(), head + config)?;
+        let log = File::options().create(true).append(true).open(site.log())?;
+        let mut command = Command::new(&site.binary);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(site.config())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C at the terminal is for the program that started it, which ends it in order.
+            .process_group(0);
+        let child = netns.run(|| command.spawn())?.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot start {}: {error}", site.binary.display()),
+            )
+        })?;
+        let mut daemon = Self {
+            site,
+            child: Some(child),
+        };
+        daemon.await_ready()?;
+        Ok(daemon)
+    }
+
+    fn await_ready(&mut self) -> io::Result<()> {
+        let start = Instant::now();
+        loop {
+            if UnixStream::connect(self.site.socket()).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.exited()? {
+                return Err(io::Error::other(format!(
+                    "the daemon ended before it was ready ({status}); its log:\n{}",
+                    self.log()
+                )));
+            }
+            if start.elapsed() > READY {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "the daemon was not ready in {READY:?}; its log:\n{}",
+                        self.log()
+                    ),
+                ));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its exit status, if it has ended.
+    ///
+    /// # Errors
+    /// The kernel does not know the process.
+    pub fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub const fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.site.socket()
+    }
+
+    /// What it has logged, all its runs together.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.site.log()).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).map_err(io::Error::from)
+    }
+
+    /// Asks it to end (SIGTERM) and waits; kills it if it takes longer than five seconds.
+    ///
+    /// # Errors
+    /// It had to be killed.
+    pub fn stop(mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            if let Some(status) = self.exited()? {
+                self.child = None;
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("SIGTERM did not end it; log:\n{}", self.log()),
+        ))
+    }
+
+    /// Ends it without warning (SIGKILL) and waits.
+    ///
+    /// # Errors
+    /// It is gone already.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.child
+            .take()
+            .map_or(Ok(()), |mut child| child.wait().map(drop))
+    }
+
+    /// Lets it run on when the value is dropped.
+    pub fn keep(mut self) {
+        self.child = None;
+    }
+
+    /// Runs the command line against this daemon; `arguments` as one would type them.
+    ///
+    /// # Errors
+    /// The program could not be run, or its exit status is not zero; with its words.
+    pub fn cli(&self, arguments: &str) -> io::Result<String> {
+        cli(&self.site.binary, &self.site.socket(), arguments)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs `geneved --socket SOCKET ARGUMENTS` and returns what it printed.
+///
+/// # Errors
+/// The program could not be run, or its exit status is not zero; with its words.
+pub fn cli(binary: &Path, socket: &Path, arguments: &str) -> io::Result<String> {
+    let output = Command::new(binary)
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments.split_whitespace())
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(format!(
+        "`geneved {arguments}` ended with {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr).trim(),
+    )))
+}
