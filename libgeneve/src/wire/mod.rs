@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod geneve;
+pub mod icmp;
 pub mod ip;
 pub mod option;
 pub mod packet;

@@ -178,11 +178,7 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet, PacketError> {
         .get(..usize::from(total_len))
         .ok_or(PacketError::Truncated)?;
     let flags = u16::from_be_bytes([fixed[6], fixed[7]]);
-    let fragment = match (flags & 0x1fff, flags & 0x2000) {
-        (0, 0) => Fragment::Whole,
-        (0, _) => Fragment::First,
-        _ => Fragment::Later,
-    };
+    let fragment = v4_fragment(flags & 0x1fff, flags & 0x2000 != 0);
     let (transport, payload_offset) =
         parse_transport(packet, header_len, IpVersion::V4, fixed[9], fragment)?;
     Ok(Packet {
@@ -384,12 +380,7 @@ fn parse_transport(
             let Some(h) = segment.first_chunk::<8>() else {
                 return cut_off();
             };
-            let is_query = match version {
-                // Echo, timestamp, information and address mask, each with its reply.
-                IpVersion::V4 => matches!(h[0], 0 | 8 | 13..=18),
-                IpVersion::V6 => matches!(h[0], 128 | 129),
-            };
-            let id = is_query.then(|| u16::from_be_bytes([h[4], h[5]]));
+            let id = is_icmp_query(version, h[0]).then(|| u16::from_be_bytes([h[4], h[5]]));
             Ok((
                 Transport::Icmp {
                     kind: h[0],
@@ -400,6 +391,26 @@ fn parse_transport(
             ))
         }
         _ => Ok((Transport::Other, offset)),
+    }
+}
+
+/// Which fragment an IPv4 header's fragment offset and MF bit describe.
+#[inline]
+pub(super) fn v4_fragment(offset: u16, more_fragments: bool) -> Fragment {
+    match (offset, more_fragments) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First,
+        _ => Fragment::Later,
+    }
+}
+
+/// Whether an ICMP message has an identifier: echo, timestamp, information and address mask requests
+/// and replies of IPv4, echo of IPv6.
+#[inline]
+pub(super) fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
+    match version {
+        IpVersion::V4 => matches!(kind, 0 | 8 | 13..=18),
+        IpVersion::V6 => matches!(kind, 128 | 129),
     }
 }
 
