@@ -1,5 +1,6 @@
 //! A real daemon, started inside a namespace with a configuration of its own.
 
+use super::interrupt::with_signals;
 use super::net::Host;
 use crate::traffic::Netns;
 use nix::sys::signal::{Signal, kill};
@@ -87,12 +88,14 @@ impl Daemon {
             .stderr(log)
             // Ctrl-C at the terminal is for the program that started it, which ends it in order.
             .process_group(0);
-        let child = netns.run(|| command.spawn())?.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot start {}: {error}", site.binary.display()),
-            )
-        })?;
+        let child = netns
+            .run(|| with_signals(|| command.spawn()))?
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot start {}: {error}", site.binary.display()),
+                )
+            })?;
         let mut daemon = Self {
             site,
             child: Some(child),

@@ -4,4 +4,5 @@
 //! sends with [`crate::traffic`]. The scenario tests and benchmarks build on [`net`] and [`daemon`].
 
 pub mod daemon;
+pub mod interrupt;
 pub mod net;

@@ -1,0 +1,106 @@
+//! The command line of the benchmark.
+
+use crate::measure::Measure;
+use crate::tunnel::Tunnel;
+use crate::underlay::Underlay;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const HELP: &str = "\
+bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2, ethtool, iperf3
+  --quick               1.5 s for each measurement and 2 rounds (else 3 s and 3 rounds)
+  --rounds N            how many rounds
+  --seconds S           length of each throughput measurement
+  --geneved PATH        the binary (default: target/release/geneved beside this program)
+  --tunnel LIST         of geneved, geneved-io_uring, geneved-syscalls, vxlan, raw, or NAME=PATH for
+                        another geneved binary (default: geneved,vxlan)
+  --underlay LIST       of veth, wire, nic (default: all)
+  --only LIST           of tcp1, tcp4, udp64, udp1300, iperf64, pingpong, idle (default: all)
+  --daemon 'KEY = VAL'  a further line for the daemon's [daemon] table; may be repeated
+  --link 'KEY = VAL'    a further line for the [[link]] table; may be repeated
+  --outer 4|6           address family of the underlay (default 4)
+  --inner 4|6           address family of the overlay (default 4)
+  --mtu N               overlay MTU of every tunnel (default 1400)
+  --underlay-mtu N      MTU of the veth (default 1500)
+  --json FILE           every single value, for other programs";
+
+/// What to measure, and how.
+pub struct Arguments {
+    pub rounds: usize,
+    pub duration: Duration,
+    pub geneved: PathBuf,
+    pub tunnels: Vec<Tunnel>,
+    pub underlays: Vec<Underlay>,
+    pub measures: Vec<Measure>,
+    pub daemon_lines: Vec<String>,
+    pub link_lines: Vec<String>,
+    pub outer6: bool,
+    pub inner6: bool,
+    pub mtu: u32,
+    pub underlay_mtu: u32,
+    pub json: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads the command line; the error is what to print.
+    pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut arguments = Self {
+            rounds: 3,
+            duration: Duration::from_secs(3),
+            geneved: beside_this_program(),
+            tunnels: vec![Tunnel::parse("geneved")?, Tunnel::parse("vxlan")?],
+            underlays: Underlay::ALL.to_vec(),
+            measures: Measure::ALL.to_vec(),
+            daemon_lines: Vec::new(),
+            link_lines: Vec::new(),
+            outer6: false,
+            inner6: false,
+            mtu: 1400,
+            underlay_mtu: 1500,
+            json: None,
+        };
+        let mut words = words.peekable();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} wants a value\n{HELP}"));
+            match word.as_str() {
+                "--quick" => {
+                    arguments.rounds = 2;
+                    arguments.duration = Duration::from_millis(1500);
+                }
+                "--rounds" => arguments.rounds = number(&value()?)?,
+                "--seconds" => {
+                    let seconds = number(&value()?)?;
+                    arguments.duration =
+                        Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?;
+                }
+                "--geneved" => arguments.geneved = value()?.into(),
+                "--tunnel" => arguments.tunnels = list(&value()?, Tunnel::parse)?,
+                "--underlay" => arguments.underlays = list(&value()?, Underlay::parse)?,
+                "--only" => arguments.measures = list(&value()?, Measure::parse)?,
+                "--daemon" => arguments.daemon_lines.push(value()?),
+                "--link" => arguments.link_lines.push(value()?),
+                "--outer" => arguments.outer6 = value()? == "6",
+                "--inner" => arguments.inner6 = value()? == "6",
+                "--mtu" => arguments.mtu = number(&value()?)?,
+                "--underlay-mtu" => arguments.underlay_mtu = number(&value()?)?,
+                "--json" => arguments.json = Some(value()?.into()),
+                _ => return Err(HELP.to_owned()),
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+fn list<T>(words: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    words.split(',').map(parse).collect()
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
+    word.parse()
+        .map_err(|_| format!("{word:?} is not a number\n{HELP}"))
+}
+
+fn beside_this_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("geneved")
+}

@@ -1,0 +1,84 @@
+//! Overlay benchmarks: geneved beside the kernel's VXLAN device over the same veth, in the same run.
+//!
+//! `cargo run --release -p geneved-tests --bin bench -- --help` says what can be chosen. Every round
+//! measures every tunnel once, one right after the other; what is printed is the median of the rounds
+//! with their range, and ratios are formed within a round.
+
+mod arguments;
+mod measure;
+mod report;
+mod tunnel;
+mod underlay;
+
+use arguments::Arguments;
+use geneved::lab::{interrupt, net};
+use report::Results;
+use std::process::ExitCode;
+use tunnel::Pair;
+
+/// What the names of all namespaces of the benchmark begin with.
+const PREFIX: &str = "gnvbench";
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(words) => {
+            eprintln!("{words}");
+            return ExitCode::from(1);
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> std::io::Result<()> {
+    net::prepare()?;
+    tidy();
+    interrupt::tidy_on_signal(tidy)?;
+    let mut results = Results::new(arguments);
+    for round in 0..arguments.rounds {
+        for &underlay in &arguments.underlays {
+            let mut pairs = Vec::new();
+            for (number, tunnel) in arguments.tunnels.iter().enumerate() {
+                pairs.push(Pair::new(number, tunnel, underlay, arguments)?);
+            }
+            for &measure in &arguments.measures {
+                // The first to run in one round is not the first in the next.
+                for turn in 0..pairs.len() {
+                    let pair = &pairs[(turn + round) % pairs.len()];
+                    match measure.run(pair, arguments) {
+                        Ok(values) => {
+                            eprintln!(
+                                "round {} {underlay:?} {measure:?} {}: {}",
+                                round + 1,
+                                pair.label,
+                                values.brief()
+                            );
+                            results.add(underlay, &pair.label, &values);
+                        }
+                        Err(error) => {
+                            eprintln!("{underlay:?} {measure:?} {}: failed: {error}", pair.label);
+                            results.fail(underlay, &pair.label, measure, &error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    print!("{}", results.markdown());
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, results.json().to_string() + "\n")?;
+    }
+    Ok(())
+}
+
+fn tidy() {
+    for name in net::namespaces(PREFIX) {
+        let _ = net::remove(&name);
+    }
+}

@@ -1,0 +1,260 @@
+//! Medians, ranges, ratios and goals, as a Markdown table and as JSON.
+
+use crate::arguments::Arguments;
+use crate::measure::{Measure, Quantity, Values};
+use crate::underlay::Underlay;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+
+/// Everything that was measured: a value for each round.
+pub struct Results {
+    tunnels: Vec<String>,
+    conditions: String,
+    values: BTreeMap<(Underlay, Quantity), BTreeMap<String, Vec<f64>>>,
+    failures: Vec<String>,
+}
+
+/// What geneved is compared with.
+const BASE: &str = "vxlan";
+
+impl Results {
+    pub fn new(arguments: &Arguments) -> Self {
+        let read = |path| {
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let family = |six| if six { "IPv6" } else { "IPv4" };
+        let conditions = format!(
+            "Linux {}, {} CPUs, TCP congestion control {}, overlay MTU {}, underlay MTU {}, {} over {}, \
+             {} rounds of {:.1} s",
+            read("/proc/sys/kernel/osrelease"),
+            std::thread::available_parallelism().map_or(0, usize::from),
+            read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            arguments.mtu,
+            arguments.underlay_mtu,
+            family(arguments.inner6),
+            family(arguments.outer6),
+            arguments.rounds,
+            arguments.duration.as_secs_f64(),
+        );
+        let tunnels = arguments
+            .tunnels
+            .iter()
+            .map(|tunnel| tunnel.label().to_owned())
+            .collect();
+        Self {
+            tunnels,
+            conditions,
+            values: BTreeMap::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, underlay: Underlay, tunnel: &str, values: &Values) {
+        for (quantity, value) in &values.0 {
+            let row = self.values.entry((underlay, *quantity)).or_default();
+            row.entry(tunnel.to_owned()).or_default().push(*value);
+        }
+    }
+
+    pub fn fail(&mut self, underlay: Underlay, tunnel: &str, measure: Measure, error: &io::Error) {
+        self.failures
+            .push(format!("{underlay:?} {measure:?} {tunnel}: {error}"));
+    }
+
+    pub fn markdown(&self) -> String {
+        let mut out = format!(
+            "{}. Median [lowest - highest] of the rounds.\n",
+            self.conditions
+        );
+        for underlay in Underlay::ALL {
+            if !self.values.keys().any(|(u, _)| *u == underlay) {
+                continue;
+            }
+            let compared: Vec<_> = self.tunnels.iter().filter(|t| *t != BASE).collect();
+            let has_base = self.tunnels.iter().any(|t| t == BASE);
+            write!(out, "\n### {}\n\n| |", underlay.title()).unwrap();
+            for tunnel in &self.tunnels {
+                write!(out, " {tunnel} |").unwrap();
+            }
+            for tunnel in compared.iter().filter(|_| has_base) {
+                write!(out, " {tunnel} ÷ {BASE} | goal |").unwrap();
+            }
+            let columns = self.tunnels.len() + if has_base { 2 * compared.len() } else { 0 };
+            write!(out, "\n|---|{}\n", "---|".repeat(columns)).unwrap();
+            for ((_, quantity), row) in self.values.iter().filter(|((u, _), _)| *u == underlay) {
+                write!(out, "| {} |", quantity.title()).unwrap();
+                for tunnel in &self.tunnels {
+                    write!(
+                        out,
+                        " {} |",
+                        row.get(tunnel).map_or("-".to_owned(), |v| spread(v))
+                    )
+                    .unwrap();
+                }
+                for tunnel in compared.iter().filter(|_| has_base) {
+                    let relative = compare(*quantity, row.get(*tunnel), row.get(BASE));
+                    let sign = if quantity.is_time() { "+ " } else { "" };
+                    let text = relative
+                        .as_ref()
+                        .map_or("-".to_owned(), |v| format!("{sign}{}", spread(v)));
+                    write!(
+                        out,
+                        " {text} | {} |",
+                        verdict(underlay, *quantity, tunnel, relative.as_deref())
+                    )
+                    .unwrap();
+                }
+                out.push('\n');
+            }
+        }
+        for failure in &self.failures {
+            writeln!(out, "\nFAILED: {failure}").unwrap();
+        }
+        out
+    }
+
+    pub fn json(&self) -> Value {
+        let values: Vec<Value> = self
+            .values
+            .iter()
+            .flat_map(|((underlay, quantity), row)| {
+                row.iter().map(move |(tunnel, values)| {
+                    json!({
+                        "underlay": format!("{underlay:?}").to_lowercase(),
+                        "quantity": format!("{quantity:?}"),
+                        "title": quantity.title(),
+                        "tunnel": tunnel,
+                        "values": values,
+                        "median": median(values),
+                    })
+                })
+            })
+            .collect();
+        json!({ "conditions": self.conditions, "values": values, "failures": self.failures })
+    }
+}
+
+/// Ratio to the base, or difference for a time, round by round.
+fn compare(
+    quantity: Quantity,
+    own: Option<&Vec<f64>>,
+    base: Option<&Vec<f64>>,
+) -> Option<Vec<f64>> {
+    let pairs = own?.iter().zip(base?);
+    let values: Vec<f64> = pairs
+        .map(|(own, base)| {
+            if quantity.is_time() {
+                own - base
+            } else {
+                own / base
+            }
+        })
+        .collect();
+    // A count that is zero for the base has no ratio.
+    (!values.is_empty() && values.iter().all(|v| v.is_finite())).then_some(values)
+}
+
+/// Whether the median reaches the project's goal, where there is one.
+fn verdict(
+    underlay: Underlay,
+    quantity: Quantity,
+    tunnel: &str,
+    relative: Option<&[f64]>,
+) -> String {
+    let (Some(goal), Some(values), true) = (goal(underlay, quantity), relative, tunnel != "raw")
+    else {
+        return String::new();
+    };
+    let reached = if quantity.is_time() {
+        median(values) <= goal
+    } else {
+        median(values) >= goal
+    };
+    let bound = if quantity.is_time() { '≤' } else { '≥' };
+    format!("{bound} {goal} {}", if reached { "yes" } else { "NO" })
+}
+
+fn goal(underlay: Underlay, quantity: Quantity) -> Option<f64> {
+    match (underlay, quantity) {
+        (Underlay::Veth, Quantity::Tcp1Rate) => Some(0.75),
+        (Underlay::Veth, Quantity::Tcp4Rate) => Some(0.5),
+        (Underlay::Veth, Quantity::Udp64Rate) => Some(2.3),
+        (Underlay::Veth, Quantity::Iperf64Rate) => Some(1.0),
+        (Underlay::Veth, Quantity::PingPongMedian) => Some(20.0),
+        (Underlay::Veth, Quantity::IdleMedian) => Some(100.0),
+        (_, Quantity::Tcp1Rate) => Some(0.9),
+        (_, Quantity::Tcp4Rate) => Some(0.7),
+        _ => None,
+    }
+}
+
+fn spread(values: &[f64]) -> String {
+    let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!(
+        "{} [{} - {}]",
+        short(median(values)),
+        short(lowest),
+        short(highest)
+    )
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 || v == 0.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_rounds() {
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_missed_goal_says_so() {
+        assert_eq!(
+            verdict(Underlay::Veth, Quantity::Tcp1Rate, "geneved", Some(&[0.7])),
+            "≥ 0.75 NO"
+        );
+        assert_eq!(
+            verdict(
+                Underlay::Veth,
+                Quantity::IdleMedian,
+                "geneved",
+                Some(&[80.0])
+            ),
+            "≤ 100 yes"
+        );
+        assert_eq!(
+            verdict(
+                Underlay::Veth,
+                Quantity::Udp1300Rate,
+                "geneved",
+                Some(&[0.7])
+            ),
+            ""
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! The three underlays: what the veth's ends may do for the sender and the receiver.
+
+use geneved::lab::net::Host;
+use std::io;
+
+/// Which offloads the veth has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Underlay {
+    /// As the kernel makes it: super-packets cross it whole.
+    Veth,
+    /// No offload at either end: what a wire between plain network cards carries, packet by packet.
+    Wire,
+    /// What a plain network card does: checksums on transmit, GRO on receive, no segmentation.
+    Nic,
+}
+
+impl Underlay {
+    pub const ALL: [Self; 3] = [Self::Veth, Self::Wire, Self::Nic];
+
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "veth" => Ok(Self::Veth),
+            "wire" => Ok(Self::Wire),
+            "nic" => Ok(Self::Nic),
+            _ => Err(format!("{word:?} is not an underlay: veth, wire, nic")),
+        }
+    }
+
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Veth => "veth (plain)",
+            Self::Wire => "wire (veth, all offloads off at both ends)",
+            Self::Nic => "nic (veth, segmentation off when sending, GRO on when receiving)",
+        }
+    }
+
+    /// Sets the offloads of `device`.
+    pub fn apply(self, host: &Host, device: &str) -> io::Result<()> {
+        let features: &[&str] = match self {
+            Self::Veth => return Ok(()),
+            Self::Wire => &[
+                "gro off",
+                "tso off",
+                "gso off",
+                "tx-udp-segmentation off",
+                "tx off",
+                "sg off",
+            ],
+            Self::Nic => &["tso off", "tx-udp-segmentation off", "gro on"],
+        };
+        for feature in features {
+            let mut words = vec!["-K", device];
+            words.extend(feature.split(' '));
+            host.exec("ethtool", &words)?;
+        }
+        if self == Self::Nic {
+            // Older kernels have fewer of these; what is not there cannot be on.
+            for feature in [
+                "tx-udp_tnl-segmentation",
+                "tx-udp_tnl-csum-segmentation",
+                "tx-gso-partial",
+            ] {
+                let _ = host.exec("ethtool", &["-K", device, feature, "off"]);
+            }
+        }
+        Ok(())
+    }
+}
