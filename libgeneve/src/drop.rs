@@ -72,8 +72,6 @@ drop_reasons! {
     TooBigSilent => "too-big-silent",
     /// The outer header reports congestion on a packet that cannot carry it (RFC 6040 section 4.2).
     EcnCongestion => "ecn-congestion",
-    /// The inner TTL or hop limit has run out.
-    TtlExpired => "ttl-expired",
     /// The underlay has no route to the host, or refused it.
     UnderlayUnreachable => "underlay-unreachable",
     /// The socket's send queue is full.

@@ -4,12 +4,12 @@
 //! no unsafe code: whoever calls it brings the packets, the tables and the time.
 //!
 //! - [`wire`]: one protocol a file, views over bytes that were checked, and builders.
-//! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
-//! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, Packet Too Big, MSS clamp; RFC 6040 and RFC 2983.
-//! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
 
 pub mod drop;
+pub mod flow;
+pub mod link;
+pub mod route;
 pub mod wire;

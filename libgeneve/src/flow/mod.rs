@@ -1,0 +1,72 @@
+//! Flows: how a packet's 5-tuple becomes a number.
+//!
+//! The hash is keyed with a secret of the daemon's, so that a tenant cannot choose which path or
+//! which host its flows take, nor pile them on one.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher13;
+
+use crate::wire::packet::{Fragment, Packet, Transport};
+
+/// Keyed 5-tuple hash (SipHash-1-3).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowHasher {
+    key: [u64; 2],
+}
+
+impl FlowHasher {
+    /// A hasher with this key; draw it from the system's random source.
+    #[must_use]
+    pub fn new(key: [u64; 2]) -> Self {
+        FlowHasher { key }
+    }
+
+    /// The hash of the packet's flow in one direction: addresses, protocol and ports (RFC 8926 section 3.3).
+    ///
+    /// All fragments of a packet share a hash, so that they stay on one path: a fragmented packet is
+    /// hashed without its ports, which only the first fragment has.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, packet: &Packet) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
+        let mut bytes = [0u8; 40];
+        let used = match (packet.src, packet.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                bytes[..4].copy_from_slice(&src.octets());
+                bytes[4..8].copy_from_slice(&dst.octets());
+                8
+            }
+            (src, dst) => {
+                bytes[..16].copy_from_slice(&octets16(src));
+                bytes[16..32].copy_from_slice(&octets16(dst));
+                32
+            }
+        };
+        let (a, b) = ports(packet);
+        bytes[used..used + 2].copy_from_slice(&a.to_be_bytes());
+        bytes[used + 2..used + 4].copy_from_slice(&b.to_be_bytes());
+        bytes[used + 4] = packet.protocol;
+        hasher.write(&bytes[..used + 8]);
+        hasher.finish()
+    }
+}
+
+fn octets16(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+        IpAddr::V6(a) => a.octets(),
+    }
+}
+
+fn ports(packet: &Packet) -> (u16, u16) {
+    if packet.fragment != Fragment::Whole {
+        return (0, 0);
+    }
+    match packet.transport {
+        Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst, .. } => (src, dst),
+        Transport::Icmp { id: Some(id), .. } => (id, id),
+        Transport::Icmp { .. } | Transport::Other | Transport::Unavailable => (0, 0),
+    }
+}

@@ -1,0 +1,156 @@
+//! Longest-prefix match of one VPC: an inner address leads to the hosts behind it.
+//!
+//! Routes, endpoints and the link's own addresses share one trie, so that "where does this
+//! address live" has one answer for both directions: egress asks it for the destination, ingress
+//! for the source. What happens to the packet then is [`crate::datapath`]'s business.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use crate::link::Host;
+
+/// Where the addresses of one prefix live.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// On this host, behind the link's TUN interface.
+    Local,
+    /// On one of these hosts; never empty. More than one are chosen by the flow's hash.
+    Hosts(Arc<[Arc<Host>]>),
+}
+
+impl Target {
+    /// Whether packets from the underlay address `host` may carry an inner source of this target.
+    #[must_use]
+    pub fn includes(&self, host: IpAddr) -> bool {
+        match self {
+            Target::Local => false,
+            Target::Hosts(hosts) => hosts.iter().any(|h| h.addr == host),
+        }
+    }
+}
+
+/// What made an entry: decides which of two equal prefixes stays visible, and what egress checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// `remote ADDR` of the link: the default route.
+    Remote,
+    /// `geneved route add`.
+    Route,
+    /// `geneved endpoint add`.
+    Endpoint,
+    /// An address of the link's own interface.
+    Own,
+}
+
+/// One prefix's entry.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where the prefix lives.
+    pub target: Target,
+    /// What made it.
+    pub origin: Origin,
+}
+
+/// The longest-prefix-match table of one link, IPv4 and IPv6.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    v4: PrefixMap<Ipv4Net, Entry>,
+    v6: PrefixMap<Ipv6Net, Entry>,
+}
+
+impl Routes {
+    /// Adds `prefix`, whose host bits are ignored. Where the prefix is there already, the entry of the higher
+    /// [`Origin`] stays: an interface's own address before an endpoint before a route.
+    pub fn insert(&mut self, prefix: IpNet, entry: Entry) {
+        match prefix.trunc() {
+            IpNet::V4(net) => keep_higher(&mut self.v4, net, entry),
+            IpNet::V6(net) => keep_higher(&mut self.v6, net, entry),
+        }
+    }
+
+    /// The entry of the longest prefix that covers `addr`.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, addr: IpAddr) -> Option<&Entry> {
+        match addr {
+            IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, entry)| entry),
+            IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, entry)| entry),
+        }
+    }
+}
+
+fn keep_higher<P: prefix_trie::Prefix>(map: &mut PrefixMap<P, Entry>, prefix: P, entry: Entry) {
+    match map.get_mut(&prefix) {
+        Some(there) if there.origin > entry.origin => {}
+        Some(there) => *there = entry,
+        None => {
+            map.insert(prefix, entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(addr: &str) -> Target {
+        Target::Hosts(Arc::new([Arc::new(Host::new(0, addr.parse().unwrap()))]))
+    }
+
+    fn entry(addr: &str, origin: Origin) -> Entry {
+        Entry {
+            target: hosts(addr),
+            origin,
+        }
+    }
+
+    fn leads_to(routes: &Routes, inner: &str, host: &str) -> bool {
+        routes
+            .lookup(inner.parse().unwrap())
+            .is_some_and(|e| e.target.includes(host.parse().unwrap()))
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_in_both_families() {
+        let mut routes = Routes::default();
+        routes.insert(
+            "0.0.0.0/0".parse().unwrap(),
+            entry("192.0.2.1", Origin::Remote),
+        );
+        routes.insert(
+            "10.1.2.3/16".parse().unwrap(),
+            entry("192.0.2.2", Origin::Route),
+        );
+        routes.insert(
+            "10.1.7.0/24".parse().unwrap(),
+            entry("192.0.2.3", Origin::Route),
+        );
+        routes.insert(
+            "2001:db8:1::/48".parse().unwrap(),
+            entry("192.0.2.4", Origin::Route),
+        );
+        assert!(leads_to(&routes, "8.8.8.8", "192.0.2.1"));
+        assert!(leads_to(&routes, "10.1.0.1", "192.0.2.2"));
+        assert!(leads_to(&routes, "10.1.7.9", "192.0.2.3"));
+        assert!(leads_to(&routes, "2001:db8:1::5", "192.0.2.4"));
+        assert!(routes.lookup("2001:db8:2::5".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn an_own_address_is_not_shadowed_by_an_endpoint() {
+        let mut routes = Routes::default();
+        let own = Entry {
+            target: Target::Local,
+            origin: Origin::Own,
+        };
+        routes.insert("10.0.0.1/32".parse().unwrap(), own);
+        routes.insert(
+            "10.0.0.1/32".parse().unwrap(),
+            entry("192.0.2.9", Origin::Endpoint),
+        );
+        assert!(!leads_to(&routes, "10.0.0.1", "192.0.2.9"));
+    }
+}
