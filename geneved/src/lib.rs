@@ -2,5 +2,11 @@
 //!
 //! What is decided about a packet is decided in `libgeneve`; here it is read, written and shown.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod lab;
+pub mod net;
+pub mod observe;
 pub mod traffic;

@@ -1,3 +1,7 @@
-//! `geneved`: the daemon and its command line.
+//! `geneved`: the daemon and its command line in one program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    geneved::cli::main(std::env::args_os())
+}

@@ -1,0 +1,1 @@
+//! Configuration: file, validated desired state, plan of changes.

@@ -1,0 +1,1 @@
+//! The daemon: start-up, shutdown, reload, and the one owner of the running state.

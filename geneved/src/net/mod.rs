@@ -1,0 +1,1 @@
+//! Netlink: setting interfaces up, and asking the underlay for routes and MTUs.
