@@ -1,0 +1,248 @@
+//! The lab's two hosts: addresses, daemons, and the kernel's VXLAN devices beside them.
+
+use super::LabOptions;
+use super::daemon::{Daemon, Site};
+use super::net::{self, Host, no_dad};
+use crate::traffic::Ends;
+use std::io;
+use std::net::IpAddr;
+
+/// The veth's name on both hosts.
+const WIRE: &str = "wire0";
+/// Its addresses, for host a and host b.
+const UNDERLAY4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const UNDERLAY6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+
+/// One overlay between the two hosts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overlay {
+    /// The interface, on both hosts.
+    pub device: &'static str,
+    /// The VNI.
+    pub vni: u32,
+    /// Whether the underlay is IPv6.
+    pub over6: bool,
+    /// The network that its IPv4 addresses are from, without the last number.
+    v4: &'static str,
+    /// The same of its IPv6 addresses.
+    v6: &'static str,
+}
+
+impl Overlay {
+    /// Host a's or host b's address; `side` is 0 or 1.
+    pub fn address(&self, six: bool, side: usize) -> IpAddr {
+        let text = if six {
+            format!("{}{}", self.v6, side + 1)
+        } else {
+            format!("{}{}", self.v4, side + 1)
+        };
+        text.parse().expect("the table below holds addresses")
+    }
+
+    fn prefixes(&self, side: usize) -> [String; 2] {
+        [
+            format!("{}/24", self.address(false, side)),
+            format!("{}/64", self.address(true, side)),
+        ]
+    }
+
+    fn underlay(&self, side: usize) -> &'static str {
+        if self.over6 {
+            UNDERLAY6[side]
+        } else {
+            UNDERLAY4[side]
+        }
+    }
+}
+
+/// geneved's overlays, over IPv4 and over IPv6.
+pub(super) const GENEVE: [Overlay; 2] = [
+    Overlay {
+        device: "gnv4",
+        vni: 100,
+        over6: false,
+        v4: "10.4.0.",
+        v6: "fd00:4::",
+    },
+    Overlay {
+        device: "gnv6",
+        vni: 200,
+        over6: true,
+        v4: "10.6.0.",
+        v6: "fd00:6::",
+    },
+];
+
+/// The kernel's, to compare with.
+pub(super) const VXLAN: [Overlay; 2] = [
+    Overlay {
+        device: "vx4",
+        vni: 100,
+        over6: false,
+        v4: "10.14.0.",
+        v6: "fd00:14::",
+    },
+    Overlay {
+        device: "vx6",
+        vni: 200,
+        over6: true,
+        v4: "10.16.0.",
+        v6: "fd00:16::",
+    },
+];
+
+/// The overlay MTU on both sides of the comparison. Fits the veth's 1500 with every outer header.
+const MTU: u32 = 1400;
+
+/// The two hosts, with a daemon in each.
+pub(super) struct Hosts {
+    // Dropped in this order: daemons before the namespaces they live in.
+    daemons: Vec<Daemon>,
+    hosts: Vec<Host>,
+    /// Whether the kernel's VXLAN devices are there.
+    pub has_vxlan: bool,
+}
+
+impl Hosts {
+    /// Makes the namespaces, joins them, starts a daemon in each.
+    pub fn new(options: &LabOptions) -> io::Result<Self> {
+        let a = Host::new(&format!("{}-a", options.prefix))?;
+        let b = Host::new(&format!("{}-b", options.prefix))?;
+        let wire = |side: usize| {
+            [
+                format!("{}/24", UNDERLAY4[side]),
+                format!("{}/64", UNDERLAY6[side]),
+            ]
+        };
+        let (wire_a, wire_b) = (wire(0), wire(1));
+        net::veth(
+            (&a, WIRE, &wire_a.each_ref().map(String::as_str)),
+            (&b, WIRE, &wire_b.each_ref().map(String::as_str)),
+            1500,
+        )?;
+        let has_vxlan = net::has_device_type(&a, "vxlan", "id 1 dstport 4789");
+        let mut made = Self {
+            daemons: Vec::new(),
+            hosts: vec![a, b],
+            has_vxlan,
+        };
+        let binary = options
+            .binary
+            .clone()
+            .map_or_else(std::env::current_exe, Ok)?;
+        for (side, host) in made.hosts.iter().enumerate() {
+            let site = Site {
+                binary: binary.clone(),
+                directory: options.directory(),
+                name: ["a", "b"][side].to_owned(),
+            };
+            made.daemons.push(Daemon::start(
+                site,
+                host,
+                &configuration(side, &options.io),
+            )?);
+            if has_vxlan {
+                for overlay in &VXLAN {
+                    add_vxlan(host, overlay, side)?;
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// From host a to host b, through `overlay`.
+    pub fn ends(&self, overlay: &Overlay, six: bool) -> Ends {
+        Ends::new(
+            self.hosts[0].netns(),
+            self.hosts[1].netns(),
+            overlay.address(six, 1),
+        )
+    }
+
+    /// The daemons of host a and host b.
+    pub fn daemons(&self) -> &[Daemon] {
+        &self.daemons
+    }
+
+    /// Ends the daemons in order.
+    pub fn stop(self) -> io::Result<()> {
+        self.daemons
+            .into_iter()
+            .try_for_each(|daemon| daemon.stop().map(drop))
+    }
+
+    /// Leaves all standing.
+    pub fn keep(self) {
+        self.daemons.into_iter().for_each(Daemon::keep);
+        self.hosts.into_iter().for_each(Host::keep);
+    }
+
+    /// Says what there is and what to type next.
+    pub fn explain(&self) {
+        let (a, b) = (self.hosts[0].name(), self.hosts[1].name());
+        let program = self.daemons[0].site().binary.display();
+        let socket = self.daemons[0].socket();
+        let socket = socket.display();
+        println!("Two hosts stand, joined by the veth {WIRE}; a daemon runs in each:\n");
+        println!("  {a:<16} {:<14} {}", UNDERLAY4[0], UNDERLAY6[0]);
+        println!("  {b:<16} {:<14} {}\n", UNDERLAY4[1], UNDERLAY6[1]);
+        println!("with these overlays between them:\n");
+        let kernel: &[Overlay] = if self.has_vxlan { &VXLAN } else { &[] };
+        let named = GENEVE
+            .iter()
+            .map(|o| ("geneved", o))
+            .chain(kernel.iter().map(|o| ("kernel VXLAN", o)));
+        for (kind, overlay) in named {
+            let [v4, v6] = [false, true].map(|six| overlay.address(six, 1));
+            let over = if overlay.over6 { "IPv6" } else { "IPv4" };
+            println!(
+                "  {:<5} {kind:<13} VNI {}, over {over}; {b} is {v4} and {v6}",
+                overlay.device, overlay.vni
+            );
+        }
+        let peer = GENEVE[0].address(false, 1);
+        println!("\nTo type next:\n");
+        println!("  {program} --socket {socket} link show");
+        println!("  {program} --socket {socket} -s -j link show");
+        println!("  ip netns exec {a} ping -c 3 {peer}");
+        println!("  ip -n {a} -d link show gnv4");
+        println!("  ip netns exec {b} iperf3 -s -D && ip netns exec {a} iperf3 -c {peer}");
+        println!("  {program} lab down\n");
+        println!(
+            "The daemons' logs are beside the sockets, in {}.",
+            self.daemons[0].site().directory.display()
+        );
+    }
+}
+
+fn configuration(side: usize, io: &str) -> String {
+    let mut text = format!("io = \"{io}\"\n");
+    for overlay in &GENEVE {
+        let [v4, v6] = overlay.prefixes(side);
+        text += &format!(
+            "\n[[link]]\nname = \"{}\"\ntype = \"geneve\"\nid = {}\nlocal = \"{}\"\nremote = \"{}\"\n\
+             address = [\"{v4}\", \"{v6}\"]\nmtu = {MTU}\n",
+            overlay.device,
+            overlay.vni,
+            overlay.underlay(side),
+            overlay.underlay(1 - side),
+        );
+    }
+    text
+}
+
+fn add_vxlan(host: &Host, overlay: &Overlay, side: usize) -> io::Result<()> {
+    let Overlay { device, vni, .. } = overlay;
+    host.ip(&format!(
+        "link add {device} mtu {MTU} type vxlan id {vni} local {} remote {} dstport 4789 dev {WIRE}",
+        overlay.underlay(side),
+        overlay.underlay(1 - side),
+    ))?;
+    for prefix in overlay.prefixes(side) {
+        host.ip(&format!(
+            "address add {prefix} dev {device}{}",
+            no_dad(&prefix)
+        ))?;
+    }
+    host.ip(&format!("link set {device} up")).map(drop)
+}

@@ -1,0 +1,157 @@
+//! What the lab sends through the overlays, and the table of what came of it.
+
+use super::hosts::{GENEVE, Hosts, Overlay, VXLAN};
+use crate::traffic::{Amount, Echo, TcpBulk, UdpBurst};
+use std::io;
+use std::time::Duration;
+
+/// One thing that is shown.
+#[derive(Clone, Copy)]
+enum Trial {
+    Ping { six: bool },
+    Tcp { six: bool },
+    Udp { six: bool },
+}
+
+const TRIALS: [Trial; 6] = [
+    Trial::Ping { six: false },
+    Trial::Ping { six: true },
+    Trial::Tcp { six: false },
+    Trial::Tcp { six: true },
+    Trial::Udp { six: false },
+    Trial::Udp { six: true },
+];
+
+/// What a trial came to: whether it is as it should be, and in words.
+struct Outcome {
+    good: bool,
+    words: String,
+}
+
+/// Datagrams of a burst, and how many a second. Slow enough for any machine to carry them all.
+const BURST: u64 = 20_000;
+const BURST_PACE: f64 = 40_000.0;
+/// The part of a burst that may get lost before it counts as a failure: a busy machine is no error.
+const TOLERATED_LOSS: f64 = 0.01;
+
+/// Shows everything, over both underlays; whether all of geneved's part went well.
+pub(super) fn all(hosts: &Hosts, duration: Duration) -> bool {
+    let mut good = true;
+    if !hosts.has_vxlan {
+        println!("This kernel has no VXLAN device (CONFIG_VXLAN): geneved is shown alone.");
+    }
+    println!(
+        "\n{:<22}{:<42}{}",
+        "",
+        "geneved",
+        if hosts.has_vxlan { "kernel VXLAN" } else { "" }
+    );
+    for (own, kernel) in GENEVE.iter().zip(&VXLAN) {
+        println!(
+            "over an {} underlay",
+            if own.over6 { "IPv6" } else { "IPv4" }
+        );
+        for trial in TRIALS {
+            let outcome = trial.run(hosts, own, duration);
+            good &= outcome.good;
+            let beside = if hosts.has_vxlan {
+                trial.run(hosts, kernel, duration).text()
+            } else {
+                String::new()
+            };
+            println!("  {:<20}{:<42}{beside}", trial.title(), outcome.text());
+        }
+    }
+    println!(
+        "\nTCP is checked byte for byte by BLAKE3 on both sides, which costs CPU time of its own; what the \
+         overlay\nalone can do is what the benchmark measures."
+    );
+    println!(
+        "{}",
+        if good {
+            "All is well."
+        } else {
+            "SOMETHING FAILED: see above."
+        }
+    );
+    good
+}
+
+impl Trial {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Ping { six: false } => "ping, IPv4",
+            Self::Ping { six: true } => "ping, IPv6",
+            Self::Tcp { six: false } => "TCP, IPv4",
+            Self::Tcp { six: true } => "TCP, IPv6",
+            Self::Udp { six: false } => "UDP burst, IPv4",
+            Self::Udp { six: true } => "UDP burst, IPv6",
+        }
+    }
+
+    fn run(self, hosts: &Hosts, overlay: &Overlay, duration: Duration) -> Outcome {
+        self.try_run(hosts, overlay, duration)
+            .unwrap_or_else(|error| Outcome {
+                good: false,
+                words: error.to_string(),
+            })
+    }
+
+    fn try_run(self, hosts: &Hosts, overlay: &Overlay, duration: Duration) -> io::Result<Outcome> {
+        match self {
+            Self::Ping { six } => {
+                let ends = hosts.ends(overlay, six);
+                let report = Echo::default().run(&ends.client, ends.address)?;
+                Ok(Outcome {
+                    good: report.all_answered(),
+                    words: report.to_string(),
+                })
+            }
+            Self::Tcp { six } => {
+                let bulk = TcpBulk {
+                    amount: Amount::For(duration),
+                    ..TcpBulk::default()
+                };
+                let report = bulk.run(&hosts.ends(overlay, six))?;
+                let content = if report.is_intact() {
+                    "checksum equal"
+                } else {
+                    "CHECKSUM DIFFERS"
+                };
+                let megabytes = report.bytes / 1_000_000;
+                Ok(Outcome {
+                    good: report.is_intact(),
+                    words: format!("{}, {megabytes} MB, {content}", report.rate()),
+                })
+            }
+            Self::Udp { six } => {
+                let burst = UdpBurst {
+                    amount: Amount::Count(BURST),
+                    pace: Some(BURST_PACE),
+                    flows: 4,
+                    ..UdpBurst::default()
+                };
+                let report = burst.run(&hosts.ends(overlay, six))?;
+                Ok(Outcome {
+                    good: report.loss() <= TOLERATED_LOSS && report.corrupted == 0,
+                    words: format!(
+                        "{}, {} of {} received",
+                        report.rate(),
+                        report.received,
+                        report.sent
+                    ),
+                })
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        if self.good {
+            self.words.clone()
+        } else {
+            format!("FAILED: {}", self.words)
+        }
+    }
+}
