@@ -279,6 +279,15 @@ fn only_errors_quote() {
 }
 
 #[test]
+fn a_quote_that_ends_inside_its_extension_headers_is_none() {
+    // The routing header claims more words than the 9 bytes that are quoted of it.
+    let inner = sample::v6(protocol::ROUTING, &[protocol::UDP, 3, 4, 0, 0, 0, 0, 0, 0]);
+    let message = [&[3, 0, 0, 0, 0, 0, 0, 0], &inner[..]].concat();
+    let outer = sample::v6(protocol::ICMPV6, &message);
+    assert_eq!(Packet::parse(&outer).unwrap().quote(&outer), None);
+}
+
+#[test]
 fn a_quoted_later_fragment_has_no_transport() {
     let mut inner = sample::udp4(b"hello");
     inner[7] = 1;
