@@ -9,7 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod drop;
+pub mod ecn;
 pub mod flow;
 pub mod link;
+pub mod mtu;
+pub mod offload;
 pub mod route;
 pub mod wire;

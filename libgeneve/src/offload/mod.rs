@@ -1,0 +1,15 @@
+//! Super-packets and trains: what TUN's offloads hand over, and what they take.
+//!
+//! - [`vnet`]: `virtio_net_hdr`, the ten bytes before every packet of a TUN interface.
+//! - [`split`]: a super-packet becomes the packets that cross the wire.
+//! - [`segments`]: the sink that `split` and `fragment` give their packets to.
+//!
+//! Nothing here copies payload or allocates per packet: payload stays where it was read, as ranges.
+//! Which packet may pass, and where to, is [`datapath`](crate::datapath)'s decision.
+
+pub mod segments;
+pub mod split;
+pub mod vnet;
+
+#[cfg(test)]
+pub(crate) mod samples;

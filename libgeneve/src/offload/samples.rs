@@ -1,0 +1,172 @@
+//! Packets for the tests of this folder: TCP and UDP over both families, with whole checksums.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+
+use super::segments::Segments;
+use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
+use crate::wire::ip::{Ipv4Header, Ipv6Header, protocol};
+use crate::wire::packet::Packet;
+use crate::wire::transport::{TcpFlags, udp_header};
+
+/// What a packet's headers say.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) v6: bool,
+    pub(crate) tcp: bool,
+    pub(crate) port: u16,
+    pub(crate) seq: u32,
+    pub(crate) flags: TcpFlags,
+    /// A multiple of 4, at most 40 bytes.
+    pub(crate) options: Vec<u8>,
+    pub(crate) id: u16,
+    pub(crate) df: bool,
+    pub(crate) tos: u8,
+    pub(crate) ttl: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Sample {
+            v6: false,
+            tcp: true,
+            port: 40_000,
+            seq: 1000,
+            flags: TcpFlags::ACK,
+            options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
+            id: 7,
+            df: true,
+            tos: 0,
+            ttl: 64,
+            payload: vec![0x5a; 100],
+        }
+    }
+}
+
+impl Sample {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut transport = if self.tcp {
+            let mut tcp = vec![0; 20];
+            tcp[0..2].copy_from_slice(&self.port.to_be_bytes());
+            tcp[2..4].copy_from_slice(&443u16.to_be_bytes());
+            tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
+            tcp[8..12].copy_from_slice(&77u32.to_be_bytes());
+            tcp[12] = (20 + self.options.len() as u8) << 2;
+            tcp[13] = self.flags.0;
+            tcp[14..16].copy_from_slice(&501u16.to_be_bytes());
+            tcp.extend_from_slice(&self.options);
+            tcp
+        } else {
+            udp_header(self.port, 53, (8 + self.payload.len()) as u16, 0).to_vec()
+        };
+        transport.extend_from_slice(&self.payload);
+        let number = if self.tcp {
+            protocol::TCP
+        } else {
+            protocol::UDP
+        };
+        let header = if self.v6 {
+            Ipv6Header {
+                traffic_class: self.tos,
+                flow_label: 0x12345,
+                payload_len: transport.len() as u16,
+                next_header: number,
+                hop_limit: self.ttl,
+                src: "fd00::1".parse().unwrap(),
+                dst: "fd00::2".parse().unwrap(),
+            }
+            .to_bytes()
+            .to_vec()
+        } else {
+            Ipv4Header {
+                tos: self.tos,
+                total_len: (20 + transport.len()) as u16,
+                identification: self.id,
+                dont_fragment: self.df,
+                ttl: self.ttl,
+                protocol: number,
+                src: [10, 0, 0, 1].into(),
+                dst: [10, 0, 0, 2].into(),
+            }
+            .to_bytes()
+            .to_vec()
+        };
+        let mut bytes = [header, transport].concat();
+        let packet = Packet::parse(&bytes).unwrap();
+        assert!(packet.write_checksum(&mut bytes));
+        bytes
+    }
+
+    /// The packet as TUN hands a super-packet over: checksum partial, cut at `gso_size`.
+    pub(crate) fn super_packet(&self, gso_size: u16) -> (VnetHdr, Packet, Vec<u8>) {
+        let mut bytes = self.bytes();
+        let packet = Packet::parse(&bytes).unwrap();
+        assert!(packet.write_partial_checksum(&mut bytes));
+        let gso_type = match (self.tcp, self.v6) {
+            (true, false) => GsoType::TcpV4,
+            (true, true) => GsoType::TcpV6,
+            (false, _) => GsoType::UdpL4,
+        };
+        let vnet = VnetHdr {
+            flags: NEEDS_CSUM,
+            gso_type,
+            ecn: self.tcp && self.flags.contains(TcpFlags::CWR),
+            hdr_len: packet.payload_offset,
+            gso_size,
+            csum_start: packet.transport_offset,
+            csum_offset: if self.tcp { 16 } else { 6 },
+        };
+        (vnet, packet, bytes)
+    }
+}
+
+/// Packets of every kind, with payloads of up to `longest` bytes.
+pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = Sample> {
+    let headers = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<u32>(),
+        any::<u8>(),
+        0usize..=10,
+    );
+    let ip = (any::<u16>(), any::<bool>(), any::<u8>(), any::<u8>());
+    (headers, ip, 1..=longest, any::<u8>()).prop_map(
+        |((v6, tcp, seq, flags, options), (id, df, tos, ttl), len, seed)| Sample {
+            v6,
+            tcp,
+            seq,
+            flags: TcpFlags(flags).without(TcpFlags::SYN | TcpFlags::RST | TcpFlags::URG),
+            options: vec![1; options * 4],
+            id,
+            df,
+            tos,
+            ttl,
+            payload: (0..len).map(|i| (i as u8).wrapping_mul(seed | 1)).collect(),
+            ..Sample::default()
+        },
+    )
+}
+
+/// Keeps the pieces that it is given.
+#[derive(Default, Debug)]
+pub(crate) struct Collect {
+    pub(crate) pieces: Vec<(Vec<u8>, Range<usize>)>,
+}
+
+impl Segments for Collect {
+    fn segment(&mut self, header: &[u8], payload: Range<usize>) {
+        self.pieces.push((header.to_vec(), payload));
+    }
+}
+
+impl Collect {
+    /// The packets that cross the wire, with their encapsulation.
+    pub(crate) fn packets(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let join = |(header, payload): &(Vec<u8>, Range<usize>)| {
+            [header, &bytes[payload.clone()]].concat()
+        };
+        self.pieces.iter().map(join).collect()
+    }
+}

@@ -1,0 +1,349 @@
+//! A super-packet from TUN becomes the packets that cross the wire.
+//!
+//! Owns segmentation of TCP and UDP (RFC 9293, RFC 768) with whole checksums, and finishes the
+//! checksum of a packet that is not segmented. Payload is neither copied nor changed: each packet is
+//! a rewritten header and a range. Whether the result fits the tunnel MTU is the caller's business.
+//!
+//! Every packet begins with the same encapsulation, options included and in their order (RFC 8926
+//! section 4.6).
+
+use std::ops::Range;
+
+pub use super::segments::Segments;
+use super::segments::{Headers, MAX_SEGMENTS, put16, read16};
+use super::vnet::{GsoType, VnetHdr};
+use crate::drop::DropReason;
+use crate::wire::checksum::{Sum, pseudo_header};
+use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
+use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
+
+/// What a packet became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// How many packets: 1 to [`MAX_SEGMENTS`].
+    pub segments: u16,
+    /// Bytes of each packet but the last, with the encapsulation.
+    pub segment_len: u32,
+    /// Bytes of the last packet, with the encapsulation.
+    pub last_len: u32,
+}
+
+/// Cuts `packet` as `vnet` asks, and gives each piece to `out` behind `encap`.
+///
+/// `bytes` is the inner packet that `packet` was parsed from. Without segmentation there is one piece,
+/// whose header is `encap` alone and whose payload is the whole packet; a partial checksum is finished
+/// in `bytes`. A checksum that lies behind the packet's own transport header belongs to a tunnel that
+/// the tenant runs itself, and is finished as it is described.
+///
+/// With segmentation, sequence numbers advance, CWR stays with the first segment, PSH and FIN with
+/// the last, IPv4 identifications count up and wrap, and lengths and checksums are made anew.
+///
+/// # Errors
+///
+/// Nothing was given to `out` then.
+/// - [`DropReason::BadOffload`]: `vnet` does not fit the packet: another protocol, a fragment or a
+///   source-routed packet to segment, a segment size of 0, more than [`MAX_SEGMENTS`], headers that
+///   are longer than 512 bytes together with `encap`, a checksum where the packet has none.
+/// - [`DropReason::InnerMalformed`]: `packet` does not describe `bytes`.
+#[inline]
+pub fn split(
+    encap: &[u8],
+    vnet: &VnetHdr,
+    packet: &Packet,
+    bytes: &mut [u8],
+    out: &mut impl Segments,
+) -> Result<Split, DropReason> {
+    check_bounds(packet, bytes)?;
+    match (vnet.gso_type, packet.version, packet.transport) {
+        (GsoType::None, ..) => {
+            finish_checksum(vnet, packet, bytes)?;
+            Ok(whole(encap, packet, out))
+        }
+        (GsoType::TcpV4, IpVersion::V4, Transport::Tcp { flags, .. })
+        | (GsoType::TcpV6, IpVersion::V6, Transport::Tcp { flags, .. })
+            if !flags.contains(TcpFlags::SYN) =>
+        {
+            cut::<TcpSegments>(encap, vnet, packet, bytes, out)
+        }
+        (GsoType::UdpL4, _, Transport::Udp { len, .. }) if len == packet.transport_len() => {
+            cut::<UdpSegments>(encap, vnet, packet, bytes, out)
+        }
+        _ => Err(DropReason::BadOffload),
+    }
+}
+
+/// Passes a packet on in one piece.
+#[inline]
+pub(super) fn whole(encap: &[u8], packet: &Packet, out: &mut impl Segments) -> Split {
+    let len = encap.len() as u32 + u32::from(packet.total_len);
+    out.segment(encap, 0..usize::from(packet.total_len));
+    Split {
+        segments: 1,
+        segment_len: len,
+        last_len: len,
+    }
+}
+
+/// A `Packet` has public fields: one that was not parsed from these bytes must not lead out of them.
+#[inline]
+pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), DropReason> {
+    let ordered = packet.transport_offset <= packet.payload_offset
+        && packet.payload_offset <= packet.total_len
+        && usize::from(packet.total_len) <= bytes.len();
+    let ip_header = usize::from(packet.transport_offset);
+    let ip_fits = match packet.version {
+        IpVersion::V4 => {
+            ip_header >= IPV4_HEADER_LEN && ordered && usize::from(bytes[0] & 15) * 4 == ip_header
+        }
+        IpVersion::V6 => ip_header >= IPV6_HEADER_LEN,
+    };
+    let transport_header =
+        usize::from(packet.payload_offset) - ip_header.min(packet.payload_offset.into());
+    let transport_fits = match packet.transport {
+        Transport::Tcp { .. } => transport_header >= TCP_HEADER_LEN,
+        Transport::Udp { .. } => transport_header == UDP_HEADER_LEN,
+        _ => true,
+    };
+    if ordered && ip_fits && transport_fits {
+        Ok(())
+    } else {
+        Err(DropReason::InnerMalformed)
+    }
+}
+
+/// Finishes a checksum that the kernel left partial (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+#[inline]
+pub(super) fn finish_checksum(
+    vnet: &VnetHdr,
+    packet: &Packet,
+    bytes: &mut [u8],
+) -> Result<(), DropReason> {
+    if !vnet.needs_checksum() {
+        return Ok(());
+    }
+    if vnet.csum_start == packet.transport_offset {
+        let fits = Some(vnet.csum_offset) == packet.checksum_offset();
+        if !fits || packet.fragment != Fragment::Whole {
+            return Err(DropReason::BadOffload);
+        }
+        if packet.write_checksum(bytes) {
+            return Ok(());
+        }
+    } else if vnet.csum_start
+        < packet
+            .payload_offset
+            .max(packet.transport_offset.saturating_add(1))
+    {
+        return Err(DropReason::BadOffload);
+    }
+    let start = usize::from(vnet.csum_start);
+    let field = start + usize::from(vnet.csum_offset);
+    let end = usize::from(packet.total_len);
+    if field + 2 > end {
+        return Err(DropReason::BadOffload);
+    }
+    // The field takes part in the sum: it holds the pseudo-header's.
+    let check = match Sum::ZERO.bytes(&bytes[start..end]).checksum() {
+        0 => 0xffff,
+        check => check,
+    };
+    put16(bytes, field, check);
+    Ok(())
+}
+
+/// One protocol's headers, from one segment to the next.
+trait Cut: Sized {
+    /// Where the checksum field is, from the transport header.
+    const CHECKSUM: usize;
+    /// Sums what all segments share; `header` is the transport header, `pseudo` the pseudo-header's
+    /// sum without its length.
+    fn new(header: &mut [u8], pseudo: Sum) -> Self;
+    /// Rewrites `header` for the segment whose payload is `bytes[range]`.
+    fn write(&self, header: &mut [u8], payload: &[u8], place: &Place);
+}
+
+/// Which segment is written.
+struct Place {
+    /// Payload bytes before this segment.
+    before: u32,
+    first: bool,
+    last: bool,
+}
+
+#[inline]
+fn cut<C: Cut>(
+    encap: &[u8],
+    vnet: &VnetHdr,
+    packet: &Packet,
+    bytes: &[u8],
+    out: &mut impl Segments,
+) -> Result<Split, DropReason> {
+    let checksum_fits = !vnet.needs_checksum()
+        || vnet.csum_start == packet.transport_offset
+            && usize::from(vnet.csum_offset) == C::CHECKSUM;
+    if !checksum_fits
+        || vnet.gso_size == 0
+        || packet.fragment != Fragment::Whole
+        || packet.source_routed
+    {
+        return Err(DropReason::BadOffload);
+    }
+    let header_len = usize::from(packet.payload_offset);
+    let total_len = usize::from(packet.total_len);
+    let transport = usize::from(packet.transport_offset);
+    let step = usize::from(vnet.gso_size);
+    let count = (total_len - header_len).div_ceil(step).max(1);
+    if count > MAX_SEGMENTS {
+        return Err(DropReason::BadOffload);
+    }
+    let mut headers = Headers::new(encap, &bytes[..header_len])?;
+    let inner = headers.inner();
+    let ip = Ip::new(packet.version, &mut inner[..transport]);
+    let pseudo = pseudo_header(packet.src, packet.dst, packet.protocol, 0);
+    let template = C::new(&mut inner[transport..], pseudo);
+    let mut longest = 0;
+    let mut last_len = 0;
+    for index in 0..count {
+        let start = header_len + index * step;
+        let range: Range<usize> = start..(start + step).min(total_len);
+        let (ip_header, transport_header) = headers.inner().split_at_mut(transport);
+        ip.write(ip_header, (header_len + range.len()) as u16, index as u16);
+        let place = Place {
+            before: (start - header_len) as u32,
+            first: index == 0,
+            last: index + 1 == count,
+        };
+        template.write(transport_header, &bytes[range.clone()], &place);
+        last_len = (headers.all().len() + range.len()) as u32;
+        longest = last_len.max(longest);
+        out.segment(headers.all(), range);
+    }
+    Ok(Split {
+        segments: count as u16,
+        segment_len: longest,
+        last_len,
+    })
+}
+
+/// The IP header, from one segment to the next.
+enum Ip {
+    V4 {
+        /// The header without length, identification and checksum.
+        sum: Sum,
+        identification: u16,
+    },
+    V6,
+}
+
+impl Ip {
+    #[inline]
+    fn new(version: IpVersion, header: &mut [u8]) -> Ip {
+        if version == IpVersion::V6 {
+            return Ip::V6;
+        }
+        let identification = read16(header, 4);
+        header[2..6].fill(0);
+        put16(header, 10, 0);
+        Ip::V4 {
+            sum: Sum::ZERO.bytes(header),
+            identification,
+        }
+    }
+
+    #[inline]
+    fn write(&self, header: &mut [u8], total_len: u16, index: u16) {
+        match self {
+            Ip::V4 {
+                sum,
+                identification,
+            } => {
+                let identification = identification.wrapping_add(index);
+                put16(header, 2, total_len);
+                put16(header, 4, identification);
+                put16(
+                    header,
+                    10,
+                    sum.word(total_len).word(identification).checksum(),
+                );
+            }
+            Ip::V6 => put16(header, 4, total_len - IPV6_HEADER_LEN as u16),
+        }
+    }
+}
+
+struct TcpSegments {
+    /// Pseudo-header without length; header without sequence number, flags and checksum.
+    sum: Sum,
+    seq: u32,
+    flags: TcpFlags,
+}
+
+impl Cut for TcpSegments {
+    const CHECKSUM: usize = 16;
+
+    #[inline]
+    fn new(header: &mut [u8], pseudo: Sum) -> Self {
+        let seq = u32::from(read16(header, 4)) << 16 | u32::from(read16(header, 6));
+        let flags = TcpFlags(header[13]);
+        header[4..8].fill(0);
+        header[13] = 0;
+        put16(header, Self::CHECKSUM, 0);
+        TcpSegments {
+            sum: pseudo.bytes(header),
+            seq,
+            flags,
+        }
+    }
+
+    #[inline]
+    fn write(&self, header: &mut [u8], payload: &[u8], place: &Place) {
+        let seq = self.seq.wrapping_add(place.before);
+        let mut flags = self.flags;
+        if !place.first {
+            flags = flags.without(TcpFlags::CWR);
+        }
+        if !place.last {
+            flags = flags.without(TcpFlags::PSH | TcpFlags::FIN);
+        }
+        header[4..8].copy_from_slice(&seq.to_be_bytes());
+        header[13] = flags.0;
+        let len = (header.len() + payload.len()) as u32;
+        let sum = self.sum.dword(len).dword(seq).word(u16::from(flags.0));
+        put16(header, Self::CHECKSUM, sum.bytes(payload).checksum());
+    }
+}
+
+struct UdpSegments {
+    /// Pseudo-header without length, and ports.
+    sum: Sum,
+}
+
+impl Cut for UdpSegments {
+    const CHECKSUM: usize = 6;
+
+    #[inline]
+    fn new(header: &mut [u8], pseudo: Sum) -> Self {
+        header[4..8].fill(0);
+        UdpSegments {
+            sum: pseudo.bytes(header),
+        }
+    }
+
+    #[inline]
+    fn write(&self, header: &mut [u8], payload: &[u8], _: &Place) {
+        let len = (header.len() + payload.len()) as u16;
+        put16(header, 4, len);
+        // Once in the pseudo-header, once in the header.
+        let sum = self.sum.word(len).word(len).bytes(payload);
+        let check = match sum.checksum() {
+            0 => 0xffff,
+            check => check,
+        };
+        put16(header, Self::CHECKSUM, check);
+    }
+}
+
+#[cfg(test)]
+#[path = "split_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! `virtio_net_hdr`: the ten bytes before every packet that TUN hands over or takes with
+//! `IFF_VNET_HDR`.
+//!
+//! Owns the layout and which segmentations exist for geneved. Whether a header fits the packet behind
+//! it is [`split`](super::split)'s business.
+//!
+//! The 16-bit fields are in the machine's own byte order, which is what TUN uses unless TUNSETVNETLE
+//! or TUNSETVNETBE asked for another: little-endian on x86 and on 64-bit ARM as it is run.
+
+/// Bytes of the header without the number of buffers (`TUNSETVNETHDRSZ` is left at its default).
+pub const LEN: usize = 10;
+
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum field holds the pseudo-header's sum only.
+pub const NEEDS_CSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_F_DATA_VALID`: the checksum was verified.
+pub const DATA_VALID: u8 = 2;
+
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
+const GSO_ECN: u8 = 0x80;
+
+/// How a packet is to be cut into segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum GsoType {
+    /// Not at all.
+    #[default]
+    None,
+    /// TCP over IPv4.
+    TcpV4,
+    /// TCP over IPv6.
+    TcpV6,
+    /// UDP datagrams of equal length over either family (USO).
+    UdpL4,
+}
+
+/// What TUN says about a packet, or is told about one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct VnetHdr {
+    /// [`NEEDS_CSUM`] and [`DATA_VALID`].
+    pub flags: u8,
+    /// How the packet is to be cut.
+    pub gso_type: GsoType,
+    /// A TCP super-packet whose CWR flag belongs to its first segment only (RFC 3168).
+    pub ecn: bool,
+    /// Bytes of all headers; a hint that is not relied on.
+    pub hdr_len: u16,
+    /// Payload bytes of each segment but the last.
+    pub gso_size: u16,
+    /// Where the checksum's coverage begins, from the packet's start.
+    pub csum_start: u16,
+    /// The checksum field, from `csum_start`.
+    pub csum_offset: u16,
+}
+
+/// Why bytes are no header that geneved can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VnetError {
+    /// Fewer than [`LEN`] bytes.
+    #[error("shorter than its header")]
+    Truncated,
+    /// A segmentation that was not offered to the kernel (UDP fragmentation, tunnels), or ECN without
+    /// TCP.
+    #[error("unknown segmentation type {0:#04x}")]
+    GsoType(u8),
+}
+
+impl VnetHdr {
+    /// A packet that is whole and needs nothing.
+    pub const NONE: VnetHdr = VnetHdr {
+        flags: 0,
+        gso_type: GsoType::None,
+        ecn: false,
+        hdr_len: 0,
+        gso_size: 0,
+        csum_start: 0,
+        csum_offset: 0,
+    };
+
+    /// Reads the header at the start of `bytes`; more bytes may follow.
+    ///
+    /// # Errors
+    ///
+    /// [`VnetError::Truncated`]; [`VnetError::GsoType`] for a segmentation that is not one of
+    /// [`GsoType`].
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<VnetHdr, VnetError> {
+        let bytes = bytes.first_chunk::<LEN>().ok_or(VnetError::Truncated)?;
+        let ecn = bytes[1] & GSO_ECN != 0;
+        let gso_type = match (bytes[1] & !GSO_ECN, ecn) {
+            (GSO_NONE, false) => GsoType::None,
+            (GSO_TCPV4, _) => GsoType::TcpV4,
+            (GSO_TCPV6, _) => GsoType::TcpV6,
+            (GSO_UDP_L4, false) => GsoType::UdpL4,
+            _ => return Err(VnetError::GsoType(bytes[1])),
+        };
+        let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        Ok(VnetHdr {
+            flags: bytes[0],
+            gso_type,
+            ecn,
+            hdr_len: word(2),
+            gso_size: word(4),
+            csum_start: word(6),
+            csum_offset: word(8),
+        })
+    }
+
+    /// Writes the header.
+    #[inline]
+    pub fn write(&self, bytes: &mut [u8; LEN]) {
+        let gso_type = match self.gso_type {
+            GsoType::None => GSO_NONE,
+            GsoType::TcpV4 => GSO_TCPV4,
+            GsoType::TcpV6 => GSO_TCPV6,
+            GsoType::UdpL4 => GSO_UDP_L4,
+        };
+        bytes[0] = self.flags;
+        bytes[1] = gso_type | if self.ecn { GSO_ECN } else { 0 };
+        bytes[2..4].copy_from_slice(&self.hdr_len.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.gso_size.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&self.csum_start.to_ne_bytes());
+        bytes[8..10].copy_from_slice(&self.csum_offset.to_ne_bytes());
+    }
+
+    /// Whether the packet's checksum is partial.
+    #[inline]
+    #[must_use]
+    pub const fn needs_checksum(&self) -> bool {
+        self.flags & NEEDS_CSUM != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_tcp_super_packet_of_the_kernel_is_read() {
+        let mut bytes = [1, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0x45];
+        for (at, value) in [(2, 54u16), (4, 1448), (6, 20), (8, 16)] {
+            bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+        }
+        let vnet = VnetHdr {
+            flags: NEEDS_CSUM,
+            gso_type: GsoType::TcpV4,
+            ecn: true,
+            hdr_len: 54,
+            gso_size: 1448,
+            csum_start: 20,
+            csum_offset: 16,
+        };
+        assert_eq!(VnetHdr::parse(&bytes), Ok(vnet));
+        assert!(vnet.needs_checksum());
+        let mut written = [0xff; LEN];
+        vnet.write(&mut written);
+        assert_eq!(written, bytes[..LEN]);
+    }
+
+    #[test]
+    fn segmentations_that_were_not_offered_are_refused() {
+        for gso_type in [0x80, 2, 3, 0x85, 6, 0x21, 0x41, 0x7f] {
+            let mut bytes = [0; LEN];
+            bytes[1] = gso_type;
+            assert_eq!(VnetHdr::parse(&bytes), Err(VnetError::GsoType(gso_type)));
+        }
+        assert_eq!(VnetHdr::parse(&[0; LEN - 1]), Err(VnetError::Truncated));
+        assert_eq!(VnetHdr::parse(&[0; LEN]), Ok(VnetHdr::NONE));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written(bytes: [u8; LEN]) {
+            if let Ok(vnet) = VnetHdr::parse(&bytes) {
+                let mut written = [0; LEN];
+                vnet.write(&mut written);
+                prop_assert_eq!(written, bytes);
+            }
+        }
+    }
+}
