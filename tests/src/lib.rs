@@ -1,1 +1,52 @@
-//! What scenarios and benchmarks share: network namespaces, a daemon to start, its command line.
+//! What scenarios and benchmarks share.
+//!
+//! [`world`] has hosts and daemons, [`packet`] bytes made by hand, [`sniffer`] eyes, [`relay`] a bad
+//! underlay, [`peer`] the other side of a tunnel without a daemon. None of it uses libgeneve, so that
+//! an error there cannot hide itself here.
+
+pub mod packet;
+pub mod peer;
+pub mod relay;
+pub mod sniffer;
+pub mod world;
+
+/// Makes a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.
+///
+/// `on_both_backends! { fn name(io) { ... } }`; `io` is an [`world::Io`].
+#[macro_export]
+macro_rules! on_both_backends {
+    ($($(#[doc = $doc:literal])* fn $name:ident($io:ident) $body:block)+) => {$(
+        $(#[doc = $doc])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn scenario($io: $crate::world::Io) $body
+
+            #[test]
+            fn io_uring() {
+                scenario($crate::world::Io::Uring);
+            }
+
+            #[test]
+            fn syscalls() {
+                scenario($crate::world::Io::Syscalls);
+            }
+        }
+    )+};
+}
+
+/// Tries `condition` until it holds; panics with `what` if it does not within `seconds`.
+///
+/// # Panics
+/// If the condition does not come true in time.
+pub fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed().as_secs() < seconds,
+            "not within {seconds} s: {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -244,5 +244,5 @@ fn add_vxlan(host: &Host, overlay: &Overlay, side: usize) -> io::Result<()> {
             no_dad(&prefix)
         ))?;
     }
-    host.ip(&format!("link set {device} up")).map(drop)
+    host.ip(&format!("link set dev {device} up")).map(drop)
 }

@@ -64,7 +64,7 @@ impl Host {
             name: name.to_owned(),
             kept: false,
         };
-        host.ip("link set lo up")?;
+        host.ip("link set dev lo up")?;
         Ok(host)
     }
 
@@ -139,7 +139,7 @@ pub fn veth(a: (&Host, &str, &[&str]), b: (&Host, &str, &[&str]), mtu: u32) -> i
                 no_dad(address)
             ))?;
         }
-        host.ip(&format!("link set {device} up"))?;
+        host.ip(&format!("link set dev {device} up"))?;
     }
     Ok(())
 }

@@ -1,0 +1,185 @@
+//! The other side of a tunnel without a daemon: a plain UDP socket that speaks hand-made Geneve.
+
+use crate::packet::{Geneve, Parsed, udp};
+use crate::sniffer::Sniffer;
+use crate::world::{Daemon, Duo, Family, Io, link};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// Host a runs a daemon with one link `gnv0`, VNI 100, 10.0.0.1 and fd00::1, whose remote is host b;
+/// host b is a UDP socket on port 6081.
+pub struct Peer {
+    /// The daemon of host a.
+    pub daemon: Daemon,
+    /// Host b's socket.
+    pub socket: UdpSocket,
+    /// Where Geneve goes: host a.
+    pub target: SocketAddr,
+    /// What crosses host a's TUN.
+    pub tun: Sniffer,
+    /// The hosts.
+    pub duo: Duo,
+    next_port: std::cell::Cell<u16>,
+}
+
+/// Inner addresses: host b's, then host a's.
+pub const INNER4: [&str; 2] = ["10.0.0.2", "10.0.0.1"];
+/// The same, IPv6.
+pub const INNER6: [&str; 2] = ["fd00::2", "fd00::1"];
+
+/// How long something that must not come is waited for.
+const SILENCE: Duration = Duration::from_millis(150);
+/// How long something that must come is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+impl Peer {
+    /// Starts the daemon; `more` is further lines of the link.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn new(io: Io, family: Family, more: &str) -> Self {
+        Self::on(Duo::new(), io, family, more)
+    }
+
+    /// As [`Peer::new`], on hosts made before.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn on(duo: Duo, io: Io, family: Family, more: &str) -> Self {
+        let remote = Duo::underlay(family, 1);
+        let more = format!("remote = \"{remote}\"\n{more}");
+        let config = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &more);
+        let daemon = duo.world.daemon(&duo.a, io, "", &config);
+        let socket = Self::bind(&duo, SocketAddr::new(remote, 6081));
+        let tun = Sniffer::new(duo.a.netns(), "gnv0");
+        let target = SocketAddr::new(Duo::underlay(family, 0), 6081);
+        Self {
+            daemon,
+            socket,
+            target,
+            tun,
+            duo,
+            next_port: std::cell::Cell::new(20_000),
+        }
+    }
+
+    /// A socket of host b.
+    ///
+    /// # Panics
+    /// If the address is not host b's or taken.
+    #[must_use]
+    pub fn bind(duo: &Duo, address: SocketAddr) -> UdpSocket {
+        let bound = duo.b.netns().run(|| UdpSocket::bind(address));
+        let socket = bound.and_then(std::convert::identity).expect("a socket");
+        setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)).expect("a buffer size");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket
+    }
+
+    /// An inner UDP packet from host b to host a that no other one equals: its source port is new.
+    #[must_use]
+    pub fn inner(&self) -> (u16, Vec<u8>) {
+        self.inner_between(INNER4)
+    }
+
+    /// As [`Peer::inner`], with these addresses.
+    ///
+    /// # Panics
+    /// If they are none.
+    #[must_use]
+    pub fn inner_between(&self, [from, to]: [&str; 2]) -> (u16, Vec<u8>) {
+        let port = self.next_port.get();
+        self.next_port.set(port + 1);
+        let [from, to]: [IpAddr; 2] = [from, to].map(|text| text.parse().expect("an address"));
+        (port, udp((from, port), (to, 9), &[0x5a; 40]))
+    }
+
+    /// Sends a datagram to host a's Geneve port.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn send(&self, datagram: &[u8]) {
+        self.socket
+            .send_to(datagram, self.target)
+            .expect("the underlay takes it");
+    }
+
+    /// The inner packet with this UDP source port, as it comes out of the TUN; `None` if it does not.
+    #[must_use]
+    pub fn emerged(&self, port: u16, time: Duration) -> Option<Vec<u8>> {
+        self.tun.find(time, |bytes| {
+            let (from, _, _) = Parsed::new(bytes)?.udp()?;
+            (from == port).then(|| bytes.to_vec())
+        })
+    }
+
+    /// Asserts that a header with a well-formed inner packet is forwarded; returns what came out.
+    ///
+    /// # Panics
+    /// If it is dropped.
+    pub fn assert_passes(&self, header: &Geneve) -> Vec<u8> {
+        let (port, inner) = self.inner();
+        self.assert_emerges(port, &header.datagram(&inner))
+    }
+
+    /// Asserts that this datagram's inner packet comes out of the TUN; returns it.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn assert_emerges(&self, port: u16, datagram: &[u8]) -> Vec<u8> {
+        let before = self.daemon.drops();
+        self.send(datagram);
+        self.emerged(port, PATIENCE).unwrap_or_else(|| {
+            panic!(
+                "dropped; counters {:?}",
+                moved(&before, &self.daemon.drops())
+            )
+        })
+    }
+
+    /// Asserts that a header with a well-formed inner packet is dropped for this reason alone.
+    ///
+    /// # Panics
+    /// If it is forwarded, or another counter moves.
+    pub fn assert_drops(&self, header: &Geneve, reason: &str) {
+        let (port, inner) = self.inner();
+        self.assert_vanishes(Some(port), &header.datagram(&inner), reason);
+    }
+
+    /// Asserts that this datagram is dropped for this reason alone, by one counter that moves by one.
+    ///
+    /// # Panics
+    /// If an inner packet with this source port comes out, or another counter moves.
+    pub fn assert_vanishes(&self, port: Option<u16>, datagram: &[u8], reason: &str) {
+        let before = self.daemon.drops();
+        self.send(datagram);
+        crate::eventually(3, &format!("a drop is counted ({reason})"), || {
+            !moved(&before, &self.daemon.drops()).is_empty()
+        });
+        let came = self.tun.find(SILENCE, |bytes| {
+            let (from, _, _) = Parsed::new(bytes)?.udp()?;
+            port.is_none_or(|port| port == from).then_some(())
+        });
+        assert!(came.is_none(), "{reason}: it reached the TUN");
+        let moved = moved(&before, &self.daemon.drops());
+        let right = moved.len() == 1
+            && moved
+                .iter()
+                .all(|(name, by)| name.ends_with(&format!("/ingress/{reason}")) && *by == 1);
+        assert!(right, "{reason} should have moved by one, alone: {moved:?}");
+    }
+}
+
+/// By how much each counter of ingress, or of no direction, has moved: what the kernel sends into the
+/// TUN of its own accord (router solicitations) is not part of a scenario.
+fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    after
+        .iter()
+        .map(|(name, count)| (name.clone(), count - before.get(name).unwrap_or(&0)))
+        .filter(|(name, by)| *by > 0 && !name.contains("/egress/"))
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! Sees what crosses the interfaces of a namespace, without their link-layer headers.
+
+use geneved::traffic::Netns;
+use nix::sys::socket::{LinkAddr, recvfrom};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// An open ear. What is seen queues up from the moment it is made.
+///
+/// Both directions are seen; a super-packet is one packet, and its checksum may be partial.
+pub struct Sniffer {
+    socket: Socket,
+    device: u32,
+}
+
+/// `ETH_P_ALL`, in the byte order of the wire.
+const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+
+impl Sniffer {
+    /// Listens on one interface of a namespace.
+    ///
+    /// # Panics
+    /// If there is no such interface or the privilege is missing.
+    #[must_use]
+    pub fn new(netns: &Netns, device: &str) -> Self {
+        let open = || {
+            let index = nix::net::if_::if_nametoindex(device)?;
+            let socket = Socket::new(
+                Domain::PACKET,
+                Type::DGRAM,
+                Some(Protocol::from(EVERYTHING)),
+            )?;
+            std::io::Result::Ok((socket, index))
+        };
+        let (socket, device) = netns
+            .run(open)
+            .and_then(std::convert::identity)
+            .unwrap_or_else(|error| panic!("cannot listen on {device}: {error}"));
+        Self { socket, device }
+    }
+
+    /// The next packet for which `wanted` gives something, if one comes within `time`.
+    ///
+    /// # Panics
+    /// If the socket breaks.
+    pub fn find<T>(&self, time: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+        let start = Instant::now();
+        let mut buffer = vec![0; 70_000];
+        loop {
+            let left = time.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return None;
+            }
+            self.socket
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .expect("a valid timeout");
+            let Ok((n, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) else {
+                continue;
+            };
+            if from.is_none_or(|from| from.ifindex() as u32 != self.device) {
+                continue;
+            }
+            if let Some(found) = wanted(&buffer[..n]) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Everything for which `wanted` gives something, until nothing of it came for `quiet`.
+    pub fn all<T>(&self, quiet: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Vec<T> {
+        let mut found = Vec::new();
+        while let Some(one) = self.find(quiet, &mut wanted) {
+            found.push(one);
+        }
+        found
+    }
+}

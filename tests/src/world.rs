@@ -1,0 +1,473 @@
+//! Hosts in network namespaces, the veth between them, and the daemons that run in them.
+
+use geneved::lab::daemon::{Daemon as Process, Site};
+use geneved::lab::net::{self, Host};
+use geneved::traffic::{Amount, Echo, Ends, TcpBulk, UdpBurst};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The I/O backend that a daemon is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// `io = "io_uring"`
+    Uring,
+    /// `io = "syscalls"`
+    Syscalls,
+}
+
+impl Io {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Syscalls => "syscalls",
+        }
+    }
+}
+
+/// Address family of the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+impl Family {
+    /// Both of them.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+}
+
+const PREFIX: &str = "gnvt";
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Names of this process's own, and a directory for its daemons' files; cleans up after itself.
+pub struct World {
+    prefix: String,
+    directory: PathBuf,
+}
+
+impl World {
+    /// Makes sure that namespaces can be made, and removes what dead test processes left.
+    ///
+    /// # Panics
+    /// If they cannot be: the message says what is missing.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        static READY: OnceLock<Result<(), String>> = OnceLock::new();
+        let ready = READY.get_or_init(|| {
+            net::prepare().map_err(|error| error.to_string())?;
+            for name in net::namespaces(&format!("{PREFIX}-")) {
+                let pid = name.split('-').nth(1).unwrap_or("");
+                if !Path::new("/proc").join(pid).exists() {
+                    let _ = net::remove(&name);
+                }
+            }
+            Ok(())
+        });
+        if let Err(words) = ready {
+            panic!("these scenarios need network namespaces: {words}");
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("{PREFIX}-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(&prefix);
+        std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        Self { prefix, directory }
+    }
+
+    /// Makes a host.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Host {
+        Host::new(&format!("{}-{name}", self.prefix)).expect("a namespace can be made")
+    }
+
+    /// The name that [`World::host`] gives, without making it.
+    #[must_use]
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Starts a daemon in `host`; `daemon` is further lines of the `[daemon]` table.
+    ///
+    /// # Panics
+    /// If it does not become ready; the message has its log.
+    #[must_use]
+    pub fn daemon(&self, host: &Host, io: Io, daemon: &str, links: &str) -> Daemon {
+        self.try_daemon(host, io, daemon, links)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`World::daemon`], for a daemon that may be refused.
+    ///
+    /// # Errors
+    /// It did not become ready; with its log.
+    pub fn try_daemon(
+        &self,
+        host: &Host,
+        io: Io,
+        daemon: &str,
+        links: &str,
+    ) -> std::io::Result<Daemon> {
+        let site = Site {
+            binary: binary().to_owned(),
+            directory: self.directory.clone(),
+            name: host.name().rsplit('-').next().unwrap_or("x").to_owned(),
+        };
+        let config = format!("io = \"{}\"\n{daemon}\n{links}", io.name());
+        Ok(Daemon(Some(Process::start(site, host, &config)?)))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for name in net::namespaces(&format!("{}-", self.prefix)) {
+            let _ = net::remove(&name);
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The daemon's binary: `GENEVED`, or built from this workspace in the profile of the tests.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("GENEVED") {
+            return path.into();
+        }
+        let own = std::env::current_exe().expect("this program has a path");
+        let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+        let target = profile.parent().expect("target/PROFILE");
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "-q", "-p", "geneved", "--bin", "geneved"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .arg("--target-dir")
+            .arg(target);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo can be run");
+        assert!(status.success(), "geneved does not build");
+        profile.join("geneved")
+    })
+}
+
+/// A running daemon whose log is printed if the test fails.
+pub struct Daemon(Option<Process>);
+
+impl Daemon {
+    /// The process.
+    ///
+    /// # Panics
+    /// Never: it is there until the value is dropped.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        self.0.as_ref().expect("there until dropped")
+    }
+
+    /// Runs the command line against it.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn cli(&self, arguments: &str) -> String {
+        self.process()
+            .cli(arguments)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs the command line, which is to be refused; returns its words.
+    ///
+    /// # Panics
+    /// If it is not refused.
+    pub fn refused(&self, arguments: &str) -> String {
+        match self.process().cli(arguments) {
+            Ok(words) => panic!("`{arguments}` was not refused: {words}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Runs `-j ARGUMENTS` and parses what it prints.
+    ///
+    /// # Panics
+    /// If it is refused or does not print JSON.
+    pub fn json(&self, arguments: &str) -> Value {
+        let text = self.cli(&format!("-j {arguments}"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments}: {error}: {text}"))
+    }
+
+    /// The one link of this name, with statistics.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn link(&self, name: &str) -> Value {
+        let links = self.json(&format!("-s link show {name}"));
+        let found = links
+            .as_array()
+            .and_then(|all| all.iter().find(|l| l["ifname"] == name));
+        found
+            .cloned()
+            .unwrap_or_else(|| panic!("no link {name} in {links}"))
+    }
+
+    /// Every drop counter that is not zero, as `LINK/DIRECTION/REASON`; of no link: `-/…`.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let mut counters = BTreeMap::new();
+        for link in self.json("-s link show").as_array().into_iter().flatten() {
+            let name = link["ifname"].as_str().unwrap_or("-");
+            for (direction, reasons) in link["drops"].as_object().into_iter().flatten() {
+                for (reason, count) in reasons.as_object().into_iter().flatten() {
+                    counters.insert(
+                        format!("{name}/{direction}/{reason}"),
+                        count.as_u64().unwrap_or(0),
+                    );
+                }
+            }
+        }
+        counters.retain(|_, count| *count > 0);
+        counters
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process().pid());
+        let status = std::fs::read_to_string(path).expect("the daemon runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kilobytes.expect("VmRSS is a number") * 1024
+    }
+
+    /// CPU time used so far, user and system.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.process().pid());
+        let stat = std::fs::read_to_string(path).expect("the daemon runs");
+        // After the name in parentheses: state, then 10 fields, then utime and stime in 1/100 s.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+        let ticks = |i: usize| fields[i].parse::<u64>().unwrap_or(0);
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// Asserts that it still runs and has not panicked.
+    ///
+    /// # Panics
+    /// If it has.
+    pub fn assert_alive(&mut self) {
+        let process = self.0.as_mut().expect("there until dropped");
+        let ended = process.exited().expect("it is our child");
+        assert!(ended.is_none(), "the daemon ended: {ended:?}");
+        assert!(
+            !process.log().contains("panicked"),
+            "the daemon panicked; see its log"
+        );
+    }
+
+    /// Ends it with SIGTERM, which it must obey.
+    ///
+    /// # Panics
+    /// If it does not, or its exit status is not zero.
+    pub fn stop(mut self) {
+        let process = self.0.take().expect("there until dropped");
+        let status = process.stop().unwrap_or_else(|error| panic!("{error}"));
+        assert!(status.success(), "the daemon ended with {status}");
+    }
+
+    /// Ends it with SIGKILL.
+    ///
+    /// # Panics
+    /// If it has ended already.
+    pub fn kill(mut self) {
+        let process = self.0.take().expect("there until dropped");
+        process.kill().expect("it ran until now");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(process) = &self.0
+            && std::thread::panicking()
+        {
+            eprintln!(
+                "---- log of the daemon {} ----\n{}",
+                process.site().name,
+                process.log()
+            );
+        }
+    }
+}
+
+/// A `[[link]]` table; `more` is further lines.
+#[must_use]
+pub fn link(name: &str, vni: u32, addresses: &[&str], more: &str) -> String {
+    let mut text =
+        format!("[[link]]\nname = \"{name}\"\ntype = \"geneve\"\nid = {vni}\naddress = [");
+    for address in addresses {
+        write!(text, "\"{address}\", ").unwrap();
+    }
+    text + "]\n" + more + "\n"
+}
+
+/// Two hosts joined by a veth `u0`: 192.0.2.1 and 192.0.2.2, 2001:db8::1 and 2001:db8::2.
+pub struct Duo {
+    /// Host 192.0.2.1.
+    pub a: Host,
+    /// Host 192.0.2.2.
+    pub b: Host,
+    /// Dropped last.
+    pub world: World,
+}
+
+impl Duo {
+    /// Makes them, with an underlay MTU of 1500.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self::with_mtu(1500)
+    }
+
+    /// Makes them.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    #[must_use]
+    pub fn with_mtu(mtu: u32) -> Self {
+        let world = World::new();
+        let (a, b) = (world.host("a"), world.host("b"));
+        net::veth(
+            (&a, "u0", &["192.0.2.1/24", "2001:db8::1/64"]),
+            (&b, "u0", &["192.0.2.2/24", "2001:db8::2/64"]),
+            mtu,
+        )
+        .expect("a veth can be made");
+        Self { a, b, world }
+    }
+
+    /// The underlay address of host a (0) or b (1).
+    #[must_use]
+    pub fn underlay(family: Family, side: usize) -> IpAddr {
+        let text = match family {
+            Family::V4 => ["192.0.2.1", "192.0.2.2"][side],
+            Family::V6 => ["2001:db8::1", "2001:db8::2"][side],
+        };
+        text.parse().expect("an address")
+    }
+
+    /// A daemon on each side with one link `gnv0`, VNI 100, 10.0.0.1 and .2, fd00::1 and ::2.
+    #[must_use]
+    pub fn overlay(&self, io: Io, family: Family, more: &str) -> [Daemon; 2] {
+        let start = |side: usize, host: &Host| {
+            let more = format!("remote = \"{}\"\n{more}", Self::underlay(family, 1 - side));
+            let [v4, v6] = [
+                format!("10.0.0.{}/24", side + 1),
+                format!("fd00::{}/64", side + 1),
+            ];
+            self.world
+                .daemon(host, io, "", &link("gnv0", 100, &[&v4, &v6], &more))
+        };
+        [start(0, &self.a), start(1, &self.b)]
+    }
+
+    /// From host a to this address of host b.
+    ///
+    /// # Panics
+    /// If it is not an address.
+    #[must_use]
+    pub fn ends(&self, address: &str) -> Ends {
+        Ends::new(
+            self.a.netns(),
+            self.b.netns(),
+            address.parse().expect("an address"),
+        )
+    }
+}
+
+/// Asserts that every ping from `ends.client` is answered.
+///
+/// # Panics
+/// If one is not.
+pub fn assert_ping(ends: &Ends) {
+    let echo = Echo {
+        count: 3,
+        interval: Duration::from_millis(10),
+        ..Echo::default()
+    };
+    let report = echo.run(&ends.client, ends.address).expect("a raw socket");
+    assert!(report.all_answered(), "ping {}: {report}", ends.address);
+}
+
+/// Asserts that no ping from `ends.client` is answered.
+///
+/// # Panics
+/// If one is.
+pub fn assert_no_ping(ends: &Ends) {
+    let echo = Echo {
+        count: 2,
+        interval: Duration::from_millis(10),
+        timeout: Duration::from_millis(300),
+        ..Echo::default()
+    };
+    let report = echo.run(&ends.client, ends.address).expect("a raw socket");
+    assert_eq!(report.received, 0, "ping {}: {report}", ends.address);
+}
+
+/// Asserts that `bytes` arrive over each of `streams` TCP connections as they were sent.
+///
+/// # Panics
+/// If they do not.
+pub fn assert_tcp(ends: &Ends, streams: usize, bytes: u64) {
+    let bulk = TcpBulk {
+        streams,
+        amount: Amount::Count(bytes),
+        ..TcpBulk::default()
+    };
+    let report = bulk
+        .run(ends)
+        .unwrap_or_else(|error| panic!("TCP to {}: {error}", ends.address));
+    assert!(report.is_intact(), "TCP to {}: {report}", ends.address);
+}
+
+/// Asserts that a paced burst of datagrams of `size` bytes arrives whole.
+///
+/// # Panics
+/// If more than 1 % is lost, or anything is changed, doubled or reordered.
+pub fn assert_udp(ends: &Ends, size: usize) {
+    let burst = UdpBurst {
+        size,
+        amount: Amount::Count(2_000),
+        pace: Some(20_000.0),
+        flows: 2,
+        ..UdpBurst::default()
+    };
+    let report = burst
+        .run(ends)
+        .unwrap_or_else(|error| panic!("UDP to {}: {error}", ends.address));
+    assert!(
+        report.loss() <= 0.01,
+        "UDP {size} B to {}: {report}",
+        ends.address
+    );
+    let unclean = report.corrupted + report.duplicated + report.reordered;
+    assert_eq!(unclean, 0, "UDP {size} B to {}: {report}", ends.address);
+}

@@ -1,0 +1,152 @@
+//! The overlay carries what it is given: both underlays, both families inside, both backends.
+
+use geneved::lab::net::Host;
+use geneved::traffic::Ends;
+use geneved_tests::on_both_backends;
+use geneved_tests::packet::{Geneve, udp};
+use geneved_tests::sniffer::Sniffer;
+use geneved_tests::world::{
+    Duo, Family, Io, World, assert_no_ping, assert_ping, assert_tcp, assert_udp, link,
+};
+use std::fmt::Write as _;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+fn carry(io: Io, family: Family) {
+    let duo = Duo::new();
+    let [a, b] = duo.overlay(io, family, "");
+    for address in ["10.0.0.2", "fd00::2"] {
+        let ends = duo.ends(address);
+        assert_ping(&ends);
+        assert_tcp(&ends, 2, 10_000_000);
+        // The last size is cut into fragments by the inner kernel.
+        for size in [16, 64, 1200, 3000] {
+            assert_udp(&ends, size);
+        }
+    }
+    let back = Ends::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap());
+    assert_ping(&back);
+    assert_tcp(&back, 1, 10_000_000);
+    let stats = &a.link("gnv0")["stats64"];
+    for direction in ["rx", "tx"] {
+        assert!(stats[direction]["packets"].as_u64() > Some(1000), "{stats}");
+        assert!(
+            stats[direction]["bytes"].as_u64() > Some(10_000_000),
+            "{stats}"
+        );
+    }
+    a.stop();
+    b.stop();
+    assert!(
+        duo.a.ip("link show gnv0").is_err(),
+        "the interface is still there after the daemon's end"
+    );
+}
+
+/// Two hosts on each of which two VPCs live in namespaces of their own.
+struct Tenants {
+    /// `[VPC][host]`
+    hosts: [[Host; 2]; 2],
+    duo: Duo,
+}
+
+impl Tenants {
+    fn new() -> Self {
+        let duo = Duo::new();
+        let hosts = [
+            [duo.world.host("1a"), duo.world.host("1b")],
+            [duo.world.host("2a"), duo.world.host("2b")],
+        ];
+        Self { hosts, duo }
+    }
+
+    fn config(&self, side: usize) -> String {
+        let mut text = String::new();
+        for (vpc, name) in [(0, "gnv1"), (1, "gnv2")] {
+            let more = format!(
+                "remote = \"192.0.2.{}\"\nnetns = \"{}\"",
+                2 - side,
+                self.hosts[vpc][side].name()
+            );
+            let address = format!("10.0.0.{}/24", side + 1);
+            writeln!(text, "{}", link(name, vpc as u32 + 1, &[&address], &more)).unwrap();
+        }
+        text
+    }
+
+    fn ends(&self, vpc: usize) -> Ends {
+        let [a, b] = &self.hosts[vpc];
+        Ends::new(a.netns(), b.netns(), "10.0.0.2".parse().unwrap())
+    }
+
+    fn world(&self) -> &World {
+        &self.duo.world
+    }
+}
+
+on_both_backends! {
+    fn ipv4_underlay(io) {
+        carry(io, Family::V4);
+    }
+
+    fn ipv6_underlay(io) {
+        carry(io, Family::V6);
+    }
+
+    fn rfc8926_41_equal_addresses_in_two_vpcs_do_not_touch_each_other(io) {
+        let tenants = Tenants::new();
+        let _a = tenants.world().daemon(&tenants.duo.a, io, "", &tenants.config(0));
+        let b = tenants.world().daemon(&tenants.duo.b, io, "", &tenants.config(1));
+        assert!(tenants.duo.a.ip("link show gnv1").is_err(), "the TUN is in the daemon's namespace");
+        let other = Sniffer::new(tenants.hosts[1][1].netns(), "gnv2");
+        assert_ping(&tenants.ends(0));
+        assert_tcp(&tenants.ends(0), 1, 1_000_000);
+        let strayed = other.all(Duration::from_millis(100), |bytes| {
+            (bytes[0] >> 4 == 4).then(|| bytes.to_vec())
+        });
+        assert!(strayed.is_empty(), "VPC 2 saw {} packets of VPC 1", strayed.len());
+        assert_ping(&tenants.ends(1));
+        b.cli("link del gnv2");
+        assert_no_ping(&tenants.ends(1));
+        assert_ping(&tenants.ends(0));
+    }
+
+    fn rfc8926_42_a_tenants_own_geneve_packet_is_payload(io) {
+        let tenants = Tenants::new();
+        let _a = tenants.world().daemon(&tenants.duo.a, io, "", &tenants.config(0));
+        let _b = tenants.world().daemon(&tenants.duo.b, io, "", &tenants.config(1));
+        let ends = tenants.ends(0);
+        let receiver = ends.server.run(|| UdpSocket::bind("10.0.0.2:6081")).unwrap().unwrap();
+        let sender = ends.client.run(|| UdpSocket::bind("10.0.0.1:6081")).unwrap().unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let [from, to]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        // Meant to break out into the other VPC.
+        let escape = Geneve::new(2).datagram(&udp((from, 7), (to, 9), b"out of my VPC"));
+        let other = Sniffer::new(tenants.hosts[1][1].netns(), "gnv2");
+        sender.send_to(&escape, "10.0.0.2:6081").unwrap();
+        let mut buffer = [0; 2000];
+        let n = receiver.recv(&mut buffer).expect("the datagram arrives as it is");
+        assert_eq!(&buffer[..n], escape);
+        assert!(other.find(Duration::from_millis(150), |b| (b[0] >> 4 == 4).then_some(())).is_none());
+    }
+
+    fn rfc8926_40_geneve_packets_are_never_handed_to_a_tenant(io) {
+        // The tenant's TUN is in the daemon's own namespace: what is addressed to the Geneve port
+        // there reaches the daemon, and is not from a host that it knows.
+        let duo = Duo::new();
+        let [_a, b] = duo.overlay(io, Family::V4, "");
+        assert_ping(&duo.ends("10.0.0.2"));
+        let sender = duo.a.netns().run(|| UdpSocket::bind("10.0.0.1:0")).unwrap().unwrap();
+        let [from, to]: [IpAddr; 2] = ["10.0.0.9", "10.0.0.2"].map(|text| text.parse().unwrap());
+        let forged = Geneve::new(100).datagram(&udp((from, 7), (to, 9), b"forged"));
+        let tun = Sniffer::new(duo.b.netns(), "gnv0");
+        let before = b.drops();
+        sender.send_to(&forged, "10.0.0.2:6081").unwrap();
+        geneved_tests::eventually(3, "the forged packet is counted", || b.drops() != before);
+        let forged = tun.find(Duration::from_millis(150), |bytes| {
+            let packet = geneved_tests::packet::Parsed::new(bytes)?;
+            (packet.from == from).then_some(())
+        });
+        assert!(forged.is_none(), "a tenant's packet was taken for the underlay's");
+    }
+}

@@ -1,0 +1,60 @@
+//! What an idle daemon costs, with one link and with a thousand.
+
+use geneved::traffic::Ends;
+use geneved_tests::on_both_backends;
+use geneved_tests::world::{Daemon, Duo, assert_ping, link};
+use std::thread;
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+const LINKS: u32 = 1000;
+
+fn assert_idle(daemon: &Daemon) {
+    let before = daemon.cpu();
+    thread::sleep(Duration::from_secs(2));
+    let used = daemon.cpu() - before;
+    assert!(
+        used <= Duration::from_millis(20),
+        "an idle daemon used {used:?} in 2 s"
+    );
+}
+
+/// Link number `i` and its address on this side.
+fn numbered(i: u32, side: usize) -> String {
+    let address = format!("10.{}.{}.{}/24", i / 250, i % 250, side + 1);
+    link(
+        &format!("gnv{i}"),
+        i + 1,
+        &[&address],
+        &format!("remote = \"192.0.2.{}\"", 2 - side),
+    )
+}
+
+on_both_backends! {
+    fn an_idle_daemon_with_one_link_is_small_and_sleeps(io) {
+        let duo = Duo::new();
+        let daemon = duo.world.daemon(&duo.a, io, "", &numbered(0, 0));
+        assert_idle(&daemon);
+        let resident = daemon.resident();
+        assert!(resident <= 64 * MIB, "{} MiB resident", resident / MIB);
+    }
+
+    fn a_thousand_vpcs_fit(io) {
+        let duo = Duo::new();
+        let links: String = (0..LINKS).map(|i| numbered(i, 0)).collect();
+        let a = duo.world.daemon(&duo.a, io, "", &links);
+        let few: String = [0, LINKS / 2, LINKS - 1].map(|i| numbered(i, 1)).concat();
+        let _b = duo.world.daemon(&duo.b, io, "", &few);
+        for i in [0, LINKS / 2, LINKS - 1] {
+            let address = format!("10.{}.{}.2", i / 250, i % 250);
+            assert_ping(&Ends::new(duo.a.netns(), duo.b.netns(), address.parse().unwrap()));
+        }
+        assert_eq!(a.json("link show").as_array().map(Vec::len), Some(LINKS as usize));
+        let resident = a.resident();
+        assert!(resident <= 1024 * MIB, "{} MiB resident", resident / MIB);
+        // What the kernel sends into fresh interfaces has ended by then.
+        thread::sleep(Duration::from_secs(1));
+        assert_idle(&a);
+        a.stop();
+    }
+}
