@@ -1,1 +1,14 @@
 //! Configuration: file, validated desired state, plan of changes.
+//!
+//! A file and a command at run time go the same way: words as written ([`words`], with the single
+//! values of [`value`]) become objects that fit together ([`state`]), and [`plan`] says what must be
+//! done to get there. Nothing here touches the kernel.
+
+pub mod file;
+pub mod plan;
+pub mod state;
+pub mod value;
+pub mod words;
+
+#[cfg(test)]
+mod tests;

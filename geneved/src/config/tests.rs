@@ -1,0 +1,225 @@
+//! Files that load, files that do not, and plans between them.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{Config, Fault, parse, save};
+use super::plan::Plan;
+use super::state::nearest;
+
+fn load(text: &str) -> Result<Config, Vec<Fault>> {
+    parse(&[(PathBuf::from("g.toml"), text.to_owned())])
+}
+
+fn fault(text: &str) -> String {
+    load(text)
+        .unwrap_err()
+        .iter()
+        .map(|f| format!("{f}\n"))
+        .collect()
+}
+
+const FULL: &str = r#"
+[daemon]
+io = "syscalls"
+workers = 2
+segmentation = "gso"
+socket = "/tmp/s"
+[[link]]
+name = "gnv0"
+type = "geneve"
+id = 100
+remote = "192.0.2.2"
+local = "192.0.2.1"
+dstport = 6082
+ttl = 64
+tos = "inherit"
+df = "unset"
+udpcsum = false
+udp6zerocsumtx = true
+udp6zerocsumrx = true
+srcport = "50000-50999"
+mtu = 1400
+address = ["10.0.0.1/24", "fd00::1/64"]
+netns = "blue"
+ingress = "allow"
+[[link]]
+name = "gnv1"
+id = 100
+[[route]]
+prefix = "10.1.0.0/16"
+dev = "gnv0"
+via = ["192.0.2.3", "192.0.2.4"]
+[[endpoint]]
+address = "10.0.0.9"
+dev = "gnv0"
+host = ["192.0.2.5"]
+[[endpoint]]
+address = "10.0.0.1"
+dev = "gnv1"
+local = true
+"#;
+
+#[test]
+fn what_was_saved_loads_back_to_the_same_state_and_the_same_text() {
+    let config = load(FULL).unwrap();
+    assert_eq!(config.daemon.workers, 2);
+    let saved = save(&config.state);
+    let again = load(&saved).unwrap();
+    assert_eq!(again.state, config.state);
+    assert_eq!(save(&again.state), saved);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_column() {
+    let text = "[[link]]\nname = \"a\"\nid = 1\nremot = \"192.0.2.1\"\n";
+    let fault = fault(text);
+    assert!(
+        fault.starts_with("g.toml:4:1: unknown field `remot`"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line_and_column() {
+    let text = "[[link]]\nname = \"a\"\nid = 99999999\n";
+    assert_eq!(
+        fault(text),
+        "g.toml:3:6: argument \"99999999\" is wrong: invalid id: a number from 0 to 16777215\n"
+    );
+    let text = "[[link]]\nname = \"a\"\nid = 1\nttl = \"never\"\n";
+    assert!(fault(text).starts_with("g.toml:4:7: argument \"never\" is wrong: invalid ttl"));
+}
+
+#[test]
+fn all_faults_are_reported_at_once() {
+    let text = "
+[[link]]
+name = \"a\"
+id = 1
+[[link]]
+name = \"b\"
+id = 1
+[[link]]
+name = \"c\"
+[[route]]
+prefix = \"10.0.0.1/24\"
+dev = \"a\"
+via = [\"192.0.2.1\"]
+[[endpoint]]
+address = \"10.0.0.1\"
+dev = \"nosuch\"
+local = true
+";
+    let faults = fault(text);
+    let lines: Vec<_> = faults.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "g.toml:5:1: link \"b\": id 1 on port 6081 is already that of link \"a\"; choose another id or dstport",
+            "g.toml:8:1: link \"c\": geneve: missing virtual network identifier; add \"id VNI\"",
+            "g.toml:10:1: route \"10.0.0.1/24\": bits beyond the prefix length are set; did you mean \"10.0.0.0/24\"?",
+            "g.toml:14:1: Cannot find device \"nosuch\"; \"geneved link show\" lists the links",
+        ]
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_kept_are_refused() {
+    let link = |rest: &str| fault(&format!("[[link]]\nname = \"a\"\nid = 1\n{rest}\n"));
+    assert!(link("ingress = \"deny\"").contains("no policies"));
+    assert!(link("remote = \"224.0.0.1\"").contains("must be unicast"));
+    assert!(link("remote = \"192.0.2.1\"\nlocal = \"2001:db8::1\"").contains("different families"));
+    assert!(link("mtu = 1000\naddress = [\"fd00::1/64\"]").contains("IPv6 needs 1280"));
+    assert!(link("netns = \"../x\"").contains("not the name"));
+    assert!(link("dstport = 0").contains("invalid port"));
+    assert!(fault("[daemon]\nworkers = 0").contains("1 to 64"));
+}
+
+#[test]
+fn the_same_id_on_another_port_is_another_vpc() {
+    let text = "[[link]]\nname = \"a\"\nid = 1\n[[link]]\nname = \"b\"\nid = 1\ndstport = 6082\n";
+    assert_eq!(load(text).unwrap().state.links.len(), 2);
+}
+
+#[test]
+fn conf_d_is_read_after_the_file_and_may_hold_the_links_of_its_routes() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    let main = dir.path().join("geneved.toml");
+    std::fs::write(
+        &main,
+        "[[route]]\nprefix = \"10.0.0.0/8\"\ndev = \"a\"\nvia = [\"192.0.2.1\"]\n",
+    )
+    .unwrap();
+    std::fs::write(
+        dir.path().join("conf.d/a.toml"),
+        "[[link]]\nname = \"a\"\nid = 1\n",
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("conf.d/not-toml.bak"), "nonsense").unwrap();
+    let config = super::file::load(&main).unwrap();
+    assert_eq!(
+        (config.state.links.len(), config.state.routes.len()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let faults = super::file::load(Path::new("/nonexistent/g.toml")).unwrap_err();
+    assert!(
+        faults[0]
+            .to_string()
+            .contains("/nonexistent/g.toml: cannot read it")
+    );
+}
+
+#[test]
+fn plans_replace_an_interface_only_where_its_sockets_or_its_namespace_change() {
+    let link = |name: &str, rest: &str| {
+        format!("[[link]]\nname = \"{name}\"\nid = {}\n{rest}\n", name.len())
+    };
+    let old =
+        load(&(link("a", "") + &link("bb", "") + &link("ccc", "") + &link("dddd", ""))).unwrap();
+    let text = link("a", "")
+        + &link("bb", "address = [\"10.0.0.1/24\"]")
+        + &link("ccc", "srcport = \"1000-1001\"")
+        + &link("eeeee", "")
+        + "[[route]]\nprefix = \"10.0.0.0/8\"\ndev = \"a\"\nvia = [\"192.0.2.1\"]\n";
+    let plan = Plan::between(&old.state, &load(&text).unwrap().state);
+    assert_eq!(
+        plan.to_string(),
+        "links: 1 added, 1 deleted, 1 replaced, 1 changed; routes and endpoints: 1 changed"
+    );
+    assert_eq!(
+        (plan.set[0].as_str(), plan.replace[0].as_str()),
+        ("bb", "ccc")
+    );
+    assert_eq!(
+        (plan.add[0].as_str(), plan.del[0].as_str()),
+        ("eeeee", "dddd")
+    );
+    assert!(Plan::between(&old.state, &old.state).is_empty());
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            super::file::load(&path).unwrap_or_else(|faults| panic!("{}", faults[0]));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3);
+}
+
+#[test]
+fn typos_find_the_nearest_word_and_strangers_find_none() {
+    let words = ["remote", "local", "dstport", "id"];
+    assert_eq!(nearest("remtoe", words), Some("remote"));
+    assert_eq!(nearest("dsport", words), Some("dstport"));
+    assert_eq!(nearest("banana", words), None);
+}
