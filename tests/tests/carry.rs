@@ -1,15 +1,16 @@
 //! The overlay carries what it is given: both underlays, both families inside, both backends.
 
 use geneved::lab::net::Host;
-use geneved::traffic::Ends;
+use geneved::traffic::{Ends, Pattern};
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{Geneve, udp};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{
     Duo, Family, Io, World, assert_no_ping, assert_ping, assert_tcp, assert_udp, link,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt::Write as _;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 fn carry(io: Io, family: Family) {
@@ -91,6 +92,46 @@ on_both_backends! {
 
     fn ipv6_underlay(io) {
         carry(io, Family::V6);
+    }
+
+    fn two_workers_keep_each_flow_in_order(io) {
+        let duo = Duo::new();
+        let config = |side: usize| {
+            let address = format!("10.0.0.{}/24", side + 1);
+            link("gnv0", 100, &[&address], &format!("remote = \"192.0.2.{}\"", 2 - side))
+        };
+        let _a = duo.world.daemon(&duo.a, io, "workers = 2", &config(0));
+        let _b = duo.world.daemon(&duo.b, io, "workers = 2", &config(1));
+        let ends = duo.ends("10.0.0.2");
+        assert_ping(&ends);
+        assert_tcp(&ends, 4, 10_000_000);
+        assert_udp(&ends, 200);
+        assert_tcp(&Ends::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap()), 4, 1_000_000);
+    }
+
+    fn a_udp_super_packet_arrives_as_its_datagrams(io) {
+        for family in Family::BOTH {
+            let duo = Duo::new();
+            let _daemons = duo.overlay(io, family, "");
+            for address in ["10.0.0.2", "fd00::2"] {
+                let to = SocketAddr::new(address.parse().unwrap(), 9000);
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let receiver = duo.b.netns().run(|| UdpSocket::bind(to)).unwrap().unwrap();
+                let sender = duo.a.netns().run(|| UdpSocket::bind(any)).unwrap().unwrap();
+                receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+                for (segment, total) in [(1000_usize, 30_000_usize), (1200, 1201), (100, 6_350), (8, 1024)] {
+                    setsockopt(&sender, sockopt::UdpGsoSegment, &(segment as i32)).unwrap();
+                    let mut sent = vec![0; total];
+                    Pattern::new(total as u64).fill(&mut sent);
+                    assert_eq!(sender.send_to(&sent, to).unwrap(), total);
+                    let mut buffer = [0; 2000];
+                    for expected in sent.chunks(segment) {
+                        let n = receiver.recv(&mut buffer).expect("it arrives");
+                        assert_eq!(&buffer[..n], expected, "{segment} of {total} to {address}");
+                    }
+                }
+            }
+        }
     }
 
     fn rfc8926_41_equal_addresses_in_two_vpcs_do_not_touch_each_other(io) {
