@@ -4,6 +4,8 @@
 //! no unsafe code: whoever calls it brings the packets, the tables and the time.
 //!
 //! - [`wire`]: one protocol a file, views over bytes that were checked, and builders.
+//! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
+//! - [`mtu`], [`ecn`]: tunnel MTU arithmetic and MSS clamp; RFC 6040 and RFC 2983.
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]

@@ -1,0 +1,482 @@
+//! Packets from the wire become super-packets for TUN.
+//!
+//! Owns which packets may be merged: those that the kernel's own GRO would merge (`tcp_gro_receive`,
+//! `udp_gro_receive` and the IP layers below them, Linux 6.x), so that geneved is no stranger to what
+//! stands behind TUN. What a merged packet was made of can be told from it: cutting it again gives the
+//! same packets, but for the identification of IPv4 packets with DF, which means nothing (RFC 6864).
+//! Where packets come from and which may pass is left to others; [`partial`] handles packets whose
+//! checksum was never finished.
+//!
+//! Packets of one flow leave in the order in which they came, also those that are not merged. All
+//! memory is taken by [`Merger::new`].
+
+use std::net::IpAddr;
+
+pub use super::partial::partial;
+use super::segments::{put16, read16};
+use super::split::check_bounds;
+use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
+use crate::wire::checksum::{Sum, pseudo_header};
+use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
+use crate::wire::transport::TcpFlags;
+
+/// Most packets in one super-packet: TUN refuses UDP super-packets of more (`UDP_MAX_SEGMENTS`).
+pub const MAX_PARTS: usize = 128;
+/// Most bytes of one super-packet.
+const MAX_LEN: u32 = 65_535;
+/// The longest headers that are merged: IPv6 without extensions, and TCP with 40 bytes of options.
+const MAX_HEADERS: usize = 100;
+/// Flags with which a packet is never merged.
+const NEVER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::URG.0);
+/// Flags after which nothing is appended.
+const LAST: TcpFlags = TcpFlags(TcpFlags::PSH.0 | TcpFlags::FIN.0);
+
+/// A range in one of the caller's buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<T> {
+    /// Which buffer.
+    pub tag: T,
+    /// The first byte in it.
+    pub start: u32,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// What is to be written to TUN: `vnet`, then `header`, then all of `parts`.
+#[derive(Clone, Copy, Debug)]
+pub struct SuperPacket<'a, T> {
+    /// What TUN is told about the packet.
+    pub vnet: VnetHdr,
+    /// The rewritten inner headers; empty for a packet that was not merged, whose own are in its part.
+    pub header: &'a [u8],
+    /// The payloads in their order; for a packet that was not merged, the whole of it.
+    pub parts: &'a [Part<T>],
+    /// How many packets it was: 1 to [`MAX_PARTS`].
+    pub segments: u16,
+}
+
+/// Holds the packets that may still grow, at most one for each flow. `T` is the caller's name for a
+/// buffer.
+#[derive(Debug)]
+pub struct Merger<T: Copy> {
+    slots: Vec<Held<T>>,
+    /// Slots in use, the oldest first.
+    open: Vec<u16>,
+    free: Vec<u16>,
+    uso: bool,
+}
+
+impl<T: Copy> Merger<T> {
+    /// A merger that holds at most `flows` flows (1 to 65,535). `uso` says whether TUN takes UDP
+    /// super-packets (`TUN_F_USO4` and `TUN_F_USO6`); without it UDP is passed on as it comes.
+    #[must_use]
+    pub fn new(flows: usize, uso: bool) -> Self {
+        let flows = flows.clamp(1, usize::from(u16::MAX));
+        Merger {
+            slots: (0..flows).map(|_| Held::new()).collect(),
+            open: Vec::with_capacity(flows),
+            free: (0..flows as u16).rev().collect(),
+            uso,
+        }
+    }
+
+    /// Takes a packet, and gives `out` what must go to TUN now.
+    ///
+    /// `lane` tells apart what must never be merged: the TUN queue, the link, the outer source and the
+    /// bytes of the Geneve header (RFC 8926 section 4.6). Packets of one flow in different lanes still
+    /// keep their order. `packet` was parsed from `inner`, which begins at `start` in the buffer `tag`
+    /// and must stay there until `out` was given it. Inner checksums are verified; a packet with a wrong
+    /// one is passed on alone and unchanged, for its receiver to count.
+    #[inline]
+    pub fn push(
+        &mut self,
+        lane: u64,
+        tag: T,
+        start: u32,
+        inner: &[u8],
+        packet: &Packet,
+        out: &mut impl FnMut(u64, SuperPacket<'_, T>),
+    ) {
+        let key = Key::of(packet);
+        let Some(segment) = self.mergeable(inner, packet) else {
+            self.release_before(&key, packet.fragment, out);
+            let len = u32::from(packet.total_len).min(inner.len() as u32);
+            out(lane, alone(&[Part { tag, start, len }]));
+            return;
+        };
+        let payload = Part {
+            tag,
+            start: start.wrapping_add(segment.header.len() as u32),
+            len: segment.payload_len,
+        };
+        if let Some(at) = self.position(&key) {
+            let held = &mut self.slots[usize::from(self.open[at])];
+            match held.append(lane, &segment, payload) {
+                Append::Taken => return,
+                Append::Last => return self.release(at, out),
+                Append::Refused => self.release(at, out),
+            }
+        }
+        if segment.flags.intersects(LAST) {
+            let len = u32::from(packet.total_len);
+            out(lane, alone(&[Part { tag, start, len }]));
+            return;
+        }
+        if self.free.is_empty() {
+            self.release(0, out);
+        }
+        if let Some(slot) = self.free.pop() {
+            self.open.push(slot);
+            self.slots[usize::from(slot)].begin(key, lane, &segment, payload);
+        }
+    }
+
+    /// Gives `out` everything that is held, the oldest first.
+    #[inline]
+    pub fn flush(&mut self, out: &mut impl FnMut(u64, SuperPacket<'_, T>)) {
+        for &slot in &self.open {
+            self.slots[usize::from(slot)].release(out);
+            self.free.push(slot);
+        }
+        self.open.clear();
+    }
+
+    /// Lets go of what is held in front of a packet of `key` that is not merged.
+    fn release_before(
+        &mut self,
+        key: &Key,
+        fragment: Fragment,
+        out: &mut impl FnMut(u64, SuperPacket<'_, T>),
+    ) {
+        if fragment == Fragment::Whole {
+            if let Some(at) = self.position(key) {
+                self.release(at, out);
+            }
+            return;
+        }
+        // Later fragments have no ports: the packet may be of any flow between the two addresses.
+        let mut at = 0;
+        while at < self.open.len() {
+            if self.slots[usize::from(self.open[at])].key.same_hosts(key) {
+                self.release(at, out);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn position(&self, key: &Key) -> Option<usize> {
+        self.open
+            .iter()
+            .position(|&slot| self.slots[usize::from(slot)].key == *key)
+    }
+
+    #[inline]
+    fn release(&mut self, at: usize, out: &mut impl FnMut(u64, SuperPacket<'_, T>)) {
+        let slot = self.open.remove(at);
+        self.slots[usize::from(slot)].release(out);
+        self.free.push(slot);
+    }
+
+    /// What of the packet could be merged, looking at this packet alone.
+    #[inline]
+    fn mergeable<'a>(&self, inner: &'a [u8], packet: &Packet) -> Option<Segment<'a>> {
+        if packet.fragment != Fragment::Whole || packet.source_routed {
+            return None;
+        }
+        check_bounds(packet, inner).ok()?;
+        let ip_len = usize::from(packet.transport_offset);
+        match packet.version {
+            IpVersion::V4 => {
+                let evil = inner[6] & 0x80 != 0;
+                let whole = Sum::ZERO.bytes(&inner[..ip_len]).checksum() == 0;
+                if ip_len != IPV4_HEADER_LEN || evil || !whole {
+                    return None;
+                }
+            }
+            IpVersion::V6 if ip_len != IPV6_HEADER_LEN => return None,
+            IpVersion::V6 => {}
+        }
+        let transport_len = packet.transport_len();
+        let (flags, seq) = match packet.transport {
+            Transport::Tcp { flags, seq, .. } if !flags.intersects(NEVER) => (flags, seq),
+            // Padding behind the datagram would become part of the next one.
+            Transport::Udp { len, .. } if self.uso && len == transport_len => {
+                let has_checksum = read16(inner, ip_len + 6) != 0;
+                has_checksum.then_some((TcpFlags::default(), 0))?
+            }
+            _ => return None,
+        };
+        let payload_len = u32::from(packet.payload_len());
+        let (total_len, protocol) = (usize::from(packet.total_len), packet.protocol);
+        let pseudo = pseudo_header(packet.src, packet.dst, protocol, u32::from(transport_len));
+        let covered = &inner[ip_len..total_len];
+        let fits = payload_len > 0 && usize::from(packet.payload_offset) <= MAX_HEADERS;
+        if !fits || pseudo.bytes(covered).checksum() != 0 {
+            return None;
+        }
+        Some(Segment {
+            header: &inner[..usize::from(packet.payload_offset)],
+            ip_len,
+            is_tcp: matches!(packet.transport, Transport::Tcp { .. }),
+            flags,
+            seq,
+            payload_len,
+        })
+    }
+}
+
+/// A packet that was not merged.
+#[inline]
+fn alone<T>(parts: &[Part<T>]) -> SuperPacket<'_, T> {
+    SuperPacket {
+        vnet: VnetHdr::NONE,
+        header: &[],
+        parts,
+        segments: 1,
+    }
+}
+
+/// A flow, whichever lane it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    ports: Option<(u16, u16)>,
+    protocol: u8,
+    src: IpAddr,
+    dst: IpAddr,
+}
+
+impl Key {
+    #[inline]
+    fn of(packet: &Packet) -> Key {
+        Key {
+            ports: packet.ports(),
+            protocol: packet.protocol,
+            src: packet.src,
+            dst: packet.dst,
+        }
+    }
+
+    fn same_hosts(&self, other: &Key) -> bool {
+        (self.protocol, self.src, self.dst) == (other.protocol, other.src, other.dst)
+    }
+}
+
+/// A packet that could be merged.
+struct Segment<'a> {
+    header: &'a [u8],
+    ip_len: usize,
+    is_tcp: bool,
+    /// None for UDP.
+    flags: TcpFlags,
+    /// 0 for UDP.
+    seq: u32,
+    payload_len: u32,
+}
+
+/// What became of a packet that was offered to a held one.
+enum Append {
+    /// It is part of it.
+    Taken,
+    /// It is part of it, and nothing can follow.
+    Last,
+    /// It does not belong to it.
+    Refused,
+}
+
+/// The packets of one flow that were merged so far.
+#[derive(Debug)]
+struct Held<T> {
+    key: Key,
+    lane: u64,
+    /// The headers of the first packet; PSH and FIN are also those of the last.
+    header: [u8; MAX_HEADERS],
+    header_len: usize,
+    ip_len: usize,
+    is_tcp: bool,
+    parts: Vec<Part<T>>,
+    /// Payload bytes of each part but the last.
+    gso_size: u32,
+    payload_len: u32,
+    next_seq: u32,
+    /// The IPv4 identification does not count up.
+    fixed_id: bool,
+}
+
+impl<T: Copy> Held<T> {
+    fn new() -> Self {
+        let nobody = IpAddr::from([0; 4]);
+        Held {
+            key: Key {
+                ports: None,
+                protocol: 0,
+                src: nobody,
+                dst: nobody,
+            },
+            lane: 0,
+            header: [0; MAX_HEADERS],
+            header_len: 0,
+            ip_len: 0,
+            is_tcp: false,
+            parts: Vec::with_capacity(MAX_PARTS),
+            gso_size: 0,
+            payload_len: 0,
+            next_seq: 0,
+            fixed_id: false,
+        }
+    }
+
+    /// Starts over with a first packet.
+    #[inline]
+    fn begin(&mut self, key: Key, lane: u64, segment: &Segment<'_>, payload: Part<T>) {
+        self.key = key;
+        self.lane = lane;
+        self.header_len = segment.header.len();
+        self.header[..self.header_len].copy_from_slice(segment.header);
+        self.ip_len = segment.ip_len;
+        self.is_tcp = segment.is_tcp;
+        self.gso_size = segment.payload_len;
+        self.payload_len = segment.payload_len;
+        self.next_seq = segment.seq.wrapping_add(segment.payload_len);
+        self.fixed_id = false;
+        self.parts.clear();
+        self.parts.push(payload);
+    }
+
+    #[inline]
+    fn append(&mut self, lane: u64, segment: &Segment<'_>, payload: Part<T>) -> Append {
+        let len = self.header_len as u32 + self.payload_len + segment.payload_len;
+        let fits = self.lane == lane
+            && self.header_len == segment.header.len()
+            && self.ip_len == segment.ip_len
+            && len <= MAX_LEN
+            && segment.payload_len <= self.gso_size
+            && self.parts.len() < MAX_PARTS;
+        if !fits || !self.transport_continues(segment) {
+            return Append::Refused;
+        }
+        let Some(fixed_id) = self.ip_continues(segment.header) else {
+            return Append::Refused;
+        };
+        self.fixed_id = fixed_id;
+        self.parts.push(payload);
+        self.payload_len += segment.payload_len;
+        self.next_seq = self.next_seq.wrapping_add(segment.payload_len);
+        let last = segment.flags.intersects(LAST);
+        if last {
+            self.header[self.ip_len + 13] |= segment.flags.0 & LAST.0;
+        }
+        if last || segment.payload_len < self.gso_size || self.parts.len() == MAX_PARTS {
+            Append::Last
+        } else {
+            Append::Taken
+        }
+    }
+
+    /// Whether the TCP header is the one that segmentation would have given the next segment.
+    #[inline]
+    fn transport_continues(&self, segment: &Segment<'_>) -> bool {
+        if !self.is_tcp {
+            return true;
+        }
+        let first = &self.header[self.ip_len..self.header_len];
+        let next = &segment.header[self.ip_len..];
+        let only_in_one = TcpFlags(first[13] ^ next[13]).without(LAST | TcpFlags::CWR);
+        // From the acknowledgment to the data offset; window; urgent pointer and options.
+        let equal = first[8..13] == next[8..13]
+            && first[14..16] == next[14..16]
+            && first[18..] == next[18..];
+        // CWR begins something new, as it stays with the first segment when a super-packet is cut.
+        equal
+            && segment.seq == self.next_seq
+            && only_in_one == TcpFlags::default()
+            && !segment.flags.contains(TcpFlags::CWR)
+    }
+
+    /// Whether the IP header is one that belongs behind those that are held, and whether the
+    /// identification is the same in all of them.
+    #[inline]
+    fn ip_continues(&self, next: &[u8]) -> Option<bool> {
+        let first = &self.header;
+        if self.ip_len == IPV6_HEADER_LEN {
+            // Version, traffic class and flow label; hop limit.
+            return (first[..4] == next[..4] && first[7] == next[7]).then_some(false);
+        }
+        let dont_fragment = next[6] & 0x40 != 0;
+        if (first[1], first[6], first[8]) != (next[1], next[6], next[8]) {
+            return None;
+        }
+        let step = read16(next, 4).wrapping_sub(read16(first, 4));
+        let count = self.parts.len() as u16;
+        let fixed_id = self.fixed_id || count == 1 && dont_fragment && step == 0;
+        let expected = if fixed_id { 0 } else { count };
+        (step == expected).then_some(fixed_id)
+    }
+
+    /// Gives away what is held.
+    #[inline]
+    fn release(&mut self, out: &mut impl FnMut(u64, SuperPacket<'_, T>)) {
+        if let [payload] = self.parts[..] {
+            let header_len = self.header_len as u32;
+            let whole = Part {
+                tag: payload.tag,
+                start: payload.start.wrapping_sub(header_len),
+                len: payload.len + header_len,
+            };
+            out(self.lane, alone(&[whole]));
+            return;
+        }
+        let vnet = self.finish_header();
+        let merged = SuperPacket {
+            vnet,
+            header: &self.header[..self.header_len],
+            parts: &self.parts,
+            segments: self.parts.len() as u16,
+        };
+        out(self.lane, merged);
+    }
+
+    /// Makes the first packet's headers those of the whole, with a partial checksum.
+    #[inline]
+    fn finish_header(&mut self) -> VnetHdr {
+        let (ip_len, header_len) = (self.ip_len, self.header_len);
+        let header = &mut self.header[..header_len];
+        let total_len = (header_len as u32 + self.payload_len) as u16;
+        let is_v6 = ip_len == IPV6_HEADER_LEN;
+        if is_v6 {
+            put16(header, 4, total_len - IPV6_HEADER_LEN as u16);
+        } else {
+            put16(header, 2, total_len);
+            put16(header, 10, 0);
+            let check = Sum::ZERO.bytes(&header[..ip_len]).checksum();
+            put16(header, 10, check);
+        }
+        let transport_len = total_len - ip_len as u16;
+        let key = &self.key;
+        let pseudo = pseudo_header(key.src, key.dst, key.protocol, u32::from(transport_len));
+        let (gso_type, csum_offset) = match (self.is_tcp, is_v6) {
+            (true, false) => (GsoType::TcpV4, 16),
+            (true, true) => (GsoType::TcpV6, 16),
+            (false, _) => (GsoType::UdpL4, 6),
+        };
+        if !self.is_tcp {
+            put16(header, ip_len + 4, transport_len);
+        }
+        put16(header, ip_len + usize::from(csum_offset), pseudo.fold());
+        VnetHdr {
+            flags: NEEDS_CSUM,
+            gso_type,
+            ecn: self.is_tcp && TcpFlags(header[ip_len + 13]).contains(TcpFlags::CWR),
+            hdr_len: header_len as u16,
+            gso_size: self.gso_size as u16,
+            csum_start: ip_len as u16,
+            csum_offset,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

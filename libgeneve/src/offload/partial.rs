@@ -1,0 +1,216 @@
+//! Packets that a kernel tunnel on the same machine hands over unfinished.
+//!
+//! A kernel VXLAN or Geneve device whose underlay is a veth gives a plain UDP socket what it would have
+//! given to a network card: inner packets with a partial checksum, and TCP super-packets of up to 64 KB
+//! as one datagram. Owns how such a packet is recognised, and what TUN must be told so that the kernel
+//! finishes it. The caller's part is to pass it on alone: it cannot be merged.
+//!
+//! - A TCP or UDP checksum field that equals the folded, non-inverted sum of the pseudo-header is
+//!   partial. Chance makes one finished packet in 65,536 look so; it is finished again, to the same
+//!   value.
+//! - TCP that is longer than the link's MTU was to be segmented. The segment size did not come along;
+//!   what fills the MTU is a right one, since TCP is a stream.
+//! - A UDP datagram that is longer than the MTU was to be segmented, too (a long datagram would have been
+//!   fragmented before the tunnel, with a finished checksum). Its boundaries are lost, and inventing
+//!   others would change what the application receives: [`DropReason::TooBig`].
+//! - A SYN or RST cannot be segmented: [`DropReason::TooBig`].
+//! - A UDP datagram with bytes behind its own length cannot be finished by the kernel, which would sum
+//!   them, too: [`DropReason::InnerChecksum`].
+//!
+//! Fragments and source-routed packets never have partial checksums.
+
+use super::segments::read16;
+use super::split::check_bounds;
+use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
+use crate::drop::DropReason;
+use crate::wire::checksum::{is_partial, pseudo_header};
+use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
+use crate::wire::transport::TcpFlags;
+
+/// What TUN must be told about a packet whose checksum is partial; `None` for any other packet.
+///
+/// `inner` is what `packet` was parsed from; `mtu` is the link's, in bytes of inner IP packet.
+///
+/// # Errors
+///
+/// What cannot be made whole: [`DropReason::TooBig`], [`DropReason::InnerChecksum`].
+#[inline]
+pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetHdr>, DropReason> {
+    let csum_offset: u16 = match packet.transport {
+        Transport::Tcp { .. } => 16,
+        Transport::Udp { .. } => 6,
+        _ => return Ok(None),
+    };
+    if packet.fragment != Fragment::Whole
+        || packet.source_routed
+        || check_bounds(packet, inner).is_err()
+    {
+        return Ok(None);
+    }
+    let covered_len = match packet.transport {
+        Transport::Udp { len, .. } => len,
+        _ => packet.transport_len(),
+    };
+    let field = read16(inner, usize::from(packet.transport_offset + csum_offset));
+    let (src, dst) = (packet.src, packet.dst);
+    let pseudo = pseudo_header(src, dst, packet.protocol, u32::from(covered_len));
+    if !is_partial(field, pseudo) {
+        return Ok(None);
+    }
+    if covered_len != packet.transport_len() {
+        return Err(DropReason::InnerChecksum);
+    }
+    let finish = VnetHdr {
+        flags: NEEDS_CSUM,
+        hdr_len: packet.payload_offset,
+        csum_start: packet.transport_offset,
+        csum_offset,
+        ..VnetHdr::NONE
+    };
+    if usize::from(packet.total_len) <= mtu {
+        return Ok(Some(finish));
+    }
+    let Transport::Tcp { flags, .. } = packet.transport else {
+        return Err(DropReason::TooBig);
+    };
+    let gso_size = mtu.saturating_sub(usize::from(packet.payload_offset)) as u16;
+    if gso_size == 0 || flags.intersects(TcpFlags::SYN | TcpFlags::RST) {
+        return Err(DropReason::TooBig);
+    }
+    Ok(Some(VnetHdr {
+        gso_type: match packet.version {
+            IpVersion::V4 => GsoType::TcpV4,
+            IpVersion::V6 => GsoType::TcpV6,
+        },
+        gso_size,
+        ecn: flags.contains(TcpFlags::CWR),
+        ..finish
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offload::samples::{Collect, Sample, any_sample};
+    use crate::offload::split::split;
+    use crate::wire::packet::tests::sample;
+    use crate::wire::transport_checksum::ChecksumState;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_finished_packet_is_left_alone() {
+        for tcp in [true, false] {
+            let bytes = Sample {
+                tcp,
+                ..Sample::default()
+            }
+            .bytes();
+            let packet = Packet::parse(&bytes).unwrap();
+            assert_eq!(partial(&bytes, &packet, 50), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_short_partial_packet_is_finished_by_the_kernel() {
+        for (tcp, csum_offset) in [(true, 16), (false, 6)] {
+            let sample = Sample {
+                tcp,
+                v6: true,
+                ..Sample::default()
+            };
+            let (super_vnet, packet, bytes) = sample.super_packet(1);
+            let vnet = partial(&bytes, &packet, bytes.len()).unwrap().unwrap();
+            assert_eq!((vnet.gso_type, vnet.gso_size), (GsoType::None, 0));
+            assert_eq!(vnet.flags, NEEDS_CSUM);
+            assert_eq!((vnet.csum_start, vnet.csum_offset), (40, csum_offset));
+            assert_eq!(vnet.hdr_len, super_vnet.hdr_len);
+        }
+    }
+
+    #[test]
+    fn a_partial_super_packet_is_cut_to_the_mtu_when_it_is_tcp() {
+        let flags = TcpFlags::ACK | TcpFlags::CWR;
+        let sample = Sample {
+            flags,
+            payload: vec![7; 30_000],
+            ..Sample::default()
+        };
+        let (expected, packet, mut bytes) = sample.super_packet(1400 - 52);
+        let vnet = partial(&bytes, &packet, 1400).unwrap().unwrap();
+        assert_eq!(vnet, expected);
+        let mut out = Collect::default();
+        split(&[], &vnet, &packet, &mut bytes, &mut out).unwrap();
+        for segment in out.packets(&bytes) {
+            let packet = Packet::parse(&segment).unwrap();
+            assert!(packet.total_len <= 1400);
+            assert_eq!(packet.checksum_state(&segment), ChecksumState::Valid);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_made_whole_has_a_reason() {
+        let long = vec![1; 3000];
+        let udp = Sample {
+            tcp: false,
+            payload: long.clone(),
+            ..Sample::default()
+        };
+        let (_, packet, bytes) = udp.super_packet(1000);
+        assert_eq!(partial(&bytes, &packet, 1400), Err(DropReason::TooBig));
+        for flags in [TcpFlags::SYN, TcpFlags::RST | TcpFlags::ACK] {
+            let tcp = Sample {
+                flags,
+                payload: long.clone(),
+                ..Sample::default()
+            };
+            let (_, packet, bytes) = tcp.super_packet(1000);
+            assert_eq!(partial(&bytes, &packet, 1400), Err(DropReason::TooBig));
+        }
+        let tcp = Sample {
+            payload: long,
+            ..Sample::default()
+        };
+        let (_, packet, bytes) = tcp.super_packet(1000);
+        assert_eq!(partial(&bytes, &packet, 52), Err(DropReason::TooBig));
+        // Two bytes behind the datagram's own length.
+        let padded = Sample {
+            tcp: false,
+            ..Sample::default()
+        };
+        let mut bytes = padded.bytes();
+        bytes[24..26].copy_from_slice(&106u16.to_be_bytes());
+        let packet = Packet::parse(&bytes).unwrap();
+        packet.write_partial_checksum(&mut bytes);
+        assert_eq!(
+            partial(&bytes, &packet, 1400),
+            Err(DropReason::InnerChecksum)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_partial_packet_is_seen_whatever_it_carries(sample in any_sample(2000), mtu in 68usize..3000) {
+            let (_, packet, mut bytes) = sample.super_packet(1);
+            match partial(&bytes, &packet, mtu) {
+                Ok(Some(vnet)) => {
+                    let mut out = Collect::default();
+                    split(&[], &vnet, &packet, &mut bytes, &mut out).unwrap();
+                    let longest = out.packets(&bytes).iter().map(Vec::len).max();
+                    prop_assert!(longest.unwrap() <= mtu);
+                }
+                other => {
+                    prop_assert_eq!(other, Err(DropReason::TooBig));
+                    prop_assert!(bytes.len() > mtu);
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in sample::mutated(), mtu in 0usize..200, cut in 0usize..90) {
+            if let Ok(packet) = Packet::parse(&bytes) {
+                let _ = partial(&bytes, &packet, mtu);
+                let _ = partial(&bytes[..cut.min(bytes.len())], &packet, mtu);
+            }
+        }
+    }
+}
