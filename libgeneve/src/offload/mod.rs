@@ -2,6 +2,7 @@
 //!
 //! - [`vnet`]: `virtio_net_hdr`, the ten bytes before every packet of a TUN interface.
 //! - [`split`]: a super-packet becomes the packets that cross the wire.
+//! - [`fragment`]: an IPv4 packet that is too long and has no DF becomes fragments.
 //! - [`merge`]: packets from the wire become super-packets, as the kernel's own GRO would make them.
 //! - [`partial`]: packets that a kernel tunnel on the same machine handed over unfinished.
 //! - [`segments`]: the sink that `split` and `fragment` give their packets to.
@@ -9,6 +10,7 @@
 //! Nothing here copies payload or allocates per packet: payload stays where it was read, as ranges.
 //! Which packet may pass, and where to, is [`datapath`](crate::datapath)'s decision.
 
+pub mod fragment;
 pub mod merge;
 pub mod partial;
 pub mod segments;
