@@ -246,16 +246,9 @@ mod tests {
         let mut bytes = sample_of(200).bytes();
         // NOP, record route (not copied), router alert (copied), end.
         let options = [1, 7, 7, 4, 0, 0, 0, 0, 0x94, 4, 0, 0, 0, 0, 0, 0];
-        let options = [
-            &options[..1],
-            &options[1..8],
-            &options[8..12],
-            &[0, 0, 0, 0],
-        ]
-        .concat();
         bytes[0] = 0x49;
         bytes[2..4].copy_from_slice(&(228u16 + 16).to_be_bytes());
-        bytes.splice(20..20, options.iter().copied());
+        bytes.splice(20..20, options);
         write_ipv4_checksum(&mut bytes);
         let fragments = cut(&mut bytes, &VnetHdr::NONE, 100).unwrap();
         assert_eq!(Ipv4::parse(&fragments[0]).unwrap().options(), options);
