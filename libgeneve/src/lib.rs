@@ -5,11 +5,14 @@
 //!
 //! - [`wire`]: one protocol a file, views over bytes that were checked, and builders.
 //! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
-//! - [`mtu`], [`ecn`]: tunnel MTU arithmetic and MSS clamp; RFC 6040 and RFC 2983.
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
+//! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
+//! - [`flow`]: the keyed hash of a flow.
+//! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
 
+pub mod datapath;
 pub mod drop;
 pub mod ecn;
 pub mod flow;
