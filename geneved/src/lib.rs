@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod io;
 pub mod lab;
 pub mod net;
 pub mod observe;

@@ -1,0 +1,83 @@
+//! What the worker asks of the kernel, and what comes back: one interface, two backends.
+//!
+//! The worker queues trains and TUN writes, gives buffers back, and takes turns; a turn submits
+//! what is queued, waits if it is told to, and returns what was completed. [`super::uring`] does so
+//! with io_uring, [`super::syscalls`] with epoll and plain system calls.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use super::buffers::Bid;
+use super::cmsg::Notes;
+
+/// Which pool of buffers is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Filled by TUN reads.
+    Tun,
+    /// Filled by UDP receives.
+    Udp,
+}
+
+/// What a turn brought. `slot` is the number that the worker gave to the TUN queue or socket.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// A TUN queue gave a packet: virtio header and packet are `len` bytes of the buffer.
+    Tun { slot: u32, bid: Bid, len: usize },
+    /// A TUN queue ended: it was removed, or the interface is gone.
+    TunEnd { slot: u32, error: i32 },
+    /// A train of datagrams arrived.
+    Datagrams { slot: u32, bid: Bid, train: Arrived },
+    /// A receiving socket ended.
+    SocketEnd { slot: u32, error: i32 },
+    /// A train was sent, or a negative errno.
+    Sent { id: u32, result: i32 },
+    /// A TUN write was done, or a negative errno.
+    Wrote { id: u32, result: i32 },
+    /// Somebody rang the worker's bell.
+    Bell,
+}
+
+/// Where a received train lies in its buffer, and what the kernel said of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived {
+    pub(super) start: u32,
+    pub(super) len: u32,
+    pub(super) src: IpAddr,
+    pub(super) notes: Notes,
+    /// The datagram did not fit the buffer.
+    pub(super) truncated: bool,
+}
+
+/// How long a turn may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Only what is there.
+    No,
+    /// Until something completes.
+    Forever,
+}
+
+/// A way to do I/O. All calls come from the worker's own thread.
+pub(super) trait Backend {
+    /// Reads packets from this TUN queue until it is removed.
+    fn add_tun(&mut self, slot: u32, fd: RawFd);
+    /// Stops reading; [`Done::TunEnd`] follows, after which the worker may close the descriptor.
+    fn remove_tun(&mut self, slot: u32);
+    /// Receives from this socket until it is removed.
+    fn add_socket(&mut self, slot: u32, fd: RawFd);
+    /// Stops receiving; [`Done::SocketEnd`] follows.
+    fn remove_socket(&mut self, slot: u32);
+    /// Takes a buffer back.
+    fn recycle(&mut self, side: Side, bid: Bid);
+    /// Queues a train. `msg` and all that it points to stay valid and untouched until [`Done::Sent`].
+    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr);
+    /// Queues a TUN write; the same holds until [`Done::Wrote`].
+    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
+    /// Submits, waits, and appends what was completed to `done`.
+    ///
+    /// # Errors
+    /// Only where the backend itself is broken; errors of single operations are in `done`.
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
+}

@@ -1,0 +1,132 @@
+//! Packet buffers: one anonymous mapping cut into equal pieces, each with a reference count.
+//!
+//! A buffer belongs to the backend while it waits for a packet, and to the worker from the
+//! completion that filled it until the last train or TUN write that points into it is done. The
+//! stride is an odd number of cache lines, so that packet headers do not fall on the same cache sets.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// A buffer's number within its pool.
+pub(super) type Bid = u16;
+
+/// A pool of equal buffers.
+pub(super) struct Buffers {
+    base: NonNull<u8>,
+    mapped: NonZeroUsize,
+    len: usize,
+    stride: usize,
+    refs: Box<[u16]>,
+}
+
+impl Buffers {
+    /// Maps `count` buffers of `len` bytes; memory is touched only as packets arrive.
+    pub(super) fn new(count: u16, len: usize) -> io::Result<Self> {
+        let lines = len.div_ceil(64) | 1;
+        let stride = lines * 64;
+        let mapped = NonZeroUsize::new(stride * usize::from(count))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: an anonymous private mapping at an address of the kernel's choosing aliases nothing.
+        let base = unsafe {
+            mmap_anonymous(
+                None,
+                mapped,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+            )
+        }?;
+        let refs = vec![0; usize::from(count)].into_boxed_slice();
+        Ok(Buffers {
+            base: base.cast(),
+            mapped,
+            len,
+            stride,
+            refs,
+        })
+    }
+
+    /// How many buffers there are.
+    pub(super) fn count(&self) -> u16 {
+        self.refs.len() as u16
+    }
+
+    /// The length of each, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address of a buffer's first byte.
+    pub(super) fn addr(&self, bid: Bid) -> *mut u8 {
+        self.map().addr(bid)
+    }
+
+    /// Where the buffers are, for those who only need addresses.
+    pub(super) fn map(&self) -> Map {
+        Map {
+            base: self.base,
+            stride: self.stride,
+            count: self.refs.len(),
+        }
+    }
+
+    /// The bytes of a buffer that the worker holds.
+    pub(super) fn bytes_mut(&mut self, bid: Bid) -> &mut [u8] {
+        // SAFETY: the piece of `len` bytes lies inside the mapping and pieces do not overlap; `&mut self`
+        // excludes other references from this process. The kernel writes into a buffer only while the
+        // backend owns it, which ended with the completion that gave this bid to the worker, and reads it
+        // (sends, TUN writes) without being disturbed: the worker does not touch a buffer that it has queued.
+        unsafe { std::slice::from_raw_parts_mut(self.addr(bid), self.len) }
+    }
+
+    /// Notes one more user of the buffer.
+    pub(super) fn hold(&mut self, bid: Bid) {
+        self.refs[usize::from(bid)] += 1;
+    }
+
+    /// One user less; true where it was the last and the buffer may go back to the backend.
+    #[must_use]
+    pub(super) fn release(&mut self, bid: Bid) -> bool {
+        let refs = &mut self.refs[usize::from(bid)];
+        *refs -= 1;
+        *refs == 0
+    }
+}
+
+/// The layout of a pool: turns buffer numbers into addresses, without access to the bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Map {
+    base: NonNull<u8>,
+    stride: usize,
+    count: usize,
+}
+
+impl Map {
+    /// The address of a buffer's first byte.
+    pub(super) fn addr(self, bid: Bid) -> *mut u8 {
+        assert!(usize::from(bid) < self.count);
+        // SAFETY: bid is below count, so the offset lies inside the mapping of count * stride bytes.
+        unsafe { self.base.as_ptr().add(usize::from(bid) * self.stride) }
+    }
+
+    /// The iovec of `len` bytes from `start` of a buffer.
+    pub(super) fn iovec(self, bid: Bid, start: usize, len: usize) -> libc::iovec {
+        assert!(start + len <= self.stride);
+        // SAFETY: start lies inside the buffer's piece of `stride` bytes.
+        let base = unsafe { self.addr(bid).add(start) };
+        libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: base and mapped are those of the mapping made in `new`, and no reference into it can
+        // outlive self. The backend, which knows the addresses, is dropped before its buffers.
+        let _ = unsafe { munmap(self.base.cast(), self.mapped.get()) };
+    }
+}

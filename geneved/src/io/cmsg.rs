@@ -1,0 +1,187 @@
+//! Control messages: what the kernel says of a datagram, and what we ask for one.
+//!
+//! Reading and writing are plain byte work on the layout of `struct cmsghdr` (cmsg(3)): a length
+//! of native word size that includes the header, level, type, data, padding to a word.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const HEADER: usize = 16;
+/// Room for the control messages of one received datagram.
+pub(super) const RECV_ROOM: usize = 128;
+/// Room for the control messages of one train.
+pub(super) const SEND_ROOM: usize = 96;
+
+/// The kernel's notes on a received datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// The length of each datagram of a train in bytes; 0 where it was one datagram.
+    pub(super) segment: u16,
+    /// The local address that it was sent to.
+    pub(super) dst: Option<IpAddr>,
+    /// TOS or traffic class: DSCP and ECN.
+    pub(super) tos: u8,
+}
+
+/// Reads the control messages that `recvmsg` wrote; unknown ones are skipped.
+#[inline]
+pub(super) fn read(control: &[u8]) -> Notes {
+    let mut notes = Notes::default();
+    each(control, |level, kind, data| match (level, kind) {
+        (libc::SOL_UDP, libc::UDP_GRO) => notes.segment = int(data) as u16,
+        (libc::IPPROTO_IP, libc::IP_TOS) => notes.tos = data.first().copied().unwrap_or(0),
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => notes.tos = int(data) as u8,
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            notes.dst = data
+                .get(8..12)
+                .and_then(|b| <[u8; 4]>::try_from(b).ok())
+                .map(|b| Ipv4Addr::from(b).into());
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            notes.dst = data
+                .get(..16)
+                .and_then(|b| <[u8; 16]>::try_from(b).ok())
+                .map(|b| Ipv6Addr::from(b).into());
+        }
+        _ => {}
+    });
+    notes
+}
+
+/// Calls `visit` with level, type and data of each well-formed control message.
+pub(super) fn each(mut control: &[u8], mut visit: impl FnMut(i32, i32, &[u8])) {
+    while let Some((head, rest)) = control.split_at_checked(HEADER) {
+        let len = usize::from_ne_bytes(word(head, 0));
+        let Some(data) = len.checked_sub(HEADER).and_then(|n| rest.get(..n)) else {
+            return;
+        };
+        visit(
+            i32::from_ne_bytes(word(head, 8)),
+            i32::from_ne_bytes(word(head, 12)),
+            data,
+        );
+        let Some(next) = control.get(len.next_multiple_of(8)..) else {
+            return;
+        };
+        control = next;
+    }
+}
+
+fn word<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+fn int(data: &[u8]) -> i32 {
+    data.get(..4)
+        .map_or(0, |_| i32::from_ne_bytes(word(data, 0)))
+}
+
+/// Control messages being written for a train.
+#[repr(align(8))]
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    bytes: [u8; SEND_ROOM],
+    used: usize,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            bytes: [0; SEND_ROOM],
+            used: 0,
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// Asks for segments of `len` bytes (udp(7), `UDP_SEGMENT`).
+    pub(super) fn segment(&mut self, len: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
+    }
+
+    /// Asks for this TOS or traffic class.
+    pub(super) fn tos(&mut self, ipv6: bool, tos: u8) {
+        let (level, kind) = if ipv6 {
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_TOS)
+        };
+        self.push(level, kind, &i32::from(tos).to_ne_bytes());
+    }
+
+    /// Asks for this TTL or hop limit.
+    pub(super) fn ttl(&mut self, ipv6: bool, ttl: u8) {
+        let (level, kind) = if ipv6 {
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_TTL)
+        };
+        self.push(level, kind, &i32::from(ttl).to_ne_bytes());
+    }
+
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let len = HEADER + data.len();
+        let end = self.used + len.next_multiple_of(8);
+        let Some(room) = self.bytes.get_mut(self.used..end) else {
+            debug_assert!(false, "SEND_ROOM holds every request at once");
+            return;
+        };
+        room.fill(0);
+        room[..8].copy_from_slice(&len.to_ne_bytes());
+        room[8..12].copy_from_slice(&level.to_ne_bytes());
+        room[12..16].copy_from_slice(&kind.to_ne_bytes());
+        room[HEADER..len].copy_from_slice(data);
+        self.used = end;
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.used]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let mut request = Request::default();
+        request.segment(1400);
+        request.ttl(false, 7);
+        request.tos(false, 0xb9);
+        let mut seen = Vec::new();
+        each(request.bytes(), |level, kind, data| {
+            seen.push((level, kind, data.to_vec()));
+        });
+        assert_eq!(seen.len(), 3);
+        assert_eq!(
+            seen[0],
+            (
+                libc::SOL_UDP,
+                libc::UDP_SEGMENT,
+                1400u16.to_ne_bytes().to_vec()
+            )
+        );
+        assert_eq!(read(request.bytes()).tos, 0xb9);
+    }
+
+    #[test]
+    fn a_cut_or_lying_message_is_ignored() {
+        let mut request = Request::default();
+        request.tos(true, 3);
+        let bytes = request.bytes();
+        for end in 0..bytes.len() {
+            let _ = read(&bytes[..end]);
+        }
+        let mut lying = bytes.to_vec();
+        lying[..8].copy_from_slice(&usize::MAX.to_ne_bytes());
+        assert_eq!(read(&lying), Notes::default());
+        lying[..8].copy_from_slice(&3usize.to_ne_bytes());
+        assert_eq!(read(&lying), Notes::default());
+    }
+}

@@ -1,0 +1,146 @@
+//! Counters of one link in one worker.
+//!
+//! Each worker writes its own set with plain loads and stores, so that counting costs no locked
+//! instruction; whoever reads adds the sets of all workers.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use libgeneve::drop::DropReason;
+
+/// Which way a packet went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Wire to TUN.
+    Ingress,
+    /// TUN to wire.
+    Egress,
+}
+
+/// One worker's counters of one link, or of what belongs to no link.
+#[derive(Debug)]
+pub struct Counters {
+    traffic: [[AtomicU64; 2]; 2],
+    drops: [[AtomicU64; DropReason::COUNT]; 2],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            traffic: Default::default(),
+            drops: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts forwarded packets, as they are on the wire, and their inner bytes.
+    #[inline]
+    pub(super) fn forwarded(&self, direction: Direction, packets: u64, bytes: u64) {
+        let [p, b] = &self.traffic[direction as usize];
+        bump(p, packets);
+        bump(b, bytes);
+    }
+
+    /// Counts packets that were not forwarded.
+    #[inline]
+    pub(super) fn dropped(&self, direction: Direction, reason: DropReason, packets: u64) {
+        bump(&self.drops[direction as usize][reason as usize], packets);
+    }
+
+    /// Adds what stands here to a sum.
+    pub fn add_to(&self, sum: &mut LinkCounters) {
+        let read = |direction: Direction| {
+            let [p, b] = &self.traffic[direction as usize];
+            (p.load(Relaxed), b.load(Relaxed))
+        };
+        let (rx_packets, rx_bytes) = read(Direction::Ingress);
+        let (tx_packets, tx_bytes) = read(Direction::Egress);
+        sum.rx_packets += rx_packets;
+        sum.rx_bytes += rx_bytes;
+        sum.tx_packets += tx_packets;
+        sum.tx_bytes += tx_bytes;
+        for (direction, into) in [
+            (Direction::Ingress, &mut sum.drops_ingress),
+            (Direction::Egress, &mut sum.drops_egress),
+        ] {
+            for (slot, counter) in into.iter_mut().zip(&self.drops[direction as usize]) {
+                *slot += counter.load(Relaxed);
+            }
+        }
+    }
+}
+
+/// Only the owning worker writes, so a load and a store are enough.
+#[inline]
+fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+/// The counters of a link, added over all workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Packets from the wire that were handed to TUN; a super-packet counts as its segments.
+    pub rx_packets: u64,
+    /// Their inner bytes, IP header included.
+    pub rx_bytes: u64,
+    /// Packets from TUN that were sent; a super-packet counts as its segments.
+    pub tx_packets: u64,
+    /// Their inner bytes, IP header included.
+    pub tx_bytes: u64,
+    drops_ingress: [u64; DropReason::COUNT],
+    drops_egress: [u64; DropReason::COUNT],
+}
+
+impl Default for LinkCounters {
+    fn default() -> Self {
+        LinkCounters {
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            drops_ingress: [0; DropReason::COUNT],
+            drops_egress: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl LinkCounters {
+    /// How many packets were dropped for each reason; only the reasons that occurred.
+    pub fn drops(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        let counts = match direction {
+            Direction::Ingress => &self.drops_ingress,
+            Direction::Egress => &self.drops_egress,
+        };
+        DropReason::ALL
+            .iter()
+            .copied()
+            .zip(counts.iter().copied())
+            .filter(|&(_, n)| n > 0)
+    }
+
+    /// All packets that were dropped in one direction.
+    #[must_use]
+    pub fn dropped(&self, direction: Direction) -> u64 {
+        self.drops(direction).map(|(_, n)| n).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_over_workers_and_hides_reasons_that_did_not_occur() {
+        let (a, b) = (Counters::default(), Counters::default());
+        a.forwarded(Direction::Egress, 3, 300);
+        b.forwarded(Direction::Egress, 1, 50);
+        b.dropped(Direction::Ingress, DropReason::UnknownHost, 2);
+        let mut sum = LinkCounters::default();
+        a.add_to(&mut sum);
+        b.add_to(&mut sum);
+        assert_eq!((sum.tx_packets, sum.tx_bytes, sum.rx_packets), (4, 350, 0));
+        let drops: Vec<_> = sum.drops(Direction::Ingress).collect();
+        assert_eq!(drops, [(DropReason::UnknownHost, 2)]);
+        assert_eq!(sum.dropped(Direction::Egress), 0);
+    }
+}

@@ -1,0 +1,494 @@
+//! The engine: the workers, and the daemon's handle to them.
+//!
+//! The daemon publishes tables, hands over TUN devices and ports, and reads counters and events.
+//! Nothing here is on the packet path.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use libgeneve::link::{LinkIndex, Tables};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::buffers::Buffers;
+use super::counters::{Counters, LinkCounters};
+use super::probe::{self, Feature};
+use super::syscalls::Syscalls;
+use super::tun::Tun;
+use super::udp::{self, Family, Pool, Receiver, SocketProfile};
+use super::uring::Uring;
+use super::worker::{Command, LinkSlot, Post, Shared, Worker};
+
+/// How long the daemon waits for a worker to let go of a queue or a port.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The configured backend (`io = …`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where it works, otherwise plain system calls.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// Plain system calls.
+    Syscalls,
+}
+
+/// Who cuts super-packets (`segmentation = …`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Segmentation {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// Each datagram is sent by itself.
+    Off,
+    /// geneved cuts and sends trains with `UDP_SEGMENT`.
+    Gso,
+}
+
+/// How an engine is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// The backend.
+    pub io: IoChoice,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Who cuts super-packets.
+    pub segmentation: Segmentation,
+}
+
+/// Which backend runs, and why.
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// `io_uring` or `syscalls`.
+    pub name: &'static str,
+    /// Why this one.
+    pub cause: String,
+    /// What the host can do.
+    pub features: Vec<Feature>,
+}
+
+/// What the workers tell the daemon.
+#[derive(Debug)]
+pub enum Event {
+    /// A link's interface vanished.
+    QueueLost {
+        /// The link.
+        link: LinkIndex,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A receiving socket broke.
+    SocketLost {
+        /// Its port.
+        port: u16,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The underlay's path to a host is narrower than its first hop.
+    PathMtu {
+        /// The host's address.
+        host: IpAddr,
+        /// Bytes of outer IP packet.
+        mtu: u32,
+    },
+    /// Trains to a host were refused and are not sent any more.
+    GsoOff {
+        /// The host's address.
+        host: IpAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A worker stopped because its backend broke.
+    WorkerLost {
+        /// The worker's number.
+        worker: usize,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// Why the engine, a port or a link could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `io = "io_uring"` was asked for and does not work.
+    #[error("io_uring cannot be used: {0}; set io = \"auto\" to fall back on plain system calls")]
+    Uring(io::Error),
+    /// A worker could not be set up.
+    #[error("cannot start worker {worker}: {error}")]
+    Worker {
+        /// The worker's number.
+        worker: usize,
+        /// What failed.
+        error: io::Error,
+    },
+    /// A Geneve port could not be opened.
+    #[error("cannot listen on UDP port {port}: {error}{}", port_hint(.error))]
+    Port {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No source port could be opened.
+    #[error("cannot open a source port in {low}-{high}: {error}")]
+    SourcePorts {
+        /// The lowest port of the range.
+        low: u16,
+        /// The highest.
+        high: u16,
+        /// What the kernel said to the last one that was tried.
+        error: io::Error,
+    },
+}
+
+fn port_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; another program has it: `ss -lunp` names it, or it is a kernel geneve device (`ip -d link show type geneve`) or Open vSwitch"
+        }
+        Some(libc::EACCES) => "; CAP_NET_BIND_SERVICE is needed",
+        _ => "",
+    }
+}
+
+struct Handle {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+    nobody: Arc<Counters>,
+}
+
+impl Handle {
+    fn tell(&self, command: Command) {
+        // A worker that is gone has reported itself as lost.
+        let _ = self.commands.send(command);
+        let _ = self.bell.write(1);
+    }
+}
+
+/// The workers of one daemon.
+pub struct Engine {
+    workers: Vec<Handle>,
+    shared: Arc<Shared>,
+    report: BackendReport,
+    gso: bool,
+    state: Mutex<State>,
+    events: Mutex<Option<UnboundedReceiver<Event>>>,
+}
+
+#[derive(Default)]
+struct State {
+    ports: Vec<u16>,
+    pools: Vec<std::sync::Weak<Pool>>,
+    counters: HashMap<LinkIndex, Vec<Arc<Counters>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("backend", &self.report.name)
+            .field("workers", &self.workers.len())
+            .finish()
+    }
+}
+
+impl Engine {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// Where the chosen backend does not work, or a thread or its buffers cannot be had.
+    pub fn start(config: &EngineConfig) -> Result<Self, StartError> {
+        let features = probe::probe();
+        let (name, cause) = choose(config.io)?;
+        let available = |feature: &str| features.iter().any(|f| f.name == feature && f.available);
+        let gso = config.segmentation != Segmentation::Off && available("udp-segment");
+        let uso = available("tun-uso");
+        let (sender, receiver) = unbounded_channel();
+        let shared = Arc::new(Shared {
+            tables: ArcSwap::default(),
+            events: sender,
+        });
+        let mut engine = Engine {
+            workers: Vec::new(),
+            shared,
+            report: BackendReport {
+                name,
+                cause,
+                features,
+            },
+            gso,
+            state: Mutex::default(),
+            events: Mutex::new(Some(receiver)),
+        };
+        for number in 0..config.workers.max(1) {
+            let worker = engine
+                .spawn(number, uso)
+                .map_err(|error| StartError::Worker {
+                    worker: number,
+                    error,
+                })?;
+            engine.workers.push(worker);
+        }
+        Ok(engine)
+    }
+
+    fn spawn(&self, number: usize, uso: bool) -> io::Result<Handle> {
+        let (commands, inbox) = mpsc::channel();
+        let bell = Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?);
+        let nobody = Arc::new(Counters::default());
+        let post = Post {
+            shared: Arc::clone(&self.shared),
+            commands: inbox,
+            bell: Arc::clone(&bell),
+            nobody: Arc::clone(&nobody),
+            uso,
+        };
+        let events = self.shared.events.clone();
+        let uring = self.report.name == "io_uring";
+        let (ready, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                // The ring belongs to the thread that made it, so it is made here.
+                let ended = if uring {
+                    live(
+                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                            Uring::new(tun, udp, bell)
+                        }),
+                        &ready,
+                    )
+                } else {
+                    live(
+                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                            Syscalls::new(tun, udp, bell)
+                        }),
+                        &ready,
+                    )
+                };
+                if let Err(error) = ended {
+                    let _ = events.send(Event::WorkerLost {
+                        worker: number,
+                        error,
+                    });
+                }
+            })?;
+        started
+            .recv()
+            .map_err(|_| io::Error::other("the worker ended at once"))??;
+        Ok(Handle {
+            commands,
+            bell,
+            thread: Some(thread),
+            nobody,
+        })
+    }
+
+    /// Which backend runs, and why.
+    #[must_use]
+    pub fn backend(&self) -> &BackendReport {
+        &self.report
+    }
+
+    /// How many workers there are, and so queues of each TUN.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Puts new tables in force; workers use them from their next turn on.
+    pub fn publish(&self, tables: Arc<Tables>) {
+        self.shared.tables.store(tables);
+    }
+
+    /// The stream of events; it can be taken once.
+    ///
+    /// # Panics
+    /// When it was taken before.
+    pub fn events(&self) -> UnboundedReceiver<Event> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.take().expect("the events are taken once")
+    }
+
+    /// Listens on a UDP port, over IPv4 and IPv6. A port that is open already stays as it is. With `zero_checksum6`
+    /// datagrams over IPv6 without a checksum are let through (RFC 6935), to every link of the port.
+    ///
+    /// # Errors
+    /// Where the port cannot be had.
+    pub fn open_port(&self, port: u16, zero_checksum6: bool) -> Result<(), StartError> {
+        let mut state = self.state();
+        if state.ports.contains(&port) {
+            return Ok(());
+        }
+        let failed = |error| StartError::Port { port, error };
+        let mut sockets = Vec::new();
+        for _ in &self.workers {
+            let v4 = udp::receiver(Family::V4, port, false).map_err(failed)?;
+            let v6 = match udp::receiver(Family::V6, port, zero_checksum6) {
+                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+                other => Some(other.map_err(failed)?),
+            };
+            sockets.push((v4, v6));
+        }
+        for (worker, (v4, v6)) in self.workers.iter().zip(sockets) {
+            for socket in [Some(v4), v6].into_iter().flatten() {
+                let receiver = Receiver {
+                    port,
+                    fd: OwnedFd::from(socket),
+                };
+                worker.tell(Command::AddSocket(receiver));
+            }
+        }
+        state.ports.push(port);
+        Ok(())
+    }
+
+    /// Stops listening on a UDP port.
+    pub fn close_port(&self, port: u16) {
+        let mut state = self.state();
+        state.ports.retain(|&p| p != port);
+        self.ask_all(|answer| Command::RemovePort(port, answer));
+    }
+
+    /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
+    ///
+    /// # Errors
+    /// Where no source port can be opened.
+    pub fn attach(
+        &self,
+        link: LinkIndex,
+        tun: Tun,
+        profile: SocketProfile,
+    ) -> Result<(), StartError> {
+        let mut state = self.state();
+        let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
+        let pool = state
+            .pool(profile)
+            .map_err(|error| StartError::SourcePorts { low, high, error })?;
+        let mut sets = Vec::with_capacity(self.workers.len());
+        for (worker, queue) in self.workers.iter().zip(tun.queues) {
+            let counters = Arc::new(Counters::default());
+            sets.push(Arc::clone(&counters));
+            worker.tell(Command::AddLink(Box::new(LinkSlot {
+                index: link,
+                queue,
+                lost: false,
+                pool: Arc::clone(&pool),
+                counters,
+                gso: self.gso,
+                leaving: None,
+            })));
+        }
+        state.counters.insert(link, sets);
+        Ok(())
+    }
+
+    /// Takes a link from the workers; its TUN device is gone when this returns.
+    pub fn detach(&self, link: LinkIndex) {
+        self.ask_all(|answer| Command::RemoveLink(link, answer));
+        let mut state = self.state();
+        state.counters.remove(&link);
+        state.pools.retain(|pool| pool.strong_count() > 0);
+    }
+
+    /// A link's counters, added over all workers.
+    #[must_use]
+    pub fn link_counters(&self, link: LinkIndex) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        for set in self.state().counters.get(&link).into_iter().flatten() {
+            set.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// The counters of what belongs to no link.
+    #[must_use]
+    pub fn host_counters(&self) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        for worker in &self.workers {
+            worker.nobody.add_to(&mut sum);
+        }
+        sum
+    }
+
+    fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) {
+        let (answer, answers) = mpsc::channel();
+        for worker in &self.workers {
+            worker.tell(command(answer.clone()));
+        }
+        drop(answer);
+        // Nobody sends: the channel closes when the last worker has let go.
+        let _ = answers.recv_timeout(PATIENCE);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pool(&mut self, profile: SocketProfile) -> io::Result<Arc<Pool>> {
+        if let Some(pool) = self
+            .pools
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .find(|p| p.profile == profile)
+        {
+            return Ok(pool);
+        }
+        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
+        let pool = Pool::open(profile, seed)?;
+        self.pools.push(Arc::downgrade(&pool));
+        Ok(pool)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.tell(Command::Stop);
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Runs a worker and tells whether it could be started.
+fn live<B: super::backend::Backend>(
+    worker: io::Result<Worker<B>>,
+    ready: &Sender<io::Result<()>>,
+) -> io::Result<()> {
+    match worker {
+        Ok(worker) => {
+            let _ = ready.send(Ok(()));
+            worker.run()
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            Ok(())
+        }
+    }
+}
+
+fn choose(choice: IoChoice) -> Result<(&'static str, String), StartError> {
+    match (choice, probe::uring()) {
+        (IoChoice::Syscalls, _) => Ok(("syscalls", "the configuration asks for it".into())),
+        (IoChoice::IoUring, Ok(())) => Ok(("io_uring", "the configuration asks for it".into())),
+        (IoChoice::IoUring, Err(error)) => Err(StartError::Uring(error)),
+        (IoChoice::Auto, Ok(())) => Ok(("io_uring", "this host allows it".into())),
+        (IoChoice::Auto, Err(error)) => Ok(("syscalls", error.to_string())),
+    }
+}

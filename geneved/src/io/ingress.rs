@@ -1,0 +1,287 @@
+//! Wire to TUN: trains of datagrams become super-packets.
+//!
+//! What a datagram means is decided by `libgeneve::datapath`, what may be merged by
+//! `libgeneve::offload::merge`; here the pieces are handed to TUN and the buffers are kept until then.
+
+use std::os::fd::AsRawFd;
+
+use libgeneve::datapath::{self, Arrival, Decap};
+use libgeneve::drop::DropReason;
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::mtu;
+use libgeneve::offload::merge::{Merger, Part, SuperPacket};
+use libgeneve::offload::partial::partial;
+use libgeneve::offload::vnet::{self, VnetHdr};
+
+use super::backend::{Arrived, Backend, Side};
+use super::buffers::{Bid, Map};
+use super::counters::Direction;
+use super::train::{MAX_SEGMENTS, TunWrite};
+use super::worker::{LinkSlot, Worker};
+
+/// Flows that the merger holds open at once.
+const MERGED_FLOWS: usize = 16;
+
+/// The TUN writes of one worker.
+pub(super) struct Writes {
+    slots: Vec<TunWrite>,
+    free: Vec<u32>,
+}
+
+impl Writes {
+    pub(super) fn new(count: usize) -> Self {
+        Writes {
+            slots: (0..count).map(|_| TunWrite::new()).collect(),
+            free: (0..count as u32).rev().collect(),
+        }
+    }
+
+    pub(super) fn take(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Whether the next train might not find the writes that it needs: one for each datagram, and what the merger holds.
+    pub(super) fn scarce(&self) -> bool {
+        self.free.len() < MAX_SEGMENTS + 2 * MERGED_FLOWS
+    }
+
+    pub(super) fn slot(&mut self, id: u32) -> &mut TunWrite {
+        &mut self.slots[id as usize]
+    }
+
+    pub(super) fn finish(&mut self, id: u32) {
+        self.free.push(id);
+    }
+}
+
+/// What ingress keeps from one datagram to the next.
+pub(super) struct Ingress {
+    pub(super) decide: datapath::Ingress,
+    merger: Merger<Bid>,
+    /// Buffers of packets that were dropped while the merger held them.
+    dead: Vec<Bid>,
+}
+
+impl Ingress {
+    pub(super) fn new(uso: bool) -> Self {
+        Ingress {
+            decide: datapath::Ingress::default(),
+            merger: Merger::new(MERGED_FLOWS, uso),
+            dead: Vec::with_capacity(1024),
+        }
+    }
+}
+
+/// Hands merged packets to TUN.
+struct IntoTun<'a, B> {
+    io: &'a mut B,
+    writes: &'a mut Writes,
+    links: &'a [Option<LinkSlot>],
+    map: Map,
+    dead: &'a mut Vec<Bid>,
+}
+
+impl<B: Backend> IntoTun<'_, B> {
+    fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, Bid>) {
+        let link = lane_link(lane);
+        let Some(Some(here)) = self.links.get(link.0 as usize) else {
+            self.dead.extend(packet.parts.iter().map(|p| p.tag));
+            return;
+        };
+        let Some(id) = self.writes.take() else {
+            here.counters.dropped(
+                Direction::Ingress,
+                DropReason::NoBuffer,
+                u64::from(packet.segments),
+            );
+            self.dead.extend(packet.parts.iter().map(|p| p.tag));
+            return;
+        };
+        let write = self.writes.slot(id);
+        write.open(link, false, |scratch| {
+            let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
+            packet.vnet.write(hdr.try_into().expect("split at LEN"));
+            rest[..packet.header.len()].copy_from_slice(packet.header);
+            vnet::LEN + packet.header.len()
+        });
+        write.packets = u64::from(packet.segments);
+        for part in packet.parts {
+            write.push(
+                part.tag,
+                self.map
+                    .iovec(part.tag, part.start as usize, part.len as usize),
+            );
+            write.bytes += u64::from(part.len);
+        }
+        write.bytes += packet.header.len() as u64 * write.packets;
+        self.io.write(id, here.queue.as_raw_fd(), write.iovs());
+    }
+}
+
+/// The merger's lane: the link in the upper half, which run of equal headers in the lower.
+fn lane(decap: &Decap) -> u64 {
+    u64::from(decap.link.0) << 32 | (decap.lane & 0xffff_ffff)
+}
+
+fn lane_link(lane: u64) -> LinkIndex {
+    LinkIndex((lane >> 32) as u32)
+}
+
+impl<B: Backend> Worker<B> {
+    /// One train from the wire.
+    pub(super) fn on_datagrams(&mut self, tables: &Tables, slot: u32, bid: Bid, train: &Arrived) {
+        self.udp_buffers.hold(bid);
+        if let Some(Some(socket)) = self.sockets.get(slot as usize) {
+            let arrival = Arrival {
+                port: socket.port,
+                src: train.src,
+                dst: train.notes.dst,
+                tos: train.notes.tos,
+            };
+            self.decapsulate(tables, &arrival, bid, train);
+        }
+        self.release_udp(bid);
+        while let Some(bid) = self.ingress.dead.pop() {
+            self.release_udp(bid);
+        }
+    }
+
+    fn decapsulate(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, train: &Arrived) {
+        let (start, end) = (train.start as usize, (train.start + train.len) as usize);
+        if train.truncated {
+            self.nobody
+                .dropped(Direction::Ingress, DropReason::GeneveTruncated, 1);
+            return;
+        }
+        let step = match usize::from(train.notes.segment) {
+            0 => (end - start).max(1),
+            step => step,
+        };
+        let mut at = start;
+        loop {
+            let next = (at + step).min(end);
+            self.datagram(tables, arrival, bid, at, next);
+            at = next;
+            if at >= end {
+                return;
+            }
+        }
+    }
+
+    fn datagram(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, at: usize, end: usize) {
+        let map = self.udp_buffers.map();
+        // The merger keeps the packet beyond this call.
+        self.udp_buffers.hold(bid);
+        let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
+        let Ingress {
+            decide,
+            merger,
+            dead,
+        } = &mut self.ingress;
+        let decided = decide
+            .decide(tables, arrival, bytes)
+            .map_err(|r| (r.reason, r.link));
+        let offload = decided.and_then(|decap| {
+            let refuse = |reason| (reason, Some(decap.link));
+            let link = tables
+                .link(decap.link)
+                .ok_or(refuse(DropReason::LinkGone))?;
+            let inner = &mut bytes[decap.start..];
+            let vnet =
+                partial(inner, &decap.packet, usize::from(link.config.mtu)).map_err(refuse)?;
+            mtu::clamp_mss(inner, &decap.packet, link.config.mtu, vnet.is_some());
+            Ok((decap, vnet))
+        });
+        match offload {
+            Err((reason, link)) => {
+                dead.push(bid);
+                let here = link
+                    .and_then(|l| self.links.get(l.0 as usize))
+                    .and_then(Option::as_ref);
+                here.map_or(&self.nobody, |l| &l.counters)
+                    .dropped(Direction::Ingress, reason, 1);
+            }
+            Ok((decap, vnet)) => {
+                let mut into = IntoTun {
+                    io: &mut self.io,
+                    writes: &mut self.writes,
+                    links: &self.links,
+                    map,
+                    dead,
+                };
+                let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
+                let inner = &bytes[decap.start..];
+                let start = (at + decap.start) as u32;
+                match vnet {
+                    None => merger.push(lane(&decap), bid, start, inner, &decap.packet, &mut out),
+                    Some(vnet) => {
+                        merger.flush(&mut out);
+                        out(
+                            lane(&decap),
+                            unmerged(
+                                vnet,
+                                &[Part {
+                                    tag: bid,
+                                    start,
+                                    len: u32::from(decap.packet.total_len),
+                                }],
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands what the merger still holds to TUN.
+    pub(super) fn flush_ingress(&mut self) {
+        let map = self.udp_buffers.map();
+        let Ingress { merger, dead, .. } = &mut self.ingress;
+        let mut into = IntoTun {
+            io: &mut self.io,
+            writes: &mut self.writes,
+            links: &self.links,
+            map,
+            dead,
+        };
+        merger.flush(&mut |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet));
+        while let Some(bid) = self.ingress.dead.pop() {
+            self.release_udp(bid);
+        }
+    }
+
+    /// A TUN write is done.
+    pub(super) fn on_wrote(&mut self, id: u32, result: i32) {
+        let write = self.writes.slot(id);
+        if let (Some(Some(here)), false) = (self.links.get(write.link.0 as usize), write.own) {
+            if result >= 0 {
+                here.counters
+                    .forwarded(Direction::Ingress, write.packets, write.bytes);
+            } else {
+                here.counters
+                    .dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
+            }
+        }
+        let mut bids = std::mem::take(&mut write.bids);
+        for bid in bids.drain(..) {
+            self.release_udp(bid);
+        }
+        self.writes.slot(id).bids = bids;
+        self.writes.finish(id);
+    }
+
+    fn release_udp(&mut self, bid: Bid) {
+        if self.udp_buffers.release(bid) {
+            self.io.recycle(Side::Udp, bid);
+        }
+    }
+}
+
+fn unmerged<'a>(vnet: VnetHdr, parts: &'a [Part<Bid>]) -> SuperPacket<'a, Bid> {
+    SuperPacket {
+        vnet,
+        header: &[],
+        parts,
+        segments: 1,
+    }
+}

@@ -1,0 +1,29 @@
+//! Packet I/O: the workers that move packets between TUN and UDP.
+//!
+//! The only part of geneved with `unsafe` code. [`engine`] is the daemon's handle; [`worker`] is the
+//! loop; [`egress`] and [`ingress`] are its two directions; [`backend`] is the interface to the kernel,
+//! with [`uring`] and [`syscalls`] behind it. What a packet means is `libgeneve`'s business.
+
+mod backend;
+mod buffers;
+mod cmsg;
+mod counters;
+mod egress;
+mod engine;
+mod ingress;
+mod probe;
+mod recover;
+mod reply;
+mod syscalls;
+mod train;
+mod tun;
+mod udp;
+mod uring;
+mod worker;
+
+pub use counters::{Direction, LinkCounters};
+pub use engine::{BackendReport, Engine, EngineConfig, Event, IoChoice, Segmentation, StartError};
+pub use probe::{Feature, probe};
+pub use recover::path_mtu;
+pub use tun::{Tun, TunError, create_tun};
+pub use udp::SocketProfile;

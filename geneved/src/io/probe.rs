@@ -1,0 +1,152 @@
+//! What this host's kernel can do for the packet path, found out by trying it.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::{IoUring, Probe, opcode};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::buffers::Buffers;
+use super::uring::Uring;
+
+/// One thing that the packet path can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, as `geneved check` shows it.
+    pub name: &'static str,
+    /// Whether this host has it.
+    pub available: bool,
+    /// What is there, or what is missing and what is done instead.
+    pub detail: String,
+}
+
+impl Feature {
+    fn new(name: &'static str, result: io::Result<()>, with: &str, without: &str) -> Self {
+        match result {
+            Ok(()) => Feature {
+                name,
+                available: true,
+                detail: with.into(),
+            },
+            Err(error) => Feature {
+                name,
+                available: false,
+                detail: format!("{error}; {without}"),
+            },
+        }
+    }
+}
+
+/// Tries every feature of the packet path.
+#[must_use]
+pub fn probe() -> Vec<Feature> {
+    vec![
+        Feature::new(
+            "tun",
+            tun_device(),
+            "/dev/net/tun can be opened",
+            "without it no link can be made",
+        ),
+        Feature::new(
+            "io_uring",
+            uring(),
+            "multishot reads, buffer rings",
+            "plain system calls are used",
+        ),
+        Feature::new(
+            "udp-segment",
+            udp_option(libc::UDP_SEGMENT, 1000),
+            "trains are sent with one system call",
+            "every datagram is sent by itself",
+        ),
+        Feature::new(
+            "udp-gro",
+            udp_option(libc::UDP_GRO, 1),
+            "trains are received with one system call",
+            "every datagram is received by itself",
+        ),
+        Feature::new(
+            "tun-uso",
+            kernel_at_least(6, 2),
+            "UDP super-packets cross TUN whole",
+            "UDP crosses TUN packet by packet",
+        ),
+        Feature::new(
+            "tunnel-gso",
+            kernel_at_least(6, 17),
+            "the kernel can segment encapsulated packets",
+            "geneved segments by itself",
+        ),
+    ]
+}
+
+/// Why io_uring cannot carry the packet path, in words that name the remedy.
+pub(super) fn uring() -> io::Result<()> {
+    let ring = IoUring::new(8).map_err(explain)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    if !probe.is_supported(opcode::ReadMulti::CODE) {
+        return Err(io::Error::other(
+            "this kernel's io_uring has no multishot read (it came with Linux 6.7)",
+        ));
+    }
+    drop(ring);
+    let buffers = (Buffers::new(2, 4096)?, Buffers::new(2, 4096)?);
+    let bell = nix::sys::eventfd::EventFd::new()?;
+    Uring::new(&buffers.0, &buffers.1, bell.as_raw_fd())
+        .map(drop)
+        .map_err(explain)
+}
+
+fn explain(error: io::Error) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOSYS) => "io_uring is not in this kernel, or a seccomp filter hides it",
+        Some(libc::EPERM | libc::EACCES) => match sysctl("kernel/io_uring_disabled").as_deref() {
+            Some("2") => "io_uring is forbidden by the sysctl kernel.io_uring_disabled=2",
+            Some("1") => {
+                "io_uring is forbidden to this user by the sysctl kernel.io_uring_disabled=1 (see kernel.io_uring_group)"
+            }
+            _ => "io_uring is forbidden by a seccomp filter or a security module",
+        },
+        Some(libc::ENOMEM) => "not enough locked memory for io_uring; raise LimitMEMLOCK",
+        Some(libc::EINVAL) => "this kernel's io_uring is too old (Linux 6.1 is needed)",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
+}
+
+fn sysctl(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn tun_device() -> io::Result<()> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map(drop)
+}
+
+fn udp_option(name: i32, value: i32) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    super::udp::set_int(&socket, libc::SOL_UDP, name, value)
+}
+
+fn kernel_at_least(major: u32, minor: u32) -> io::Result<()> {
+    let release = nix::sys::utsname::uname()?
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|p| p.parse::<u32>().ok());
+    let here = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if here >= (major, minor) {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "Linux {major}.{minor} is needed, this is {release}"
+        )))
+    }
+}

@@ -1,0 +1,270 @@
+//! When the kernel refuses a train: find out why, learn from it, and lose no packet that could be sent.
+//!
+//! Off the packet path: it runs once per refusal. A pending ICMP error makes one send fail and says
+//! nothing about that send; a device may refuse segmentation; the path may be narrower than thought.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+
+use libgeneve::datapath;
+use libgeneve::drop::DropReason;
+use libgeneve::link::{Host, Tables};
+use libgeneve::wire::packet::Packet;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::backend::{Backend, Side};
+use super::counters::Direction;
+use super::engine::Event;
+use super::worker::Worker;
+
+impl<B: Backend> Worker<B> {
+    /// A train was sent, or refused.
+    pub(super) fn on_sent(&mut self, tables: &Tables, id: u32, result: i32) {
+        let refused = result < 0;
+        let outcome = if refused {
+            self.resend(id, -result)
+        } else {
+            Outcome::sent(self.trains.train(id))
+        };
+        let train = self.trains.train(id);
+        if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
+            here.counters
+                .forwarded(Direction::Egress, outcome.packets, outcome.bytes);
+            if outcome.lost > 0 {
+                let mut reason = reason(outcome.error);
+                if outcome.error == libc::EMSGSIZE {
+                    reason = DropReason::TooBig;
+                    self.tell_sender(tables, id);
+                }
+                let train = self.trains.train(id);
+                if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
+                    here.counters
+                        .dropped(Direction::Egress, reason, outcome.lost);
+                }
+            }
+        }
+        let mut bids = std::mem::take(&mut self.trains.train(id).bids);
+        for bid in bids.drain(..) {
+            if self.tun_buffers.release(bid) {
+                self.io.recycle(Side::Tun, bid);
+            }
+        }
+        self.trains.train(id).bids = bids;
+        self.trains.finish(id);
+    }
+
+    /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
+    /// datagram by datagram.
+    fn resend(&mut self, id: u32, error: i32) -> Outcome {
+        let train = self.trains.train(id);
+        let socket = train.key.socket;
+        if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
+            return Outcome::lost(train, error);
+        }
+        drain_errors(socket);
+        let message = train.message();
+        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends.
+        let again = unsafe { send_now(socket, message) };
+        match again {
+            Ok(()) => return Outcome::sent(train),
+            Err(error) if train.segments == 1 => {
+                let mut outcome = Outcome::lost(train, error);
+                if error == libc::EMSGSIZE {
+                    outcome.learned = learn(train.host.as_deref());
+                }
+                self.announce(id, &outcome);
+                return outcome;
+            }
+            Err(_) => {}
+        }
+        let mut outcome = Outcome {
+            error,
+            ..Outcome::default()
+        };
+        let encap = train.encap_bytes / train.segments.max(1);
+        train.singly(|message, len| {
+            // SAFETY: as above; `singly` made the message from the same iovecs.
+            match unsafe { send_now(socket, message) } {
+                Ok(()) => {
+                    outcome.packets += 1;
+                    outcome.bytes += (len - encap) as u64;
+                }
+                Err(error) => {
+                    outcome.error = error;
+                    outcome.lost += 1;
+                }
+            }
+        });
+        if outcome.lost == 0 && matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE) {
+            if let Some(host) = &train.host {
+                host.set_gso(false);
+                outcome.gso_off = Some(error);
+            }
+        } else if outcome.error == libc::EMSGSIZE {
+            outcome.learned = learn(train.host.as_deref());
+        }
+        self.announce(id, &outcome);
+        outcome
+    }
+
+    fn announce(&mut self, id: u32, outcome: &Outcome) {
+        let Some(host) = self.trains.train(id).host.as_ref().map(|h| h.addr) else {
+            return;
+        };
+        if let Some(mtu) = outcome.learned {
+            let _ = self.shared.events.send(Event::PathMtu { host, mtu });
+        }
+        if let Some(error) = outcome.gso_off {
+            let error = io::Error::from_raw_os_error(error);
+            let _ = self.shared.events.send(Event::GsoOff { host, error });
+        }
+    }
+
+    /// Sends Packet Too Big for the first packet of a refused train.
+    fn tell_sender(&mut self, tables: &Tables, id: u32) {
+        let train = self.trains.train(id);
+        let Some(Some(here)) = self.links.get(train.key.link.0 as usize) else {
+            return;
+        };
+        let Some(link) = tables.link(here.index) else {
+            return;
+        };
+        let Some(host) = &train.host else { return };
+        let Some(path_mtu) = host.path_mtu() else {
+            return;
+        };
+        let inner = train.first_inner();
+        let Ok(packet) = Packet::parse(&inner) else {
+            return;
+        };
+        let mtu = datapath::inner_limit(link, host.addr, path_mtu);
+        self.replies
+            .too_big(&mut self.writes, &mut self.io, here, &inner, &packet, mtu);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+    error: i32,
+    learned: Option<u32>,
+    gso_off: Option<i32>,
+}
+
+impl Outcome {
+    fn sent(train: &super::train::Train) -> Self {
+        Outcome {
+            packets: train.segments as u64,
+            bytes: (train.bytes - train.encap_bytes) as u64,
+            ..Outcome::default()
+        }
+    }
+
+    fn lost(train: &super::train::Train, error: i32) -> Self {
+        Outcome {
+            lost: train.segments as u64,
+            error,
+            ..Outcome::default()
+        }
+    }
+}
+
+fn reason(error: i32) -> DropReason {
+    match error {
+        libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => DropReason::SocketFull,
+        libc::ENETUNREACH
+        | libc::EHOSTUNREACH
+        | libc::ENETDOWN
+        | libc::EHOSTDOWN
+        | libc::ECONNREFUSED
+        | libc::EADDRNOTAVAIL
+        | libc::EACCES
+        | libc::EPERM => DropReason::UnderlayUnreachable,
+        _ => DropReason::SendFailed,
+    }
+}
+
+/// # Safety
+/// `message` and all that it points to must be valid for reading.
+unsafe fn send_now(socket: RawFd, message: *const libc::msghdr) -> Result<(), i32> {
+    // SAFETY: the caller vouches for the message; the kernel only reads it.
+    let rc = unsafe { libc::sendmsg(socket, message, libc::MSG_DONTWAIT) };
+    if rc >= 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO))
+    }
+}
+
+/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`).
+fn drain_errors(socket: RawFd) {
+    let mut control = [0u8; 256];
+    for _ in 0..64 {
+        // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len();
+        // SAFETY: the kernel writes at most msg_controllen bytes into `control`, and no payload.
+        let rc = unsafe {
+            libc::recvmsg(
+                socket,
+                &raw mut message,
+                libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+            )
+        };
+        if rc < 0 {
+            return;
+        }
+    }
+}
+
+/// Asks the kernel for the path MTU to `host`, which its routing cache has learned from ICMP, and notes it.
+fn learn(host: Option<&Host>) -> Option<u32> {
+    let host = host?;
+    let mtu = path_mtu(host.addr).ok()?;
+    let known = host.path_mtu();
+    host.set_path_mtu(Some(mtu));
+    (known != Some(mtu)).then_some(mtu)
+}
+
+/// The kernel's path MTU to `addr`, in bytes of outer IP packet (ip(7) and ipv6(7), `IP_MTU`, `IPV6_MTU`).
+///
+/// # Errors
+/// Where there is no route to `addr`.
+pub fn path_mtu(addr: IpAddr) -> io::Result<u32> {
+    const DISCARD_PORT: u16 = 9;
+    let (level, name) = if addr.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    };
+    let socket = Socket::new(
+        Domain::for_address((addr, DISCARD_PORT).into()),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    // Connecting a UDP socket sends nothing; it only looks the route up.
+    socket.connect(&SocketAddr::new(addr, DISCARD_PORT).into())?;
+    let mut mtu: i32 = 0;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of `mtu`.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw mut mtu).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        Ok(mtu.max(0) as u32)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

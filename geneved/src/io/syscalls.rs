@@ -1,0 +1,286 @@
+//! The backend on plain system calls: epoll, `read`, `recvmsg`, `sendmsg`, `writev`.
+//!
+//! For hosts that forbid io_uring. Sends and writes are done when they are queued; their results are
+//! reported by the next turn. Buffers that come back are used again first, while they are in the cache.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::backend::{Arrived, Backend, Done, Side, Wait};
+use super::buffers::{Bid, Buffers, Map};
+use super::cmsg;
+use super::uring::source;
+
+/// Packets taken from one descriptor before the others get their turn.
+const BUDGET: usize = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Tag {
+    Tun,
+    Socket,
+    Bell,
+}
+
+/// See the module's description.
+pub(super) struct Syscalls {
+    epoll: Epoll,
+    tuns: Vec<Option<RawFd>>,
+    sockets: Vec<Option<RawFd>>,
+    tun_pool: Pool,
+    udp_pool: Pool,
+    finished: Vec<Done>,
+    ready: [EpollEvent; 64],
+}
+
+struct Pool {
+    free: Vec<Bid>,
+    map: Map,
+    len: usize,
+}
+
+impl Pool {
+    fn new(buffers: &Buffers) -> Self {
+        Pool {
+            free: (0..buffers.count()).rev().collect(),
+            map: buffers.map(),
+            len: buffers.len(),
+        }
+    }
+}
+
+impl Syscalls {
+    /// A backend that fills these buffers and listens to the bell.
+    ///
+    /// # Errors
+    /// Where epoll cannot be set up.
+    pub(super) fn new(tun: &Buffers, udp: &Buffers, bell: RawFd) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let backend = Syscalls {
+            epoll,
+            tuns: Vec::new(),
+            sockets: Vec::new(),
+            tun_pool: Pool::new(tun),
+            udp_pool: Pool::new(udp),
+            finished: Vec::with_capacity(1024),
+            ready: [EpollEvent::empty(); 64],
+        };
+        backend.watch(bell, Tag::Bell, 0)?;
+        Ok(backend)
+    }
+
+    fn watch(&self, fd: RawFd, tag: Tag, slot: u32) -> io::Result<()> {
+        let event = EpollEvent::new(
+            EpollFlags::EPOLLIN,
+            u64::from(tag as u8) << 32 | u64::from(slot),
+        );
+        // SAFETY: the worker keeps the descriptor open until the queue's or socket's end was reported.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.epoll.add(fd, event)?;
+        Ok(())
+    }
+
+    fn unwatch(&self, fd: RawFd) {
+        // SAFETY: as in `watch`. A descriptor that is not watched any more is no harm.
+        let _ = self.epoll.delete(unsafe { BorrowedFd::borrow_raw(fd) });
+    }
+
+    fn read_tun(&mut self, slot: u32, done: &mut Vec<Done>) {
+        let Some(Some(fd)) = self.tuns.get(slot as usize).copied() else {
+            return;
+        };
+        for _ in 0..BUDGET {
+            let Some(bid) = self.tun_pool.free.pop() else {
+                return;
+            };
+            // SAFETY: the buffer is free, `len` bytes long, and nobody else's until it is reported.
+            let rc =
+                unsafe { libc::read(fd, self.tun_pool.map.addr(bid).cast(), self.tun_pool.len) };
+            if rc > 0 {
+                done.push(Done::Tun {
+                    slot,
+                    bid,
+                    len: rc as usize,
+                });
+                continue;
+            }
+            let error = errno();
+            self.tun_pool.free.push(bid);
+            if rc < 0 && !matches!(error, libc::EAGAIN | libc::EINTR) {
+                self.unwatch(fd);
+                self.tuns[slot as usize] = None;
+                done.push(Done::TunEnd { slot, error });
+            }
+            return;
+        }
+    }
+
+    fn receive(&mut self, slot: u32, done: &mut Vec<Done>) {
+        let Some(Some(fd)) = self.sockets.get(slot as usize).copied() else {
+            return;
+        };
+        for _ in 0..BUDGET {
+            let Some(bid) = self.udp_pool.free.pop() else {
+                return;
+            };
+            match receive_one(fd, self.udp_pool.map.addr(bid), self.udp_pool.len) {
+                Some(train) => done.push(Done::Datagrams { slot, bid, train }),
+                None => {
+                    self.udp_pool.free.push(bid);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Receives one train into the `room` bytes at `base`; `None` where there is none.
+fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> {
+    #[repr(align(8))]
+    struct Control([u8; cmsg::RECV_ROOM]);
+    let mut control = Control([0; cmsg::RECV_ROOM]);
+    let mut name = [0u8; 32];
+    let mut iov = libc::iovec {
+        iov_base: base.cast(),
+        iov_len: room,
+    };
+    // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = name.len() as libc::socklen_t;
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    // SAFETY: name, control and iov live through the call, and the buffer's `room` bytes are free.
+    let rc = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
+    let len = u32::try_from(rc).ok()?;
+    Some(Arrived {
+        start: 0,
+        len,
+        src: source(&name)?,
+        notes: cmsg::read(control.0.get(..message.msg_controllen)?),
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+    })
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO)
+}
+
+impl Backend for Syscalls {
+    fn add_tun(&mut self, slot: u32, fd: RawFd) {
+        set_nonblocking(fd);
+        place(&mut self.tuns, slot, fd);
+        if let Err(e) = self.watch(fd, Tag::Tun, slot) {
+            self.finished.push(Done::TunEnd {
+                slot,
+                error: e.raw_os_error().unwrap_or(libc::EIO),
+            });
+        }
+    }
+
+    fn remove_tun(&mut self, slot: u32) {
+        if let Some(fd) = self.tuns.get_mut(slot as usize).and_then(Option::take) {
+            self.unwatch(fd);
+            self.finished.push(Done::TunEnd {
+                slot,
+                error: libc::ECANCELED,
+            });
+        }
+    }
+
+    fn add_socket(&mut self, slot: u32, fd: RawFd) {
+        place(&mut self.sockets, slot, fd);
+        if let Err(e) = self.watch(fd, Tag::Socket, slot) {
+            self.finished.push(Done::SocketEnd {
+                slot,
+                error: e.raw_os_error().unwrap_or(libc::EIO),
+            });
+        }
+    }
+
+    fn remove_socket(&mut self, slot: u32) {
+        if let Some(fd) = self.sockets.get_mut(slot as usize).and_then(Option::take) {
+            self.unwatch(fd);
+            self.finished.push(Done::SocketEnd {
+                slot,
+                error: libc::ECANCELED,
+            });
+        }
+    }
+
+    fn recycle(&mut self, side: Side, bid: Bid) {
+        match side {
+            Side::Tun => self.tun_pool.free.push(bid),
+            Side::Udp => self.udp_pool.free.push(bid),
+        }
+    }
+
+    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+        // SAFETY: the worker keeps the message and all that it points to until `Sent`.
+        let rc = unsafe { libc::sendmsg(fd, msg, libc::MSG_DONTWAIT) };
+        self.finished.push(Done::Sent {
+            id,
+            result: if rc < 0 { -errno() } else { rc as i32 },
+        });
+    }
+
+    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+        // SAFETY: the worker keeps the iovecs and what they point to until `Wrote`.
+        let rc = unsafe { libc::writev(fd, iov.as_ptr(), iov.len() as i32) };
+        self.finished.push(Done::Wrote {
+            id,
+            result: if rc < 0 { -errno() } else { rc as i32 },
+        });
+    }
+
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        // Finished operations give buffers back, so they are reported before anything is read into new ones.
+        if !self.finished.is_empty() {
+            done.append(&mut self.finished);
+            return Ok(());
+        }
+        let timeout = if wait == Wait::Forever {
+            EpollTimeout::NONE
+        } else {
+            EpollTimeout::ZERO
+        };
+        let mut ready = std::mem::replace(&mut self.ready, [EpollEvent::empty(); 64]);
+        let count = match self.epoll.wait(&mut ready, timeout) {
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        for event in &ready[..count] {
+            let slot = event.data() as u32;
+            match (event.data() >> 32) as u8 {
+                t if t == Tag::Tun as u8 => self.read_tun(slot, done),
+                t if t == Tag::Socket as u8 => self.receive(slot, done),
+                _ => done.push(Done::Bell),
+            }
+        }
+        self.ready = ready;
+        Ok(())
+    }
+}
+
+fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
+    let slot = slot as usize;
+    if list.len() <= slot {
+        list.resize(slot + 1, None);
+    }
+    list[slot] = Some(fd);
+}
+
+fn set_nonblocking(fd: RawFd) {
+    // SAFETY: F_GETFL and F_SETFL only touch the flags of an open descriptor that is the worker's.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
+}

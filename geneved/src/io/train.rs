@@ -1,0 +1,270 @@
+//! Trains and TUN writes under way: the message headers and iovecs that the kernel reads.
+//!
+//! Slots are made once and reused. A slot's addresses stay the same while the kernel may read
+//! them: they are never moved, and their vectors never grow past their first capacity.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use libgeneve::datapath::Outer;
+use libgeneve::link::{Host, LinkIndex};
+use socket2::SockAddr;
+
+use super::buffers::Bid;
+use super::cmsg::Request;
+
+/// Datagrams in a train at most: the kernel's `UDP_MAX_SEGMENTS` (udp.h).
+pub(super) const MAX_SEGMENTS: usize = 128;
+/// Bytes in a train at most: an IPv4 packet less its header and the UDP header.
+pub(super) const MAX_BYTES: usize = 65_507;
+/// Room for the headers of one train's segments.
+const HEADER_ROOM: usize = 24 << 10;
+/// Room for the headers of a merged packet, or for a packet of our own (an ICMP error of up to 1280 bytes).
+pub(super) const SCRATCH: usize = 1536;
+
+/// What the datagrams of one train share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TrainKey {
+    pub(super) link: LinkIndex,
+    pub(super) host: u32,
+    pub(super) socket: RawFd,
+    pub(super) outer: Outer,
+}
+
+/// One `sendmsg`: datagrams of equal length to one host, the last may be shorter.
+pub(super) struct Train {
+    pub(super) key: TrainKey,
+    pub(super) host: Option<Arc<Host>>,
+    /// Length of each datagram, but perhaps of the last; Geneve header included.
+    pub(super) segment_len: usize,
+    pub(super) segments: usize,
+    pub(super) bytes: usize,
+    /// Geneve headers in `bytes`, which do not count as traffic of the link.
+    pub(super) encap_bytes: usize,
+    /// No further datagram fits: a shorter one was added, or a limit is reached.
+    pub(super) closed: bool,
+    pub(super) bids: Vec<Bid>,
+    name: SockAddr,
+    control: Request,
+    iovs: Vec<libc::iovec>,
+    headers: Vec<u8>,
+    msg: libc::msghdr,
+}
+
+impl Train {
+    pub(super) fn new() -> Self {
+        Train {
+            key: TrainKey {
+                link: LinkIndex(0),
+                host: 0,
+                socket: -1,
+                outer: Outer::default(),
+            },
+            host: None,
+            segment_len: 0,
+            segments: 0,
+            bytes: 0,
+            encap_bytes: 0,
+            closed: false,
+            bids: Vec::with_capacity(MAX_SEGMENTS),
+            name: SocketAddr::from(([0, 0, 0, 0], 0)).into(),
+            control: Request::default(),
+            iovs: Vec::with_capacity(2 * MAX_SEGMENTS),
+            headers: Vec::with_capacity(HEADER_ROOM),
+            // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
+            msg: unsafe { std::mem::zeroed() },
+        }
+    }
+
+    /// Starts an empty train.
+    pub(super) fn open(&mut self, key: TrainKey, host: &Arc<Host>, port: u16) {
+        self.key = key;
+        if self.host.as_ref().is_none_or(|h| h.id != host.id) {
+            self.host = Some(Arc::clone(host));
+        }
+        self.name = SocketAddr::new(host.addr, port).into();
+        (
+            self.segment_len,
+            self.segments,
+            self.bytes,
+            self.encap_bytes,
+        ) = (0, 0, 0, 0);
+        self.closed = false;
+        self.bids.clear();
+        self.iovs.clear();
+        self.headers.clear();
+    }
+
+    /// Whether a datagram of `len` bytes, `header` of which are copied, may be added.
+    #[inline]
+    pub(super) fn fits(&self, header: usize, len: usize) -> bool {
+        self.segments == 0
+            || (!self.closed
+                && self.segments < MAX_SEGMENTS
+                && len <= self.segment_len
+                && self.bytes + len <= MAX_BYTES
+                && self.headers.len() + header <= HEADER_ROOM)
+    }
+
+    /// Adds a datagram that [`Train::fits`] allows: `header` is copied, `payload` stays where it is.
+    #[inline]
+    pub(super) fn push(&mut self, header: &[u8], encap: usize, payload: libc::iovec) {
+        let len = header.len() + payload.iov_len;
+        if self.segments == 0 {
+            self.segment_len = len;
+        }
+        let at = self.headers.len();
+        self.headers.extend_from_slice(header);
+        self.iovs.push(iovec(&self.headers[at..]));
+        if payload.iov_len > 0 {
+            self.iovs.push(payload);
+        }
+        self.segments += 1;
+        self.bytes += len;
+        self.encap_bytes += encap;
+        self.closed = len < self.segment_len;
+    }
+
+    /// The message header of the whole train.
+    pub(super) fn message(&mut self) -> *const libc::msghdr {
+        let segment = (self.segments > 1).then_some(self.segment_len as u16);
+        self.request(segment);
+        self.fill(0, self.iovs.len());
+        &raw const self.msg
+    }
+
+    /// The message headers of the train's datagrams one by one, for when the train as such was refused.
+    pub(super) fn singly(&mut self, mut send: impl FnMut(*const libc::msghdr, usize)) {
+        self.request(None);
+        let mut at = 0;
+        while at < self.iovs.len() {
+            let mut len = 0;
+            let mut end = at;
+            while end < self.iovs.len()
+                && (len == 0 || len + self.iovs[end].iov_len <= self.segment_len)
+            {
+                // A datagram is its header and, where it has one, its payload.
+                if end > at && self.is_header(end) {
+                    break;
+                }
+                len += self.iovs[end].iov_len;
+                end += 1;
+            }
+            self.fill(at, end - at);
+            send(&raw const self.msg, len);
+            at = end;
+        }
+    }
+
+    fn is_header(&self, at: usize) -> bool {
+        self.headers
+            .as_ptr_range()
+            .contains(&self.iovs[at].iov_base.cast_const().cast())
+    }
+
+    /// The first datagram's inner packet, copied together; for the rare case that its sender must be told something.
+    pub(super) fn first_inner(&self) -> Vec<u8> {
+        let encap = self.encap_bytes / self.segments.max(1);
+        let mut bytes = Vec::with_capacity(self.segment_len);
+        for iov in self.iovs.iter().take(2) {
+            // SAFETY: the iovec was made from a slice of `headers` or of a buffer that this train still holds.
+            bytes.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(iov.iov_base.cast::<u8>(), iov.iov_len)
+            });
+        }
+        bytes.truncate(self.segment_len);
+        bytes.drain(..encap.min(bytes.len()));
+        bytes
+    }
+
+    fn request(&mut self, segment: Option<u16>) {
+        let ipv6 = self
+            .host
+            .as_ref()
+            .is_some_and(|h| matches!(h.addr, IpAddr::V6(_)));
+        self.control.clear();
+        if let Some(len) = segment {
+            self.control.segment(len);
+        }
+        if self.key.outer.tos != 0 {
+            self.control.tos(ipv6, self.key.outer.tos);
+        }
+        if let Some(ttl) = self.key.outer.ttl {
+            self.control.ttl(ipv6, ttl);
+        }
+    }
+
+    fn fill(&mut self, first: usize, count: usize) {
+        self.msg.msg_name = self.name.as_ptr().cast_mut().cast();
+        self.msg.msg_namelen = self.name.len();
+        self.msg.msg_iov = self.iovs[first..].as_mut_ptr();
+        self.msg.msg_iovlen = count;
+        let control = self.control.bytes();
+        self.msg.msg_control = if control.is_empty() {
+            std::ptr::null_mut()
+        } else {
+            control.as_ptr().cast_mut().cast()
+        };
+        self.msg.msg_controllen = control.len();
+    }
+}
+
+/// One `writev` into TUN.
+pub(super) struct TunWrite {
+    pub(super) link: LinkIndex,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) bids: Vec<Bid>,
+    /// A packet of our own making, which counts as nobody's traffic.
+    pub(super) own: bool,
+    iovs: Vec<libc::iovec>,
+    scratch: Box<[u8; SCRATCH]>,
+}
+
+impl TunWrite {
+    pub(super) fn new() -> Self {
+        TunWrite {
+            link: LinkIndex(0),
+            packets: 0,
+            bytes: 0,
+            bids: Vec::with_capacity(MAX_SEGMENTS + 1),
+            own: false,
+            iovs: Vec::with_capacity(MAX_SEGMENTS + 2),
+            scratch: Box::new([0; SCRATCH]),
+        }
+    }
+
+    /// Starts a write for `link`: `fill` writes its first bytes (virtio header, rewritten headers) and returns how many.
+    pub(super) fn open(
+        &mut self,
+        link: LinkIndex,
+        own: bool,
+        fill: impl FnOnce(&mut [u8; SCRATCH]) -> usize,
+    ) {
+        (self.link, self.own, self.packets, self.bytes) = (link, own, 0, 0);
+        self.bids.clear();
+        self.iovs.clear();
+        let used = fill(&mut self.scratch);
+        self.iovs.push(iovec(&self.scratch[..used]));
+    }
+
+    /// Appends bytes that lie in a buffer.
+    #[inline]
+    pub(super) fn push(&mut self, bid: Bid, bytes: libc::iovec) {
+        debug_assert!(self.iovs.len() < self.iovs.capacity());
+        self.bids.push(bid);
+        self.iovs.push(bytes);
+    }
+
+    pub(super) fn iovs(&self) -> &[libc::iovec] {
+        &self.iovs
+    }
+}
+
+fn iovec(bytes: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}

@@ -1,0 +1,175 @@
+//! TUN devices: made with virtio headers and segmentation offloads, one queue a worker.
+//!
+//! A device of one queue comes from the `tun` crate; it knows no more than one, so further queues are
+//! opened here. Addresses, MTU and the like are `net`'s business.
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use nix::net::if_::if_nametoindex;
+
+// linux/if_tun.h
+const TUN_F_CSUM: libc::c_ulong = 0x01;
+const TUN_F_TSO4: libc::c_ulong = 0x02;
+const TUN_F_TSO6: libc::c_ulong = 0x04;
+const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+const TUN_F_USO4: libc::c_ulong = 0x20;
+const TUN_F_USO6: libc::c_ulong = 0x40;
+
+nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
+
+/// A TUN device that was just made, with its queues.
+#[derive(Debug)]
+pub struct Tun {
+    /// The interface's name.
+    pub name: String,
+    /// Whether the kernel hands over and takes UDP super-packets (USO, Linux ≥ 6.2).
+    pub uso: bool,
+    pub(super) queues: Vec<OwnedFd>,
+}
+
+/// Why a TUN device could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The name is empty, too long (15 bytes at most) or has a character that Linux forbids.
+    #[error("\"{0}\" is not a valid interface name")]
+    Name(String),
+    /// There is an interface of this name.
+    #[error("an interface named \"{0}\" exists already")]
+    Exists(String),
+    /// `/dev/net/tun` cannot be opened.
+    #[error(
+        "cannot open /dev/net/tun: {0}; load the tun module, or give the service access to the device"
+    )]
+    Open(io::Error),
+    /// The kernel refused the device.
+    #[error("cannot create TUN device \"{name}\": {error}{}", hint(.error))]
+    Create {
+        /// The interface's name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "; CAP_NET_ADMIN is needed",
+        Some(libc::EBUSY) => "; another program holds an interface of this name",
+        _ => "",
+    }
+}
+
+/// Makes a TUN device with `queues` queues in the calling thread's network namespace. It is down, and goes
+/// away when the last queue is closed.
+///
+/// # Errors
+/// See [`TunError`].
+pub fn create_tun(name: &str, queues: usize) -> Result<Tun, TunError> {
+    let valid = !name.is_empty()
+        && name.len() < libc::IFNAMSIZ
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%');
+    if !valid {
+        return Err(TunError::Name(name.into()));
+    }
+    if if_nametoindex(name).is_ok() {
+        return Err(TunError::Exists(name.into()));
+    }
+    let create = |error| TunError::Create {
+        name: name.into(),
+        error,
+    };
+    // The kernel takes a moment to forget a device whose last user was an io_uring that is just being closed.
+    let mut opened = open_queues(name, queues);
+    for _ in 0..20 {
+        match &opened {
+            Err(TunError::Create { error, .. }) if error.raw_os_error() == Some(libc::EBUSY) => {
+                std::thread::sleep(Duration::from_millis(50));
+                opened = open_queues(name, queues);
+            }
+            _ => break,
+        }
+    }
+    let queues = opened?;
+    let base = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    let mut uso = true;
+    for queue in &queues {
+        if set_offload(queue.as_raw_fd(), base | TUN_F_USO4 | TUN_F_USO6).is_err() {
+            uso = false;
+            set_offload(queue.as_raw_fd(), base).map_err(create)?;
+        }
+    }
+    Ok(Tun {
+        name: name.into(),
+        uso,
+        queues,
+    })
+}
+
+fn open_queues(name: &str, queues: usize) -> Result<Vec<OwnedFd>, TunError> {
+    if queues <= 1 {
+        return Ok(vec![open_single(name)?]);
+    }
+    (0..queues).map(|_| open_multi(name)).collect()
+}
+
+fn open_single(name: &str) -> Result<OwnedFd, TunError> {
+    let mut config = tun::Configuration::default();
+    config.tun_name(name).platform_config(|platform| {
+        platform.vnet_hdr(true).ensure_root_privileges(false);
+    });
+    let device = tun::create(&config).map_err(|error| match error {
+        tun::Error::Io(error) => TunError::Create {
+            name: name.into(),
+            error,
+        },
+        error => TunError::Create {
+            name: name.into(),
+            error: io::Error::other(error),
+        },
+    })?;
+    let fd = device.into_raw_fd();
+    // SAFETY: into_raw_fd gave up the device's descriptor; it is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn open_multi(name: &str) -> Result<OwnedFd, TunError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/net/tun")
+        .map_err(TunError::Open)?;
+    let text = CString::new(name).map_err(|_| TunError::Name(name.into()))?;
+    // SAFETY: ifreq is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(text.as_bytes_with_nul()) {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags =
+        (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE)
+            as libc::c_short;
+    // SAFETY: the kernel reads the request, which lives until the call returns.
+    unsafe { tun_set_iff(file.as_raw_fd(), &raw const request) }.map_err(|errno| {
+        TunError::Create {
+            name: name.into(),
+            error: errno.into(),
+        }
+    })?;
+    Ok(file.into())
+}
+
+fn set_offload(queue: RawFd, flags: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    unsafe { tun_set_offload(queue, flags as i32) }?;
+    Ok(())
+}

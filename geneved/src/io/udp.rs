@@ -1,0 +1,304 @@
+//! UDP sockets: those that receive on the Geneve port, and the pools that source ports come from.
+//!
+//! A receiving socket belongs to one worker (`SO_REUSEPORT` spreads flows over them). The sockets of
+//! a pool are shared by all workers and only send: a filter that refuses everything keeps stray
+//! datagrams to those ports out, while ICMP errors still reach the error queue.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use libgeneve::link::Df;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+/// Bytes asked for as receive and send buffer of each socket.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Source-port sockets of one family at most; a larger range is sampled.
+const POOL_SOCKETS: usize = 64;
+
+// linux/udp.h
+const UDP_NO_CHECK6_TX: i32 = 101;
+const UDP_NO_CHECK6_RX: i32 = 102;
+
+/// The kernel's setting that is given as a plain integer socket option.
+pub(super) fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads four bytes from `value`, which lives until the call returns.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// An address family of the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    fn domain(self) -> Domain {
+        match self {
+            Family::V4 => Domain::IPV4,
+            Family::V6 => Domain::IPV6,
+        }
+    }
+
+    fn unspecified(self) -> IpAddr {
+        match self {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
+/// Opens one worker's receiving socket on `port`.
+///
+/// # Errors
+/// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
+pub(super) fn receiver(family: Family, port: u16, zero_checksum6: bool) -> io::Result<Socket> {
+    let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    force_buffers(&socket);
+    set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).or_else(unless_unknown)?;
+    match family {
+        Family::V4 => {
+            set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+        }
+        Family::V6 => {
+            set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+            set_int(
+                &socket,
+                libc::SOL_UDP,
+                UDP_NO_CHECK6_RX,
+                i32::from(zero_checksum6),
+            )?;
+        }
+    }
+    socket.bind(&SocketAddr::new(family.unspecified(), port).into())?;
+    Ok(socket)
+}
+
+fn unless_unknown(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// The forced size needs `CAP_NET_ADMIN`; without it the kernel's limit holds.
+fn force_buffers(socket: &Socket) {
+    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    }
+}
+
+/// What a link asks of the sockets that it sends from. Links with equal profiles share sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketProfile {
+    /// The local underlay address, where the operator named one.
+    pub local: Option<IpAddr>,
+    /// UDP source ports.
+    pub srcport: RangeInclusive<u16>,
+    /// The outer DF bit.
+    pub df: Df,
+    /// Whether datagrams over IPv4 carry a UDP checksum (RFC 8926 section 3.3).
+    pub udp_csum: bool,
+    /// Whether datagrams over IPv6 carry checksum zero.
+    pub udp6_zero_csum_tx: bool,
+}
+
+/// The sockets behind one [`SocketProfile`].
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) profile: SocketProfile,
+    df_set: [Vec<Socket>; 2],
+    df_unset: Vec<Socket>,
+}
+
+impl Pool {
+    /// Opens the sockets. `seed` decides where in a large range the sample begins.
+    ///
+    /// # Errors
+    /// Where not a single port of the range can be bound in a family that the host has.
+    pub(super) fn open(profile: SocketProfile, seed: u64) -> io::Result<Arc<Self>> {
+        let family_ok = |family| {
+            profile
+                .local
+                .is_none_or(|local| Family::of(local) == family)
+        };
+        let open = |family: Family, df| -> io::Result<Vec<Socket>> {
+            if !family_ok(family) {
+                return Ok(Vec::new());
+            }
+            match senders(&profile, family, df, seed) {
+                Err(e) if family == Family::V6 && no_ipv6(&e) && profile.local.is_none() => {
+                    Ok(Vec::new())
+                }
+                other => other,
+            }
+        };
+        let want_set = profile.df != Df::Unset;
+        let df_set = [
+            if want_set {
+                open(Family::V4, true)?
+            } else {
+                Vec::new()
+            },
+            open(Family::V6, true)?,
+        ];
+        let df_unset = if profile.df == Df::Set {
+            Vec::new()
+        } else {
+            open(Family::V4, false)?
+        };
+        Ok(Arc::new(Pool {
+            profile,
+            df_set,
+            df_unset,
+        }))
+    }
+
+    /// The socket for a flow's hash, and whether it can send trains; `None` where the family is not there.
+    #[inline]
+    pub(super) fn pick(&self, family: Family, df: bool, hash: u64) -> Option<(RawFd, bool)> {
+        let (sockets, checksum) = match (family, df) {
+            (Family::V6, _) => (&self.df_set[1], !self.profile.udp6_zero_csum_tx),
+            (Family::V4, true) => (&self.df_set[0], self.profile.udp_csum),
+            (Family::V4, false) => (&self.df_unset, self.profile.udp_csum),
+        };
+        // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
+        let at = ((hash >> 32) * sockets.len() as u64) >> 32;
+        sockets
+            .get(at as usize)
+            .map(|socket| (socket.as_raw_fd(), checksum))
+    }
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+fn senders(
+    profile: &SocketProfile,
+    family: Family,
+    df: bool,
+    seed: u64,
+) -> io::Result<Vec<Socket>> {
+    let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
+    let range = usize::from(high.saturating_sub(low)) + 1;
+    let first = if range > POOL_SOCKETS {
+        seed as usize % range
+    } else {
+        0
+    };
+    let stride = (range / POOL_SOCKETS).max(1);
+    let mut sockets = Vec::with_capacity(POOL_SOCKETS.min(range));
+    let mut last_error = None;
+    // Some ports may be taken: look at up to four times as many as are wanted.
+    for step in 0..(4 * POOL_SOCKETS).min(range) {
+        let lap = step * stride / range;
+        let port = low + ((first + step * stride + lap) % range) as u16;
+        match sender(profile, family, df, port) {
+            Ok(socket) => sockets.push(socket),
+            Err(e) => last_error = Some(e),
+        }
+        if sockets.len() == POOL_SOCKETS {
+            break;
+        }
+    }
+    match last_error {
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok(sockets),
+    }
+}
+
+fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
+    let discover = if df {
+        libc::IP_PMTUDISC_DO
+    } else {
+        libc::IP_PMTUDISC_DONT
+    };
+    match family {
+        Family::V4 => {
+            set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
+            set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+            if !profile.udp_csum {
+                set_int(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
+            }
+        }
+        Family::V6 => {
+            socket.set_only_v6(true)?;
+            set_int(
+                &socket,
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                discover,
+            )?;
+            set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+            if profile.udp6_zero_csum_tx {
+                set_int(&socket, libc::SOL_UDP, UDP_NO_CHECK6_TX, 1)?;
+            }
+        }
+    }
+    // Pools of other profiles may use the same ports.
+    socket.set_reuse_port(true)?;
+    refuse_everything(&socket)?;
+    force_buffers(&socket);
+    let local = profile.local.unwrap_or(family.unspecified());
+    socket.bind(&SocketAddr::new(local, port).into())?;
+    Ok(socket)
+}
+
+/// A filter of one instruction, "accept 0 bytes": nothing is ever queued on a socket that only sends.
+fn refuse_everything(socket: &Socket) -> io::Result<()> {
+    const BPF_RET_K: u16 = 0x06;
+    let refuse = SockFilter::new(BPF_RET_K, 0, 0, 0);
+    socket.attach_filter(&[refuse])
+}
+
+/// A receiving socket as the worker keeps it.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) port: u16,
+    pub(super) fd: OwnedFd,
+}
+
+impl Receiver {
+    pub(super) fn raw(&self) -> RawFd {
+        self.fd.as_fd().as_raw_fd()
+    }
+}

@@ -1,0 +1,445 @@
+//! The io_uring backend: multishot reads and receives into provided buffers, one `io_uring_enter` a turn.
+//!
+//! The ring is `SINGLE_ISSUER` with `DEFER_TASKRUN`: completions are worked off in the worker's own
+//! context when it asks for them. A multishot operation that ran out of buffers ends with
+//! `ENOBUFS` and is armed again as soon as there are some.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::{BufRingEntry, Fd, RecvMsgOut};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::backend::{Arrived, Backend, Done, Side, Wait};
+use super::buffers::{Bid, Buffers, Map};
+use super::cmsg;
+
+const SUBMISSIONS: u32 = 1024;
+const COMPLETIONS: u32 = 4096;
+const TUN_GROUP: u16 = 0;
+const UDP_GROUP: u16 = 1;
+/// Room for the sender's address in a received datagram's buffer.
+const NAME_ROOM: u32 = 32;
+
+/// What a completion belongs to: the upper byte of its user data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Tag {
+    Tun,
+    Socket,
+    Send,
+    Write,
+    Bell,
+    Cancel,
+}
+
+fn user_data(tag: Tag, id: u32) -> u64 {
+    u64::from(tag as u8) << 56 | u64::from(id)
+}
+
+/// See the module's description.
+pub(super) struct Uring {
+    // The ring is dropped before what it points to.
+    ring: IoUring,
+    tun_pool: BufferRing,
+    udp_pool: BufferRing,
+    tuns: Vec<Option<RawFd>>,
+    sockets: Vec<Option<RawFd>>,
+    rearm_tun: Vec<u32>,
+    rearm_socket: Vec<u32>,
+    /// Removed while they waited for buffers; reported by the next turn.
+    ended: Vec<(Tag, u32)>,
+    bell: RawFd,
+    recv_template: Box<libc::msghdr>,
+    /// Sends and writes whose completion is outstanding.
+    in_flight: usize,
+}
+
+impl Uring {
+    /// A ring that fills these buffers and listens to the bell.
+    ///
+    /// # Errors
+    /// What the kernel says where it has no io_uring, forbids it, or is too old for a feature that is needed.
+    pub(super) fn new(tun: &Buffers, udp: &Buffers, bell: RawFd) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let tun_pool = BufferRing::new(&ring, TUN_GROUP, tun)?;
+        let udp_pool = BufferRing::new(&ring, UDP_GROUP, udp)?;
+        // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
+        let mut recv_template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        recv_template.msg_namelen = NAME_ROOM;
+        recv_template.msg_controllen = cmsg::RECV_ROOM;
+        let mut uring = Uring {
+            ring,
+            tun_pool,
+            udp_pool,
+            tuns: Vec::new(),
+            sockets: Vec::new(),
+            rearm_tun: Vec::with_capacity(64),
+            rearm_socket: Vec::with_capacity(64),
+            ended: Vec::new(),
+            bell,
+            recv_template,
+            in_flight: 0,
+        };
+        uring.arm_bell();
+        Ok(uring)
+    }
+
+    fn arm_bell(&mut self) {
+        let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32)
+            .multi(true)
+            .build();
+        self.push(&poll.user_data(user_data(Tag::Bell, 0)));
+    }
+
+    fn arm_tun(&mut self, slot: u32) {
+        if let Some(Some(fd)) = self.tuns.get(slot as usize) {
+            // Length 0 takes the buffer's own length.
+            let read = opcode::ReadMulti::new(Fd(*fd), 0, TUN_GROUP).build();
+            self.push(&read.user_data(user_data(Tag::Tun, slot)));
+        }
+    }
+
+    fn arm_socket(&mut self, slot: u32) {
+        if let Some(Some(fd)) = self.sockets.get(slot as usize) {
+            let recv =
+                opcode::RecvMsgMulti::new(Fd(*fd), &raw const *self.recv_template, UDP_GROUP)
+                    .build();
+            self.push(&recv.user_data(user_data(Tag::Socket, slot)));
+        }
+    }
+
+    fn cancel(&mut self, tag: Tag, slot: u32) {
+        let cancel = opcode::AsyncCancel::new(user_data(tag, slot)).build();
+        self.push(&cancel.user_data(user_data(Tag::Cancel, slot)));
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: whatever the entry points to stays valid until its completion: iovecs and message headers
+            // live in the worker's slots, which are not reused before `Sent` or `Wrote`; descriptors are closed
+            // only after `TunEnd` or `SocketEnd`; the receive template is boxed in self.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it over. An error shows again, and is reported, in the next turn.
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn completed(&mut self, entry: &cqueue::Entry, done: &mut Vec<Done>) {
+        let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+        let id = data as u32;
+        match (data >> 56) as u8 {
+            t if t == Tag::Tun as u8 => self.tun_completed(id, result, flags, done),
+            t if t == Tag::Socket as u8 => self.socket_completed(id, result, flags, done),
+            t if t == Tag::Send as u8 => {
+                self.in_flight -= 1;
+                done.push(Done::Sent { id, result });
+            }
+            t if t == Tag::Write as u8 => {
+                self.in_flight -= 1;
+                done.push(Done::Wrote { id, result });
+            }
+            t if t == Tag::Bell as u8 => {
+                if !cqueue::more(flags) {
+                    self.arm_bell();
+                }
+                done.push(Done::Bell);
+            }
+            _ => {}
+        }
+    }
+
+    fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
+        if let Some(bid) = cqueue::buffer_select(flags) {
+            self.tun_pool.taken();
+            if result > 0 {
+                done.push(Done::Tun {
+                    slot,
+                    bid,
+                    len: result as usize,
+                });
+            } else {
+                self.tun_pool.give(bid);
+            }
+        }
+        if cqueue::more(flags) {
+            return;
+        }
+        match -result {
+            libc::ECANCELED => self.tun_ended(slot, libc::ECANCELED, done),
+            error if error <= 0 || error == libc::ENOBUFS => self.rearm_tun.push(slot),
+            libc::EAGAIN | libc::EINTR => self.rearm_tun.push(slot),
+            error => self.tun_ended(slot, error, done),
+        }
+    }
+
+    fn tun_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Done>) {
+        if let Some(fd) = self.tuns.get_mut(slot as usize) {
+            *fd = None;
+        }
+        done.push(Done::TunEnd { slot, error });
+    }
+
+    fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
+        if let Some(bid) = cqueue::buffer_select(flags) {
+            self.udp_pool.taken();
+            match usize::try_from(result)
+                .ok()
+                .and_then(|len| self.arrived(bid, len))
+            {
+                Some(train) => done.push(Done::Datagrams { slot, bid, train }),
+                None => self.udp_pool.give(bid),
+            }
+        }
+        if cqueue::more(flags) {
+            return;
+        }
+        match -result {
+            libc::ECANCELED | libc::EBADF | libc::ENOTSOCK => {
+                self.socket_ended(slot, -result, done);
+            }
+            // An error of a single receive, a pending ICMP error for one, is no reason to stop listening.
+            _ => self.rearm_socket.push(slot),
+        }
+    }
+
+    fn socket_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Done>) {
+        if let Some(fd) = self.sockets.get_mut(slot as usize) {
+            *fd = None;
+        }
+        done.push(Done::SocketEnd { slot, error });
+    }
+
+    fn arrived(&self, bid: Bid, len: usize) -> Option<Arrived> {
+        let addr = self.udp_pool.map.addr(bid);
+        // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
+        // buffer is given back.
+        let bytes = unsafe { std::slice::from_raw_parts(addr, len) };
+        let out = RecvMsgOut::parse(bytes, &self.recv_template).ok()?;
+        let payload = out.payload_data();
+        Some(Arrived {
+            start: (payload.as_ptr() as usize - bytes.as_ptr() as usize) as u32,
+            len: payload.len() as u32,
+            src: source(out.name_data())?,
+            notes: cmsg::read(out.control_data()),
+            truncated: out.is_payload_truncated(),
+        })
+    }
+
+    /// Arms again what ended for want of buffers; true where some must still wait for them.
+    fn rearm(&mut self) -> bool {
+        if self.tun_pool.available > 0 {
+            while let Some(slot) = self.rearm_tun.pop() {
+                self.arm_tun(slot);
+            }
+        }
+        if self.udp_pool.available > 0 {
+            while let Some(slot) = self.rearm_socket.pop() {
+                self.arm_socket(slot);
+            }
+        }
+        !self.rearm_tun.is_empty() || !self.rearm_socket.is_empty()
+    }
+}
+
+/// The address in a `sockaddr_in` or `sockaddr_in6`.
+pub(super) fn source(name: &[u8]) -> Option<IpAddr> {
+    let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
+    match i32::from(family) {
+        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?).into()),
+        _ => None,
+    }
+}
+
+impl Backend for Uring {
+    fn add_tun(&mut self, slot: u32, fd: RawFd) {
+        place(&mut self.tuns, slot, fd);
+        self.arm_tun(slot);
+    }
+
+    fn remove_tun(&mut self, slot: u32) {
+        match self.rearm_tun.iter().position(|&s| s == slot) {
+            // Waiting for buffers: there is no operation to cancel.
+            Some(at) => {
+                self.rearm_tun.swap_remove(at);
+                self.ended.push((Tag::Tun, slot));
+            }
+            None => self.cancel(Tag::Tun, slot),
+        }
+    }
+
+    fn add_socket(&mut self, slot: u32, fd: RawFd) {
+        place(&mut self.sockets, slot, fd);
+        self.arm_socket(slot);
+    }
+
+    fn remove_socket(&mut self, slot: u32) {
+        match self.rearm_socket.iter().position(|&s| s == slot) {
+            Some(at) => {
+                self.rearm_socket.swap_remove(at);
+                self.ended.push((Tag::Socket, slot));
+            }
+            None => self.cancel(Tag::Socket, slot),
+        }
+    }
+
+    fn recycle(&mut self, side: Side, bid: Bid) {
+        match side {
+            Side::Tun => self.tun_pool.give(bid),
+            Side::Udp => self.udp_pool.give(bid),
+        }
+    }
+
+    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+        let send = opcode::SendMsg::new(Fd(fd), msg)
+            .flags(libc::MSG_DONTWAIT as u32)
+            .build();
+        self.in_flight += 1;
+        self.push(&send.user_data(user_data(Tag::Send, id)));
+    }
+
+    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+        let write = opcode::Writev::new(Fd(fd), iov.as_ptr(), iov.len() as u32).build();
+        self.in_flight += 1;
+        self.push(&write.user_data(user_data(Tag::Write, id)));
+    }
+
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        let starved = self.rearm();
+        // Sends and writes complete while they are submitted. Waiting for one completion more than those saves the
+        // turn that would only collect them; not, however, where their buffers are what a read waits for.
+        let want = match wait {
+            Wait::No => 0,
+            Wait::Forever if !self.ended.is_empty() => 0,
+            Wait::Forever if starved => 1,
+            Wait::Forever => self.in_flight + 1,
+        };
+        match self.ring.submit_and_wait(want) {
+            Ok(_) => {}
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) => {}
+            Err(e) => return Err(e),
+        }
+        loop {
+            let Some(entry) = self.ring.completion().next() else {
+                break;
+            };
+            self.completed(&entry, done);
+        }
+        while let Some((tag, slot)) = self.ended.pop() {
+            match tag {
+                Tag::Tun => self.tun_ended(slot, libc::ECANCELED, done),
+                _ => self.socket_ended(slot, libc::ECANCELED, done),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // Closing a ring ends its operations later, in the background; the buffers must not go before that.
+        let _ = self
+            .ring
+            .submitter()
+            .register_sync_cancel(None, io_uring::types::CancelBuilder::any());
+    }
+}
+
+fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
+    let slot = slot as usize;
+    if list.len() <= slot {
+        list.resize(slot + 1, None);
+    }
+    list[slot] = Some(fd);
+}
+
+/// A ring of provided buffers (io_uring_register_buf_ring(3)).
+struct BufferRing {
+    entries: NonNull<BufRingEntry>,
+    layout: std::alloc::Layout,
+    mask: u16,
+    tail: u16,
+    available: u16,
+    map: Map,
+    len: u32,
+}
+
+impl BufferRing {
+    fn new(ring: &IoUring, group: u16, buffers: &Buffers) -> io::Result<Self> {
+        let count = buffers.count().next_power_of_two();
+        let layout = std::alloc::Layout::from_size_align(
+            size_of::<BufRingEntry>() * usize::from(count),
+            4096,
+        )
+        .map_err(io::Error::other)?;
+        // SAFETY: the layout's size is not zero.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        let entries = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut pool = BufferRing {
+            entries,
+            layout,
+            mask: count - 1,
+            tail: 0,
+            available: 0,
+            map: buffers.map(),
+            len: buffers.len() as u32,
+        };
+        // SAFETY: the memory holds `count` entries, is page-aligned, and lives as long as self, which is dropped
+        // after the ring.
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)
+        }?;
+        for bid in 0..buffers.count() {
+            pool.give(bid);
+        }
+        Ok(pool)
+    }
+
+    /// Notes that the kernel used a buffer.
+    fn taken(&mut self) {
+        self.available -= 1;
+    }
+
+    /// Gives a buffer to the kernel.
+    fn give(&mut self, bid: Bid) {
+        let at = usize::from(self.tail & self.mask);
+        // SAFETY: `at` is below the number of entries; the kernel reads entries only up to the tail, which is
+        // published below.
+        let entry = unsafe { self.entries.add(at).as_mut() };
+        entry.set_addr(self.map.addr(bid) as u64);
+        entry.set_len(self.len);
+        entry.set_bid(bid);
+        self.tail = self.tail.wrapping_add(1);
+        self.available += 1;
+        // SAFETY: entries is the ring's first entry, in which the kernel keeps the tail; it is aligned for a u16
+        // and shared with the kernel, hence the atomic store with release order.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout. The ring, which alone used it, is closed before.
+        unsafe { std::alloc::dealloc(self.entries.as_ptr().cast(), self.layout) };
+    }
+}

@@ -1,0 +1,291 @@
+//! The worker: one thread, one queue of each TUN, one socket of each Geneve port, all its own.
+//!
+//! A turn of the loop takes what the backend completed, sends each packet through
+//! [`egress`](super::egress) or [`ingress`](super::ingress), and queues the trains and TUN writes
+//! that came of it. Everything is made at the start; nothing is allocated on the packet path.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as CommandReceiver, Sender, TryRecvError};
+
+use arc_swap::ArcSwap;
+use libgeneve::link::{LinkIndex, Tables};
+use nix::sys::eventfd::EventFd;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::backend::{Arrived, Backend, Done, Wait};
+use super::buffers::{Bid, Buffers};
+use super::counters::Counters;
+use super::egress::Trains;
+use super::engine::Event;
+use super::ingress::{Ingress, Writes};
+use super::reply::Replies;
+use super::udp::{Pool, Receiver};
+
+/// Buffers for TUN reads: each holds one super-packet.
+pub(super) const TUN_BUFFERS: u16 = 64;
+/// Bytes of a TUN buffer: the longest IP packet and its virtio header.
+pub(super) const TUN_BUFFER: usize = 65_536 + 64;
+/// Buffers for received trains.
+pub(super) const UDP_BUFFERS: u16 = 64;
+/// Bytes of a UDP buffer: the longest datagram, its address and its control messages.
+pub(super) const UDP_BUFFER: usize = 65_536 + 256;
+/// Trains under way: a super-packet may need two.
+const TRAINS: usize = 2 * TUN_BUFFERS as usize;
+/// TUN writes under way: a train of datagrams that cannot be merged needs one for each.
+const WRITES: usize = 512;
+
+/// What the daemon tells a worker.
+pub(super) enum Command {
+    AddLink(Box<LinkSlot>),
+    /// The answer comes when the queue is closed.
+    RemoveLink(LinkIndex, Sender<()>),
+    AddSocket(Receiver),
+    /// The answer comes when the sockets are closed.
+    RemovePort(u16, Sender<()>),
+    Stop,
+}
+
+/// A link as one worker has it.
+pub(super) struct LinkSlot {
+    pub(super) index: LinkIndex,
+    pub(super) queue: OwnedFd,
+    /// The interface is gone, though nobody told us to let go of it.
+    pub(super) lost: bool,
+    pub(super) pool: Arc<Pool>,
+    pub(super) counters: Arc<Counters>,
+    /// Whether trains may be sent at all (`segmentation`).
+    pub(super) gso: bool,
+    pub(super) leaving: Option<Sender<()>>,
+}
+
+/// A receiving socket as one worker has it.
+pub(super) struct SocketSlot {
+    pub(super) port: u16,
+    socket: Receiver,
+    leaving: Option<Sender<()>>,
+}
+
+/// What all workers of an engine read.
+pub(super) struct Shared {
+    pub(super) tables: ArcSwap<Tables>,
+    pub(super) events: UnboundedSender<Event>,
+}
+
+/// What a worker gets at birth.
+pub(super) struct Post {
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: CommandReceiver<Command>,
+    pub(super) bell: Arc<EventFd>,
+    pub(super) nobody: Arc<Counters>,
+    pub(super) uso: bool,
+}
+
+/// A packet, or a train of them, that waits for its journey.
+enum Arrival {
+    Tun { slot: u32, bid: Bid, len: usize },
+    Datagrams { slot: u32, bid: Bid, train: Arrived },
+}
+
+/// See the module's description.
+pub(super) struct Worker<B> {
+    // The backend goes before the buffers: it is dropped first, and the kernel stops writing into them.
+    pub(super) io: B,
+    pub(super) tun_buffers: Buffers,
+    pub(super) udp_buffers: Buffers,
+    pub(super) trains: Trains,
+    pub(super) writes: Writes,
+    pub(super) ingress: Ingress,
+    pub(super) replies: Replies,
+    pub(super) links: Vec<Option<LinkSlot>>,
+    pub(super) sockets: Vec<Option<SocketSlot>>,
+    pub(super) nobody: Arc<Counters>,
+    pub(super) shared: Arc<Shared>,
+    done: Vec<Done>,
+    arrived: VecDeque<Arrival>,
+    commands: CommandReceiver<Command>,
+    bell: Arc<EventFd>,
+    stopping: bool,
+}
+
+impl<B: Backend> Worker<B> {
+    /// A worker whose backend is made by `backend` from its buffers and its bell.
+    pub(super) fn new(
+        post: Post,
+        backend: impl FnOnce(&Buffers, &Buffers, RawFd) -> io::Result<B>,
+    ) -> io::Result<Self> {
+        let tun_buffers = Buffers::new(TUN_BUFFERS, TUN_BUFFER)?;
+        let udp_buffers = Buffers::new(UDP_BUFFERS, UDP_BUFFER)?;
+        let io = backend(&tun_buffers, &udp_buffers, post.bell.as_fd().as_raw_fd())?;
+        Ok(Worker {
+            io,
+            tun_buffers,
+            udp_buffers,
+            trains: Trains::new(TRAINS),
+            writes: Writes::new(WRITES),
+            ingress: Ingress::new(post.uso),
+            replies: Replies,
+            links: Vec::new(),
+            sockets: Vec::new(),
+            nobody: post.nobody,
+            shared: post.shared,
+            done: Vec::with_capacity(1024),
+            arrived: VecDeque::with_capacity(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
+            commands: post.commands,
+            bell: post.bell,
+            stopping: false,
+        })
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// Only where the backend broke.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut tables = self.shared.tables.load_full();
+        while !self.stopping {
+            self.turn(&tables, Wait::Forever)?;
+            let published = self.shared.tables.load();
+            if !Arc::ptr_eq(&published, &tables) {
+                tables = Arc::clone(&published);
+                self.ingress.decide.forget();
+            }
+            while let Some(event) = self.arrived.pop_front() {
+                if self.trains.scarce() || self.writes.scarce() {
+                    // Too many packets for one turn: hand over what there is, and get the slots back.
+                    self.turn(&tables, Wait::No)?;
+                }
+                match event {
+                    Arrival::Tun { slot, bid, len } => self.on_tun(&tables, slot, bid, len),
+                    Arrival::Datagrams { slot, bid, train } => {
+                        self.on_datagrams(&tables, slot, bid, &train);
+                    }
+                }
+            }
+            self.trains.flush(&mut self.io);
+            self.flush_ingress();
+        }
+        Ok(())
+    }
+
+    /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
+    /// them than buffers.
+    fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+        let mut done = std::mem::take(&mut self.done);
+        let result = self.io.turn(wait, &mut done);
+        for event in done.drain(..) {
+            match event {
+                Done::Tun { slot, bid, len } => {
+                    self.arrived.push_back(Arrival::Tun { slot, bid, len });
+                }
+                Done::Datagrams { slot, bid, train } => {
+                    self.arrived
+                        .push_back(Arrival::Datagrams { slot, bid, train });
+                }
+                Done::Sent { id, result } => self.on_sent(tables, id, result),
+                Done::Wrote { id, result } => self.on_wrote(id, result),
+                Done::TunEnd { slot, error } => self.on_tun_end(slot, error),
+                Done::SocketEnd { slot, error } => self.on_socket_end(slot, error),
+                Done::Bell => self.on_bell(),
+            }
+        }
+        self.done = done;
+        result
+    }
+
+    fn on_bell(&mut self) {
+        // Only a count is in there; a bell that rings in vain does no harm.
+        let _ = self.bell.read();
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::AddLink(link) => {
+                let slot = link.index.0 as usize;
+                if self.links.len() <= slot {
+                    self.links.resize_with(slot + 1, || None);
+                }
+                self.io.add_tun(link.index.0, link.queue.as_raw_fd());
+                self.links[slot] = Some(*link);
+            }
+            Command::RemoveLink(index, answer) => match self.links.get_mut(index.0 as usize) {
+                Some(Some(link)) if !link.lost => {
+                    link.leaving = Some(answer);
+                    self.io.remove_tun(index.0);
+                }
+                Some(slot) => *slot = None,
+                None => {}
+            },
+            Command::AddSocket(socket) => {
+                let slot = self
+                    .sockets
+                    .iter()
+                    .position(Option::is_none)
+                    .unwrap_or(self.sockets.len());
+                self.io.add_socket(slot as u32, socket.raw());
+                let entry = Some(SocketSlot {
+                    port: socket.port,
+                    socket,
+                    leaving: None,
+                });
+                match self.sockets.get_mut(slot) {
+                    Some(free) => *free = entry,
+                    None => self.sockets.push(entry),
+                }
+            }
+            Command::RemovePort(port, answer) => {
+                for (slot, entry) in self.sockets.iter_mut().enumerate() {
+                    if let Some(socket) = entry.as_mut().filter(|s| s.port == port) {
+                        socket.leaving = Some(answer.clone());
+                        self.io.remove_socket(slot as u32);
+                    }
+                }
+            }
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    /// A queue that ended without being asked to has lost its interface: somebody deleted it, or its namespace.
+    fn on_tun_end(&mut self, slot: u32, error: i32) {
+        let Some(entry) = self.links.get_mut(slot as usize) else {
+            return;
+        };
+        match entry {
+            Some(link) if link.leaving.is_none() => {
+                link.lost = true;
+                let error = io::Error::from_raw_os_error(error);
+                let _ = self.shared.events.send(Event::QueueLost {
+                    link: link.index,
+                    error,
+                });
+            }
+            _ => *entry = None,
+        }
+    }
+
+    fn on_socket_end(&mut self, slot: u32, error: i32) {
+        let Some(entry) = self.sockets.get_mut(slot as usize) else {
+            return;
+        };
+        if let Some(socket) = entry.as_ref().filter(|s| s.leaving.is_none()) {
+            let error = io::Error::from_raw_os_error(error);
+            let _ = self.shared.events.send(Event::SocketLost {
+                port: socket.socket.port,
+                error,
+            });
+        }
+        *entry = None;
+    }
+}
