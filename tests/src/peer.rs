@@ -53,8 +53,9 @@ impl Peer {
         let remote = Duo::underlay(family, 1);
         let more = format!("remote = \"{remote}\"\n{more}");
         let config = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &more);
-        let daemon = duo.world.daemon(&duo.a, io, "", &config);
+        // First: what the kernel sends into a new interface would be refused, and come back as an error.
         let socket = Self::bind(&duo, SocketAddr::new(remote, 6081));
+        let daemon = duo.world.daemon(&duo.a, io, "", &config);
         let tun = Sniffer::new(duo.a.netns(), "gnv0");
         let target = SocketAddr::new(Duo::underlay(family, 0), 6081);
         Self {

@@ -1,9 +1,11 @@
 //! A bad underlay, a killed daemon, interfaces and namespaces that vanish under load.
 
 use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
+use geneved_tests::peer::Peer;
 use geneved_tests::relay::{ADDRESSES, Harm, Relay};
 use geneved_tests::world::{Daemon, Duo, Family, Io, World, assert_ping, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -146,6 +148,26 @@ on_both_backends! {
         a.cli("link del gnv0");
         a.stop();
         b.stop();
+    }
+
+    fn rfc8926_04_a_datagram_after_a_refused_one_is_not_held_back(io) {
+        for family in Family::BOTH {
+            let duo = Duo::new();
+            // Else the kernel itself sends into a new interface.
+            duo.a.sysctl("ipv6/conf/default/disable_ipv6", "1").unwrap();
+            let more = format!("remote = \"{}\"\nsrcport = \"50000-50000\"", Duo::underlay(family, 1));
+            let config = link("gnv0", 100, &["10.0.0.1/24"], &more);
+            let _a = duo.world.daemon(&duo.a, io, "", &config);
+            let inner = duo.a.netns().run(|| UdpSocket::bind("10.0.0.1:0")).unwrap().unwrap();
+            // Nobody listens at the other host: its kernel says so to the socket that sent it.
+            inner.send_to(b"refused", "10.0.0.2:9").unwrap();
+            thread::sleep(Duration::from_millis(100));
+            let peer = Peer::bind(&duo, SocketAddr::new(Duo::underlay(family, 1), 6081));
+            inner.send_to(b"awaited", "10.0.0.2:9").unwrap();
+            let mut buffer = [0; 2000];
+            let came = || peer.recv(&mut buffer).map(|n| buffer[..n].ends_with(b"awaited"));
+            assert!(std::iter::repeat_with(came).map_while(Result::ok).any(|right| right), "{family:?}");
+        }
     }
 
     fn an_underlay_that_goes_down_and_up_is_used_again(io) {

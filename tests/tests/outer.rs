@@ -8,7 +8,7 @@ use geneved_tests::peer::{INNER4, INNER6, Peer};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{Daemon, Duo, Family, Io, link};
 use nix::sys::socket::{setsockopt, sockopt};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// An outer packet's fields.
@@ -23,7 +23,9 @@ struct Outer {
 }
 
 struct Sender {
-    _daemon: Daemon,
+    daemon: Daemon,
+    // Nobody reads from it; it is there so that nothing is refused.
+    _peer: UdpSocket,
     ear: Sniffer,
     duo: Duo,
 }
@@ -33,10 +35,12 @@ impl Sender {
         let duo = Duo::new();
         let more = format!("remote = \"{}\"\n{more}", Duo::underlay(family, 1));
         let config = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &more);
+        let peer = Peer::bind(&duo, SocketAddr::new(Duo::underlay(family, 1), 6081));
         let daemon = duo.world.daemon(&duo.a, io, "", &config);
         let ear = Sniffer::new(duo.b.netns(), "u0");
         Self {
-            _daemon: daemon,
+            daemon,
+            _peer: peer,
             ear,
             duo,
         }
@@ -65,7 +69,8 @@ impl Sender {
                 inner_ttl: inner.ttl,
             })
         });
-        caught.expect("the request leaves the host")
+        caught
+            .unwrap_or_else(|| panic!("tos {tos}, ttl {ttl} to {to}: {}", self.daemon.link("gnv0")))
     }
 }
 

@@ -22,7 +22,9 @@ fn outer_ports(peer: &Peer, inner_port: u16, count: usize) -> Vec<u16> {
     for _ in 0..count {
         inner.send_to(b"one flow", "10.0.0.2:9").unwrap();
         loop {
-            let (n, from) = peer.socket.recv_from(&mut buffer).expect("it arrives");
+            let (n, from) = peer.socket.recv_from(&mut buffer).unwrap_or_else(|error| {
+                panic!("flow {inner_port}: {error}; {}", peer.daemon.link("gnv0"))
+            });
             let udp = Parsed::new(&buffer[8..n]).and_then(|packet| packet.udp());
             if udp.is_some_and(|(port, _, _)| port == inner_port) {
                 ports.push(from.port());
