@@ -222,6 +222,18 @@ impl Daemon {
             .unwrap_or_else(|| panic!("no link {name} in {links}"))
     }
 
+    /// The names of its links.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn links(&self) -> Vec<String> {
+        let links = self.json("link show");
+        let names = links.as_array().into_iter().flatten();
+        names
+            .filter_map(|link| link["ifname"].as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Every drop counter that is not zero, as `LINK/DIRECTION/REASON`; of no link: `-/…`.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let mut counters = BTreeMap::new();
@@ -451,7 +463,7 @@ pub fn assert_tcp(ends: &Ends, streams: usize, bytes: u64) {
 /// Asserts that a paced burst of datagrams of `size` bytes arrives whole.
 ///
 /// # Panics
-/// If more than 1 % is lost, or anything is changed, doubled or reordered.
+/// If more than 1 % is lost, anything is changed or doubled, or more than a few are reordered.
 pub fn assert_udp(ends: &Ends, size: usize) {
     let burst = UdpBurst {
         size,
@@ -468,6 +480,12 @@ pub fn assert_udp(ends: &Ends, size: usize) {
         "UDP {size} B to {}: {report}",
         ends.address
     );
-    let unclean = report.corrupted + report.duplicated + report.reordered;
+    let unclean = report.corrupted + report.duplicated;
     assert_eq!(unclean, 0, "UDP {size} B to {}: {report}", ends.address);
+    // A thread that the scheduler moves leaves packets behind in the backlog of its old CPU.
+    assert!(
+        report.reordered <= 10,
+        "UDP {size} B to {}: {report}",
+        ends.address
+    );
 }

@@ -49,7 +49,7 @@ on_both_backends! {
             let address = format!("10.{}.{}.2", i / 250, i % 250);
             assert_ping(&Ends::new(duo.a.netns(), duo.b.netns(), address.parse().unwrap()));
         }
-        assert_eq!(a.json("link show").as_array().map(Vec::len), Some(LINKS as usize));
+        assert_eq!(a.links().len(), LINKS as usize);
         let resident = a.resident();
         assert!(resident <= 1024 * MIB, "{} MiB resident", resident / MIB);
         // What the kernel sends into fresh interfaces has ended by then.
