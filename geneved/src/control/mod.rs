@@ -1,1 +1,10 @@
-//! The control socket: protocol, server and client.
+//! The control socket: a versioned Varlink interface that `varlink` tools can introspect.
+//!
+//! Owns the protocol, its server and its client. What a request does is [`crate::daemon`]'s.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+
+#[cfg(test)]
+mod tests;

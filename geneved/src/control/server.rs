@@ -1,0 +1,261 @@
+//! The serving half of the control socket: Varlink over a Unix stream socket.
+//!
+//! Each client has a task, a bounded message, and a time by which it must have sent or taken one,
+//! so a slow or broken client costs nobody else anything. The framing is written here because the
+//! Varlink crate's server awaits each reply's delivery before it reads from any other client.
+
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::protocol::{Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE};
+use crate::config::state::Refusal;
+
+/// A longer message ends the connection.
+const MAX_MESSAGE: usize = 4 << 20;
+/// Clients beyond these are told that the daemon is busy.
+const MAX_CLIENTS: usize = 512;
+/// A client that says nothing for so long is hung up on.
+const IDLE: Duration = Duration::from_secs(300);
+/// A client that is in the middle of a message, or does not take a reply, is hung up on after this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a request leads to.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Failure>> + 'a>>;
+
+/// Whoever answers requests.
+pub trait Service {
+    /// Answers one request; runs to its end even if the client hangs up meanwhile.
+    fn answer(&self, request: Request) -> Answer<'_>;
+}
+
+/// The control socket's listening end; the file is removed when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// Sees to it that nobody listens at `path`.
+///
+/// # Errors
+/// Somebody does, or something else than a socket is there.
+pub fn ensure_free(path: &Path) -> Result<(), Refusal> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(_) => return Ok(()),
+    };
+    if !found.file_type().is_socket() {
+        return Err(Refusal::new(
+            format!(
+                "control socket {}: a file that is no socket is there",
+                path.display()
+            ),
+            "remove it, or choose another path in [daemon] socket",
+        ));
+    }
+    match StdStream::connect(path) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        _ => Err(Refusal::new(
+            format!(
+                "control socket {}: another daemon answers there",
+                path.display()
+            ),
+            "stop it first, or choose another path in [daemon] socket",
+        )),
+    }
+}
+
+impl Listener {
+    /// Listens at `path`, mode 0660, in place of a socket that nobody answers at.
+    ///
+    /// # Errors
+    /// As [`ensure_free`]; or the directory is missing or not writable.
+    pub fn bind(path: &Path) -> Result<Self, Refusal> {
+        ensure_free(path)?;
+        let failed = |e: io::Error| {
+            let hint = "the directory must exist and be writable; systemd makes it (RuntimeDirectory=geneved)";
+            Refusal::new(format!("control socket {}: {e}", path.display()), hint)
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        // A mode that is set after binding would leave a moment with the wrong one.
+        let before = umask(Mode::from_bits_truncate(0o117));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        Ok(Listener {
+            listener: bound.map_err(failed)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Serves clients until the future is dropped.
+    pub async fn serve(&self, service: Rc<dyn Service>) {
+        let places = Rc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let mut stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a control client");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Rc::clone(&places).try_acquire_owned_rc() else {
+                let busy = encode(&error("Busy", json!({})));
+                let _ = stream.try_write(&busy);
+                continue;
+            };
+            let service = Rc::clone(&service);
+            tokio::task::spawn_local(async move {
+                if let Err(error) = converse(&mut stream, &*service).await {
+                    tracing::debug!(%error, "hung up on a control client");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A counted place among the clients.
+struct Place(Rc<Semaphore>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+trait TryAcquireRc {
+    fn try_acquire_owned_rc(self) -> Result<Place, ()>;
+}
+
+impl TryAcquireRc for Rc<Semaphore> {
+    fn try_acquire_owned_rc(self) -> Result<Place, ()> {
+        self.try_acquire().map_err(drop)?.forget();
+        Ok(Place(self))
+    }
+}
+
+async fn converse(stream: &mut UnixStream, service: &dyn Service) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        let Some(message) = message(stream, &mut buffer).await? else {
+            return Ok(());
+        };
+        let call: Call = serde_json::from_slice(&message)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let oneway = call.oneway;
+        let reply = match answer(call, service).await {
+            Ok(parameters) => Reply {
+                parameters,
+                error: None,
+            },
+            Err(failure) => refusal(failure),
+        };
+        if !oneway {
+            timeout(PATIENCE, stream.write_all(&encode(&reply))).await??;
+        }
+    }
+}
+
+/// The next message without its final NUL; `None` when the client has hung up between two.
+async fn message(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    let mut searched = 0;
+    loop {
+        if let Some(end) = buffer[searched..].iter().position(|&b| b == 0) {
+            let rest = buffer.split_off(searched + end + 1);
+            let mut message = std::mem::replace(buffer, rest);
+            message.pop();
+            return Ok(Some(message));
+        }
+        searched = buffer.len();
+        if searched > MAX_MESSAGE {
+            return Err(io::Error::other("the message is too long"));
+        }
+        let wait = if buffer.is_empty() { IDLE } else { PATIENCE };
+        if timeout(wait, stream.read_buf(buffer)).await?? == 0 {
+            return match buffer.is_empty() {
+                true => Ok(None),
+                false => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        }
+    }
+}
+
+async fn answer(call: Call, service: &dyn Service) -> Result<Value, Failure> {
+    match call
+        .method
+        .strip_prefix(SERVICE_INTERFACE)
+        .and_then(|m| m.strip_prefix('.'))
+    {
+        Some("GetInfo") => Ok(json!({
+            "vendor": "geneved",
+            "product": "geneved",
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": env!("CARGO_PKG_REPOSITORY"),
+            "interfaces": [SERVICE_INTERFACE, INTERFACE],
+        })),
+        Some("GetInterfaceDescription") => match call.parameters["interface"].as_str() {
+            Some(INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
+            Some(SERVICE_INTERFACE) => {
+                Ok(json!({ "description": include_str!("org.varlink.service.varlink") }))
+            }
+            Some(other) => Err(Failure::InterfaceNotFound(other.to_owned())),
+            None => Err(Failure::InvalidParameter("interface".into())),
+        },
+        Some(_) => Err(Failure::MethodNotFound(call.method)),
+        None => service.answer(Request::from_call(call)?).await,
+    }
+}
+
+fn refusal(failure: Failure) -> Reply {
+    let (name, parameters) = match failure {
+        Failure::Refused(Refusal { reason, hint }) => {
+            return error("Refused", json!({ "reason": reason, "hint": hint }));
+        }
+        Failure::MethodNotFound(method) => ("MethodNotFound", json!({ "method": method })),
+        Failure::InterfaceNotFound(name) => ("InterfaceNotFound", json!({ "interface": name })),
+        Failure::InvalidParameter(what) => ("InvalidParameter", json!({ "parameter": what })),
+    };
+    Reply {
+        parameters,
+        error: Some(format!("{SERVICE_INTERFACE}.{name}")),
+    }
+}
+
+fn error(name: &str, parameters: Value) -> Reply {
+    Reply {
+        parameters,
+        error: Some(format!("{INTERFACE}.{name}")),
+    }
+}
+
+fn encode(reply: &Reply) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(reply).expect("a reply has a form in JSON");
+    bytes.push(0);
+    bytes
+}

@@ -1,0 +1,233 @@
+//! The server under clients that are many, slow or broken, and under an independent Varlink client.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::{LocalSet, spawn_blocking, spawn_local};
+use zlink::varlink_service::Proxy as _;
+
+use super::client::{Client, ClientError};
+use super::protocol::{Applied, INTERFACE, Request, Saved};
+use super::server::{Answer, Listener, Service, ensure_free};
+use crate::config::state::Refusal;
+
+/// Answers `Save` with much text and refuses everything else.
+struct Echo;
+
+impl Service for Echo {
+    fn answer(&self, request: Request) -> Answer<'_> {
+        Box::pin(async move {
+            match request {
+                Request::Save => Ok(json!({ "text": "x".repeat(3_000_000) })),
+                Request::Reload => Ok(json!({ "summary": "nothing changed" })),
+                _ => Err(Refusal::new("no such thing", "look elsewhere").into()),
+            }
+        })
+    }
+}
+
+fn with_server<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let listener = Listener::bind(&path).unwrap();
+        spawn_local(async move { listener.serve(Rc::new(Echo)).await });
+        test(path.clone()).await;
+    });
+}
+
+async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
+    path: &Path,
+    request: Request,
+) -> Result<T, ClientError> {
+    let path = path.to_owned();
+    spawn_blocking(move || Client::connect(&path)?.call(&request))
+        .await
+        .unwrap()
+}
+
+#[test]
+fn a_call_is_answered_and_a_refusal_keeps_its_words() {
+    with_server(async |path| {
+        let applied: Applied = ask(&path, Request::Reload).await.unwrap();
+        assert_eq!(applied.summary, "nothing changed");
+        let refused = ask::<Applied>(&path, Request::GetHost).await.unwrap_err();
+        assert_eq!(refused.to_string(), "no such thing; look elsewhere");
+        let saved: Saved = ask(&path, Request::Save).await.unwrap();
+        assert_eq!(saved.text.len(), 3_000_000);
+    });
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group_and_is_not_taken_from_a_daemon_that_answers() {
+    with_server(async |path| {
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        let refusal = ensure_free(&path).unwrap_err();
+        assert!(
+            refusal.reason.contains("another daemon answers"),
+            "{refusal}"
+        );
+    });
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_another_file_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let listener = Listener::bind(&path).unwrap();
+    drop(listener);
+    assert!(!path.exists());
+    std::fs::write(&path, "precious").unwrap();
+    assert!(
+        Listener::bind(&path)
+            .unwrap_err()
+            .reason
+            .contains("no socket")
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn slow_and_broken_clients_hold_nobody_up() {
+    with_server(async |path| {
+        let mut idle = Vec::new();
+        for n in 0..200 {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            let words: &[u8] = match n % 5 {
+                0 => b"",
+                1 => b"{\"method\":\"io.gene",
+                2 => b"\xff\xfe not json \0",
+                // Never reads the megabytes that it asks for.
+                3 => b"{\"method\":\"io.geneved.Control1.Save\"}\0",
+                _ => b"\0\0\0\0",
+            };
+            stream.write_all(words).await.unwrap();
+            idle.push(stream);
+        }
+        // Hangs up in the middle of the reply.
+        let mut rude = UnixStream::connect(&path).await.unwrap();
+        rude.write_all(b"{\"method\":\"io.geneved.Control1.Save\"}\0")
+            .await
+            .unwrap();
+        rude.read_exact(&mut [0; 1000]).await.unwrap();
+        drop(rude);
+        let start = Instant::now();
+        ask::<Applied>(&path, Request::Reload).await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(2));
+        drop(idle);
+    });
+}
+
+#[test]
+fn a_message_without_end_is_cut_off() {
+    with_server(async |path| {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let chunk = vec![b' '; 1 << 20];
+        let mut sent = 0;
+        while sent < 64 && stream.write_all(&chunk).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 64, "64 MiB were taken");
+    });
+}
+
+#[test]
+fn clients_beyond_the_limit_are_told_so() {
+    with_server(async |path| {
+        let mut all = Vec::new();
+        for _ in 0..512 {
+            all.push(UnixStream::connect(&path).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        let mut one_more = UnixStream::connect(&path).await.unwrap();
+        let mut words = Vec::new();
+        one_more.read_to_end(&mut words).await.unwrap();
+        assert!(String::from_utf8_lossy(&words).contains("Control1.Busy"));
+        drop(all);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        ask::<Applied>(&path, Request::Reload).await.unwrap();
+    });
+}
+
+#[test]
+fn an_independent_varlink_client_can_introspect_the_service() {
+    with_server(async |path| {
+        let mut connection = zlink::tokio::unix::connect(&path).await.unwrap();
+        let info = connection.get_info().await.unwrap().unwrap();
+        assert!(info.interfaces.iter().any(|i| *i == INTERFACE));
+        let name = INTERFACE.try_into().unwrap();
+        let description = connection
+            .get_interface_description(name)
+            .await
+            .unwrap()
+            .unwrap();
+        let interface = description.parse().unwrap();
+        let methods: Vec<String> = interface.methods().map(|m| m.name().to_string()).collect();
+        let known = [
+            "Apply",
+            "ListLinks",
+            "ListRoutes",
+            "ListEndpoints",
+            "GetHost",
+            "Reload",
+            "Save",
+        ];
+        assert_eq!(methods, known);
+        let name = "io.geneved.Control9".try_into().unwrap();
+        let refused = connection
+            .get_interface_description(name)
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{refused:?}").contains("InterfaceNotFound"),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn an_unknown_method_or_argument_is_an_error_of_its_own() {
+    with_server(async |path| {
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        for (call, error) in [
+            (
+                r#"{"method":"io.geneved.Control1.Explode"}"#,
+                "org.varlink.service.MethodNotFound",
+            ),
+            (
+                r#"{"method":"a.b.C"}"#,
+                "org.varlink.service.InterfaceNotFound",
+            ),
+            (
+                r#"{"method":"io.geneved.Control1.ListLinks","parameters":{"nam":"x"}}"#,
+                "org.varlink.service.InvalidParameter",
+            ),
+        ] {
+            stream.write_all(call.as_bytes()).await.unwrap();
+            stream.write_all(b"\0").await.unwrap();
+            let mut reply = vec![0; 4096];
+            let got = stream.read(&mut reply).await.unwrap();
+            let reply = String::from_utf8_lossy(&reply[..got]).into_owned();
+            assert!(reply.contains(error), "{reply}");
+        }
+    });
+}
