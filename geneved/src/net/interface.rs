@@ -1,0 +1,298 @@
+//! TUN interfaces by netlink: made ready, changed, and looked at, in the link's own namespace.
+
+use std::io;
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
+
+use super::netns::{NetnsError, within};
+use crate::io::{Tun, TunError, create_tun};
+
+/// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
+const GSO_MAX_SIZE: u32 = 61_440;
+/// `UDP_SEGMENT` takes no more segments than these.
+const GSO_MAX_SEGS: u32 = 128;
+const TX_QUEUE_LEN: u32 = 1000;
+
+/// How an interface is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// All its addresses.
+    pub addresses: Vec<IpNet>,
+}
+
+/// What the kernel says of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its queue length in packets.
+    pub txqlen: u32,
+    /// Its flags, as `ip link` names them.
+    pub flags: Vec<String>,
+    /// Its operational state, as `ip link` names it.
+    pub operstate: String,
+}
+
+/// Why an interface is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// The namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The TUN device.
+    #[error("{0}")]
+    Tun(#[from] TunError),
+    /// A setting.
+    #[error("{what}: {error}{}", hint(what, error))]
+    Setting {
+        /// What was to be set.
+        what: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+fn hint(what: &str, error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(nix::libc::EACCES | nix::libc::EOPNOTSUPP) if what.contains(':') => {
+            "; is IPv6 disabled there (sysctl net.ipv6.conf.*.disable_ipv6)?"
+        }
+        Some(nix::libc::EINVAL) if what.contains(':') => "; IPv6 needs an MTU of at least 1280",
+        _ => "",
+    }
+}
+
+/// Makes TUN devices in one namespace and sets them up; the last step brings each one up. With an
+/// error none of them stays.
+///
+/// # Errors
+/// The first that failed.
+pub async fn create(
+    netns: Option<String>,
+    wanted: Vec<Wanted>,
+    queues: usize,
+) -> Result<Vec<Tun>, (String, InterfaceError)> {
+    let first = wanted.first().map(|w| w.name.clone()).unwrap_or_default();
+    within(netns, move |handle| async move {
+        let mut made = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let one = async {
+                let tun = create_tun(&wanted.name, queues)?;
+                set_up(&handle, &wanted).await?;
+                Ok(tun)
+            };
+            match one.await {
+                Ok(tun) => made.push(tun),
+                Err(error) => return Err((wanted.name, error)),
+            }
+        }
+        Ok(made)
+    })
+    .await
+    .unwrap_or_else(|error| Err((first, error.into())))
+}
+
+/// Changes addresses and MTU of an interface that is there.
+///
+/// # Errors
+/// What the kernel refused first.
+pub async fn update(netns: Option<String>, wanted: Wanted) -> Result<(), InterfaceError> {
+    within(netns, move |handle| async move {
+        let seen = look(&handle, &wanted.name).await?;
+        if seen.mtu != u32::from(wanted.mtu) {
+            let change = by_index(seen.ifindex).mtu(wanted.mtu.into());
+            set(&handle, change, || format!("mtu {}", wanted.mtu)).await?;
+        }
+        let there = addresses(&handle, seen.ifindex).await?;
+        for (address, message) in &there {
+            if !wanted.addresses.contains(address) {
+                let deleted = handle.address().del(message.clone()).execute().await;
+                deleted.map_err(|e| setting(format!("address {address}"), e))?;
+            }
+        }
+        for address in &wanted.addresses {
+            if !there.iter().any(|(a, _)| a == address) {
+                add_address(&handle, seen.ifindex, *address).await?;
+            }
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// What the kernel says of these interfaces of one namespace; those that are gone are left out.
+///
+/// # Errors
+/// The namespace cannot be entered.
+pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Seen>, NetnsError> {
+    within(netns, move |handle| async move {
+        let mut all = Vec::with_capacity(names.len());
+        for name in names {
+            if let Ok(seen) = look(&handle, &name).await {
+                all.push(seen);
+            }
+        }
+        all
+    })
+    .await
+}
+
+async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> {
+    let index = look(handle, &wanted.name).await?.ifindex;
+    let change = by_index(index)
+        .mtu(wanted.mtu.into())
+        .txqueuelen(TX_QUEUE_LEN);
+    set(handle, change, || format!("mtu {}", wanted.mtu)).await?;
+    for limit in [
+        LinkAttribute::GsoMaxSegs(GSO_MAX_SEGS),
+        LinkAttribute::GsoMaxSize(GSO_MAX_SIZE),
+        LinkAttribute::GsoIpv4MaxSize(GSO_MAX_SIZE),
+    ] {
+        // Only a matter of speed, and older kernels do not know all of them.
+        let change = by_index(index).append_extra_attribute(limit.clone());
+        if let Err(error) = set(handle, change, || format!("{limit:?}")).await {
+            tracing::debug!(link = wanted.name, %error, "this kernel does not take a GSO limit");
+        }
+    }
+    for address in &wanted.addresses {
+        add_address(handle, index, *address).await?;
+    }
+    set(handle, by_index(index).up(), || "state up".to_owned()).await
+}
+
+fn by_index(index: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index)
+}
+
+async fn set(
+    handle: &Handle,
+    change: LinkMessageBuilder<LinkUnspec>,
+    what: impl FnOnce() -> String,
+) -> Result<(), InterfaceError> {
+    handle
+        .link()
+        .set(change.build())
+        .execute()
+        .await
+        .map_err(|e| setting(what(), e))
+}
+
+async fn add_address(handle: &Handle, index: u32, address: IpNet) -> Result<(), InterfaceError> {
+    handle
+        .address()
+        .add(index, address.addr(), address.prefix_len())
+        .execute()
+        .await
+        .map_err(|e| setting(format!("address {address}"), e))
+}
+
+async fn addresses(
+    handle: &Handle,
+    index: u32,
+) -> Result<Vec<(IpNet, rtnetlink::packet_route::address::AddressMessage)>, InterfaceError> {
+    let mut found = Vec::new();
+    let mut stream = std::pin::pin!(
+        handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute()
+    );
+    while let Some(message) = stream
+        .try_next()
+        .await
+        .map_err(|e| setting("its addresses".into(), e))?
+    {
+        // Local and Address differ on interfaces that have a peer address; Local is ours.
+        let of = |local: bool| {
+            message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) if local => Some(*ip),
+                AddressAttribute::Address(ip) if !local => Some(*ip),
+                _ => None,
+            })
+        };
+        let Some(ip) = of(true).or_else(|| of(false)) else {
+            continue;
+        };
+        if matches!(ip, std::net::IpAddr::V6(a) if a.is_unicast_link_local()) {
+            continue; // The kernel made it.
+        }
+        if let Ok(net) = IpNet::new(ip, message.header.prefix_len) {
+            found.push((net, message));
+        }
+    }
+    Ok(found)
+}
+
+async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {
+    let mut stream = std::pin::pin!(handle.link().get().match_name(name.to_owned()).execute());
+    match stream.try_next().await {
+        Ok(Some(message)) => Ok(read(name, &message)),
+        Ok(None) => {
+            let error = io::Error::from_raw_os_error(nix::libc::ENODEV);
+            Err(InterfaceError::Setting {
+                what: "interface".into(),
+                error,
+            })
+        }
+        Err(e) => Err(setting("interface".into(), e)),
+    }
+}
+
+fn read(name: &str, message: &LinkMessage) -> Seen {
+    let mut seen = Seen {
+        name: name.to_owned(),
+        ifindex: message.header.index,
+        operstate: "UNKNOWN".into(),
+        ..Seen::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
+            LinkAttribute::TxQueueLen(len) => seen.txqlen = *len,
+            LinkAttribute::OperState(State::Up) => seen.operstate = "UP".into(),
+            LinkAttribute::OperState(State::Down) => seen.operstate = "DOWN".into(),
+            _ => {}
+        }
+    }
+    // In the order of `ip link`.
+    let names = [
+        (LinkFlags::Broadcast, "BROADCAST"),
+        (LinkFlags::Pointopoint, "POINTOPOINT"),
+        (LinkFlags::Multicast, "MULTICAST"),
+        (LinkFlags::Noarp, "NOARP"),
+        (LinkFlags::Up, "UP"),
+        (LinkFlags::LowerUp, "LOWER_UP"),
+    ];
+    let flags = message.header.flags;
+    if flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Running) {
+        seen.flags.push("NO-CARRIER".into());
+    }
+    seen.flags.extend(
+        names
+            .iter()
+            .filter(|(f, _)| flags.contains(*f))
+            .map(|(_, n)| (*n).into()),
+    );
+    seen
+}
+
+fn setting(what: String, error: rtnetlink::Error) -> InterfaceError {
+    let error = match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    };
+    InterfaceError::Setting { what, error }
+}

@@ -1,0 +1,78 @@
+//! Work inside another network namespace: a short-lived thread that enters it.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::Handle;
+use tokio::sync::oneshot;
+
+/// Why a namespace could not be worked in.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// There is no such name, or it may not be opened.
+    #[error("network namespace \"{name}\": {error}{}", hint(.error))]
+    Enter {
+        /// The name.
+        name: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Netlink or a thread could not be had.
+    #[error("cannot talk to the kernel by netlink: {0}")]
+    Netlink(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(nix::libc::ENOENT) => "; make it with \"ip netns add\"",
+        Some(nix::libc::EPERM) => "; entering it needs CAP_SYS_ADMIN",
+        _ => "",
+    }
+}
+
+/// Runs `work` on a thread inside the namespace `/run/netns/NAME`, or the caller's own for `None`,
+/// with a netlink connection of that namespace.
+///
+/// # Errors
+/// The namespace cannot be entered or netlink not be had there.
+pub async fn within<T, W, F>(name: Option<String>, work: W) -> Result<T, NetnsError>
+where
+    T: Send + 'static,
+    W: FnOnce(Handle) -> F + Send + 'static,
+    F: Future<Output = T>,
+{
+    let (send, receive) = oneshot::channel();
+    // The thread ends with its namespace; a pooled one would take it along to other work.
+    std::thread::Builder::new()
+        .name("netns".into())
+        .spawn(move || {
+            let _ = send.send(enter_and_run(name, work));
+        })?;
+    receive
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the thread ended early").into()))
+}
+
+fn enter_and_run<T, W, F>(name: Option<String>, work: W) -> Result<T, NetnsError>
+where
+    W: FnOnce(Handle) -> F,
+    F: Future<Output = T>,
+{
+    if let Some(name) = name {
+        let path = PathBuf::from("/run/netns").join(&name);
+        let entered = File::open(path)
+            .and_then(|file| setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
+        entered.map_err(|error| NetnsError::Enter { name, error })?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(work(handle).await)
+    })
+}
