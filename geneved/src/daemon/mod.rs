@@ -1,1 +1,220 @@
 //! The daemon: start-up, shutdown, reload, and the one owner of the running state.
+//!
+//! [`core`] holds the state and makes changes; [`show`] tells what runs; here is the life cycle.
+
+mod core;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use sd_notify::NotifyState;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+use self::core::Core;
+use crate::config::file::{self, Config, Io, Segmentation};
+use crate::config::state::Refusal;
+use crate::control::protocol::{Applied, Failure, Request, Saved};
+use crate::control::server::{self, Answer, Listener, Service};
+use crate::io::{Engine, EngineConfig, Event, IoChoice};
+use crate::net::underlay;
+
+/// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
+///
+/// # Errors
+/// Everything that keeps it from starting, one sentence each, with the remedy.
+pub fn run(path: &Path) -> Result<(), Vec<String>> {
+    crate::observe::log::init();
+    let config = file::load(path)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let fail = |e: Refusal| vec![e.to_string()];
+    server::ensure_free(&config.daemon.socket).map_err(fail)?;
+    let path = path.to_owned();
+    match control_ring(config.daemon.io) {
+        Ok(ring) => ring.block_on(live(config, path)).map_err(fail),
+        Err(why) => {
+            tracing::info!(cause = why, "the control side runs without io_uring");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|e| vec![format!("cannot start the control side: {e}")])?;
+            LocalSet::new()
+                .block_on(&runtime, live(config, path))
+                .map_err(fail)
+        }
+    }
+}
+
+/// The control side's io_uring, or why it has none.
+fn control_ring(choice: Io) -> Result<tokio_uring::Runtime, String> {
+    if choice == Io::Syscalls {
+        return Err("the configuration asks for plain system calls".into());
+    }
+    tokio_uring::Runtime::new(tokio_uring::builder().entries(64)).map_err(|e| e.to_string())
+}
+
+async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
+    let settings = &config.daemon;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let engine = Engine::start(&EngineConfig {
+        io: match settings.io {
+            Io::Auto => IoChoice::Auto,
+            Io::IoUring => IoChoice::IoUring,
+            Io::Syscalls => IoChoice::Syscalls,
+        },
+        workers: settings.workers.into(),
+        segmentation: match settings.segmentation {
+            Segmentation::Auto | Segmentation::Tunnel => crate::io::Segmentation::Auto,
+            Segmentation::Off => crate::io::Segmentation::Off,
+            Segmentation::Gso => crate::io::Segmentation::Gso,
+        },
+    })
+    .map_err(|e| Refusal::new(e.to_string(), ""))?;
+    announce(&engine, &config);
+    let mut events = engine.events();
+    let (netlink, mut underlay) = underlay::connect()
+        .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
+    let socket = settings.socket.clone();
+    let core = Rc::new(Core::new(engine, netlink, config.daemon, path));
+    let plan = core.become_state(config.state).await?;
+    let listener = Listener::bind(&socket)?;
+    tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
+    tell_systemd(&[NotifyState::Ready]);
+    {
+        let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
+        loop {
+            tokio::select! {
+                () = &mut serving => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    let core = Rc::clone(&core);
+                    tokio::task::spawn_local(async move { let _ = core.reload().await; });
+                }
+                Some(()) = underlay.recv() => {
+                    let core = Rc::clone(&core);
+                    tokio::task::spawn_local(async move { core.underlay_changed().await });
+                }
+                Some(event) = events.recv() => heed(&core, event),
+            }
+        }
+    }
+    tracing::info!("stopping");
+    tell_systemd(&[NotifyState::Stopping]);
+    drop(listener);
+    core.shut_down().await;
+    Ok(())
+}
+
+fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Refusal> {
+    signal(kind).map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))
+}
+
+fn announce(engine: &Engine, config: &Config) {
+    let report = engine.backend();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        io = report.name,
+        cause = report.cause,
+        workers = engine.workers(),
+        "geneved starts"
+    );
+    for feature in report.features.iter().filter(|f| !f.available) {
+        tracing::warn!(
+            feature = feature.name,
+            detail = feature.detail,
+            "missing on this host"
+        );
+    }
+    if config.daemon.segmentation == Segmentation::Tunnel {
+        tracing::warn!("segmentation = \"tunnel\" is not to be had; \"auto\" is used instead");
+    }
+}
+
+fn heed(core: &Rc<Core>, event: Event) {
+    match event {
+        Event::QueueLost { link, error } => {
+            let core = Rc::clone(core);
+            tokio::task::spawn_local(async move { core.link_lost(link, &error).await });
+        }
+        Event::PathMtu { host, mtu } => tracing::info!(%host, mtu, "path MTU learned"),
+        Event::GsoOff { host, error } => {
+            tracing::warn!(%host, %error, "UDP GSO is refused on the way to this host and not used for it");
+        }
+        Event::SocketLost { port, error } => {
+            tracing::error!(port, %error, "a receiving socket broke");
+        }
+        Event::WorkerLost { worker, error } => {
+            tracing::error!(worker, %error, "a worker stopped; restart the daemon");
+        }
+    }
+}
+
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
+impl Core {
+    /// Reads the file again and applies the differences.
+    async fn reload(&self) -> Result<Applied, Refusal> {
+        if let Ok(state) = NotifyState::monotonic_usec_now() {
+            tell_systemd(&[NotifyState::Reloading, state]);
+        }
+        let done = self.reload_file().await;
+        tell_systemd(&[NotifyState::Ready]);
+        match &done {
+            Ok(applied) => tracing::info!(summary = applied.summary, "reloaded"),
+            Err(refusal) => tracing::error!(%refusal, "not reloaded; nothing was changed"),
+        }
+        done
+    }
+
+    async fn reload_file(&self) -> Result<Applied, Refusal> {
+        let config = file::load(self.config_path()).map_err(|faults| {
+            let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Refusal::new(all.join("\n"), "")
+        })?;
+        let restart = if config.daemon == *self.settings() {
+            ""
+        } else {
+            "; [daemon] changed, which needs a restart"
+        };
+        let plan = self.become_state(config.state).await?;
+        Ok(Applied {
+            summary: format!("{plan}{restart}"),
+        })
+    }
+}
+
+impl Service for Core {
+    fn answer(&self, request: Request) -> Answer<'_> {
+        fn json<T: serde::Serialize>(value: T) -> Result<Value, Failure> {
+            Ok(serde_json::to_value(value).expect("replies have a form in JSON"))
+        }
+        Box::pin(async move {
+            match request {
+                Request::Apply { changes } => {
+                    let plan = self.apply(&changes).await?;
+                    tracing::info!(summary = %plan, "changed");
+                    json(Applied {
+                        summary: plan.to_string(),
+                    })
+                }
+                Request::ListLinks { name } => json(self.links(name).await?),
+                Request::ListRoutes { dev } => json(self.routes(dev).await?),
+                Request::ListEndpoints { dev } => json(self.endpoints(dev).await?),
+                Request::GetHost => json(self.host().await),
+                Request::Reload => json(self.reload().await?),
+                Request::Save => json(Saved {
+                    text: file::save(&self.state().await),
+                }),
+            }
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! What runs, as the control socket shows it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::core::{Core, Inner, hosts_of};
+use crate::config::state::Refusal;
+use crate::config::value::{IfName, Prefix};
+use crate::config::words::{EndpointWords, RouteWords};
+use crate::control::protocol::{
+    Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
+};
+use crate::net::interface::{self, Seen};
+use crate::observe::counters::traffic;
+
+impl Core {
+    pub(super) async fn links(&self, name: Option<IfName>) -> Result<Links, Refusal> {
+        let inner = self.inner().await;
+        let names: Vec<IfName> = match name {
+            Some(name) => vec![inner.state.link(&name)?.name.clone()],
+            None => inner.state.links.keys().cloned().collect(),
+        };
+        let seen = see(&inner, &names).await;
+        let links = names
+            .iter()
+            .filter_map(|name| {
+                let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
+                let seen = seen.get(name).cloned().unwrap_or_default();
+                Some(LinkInfo {
+                    settings: link.words(),
+                    state: if running.lost.is_some() {
+                        "lost"
+                    } else {
+                        "running"
+                    }
+                    .into(),
+                    cause: running.lost.clone(),
+                    ifindex: seen.ifindex,
+                    flags: seen.flags,
+                    operstate: if seen.operstate.is_empty() {
+                        "LOST".into()
+                    } else {
+                        seen.operstate
+                    },
+                    mtu: if seen.mtu > 0 {
+                        seen.mtu
+                    } else {
+                        running.mtu.into()
+                    },
+                    txqlen: seen.txqlen,
+                    mtu_sum: running.sum.clone(),
+                    io: self.engine().backend().name.into(),
+                    traffic: traffic(&self.engine().link_counters(running.index)),
+                })
+            })
+            .collect();
+        Ok(Links { links })
+    }
+
+    pub(super) async fn routes(&self, dev: Option<IfName>) -> Result<Routes, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let mut routes = Vec::new();
+        for link in inner
+            .state
+            .links
+            .values()
+            .filter(|l| wants(dev.as_ref(), &l.name))
+        {
+            let route = |prefix, via: Vec<IpAddr>, origin: &str| RouteInfo {
+                route: RouteWords {
+                    prefix,
+                    dev: link.name.clone(),
+                    via,
+                },
+                origin: origin.into(),
+            };
+            for all in ["0.0.0.0/0", "::/0"] {
+                let prefix: Prefix = all.parse().expect("a valid prefix");
+                let named = inner
+                    .state
+                    .routes
+                    .contains_key(&(link.name.clone(), prefix.0));
+                if let (Some(remote), false) = (link.remote, named) {
+                    routes.push(route(prefix, vec![remote], "remote"));
+                }
+            }
+            let own = inner
+                .state
+                .routes
+                .iter()
+                .filter(|((dev, _), _)| *dev == link.name);
+            routes.extend(own.map(|((_, p), via)| route(Prefix(*p), via.clone(), "static")));
+        }
+        Ok(Routes { routes })
+    }
+
+    pub(super) async fn endpoints(&self, dev: Option<IfName>) -> Result<Endpoints, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let wanted = inner
+            .state
+            .endpoints
+            .iter()
+            .filter(|((d, _), _)| wants(dev.as_ref(), d));
+        let endpoints = wanted
+            .map(|((dev, address), host)| EndpointWords {
+                address: *address,
+                dev: dev.clone(),
+                host: host.clone(),
+                local: host.is_empty(),
+            })
+            .collect();
+        Ok(Endpoints { endpoints })
+    }
+
+    pub(super) async fn host(&self) -> Host {
+        let inner = self.inner().await;
+        let report = self.engine().backend();
+        let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
+        for link in inner.state.links.values() {
+            for host in hosts_of(&inner.state, link) {
+                links.entry(host).or_default().push(link.name.clone());
+            }
+        }
+        let remotes = links
+            .into_iter()
+            .map(|(address, links)| {
+                let host = inner.registry.find(address);
+                RemoteInfo {
+                    address,
+                    path_mtu: host.and_then(|h| h.path_mtu()),
+                    gso: host.is_none_or(|h| h.gso()),
+                    links,
+                }
+            })
+            .collect();
+        let features = report.features.iter().map(|f| FeatureInfo {
+            name: f.name.into(),
+            available: f.available,
+            detail: f.detail.clone(),
+        });
+        let mut ports: Vec<u16> = inner.state.links.values().map(|l| l.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Host {
+            host: HostInfo {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: std::process::id(),
+                io: report.name.into(),
+                io_cause: report.cause.clone(),
+                workers: count(self.engine().workers()),
+                features: features.collect(),
+                ports,
+                links: count(inner.state.links.len()),
+                traffic: traffic(&self.engine().host_counters()),
+                remotes,
+            },
+        }
+    }
+}
+
+fn wants(dev: Option<&IfName>, name: &IfName) -> bool {
+    dev.is_none_or(|dev| dev == name)
+}
+
+fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> {
+    dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
+}
+
+/// What the kernel says of the interfaces, namespace by namespace.
+async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Seen> {
+    let mut by_netns: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    for link in names.iter().filter_map(|n| inner.state.links.get(n)) {
+        if inner
+            .running
+            .get(&link.name)
+            .is_some_and(|r| r.lost.is_none())
+        {
+            by_netns
+                .entry(link.netns.clone())
+                .or_default()
+                .push(link.name.to_string());
+        }
+    }
+    let mut all = BTreeMap::new();
+    for (netns, names) in by_netns {
+        for seen in interface::observe(netns, names).await.unwrap_or_default() {
+            if let Ok(name) = seen.name.parse() {
+                all.insert(name, seen);
+            }
+        }
+    }
+    all
+}
