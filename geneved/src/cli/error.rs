@@ -1,0 +1,63 @@
+//! What can go wrong on the command line, and the exit code of each.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::control::client::ClientError;
+
+/// Why a command was not carried out; each text is complete, as it is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CliError {
+    /// The words are wrong: exit code 1.
+    Usage(String),
+    /// The daemon or the kernel refused: exit code 2.
+    Refused(String),
+    /// Nobody to ask: exit code 3.
+    NoDaemon(String),
+    /// What failed was reported already, as a batch does line by line.
+    Reported(u8),
+}
+
+impl CliError {
+    /// The exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => 1,
+            CliError::Refused(_) => 2,
+            CliError::NoDaemon(_) => 3,
+            CliError::Reported(code) => *code,
+        }
+    }
+
+    /// The exit code in the form that `main` returns.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Usage(text) | CliError::Refused(text) | CliError::NoDaemon(text) => {
+                f.write_str(text)
+            }
+            CliError::Reported(_) => Ok(()),
+        }
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let text = error.to_string();
+        match error {
+            ClientError::NoDaemon { .. } => CliError::NoDaemon(format!("Error: {text}")),
+            // `ip` says this one without "Error: ".
+            ClientError::Refused(_) if text.starts_with("Cannot find device") => {
+                CliError::Refused(text)
+            }
+            _ => CliError::Refused(format!("Error: {text}")),
+        }
+    }
+}

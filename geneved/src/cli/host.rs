@@ -1,0 +1,101 @@
+//! `geneved host`: the daemon's own state, and what it knows of other hosts.
+
+use serde_json::{Value, json};
+
+use super::error::CliError;
+use super::link::{dropped, drops};
+use super::output::{Record, Style};
+use super::{Command, Context, Object};
+use crate::config::value::IfName;
+use crate::control::protocol::{Host, HostInfo, Request};
+
+/// The object's commands.
+pub const OBJECT: Object = Object {
+    name: "host",
+    about: "the daemon's own state, and other hosts",
+    commands: &[Command {
+        names: &["show", "list", "lst"],
+        run: show,
+        usage: || "geneved host show".into(),
+    }],
+    notes: "",
+};
+
+fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    if let Some(word) = words.first() {
+        return Err(super::grammar::wrong(
+            word,
+            "\"geneved host show\" takes no keywords",
+        ));
+    }
+    let Host { host } = context.call(&Request::GetHost)?;
+    context.print(&[&host as &dyn Record]);
+    Ok(())
+}
+
+impl Record for HostInfo {
+    fn text(&self, style: &Style) -> String {
+        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+        let mut text = format!(
+            "geneved {} pid {} links {} ports {}\n    io {} ({}) workers {}",
+            self.version,
+            self.pid,
+            self.links,
+            if ports.is_empty() {
+                "none".into()
+            } else {
+                ports.join(",")
+            },
+            self.io,
+            self.io_cause,
+            self.workers
+        );
+        for feature in self
+            .features
+            .iter()
+            .filter(|f| style.details || !f.available)
+        {
+            text += &format!("\n    {}", super::check::feature(style, feature));
+        }
+        text += &dropped(style, &self.traffic);
+        for remote in &self.remotes {
+            let links: Vec<_> = remote.links.iter().map(IfName::as_str).collect();
+            text += &format!(
+                "\n    remote {}",
+                style.address(&remote.address.to_string())
+            );
+            if let Some(mtu) = remote.path_mtu {
+                text += &format!(" path-mtu {mtu}");
+            }
+            text += if remote.gso { " gso on" } else { " gso off" };
+            if style.details || links.len() <= 4 {
+                text += &format!(" dev {}", style.name(&links.join(",")));
+            } else {
+                text += &format!(" links {}", links.len());
+            }
+        }
+        text
+    }
+
+    fn brief(&self, _: &Style) -> String {
+        format!(
+            "{:<10} {:<10} workers {} links {}",
+            self.version, self.io, self.workers, self.links
+        )
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!({
+            "version": self.version,
+            "pid": self.pid,
+            "io": self.io,
+            "io_cause": self.io_cause,
+            "workers": self.workers,
+            "features": self.features,
+            "ports": self.ports,
+            "links": self.links,
+            "drops": drops(&self.traffic),
+            "remotes": self.remotes,
+        })
+    }
+}

@@ -1,0 +1,438 @@
+//! `geneved link`: the VPC's presence on this host.
+
+use serde_json::{Map, Value, json};
+
+use super::error::CliError;
+use super::grammar::{self, Keyword, Times};
+use super::output::{Record, Style, reasons};
+use super::{Command, Context, Object};
+use crate::config::value::{Action, MtuWord, TtlWord, ValueError};
+use crate::config::words::{Change, Kind, LinkWords, Verb};
+use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
+
+type Key = Keyword<LinkWords>;
+
+fn put<T: std::str::FromStr<Err = ValueError>>(
+    into: &mut Option<T>,
+    v: &str,
+) -> Result<(), ValueError> {
+    *into = Some(v.parse()?);
+    Ok(())
+}
+
+fn address(v: &str) -> Result<std::net::IpAddr, ValueError> {
+    v.parse()
+        .map_err(|_| ValueError("not an IPv4 or IPv6 address".into()))
+}
+
+const NAME: Key = Key::value(&["name", "dev"], "NAME", |l, v| {
+    l.name = v.parse()?;
+    Ok(())
+})
+.bare()
+.times(Times::Once);
+
+/// Settings that `add` and `set` share.
+const SETTINGS: [Key; 20] = [
+    NAME,
+    Key::value(&["id", "vni"], "VNI", |l, v| put(&mut l.id, v)),
+    Key::value(&["remote"], "ADDR", |l, v| {
+        l.remote = Some(address(v)?);
+        Ok(())
+    }),
+    Key::value(&["local"], "ADDR", |l, v| {
+        l.local = Some(address(v)?);
+        Ok(())
+    }),
+    Key::value(&["dstport"], "PORT", |l, v| {
+        let port = v.parse().ok().filter(|p| *p != 0);
+        l.dstport =
+            Some(port.ok_or_else(|| ValueError("invalid port: a number from 1 to 65535".into()))?);
+        Ok(())
+    }),
+    Key::value(&["ttl", "hoplimit"], "TTL", |l, v| put(&mut l.ttl, v)),
+    Key::value(&["tos", "dsfield"], "TOS", |l, v| put(&mut l.tos, v)),
+    Key::value(&["df"], "DF", |l, v| put(&mut l.df, v)),
+    Key::flag(&["udpcsum"], |l| l.udpcsum = Some(true)),
+    Key::flag(&["noudpcsum"], |l| l.udpcsum = Some(false)),
+    Key::flag(&["udp6zerocsumtx"], |l| l.udp6zerocsumtx = Some(true)),
+    Key::flag(&["noudp6zerocsumtx"], |l| l.udp6zerocsumtx = Some(false)),
+    Key::flag(&["udp6zerocsumrx"], |l| l.udp6zerocsumrx = Some(true)),
+    Key::flag(&["noudp6zerocsumrx"], |l| l.udp6zerocsumrx = Some(false)),
+    Key::value(&["srcport"], "MIN-MAX", |l, v| put(&mut l.srcport, v)),
+    Key::value(&["mtu"], "{ auto | N }", |l, v| put(&mut l.mtu, v)),
+    Key::value(&["address"], "PREFIX", |l, v| {
+        l.address.push(v.parse()?);
+        Ok(())
+    })
+    .times(Times::Many),
+    Key::value(&["netns"], "NAME", |l, v| {
+        l.netns = Some(v.to_owned());
+        Ok(())
+    }),
+    Key::value(&["ingress"], "{ allow | deny }", |l, v| {
+        put::<Action>(&mut l.ingress, v)
+    }),
+    Key::value(&["egress"], "{ allow | deny }", |l, v| {
+        put::<Action>(&mut l.egress, v)
+    }),
+];
+
+const TYPE: Key = Key::value(&["type"], "geneve", |l, v| match v {
+    "geneve" => {
+        l.kind = Some(Kind::Geneve);
+        Ok(())
+    }
+    _ => Err(ValueError(
+        "unknown link type: geneved makes \"geneve\" links".into(),
+    )),
+});
+
+const ADD: [Key; 21] = {
+    let [n, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t] = SETTINGS;
+    [
+        n,
+        TYPE.times(Times::Once),
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+        j,
+        k,
+        l,
+        m,
+        o,
+        p,
+        q,
+        r,
+        s,
+        t,
+    ]
+};
+const DEL: [Key; 2] = [NAME, TYPE];
+const SHOW: [Key; 2] = [NAME.times(Times::Optional), TYPE];
+
+/// The object's commands.
+pub const OBJECT: Object = Object {
+    name: "link",
+    about: "VPCs on this host",
+    commands: &[
+        Command {
+            names: &["add"],
+            run: |c, w| change(c, Verb::Add, &ADD, w),
+            usage: || grammar::synopsis("geneved link add", &ADD),
+        },
+        Command {
+            names: &["set", "change"],
+            run: |c, w| change(c, Verb::Set, &SETTINGS, w),
+            usage: || grammar::synopsis("geneved link set", &SETTINGS),
+        },
+        Command {
+            names: &["del", "delete"],
+            run: |c, w| change(c, Verb::Del, &DEL, w),
+            usage: || grammar::synopsis("geneved link del", &DEL),
+        },
+        Command {
+            names: &["show", "list", "lst"],
+            run: show,
+            usage: || grammar::synopsis("geneved link show", &SHOW),
+        },
+    ],
+    notes: "TTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\nVNI := 0..16777215",
+};
+
+fn change(
+    context: &mut Context,
+    verb: Verb,
+    keys: &[Key],
+    words: &[String],
+) -> Result<(), CliError> {
+    let mut link = LinkWords::default();
+    grammar::parse(keys, words, &mut link)?;
+    if verb == Verb::Add && link.id.is_none() {
+        return Err(CliError::Usage(
+            "geneve: missing virtual network identifier".into(),
+        ));
+    }
+    context.apply(Change::link(verb, link))
+}
+
+fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut link = LinkWords::default();
+    grammar::parse(&SHOW, words, &mut link)?;
+    let name = Some(link.name).filter(|n| !n.as_str().is_empty());
+    let everything = name.is_none();
+    let Links { links } = context.call(&Request::ListLinks { name })?;
+    // What belongs to no link would otherwise be seen by nobody who only looks here.
+    let host = match everything && context.style().statistics {
+        true => Some(OfNoLink(
+            context.call::<Host>(&Request::GetHost)?.host.traffic,
+        )),
+        false => None,
+    };
+    let mut records: Vec<&dyn Record> = host.iter().map(|h| h as &dyn Record).collect();
+    records.extend(links.iter().map(|l| l as &dyn Record));
+    context.print(&records);
+    Ok(())
+}
+
+/// Packets that belong to no link: an own record before the links.
+struct OfNoLink(Traffic);
+
+impl Record for OfNoLink {
+    fn text(&self, style: &Style) -> String {
+        let drops = dropped(style, &self.0);
+        if drops.is_empty() {
+            drops
+        } else {
+            format!("host: packets of no link{drops}")
+        }
+    }
+
+    fn brief(&self, _: &Style) -> String {
+        String::new()
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!({ "scope": "host", "drops": drops(&self.0) })
+    }
+}
+
+/// `{"ingress":{reason:n},"egress":{reason:n}}`.
+pub fn drops(traffic: &Traffic) -> Value {
+    json!({ "ingress": traffic.drops_ingress, "egress": traffic.drops_egress })
+}
+
+/// Lines with the drops by reason, each with a newline before it.
+pub fn dropped(style: &Style, traffic: &Traffic) -> String {
+    let mut text = String::new();
+    for (direction, drops) in [
+        ("RX", &traffic.drops_ingress),
+        ("TX", &traffic.drops_egress),
+    ] {
+        if !drops.is_empty() {
+            text += &format!("\n    {direction} dropped: {}", reasons(style, drops));
+        }
+    }
+    text
+}
+
+impl Record for LinkInfo {
+    fn text(&self, style: &Style) -> String {
+        let settings = &self.settings;
+        let mut text = format!(
+            "{}: {}: <{}> mtu {} state {} qlen {}",
+            self.ifindex,
+            style.name(settings.name.as_str()),
+            self.flags.join(","),
+            self.mtu,
+            style.health(self.state == "running", &self.operstate),
+            self.txqlen
+        );
+        text += &format!("\n    link/none {}", self.geneve(style));
+        for address in &settings.address {
+            let family = if address.0.addr().is_ipv4() {
+                "inet"
+            } else {
+                "inet6"
+            };
+            text += &format!("\n    {family} {}", style.address(&address.to_string()));
+        }
+        if let Some(cause) = &self.cause {
+            text += &format!("\n    {}: {cause}", style.health(false, &self.state));
+        }
+        if style.details {
+            text += &format!("\n    mtu {}", self.mtu_sum.text);
+            text += &format!("\n    io {}", self.io);
+        }
+        if style.statistics {
+            text += &statistics(style, &self.traffic);
+        }
+        text
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        let addresses: Vec<_> = self
+            .settings
+            .address
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!(
+            "{:<16} {:<14} {:<12} {}",
+            self.settings.name.as_str(),
+            self.operstate,
+            self.settings
+                .id
+                .map(|id| format!("id {id}"))
+                .unwrap_or_default(),
+            style.address(&addresses.join(" "))
+        )
+    }
+
+    fn json(&self, style: &Style) -> Value {
+        let mut link = Map::new();
+        link.insert("ifindex".into(), json!(self.ifindex));
+        link.insert("ifname".into(), json!(self.settings.name));
+        link.insert("flags".into(), json!(self.flags));
+        link.insert("mtu".into(), json!(self.mtu));
+        link.insert("operstate".into(), json!(self.operstate));
+        link.insert("txqlen".into(), json!(self.txqlen));
+        link.insert("link_type".into(), json!("none"));
+        link.insert(
+            "linkinfo".into(),
+            json!({ "info_kind": "geneve", "info_data": self.info_data() }),
+        );
+        link.insert("addr_info".into(), self.addr_info());
+        if let Some(netns) = &self.settings.netns {
+            link.insert("netns".into(), json!(netns));
+        }
+        link.insert("state".into(), json!(self.state));
+        if let Some(cause) = &self.cause {
+            link.insert("cause".into(), json!(cause));
+        }
+        link.insert("mtu_sum".into(), json!(self.mtu_sum));
+        link.insert("io".into(), json!(self.io));
+        if style.statistics {
+            let t = &self.traffic;
+            let total =
+                |drops: &std::collections::BTreeMap<String, u64>| drops.values().sum::<u64>();
+            link.insert(
+                "stats64".into(),
+                json!({
+                    "rx": { "bytes": t.rx_bytes, "packets": t.rx_packets, "errors": 0, "dropped": total(&t.drops_ingress) },
+                    "tx": { "bytes": t.tx_bytes, "packets": t.tx_packets, "errors": 0, "dropped": total(&t.drops_egress) },
+                }),
+            );
+            link.insert("drops".into(), drops(t));
+        }
+        Value::Object(link)
+    }
+}
+
+impl LinkInfo {
+    /// The settings in `ip -d link`'s words; without details only those that are not at their default.
+    fn geneve(&self, style: &Style) -> String {
+        let s = &self.settings;
+        let mut words = vec!["geneve".to_owned()];
+        let mut say = |word: &str, value: String| words.push(format!("{word} {value}"));
+        if let Some(id) = s.id {
+            say("id", id.to_string());
+        }
+        for (word, address) in [("remote", s.remote), ("local", s.local)] {
+            if let Some(address) = address {
+                say(word, style.address(&address.to_string()));
+            }
+        }
+        say("ttl", s.ttl.unwrap_or_default().to_string());
+        if style.details || s.tos.unwrap_or_default() != Default::default() {
+            say("tos", s.tos.unwrap_or_default().to_string());
+        }
+        if style.details || s.df.unwrap_or_default() != Default::default() {
+            say("df", s.df.unwrap_or_default().to_string());
+        }
+        say("dstport", s.dstport.unwrap_or(6081).to_string());
+        if let (true, Some(range)) = (style.details, &s.srcport) {
+            say("srcport", range.to_string());
+        }
+        if let (MtuWord::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
+            say("mtu", mtu.to_string());
+        }
+        if let Some(netns) = &s.netns {
+            say("netns", netns.clone());
+        }
+        let mut flag = |on: Option<bool>, word: &str, usual: bool| {
+            let on = on.unwrap_or(usual);
+            if style.details || on != usual {
+                words.push(if on {
+                    word.to_owned()
+                } else {
+                    format!("no{word}")
+                });
+            }
+        };
+        flag(s.udpcsum, "udpcsum", true);
+        flag(s.udp6zerocsumtx, "udp6zerocsumtx", false);
+        flag(s.udp6zerocsumrx, "udp6zerocsumrx", false);
+        words.join(" ")
+    }
+
+    fn info_data(&self) -> Value {
+        let s = &self.settings;
+        let mut data = Map::new();
+        data.insert("id".into(), json!(s.id));
+        for (v4, v6, address) in [
+            ("remote", "remote6", s.remote),
+            ("local", "local6", s.local),
+        ] {
+            if let Some(address) = address {
+                data.insert(
+                    if address.is_ipv4() { v4 } else { v6 }.into(),
+                    json!(address),
+                );
+            }
+        }
+        let ttl = match s.ttl.unwrap_or_default() {
+            TtlWord(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
+            word => json!(word),
+        };
+        data.insert("ttl".into(), ttl);
+        data.insert("tos".into(), json!(s.tos.unwrap_or_default()));
+        data.insert("df".into(), json!(s.df.unwrap_or_default()));
+        data.insert("port".into(), json!(s.dstport));
+        data.insert("srcport".into(), json!(s.srcport));
+        data.insert("udp_csum".into(), json!(s.udpcsum));
+        data.insert("udp_zero_csum6_tx".into(), json!(s.udp6zerocsumtx));
+        data.insert("udp_zero_csum6_rx".into(), json!(s.udp6zerocsumrx));
+        Value::Object(data)
+    }
+
+    fn addr_info(&self) -> Value {
+        let all = self.settings.address.iter().map(|a| {
+            json!({
+                "family": if a.0.addr().is_ipv4() { "inet" } else { "inet6" },
+                "local": a.0.addr(),
+                "prefixlen": a.0.prefix_len(),
+            })
+        });
+        Value::Array(all.collect())
+    }
+}
+
+/// `ip -s`'s two tables, then the drops by reason.
+fn statistics(style: &Style, traffic: &Traffic) -> String {
+    let t = traffic;
+    let table = |name: &str, bytes: u64, packets: u64, dropped: u64| {
+        let cells = [
+            style.number(bytes),
+            style.number(packets),
+            "0".into(),
+            style.number(dropped),
+        ];
+        let heads = ["bytes", "packets", "errors", "dropped"];
+        let mut head = format!("\n    {name}:");
+        let mut row = "\n       ".to_owned();
+        for (at, (h, cell)) in heads.iter().zip(cells).enumerate() {
+            let width = h.len().max(cell.len()).max(if at == 0 { 10 } else { 7 });
+            head += &format!(" {h:>width$}");
+            row += &format!(" {cell:>width$}");
+        }
+        head + &row
+    };
+    table(
+        "RX",
+        t.rx_bytes,
+        t.rx_packets,
+        t.drops_ingress.values().sum(),
+    ) + &table(
+        "TX",
+        t.tx_bytes,
+        t.tx_packets,
+        t.drops_egress.values().sum(),
+    ) + &dropped(style, t)
+}

@@ -1,0 +1,402 @@
+//! Grammar and output, word for word.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::output::{Record, Style, render};
+use super::{Context, dispatch};
+use crate::config::words::{EndpointWords, LinkWords, RouteWords};
+use crate::control::protocol::{
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic,
+};
+
+fn complaint(line: &str) -> (u8, String) {
+    let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+    let socket = PathBuf::from("/nonexistent/control.sock");
+    let mut context = Context {
+        style: Style::default(),
+        socket,
+        client: None,
+    };
+    match dispatch(&mut context, &words) {
+        Ok(_) => panic!("`{line}` was taken"),
+        Err(error) => (error.code(), error.to_string()),
+    }
+}
+
+#[test]
+fn complaints_have_the_words_of_ip() {
+    for (line, words) in [
+        ("foo", "Object \"foo\" is unknown, try \"geneved help\"."),
+        (
+            "lnik",
+            "Object \"lnik\" is unknown, try \"geneved help\". Did you mean \"link\"?",
+        ),
+        ("l", "Object \"l\" is ambiguous: could be link, lab"),
+        (
+            "r",
+            "Object \"r\" is ambiguous: could be route, run, reload",
+        ),
+        (
+            "link foo",
+            "Command \"foo\" is unknown, try \"geneved link help\".",
+        ),
+        (
+            "link ad gnv0 id 1 typ bar",
+            "Error: argument \"bar\" is wrong: unknown link type: geneved makes \"geneve\" links",
+        ),
+        (
+            "link add gnv0 type geneve",
+            "geneve: missing virtual network identifier",
+        ),
+        (
+            "link add gnv0 id 5",
+            "Not enough information: \"type\" argument is required.",
+        ),
+        (
+            "link add gnv0 type geneve id",
+            "Command line is not complete. Try option \"help\"",
+        ),
+        (
+            "link add gnv0 type geneve id 99999999",
+            "Error: argument \"99999999\" is wrong: invalid id: a number from 0 to 16777215",
+        ),
+        (
+            "link add gnv0 type geneve id 5 id 6",
+            "Error: either \"id\" is duplicate, or \"6\" is a garbage.",
+        ),
+        (
+            "link add gnv0 type geneve id 5 remtoe 192.0.2.1",
+            "Error: argument \"remtoe\" is wrong: unknown keyword; did you mean \"remote\"?",
+        ),
+        (
+            "link add gnv0 type geneve id 5 udp6",
+            "Error: argument \"udp6\" is wrong: ambiguous: could be udp6zerocsumtx, udp6zerocsumrx",
+        ),
+        (
+            "link add gnv0 type geneve id 5 remote 192.0.2",
+            "Error: argument \"192.0.2\" is wrong: not an IPv4 or IPv6 address",
+        ),
+        (
+            "link add gnv0/ type geneve id 5",
+            "Error: argument \"gnv0/\" is wrong: not a valid interface name: 1 to 15 letters without \"/\", \":\", \"%\"",
+        ),
+        (
+            "link add gnv0 type geneve id 5 dstport 0",
+            "Error: argument \"0\" is wrong: invalid port: a number from 1 to 65535",
+        ),
+        (
+            "link del",
+            "Not enough information: \"name\" argument is required.",
+        ),
+        (
+            "route add 10.0.0.0/24 via 192.0.2.1",
+            "Not enough information: \"dev\" argument is required.",
+        ),
+        (
+            "route add 10.0.0.0/33 dev a via 192.0.2.1",
+            "Error: argument \"10.0.0.0/33\" is wrong: invalid prefix: an IPv4 or IPv6 address, then / and its length",
+        ),
+        (
+            "route add 10.0.0.0/24 dev a via 192.0.2.1,",
+            "Error: argument \"192.0.2.1,\" is wrong: not an IPv4 or IPv6 address",
+        ),
+        (
+            "endpoint add 10.0.0.1/24 dev a local",
+            "Error: argument \"10.0.0.1/24\" is wrong: not an IPv4 or IPv6 address",
+        ),
+        (
+            "run --conf x",
+            "Error: argument \"--conf\" is wrong: expected \"--config FILE\"",
+        ),
+        (
+            "lab sideways",
+            "Error: argument \"sideways\" is wrong: \"run\", \"up\" or \"down\"",
+        ),
+        (
+            "save now",
+            "Error: argument \"now\" is wrong: nothing follows this command",
+        ),
+    ] {
+        assert_eq!(complaint(line), (1, words.to_owned()), "{line}");
+    }
+}
+
+#[test]
+fn without_a_daemon_the_exit_code_is_three() {
+    for line in [
+        "link",
+        "link show gnv0",
+        "ro",
+        "end",
+        "host",
+        "reload",
+        "save",
+    ] {
+        let (code, words) = complaint(line);
+        assert_eq!(code, 3, "{line}");
+        assert!(
+            words.starts_with("Error: no daemon at /nonexistent/control.sock:"),
+            "{words}"
+        );
+    }
+}
+
+#[test]
+fn help_is_bnf_and_names_every_object() {
+    let usage = super::usage();
+    for object in super::OBJECTS {
+        assert!(usage.contains(object.name));
+        let text = super::object_usage(object);
+        assert!(
+            text.starts_with(&format!("Usage: geneved {}", object.name)),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 90),
+            "{text}"
+        );
+    }
+    assert!(
+        super::object_usage(&super::link::OBJECT)
+            .contains("geneved link add NAME type geneve [ id VNI ] [ remote ADDR ]")
+    );
+}
+
+fn link() -> LinkInfo {
+    LinkInfo {
+        settings: LinkWords {
+            name: "gnv0".parse().unwrap(),
+            id: Some("100".parse().unwrap()),
+            remote: Some("192.0.2.2".parse().unwrap()),
+            local: Some("2001:db8::1".parse().unwrap()),
+            dstport: Some(6081),
+            ttl: Some("64".parse().unwrap()),
+            udpcsum: Some(true),
+            udp6zerocsumrx: Some(true),
+            udp6zerocsumtx: Some(false),
+            srcport: Some("49152-65535".parse().unwrap()),
+            address: vec![
+                "10.0.0.1/24".parse().unwrap(),
+                "fd00::1/64".parse().unwrap(),
+            ],
+            ..LinkWords::default()
+        },
+        state: "running".into(),
+        cause: None,
+        ifindex: 5,
+        flags: vec!["POINTOPOINT".into(), "UP".into()],
+        operstate: "UNKNOWN".into(),
+        mtu: 1464,
+        txqlen: 1000,
+        mtu_sum: MtuSum {
+            text: "1500 - 36 = 1464".into(),
+            underlay: 1500,
+            host: None,
+            dev: None,
+            inner: 1464,
+        },
+        io: "io_uring".into(),
+        traffic: Traffic {
+            rx_packets: 12,
+            rx_bytes: 12_345_678_901,
+            tx_packets: 3,
+            tx_bytes: 300,
+            drops_ingress: BTreeMap::from([("unknown-host".into(), 4), ("too-big".into(), 1)]),
+            drops_egress: BTreeMap::new(),
+        },
+    }
+}
+
+fn shown(style: Style, record: &dyn Record) -> String {
+    render(&style, &[record])
+}
+
+#[test]
+fn a_link_as_text() {
+    let style = Style::default();
+    assert_eq!(
+        shown(style, &link()),
+        "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
+    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx
+    inet 10.0.0.1/24
+    inet6 fd00::1/64
+"
+    );
+    assert_eq!(
+        shown(Style { details: true, statistics: true, ..style }, &link()),
+        "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
+    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 tos 0 df set dstport 6081 srcport 49152-65535 udpcsum noudp6zerocsumtx udp6zerocsumrx
+    inet 10.0.0.1/24
+    inet6 fd00::1/64
+    mtu 1500 - 36 = 1464
+    io io_uring
+    RX:       bytes packets  errors dropped
+        12345678901      12       0       5
+    TX:      bytes packets  errors dropped
+               300       3       0       0
+    RX dropped: too-big 1, unknown-host 4
+"
+    );
+}
+
+#[test]
+fn a_link_in_other_shapes() {
+    let style = Style::default();
+    assert_eq!(
+        shown(
+            Style {
+                oneline: true,
+                ..style
+            },
+            &link()
+        ),
+        "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000\\    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx\\    inet 10.0.0.1/24\\    inet6 fd00::1/64\n"
+    );
+    assert_eq!(
+        shown(
+            Style {
+                brief: true,
+                ..style
+            },
+            &link()
+        ),
+        "gnv0             UNKNOWN        id 100       10.0.0.1/24 fd00::1/64\n"
+    );
+    assert!(
+        shown(
+            Style {
+                human: true,
+                statistics: true,
+                ..style
+            },
+            &link()
+        )
+        .contains("        12G      12")
+    );
+    assert!(
+        shown(
+            Style {
+                color: true,
+                ..style
+            },
+            &link()
+        )
+        .contains("\x1b[36mgnv0\x1b[0m")
+    );
+    let lost = LinkInfo {
+        state: "lost".into(),
+        cause: Some("it was removed".into()),
+        ..link()
+    };
+    assert!(shown(style, &lost).contains("\n    lost: it was removed\n"));
+}
+
+#[test]
+fn a_link_as_json_has_the_keys_of_ip() {
+    let style = Style {
+        json: true,
+        statistics: true,
+        ..Style::default()
+    };
+    assert_eq!(
+        shown(style, &link()),
+        concat!(
+            r#"[{"ifindex":5,"ifname":"gnv0","flags":["POINTOPOINT","UP"],"mtu":1464,"operstate":"UNKNOWN","txqlen":1000,"link_type":"none","#,
+            r#""linkinfo":{"info_kind":"geneve","info_data":{"id":100,"remote":"192.0.2.2","local6":"2001:db8::1","ttl":64,"tos":"0","df":"set","port":6081,"srcport":"49152-65535","udp_csum":true,"udp_zero_csum6_tx":false,"udp_zero_csum6_rx":true}},"#,
+            r#""addr_info":[{"family":"inet","local":"10.0.0.1","prefixlen":24},{"family":"inet6","local":"fd00::1","prefixlen":64}],"#,
+            r#""state":"running","mtu_sum":{"text":"1500 - 36 = 1464","underlay":1500,"inner":1464},"io":"io_uring","#,
+            r#""stats64":{"rx":{"bytes":12345678901,"packets":12,"errors":0,"dropped":5},"tx":{"bytes":300,"packets":3,"errors":0,"dropped":0}},"#,
+            r#""drops":{"ingress":{"too-big":1,"unknown-host":4},"egress":{}}}]"#,
+            "\n"
+        )
+    );
+    assert_eq!(
+        render(
+            &Style {
+                json: true,
+                ..Style::default()
+            },
+            &[]
+        ),
+        "[]\n"
+    );
+}
+
+#[test]
+fn routes_and_endpoints() {
+    let route = |prefix: &str| RouteInfo {
+        route: RouteWords {
+            prefix: prefix.parse().unwrap(),
+            dev: "gnv0".parse().unwrap(),
+            via: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
+        },
+        origin: "static".into(),
+    };
+    let style = Style::default();
+    assert_eq!(
+        shown(style, &route("10.0.0.0/24")),
+        "10.0.0.0/24 dev gnv0 via 192.0.2.2,192.0.2.3 proto static\n"
+    );
+    assert_eq!(
+        shown(
+            Style {
+                json: true,
+                ..style
+            },
+            &route("default")
+        ),
+        "[{\"dst\":\"default\",\"dev\":\"gnv0\",\"via\":[\"192.0.2.2\",\"192.0.2.3\"],\"protocol\":\"static\"}]\n"
+    );
+    let endpoint = EndpointWords {
+        address: "10.0.0.9".parse().unwrap(),
+        dev: "gnv0".parse().unwrap(),
+        host: vec![],
+        local: true,
+    };
+    assert_eq!(shown(style, &endpoint), "10.0.0.9 dev gnv0 local\n");
+}
+
+#[test]
+fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
+    let host = HostInfo {
+        version: "1.2.3".into(),
+        pid: 7,
+        io: "syscalls".into(),
+        io_cause: "sysctl kernel.io_uring_disabled is 2".into(),
+        workers: 1,
+        features: vec![
+            FeatureInfo {
+                name: "tun".into(),
+                available: true,
+                detail: "there".into(),
+            },
+            FeatureInfo {
+                name: "io_uring".into(),
+                available: false,
+                detail: "forbidden".into(),
+            },
+        ],
+        ports: vec![6081],
+        links: 1,
+        traffic: Traffic {
+            drops_ingress: BTreeMap::from([("unknown-vni".into(), 9)]),
+            ..Traffic::default()
+        },
+        remotes: vec![RemoteInfo {
+            address: "192.0.2.2".parse().unwrap(),
+            path_mtu: Some(1400),
+            gso: false,
+            links: vec!["gnv0".parse().unwrap()],
+        }],
+    };
+    assert_eq!(
+        shown(Style::default(), &host),
+        "geneved 1.2.3 pid 7 links 1 ports 6081
+    io syscalls (sysctl kernel.io_uring_disabled is 2) workers 1
+    io_uring     no  forbidden
+    RX dropped: unknown-vni 9
+    remote 192.0.2.2 path-mtu 1400 gso off dev gnv0
+"
+    );
+}
