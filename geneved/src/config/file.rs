@@ -9,7 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::state::State;
@@ -21,7 +21,7 @@ pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
 pub const DEFAULT_SOCKET: &str = "/run/geneved/control.sock";
 
 /// `io = "auto" | "io_uring" | "syscalls"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Io {
     /// io_uring where the kernel allows it, plain system calls otherwise.
@@ -34,7 +34,7 @@ pub enum Io {
 }
 
 /// `segmentation = "auto" | "off" | "gso" | "tunnel"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Segmentation {
     /// The best that the kernel has.
@@ -49,7 +49,7 @@ pub enum Segmentation {
 }
 
 /// `[daemon]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonSettings {
     /// The backend of the packet path.
@@ -256,11 +256,12 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
-/// The state as a file that loads back to it, without `[daemon]`.
+/// A configuration as a file that loads back to it.
 #[must_use]
-pub fn save(state: &State) -> String {
-    #[derive(serde::Serialize)]
-    struct Out {
+pub fn save(daemon: &DaemonSettings, state: &State) -> String {
+    #[derive(Serialize)]
+    struct Out<'a> {
+        daemon: &'a DaemonSettings,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         link: Vec<LinkWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -270,6 +271,7 @@ pub fn save(state: &State) -> String {
     }
     let changes = state.changes();
     let out = Out {
+        daemon,
         link: changes.iter().filter_map(|c| c.link.clone()).collect(),
         route: changes.iter().filter_map(|c| c.route.clone()).collect(),
         endpoint: changes.iter().filter_map(|c| c.endpoint.clone()).collect(),

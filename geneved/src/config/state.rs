@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use libgeneve::link::{Df, Tos, Ttl};
 use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
 
@@ -329,6 +329,22 @@ impl State {
         }
         self.endpoints.insert(key, host.clone());
         Ok(())
+    }
+
+    /// Prefix and hosts of each route of a link.
+    pub fn routes_of(&self, link: &IfName) -> impl Iterator<Item = (IpNet, &Vec<IpAddr>)> {
+        let first = (link.clone(), IpNet::V4(Ipv4Net::default()));
+        let rest = self.routes.range(first..);
+        rest.take_while(move |((dev, _), _)| dev == link)
+            .map(|((_, prefix), via)| (*prefix, via))
+    }
+
+    /// Address and hosts of each endpoint of a link.
+    pub fn endpoints_of(&self, link: &IfName) -> impl Iterator<Item = (IpAddr, &Vec<IpAddr>)> {
+        let first = (link.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let rest = self.endpoints.range(first..);
+        rest.take_while(move |((dev, _), _)| dev == link)
+            .map(|((_, addr), host)| (*addr, host))
     }
 
     /// Every object in the words that make it again, links first.

@@ -63,10 +63,10 @@ local = true
 fn what_was_saved_loads_back_to_the_same_state_and_the_same_text() {
     let config = load(FULL).unwrap();
     assert_eq!(config.daemon.workers, 2);
-    let saved = save(&config.state);
+    let saved = save(&config.daemon, &config.state);
     let again = load(&saved).unwrap();
-    assert_eq!(again.state, config.state);
-    assert_eq!(save(&again.state), saved);
+    assert_eq!(again, config);
+    assert_eq!(save(&again.daemon, &again.state), saved);
 }
 
 #[test]
@@ -222,4 +222,26 @@ fn typos_find_the_nearest_word_and_strangers_find_none() {
     assert_eq!(nearest("remtoe", words), Some("remote"));
     assert_eq!(nearest("dsport", words), Some("dstport"));
     assert_eq!(nearest("banana", words), None);
+}
+
+#[test]
+fn the_routes_and_endpoints_of_a_link_are_all_of_them_and_no_others() {
+    let mut text = String::new();
+    for (id, name) in ["a", "ab", "b"].iter().enumerate() {
+        text += &format!("[[link]]\nname = \"{name}\"\nid = {id}\n");
+        for prefix in ["0.0.0.0/0", "255.0.0.0/8", "::/0", "fd00::/8"] {
+            text += &format!(
+                "[[route]]\nprefix = \"{prefix}\"\ndev = \"{name}\"\nvia = [\"192.0.2.1\"]\n"
+            );
+        }
+        for address in ["0.0.0.0", "10.0.0.1", "fd00::1"] {
+            text +=
+                &format!("[[endpoint]]\naddress = \"{address}\"\ndev = \"{name}\"\nlocal = true\n");
+        }
+    }
+    let state = load(&text).unwrap().state;
+    for name in state.links.keys() {
+        assert_eq!(state.routes_of(name).count(), 4, "{name}");
+        assert_eq!(state.endpoints_of(name).count(), 3, "{name}");
+    }
 }

@@ -467,21 +467,10 @@ fn free_index(running: &BTreeMap<IfName, Running>) -> LinkIndex {
 
 /// Every host that the link's remote, routes and endpoints name.
 pub(super) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
-    let routes = state
-        .routes
-        .iter()
-        .filter(|((dev, _), _)| *dev == link.name)
-        .map(|(_, via)| via);
-    let endpoints = state
-        .endpoints
-        .iter()
-        .filter(|((dev, _), _)| *dev == link.name)
-        .map(|(_, host)| host);
-    let all: BTreeSet<IpAddr> = link
-        .remote
-        .into_iter()
-        .chain(routes.chain(endpoints).flatten().copied())
-        .collect();
+    let routes = state.routes_of(&link.name).map(|(_, via)| via);
+    let endpoints = state.endpoints_of(&link.name).map(|(_, host)| host);
+    let named = routes.chain(endpoints).flatten().copied();
+    let all: BTreeSet<IpAddr> = link.remote.into_iter().chain(named).collect();
     all.into_iter().collect()
 }
 
@@ -512,29 +501,18 @@ fn packet_path_config(state: &State, link: &Link, running: &Running) -> LinkConf
             });
         }
     }
-    let of_link = |dev: &IfName| *dev == link.name;
-    routes.extend(
-        state
-            .routes
-            .iter()
-            .filter(|((dev, _), _)| of_link(dev))
-            .map(|((_, prefix), via)| RouteConfig {
-                prefix: *prefix,
-                hosts: via.clone(),
-                origin: Origin::Route,
-            }),
-    );
-    routes.extend(
-        state
-            .endpoints
-            .iter()
-            .filter(|((dev, _), _)| of_link(dev))
-            .map(|((_, address), host)| RouteConfig {
-                prefix: IpNet::from(*address),
-                hosts: host.clone(),
-                origin: Origin::Endpoint,
-            }),
-    );
+    let via = state.routes_of(&link.name);
+    routes.extend(via.map(|(prefix, via)| RouteConfig {
+        prefix,
+        hosts: via.clone(),
+        origin: Origin::Route,
+    }));
+    let on = state.endpoints_of(&link.name);
+    routes.extend(on.map(|(address, host)| RouteConfig {
+        prefix: IpNet::from(address),
+        hosts: host.clone(),
+        origin: Origin::Endpoint,
+    }));
     LinkConfig {
         index: running.index,
         vni: link.vni,

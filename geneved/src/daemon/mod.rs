@@ -212,7 +212,7 @@ impl Service for Core {
                 Request::GetHost => json(self.host().await),
                 Request::Reload => json(self.reload().await?),
                 Request::Save => json(Saved {
-                    text: file::save(&self.state().await),
+                    text: file::save(self.settings(), &self.state().await),
                 }),
             }
         })

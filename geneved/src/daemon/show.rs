@@ -85,12 +85,8 @@ impl Core {
                     routes.push(route(prefix, vec![remote], "remote"));
                 }
             }
-            let own = inner
-                .state
-                .routes
-                .iter()
-                .filter(|((dev, _), _)| *dev == link.name);
-            routes.extend(own.map(|((_, p), via)| route(Prefix(*p), via.clone(), "static")));
+            let own = inner.state.routes_of(&link.name);
+            routes.extend(own.map(|(prefix, via)| route(Prefix(prefix), via.clone(), "static")));
         }
         Ok(Routes { routes })
     }
