@@ -14,6 +14,7 @@ mod ingress;
 mod probe;
 mod recover;
 mod reply;
+mod spin;
 mod syscalls;
 mod train;
 mod tun;

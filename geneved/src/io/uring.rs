@@ -16,6 +16,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use super::backend::{Arrived, Backend, Done, Side, Wait};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
+use super::spin::Spin;
 
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
@@ -56,6 +57,7 @@ pub(super) struct Uring {
     recv_template: Box<libc::msghdr>,
     /// Sends and writes whose completion is outstanding.
     in_flight: usize,
+    spin: Spin,
 }
 
 impl Uring {
@@ -89,6 +91,7 @@ impl Uring {
             bell,
             recv_template,
             in_flight: 0,
+            spin: Spin::default(),
         };
         uring.arm_bell();
         Ok(uring)
@@ -162,7 +165,7 @@ impl Uring {
 
     fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
-            self.tun_pool.taken();
+            self.tun_pool.taken(result);
             if result > 0 {
                 done.push(Done::Tun {
                     slot,
@@ -193,7 +196,7 @@ impl Uring {
 
     fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
-            self.udp_pool.taken();
+            self.udp_pool.taken(result);
             match usize::try_from(result)
                 .ok()
                 .and_then(|len| self.arrived(bid, len))
@@ -221,6 +224,30 @@ impl Uring {
         done.push(Done::SocketEnd { slot, error });
     }
 
+    /// Hands over what is queued, then waits for `want` completions: awake for a while, then asleep.
+    fn submit_and_sleep(&mut self, want: usize) -> io::Result<usize> {
+        let Uring {
+            ring,
+            spin,
+            in_flight,
+            ..
+        } = self;
+        if *in_flight > 0 {
+            ring.submit_and_wait(*in_flight)?;
+        } else {
+            ring.submit()?;
+        }
+        let found = spin.look(|| {
+            let pending = ring.submission().taskrun();
+            pending || ring.completion().len() > want - 1
+        });
+        let enough = ring.completion().len() >= want;
+        if found || enough {
+            return ring.submit_and_wait(0);
+        }
+        spin.sleep(|| ring.submit_and_wait(want))
+    }
+
     fn arrived(&self, bid: Bid, len: usize) -> Option<Arrived> {
         let addr = self.udp_pool.map.addr(bid);
         // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
@@ -239,12 +266,12 @@ impl Uring {
 
     /// Arms again what ended for want of buffers; true where some must still wait for them.
     fn rearm(&mut self) -> bool {
-        if self.tun_pool.available > 0 {
+        if self.tun_pool.supply() {
             while let Some(slot) = self.rearm_tun.pop() {
                 self.arm_tun(slot);
             }
         }
-        if self.udp_pool.available > 0 {
+        if self.udp_pool.supply() {
             while let Some(slot) = self.rearm_socket.pop() {
                 self.arm_socket(slot);
             }
@@ -326,7 +353,12 @@ impl Backend for Uring {
             Wait::Forever if starved => 1,
             Wait::Forever => self.in_flight + 1,
         };
-        match self.ring.submit_and_wait(want) {
+        let submitted = if want > self.in_flight && want > 0 {
+            self.submit_and_sleep(want)
+        } else {
+            self.ring.submit_and_wait(want)
+        };
+        match submitted {
             Ok(_) => {}
             Err(e)
                 if matches!(
@@ -369,13 +401,23 @@ fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
     list[slot] = Some(fd);
 }
 
-/// A ring of provided buffers (io_uring_register_buf_ring(3)).
+/// Buffers that wait in a ring while packets are large, between one and two super-packets' worth of cache: the ring is
+/// first in, first out, and more of them would be cold when their turn comes.
+const LARGE_SUPPLY: u16 = 12;
+/// Average bytes of a packet above which that holds.
+const LARGE: usize = 8 << 10;
+
+/// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that wait to get into it.
 struct BufferRing {
     entries: NonNull<BufRingEntry>,
     layout: std::alloc::Layout,
     mask: u16,
     tail: u16,
     available: u16,
+    count: u16,
+    spare: Vec<Bid>,
+    /// Moving average of the lengths of what was read.
+    average: usize,
     map: Map,
     len: u32,
 }
@@ -397,6 +439,9 @@ impl BufferRing {
             mask: count - 1,
             tail: 0,
             available: 0,
+            count: buffers.count(),
+            spare: (0..buffers.count()).rev().collect(),
+            average: 0,
             map: buffers.map(),
             len: buffers.len() as u32,
         };
@@ -406,19 +451,37 @@ impl BufferRing {
             ring.submitter()
                 .register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)
         }?;
-        for bid in 0..buffers.count() {
-            pool.give(bid);
-        }
+        pool.supply();
         Ok(pool)
     }
 
-    /// Notes that the kernel used a buffer.
-    fn taken(&mut self) {
+    /// Notes that the kernel used a buffer for `len` bytes.
+    fn taken(&mut self, len: i32) {
         self.available -= 1;
+        self.average = (self.average * 7 + usize::try_from(len).unwrap_or(0)) / 8;
     }
 
-    /// Gives a buffer to the kernel.
+    /// Takes a buffer back.
     fn give(&mut self, bid: Bid) {
+        self.spare.push(bid);
+    }
+
+    /// Puts as many buffers into the ring as suit the packets that come; true where there are some.
+    fn supply(&mut self) -> bool {
+        let target = if self.average > LARGE {
+            LARGE_SUPPLY
+        } else {
+            self.mask + 1
+        };
+        // Buffers under way count, too: what matters is how many take turns.
+        while self.count - (self.spare.len() as u16) < target {
+            let Some(bid) = self.spare.pop() else { break };
+            self.publish(bid);
+        }
+        self.available > 0
+    }
+
+    fn publish(&mut self, bid: Bid) {
         let at = usize::from(self.tail & self.mask);
         // SAFETY: `at` is below the number of entries; the kernel reads entries only up to the tail, which is
         // published below.
