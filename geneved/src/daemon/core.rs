@@ -155,8 +155,9 @@ impl Core {
                 (running.mtu, running.sum) = mtu_of(&new, link, &ways);
             }
         }
-        inner.state = new;
+        let old = std::mem::replace(&mut inner.state, new);
         self.publish(inner);
+        remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del);
         Ok(())
     }
@@ -396,22 +397,29 @@ impl Core {
     /// Notes that a link's interface vanished.
     pub(super) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
         let mut inner = self.inner().await;
-        let found = inner
-            .running
+        let Inner { state, running, .. } = &mut *inner;
+        let found = running
             .iter_mut()
             .find(|(_, r)| r.index == index && r.lost.is_none());
-        if let Some((name, running)) = found {
-            let cause = format!("the interface or its namespace was removed: {error}");
-            tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
-            running.lost = Some(cause);
+        let Some((name, running)) = found else { return };
+        // The event may be about the link that had this index before.
+        let netns = state.links.get(name).and_then(|l| l.netns.clone());
+        let seen = interface::observe(netns, vec![name.to_string()]).await;
+        if seen.is_ok_and(|seen| !seen.is_empty()) {
+            return;
         }
+        let cause = format!("the interface or its namespace was removed: {error}");
+        tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
+        running.lost = Some(cause);
     }
 
     /// Removes all interfaces.
     pub(super) async fn shut_down(&self) {
         let mut inner = self.inner().await;
         let names: Vec<_> = inner.running.keys().cloned().collect();
-        inner.state = State::default();
+        let old = std::mem::take(&mut inner.state);
+        self.publish(&mut inner);
+        remove_many(&inner, &old, &names).await;
         self.take_down(&mut inner, &names);
         self.close_ports(&mut inner);
     }
@@ -425,6 +433,30 @@ fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &IfName)> {
         ports.entry(link.port).or_insert((false, &link.name)).0 |= link.udp6_zero_csum_rx;
     }
     ports
+}
+
+/// Removes the interfaces of many links at once; a few are as quick one by one.
+async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) {
+    const MANY: usize = 8;
+    if names.len() < MANY {
+        return;
+    }
+    let mut by_netns: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    for name in names {
+        let there = inner.running.get(name).is_some_and(|r| r.lost.is_none());
+        if let (Some(link), true) = (state.links.get(name), there) {
+            by_netns
+                .entry(link.netns.clone())
+                .or_default()
+                .push(name.to_string());
+        }
+    }
+    for (netns, names) in by_netns {
+        if let Err(error) = interface::remove(netns, names).await {
+            // They go when the workers let go of them.
+            tracing::debug!(%error, "interfaces cannot be removed at once");
+        }
+    }
 }
 
 fn refuse(name: &IfName, error: &dyn std::fmt::Display) -> Refusal {

@@ -25,16 +25,14 @@ impl Core {
             .iter()
             .filter_map(|name| {
                 let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
-                let seen = seen.get(name).cloned().unwrap_or_default();
+                let (seen, cause) = match seen.get(name)?.clone() {
+                    Ok(seen) => (seen, None),
+                    Err(cause) => (Seen::default(), Some(cause)),
+                };
                 Some(LinkInfo {
                     settings: link.words(),
-                    state: if running.lost.is_some() {
-                        "lost"
-                    } else {
-                        "running"
-                    }
-                    .into(),
-                    cause: running.lost.clone(),
+                    state: if cause.is_some() { "lost" } else { "running" }.into(),
+                    cause,
                     ifindex: seen.ifindex,
                     flags: seen.flags,
                     operstate: if seen.operstate.is_empty() {
@@ -165,27 +163,31 @@ fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> {
     dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
 }
 
-/// What the kernel says of the interfaces, namespace by namespace.
-async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Seen> {
-    let mut by_netns: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+/// What the kernel says of the interfaces, namespace by namespace, or why they are not found.
+async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Result<Seen, String>> {
+    let mut by_netns: BTreeMap<Option<String>, Vec<IfName>> = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for link in names.iter().filter_map(|n| inner.state.links.get(n)) {
-        if inner
-            .running
-            .get(&link.name)
-            .is_some_and(|r| r.lost.is_none())
-        {
-            by_netns
+        match inner.running.get(&link.name).and_then(|r| r.lost.clone()) {
+            Some(cause) => drop(all.insert(link.name.clone(), Err(cause))),
+            None => by_netns
                 .entry(link.netns.clone())
                 .or_default()
-                .push(link.name.to_string());
+                .push(link.name.clone()),
         }
     }
-    let mut all = BTreeMap::new();
     for (netns, names) in by_netns {
-        for seen in interface::observe(netns, names).await.unwrap_or_default() {
-            if let Ok(name) = seen.name.parse() {
-                all.insert(name, seen);
-            }
+        let texts = names.iter().map(ToString::to_string).collect();
+        match interface::observe(netns, texts).await {
+            Ok(seen) => all.extend(names.into_iter().map(|name| {
+                let found = seen.iter().find(|s| s.name == name.as_str()).cloned();
+                (
+                    name,
+                    found.ok_or_else(|| "the interface is not there".to_owned()),
+                )
+            })),
+            // A namespace lives on without its name as long as a TUN device in it is open.
+            Err(e) => all.extend(names.into_iter().map(|name| (name, Err(e.to_string())))),
         }
     }
     all
