@@ -1,8 +1,8 @@
 //! Sees what crosses the interfaces of a namespace, without their link-layer headers.
 
 use geneved::traffic::Netns;
-use nix::sys::socket::{LinkAddr, recvfrom};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::sys::socket::{LinkAddr, recvfrom, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,22 @@ use std::time::{Duration, Instant};
 pub struct Sniffer {
     socket: Socket,
     device: u32,
+}
+
+/// A classic BPF program (Documentation/networking/filter.rst of the kernel) that lets through what
+/// crosses one interface.
+fn only(device: u32) -> [SockFilter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// `SKF_AD_OFF + SKF_AD_IFINDEX`: where a program finds the interface's number.
+    const INTERFACE: u32 = 0xffff_f000 + 8;
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, INTERFACE),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, device),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 /// `ETH_P_ALL`, in the byte order of the wire.
@@ -31,6 +47,11 @@ impl Sniffer {
                 Type::DGRAM,
                 Some(Protocol::from(EVERYTHING)),
             )?;
+            socket.attach_filter(&only(index))?;
+            // More than the default needs a privilege that a user namespace does not give.
+            if setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).is_err() {
+                setsockopt(&socket, sockopt::RcvBuf, &(8 << 20))?;
+            }
             std::io::Result::Ok((socket, index))
         };
         let (socket, device) = netns

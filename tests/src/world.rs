@@ -468,7 +468,7 @@ pub fn assert_udp(ends: &Ends, size: usize) {
     let burst = UdpBurst {
         size,
         amount: Amount::Count(2_000),
-        pace: Some(20_000.0),
+        pace: Some(10_000.0),
         flows: 2,
         ..UdpBurst::default()
     };

@@ -81,16 +81,20 @@ on_both_backends! {
             for address in ["10.0.0.2", "fd00::2"] {
                 let to = address.parse().unwrap();
                 let echo = Echo { count: 1, size: 1380, timeout: Duration::from_millis(300), ..Echo::default() };
+                // By Packet Too Big; or the interface has become as narrow as the path, and the
+                // inner kernel cuts by itself.
                 eventually(5, "the inner sender is told", || {
                     let report = echo.run(a.netns(), to).unwrap();
                     if let Some(mtu) = report.too_big {
                         assert_eq!(mtu, learned, "{address}");
                     }
-                    report.too_big.is_some()
+                    report.too_big.is_some() || kernel_mtu(&a, "gnv0") == u64::from(learned)
                 });
                 // The inner sender obeys: its packets arrive, in pieces.
-                let report = Echo { count: 3, size: 1380, ..Echo::default() }.run(a.netns(), to).unwrap();
-                assert!(report.all_answered(), "{address}: {report}");
+                let three = Echo { count: 3, size: 1380, ..Echo::default() };
+                eventually(5, "what was too big arrives in pieces", || {
+                    three.run(a.netns(), to).unwrap().all_answered()
+                });
                 assert_tcp(&Ends::new(a.netns(), b.netns(), to), 1, 3_000_000);
             }
         }

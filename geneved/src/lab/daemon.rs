@@ -55,6 +55,9 @@ pub struct Daemon {
 /// How long a daemon may take until it is ready.
 const READY: Duration = Duration::from_secs(20);
 
+/// How long a daemon may take to end: with a thousand links the kernel alone needs seconds.
+const ENDED: Duration = Duration::from_secs(30);
+
 impl Daemon {
     /// Writes the configuration, starts the daemon inside the host's namespace and waits until it
     /// is ready: its control socket accepts a connection.
@@ -169,14 +172,14 @@ impl Daemon {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).map_err(io::Error::from)
     }
 
-    /// Asks it to end (SIGTERM) and waits; kills it if it takes longer than five seconds.
+    /// Asks it to end (SIGTERM) and waits; kills it if it takes longer than half a minute.
     ///
     /// # Errors
     /// It had to be killed.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(5) {
+        while start.elapsed() < ENDED {
             if let Some(status) = self.exited()? {
                 self.child = None;
                 return Ok(status);
