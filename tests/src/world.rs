@@ -165,7 +165,7 @@ fn binary() -> &'static Path {
     })
 }
 
-/// A running daemon whose log is printed if the test fails.
+/// A running daemon whose counters and log are printed if the test fails.
 pub struct Daemon(Option<Process>);
 
 impl Daemon {
@@ -318,9 +318,11 @@ impl Drop for Daemon {
         if let Some(process) = &self.0
             && std::thread::panicking()
         {
+            let state = process.cli("-s link show");
             eprintln!(
-                "---- log of the daemon {} ----\n{}",
+                "---- daemon {} ----\n{}\n---- its log ----\n{}",
                 process.site().name,
+                state.unwrap_or_else(|error| error.to_string()),
                 process.log()
             );
         }
