@@ -323,3 +323,7 @@ fn geneve_reason(error: &GeneveError) -> DropReason {
         GeneveError::OptionLength => DropReason::GeneveOptionLength,
     }
 }
+
+#[cfg(test)]
+#[path = "datapath_tests/mod.rs"]
+mod tests;

@@ -70,3 +70,47 @@ fn ports(packet: &Packet) -> (u16, u16) {
         Transport::Icmp { .. } | Transport::Other | Transport::Unavailable => (0, 0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::packet::tests::sample;
+
+    fn hash(packet: &Packet) -> u64 {
+        FlowHasher::new([3, 4]).hash(packet)
+    }
+
+    #[test]
+    fn every_kind_of_packet_has_a_hash_of_its_own() {
+        let mut hashes: Vec<u64> = sample::all_transports()
+            .iter()
+            .map(|(_, bytes)| hash(&Packet::parse(bytes).unwrap()))
+            .collect();
+        let count = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), count);
+    }
+
+    #[test]
+    fn icmp_queries_are_told_apart_by_their_identifier() {
+        let (_, bytes) = sample::all_transports()
+            .into_iter()
+            .find(|(name, _)| name.contains("icmp"))
+            .unwrap();
+        let packet = Packet::parse(&bytes).unwrap();
+        let with = |id| {
+            let transport = Transport::Icmp {
+                kind: 8,
+                code: 0,
+                id,
+            };
+            hash(&Packet {
+                transport,
+                ..packet
+            })
+        };
+        assert_ne!(with(Some(1)), with(Some(2)));
+        assert_ne!(with(Some(1)), with(None));
+    }
+}

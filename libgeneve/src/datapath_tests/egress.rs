@@ -1,0 +1,253 @@
+//! From TUN to the wire: host, hash, outer header, limit, and what has no way.
+
+use super::*;
+
+fn to(tables: &Tables, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
+    let link = tables.link(LinkIndex(0)).unwrap();
+    egress(tables, link, &parsed(src, dst)).map(|forward| forward.host.addr)
+}
+
+#[test]
+fn a_packet_goes_to_the_host_of_its_destination() {
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.2"), Ok(ip(B)));
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.3"), Ok(ip(C)));
+    assert_eq!(to(&red(), "fd00::1", "fd00::2"), Ok(ip(B)));
+}
+
+#[test]
+fn without_a_host_there_is_no_way() {
+    let none = Err(DropReason::NoRoute);
+    assert_eq!(to(&red(), "10.0.0.1", "10.9.9.9"), none);
+    assert_eq!(to(&red(), "10.0.0.1", "224.0.0.251"), none);
+    assert_eq!(to(&red(), "fd00::1", "ff02::1"), none);
+    // What lives here does not leave.
+    assert_eq!(to(&red(), "10.0.0.2", "10.0.0.1").unwrap_err(), {
+        DropReason::SourceNotLocal
+    });
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.1"), none);
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.4"), none);
+}
+
+#[test]
+fn an_endpoint_of_another_host_is_no_source() {
+    let forged = Err(DropReason::SourceNotLocal);
+    assert_eq!(to(&red(), "10.0.0.3", "10.0.0.2"), forged);
+    assert_eq!(to(&red(), "fd00::2", "fd00::2"), forged);
+    // Our own endpoint, an address behind this host, and a routed prefix: forwarding is no forgery.
+    assert_eq!(to(&red(), "10.0.0.4", "10.0.0.2"), Ok(ip(B)));
+    assert_eq!(to(&red(), "172.16.0.1", "10.0.0.2"), Ok(ip(B)));
+    assert_eq!(to(&red(), "10.7.0.1", "10.0.0.2"), Ok(ip(B)));
+}
+
+#[test]
+fn rfc8926_01_a_flow_keeps_its_hash_and_its_host() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    let seen: HashSet<_> = (0..100u8)
+        .map(|tos| {
+            // Another packet of the flow: DSCP and identification are no part of it.
+            let mut bytes = udp("10.0.0.1", "10.7.0.9", (1000, 53), tos);
+            bytes[5] = tos;
+            let forward = egress(&tables, link, &Packet::parse(&bytes).unwrap()).unwrap();
+            (forward.hash, forward.host.addr)
+        })
+        .collect();
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn rfc8926_01_the_fragments_of_a_packet_share_a_hash() {
+    let whole = parsed("10.0.0.1", "10.0.0.2");
+    let first = Packet {
+        fragment: Fragment::First,
+        ..whole
+    };
+    let later = Packet {
+        fragment: Fragment::Later,
+        transport: crate::wire::packet::Transport::Unavailable,
+        ..whole
+    };
+    let hasher = FlowHasher::new([1, 2]);
+    assert_eq!(hasher.hash(&first), hasher.hash(&later));
+    assert_ne!(hasher.hash(&first), hasher.hash(&whole));
+}
+
+#[test]
+fn rfc8926_02_the_hash_covers_the_inner_headers_and_a_key() {
+    let hasher = FlowHasher::new([1, 2]);
+    let base = parsed("10.0.0.1", "10.0.0.2");
+    let of = |src: &str, dst: &str, ports| {
+        hasher.hash(&Packet::parse(&udp(src, dst, ports, 0)).unwrap())
+    };
+    let hashes = [
+        hasher.hash(&base),
+        of("10.0.0.9", "10.0.0.2", (1000, 53)),
+        of("10.0.0.1", "10.0.0.3", (1000, 53)),
+        of("10.0.0.1", "10.0.0.2", (1001, 53)),
+        of("10.0.0.1", "10.0.0.2", (1000, 54)),
+        of("10.0.0.1", "10.0.0.2", (53, 1000)),
+        of("fd00::1", "fd00::2", (1000, 53)),
+        hasher.hash(&Packet {
+            protocol: protocol::TCP,
+            ..base
+        }),
+        FlowHasher::new([1, 3]).hash(&base),
+    ];
+    assert_eq!(HashSet::from(hashes).len(), hashes.len());
+}
+
+#[test]
+fn flows_spread_over_the_hosts_of_a_prefix_and_over_source_ports() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    let mut hosts: HashMap<IpAddr, HashSet<u64>> = HashMap::new();
+    for port in 0..1000 {
+        let bytes = udp("10.0.0.1", "10.7.0.9", (port, 53), 0);
+        let forward = egress(&tables, link, &Packet::parse(&bytes).unwrap()).unwrap();
+        let upper = forward.hash >> 60;
+        hosts.entry(forward.host.addr).or_default().insert(upper);
+    }
+    // Both hosts, and each by all of the values that choose a source port.
+    assert_eq!(hosts.len(), 2);
+    assert!(hosts.values().all(|ports| ports.len() == 16));
+}
+
+#[test]
+fn the_header_names_the_vpc_and_the_family() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    for (src, dst, protocol) in [
+        ("10.0.0.1", "10.0.0.2", ETHERTYPE_IPV4),
+        ("fd00::1", "fd00::2", ETHERTYPE_IPV6),
+    ] {
+        let packet = parsed(src, dst);
+        let forward = egress(&tables, link, &packet).unwrap();
+        let header = Geneve::parse(forward.encap).unwrap();
+        assert_eq!(header.protocol(), protocol);
+        assert_eq!(header.vni(), link.config.vni);
+        assert_eq!(header.header_len(), link.encap_len());
+    }
+}
+
+#[test]
+fn the_limit_follows_what_the_underlay_taught() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    let packet = parsed("10.0.0.1", "10.0.0.2");
+    let limit = || egress(&tables, link, &packet).unwrap().limit;
+    assert_eq!(limit(), u16::MAX);
+    let host = link.host(ip(B)).unwrap();
+    host.set_path_mtu(Some(1400));
+    assert_eq!(limit(), 1400 - 20 - 8 - 8);
+    host.set_path_mtu(Some(20));
+    assert_eq!(limit(), 0);
+    host.set_path_mtu(Some(u32::MAX));
+    assert_eq!(limit(), u16::MAX);
+    host.set_path_mtu(None);
+    assert_eq!(limit(), u16::MAX);
+    assert_eq!(inner_limit(link, ip("2001:db8::1"), 1500), 1444);
+}
+
+fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> Outer {
+    let mut config = config(0, RED, GENEVE_PORT);
+    change(&mut config);
+    let tables = tables(vec![config]);
+    let link = tables.link(LinkIndex(0)).unwrap();
+    egress(&tables, link, &Packet::parse(inner).unwrap())
+        .unwrap()
+        .outer
+}
+
+#[test]
+fn rfc8926_33_the_pipe_model_unless_the_operator_says_otherwise() {
+    let inner = udp("10.0.0.1", "10.0.0.2", (1, 2), 0xb8);
+    let pipe = outer_of(|_| {}, &inner);
+    assert_eq!((pipe.tos, pipe.ttl), (0, None));
+    let fixed = outer_of(
+        |c| {
+            c.tos = Tos::Fixed(0x28);
+            c.ttl = Ttl::Fixed(3);
+        },
+        &inner,
+    );
+    assert_eq!((fixed.tos, fixed.ttl), (0x28, Some(3)));
+    let uniform = outer_of(
+        |c| {
+            c.tos = Tos::Inherit;
+            c.ttl = Ttl::Inherit;
+        },
+        &inner,
+    );
+    assert_eq!((uniform.tos, uniform.ttl), (0xb8, Some(7)));
+    // A TTL of 0 may not be sent.
+    let mut dying = inner;
+    dying[8] = 0;
+    assert_eq!(outer_of(|c| c.ttl = Ttl::Inherit, &dying).ttl, Some(1));
+}
+
+#[test]
+fn the_ecn_bits_are_the_inner_ones_whatever_the_dscp() {
+    for tos in [Tos::Fixed(0), Tos::Fixed(0xff), Tos::Inherit] {
+        for ecn in 0..4 {
+            let inner = udp("10.0.0.1", "10.0.0.2", (1, 2), 0x20 | ecn);
+            assert_eq!(outer_of(|c| c.tos = tos, &inner).tos & 3, ecn);
+        }
+    }
+}
+
+#[test]
+fn the_df_bit_is_what_the_operator_says() {
+    let four = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
+    let mut with_df = four.clone();
+    with_df[6] = 0x40;
+    let six = udp("fd00::1", "fd00::2", (1, 2), 0);
+    for (df, expected) in [
+        (Df::Set, [true, true, true]),
+        (Df::Unset, [false, false, false]),
+        (Df::Inherit, [false, true, true]),
+    ] {
+        let got = [&four, &with_df, &six].map(|inner| outer_of(|c| c.df = df, inner).df);
+        assert_eq!(got, expected, "{df:?}");
+    }
+}
+
+#[test]
+fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    // To the Geneve port, with a payload that is a header of another VPC.
+    let mut inner = udp("10.0.0.1", "10.0.0.2", (6081, 6081), 0);
+    let header = geneve(BLUE, ETHERTYPE_IPV4).control().finish();
+    inner[28..36].copy_from_slice(&header);
+    let packet = Packet::parse(&inner).unwrap();
+    let forward = egress(&tables, link, &packet).unwrap();
+    assert_eq!(forward.host.addr, ip(B));
+    assert_eq!(Geneve::parse(forward.encap).unwrap().vni().value(), RED);
+}
+
+#[test]
+fn the_longest_segment_is_what_has_to_fit() {
+    let packet = parsed("10.0.0.1", "10.0.0.2");
+    assert_eq!(longest_segment(&VnetHdr::NONE, &packet), 60);
+    let cut = |gso_size| VnetHdr {
+        gso_type: GsoType::UdpL4,
+        gso_size,
+        ..VnetHdr::NONE
+    };
+    assert_eq!(longest_segment(&cut(10), &packet), 38);
+    assert_eq!(longest_segment(&cut(1000), &packet), 60);
+    assert_eq!(longest_segment(&cut(u16::MAX), &packet), 60);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_packets_never_panic(bytes in sample::mutated(), mtu in any::<u32>()) {
+        let tables = red();
+        let link = tables.link(LinkIndex(0)).unwrap();
+        link.host(ip(B)).unwrap().set_path_mtu(Some(mtu));
+        if let Ok(packet) = Packet::parse(&bytes) {
+            let _ = egress(&tables, link, &packet);
+            let _ = longest_segment(&VnetHdr::NONE, &packet);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! From the wire to TUN: every reason to drop, and what passes.
+
+use super::*;
+
+#[test]
+fn a_good_packet_passes_in_both_families() {
+    let decap = decide(&red(), &arrival(B), from_b(RED)).unwrap();
+    assert_eq!((decap.link, decap.start), (LinkIndex(0), 8));
+    assert_eq!(decap.packet.dst, ip("10.0.0.1"));
+    let six = udp("fd00::2", "fd00::1", (1, 2), 0);
+    let decap = decide(
+        &red(),
+        &arrival(B),
+        behind(geneve(RED, ETHERTYPE_IPV6), &six),
+    );
+    assert_eq!(decap.unwrap().packet.src, ip("fd00::2"));
+}
+
+#[test]
+fn headers_that_are_not_sound_belong_to_no_link() {
+    let good = from_b(RED);
+    assert_nobodys(good[..7].to_vec(), DropReason::GeneveTruncated);
+    assert_nobodys(Vec::new(), DropReason::GeneveTruncated);
+    let mut version = good.clone();
+    version[0] |= 0x40;
+    assert_nobodys(version, DropReason::GeneveVersion);
+    let mut beyond = good;
+    beyond[0] = 63;
+    assert_nobodys(beyond, DropReason::GeneveTruncated);
+    let option = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(1), &[0; 4]);
+    let mut lengths = behind(option.unwrap(), &[]);
+    lengths[11] = 2;
+    assert_nobodys(lengths, DropReason::GeneveOptionLength);
+}
+
+#[test]
+fn an_unknown_vni_belongs_to_no_link() {
+    for vni in [0, RED + 1, 0xff_ffff] {
+        assert_nobodys(from_b(vni), DropReason::UnknownVni);
+    }
+    let elsewhere = Arrival {
+        port: OTHER_PORT,
+        ..arrival(B)
+    };
+    let refused = decide(&red(), &elsewhere, from_b(RED)).unwrap_err();
+    assert_eq!(refused.reason, DropReason::UnknownVni);
+}
+
+#[test]
+fn only_hosts_of_the_vpc_may_send() {
+    for stranger in [STRANGER, HERE, "2001:db8::1", "::ffff:192.0.2.2"] {
+        let refused = decide(&red(), &arrival(stranger), from_b(RED)).unwrap_err();
+        assert_eq!(refused.reason, DropReason::UnknownHost, "{stranger}");
+        assert_eq!(refused.link, Some(LinkIndex(0)));
+    }
+}
+
+#[test]
+fn the_outer_destination_must_be_the_links_own() {
+    let mut at_home = config(0, RED, GENEVE_PORT);
+    at_home.local = Some(ip(HERE));
+    let tables = tables(vec![at_home]);
+    let to = |dst: Option<&str>| Arrival {
+        dst: dst.map(ip),
+        ..arrival(B)
+    };
+    assert!(decide(&tables, &to(Some(HERE)), from_b(RED)).is_ok());
+    // Where the kernel did not tell, there is nothing to compare.
+    assert!(decide(&tables, &to(None), from_b(RED)).is_ok());
+    let refused = decide(&tables, &to(Some("192.0.2.99")), from_b(RED)).unwrap_err();
+    assert_eq!(refused.reason, DropReason::WrongLocal);
+    // A link without a local address takes what reaches the machine.
+    assert!(decide(&red(), &to(Some("192.0.2.99")), from_b(RED)).is_ok());
+}
+
+#[test]
+fn the_inner_source_must_live_on_the_sender() {
+    let source = |src: &str, host: &str| {
+        let inner = udp(src, "10.0.0.1", (1, 2), 0);
+        let datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
+        decide(&red(), &arrival(host), datagram)
+            .map(|_| ())
+            .map_err(|r| r.reason)
+    };
+    assert_eq!(source("10.0.0.2", B), Ok(()));
+    assert_eq!(source("10.0.0.2", C), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.3", B), Err(DropReason::SourceMismatch));
+    // Our own addresses, our own endpoints, and addresses that nobody has.
+    assert_eq!(source("10.0.0.1", B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.4", B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.9.9.9", B), Err(DropReason::SourceMismatch));
+    // A prefix behind two hosts may come from both.
+    assert_eq!(source("10.7.1.1", B), Ok(()));
+    assert_eq!(source("10.7.1.1", C), Ok(()));
+}
+
+#[test]
+fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    let with = |kind: u8| {
+        geneve(RED, ETHERTYPE_IPV4)
+            .option(CLASS, OptionType(1), &[0; 8])
+            .and_then(|b| b.option(CLASS, OptionType(kind), &[0; 4]))
+            .unwrap()
+    };
+    assert_refused(
+        behind(with(0x81), &inner),
+        DropReason::UnknownCriticalOption,
+    );
+    // The C bit cleared by somebody on the way.
+    let mut cleared = behind(with(0x81), &inner);
+    cleared[1] &= !0x40;
+    assert_refused(cleared, DropReason::UnknownCriticalOption);
+    assert!(decide(&red(), &arrival(B), behind(with(1), &inner)).is_ok());
+}
+
+#[test]
+fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    for kind in 0..=0xff {
+        let header = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(kind), &[]);
+        let verdict = decide(&red(), &arrival(B), behind(header.unwrap(), &inner));
+        assert_eq!(verdict.is_err(), kind & 0x80 != 0, "type {kind:#x}");
+        // What goes to TUN begins behind the options: no tenant sees one.
+        if let Ok(decap) = verdict {
+            assert_eq!(decap.start, 12);
+        }
+    }
+}
+
+#[test]
+fn rfc8926_34_a_multicast_packet_with_an_unknown_critical_option_is_dropped() {
+    for dst in ["224.0.0.251", "255.255.255.255", "10.0.0.255"] {
+        let inner = udp("10.0.0.2", dst, (5353, 5353), 0);
+        let header = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(0x80), &[]);
+        assert_refused(
+            behind(header.unwrap(), &inner),
+            DropReason::UnknownCriticalOption,
+        );
+    }
+    let inner = udp("fd00::2", "ff02::fb", (5353, 5353), 0);
+    let header = geneve(RED, ETHERTYPE_IPV6).option(CLASS, OptionType(0x80), &[]);
+    assert_refused(
+        behind(header.unwrap(), &inner),
+        DropReason::UnknownCriticalOption,
+    );
+}
+
+#[test]
+fn rfc8926_12_the_payload_of_a_control_message_is_never_forwarded() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    let control = || behind(geneve(RED, ETHERTYPE_IPV4).control(), &inner);
+    assert_refused(control(), DropReason::ControlMessage);
+    // Neither after data of the same header, nor does it change what comes after it.
+    let (tables, arrival) = (red(), arrival(B));
+    let mut ingress = Ingress::default();
+    for _ in 0..2 {
+        assert!(ingress.decide(&tables, &arrival, &mut from_b(RED)).is_ok());
+        let refused = ingress
+            .decide(&tables, &arrival, &mut control())
+            .unwrap_err();
+        assert_eq!(refused.reason, DropReason::ControlMessage);
+    }
+}
+
+#[test]
+fn only_ip_is_carried() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    for protocol in [0, 0x6558, 0x0806, 0x8847, 0xffff] {
+        assert_refused(
+            behind(geneve(RED, protocol), &inner),
+            DropReason::ProtocolType,
+        );
+    }
+    // The header says one family, the packet another.
+    assert_refused(
+        behind(geneve(RED, ETHERTYPE_IPV6), &inner),
+        DropReason::InnerMalformed,
+    );
+}
+
+#[test]
+fn an_inner_packet_that_is_not_sound_is_dropped() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    let carry = |inner: &[u8]| behind(geneve(RED, ETHERTYPE_IPV4), inner);
+    assert_refused(carry(&inner[..59]), DropReason::InnerMalformed);
+    assert_refused(carry(&inner[..19]), DropReason::InnerMalformed);
+    let mut words = inner.clone();
+    words[0] = 0x44;
+    assert_refused(carry(&words), DropReason::InnerMalformed);
+    let mut version = inner;
+    version[0] = 0x95;
+    assert_refused(carry(&version), DropReason::NotIp);
+}
+
+#[test]
+fn congestion_reaches_the_inner_packet_or_drops_it() {
+    let marked = Arrival {
+        tos: 0b11,
+        ..arrival(B)
+    };
+    let carry = |tos| {
+        behind(
+            geneve(RED, ETHERTYPE_IPV4),
+            &udp("10.0.0.2", "10.0.0.1", (1, 2), tos),
+        )
+    };
+    let refused = decide(&red(), &marked, carry(0xb8)).unwrap_err();
+    assert_eq!(refused.reason, DropReason::EcnCongestion);
+    let mut datagram = carry(0xba);
+    let decap = Ingress::default()
+        .decide(&red(), &marked, &mut datagram)
+        .unwrap();
+    assert_eq!((decap.packet.tos, datagram[9]), (0xbb, 0xbb));
+    assert!(ipv4_checksum_holds(&datagram[8..]));
+}
+
+#[test]
+fn rfc8926_33_the_outer_dscp_does_not_reach_the_inner_packet() {
+    let marked = Arrival {
+        tos: 0xfc,
+        ..arrival(B)
+    };
+    let decap = decide(&red(), &marked, from_b(RED)).unwrap();
+    assert_eq!((decap.packet.tos, decap.packet.ttl), (0, 7));
+}
+
+#[test]
+fn rfc8926_40_geneve_around_geneve_is_opened_once() {
+    let nested = from_b(RED);
+    let mut inner = udp("10.0.0.2", "10.0.0.1", (6081, 6081), 0);
+    inner.truncate(28);
+    inner.extend_from_slice(&nested);
+    inner[2..4].copy_from_slice(&(28 + nested.len() as u16).to_be_bytes());
+    inner[24..26].copy_from_slice(&(8 + nested.len() as u16).to_be_bytes());
+    let before = inner.clone();
+    let mut datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
+    let decap = Ingress::default()
+        .decide(&red(), &arrival(B), &mut datagram)
+        .unwrap();
+    // An IP packet goes to TUN, never the header that was in front of it.
+    assert_eq!(datagram[decap.start..], before);
+    // A Geneve header where a packet belongs is no packet.
+    let header_twice = behind(geneve(RED, ETHERTYPE_IPV4), &nested);
+    let refused = decide(&red(), &arrival(B), header_twice).unwrap_err();
+    assert_eq!(refused.reason, DropReason::NotIp);
+}

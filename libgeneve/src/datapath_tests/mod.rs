@@ -1,0 +1,157 @@
+//! The packet's journey, judged by its verdicts: each reason to drop, the memory of equal headers,
+//! and the choice of host, source port and outer header.
+
+mod egress;
+mod ingress;
+mod memory;
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::flow::FlowHasher;
+use crate::link::{HostRegistry, LinkConfig, RouteConfig};
+use crate::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni};
+use crate::wire::ip::{Ipv4Header, Ipv6Header, ipv4_checksum_holds, protocol};
+use crate::wire::option::{OptionClass, OptionType};
+use crate::wire::packet::{Fragment, tests::sample};
+use crate::wire::transport::udp_header;
+
+const HERE: &str = "192.0.2.1";
+const B: &str = "192.0.2.2";
+const C: &str = "192.0.2.3";
+const STRANGER: &str = "192.0.2.66";
+const RED: u32 = 100;
+const BLUE: u32 = 200;
+const OTHER_PORT: u16 = 16_081;
+const CLASS: OptionClass = OptionClass(0xfff0);
+
+fn ip(addr: &str) -> IpAddr {
+    addr.parse().unwrap()
+}
+
+fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
+    RouteConfig {
+        prefix: prefix.parse().unwrap(),
+        hosts: hosts.iter().map(|host| ip(host)).collect(),
+        origin,
+    }
+}
+
+/// A VPC whose endpoints .1 live here, .2 on B and .3 on C; 10.7.0.0/16 is behind B and C.
+fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
+    LinkConfig {
+        index: LinkIndex(index),
+        vni: Vni::new(vni).unwrap(),
+        port,
+        local: None,
+        ttl: Ttl::Auto,
+        tos: Tos::Fixed(0),
+        df: Df::Set,
+        udp6_zero_csum_rx: false,
+        mtu: 1464,
+        addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
+        routes: vec![
+            route("10.0.0.2/32", &[B], Origin::Endpoint),
+            route("10.0.0.3/32", &[C], Origin::Endpoint),
+            route("10.0.0.4/32", &[], Origin::Endpoint),
+            route("fd00::2/128", &[B], Origin::Endpoint),
+            route("10.7.0.0/16", &[B, C], Origin::Route),
+        ],
+    }
+}
+
+fn tables(configs: Vec<LinkConfig>) -> Tables {
+    let mut registry = HostRegistry::default();
+    let links: Vec<_> = configs
+        .into_iter()
+        .map(|config| Arc::new(Link::new(config, &mut registry)))
+        .collect();
+    Tables::new(links, FlowHasher::new([1, 2]))
+}
+
+fn red() -> Tables {
+    tables(vec![config(0, RED, GENEVE_PORT)])
+}
+
+fn udp(src: &str, dst: &str, ports: (u16, u16), tos: u8) -> Vec<u8> {
+    let payload = [0x5a; 32];
+    let transport = [&udp_header(ports.0, ports.1, 40, 0)[..], &payload].concat();
+    let header = match (ip(src), ip(dst)) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
+            tos,
+            total_len: 60,
+            identification: 7,
+            dont_fragment: false,
+            ttl: 7,
+            protocol: protocol::UDP,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
+            traffic_class: tos,
+            flow_label: 0,
+            payload_len: 40,
+            next_header: protocol::UDP,
+            hop_limit: 9,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        _ => panic!("one family"),
+    };
+    let mut bytes = [header, transport].concat();
+    let packet = Packet::parse(&bytes).unwrap();
+    assert!(packet.write_checksum(&mut bytes));
+    bytes
+}
+
+fn parsed(src: &str, dst: &str) -> Packet {
+    Packet::parse(&udp(src, dst, (1000, 53), 0)).unwrap()
+}
+
+fn geneve(vni: u32, protocol: u16) -> GeneveBuilder {
+    GeneveBuilder::new(Vni::new(vni).unwrap(), protocol)
+}
+
+fn behind(header: GeneveBuilder, inner: &[u8]) -> Vec<u8> {
+    [&header.finish()[..], inner].concat()
+}
+
+/// What B sends to the endpoint that lives here.
+fn from_b(vni: u32) -> Vec<u8> {
+    behind(
+        geneve(vni, ETHERTYPE_IPV4),
+        &udp("10.0.0.2", "10.0.0.1", (1000, 53), 0),
+    )
+}
+
+fn arrival(src: &str) -> Arrival {
+    Arrival {
+        port: GENEVE_PORT,
+        src: ip(src),
+        dst: Some(ip(HERE)),
+        tos: 0,
+    }
+}
+
+fn decide(tables: &Tables, arrival: &Arrival, mut datagram: Vec<u8>) -> Result<Decap, Refused> {
+    Ingress::default().decide(tables, arrival, &mut datagram)
+}
+
+#[track_caller]
+fn assert_refused(datagram: Vec<u8>, reason: DropReason) {
+    let refused = decide(&red(), &arrival(B), datagram).unwrap_err();
+    let link = Some(LinkIndex(0));
+    assert_eq!(refused, Refused { reason, link });
+}
+
+#[track_caller]
+fn assert_nobodys(datagram: Vec<u8>, reason: DropReason) {
+    let refused = decide(&red(), &arrival(B), datagram).unwrap_err();
+    assert_eq!(refused, Refused { reason, link: None });
+}
