@@ -1,0 +1,250 @@
+//! The whole journey, both ways, over a small fixed configuration: nothing panics, what is forwarded
+//! is a sound packet of the right VPC, and the memory of equal headers answers as a fresh look does.
+//!
+//! Input: records, each a control byte and two bytes of length (big-endian) before its bytes. Control bit 0: egress
+//! (`virtio_net_hdr` and inner packet from TUN) instead of ingress (a datagram); bits 1 and 2: which outer source, or
+//! which path MTU; bit 3: the other UDP port, or the other link; bits 4 and 5: the outer ECN field; bit 6: make the
+//! inner checksums right.
+#![no_main]
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use libfuzzer_sys::fuzz_target;
+use libgeneve::datapath::{self, Arrival, Ingress};
+use libgeneve::flow::FlowHasher;
+use libgeneve::link::{
+    Df, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
+};
+use libgeneve::mtu;
+use libgeneve::offload::fragment::fragment;
+use libgeneve::offload::merge::{Merger, SuperPacket};
+use libgeneve::offload::partial::partial;
+use libgeneve::offload::segments::Segments;
+use libgeneve::offload::split::split;
+use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::route::Origin;
+use libgeneve::wire::geneve::{Geneve, Vni};
+use libgeneve::wire::ip;
+use libgeneve::wire::packet::{IpVersion, Packet};
+
+const HOSTS: [&str; 4] = ["192.0.2.2", "192.0.2.3", "2001:db8::2", "192.0.2.66"];
+const PORTS: [u16; 2] = [6081, 16_081];
+
+fn addr(addr: &str) -> IpAddr {
+    addr.parse().expect("a literal")
+}
+
+fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
+    RouteConfig {
+        prefix: prefix.parse().expect("a literal"),
+        hosts: hosts.iter().map(|host| addr(host)).collect(),
+        origin,
+    }
+}
+
+/// Two VPCs with the same VNI on two ports, and with overlapping addresses.
+fn tables() -> &'static Tables {
+    static TABLES: OnceLock<Tables> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        let mut registry = HostRegistry::default();
+        let mut link = |index: u32, uniform: bool, routes| {
+            let config = LinkConfig {
+                index: LinkIndex(index),
+                vni: Vni::new(100).expect("24 bits"),
+                port: PORTS[index as usize],
+                local: None,
+                ttl: if uniform { Ttl::Inherit } else { Ttl::Auto },
+                tos: if uniform { Tos::Inherit } else { Tos::Fixed(0) },
+                df: if uniform { Df::Inherit } else { Df::Set },
+                udp6_zero_csum_rx: false,
+                mtu: 1464,
+                addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
+                routes,
+            };
+            Arc::new(Link::new(config, &mut registry))
+        };
+        let endpoints = vec![
+            route("10.0.0.2/32", &HOSTS[..1], Origin::Endpoint),
+            route("fd00::2/128", &HOSTS[2..3], Origin::Endpoint),
+            route("10.7.0.0/16", &HOSTS[..2], Origin::Route),
+        ];
+        let everything = vec![
+            route("0.0.0.0/0", &HOSTS[..1], Origin::Remote),
+            route("::/0", &HOSTS[..1], Origin::Remote),
+        ];
+        Tables::new(
+            [link(0, false, endpoints), link(1, true, everything)],
+            FlowHasher::new([1, 2]),
+        )
+    })
+}
+
+#[derive(Default)]
+struct Collect(Vec<(Vec<u8>, Range<usize>)>);
+
+impl Segments for Collect {
+    fn segment(&mut self, header: &[u8], payload: Range<usize>) {
+        self.0.push((header.to_vec(), payload));
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut ingress = Receiver {
+        ingress: Ingress::default(),
+        merger: Merger::new(3, true),
+        forwarded: Vec::new(),
+        written: Vec::new(),
+    };
+    let mut rest = data;
+    while let [control, high, low, after @ ..] = rest {
+        let len = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
+        let (bytes, next) = after.split_at(len);
+        rest = next;
+        if control & 1 != 0 {
+            egress(*control, bytes.to_vec());
+        } else {
+            ingress.datagram(*control, bytes.to_vec());
+        }
+    }
+    ingress.finish();
+});
+
+fn egress(control: u8, mut bytes: Vec<u8>) {
+    let link = tables()
+        .link(LinkIndex(u32::from(control >> 3 & 1)))
+        .expect("there are two");
+    let path_mtu = [None, Some(1400), Some(576), Some(90)][usize::from(control >> 1 & 3)];
+    for host in link.hosts() {
+        host.set_path_mtu(path_mtu);
+    }
+    let Ok(mut vnet) = VnetHdr::parse(&bytes) else {
+        return;
+    };
+    let inner = &mut bytes[vnet::LEN..];
+    let Ok(packet) = Packet::parse(inner) else {
+        return;
+    };
+    if control & 0x40 != 0 {
+        ip::write_ipv4_checksum(inner);
+        packet.write_checksum(inner);
+    }
+    let Ok(forward) = datapath::egress(tables(), link, &packet) else {
+        return;
+    };
+    assert!(link.host(forward.host.addr).is_some());
+    assert_eq!(forward.outer.tos & 3, packet.tos & 3);
+    let most = forward.limit.min(link.config.mtu);
+    mtu::clamp_mss(inner, &packet, most, vnet.needs_checksum());
+    let too_long = datapath::longest_segment(&vnet, &packet) > usize::from(forward.limit);
+    let mut out = Collect::default();
+    let fits = if !too_long {
+        split(forward.encap, &vnet, &packet, inner, &mut out).is_ok()
+    } else if vnet.gso_type == GsoType::None {
+        let (encap, limit) = (forward.encap, forward.limit);
+        fragment(encap, &vnet, &packet, inner, limit, &mut out).is_ok()
+    } else if vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment {
+        vnet.gso_size = forward.limit.saturating_sub(packet.payload_offset).max(1);
+        let cut = split(forward.encap, &vnet, &packet, inner, &mut out).is_ok();
+        // Where the limit does not even hold the headers, one byte a segment is too long still.
+        if forward.limit <= packet.payload_offset {
+            return;
+        }
+        cut
+    } else {
+        return;
+    };
+    assert_eq!(fits, !out.0.is_empty());
+    for (header, payload) in &out.0 {
+        let datagram = [header, &inner[payload.clone()]].concat();
+        let geneve = Geneve::parse(&datagram).expect("a sound header");
+        assert_eq!(geneve.vni(), link.config.vni);
+        assert!(!geneve.is_control());
+        assert_eq!(geneve.header_bytes(), forward.encap);
+        let piece = Packet::parse(geneve.payload()).expect("a sound packet");
+        assert_eq!((piece.src, piece.dst), (packet.src, packet.dst));
+        let ether_type = match piece.version {
+            IpVersion::V4 => 0x0800,
+            IpVersion::V6 => 0x86dd,
+        };
+        assert_eq!(geneve.protocol(), ether_type);
+        assert!(piece.total_len <= forward.limit);
+    }
+}
+
+struct Receiver {
+    ingress: Ingress,
+    merger: Merger<usize>,
+    /// Lane, inner packet and where it began, for each packet that the merger got.
+    forwarded: Vec<(u64, Vec<u8>)>,
+    written: Vec<(u64, usize)>,
+}
+
+impl Receiver {
+    fn datagram(&mut self, control: u8, mut bytes: Vec<u8>) {
+        let arrival = Arrival {
+            port: PORTS[usize::from(control >> 3 & 1)],
+            src: addr(HOSTS[usize::from(control >> 1 & 3)]),
+            dst: None,
+            tos: control >> 4 & 3,
+        };
+        let mut again = bytes.clone();
+        let decided = self.ingress.decide(tables(), &arrival, &mut bytes);
+        let fresh = Ingress::default().decide(tables(), &arrival, &mut again);
+        assert_eq!(bytes, again);
+        let (decap, fresh) = match (decided, fresh) {
+            (Ok(decap), Ok(fresh)) => (decap, fresh),
+            (decided, fresh) => {
+                assert_eq!(decided.map(|_| ()), fresh.map(|_| ()));
+                return;
+            }
+        };
+        assert_eq!(
+            (decap.link, decap.start, decap.packet),
+            (fresh.link, fresh.start, fresh.packet)
+        );
+        let link = tables().link(decap.link).expect("the packet's");
+        assert_eq!(link.config.port, arrival.port);
+        let home = link.routes.lookup(decap.packet.src).expect("checked");
+        assert!(home.target.includes(arrival.src));
+
+        let mut inner = bytes.split_off(decap.start);
+        assert_eq!(Packet::parse(&inner), Ok(decap.packet));
+        if control & 0x40 != 0 {
+            ip::write_ipv4_checksum(&mut inner);
+            decap.packet.write_checksum(&mut inner);
+        }
+        let Ok(vnet) = partial(&inner, &decap.packet, usize::from(link.config.mtu)) else {
+            return;
+        };
+        let most = link.config.mtu;
+        mtu::clamp_mss(&mut inner, &decap.packet, most, vnet.is_some());
+        let written = &mut self.written;
+        let mut sink = |lane, packet: SuperPacket<'_, usize>| {
+            written.extend(packet.parts.iter().map(|part| (lane, part.tag)));
+        };
+        if vnet.is_some() {
+            self.merger.flush(&mut sink);
+            return;
+        }
+        let tag = self.forwarded.len();
+        self.merger
+            .push(decap.lane, tag, 0, &inner, &decap.packet, &mut sink);
+        self.forwarded.push((decap.lane, inner));
+    }
+
+    fn finish(mut self) {
+        let written = &mut self.written;
+        self.merger
+            .flush(&mut |lane, packet: SuperPacket<'_, usize>| {
+                written.extend(packet.parts.iter().map(|part| (lane, part.tag)));
+            });
+        let mut seen = vec![0; self.forwarded.len()];
+        for &(lane, tag) in &self.written {
+            assert_eq!(self.forwarded[tag].0, lane, "another lane");
+            seen[tag] += 1;
+        }
+        assert!(seen.iter().all(|&times| times == 1), "lost or twice");
+    }
+}
