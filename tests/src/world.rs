@@ -375,7 +375,19 @@ impl Duo {
             mtu,
         )
         .expect("a veth can be made");
-        Self { a, b, world }
+        let duo = Self { a, b, world };
+        // Finds the neighbours: what is lost or late over the overlay is the overlay's then.
+        for family in Family::BOTH {
+            let echo = Echo {
+                count: 1,
+                ..Echo::default()
+            };
+            crate::eventually(10, "the underlay carries", || {
+                let report = echo.run(duo.a.netns(), Self::underlay(family, 1));
+                report.is_ok_and(|report| report.all_answered())
+            });
+        }
+        duo
     }
 
     /// The underlay address of host a (0) or b (1).

@@ -141,6 +141,26 @@ pub fn veth(a: (&Host, &str, &[&str]), b: (&Host, &str, &[&str]), mtu: u32) -> i
         }
         host.ip(&format!("link set dev {device} up"))?;
     }
+    await_carrier(a.0, a.1)?;
+    await_carrier(b.0, b.1)
+}
+
+/// Until the kernel has noticed that the peer is up, which it may put off for a second, an interface
+/// silently drops what it is to send.
+fn await_carrier(host: &Host, device: &str) -> io::Result<()> {
+    let start = Instant::now();
+    while !host
+        .ip(&format!("link show dev {device}"))?
+        .contains("state UP")
+    {
+        if start.elapsed() > Duration::from_secs(5) {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{device} in {} does not come up", host.name()),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 
