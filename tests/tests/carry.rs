@@ -190,4 +190,23 @@ on_both_backends! {
         });
         assert!(forged.is_none(), "a tenant's packet was taken for the underlay's");
     }
+
+    fn rfc8926_38_a_vxlan_device_of_the_kernel_works_beside_it(io) {
+        let duo = Duo::new();
+        let _daemons = duo.overlay(io, Family::V4, "");
+        for (side, host) in [&duo.a, &duo.b].into_iter().enumerate() {
+            let (here, there) = (side + 1, 2 - side);
+            for command in [
+                format!("link add vx0 type vxlan id 100 local 192.0.2.{here} remote 192.0.2.{there} dstport 4789"),
+                format!("address add 10.0.1.{here}/24 dev vx0"),
+                "link set vx0 up".to_owned(),
+            ] {
+                host.ip(&command).unwrap();
+            }
+        }
+        for address in ["10.0.0.2", "10.0.1.2"] {
+            assert_ping(&duo.ends(address));
+            assert_tcp(&duo.ends(address), 1, 1_000_000);
+        }
+    }
 }
