@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::buffers::Buffers;
 use super::counters::{Counters, LinkCounters};
 use super::probe::{self, Feature};
+use super::sched;
 use super::syscalls::Syscalls;
 use super::tun::Tun;
 use super::udp::{self, Family, Pool, Receiver, SocketProfile};
@@ -260,6 +261,8 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                // A worker with the normal slice works as well, only less evenly.
+                let _ = sched::short_slice();
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = if uring {
                     live(
@@ -332,9 +335,13 @@ impl Engine {
         }
         let failed = |error| StartError::Port { port, error };
         let mut sockets = Vec::new();
+        let shared = self.workers.len() > 1;
+        if shared {
+            udp::ensure_free(Family::V4, port).map_err(failed)?;
+        }
         for _ in &self.workers {
-            let v4 = udp::receiver(Family::V4, port, false).map_err(failed)?;
-            let v6 = match udp::receiver(Family::V6, port, zero_checksum6) {
+            let v4 = udp::receiver(Family::V4, port, false, shared).map_err(failed)?;
+            let v6 = match udp::receiver(Family::V6, port, zero_checksum6, shared) {
                 Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
                 other => Some(other.map_err(failed)?),
             };

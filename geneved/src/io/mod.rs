@@ -14,6 +14,7 @@ mod ingress;
 mod probe;
 mod recover;
 mod reply;
+mod sched;
 mod spin;
 mod syscalls;
 mod train;

@@ -29,12 +29,11 @@ impl Spin {
                 }
                 std::hint::spin_loop();
             }
+            // No yielding: since Linux 6.18 that gives the whole share of the core away.
             if begin.elapsed() > WINDOW {
                 self.worthwhile = false;
                 return false;
             }
-            // Whoever else wants this core is more important than looking.
-            std::thread::yield_now();
         }
     }
 

@@ -73,16 +73,35 @@ impl Family {
     }
 }
 
-/// Opens one worker's receiving socket on `port`.
+/// Makes sure that nobody has `port`: the workers' sockets share it, and sharing would let them join another program's.
 ///
 /// # Errors
-/// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
-pub(super) fn receiver(family: Family, port: u16, zero_checksum6: bool) -> io::Result<Socket> {
+/// `EADDRINUSE` where somebody has it.
+pub(super) fn ensure_free(family: Family, port: u16) -> io::Result<()> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
     if family == Family::V6 {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_port(true)?;
+    socket.bind(&SocketAddr::new(family.unspecified(), port).into())
+}
+
+/// Opens one worker's receiving socket on `port`; `shared` where other workers have theirs on the same one.
+///
+/// # Errors
+/// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
+pub(super) fn receiver(
+    family: Family,
+    port: u16,
+    zero_checksum6: bool,
+    shared: bool,
+) -> io::Result<Socket> {
+    let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     force_buffers(&socket);
     set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).or_else(unless_unknown)?;
     match family {
