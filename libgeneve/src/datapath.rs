@@ -136,6 +136,23 @@ pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
     }
 }
 
+/// How many packets a super-packet is on the wire.
+#[must_use]
+pub fn wire_packets(vnet: &VnetHdr, packet: &Packet) -> u64 {
+    if vnet.gso_type == GsoType::None {
+        return 1;
+    }
+    let payload = packet.total_len.saturating_sub(packet.payload_offset);
+    u64::from(payload.div_ceil(vnet.gso_size.max(1))).max(1)
+}
+
+/// Inner bytes of all packets that a super-packet is on the wire.
+#[must_use]
+pub fn wire_bytes(vnet: &VnetHdr, packet: &Packet) -> u64 {
+    let repeated = (wire_packets(vnet, packet) - 1) * u64::from(packet.payload_offset);
+    u64::from(packet.total_len) + repeated
+}
+
 /// The outer side of a datagram that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {

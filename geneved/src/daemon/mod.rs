@@ -68,13 +68,14 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
         },
         workers: settings.workers.into(),
         segmentation: match settings.segmentation {
-            Segmentation::Auto | Segmentation::Tunnel => crate::io::Segmentation::Auto,
+            Segmentation::Auto => crate::io::Segmentation::Auto,
+            Segmentation::Tunnel => crate::io::Segmentation::Tunnel,
             Segmentation::Off => crate::io::Segmentation::Off,
             Segmentation::Gso => crate::io::Segmentation::Gso,
         },
     })
     .map_err(|e| Refusal::new(e.to_string(), ""))?;
-    announce(&engine, &config);
+    announce(&engine);
     let mut events = engine.events();
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
@@ -114,7 +115,7 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Refusal> {
     signal(kind).map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))
 }
 
-fn announce(engine: &Engine, config: &Config) {
+fn announce(engine: &Engine) {
     let report = engine.backend();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -129,9 +130,6 @@ fn announce(engine: &Engine, config: &Config) {
             detail = feature.detail,
             "missing on this host"
         );
-    }
-    if config.daemon.segmentation == Segmentation::Tunnel {
-        tracing::warn!("segmentation = \"tunnel\" is not to be had; \"auto\" is used instead");
     }
 }
 

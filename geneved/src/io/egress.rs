@@ -20,7 +20,8 @@ use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::train::{MAX_SEGMENTS, Train, TrainKey};
-use super::udp::Family;
+use super::tunnel::Read;
+use super::udp::{Family, Pick};
 use super::worker::{LinkSlot, Worker};
 
 /// Trains that may be open for more segments at once.
@@ -68,6 +69,18 @@ impl Trains {
         self.open.clear();
     }
 
+    /// Queues the open train of `key`, so that what takes another way does not overtake it.
+    pub(super) fn queue_key(&mut self, io: &mut impl Backend, key: &TrainKey) {
+        if let Some(at) = self
+            .open
+            .iter()
+            .position(|&id| self.slots[id as usize].key == *key)
+        {
+            let id = self.open.remove(at);
+            self.queue(io, id);
+        }
+    }
+
     fn queue(&mut self, io: &mut impl Backend, id: u32) {
         let train = &mut self.slots[id as usize];
         io.send(id, train.key.socket, train.message());
@@ -105,10 +118,12 @@ impl Trains {
 }
 
 /// What the segments of one packet need of their train.
-struct Want<'a> {
-    key: TrainKey,
-    forward: Forward<'a>,
-    port: u16,
+pub(super) struct Want<'a> {
+    pub(super) key: TrainKey,
+    pub(super) forward: Forward<'a>,
+    pub(super) source: Pick,
+    /// The UDP destination port.
+    pub(super) port: u16,
     max_segments: usize,
 }
 
@@ -183,7 +198,7 @@ impl<B: Backend> Worker<B> {
         let mut vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
         let inner = &mut bytes[vnet::LEN..];
         let packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
-        let packets = wire_packets(&vnet, &packet);
+        let packets = datapath::wire_packets(&vnet, &packet);
         let all = |reason| (reason, packets);
 
         let forward = datapath::egress(tables, link, &packet).map_err(all)?;
@@ -214,6 +229,14 @@ impl<B: Backend> Worker<B> {
                 DropReason::TooBigSilent
             }));
         }
+        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long)
+            && let Some(way) = tunnel.way(&forward, &vnet, &packet, here.pool.profile.local)
+            && self.hand_over(Read { bid, len }, &way, &want, &vnet, &packet)
+        {
+            return Ok(());
+        }
+        let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
+        let inner = &mut bytes[vnet::LEN..];
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -249,37 +272,25 @@ impl<B: Backend> Worker<B> {
         }
     }
 }
-
 /// The train that a packet asks for; `None` where the host's address family has no socket.
 fn want<'a>(here: &LinkSlot, link: &Link, forward: Forward<'a>) -> Option<Want<'a>> {
     let family = Family::of(forward.host.addr);
-    let (socket, trains) = here.pool.pick(family, forward.outer.df, forward.hash)?;
+    let source = here.pool.pick(family, forward.outer.df, forward.hash)?;
     let key = TrainKey {
         link: here.index,
         host: forward.host.id,
-        socket,
+        socket: source.socket,
         outer: forward.outer,
     };
-    let max_segments = if trains && here.gso && forward.host.gso() {
-        MAX_SEGMENTS
-    } else {
-        1
-    };
+    let trains = source.checksum && here.gso && forward.host.gso();
+    let max_segments = if trains { MAX_SEGMENTS } else { 1 };
     Some(Want {
         key,
         forward,
+        source,
         port: link.config.port,
         max_segments,
     })
-}
-
-/// How many packets a super-packet is on the wire.
-fn wire_packets(vnet: &VnetHdr, packet: &Packet) -> u64 {
-    if vnet.gso_type == GsoType::None {
-        return 1;
-    }
-    let payload = packet.total_len.saturating_sub(packet.payload_offset);
-    u64::from(payload.div_ceil(vnet.gso_size.max(1))).max(1)
 }
 
 /// TCP whose sender does not do path MTU discovery may be cut into shorter segments than it asked for.

@@ -24,6 +24,7 @@ use super::probe::{self, Feature};
 use super::sched;
 use super::syscalls::Syscalls;
 use super::tun::Tun;
+use super::tunnel::{TunnelDevice, TunnelGso};
 use super::udp::{self, Family, Pool, Receiver, SocketProfile};
 use super::uring::Uring;
 use super::worker::{Command, LinkSlot, Post, Shared, Worker};
@@ -53,6 +54,8 @@ pub enum Segmentation {
     Off,
     /// geneved cuts and sends trains with `UDP_SEGMENT`.
     Gso,
+    /// The kernel or the NIC cuts (tunnel GSO, Linux ≥ 6.17), also where the host routes packets of others.
+    Tunnel,
 }
 
 /// How an engine is to be.
@@ -230,19 +233,22 @@ impl Engine {
             state: Mutex::default(),
             events: Mutex::new(Some(receiver)),
         };
-        for number in 0..config.workers.max(1) {
-            let worker = engine
-                .spawn(number, uso)
-                .map_err(|error| StartError::Worker {
-                    worker: number,
-                    error,
-                })?;
+        let workers = config.workers.max(1);
+        let mut tunnel = engine.tunnel_gso(config.segmentation, workers);
+        for number in 0..workers {
+            let worker =
+                engine
+                    .spawn(number, uso, tunnel.pop())
+                    .map_err(|error| StartError::Worker {
+                        worker: number,
+                        error,
+                    })?;
             engine.workers.push(worker);
         }
         Ok(engine)
     }
 
-    fn spawn(&self, number: usize, uso: bool) -> io::Result<Handle> {
+    fn spawn(&self, number: usize, uso: bool, tunnel: Option<TunnelGso>) -> io::Result<Handle> {
         let (commands, inbox) = mpsc::channel();
         let bell = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
@@ -254,6 +260,7 @@ impl Engine {
             bell: Arc::clone(&bell),
             nobody: Arc::clone(&nobody),
             uso,
+            tunnel,
         };
         let events = self.shared.events.clone();
         let uring = self.report.name == "io_uring";
@@ -295,6 +302,25 @@ impl Engine {
             thread: Some(thread),
             nobody,
         })
+    }
+
+    /// The device for tunnel GSO, a queue for each worker; notes in the report whether there is one.
+    fn tunnel_gso(&mut self, segmentation: Segmentation, workers: usize) -> Vec<TunnelGso> {
+        let device = TunnelDevice::new(segmentation, workers);
+        let outcome = match &device {
+            Ok(_) => "TCP super-packets over IPv4 are cut by the kernel or the NIC, where it forwards them".to_owned(),
+            Err(why) => format!("{why}; geneved cuts super-packets itself"),
+        };
+        if let Some(feature) = self
+            .report
+            .features
+            .iter_mut()
+            .find(|f| f.name == "tunnel-gso")
+        {
+            feature.available = device.is_ok();
+            feature.detail = outcome;
+        }
+        device.map_or_else(|_| Vec::new(), |device| device.into_workers().collect())
     }
 
     /// Which backend runs, and why.

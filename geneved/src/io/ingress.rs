@@ -12,11 +12,12 @@ use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::partial::partial;
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::packet::Packet;
 
 use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
-use super::train::{MAX_SEGMENTS, TunWrite};
+use super::train::{MAX_SEGMENTS, TunWrite, Write};
 use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
@@ -98,7 +99,7 @@ impl<B: Backend> IntoTun<'_, B> {
             return;
         };
         let write = self.writes.slot(id);
-        write.open(link, false, |scratch| {
+        write.open(link, Write::Ingress, |scratch| {
             let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
             packet.vnet.write(hdr.try_into().expect("split at LEN"));
             rest[..packet.header.len()].copy_from_slice(packet.header);
@@ -220,6 +221,7 @@ impl<B: Backend> Worker<B> {
                             lane(&decap),
                             unmerged(
                                 vnet,
+                                &decap.packet,
                                 &[Part {
                                     tag: bid,
                                     start,
@@ -250,10 +252,11 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// A TUN write is done.
-    pub(super) fn on_wrote(&mut self, id: u32, result: i32) {
+    /// A write into TUN or TAP is done.
+    pub(super) fn on_wrote(&mut self, tables: &Tables, id: u32, result: i32) {
         let write = self.writes.slot(id);
-        if let (Some(Some(here)), false) = (self.links.get(write.link.0 as usize), write.own) {
+        let kind = write.kind;
+        if let (Some(Some(here)), Write::Ingress) = (self.links.get(write.link.0 as usize), kind) {
             if result >= 0 {
                 here.counters
                     .forwarded(Direction::Ingress, write.packets, write.bytes);
@@ -262,11 +265,15 @@ impl<B: Backend> Worker<B> {
                     .dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
             }
         }
-        let mut bids = std::mem::take(&mut write.bids);
-        for bid in bids.drain(..) {
-            self.release_udp(bid);
+        if let Write::Egress { host, len } = kind {
+            self.on_handed_over(tables, id, host, len as usize, result >= 0);
+        } else {
+            let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
+            for bid in bids.drain(..) {
+                self.release_udp(bid);
+            }
+            self.writes.slot(id).bids = bids;
         }
-        self.writes.slot(id).bids = bids;
         self.writes.finish(id);
     }
 
@@ -277,11 +284,12 @@ impl<B: Backend> Worker<B> {
     }
 }
 
-fn unmerged<'a>(vnet: VnetHdr, parts: &'a [Part<Bid>]) -> SuperPacket<'a, Bid> {
+/// A packet that goes to TUN as it came, with the virtio header that makes it whole.
+fn unmerged<'a>(vnet: VnetHdr, packet: &Packet, parts: &'a [Part<Bid>]) -> SuperPacket<'a, Bid> {
     SuperPacket {
         vnet,
         header: &[],
         parts,
-        segments: 1,
+        segments: datapath::wire_packets(&vnet, packet) as u16,
     }
 }

@@ -8,6 +8,7 @@ use libgeneve::wire::packet::Packet;
 
 use super::backend::Backend;
 use super::ingress::Writes;
+use super::train::Write;
 use super::worker::LinkSlot;
 
 /// Writes ICMP errors into TUN.
@@ -37,7 +38,7 @@ impl Replies {
         };
         let write = writes.slot(id);
         let mut told = false;
-        write.open(here.index, true, |scratch| {
+        write.open(here.index, Write::Own, |scratch| {
             let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
             VnetHdr::NONE.write(hdr.try_into().expect("split at LEN"));
             // The answer seems to come from the destination: the tunnel is one hop and has no address of its own.

@@ -210,14 +210,29 @@ impl Train {
     }
 }
 
-/// One `writev` into TUN.
+/// What a write into TUN or TAP carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// A packet from the wire, in buffers filled by UDP.
+    Ingress,
+    /// A packet of our own making, which counts as nobody's traffic.
+    Own,
+    /// An encapsulated super-packet for tunnel GSO, in a buffer filled by `len` bytes from TUN.
+    Egress {
+        /// The host that it is for.
+        host: u32,
+        /// Bytes that TUN gave.
+        len: u32,
+    },
+}
+
+/// One `writev` into TUN or TAP.
 pub(super) struct TunWrite {
     pub(super) link: LinkIndex,
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) bids: Vec<Bid>,
-    /// A packet of our own making, which counts as nobody's traffic.
-    pub(super) own: bool,
+    pub(super) kind: Write,
     iovs: Vec<libc::iovec>,
     scratch: Box<[u8; SCRATCH]>,
 }
@@ -229,7 +244,7 @@ impl TunWrite {
             packets: 0,
             bytes: 0,
             bids: Vec::with_capacity(MAX_SEGMENTS + 1),
-            own: false,
+            kind: Write::Ingress,
             iovs: Vec::with_capacity(MAX_SEGMENTS + 2),
             scratch: Box::new([0; SCRATCH]),
         }
@@ -239,10 +254,10 @@ impl TunWrite {
     pub(super) fn open(
         &mut self,
         link: LinkIndex,
-        own: bool,
+        kind: Write,
         fill: impl FnOnce(&mut [u8; SCRATCH]) -> usize,
     ) {
-        (self.link, self.own, self.packets, self.bytes) = (link, own, 0, 0);
+        (self.link, self.kind, self.packets, self.bytes) = (link, kind, 0, 0);
         self.bids.clear();
         self.iovs.clear();
         let used = fill(&mut self.scratch);

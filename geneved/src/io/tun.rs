@@ -20,8 +20,12 @@ const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 
-nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
+nix::ioctl_write_ptr_bad!(tun_set_vnet_hdr_size, libc::TUNSETVNETHDRSZ, libc::c_int);
+nix::ioctl_read_bad!(get_interface_flags, libc::SIOCGIFFLAGS, libc::ifreq);
+nix::ioctl_write_ptr_bad!(set_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq);
+nix::ioctl_read_bad!(get_interface_address, libc::SIOCGIFHWADDR, libc::ifreq);
 
 /// A TUN device that was just made, with its queues.
 #[derive(Debug)]
@@ -142,30 +146,99 @@ fn open_single(name: &str) -> Result<OwnedFd, TunError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A TAP device that takes encapsulated super-packets (Linux ≥ 6.17): its name, its MAC address and its queues. It is up.
+///
+/// # Errors
+/// What the kernel says where it does not know the offload, or refuses the device.
+pub(super) fn tap_with_tunnel_offload(
+    queues: usize,
+) -> io::Result<(String, [u8; 6], Vec<OwnedFd>)> {
+    const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x080;
+    const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
+    const TUNNEL_HEADER: libc::c_int = 24;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = if queues > 1 {
+        flags | libc::IFF_MULTI_QUEUE
+    } else {
+        flags
+    };
+    let mut name = "gnvgso%d".to_owned();
+    let mut opened = Vec::with_capacity(queues);
+    for _ in 0..queues.max(1) {
+        let (queue, real) = open_queue(&name, flags)?;
+        name = real;
+        // SAFETY: the kernel reads an integer, which lives until the call returns.
+        unsafe { tun_set_vnet_hdr_size(queue.as_raw_fd(), &TUNNEL_HEADER) }?;
+        let offloads =
+            TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6;
+        set_offload(
+            queue.as_raw_fd(),
+            offloads | TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM,
+        )?;
+        opened.push(queue);
+    }
+    let mac = bring_up(&name)?;
+    Ok((name, mac, opened))
+}
+
+/// Sets the interface up and returns its MAC address.
+fn bring_up(name: &str) -> io::Result<[u8; 6]> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    let mut request = interface_request(name)?;
+    // SAFETY: the kernel reads and writes the request, which lives until the call returns, and leaves the flags in it.
+    unsafe {
+        get_interface_flags(socket.as_raw_fd(), &raw mut request)?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        set_interface_flags(socket.as_raw_fd(), &raw const request)?;
+    }
+    // SAFETY: as above; the address is what this call leaves in the request.
+    let address = unsafe {
+        get_interface_address(socket.as_raw_fd(), &raw mut request)?;
+        request.ifr_ifru.ifru_hwaddr.sa_data
+    };
+    Ok(std::array::from_fn(|at| address[at] as u8))
+}
+
 fn open_multi(name: &str) -> Result<OwnedFd, TunError> {
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    let create = |error| TunError::Create {
+        name: name.into(),
+        error,
+    };
+    open_queue(name, flags)
+        .map(|(queue, _)| queue)
+        .map_err(create)
+}
+
+/// Opens one queue; a name with `%d` is completed by the kernel.
+fn open_queue(name: &str, flags: libc::c_int) -> io::Result<(OwnedFd, String)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_CLOEXEC)
-        .open("/dev/net/tun")
-        .map_err(TunError::Open)?;
-    let text = CString::new(name).map_err(|_| TunError::Name(name.into()))?;
+        .open("/dev/net/tun")?;
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the kernel reads the request and writes the name into it; it lives until the call returns.
+    unsafe { tun_set_iff(file.as_raw_fd(), &raw mut request) }?;
+    let name = request
+        .ifr_name
+        .iter()
+        .take_while(|&&c| c != 0)
+        .map(|&c| char::from(c as u8))
+        .collect();
+    Ok((file.into(), name))
+}
+
+/// A request about the interface `name`.
+pub(super) fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    let text = CString::new(name)?;
     // SAFETY: ifreq is plain data, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(text.as_bytes_with_nul()) {
         *to = *from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags =
-        (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE)
-            as libc::c_short;
-    // SAFETY: the kernel reads the request, which lives until the call returns.
-    unsafe { tun_set_iff(file.as_raw_fd(), &raw const request) }.map_err(|errno| {
-        TunError::Create {
-            name: name.into(),
-            error: errno.into(),
-        }
-    })?;
-    Ok(file.into())
+    Ok(request)
 }
 
 fn set_offload(queue: RawFd, flags: libc::c_ulong) -> io::Result<()> {

@@ -160,8 +160,8 @@ pub struct SocketProfile {
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) profile: SocketProfile,
-    df_set: [Vec<Socket>; 2],
-    df_unset: Vec<Socket>,
+    df_set: [Vec<Source>; 2],
+    df_unset: Vec<Source>,
 }
 
 impl Pool {
@@ -175,7 +175,7 @@ impl Pool {
                 .local
                 .is_none_or(|local| Family::of(local) == family)
         };
-        let open = |family: Family, df| -> io::Result<Vec<Socket>> {
+        let open = |family: Family, df| -> io::Result<Vec<Source>> {
             if !family_ok(family) {
                 return Ok(Vec::new());
             }
@@ -207,9 +207,9 @@ impl Pool {
         }))
     }
 
-    /// The socket for a flow's hash, and whether it can send trains; `None` where the family is not there.
+    /// The socket for a flow's hash; `None` where the family is not there.
     #[inline]
-    pub(super) fn pick(&self, family: Family, df: bool, hash: u64) -> Option<(RawFd, bool)> {
+    pub(super) fn pick(&self, family: Family, df: bool, hash: u64) -> Option<Pick> {
         let (sockets, checksum) = match (family, df) {
             (Family::V6, _) => (&self.df_set[1], !self.profile.udp6_zero_csum_tx),
             (Family::V4, true) => (&self.df_set[0], self.profile.udp_csum),
@@ -217,10 +217,29 @@ impl Pool {
         };
         // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
         let at = ((hash >> 32) * sockets.len() as u64) >> 32;
-        sockets
-            .get(at as usize)
-            .map(|socket| (socket.as_raw_fd(), checksum))
+        let source = sockets.get(at as usize)?;
+        Some(Pick {
+            socket: source.socket.as_raw_fd(),
+            port: source.port,
+            checksum,
+        })
     }
+}
+
+/// One source port.
+#[derive(Debug)]
+struct Source {
+    socket: Socket,
+    port: u16,
+}
+
+/// A flow's source port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pick {
+    pub(super) socket: RawFd,
+    pub(super) port: u16,
+    /// Whether datagrams carry a UDP checksum; those that do not cannot be sent as trains.
+    pub(super) checksum: bool,
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -235,7 +254,7 @@ fn senders(
     family: Family,
     df: bool,
     seed: u64,
-) -> io::Result<Vec<Socket>> {
+) -> io::Result<Vec<Source>> {
     let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
     let range = usize::from(high.saturating_sub(low)) + 1;
     let first = if range > POOL_SOCKETS {
@@ -251,7 +270,7 @@ fn senders(
         let lap = step * stride / range;
         let port = low + ((first + step * stride + lap) % range) as u16;
         match sender(profile, family, df, port) {
-            Ok(socket) => sockets.push(socket),
+            Ok(socket) => sockets.push(Source { socket, port }),
             Err(e) => last_error = Some(e),
         }
         if sockets.len() == POOL_SOCKETS {

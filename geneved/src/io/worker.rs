@@ -22,6 +22,7 @@ use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
 use super::reply::Replies;
+use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
 /// Buffers for TUN reads: each holds one super-packet.
@@ -81,6 +82,8 @@ pub(super) struct Post {
     pub(super) bell: Arc<EventFd>,
     pub(super) nobody: Arc<Counters>,
     pub(super) uso: bool,
+    /// The queue for tunnel GSO, where the host has it.
+    pub(super) tunnel: Option<TunnelGso>,
 }
 
 /// A packet, or a train of them, that waits for its journey.
@@ -99,6 +102,7 @@ pub(super) struct Worker<B> {
     pub(super) writes: Writes,
     pub(super) ingress: Ingress,
     pub(super) replies: Replies,
+    pub(super) tunnel: Option<TunnelGso>,
     pub(super) links: Vec<Option<LinkSlot>>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
@@ -127,6 +131,7 @@ impl<B: Backend> Worker<B> {
             writes: Writes::new(WRITES),
             ingress: Ingress::new(post.uso),
             replies: Replies,
+            tunnel: post.tunnel,
             links: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
@@ -185,7 +190,7 @@ impl<B: Backend> Worker<B> {
                         .push_back(Arrival::Datagrams { slot, bid, train });
                 }
                 Done::Sent { id, result } => self.on_sent(tables, id, result),
-                Done::Wrote { id, result } => self.on_wrote(id, result),
+                Done::Wrote { id, result } => self.on_wrote(tables, id, result),
                 Done::TunEnd { slot, error } => self.on_tun_end(slot, error),
                 Done::SocketEnd { slot, error } => self.on_socket_end(slot, error),
                 Done::Bell => self.on_bell(),

@@ -1,0 +1,387 @@
+//! Transmit through tunnel GSO: the kernel, or the NIC, cuts encapsulated super-packets.
+//!
+//! Since Linux 6.17 a TAP device takes an encapsulated super-packet in one write, with a virtio header that says where
+//! the inner packet begins. The kernel forwards it out of the underlay and cuts it as late as possible. For that it
+//! needs a device of its own, for which alone forwarding is switched on. Only TCP super-packets over an IPv4
+//! underlay take this way; everything else goes through the sockets, with the same ports.
+//!
+//! Whether packets really leave is found out with the first one to each host, by the kernel's count of forwarded packets.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use libgeneve::datapath::{self, Forward};
+use libgeneve::link::Tables;
+use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::wire::checksum::pseudo_header;
+use libgeneve::wire::ip::write_ipv4_checksum;
+use libgeneve::wire::packet::Packet;
+
+use super::backend::{Backend, Side};
+use super::buffers::Bid;
+use super::counters::Direction;
+use super::egress::Want;
+use super::engine::Segmentation;
+use super::features;
+use super::train::Write;
+use super::tun::tap_with_tunnel_offload;
+use super::worker::Worker;
+
+/// What goes before the Geneve header: virtio header, Ethernet, IPv4, UDP; in bytes.
+const VIRTIO: usize = 24;
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const UDP: usize = 8;
+/// All of them together.
+pub(super) const HEADERS: usize = VIRTIO + ETHERNET + IPV4 + UDP;
+/// The longest IP packet.
+const MAX_IP: usize = 65_535;
+/// Packets after which the local address towards a host is looked up again.
+const REFRESH: u32 = 1 << 14;
+
+/// The device, before its queues go to the workers.
+#[derive(Debug)]
+pub(super) struct TunnelDevice {
+    mac: [u8; 6],
+    queues: Vec<OwnedFd>,
+    forced: bool,
+}
+
+impl TunnelDevice {
+    /// Makes the device where `segmentation` wants it.
+    ///
+    /// # Errors
+    /// Why there is none, in words for `geneved host show`.
+    pub(super) fn new(segmentation: Segmentation, workers: usize) -> Result<Self, String> {
+        match segmentation {
+            Segmentation::Auto if forwards() => {
+                return Err("not chosen by itself where the host routes packets (net.ipv4.ip_forward): \
+                     firewall rules for those would hold for the tunnel, too; segmentation = \"tunnel\" asks for it"
+                    .into());
+            }
+            Segmentation::Off | Segmentation::Gso => {
+                return Err("the configuration asks for another way".into());
+            }
+            Segmentation::Auto | Segmentation::Tunnel => {}
+        }
+        let (name, mac, queues) = tap_with_tunnel_offload(workers)
+            .map_err(|e| format!("no TAP device with tunnel offload: {e}"))?;
+        for (key, value) in [
+            ("forwarding", "1"),
+            ("accept_local", "1"),
+            ("rp_filter", "0"),
+        ] {
+            let path = format!("/proc/sys/net/ipv4/conf/{name}/{key}");
+            fs::write(&path, value).map_err(|e| format!("{path} cannot be set: {e}"))?;
+        }
+        // Nobody shall find an address on it.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        Ok(TunnelDevice {
+            mac,
+            queues,
+            forced: segmentation == Segmentation::Tunnel,
+        })
+    }
+
+    /// One queue for each worker.
+    pub(super) fn into_workers(self) -> impl Iterator<Item = TunnelGso> {
+        let (mac, forced) = (self.mac, self.forced);
+        self.queues.into_iter().map(move |queue| TunnelGso {
+            queue,
+            mac,
+            forced,
+            seats: Vec::new(),
+        })
+    }
+}
+
+/// Whether the host routes packets of others.
+fn forwards() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() != "0")
+}
+
+/// One worker's queue of the device, and what it knows of the hosts.
+#[derive(Debug)]
+pub(super) struct TunnelGso {
+    queue: OwnedFd,
+    mac: [u8; 6],
+    /// The operator asked for it, whatever the underlay's device can do.
+    forced: bool,
+    /// By the host's id.
+    seats: Vec<Seat>,
+}
+
+/// What is known of the way to a host.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seat {
+    state: State,
+    local: Option<Ipv4Addr>,
+    /// The device towards the host does not need the packets cut.
+    worthwhile: bool,
+    used: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Untried,
+    Works,
+    Refused,
+}
+
+/// The way of one super-packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    /// The first packet to this host: it must be seen to leave.
+    untried: bool,
+}
+
+impl TunnelGso {
+    /// The way of a super-packet, where it can go through the device.
+    #[inline]
+    pub(super) fn way(
+        &mut self,
+        forward: &Forward<'_>,
+        vnet: &VnetHdr,
+        packet: &Packet,
+        local: Option<IpAddr>,
+    ) -> Option<Way> {
+        let IpAddr::V4(remote) = forward.host.addr else {
+            return None;
+        };
+        let fits = usize::from(packet.total_len) + forward.encap.len() + UDP + IPV4 <= MAX_IP;
+        let tcp = matches!(vnet.gso_type, GsoType::TcpV4 | GsoType::TcpV6) && vnet.needs_checksum();
+        if !fits || !tcp || !forward.outer.df {
+            return None;
+        }
+        let id = forward.host.id as usize;
+        if self.seats.len() <= id {
+            self.seats.resize(id + 1, Seat::default());
+        }
+        let seat = &mut self.seats[id];
+        if seat.state == State::Refused {
+            return None;
+        }
+        if seat.used.is_multiple_of(REFRESH) {
+            seat.local = match local {
+                Some(IpAddr::V4(local)) => Some(local),
+                _ => local_towards(remote),
+            };
+            seat.worthwhile = self.forced || seat.local.is_some_and(device_cuts);
+        }
+        seat.used = seat.used.wrapping_add(1);
+        if !seat.worthwhile {
+            return None;
+        }
+        Some(Way {
+            local: seat.local?,
+            remote,
+            untried: seat.state == State::Untried,
+        })
+    }
+
+    /// Notes whether packets to a host pass.
+    fn settle(&mut self, host: u32, works: bool) {
+        if let Some(seat) = self.seats.get_mut(host as usize) {
+            seat.state = if works { State::Works } else { State::Refused };
+        }
+    }
+
+    /// Writes everything that goes before the inner packet into `out`; returns how many bytes.
+    #[inline]
+    fn headers(
+        &self,
+        way: &Way,
+        want: &Want<'_>,
+        vnet: &VnetHdr,
+        packet: &Packet,
+        out: &mut [u8],
+    ) -> usize {
+        let forward = &want.forward;
+        let checksum = want.source.checksum;
+        let inner = usize::from(packet.total_len);
+        let udp_len = UDP + forward.encap.len() + inner;
+        let outer_start = VIRTIO + ETHERNET;
+        let udp_start = outer_start + IPV4;
+        let inner_at = (ETHERNET + IPV4 + UDP + forward.encap.len()) as u16;
+        self.virtio(vnet, inner_at, checksum, &mut out[..VIRTIO]);
+
+        let ethernet = &mut out[VIRTIO..outer_start];
+        ethernet[..6].copy_from_slice(&self.mac);
+        ethernet[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 1]);
+        ethernet[12..].copy_from_slice(&[0x08, 0x00]);
+
+        let ip = &mut out[outer_start..udp_start];
+        // The kernel's forwarding takes one off the TTL.
+        let ttl = forward.outer.ttl.unwrap_or(64).saturating_add(1);
+        ip[..12].copy_from_slice(&[0x45, forward.outer.tos, 0, 0, 0, 0, 0x40, 0, ttl, 17, 0, 0]);
+        ip[2..4].copy_from_slice(&((IPV4 + udp_len) as u16).to_be_bytes());
+        ip[12..16].copy_from_slice(&way.local.octets());
+        ip[16..20].copy_from_slice(&way.remote.octets());
+        write_ipv4_checksum(ip);
+
+        let udp = &mut out[udp_start..udp_start + UDP];
+        udp[..2].copy_from_slice(&want.source.port.to_be_bytes());
+        udp[2..4].copy_from_slice(&want.port.to_be_bytes());
+        udp[4..6].copy_from_slice(&(udp_len as u16).to_be_bytes());
+        let partial = if checksum {
+            pseudo_header(way.local.into(), way.remote.into(), 17, udp_len as u32).fold()
+        } else {
+            0
+        };
+        udp[6..8].copy_from_slice(&partial.to_be_bytes());
+
+        let end = HEADERS + forward.encap.len();
+        out[HEADERS..end].copy_from_slice(forward.encap);
+        end
+    }
+
+    /// `struct virtio_net_hdr_v1_hash_tunnel` (linux/virtio_net.h), little-endian; offsets count from the Ethernet header.
+    fn virtio(&self, vnet: &VnetHdr, inner_at: u16, checksum: bool, out: &mut [u8]) {
+        const NEEDS_CSUM: u8 = 1;
+        const UDP_TUNNEL_CSUM: u8 = 8;
+        const GSO_TCPV4: u8 = 1;
+        const GSO_TCPV6: u8 = 4;
+        const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
+        const GSO_ECN: u8 = 0x80;
+        out.fill(0);
+        out[0] = NEEDS_CSUM | if checksum { UDP_TUNNEL_CSUM } else { 0 };
+        let kind = if vnet.gso_type == GsoType::TcpV4 {
+            GSO_TCPV4
+        } else {
+            GSO_TCPV6
+        };
+        out[1] = kind | GSO_UDP_TUNNEL_IPV4 | if vnet.ecn { GSO_ECN } else { 0 };
+        out[2..4].copy_from_slice(&(inner_at + vnet.hdr_len).to_le_bytes());
+        out[4..6].copy_from_slice(&vnet.gso_size.to_le_bytes());
+        out[6..8].copy_from_slice(&(inner_at + vnet.csum_start).to_le_bytes());
+        out[8..10].copy_from_slice(&vnet.csum_offset.to_le_bytes());
+        out[20..22].copy_from_slice(&((ETHERNET + IPV4) as u16).to_le_bytes());
+        out[22..24].copy_from_slice(&inner_at.to_le_bytes());
+    }
+
+    /// Sends the first packet to a host at once and watches whether the kernel forwards it.
+    fn try_out(&self, iovs: &[libc::iovec]) -> bool {
+        let before = forwarded();
+        // SAFETY: the iovecs point into the write's own memory and a buffer that the worker holds.
+        let written =
+            unsafe { libc::writev(self.queue.as_raw_fd(), iovs.as_ptr(), iovs.len() as i32) };
+        written > 0 && before.is_some() && forwarded() > before
+    }
+}
+
+impl<B: Backend> Worker<B> {
+    /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
+    pub(super) fn hand_over(
+        &mut self,
+        read: Read,
+        way: &Way,
+        want: &Want<'_>,
+        vnet: &VnetHdr,
+        packet: &Packet,
+    ) -> bool {
+        let Some(tunnel) = self.tunnel.as_mut() else {
+            return false;
+        };
+        let Some(id) = self.writes.take() else {
+            return false;
+        };
+        self.trains.queue_key(&mut self.io, &want.key);
+        let host = want.forward.host.id;
+        let write = self.writes.slot(id);
+        let kind = Write::Egress {
+            host,
+            len: read.len as u32,
+        };
+        write.open(want.key.link, kind, |scratch| {
+            tunnel.headers(way, want, vnet, packet, scratch)
+        });
+        write.packets = datapath::wire_packets(vnet, packet);
+        write.bytes = datapath::wire_bytes(vnet, packet);
+        let inner =
+            self.tun_buffers
+                .map()
+                .iovec(read.bid, vnet::LEN, usize::from(packet.total_len));
+        write.push(read.bid, inner);
+        if way.untried {
+            let works = tunnel.try_out(write.iovs());
+            tunnel.settle(host, works);
+            let (packets, bytes) = (write.packets, write.bytes);
+            self.writes.finish(id);
+            if let (true, Some(Some(here))) = (works, self.links.get(want.key.link.0 as usize)) {
+                here.counters.forwarded(Direction::Egress, packets, bytes);
+            }
+            return works;
+        }
+        self.tun_buffers.hold(read.bid);
+        self.io
+            .write(id, tunnel.queue.as_raw_fd(), self.writes.slot(id).iovs());
+        true
+    }
+
+    /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows to this host.
+    pub(super) fn on_handed_over(
+        &mut self,
+        tables: &Tables,
+        id: u32,
+        host: u32,
+        len: usize,
+        taken: bool,
+    ) {
+        let write = self.writes.slot(id);
+        let (link, bid) = (write.link, write.bids[0]);
+        if taken {
+            if let Some(Some(here)) = self.links.get(link.0 as usize) {
+                here.counters
+                    .forwarded(Direction::Egress, write.packets, write.bytes);
+            }
+        } else {
+            if let Some(tunnel) = &mut self.tunnel {
+                tunnel.settle(host, false);
+            }
+            self.on_tun(tables, link.0, bid, len);
+        }
+        if self.tun_buffers.release(bid) {
+            self.io.recycle(Side::Tun, bid);
+        }
+    }
+}
+
+/// A TUN read: the buffer, and how many bytes of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    pub(super) bid: Bid,
+    pub(super) len: usize,
+}
+
+/// Whether the device with this address takes encapsulated super-packets uncut. One that does not would have the kernel cut
+/// them, which costs more than trains do.
+fn device_cuts(local: Ipv4Addr) -> bool {
+    features::device_of(local.into())
+        .is_some_and(|device| features::cuts_tunnels(&device).unwrap_or(false))
+}
+
+/// The source address that the kernel would choose towards `remote`.
+fn local_towards(remote: Ipv4Addr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Connecting a UDP socket sends nothing; it only looks the route up.
+    socket.connect((remote, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(local) => Some(*local.ip()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+/// The kernel's count of packets that passed its forwarding (RFC 4293, `ipForwDatagrams`).
+fn forwarded() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
+    let column = lines
+        .next()?
+        .split_whitespace()
+        .position(|name| name == "ForwDatagrams")?;
+    lines.next()?.split_whitespace().nth(column)?.parse().ok()
+}
