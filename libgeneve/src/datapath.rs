@@ -189,9 +189,21 @@ pub struct Refused {
     pub link: Option<LinkIndex>,
 }
 
-/// Ingress, with the memory of the previous datagram: a train's datagrams mostly share their header.
-#[derive(Debug)]
+/// Headers that are remembered: datagrams of a few hosts, or of both families, arrive interleaved.
+const MEMORY: usize = 4;
+
+/// Ingress, with the memory of the latest headers: a train's datagrams mostly share theirs.
+#[derive(Debug, Default)]
 pub struct Ingress {
+    memory: [Memo; MEMORY],
+    /// The entry that was used last.
+    latest: usize,
+    lanes: u64,
+}
+
+/// What was found out about datagrams with one Geneve header from one outer source.
+#[derive(Debug)]
+struct Memo {
     lane: u64,
     arrival: Option<Arrival>,
     header: [u8; 260],
@@ -200,9 +212,9 @@ pub struct Ingress {
     source: Option<IpAddr>,
 }
 
-impl Default for Ingress {
+impl Default for Memo {
     fn default() -> Self {
-        Ingress {
+        Memo {
             lane: 0,
             arrival: None,
             header: [0; 260],
@@ -213,10 +225,20 @@ impl Default for Ingress {
     }
 }
 
+impl Memo {
+    #[inline]
+    fn holds(&self, arrival: &Arrival, datagram: &[u8]) -> bool {
+        self.arrival.as_ref() == Some(arrival)
+            && datagram.get(..self.header_len) == Some(&self.header[..self.header_len])
+    }
+}
+
 impl Ingress {
-    /// Forgets the previous datagram; to be called whenever other tables are used than before.
+    /// Forgets all headers; to be called whenever other tables are used than before.
     pub fn forget(&mut self) {
-        self.arrival = None;
+        for memo in &mut self.memory {
+            memo.arrival = None;
+        }
     }
 
     /// What becomes of a datagram from the wire.
@@ -230,15 +252,24 @@ impl Ingress {
         arrival: &Arrival,
         datagram: &mut [u8],
     ) -> Result<Decap, Refused> {
-        if !self.same_as_before(arrival, datagram) {
-            self.outer_checks(tables, arrival, datagram)?;
+        if !self.memory[self.latest].holds(arrival, datagram) {
+            match self
+                .memory
+                .iter()
+                .position(|memo| memo.holds(arrival, datagram))
+            {
+                Some(at) => self.latest = at,
+                None => self.outer_checks(tables, arrival, datagram)?,
+            }
         }
+        let memo = &mut self.memory[self.latest];
+        let link = memo.link;
         let refused = |reason| Refused {
             reason,
-            link: Some(self.link),
+            link: Some(link),
         };
-        let start = self.header_len;
-        let protocol = u16::from_be_bytes([self.header[2], self.header[3]]);
+        let start = memo.header_len;
+        let protocol = u16::from_be_bytes([memo.header[2], memo.header[3]]);
         let inner = &mut datagram[start..];
         let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
         let expected = match packet.version {
@@ -248,25 +279,20 @@ impl Ingress {
         if protocol != expected {
             return Err(refused(DropReason::InnerMalformed));
         }
-        if self.source != Some(packet.src) {
+        if memo.source != Some(packet.src) {
             let link = tables
-                .link(self.link)
+                .link(link)
                 .ok_or_else(|| refused(DropReason::LinkGone))?;
             check_source(link, arrival.src, packet.src).map_err(refused)?;
-            self.source = Some(packet.src);
+            memo.source = Some(packet.src);
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
         Ok(Decap {
-            link: self.link,
+            link,
             start,
             packet,
-            lane: self.lane,
+            lane: memo.lane,
         })
-    }
-
-    fn same_as_before(&self, arrival: &Arrival, datagram: &[u8]) -> bool {
-        self.arrival.as_ref() == Some(arrival)
-            && datagram.get(..self.header_len) == Some(&self.header[..self.header_len])
     }
 
     /// Everything that depends on the outer headers alone, done once per run of equal ones.
@@ -276,7 +302,6 @@ impl Ingress {
         arrival: &Arrival,
         datagram: &[u8],
     ) -> Result<(), Refused> {
-        self.arrival = None;
         let nobodys = |reason| Refused { reason, link: None };
         let geneve = Geneve::parse(datagram).map_err(|e| nobodys(geneve_reason(&e)))?;
         let link = tables
@@ -286,10 +311,8 @@ impl Ingress {
             reason,
             link: Some(link.config.index),
         };
-        if link
-            .config
-            .local
-            .is_some_and(|local| arrival.dst.is_some_and(|dst| dst != local))
+        if let (Some(local), Some(dst)) = (link.config.local, arrival.dst)
+            && local != dst
         {
             return Err(refused(DropReason::WrongLocal));
         }
@@ -305,13 +328,16 @@ impl Ingress {
         if !matches!(geneve.protocol(), ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
             return Err(refused(DropReason::ProtocolType));
         }
+        self.latest = (self.latest + 1) % MEMORY;
+        self.lanes = self.lanes.wrapping_add(1);
+        let memo = &mut self.memory[self.latest];
         let header = geneve.header_bytes();
-        self.header[..header.len()].copy_from_slice(header);
-        self.header_len = header.len();
-        self.link = link.config.index;
-        self.source = None;
-        self.lane = self.lane.wrapping_add(1);
-        self.arrival = Some(*arrival);
+        memo.header[..header.len()].copy_from_slice(header);
+        memo.header_len = header.len();
+        memo.link = link.config.index;
+        memo.source = None;
+        memo.lane = self.lanes;
+        memo.arrival = Some(*arrival);
         Ok(())
     }
 }

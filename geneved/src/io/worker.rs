@@ -104,6 +104,8 @@ pub(super) struct Worker<B> {
     pub(super) replies: Replies,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) links: Vec<Option<LinkSlot>>,
+    /// Links that the tables do not have yet: what their TUN holds waits there.
+    unread: Vec<LinkIndex>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
@@ -133,6 +135,7 @@ impl<B: Backend> Worker<B> {
             replies: Replies,
             tunnel: post.tunnel,
             links: Vec::new(),
+            unread: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
             shared: post.shared,
@@ -157,6 +160,9 @@ impl<B: Backend> Worker<B> {
                 tables = Arc::clone(&published);
                 self.ingress.decide.forget();
             }
+            if !self.unread.is_empty() {
+                self.begin_reading(&tables);
+            }
             while let Some(event) = self.arrived.pop_front() {
                 if self.trains.scarce() || self.writes.scarce() {
                     // Too many packets for one turn: hand over what there is, and get the slots back.
@@ -173,6 +179,22 @@ impl<B: Backend> Worker<B> {
             self.flush_ingress();
         }
         Ok(())
+    }
+
+    /// Reads from the TUN of every new link that the tables have by now.
+    fn begin_reading(&mut self, tables: &Tables) {
+        let Worker {
+            unread, links, io, ..
+        } = self;
+        unread.retain(|&index| {
+            if tables.link(index).is_none() {
+                return true;
+            }
+            if let Some(Some(link)) = links.get(index.0 as usize) {
+                io.add_tun(index.0, link.queue.as_raw_fd());
+            }
+            false
+        });
     }
 
     /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
@@ -222,15 +244,18 @@ impl<B: Backend> Worker<B> {
                 if self.links.len() <= slot {
                     self.links.resize_with(slot + 1, || None);
                 }
-                self.io.add_tun(link.index.0, link.queue.as_raw_fd());
+                self.unread.push(link.index);
                 self.links[slot] = Some(*link);
             }
             Command::RemoveLink(index, answer) => match self.links.get_mut(index.0 as usize) {
-                Some(Some(link)) if !link.lost => {
+                Some(Some(link)) if !link.lost && !self.unread.contains(&index) => {
                     link.leaving = Some(answer);
                     self.io.remove_tun(index.0);
                 }
-                Some(slot) => *slot = None,
+                Some(slot) => {
+                    *slot = None;
+                    self.unread.retain(|&i| i != index);
+                }
                 None => {}
             },
             Command::AddSocket(socket) => {
