@@ -36,6 +36,8 @@ pub(super) struct Trains {
     slots: Box<[Train]>,
     free: Vec<u32>,
     open: Vec<u32>,
+    /// Full, and to be sent datagram by datagram, because their host or their socket takes no trains.
+    apart: Vec<u32>,
 }
 
 impl Trains {
@@ -44,6 +46,7 @@ impl Trains {
             slots: (0..count).map(|_| Train::new()).collect(),
             free: (0..count as u32).rev().collect(),
             open: Vec::with_capacity(OPEN_TRAINS),
+            apart: Vec::with_capacity(count),
         }
     }
 
@@ -59,6 +62,11 @@ impl Trains {
     /// Gives the slot of a finished train back.
     pub(super) fn finish(&mut self, id: u32) {
         self.free.push(id);
+    }
+
+    /// The next train that is to be sent datagram by datagram; the oldest first.
+    pub(super) fn next_apart(&mut self) -> Option<u32> {
+        (!self.apart.is_empty()).then(|| self.apart.remove(0))
     }
 
     /// Queues every open train.
@@ -83,7 +91,11 @@ impl Trains {
 
     fn queue(&mut self, io: &mut impl Backend, id: u32) {
         let train = &mut self.slots[id as usize];
-        io.send(id, train.key.socket, train.message());
+        if train.together {
+            io.send(id, train.key.socket, train.message());
+        } else {
+            self.apart.push(id);
+        }
     }
 
     /// The open train of `key` that has room for such a datagram, or a new one.
@@ -101,7 +113,7 @@ impl Trains {
         {
             let id = self.open[at];
             let train = &self.slots[id as usize];
-            if train.segments < want.max_segments && train.fits(header, len) {
+            if train.fits(header, len) {
                 return Some(id);
             }
             self.open.remove(at);
@@ -111,7 +123,9 @@ impl Trains {
             self.queue(io, oldest);
         }
         let id = self.free.pop()?;
-        self.slots[id as usize].open(want.key, want.forward.host, want.port);
+        let train = &mut self.slots[id as usize];
+        train.open(want.key, want.forward.host, want.port);
+        train.together = want.together;
         self.open.push(id);
         Some(id)
     }
@@ -124,7 +138,8 @@ pub(super) struct Want<'a> {
     pub(super) source: Pick,
     /// The UDP destination port.
     pub(super) port: u16,
-    max_segments: usize,
+    /// Whether datagrams may be sent as a train.
+    together: bool,
 }
 
 /// Takes the segments of one packet into trains.
@@ -282,14 +297,13 @@ fn want<'a>(here: &LinkSlot, link: &Link, forward: Forward<'a>) -> Option<Want<'
         socket: source.socket,
         outer: forward.outer,
     };
-    let trains = source.checksum && here.gso && forward.host.gso();
-    let max_segments = if trains { MAX_SEGMENTS } else { 1 };
+    let together = source.checksum && here.gso && forward.host.gso();
     Some(Want {
         key,
         forward,
         source,
         port: link.config.port,
-        max_segments,
+        together,
     })
 }
 

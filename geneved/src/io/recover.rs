@@ -27,6 +27,18 @@ impl<B: Backend> Worker<B> {
         } else {
             Outcome::sent(self.trains.train(id))
         };
+        self.settle(tables, id, &outcome);
+    }
+
+    /// Sends a train datagram by datagram, because its host or its socket takes no trains.
+    pub(super) fn send_apart(&mut self, tables: &Tables, id: u32) {
+        let outcome = self.send_each(id, 0);
+        self.announce(id, &outcome);
+        self.settle(tables, id, &outcome);
+    }
+
+    /// Counts what became of a train and gives its buffers back.
+    fn settle(&mut self, tables: &Tables, id: u32, outcome: &Outcome) {
         let train = self.trains.train(id);
         if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
             here.counters
@@ -78,14 +90,40 @@ impl<B: Backend> Worker<B> {
             }
             Err(_) => {}
         }
+        let mut outcome = self.send_each(id, error);
+        let refused = matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE);
+        if outcome.lost == 0
+            && refused
+            && let Some(host) = &self.trains.train(id).host
+        {
+            host.set_gso(false);
+            outcome.gso_off = Some(error);
+        }
+        self.announce(id, &outcome);
+        outcome
+    }
+
+    /// Sends every datagram of a train by itself; `error` is what the train as such was refused with.
+    fn send_each(&mut self, id: u32, error: i32) -> Outcome {
+        let train = self.trains.train(id);
+        let socket = train.key.socket;
+        let encap = train.encap_bytes / train.segments.max(1);
         let mut outcome = Outcome {
             error,
             ..Outcome::default()
         };
-        let encap = train.encap_bytes / train.segments.max(1);
         train.singly(|message, len| {
-            // SAFETY: as above; `singly` made the message from the same iovecs.
-            match unsafe { send_now(socket, message) } {
+            // SAFETY: the message points into the train and its buffers, which are held until `settle`.
+            let sent = unsafe { send_now(socket, message) }.or_else(|error| {
+                if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
+                    return Err(error);
+                }
+                // A pending ICMP error says nothing about this datagram.
+                drain_errors(socket);
+                // SAFETY: as above.
+                unsafe { send_now(socket, message) }
+            });
+            match sent {
                 Ok(()) => {
                     outcome.packets += 1;
                     outcome.bytes += (len - encap) as u64;
@@ -96,15 +134,9 @@ impl<B: Backend> Worker<B> {
                 }
             }
         });
-        if outcome.lost == 0 && matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE) {
-            if let Some(host) = &train.host {
-                host.set_gso(false);
-                outcome.gso_off = Some(error);
-            }
-        } else if outcome.error == libc::EMSGSIZE {
-            outcome.learned = learn(train.host.as_deref());
+        if outcome.lost > 0 && outcome.error == libc::EMSGSIZE {
+            outcome.learned = learn(self.trains.train(id).host.as_deref());
         }
-        self.announce(id, &outcome);
         outcome
     }
 

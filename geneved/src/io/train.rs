@@ -42,6 +42,8 @@ pub(super) struct Train {
     pub(super) bytes: usize,
     /// Geneve headers in `bytes`, which do not count as traffic of the link.
     pub(super) encap_bytes: usize,
+    /// Whether it is sent with one `sendmsg`, not datagram by datagram.
+    pub(super) together: bool,
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
     pub(super) bids: Vec<Bid>,
@@ -66,6 +68,7 @@ impl Train {
             segments: 0,
             bytes: 0,
             encap_bytes: 0,
+            together: true,
             closed: false,
             bids: Vec::with_capacity(MAX_SEGMENTS),
             name: SocketAddr::from(([0, 0, 0, 0], 0)).into(),

@@ -200,6 +200,9 @@ impl<B: Backend> Worker<B> {
     /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
     /// them than buffers.
     fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+        while let Some(id) = self.trains.next_apart() {
+            self.send_apart(tables, id);
+        }
         let mut done = std::mem::take(&mut self.done);
         let result = self.io.turn(wait, &mut done);
         for event in done.drain(..) {
