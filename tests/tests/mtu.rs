@@ -75,7 +75,7 @@ on_both_backends! {
             let config = |address: [&str; 2], remote| {
                 link("gnv0", 100, &address, &format!("remote = \"{remote}\"\ndf = \"set\""))
             };
-            let _a = world.daemon(&a, io, "", &config(["10.0.0.1/24", "fd00::1/64"], to));
+            let daemon = world.daemon(&a, io, "", &config(["10.0.0.1/24", "fd00::1/64"], to));
             let _b = world.daemon(&b, io, "", &config(["10.0.0.2/24", "fd00::2/64"], from));
             assert_eq!(kernel_mtu(&a, "gnv0"), u64::from(if six { 1444_u32 } else { 1464 }));
             for address in ["10.0.0.2", "fd00::2"] {
@@ -97,6 +97,15 @@ on_both_backends! {
                 });
                 assert_tcp(&Ends::new(a.netns(), b.netns(), to), 1, 3_000_000);
             }
+            // The path becomes wider, and the kernel forgets what it had learned.
+            router.ip("link set rb mtu 1500").unwrap();
+            b.ip("link set u0 mtu 1500").unwrap();
+            a.ip(if six { "-6 route flush cache" } else { "route flush cache" }).unwrap();
+            eventually(15, "a path MTU that holds no more is forgotten", || {
+                let host = &daemon.json("host show")[0]["remotes"][0];
+                assert_eq!(host["address"], to, "{host}");
+                host["path_mtu"].as_u64().is_none_or(|mtu| mtu == 1500)
+            });
         }
     }
 

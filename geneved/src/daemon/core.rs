@@ -395,6 +395,14 @@ impl Core {
     }
 
     /// Notes that a link's interface vanished.
+    /// What was learned of a path ends when the kernel forgets it (`net.ipv4.route.mtu_expires`), or the path has changed.
+    pub(super) async fn refresh_path_mtus(&self) {
+        let inner = self.inner().await;
+        for host in inner.registry.iter().filter(|h| h.path_mtu().is_some()) {
+            host.set_path_mtu(crate::io::path_mtu(host.addr).ok());
+        }
+    }
+
     pub(super) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
         let mut inner = self.inner().await;
         let Inner { state, running, .. } = &mut *inner;

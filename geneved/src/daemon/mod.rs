@@ -1,6 +1,6 @@
 //! The daemon: start-up, shutdown, reload, and the one owner of the running state.
 //!
-//! [`core`] holds the state and makes changes; [`show`] tells what runs; here is the life cycle.
+//! `core` holds the state and makes changes; `show` tells what runs; here is the life cycle.
 
 mod core;
 mod show;
@@ -20,6 +20,9 @@ use crate::control::protocol::{Applied, Failure, Request, Saved};
 use crate::control::server::{self, Answer, Listener, Service};
 use crate::io::{Engine, EngineConfig, Event, IoChoice};
 use crate::net::underlay;
+
+/// How often it is looked whether a learned path MTU still holds.
+const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
 ///
@@ -85,6 +88,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let listener = Listener::bind(&socket)?;
     tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
     tell_systemd(&[NotifyState::Ready]);
+    let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
     {
         let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
         loop {
@@ -101,6 +105,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     tokio::task::spawn_local(async move { core.underlay_changed().await });
                 }
                 Some(event) = events.recv() => heed(&core, event),
+                _ = refresh.tick() => core.refresh_path_mtus().await,
             }
         }
     }
