@@ -199,6 +199,21 @@ impl State {
                 "choose another id or dstport",
             ));
         }
+        // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
+        let differs = self.links.values().find(|other| {
+            other.name != *name
+                && other.port == link.port
+                && other.udp6_zero_csum_rx != link.udp6_zero_csum_rx
+        });
+        if let Some(other) = differs {
+            return Err(Refusal::new(
+                format!(
+                    "link \"{name}\": udp6zerocsumrx is {} and that of link \"{}\" on the same port {} is not",
+                    link.udp6_zero_csum_rx, other.name, link.port
+                ),
+                "choose another dstport",
+            ));
+        }
         for (word, addr) in [("remote", link.remote), ("local", link.local)] {
             if let Some(addr) = addr {
                 tunnel_address(addr).map_err(|e| {

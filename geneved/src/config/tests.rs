@@ -91,6 +91,23 @@ fn a_wrong_value_is_named_with_its_line_and_column() {
 }
 
 #[test]
+fn rfc8926_26_links_of_one_port_agree_on_zero_checksums() {
+    let link = |name: &str, id: u32, more: &str| {
+        format!("[[link]]\nname = \"{name}\"\ntype = \"geneve\"\nid = {id}\n{more}\n")
+    };
+    let zero = "udp6zerocsumrx = true";
+    let faults = fault(&(link("a", 1, "") + &link("b", 2, zero)));
+    assert!(
+        faults.contains(
+            "link \"b\": udp6zerocsumrx is true and that of link \"a\" on the same port 6081 is not"
+        ),
+        "{faults}"
+    );
+    let own_port = format!("{zero}\ndstport = 6082");
+    assert!(load(&(link("a", 1, "") + &link("b", 2, &own_port))).is_ok());
+}
+
+#[test]
 fn all_faults_are_reported_at_once() {
     let text = "
 [[link]]
