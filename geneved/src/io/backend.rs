@@ -5,7 +5,7 @@
 //! with io_uring, [`super::syscalls`] with epoll and plain system calls.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
 use super::buffers::Bid;
@@ -80,4 +80,23 @@ pub(super) trait Backend {
     /// # Errors
     /// Only where the backend itself is broken; errors of single operations are in `done`.
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
+}
+
+/// The address in a `sockaddr_in` or `sockaddr_in6`.
+pub(super) fn source(name: &[u8]) -> Option<IpAddr> {
+    let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
+    match i32::from(family) {
+        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// Notes the descriptor of a slot.
+pub(super) fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
+    let slot = slot as usize;
+    if list.len() <= slot {
+        list.resize(slot + 1, None);
+    }
+    list[slot] = Some(fd);
 }

@@ -19,6 +19,7 @@ use libgeneve::wire::packet::{IpVersion, Packet};
 use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
+use super::reply;
 use super::train::{MAX_SEGMENTS, Train, TrainKey};
 use super::tunnel::Read;
 use super::udp::{Family, Pick};
@@ -230,7 +231,7 @@ impl<B: Backend> Worker<B> {
             too_long = false;
         }
         if too_long && !may_fragment(&vnet, &packet) {
-            let told = self.replies.too_big(
+            let told = reply::too_big(
                 &mut self.writes,
                 &mut self.io,
                 here,

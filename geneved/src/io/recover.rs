@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::backend::{Backend, Side};
 use super::counters::Direction;
 use super::engine::Event;
+use super::reply;
 use super::worker::Worker;
 
 impl<B: Backend> Worker<B> {
@@ -171,8 +172,7 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let mtu = datapath::inner_limit(link, host.addr, path_mtu);
-        self.replies
-            .too_big(&mut self.writes, &mut self.io, here, &inner, &packet, mtu);
+        reply::too_big(&mut self.writes, &mut self.io, here, &inner, &packet, mtu);
     }
 }
 

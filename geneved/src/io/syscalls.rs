@@ -8,10 +8,9 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::backend::{Arrived, Backend, Done, Side, Wait};
+use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
-use super::uring::source;
 
 /// Packets taken from one descriptor before the others get their turn.
 const BUDGET: usize = 32;
@@ -267,14 +266,6 @@ impl Backend for Syscalls {
         self.ready = ready;
         Ok(())
     }
-}
-
-fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
-    let slot = slot as usize;
-    if list.len() <= slot {
-        list.resize(slot + 1, None);
-    }
-    list[slot] = Some(fd);
 }
 
 fn set_nonblocking(fd: RawFd) {

@@ -5,7 +5,6 @@
 //! `ENOBUFS` and is armed again as soon as there are some.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::{BufRingEntry, Fd, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::backend::{Arrived, Backend, Done, Side, Wait};
+use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
 use super::spin::Spin;
@@ -281,16 +280,6 @@ impl Uring {
     }
 }
 
-/// The address in a `sockaddr_in` or `sockaddr_in6`.
-pub(super) fn source(name: &[u8]) -> Option<IpAddr> {
-    let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
-    match i32::from(family) {
-        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?).into()),
-        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?).into()),
-        _ => None,
-    }
-}
-
 impl Backend for Uring {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
         place(&mut self.tuns, slot, fd);
@@ -392,14 +381,6 @@ impl Drop for Uring {
             .submitter()
             .register_sync_cancel(None, io_uring::types::CancelBuilder::any());
     }
-}
-
-fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
-    let slot = slot as usize;
-    if list.len() <= slot {
-        list.resize(slot + 1, None);
-    }
-    list[slot] = Some(fd);
 }
 
 /// Buffers that wait in a ring while packets are large, between one and two super-packets' worth of cache: the ring is

@@ -21,7 +21,6 @@ use super::counters::Counters;
 use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
-use super::reply::Replies;
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
@@ -101,7 +100,6 @@ pub(super) struct Worker<B> {
     pub(super) trains: Trains,
     pub(super) writes: Writes,
     pub(super) ingress: Ingress,
-    pub(super) replies: Replies,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
@@ -132,7 +130,6 @@ impl<B: Backend> Worker<B> {
             trains: Trains::new(TRAINS),
             writes: Writes::new(WRITES),
             ingress: Ingress::new(post.uso),
-            replies: Replies,
             tunnel: post.tunnel,
             links: Vec::new(),
             unread: Vec::new(),
