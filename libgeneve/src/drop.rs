@@ -64,6 +64,34 @@ drop_reasons! {
     InnerChecksum => "inner-checksum",
     /// A super-packet asks for a segmentation that its headers do not allow.
     BadOffload => "bad-offload",
+    /// A rule of the link's policy, or its default, denies the flow.
+    PolicyDenied => "policy-denied",
+    /// A rule of the link's policy rejects the flow; its sender was told where the rate of answers allowed it.
+    PolicyRejected => "policy-rejected",
+    /// The flow table has no room for another flow of the link.
+    FlowTableFull => "flow-table-full",
+    /// A fragment whose first fragment was not seen, so that its flow is not known.
+    FragmentUnknown => "fragment-unknown",
+    /// An ICMP error about a flow that is not there.
+    IcmpUnrelated => "icmp-unrelated",
+    /// A TCP segment of a connection that is neither known nor begins with it, on a path that must rewrite it.
+    TcpUnknown => "tcp-unknown",
+    /// The address pool of source NAT has no port left for the protocol.
+    NatExhausted => "nat-exhausted",
+    /// The packet must be rewritten and cannot be: its transport is unreadable, or of a protocol without ports.
+    NatUntranslatable => "nat-untranslatable",
+    /// The service has no backend that is healthy and not drained.
+    NoBackend => "no-backend",
+    /// The endpoint option contradicts what this host knows of the endpoint.
+    EndpointType => "endpoint-type",
+    /// The packet asks for a gateway, and no NAT rule of the link covers it.
+    NotGateway => "not-gateway",
+    /// A known option has a length or a content that its definition forbids.
+    OptionMalformed => "option-malformed",
+    /// The packet is over the rate of its class, endpoint or link.
+    RateExceeded => "rate-exceeded",
+    /// The packet would leave by the link and to the host that it came from, or was relayed too often.
+    ForwardingLoop => "forwarding-loop",
     /// No route or endpoint of the VPC covers the inner destination.
     NoRoute => "no-route",
     /// The packet is larger than the tunnel MTU; its sender was told.

@@ -8,6 +8,8 @@
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
 //! - [`flow`]: the keyed hash of a flow.
+//! - [`label`], [`options`]: what Geneve options mean.
+//! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
@@ -16,8 +18,11 @@ pub mod datapath;
 pub mod drop;
 pub mod ecn;
 pub mod flow;
+pub mod label;
 pub mod link;
 pub mod mtu;
 pub mod offload;
+pub mod options;
 pub mod route;
+pub mod time;
 pub mod wire;
