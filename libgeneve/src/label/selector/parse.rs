@@ -1,0 +1,240 @@
+//! The parser of selectors: words, and what may follow what.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use super::{
+    MAX_REQUIREMENTS, MAX_SELECTOR_LEN, MAX_VALUES, Requirement, Selector, SelectorError, quote,
+};
+use crate::label::syntax::{check_key, check_value};
+
+/// As the [module](super)'s grammar says; an empty text is the selector that matches every endpoint.
+impl FromStr for Selector {
+    type Err = SelectorError;
+    fn from_str(text: &str) -> Result<Selector, SelectorError> {
+        if text.len() > MAX_SELECTOR_LEN {
+            return Err(SelectorError::TooLong(text.len()));
+        }
+        let mut parser = Parser {
+            text,
+            at: 0,
+            values: 0,
+        };
+        let mut requirements = Vec::new();
+        if parser.peek().kind == Kind::End {
+            return Ok(Selector { requirements });
+        }
+        loop {
+            if requirements.len() == MAX_REQUIREMENTS {
+                return Err(SelectorError::TooManyRequirements(parser.peek().at));
+            }
+            let requirement = parser.requirement()?;
+            let ends = match requirement {
+                Requirement::Exists(_) => "an operator, ',' or the end",
+                _ => "',' or the end",
+            };
+            requirements.push(requirement);
+            let word = parser.next();
+            match word.kind {
+                Kind::End => return Ok(Selector { requirements }),
+                Kind::Comma => {}
+                _ => return Err(word.unexpected(ends)),
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A key, a value, or `in` and `notin`.
+    Name,
+    Equal,
+    NotEqual,
+    Not,
+    Open,
+    Close,
+    Comma,
+    /// `<` or `>`.
+    Order,
+    End,
+}
+
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    kind: Kind,
+    text: &'a str,
+    at: usize,
+}
+
+impl Word<'_> {
+    fn unexpected(&self, expected: &'static str) -> SelectorError {
+        let (found, expected) = match self.kind {
+            Kind::End => ("the end".to_owned(), expected),
+            Kind::Order => (
+                quote(self.text),
+                "another operator: labels are compared as hashes, which have no order",
+            ),
+            _ => (quote(self.text), expected),
+        };
+        SelectorError::Unexpected {
+            at: self.at,
+            found,
+            expected,
+        }
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    /// How many values were read, those that were there twice included.
+    values: usize,
+}
+
+impl<'a> Parser<'a> {
+    /// The next word, which stays the next.
+    fn peek(&self) -> Word<'a> {
+        let is_space = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
+        let rest = self.text[self.at..].trim_start_matches(is_space);
+        let at = self.text.len() - rest.len();
+        let (kind, len) = match rest.as_bytes() {
+            [] => (Kind::End, 0),
+            [b'!', b'=', ..] => (Kind::NotEqual, 2),
+            [b'=', b'=', ..] => (Kind::Equal, 2),
+            [b'=', ..] => (Kind::Equal, 1),
+            [b'!', ..] => (Kind::Not, 1),
+            [b'(', ..] => (Kind::Open, 1),
+            [b')', ..] => (Kind::Close, 1),
+            [b',', ..] => (Kind::Comma, 1),
+            [b'<' | b'>', ..] => (Kind::Order, 1),
+            _ => {
+                let ends = |c: char| is_space(c) || "!=(),<>".contains(c);
+                (Kind::Name, rest.find(ends).unwrap_or(rest.len()))
+            }
+        };
+        Word {
+            kind,
+            text: &rest[..len],
+            at,
+        }
+    }
+
+    fn next(&mut self) -> Word<'a> {
+        let word = self.peek();
+        self.at = word.at + word.text.len();
+        word
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        if self.peek().kind == Kind::Not {
+            self.next();
+            return Ok(Requirement::NotExists(self.key("a key")?));
+        }
+        let key = self.key("a key or '!'")?;
+        let word = self.peek();
+        match (word.kind, word.text) {
+            (Kind::Equal, _) => {
+                self.next();
+                let values = self.one_value()?;
+                Ok(Requirement::In { key, values })
+            }
+            (Kind::NotEqual, _) => {
+                self.next();
+                let values = self.one_value()?;
+                Ok(Requirement::NotIn { key, values })
+            }
+            (Kind::Name, "in") => {
+                self.next();
+                let values = self.set_of_values()?;
+                Ok(Requirement::In { key, values })
+            }
+            (Kind::Name, "notin") => {
+                self.next();
+                let values = self.set_of_values()?;
+                Ok(Requirement::NotIn { key, values })
+            }
+            _ => Ok(Requirement::Exists(key)),
+        }
+    }
+
+    fn key(&mut self, expected: &'static str) -> Result<String, SelectorError> {
+        let word = self.next();
+        if word.kind != Kind::Name {
+            return Err(word.unexpected(expected));
+        }
+        let key = word.text.to_owned();
+        match check_key(&key) {
+            Ok(()) => Ok(key),
+            Err(why) => Err(SelectorError::Key {
+                at: word.at,
+                key,
+                why,
+            }),
+        }
+    }
+
+    /// What follows `=`, `==` or `!=`.
+    fn one_value(&mut self) -> Result<BTreeSet<String>, SelectorError> {
+        let mut values = BTreeSet::new();
+        let word = self.peek();
+        match word.kind {
+            Kind::End | Kind::Comma => self.add(&mut values, "", word.at)?,
+            Kind::Name => {
+                self.next();
+                self.add(&mut values, word.text, word.at)?;
+            }
+            _ => return Err(word.unexpected("a value")),
+        }
+        Ok(values)
+    }
+
+    /// What follows `in` or `notin`.
+    fn set_of_values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
+        let word = self.next();
+        if word.kind != Kind::Open {
+            return Err(word.unexpected("'('"));
+        }
+        let mut values = BTreeSet::new();
+        let word = self.peek();
+        if word.kind == Kind::Close {
+            return Err(word.unexpected("a value or ','"));
+        }
+        loop {
+            let word = self.peek();
+            match word.kind {
+                Kind::Name => {
+                    self.next();
+                    self.add(&mut values, word.text, word.at)?;
+                }
+                Kind::Comma | Kind::Close => self.add(&mut values, "", word.at)?,
+                _ => return Err(word.unexpected("a value, ',' or ')'")),
+            }
+            let word = self.next();
+            match word.kind {
+                Kind::Comma => {}
+                Kind::Close => return Ok(values),
+                _ => return Err(word.unexpected("',' or ')'")),
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        values: &mut BTreeSet<String>,
+        value: &str,
+        at: usize,
+    ) -> Result<(), SelectorError> {
+        if self.values == MAX_VALUES {
+            return Err(SelectorError::TooManyValues(at));
+        }
+        self.values += 1;
+        let value = value.to_owned();
+        match check_value(&value) {
+            Ok(()) => {
+                values.insert(value);
+                Ok(())
+            }
+            Err(why) => Err(SelectorError::Value { at, value, why }),
+        }
+    }
+}
