@@ -97,16 +97,18 @@ impl fmt::Display for GeneveOption<'_> {
     }
 }
 
-/// An iterator over the options of a packet whose list was checked, in their order on the wire.
-#[derive(Clone, Debug)]
+/// An iterator over the options of a packet, in their order on the wire. The default is an empty list.
+#[derive(Clone, Debug, Default)]
 pub struct OptionIter<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> OptionIter<'a> {
-    /// Walks `list`, which [`lengths_add_up`] has accepted; a list that it has not ends early.
+    /// Walks `list`: option headers and data, as they follow a base header. A list whose lengths do not add up
+    /// ends before the option that does not fit.
     #[inline]
-    pub(super) fn new(list: &'a [u8]) -> OptionIter<'a> {
+    #[must_use]
+    pub fn new(list: &'a [u8]) -> OptionIter<'a> {
         OptionIter { rest: list }
     }
 }

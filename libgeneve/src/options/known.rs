@@ -1,0 +1,290 @@
+//! The schema: which options this host knows, its own and those that a user defines.
+
+use std::collections::BTreeSet;
+
+use crate::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
+
+/// The class of geneved's own options unless the operator sets another: of the experimental range
+/// (RFC 8926 section 7).
+pub const CLASS: OptionClass = OptionClass(0xff47);
+
+/// The types of geneved's own options, in its class.
+pub mod kind {
+    use super::OptionType;
+
+    /// What the two endpoints are.
+    pub const ENDPOINT: OptionType = OptionType(0x01);
+    /// The labels of the source.
+    pub const LABELS: OptionType = OptionType(0x02);
+    /// The labels of the source, which the receiver must enforce.
+    pub const LABELS_CRITICAL: OptionType = OptionType(0x82);
+    /// The QoS class.
+    pub const CLASS: OptionType = OptionType(0x03);
+    /// The virtual address that a client asked for.
+    pub const SERVICE: OptionType = OptionType(0x04);
+}
+
+/// The names of geneved's own options, in the order of their slots.
+const OWN: [&str; 4] = ["endpoint", "labels", "class", "service"];
+/// How many options have a counter of their own: geneved's four and the user's.
+pub const SLOTS: usize = 32;
+/// The most options that a user may define.
+pub const MAX_DEFINED: usize = SLOTS - OWN.len();
+
+/// An option that a user defines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OptionDef {
+    /// The name under which it is attached, shown and counted: lower-case letters, digits and `-`.
+    pub name: String,
+    /// Its class.
+    pub class: OptionClass,
+    /// Its type; the high bit makes it critical.
+    pub kind: OptionType,
+    /// Bytes of its data: a multiple of 4, at most 124. Its length never changes (RFC 8926 section 3.5).
+    pub len: u8,
+}
+
+/// Why data is not that of an option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    /// The text is not an even number of hexadecimal digits.
+    #[error("option {0}: expected its data in hexadecimal, two digits a byte")]
+    Hex(String),
+    /// The data has another length than the definition.
+    #[error("option {name}: data of {found} bytes, expected {len}")]
+    Length {
+        /// The option's name.
+        name: String,
+        /// Bytes that were given.
+        found: usize,
+        /// Bytes that it has.
+        len: u8,
+    },
+}
+
+impl OptionDef {
+    /// The data that `hex` spells: two digits a byte, as many bytes as the option has.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataError`] says.
+    pub fn data(&self, hex: &str) -> Result<Vec<u8>, DataError> {
+        let data = hex::decode(hex.strip_prefix("0x").unwrap_or(hex))
+            .map_err(|_| DataError::Hex(self.name.clone()))?;
+        if data.len() != usize::from(self.len) {
+            return Err(DataError::Length {
+                name: self.name.clone(),
+                found: data.len(),
+                len: self.len,
+            });
+        }
+        Ok(data)
+    }
+}
+
+/// An option that this host knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Known {
+    /// What the two endpoints are.
+    Endpoint,
+    /// The labels of the source.
+    Labels {
+        /// Whether the receiver must enforce them: type 0x82.
+        critical: bool,
+    },
+    /// The QoS class.
+    Class,
+    /// The virtual address that a client asked for.
+    Service,
+    /// The user's, by its place in the schema: 0 to 27.
+    Defined(u8),
+}
+
+impl Known {
+    /// The counter of this option: 0 to 31, below [`SLOTS`]. Both types of labels share one.
+    #[inline]
+    #[must_use]
+    pub fn slot(self) -> usize {
+        match self {
+            Known::Endpoint => 0,
+            Known::Labels { .. } => 1,
+            Known::Class => 2,
+            Known::Service => 3,
+            Known::Defined(index) => (OWN.len() + usize::from(index)).min(SLOTS - 1),
+        }
+    }
+}
+
+/// Why options cannot be defined together. The option is named.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// The name is empty or has other characters.
+    #[error("option {0:?}: a name has lower-case letters, digits and '-' only")]
+    Name(String),
+    /// The name is there twice, or is that of an option of geneved's.
+    #[error("option {0}: there is one of this name already")]
+    DuplicateName(String),
+    /// Another option has its class and type.
+    #[error("option {name}: {other} has its class and type already")]
+    Duplicate {
+        /// The later one.
+        name: String,
+        /// The earlier one.
+        other: String,
+    },
+    /// Its class and type are, but for the critical bit, those of an option of geneved's.
+    #[error("option {name}: types {kind:#04x} and {critical:#04x} of class {class} are geneved's own", critical = kind | OptionType::CRITICAL)]
+    Own {
+        /// The option.
+        name: String,
+        /// The type, without its critical bit.
+        kind: u8,
+        /// geneved's class.
+        class: OptionClass,
+    },
+    /// Its data's length is not a multiple of 4 from 0 to 124.
+    #[error(
+        "option {name}: data of {len} bytes: the length is a multiple of 4, at most {MAX_OPTION_DATA}"
+    )]
+    Length {
+        /// The option.
+        name: String,
+        /// The length, in bytes.
+        len: u8,
+    },
+    /// There are this many, more than 28.
+    #[error("{0} options: at most {MAX_DEFINED} can be defined")]
+    TooMany(usize),
+}
+
+/// The options that this host knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    class: OptionClass,
+    defined: Vec<OptionDef>,
+    /// Places in `defined`, sorted by class and type.
+    index: Vec<(OptionClass, OptionType, u8)>,
+}
+
+impl Schema {
+    /// geneved's own options in the class `class`, and those that a user defines.
+    ///
+    /// # Errors
+    ///
+    /// As [`SchemaError`] says.
+    pub fn new(class: OptionClass, defined: Vec<OptionDef>) -> Result<Schema, SchemaError> {
+        if defined.len() > MAX_DEFINED {
+            return Err(SchemaError::TooMany(defined.len()));
+        }
+        let mut names = BTreeSet::from(OWN);
+        let mut schema = Schema {
+            class,
+            defined: Vec::new(),
+            index: Vec::new(),
+        };
+        for (at, def) in (0u8..).zip(&defined) {
+            check(def, class)?;
+            if !names.insert(&def.name) {
+                return Err(SchemaError::DuplicateName(def.name.clone()));
+            }
+            match schema.find(def.class, def.kind) {
+                Ok(place) => {
+                    return Err(SchemaError::Duplicate {
+                        name: def.name.clone(),
+                        other: defined[usize::from(schema.index[place].2)].name.clone(),
+                    });
+                }
+                Err(place) => schema.index.insert(place, (def.class, def.kind, at)),
+            }
+        }
+        schema.defined = defined;
+        Ok(schema)
+    }
+
+    fn find(&self, class: OptionClass, kind: OptionType) -> Result<usize, usize> {
+        self.index
+            .binary_search_by_key(&(class, kind), |&(class, kind, _)| (class, kind))
+    }
+
+    /// What the option with this class and type is, where it is known.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, class: OptionClass, kind: OptionType) -> Option<Known> {
+        if class == self.class {
+            match kind {
+                kind::ENDPOINT => return Some(Known::Endpoint),
+                kind::LABELS => return Some(Known::Labels { critical: false }),
+                kind::LABELS_CRITICAL => return Some(Known::Labels { critical: true }),
+                kind::CLASS => return Some(Known::Class),
+                kind::SERVICE => return Some(Known::Service),
+                _ => {}
+            }
+        }
+        let place = self.find(class, kind).ok()?;
+        Some(Known::Defined(self.index[place].2))
+    }
+
+    /// The class of geneved's own options.
+    #[must_use]
+    pub fn class(&self) -> OptionClass {
+        self.class
+    }
+
+    /// The user's options; [`Known::Defined`] counts from the first.
+    #[must_use]
+    pub fn defined(&self) -> &[OptionDef] {
+        &self.defined
+    }
+
+    /// The user's option of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&OptionDef> {
+        self.defined.iter().find(|def| def.name == name)
+    }
+
+    /// The names of the options in the order of their slots; the slots behind them are not used.
+    pub fn slot_names(&self) -> impl Iterator<Item = &str> {
+        OWN.into_iter()
+            .chain(self.defined.iter().map(|def| def.name.as_str()))
+    }
+}
+
+/// geneved's own options in [`CLASS`].
+impl Default for Schema {
+    fn default() -> Self {
+        Schema {
+            class: CLASS,
+            defined: Vec::new(),
+            index: Vec::new(),
+        }
+    }
+}
+
+/// What is wrong with a definition by itself.
+fn check(def: &OptionDef, own: OptionClass) -> Result<(), SchemaError> {
+    let name = || def.name.clone();
+    let in_names = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if def.name.is_empty() || !def.name.bytes().all(in_names) {
+        return Err(SchemaError::Name(name()));
+    }
+    if usize::from(def.len) > MAX_OPTION_DATA || !def.len.is_multiple_of(4) {
+        return Err(SchemaError::Length {
+            name: name(),
+            len: def.len,
+        });
+    }
+    // The other critical bit is refused, too: one number would mean two things on one wire.
+    let kind = def.kind.0 & !OptionType::CRITICAL;
+    if def.class == own && (kind::ENDPOINT.0..=kind::SERVICE.0).contains(&kind) {
+        return Err(SchemaError::Own {
+            name: name(),
+            kind,
+            class: own,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+//! Attaching options to a packet: the header that carries them.
+
+use super::{ClassOption, EndpointOption, Schema, ServiceOption, kind};
+use crate::label::{LabelSet, MAX_LABELS};
+use crate::wire::geneve::{BuildError, GeneveBuilder, HeaderBytes, Vni};
+use crate::wire::option::{GeneveOption, OPTION_HEADER_LEN};
+
+/// The options of geneved's own that a packet shall carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attach {
+    /// What its endpoints are.
+    pub endpoint: Option<EndpointOption>,
+    /// The labels of its source, and whether the receiver must enforce them.
+    pub labels: Option<(LabelSet, bool)>,
+    /// Its QoS class.
+    pub class: Option<ClassOption>,
+    /// The virtual address that a client asked for.
+    pub service: Option<ServiceOption>,
+}
+
+impl Attach {
+    /// The Geneve header with these options in the order of the fields, and then those in `defined`, whose data has
+    /// the length of their definition. The C bit follows from the options (RFC 8926 section 3.4).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] where one of `defined` has no length that an option can have, or all together have more than
+    /// 252 bytes; geneved's own take up to 164.
+    pub fn header<'a>(
+        &self,
+        schema: &Schema,
+        vni: Vni,
+        protocol: u16,
+        defined: impl IntoIterator<Item = GeneveOption<'a>>,
+    ) -> Result<HeaderBytes, BuildError> {
+        let class = schema.class();
+        let mut builder = GeneveBuilder::new(vni, protocol);
+        if let Some(option) = self.endpoint {
+            builder = builder.option(class, kind::ENDPOINT, &option.to_wire())?;
+        }
+        if let Some((set, critical)) = &self.labels {
+            let kind = if *critical {
+                kind::LABELS_CRITICAL
+            } else {
+                kind::LABELS
+            };
+            builder = builder.option(class, kind, set.write(&mut [0; MAX_LABELS * 8]))?;
+        }
+        if let Some(option) = self.class {
+            builder = builder.option(class, kind::CLASS, &option.to_wire())?;
+        }
+        if let Some(option) = &self.service {
+            let data = &mut [0; ServiceOption::LEN_V6];
+            builder = builder.option(class, kind::SERVICE, option.write(data))?;
+        }
+        for option in defined {
+            builder = builder.copy_option(&option)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// Bytes of these options with their headers, without any that a user defined: 0 to 164.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let labels = self.labels.as_ref().map(|(set, _)| set.wire_len());
+        let service = self.service.as_ref().map(ServiceOption::wire_len);
+        [
+            self.endpoint.map(|_| EndpointOption::LEN),
+            labels,
+            self.class.map(|_| ClassOption::LEN),
+            service,
+        ]
+        .into_iter()
+        .flatten()
+        .map(|data| OPTION_HEADER_LEN + data)
+        .sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
