@@ -8,6 +8,7 @@
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
 //! - [`flow`]: the keyed hash of a flow.
+//! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: what Geneve options mean.
 //! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
@@ -21,6 +22,7 @@ pub mod flow;
 pub mod label;
 pub mod link;
 pub mod mtu;
+pub mod nat;
 pub mod offload;
 pub mod options;
 pub mod route;

@@ -1,0 +1,96 @@
+//! ICMP errors about flows that are rewritten.
+//!
+//! Owns what changes in an error besides its own addresses: the packet that it quotes, as far as it
+//! is quoted (RFC 5508 section 4, RFC 3022 section 4.3). To which flow the error belongs is the
+//! caller's knowledge.
+
+use std::net::IpAddr;
+
+use super::rewrite::{
+    Kind, Rewrite, Untranslatable, add_to_checksum, families_match, header_len, set_addresses,
+};
+use crate::wire::checksum::Sum;
+use crate::wire::icmp::{Quote, QuotedTransport};
+use crate::wire::packet::{Fragment, IpVersion, Packet};
+
+/// Bytes of a transport header up to the end of the last field that NAT may change: TCP's checksum.
+const TRANSPORT_LEN: usize = 18;
+
+/// Gives an ICMP error the addresses `src` and `dst`, and the packet that it quotes the addresses
+/// and ports of `quoted`, in the direction of the quoted packet. `packet`, which was parsed from
+/// `bytes`, follows.
+///
+/// The quoted IPv4 header checksum and the quoted transport checksum, where it is quoted, stay as
+/// right or wrong as they are, and so does the error's own. An identifier in a quoted ICMP query is
+/// the port of `quoted.src`.
+///
+/// # Errors
+///
+/// [`Untranslatable`], and nothing was changed: not an ICMP error, or a fragment of one; a quote
+/// that ends before the first eight bytes of its transport header; an address of the other family.
+pub fn rewrite_error(
+    bytes: &mut [u8],
+    packet: &mut Packet,
+    src: IpAddr,
+    dst: IpAddr,
+    quoted: &Rewrite,
+) -> Result<(), Untranslatable> {
+    let quote = packet.quote(bytes).ok_or(Untranslatable)?;
+    let kind = Kind::of_quote(&quote)?;
+    let transport = usize::from(packet.transport_offset);
+    if !families_match(packet.version, src, dst)
+        || !families_match(packet.version, quoted.src.0, quoted.dst.0)
+        || transport < header_len(packet.version)
+    {
+        return Err(Untranslatable);
+    }
+    let ip = bytes
+        .get_mut(..usize::from(packet.total_len))
+        .filter(|ip| ip.len() >= transport + 8)
+        .ok_or(Untranslatable)?;
+    let (head, message) = ip.split_at_mut(transport);
+    let start = usize::from(quote.offset)
+        .checked_sub(transport)
+        .ok_or(Untranslatable)?;
+    let end = start + usize::from(quote.transport_offset) + TRANSPORT_LEN;
+    let end = end.min(message.len());
+    let beginning = message.get_mut(start..end).ok_or(Untranslatable)?;
+
+    let before = Sum::ZERO.bytes(beginning);
+    let (quoted_head, segment) = beginning
+        .split_at_mut_checked(usize::from(quote.transport_offset))
+        .ok_or(Untranslatable)?;
+    let addresses = set_addresses(
+        quoted_head,
+        (quote.src, quote.dst),
+        (quoted.src.0, quoted.dst.0),
+    );
+    kind.apply(segment, packet.version, addresses, quoted, false);
+    let mut added = Sum::ZERO.word(!before.fold()).bytes(beginning);
+
+    let addresses = set_addresses(head, (packet.src, packet.dst), (src, dst));
+    if packet.version == IpVersion::V6 {
+        added = added.add(addresses);
+    }
+    add_to_checksum(message, 2, added);
+    (packet.src, packet.dst) = (src, dst);
+    Ok(())
+}
+
+impl Kind {
+    fn of_quote(quote: &Quote) -> Result<Kind, Untranslatable> {
+        match quote.transport {
+            QuotedTransport::Tcp { src, dst, .. } => Ok(Kind::Tcp(src, dst)),
+            QuotedTransport::Udp { src, dst } => Ok(Kind::Udp(src, dst)),
+            QuotedTransport::Icmp { id: Some(id), .. } => Ok(Kind::Query(id)),
+            QuotedTransport::Icmp { id: None, .. } => Ok(Kind::Message),
+            QuotedTransport::Other => Ok(Kind::Bare),
+            QuotedTransport::Unavailable if quote.fragment == Fragment::Later => Ok(Kind::Bare),
+            QuotedTransport::Unavailable => Err(Untranslatable),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "icmp_tests.rs"]
+mod tests;

@@ -1,0 +1,246 @@
+//! Address pools: which outside address and port an inside one gets.
+//!
+//! Owns the choice of a port, the lease that keeps it, and the registry that keeps pools over changes
+//! of configuration. What is taken is [`space`](super::space)'s knowledge; which pool a packet's
+//! source belongs to is [`Nat`](super::Nat)'s.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::space::{Mappings, Port, Protocol, Space, Spec};
+use crate::link::LinkIndex;
+
+/// The most addresses that a pool may have.
+pub const MAX_ADDRESSES: u32 = 65_536;
+
+/// How many ports are in use, and how many there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Ports that a live mapping has.
+    pub in_use: u64,
+    /// Ports that can be in use: addresses times ports of the range, without those that belong to
+    /// port forwards.
+    pub total: u64,
+}
+
+/// No port is left for the protocol, or the pool cannot serve it: it has no ports, or the inside
+/// address is of the other family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address pool has no port left")]
+pub struct Exhausted;
+
+/// The addresses and ports of one source NAT rule.
+///
+/// TCP, UDP and ICMP queries (whose identifier is their port) each have all the ports of the range.
+/// Shared by workers; new mappings take the link's lock, packets of known flows do not come here.
+#[derive(Debug)]
+pub struct Pool {
+    spec: Arc<Spec>,
+    space: Arc<Space>,
+    account: usize,
+}
+
+/// An outside port of an inside one, for as long as any clone lives.
+///
+/// Cheap to clone. May be dropped on any thread; dropping the last clone takes the link's lock.
+#[derive(Clone, Debug)]
+pub struct Lease(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    space: Arc<Space>,
+    outside: Port,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.space.lock().release(self.outside);
+    }
+}
+
+impl Lease {
+    /// The outside address and port.
+    #[inline]
+    #[must_use]
+    pub fn outside(&self) -> (IpAddr, u16) {
+        (self.0.outside.addr, self.0.outside.number)
+    }
+}
+
+impl PartialEq for Lease {
+    /// Whether both are leases of the same port.
+    fn eq(&self, other: &Lease) -> bool {
+        Arc::ptr_eq(&self.0.space, &other.0.space) && self.0.outside == other.0.outside
+    }
+}
+
+impl Pool {
+    fn new(spec: Spec, space: &Arc<Space>) -> Pool {
+        let spec = Arc::new(spec);
+        let account = space.lock().open(&spec);
+        Pool {
+            spec,
+            space: Arc::clone(space),
+            account,
+        }
+    }
+
+    /// The outside address and port of `inside`, for the IP protocol `proto`.
+    ///
+    /// The mapping is endpoint-independent (RFC 4787 section 4.1): while any lease of it lives, the
+    /// same inside address and port get the same outside ones. A new mapping takes the outside address
+    /// that the inside address always gets, while that has a port left, and keeps the port where it is
+    /// in range and free. No outside port is ever leased to two inside ports.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`].
+    pub fn lease(self: &Arc<Self>, proto: u8, inside: (IpAddr, u16)) -> Result<Lease, Exhausted> {
+        let inside = self.port(proto, inside)?;
+        let mut mappings = self.space.lock();
+        let outside = self.choose(&mappings, &inside)?;
+        if !mappings.hold(inside, outside) {
+            return Err(Exhausted);
+        }
+        drop(mappings);
+        Ok(Lease(Arc::new(Held {
+            space: Arc::clone(&self.space),
+            outside,
+        })))
+    }
+
+    /// What [`Pool::lease`] would give; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`].
+    pub fn peek(&self, proto: u8, inside: (IpAddr, u16)) -> Result<(IpAddr, u16), Exhausted> {
+        let inside = self.port(proto, inside)?;
+        let outside = self.choose(&self.space.lock(), &inside)?;
+        Ok((outside.addr, outside.number))
+    }
+
+    /// The usage of the protocol that is nearest to exhaustion.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let each = Protocol::ALL.map(|protocol| self.usage_of_protocol(protocol));
+        each.into_iter()
+            .max_by_key(|usage| (usage.in_use << 32).checked_div(usage.total))
+            .unwrap_or_default()
+    }
+
+    /// The usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for
+    /// others.
+    #[must_use]
+    pub fn usage_of(&self, proto: u8) -> Usage {
+        Protocol::of(proto).map_or_else(Usage::default, |protocol| self.usage_of_protocol(protocol))
+    }
+
+    fn usage_of_protocol(&self, protocol: Protocol) -> Usage {
+        let mappings = self.space.lock();
+        Usage {
+            in_use: mappings
+                .count(self.account, protocol)
+                .map_or(0, |count| count.in_use),
+            total: self.spec.total(protocol),
+        }
+    }
+
+    fn port(&self, proto: u8, (addr, number): (IpAddr, u16)) -> Result<Port, Exhausted> {
+        let protocol = Protocol::of(proto).ok_or(Exhausted)?;
+        if addr.is_ipv4() != self.spec.first.is_ipv4() {
+            return Err(Exhausted);
+        }
+        Ok(Port {
+            protocol,
+            addr,
+            number,
+        })
+    }
+
+    fn choose(&self, mappings: &Mappings, inside: &Port) -> Result<Port, Exhausted> {
+        let there = mappings.outside(inside);
+        if let Some(outside) = there.filter(|port| self.spec.covers(port).is_some()) {
+            return Ok(outside);
+        }
+        let protocol = inside.protocol;
+        let count = mappings.count(self.account, protocol).ok_or(Exhausted)?;
+        let home = self.space.hash.hash_one(inside.addr) % u64::from(self.spec.addresses);
+        let place = count
+            .next_with_room(&self.spec, home as u32)
+            .ok_or(Exhausted)?;
+        let addr = self.spec.address(place);
+        let taken = mappings.taken(protocol, addr);
+        let kept = Port { addr, ..*inside };
+        if self.spec.covers(&kept).is_some() && !taken.is_some_and(|t| t.contains(kept.number)) {
+            return Ok(kept);
+        }
+        let (low, high) = (*self.spec.ports.start(), *self.spec.ports.end());
+        let turn = self.space.hash.hash_one((inside.number, mappings.turn));
+        let start = low + (turn % self.spec.ports.len() as u64) as u16;
+        let free = |from: u16, to: u16| {
+            let mut from = from;
+            loop {
+                let port = match taken {
+                    Some(taken) => taken.first_free(from, to)?,
+                    None if from <= to => from,
+                    None => return None,
+                };
+                if !self.spec.is_reserved(protocol, place, port) {
+                    return Some(port);
+                }
+                from = port.checked_add(1)?;
+            }
+        };
+        let number = free(start, high)
+            .or_else(|| free(low, start))
+            .ok_or(Exhausted)?;
+        Ok(Port {
+            protocol,
+            addr,
+            number,
+        })
+    }
+
+    pub(super) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.space.lock().close(self.account);
+    }
+}
+
+/// Keeps pools over changes of configuration: a rule that stays as it is keeps its pool, and one that
+/// changes gets a new pool that knows of every port in use.
+#[derive(Debug, Default)]
+pub struct Registry {
+    pools: HashMap<(LinkIndex, String, Spec), Arc<Pool>>,
+    spaces: HashMap<LinkIndex, Arc<Space>>,
+}
+
+impl Registry {
+    /// The pool of this rule, made where there is none with these addresses and ports.
+    pub(super) fn pool(&mut self, link: LinkIndex, rule: &str, spec: Spec) -> Arc<Pool> {
+        let space = self.spaces.entry(link).or_default();
+        let pool = self
+            .pools
+            .entry((link, rule.to_owned(), spec))
+            .or_insert_with_key(|(_, _, spec)| Arc::new(Pool::new(spec.clone(), space)));
+        Arc::clone(pool)
+    }
+
+    /// Forgets the pools that nobody else holds, and the links on which no port is leased any more.
+    pub fn prune(&mut self) {
+        self.pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+        self.spaces.retain(|_, space| Arc::strong_count(space) > 1);
+    }
+}
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -1,0 +1,181 @@
+//! Tests of leases: against a model, and from two threads.
+
+use super::*;
+use crate::nat::{Nat, Rule};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+fn pool(addresses: u8, ports: (u16, u16), forwards: &[u16]) -> Arc<Pool> {
+    let mut rules = vec![Rule::Snat {
+        name: "pool".into(),
+        from: "10.0.0.0/8".parse().unwrap(),
+        pool: [192, 0, 2, 1].into()..=[192, 0, 2, addresses].into(),
+        ports: ports.0..=ports.1,
+    }];
+    rules.extend(forwards.iter().map(|&port| Rule::Dnat {
+        name: format!("to {port}"),
+        to: [192, 0, 2, 1].into(),
+        port: Some((6, port)),
+        target: [10, 0, 0, 200].into(),
+        target_port: None,
+    }));
+    let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).unwrap();
+    Arc::clone(nat.pools().next().unwrap().1)
+}
+
+fn inside(host: u8, port: u16) -> (IpAddr, u16) {
+    ([10, 0, 0, host].into(), port)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Lease { proto: u8, host: u8, port: u16 },
+    Clone(prop::sample::Index),
+    Drop(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let proto = prop::sample::select(vec![6u8, 17, 1]);
+    let lease = (proto, 0u8..6, 1000u16..1010).prop_map(|(proto, host, port)| Step::Lease {
+        proto,
+        host,
+        port,
+    });
+    let step = prop_oneof![
+        4 => lease,
+        1 => any::<prop::sample::Index>().prop_map(Step::Clone),
+        3 => any::<prop::sample::Index>().prop_map(Step::Drop),
+    ];
+    proptest::collection::vec(step, 0..300)
+}
+
+proptest! {
+    #[test]
+    fn mappings_are_a_bijection_while_they_live(
+        steps in steps(), addresses in 1u8..4, low in 990u16..1005, count in 1u16..12,
+        forwards in proptest::collection::hash_set(990u16..1010, 0..4),
+    ) {
+        let forwards: Vec<u16> = forwards.into_iter().collect();
+        let pool = pool(addresses, (low, low + count - 1), &forwards);
+        let mut live: Vec<(u8, (IpAddr, u16), Lease)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Lease { proto, host, port } => {
+                    let from = inside(host, port);
+                    let by_inside: HashMap<_, _> = live.iter().map(|(p, i, l)| ((*p, *i), l.outside())).collect();
+                    let used: HashSet<_> = live.iter().filter(|l| l.0 == proto).map(|l| l.2.outside()).collect();
+                    let total = pool.usage_of(proto).total;
+                    let expected = pool.peek(proto, from);
+                    let leased = pool.lease(proto, from);
+                    prop_assert_eq!(expected.ok(), leased.as_ref().ok().map(Lease::outside));
+                    let known = by_inside.get(&(proto, from));
+                    prop_assert_eq!(leased.is_err(), known.is_none() && used.len() as u64 == total);
+                    let Ok(lease) = leased else { continue };
+                    let (addr, port) = lease.outside();
+                    match known {
+                        Some(known) => prop_assert_eq!(*known, (addr, port)),
+                        None => prop_assert!(!used.contains(&(addr, port)), "handed out twice"),
+                    }
+                    prop_assert!((low..low + count).contains(&port));
+                    let first: IpAddr = [192, 0, 2, 1].into();
+                    prop_assert!(proto != 6 || addr != first || !forwards.contains(&port));
+                    live.push((proto, from, lease));
+                }
+                Step::Clone(at) if !live.is_empty() => live.push(live[at.index(live.len())].clone()),
+                Step::Drop(at) if !live.is_empty() => drop(live.swap_remove(at.index(live.len()))),
+                Step::Clone(_) | Step::Drop(_) => {}
+            }
+            for proto in [6, 17, 1] {
+                let used: HashSet<_> = live.iter().filter(|l| l.0 == proto).map(|l| l.2.outside()).collect();
+                prop_assert_eq!(pool.usage_of(proto).in_use, used.len() as u64);
+            }
+        }
+        drop(live);
+        prop_assert_eq!(pool.usage().in_use, 0);
+    }
+}
+
+#[test]
+fn a_port_is_kept_where_it_can_be_and_an_inside_address_keeps_its_outside_one() {
+    let pool = pool(8, (1024, 65535), &[]);
+    let leases: Vec<_> = (2000..2100)
+        .map(|port| pool.lease(17, inside(1, port)).unwrap())
+        .collect();
+    let addr = leases[0].outside().0;
+    for (lease, port) in leases.iter().zip(2000..) {
+        assert_eq!(lease.outside(), (addr, port));
+    }
+    assert_ne!(pool.lease(17, inside(1, 80)).unwrap().outside().1, 80);
+}
+
+#[test]
+fn an_exhausted_pool_gives_again_what_comes_back() {
+    let pool = pool(2, (5000, 5099), &[]);
+    let mut leases: Vec<_> = (0..200u16)
+        .map(|n| pool.lease(6, inside((n % 7) as u8, n)).unwrap())
+        .collect();
+    let distinct: HashSet<_> = leases.iter().map(Lease::outside).collect();
+    assert_eq!(distinct.len(), 200);
+    let usage = Usage {
+        in_use: 200,
+        total: 200,
+    };
+    assert_eq!(pool.usage(), usage);
+    assert_eq!(pool.lease(6, inside(9, 1)), Err(Exhausted));
+    assert_eq!(pool.peek(6, inside(9, 1)), Err(Exhausted));
+    assert!(pool.lease(17, inside(9, 1)).is_ok());
+    assert!(
+        pool.lease(6, inside(3, 3)).is_ok(),
+        "a known mapping needs no port"
+    );
+
+    let back = leases.swap_remove(77).outside();
+    assert_eq!(pool.lease(6, inside(9, 1)).unwrap().outside(), back);
+    leases.clear();
+    assert_eq!(pool.usage().in_use, 0);
+}
+
+#[test]
+fn what_has_no_ports_or_the_other_family_gets_none() {
+    let pool = pool(1, (5000, 5099), &[]);
+    assert_eq!(pool.lease(47, inside(1, 1)), Err(Exhausted));
+    assert_eq!(
+        pool.lease(6, ("fd00::1".parse().unwrap(), 1)),
+        Err(Exhausted)
+    );
+    assert_eq!(pool.usage_of(47), Usage::default());
+}
+
+#[test]
+fn two_threads_never_get_the_same_port() {
+    let pool = pool(2, (5000, 5999), &[]);
+    let work = |thread: u8| {
+        let pool = Arc::clone(&pool);
+        move || {
+            let mut live = std::collections::VecDeque::new();
+            for n in 0..20_000u32 {
+                // Every port of the pool is wanted by both, and both share some inside addresses.
+                let from = inside((n % 5) as u8 + thread, (n % 1500) as u16);
+                if let Ok(lease) = pool.lease(6, from) {
+                    live.push_back((from, lease));
+                }
+                if live.len() > 1200 || n % 3 == 0 {
+                    live.pop_front();
+                }
+            }
+            live
+        }
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let (one, two) = (scope.spawn(work(0)), scope.spawn(work(3)));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    let mut owners = HashMap::new();
+    for (from, lease) in one.iter().chain(&two) {
+        let owner = owners.entry(lease.outside()).or_insert(*from);
+        assert_eq!(owner, from, "one port, two inside ports");
+    }
+    assert_eq!(pool.usage_of(6).in_use, owners.len() as u64);
+    drop((one, two));
+    assert_eq!(pool.usage().in_use, 0);
+}

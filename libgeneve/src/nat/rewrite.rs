@@ -1,0 +1,230 @@
+//! Other addresses and ports in a packet that stays where it is.
+//!
+//! Owns which fields change together with an address or a port: the IPv4 header checksum and the
+//! transport checksum, both updated incrementally (RFC 1624), so that a wrong one stays wrong. What
+//! the packet shall say is the caller's decision; ICMP errors are [`icmp`](super::icmp)'s.
+
+use std::net::IpAddr;
+
+use crate::wire::checksum::Sum;
+use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
+use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
+
+/// UDP-Lite and DCCP have checksums over the pseudo-header that are not known here (RFC 3828, RFC 4340).
+const UDP_LITE: u8 = 136;
+const DCCP: u8 = 33;
+
+/// The addresses and ports that a packet shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rewrite {
+    /// The source address and port. The identifier of an ICMP query or its reply is this port; a
+    /// caller that names flows by the identifier has the same number in `dst`.
+    pub src: (IpAddr, u16),
+    /// The destination address and port.
+    pub dst: (IpAddr, u16),
+}
+
+/// The packet cannot have other addresses or ports: what would have to change is not there or not
+/// readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the packet cannot be translated")]
+pub struct Untranslatable;
+
+/// Gives the packet the addresses and ports of `to`; `packet`, which was parsed from `bytes`, follows.
+///
+/// A later fragment and a protocol without ports keep everything but their addresses; the ports of
+/// `to` are ignored where the packet has none. A super-packet is treated like any other, before it
+/// is split. A UDP checksum of zero stays zero, and no other becomes zero (RFC 768).
+///
+/// `partial` says that the checksum field holds the sum of the pseudo-header only
+/// (`VIRTIO_NET_HDR_F_NEEDS_CSUM`): the addresses count in it, the ports do not.
+///
+/// # Errors
+///
+/// [`Untranslatable`], and nothing was changed: an address of the other family; an ICMP error; a
+/// first fragment that ends before its transport header does; another destination for a packet that
+/// an IPv6 routing header leads on; a protocol that covers its addresses in a way that is not known
+/// here (AH, UDP-Lite, DCCP); `bytes` that are not the packet's.
+#[inline]
+pub fn rewrite(
+    bytes: &mut [u8],
+    packet: &mut Packet,
+    to: &Rewrite,
+    partial: bool,
+) -> Result<(), Untranslatable> {
+    let kind = Kind::of(packet)?;
+    let source_routed = packet.source_routed && to.dst.0 != packet.dst;
+    if source_routed || !families_match(packet.version, to.src.0, to.dst.0) {
+        return Err(Untranslatable);
+    }
+    let transport = usize::from(packet.transport_offset);
+    let ip = bytes
+        .get_mut(..usize::from(packet.total_len))
+        .filter(|ip| ip.len() >= transport + kind.len())
+        .filter(|_| transport >= header_len(packet.version))
+        .ok_or(Untranslatable)?;
+    let (head, segment) = ip.split_at_mut(transport);
+    let addresses = set_addresses(head, (packet.src, packet.dst), (to.src.0, to.dst.0));
+    kind.apply(segment, packet.version, addresses, to, partial);
+    match &mut packet.transport {
+        Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst, .. } => {
+            (*src, *dst) = (to.src.1, to.dst.1);
+        }
+        Transport::Icmp { id: Some(id), .. } => *id = to.src.1,
+        Transport::Icmp { id: None, .. } | Transport::Other | Transport::Unavailable => {}
+    }
+    (packet.src, packet.dst) = (to.src.0, to.dst.0);
+    Ok(())
+}
+
+/// Bytes of the fixed IP header.
+pub(super) fn header_len(version: IpVersion) -> usize {
+    match version {
+        IpVersion::V4 => IPV4_HEADER_LEN,
+        IpVersion::V6 => IPV6_HEADER_LEN,
+    }
+}
+
+/// Whether both addresses are of the version's family.
+pub(super) fn families_match(version: IpVersion, src: IpAddr, dst: IpAddr) -> bool {
+    let v4 = version == IpVersion::V4;
+    src.is_ipv4() == v4 && dst.is_ipv4() == v4
+}
+
+/// What is added to a sum when `old` makes way for `new`.
+fn change(old: Sum, new: Sum) -> Sum {
+    Sum::ZERO.word(!old.fold()).add(new)
+}
+
+/// Stores the addresses in the IP header at the start of `head`, which has [`header_len`] bytes at
+/// least, brings an IPv4 header's checksum up to date, and gives what the addresses add to a sum
+/// that covers them.
+pub(super) fn set_addresses(
+    head: &mut [u8],
+    (old_src, old_dst): (IpAddr, IpAddr),
+    (src, dst): (IpAddr, IpAddr),
+) -> Sum {
+    let added = change(
+        Sum::ZERO.address(old_src).address(old_dst),
+        Sum::ZERO.address(src).address(dst),
+    );
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            head[12..16].copy_from_slice(&src.octets());
+            head[16..20].copy_from_slice(&dst.octets());
+            add_to_checksum(head, 10, added);
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            head[8..24].copy_from_slice(&src.octets());
+            head[24..40].copy_from_slice(&dst.octets());
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
+    }
+    added
+}
+
+fn read(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn write(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Adds to what the checksum at `at` covers (RFC 1624 equation 3).
+pub(super) fn add_to_checksum(bytes: &mut [u8], at: usize, added: Sum) {
+    let check = Sum::ZERO.word(!read(bytes, at)).add(added).checksum();
+    write(bytes, at, check);
+}
+
+/// The part of a transport header that NAT may change, with what it says before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp(u16, u16),
+    Udp(u16, u16),
+    /// An ICMP message with an identifier.
+    Query(u16),
+    /// An ICMP message without.
+    Message,
+    /// No transport header, or one that does not cover addresses.
+    Bare,
+}
+
+impl Kind {
+    fn of(packet: &Packet) -> Result<Kind, Untranslatable> {
+        match packet.transport {
+            Transport::Tcp { src, dst, .. } => Ok(Kind::Tcp(src, dst)),
+            Transport::Udp { src, dst, .. } => Ok(Kind::Udp(src, dst)),
+            Transport::Icmp { .. } if packet.is_icmp_error() => Err(Untranslatable),
+            Transport::Icmp { id: Some(id), .. } => Ok(Kind::Query(id)),
+            Transport::Icmp { id: None, .. } => Ok(Kind::Message),
+            Transport::Other => match packet.protocol {
+                protocol::AH | UDP_LITE | DCCP => Err(Untranslatable),
+                _ => Ok(Kind::Bare),
+            },
+            Transport::Unavailable if packet.fragment == Fragment::Later => Ok(Kind::Bare),
+            Transport::Unavailable => Err(Untranslatable),
+        }
+    }
+
+    /// Bytes of the transport header up to the last field that may change.
+    fn len(self) -> usize {
+        match self {
+            Kind::Tcp(..) => 18,
+            Kind::Udp(..) | Kind::Query(_) | Kind::Message => 8,
+            Kind::Bare => 0,
+        }
+    }
+
+    /// Stores the ports or the identifier in `segment`, which has the first eight bytes of the
+    /// transport header at least, and brings the checksum up to date where `segment` reaches it.
+    pub(super) fn apply(
+        self,
+        segment: &mut [u8],
+        version: IpVersion,
+        addresses: Sum,
+        to: &Rewrite,
+        partial: bool,
+    ) {
+        let (field, ports) = match self {
+            Kind::Tcp(src, dst) => (16, set_ports(segment, (src, dst), to)),
+            Kind::Udp(src, dst) => (6, set_ports(segment, (src, dst), to)),
+            Kind::Query(id) => {
+                write(segment, 4, to.src.1);
+                let new = Sum::ZERO.word(to.src.1);
+                (2, change(Sum::ZERO.word(id), new))
+            }
+            Kind::Message => (2, Sum::ZERO),
+            Kind::Bare => return,
+        };
+        if segment.len() < field + 2 {
+            return;
+        }
+        let is_udp = matches!(self, Kind::Udp(..));
+        let icmp4 = matches!(self, Kind::Query(_) | Kind::Message) && version == IpVersion::V4;
+        let addresses = if icmp4 { Sum::ZERO } else { addresses };
+        match (partial, read(segment, field)) {
+            (true, _) if icmp4 => {}
+            (true, sum) => write(segment, field, Sum::ZERO.word(sum).add(addresses).fold()),
+            (false, 0) if is_udp => {}
+            (false, _) => {
+                add_to_checksum(segment, field, addresses.add(ports));
+                if is_udp && read(segment, field) == 0 {
+                    write(segment, field, 0xffff);
+                }
+            }
+        }
+    }
+}
+
+/// Stores both ports and gives what they add to a sum.
+fn set_ports(segment: &mut [u8], (src, dst): (u16, u16), to: &Rewrite) -> Sum {
+    write(segment, 0, to.src.1);
+    write(segment, 2, to.dst.1);
+    let new = Sum::ZERO.word(to.src.1).word(to.dst.1);
+    change(Sum::ZERO.word(src).word(dst), new)
+}
+
+#[cfg(test)]
+#[path = "rewrite_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,289 @@
+//! NAT rules as an operator writes them, and which of them contradict each other.
+//!
+//! Owns the checks of one rule and of each pair. What rules mean for a packet is
+//! [`Nat`](super::Nat)'s business.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::pool::MAX_ADDRESSES;
+use super::space::{Protocol, Spec};
+use crate::wire::ip::protocol;
+
+/// One NAT rule of a link. All addresses of a rule are of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Source NAT: packets from a prefix leave with an address and a port of a pool.
+    Snat {
+        /// The rule's name, unique on its link.
+        name: String,
+        /// Whose packets; the host bits are ignored.
+        from: IpNet,
+        /// The outside addresses, at most [`MAX_ADDRESSES`].
+        pool: RangeInclusive<IpAddr>,
+        /// The outside ports, and the identifiers of ICMP queries; 0 is not among them.
+        ports: RangeInclusive<u16>,
+    },
+    /// Destination NAT: packets to an address go to another.
+    Dnat {
+        /// The rule's name, unique on its link.
+        name: String,
+        /// The address that packets are sent to.
+        to: IpAddr,
+        /// A port forward: only this protocol (TCP 6 or UDP 17) and destination port.
+        port: Option<(u8, u16)>,
+        /// Where they go instead.
+        target: IpAddr,
+        /// The port of a port forward's target; `None` keeps the port.
+        target_port: Option<u16>,
+    },
+    /// One-to-one: an inside address is another outside, in both directions and for every protocol
+    /// that can be translated.
+    Static {
+        /// The rule's name, unique on its link.
+        name: String,
+        /// The address inside the VPC.
+        inside: IpAddr,
+        /// The address that others see.
+        outside: IpAddr,
+    },
+}
+
+impl Rule {
+    /// The rule's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Rule::Snat { name, .. } | Rule::Dnat { name, .. } | Rule::Static { name, .. } => name,
+        }
+    }
+}
+
+/// Why rules cannot be compiled. Names are those of the rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NatError {
+    /// Two rules have one name.
+    #[error("two NAT rules have the name `{0}`")]
+    SameName(String),
+    /// IPv4 and IPv6 in one rule.
+    #[error("rule `{0}` mixes IPv4 and IPv6")]
+    Family(String),
+    /// An address that no single host can have.
+    #[error("rule `{0}`: {1} is not the address of one host")]
+    NotOneHost(String, IpAddr),
+    /// The pool's last address is before its first.
+    #[error("rule `{0}`: the pool ends before it begins")]
+    EmptyPool(String),
+    /// More than [`MAX_ADDRESSES`].
+    #[error("rule `{0}`: the pool has more than {MAX_ADDRESSES} addresses")]
+    LargePool(String),
+    /// The port range is empty or has port 0.
+    #[error("rule `{0}`: the port range is empty or contains 0")]
+    Ports(String),
+    /// A port forward of a protocol that has no ports, or of port 0, or to port 0.
+    #[error("rule `{0}`: only ports 1 to 65535 of TCP and UDP can be forwarded")]
+    Forward(String),
+    /// A target port, but no port to forward.
+    #[error("rule `{0}` has a target port and no port that is forwarded to it")]
+    TargetPort(String),
+    /// Two source NAT rules for one prefix.
+    #[error("rules `{0}` and `{1}` both translate packets from {2}")]
+    SameFrom(String, String, IpNet),
+    /// Two static rules for one inside address.
+    #[error("rules `{0}` and `{1}` both have the inside address {2}")]
+    SameInside(String, String, IpAddr),
+    /// Two rules that both need an outside address for themselves.
+    #[error("rules `{0}` and `{1}` both have the outside address {2}")]
+    SameOutside(String, String, IpAddr),
+    /// Two destination NAT rules for the same packets.
+    #[error("rules `{0}` and `{1}` both translate the same packets to {2}")]
+    SameDestination(String, String, IpAddr),
+}
+
+/// A pool with its rule's name.
+type Named<'a> = (&'a str, Spec);
+
+/// Checks the rules, and gives for each source NAT rule, in their order, what its pool hands out.
+pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
+    let mut names = HashMap::new();
+    let mut taken = Taken::default();
+    let mut pools: Vec<Named<'_>> = Vec::new();
+    for rule in rules {
+        let name = rule.name();
+        if names.insert(name, ()).is_some() {
+            return Err(NatError::SameName(name.to_owned()));
+        }
+        match rule {
+            Rule::Snat {
+                from, pool, ports, ..
+            } => {
+                taken.claim(Claim::From(from.trunc()), name)?;
+                pools.push((name, spec(name, *from, pool, ports)?));
+            }
+            Rule::Dnat {
+                to,
+                port,
+                target,
+                target_port,
+                ..
+            } => {
+                one_family(name, &[*to, *target])?;
+                match port {
+                    None if target_port.is_some() => {
+                        return Err(NatError::TargetPort(name.to_owned()));
+                    }
+                    None => {}
+                    Some((protocol::TCP | protocol::UDP, 1..)) if *target_port != Some(0) => {}
+                    Some(_) => return Err(NatError::Forward(name.to_owned())),
+                }
+                taken.claim(Claim::Destination(*to, *port), name)?;
+            }
+            Rule::Static {
+                inside, outside, ..
+            } => {
+                one_family(name, &[*inside, *outside])?;
+                taken.claim(Claim::Inside(*inside), name)?;
+                taken.claim(Claim::Outside(*outside), name)?;
+            }
+        }
+    }
+    disjoint(&pools)?;
+    for rule in rules {
+        // Whoever has a whole address has every port of it.
+        let (name, addr) = match rule {
+            Rule::Static { name, outside, .. } => (name, outside),
+            Rule::Dnat {
+                name,
+                to,
+                port: None,
+                ..
+            } => (name, to),
+            Rule::Snat { .. } | Rule::Dnat { .. } => continue,
+        };
+        if let Some((pool, _)) = pools.iter().find(|(_, spec)| spec.place(*addr).is_some()) {
+            return Err(NatError::SameOutside((*pool).into(), name.clone(), *addr));
+        }
+    }
+    for (_, spec) in &mut pools {
+        reserve(spec, rules);
+    }
+    Ok(pools.into_iter().map(|(_, spec)| spec).collect())
+}
+
+/// What only one rule may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Claim {
+    From(IpNet),
+    Inside(IpAddr),
+    Outside(IpAddr),
+    Destination(IpAddr, Option<(u8, u16)>),
+}
+
+#[derive(Default)]
+struct Taken<'a>(HashMap<Claim, &'a str>);
+
+impl<'a> Taken<'a> {
+    fn claim(&mut self, claim: Claim, name: &'a str) -> Result<(), NatError> {
+        let Some(first) = self.0.insert(claim, name) else {
+            return Ok(());
+        };
+        let (first, second) = (first.to_owned(), name.to_owned());
+        Err(match claim {
+            Claim::From(net) => NatError::SameFrom(first, second, net),
+            Claim::Inside(addr) => NatError::SameInside(first, second, addr),
+            Claim::Outside(addr) => NatError::SameOutside(first, second, addr),
+            Claim::Destination(addr, _) => NatError::SameDestination(first, second, addr),
+        })
+    }
+}
+
+fn one_family(name: &str, addrs: &[IpAddr]) -> Result<(), NatError> {
+    let is_v4 = addrs.first().is_some_and(IpAddr::is_ipv4);
+    if addrs.iter().any(|addr| addr.is_ipv4() != is_v4) {
+        return Err(NatError::Family(name.to_owned()));
+    }
+    let broadcast = |addr: &IpAddr| matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
+    match addrs
+        .iter()
+        .find(|addr| addr.is_unspecified() || addr.is_multicast() || broadcast(addr))
+    {
+        Some(addr) => Err(NatError::NotOneHost(name.to_owned(), *addr)),
+        None => Ok(()),
+    }
+}
+
+fn spec(
+    name: &str,
+    from: IpNet,
+    pool: &RangeInclusive<IpAddr>,
+    ports: &RangeInclusive<u16>,
+) -> Result<Spec, NatError> {
+    let (first, last) = (*pool.start(), *pool.end());
+    one_family(name, &[first, last])?;
+    let distance = match (from, first, last) {
+        (IpNet::V4(_), IpAddr::V4(first), IpAddr::V4(last)) => {
+            last.to_bits().checked_sub(first.to_bits()).map(u128::from)
+        }
+        (IpNet::V6(_), IpAddr::V6(first), IpAddr::V6(last)) => {
+            last.to_bits().checked_sub(first.to_bits())
+        }
+        _ => return Err(NatError::Family(name.to_owned())),
+    };
+    let distance = distance.ok_or_else(|| NatError::EmptyPool(name.to_owned()))?;
+    let addresses = u32::try_from(distance)
+        .ok()
+        .filter(|&distance| distance < MAX_ADDRESSES)
+        .ok_or_else(|| NatError::LargePool(name.to_owned()))?
+        + 1;
+    if ports.is_empty() || ports.contains(&0) {
+        return Err(NatError::Ports(name.to_owned()));
+    }
+    Ok(Spec {
+        first,
+        addresses,
+        ports: *ports.start()..=*ports.end(),
+        reserved: Vec::new(),
+    })
+}
+
+/// Pools may share addresses as long as no port of them is in two.
+fn disjoint(pools: &[Named<'_>]) -> Result<(), NatError> {
+    let mut order: Vec<_> = pools.iter().collect();
+    order.sort_by_key(|(_, spec)| spec.first);
+    for (at, (name, spec)) in order.iter().enumerate() {
+        let overlapping = order[at + 1..]
+            .iter()
+            .take_while(|(_, other)| spec.place(other.first).is_some());
+        for (other_name, other) in overlapping {
+            if spec.ports.start() <= other.ports.end() && other.ports.start() <= spec.ports.end() {
+                let (first, second) = ((*name).to_owned(), (*other_name).to_owned());
+                return Err(NatError::SameOutside(first, second, other.first));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the ports that are forwarded out of a pool.
+fn reserve(spec: &mut Spec, rules: &[Rule]) {
+    for rule in rules {
+        let Rule::Dnat {
+            to,
+            port: Some((proto, port)),
+            ..
+        } = rule
+        else {
+            continue;
+        };
+        if let (Some(protocol), Some(place)) = (Protocol::of(*proto), spec.place(*to))
+            && spec.ports.contains(port)
+        {
+            spec.reserved.push((protocol, place, *port));
+        }
+    }
+    spec.reserved.sort_unstable();
+    spec.reserved.dedup();
+}
