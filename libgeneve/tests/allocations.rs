@@ -8,6 +8,7 @@ use std::sync::Arc;
 use libgeneve::datapath::{self, Arrival, Ingress};
 use libgeneve::drop::DropReason;
 use libgeneve::flow::FlowHasher;
+use libgeneve::label::{LabelKey, LabelMap, Labels, Selector};
 use libgeneve::link::{
     Df, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
 };
@@ -18,8 +19,9 @@ use libgeneve::offload::partial::partial;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
+use libgeneve::options::{Attach, ClassOption, OptionMatch, Received, Schema};
 use libgeneve::route::Origin;
-use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
+use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, Vni};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol, write_ipv4_checksum};
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::udp_header;
@@ -267,6 +269,35 @@ fn ingress_allocates_nothing() {
         written <= packets - 2 * 39 * ROUNDS,
         "{written} of {packets}"
     );
+}
+
+#[test]
+fn options_and_labels_allocate_nothing() {
+    let key = LabelKey::from_secret(b"a secret for tests");
+    let labels: LabelMap = "app=web,tier=front".parse().unwrap();
+    let selector: Selector = "app in (web,db),!gone".parse().unwrap();
+    let (labels, selector) = (labels.hashed(&key).unwrap(), selector.hashed(&key));
+    let wanted: OptionMatch = "geneved:3=0700/ff00".parse().unwrap();
+    let schema = Schema::default();
+    let attach = Attach {
+        labels: Some((labels, true)),
+        class: Some(ClassOption {
+            class: 7,
+            drop_precedence: 1,
+        }),
+        ..Attach::default()
+    };
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..ROUNDS {
+            let header = attach.header(&schema, Vni::MAX, 0x0800, []).unwrap();
+            let geneve = Geneve::parse(&header).unwrap();
+            let received = Received::read(&schema, &geneve).unwrap();
+            let known = Labels::Known(received.labels.as_deref().unwrap());
+            assert_eq!(selector.decide(known), Some(true));
+            assert!(wanted.matches(geneve.options()));
+        }
+    });
+    assert_eq!(counted.count_total, 0);
 }
 
 #[test]

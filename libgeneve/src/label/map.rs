@@ -182,4 +182,20 @@ mod tests {
         );
         assert_eq!(parse(&many[..15].join(",")).unwrap().len(), 15);
     }
+
+    #[test]
+    fn keys_that_the_wire_cannot_tell_apart_are_refused() {
+        let secret = LabelKey::from_secret(b"a secret for tests");
+        let mut seen = std::collections::HashMap::new();
+        let (one, two) = (0..400_000)
+            .find_map(|n| {
+                let earlier = seen.insert(secret.key_hash(&format!("k{n}")), n)?;
+                Some((format!("k{earlier}"), format!("k{n}")))
+            })
+            .unwrap();
+        let map = parse(&format!("{one}=a,{two}=b,other=c")).unwrap();
+        let LabelCollision(a, b) = map.hashed(&secret).unwrap_err();
+        assert!([a, b].contains(&one) && one != two);
+        assert!(map.hashed(&LabelKey::from_secret(b"another")).is_ok());
+    }
 }

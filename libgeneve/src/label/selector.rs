@@ -1,13 +1,6 @@
 //! The selector grammar of Kubernetes: text to requirements and back.
 //!
-//! ```text
-//! selector    := [ requirement { "," requirement } ]
-//! requirement := key | "!" key | key ( "=" | "==" | "!=" ) [ value ] | key ( "in" | "notin" ) "(" values ")"
-//! values      := [ value ] { "," [ value ] }
-//! ```
-//! White space may stand between any two words. An absent value is the empty one, but `()` is no set of
-//! values. `in` and `notin` are keys and values like others where no operator is expected. The
-//! operators `<` and `>` of Kubernetes' API are left out: they compare numbers, and hashes have no order.
+//! Owns what a selector means for labels as text; what it means for their hashes is `hash`'s.
 
 mod parse;
 
@@ -26,6 +19,15 @@ pub const MAX_VALUES: usize = 1_000;
 
 /// An expression over labels: it matches where each of its requirements does, so an empty one matches
 /// every endpoint.
+///
+/// ```text
+/// selector    := [ requirement { "," requirement } ]
+/// requirement := key | "!" key | key ( "=" | "==" | "!=" ) [ value ] | key ( "in" | "notin" ) "(" values ")"
+/// values      := [ value ] { "," [ value ] }
+/// ```
+/// White space may stand between any two words. An absent value is the empty one, but `()` is no set of
+/// values. `in` and `notin` are keys and values like others where no operator is expected. The
+/// operators `<` and `>` of Kubernetes' API are left out: they compare numbers, and hashes have no order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::label::syntax::{check_key, check_value};
 
-/// As the [module](super)'s grammar says; an empty text is the selector that matches every endpoint.
+/// Takes the grammar that [`Selector`] shows; an empty text is the selector that matches every endpoint.
 impl FromStr for Selector {
     type Err = SelectorError;
     fn from_str(text: &str) -> Result<Selector, SelectorError> {
