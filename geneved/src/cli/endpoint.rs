@@ -87,6 +87,13 @@ fn change(context: &mut Context, verb: Verb, words: &[String]) -> Result<(), Cli
         dev,
         host: endpoint.host,
         local: endpoint.local,
+        kind: None,
+        labels: None,
+        class: None,
+        rate: None,
+        option: Vec::new(),
+        colocated: None,
+        target: None,
     };
     context.apply(Change::endpoint(verb, words))
 }

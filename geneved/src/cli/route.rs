@@ -99,6 +99,7 @@ fn change(
             prefix,
             dev,
             via: route.via,
+            kind: None,
         },
     ))
 }

@@ -330,6 +330,7 @@ fn routes_and_endpoints() {
             prefix: prefix.parse().unwrap(),
             dev: "gnv0".parse().unwrap(),
             via: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
+            kind: None,
         },
         origin: "static".into(),
     };
@@ -353,6 +354,13 @@ fn routes_and_endpoints() {
         dev: "gnv0".parse().unwrap(),
         host: vec![],
         local: true,
+        kind: None,
+        labels: None,
+        class: None,
+        rate: None,
+        option: vec![],
+        colocated: None,
+        target: None,
     };
     assert_eq!(shown(style, &endpoint), "10.0.0.9 dev gnv0 local\n");
 }

@@ -12,8 +12,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::state::State;
-use super::words::{Change, EndpointWords, LinkWords, RouteWords, Verb};
+use super::secret::Secret;
+use super::state::{Fabric, State};
+use super::value::ClassWord;
+use super::words::{
+    Change, EndpointWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords, RouteWords,
+    ServiceWords, Subject, Verb,
+};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
@@ -60,6 +65,88 @@ pub struct DaemonSettings {
     pub segmentation: Segmentation,
     /// The control socket.
     pub socket: PathBuf,
+    /// The file that has the fabric's secret, an absolute path.
+    #[serde(rename = "label-secret-file", skip_serializing_if = "Option::is_none")]
+    pub label_secret_file: Option<PathBuf>,
+    /// The class of geneved's own options; the same on every host.
+    #[serde(rename = "option-class")]
+    pub option_class: ClassWord,
+    /// How many flows all links together may have, 1,024 to 16,777,216.
+    pub flows: usize,
+    /// How long a flow lives without packets.
+    pub timeouts: Timeouts,
+}
+
+/// `[daemon.timeouts]`: whole seconds without a packet after which a flow ends, 1 to 10,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP: a SYN without an answer.
+    pub syn: u32,
+    /// TCP: answered, the handshake not done.
+    #[serde(rename = "syn-ack")]
+    pub syn_ack: u32,
+    /// TCP: packets of both sides.
+    pub established: u32,
+    /// TCP: one side has said FIN.
+    pub fin: u32,
+    /// TCP: both sides have said FIN, or one RST.
+    pub closed: u32,
+    /// UDP: packets of one side.
+    pub udp: u32,
+    /// UDP: packets of both sides.
+    #[serde(rename = "udp-replied")]
+    pub udp_replied: u32,
+    /// ICMP and ICMPv6.
+    pub icmp: u32,
+    /// Every other protocol.
+    pub other: u32,
+}
+
+impl Default for Timeouts {
+    /// Those of Linux's connection tracking.
+    fn default() -> Self {
+        Timeouts {
+            syn: 120,
+            syn_ack: 60,
+            established: 432_000,
+            fin: 120,
+            closed: 10,
+            udp: 30,
+            udp_replied: 120,
+            icmp: 30,
+            other: 600,
+        }
+    }
+}
+
+impl Timeouts {
+    fn in_range(&self) -> bool {
+        let Timeouts {
+            syn,
+            syn_ack,
+            established,
+            fin,
+            closed,
+            udp,
+            udp_replied,
+            icmp,
+            other,
+        } = *self;
+        [
+            syn,
+            syn_ack,
+            established,
+            fin,
+            closed,
+            udp,
+            udp_replied,
+            icmp,
+            other,
+        ]
+        .iter()
+        .all(|seconds| (1..=10_000_000).contains(seconds))
+    }
 }
 
 impl Default for DaemonSettings {
@@ -69,6 +156,10 @@ impl Default for DaemonSettings {
             workers: 1,
             segmentation: Segmentation::default(),
             socket: PathBuf::from(DEFAULT_SOCKET),
+            label_secret_file: None,
+            option_class: ClassWord::default(),
+            flows: 262_144,
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -78,7 +169,9 @@ impl Default for DaemonSettings {
 pub struct Config {
     /// `[daemon]`; read at start only.
     pub daemon: DaemonSettings,
-    /// Links, routes and endpoints.
+    /// The content of the secret file.
+    pub secret: Option<Secret>,
+    /// Links and what belongs to them.
     pub state: State,
 }
 
@@ -113,6 +206,16 @@ struct File {
     route: Vec<Spanned<RouteWords>>,
     #[serde(default)]
     endpoint: Vec<Spanned<EndpointWords>>,
+    #[serde(default)]
+    option: Vec<Spanned<OptionWords>>,
+    #[serde(default)]
+    qos: Vec<Spanned<QosWords>>,
+    #[serde(default)]
+    policy: Vec<Spanned<PolicyWords>>,
+    #[serde(default)]
+    nat: Vec<Spanned<NatWords>>,
+    #[serde(default)]
+    service: Vec<Spanned<ServiceWords>>,
 }
 
 /// Reads `path` and its `conf.d`.
@@ -191,44 +294,44 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
                 continue;
             }
         };
+        let span = file.daemon.as_ref().map(Spanned::span).unwrap_or_default();
         if let Some(daemon) = file.daemon {
-            let span = daemon.span();
-            let mut fault = |what: &str| {
-                let at = Some(position(text, span.start));
-                faults.push(Fault {
-                    file: path.clone(),
-                    at,
-                    what: what.to_owned(),
-                });
-            };
+            let daemon = daemon.into_inner();
+            let at = Some(position(text, span.start));
+            let mut wrong = faults_of(&daemon);
             if daemon_seen {
-                fault("[daemon] was given in another file already; keep it in one");
+                wrong.push("[daemon] was given in another file already; keep it in one".into());
             }
-            if !(1..=64).contains(&daemon.get_ref().workers) {
-                fault("[daemon]: workers must be from 1 to 64");
+            if let Some(secret) = daemon.label_secret_file.as_deref() {
+                match Secret::read(secret) {
+                    Ok(secret) => config.secret = Some(secret),
+                    Err(refusal) => wrong.push(format!("[daemon]: {refusal}")),
+                }
             }
+            faults.extend(wrong.into_iter().map(|what| Fault {
+                file: path.clone(),
+                at,
+                what,
+            }));
             daemon_seen = true;
-            config.daemon = daemon.into_inner();
+            config.daemon = daemon;
         }
-        let add = Verb::Add;
-        changes.extend(
-            file.link
-                .into_iter()
-                .map(|s| (index, s.span(), Change::link(add, s.into_inner()))),
-        );
-        changes.extend(
-            file.route
-                .into_iter()
-                .map(|s| (index, s.span(), Change::route(add, s.into_inner()))),
-        );
-        changes.extend(
-            file.endpoint
-                .into_iter()
-                .map(|s| (index, s.span(), Change::endpoint(add, s.into_inner()))),
-        );
+        collect(index, file.option, Change::option, &mut changes);
+        collect(index, file.link, Change::link, &mut changes);
+        collect(index, file.qos, Change::qos, &mut changes);
+        collect(index, file.route, Change::route, &mut changes);
+        collect(index, file.endpoint, Change::endpoint, &mut changes);
+        collect(index, file.policy, Change::policy, &mut changes);
+        collect(index, file.nat, Change::nat, &mut changes);
+        collect(index, file.service, Change::service, &mut changes);
     }
-    // A route may stand in a file before the one that has its link.
-    changes.sort_by_key(|(_, _, change)| change.link.is_none());
+    config.state = State::on(Fabric {
+        // A secret that cannot be read is one fault, not one for each label.
+        secret: config.daemon.label_secret_file.is_some(),
+        option_class: config.daemon.option_class,
+    });
+    // An object may stand in a file before what it names.
+    changes.sort_by_key(|(_, _, change)| rank(change));
     for (index, span, change) in changes {
         if let Err(refusal) = config.state.apply(&change) {
             let (path, text) = &texts[index];
@@ -240,6 +343,41 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
         }
     }
     config
+}
+
+fn collect<T>(
+    index: usize,
+    words: Vec<Spanned<T>>,
+    change: fn(Verb, T) -> Change,
+    into: &mut Vec<(usize, Range<usize>, Change)>,
+) {
+    let add = |s: Spanned<T>| (index, s.span(), change(Verb::Add, s.into_inner()));
+    into.extend(words.into_iter().map(add));
+}
+
+/// What only names what has a lower rank.
+fn rank(change: &Change) -> u8 {
+    match change.subject() {
+        Some(Subject::Option(_)) => 0,
+        Some(Subject::Link(_)) => 1,
+        Some(Subject::Qos(_)) => 2,
+        Some(Subject::Endpoint(e)) if e.target.is_some() => 4,
+        _ => 3,
+    }
+}
+
+fn faults_of(daemon: &DaemonSettings) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !(1..=64).contains(&daemon.workers) {
+        wrong.push("[daemon]: workers must be from 1 to 64".to_owned());
+    }
+    if !(1_024..=16_777_216).contains(&daemon.flows) {
+        wrong.push("[daemon]: flows must be from 1024 to 16777216".to_owned());
+    }
+    if !daemon.timeouts.in_range() {
+        wrong.push("[daemon.timeouts]: seconds must be from 1 to 10000000".to_owned());
+    }
+    wrong
 }
 
 /// toml's messages may have several lines; a fault is one.
@@ -259,22 +397,39 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 /// A configuration as a file that loads back to it.
 #[must_use]
 pub fn save(daemon: &DaemonSettings, state: &State) -> String {
-    #[derive(Serialize)]
-    struct Out<'a> {
-        daemon: &'a DaemonSettings,
+    #[derive(Default, Serialize)]
+    struct Out {
+        daemon: DaemonSettings,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        option: Vec<OptionWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         link: Vec<LinkWords>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        qos: Vec<QosWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         route: Vec<RouteWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         endpoint: Vec<EndpointWords>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        policy: Vec<PolicyWords>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        nat: Vec<NatWords>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        service: Vec<ServiceWords>,
     }
-    let changes = state.changes();
-    let out = Out {
-        daemon,
-        link: changes.iter().filter_map(|c| c.link.clone()).collect(),
-        route: changes.iter().filter_map(|c| c.route.clone()).collect(),
-        endpoint: changes.iter().filter_map(|c| c.endpoint.clone()).collect(),
+    let mut out = Out {
+        daemon: daemon.clone(),
+        ..Out::default()
     };
+    for change in state.changes() {
+        out.option.extend(change.option);
+        out.link.extend(change.link);
+        out.qos.extend(change.qos);
+        out.route.extend(change.route);
+        out.endpoint.extend(change.endpoint);
+        out.policy.extend(change.policy);
+        out.nat.extend(change.nat);
+        out.service.extend(change.service);
+    }
     toml::to_string(&out).expect("words have a form in TOML")
 }

@@ -6,9 +6,12 @@
 
 pub mod file;
 pub mod plan;
+pub mod secret;
 pub mod state;
 pub mod value;
 pub mod words;
 
+#[cfg(test)]
+mod function_tests;
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,8 @@ pub struct Plan {
     pub set: Vec<IfName>,
     /// How many routes and endpoints come, go or change.
     pub routing: usize,
+    /// How many rules, translations, services, classes and options come, go or change.
+    pub functions: usize,
 }
 
 impl Plan {
@@ -44,6 +46,11 @@ impl Plan {
         }
         plan.routing =
             differences(&old.routes, &new.routes) + differences(&old.endpoints, &new.endpoints);
+        plan.functions = differences(&old.policies, &new.policies)
+            + differences(&old.nats, &new.nats)
+            + differences(&old.services, &new.services)
+            + differences(&old.classes, &new.classes)
+            + differences(&old.options, &new.options);
         plan
     }
 
@@ -67,6 +74,14 @@ impl fmt::Display for Plan {
             self.replace.len(),
             self.set.len(),
             self.routing
+        )?;
+        if self.functions == 0 {
+            return Ok(());
+        }
+        let functions = self.functions;
+        write!(
+            f,
+            "; policies, nats, services, classes and options: {functions} changed"
         )
     }
 }

@@ -507,8 +507,8 @@ fn free_index(running: &BTreeMap<IfName, Running>) -> LinkIndex {
 
 /// Every host that the link's remote, routes and endpoints name.
 pub(super) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
-    let routes = state.routes_of(&link.name).map(|(_, via)| via);
-    let endpoints = state.endpoints_of(&link.name).map(|(_, host)| host);
+    let routes = state.routes_of(&link.name).map(|(_, r)| &r.hosts);
+    let endpoints = state.endpoints_of(&link.name).map(|(_, e)| &e.hosts);
     let named = routes.chain(endpoints).flatten().copied();
     let all: BTreeSet<IpAddr> = link.remote.into_iter().chain(named).collect();
     all.into_iter().collect()
@@ -542,15 +542,15 @@ fn packet_path_config(state: &State, link: &Link, running: &Running) -> LinkConf
         }
     }
     let via = state.routes_of(&link.name);
-    routes.extend(via.map(|(prefix, via)| RouteConfig {
+    routes.extend(via.map(|(prefix, route)| RouteConfig {
         prefix,
-        hosts: via.clone(),
+        hosts: route.hosts.clone(),
         origin: Origin::Route,
     }));
     let on = state.endpoints_of(&link.name);
-    routes.extend(on.map(|(address, host)| RouteConfig {
+    routes.extend(on.map(|(address, endpoint)| RouteConfig {
         prefix: IpNet::from(address),
-        hosts: host.clone(),
+        hosts: endpoint.hosts.clone(),
         origin: Origin::Endpoint,
     }));
     LinkConfig {

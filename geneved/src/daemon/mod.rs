@@ -183,12 +183,27 @@ impl Core {
             let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
             Refusal::new(all.join("\n"), "")
         })?;
+        let mut state = config.state;
+        // What [daemon] says holds from the next start on.
+        let running = self.state().await.fabric;
+        if state.fabric.secret && !running.secret {
+            let labelled = state.links.keys().find(|link| state.uses_labels(link));
+            if let Some(link) = labelled {
+                return Err(Refusal::new(
+                    format!(
+                        "link \"{link}\" uses labels, and the daemon started without \"label-secret-file\""
+                    ),
+                    "restart the daemon",
+                ));
+            }
+        }
+        state.fabric = running;
         let restart = if config.daemon == *self.settings() {
             ""
         } else {
             "; [daemon] changed, which needs a restart"
         };
-        let plan = self.become_state(config.state).await?;
+        let plan = self.become_state(state).await?;
         Ok(Applied {
             summary: format!("{plan}{restart}"),
         })

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::core::{Core, Inner, hosts_of};
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, Prefix};
-use crate::config::words::{EndpointWords, RouteWords};
+use crate::config::words::RouteWords;
 use crate::control::protocol::{
     Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
 };
@@ -65,14 +65,6 @@ impl Core {
             .values()
             .filter(|l| wants(dev.as_ref(), &l.name))
         {
-            let route = |prefix, via: Vec<IpAddr>, origin: &str| RouteInfo {
-                route: RouteWords {
-                    prefix,
-                    dev: link.name.clone(),
-                    via,
-                },
-                origin: origin.into(),
-            };
             for all in ["0.0.0.0/0", "::/0"] {
                 let prefix: Prefix = all.parse().expect("a valid prefix");
                 let named = inner
@@ -80,11 +72,21 @@ impl Core {
                     .routes
                     .contains_key(&(link.name.clone(), prefix.0));
                 if let (Some(remote), false) = (link.remote, named) {
-                    routes.push(route(prefix, vec![remote], "remote"));
+                    let route = RouteWords {
+                        prefix,
+                        dev: link.name.clone(),
+                        via: vec![remote],
+                        kind: None,
+                    };
+                    let origin = "remote".into();
+                    routes.push(RouteInfo { route, origin });
                 }
             }
             let own = inner.state.routes_of(&link.name);
-            routes.extend(own.map(|(prefix, via)| route(Prefix(prefix), via.clone(), "static")));
+            routes.extend(own.map(|(prefix, own)| RouteInfo {
+                route: own.words(&link.name, prefix),
+                origin: "static".into(),
+            }));
         }
         Ok(Routes { routes })
     }
@@ -98,12 +100,7 @@ impl Core {
             .iter()
             .filter(|((d, _), _)| wants(dev.as_ref(), d));
         let endpoints = wanted
-            .map(|((dev, address), host)| EndpointWords {
-                address: *address,
-                dev: dev.clone(),
-                host: host.clone(),
-                local: host.is_empty(),
-            })
+            .map(|((dev, address), endpoint)| endpoint.words(dev, *address))
             .collect();
         Ok(Endpoints { endpoints })
     }

@@ -7,7 +7,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Action, DfWord, IfName, MtuWord, PortRange, Prefix, TosWord, TtlWord, Vni};
+mod function;
+
+pub use self::function::{
+    BackendWords, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords,
+    TraceWords,
+};
+use super::value::{
+    Action, DfWord, IfName, LabelsUse, LabelsWord, MtuWord, Name, NamedData, PortRange, Prefix,
+    Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
+};
 
 /// What a link is made of. Only one kind so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +84,18 @@ pub struct LinkWords {
     /// What happens to an outgoing flow that no rule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Action>,
+    /// Whether receivers may do without understanding the label option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelsUse>,
+    /// Options that every packet of the link carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub option: Vec<NamedData>,
+    /// The rate of everything that the link sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// How much may pass at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Size>,
 }
 
 /// `[[route]]`, `geneved route add`.
@@ -88,6 +109,9 @@ pub struct RouteWords {
     /// The hosts that the prefix is behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub via: Vec<IpAddr>,
+    /// What the prefix is: `simple` or `gateway`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TypeWord>,
 }
 
 /// `[[endpoint]]`, `geneved endpoint add`.
@@ -104,6 +128,27 @@ pub struct EndpointWords {
     /// Whether it is on this host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// What it is.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TypeWord>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelsWord>,
+    /// The class of its flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Name>,
+    /// The rate of everything that it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Options that every packet to it carries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub option: Vec<NamedData>,
+    /// Whether this host is one of its hosts and preferred; scaled endpoints only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colocated: Option<bool>,
+    /// What it stands for; proxied endpoints only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
 }
 
 /// What is done with an object.
@@ -133,17 +178,65 @@ pub struct Change {
     /// An endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointWords>,
+    /// A rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyWords>,
+    /// A translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatWords>,
+    /// A service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceWords>,
+    /// A class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<QosWords>,
+    /// An option.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub option: Option<OptionWords>,
+}
+
+/// The one object of a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Subject<'a> {
+    /// A link.
+    Link(&'a LinkWords),
+    /// A route.
+    Route(&'a RouteWords),
+    /// An endpoint.
+    Endpoint(&'a EndpointWords),
+    /// A rule.
+    Policy(&'a PolicyWords),
+    /// A translation.
+    Nat(&'a NatWords),
+    /// A service.
+    Service(&'a ServiceWords),
+    /// A class.
+    Qos(&'a QosWords),
+    /// An option.
+    Option(&'a OptionWords),
 }
 
 impl Change {
+    fn of(verb: Verb) -> Self {
+        Change {
+            verb,
+            link: None,
+            route: None,
+            endpoint: None,
+            policy: None,
+            nat: None,
+            service: None,
+            qos: None,
+            option: None,
+        }
+    }
+
     /// A change of a link.
     #[must_use]
     pub fn link(verb: Verb, link: LinkWords) -> Self {
         Change {
-            verb,
             link: Some(link),
-            route: None,
-            endpoint: None,
+            ..Change::of(verb)
         }
     }
 
@@ -151,10 +244,8 @@ impl Change {
     #[must_use]
     pub fn route(verb: Verb, route: RouteWords) -> Self {
         Change {
-            verb,
-            link: None,
             route: Some(route),
-            endpoint: None,
+            ..Change::of(verb)
         }
     }
 
@@ -162,10 +253,70 @@ impl Change {
     #[must_use]
     pub fn endpoint(verb: Verb, endpoint: EndpointWords) -> Self {
         Change {
-            verb,
-            link: None,
-            route: None,
             endpoint: Some(endpoint),
+            ..Change::of(verb)
         }
+    }
+
+    /// A change of a rule.
+    #[must_use]
+    pub fn policy(verb: Verb, policy: PolicyWords) -> Self {
+        Change {
+            policy: Some(policy),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of a translation.
+    #[must_use]
+    pub fn nat(verb: Verb, nat: NatWords) -> Self {
+        Change {
+            nat: Some(nat),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of a service.
+    #[must_use]
+    pub fn service(verb: Verb, service: ServiceWords) -> Self {
+        Change {
+            service: Some(service),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of a class.
+    #[must_use]
+    pub fn qos(verb: Verb, qos: QosWords) -> Self {
+        Change {
+            qos: Some(qos),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of an option.
+    #[must_use]
+    pub fn option(verb: Verb, option: OptionWords) -> Self {
+        Change {
+            option: Some(option),
+            ..Change::of(verb)
+        }
+    }
+
+    /// The object, if exactly one is named.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject<'_>> {
+        let all = [
+            self.link.as_ref().map(Subject::Link),
+            self.route.as_ref().map(Subject::Route),
+            self.endpoint.as_ref().map(Subject::Endpoint),
+            self.policy.as_ref().map(Subject::Policy),
+            self.nat.as_ref().map(Subject::Nat),
+            self.service.as_ref().map(Subject::Service),
+            self.qos.as_ref().map(Subject::Qos),
+            self.option.as_ref().map(Subject::Option),
+        ];
+        let mut named = all.into_iter().flatten();
+        named.next().filter(|_| named.next().is_none())
     }
 }

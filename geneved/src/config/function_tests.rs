@@ -1,0 +1,648 @@
+//! Policy, NAT, services, classes and options: what fits together, and what is said where it does not.
+
+use super::file::save;
+use super::state::{Fabric, State};
+use super::tests::{fault, load, secret};
+use super::words::Verb;
+
+/// Every object with every word, `SECRET` where the secret's file belongs.
+const FULL: &str = r#"
+[daemon]
+label-secret-file = "SECRET"
+option-class = 0xff48
+flows = 100000
+[daemon.timeouts]
+established = 7200
+udp-replied = 90
+[[policy]]
+name = "web-in"
+dev = "gnv0"
+direction = "ingress"
+pref = 10
+from = "app in (api,web),!legacy"
+to = "10.0.0.0/24"
+proto = "tcp"
+sport = "1024-65535"
+dport = "80,443,8000-8999"
+option = "aws:1=01020304/ffff0000"
+endpoint-type = "scaled"
+action = "allow"
+log = true
+class = "gold"
+[[policy]]
+name = "ping"
+dev = "gnv0"
+direction = "egress"
+proto = 1
+icmp = "8/0"
+action = "reject"
+[[nat]]
+name = "out"
+dev = "gnv0"
+type = "snat"
+from = "10.0.0.0/24"
+source = "198.51.100.1-198.51.100.4"
+ports = "2000-2999"
+[[nat]]
+name = "www"
+dev = "gnv0"
+type = "dnat"
+to = "198.51.100.1"
+proto = "tcp"
+dport = 80
+target = "10.0.0.5:8080"
+[[nat]]
+name = "one"
+dev = "gnv1"
+type = "static"
+inside = "10.0.0.7"
+outside = "198.51.100.9"
+[[service]]
+name = "dns"
+dev = "gnv0"
+vip = "10.0.0.53"
+proto = "udp"
+port = 53
+backend = ["10.0.0.5", "10.0.0.6:5353", { address = "10.0.0.7", port = 54, weight = 0 }]
+affinity = "client"
+[[service]]
+name = "six"
+dev = "gnv0"
+vip = "fd00::53"
+proto = "tcp"
+port = 53
+backend = ["[fd00::1]:5353"]
+check = "none"
+[[qos]]
+name = "gold"
+dev = "gnv0"
+id = 7
+rate = "1.5gbit"
+burst = "64k"
+dscp = 46
+[[endpoint]]
+address = "10.0.0.200"
+dev = "gnv0"
+type = "proxied"
+target = "10.0.0.9@gnv1"
+[[endpoint]]
+address = "10.0.0.9"
+dev = "gnv1"
+local = true
+labels = "app=web,env=prod"
+[[endpoint]]
+address = "10.0.0.50"
+dev = "gnv0"
+type = "scaled"
+host = ["192.0.2.5", "192.0.2.6"]
+colocated = true
+class = "gold"
+rate = "1mbps"
+labels = "none"
+option = ["tag=0a0b0c0d"]
+[[route]]
+prefix = "0.0.0.0/0"
+dev = "gnv0"
+via = ["192.0.2.9"]
+type = "gateway"
+[[link]]
+name = "gnv0"
+id = 100
+ingress = "deny"
+egress = "allow"
+labels = "critical"
+option = ["tag=01020304", "mark"]
+rate = "10gbit"
+burst = "1mb"
+[[link]]
+name = "gnv1"
+id = 101
+[[option]]
+name = "tag"
+class = "0x0199"
+type = 5
+len = 4
+critical = true
+[[option]]
+name = "mark"
+class = 0x0199
+type = "0x86"
+len = 0
+"#;
+
+fn full() -> (tempfile::TempDir, String) {
+    let (directory, path) = secret();
+    let text = FULL.replace("SECRET", path.to_str().unwrap());
+    (directory, text)
+}
+
+#[test]
+fn every_object_is_saved_and_loads_back() {
+    let (_directory, text) = full();
+    let config = load(&text).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let state = &config.state;
+    assert_eq!((state.policies.len(), state.nats.len()), (2, 3));
+    assert_eq!((state.services.len(), state.options.len()), (2, 2));
+    let saved = save(&config.daemon, state);
+    assert!(!saved.contains("0123456789"), "the secret was saved");
+    assert!(
+        !format!("{config:?}").contains("48, 49"),
+        "the secret was shown"
+    );
+    let again = load(&saved).unwrap_or_else(|faults| panic!("{faults:?}\n{saved}"));
+    assert_eq!(again, config);
+    assert_eq!(save(&again.daemon, &again.state), saved);
+}
+
+#[test]
+fn the_changes_of_a_state_make_it_again_also_by_way_of_json() {
+    let (_directory, text) = full();
+    let state = load(&text).unwrap().state;
+    let mut again = State::on(state.fabric);
+    for change in state.changes() {
+        let json = serde_json::to_string(&change).unwrap();
+        let change = serde_json::from_str(&json).unwrap();
+        again
+            .apply(&change)
+            .unwrap_or_else(|e| panic!("{e}: {json}"));
+    }
+    assert_eq!(again, state);
+    // Everything goes away again in the opposite order.
+    for mut change in state.changes().into_iter().rev() {
+        change.verb = Verb::Del;
+        again.apply(&change).unwrap_or_else(|e| panic!("{e}"));
+    }
+    assert_eq!(again, State::on(state.fabric));
+}
+
+#[test]
+fn with_a_link_all_that_is_on_it_goes() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    let refused = delete(&mut state, "link", "gnv1").unwrap_err();
+    assert_eq!(
+        refused,
+        "link \"gnv1\": endpoint \"10.0.0.200\" dev gnv0 has its target there; delete that first"
+    );
+    delete(&mut state, "link", "gnv0").unwrap();
+    assert!(state.policies.is_empty() && state.services.is_empty() && state.classes.is_empty());
+    assert_eq!(state.nats.len(), 1);
+    assert_eq!(state.options.len(), 2);
+}
+
+fn change(state: &mut State, verb: &str, object: &str, json: &str) -> Result<(), String> {
+    let change = format!("{{\"verb\":\"{verb}\",\"{object}\":{{{json}}}}}");
+    let change = serde_json::from_str(&change).map_err(|e| e.to_string())?;
+    state.apply(&change).map_err(|e| e.to_string())
+}
+
+fn delete(state: &mut State, object: &str, name: &str) -> Result<(), String> {
+    let dev = match object {
+        "link" | "option" => "",
+        _ => ",\"dev\":\"gnv0\"",
+    };
+    change(state, "del", object, &format!("\"name\":\"{name}\"{dev}"))
+}
+
+#[test]
+fn what_is_in_use_is_not_deleted() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    assert_eq!(
+        delete(&mut state, "qos", "gold").unwrap_err(),
+        "class \"gold\" dev gnv0 is in use by policy \"web-in\" dev gnv0; change or delete that first"
+    );
+    delete(&mut state, "policy", "web-in").unwrap();
+    assert!(
+        delete(&mut state, "qos", "gold")
+            .unwrap_err()
+            .contains("endpoint \"10.0.0.50\"")
+    );
+    assert!(
+        delete(&mut state, "option", "mark")
+            .unwrap_err()
+            .contains("link \"gnv0\"")
+    );
+    let target = "\"address\":\"10.0.0.9\",\"dev\":\"gnv1\"";
+    assert!(
+        change(&mut state, "del", "endpoint", target)
+            .unwrap_err()
+            .contains("is the target of endpoint \"10.0.0.200\" dev gnv0")
+    );
+}
+
+#[test]
+fn set_changes_only_what_is_named() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    let at = |name: &str| (("gnv0".parse().unwrap()), name.parse().unwrap());
+    change(
+        &mut state,
+        "set",
+        "qos",
+        r#""name":"gold","dev":"gnv0","dscp":"af41""#,
+    )
+    .unwrap();
+    let class = state.classes[&at("gold")];
+    assert_eq!((class.id, class.dscp.unwrap().0), (7, 34));
+    assert_eq!(class.rate.unwrap().bits(), 1_500_000_000);
+    change(
+        &mut state,
+        "set",
+        "service",
+        r#""name":"dns","dev":"gnv0","port":5300"#,
+    )
+    .unwrap();
+    let service = &state.services[&at("dns")];
+    let ports: Vec<_> = service.targets().map(|(_, port, _)| port).collect();
+    assert_eq!(ports, [5300, 5353, 54]);
+    let endpoint = |more: &str| format!(r#""address":"10.0.0.50","dev":"gnv0",{more}"#);
+    change(
+        &mut state,
+        "set",
+        "endpoint",
+        &endpoint(r#""rate":"2mbit""#),
+    )
+    .unwrap();
+    change(
+        &mut state,
+        "set",
+        "endpoint",
+        &endpoint(r#""colocated":false"#),
+    )
+    .unwrap();
+    let there = &state.endpoints[&("gnv0".parse().unwrap(), "10.0.0.50".parse().unwrap())];
+    assert_eq!(
+        (there.hosts.len(), there.local, there.options.len()),
+        (2, false, 1)
+    );
+    let refused = change(
+        &mut state,
+        "set",
+        "endpoint",
+        &endpoint(r#""type":"simple""#),
+    );
+    assert!(
+        refused
+            .unwrap_err()
+            .contains("a simple endpoint is on one host")
+    );
+    let rule = r#""name":"ping","dev":"gnv0","action":"allow""#;
+    assert!(
+        change(&mut state, "set", "policy", rule)
+            .unwrap_err()
+            .contains("in place")
+    );
+}
+
+/// What is said of one object on a link `gnv0` that has a class `gold` and an option `tag`.
+fn said(object: &str, json: &str) -> String {
+    let mut state = State::on(Fabric {
+        secret: true,
+        ..Fabric::default()
+    });
+    for (object, json) in [
+        ("link", r#""name":"gnv0","id":1"#),
+        ("link", r#""name":"gnv1","id":2"#),
+        ("qos", r#""name":"gold","dev":"gnv0","id":1"#),
+        (
+            "option",
+            r#""name":"tag","class":"0x0199","type":5,"len":4"#,
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.9","dev":"gnv0","local":true"#,
+        ),
+        (
+            "nat",
+            r#""name":"one","dev":"gnv1","type":"static","inside":"10.0.0.7","outside":"198.51.100.9""#,
+        ),
+        (
+            "nat",
+            r#""name":"all","dev":"gnv0","type":"snat","from":"10.0.0.0/8","source":"198.51.100.1""#,
+        ),
+        (
+            "service",
+            r#""name":"web","dev":"gnv0","vip":"10.0.0.80","proto":"tcp","port":80,"backend":["10.0.0.9"]"#,
+        ),
+    ] {
+        change(&mut state, "add", object, json).unwrap();
+    }
+    let before = state.clone();
+    let json = match object {
+        "option" => json.to_owned(),
+        _ => format!("{json},\"dev\":\"gnv0\""),
+    };
+    let refusal = change(&mut state, "add", object, &json).expect_err(&json);
+    assert_eq!(state, before, "{json}");
+    refusal
+}
+
+#[test]
+fn rules_that_make_no_sense_are_refused() {
+    for (words, expected) in [
+        (r#""action":"allow""#, "\"direction\" argument is required"),
+        (
+            r#""direction":"ingress""#,
+            "\"action\" argument is required",
+        ),
+        (r#""dport":80"#, "dport needs a protocol that has ports"),
+        (
+            r#""sport":"1-2","proto":"icmp""#,
+            "sport needs a protocol that has ports",
+        ),
+        (r#""icmp":8,"proto":"tcp""#, "icmp needs"),
+        (
+            r#""from":"10.0.0.0/8","to":"fd00::/8""#,
+            "different families",
+        ),
+        (r#""from":"10.0.0.1/8""#, "did you mean \"10.0.0.0/8\"?"),
+        (r#""from":"10.0.0/8""#, "neither an address nor a prefix"),
+        (r#""from":"app in web""#, "invalid selector"),
+        (r#""to":"""#, "write \"any\" for everybody"),
+        (
+            r#""class":"glod""#,
+            "class \"glod\" does not exist; did you mean \"gold\"?",
+        ),
+        (r#""dport":"9-8","proto":"tcp""#, "invalid ports"),
+        (r#""option":"5""#, "invalid option: CLASS:TYPE"),
+        (r#""option":"aws:5=0102/03""#, "different lengths"),
+        (r#""name":"a/b""#, "not a valid name"),
+    ] {
+        let mut all = words.to_owned();
+        for (key, usual) in [("name", "x"), ("direction", "egress"), ("action", "deny")] {
+            let required = expected.contains(&format!("\"{key}\" argument"));
+            if !required && !words.contains(&format!("\"{key}\"")) {
+                all += &format!(",\"{key}\":\"{usual}\"");
+            }
+        }
+        let said = said("policy", &all);
+        assert!(said.contains(expected), "{words}: {said}");
+    }
+}
+
+#[test]
+fn translations_that_cannot_be_are_refused() {
+    for (words, expected) in [
+        (
+            r#""type":"snat","from":"10.0.0.0/24""#,
+            "\"source\" argument is required",
+        ),
+        (
+            r#""type":"snat","from":"fd00::/8","source":"198.51.100.2""#,
+            "different families",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/8","source":"198.51.100.2""#,
+            "sources 10.0.0.0/8 are already translated by nat \"all\"",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/24","source":"198.51.100.0-198.51.100.4""#,
+            "198.51.100.1 is already that of nat \"all\" dev gnv0",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/24","source":"198.51.100.8-198.51.100.10""#,
+            "198.51.100.9 is already that of nat \"one\" dev gnv1",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/24","source":"198.51.100.8-198.51.100.7""#,
+            "the first is above the last",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/24","source":"10.0.0.0-10.9.0.0""#,
+            "more than 65536",
+        ),
+        (
+            r#""type":"snat","from":"10.0.0.0/24","source":"198.51.100.2","dport":1"#,
+            "\"dport\" belongs to dnat, and this is snat",
+        ),
+        (
+            r#""type":"dnat","to":"198.51.100.1","target":"10.0.0.9","dport":80"#,
+            "proto and dport belong together",
+        ),
+        (
+            r#""type":"dnat","to":"198.51.100.1","target":"10.0.0.9:80""#,
+            "target port 80 without a port",
+        ),
+        (
+            r#""type":"dnat","to":"198.51.100.1","target":"10.0.0.9","dport":80,"proto":"icmp""#,
+            "has no ports",
+        ),
+        (
+            r#""type":"static","inside":"10.0.0.7","outside":"198.51.100.9""#,
+            "nat \"one\" dev gnv1",
+        ),
+        (r#""type":"both""#, "invalid type"),
+        (r#""from":"10.0.0.0/8""#, "\"type\" argument is required"),
+    ] {
+        let said = said("nat", &format!("\"name\":\"x\",{words}"));
+        assert!(said.contains(expected), "{words}: {said}");
+    }
+}
+
+#[test]
+fn services_classes_options_and_endpoints_that_cannot_be_are_refused() {
+    let web = r#""name":"x","vip":"10.0.0.80","proto":"tcp","port":81"#;
+    let proxied = r#""address":"10.0.0.3","type":"proxied""#;
+    for (object, words, expected) in [
+        (
+            "service",
+            web.to_owned(),
+            "\"backend\" argument is required",
+        ),
+        (
+            "service",
+            web.replace("81", "80") + r#","backend":["10.0.0.9"]"#,
+            "tcp port 80 of 10.0.0.80 is already that of service \"web\"",
+        ),
+        (
+            "service",
+            web.replace("tcp", "icmp") + r#","backend":["10.0.0.9"]"#,
+            "protocol icmp has no ports",
+        ),
+        (
+            "service",
+            web.to_owned() + r#","backend":["10.0.0.9","10.0.0.9:81"]"#,
+            "backend \"10.0.0.9:81\" is duplicate",
+        ),
+        (
+            "service",
+            web.to_owned() + r#","backend":["fd00::1"]"#,
+            "different families",
+        ),
+        (
+            "service",
+            web.to_owned() + r#","backend":["10.0.0.9:x"]"#,
+            "ADDR, ADDR:PORT or [ADDR]:PORT",
+        ),
+        (
+            "service",
+            web.to_owned() + r#","backend":[{"address":"10.0.0.9","wieght":1}]"#,
+            "unknown field `wieght`",
+        ),
+        ("qos", r#""name":"x""#.into(), "\"id\" argument is required"),
+        (
+            "qos",
+            r#""name":"x","id":1"#.into(),
+            "id 1 is already that of class \"gold\"",
+        ),
+        (
+            "qos",
+            r#""name":"x","id":2,"burst":"1k""#.into(),
+            "burst without a rate",
+        ),
+        (
+            "qos",
+            r#""name":"x","id":2,"rate":"10"#.to_owned() + r#"parsecs""#,
+            "invalid rate",
+        ),
+        (
+            "qos",
+            r#""name":"x","id":2,"dscp":64"#.into(),
+            "invalid dscp",
+        ),
+        (
+            "option",
+            r#""name":"x","class":"0x0199","type":5,"len":8"#.into(),
+            "already option \"tag\"",
+        ),
+        (
+            "option",
+            r#""name":"x","class":"geneved","type":"0x82","len":8"#.into(),
+            "one of geneved's own",
+        ),
+        (
+            "option",
+            r#""name":"x","class":"0x0199","type":6,"len":6"#.into(),
+            "a multiple of 4",
+        ),
+        (
+            "endpoint",
+            proxied.into(),
+            "\"target\" argument is required",
+        ),
+        (
+            "endpoint",
+            proxied.to_owned() + r#","target":"10.0.0.8""#,
+            "is no endpoint of dev gnv0",
+        ),
+        (
+            "endpoint",
+            proxied.to_owned() + r#","target":"10.0.0.9@gnv3""#,
+            "Cannot find device \"gnv3\"; did you mean",
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.3","local":true,"target":"10.0.0.9""#.into(),
+            "only a proxied endpoint has a target",
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.3","local":true,"colocated":true"#.into(),
+            "only a scaled endpoint is colocated",
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.3","local":true,"option":["tag=0102"]"#.into(),
+            "has 4 bytes of data, and was given 2; write 8",
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.3","local":true,"option":["tga=01020304"]"#.into(),
+            "did you mean \"tag\"?",
+        ),
+        (
+            "endpoint",
+            r#""address":"10.0.0.3","local":true,"labels":"app"#.to_owned() + r#"""#,
+            "invalid labels",
+        ),
+        (
+            "route",
+            r#""prefix":"10.0.0.0/8","via":["192.0.2.1"],"type":"scaled""#.into(),
+            "is wrong for a prefix",
+        ),
+    ] {
+        let said = said(object, &words);
+        assert!(said.contains(expected), "{object} {words}: {said}");
+    }
+}
+
+#[test]
+fn options_that_would_not_fit_into_a_header_are_refused() {
+    let mut state = State::default();
+    let tag = r#""name":"tag","class":"0x0199","type":5,"len":40"#;
+    change(&mut state, "add", "option", tag).unwrap();
+    let tags = format!("\"option\":[\"tag={0}\"]", "00".repeat(40));
+    change(
+        &mut state,
+        "add",
+        "link",
+        &format!(r#""name":"gnv0","id":1,{tags}"#),
+    )
+    .unwrap();
+    let endpoint = format!(r#""address":"10.0.0.3","dev":"gnv0","local":true,{tags}"#);
+    change(&mut state, "add", "endpoint", &endpoint).unwrap();
+    let twice = format!("\"option\":[\"tag={0}\",\"tag={0}\"]", "00".repeat(40));
+    let refused = change(
+        &mut state,
+        "set",
+        "link",
+        &format!(r#""name":"gnv0",{twice}"#),
+    );
+    assert!(refused.unwrap_err().contains("together take 132 bytes"));
+}
+
+#[test]
+fn labels_need_a_secret_that_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let link = "[[link]]\nname = \"a\"\nid = 1\n";
+    let labelled =
+        "[[endpoint]]\naddress = \"10.0.0.1\"\ndev = \"a\"\nlocal = true\nlabels = \"app=web\"\n";
+    let rule = "[[policy]]\nname = \"r\"\ndev = \"a\"\ndirection = \"egress\"\nto = \"!app\"\naction = \"deny\"\n";
+    for text in [labelled, rule] {
+        let fault = fault(&format!("{link}{text}"));
+        assert!(
+            fault.contains("\"label-secret-file\" in [daemon]"),
+            "{fault}"
+        );
+    }
+    let (directory, path) = secret();
+    let daemon = |path: &str| format!("[daemon]\nlabel-secret-file = \"{path}\"\n");
+    let shown = path.to_str().unwrap();
+    let config = load(&format!("{}{link}{labelled}{rule}", daemon(shown))).unwrap();
+    assert!(config.secret.is_some() && config.state.fabric.secret);
+    assert!(config.state.uses_labels(&"a".parse().unwrap()));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let open = fault(&daemon(shown));
+    assert!(
+        open.contains("mode 0640 opens it to others; \"chmod 600 "),
+        "{open}"
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let elsewhere = directory.path().to_str().unwrap();
+    assert!(fault(&daemon(elsewhere)).contains("not a regular file"));
+    assert!(fault(&daemon("secret")).contains("not an absolute path"));
+    assert!(fault(&daemon("/nonexistent/secret")).contains("openssl rand"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&path, "too short\n").unwrap();
+    let short = fault(&daemon(shown));
+    assert!(
+        short.contains("9 bytes are too short") && !short.contains("too short\n9"),
+        "{short}"
+    );
+}
+
+#[test]
+fn the_daemon_has_bounds_for_flows_and_their_times() {
+    assert!(fault("[daemon]\nflows = 10").contains("flows must be from 1024"));
+    assert!(fault("[daemon.timeouts]\nudp = 0").contains("from 1 to 10000000"));
+    assert!(fault("[daemon.timeouts]\nudpp = 5").contains("unknown field `udpp`"));
+    let daemon = load("[daemon]\noption-class = \"0xff50\"\n[daemon.timeouts]\nsyn = 5")
+        .unwrap()
+        .daemon;
+    assert_eq!(
+        (daemon.timeouts.syn, daemon.timeouts.established),
+        (5, 432_000)
+    );
+    assert_eq!(daemon.option_class.0.0, 0xff50);
+}

@@ -1,0 +1,92 @@
+//! The fabric's secret: read from its file, never shown.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use libgeneve::label::LabelKey;
+
+use super::state::Refusal;
+
+/// The least bytes of a secret, white space at its end not counted.
+pub const MIN_SECRET: usize = 16;
+/// The most bytes of its file.
+pub const MAX_SECRET: u64 = 4096;
+
+/// What label hashes are keyed with; the same on every host of a fabric.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// Reads it. White space at the end does not count, so that an editor's last newline does no harm.
+    ///
+    /// # Errors
+    /// The file is not there, is no regular file, is open to others, or is too short or too long.
+    pub fn read(path: &Path) -> Result<Self, Refusal> {
+        let shown = path.display();
+        let refuse = |what: &dyn fmt::Display, hint: String| {
+            Refusal::new(format!("label-secret-file \"{shown}\": {what}"), hint)
+        };
+        if !path.is_absolute() {
+            let hint = "write it from the root, such as \"/etc/geneved/label-secret\"";
+            return Err(refuse(&"not an absolute path", hint.into()));
+        }
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => refuse(
+                &e,
+                format!(
+                    "make one with \"(umask 077; openssl rand -hex 32 > {shown})\" and copy it to every host"
+                ),
+            ),
+            _ => refuse(&e, String::new()),
+        };
+        // A FIFO would keep the daemon waiting.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(refuse(&"not a regular file", String::new()));
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(refuse(
+                &format_args!("mode {mode:04o} opens it to others"),
+                format!("\"chmod 600 {shown}\""),
+            ));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_SECRET + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        let len = bytes.trim_ascii_end().len();
+        bytes.truncate(len);
+        if len < MIN_SECRET {
+            let hint = format!("at least {MIN_SECRET} bytes, better 32 random ones");
+            return Err(refuse(&format_args!("{len} bytes are too short"), hint));
+        }
+        if u64::try_from(len).unwrap_or(u64::MAX) > MAX_SECRET {
+            return Err(refuse(
+                &format_args!("more than {MAX_SECRET} bytes"),
+                String::new(),
+            ));
+        }
+        Ok(Secret(bytes))
+    }
+
+    /// The key that labels are hashed with.
+    #[must_use]
+    pub fn label_key(&self) -> LabelKey {
+        LabelKey::from_secret(&self.0)
+    }
+}

@@ -1,0 +1,246 @@
+//! Endpoints: where overlay addresses are, and what they are.
+
+use std::net::IpAddr;
+
+use libgeneve::label::LabelMap;
+use libgeneve::options::EndpointType;
+
+use super::route::check_hosts;
+use super::{Refusal, State, option, presence, put};
+use crate::config::value::{IfName, LabelsWord, Name, NamedData, Rate, Target, TypeWord};
+use crate::config::words::{EndpointWords, Verb};
+
+/// An overlay address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The other hosts that it is on.
+    pub hosts: Vec<IpAddr>,
+    /// Whether it is on this host; with other hosts only where it is colocated.
+    pub local: bool,
+    /// What it was said to be.
+    pub kind: Option<EndpointType>,
+    /// Whether this host is one of several and preferred.
+    pub colocated: bool,
+    /// Its labels, if they are known; an empty list is known, too.
+    pub labels: Option<LabelMap>,
+    /// The class of its flows, one of its link.
+    pub class: Option<Name>,
+    /// The rate of everything that it sends.
+    pub rate: Option<Rate>,
+    /// Defined options that its packets carry.
+    pub options: Vec<NamedData>,
+    /// What a proxied one stands for: an endpoint that exists and is not proxied itself.
+    pub target: Option<(IfName, IpAddr)>,
+}
+
+impl Endpoint {
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> EndpointType {
+        self.kind.unwrap_or_default()
+    }
+
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, address: IpAddr) -> EndpointWords {
+        EndpointWords {
+            address,
+            dev: dev.clone(),
+            host: self.hosts.clone(),
+            local: self.local,
+            kind: self.kind.map(TypeWord),
+            labels: self.labels.clone().map(LabelsWord),
+            class: self.class.clone(),
+            rate: self.rate,
+            option: self.options.clone(),
+            colocated: self.colocated.then_some(true),
+            target: self.target.as_ref().map(|(on, addr)| Target {
+                addr: *addr,
+                dev: (on != dev).then(|| on.clone()),
+            }),
+        }
+    }
+
+    fn overwrite(&mut self, words: &EndpointWords) {
+        if !words.host.is_empty() || words.local {
+            self.hosts.clone_from(&words.host);
+            self.local = words.local;
+        }
+        put(&mut self.kind, words.kind.map(|word| Some(word.0)));
+        put(
+            &mut self.labels,
+            words.labels.clone().map(|word| Some(word.0)),
+        );
+        put(&mut self.class, words.class.clone().map(Some));
+        put(&mut self.rate, words.rate.map(Some));
+        if !words.option.is_empty() {
+            self.options.clone_from(&words.option);
+        }
+        if words.colocated == Some(false) && self.colocated {
+            self.local = self.hosts.is_empty();
+        }
+        put(&mut self.colocated, words.colocated);
+        self.local |= self.colocated;
+        let target = words.target.clone().map(|target| {
+            let on = target.dev.unwrap_or_else(|| words.dev.clone());
+            Some((on, target.addr))
+        });
+        put(&mut self.target, target);
+        if self.kind() != EndpointType::Proxied && words.target.is_none() {
+            self.target = None;
+        }
+    }
+}
+
+impl State {
+    pub(super) fn change_endpoint(
+        &mut self,
+        verb: Verb,
+        words: &EndpointWords,
+    ) -> Result<(), Refusal> {
+        let EndpointWords { address, dev, .. } = words;
+        self.link(dev)?;
+        let object = format!("endpoint \"{address}\" dev {dev}");
+        let key = (dev.clone(), *address);
+        let there = self.endpoints.get(&key);
+        presence(verb, there.is_some(), &object, "geneved endpoint show")?;
+        if verb == Verb::Del {
+            if let Some(user) = self.proxy_of(&key) {
+                return Err(Refusal::new(
+                    format!("{object} is the target of {user}"),
+                    "delete that first",
+                ));
+            }
+            self.endpoints.remove(&key);
+            return Ok(());
+        }
+        let mut endpoint = there.cloned().unwrap_or_default();
+        endpoint.overwrite(words);
+        self.check_endpoint(&object, &key, &endpoint)?;
+        self.endpoints.insert(key, endpoint);
+        Ok(())
+    }
+
+    fn check_endpoint(
+        &self,
+        object: &str,
+        key: &(IfName, IpAddr),
+        endpoint: &Endpoint,
+    ) -> Result<(), Refusal> {
+        let link = self.link(&key.0)?;
+        let several = endpoint.hosts.len() + usize::from(endpoint.local) > 1;
+        if endpoint.colocated && endpoint.kind() != EndpointType::Scaled {
+            return Err(Refusal::new(
+                format!("{object}: only a scaled endpoint is colocated"),
+                "add \"type scaled\", or leave \"colocated\" out",
+            ));
+        }
+        if endpoint.kind == Some(EndpointType::Simple) && several {
+            return Err(Refusal::new(
+                format!("{object}: a simple endpoint is on one host"),
+                "name one host, or make it \"type scaled\"",
+            ));
+        }
+        if endpoint.local && !endpoint.hosts.is_empty() && !endpoint.colocated {
+            return Err(Refusal::new(
+                format!("{object}: is either local or on other hosts"),
+                "name \"host\" or \"local\", not both; a scaled endpoint may be \"colocated\"",
+            ));
+        }
+        let proxied = endpoint.kind() == EndpointType::Proxied;
+        if !endpoint.hosts.is_empty() || !(endpoint.local || proxied) {
+            check_hosts(object, "host", link, &endpoint.hosts)?;
+        }
+        self.check_target(object, key, endpoint)?;
+        if endpoint.labels.is_some() {
+            self.needs_secret(object)?;
+        }
+        if let Some(class) = &endpoint.class {
+            self.class_of(object, &key.0, class)?;
+        }
+        self.check_options(object, &endpoint.options)?;
+        option::check_room(
+            object,
+            option::size(&link.options) + option::size(&endpoint.options),
+        )
+    }
+
+    fn check_target(
+        &self,
+        object: &str,
+        key: &(IfName, IpAddr),
+        endpoint: &Endpoint,
+    ) -> Result<(), Refusal> {
+        let proxied = endpoint.kind() == EndpointType::Proxied;
+        let target = match &endpoint.target {
+            None if proxied => {
+                return Err(Refusal::new(
+                    format!("{object}: Not enough information: \"target\" argument is required."),
+                    "add \"target ADDR[@LINK]\", the endpoint that it stands for",
+                ));
+            }
+            None => return Ok(()),
+            Some(_) if !proxied => {
+                return Err(Refusal::new(
+                    format!("{object}: only a proxied endpoint has a target"),
+                    "add \"type proxied\", or leave \"target\" out",
+                ));
+            }
+            Some(target) => target,
+        };
+        let (on, addr) = target;
+        if addr.is_ipv4() != key.1.is_ipv4() {
+            return Err(Refusal::new(
+                format!("{object}: target \"{addr}\" is of the other family"),
+                "",
+            ));
+        }
+        self.link(on)?;
+        match self.endpoints.get(target) {
+            None => Err(Refusal::new(
+                format!("{object}: target \"{addr}\" is no endpoint of dev {on}"),
+                format!("add it with \"geneved endpoint add {addr} dev {on}\" first"),
+            )),
+            Some(other) if target == key || other.kind() == EndpointType::Proxied => {
+                Err(Refusal::new(
+                    format!("{object}: target \"{addr}\" is proxied itself"),
+                    "name the endpoint that is meant in the end",
+                ))
+            }
+            Some(_) => match self.proxy_of(key) {
+                Some(user) => Err(Refusal::new(
+                    format!("{object} is the target of {user}, so it cannot be proxied itself"),
+                    "delete that first",
+                )),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// A proxied endpoint that stands for this one.
+    fn proxy_of(&self, key: &(IfName, IpAddr)) -> Option<String> {
+        let found = self
+            .endpoints
+            .iter()
+            .find(|(_, e)| e.target.as_ref() == Some(key));
+        found.map(|((dev, addr), _)| format!("endpoint \"{addr}\" dev {dev}"))
+    }
+
+    /// Refuses where an endpoint of another link stands for one of this link.
+    pub(super) fn no_proxy_leads_to(&self, link: &IfName) -> Result<(), Refusal> {
+        let leads = |(dev, target): (&IfName, &Endpoint)| {
+            dev != link && target.target.as_ref().is_some_and(|(on, _)| on == link)
+        };
+        let found = self
+            .endpoints
+            .iter()
+            .find(|((dev, _), endpoint)| leads((dev, endpoint)));
+        match found {
+            None => Ok(()),
+            Some(((dev, addr), _)) => Err(Refusal::new(
+                format!("link \"{link}\": endpoint \"{addr}\" dev {dev} has its target there"),
+                "delete that first",
+            )),
+        }
+    }
+}

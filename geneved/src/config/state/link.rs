@@ -1,0 +1,308 @@
+//! Links: what they are made of, and which of them can be together.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use libgeneve::link::{Df, Tos, Ttl};
+use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
+
+use super::{Refusal, State, put};
+use crate::config::value::{
+    self, Action, DfWord, IfName, LabelsUse, MtuWord, NamedData, PortRange, Prefix, Rate, Size,
+    TosWord, TtlWord, tunnel_address,
+};
+use crate::config::words::{Kind, LinkWords};
+
+/// A link, every value decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The interface's name.
+    pub name: IfName,
+    /// The VPC's id.
+    pub vni: Vni,
+    /// The default route's host.
+    pub remote: Option<IpAddr>,
+    /// The outer source address.
+    pub local: Option<IpAddr>,
+    /// The UDP port that is sent to and listened on.
+    pub port: u16,
+    /// The outer TTL.
+    pub ttl: Ttl,
+    /// The outer DSCP.
+    pub tos: Tos,
+    /// The outer DF bit.
+    pub df: Df,
+    /// Whether a UDP checksum is sent over IPv4.
+    pub udp_csum: bool,
+    /// Whether the UDP checksum over IPv6 is left zero.
+    pub udp6_zero_csum_tx: bool,
+    /// Whether a zero UDP checksum is accepted over IPv6.
+    pub udp6_zero_csum_rx: bool,
+    /// The UDP source ports.
+    pub srcport: PortRange,
+    /// The inner MTU, or that it is computed.
+    pub mtu: MtuWord,
+    /// Addresses of the interface.
+    pub addresses: Vec<IpNet>,
+    /// The network namespace of the interface; `None` is the daemon's.
+    pub netns: Option<String>,
+    /// What happens to an incoming flow that no rule decides.
+    pub ingress: Action,
+    /// What happens to an outgoing flow that no rule decides.
+    pub egress: Action,
+    /// Whether receivers may do without understanding the label option.
+    pub labels: LabelsUse,
+    /// Defined options that every packet carries.
+    pub options: Vec<NamedData>,
+    /// The rate of everything that the link sends.
+    pub rate: Option<Rate>,
+    /// How much may pass at once; only with a rate.
+    pub burst: Option<Size>,
+}
+
+impl State {
+    pub(super) fn add_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+        if self.links.contains_key(&words.name) {
+            return Err(Refusal::new(
+                format!("link \"{}\" exists already", words.name),
+                "delete it first, change it with \"geneved link set\", or choose another name",
+            ));
+        }
+        let Some(id) = words.id else {
+            return Err(Refusal::new(
+                format!(
+                    "link \"{}\": geneve: missing virtual network identifier",
+                    words.name
+                ),
+                "add \"id VNI\"",
+            ));
+        };
+        let mut link = Link {
+            name: words.name.clone(),
+            vni: id.0,
+            remote: None,
+            local: None,
+            port: GENEVE_PORT,
+            ttl: Ttl::default(),
+            tos: Tos::default(),
+            df: Df::default(),
+            udp_csum: true,
+            udp6_zero_csum_tx: false,
+            udp6_zero_csum_rx: false,
+            srcport: PortRange::default(),
+            mtu: MtuWord::Auto,
+            addresses: Vec::new(),
+            netns: None,
+            ingress: Action::Allow,
+            egress: Action::Allow,
+            labels: LabelsUse::Optional,
+            options: Vec::new(),
+            rate: None,
+            burst: None,
+        };
+        overwrite(&mut link, words);
+        self.check_link(&link, words)?;
+        self.links.insert(link.name.clone(), link);
+        Ok(())
+    }
+
+    pub(super) fn set_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+        let mut link = self.link(&words.name)?.clone();
+        if words.netns.is_some() && words.netns != link.netns {
+            return Err(Refusal::new(
+                format!(
+                    "link \"{}\": its network namespace cannot be changed",
+                    words.name
+                ),
+                "delete the link and add it with another \"netns\"",
+            ));
+        }
+        overwrite(&mut link, words);
+        self.check_link(&link, words)?;
+        self.links.insert(link.name.clone(), link);
+        Ok(())
+    }
+
+    fn check_link(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {
+        let name = &link.name;
+        let taken = self
+            .links
+            .values()
+            .find(|other| other.name != *name && (other.vni, other.port) == (link.vni, link.port));
+        if let Some(other) = taken {
+            return Err(Refusal::new(
+                format!(
+                    "link \"{name}\": id {} on port {} is already that of link \"{}\"",
+                    link.vni, link.port, other.name
+                ),
+                "choose another id or dstport",
+            ));
+        }
+        // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
+        let differs = self.links.values().find(|other| {
+            other.name != *name
+                && other.port == link.port
+                && other.udp6_zero_csum_rx != link.udp6_zero_csum_rx
+        });
+        if let Some(other) = differs {
+            return Err(Refusal::new(
+                format!(
+                    "link \"{name}\": udp6zerocsumrx is {} and that of link \"{}\" on the same port {} is not",
+                    link.udp6_zero_csum_rx, other.name, link.port
+                ),
+                "choose another dstport",
+            ));
+        }
+        for (word, addr) in [("remote", link.remote), ("local", link.local)] {
+            if let Some(addr) = addr {
+                tunnel_address(addr).map_err(|e| {
+                    Refusal::new(
+                        format!("link \"{name}\": {word} \"{addr}\" is wrong: {e}"),
+                        "",
+                    )
+                })?;
+            }
+        }
+        if let (Some(remote), Some(local)) = (link.remote, link.local) {
+            same_family(name, local, remote)?;
+            if remote == local {
+                return Err(Refusal::new(
+                    format!("link \"{name}\": remote and local are both {local}"),
+                    "remote is the other host's address",
+                ));
+            }
+        }
+        if link.port == 0 {
+            return Err(Refusal::new(
+                format!("link \"{name}\": dstport \"0\" is wrong: invalid port"),
+                "the port is from 1 to 65535; Geneve's is 6081",
+            ));
+        }
+        if let (MtuWord::Fixed(mtu @ ..1280), true) = (
+            link.mtu,
+            link.addresses.iter().any(|a| matches!(a, IpNet::V6(_))),
+        ) {
+            return Err(Refusal::new(
+                format!("link \"{name}\": mtu {mtu} is too small for its IPv6 address"),
+                "IPv6 needs 1280 bytes",
+            ));
+        }
+        if words
+            .netns
+            .as_deref()
+            .is_some_and(|n| n.is_empty() || n.contains('/') || n == "..")
+        {
+            return Err(Refusal::new(
+                format!("link \"{name}\": netns is not the name of a network namespace"),
+                "\"ip netns\" lists the names",
+            ));
+        }
+        burst_needs_rate(&format!("link \"{name}\""), link.rate, link.burst)?;
+        self.check_options(&format!("link \"{name}\""), &link.options)?;
+        let heaviest = self
+            .endpoints_of(name)
+            .map(|(_, endpoint)| super::option::size(&endpoint.options))
+            .max();
+        super::option::check_room(
+            &format!("link \"{name}\""),
+            super::option::size(&link.options) + heaviest.unwrap_or(0),
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn del_link(&mut self, name: &IfName) -> Result<(), Refusal> {
+        self.link(name)?;
+        self.no_proxy_leads_to(name)?;
+        self.links.remove(name);
+        self.routes.retain(|(dev, _), _| dev != name);
+        self.endpoints.retain(|(dev, _), _| dev != name);
+        self.policies.retain(|(dev, _), _| dev != name);
+        self.nats.retain(|(dev, _), _| dev != name);
+        self.services.retain(|(dev, _), _| dev != name);
+        self.classes.retain(|(dev, _), _| dev != name);
+        Ok(())
+    }
+}
+
+impl Link {
+    /// The words that make this link, every one of them.
+    #[must_use]
+    pub fn words(&self) -> LinkWords {
+        LinkWords {
+            name: self.name.clone(),
+            kind: Some(Kind::Geneve),
+            id: Some(value::Vni(self.vni)),
+            remote: self.remote,
+            local: self.local,
+            dstport: Some(self.port),
+            ttl: Some(TtlWord(self.ttl)),
+            tos: Some(TosWord(self.tos)),
+            df: Some(DfWord(self.df)),
+            udpcsum: Some(self.udp_csum),
+            udp6zerocsumtx: Some(self.udp6_zero_csum_tx),
+            udp6zerocsumrx: Some(self.udp6_zero_csum_rx),
+            srcport: Some(self.srcport.clone()),
+            mtu: Some(self.mtu),
+            address: self.addresses.iter().copied().map(Prefix).collect(),
+            netns: self.netns.clone(),
+            ingress: Some(self.ingress),
+            egress: Some(self.egress),
+            labels: Some(self.labels),
+            option: self.options.clone(),
+            rate: self.rate,
+            burst: self.burst,
+        }
+    }
+}
+
+fn overwrite(link: &mut Link, words: &LinkWords) {
+    put(&mut link.vni, words.id.map(|id| id.0));
+    put(&mut link.remote, words.remote.map(Some));
+    put(&mut link.local, words.local.map(Some));
+    put(&mut link.port, words.dstport);
+    put(&mut link.ttl, words.ttl.map(|w| w.0));
+    put(&mut link.tos, words.tos.map(|w| w.0));
+    put(&mut link.df, words.df.map(|w| w.0));
+    put(&mut link.udp_csum, words.udpcsum);
+    put(&mut link.udp6_zero_csum_tx, words.udp6zerocsumtx);
+    put(&mut link.udp6_zero_csum_rx, words.udp6zerocsumrx);
+    put(&mut link.srcport, words.srcport.clone());
+    put(&mut link.mtu, words.mtu);
+    put(&mut link.netns, words.netns.clone().map(Some));
+    put(&mut link.ingress, words.ingress);
+    put(&mut link.egress, words.egress);
+    put(&mut link.labels, words.labels);
+    put(&mut link.rate, words.rate.map(Some));
+    put(&mut link.burst, words.burst.map(Some));
+    if !words.option.is_empty() {
+        link.options.clone_from(&words.option);
+    }
+    if !words.address.is_empty() {
+        link.addresses = words.address.iter().map(|p| p.0).collect();
+    }
+}
+
+pub(super) fn same_family(name: &IfName, local: IpAddr, other: IpAddr) -> Result<(), Refusal> {
+    if local.is_ipv4() == other.is_ipv4() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("link \"{name}\": local {local} and host {other} are of different families"),
+        "use IPv4 or IPv6 at both ends of the tunnel",
+    ))
+}
+
+/// A burst is what a rate may exceed.
+pub(super) fn burst_needs_rate(
+    object: &str,
+    rate: Option<Rate>,
+    burst: Option<Size>,
+) -> Result<(), Refusal> {
+    if burst.is_none() || rate.is_some() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("{object}: burst without a rate"),
+        "add \"rate RATE\"",
+    ))
+}

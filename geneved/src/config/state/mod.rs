@@ -1,0 +1,256 @@
+//! The desired state: validated objects that fit together.
+//!
+//! [`State::apply`] is the only way in, for a line of a file as for a command at run time, so both
+//! obey the same rules and meet the same words of refusal. What must be done to get from one state
+//! to another is [`super::plan`]'s.
+
+mod endpoint;
+mod link;
+mod nat;
+mod nearest;
+mod option;
+mod policy;
+mod qos;
+mod refusal;
+mod route;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+pub use self::endpoint::Endpoint;
+pub use self::link::Link;
+pub use self::nat::Nat;
+pub use self::nearest::nearest;
+pub use self::option::DefinedOption;
+pub use self::policy::Policy;
+pub use self::qos::Class;
+pub use self::refusal::Refusal;
+pub use self::route::Route;
+pub use self::service::Service;
+use super::value::{ClassWord, IfName, Name};
+use super::words::{Change, Subject, Verb};
+
+/// What the objects rest on: settings of the daemon that do not change while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fabric {
+    /// Whether there is a secret, without which nothing may use labels.
+    pub secret: bool,
+    /// The class of geneved's own options.
+    pub option_class: ClassWord,
+}
+
+/// Everything that is configured. Objects of a link are sorted by link, then by their own key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// What all of it rests on.
+    pub fabric: Fabric,
+    /// Options that were defined, by name.
+    pub options: BTreeMap<Name, DefinedOption>,
+    /// Links by name.
+    pub links: BTreeMap<IfName, Link>,
+    /// Routes by prefix.
+    pub routes: BTreeMap<(IfName, IpNet), Route>,
+    /// Classes by name.
+    pub classes: BTreeMap<(IfName, Name), Class>,
+    /// Endpoints by overlay address.
+    pub endpoints: BTreeMap<(IfName, IpAddr), Endpoint>,
+    /// Rules by name.
+    pub policies: BTreeMap<(IfName, Name), Policy>,
+    /// Translations by name.
+    pub nats: BTreeMap<(IfName, Name), Nat>,
+    /// Services by name.
+    pub services: BTreeMap<(IfName, Name), Service>,
+}
+
+impl State {
+    /// Nothing, on this fabric.
+    #[must_use]
+    pub fn on(fabric: Fabric) -> Self {
+        State {
+            fabric,
+            ..State::default()
+        }
+    }
+
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// The change does not fit; the state is as before.
+    pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
+        let verb = change.verb;
+        match change.subject() {
+            Some(Subject::Link(link)) => match verb {
+                Verb::Add => self.add_link(link),
+                Verb::Set => self.set_link(link),
+                Verb::Del => self.del_link(&link.name),
+            },
+            Some(Subject::Route(route)) => self.change_route(verb, route),
+            Some(Subject::Endpoint(endpoint)) => self.change_endpoint(verb, endpoint),
+            Some(Subject::Policy(rule)) => self.change_policy(verb, rule),
+            Some(Subject::Nat(nat)) => self.change_nat(verb, nat),
+            Some(Subject::Service(service)) => self.change_service(verb, service),
+            Some(Subject::Qos(class)) => self.change_class(verb, class),
+            Some(Subject::Option(option)) => self.change_option(verb, option),
+            None => Err(Refusal::new("a change must name exactly one object", "")),
+        }
+    }
+
+    /// The link of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn link(&self, name: &IfName) -> Result<&Link, Refusal> {
+        self.links.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.links.keys().map(IfName::as_str).collect();
+            let hint = match nearest(name.as_str(), names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "\"geneved link show\" lists the links".to_owned(),
+            };
+            Refusal::new(format!("Cannot find device \"{name}\""), hint)
+        })
+    }
+
+    /// Prefix and hosts of each route of a link.
+    pub fn routes_of(&self, link: &IfName) -> impl Iterator<Item = (IpNet, &Route)> {
+        let first = (link.clone(), IpNet::V4(Ipv4Net::default()));
+        let rest = self.routes.range(first..);
+        rest.take_while(move |((dev, _), _)| dev == link)
+            .map(|((_, prefix), route)| (*prefix, route))
+    }
+
+    /// Address and place of each endpoint of a link.
+    pub fn endpoints_of(&self, link: &IfName) -> impl Iterator<Item = (IpAddr, &Endpoint)> {
+        let first = (link.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let rest = self.endpoints.range(first..);
+        rest.take_while(move |((dev, _), _)| dev == link)
+            .map(|((_, addr), endpoint)| (*addr, endpoint))
+    }
+
+    /// Name and conditions of each rule of a link.
+    pub fn policies_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Policy)> {
+        named(&self.policies, link)
+    }
+
+    /// Name and kind of each translation of a link.
+    pub fn nats_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Nat)> {
+        named(&self.nats, link)
+    }
+
+    /// Name and backends of each service of a link.
+    pub fn services_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Service)> {
+        named(&self.services, link)
+    }
+
+    /// Name and rate of each class of a link.
+    pub fn classes_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Class)> {
+        named(&self.classes, link)
+    }
+
+    /// Whether anything of this link needs the fabric's secret.
+    #[must_use]
+    pub fn uses_labels(&self, link: &IfName) -> bool {
+        self.endpoints_of(link).any(|(_, e)| e.labels.is_some())
+            || self.policies_of(link).any(|(_, p)| p.has_selector())
+    }
+
+    fn needs_secret(&self, object: &str) -> Result<(), Refusal> {
+        if self.fabric.secret {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            format!("{object}: labels need the secret of the fabric, and there is none"),
+            "name its file with \"label-secret-file\" in [daemon], the same secret on every host, and restart",
+        ))
+    }
+
+    fn class_of(&self, object: &str, dev: &IfName, class: &Name) -> Result<&Class, Refusal> {
+        self.classes
+            .get(&(dev.clone(), class.clone()))
+            .ok_or_else(|| {
+                let names = self.classes_of(dev).map(|(name, _)| name.as_str());
+                let hint = match nearest(class.as_str(), names) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("add it with \"geneved qos add {class} dev {dev} id N\""),
+                };
+                Refusal::new(format!("{object}: class \"{class}\" does not exist"), hint)
+            })
+    }
+
+    /// Every object in the words that make it again, in an order in which each finds what it names.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        let add = Verb::Add;
+        let mut all: Vec<Change> = Vec::new();
+        let options = self.options.iter();
+        all.extend(options.map(|(name, o)| Change::option(add, o.words(name))));
+        all.extend(self.links.values().map(|l| Change::link(add, l.words())));
+        let classes = self.classes.iter();
+        all.extend(classes.map(|((dev, name), c)| Change::qos(add, c.words(dev, name))));
+        let routes = self.routes.iter();
+        all.extend(routes.map(|((dev, prefix), r)| Change::route(add, r.words(dev, *prefix))));
+        let (proxies, others): (Vec<_>, Vec<_>) =
+            self.endpoints.iter().partition(|(_, e)| e.target.is_some());
+        let endpoints = others.into_iter().chain(proxies);
+        all.extend(endpoints.map(|((dev, addr), e)| Change::endpoint(add, e.words(dev, *addr))));
+        let rules = self.policies.iter();
+        all.extend(rules.map(|((dev, name), p)| Change::policy(add, p.words(dev, name))));
+        let nats = self.nats.iter();
+        all.extend(nats.map(|((dev, name), n)| Change::nat(add, n.words(dev, name))));
+        let services = self.services.iter();
+        all.extend(services.map(|((dev, name), s)| Change::service(add, s.words(dev, name))));
+        all
+    }
+}
+
+fn named<'a, T>(
+    all: &'a BTreeMap<(IfName, Name), T>,
+    link: &IfName,
+) -> impl Iterator<Item = (&'a Name, &'a T)> {
+    let rest = all.range((link.clone(), Name::default())..);
+    rest.take_while(move |((dev, _), _)| dev == link)
+        .map(|((_, name), value)| (name, value))
+}
+
+fn put<T>(into: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *into = value;
+    }
+}
+
+fn presence(verb: Verb, there: bool, object: &str, list: &str) -> Result<(), Refusal> {
+    match (verb, there) {
+        (Verb::Add, true) => Err(Refusal::new(
+            format!("{object} exists already"),
+            "change it with \"set\", or delete it first",
+        )),
+        (Verb::Set | Verb::Del, false) => Err(Refusal::new(
+            format!("{object} does not exist"),
+            format!("see \"{list}\""),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// An object that is deleted and added, never changed.
+fn no_set(verb: Verb, object: &str) -> Result<(), Refusal> {
+    if verb != Verb::Set {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("{object} cannot be changed in place"),
+        "delete it and add it again",
+    ))
+}
+
+/// What must be named to make an object.
+fn required<T>(object: &str, word: &str, value: Option<T>) -> Result<T, Refusal> {
+    value.ok_or_else(|| {
+        Refusal::new(
+            format!("{object}: Not enough information: \"{word}\" argument is required."),
+            "",
+        )
+    })
+}

@@ -1,0 +1,154 @@
+//! Options that users define, and where they are attached.
+
+use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
+
+use super::{Refusal, State, nearest, no_set, presence, required};
+use crate::config::value::{ClassWord, KindWord, Name, NamedData};
+use crate::config::words::{OptionWords, Verb};
+
+/// How many options may be defined: what the counters have room for beside geneved's own.
+pub const MAX_DEFINED: usize = 28;
+/// What defined options may take of a header, in bytes with their own headers: 252 less the room
+/// that geneved's options need when an endpoint has all the labels that it may have.
+pub const MAX_ATTACHED: usize = 88;
+
+/// An option that was given a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefinedOption {
+    /// The name space of the type.
+    pub class: OptionClass,
+    /// The type with its critical bit.
+    pub kind: OptionType,
+    /// Bytes of data: a multiple of 4, at most 124.
+    pub len: u8,
+}
+
+impl DefinedOption {
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, name: &Name) -> OptionWords {
+        OptionWords {
+            name: name.clone(),
+            class: Some(ClassWord(self.class)),
+            kind: Some(KindWord(self.kind)),
+            len: Some(self.len),
+            critical: self.kind.is_critical(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn change_option(&mut self, verb: Verb, words: &OptionWords) -> Result<(), Refusal> {
+        let name = &words.name;
+        let object = format!("option \"{name}\"");
+        no_set(verb, &object)?;
+        presence(
+            verb,
+            self.options.contains_key(name),
+            &object,
+            "geneved option show",
+        )?;
+        if verb == Verb::Del {
+            if let Some(user) = self.user_of_option(name) {
+                return Err(Refusal::new(
+                    format!("{object} is in use by {user}"),
+                    "change or delete that first",
+                ));
+            }
+            self.options.remove(name);
+            return Ok(());
+        }
+        let class = required(&object, "class", words.class)?.0;
+        let mut kind = required(&object, "type", words.kind)?.0;
+        let len = required(&object, "len", words.len)?;
+        if words.critical {
+            kind.0 |= OptionType::CRITICAL;
+        }
+        if len > 124 || !len.is_multiple_of(4) {
+            return Err(Refusal::new(
+                format!("{object}: len \"{len}\" is wrong: a multiple of 4 from 0 to 124"),
+                "",
+            ));
+        }
+        let own = class == self.fabric.option_class.0;
+        if own && matches!(kind.0 & !OptionType::CRITICAL, 1..=4) {
+            return Err(Refusal::new(
+                format!("{object}: type {kind} of class {class} is one of geneved's own"),
+                "choose another class or type",
+            ));
+        }
+        let taken = self
+            .options
+            .iter()
+            .find(|(_, o)| (o.class, o.kind) == (class, kind));
+        if let Some((other, _)) = taken {
+            return Err(Refusal::new(
+                format!("{object}: type {kind} of class {class} is already option \"{other}\""),
+                "use that, or choose another type",
+            ));
+        }
+        if self.options.len() >= MAX_DEFINED {
+            return Err(Refusal::new(
+                format!("{object}: {MAX_DEFINED} options are defined already"),
+                "delete one first",
+            ));
+        }
+        self.options
+            .insert(name.clone(), DefinedOption { class, kind, len });
+        Ok(())
+    }
+
+    fn user_of_option(&self, name: &Name) -> Option<String> {
+        let has = |options: &[NamedData]| options.iter().any(|o| o.name == *name);
+        let link = self.links.values().find(|link| has(&link.options));
+        let endpoint = self.endpoints.iter().find(|(_, e)| has(&e.options));
+        link.map(|link| format!("link \"{}\"", link.name))
+            .or_else(|| endpoint.map(|((dev, addr), _)| format!("endpoint \"{addr}\" dev {dev}")))
+    }
+
+    /// Whether options that are attached are defined and of their length.
+    pub(super) fn check_options(&self, object: &str, options: &[NamedData]) -> Result<(), Refusal> {
+        for NamedData { name, data } in options {
+            let Some(defined) = self.options.get(name) else {
+                let names = self.options.keys().map(Name::as_str);
+                let hint = match nearest(name.as_str(), names) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("define it with \"geneved option add {name}\""),
+                };
+                return Err(Refusal::new(
+                    format!("{object}: option \"{name}\" is not defined"),
+                    hint,
+                ));
+            };
+            if data.len() != usize::from(defined.len) {
+                return Err(Refusal::new(
+                    format!(
+                        "{object}: option \"{name}\" has {} bytes of data, and was given {}",
+                        defined.len,
+                        data.len()
+                    ),
+                    format!("write {} hexadecimal digits", usize::from(defined.len) * 2),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of these options in a header.
+pub(super) fn size(options: &[NamedData]) -> usize {
+    options
+        .iter()
+        .map(|o| OPTION_HEADER_LEN + o.data.len())
+        .sum()
+}
+
+pub(super) fn check_room(object: &str, bytes: usize) -> Result<(), Refusal> {
+    if bytes <= MAX_ATTACHED {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("{object}: the options of link and endpoint together take {bytes} bytes"),
+        format!("at most {MAX_ATTACHED} fit beside geneved's own"),
+    ))
+}

@@ -1,0 +1,143 @@
+//! Rules: which flows of a link are allowed.
+
+use libgeneve::options::EndpointType;
+
+use super::{Refusal, State, no_set, presence, required};
+use crate::config::value::{
+    Direction, Icmp, IfName, MatchWord, Name, Ports, Proto, RuleAction, TypeWord, Who,
+};
+use crate::config::words::{PolicyWords, Verb};
+
+/// Where a rule stands unless it says so.
+pub const DEFAULT_PREF: u32 = 100;
+
+/// A rule. What is absent does not matter to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The side of the link.
+    pub direction: Direction,
+    /// Rules with a lower one are asked first.
+    pub pref: u32,
+    /// The source.
+    pub from: Who,
+    /// The destination.
+    pub to: Who,
+    /// The protocol.
+    pub proto: Option<Proto>,
+    /// The source ports; only of TCP and UDP.
+    pub sport: Option<Ports>,
+    /// The destination ports; only of TCP and UDP.
+    pub dport: Option<Ports>,
+    /// The ICMP type and perhaps code; only of ICMP or of no protocol.
+    pub icmp: Option<Icmp>,
+    /// What an option of the packet must be.
+    pub option: Option<MatchWord>,
+    /// What the destination must be.
+    pub endpoint_type: Option<EndpointType>,
+    /// What is done.
+    pub action: RuleAction,
+    /// Whether its flows are reported.
+    pub log: bool,
+    /// The class of its flows, one of its link.
+    pub class: Option<Name>,
+}
+
+impl Policy {
+    /// Whether it asks for labels.
+    #[must_use]
+    pub fn has_selector(&self) -> bool {
+        [&self.from, &self.to]
+            .iter()
+            .any(|who| matches!(who, Who::Selector(_)))
+    }
+
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, name: &Name) -> PolicyWords {
+        let who = |who: &Who| (*who != Who::Any).then(|| who.clone());
+        PolicyWords {
+            name: name.clone(),
+            dev: dev.clone(),
+            direction: Some(self.direction),
+            pref: Some(self.pref),
+            from: who(&self.from),
+            to: who(&self.to),
+            proto: self.proto,
+            sport: self.sport.clone(),
+            dport: self.dport.clone(),
+            icmp: self.icmp,
+            option: self.option.clone(),
+            endpoint_type: self.endpoint_type.map(TypeWord),
+            action: Some(self.action),
+            log: self.log,
+            class: self.class.clone(),
+        }
+    }
+
+    fn check(&self, object: &str) -> Result<(), Refusal> {
+        if let (Who::Prefix(from), Who::Prefix(to)) = (&self.from, &self.to)
+            && from.addr().is_ipv4() != to.addr().is_ipv4()
+        {
+            return Err(Refusal::new(
+                format!("{object}: from {from} and to {to} are of different families"),
+                "no packet is of both",
+            ));
+        }
+        let ports = [("sport", &self.sport), ("dport", &self.dport)];
+        let ports = ports.iter().find(|(_, ports)| ports.is_some());
+        if let (Some((word, _)), false) = (ports, self.proto.is_some_and(Proto::has_ports)) {
+            return Err(Refusal::new(
+                format!("{object}: {word} needs a protocol that has ports"),
+                "add \"proto tcp\" or \"proto udp\"",
+            ));
+        }
+        if self.icmp.is_some() && !self.proto.is_none_or(Proto::is_icmp) {
+            return Err(Refusal::new(
+                format!("{object}: icmp needs \"proto icmp\", \"proto icmpv6\" or none"),
+                "",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    pub(super) fn change_policy(&mut self, verb: Verb, words: &PolicyWords) -> Result<(), Refusal> {
+        let PolicyWords { name, dev, .. } = words;
+        self.link(dev)?;
+        let object = format!("policy \"{name}\" dev {dev}");
+        no_set(verb, &object)?;
+        let key = (dev.clone(), name.clone());
+        let there = self.policies.contains_key(&key);
+        presence(verb, there, &object, "geneved policy show")?;
+        if verb == Verb::Del {
+            self.policies.remove(&key);
+            return Ok(());
+        }
+        let words = words.clone();
+        let policy = Policy {
+            direction: required(&object, "direction", words.direction)?,
+            pref: words.pref.unwrap_or(DEFAULT_PREF),
+            from: words.from.unwrap_or_default(),
+            to: words.to.unwrap_or_default(),
+            proto: words.proto,
+            sport: words.sport,
+            dport: words.dport,
+            icmp: words.icmp,
+            option: words.option,
+            endpoint_type: words.endpoint_type.map(|word| word.0),
+            action: required(&object, "action", words.action)?,
+            log: words.log,
+            class: words.class,
+        };
+        policy.check(&object)?;
+        if policy.has_selector() {
+            self.needs_secret(&object)?;
+        }
+        if let Some(class) = &policy.class {
+            self.class_of(&object, dev, class)?;
+        }
+        self.policies.insert(key, policy);
+        Ok(())
+    }
+}

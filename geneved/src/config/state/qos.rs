@@ -1,0 +1,94 @@
+//! Classes: what flows share and how they are marked.
+
+use super::link::burst_needs_rate;
+use super::{Refusal, State, presence, put, required};
+use crate::config::value::{Dscp, IfName, Name, Rate, Size};
+use crate::config::words::{QosWords, Verb};
+
+/// A class of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Its number on the wire, unique on its link.
+    pub id: u8,
+    /// The rate that its flows share.
+    pub rate: Option<Rate>,
+    /// How much may pass at once; only with a rate.
+    pub burst: Option<Size>,
+    /// The outer code point.
+    pub dscp: Option<Dscp>,
+}
+
+impl Class {
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, name: &Name) -> QosWords {
+        QosWords {
+            name: name.clone(),
+            dev: dev.clone(),
+            id: Some(self.id),
+            rate: self.rate,
+            burst: self.burst,
+            dscp: self.dscp,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn change_class(&mut self, verb: Verb, words: &QosWords) -> Result<(), Refusal> {
+        let QosWords { name, dev, .. } = words;
+        self.link(dev)?;
+        let object = format!("class \"{name}\" dev {dev}");
+        let key = (dev.clone(), name.clone());
+        let there = self.classes.get(&key).copied();
+        presence(verb, there.is_some(), &object, "geneved qos show")?;
+        if verb == Verb::Del {
+            if let Some(user) = self.user_of_class(dev, name) {
+                return Err(Refusal::new(
+                    format!("{object} is in use by {user}"),
+                    "change or delete that first",
+                ));
+            }
+            self.classes.remove(&key);
+            return Ok(());
+        }
+        let mut class = match there {
+            Some(class) => class,
+            None => Class {
+                id: required(&object, "id", words.id)?,
+                rate: None,
+                burst: None,
+                dscp: None,
+            },
+        };
+        put(&mut class.id, words.id);
+        put(&mut class.rate, words.rate.map(Some));
+        put(&mut class.burst, words.burst.map(Some));
+        put(&mut class.dscp, words.dscp.map(Some));
+        burst_needs_rate(&object, class.rate, class.burst)?;
+        let taken = self
+            .classes_of(dev)
+            .find(|(other, c)| *other != name && c.id == class.id);
+        if let Some((other, _)) = taken {
+            return Err(Refusal::new(
+                format!(
+                    "{object}: id {} is already that of class \"{other}\"",
+                    class.id
+                ),
+                "choose another id, the same on every host of the VPC",
+            ));
+        }
+        self.classes.insert(key, class);
+        Ok(())
+    }
+
+    fn user_of_class(&self, dev: &IfName, class: &Name) -> Option<String> {
+        let rule = self
+            .policies_of(dev)
+            .find(|(_, p)| p.class.as_ref() == Some(class));
+        let endpoint = self
+            .endpoints_of(dev)
+            .find(|(_, e)| e.class.as_ref() == Some(class));
+        rule.map(|(name, _)| format!("policy \"{name}\" dev {dev}"))
+            .or_else(|| endpoint.map(|(addr, _)| format!("endpoint \"{addr}\" dev {dev}")))
+    }
+}

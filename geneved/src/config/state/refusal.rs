@@ -1,0 +1,35 @@
+//! Why something is not done.
+
+use std::fmt;
+
+/// Why a change is refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Object, value and reason.
+    pub reason: String,
+    /// What to do next; may be empty.
+    pub hint: String,
+}
+
+impl Refusal {
+    /// A refusal with a reason and what to do next.
+    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Refusal {
+            reason: reason.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if self.hint.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "; {}", self.hint)
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,104 @@
+//! Routes: the hosts behind inner prefixes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use libgeneve::options::EndpointType;
+
+use super::link::same_family;
+use super::{Link, Refusal, State, presence, put};
+use crate::config::value::{IfName, Prefix, TypeWord, tunnel_address};
+use crate::config::words::{RouteWords, Verb};
+
+/// Where a prefix is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its hosts, at least one.
+    pub hosts: Vec<IpAddr>,
+    /// `Simple`, or `Gateway` where the prefix is outside of the VPC.
+    pub kind: EndpointType,
+}
+
+impl Route {
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, prefix: IpNet) -> RouteWords {
+        RouteWords {
+            prefix: Prefix(prefix),
+            dev: dev.clone(),
+            via: self.hosts.clone(),
+            kind: (self.kind != EndpointType::Simple).then_some(TypeWord(self.kind)),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn change_route(&mut self, verb: Verb, words: &RouteWords) -> Result<(), Refusal> {
+        let RouteWords {
+            prefix,
+            dev,
+            via,
+            kind,
+        } = words;
+        let link = self.link(dev)?;
+        if prefix.has_host_bits() {
+            return Err(Refusal::new(
+                format!("route \"{prefix}\": bits beyond the prefix length are set"),
+                format!("did you mean \"{}\"?", prefix.0.trunc()),
+            ));
+        }
+        let object = format!("route \"{prefix}\" dev {dev}");
+        let key = (dev.clone(), prefix.0);
+        let there = self.routes.get(&key);
+        presence(verb, there.is_some(), &object, "geneved route show")?;
+        if verb == Verb::Del {
+            self.routes.remove(&key);
+            return Ok(());
+        }
+        let mut route = there.cloned().unwrap_or(Route {
+            hosts: Vec::new(),
+            kind: EndpointType::Simple,
+        });
+        put(&mut route.kind, kind.map(|word| word.0));
+        if !via.is_empty() {
+            route.hosts.clone_from(via);
+        }
+        if !matches!(route.kind, EndpointType::Simple | EndpointType::Gateway) {
+            return Err(Refusal::new(
+                format!("{object}: type \"{}\" is wrong for a prefix", route.kind),
+                "\"simple\" or \"gateway\"; other types are those of an endpoint",
+            ));
+        }
+        check_hosts(&object, "via", link, &route.hosts)?;
+        self.routes.insert(key, route);
+        Ok(())
+    }
+}
+
+pub(super) fn check_hosts(
+    object: &str,
+    word: &str,
+    link: &Link,
+    hosts: &[IpAddr],
+) -> Result<(), Refusal> {
+    if hosts.is_empty() {
+        return Err(Refusal::new(
+            format!("{object}: Not enough information: \"{word}\" argument is required."),
+            format!("add \"{word} HOST\", the underlay address of the host that it is on"),
+        ));
+    }
+    for (at, host) in hosts.iter().enumerate() {
+        tunnel_address(*host)
+            .map_err(|e| Refusal::new(format!("{object}: {word} \"{host}\" is wrong: {e}"), ""))?;
+        if let Some(local) = link.local {
+            same_family(&link.name, local, *host)?;
+        }
+        if hosts[..at].contains(host) {
+            return Err(Refusal::new(
+                format!("{object}: {word} \"{host}\" is duplicate"),
+                "",
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Services: virtual addresses and who serves them.
+
+use std::net::IpAddr;
+
+use super::{Refusal, State, presence, put, required};
+use crate::config::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto};
+use crate::config::words::{BackendWords, ServiceWords, Verb};
+
+/// How many backends a service may have.
+pub const MAX_BACKENDS: usize = 1024;
+
+/// A virtual address with its backends; all are of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The address that clients ask for.
+    pub vip: IpAddr,
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// The port that clients ask for.
+    pub port: u16,
+    /// Who serves: at least one, each address and port once.
+    pub backends: Vec<BackendWords>,
+    /// What keeps a client at its backend.
+    pub affinity: Affinity,
+    /// How backends are watched.
+    pub check: CheckWord,
+}
+
+impl Service {
+    /// Address, port and share of each backend.
+    pub fn targets(&self) -> impl Iterator<Item = (IpAddr, u16, u16)> {
+        self.backends.iter().map(|b| {
+            (
+                b.address,
+                b.port.unwrap_or(self.port),
+                b.weight.unwrap_or(1),
+            )
+        })
+    }
+
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, name: &Name) -> ServiceWords {
+        ServiceWords {
+            name: name.clone(),
+            dev: dev.clone(),
+            vip: Some(self.vip),
+            proto: Some(self.proto),
+            port: Some(self.port),
+            backend: self.backends.clone(),
+            affinity: Some(self.affinity),
+            check: Some(self.check),
+        }
+    }
+
+    fn from_words(object: &str, words: &ServiceWords) -> Result<Service, Refusal> {
+        let proto = required(object, "proto", words.proto)?;
+        let check = match proto {
+            Proto::TCP => CheckWord::Tcp,
+            _ => CheckWord::Icmp,
+        };
+        Ok(Service {
+            vip: required(object, "vip", words.vip)?,
+            proto,
+            port: required(object, "port", words.port)?,
+            backends: words.backend.clone(),
+            affinity: words.affinity.unwrap_or(Affinity::None),
+            check: words.check.unwrap_or(check),
+        })
+    }
+
+    fn overwrite(&mut self, words: &ServiceWords) {
+        put(&mut self.vip, words.vip);
+        put(&mut self.proto, words.proto);
+        put(&mut self.port, words.port);
+        put(&mut self.affinity, words.affinity);
+        put(&mut self.check, words.check);
+        if !words.backend.is_empty() {
+            self.backends.clone_from(&words.backend);
+        }
+    }
+
+    fn check(&self, object: &str) -> Result<(), Refusal> {
+        let refuse =
+            |what: String, hint: &str| Err(Refusal::new(format!("{object}: {what}"), hint));
+        if !self.proto.has_ports() {
+            return refuse(
+                format!("protocol {} has no ports that geneved reads", self.proto),
+                "\"proto tcp\" or \"proto udp\"",
+            );
+        }
+        if self.port == 0 || self.backends.iter().any(|b| b.port == Some(0)) {
+            return refuse(
+                "port \"0\" is wrong: invalid port".into(),
+                "the port is from 1 to 65535",
+            );
+        }
+        if self.backends.is_empty() {
+            return refuse(
+                "Not enough information: \"backend\" argument is required.".into(),
+                "add \"backend ADDR[:PORT]\"",
+            );
+        }
+        if self.backends.len() > MAX_BACKENDS {
+            return refuse(format!("more than {MAX_BACKENDS} backends"), "");
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (addr, port, _) in self.targets() {
+            let shown = AddrPort {
+                addr,
+                port: Some(port),
+            };
+            if addr.is_ipv4() != self.vip.is_ipv4() {
+                return refuse(
+                    format!(
+                        "vip {} and backend {addr} are of different families",
+                        self.vip
+                    ),
+                    "a service does not translate between IPv4 and IPv6",
+                );
+            }
+            if addr == self.vip {
+                return refuse(format!("backend {addr} is the vip itself"), "");
+            }
+            if !seen.insert((addr, port)) {
+                return refuse(
+                    format!("backend \"{shown}\" is duplicate"),
+                    "give it a larger weight instead",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    pub(super) fn change_service(
+        &mut self,
+        verb: Verb,
+        words: &ServiceWords,
+    ) -> Result<(), Refusal> {
+        let ServiceWords { name, dev, .. } = words;
+        self.link(dev)?;
+        let object = format!("service \"{name}\" dev {dev}");
+        let key = (dev.clone(), name.clone());
+        let there = self.services.get(&key);
+        presence(verb, there.is_some(), &object, "geneved service show")?;
+        if verb == Verb::Del {
+            self.services.remove(&key);
+            return Ok(());
+        }
+        let service = match there {
+            None => Service::from_words(&object, words)?,
+            Some(there) => {
+                let mut service = there.clone();
+                service.overwrite(words);
+                service
+            }
+        };
+        service.check(&object)?;
+        let asked = |s: &Service| (s.vip, s.proto, s.port);
+        let taken = self
+            .services_of(dev)
+            .find(|(other, s)| *other != name && asked(s) == asked(&service));
+        if let Some((other, s)) = taken {
+            return Err(Refusal::new(
+                format!(
+                    "{object}: {} port {} of {} is already that of service \"{other}\"",
+                    s.proto, s.port, s.vip
+                ),
+                "choose another vip or port",
+            ));
+        }
+        self.services.insert(key, service);
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Addresses, prefixes, and the names of things.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::{ValueError, as_word, wrong};
+
+as_word! { Prefix IfName Name AddrRange AddrPort Target }
+
+/// An address with a prefix length; a bare address is a prefix of its full length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(pub IpNet);
+
+impl Prefix {
+    /// Whether bits beyond the prefix length are set.
+    #[must_use]
+    pub fn has_host_bits(&self) -> bool {
+        self.0 != self.0.trunc()
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "default" {
+            return Ok(Prefix(
+                IpNet::from_str("0.0.0.0/0").expect("a valid prefix"),
+            ));
+        }
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Prefix)
+            .or(wrong(
+                "invalid prefix: an IPv4 or IPv6 address, then / and its length",
+            ))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of an interface: 1 to 15 bytes, without `/`, `:` or white space.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName(String);
+
+impl IfName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IfName {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let ok = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
+        if !(1..=15).contains(&text.len()) || !text.chars().all(ok) || matches!(text, "." | "..") {
+            return wrong(
+                "not a valid interface name: 1 to 15 letters without \"/\", \":\", \"%\"",
+            );
+        }
+        Ok(IfName(text.to_owned()))
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a rule, a service, a class or an option: 1 to 63 letters, digits, `_`, `.`, `-`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if !(1..=63).contains(&text.len()) || !text.bytes().all(ok) {
+            return wrong("not a valid name: 1 to 63 letters, digits, \"_\", \".\", \"-\"");
+        }
+        Ok(Name(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `ADDR[-ADDR]`: addresses of one family, at most 65,536.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddrRange {
+    /// The lowest.
+    pub first: IpAddr,
+    /// The highest.
+    pub last: IpAddr,
+}
+
+impl AddrRange {
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &AddrRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        (self.first..=self.last).contains(&addr)
+    }
+}
+
+impl From<IpAddr> for AddrRange {
+    fn from(addr: IpAddr) -> Self {
+        AddrRange {
+            first: addr,
+            last: addr,
+        }
+    }
+}
+
+impl FromStr for AddrRange {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (Ok(first), Ok(last)) = (first.parse(), last.parse()) else {
+            return wrong("invalid addresses: ADDR or ADDR-ADDR");
+        };
+        let span = match (first, last) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                u128::from(u32::from(b)).checked_sub(u32::from(a).into())
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => u128::from(b).checked_sub(a.into()),
+            _ => return wrong("invalid addresses: both ends must be of one family"),
+        };
+        match span {
+            None => wrong("invalid addresses: the first is above the last"),
+            Some(65_536..) => wrong("invalid addresses: more than 65536"),
+            Some(_) => Ok(AddrRange { first, last }),
+        }
+    }
+}
+
+impl fmt::Display for AddrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// `ADDR[:PORT]`; an IPv6 address with a port stands in brackets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddrPort {
+    /// The address.
+    pub addr: IpAddr,
+    /// The port, 1 to 65,535.
+    pub port: Option<u16>,
+}
+
+impl FromStr for AddrPort {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if let Ok(addr) = text.parse() {
+            return Ok(AddrPort { addr, port: None });
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(both) if both.port() != 0 => Ok(AddrPort {
+                addr: both.ip(),
+                port: Some(both.port()),
+            }),
+            _ => wrong("invalid address: ADDR, ADDR:PORT or [ADDR]:PORT"),
+        }
+    }
+}
+
+impl fmt::Display for AddrPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.addr, port).fmt(f),
+            None => self.addr.fmt(f),
+        }
+    }
+}
+
+/// Whether a tunnel can lead to this underlay address.
+///
+/// # Errors
+/// It is unspecified, multicast or broadcast.
+pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
+    let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+    if addr.is_unspecified() || addr == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        wrong("the unspecified address names no host")
+    } else if addr.is_multicast() || broadcast {
+        wrong("a tunnel leads to one host, so its address must be unicast")
+    } else if mapped {
+        wrong("write the IPv4 address itself instead of its IPv6-mapped form")
+    } else {
+        Ok(())
+    }
+}
+
+/// `ADDR[@LINK]`: an endpoint, on the link that is meant anyway unless another is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its overlay address.
+    pub addr: IpAddr,
+    /// The link that it is on.
+    pub dev: Option<IfName>,
+}
+
+impl FromStr for Target {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (addr, dev) = match text.split_once('@') {
+            Some((addr, dev)) => (addr, Some(dev.parse()?)),
+            None => (text, None),
+        };
+        match addr.parse() {
+            Ok(addr) => Ok(Target { addr, dev }),
+            Err(_) => wrong("invalid target: ADDR or ADDR@LINK"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr.fmt(f)?;
+        self.dev.as_ref().map_or(Ok(()), |dev| write!(f, "@{dev}"))
+    }
+}

@@ -1,0 +1,114 @@
+//! Labels, selectors, and who a rule is about.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use libgeneve::label::{LabelMap, Selector};
+
+use super::{ValueError, as_word, wrong};
+
+as_word! { LabelsWord SelectorWord Who }
+
+/// `KEY=VALUE,...`, or `none` for an endpoint that is known to have no labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelsWord(pub LabelMap);
+
+impl FromStr for LabelsWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if matches!(text.trim(), "none" | "") {
+            return Ok(LabelsWord::default());
+        }
+        text.parse()
+            .map(LabelsWord)
+            .map_err(|e| ValueError(format!("invalid labels: {e}")))
+    }
+}
+
+impl fmt::Display for LabelsWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("none")
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+/// A selector in Kubernetes' grammar; not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectorWord(pub Selector);
+
+impl FromStr for SelectorWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<Selector>() {
+            Ok(selector) if selector.is_empty() => {
+                wrong("invalid selector: it is empty; write \"any\" for everybody")
+            }
+            Ok(selector) => Ok(SelectorWord(selector)),
+            Err(e) => wrong(format!("invalid selector: {e}")),
+        }
+    }
+}
+
+impl fmt::Display for SelectorWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `any`, a prefix, or a selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody.
+    #[default]
+    Any,
+    /// Addresses in this prefix, which has no bits beyond its length.
+    Prefix(IpNet),
+    /// Endpoints with such labels.
+    Selector(SelectorWord),
+}
+
+impl FromStr for Who {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let text = text.trim();
+        if text == "any" {
+            return Ok(Who::Any);
+        }
+        let prefix = text
+            .parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match prefix {
+            Ok(net) if net == net.trunc() => Ok(Who::Prefix(net)),
+            Ok(net) => wrong(format!(
+                "invalid prefix: bits beyond the prefix length are set; did you mean \"{}\"?",
+                net.trunc()
+            )),
+            // A mistyped prefix is mostly a valid key, which no endpoint would ever have.
+            Err(_) if looks_like_an_address(text) => wrong(
+                "neither an address nor a prefix; a selector of a key like this is written \"KEY in (VALUE)\"",
+            ),
+            Err(_) => text.parse().map(Who::Selector),
+        }
+    }
+}
+
+fn looks_like_an_address(text: &str) -> bool {
+    let digits = text.starts_with(|c: char| c.is_ascii_digit());
+    text.contains(':') || digits && !text.contains([' ', '=', ',', '('])
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Any => f.write_str("any"),
+            Who::Prefix(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            Who::Prefix(net) => net.fmt(f),
+            Who::Selector(selector) => selector.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Values of a link's tunnel.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use libgeneve::link::{Df, Tos, Ttl};
+use libgeneve::wire::geneve;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::{Serialize, Serializer};
+
+use super::{ValueError, as_word, one_of, wrong};
+
+as_word! { TtlWord TosWord DfWord MtuWord PortRange }
+
+one_of! {
+    /// Whether a receiver may do without understanding the label option.
+    LabelsUse, "invalid labels: \"optional\" or \"critical\"", {
+        /// Receivers that do not know the option take the packet.
+        Optional = "optional",
+        /// Receivers that do not know the option drop the packet.
+        Critical = "critical",
+    }
+}
+
+/// A virtual network identifier; a number in TOML and JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vni(pub geneve::Vni);
+
+impl FromStr for Vni {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse()
+            .map(Vni)
+            .or(wrong("invalid id: a number from 0 to 16777215"))
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Vni {
+    fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+        into.serialize_u32(self.0.value())
+    }
+}
+
+impl<'de> Deserialize<'de> for Vni {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(from)?;
+        u32::try_from(number)
+            .ok()
+            .and_then(geneve::Vni::new)
+            .map(Vni)
+            .ok_or_else(|| {
+                D::Error::custom(format_args!(
+                    "argument \"{number}\" is wrong: invalid id: a number from 0 to 16777215"
+                ))
+            })
+    }
+}
+
+/// `ttl N | auto | inherit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TtlWord(pub Ttl);
+
+impl FromStr for TtlWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Ok(TtlWord(match text {
+            "auto" => Ttl::Auto,
+            "inherit" => Ttl::Inherit,
+            _ => match text.parse() {
+                // 0 is how `ip` spells "auto".
+                Ok(0) => Ttl::Auto,
+                Ok(ttl) => Ttl::Fixed(ttl),
+                Err(_) => {
+                    return wrong("invalid ttl: a number from 1 to 255, \"auto\" or \"inherit\"");
+                }
+            },
+        }))
+    }
+}
+
+impl fmt::Display for TtlWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ttl::Auto => f.write_str("auto"),
+            Ttl::Inherit => f.write_str("inherit"),
+            Ttl::Fixed(ttl) => ttl.fmt(f),
+        }
+    }
+}
+
+/// `tos N | inherit`; N is decimal or, after `0x`, hexadecimal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TosWord(pub Tos);
+
+impl FromStr for TosWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "inherit" {
+            return Ok(TosWord(Tos::Inherit));
+        }
+        let number = match text.strip_prefix("0x") {
+            Some(hex) => u8::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        match number {
+            Ok(tos) if tos & 3 == 0 => Ok(TosWord(Tos::Fixed(tos))),
+            Ok(_) => wrong("invalid tos: its lower two bits belong to ECN, which follows RFC 6040"),
+            Err(_) => wrong("invalid tos: a number from 0 to 252, or \"inherit\""),
+        }
+    }
+}
+
+impl fmt::Display for TosWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Tos::Inherit => f.write_str("inherit"),
+            Tos::Fixed(0) => f.write_str("0"),
+            Tos::Fixed(tos) => write!(f, "{tos:#x}"),
+        }
+    }
+}
+
+/// `df set | unset | inherit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DfWord(pub Df);
+
+impl FromStr for DfWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Ok(DfWord(match text {
+            "set" => Df::Set,
+            "unset" => Df::Unset,
+            "inherit" => Df::Inherit,
+            _ => return wrong("invalid df: \"set\", \"unset\" or \"inherit\""),
+        }))
+    }
+}
+
+impl fmt::Display for DfWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Df::Set => "set",
+            Df::Unset => "unset",
+            Df::Inherit => "inherit",
+        })
+    }
+}
+
+/// `mtu auto | N`, in bytes of inner IP packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MtuWord {
+    /// Computed from the underlay.
+    #[default]
+    Auto,
+    /// This many bytes.
+    Fixed(u16),
+}
+
+/// IPv6 needs 1280 bytes; IPv4 alone would do with 68.
+const MTU_RANGE: RangeInclusive<u16> = 68..=65_535;
+
+impl FromStr for MtuWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse() {
+            _ if text == "auto" => Ok(MtuWord::Auto),
+            Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(MtuWord::Fixed(mtu)),
+            _ => wrong("invalid mtu: \"auto\", or a number of bytes from 68 to 65535"),
+        }
+    }
+}
+
+impl fmt::Display for MtuWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MtuWord::Auto => f.write_str("auto"),
+            MtuWord::Fixed(mtu) => mtu.fmt(f),
+        }
+    }
+}
+
+/// `srcport MIN-MAX`: the UDP source ports that flows are spread over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRange(pub RangeInclusive<u16>);
+
+impl Default for PortRange {
+    /// RFC 6335's dynamic ports, which RFC 8926 section 3.3 recommends.
+    fn default() -> Self {
+        PortRange(49_152..=65_535)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let parse = || -> Option<RangeInclusive<u16>> {
+            let (min, max) = text.split_once('-').unwrap_or((text, text));
+            Some(min.parse().ok()?..=max.parse().ok()?)
+        };
+        match parse() {
+            Some(range) if *range.start() > 0 && !range.is_empty() => Ok(PortRange(range)),
+            _ => wrong("invalid port range: MIN-MAX, both from 1 to 65535, MIN not above MAX"),
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}

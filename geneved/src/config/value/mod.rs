@@ -1,0 +1,122 @@
+//! The values that users write, each with one parser for command line, file and control socket.
+//!
+//! Owns the spelling and the range of single values, one file for each theme. How values fit together
+//! is [`super::state`]'s to judge.
+
+mod address;
+mod label;
+mod link;
+mod option;
+mod rate;
+mod rule;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Visitor;
+
+pub use self::address::{AddrPort, AddrRange, IfName, Name, Prefix, Target, tunnel_address};
+pub use self::label::{LabelsWord, SelectorWord, Who};
+pub use self::link::{DfWord, LabelsUse, MtuWord, PortRange, TosWord, TtlWord, Vni};
+pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};
+pub use self::rate::{Dscp, Rate, Size};
+pub use self::rule::{
+    Action, Affinity, CheckWord, Direction, FlowState, Icmp, NatKind, Ports, Proto, RuleAction,
+    TypeWord,
+};
+
+/// Why a text is not a value: a short reason, as it stands after `argument "x" is wrong: `.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueError(pub String);
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+fn wrong<T>(reason: impl Into<String>) -> Result<T, ValueError> {
+    Err(ValueError(reason.into()))
+}
+
+/// A text or a number of TOML or JSON, handed to `FromStr`.
+struct Word<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = ValueError>> Visitor<'_> for Word<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a number")
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse()
+            .map_err(|e| E::custom(format_args!("argument \"{text}\" is wrong: {e}")))
+    }
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+/// Gives a type that has `FromStr` and `Display` its form in TOML and JSON: the same text.
+macro_rules! as_word {
+    ($($name:ident)+) => {$(
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_any($crate::config::value::Word(std::marker::PhantomData))
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
+                into.collect_str(self)
+            }
+        }
+    )+};
+}
+
+/// A value that is one of a few words.
+macro_rules! one_of {
+    ($(#[$doc:meta])* $name:ident, $wrong:literal, { $($(#[$each:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$each])* $variant),+
+        }
+
+        impl $name {
+            /// The word for it.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word),+
+                }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::config::value::ValueError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($word => Ok($name::$variant),)+
+                    _ => $crate::config::value::wrong($wrong),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+
+        as_word! { $name }
+    };
+}
+use {as_word, one_of};
+
+#[cfg(test)]
+#[path = "../value_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! Geneve options: classes, types, data, and what a rule compares.
+
+use std::fmt;
+use std::str::FromStr;
+
+use libgeneve::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
+
+use super::{Name, ValueError, as_word, wrong};
+
+as_word! { ClassWord KindWord NamedData RawOption MatchWord }
+
+/// An option class: `0xHHHH`, a number, or the name of one that others use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClassWord(pub OptionClass);
+
+/// Classes that have a name: whose options they are.
+const CLASSES: [(&str, u16); 4] = [
+    ("geneved", 0xff47),
+    ("aws", 0x0108),
+    ("ovn", 0x0102),
+    ("cilium", 0x014b),
+];
+
+impl Default for ClassWord {
+    fn default() -> Self {
+        ClassWord(OptionClass(0xff47))
+    }
+}
+
+impl FromStr for ClassWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let named = CLASSES.iter().find(|(name, _)| *name == text);
+        let number = || match text.strip_prefix("0x") {
+            Some(hex) => u16::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        };
+        match named.map(|(_, n)| *n).or_else(number) {
+            Some(class) => Ok(ClassWord(OptionClass(class))),
+            None => wrong(
+                "invalid option class: 0x0000 to 0xffff, or \"geneved\", \"aws\", \"ovn\", \"cilium\"",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ClassWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An option type with its critical bit: `0xHH` or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KindWord(pub OptionType);
+
+impl FromStr for KindWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let number = match text.strip_prefix("0x") {
+            Some(hex) => u8::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        number
+            .map(|n| KindWord(OptionType(n)))
+            .or(wrong("invalid option type: 0x00 to 0xff"))
+    }
+}
+
+impl fmt::Display for KindWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `NAME=HEX`: a defined option with its data; `NAME` alone is one without data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedData {
+    /// The option's name.
+    pub name: Name,
+    /// Its data.
+    pub data: Vec<u8>,
+}
+
+impl FromStr for NamedData {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (name, data) = text.split_once('=').unwrap_or((text, ""));
+        Ok(NamedData {
+            name: name.parse()?,
+            data: from_hex(data)?,
+        })
+    }
+}
+
+impl fmt::Display for NamedData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)?;
+        if !self.data.is_empty() {
+            f.write_str("=")?;
+        }
+        hex(f, &self.data)
+    }
+}
+
+/// `CLASS:TYPE[=HEX]`: an option as it is on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawOption {
+    /// The name space.
+    pub class: ClassWord,
+    /// The type.
+    pub kind: KindWord,
+    /// The data, whole words of four bytes.
+    pub data: Vec<u8>,
+}
+
+impl FromStr for RawOption {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (what, data) = text.split_once('=').unwrap_or((text, ""));
+        let (class, kind) = class_and_kind(what)?;
+        let data = from_hex(data)?;
+        if !data.len().is_multiple_of(4) {
+            return wrong("invalid option: its data are whole words of 4 bytes");
+        }
+        Ok(RawOption { class, kind, data })
+    }
+}
+
+impl fmt::Display for RawOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.class, self.kind)?;
+        if !self.data.is_empty() {
+            f.write_str("=")?;
+        }
+        hex(f, &self.data)
+    }
+}
+
+/// `CLASS:TYPE[=HEX[/MASK]]`: what a rule asks of an option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatchWord {
+    /// The name space.
+    pub class: ClassWord,
+    /// The type.
+    pub kind: KindWord,
+    /// The first bytes that it must have, and which of their bits count.
+    pub value: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl FromStr for MatchWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (what, value) = match text.split_once('=') {
+            Some((what, value)) => (what, Some(value)),
+            None => (text, None),
+        };
+        let (class, kind) = class_and_kind(what)?;
+        let value = value.map(|value| {
+            let (value, mask) = match value.split_once('/') {
+                Some((value, mask)) => (from_hex(value)?, from_hex(mask)?),
+                None => {
+                    let value = from_hex(value)?;
+                    let all = vec![0xff; value.len()];
+                    (value, all)
+                }
+            };
+            if value.len() != mask.len() {
+                return wrong("invalid option: value and mask are of different lengths");
+            }
+            if value.is_empty() {
+                return wrong("invalid option: hexadecimal digits must follow \"=\"");
+            }
+            Ok((value, mask))
+        });
+        Ok(MatchWord {
+            class,
+            kind,
+            value: value.transpose()?,
+        })
+    }
+}
+
+impl fmt::Display for MatchWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.class, self.kind)?;
+        let Some((value, mask)) = &self.value else {
+            return Ok(());
+        };
+        f.write_str("=")?;
+        hex(f, value)?;
+        if mask.iter().all(|b| *b == 0xff) {
+            return Ok(());
+        }
+        f.write_str("/")?;
+        hex(f, mask)
+    }
+}
+
+fn class_and_kind(text: &str) -> Result<(ClassWord, KindWord), ValueError> {
+    match text.split_once(':') {
+        Some((class, kind)) => Ok((class.parse()?, kind.parse()?)),
+        None => wrong("invalid option: CLASS:TYPE"),
+    }
+}
+
+fn from_hex(text: &str) -> Result<Vec<u8>, ValueError> {
+    let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|n| u8::try_from(n).ok())
+    };
+    let bytes = digits.chunks(2).map(|pair| match *pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    });
+    match bytes.collect::<Option<Vec<u8>>>() {
+        Some(data) if data.len() <= MAX_OPTION_DATA => Ok(data),
+        Some(_) => wrong("invalid option: at most 124 bytes of data"),
+        None => wrong("invalid option: its data are pairs of hexadecimal digits"),
+    }
+}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}

@@ -1,0 +1,122 @@
+//! Each value, written and shown.
+
+use super::*;
+
+#[test]
+fn words_are_shown_as_they_are_written() {
+    for text in ["auto", "inherit", "64"] {
+        assert_eq!(text.parse::<TtlWord>().unwrap().to_string(), text);
+    }
+    for text in ["0", "inherit", "0x48"] {
+        assert_eq!(text.parse::<TosWord>().unwrap().to_string(), text);
+    }
+    for text in ["set", "unset", "inherit"] {
+        assert_eq!(text.parse::<DfWord>().unwrap().to_string(), text);
+    }
+    assert_eq!(
+        "10.0.0.1".parse::<Prefix>().unwrap().to_string(),
+        "10.0.0.1/32"
+    );
+    assert_eq!("7-9".parse::<PortRange>().unwrap().to_string(), "7-9");
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    assert!("16777216".parse::<Vni>().is_err());
+    assert!("256".parse::<TtlWord>().is_err());
+    assert!("1".parse::<TosWord>().is_err());
+    assert!("67".parse::<MtuWord>().is_err());
+    assert!("65536".parse::<MtuWord>().is_err());
+    assert!("9-7".parse::<PortRange>().is_err());
+    assert!("0-7".parse::<PortRange>().is_err());
+    assert!("a/b".parse::<IfName>().is_err());
+    assert!("sixteen-letters-".parse::<IfName>().is_err());
+    assert!(tunnel_address("224.0.0.1".parse().unwrap()).is_err());
+    assert!(tunnel_address("::ffff:192.0.2.1".parse().unwrap()).is_err());
+}
+
+#[test]
+fn values_of_functions_are_shown_as_they_are_written() {
+    fn same<T: std::str::FromStr<Err = ValueError> + std::fmt::Display>(texts: &[&str]) {
+        for text in texts {
+            let value = text.parse::<T>().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(value.to_string(), *text);
+        }
+    }
+    same::<Rate>(&["8bit", "100mbit", "10gbit", "1500kbit", "1tbit", "1001bit"]);
+    same::<Size>(&["1", "1500", "64k", "1m", "4g"]);
+    same::<Dscp>(&["default", "ef", "af41", "3", "cs7"]);
+    same::<Proto>(&["tcp", "icmpv6", "sctp", "47", "0"]);
+    same::<Ports>(&["80", "80,443", "0-65535,1"]);
+    same::<Icmp>(&["8", "3/4"]);
+    same::<Who>(&["any", "10.0.0.0/8", "fd00::1", "app=web,!old"]);
+    same::<AddrRange>(&["10.0.0.1", "10.0.0.1-10.0.0.9", "fd00::1-fd00::2"]);
+    same::<AddrPort>(&["10.0.0.1", "10.0.0.1:80", "fd00::1", "[fd00::1]:80"]);
+    same::<MatchWord>(&["0x0108:0x01", "0x0108:0x81=0a0b", "0x0108:0x01=0a0b/f0ff"]);
+    same::<NamedData>(&["tag", "tag=0a0b0c0d"]);
+    same::<RawOption>(&["0x0102:0x80", "0x0102:0x80=00000001"]);
+    same::<LabelsWord>(&["none", "app=web,env=prod"]);
+    same::<Target>(&["10.0.0.1", "10.0.0.1@gnv0"]);
+}
+
+#[test]
+fn rates_and_sizes_are_those_of_tc() {
+    let rate = |text: &str| text.parse::<Rate>().map(Rate::bits);
+    for (text, bits) in [
+        ("1000", 1000),
+        ("1kbps", 8000),
+        ("1mbps", 8_000_000),
+        ("1.5Mbit", 1_500_000),
+        ("1kibit", 1024),
+        ("0.5gbit", 500_000_000),
+    ] {
+        assert_eq!(rate(text), Ok(bits), "{text}");
+    }
+    for text in [
+        "",
+        "mbit",
+        "7",
+        "-1mbit",
+        "1e3",
+        "99999999tbit",
+        "1 mbit",
+        "1.2.3kbit",
+        ".",
+    ] {
+        assert!(rate(text).is_err(), "{text}");
+    }
+    let size = |text: &str| text.parse::<Size>().map(Size::bytes);
+    assert_eq!((size("64kb"), size("1M")), (Ok(65_536), Ok(1 << 20)));
+    assert!(size("0").is_err() && size("5g").is_err() && size("1mbit").is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_parses_is_shown_so_that_it_parses_to_the_same(text in "[a-z0-9:/=,.!()@ -]{0,24}") {
+        fn same<T: std::str::FromStr + std::fmt::Display + PartialEq + std::fmt::Debug>(text: &str) {
+            if let Ok(value) = text.parse::<T>() {
+                assert_eq!(value.to_string().parse().ok(), Some(value), "{text}");
+            }
+        }
+        same::<Who>(&text);
+        same::<LabelsWord>(&text);
+        same::<MatchWord>(&text);
+        same::<NamedData>(&text);
+        same::<RawOption>(&text);
+        same::<AddrPort>(&text);
+        same::<AddrRange>(&text);
+        same::<Ports>(&text);
+        same::<Icmp>(&text);
+        same::<Proto>(&text);
+        same::<Target>(&text);
+        same::<Dscp>(&text);
+    }
+
+    #[test]
+    fn rates_and_sizes_of_any_amount_are_shown_and_read_back(bits in 8u64.., bytes in 1u64..1 << 32) {
+        let rate: Rate = bits.to_string().parse().unwrap();
+        assert_eq!(rate.to_string().parse(), Ok(rate));
+        let size: Size = bytes.to_string().parse().unwrap();
+        assert_eq!(size.to_string().parse(), Ok(size));
+    }
+}
