@@ -187,6 +187,14 @@ fn an_independent_varlink_client_can_introspect_the_service() {
             "ListLinks",
             "ListRoutes",
             "ListEndpoints",
+            "ListPolicies",
+            "ListNats",
+            "ListServices",
+            "ListClasses",
+            "ListOptions",
+            "ListFlows",
+            "FlushFlows",
+            "Trace",
             "GetHost",
             "Reload",
             "Save",
@@ -230,4 +238,39 @@ fn an_unknown_method_or_argument_is_an_error_of_its_own() {
             assert!(reply.contains(error), "{reply}");
         }
     });
+}
+
+#[test]
+fn requests_survive_the_wire_and_arguments_may_be_left_out() {
+    let packet = r#"{"dev":"gnv0","direction":"egress","from":"10.0.0.1","to":"10.0.0.2","proto":"tcp","dport":80}"#;
+    let requests = [
+        Request::ListPolicies { dev: None },
+        Request::ListNats {
+            dev: Some("gnv0".parse().unwrap()),
+        },
+        Request::ListServices { dev: None },
+        Request::ListClasses { dev: None },
+        Request::ListOptions,
+        Request::ListFlows {
+            filter: serde_json::from_str(r#"{"from":"10.0.0.0/8","state":"closed"}"#).unwrap(),
+            limit: 5,
+        },
+        Request::FlushFlows {
+            filter: Default::default(),
+        },
+        Request::Trace {
+            packet: serde_json::from_str(packet).unwrap(),
+        },
+    ];
+    for request in requests {
+        let json = serde_json::to_string(&request.to_call()).unwrap();
+        let call = serde_json::from_str(&json).unwrap();
+        assert_eq!(Request::from_call(call), Ok(request));
+    }
+    let call = serde_json::from_str(r#"{"method":"io.geneved.Control1.ListFlows"}"#).unwrap();
+    let all = Request::ListFlows {
+        filter: Default::default(),
+        limit: u32::MAX,
+    };
+    assert_eq!(Request::from_call(call), Ok(all));
 }

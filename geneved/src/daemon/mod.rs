@@ -1,8 +1,11 @@
 //! The daemon: start-up, shutdown, reload, and the one owner of the running state.
 //!
-//! `core` holds the state and makes changes; `show` tells what runs; here is the life cycle.
+//! `core` holds the state and makes changes; `show`, `functions` and `live` tell what runs; here is
+//! the life cycle.
 
 mod core;
+mod functions;
+mod live;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -227,6 +230,14 @@ impl Service for Core {
                 Request::ListLinks { name } => json(self.links(name).await?),
                 Request::ListRoutes { dev } => json(self.routes(dev).await?),
                 Request::ListEndpoints { dev } => json(self.endpoints(dev).await?),
+                Request::ListPolicies { dev } => json(self.list_policies(dev).await?),
+                Request::ListNats { dev } => json(self.list_nats(dev).await?),
+                Request::ListServices { dev } => json(self.list_services(dev).await?),
+                Request::ListClasses { dev } => json(self.list_classes(dev).await?),
+                Request::ListOptions => json(self.list_options().await),
+                Request::ListFlows { filter, limit } => json(self.list_flows(filter, limit).await?),
+                Request::FlushFlows { filter } => json(self.flush_flows(filter).await?),
+                Request::Trace { packet } => json(self.trace(packet).await?),
                 Request::GetHost => json(self.host().await),
                 Request::Reload => json(self.reload().await?),
                 Request::Save => json(Saved {

@@ -152,11 +152,11 @@ impl Core {
     }
 }
 
-fn wants(dev: Option<&IfName>, name: &IfName) -> bool {
+pub(super) fn wants(dev: Option<&IfName>, name: &IfName) -> bool {
     dev.is_none_or(|dev| dev == name)
 }
 
-fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> {
+pub(super) fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> {
     dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
 }
 

@@ -3,20 +3,27 @@
 //! Owns the types of the interface `io.geneved.Control1`, which `io.geneved.Control1.varlink`
 //! describes for others. A change that an existing client could not read makes it `Control2`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod function;
+mod info;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::state::Refusal;
 use crate::config::value::IfName;
-use crate::config::words::{Change, EndpointWords, LinkWords, RouteWords};
+use crate::config::words::{Change, EndpointWords, FlowFilter, TraceWords};
+
+pub use self::function::{
+    BackendInfo, ClassInfo, Classes, FlowInfo, Flows, Flushed, Health, NatInfo, Nats, OptionInfo,
+    Options, Policies, PolicyInfo, ServiceInfo, Services, Side, Stage, Trace, TraceReport,
+    Translated, Verdict,
+};
+pub use self::info::{FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic};
 
 /// The interface's name.
 pub const INTERFACE: &str = "io.geneved.Control1";
 /// The interface's description, in Varlink's own language.
-pub const DESCRIPTION: &str = include_str!("io.geneved.Control1.varlink");
+pub const DESCRIPTION: &str = include_str!("../io.geneved.Control1.varlink");
 /// The interface that every Varlink service has.
 pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 
@@ -70,6 +77,45 @@ pub enum Request {
         /// Which link.
         dev: Option<IfName>,
     },
+    /// All rules, or those of a link.
+    ListPolicies {
+        /// Which link.
+        dev: Option<IfName>,
+    },
+    /// All translations, or those of a link.
+    ListNats {
+        /// Which link.
+        dev: Option<IfName>,
+    },
+    /// All services, or those of a link.
+    ListServices {
+        /// Which link.
+        dev: Option<IfName>,
+    },
+    /// All classes, or those of a link.
+    ListClasses {
+        /// Which link.
+        dev: Option<IfName>,
+    },
+    /// All options that were defined.
+    ListOptions,
+    /// The flows that a filter lets through.
+    ListFlows {
+        /// Which ones.
+        filter: FlowFilter,
+        /// The most that are told of; 0 only counts.
+        limit: u32,
+    },
+    /// Forget the flows that a filter lets through; their next packets are decided anew.
+    FlushFlows {
+        /// Which ones.
+        filter: FlowFilter,
+    },
+    /// What would happen to a packet.
+    Trace {
+        /// The packet.
+        packet: TraceWords,
+    },
     /// The daemon's own state.
     GetHost,
     /// Read the configuration again.
@@ -115,6 +161,29 @@ struct Dev {
     dev: Option<IfName>,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    #[serde(default)]
+    filter: FlowFilter,
+    #[serde(default = "unlimited")]
+    limit: u32,
+}
+fn unlimited() -> u32 {
+    u32::MAX
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    #[serde(default)]
+    filter: FlowFilter,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Packet {
+    packet: TraceWords,
+}
+
 impl Request {
     /// Reads a call.
     ///
@@ -146,6 +215,25 @@ impl Request {
             "ListEndpoints" => {
                 arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListEndpoints { dev })
             }
+            "ListPolicies" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListPolicies { dev })
+            }
+            "ListNats" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListNats { dev })
+            }
+            "ListServices" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListServices { dev })
+            }
+            "ListClasses" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListClasses { dev })
+            }
+            "ListOptions" => Ok(Request::ListOptions),
+            "ListFlows" => arguments::<Which>(call.parameters)
+                .map(|Which { filter, limit }| Request::ListFlows { filter, limit }),
+            "FlushFlows" => arguments::<Filter>(call.parameters)
+                .map(|Filter { filter }| Request::FlushFlows { filter }),
+            "Trace" => arguments::<Packet>(call.parameters)
+                .map(|Packet { packet }| Request::Trace { packet }),
             "GetHost" => Ok(Request::GetHost),
             "Reload" => Ok(Request::Reload),
             "Save" => Ok(Request::Save),
@@ -166,6 +254,25 @@ impl Request {
             Request::ListEndpoints { dev } => {
                 ("ListEndpoints", json(serde_json::to_value(Dev { dev })))
             }
+            Request::ListPolicies { dev } => {
+                ("ListPolicies", json(serde_json::to_value(Dev { dev })))
+            }
+            Request::ListNats { dev } => ("ListNats", json(serde_json::to_value(Dev { dev }))),
+            Request::ListServices { dev } => {
+                ("ListServices", json(serde_json::to_value(Dev { dev })))
+            }
+            Request::ListClasses { dev } => {
+                ("ListClasses", json(serde_json::to_value(Dev { dev })))
+            }
+            Request::ListOptions => ("ListOptions", Value::Null),
+            Request::ListFlows { filter, limit } => (
+                "ListFlows",
+                json(serde_json::to_value(Which { filter, limit })),
+            ),
+            Request::FlushFlows { filter } => {
+                ("FlushFlows", json(serde_json::to_value(Filter { filter })))
+            }
+            Request::Trace { packet } => ("Trace", json(serde_json::to_value(Packet { packet }))),
             Request::GetHost => ("GetHost", Value::Null),
             Request::Reload => ("Reload", Value::Null),
             Request::Save => ("Save", Value::Null),
@@ -219,125 +326,4 @@ pub struct Host {
 pub struct Saved {
     /// TOML.
     pub text: String,
-}
-
-/// A link as it runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LinkInfo {
-    /// Every setting, defaults included.
-    pub settings: LinkWords,
-    /// `running`, or `lost` when the interface vanished under the daemon.
-    pub state: String,
-    /// Why it is lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-    /// The interface's number in its namespace.
-    pub ifindex: u32,
-    /// The kernel's flags, as `ip link` names them.
-    pub flags: Vec<String>,
-    /// The kernel's operational state, as `ip link` names it.
-    pub operstate: String,
-    /// The interface's MTU in bytes.
-    pub mtu: u32,
-    /// The interface's queue length in packets.
-    pub txqlen: u32,
-    /// How the MTU came about.
-    pub mtu_sum: MtuSum,
-    /// The backend that moves its packets.
-    pub io: String,
-    /// Its counters.
-    pub traffic: Traffic,
-}
-
-/// How a tunnel MTU came about; all in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MtuSum {
-    /// The sum in words.
-    pub text: String,
-    /// MTU of the way to the host that allows the least.
-    pub underlay: u32,
-    /// The host; absent where the link has none yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<IpAddr>,
-    /// The interface that the host is reached by; absent where there is no route.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dev: Option<String>,
-    /// What is left for inner packets.
-    pub inner: u32,
-}
-
-/// Counters of a link, or of what belongs to no link.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Packets from the wire that were handed to the interface.
-    pub rx_packets: u64,
-    /// Their inner bytes.
-    pub rx_bytes: u64,
-    /// Packets from the interface that were sent.
-    pub tx_packets: u64,
-    /// Their inner bytes.
-    pub tx_bytes: u64,
-    /// Dropped on the way from the wire, by reason; only reasons that occurred.
-    pub drops_ingress: BTreeMap<String, u64>,
-    /// Dropped on the way to the wire, by reason; only reasons that occurred.
-    pub drops_egress: BTreeMap<String, u64>,
-}
-
-/// A route as it runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteInfo {
-    /// The route.
-    pub route: RouteWords,
-    /// `static`, or `remote` for the default route that a link's `remote` is.
-    pub origin: String,
-}
-
-/// The daemon's own state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HostInfo {
-    /// geneved's version.
-    pub version: String,
-    /// The process id.
-    pub pid: u32,
-    /// The packet path's backend.
-    pub io: String,
-    /// Why it is this one.
-    pub io_cause: String,
-    /// Threads of the packet path.
-    pub workers: u32,
-    /// What the kernel offers.
-    pub features: Vec<FeatureInfo>,
-    /// UDP ports that are listened on.
-    pub ports: Vec<u16>,
-    /// How many links there are.
-    pub links: u32,
-    /// Packets that belong to no link.
-    pub traffic: Traffic,
-    /// The hosts that any link knows.
-    pub remotes: Vec<RemoteInfo>,
-}
-
-/// One thing that the packet path can use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeatureInfo {
-    /// Its name.
-    pub name: String,
-    /// Whether this host has it.
-    pub available: bool,
-    /// What is there, or what is missing and what is done instead.
-    pub detail: String,
-}
-
-/// Another host, and what was learned about the way to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteInfo {
-    /// Its underlay address.
-    pub address: IpAddr,
-    /// The path MTU that the underlay reported, in bytes of outer IP packet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_mtu: Option<u32>,
-    /// Whether trains are sent with `UDP_SEGMENT`.
-    pub gso: bool,
-    /// The links that know it.
-    pub links: Vec<IfName>,
 }

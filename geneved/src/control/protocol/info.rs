@@ -1,0 +1,130 @@
+//! Links, routes and the daemon itself, as they run.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::value::IfName;
+use crate::config::words::{LinkWords, RouteWords};
+
+/// A link as it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkInfo {
+    /// Every setting, defaults included.
+    pub settings: LinkWords,
+    /// `running`, or `lost` when the interface vanished under the daemon.
+    pub state: String,
+    /// Why it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The interface's number in its namespace.
+    pub ifindex: u32,
+    /// The kernel's flags, as `ip link` names them.
+    pub flags: Vec<String>,
+    /// The kernel's operational state, as `ip link` names it.
+    pub operstate: String,
+    /// The interface's MTU in bytes.
+    pub mtu: u32,
+    /// The interface's queue length in packets.
+    pub txqlen: u32,
+    /// How the MTU came about.
+    pub mtu_sum: MtuSum,
+    /// The backend that moves its packets.
+    pub io: String,
+    /// Its counters.
+    pub traffic: Traffic,
+}
+
+/// How a tunnel MTU came about; all in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MtuSum {
+    /// The sum in words.
+    pub text: String,
+    /// MTU of the way to the host that allows the least.
+    pub underlay: u32,
+    /// The host; absent where the link has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
+    /// The interface that the host is reached by; absent where there is no route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// What is left for inner packets.
+    pub inner: u32,
+}
+
+/// Counters of a link, or of what belongs to no link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from the wire that were handed to the interface.
+    pub rx_packets: u64,
+    /// Their inner bytes.
+    pub rx_bytes: u64,
+    /// Packets from the interface that were sent.
+    pub tx_packets: u64,
+    /// Their inner bytes.
+    pub tx_bytes: u64,
+    /// Dropped on the way from the wire, by reason; only reasons that occurred.
+    pub drops_ingress: BTreeMap<String, u64>,
+    /// Dropped on the way to the wire, by reason; only reasons that occurred.
+    pub drops_egress: BTreeMap<String, u64>,
+}
+
+/// A route as it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// The route.
+    pub route: RouteWords,
+    /// `static`, or `remote` for the default route that a link's `remote` is.
+    pub origin: String,
+}
+
+/// The daemon's own state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// geneved's version.
+    pub version: String,
+    /// The process id.
+    pub pid: u32,
+    /// The packet path's backend.
+    pub io: String,
+    /// Why it is this one.
+    pub io_cause: String,
+    /// Threads of the packet path.
+    pub workers: u32,
+    /// What the kernel offers.
+    pub features: Vec<FeatureInfo>,
+    /// UDP ports that are listened on.
+    pub ports: Vec<u16>,
+    /// How many links there are.
+    pub links: u32,
+    /// Packets that belong to no link.
+    pub traffic: Traffic,
+    /// The hosts that any link knows.
+    pub remotes: Vec<RemoteInfo>,
+}
+
+/// One thing that the packet path can use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether this host has it.
+    pub available: bool,
+    /// What is there, or what is missing and what is done instead.
+    pub detail: String,
+}
+
+/// Another host, and what was learned about the way to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteInfo {
+    /// Its underlay address.
+    pub address: IpAddr,
+    /// The path MTU that the underlay reported, in bytes of outer IP packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u32>,
+    /// Whether trains are sent with `UDP_SEGMENT`.
+    pub gso: bool,
+    /// The links that know it.
+    pub links: Vec<IfName>,
+}

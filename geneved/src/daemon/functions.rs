@@ -1,0 +1,130 @@
+//! Policy, NAT, services, classes and options, as the control socket shows them.
+//!
+//! What was configured comes from the state, what it does from `live`.
+
+use super::core::Core;
+use super::show::{check, wants};
+use crate::config::state::Refusal;
+use crate::config::value::IfName;
+use crate::control::protocol::{
+    BackendInfo, ClassInfo, Classes, Health, NatInfo, Nats, OptionInfo, Options, Policies,
+    PolicyInfo, ServiceInfo, Services,
+};
+
+impl Core {
+    pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<Policies, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let all = inner.state.policies.iter();
+        let mut policies: Vec<_> = all
+            .filter(|((on, _), _)| wants(dev.as_ref(), on))
+            .map(|((on, name), policy)| PolicyInfo {
+                policy: policy.words(on, name),
+                hits: self.policy_hits(&inner, on, name),
+            })
+            .collect();
+        policies.sort_by(|a, b| {
+            let order = |p: &PolicyInfo| {
+                let p = &p.policy;
+                (p.dev.clone(), p.direction, p.pref)
+            };
+            // At equal preference the stricter one is asked first.
+            order(a)
+                .cmp(&order(b))
+                .then(strictness(b).cmp(&strictness(a)))
+        });
+        Ok(Policies { policies })
+    }
+
+    pub(super) async fn list_nats(&self, dev: Option<IfName>) -> Result<Nats, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let all = inner.state.nats.iter();
+        let nats = all
+            .filter(|((on, _), _)| wants(dev.as_ref(), on))
+            .map(|((on, name), nat)| {
+                let (in_use, total) = self.nat_ports(&inner, on, name);
+                NatInfo {
+                    nat: nat.words(on, name),
+                    in_use,
+                    total,
+                }
+            });
+        Ok(Nats {
+            nats: nats.collect(),
+        })
+    }
+
+    pub(super) async fn list_services(&self, dev: Option<IfName>) -> Result<Services, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let all = inner.state.services.iter();
+        let services =
+            all.filter(|((on, _), _)| wants(dev.as_ref(), on))
+                .map(|((on, name), service)| {
+                    let backends = service.targets().map(|(address, port, weight)| {
+                        let (health, reason) = match weight {
+                            0 => (Health::Draining, None),
+                            _ => self.backend_health(&inner, on, address, port),
+                        };
+                        BackendInfo {
+                            address,
+                            port,
+                            weight,
+                            health,
+                            reason,
+                        }
+                    });
+                    ServiceInfo {
+                        service: service.words(on, name),
+                        backends: backends.collect(),
+                    }
+                });
+        Ok(Services {
+            services: services.collect(),
+        })
+    }
+
+    pub(super) async fn list_classes(&self, dev: Option<IfName>) -> Result<Classes, Refusal> {
+        let inner = self.inner().await;
+        check(&inner, dev.as_ref())?;
+        let all = inner.state.classes.iter();
+        let classes =
+            all.filter(|((on, _), _)| wants(dev.as_ref(), on))
+                .map(|((on, name), class)| {
+                    let (passed_bytes, dropped_bytes) = self.class_bytes(&inner, on, name);
+                    ClassInfo {
+                        class: class.words(on, name),
+                        passed_bytes,
+                        dropped_bytes,
+                    }
+                });
+        Ok(Classes {
+            classes: classes.collect(),
+        })
+    }
+
+    pub(super) async fn list_options(&self) -> Options {
+        let inner = self.inner().await;
+        let options = inner.state.options.iter().map(|(name, option)| {
+            let (rx, tx) = self.option_packets(&inner, name);
+            OptionInfo {
+                option: option.words(name),
+                rx,
+                tx,
+            }
+        });
+        Options {
+            options: options.collect(),
+        }
+    }
+}
+
+fn strictness(info: &PolicyInfo) -> u8 {
+    use crate::config::value::RuleAction::{Allow, Deny, Reject};
+    match info.policy.action {
+        Some(Deny) => 2,
+        Some(Reject) => 1,
+        Some(Allow) | None => 0,
+    }
+}
