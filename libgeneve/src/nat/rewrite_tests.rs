@@ -194,6 +194,19 @@ fn a_udp_checksum_of_zero_stays_and_no_other_becomes_zero() {
 }
 
 #[test]
+fn an_echo_reply_of_nothing_but_zeros_has_a_checksum_that_holds() {
+    let (before, parsed) = whole(sample::v4(protocol::ICMP, &[0; 16]));
+    let (mut bytes, mut packet) = (before.clone(), parsed);
+    for id in [0, 7, 0] {
+        let mut to = back(&packet);
+        to.src.1 = id;
+        rewrite(&mut bytes, &mut packet, &to, false).unwrap();
+        assert_eq!(packet.checksum_state(&bytes), ChecksumState::Valid, "{id}");
+    }
+    assert_eq!(bytes, before);
+}
+
+#[test]
 fn what_cannot_be_rewritten_is_refused() {
     let to = Rewrite {
         src: ([192, 0, 2, 1].into(), 99),

@@ -1,0 +1,209 @@
+//! Nanoseconds and allocations of what NAT does for a new flow, and for each packet of a known one:
+//! `cargo bench -p libgeneve --bench nat`.
+//!
+//! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
+//! on one machine, not for publication.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use libgeneve::link::LinkIndex;
+use libgeneve::nat::{Lease, Nat, Pool, Registry, Rewrite, Rule, rewrite, rewrite_error};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
+use libgeneve::wire::packet::Packet;
+
+const ROUNDS: usize = 20;
+const PER_ROUND: u32 = 1000;
+
+fn main() {
+    println!("{:<52}{:>9}{:>13}", "", "ns", "allocations");
+    rules();
+    leases();
+    packets();
+}
+
+fn report(name: &str, mut work: impl FnMut(u32)) {
+    (0..PER_ROUND).for_each(&mut work);
+    let allocations = allocation_counter::measure(|| (0..PER_ROUND).for_each(&mut work));
+    let round = |_| {
+        let begin = Instant::now();
+        (0..PER_ROUND).for_each(&mut work);
+        begin.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
+    };
+    let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
+    let each = allocations.count_total as f64 / f64::from(PER_ROUND);
+    println!("{name:<52}{best:>9.0}{each:>13.2}");
+}
+
+fn rules() {
+    let host = |net: u8, n: u32| IpAddr::from([net, 1, (n >> 8) as u8, n as u8]);
+    let mut rules: Vec<Rule> = (0..1000)
+        .map(|n| Rule::Static {
+            name: format!("static {n}"),
+            inside: host(10, n),
+            outside: host(203, n),
+        })
+        .collect();
+    rules.extend((0..1000).map(|n| Rule::Dnat {
+        name: format!("forward {n}"),
+        to: host(203, n % 10),
+        port: Some((protocol::TCP, 1 + n as u16)),
+        target: host(10, n),
+        target_port: None,
+    }));
+    rules.push(snat(4, 1024));
+    let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).expect("sound rules");
+    report("destination, 2,000 rules, a port forward", |n| {
+        let port = 1 + (n % 1000) as u16;
+        black_box(nat.destination(host(203, n % 10), protocol::TCP, Some(port)));
+    });
+    report("destination, 2,000 rules, none applies", |n| {
+        black_box(nat.destination(host(198, n), protocol::TCP, Some(443)));
+    });
+    report("source, 2,000 rules, a pool", |n| {
+        black_box(nat.source(host(11, n)));
+    });
+}
+
+fn snat(addresses: u32, first_port: u16) -> Rule {
+    let last = u32::from_be_bytes([100, 64, 0, 0]) + addresses - 1;
+    Rule::Snat {
+        name: "pool".into(),
+        from: "0.0.0.0/0".parse().expect("a prefix"),
+        pool: [100, 64, 0, 0].into()..=std::net::Ipv4Addr::from_bits(last).into(),
+        ports: first_port..=u16::MAX,
+    }
+}
+
+fn inside(n: u32) -> (IpAddr, u16) {
+    let addr = [10, 0, (n >> 8) as u8, n as u8].into();
+    (addr, 1024 + (n.wrapping_mul(40_503) >> 16) as u16 % 60_000)
+}
+
+/// A pool of which all ports but `left` are leased.
+fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease>) {
+    let rules = vec![snat(addresses, first_port)];
+    let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).expect("sound rules");
+    let pool = nat.pools().next().expect("one pool").1;
+    let total = pool.usage().total as usize;
+    let leases = (0..(total - left) as u32)
+        .map(|n| {
+            let from = ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8].into(), 9);
+            pool.lease(protocol::TCP, from).expect("a port is left")
+        })
+        .collect();
+    (Arc::clone(pool), leases)
+}
+
+fn leases() {
+    let (pool, kept) = filled(16, 1024, 16 * 64_512);
+    report("lease and release, empty pool of 16 addresses", |n| {
+        black_box(pool.lease(protocol::UDP, inside(n)).is_ok());
+    });
+    let mut held = Vec::with_capacity(100_000);
+    report("lease, kept", |n| {
+        held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32)));
+    });
+    report("lease of a mapping that lives", |_| {
+        black_box(pool.lease(protocol::TCP, inside(0)).is_ok());
+    });
+    drop((held, kept));
+
+    for (name, addresses, first_port, left) in [
+        ("lease and release, 1 of 64,512 ports is left", 1, 1024, 1),
+        ("lease refused, 64,512 ports taken", 1, 1024, 0),
+        (
+            "lease and release, 1 of 65,536 addresses is left",
+            65_536,
+            65_530,
+            1,
+        ),
+        ("lease refused, 65,536 addresses taken", 65_536, 65_530, 0),
+    ] {
+        let (pool, kept) = filled(addresses, first_port, left);
+        report(name, |n| {
+            let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1));
+            assert_eq!(lease.is_ok(), left > 0);
+        });
+        drop(kept);
+    }
+}
+
+fn packets() {
+    for (name, v6, payload) in [
+        ("rewrite and back, TCP over IPv4, 64 B", false, 64),
+        ("rewrite and back, TCP over IPv4, 60 KB", false, 60_000),
+        ("rewrite and back, TCP over IPv6, 60 KB", true, 60_000),
+    ] {
+        let mut bytes = tcp(v6, payload);
+        let mut packet = Packet::parse(&bytes).expect("a packet of our own");
+        let ports = packet.ports().expect("TCP");
+        let here = Rewrite {
+            src: (packet.src, ports.0),
+            dst: (packet.dst, ports.1),
+        };
+        let there = Rewrite {
+            src: (packet.dst, 1),
+            dst: (packet.src, 2),
+        };
+        report(name, |_| {
+            for to in [&there, &here] {
+                let result = rewrite(&mut bytes, &mut packet, black_box(to), true);
+                black_box(result.is_ok());
+            }
+        });
+        let (from, error) = (packet.dst, IcmpError::Unreachable(Unreachable::Host));
+        let mut out = [0; MAX_V6_ERROR_LEN];
+        let len = error
+            .build(from, &packet, &bytes, &mut out)
+            .expect("the longest error fits");
+        let mut packet = Packet::parse(&out[..len]).expect("a packet of our own");
+        let (src, dst) = (packet.src, packet.dst);
+        if payload > 64 {
+            let name = name.replace("rewrite and back, TCP", "error and back, full quote");
+            report(name.split(", 60").next().unwrap_or_default(), |_| {
+                for to in [&there, &here] {
+                    let result = rewrite_error(&mut out, &mut packet, src, dst, black_box(to));
+                    black_box(result.is_ok());
+                }
+            });
+        }
+    }
+}
+
+fn tcp(v6: bool, payload: u16) -> Vec<u8> {
+    let len = 20 + payload;
+    let mut bytes = if v6 {
+        Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: len,
+            next_header: protocol::TCP,
+            hop_limit: 64,
+            src: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
+            dst: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
+        }
+        .to_bytes()
+        .to_vec()
+    } else {
+        Ipv4Header {
+            tos: 0,
+            total_len: len + 20,
+            identification: 1,
+            dont_fragment: true,
+            ttl: 64,
+            protocol: protocol::TCP,
+            src: [10, 0, 0, 1].into(),
+            dst: [10, 0, 0, 2].into(),
+        }
+        .to_bytes()
+        .to_vec()
+    };
+    let start = bytes.len();
+    bytes.resize(start + usize::from(len), 0x5a);
+    bytes[start + 12] = 0x50;
+    bytes
+}
