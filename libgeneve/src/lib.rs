@@ -10,6 +10,7 @@
 //! - [`flow`]: the keyed hash of a flow.
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: what Geneve options mean.
+//! - [`policy`]: which flows a link lets through.
 //! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
@@ -25,6 +26,7 @@ pub mod mtu;
 pub mod nat;
 pub mod offload;
 pub mod options;
+pub mod policy;
 pub mod route;
 pub mod time;
 pub mod wire;

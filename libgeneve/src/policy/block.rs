@@ -1,0 +1,207 @@
+//! Up to some ten thousand rules of one direction, compiled: which of them is the first that matches.
+//!
+//! Each condition's index leaves fewer candidates; those that are left at the end are compared in their order
+//! with what no index can tell.
+
+use rustc_hash::FxHashMap;
+
+use super::Query;
+use super::index::{Exact, GrowingExact, GrowingPorts, GrowingPrefixes, Ports, Prefixes};
+use super::labels::{GrowingSelectors, Selectors};
+use super::rule::{Rule, Who, has_ports, is_icmp};
+use super::set::{BLOCK_RULES, Candidates};
+use crate::label::{HashedSelector, LabelKey};
+use crate::options::{EndpointType, OptionMatch};
+use crate::wire::ip::protocol;
+use crate::wire::option::GeneveOption;
+
+/// What an option is found by: class, type, and where the rule compares all of their bits, the first 4 or 8
+/// bytes of its data.
+type OptionKey = (u16, u8, Option<(u8, u64)>);
+
+/// An ICMP type, alone or with its code.
+type IcmpKey = (u8, Option<u8>);
+
+/// The rules of one block.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    rules: usize,
+    from: Prefixes,
+    to: Prefixes,
+    protocols: Exact<u8>,
+    sports: Ports,
+    dports: Ports,
+    icmp: Exact<IcmpKey>,
+    types: Exact<EndpointType>,
+    from_labels: Selectors,
+    to_labels: Selectors,
+    options: Exact<OptionKey>,
+    option_values: FxHashMap<u16, OptionMatch>,
+}
+
+impl Block {
+    /// The most rules that one block takes.
+    pub(super) const MAX: usize = BLOCK_RULES;
+
+    /// Compiles `rules`, at most [`Block::MAX`] of one direction in the order of their priority. Without a key,
+    /// no rule has a selector.
+    pub(super) fn compile(rules: &[Rule], key: Option<&LabelKey>) -> Block {
+        let mut from = GrowingPrefixes::default();
+        let mut to = GrowingPrefixes::default();
+        let mut protocols = GrowingExact::default();
+        let mut sports = GrowingPorts::default();
+        let mut dports = GrowingPorts::default();
+        let mut icmp = GrowingExact::default();
+        let mut types = GrowingExact::default();
+        let mut from_labels = GrowingSelectors::default();
+        let mut to_labels = GrowingSelectors::default();
+        let mut options = GrowingExact::default();
+        let mut option_values = FxHashMap::default();
+        for (rule, position) in rules.iter().zip(0u16..) {
+            let action = rule.action;
+            from.add(position, action, prefix(&rule.from));
+            to.add(position, action, prefix(&rule.to));
+            protocols.add(position, action, protocols_of(rule));
+            sports.add(position, action, &rule.sports);
+            dports.add(position, action, &rule.dports);
+            icmp.add(position, action, rule.icmp.map(Some));
+            types.add(position, action, rule.endpoint_type.map(Some));
+            from_labels.add(position, action, hashed(&rule.from, key));
+            to_labels.add(position, action, hashed(&rule.to, key));
+            let option = rule.option.as_ref();
+            options.add(position, action, option.map(|option| [option_key(option)]));
+            if let Some(option) = option.filter(|option| option.value.is_some()) {
+                option_values.insert(position, option.clone());
+            }
+        }
+        let count = rules.len();
+        Block {
+            rules: count,
+            from: from.finish(count),
+            to: to.finish(count),
+            protocols: protocols.finish(count),
+            sports: sports.finish(count),
+            dports: dports.finish(count),
+            icmp: icmp.finish(count),
+            types: types.finish(count),
+            from_labels: from_labels.finish(count),
+            to_labels: to_labels.finish(count),
+            options: options.finish(count),
+            option_values,
+        }
+    }
+
+    /// The position of the first rule that matches.
+    #[inline]
+    pub(super) fn first(&self, query: &Query<'_>) -> Option<usize> {
+        let left = &mut Candidates::all(self.rules);
+        let some = self.protocols.keep(left, std::iter::once(query.protocol))
+            && self.to.keep(left, query.dst)
+            && self.from.keep(left, query.src)
+            && self.keep_transport(left, query)
+            && self.types.keep(left, std::iter::once(query.dst_type))
+            && self
+                .options
+                .keep(left, query.options.clone().flat_map(option_keys))
+            && self.from_labels.keep(left, query.from)
+            && self.to_labels.keep(left, query.to);
+        if !some {
+            return None;
+        }
+        left.iter().find(|&position| {
+            let position = position as u16;
+            self.from_labels.rest_matches(position, query.from)
+                && self.to_labels.rest_matches(position, query.to)
+                && self.option_matches(position, query)
+        })
+    }
+
+    #[inline]
+    fn keep_transport(&self, left: &mut Candidates, query: &Query<'_>) -> bool {
+        let ports = match query.ports {
+            _ if !has_ports(query.protocol) => true,
+            Some((sport, dport)) => self.dports.keep(left, dport) && self.sports.keep(left, sport),
+            None => self.dports.keep_unknown(left) && self.sports.keep_unknown(left),
+        };
+        ports
+            && match query.icmp {
+                _ if !is_icmp(query.protocol) => true,
+                _ if !own_icmp(query) => self.icmp.keep(left, std::iter::empty()),
+                Some((kind, code)) => {
+                    let keys = [(kind, None), (kind, Some(code))];
+                    self.icmp.keep(left, keys.into_iter())
+                }
+                None => self.icmp.base.keep_unknown(left),
+            }
+    }
+
+    #[inline]
+    fn option_matches(&self, position: u16, query: &Query<'_>) -> bool {
+        self.option_values.is_empty()
+            || self
+                .option_values
+                .get(&position)
+                .is_none_or(|option| option.matches(query.options.clone()))
+    }
+}
+
+/// Whether the protocol is the ICMP of the packet's IP version.
+#[inline]
+fn own_icmp(query: &Query<'_>) -> bool {
+    (query.protocol == protocol::ICMP) == query.dst.is_ipv4()
+}
+
+fn prefix(who: &Who) -> Option<ipnet::IpNet> {
+    match who {
+        Who::Prefix(prefix) => Some(*prefix),
+        Who::Any | Who::Selector(_) => None,
+    }
+}
+
+fn hashed(who: &Who, key: Option<&LabelKey>) -> Option<HashedSelector> {
+    Some(who.selector()?.hashed(key?))
+}
+
+/// The protocols that a rule can match; `None` for any.
+fn protocols_of(rule: &Rule) -> Option<Vec<u8>> {
+    match rule.protocol {
+        Some(protocol) => Some(vec![protocol]),
+        None if !rule.sports.is_empty() || !rule.dports.is_empty() => {
+            Some(vec![protocol::TCP, protocol::UDP])
+        }
+        None if rule.icmp.is_some() => Some(vec![protocol::ICMP, protocol::ICMPV6]),
+        None => None,
+    }
+}
+
+/// The narrowest key under which every option that `wanted` matches is found.
+fn option_key(wanted: &OptionMatch) -> OptionKey {
+    let value = wanted.value.as_ref().and_then(|(value, mask)| {
+        let whole = |len: usize| mask.get(..len)?.iter().all(|&b| b == 0xff).then_some(len);
+        let len = whole(8).or_else(|| whole(4))?;
+        start(value, len)
+    });
+    (wanted.class.0, wanted.kind.0, value)
+}
+
+/// Every key under which a rule may ask for `option`.
+#[inline]
+fn option_keys(option: GeneveOption<'_>) -> impl Iterator<Item = OptionKey> {
+    let starts = [None, start(option.data, 4), start(option.data, 8)];
+    let (class, kind) = (option.class.0, option.kind.0);
+    starts
+        .into_iter()
+        .enumerate()
+        .filter(|(at, start)| *at == 0 || start.is_some())
+        .map(move |(_, start)| (class, kind, start))
+}
+
+/// The first `len` bytes, up to 8, with their number; `None` if there are fewer.
+#[inline]
+fn start(data: &[u8], len: usize) -> Option<(u8, u64)> {
+    let bytes = data.get(..len)?;
+    let value = bytes
+        .iter()
+        .fold(0, |value, &byte| value << 8 | u64::from(byte));
+    Some((len as u8, value))
+}

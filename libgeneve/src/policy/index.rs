@@ -1,0 +1,319 @@
+//! One condition of all rules of a block, turned around: from what a packet has to the rules that ask for it.
+//!
+//! Each index knows the rules without its condition, and those that match where the packet does not
+//! show what the condition asks about. Labels have an index of their own, beside this one.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::{Prefix, PrefixMap};
+use rustc_hash::FxHashMap;
+
+use super::rule::Action;
+use super::set::{Candidates, Growing, RuleSet};
+
+/// The rules of a block whatever the value is: half of every index.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    /// Rules without the condition.
+    always: Box<[u64]>,
+    /// Rules that match where the packet does not show the value.
+    unknown: Box<[u64]>,
+    /// Whether any rule has the condition.
+    narrows: bool,
+}
+
+/// A [`Base`] that grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GrowingBase {
+    always: Growing,
+    unknown: Growing,
+}
+
+impl GrowingBase {
+    /// Adds a rule without the condition.
+    pub(super) fn always(&mut self, position: u16) {
+        self.always.add(position);
+        self.unknown.add(position);
+    }
+
+    /// Adds a rule with the condition.
+    pub(super) fn sometimes(&mut self, position: u16, action: Action) {
+        if action.where_unknown() {
+            self.unknown.add(position);
+        }
+    }
+
+    /// The base of a block of `rules`.
+    pub(super) fn finish(&self, rules: usize) -> Base {
+        Base {
+            always: self.always.finish_bits(rules),
+            unknown: self.unknown.finish_bits(rules),
+            narrows: self.always.len() != rules,
+        }
+    }
+}
+
+impl Base {
+    /// Keeps the rules without the condition and those of `sets`. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep<'s>(
+        &self,
+        candidates: &mut Candidates,
+        sets: impl Iterator<Item = &'s RuleSet>,
+    ) -> bool {
+        !self.narrows || candidates.keep(&self.always, sets)
+    }
+
+    /// Keeps the rules that match where the value is unknown. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
+        !self.narrows || candidates.keep(&self.unknown, std::iter::empty())
+    }
+}
+
+/// Rules by a value that they ask for exactly, or by any of several.
+#[derive(Clone, Debug)]
+pub(super) struct Exact<K> {
+    pub(super) base: Base,
+    sets: FxHashMap<K, RuleSet>,
+}
+
+/// An [`Exact`] that grows.
+#[derive(Clone, Debug)]
+pub(super) struct GrowingExact<K> {
+    base: GrowingBase,
+    sets: FxHashMap<K, Growing>,
+}
+
+impl<K> Default for GrowingExact<K> {
+    fn default() -> Self {
+        GrowingExact {
+            base: GrowingBase::default(),
+            sets: FxHashMap::default(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash> GrowingExact<K> {
+    /// Adds a rule that asks for any of `values`, or for none in particular.
+    pub(super) fn add(
+        &mut self,
+        position: u16,
+        action: Action,
+        values: Option<impl IntoIterator<Item = K>>,
+    ) {
+        let Some(values) = values else {
+            return self.base.always(position);
+        };
+        self.base.sometimes(position, action);
+        for value in values {
+            self.sets.entry(value).or_default().add(position);
+        }
+    }
+
+    /// The index of a block of `rules`.
+    pub(super) fn finish(&self, rules: usize) -> Exact<K> {
+        let finish = |(&value, set): (&K, &Growing)| (value, set.finish(rules));
+        Exact {
+            base: self.base.finish(rules),
+            sets: self.sets.iter().map(finish).collect(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Exact<K> {
+    /// The rules that ask for `value`.
+    #[inline]
+    pub(super) fn get(&self, value: K) -> Option<&RuleSet> {
+        self.sets.get(&value)
+    }
+
+    /// Keeps the rules that ask for one of the packet's `values` or for none. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep(
+        &self,
+        candidates: &mut Candidates,
+        values: impl Iterator<Item = K>,
+    ) -> bool {
+        self.base
+            .keep(candidates, values.filter_map(|value| self.get(value)))
+    }
+}
+
+/// Rules by the prefix of an address.
+///
+/// A prefix holds its own rules and knows the next longer one that covers it, so that memory grows with
+/// the rules and not with their square.
+#[derive(Clone, Debug)]
+pub(super) struct Prefixes {
+    base: Base,
+    v4: PrefixMap<Ipv4Net, u32>,
+    v6: PrefixMap<Ipv6Net, u32>,
+    nodes: Box<[Node]>,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    set: RuleSet,
+    covered_by: Option<u32>,
+}
+
+/// A [`Prefixes`] that grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GrowingPrefixes {
+    base: GrowingBase,
+    v4: PrefixMap<Ipv4Net, u32>,
+    v6: PrefixMap<Ipv6Net, u32>,
+    sets: Vec<(IpNet, Growing)>,
+}
+
+impl GrowingPrefixes {
+    /// Adds a rule that asks for `prefix`, or for none in particular.
+    pub(super) fn add(&mut self, position: u16, action: Action, prefix: Option<IpNet>) {
+        let Some(prefix) = prefix.map(|prefix| prefix.trunc()) else {
+            return self.base.always(position);
+        };
+        self.base.sometimes(position, action);
+        let next = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
+        let node = match prefix {
+            IpNet::V4(net) => *self.v4.entry(net).or_insert(next),
+            IpNet::V6(net) => *self.v6.entry(net).or_insert(next),
+        };
+        if node == next {
+            self.sets.push((prefix, Growing::default()));
+        }
+        if let Some((_, set)) = self.sets.get_mut(node as usize) {
+            set.add(position);
+        }
+    }
+
+    /// The index of a block of `rules`.
+    pub(super) fn finish(self, rules: usize) -> Prefixes {
+        let covered_by = |prefix: &IpNet| match prefix {
+            IpNet::V4(net) => longest(&self.v4, &net.supernet()?),
+            IpNet::V6(net) => longest(&self.v6, &net.supernet()?),
+        };
+        let finish = |(prefix, set): &(IpNet, Growing)| Node {
+            set: set.finish(rules),
+            covered_by: covered_by(prefix),
+        };
+        Prefixes {
+            base: self.base.finish(rules),
+            nodes: self.sets.iter().map(finish).collect(),
+            v4: self.v4,
+            v6: self.v6,
+        }
+    }
+}
+
+fn longest<P: Prefix>(map: &PrefixMap<P, u32>, prefix: &P) -> Option<u32> {
+    map.get_lpm(prefix).map(|(_, &node)| node)
+}
+
+impl Prefixes {
+    /// Keeps the rules whose prefix covers `addr`, and those without. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep(&self, candidates: &mut Candidates, addr: IpAddr) -> bool {
+        if !self.base.narrows {
+            return true;
+        }
+        let innermost = match addr {
+            IpAddr::V4(addr) => longest(&self.v4, &addr.into()),
+            IpAddr::V6(addr) => longest(&self.v6, &addr.into()),
+        };
+        let node = |at: u32| self.nodes.get(at as usize);
+        let covering = std::iter::successors(innermost.and_then(node), |inner| {
+            inner.covered_by.and_then(node)
+        });
+        self.base.keep(candidates, covering.map(|node| &node.set))
+    }
+}
+
+/// Rules by ranges of ports: a segment tree over the parts into which the ends of all ranges cut the ports.
+///
+/// A range is held by a few nodes that make it up, and a port by the nodes above its part.
+#[derive(Clone, Debug)]
+pub(super) struct Ports {
+    base: Base,
+    /// The first port of each part, ascending, from 0.
+    starts: Box<[u16]>,
+    /// Twice as many as parts; the root is 1, the children of `n` are `2n` and `2n + 1`.
+    nodes: Box<[RuleSet]>,
+}
+
+/// A [`Ports`] that grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GrowingPorts {
+    base: GrowingBase,
+    ranges: Vec<(u16, RangeInclusive<u16>)>,
+}
+
+impl GrowingPorts {
+    /// Adds a rule that asks for a port of any of `ranges`; for none in particular where there are none.
+    pub(super) fn add(&mut self, position: u16, action: Action, ranges: &[RangeInclusive<u16>]) {
+        if ranges.is_empty() {
+            return self.base.always(position);
+        }
+        self.base.sometimes(position, action);
+        let ranges = ranges.iter().map(|range| (position, range.clone()));
+        self.ranges.extend(ranges);
+    }
+
+    /// The index of a block of `rules`.
+    pub(super) fn finish(&self, rules: usize) -> Ports {
+        let ends = self.ranges.iter().flat_map(|(_, range)| {
+            let after = range.end().checked_add(1);
+            [Some(*range.start()), after].into_iter().flatten()
+        });
+        let mut starts: Vec<u16> = std::iter::once(0).chain(ends).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let parts = starts.len();
+        let mut nodes = vec![Growing::default(); 2 * parts];
+        for (position, range) in &self.ranges {
+            let mut low = parts + starts.partition_point(|start| start < range.start());
+            let mut high = parts + starts.partition_point(|start| start <= range.end());
+            while low < high {
+                if low % 2 == 1 {
+                    nodes[low].add(*position);
+                    low += 1;
+                }
+                if high % 2 == 1 {
+                    high -= 1;
+                    nodes[high].add(*position);
+                }
+                (low, high) = (low / 2, high / 2);
+            }
+        }
+        Ports {
+            base: self.base.finish(rules),
+            starts: starts.into(),
+            nodes: nodes.iter().map(|set| set.finish(rules)).collect(),
+        }
+    }
+}
+
+impl Ports {
+    /// Keeps the rules that ask for `port`, or for none. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep(&self, candidates: &mut Candidates, port: u16) -> bool {
+        if !self.base.narrows {
+            return true;
+        }
+        let parts = self.starts.len();
+        let part = self.starts.partition_point(|&start| start <= port);
+        let leaf = (parts + part).checked_sub(1);
+        let above = std::iter::successors(leaf, |&node| (node > 1).then_some(node / 2));
+        self.base
+            .keep(candidates, above.filter_map(|node| self.nodes.get(node)))
+    }
+
+    /// Keeps the rules that match where the ports cannot be read. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
+        self.base.keep_unknown(candidates)
+    }
+}

@@ -1,0 +1,209 @@
+//! Sets of rules of one block, and the candidates that a query narrows down with them.
+//!
+//! A rule is its position in the block, so the lowest bit that is left is the rule that decides. What
+//! a set stands for is the index's business that holds it.
+
+/// Words of a block's bit set: what fits the stack of a worker twice without being felt.
+const BLOCK_WORDS: usize = 160;
+/// The most rules of one block.
+pub(super) const BLOCK_RULES: usize = BLOCK_WORDS * 64;
+
+/// Words that a block of this many rules needs.
+pub(super) const fn words(rules: usize) -> usize {
+    rules.div_ceil(64)
+}
+
+/// A set of a block's rules.
+///
+/// Lists stay shorter than the bit set is in words, so that neither form takes more than 8 times the
+/// bytes of the other, and adding either costs about the same.
+#[derive(Clone, Debug)]
+pub(super) enum RuleSet {
+    /// Positions, ascending.
+    List(Box<[u16]>),
+    /// A bit for each rule of the block.
+    Bits(Box<[u64]>),
+}
+
+impl RuleSet {
+    /// The set of `positions`, which ascend, in a block of `rules`.
+    pub(super) fn new(positions: &[u16], rules: usize) -> RuleSet {
+        if positions.len() <= words(rules) / 2 {
+            return RuleSet::List(positions.into());
+        }
+        let mut bits = vec![0; words(rules)].into_boxed_slice();
+        for &position in positions {
+            set_bit(&mut bits, usize::from(position));
+        }
+        RuleSet::Bits(bits)
+    }
+
+    #[inline]
+    fn add_to(&self, words: &mut [u64]) {
+        match self {
+            RuleSet::List(positions) => {
+                for &position in positions {
+                    set_bit(words, usize::from(position));
+                }
+            }
+            RuleSet::Bits(bits) => {
+                for (word, bits) in words.iter_mut().zip(bits) {
+                    *word |= bits;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn remove_from(&self, words: &mut [u64]) {
+        match self {
+            RuleSet::List(positions) => {
+                for &position in positions {
+                    if let Some(word) = words.get_mut(usize::from(position) / 64) {
+                        *word &= !(1 << (position % 64));
+                    }
+                }
+            }
+            RuleSet::Bits(bits) => {
+                for (word, bits) in words.iter_mut().zip(bits) {
+                    *word &= !bits;
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+fn set_bit(words: &mut [u64], position: usize) {
+    if let Some(word) = words.get_mut(position / 64) {
+        *word |= 1 << (position % 64);
+    }
+}
+
+/// Positions that grow while a block is compiled; each is added in ascending order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Growing(Vec<u16>);
+
+impl Growing {
+    /// Adds `position`, which no earlier one exceeds; again has no effect.
+    pub(super) fn add(&mut self, position: u16) {
+        if self.0.last() != Some(&position) {
+            self.0.push(position);
+        }
+    }
+
+    /// The finished set.
+    pub(super) fn finish(&self, rules: usize) -> RuleSet {
+        RuleSet::new(&self.0, rules)
+    }
+
+    /// The finished set as bits, whatever its size.
+    pub(super) fn finish_bits(&self, rules: usize) -> Box<[u64]> {
+        let mut bits = vec![0; words(rules)].into_boxed_slice();
+        for &position in &self.0 {
+            set_bit(&mut bits, usize::from(position));
+        }
+        bits
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The rules of a block that may still match.
+pub(super) struct Candidates {
+    left: [u64; BLOCK_WORDS],
+    matching: [u64; BLOCK_WORDS],
+    words: usize,
+}
+
+impl Candidates {
+    /// Every rule of a block of `rules`, which [`BLOCK_RULES`] bounds.
+    #[inline]
+    pub(super) fn all(rules: usize) -> Candidates {
+        let mut left = [0; BLOCK_WORDS];
+        let full = (rules / 64).min(BLOCK_WORDS);
+        left[..full].fill(u64::MAX);
+        if let Some(last) = left.get_mut(full) {
+            *last = (1 << (rules % 64)) - 1;
+        }
+        Candidates {
+            left,
+            matching: [0; BLOCK_WORDS],
+            words: words(rules).min(BLOCK_WORDS),
+        }
+    }
+
+    /// Keeps the rules of `always` and of each of `sets`. Returns whether any is left.
+    #[inline]
+    pub(super) fn keep<'s>(
+        &mut self,
+        always: &[u64],
+        sets: impl Iterator<Item = &'s RuleSet>,
+    ) -> bool {
+        let matching = &mut self.matching[..self.words];
+        for (word, always) in matching.iter_mut().zip(always) {
+            *word = *always;
+        }
+        for set in sets {
+            set.add_to(matching);
+        }
+        let mut any = 0;
+        for (left, matching) in self.left[..self.words].iter_mut().zip(matching) {
+            *left &= *matching;
+            any |= *left;
+        }
+        any != 0
+    }
+
+    /// Drops the rules of `set`.
+    #[inline]
+    pub(super) fn remove(&mut self, set: &RuleSet) {
+        set.remove_from(&mut self.left[..self.words]);
+    }
+
+    /// What is left, ascending.
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let words = self.left[..self.words].iter().enumerate();
+        words.flat_map(|(at, &word)| {
+            std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)))
+                .take_while(|&word| word != 0)
+                .map(move |word| at * 64 + word.trailing_zeros() as usize)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn narrowing_is_the_algebra_of_sets(
+            rules in 1usize..700,
+            sets in proptest::collection::vec(proptest::collection::btree_set(0u16..700, 0..700), 4),
+        ) {
+            let inside = |set: &BTreeSet<u16>| -> Vec<u16> {
+                set.iter().copied().filter(|&p| usize::from(p) < rules).collect()
+            };
+            let [always, a, b, c] = [0, 1, 2, 3].map(|at| inside(&sets[at]));
+            let mut growing = Growing::default();
+            always.iter().for_each(|&p| growing.add(p));
+            let [a_set, b_set, c_set] = [&a, &b, &c].map(|s| RuleSet::new(s, rules));
+            let mut candidates = Candidates::all(rules);
+            prop_assert_eq!(candidates.iter().count(), rules);
+            let any = candidates.keep(&growing.finish_bits(rules), [&a_set, &b_set].into_iter());
+            let expected: BTreeSet<u16> = always.iter().chain(&a).chain(&b).copied().collect();
+            prop_assert_eq!(any, !expected.is_empty());
+            candidates.remove(&c_set);
+            let expected: Vec<usize> =
+                expected.into_iter().filter(|p| !c.contains(p)).map(usize::from).collect();
+            prop_assert_eq!(candidates.iter().collect::<Vec<_>>(), expected);
+        }
+    }
+}
