@@ -7,7 +7,7 @@
 //! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
-//! - [`flow`]: the keyed hash of a flow.
+//! - [`flow`]: flow keys, the flow table, TCP state, fragments; the keyed hash of a flow.
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: what Geneve options mean.
 //! - [`policy`]: which flows a link lets through.

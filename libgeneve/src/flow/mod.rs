@@ -1,7 +1,23 @@
-//! Flows: how a packet's 5-tuple becomes a number.
+//! Flows: how a packet's 5-tuple becomes a number, and what is remembered of each flow.
 //!
-//! The hash is keyed with a secret of the daemon's, so that a tenant cannot choose which path or
-//! which host its flows take, nor pile them on one.
+//! Hashes are keyed with a secret of the daemon's, so that a tenant cannot choose which path or
+//! which host its flows take, nor pile them on one place of a table.
+//!
+//! [`FlowTable`] remembers decisions and does not know what they say; [`Fragments`] remembers which
+//! flow a fragmented packet belongs to. Making decisions is left to the functions and to
+//! [`datapath`](crate::datapath).
+
+mod admission;
+mod fragments;
+mod key;
+mod lists;
+mod shard;
+mod share;
+mod slab;
+mod table;
+mod tcp;
+mod timeouts;
+mod upkeep;
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -9,6 +25,15 @@ use std::net::IpAddr;
 use siphasher::sip::SipHasher13;
 
 use crate::wire::packet::{Fragment, Packet, Transport};
+
+pub use admission::InsertError;
+pub use fragments::Fragments;
+pub use key::FlowKey;
+pub use shard::Seen;
+pub use table::{FlowTable, Found, Limits, Lookup};
+pub use tcp::{Side, State};
+pub use timeouts::Timeouts;
+pub use upkeep::{FlowStats, FlowView};
 
 /// Keyed 5-tuple hash (SipHash-1-3).
 #[derive(Clone, Copy, Debug, Default)]

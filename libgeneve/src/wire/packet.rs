@@ -37,6 +37,9 @@ pub struct Packet {
     pub transport: Transport,
     /// Whether this is a fragment.
     pub fragment: Fragment,
+    /// The identification that the fragments of one packet share: 16 bits in IPv4, 32 in IPv6; 0 if
+    /// the packet is whole.
+    pub fragment_id: u32,
     /// DSCP (6 bits) and ECN (2 bits).
     pub tos: u8,
     /// TTL or hop limit.
@@ -191,6 +194,12 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet, PacketError> {
         dst: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]).into(),
         transport,
         fragment,
+        fragment_id: match fragment {
+            Fragment::Whole => 0,
+            Fragment::First | Fragment::Later => {
+                u32::from(u16::from_be_bytes([fixed[4], fixed[5]]))
+            }
+        },
         tos: fixed[1],
         ttl: fixed[8],
         dont_fragment: flags & 0x4000 != 0,
@@ -236,6 +245,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet, PacketError> {
         dst: address(24),
         transport,
         fragment: chain.fragment,
+        fragment_id: chain.fragment_id,
         tos: fixed[0] << 4 | fixed[1] >> 4,
         ttl: fixed[7],
         dont_fragment: true,
@@ -248,6 +258,7 @@ pub(super) struct Chain {
     pub(super) offset: usize,
     pub(super) protocol: u8,
     pub(super) fragment: Fragment,
+    pub(super) fragment_id: u32,
     pub(super) source_routed: bool,
 }
 
@@ -257,6 +268,7 @@ impl Chain {
             offset: IPV6_HEADER_LEN,
             protocol,
             fragment: Fragment::Whole,
+            fragment_id: 0,
             source_routed: false,
         }
     }
@@ -301,6 +313,10 @@ pub(super) fn walk_extensions(packet: &[u8], next: u8) -> Result<Chain, PacketEr
                     (0, _) => Fragment::First,
                     _ => Fragment::Later,
                 };
+                if chain.fragment != Fragment::Whole {
+                    chain.fragment_id =
+                        u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                }
                 8
             }
             protocol::AH => usize::from(header[1]) * 4 + 8,

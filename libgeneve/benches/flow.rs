@@ -1,0 +1,149 @@
+//! Nanoseconds per operation of the flow table, what a hit allocates, and what a million flows cost:
+//! `cargo bench -p libgeneve --bench flow`.
+//!
+//! On whatever core it runs: for comparing two versions on one machine, not for publication.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use libgeneve::flow::{FlowKey, FlowTable, Limits, Lookup, Seen};
+use libgeneve::link::LinkIndex;
+use libgeneve::time::Now;
+use libgeneve::wire::transport::TcpFlags;
+
+const FLOWS: u32 = 1_000_000;
+const SYN: Seen = seen(TcpFlags::SYN);
+const ACK: Seen = seen(TcpFlags::ACK);
+
+/// As large as a decision with its next hop and its ready encapsulation.
+type Decision = [u64; 15];
+
+const fn seen(flags: TcpFlags) -> Seen {
+    Seen {
+        tcp: Some(flags),
+        packets: 1,
+        bytes: 1400,
+    }
+}
+
+fn key(link: u32, number: u32) -> FlowKey {
+    FlowKey {
+        link: LinkIndex(link),
+        src: IpAddr::from((0x0a00_0000 + number / 60_000).to_be_bytes()),
+        dst: IpAddr::from([10, 255, 0, 1]),
+        protocol: 6,
+        sport: (number % 60_000) as u16,
+        dport: 443,
+    }
+}
+
+fn table(flows: u32) -> FlowTable<Decision> {
+    let limits = Limits {
+        flows: flows as usize,
+        ..Limits::default()
+    };
+    FlowTable::new(limits, [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210])
+}
+
+fn insert(table: &FlowTable<Decision>, key: FlowKey, reply: FlowKey, now: Now) {
+    let result = table.insert(key, reply, [7; 15], false, 1, &SYN, now);
+    result.expect("room for the flow");
+}
+
+fn hit(table: &FlowTable<Decision>, key: &FlowKey, now: Now) -> u64 {
+    match table.hit(key, &ACK, now, 1, |_, _, _, decision| decision[0]) {
+        Lookup::Hit(value) => value,
+        Lookup::Stale(_) | Lookup::Miss => panic!("the flow is there"),
+    }
+}
+
+/// Kilobytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn per_operation(name: &str, count: u32, mut work: impl FnMut(u32)) {
+    let begin = Instant::now();
+    (0..count).for_each(&mut work);
+    let nanos = begin.elapsed().as_nanos() as f64 / f64::from(count);
+    println!("{name:<44}{nanos:>10.1} ns");
+}
+
+fn main() {
+    let before = resident();
+    let idle = table(262_144);
+    println!(
+        "{:<44}{:>10} KiB",
+        "idle table of 262,144 flows",
+        resident() - before
+    );
+    drop(idle);
+
+    // Visits every flow in an order that no cache foresees.
+    let random = |n: u32| (u64::from(n) * 2_654_435_761 % u64::from(FLOWS)) as u32;
+    let before = resident();
+    let full = table(FLOWS);
+    per_operation("insert, up to 1,000,000 flows", FLOWS, |n| {
+        let key = key(1, n);
+        insert(&full, key, key.reversed(), Now(0));
+    });
+    let used = (resident() - before) >> 10;
+    println!("{:<44}{used:>10} MiB", "memory of 1,000,000 flows");
+    per_operation("hit, 1 flow of 1,000,000", FLOWS * 5, |_| {
+        black_box(hit(&full, &key(1, 500_000), Now(1)));
+    });
+    per_operation("hit, a random one of 1,000,000", FLOWS, |n| {
+        black_box(hit(&full, &key(1, random(n)), Now(1)));
+    });
+    per_operation("hit that moves, a random one", FLOWS, |n| {
+        black_box(hit(&full, &key(1, random(n)), Now(2_000_000_000)));
+    });
+    per_operation("miss, a random one", FLOWS, |n| {
+        let key = key(2, random(n));
+        black_box(matches!(
+            full.hit(&key, &ACK, Now(1), 1, |_, _, _, _| ()),
+            Lookup::Miss
+        ));
+    });
+    per_operation("insert that evicts a half-open flow", FLOWS, |n| {
+        let key = key(1, FLOWS + n);
+        insert(&full, key, key.reversed(), Now(2_000_000_000));
+    });
+    let begin = Instant::now();
+    let ended = full.expire(Now(1_000_000_000_000));
+    let nanos = begin.elapsed().as_nanos() as f64 / ended as f64;
+    println!("{:<44}{nanos:>10.1} ns", "expire, for each flow that ends");
+    drop(full);
+
+    let before = resident();
+    let rewritten = table(FLOWS);
+    per_operation("insert, rewritten, up to 1,000,000", FLOWS, |n| {
+        insert(&rewritten, key(1, n), key(2, n), Now(0));
+    });
+    let used = (resident() - before) >> 10;
+    println!(
+        "{:<44}{used:>10} MiB",
+        "memory of 1,000,000 rewritten flows"
+    );
+    per_operation("hit through an alias, 1 flow", FLOWS * 5, |_| {
+        black_box(hit(&rewritten, &key(2, 500_000), Now(1)));
+    });
+    per_operation("hit through an alias, a random one", FLOWS, |n| {
+        black_box(hit(&rewritten, &key(2, random(n)), Now(1)));
+    });
+    let allocations = allocation_counter::measure(|| {
+        for n in 0..10_000 {
+            let now = Now(u64::from(n) * 1_000_000);
+            black_box(hit(&rewritten, &key(1, random(n)), now));
+            black_box(hit(&rewritten, &key(2, random(n)), now));
+        }
+    });
+    println!(
+        "{:<44}{:>10}",
+        "allocations in 20,000 hits", allocations.count_total
+    );
+}

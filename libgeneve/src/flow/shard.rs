@@ -1,0 +1,419 @@
+//! One shard of the flow table: what lies under one lock.
+//!
+//! Owns the flows, the aliases, the index from hash to both, and the lists. Which shard a key
+//! belongs to, and whatever needs two of them, is [`table`](super::table)'s.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use super::key::FlowKey;
+use super::lists::{Group, LISTS, LinkLists, Linked, NONE, Neighbours, list_of};
+use super::share::{Census, Usage};
+use super::slab::Slab;
+use super::tcp::{Side, State, Track};
+use super::timeouts::InForce;
+use crate::link::LinkIndex;
+use crate::time::Now;
+use crate::wire::transport::TcpFlags;
+
+/// How exact the order of a list is: a flow is moved to the end at most this often, because each
+/// move writes to its neighbours.
+const MOVE_EVERY: u64 = 1_000_000_000;
+
+/// Set in an index entry that stands for an alias.
+const ALIAS: u32 = 1 << 31;
+
+/// What a packet adds to its flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The flags of a TCP segment; `None` for other protocols and where they cannot be read. Of a
+    /// super-packet they are those of its one header.
+    pub tcp: Option<TcpFlags>,
+    /// Packets on the wire.
+    pub packets: u64,
+    /// Bytes of inner IP packets.
+    pub bytes: u64,
+}
+
+/// Where a flow is, across shards; out of date once the flow is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) shard: u16,
+    pub(super) at: u32,
+    pub(super) generation: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Flow<D> {
+    pub(super) original: FlowKey,
+    pub(super) reply: FlowKey,
+    pub(super) epoch: u64,
+    pub(super) created: Now,
+    pub(super) seen: Now,
+    /// What `seen` was when the flow was moved to the end of its list.
+    pub(super) moved: Now,
+    pub(super) packets: [u64; 2],
+    pub(super) bytes: [u64; 2],
+    neighbours: Neighbours,
+    tag: u32,
+    lists: u32,
+    track: Track,
+    pub(super) refused: bool,
+    pub(super) decision: D,
+}
+
+impl<D> Flow<D> {
+    pub(super) fn new(
+        keys: (FlowKey, FlowKey),
+        decision: D,
+        refused: bool,
+        epoch: u64,
+        seen: &Seen,
+        now: Now,
+    ) -> Self {
+        Flow {
+            original: keys.0,
+            reply: keys.1,
+            epoch,
+            created: now,
+            seen: now,
+            moved: now,
+            packets: [seen.packets, 0],
+            bytes: [seen.bytes, 0],
+            neighbours: Neighbours::ALONE,
+            tag: 0,
+            lists: 0,
+            track: Track::new(keys.0.protocol, seen.tcp),
+            refused,
+            decision,
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.track.state
+    }
+
+    #[inline]
+    pub(super) fn list(&self) -> usize {
+        list_of(self.track.state, self.refused)
+    }
+
+    #[cfg(test)]
+    pub(super) fn place_in_list(&self) -> Neighbours {
+        self.neighbours
+    }
+
+    /// Whether the replies have a key that the packets' own does not give away.
+    pub(super) fn rewritten(&self) -> bool {
+        self.reply != self.original.reversed()
+    }
+
+    /// Which end sends packets with this key.
+    #[inline]
+    pub(super) fn side(&self, key: &FlowKey) -> Option<Side> {
+        if self.original == *key {
+            Some(Side::Original)
+        } else if self.reply == *key {
+            Some(Side::Reply)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_over(&self, timeouts: &InForce, now: Now) -> bool {
+        timeouts.end(self.list(), self.seen) <= now
+    }
+}
+
+impl<D> Linked for Flow<D> {
+    fn neighbours(&mut self) -> &mut Neighbours {
+        &mut self.neighbours
+    }
+}
+
+#[derive(Debug)]
+struct Alias {
+    reply: FlowKey,
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ref {
+    tag: u32,
+    at: u32,
+}
+
+impl Ref {
+    /// A hash for the index, which wants entropy in the lowest and in the highest bits.
+    fn hash(self) -> u64 {
+        spread(self.tag)
+    }
+}
+
+fn spread(tag: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(tag)
+}
+
+/// What a key leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    Flow(u32),
+    Alias(Target),
+}
+
+/// A flow that is no longer in its shard. What it holds is to be let go without the lock.
+#[derive(Debug)]
+pub(super) struct Taken<D> {
+    pub(super) target: Target,
+    /// The key of its alias.
+    pub(super) alias: Option<FlowKey>,
+    /// Held for its drop.
+    _decision: D,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard<D> {
+    number: u16,
+    pub(super) flows: Slab<Flow<D>>,
+    aliases: Slab<Alias>,
+    refs: HashTable<Ref>,
+    links: Vec<LinkLists>,
+    by_link: HashMap<LinkIndex, u32, BuildHasherDefault<SipHasher13>>,
+}
+
+impl<D> Shard<D> {
+    /// A shard with an index for this many flows; the index is all that it reserves.
+    pub(super) fn new(number: u16, flows: usize) -> Self {
+        Shard {
+            number,
+            flows: Slab::new(),
+            aliases: Slab::new(),
+            refs: HashTable::with_capacity(flows),
+            links: Vec::new(),
+            by_link: HashMap::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn find(&self, tag: u32, key: &FlowKey) -> Option<At> {
+        let found = self.refs.find(spread(tag), |r| {
+            r.tag == tag
+                && match r.at & ALIAS {
+                    0 => self.flows.get(r.at).is_some_and(|f| f.side(key).is_some()),
+                    _ => self
+                        .aliases
+                        .get(r.at & !ALIAS)
+                        .is_some_and(|a| a.reply == *key),
+                }
+        })?;
+        match found.at & ALIAS {
+            0 => Some(At::Flow(found.at)),
+            _ => {
+                let alias = self.aliases.get(found.at & !ALIAS)?;
+                Some(At::Alias(alias.target))
+            }
+        }
+    }
+
+    /// The counts of a link, and which lists here are its.
+    pub(super) fn lists_of(&mut self, link: LinkIndex, census: &Census) -> u32 {
+        let links = &mut self.links;
+        *self.by_link.entry(link).or_insert_with(|| {
+            links.push(LinkLists::new(census.usage(link)));
+            (links.len() - 1) as u32
+        })
+    }
+
+    pub(super) fn usage(&self, lists: u32) -> Option<&std::sync::Arc<Usage>> {
+        Some(&self.links.get(lists as usize)?.usage)
+    }
+
+    /// Stores a flow that was admitted and is not here.
+    pub(super) fn store(&mut self, tag: u32, lists: u32, mut flow: Flow<D>) -> Target {
+        flow.tag = tag;
+        flow.lists = lists;
+        let list = flow.list();
+        let (at, generation) = self.flows.insert(flow);
+        self.refs
+            .insert_unique(spread(tag), Ref { tag, at }, |r| r.hash());
+        if let Some(lists) = self.links.get_mut(lists as usize) {
+            lists.push(&mut self.flows, list, at);
+        }
+        Target {
+            shard: self.number,
+            at,
+            generation,
+        }
+    }
+
+    /// Takes a flow out; `leave` changes the counts of its link.
+    pub(super) fn take(&mut self, at: u32, leave: impl FnOnce(&Usage)) -> Option<Taken<D>> {
+        let (list, lists) = {
+            let flow = self.flows.get(at)?;
+            (flow.list(), flow.lists as usize)
+        };
+        let links = self.links.get_mut(lists)?;
+        links.unlink(&mut self.flows, list, at);
+        let generation = self.flows.generation(at);
+        let flow = self.flows.remove(at)?;
+        if let Ok(entry) = self.refs.find_entry(spread(flow.tag), |r| r.at == at) {
+            entry.remove();
+        }
+        leave(&links.usage);
+        Some(Taken {
+            target: Target {
+                shard: self.number,
+                at,
+                generation,
+            },
+            alias: flow.rewritten().then_some(flow.reply),
+            _decision: flow.decision,
+        })
+    }
+
+    /// Makes `reply` lead to a flow of any shard.
+    pub(super) fn add_alias(&mut self, tag: u32, reply: FlowKey, target: Target) {
+        let (at, _) = self.aliases.insert(Alias { reply, target });
+        let at = at | ALIAS;
+        self.refs
+            .insert_unique(spread(tag), Ref { tag, at }, |r| r.hash());
+    }
+
+    /// Removes the alias, if it still leads to `target`.
+    pub(super) fn remove_alias(&mut self, tag: u32, reply: &FlowKey, target: Target) {
+        let aliases = &self.aliases;
+        let found = self.refs.find_entry(spread(tag), |r| {
+            r.at & ALIAS != 0
+                && aliases
+                    .get(r.at & !ALIAS)
+                    .is_some_and(|a| a.reply == *reply && a.target == target)
+        });
+        if let Ok(entry) = found {
+            let at = entry.get().at;
+            entry.remove();
+            self.aliases.remove(at & !ALIAS);
+        }
+    }
+
+    /// Whether a key of this shard leads to the flow here, and to nothing else.
+    pub(super) fn leads_only_to(&self, tag: u32, key: &FlowKey, target: Target) -> bool {
+        self.is(target)
+            && self.refs.iter_hash(spread(tag)).all(|r| {
+                r.at == target.at
+                    || match r.at & ALIAS {
+                        0 => self.flows.get(r.at).is_none_or(|f| f.side(key).is_none()),
+                        _ => self
+                            .aliases
+                            .get(r.at & !ALIAS)
+                            .is_none_or(|a| a.reply != *key),
+                    }
+            })
+    }
+
+    #[inline]
+    pub(super) fn is(&self, target: Target) -> bool {
+        self.flows.is(target.at, target.generation)
+    }
+
+    /// Counts a packet of the flow.
+    #[inline]
+    pub(super) fn count(&mut self, at: u32, side: Side, seen: &Seen, now: Now) {
+        let Some(flow) = self.flows.get_mut(at) else {
+            return;
+        };
+        let list = flow.list();
+        let number = side as usize;
+        flow.packets[number] = flow.packets[number].saturating_add(seen.packets);
+        flow.bytes[number] = flow.bytes[number].saturating_add(seen.bytes);
+        flow.seen = flow.seen.max(now);
+        flow.track.step(side, seen.tcp);
+        if flow.list() != list || now.0.saturating_sub(flow.moved.0) >= MOVE_EVERY {
+            self.relist(at, list);
+        }
+    }
+
+    /// Moves a flow from `list` to the end of the list that its state asks for.
+    pub(super) fn relist(&mut self, at: u32, list: usize) {
+        let Some(flow) = self.flows.get_mut(at) else {
+            return;
+        };
+        flow.moved = flow.seen;
+        let (to, lists) = (flow.list(), flow.lists as usize);
+        if let Some(lists) = self.links.get_mut(lists) {
+            lists.unlink(&mut self.flows, list, at);
+            lists.push(&mut self.flows, to, at);
+        }
+    }
+
+    /// The flow of a link and group that was heard of longest ago.
+    pub(super) fn oldest(&self, link: LinkIndex, group: Group) -> Option<u32> {
+        let lists = self.links.get(*self.by_link.get(&link)? as usize)?;
+        (0..LISTS)
+            .filter(|&list| Group::of_list(list) == group)
+            .filter_map(|list| lists.oldest(list))
+            .min_by_key(|&at| self.flows.get(at).map(|flow| flow.moved))
+    }
+
+    /// Takes flows out whose time is over, from the links `from..` on, until `budget` flows were looked at
+    /// closely; gives the links from which to go on, or `None` after the last.
+    pub(super) fn expire(
+        &mut self,
+        from: usize,
+        mut budget: usize,
+        timeouts: &InForce,
+        now: Now,
+        census: &Census,
+        out: &mut Vec<Taken<D>>,
+    ) -> Option<usize> {
+        for lists in from..self.links.len() {
+            // Even links without flows take some time to be looked at.
+            budget = budget.saturating_sub(1);
+            for list in 0..LISTS {
+                while let Some(at) = self.links[lists].oldest(list) {
+                    let flow = self.flows.get(at)?;
+                    if timeouts.end(list, flow.moved) > now {
+                        break;
+                    }
+                    if budget == 0 {
+                        return Some(lists);
+                    }
+                    budget -= 1;
+                    if flow.is_over(timeouts, now) {
+                        out.extend(self.take(at, |usage| census.leave(usage)));
+                    } else {
+                        self.relist(at, list);
+                    }
+                }
+            }
+            if budget == 0 && lists + 1 < self.links.len() {
+                return Some(lists + 1);
+            }
+        }
+        None
+    }
+
+    /// What stands in the lists of all links, each neighbour checked: for tests.
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        let lists = self
+            .links
+            .iter()
+            .flat_map(|l| (0..LISTS).map(move |n| (l, n)));
+        lists
+            .map(|(l, n)| l.walk(&self.flows, n, |flow| assert_eq!(flow.list(), n)))
+            .sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn aliases(&self) -> usize {
+        (0..self.aliases.end())
+            .filter(|&at| self.aliases.get(at).is_some())
+            .count()
+    }
+}
+
+const _: () = assert!(NONE & ALIAS != 0, "the end of a list is no flow's number");

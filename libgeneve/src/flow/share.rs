@@ -1,0 +1,205 @@
+//! How many flows there may be, in all and of each link.
+//!
+//! Owns the counts and the rule by which links share the table; [`table`](super::table) finds the
+//! flows that have to go. Counts are changed before a flow is stored and after it is gone, so that
+//! they are never below what is there.
+//!
+//! The rule, with `n` flows at most and `l` links, of which each is in use or was announced:
+//!
+//! - A link's part is `n / l`. It may not have more flows than its part or 1,024, whichever is more.
+//!   A link that has more, because there were fewer links before, keeps them and gets no further
+//!   ones.
+//! - A link that is at its limit gives up a flow of its own for a new one.
+//! - If the table is full, a link below its part takes the place of a flow of the link that has most,
+//!   if that one is above its part; else a flow of its own.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use siphasher::sip::SipHasher13;
+
+use super::lists::{GROUPS, Group};
+use crate::link::LinkIndex;
+
+/// Flows that a link may have however many links there are.
+const ALWAYS: usize = 1024;
+
+/// The flows of one link, counted.
+#[derive(Debug)]
+pub(super) struct Usage {
+    pub(super) link: LinkIndex,
+    flows: AtomicU32,
+    groups: [AtomicU32; GROUPS],
+}
+
+impl Usage {
+    pub(super) fn flows(&self) -> usize {
+        self.flows.load(Relaxed) as usize
+    }
+
+    pub(super) fn count(&self, group: Group) -> u32 {
+        self.groups[group as usize].load(Relaxed)
+    }
+
+    pub(super) fn joined(&self, group: Group) {
+        self.groups[group as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn left(&self, group: Group) {
+        self.groups[group as usize].fetch_sub(1, Relaxed);
+    }
+
+    /// The groups in the order in which they give up flows.
+    ///
+    /// Half-open connections go before datagram flows, but an eighth of what both have is theirs:
+    /// neither a flood of SYNs pushes out datagram flows, nor one of datagrams every handshake.
+    pub(super) fn eviction_order(&self) -> [Group; 5] {
+        let half_open = u64::from(self.count(Group::HalfOpen));
+        let datagrams = u64::from(self.count(Group::Datagram));
+        let (first, second) = if half_open * 8 > half_open + datagrams {
+            (Group::HalfOpen, Group::Datagram)
+        } else {
+            (Group::Datagram, Group::HalfOpen)
+        };
+        [Group::Refused, Group::Closed, first, second, Group::FinWait]
+    }
+
+    fn evictable(&self) -> bool {
+        self.flows.load(Relaxed) > self.count(Group::Established)
+    }
+}
+
+/// The flows of all links, counted.
+#[derive(Debug)]
+pub(super) struct Census {
+    limit: AtomicUsize,
+    flows: AtomicUsize,
+    announced: AtomicU32,
+    in_use: AtomicU32,
+    links: RwLock<HashMap<LinkIndex, Arc<Usage>, BuildHasherDefault<SipHasher13>>>,
+}
+
+impl Census {
+    pub(super) fn new(limit: usize) -> Self {
+        Census {
+            limit: AtomicUsize::new(limit),
+            flows: AtomicUsize::new(0),
+            announced: AtomicU32::new(1),
+            in_use: AtomicU32::new(0),
+            links: RwLock::default(),
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    pub(super) fn announce(&self, links: u32) {
+        self.announced.store(links, Relaxed);
+    }
+
+    pub(super) fn flows(&self) -> usize {
+        self.flows.load(Relaxed)
+    }
+
+    /// The counts of a link, if it ever had a flow.
+    pub(super) fn find(&self, link: LinkIndex) -> Option<Arc<Usage>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.get(&link).cloned()
+    }
+
+    /// The counts of a link, which are made if need be and then stay.
+    pub(super) fn usage(&self, link: LinkIndex) -> Arc<Usage> {
+        if let Some(usage) = self.find(link) {
+            return usage;
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(Usage {
+                link,
+                flows: AtomicU32::new(0),
+                groups: Default::default(),
+            })
+        };
+        links.entry(link).or_insert_with(new).clone()
+    }
+
+    /// A link's part of the table, in the eyes of a link that wants one more flow.
+    fn part(&self, newcomer: &Usage) -> usize {
+        let in_use = self.in_use.load(Relaxed) + u32::from(newcomer.flows() == 0);
+        let links = in_use.max(self.announced.load(Relaxed)).max(1);
+        self.limit() / links as usize
+    }
+
+    /// Counts one more flow of the link, if it may have one and there is room.
+    pub(super) fn admit(&self, usage: &Usage) -> Result<(), Short> {
+        let limit = self.limit();
+        let share = self.part(usage).max(ALWAYS.min(limit));
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let below = |bound| move |count| (count < bound).then(|| count + 1);
+        let before = usage
+            .flows
+            .fetch_update(Relaxed, Relaxed, below(share))
+            .map_err(|_| Short::OfShare)?;
+        let below = |count: usize| (count < limit).then(|| count + 1);
+        if self.flows.fetch_update(Relaxed, Relaxed, below).is_err() {
+            usage.flows.fetch_sub(1, Relaxed);
+            return Err(Short::OfRoom);
+        }
+        if before == 0 {
+            self.in_use.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Counts one flow of the link less.
+    pub(super) fn leave(&self, usage: &Usage) {
+        self.flows.fetch_sub(1, Relaxed);
+        self.leave_link(usage);
+    }
+
+    fn leave_link(&self, usage: &Usage) {
+        if usage.flows.fetch_sub(1, Relaxed) == 1 {
+            self.in_use.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Counts a flow of one link as one of another.
+    pub(super) fn hand_over(&self, from: &Usage, to: &Usage) {
+        if from.link != to.link {
+            if to.flows.fetch_add(1, Relaxed) == 0 {
+                self.in_use.fetch_add(1, Relaxed);
+            }
+            self.leave_link(from);
+        }
+    }
+
+    /// The link that has to give up a flow for one of another link's: the one with most, if it is
+    /// above its part and has flows that may go.
+    pub(super) fn most_above_part(&self, newcomer: &Usage) -> Option<Arc<Usage>> {
+        let part = self.part(newcomer);
+        if newcomer.flows() >= part {
+            return None;
+        }
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let above = links
+            .values()
+            .filter(|usage| usage.flows() > part && usage.evictable());
+        above.max_by_key(|usage| usage.flows()).cloned()
+    }
+}
+
+/// Why a flow is not admitted as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Short {
+    /// The link has all the flows that it may have.
+    OfShare,
+    /// The table is full.
+    OfRoom,
+}

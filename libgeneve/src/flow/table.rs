@@ -1,0 +1,322 @@
+//! The flow table: what was decided about each flow, for all packets after the first.
+//!
+//! Owns looking up and removing, and the rule that no thread ever holds two shards' locks.
+//! [`admission`](super::admission) brings flows in, [`upkeep`](super::upkeep) lists and ends them.
+//! What a decision says is not the table's to understand.
+//!
+//! A flow that is not rewritten is one entry, found by the keys of both directions, which share a
+//! hash. The replies of a rewritten flow have a key of their own, and perhaps come by another link:
+//! an alias under that key leads to the entry.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::key::FlowKey;
+use super::shard::{At, Seen, Shard, Taken, Target};
+use super::share::Census;
+use super::tcp::Side;
+use super::timeouts::{InForce, Timeouts};
+use crate::link::LinkIndex;
+use crate::time::Now;
+
+/// Shards of a large table; a small one has fewer, so that each has a thousand flows.
+const MAX_SHARDS: usize = 64;
+const FLOWS_PER_SHARD: usize = 1024;
+/// How often an operation begins again because other threads took what it had found.
+pub(super) const ATTEMPTS: usize = 4;
+
+/// The bounds of a flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Flows of all links together, at most.
+    pub flows: usize,
+    /// Idle times after which flows end.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Limits {
+    /// 262,144 flows, as Linux' connection tracking has.
+    fn default() -> Self {
+        Limits {
+            flows: 262_144,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// A flow as the table found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<D> {
+    /// The end that sends packets with the key that was looked up.
+    pub side: Side,
+    /// The key of the packets that began the flow.
+    pub original: FlowKey,
+    /// The key of the replies, as they arrive.
+    pub reply: FlowKey,
+    /// The epoch in which the decision was made.
+    pub epoch: u64,
+    /// The decision.
+    pub decision: D,
+}
+
+/// What [`FlowTable::hit`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup<R, D> {
+    /// A flow of this epoch, and what the caller read of it.
+    Hit(R),
+    /// A flow of another epoch: decide again, then [`FlowTable::renew`] it.
+    Stale(Found<D>),
+    /// No flow: decide, then [`FlowTable::insert`] one.
+    Miss,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) evicted: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) conflicts: AtomicU64,
+    pub(super) expired: AtomicU64,
+}
+
+/// One lock's worth; alone on its cache lines, because neighbours belong to other workers.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Locked<D>(Mutex<Shard<D>>);
+
+/// Where a key's flow or alias is, if there is one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) shard: u16,
+    pub(super) tag: u32,
+}
+
+/// A bounded table of flows, each with a decision `D`, shared by all workers.
+///
+/// A decision is stored inside its entry and is dropped without a lock being held, so it may own
+/// things that take locks of their own when they go. Closures that a method calls run under a
+/// shard's lock and must not use the table; a panic in one leaves the table usable.
+#[derive(Debug)]
+pub struct FlowTable<D> {
+    secret: [u64; 2],
+    shards: Box<[Locked<D>]>,
+    pub(super) census: Census,
+    pub(super) timeouts: InForce,
+    pub(super) tally: Tally,
+}
+
+impl<D: Clone> FlowTable<D> {
+    /// An empty table. `secret` keys its hashes: draw it from the system's random source.
+    #[must_use]
+    pub fn new(limits: Limits, secret: [u64; 2]) -> Self {
+        let count = (limits.flows / FLOWS_PER_SHARD).clamp(1, MAX_SHARDS);
+        // Rounded down: at least a thousand flows each.
+        let count = 1 << count.ilog2();
+        let shard = |number| {
+            // Shards are not filled evenly; an index that is too small grows when it has to.
+            let flows = limits.flows / count + limits.flows / count / 8;
+            Locked(Mutex::new(Shard::new(number as u16, flows)))
+        };
+        let timeouts = InForce::default();
+        timeouts.set(&limits.timeouts);
+        FlowTable {
+            secret,
+            shards: (0..count).map(shard).collect(),
+            census: Census::new(limits.flows),
+            timeouts,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Changes the bounds. Flows beyond a lower one stay until they end or are evicted.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.census.set_limit(limits.flows);
+        self.timeouts.set(&limits.timeouts);
+    }
+
+    /// Announces how many links share the table, so that each finds its part free when it comes.
+    /// Links count from their first flow on without it.
+    pub fn set_links(&self, links: u32) {
+        self.census.announce(links);
+    }
+
+    /// Looks up the flow of a packet.
+    ///
+    /// A flow of `epoch` counts the packet, follows its TCP flags, and gives what `read` makes of the
+    /// side that sent it, the original and the reply key, and the decision. A flow of another epoch is
+    /// given as it is and not changed. A flow whose time is over is ended and missed.
+    #[inline]
+    pub fn hit<R>(
+        &self,
+        key: &FlowKey,
+        seen: &Seen,
+        now: Now,
+        epoch: u64,
+        read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> R,
+    ) -> Lookup<R, D> {
+        let place = self.place(key);
+        let mut shard = self.lock(place.shard);
+        let at = match shard.find(place.tag, key) {
+            None => return Lookup::Miss,
+            Some(At::Flow(at)) => at,
+            Some(At::Alias(target)) => {
+                drop(shard);
+                shard = self.lock(target.shard);
+                if !shard.is(target) {
+                    drop(shard);
+                    self.remove_alias(key, target);
+                    return Lookup::Miss;
+                }
+                target.at
+            }
+        };
+        let Some((flow, side)) = shard
+            .flows
+            .get(at)
+            .and_then(|flow| Some((flow, flow.side(key)?)))
+        else {
+            return Lookup::Miss;
+        };
+        if flow.is_over(&self.timeouts, now) {
+            let taken = shard.take(at, |usage| self.census.leave(usage));
+            drop(shard);
+            self.tally.expired.fetch_add(1, Relaxed);
+            self.bury(taken);
+            return Lookup::Miss;
+        }
+        if flow.epoch != epoch {
+            return Lookup::Stale(Found {
+                side,
+                original: flow.original,
+                reply: flow.reply,
+                epoch: flow.epoch,
+                decision: flow.decision.clone(),
+            });
+        }
+        shard.count(at, side, seen, now);
+        match shard.flows.get_mut(at) {
+            Some(flow) => Lookup::Hit(read(side, &flow.original, &flow.reply, &mut flow.decision)),
+            None => Lookup::Miss,
+        }
+    }
+
+    /// The flow of a key of either side, whatever its epoch and age. Changes nothing.
+    #[must_use]
+    pub fn peek(&self, key: &FlowKey) -> Option<Found<D>> {
+        let target = self.locate(key)?;
+        let shard = self.lock(target.shard);
+        let flow = shard.flows.get(target.at).filter(|_| shard.is(target))?;
+        Some(Found {
+            side: flow.side(key)?,
+            original: flow.original,
+            reply: flow.reply,
+            epoch: flow.epoch,
+            decision: flow.decision.clone(),
+        })
+    }
+
+    /// Ends the flow of a key of either side; `false` if there is none.
+    pub fn remove(&self, key: &FlowKey) -> bool {
+        self.locate(key).is_some_and(|target| self.end(target))
+    }
+
+    #[inline]
+    pub(super) fn place(&self, key: &FlowKey) -> Place {
+        let hash = key.hash_both_ways(self.secret);
+        Place {
+            shard: (hash >> 32) as u16 & (self.shards.len() - 1) as u16,
+            tag: hash as u32,
+        }
+    }
+
+    pub(super) fn shards(&self) -> u16 {
+        self.shards.len() as u16
+    }
+
+    #[inline]
+    pub(super) fn lock(&self, shard: u16) -> MutexGuard<'_, Shard<D>> {
+        // The number is always in range; the mask says so to the compiler.
+        let number = usize::from(shard) & (self.shards.len() - 1);
+        self.shards[number]
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the flow of a key of either side is.
+    pub(super) fn locate(&self, key: &FlowKey) -> Option<Target> {
+        let place = self.place(key);
+        let shard = self.lock(place.shard);
+        match shard.find(place.tag, key)? {
+            At::Flow(at) => Some(Target {
+                shard: place.shard,
+                at,
+                generation: shard.flows.generation(at),
+            }),
+            At::Alias(target) => Some(target),
+        }
+    }
+
+    /// Whether no live flow has this key; ends one whose time is over and removes an alias that leads
+    /// nowhere.
+    pub(super) fn is_free(&self, key: &FlowKey, now: Now) -> bool {
+        let Some(target) = self.locate(key) else {
+            return true;
+        };
+        let mut shard = self.lock(target.shard);
+        let flow = shard.flows.get(target.at).filter(|_| shard.is(target));
+        let state = flow
+            .filter(|flow| flow.side(key).is_some())
+            .map(|flow| flow.is_over(&self.timeouts, now));
+        let taken = match state {
+            Some(false) => return false,
+            Some(true) => shard.take(target.at, |usage| self.census.leave(usage)),
+            None => None,
+        };
+        drop(shard);
+        if taken.is_some() {
+            self.tally.expired.fetch_add(1, Relaxed);
+        }
+        self.bury(taken);
+        self.remove_alias(key, target);
+        true
+    }
+
+    /// Takes a flow out and counts it out.
+    pub(super) fn end(&self, target: Target) -> bool {
+        let mut shard = self.lock(target.shard);
+        let taken = if shard.is(target) {
+            shard.take(target.at, |usage| self.census.leave(usage))
+        } else {
+            None
+        };
+        drop(shard);
+        let ended = taken.is_some();
+        self.bury(taken);
+        ended
+    }
+
+    /// Lets go of what flows held that were taken out; the caller holds no lock.
+    pub(super) fn bury(&self, taken: impl IntoIterator<Item = Taken<D>>) {
+        for flow in taken {
+            if let Some(reply) = flow.alias {
+                self.remove_alias(&reply, flow.target);
+            }
+        }
+    }
+
+    pub(super) fn remove_alias(&self, reply: &FlowKey, target: Target) {
+        let place = self.place(reply);
+        self.lock(place.shard)
+            .remove_alias(place.tag, reply, target);
+    }
+
+    /// The number of flows of a link.
+    #[must_use]
+    pub fn link_flows(&self, link: LinkIndex) -> usize {
+        self.census.find(link).map_or(0, |usage| usage.flows())
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,92 @@
+//! How long a flow of which nothing is heard is kept.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::lists::{LISTS, REFUSED};
+use super::tcp::State;
+use crate::time::Now;
+
+/// Idle times after which a flow ends. The defaults are those of Linux' connection tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A TCP connection of which only one end was heard. 120 s.
+    pub syn: Duration,
+    /// A TCP connection whose SYN was answered and not yet confirmed. 60 s.
+    pub syn_ack: Duration,
+    /// An established TCP connection. 5 days.
+    pub established: Duration,
+    /// A TCP connection that one end has closed. 120 s.
+    pub fin: Duration,
+    /// A TCP connection that both ends have closed, or one has reset. 10 s.
+    pub closed: Duration,
+    /// UDP that was not answered. 30 s.
+    pub udp: Duration,
+    /// UDP that was answered. 120 s.
+    pub udp_replied: Duration,
+    /// ICMP and ICMPv6. 30 s.
+    pub icmp: Duration,
+    /// Any other protocol. 600 s.
+    pub other: Duration,
+    /// A flow of any protocol whose packets are dropped. 30 s.
+    pub refused: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            syn: Duration::from_secs(120),
+            syn_ack: Duration::from_secs(60),
+            established: Duration::from_secs(5 * 24 * 3600),
+            fin: Duration::from_secs(120),
+            closed: Duration::from_secs(10),
+            udp: Duration::from_secs(30),
+            udp_replied: Duration::from_secs(120),
+            icmp: Duration::from_secs(30),
+            other: Duration::from_secs(600),
+            refused: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Timeouts {
+    /// The idle time that ends a flow in `state`.
+    #[must_use]
+    pub fn of(&self, state: State) -> Duration {
+        match state {
+            State::SynSent | State::PickedUp => self.syn,
+            State::SynReceived => self.syn_ack,
+            State::Established => self.established,
+            State::FinWait => self.fin,
+            State::Closed => self.closed,
+            State::Udp => self.udp,
+            State::UdpReplied => self.udp_replied,
+            State::Icmp => self.icmp,
+            State::Other => self.other,
+        }
+    }
+}
+
+/// The timeouts in force, in nanoseconds by list, for readers that take no lock.
+#[derive(Debug, Default)]
+pub(super) struct InForce([AtomicU64; LISTS]);
+
+impl InForce {
+    pub(super) fn set(&self, timeouts: &Timeouts) {
+        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        self.0[REFUSED].store(nanos(timeouts.refused), Relaxed);
+        for (slot, state) in self.0[REFUSED + 1..].iter().zip(State::ALL) {
+            slot.store(nanos(timeouts.of(state)), Relaxed);
+        }
+    }
+
+    pub(super) fn of(&self, list: usize) -> Duration {
+        Duration::from_nanos(self.0[list].load(Relaxed))
+    }
+
+    /// When a flow of this list that was last heard of at `seen` ends.
+    #[inline]
+    pub(super) fn end(&self, list: usize, seen: Now) -> Now {
+        Now(seen.0.saturating_add(self.0[list].load(Relaxed)))
+    }
+}

@@ -1,0 +1,172 @@
+//! What is done with all flows: listing, ending, counting.
+//!
+//! Every method here goes through the table in steps, each of which holds one shard's lock for some
+//! hundred flows at most.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::key::FlowKey;
+use super::shard::{Flow, Taken};
+use super::table::FlowTable;
+use super::tcp::State;
+use crate::link::LinkIndex;
+use crate::time::Now;
+
+/// Flows that are looked at while one lock is held.
+const STEP: u32 = 256;
+
+/// A flow, for those who list them.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView<'a, D> {
+    /// The key of the packets that began it.
+    pub original: &'a FlowKey,
+    /// The key of the replies, as they arrive.
+    pub reply: &'a FlowKey,
+    /// What was decided.
+    pub decision: &'a D,
+    /// Whether its packets are dropped.
+    pub refused: bool,
+    /// How far it has come.
+    pub state: State,
+    /// The epoch in which it was decided.
+    pub epoch: u64,
+    /// When its first packet came.
+    pub created: Now,
+    /// When its last packet came.
+    pub seen: Now,
+    /// How long after its last packet it ends.
+    pub timeout: Duration,
+    /// Packets of the original side and of the reply side.
+    pub packets: [u64; 2],
+    /// Bytes of inner IP packets of the original side and of the reply side.
+    pub bytes: [u64; 2],
+}
+
+/// Counts of a flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowStats {
+    /// Flows in the table.
+    pub flows: usize,
+    /// Flows that there may be.
+    pub limit: usize,
+    /// Flows that had to go for new ones.
+    pub evicted: u64,
+    /// Flows that were not admitted, because nothing could go.
+    pub refused: u64,
+    /// Flows that were not admitted, because their replies would have had another flow's key.
+    pub conflicts: u64,
+    /// Flows that ended because nothing was heard of them.
+    pub expired: u64,
+}
+
+impl<D: Clone> FlowTable<D> {
+    fn view<'a>(&self, flow: &'a Flow<D>) -> FlowView<'a, D> {
+        FlowView {
+            original: &flow.original,
+            reply: &flow.reply,
+            decision: &flow.decision,
+            refused: flow.refused,
+            state: flow.state(),
+            epoch: flow.epoch,
+            created: flow.created,
+            seen: flow.seen,
+            timeout: self.timeouts.of(flow.list()),
+            packets: flow.packets,
+            bytes: flow.bytes,
+        }
+    }
+
+    /// Calls `each` for every flow whose time is not over. Flows that come or go meanwhile may be
+    /// left out.
+    pub fn for_each(&self, now: Now, mut each: impl FnMut(&FlowView<'_, D>)) {
+        for number in 0..self.shards() {
+            let mut from = 0;
+            loop {
+                let shard = self.lock(number);
+                let end = shard.flows.end();
+                let to = end.min(from + STEP);
+                (from..to)
+                    .filter_map(|at| shard.flows.get(at))
+                    .filter(|flow| !flow.is_over(&self.timeouts, now))
+                    .for_each(|flow| each(&self.view(flow)));
+                if to == end {
+                    break;
+                }
+                from = to;
+            }
+        }
+    }
+
+    /// Ends every flow that `which` chooses; gives their number.
+    pub fn flush(&self, mut which: impl FnMut(&FlowView<'_, D>) -> bool) -> u64 {
+        self.sweep(|flow| which(&self.view(flow)))
+    }
+
+    /// Ends every flow whose packets, or whose replies, are a link's.
+    pub fn remove_link(&self, link: LinkIndex) {
+        self.sweep(|flow| flow.original.link == link || flow.reply.link == link);
+    }
+
+    fn sweep(&self, mut which: impl FnMut(&Flow<D>) -> bool) -> u64 {
+        let mut ended = 0;
+        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
+        for number in 0..self.shards() {
+            let mut from = 0;
+            loop {
+                let mut shard = self.lock(number);
+                let end = shard.flows.end();
+                let to = end.min(from + STEP);
+                for at in from..to {
+                    if shard.flows.get(at).is_some_and(&mut which) {
+                        taken.extend(shard.take(at, |usage| self.census.leave(usage)));
+                    }
+                }
+                drop(shard);
+                ended += taken.len() as u64;
+                self.bury(taken.drain(..));
+                if to == end {
+                    break;
+                }
+                from = to;
+            }
+        }
+        ended
+    }
+
+    /// Ends the flows whose time is over and gives their number; to be called every second or so.
+    pub fn expire(&self, now: Now) -> u64 {
+        let mut ended = 0;
+        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
+        for number in 0..self.shards() {
+            let mut from = Some(0);
+            while let Some(links) = from {
+                from = self.lock(number).expire(
+                    links,
+                    STEP as usize,
+                    &self.timeouts,
+                    now,
+                    &self.census,
+                    &mut taken,
+                );
+                ended += taken.len() as u64;
+                self.bury(taken.drain(..));
+            }
+        }
+        self.tally.expired.fetch_add(ended, Relaxed);
+        ended
+    }
+
+    /// The counts, each as of a moment during the call.
+    #[must_use]
+    pub fn stats(&self) -> FlowStats {
+        FlowStats {
+            flows: self.census.flows(),
+            limit: self.census.limit(),
+            evicted: self.tally.evicted.load(Relaxed),
+            refused: self.tally.refused.load(Relaxed),
+            conflicts: self.tally.conflicts.load(Relaxed),
+            expired: self.tally.expired.load(Relaxed),
+        }
+    }
+}
