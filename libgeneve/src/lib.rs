@@ -11,6 +11,8 @@
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: what Geneve options mean.
 //! - [`policy`]: which flows a link lets through.
+//! - [`service`]: virtual addresses, and which backend a new flow gets.
+//! - [`qos`]: classes and token buckets.
 //! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
@@ -27,6 +29,8 @@ pub mod nat;
 pub mod offload;
 pub mod options;
 pub mod policy;
+pub mod qos;
 pub mod route;
+pub mod service;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,252 @@
+//! Maglev consistent hashing with weights (Eisenbud et al., "Maglev: A Fast and Reliable Software
+//! Network Load Balancer", NSDI 2016, section 3.4), and the hash of a flow that all hosts share.
+//!
+//! A table is a function of the members' identities and weights alone: neither their order nor the
+//! host that builds it matters, so that a flow reaches the same member whichever host it enters by.
+//! For the same reason nothing here is keyed with a secret of one daemon. The price is that a tenant
+//! who knows the members can choose source ports that lead to one of them; it can only overload
+//! what is offered to it anyway, and never the flow table, whose hash is keyed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher13;
+
+/// The most members that a table can have.
+pub const MAX_MEMBERS: usize = 512;
+
+/// Slots of a full table: a prime, so that every permutation visits every slot, and at least 128 for each
+/// of [`MAX_MEMBERS`]. The size does not follow the number of members: a table of another size leads
+/// most hashes elsewhere.
+const SLOTS: u32 = 65_537;
+
+/// Slots of a compact table, also a prime.
+const COMPACT_SLOTS: u32 = 16_381;
+
+/// A lookup table that leads each hash to one of its members, in proportion to their weights.
+///
+/// Where one of N equal members leaves, at most 1/N + 1 % of all hashes lead elsewhere than before.
+/// A table holds 128 KiB, a compact one 32 KiB; neither grows with its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maglev {
+    slots: Box<[u16]>,
+}
+
+impl Maglev {
+    /// Builds the table of these members: an identity, equal on all hosts and unique, and a weight.
+    /// Members of weight 0 are never picked. Every other one owns at least one slot, and its share of all
+    /// hashes is right within 1 % of itself unless it is smaller than 1/650.
+    ///
+    /// `None` where no weight is positive, or where there are more than [`MAX_MEMBERS`].
+    #[must_use]
+    pub fn new<I: AsRef<[u8]>>(members: &[(I, u32)]) -> Option<Maglev> {
+        Self::sized(members, SLOTS)
+    }
+
+    /// Like [`Maglev::new`], with a quarter of the memory: for the few hosts of one of many scaled endpoints.
+    /// Shares are right within 1 % down to 1/160; beyond 16 members, losing one moves up to 1/N + 2 %.
+    #[must_use]
+    pub fn compact<I: AsRef<[u8]>>(members: &[(I, u32)]) -> Option<Maglev> {
+        Self::sized(members, COMPACT_SLOTS)
+    }
+
+    fn sized<I: AsRef<[u8]>>(members: &[(I, u32)], size: u32) -> Option<Maglev> {
+        if members.len() > MAX_MEMBERS {
+            return None;
+        }
+        let mut seats: Vec<Seat> = (0u16..)
+            .zip(members)
+            .filter(|(_, (_, weight))| *weight > 0)
+            .map(|(member, (id, weight))| Seat::new(member, id.as_ref(), *weight))
+            .collect();
+        if seats.is_empty() {
+            return None;
+        }
+        // Ties between turns are settled by place, which must be the same on all hosts.
+        seats.sort_by(|a, b| {
+            let id = |seat: &Seat| members[usize::from(seat.member)].0.as_ref();
+            (a.hashes, id(a)).cmp(&(b.hashes, id(b)))
+        });
+        Some(Maglev {
+            slots: fill(&mut seats, size),
+        })
+    }
+
+    /// The index, in the list that the table was built from, of the member that `hash` leads to.
+    #[inline]
+    #[must_use]
+    pub fn pick(&self, hash: u64) -> usize {
+        let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
+        usize::from(self.slots[slot as usize])
+    }
+
+    /// How many slots the table has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// A member while the table is filled.
+struct Seat {
+    member: u16,
+    weight: u32,
+    hashes: [u64; 2],
+    /// The next slot of its permutation, and the step to the one after that.
+    next: u32,
+    step: u32,
+}
+
+impl Seat {
+    fn new(member: u16, id: &[u8], weight: u32) -> Seat {
+        let hash = |purpose| {
+            let mut hasher = SipHasher13::new_with_keys(purpose, 0);
+            hasher.write(id);
+            hasher.finish()
+        };
+        Seat {
+            member,
+            weight,
+            hashes: [hash(1), hash(2)],
+            next: 0,
+            step: 1,
+        }
+    }
+
+    fn start(&mut self, size: u32) {
+        // Both remainders are smaller than `size`, which is 32 bits.
+        self.next = (self.hashes[0] % u64::from(size)) as u32;
+        self.step = (self.hashes[1] % u64::from(size - 1)) as u32 + 1;
+    }
+}
+
+/// Seats take slots in turns until none is left. A seat's turns are spread evenly over the filling, as many
+/// as its weight asks for: the next turn belongs to the seat with the least (2·turns + 1) / weight, which
+/// is Sainte-Laguë's rule, except that every seat's first turn comes before all second ones.
+fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
+    const FREE: u16 = u16::MAX;
+    let mut slots = vec![FREE; size as usize].into_boxed_slice();
+    let mut turns: BinaryHeap<Reverse<Turn>> = BinaryHeap::with_capacity(seats.len());
+    for (place, seat) in seats.iter_mut().enumerate() {
+        seat.start(size);
+        turns.push(Reverse(Turn {
+            dividend: 0,
+            weight: seat.weight,
+            place,
+        }));
+    }
+    for _ in 0..size {
+        let Some(mut top) = turns.peek_mut() else {
+            break;
+        };
+        let Turn { place, .. } = top.0;
+        let seat = &mut seats[place];
+        loop {
+            let slot = &mut slots[seat.next as usize];
+            seat.next += seat.step;
+            if seat.next >= size {
+                seat.next -= size;
+            }
+            if *slot == FREE {
+                *slot = seat.member;
+                break;
+            }
+        }
+        top.0.dividend = match top.0.dividend {
+            0 => 3,
+            dividend => dividend + 2,
+        };
+    }
+    slots
+}
+
+/// When a seat is next: at `dividend / weight`.
+#[derive(PartialEq, Eq)]
+struct Turn {
+    dividend: u64,
+    weight: u32,
+    place: usize,
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let own = self.dividend * u64::from(other.weight);
+        let others = other.dividend * u64::from(self.weight);
+        own.cmp(&others).then(self.place.cmp(&other.place))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What the choice of a member depends on, in the direction from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The address that the client asked for.
+    pub dst: IpAddr,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The client's port; 0 for protocols without ports.
+    pub client_port: u16,
+    /// The port that the client asked for; 0 for protocols without ports.
+    pub dst_port: u16,
+}
+
+impl FlowId {
+    /// The hash that all hosts compute alike, on all machines and in all versions (SipHash-1-3, key 0).
+    #[inline]
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut bytes = [0u8; 40];
+        let used = match (self.client, self.dst) {
+            (IpAddr::V4(client), IpAddr::V4(dst)) => {
+                bytes[..4].copy_from_slice(&client.octets());
+                bytes[4..8].copy_from_slice(&dst.octets());
+                8
+            }
+            (client, dst) => {
+                bytes[..16].copy_from_slice(&octets16(client));
+                bytes[16..32].copy_from_slice(&octets16(dst));
+                32
+            }
+        };
+        bytes[used..used + 2].copy_from_slice(&self.client_port.to_be_bytes());
+        bytes[used + 2..used + 4].copy_from_slice(&self.dst_port.to_be_bytes());
+        bytes[used + 4] = self.protocol;
+        stable(&bytes[..used + 5])
+    }
+
+    /// The hash of the client's address alone, so that all its flows, to whatever port, reach one member.
+    #[inline]
+    #[must_use]
+    pub fn client_hash(&self) -> u64 {
+        match self.client {
+            IpAddr::V4(addr) => stable(&addr.octets()),
+            IpAddr::V6(addr) => stable(&addr.octets()),
+        }
+    }
+}
+
+fn octets16(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+        IpAddr::V6(addr) => addr.octets(),
+    }
+}
+
+fn stable(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+#[cfg(test)]
+#[path = "maglev_tests.rs"]
+mod tests;
