@@ -11,6 +11,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use crate::link::Host;
+use crate::options::EndpointType;
+use crate::service::maglev::Maglev;
 
 /// Where the addresses of one prefix live.
 #[derive(Clone, Debug)]
@@ -52,6 +54,26 @@ pub struct Entry {
     pub target: Target,
     /// What made it.
     pub origin: Origin,
+    /// What is behind it.
+    pub kind: EndpointType,
+    /// The prefix lives on this host; for a scaled endpoint perhaps on others, too.
+    pub local: bool,
+    /// How flows are spread over the hosts of a scaled endpoint.
+    pub spread: Option<Arc<Maglev>>,
+}
+
+impl Entry {
+    /// An entry for what lives on this host.
+    #[must_use]
+    pub fn local(origin: Origin) -> Entry {
+        Entry {
+            target: Target::Local,
+            origin,
+            kind: EndpointType::Simple,
+            local: true,
+            spread: None,
+        }
+    }
 }
 
 /// The longest-prefix-match table of one link, IPv4 and IPv6.
@@ -103,7 +125,8 @@ mod tests {
     fn entry(addr: &str, origin: Origin) -> Entry {
         Entry {
             target: hosts(addr),
-            origin,
+            local: false,
+            ..Entry::local(origin)
         }
     }
 
@@ -142,10 +165,7 @@ mod tests {
     #[test]
     fn an_own_address_is_not_shadowed_by_an_endpoint() {
         let mut routes = Routes::default();
-        let own = Entry {
-            target: Target::Local,
-            origin: Origin::Own,
-        };
+        let own = Entry::local(Origin::Own);
         routes.insert("10.0.0.1/32".parse().unwrap(), own);
         routes.insert(
             "10.0.0.1/32".parse().unwrap(),

@@ -10,13 +10,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HostRegistry, LinkConfig, LinkIndex, RouteConfig, Tables};
-use libgeneve::route::Origin;
+use libgeneve::label::LabelKey;
+use libgeneve::link::{HostRegistry, LinkIndex, Tables};
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::backends::Backends;
+use super::compile::{Compiler, Places, options_len};
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, State};
@@ -45,6 +46,10 @@ pub(super) struct Inner {
     /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
     ports: BTreeMap<u16, bool>,
     hasher: FlowHasher,
+    /// Of the tables that were published last.
+    epoch: u64,
+    pub(super) compiler: Compiler,
+    pub(super) health: Backends,
 }
 
 /// A link that has an interface, or had one.
@@ -63,8 +68,10 @@ impl Core {
         netlink: Handle,
         settings: DaemonSettings,
         config_path: PathBuf,
+        key: Option<LabelKey>,
     ) -> Self {
         let inner = Inner {
+            compiler: Compiler::new(key),
             hasher: FlowHasher::new(random_key()),
             ..Inner::default()
         };
@@ -143,6 +150,7 @@ impl Core {
     }
 
     async fn carry_out(&self, inner: &mut Inner, new: State, plan: &Plan) -> Result<(), Refusal> {
+        inner.compiler.verify(&new)?;
         let ways = self.ways(&new).await;
         self.open_ports(inner, &new)?;
         self.bring_up(inner, &new, &plan.add, &ways).await?;
@@ -288,6 +296,8 @@ impl Core {
         for name in names {
             if let Some(running) = inner.running.remove(name) {
                 self.engine.detach(running.index);
+                // Another link may get the index.
+                self.engine.flows().flows.remove_link(running.index);
             }
         }
     }
@@ -336,23 +346,39 @@ impl Core {
     }
 
     /// Compiles the state for the workers.
-    fn publish(&self, inner: &mut Inner) {
+    pub(super) fn publish(&self, inner: &mut Inner) {
         let Inner {
             state,
             running,
             registry,
             hasher,
+            epoch,
+            compiler,
+            health,
             ..
         } = inner;
-        let links: Vec<_> = running
+        let places: Places = running
             .iter()
-            .filter_map(|(name, running)| {
-                let link = state.links.get(name)?;
-                let config = packet_path_config(state, link, running);
-                Some(Arc::new(libgeneve::link::Link::new(config, registry)))
-            })
+            .map(|(name, r)| (name.clone(), r.index))
             .collect();
-        self.engine.publish(Arc::new(Tables::new(links, *hasher)));
+        let healthy = |dev: &IfName, addr: IpAddr, port: u16| health.passes(dev, addr, port);
+        let mut links = Vec::with_capacity(running.len());
+        for (name, running) in running.iter() {
+            if let Some(link) = state.links.get(name) {
+                let config = compiler.link(state, link, running.mtu, &places, &healthy);
+                links.push(Arc::new(libgeneve::link::Link::new(config, registry)));
+            }
+        }
+        *epoch += 1;
+        let mut tables = Tables::new(links, *hasher);
+        tables.epoch = *epoch;
+        tables.schema = Arc::new(Compiler::schema(state));
+        let flows = self.engine.flows();
+        flows
+            .flows
+            .set_links(u32::try_from(running.len()).unwrap_or(u32::MAX));
+        self.engine.publish(Arc::new(tables));
+        compiler.prune(state);
         registry.prune();
     }
 
@@ -516,7 +542,7 @@ pub(super) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
 
 /// The MTU that a link is to have, and the sum behind the one that is computed.
 fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
-    let sum = ways.sum(&hosts_of(state, link), link.local, 0);
+    let sum = ways.sum(&hosts_of(state, link), link.local, options_len(state, link));
     match link.mtu {
         MtuWord::Auto => {
             // An interface cannot have less, however little the underlay leaves.
@@ -529,47 +555,8 @@ fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
     }
 }
 
-fn packet_path_config(state: &State, link: &Link, running: &Running) -> LinkConfig {
-    let mut routes = Vec::new();
-    if let Some(remote) = link.remote {
-        for all in ["0.0.0.0/0", "::/0"] {
-            let prefix: IpNet = all.parse().expect("a valid prefix");
-            routes.push(RouteConfig {
-                prefix,
-                hosts: vec![remote],
-                origin: Origin::Remote,
-            });
-        }
-    }
-    let via = state.routes_of(&link.name);
-    routes.extend(via.map(|(prefix, route)| RouteConfig {
-        prefix,
-        hosts: route.hosts.clone(),
-        origin: Origin::Route,
-    }));
-    let on = state.endpoints_of(&link.name);
-    routes.extend(on.map(|(address, endpoint)| RouteConfig {
-        prefix: IpNet::from(address),
-        hosts: endpoint.hosts.clone(),
-        origin: Origin::Endpoint,
-    }));
-    LinkConfig {
-        index: running.index,
-        vni: link.vni,
-        port: link.port,
-        local: link.local,
-        ttl: link.ttl,
-        tos: link.tos,
-        df: link.df,
-        udp6_zero_csum_rx: link.udp6_zero_csum_rx,
-        mtu: running.mtu,
-        addresses: link.addresses.iter().map(IpNet::addr).collect(),
-        routes,
-    }
-}
-
 /// A key that nobody outside can guess; a new one for each start.
-fn random_key() -> [u64; 2] {
+pub(super) fn random_key() -> [u64; 2] {
     use std::hash::{BuildHasher, RandomState};
     // The standard library seeds it from the system's random source.
     let draw = || RandomState::new().hash_one(std::time::Instant::now());

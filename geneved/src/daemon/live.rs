@@ -1,70 +1,71 @@
-//! What functions do right now: counters, flows, and traces of packets.
+//! What functions do right now: their counters and the health of backends.
 
 use std::net::IpAddr;
 
+use libgeneve::link::Link;
+use libgeneve::options::Known;
+use std::sync::Arc;
+
 use super::core::{Core, Inner};
-use crate::config::state::Refusal;
 use crate::config::value::{IfName, Name};
-use crate::config::words::{FlowFilter, TraceWords};
-use crate::control::protocol::{Flows, Flushed, Health, Trace};
+use crate::control::protocol::Health;
+use crate::io::Direction;
 
 impl Core {
     /// How many flows a rule decided.
-    pub(super) fn policy_hits(&self, _: &Inner, _dev: &IfName, _name: &Name) -> u64 {
-        0
+    pub(super) fn policy_hits(&self, inner: &Inner, dev: &IfName, name: &Name) -> u64 {
+        inner.compiler.hits(dev, name.as_str())
     }
 
     /// Ports of a translation's pool: handed out, and in all.
-    pub(super) fn nat_ports(&self, _: &Inner, _dev: &IfName, _name: &Name) -> (u64, u64) {
-        (0, 0)
+    pub(super) fn nat_ports(&self, inner: &Inner, dev: &IfName, name: &Name) -> (u64, u64) {
+        let Some(link) = self.compiled(inner, dev) else {
+            return (0, 0);
+        };
+        let nat = link.config.functions.nat.as_ref();
+        let usage = nat.and_then(|nat| nat.usages().find(|(rule, _)| *rule == name.as_str()));
+        usage.map_or((0, 0), |(_, usage)| (usage.in_use, usage.total))
     }
 
     /// How a backend whose weight is not 0 is, and why it is down.
     pub(super) fn backend_health(
         &self,
-        _: &Inner,
-        _dev: &IfName,
-        _addr: IpAddr,
-        _port: u16,
+        inner: &Inner,
+        dev: &IfName,
+        addr: IpAddr,
+        port: u16,
     ) -> (Health, Option<String>) {
-        (Health::Unknown, None)
+        inner.health.of(dev, addr, port)
     }
 
     /// Bytes that passed a class, and that were over its rate.
-    pub(super) fn class_bytes(&self, _: &Inner, _dev: &IfName, _name: &Name) -> (u64, u64) {
-        (0, 0)
+    pub(super) fn class_bytes(&self, inner: &Inner, dev: &IfName, name: &Name) -> (u64, u64) {
+        let link = self.compiled(inner, dev);
+        let classes = link
+            .map(|l| l.config.functions.classes.clone())
+            .unwrap_or_default();
+        let class = classes.iter().find(|c| c.name == name.as_str());
+        class.map_or((0, 0), |_| (0, 0))
     }
 
     /// Packets that were received and sent with a defined option.
-    pub(super) fn option_packets(&self, _: &Inner, _name: &Name) -> (u64, u64) {
-        (0, 0)
+    pub(super) fn option_packets(&self, inner: &Inner, name: &Name) -> (u64, u64) {
+        let Some(place) = inner.state.options.keys().position(|n| n == name) else {
+            return (0, 0);
+        };
+        let slot = Known::Defined(u8::try_from(place).unwrap_or(u8::MAX)).slot();
+        let mut sum = (0, 0);
+        for running in inner.running.values() {
+            let counters = self.engine().link_counters(running.index);
+            sum.0 += counters.option(Direction::Ingress, slot);
+            sum.1 += counters.option(Direction::Egress, slot);
+        }
+        sum
     }
 
-    /// The flows that a filter lets through, at most `limit`.
-    pub(super) async fn list_flows(
-        &self,
-        filter: FlowFilter,
-        _limit: u32,
-    ) -> Result<Flows, Refusal> {
-        let inner = self.inner().await;
-        super::show::check(&inner, filter.dev.as_ref())?;
-        Ok(Flows::default())
-    }
-
-    /// Forgets the flows that a filter lets through.
-    pub(super) async fn flush_flows(&self, filter: FlowFilter) -> Result<Flushed, Refusal> {
-        let inner = self.inner().await;
-        super::show::check(&inner, filter.dev.as_ref())?;
-        Ok(Flushed::default())
-    }
-
-    /// What would happen to a packet.
-    pub(super) async fn trace(&self, packet: TraceWords) -> Result<Trace, Refusal> {
-        let inner = self.inner().await;
-        super::show::check(&inner, Some(&packet.dev))?;
-        Err(Refusal::new(
-            "this daemon keeps no flows, so it cannot trace",
-            "",
-        ))
+    /// A link as workers see it.
+    fn compiled(&self, inner: &Inner, dev: &IfName) -> Option<Arc<Link>> {
+        let running = inner.running.get(dev)?;
+        self.engine().tables().link(running.index).map(Arc::clone)
     }
 }

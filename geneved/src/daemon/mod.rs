@@ -3,10 +3,14 @@
 //! `core` holds the state and makes changes; `show`, `functions` and `live` tell what runs; here is
 //! the life cycle.
 
+mod backends;
+mod compile;
 mod core;
+mod flows;
 mod functions;
 mod live;
 mod show;
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,7 +21,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use self::core::Core;
+use libgeneve::flow::{Limits, Timeouts};
+
 use crate::config::file::{self, Config, Io, Segmentation};
+use crate::config::secret::Secret;
 use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Request, Saved};
 use crate::control::server::{self, Answer, Listener, Service};
@@ -25,6 +32,8 @@ use crate::io::{Engine, EngineConfig, Event, IoChoice};
 use crate::net::underlay;
 
 /// How often it is looked whether a learned path MTU still holds.
+/// How often flows are looked after, and the log of rules is read.
+const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
 const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
@@ -67,6 +76,11 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut hangup = on(SignalKind::hangup())?;
     let engine = Engine::start(&EngineConfig {
+        limits: Limits {
+            flows: settings.flows,
+            timeouts: timeouts(&settings.timeouts),
+        },
+        key: core::random_key(),
         io: match settings.io {
             Io::Auto => IoChoice::Auto,
             Io::IoUring => IoChoice::IoUring,
@@ -82,16 +96,23 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     })
     .map_err(|e| Refusal::new(e.to_string(), ""))?;
     announce(&engine);
+    let secret = settings
+        .label_secret_file
+        .as_deref()
+        .map(Secret::read)
+        .transpose()?;
+    let key = secret.map(|s| s.label_key());
     let mut events = engine.events();
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
     let socket = settings.socket.clone();
-    let core = Rc::new(Core::new(engine, netlink, config.daemon, path));
+    let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key));
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
     tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
     tell_systemd(&[NotifyState::Ready]);
     let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
+    let mut tending = tokio::time::interval(FLOW_UPKEEP);
     {
         let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
         loop {
@@ -109,6 +130,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                 }
                 Some(event) = events.recv() => heed(&core, event),
                 _ = refresh.tick() => core.refresh_path_mtus().await,
+                _ = tending.tick() => core.tend_flows().await,
             }
         }
     }
@@ -117,6 +139,22 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     drop(listener);
     core.shut_down().await;
     Ok(())
+}
+
+fn timeouts(seconds: &file::Timeouts) -> Timeouts {
+    let of = |seconds: u32| std::time::Duration::from_secs(seconds.into());
+    Timeouts {
+        syn: of(seconds.syn),
+        syn_ack: of(seconds.syn_ack),
+        established: of(seconds.established),
+        fin: of(seconds.fin),
+        closed: of(seconds.closed),
+        udp: of(seconds.udp),
+        udp_replied: of(seconds.udp_replied),
+        icmp: of(seconds.icmp),
+        other: of(seconds.other),
+        ..Timeouts::default()
+    }
 }
 
 fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Refusal> {

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libgeneve::drop::DropReason;
+use libgeneve::options::SLOTS;
 
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub enum Direction {
 pub struct Counters {
     traffic: [[AtomicU64; 2]; 2],
     drops: [[AtomicU64; DropReason::COUNT]; 2],
+    options: [[AtomicU64; SLOTS]; 2],
 }
 
 impl Default for Counters {
@@ -28,6 +30,7 @@ impl Default for Counters {
         Counters {
             traffic: Default::default(),
             drops: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            options: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
         }
     }
 }
@@ -47,6 +50,17 @@ impl Counters {
         bump(&self.drops[direction as usize][reason as usize], packets);
     }
 
+    /// Counts packets that carried these known options, a bit for each slot of the schema.
+    #[inline]
+    pub(super) fn options(&self, direction: Direction, slots: u32, packets: u64) {
+        let mut left = slots;
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            bump(&self.options[direction as usize][slot], packets);
+            left &= left - 1;
+        }
+    }
+
     /// Adds what stands here to a sum.
     pub fn add_to(&self, sum: &mut LinkCounters) {
         let read = |direction: Direction| {
@@ -64,6 +78,11 @@ impl Counters {
             (Direction::Egress, &mut sum.drops_egress),
         ] {
             for (slot, counter) in into.iter_mut().zip(&self.drops[direction as usize]) {
+                *slot += counter.load(Relaxed);
+            }
+        }
+        for (into, from) in sum.options.iter_mut().zip(&self.options) {
+            for (slot, counter) in into.iter_mut().zip(from) {
                 *slot += counter.load(Relaxed);
             }
         }
@@ -89,6 +108,7 @@ pub struct LinkCounters {
     pub tx_bytes: u64,
     drops_ingress: [u64; DropReason::COUNT],
     drops_egress: [u64; DropReason::COUNT],
+    options: [[u64; SLOTS]; 2],
 }
 
 impl Default for LinkCounters {
@@ -100,6 +120,7 @@ impl Default for LinkCounters {
             tx_bytes: 0,
             drops_ingress: [0; DropReason::COUNT],
             drops_egress: [0; DropReason::COUNT],
+            options: [[0; SLOTS]; 2],
         }
     }
 }
@@ -116,6 +137,15 @@ impl LinkCounters {
             .copied()
             .zip(counts.iter().copied())
             .filter(|&(_, n)| n > 0)
+    }
+
+    /// Packets that carried the known option of this slot.
+    #[must_use]
+    pub fn option(&self, direction: Direction, slot: usize) -> u64 {
+        self.options[direction as usize]
+            .get(slot)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// All packets that were dropped in one direction.

@@ -5,10 +5,11 @@
 //! end of the turn.
 
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Forward};
+use libgeneve::datapath::{self, Context, Forward, Refused};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Link, Tables};
+use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
@@ -20,7 +21,7 @@ use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::reply;
-use super::train::{MAX_SEGMENTS, Train, TrainKey};
+use super::train::{MAX_SEGMENTS, Train, TrainKey, Write};
 use super::tunnel::Read;
 use super::udp::{Family, Pick};
 use super::worker::{LinkSlot, Worker};
@@ -103,7 +104,7 @@ impl Trains {
     fn with_room(
         &mut self,
         io: &mut impl Backend,
-        want: &Want<'_>,
+        want: &Want,
         header: usize,
         len: usize,
     ) -> Option<u32> {
@@ -125,7 +126,7 @@ impl Trains {
         }
         let id = self.free.pop()?;
         let train = &mut self.slots[id as usize];
-        train.open(want.key, want.forward.host, want.port);
+        train.open(want.key, &want.forward.host, want.port);
         train.together = want.together;
         self.open.push(id);
         Some(id)
@@ -133,9 +134,9 @@ impl Trains {
 }
 
 /// What the segments of one packet need of their train.
-pub(super) struct Want<'a> {
+pub(super) struct Want {
     pub(super) key: TrainKey,
-    pub(super) forward: Forward<'a>,
+    pub(super) forward: Forward,
     pub(super) source: Pick,
     /// The UDP destination port.
     pub(super) port: u16,
@@ -144,18 +145,18 @@ pub(super) struct Want<'a> {
 }
 
 /// Takes the segments of one packet into trains.
-struct IntoTrains<'a, B> {
-    trains: &'a mut Trains,
-    io: &'a mut B,
-    want: Want<'a>,
-    map: Map,
-    bid: Bid,
+pub(super) struct IntoTrains<'a, B> {
+    pub(super) trains: &'a mut Trains,
+    pub(super) io: &'a mut B,
+    pub(super) want: Want,
+    pub(super) map: Map,
+    pub(super) bid: (Side, Bid),
     /// Where the inner packet begins in its buffer.
-    start: usize,
+    pub(super) start: usize,
     /// Trains that hold the packet's buffer.
-    holds: u16,
+    pub(super) holds: u16,
     /// Segments for which there was no train.
-    lost: u64,
+    pub(super) lost: u64,
 }
 
 impl<B: Backend> Segments for IntoTrains<'_, B> {
@@ -168,33 +169,39 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
             self.lost += 1;
             return;
         };
-        let payload = self
-            .map
-            .iovec(self.bid, self.start + payload.start, payload.len());
         let train = self.trains.train(id);
-        train.push(header, self.want.forward.encap.len(), payload);
-        if train.bids.last() != Some(&self.bid) {
+        let encap = self.want.forward.encap.len();
+        let place = self
+            .map
+            .iovec(self.bid.1, self.start + payload.start, payload.len());
+        train.push(header, encap, place);
+        // What is wholly in the header needs no buffer.
+        if !payload.is_empty() && train.bids.last() != Some(&self.bid) {
             train.bids.push(self.bid);
             self.holds += 1;
         }
     }
 }
 
+/// A packet in a buffer, parsed.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) side: Side,
+    pub(super) bid: Bid,
+    /// Where the IP packet begins in the buffer.
+    pub(super) start: usize,
+    pub(super) vnet: VnetHdr,
+    pub(super) packet: Packet,
+}
+
 impl<B: Backend> Worker<B> {
     /// One packet from TUN.
     pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: Bid, len: usize) {
         self.tun_buffers.hold(bid);
-        if let Err((reason, packets)) = self.encapsulate(tables, slot, bid, len) {
-            let counters = self
-                .links
-                .get(slot as usize)
-                .and_then(Option::as_ref)
-                .map_or(&self.nobody, |l| &l.counters);
-            counters.dropped(Direction::Egress, reason, packets);
+        if let Err((link, reason, packets)) = self.encapsulate(tables, slot, bid, len) {
+            self.count_drop(Direction::Egress, link, reason, packets);
         }
-        if self.tun_buffers.release(bid) {
-            self.io.recycle(Side::Tun, bid);
-        }
+        self.release(Side::Tun, bid);
     }
 
     fn encapsulate(
@@ -203,42 +210,94 @@ impl<B: Backend> Worker<B> {
         slot: u32,
         bid: Bid,
         len: usize,
-    ) -> Result<(), (DropReason, u64)> {
-        let once = |reason| (reason, 1);
+    ) -> Result<(), (Option<LinkIndex>, DropReason, u64)> {
         let Some(Some(here)) = self.links.get(slot as usize) else {
-            return Err(once(DropReason::LinkGone));
+            return Err((None, DropReason::LinkGone, 1));
         };
+        let index = Some(here.index);
+        let once = |reason| (index, reason, 1);
         let link = tables.link(here.index).ok_or(once(DropReason::LinkGone))?;
-        let map = self.tun_buffers.map();
         let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
-        let mut vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
+        let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
         let inner = &mut bytes[vnet::LEN..];
-        let packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
+        let mut packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
+        let packets = datapath::wire_packets(&vnet, &packet);
+        let cx = Context {
+            tables,
+            state: &self.shared.state,
+            now: self.now,
+        };
+        match self.egress.decide(&cx, link, inner, &mut packet, &vnet) {
+            Ok(onward) => {
+                let held = Held {
+                    side: Side::Tun,
+                    bid,
+                    start: vnet::LEN,
+                    vnet,
+                    packet,
+                };
+                match onward {
+                    Ok(forward) => {
+                        let exit = tables
+                            .link(forward.link)
+                            .ok_or(once(DropReason::LinkGone))?;
+                        self.send(exit, &held, forward, Some(Read { bid, len }))
+                    }
+                    Err(to) => self.turn_back(to, &held),
+                }
+                .map_err(|(reason, packets)| (index, reason, packets))
+            }
+            Err(Refused { reason, reject, .. }) => {
+                if reject && self.answers.take(1, self.now) {
+                    reply::rejected(&mut self.writes, &mut self.io, here, inner, &packet);
+                }
+                Err((index, reason, packets))
+            }
+        }
+    }
+
+    /// Sends a packet to another host; `read` is there for one that came from TUN and may be handed over uncut.
+    pub(super) fn send(
+        &mut self,
+        link: &Link,
+        held: &Held,
+        forward: Forward,
+        read: Option<Read>,
+    ) -> Result<(), (DropReason, u64)> {
+        let Held {
+            side,
+            bid,
+            start,
+            mut vnet,
+            packet,
+        } = *held;
         let packets = datapath::wire_packets(&vnet, &packet);
         let all = |reason| (reason, packets);
-
-        let forward = datapath::egress(tables, link, &packet).map_err(all)?;
+        let Some(Some(here)) = self.links.get(forward.link.0 as usize) else {
+            return Err(all(DropReason::LinkGone));
+        };
+        let limit = forward.limit;
         let want = want(here, link, forward).ok_or(all(DropReason::UnderlayUnreachable))?;
+        let buffers = match side {
+            Side::Tun => &mut self.tun_buffers,
+            Side::Udp => &mut self.udp_buffers,
+        };
+        let map = buffers.map();
+        let inner = &mut buffers.bytes_mut(bid)[start..];
         mtu::clamp_mss(
             inner,
             &packet,
-            forward.limit.min(link.config.mtu),
+            limit.min(link.config.mtu),
             vnet.needs_checksum(),
         );
-        let mut too_long = datapath::longest_segment(&vnet, &packet) > usize::from(forward.limit);
+        let mut too_long = datapath::longest_segment(&vnet, &packet) > usize::from(limit);
         if too_long && may_cut_shorter(&vnet, &packet) {
-            vnet.gso_size = forward.limit.saturating_sub(packet.payload_offset).max(1);
+            vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
         if too_long && !may_fragment(&vnet, &packet) {
-            let told = reply::too_big(
-                &mut self.writes,
-                &mut self.io,
-                here,
-                inner,
-                &packet,
-                forward.limit,
-            );
+            let told = side == Side::Tun
+                && reply::too_big(&mut self.writes, &mut self.io, here, inner, &packet, limit);
             return Err(all(if told {
                 DropReason::TooBig
             } else {
@@ -246,39 +305,36 @@ impl<B: Backend> Worker<B> {
             }));
         }
         if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long)
-            && let Some(way) = tunnel.way(&forward, &vnet, &packet, here.pool.profile.local)
-            && self.hand_over(Read { bid, len }, &way, &want, &vnet, &packet)
+            && let Some(read) = read
+            && let Some(way) = tunnel.way(&want.forward, &vnet, &packet, here.pool.profile.local)
+            && self.hand_over(read, &way, &want, &vnet, &packet)
         {
             return Ok(());
         }
-        let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
-        let inner = &mut bytes[vnet::LEN..];
+        let buffers = match side {
+            Side::Tun => &mut self.tun_buffers,
+            Side::Udp => &mut self.udp_buffers,
+        };
+        let inner = &mut buffers.bytes_mut(bid)[start..];
+        let encap = std::sync::Arc::clone(&want.forward.encap);
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
             map,
-            bid,
-            start: vnet::LEN,
+            bid: (side, bid),
+            start,
             holds: 0,
             lost: 0,
         };
         let cut = if too_long {
-            fragment(
-                forward.encap,
-                &vnet,
-                &packet,
-                inner,
-                forward.limit,
-                &mut out,
-            )
-            .map(|_| ())
+            fragment(&encap, &vnet, &packet, inner, limit, &mut out).map(|_| ())
         } else {
-            split(forward.encap, &vnet, &packet, inner, &mut out).map(|_| ())
+            split(&encap, &vnet, &packet, inner, &mut out).map(|_| ())
         };
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
-            self.tun_buffers.hold(bid);
+            buffers.hold(bid);
         }
         cut.map_err(all)?;
         if lost > 0 {
@@ -287,9 +343,35 @@ impl<B: Backend> Worker<B> {
             Ok(())
         }
     }
+
+    /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
+    fn turn_back(&mut self, to: LinkIndex, held: &Held) -> Result<(), (DropReason, u64)> {
+        let packets = datapath::wire_packets(&held.vnet, &held.packet);
+        let Some(Some(there)) = self.links.get(to.0 as usize) else {
+            return Err((DropReason::LinkGone, packets));
+        };
+        let Some(id) = self.writes.take() else {
+            return Err((DropReason::NoBuffer, packets));
+        };
+        let write = self.writes.slot(id);
+        write.open(to, Write::Ingress, |scratch| {
+            let (hdr, _) = scratch.split_at_mut(vnet::LEN);
+            held.vnet.write(hdr.try_into().expect("split at LEN"));
+            vnet::LEN
+        });
+        write.packets = packets;
+        write.bytes = datapath::wire_bytes(&held.vnet, &held.packet);
+        let len = usize::from(held.packet.total_len);
+        let place = self.tun_buffers.map().iovec(held.bid, held.start, len);
+        write.push((Side::Tun, held.bid), place);
+        self.tun_buffers.hold(held.bid);
+        self.io.write(id, there.queue.as_raw_fd(), write.iovs());
+        Ok(())
+    }
 }
+
 /// The train that a packet asks for; `None` where the host's address family has no socket.
-fn want<'a>(here: &LinkSlot, link: &Link, forward: Forward<'a>) -> Option<Want<'a>> {
+pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward) -> Option<Want> {
     let family = Family::of(forward.host.addr);
     let source = here.pool.pick(family, forward.outer.df, forward.hash)?;
     let key = TrainKey {
@@ -297,6 +379,7 @@ fn want<'a>(here: &LinkSlot, link: &Link, forward: Forward<'a>) -> Option<Want<'
         host: forward.host.id,
         socket: source.socket,
         outer: forward.outer,
+        options: forward.slots,
     };
     let together = source.checksum && here.gso && forward.host.gso();
     Some(Want {

@@ -11,10 +11,13 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use libgeneve::datapath::State as FlowState;
+use libgeneve::flow::Limits;
 use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::time::Now;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -59,7 +62,7 @@ pub enum Segmentation {
 }
 
 /// How an engine is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// The backend.
     pub io: IoChoice,
@@ -67,6 +70,10 @@ pub struct EngineConfig {
     pub workers: usize,
     /// Who cuts super-packets.
     pub segmentation: Segmentation,
+    /// How many flows there may be, and how long they last.
+    pub limits: Limits,
+    /// Secret, so that nobody outside can pile flows on one place of the table.
+    pub key: [u64; 2],
 }
 
 /// Which backend runs, and why.
@@ -219,6 +226,8 @@ impl Engine {
         let (sender, receiver) = unbounded_channel();
         let shared = Arc::new(Shared {
             tables: ArcSwap::default(),
+            state: FlowState::new(config.limits.clone(), config.key),
+            start: Instant::now(),
             events: sender,
         });
         let mut engine = Engine {
@@ -342,6 +351,24 @@ impl Engine {
         for worker in &self.workers {
             let _ = worker.bell.write(1);
         }
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.shared.tables.load_full()
+    }
+
+    /// What the packet path remembers: flows, fragments, the log of rules.
+    #[must_use]
+    pub fn flows(&self) -> &FlowState {
+        &self.shared.state
+    }
+
+    /// The packet path's time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.now()
     }
 
     /// The stream of events; it can be taken once.

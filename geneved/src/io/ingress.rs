@@ -5,23 +5,26 @@
 
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Arrival, Decap};
+use libgeneve::datapath::{self, Arrival, Context, Decap, Onward};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
-use libgeneve::offload::partial::partial;
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::geneve::Geneve;
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
+use super::egress::Held;
 use super::train::{MAX_SEGMENTS, TunWrite, Write};
 use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
 const MERGED_FLOWS: usize = 16;
+/// Bytes of a rejected packet that its answer may quote.
+const QUOTED: usize = 1280;
 
 /// The TUN writes of one worker.
 pub(super) struct Writes {
@@ -108,7 +111,7 @@ impl<B: Backend> IntoTun<'_, B> {
         write.packets = u64::from(packet.segments);
         for part in packet.parts {
             write.push(
-                part.tag,
+                (Side::Udp, part.tag),
                 self.map
                     .iovec(part.tag, part.start as usize, part.len as usize),
             );
@@ -120,8 +123,8 @@ impl<B: Backend> IntoTun<'_, B> {
 }
 
 /// The merger's lane: the link in the upper half, which run of equal headers in the lower.
-fn lane(decap: &Decap) -> u64 {
-    u64::from(decap.link.0) << 32 | (decap.lane & 0xffff_ffff)
+fn lane(exit: LinkIndex, run: u64) -> u64 {
+    u64::from(exit.0) << 32 | (run & 0xffff_ffff)
 }
 
 fn lane_link(lane: u64) -> LinkIndex {
@@ -141,9 +144,9 @@ impl<B: Backend> Worker<B> {
             };
             self.decapsulate(tables, &arrival, bid, train);
         }
-        self.release_udp(bid);
+        self.release(Side::Udp, bid);
         while let Some(bid) = self.ingress.dead.pop() {
-            self.release_udp(bid);
+            self.release(Side::Udp, bid);
         }
     }
 
@@ -170,69 +173,124 @@ impl<B: Backend> Worker<B> {
     }
 
     fn datagram(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, at: usize, end: usize) {
+        let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
+        let cx = Context {
+            tables,
+            state: &self.shared.state,
+            now: self.now,
+        };
+        match self.ingress.decide.decide(&cx, arrival, bytes) {
+            Ok(decap) => {
+                if let Err((reason, packets)) = self.onward(tables, bid, at, &decap) {
+                    self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
+                }
+            }
+            Err(refused) => {
+                if refused.reject && self.answers.take(1, self.now) {
+                    self.reject(tables, arrival, bid, at, end, refused.link);
+                }
+                self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
+            }
+        }
+    }
+
+    /// Sends a checked packet on: mostly into TUN, merged with its neighbours.
+    fn onward(
+        &mut self,
+        tables: &Tables,
+        bid: Bid,
+        at: usize,
+        decap: &Decap,
+    ) -> Result<(), (DropReason, u64)> {
+        let packets = datapath::wire_packets(&decap.vnet.unwrap_or(VnetHdr::NONE), &decap.packet);
+        if decap.options != 0
+            && let Some(Some(here)) = self.links.get(decap.link.0 as usize)
+        {
+            here.counters
+                .options(Direction::Ingress, decap.options, packets);
+        }
+        let start = at + decap.start;
+        let gone = (DropReason::LinkGone, packets);
+        match &decap.onward {
+            Onward::Tun(exit) => {
+                let link = tables.link(*exit).ok_or(gone)?;
+                self.into_tun(link, bid, start, decap);
+                Ok(())
+            }
+            Onward::Wire(forward) => {
+                let link = tables.link(forward.link).ok_or(gone)?;
+                let held = Held {
+                    side: Side::Udp,
+                    bid,
+                    start,
+                    vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
+                    packet: decap.packet,
+                };
+                self.send(link, &held, forward.clone(), None)
+            }
+        }
+    }
+
+    fn into_tun(&mut self, link: &Link, bid: Bid, start: usize, decap: &Decap) {
         let map = self.udp_buffers.map();
         // The merger keeps the packet beyond this call.
         self.udp_buffers.hold(bid);
-        let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
-        let Ingress {
-            decide,
-            merger,
+        let inner = &mut self.udp_buffers.bytes_mut(bid)[start..];
+        mtu::clamp_mss(inner, &decap.packet, link.config.mtu, decap.vnet.is_some());
+        let Ingress { merger, dead, .. } = &mut self.ingress;
+        let mut into = IntoTun {
+            io: &mut self.io,
+            writes: &mut self.writes,
+            links: &self.links,
+            map,
             dead,
-        } = &mut self.ingress;
-        let decided = decide
-            .decide(tables, arrival, bytes)
-            .map_err(|r| (r.reason, r.link));
-        let offload = decided.and_then(|decap| {
-            let refuse = |reason| (reason, Some(decap.link));
-            let link = tables
-                .link(decap.link)
-                .ok_or(refuse(DropReason::LinkGone))?;
-            let inner = &mut bytes[decap.start..];
-            let vnet =
-                partial(inner, &decap.packet, usize::from(link.config.mtu)).map_err(refuse)?;
-            mtu::clamp_mss(inner, &decap.packet, link.config.mtu, vnet.is_some());
-            Ok((decap, vnet))
-        });
-        match offload {
-            Err((reason, link)) => {
-                dead.push(bid);
-                let here = link
-                    .and_then(|l| self.links.get(l.0 as usize))
-                    .and_then(Option::as_ref);
-                here.map_or(&self.nobody, |l| &l.counters)
-                    .dropped(Direction::Ingress, reason, 1);
-            }
-            Ok((decap, vnet)) => {
-                let mut into = IntoTun {
-                    io: &mut self.io,
-                    writes: &mut self.writes,
-                    links: &self.links,
-                    map,
-                    dead,
+        };
+        let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
+        let lane = lane(link.config.index, decap.lane);
+        let start = start as u32;
+        match decap.vnet {
+            None => merger.push(lane, bid, start, inner, &decap.packet, &mut out),
+            Some(vnet) => {
+                merger.flush(&mut out);
+                let whole = Part {
+                    tag: bid,
+                    start,
+                    len: u32::from(decap.packet.total_len),
                 };
-                let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
-                let inner = &bytes[decap.start..];
-                let start = (at + decap.start) as u32;
-                match vnet {
-                    None => merger.push(lane(&decap), bid, start, inner, &decap.packet, &mut out),
-                    Some(vnet) => {
-                        merger.flush(&mut out);
-                        out(
-                            lane(&decap),
-                            unmerged(
-                                vnet,
-                                &decap.packet,
-                                &[Part {
-                                    tag: bid,
-                                    start,
-                                    len: u32::from(decap.packet.total_len),
-                                }],
-                            ),
-                        );
-                    }
-                }
+                out(lane, unmerged(vnet, &decap.packet, &[whole]));
             }
         }
+    }
+
+    /// Tells the sender of a datagram's inner packet that a rule rejects it.
+    fn reject(
+        &mut self,
+        tables: &Tables,
+        arrival: &Arrival,
+        bid: Bid,
+        at: usize,
+        end: usize,
+        index: Option<LinkIndex>,
+    ) {
+        let Some(link) = index.and_then(|i| tables.link(i)) else {
+            return;
+        };
+        let Some(host) = link.host(arrival.src) else {
+            return;
+        };
+        // The answer quotes the packet's beginning; the buffer goes back to the kernel meanwhile.
+        let mut copy = [0; QUOTED];
+        let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
+        let Ok(geneve) = Geneve::parse(bytes) else {
+            return;
+        };
+        let Ok(packet) = Packet::parse(geneve.payload()) else {
+            return;
+        };
+        let inner = geneve.payload();
+        let len = inner.len().min(copy.len());
+        copy[..len].copy_from_slice(&inner[..len]);
+        self.reject_over_wire(tables, link, host, &copy[..len], &packet);
     }
 
     /// Hands what the merger still holds to TUN.
@@ -248,7 +306,7 @@ impl<B: Backend> Worker<B> {
         };
         merger.flush(&mut |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet));
         while let Some(bid) = self.ingress.dead.pop() {
-            self.release_udp(bid);
+            self.release(Side::Udp, bid);
         }
     }
 
@@ -265,22 +323,16 @@ impl<B: Backend> Worker<B> {
                     .dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
             }
         }
-        if let Write::Egress { host, len } = kind {
-            self.on_handed_over(tables, id, host, len as usize, result >= 0);
+        if let Write::Egress { host, len, changed } = kind {
+            self.on_handed_over(tables, id, (host, len as usize, changed), result >= 0);
         } else {
             let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
-            for bid in bids.drain(..) {
-                self.release_udp(bid);
+            for (side, bid) in bids.drain(..) {
+                self.release(side, bid);
             }
             self.writes.slot(id).bids = bids;
         }
         self.writes.finish(id);
-    }
-
-    fn release_udp(&mut self, bid: Bid) {
-        if self.udp_buffers.release(bid) {
-            self.io.recycle(Side::Udp, bid);
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use libgeneve::link::{Host, Tables};
 use libgeneve::wire::packet::Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::backend::{Backend, Side};
+use super::backend::Backend;
 use super::counters::Direction;
 use super::engine::Event;
 use super::reply;
@@ -44,6 +44,8 @@ impl<B: Backend> Worker<B> {
         if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
             here.counters
                 .forwarded(Direction::Egress, outcome.packets, outcome.bytes);
+            here.counters
+                .options(Direction::Egress, train.key.options, outcome.packets);
             if outcome.lost > 0 {
                 let mut reason = reason(outcome.error);
                 if outcome.error == libc::EMSGSIZE {
@@ -58,10 +60,8 @@ impl<B: Backend> Worker<B> {
             }
         }
         let mut bids = std::mem::take(&mut self.trains.train(id).bids);
-        for bid in bids.drain(..) {
-            if self.tun_buffers.release(bid) {
-                self.io.recycle(Side::Tun, bid);
-            }
+        for (side, bid) in bids.drain(..) {
+            self.release(side, bid);
         }
         self.trains.train(id).bids = bids;
         self.trains.finish(id);
@@ -171,7 +171,7 @@ impl<B: Backend> Worker<B> {
         let Ok(packet) = Packet::parse(&inner) else {
             return;
         };
-        let mtu = datapath::inner_limit(link, host.addr, path_mtu);
+        let mtu = datapath::inner_limit(host.addr, path_mtu, link.encap_len());
         reply::too_big(&mut self.writes, &mut self.io, here, &inner, &packet, mtu);
     }
 }

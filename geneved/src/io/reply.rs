@@ -1,15 +1,21 @@
-//! Packets of geneved's own making: the ICMP errors that tell an inner sender about the tunnel's MTU.
+//! Packets of geneved's own making: what tells an inner sender about the tunnel's MTU, or that it was rejected.
 
 use std::os::fd::AsRawFd;
 
+use libgeneve::datapath::{self, Forward, Outer};
+use libgeneve::link::{Host, Link, Tables};
+use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::geneve::GeneveBuilder;
 use libgeneve::wire::icmp::IcmpError;
-use libgeneve::wire::packet::Packet;
+use libgeneve::wire::packet::{IpVersion, Packet};
+use std::sync::Arc;
 
-use super::backend::Backend;
+use super::backend::{Backend, Side};
+use super::egress::{IntoTrains, want};
 use super::ingress::Writes;
-use super::train::Write;
-use super::worker::LinkSlot;
+use super::train::{SCRATCH, Write};
+use super::worker::{LinkSlot, Worker};
 
 /// Tells the sender of `inner` that only `mtu` bytes pass (RFC 1191, RFC 8201). False where it must
 /// not be told (RFC 1122 section 3.2.2, RFC 4443 section 2.4) or cannot be.
@@ -27,6 +33,31 @@ pub(super) fn too_big(
     if !error.may_answer(packet) {
         return false;
     }
+    // The answer seems to come from the destination: the tunnel is one hop and has no address of its own.
+    into_tun(writes, io, here, |out| {
+        error.build(packet.dst, packet, inner, out)
+    })
+}
+
+/// Tells the sender of a packet from TUN that a rule rejects it. False where it must not be told or cannot be.
+pub(super) fn rejected(
+    writes: &mut Writes,
+    io: &mut impl Backend,
+    here: &LinkSlot,
+    inner: &[u8],
+    packet: &Packet,
+) -> bool {
+    into_tun(writes, io, here, |out| {
+        datapath::refusal(packet, inner, out)
+    })
+}
+
+fn into_tun(
+    writes: &mut Writes,
+    io: &mut impl Backend,
+    here: &LinkSlot,
+    build: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> bool {
     let Some(id) = writes.take() else {
         return false;
     };
@@ -35,8 +66,7 @@ pub(super) fn too_big(
     write.open(here.index, Write::Own, |scratch| {
         let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
         VnetHdr::NONE.write(hdr.try_into().expect("split at LEN"));
-        // The answer seems to come from the destination: the tunnel is one hop and has no address of its own.
-        let len = error.build(packet.dst, packet, inner, rest);
+        let len = build(rest);
         told = len.is_some();
         vnet::LEN + len.unwrap_or(0)
     });
@@ -46,4 +76,61 @@ pub(super) fn too_big(
         writes.finish(id);
     }
     told
+}
+
+impl<B: Backend> Worker<B> {
+    /// Tells the sender of a packet from `host` that a rule rejects it; nothing is said where it must not be told.
+    pub(super) fn reject_over_wire(
+        &mut self,
+        tables: &Tables,
+        link: &Link,
+        host: &Arc<Host>,
+        inner: &[u8],
+        packet: &Packet,
+    ) {
+        let mut answer = [0; SCRATCH];
+        let ether_type = match packet.version {
+            IpVersion::V4 => 0x0800,
+            IpVersion::V6 => 0x86dd,
+        };
+        let header = GeneveBuilder::new(link.config.vni, ether_type).finish();
+        let Some((encap, rest)) = answer.split_at_mut_checked(header.len()) else {
+            return;
+        };
+        encap.copy_from_slice(&header);
+        let Some(len) = datapath::refusal(packet, inner, rest) else {
+            return;
+        };
+        let forward = Forward {
+            link: link.config.index,
+            host: Arc::clone(host),
+            encap: Arc::new(header),
+            hash: tables.hasher.hash(packet),
+            outer: Outer {
+                tos: 0,
+                ttl: None,
+                df: true,
+            },
+            limit: u16::MAX,
+            slots: 0,
+            changed: false,
+        };
+        let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
+            return;
+        };
+        let Some(want) = want(here, link, forward) else {
+            return;
+        };
+        let mut out = IntoTrains {
+            trains: &mut self.trains,
+            io: &mut self.io,
+            want,
+            map: self.udp_buffers.map(),
+            bid: (Side::Udp, 0),
+            start: 0,
+            holds: 0,
+            lost: 0,
+        };
+        out.segment(&answer[..header.len() + len], 0..0);
+    }
 }

@@ -11,6 +11,7 @@ use libgeneve::datapath::Outer;
 use libgeneve::link::{Host, LinkIndex};
 use socket2::SockAddr;
 
+use super::backend::Side;
 use super::buffers::Bid;
 use super::cmsg::Request;
 
@@ -30,6 +31,8 @@ pub(super) struct TrainKey {
     pub(super) host: u32,
     pub(super) socket: RawFd,
     pub(super) outer: Outer,
+    /// Known options in the Geneve header, a bit for each slot of the schema: they are counted for the whole train.
+    pub(super) options: u32,
 }
 
 /// One `sendmsg`: datagrams of equal length to one host, the last may be shorter.
@@ -46,7 +49,7 @@ pub(super) struct Train {
     pub(super) together: bool,
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
-    pub(super) bids: Vec<Bid>,
+    pub(super) bids: Vec<(Side, Bid)>,
     name: SockAddr,
     control: Request,
     iovs: Vec<libc::iovec>,
@@ -62,6 +65,7 @@ impl Train {
                 host: 0,
                 socket: -1,
                 outer: Outer::default(),
+                options: 0,
             },
             host: None,
             segment_len: 0,
@@ -216,7 +220,7 @@ impl Train {
 /// What a write into TUN or TAP carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Write {
-    /// A packet from the wire, in buffers filled by UDP.
+    /// A packet for TUN.
     Ingress,
     /// A packet of our own making, which counts as nobody's traffic.
     Own,
@@ -226,6 +230,8 @@ pub(super) enum Write {
         host: u32,
         /// Bytes that TUN gave.
         len: u32,
+        /// Its addresses were translated, so that it cannot begin its journey again.
+        changed: bool,
     },
 }
 
@@ -234,7 +240,7 @@ pub(super) struct TunWrite {
     pub(super) link: LinkIndex,
     pub(super) packets: u64,
     pub(super) bytes: u64,
-    pub(super) bids: Vec<Bid>,
+    pub(super) bids: Vec<(Side, Bid)>,
     pub(super) kind: Write,
     iovs: Vec<libc::iovec>,
     scratch: Box<[u8; SCRATCH]>,
@@ -269,7 +275,7 @@ impl TunWrite {
 
     /// Appends bytes that lie in a buffer.
     #[inline]
-    pub(super) fn push(&mut self, bid: Bid, bytes: libc::iovec) {
+    pub(super) fn push(&mut self, bid: (Side, Bid), bytes: libc::iovec) {
         debug_assert!(self.iovs.len() < self.iovs.capacity());
         self.bids.push(bid);
         self.iovs.push(bytes);

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use libgeneve::datapath::{self, Forward};
+use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::wire::checksum::pseudo_header;
@@ -144,7 +145,7 @@ impl TunnelGso {
     #[inline]
     pub(super) fn way(
         &mut self,
-        forward: &Forward<'_>,
+        forward: &Forward,
         vnet: &VnetHdr,
         packet: &Packet,
         local: Option<IpAddr>,
@@ -195,7 +196,7 @@ impl TunnelGso {
     fn headers(
         &self,
         way: &Way,
-        want: &Want<'_>,
+        want: &Want,
         vnet: &VnetHdr,
         packet: &Packet,
         out: &mut [u8],
@@ -235,7 +236,7 @@ impl TunnelGso {
         udp[6..8].copy_from_slice(&partial.to_be_bytes());
 
         let end = HEADERS + forward.encap.len();
-        out[HEADERS..end].copy_from_slice(forward.encap);
+        out[HEADERS..end].copy_from_slice(&forward.encap);
         end
     }
 
@@ -279,7 +280,7 @@ impl<B: Backend> Worker<B> {
         &mut self,
         read: Read,
         way: &Way,
-        want: &Want<'_>,
+        want: &Want,
         vnet: &VnetHdr,
         packet: &Packet,
     ) -> bool {
@@ -295,6 +296,7 @@ impl<B: Backend> Worker<B> {
         let kind = Write::Egress {
             host,
             len: read.len as u32,
+            changed: want.forward.changed,
         };
         write.open(want.key.link, kind, |scratch| {
             tunnel.headers(way, want, vnet, packet, scratch)
@@ -305,7 +307,7 @@ impl<B: Backend> Worker<B> {
             self.tun_buffers
                 .map()
                 .iovec(read.bid, vnet::LEN, usize::from(packet.total_len));
-        write.push(read.bid, inner);
+        write.push((Side::Tun, read.bid), inner);
         if way.untried {
             let works = tunnel.try_out(write.iovs());
             tunnel.settle(host, works);
@@ -327,12 +329,12 @@ impl<B: Backend> Worker<B> {
         &mut self,
         tables: &Tables,
         id: u32,
-        host: u32,
-        len: usize,
+        write: (u32, usize, bool),
         taken: bool,
     ) {
+        let (host, len, changed) = write;
         let write = self.writes.slot(id);
-        let (link, bid) = (write.link, write.bids[0]);
+        let (link, (_, bid), packets) = (write.link, write.bids[0], write.packets);
         if taken {
             if let Some(Some(here)) = self.links.get(link.0 as usize) {
                 here.counters
@@ -342,11 +344,18 @@ impl<B: Backend> Worker<B> {
             if let Some(tunnel) = &mut self.tunnel {
                 tunnel.settle(host, false);
             }
-            self.on_tun(tables, link.0, bid, len);
+            if changed {
+                self.count_drop(
+                    Direction::Egress,
+                    Some(link),
+                    DropReason::SendFailed,
+                    packets,
+                );
+            } else {
+                self.on_tun(tables, link.0, bid, len);
+            }
         }
-        if self.tun_buffers.release(bid) {
-            self.io.recycle(Side::Tun, bid);
-        }
+        self.release(Side::Tun, bid);
     }
 }
 

@@ -9,15 +9,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as CommandReceiver, Sender, TryRecvError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use libgeneve::datapath::{self, Context, State};
+use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::qos::Bucket;
+use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{Arrived, Backend, Done, Wait};
+use super::backend::{Arrived, Backend, Done, Side, Wait};
 use super::buffers::{Bid, Buffers};
-use super::counters::Counters;
+use super::counters::{Counters, Direction};
 use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
@@ -36,6 +41,8 @@ pub(super) const UDP_BUFFER: usize = 65_536 + 256;
 const TRAINS: usize = 2 * TUN_BUFFERS as usize;
 /// TUN writes under way: a train of datagrams that cannot be merged needs one for each.
 const WRITES: usize = 512;
+/// Answers to rejected packets in a second, and at once.
+const ANSWERS: u64 = 200;
 
 /// What the daemon tells a worker.
 pub(super) enum Command {
@@ -71,6 +78,10 @@ pub(super) struct SocketSlot {
 /// What all workers of an engine read.
 pub(super) struct Shared {
     pub(super) tables: ArcSwap<Tables>,
+    /// What the packet path remembers.
+    pub(super) state: State,
+    /// When time began.
+    pub(super) start: Instant,
     pub(super) events: UnboundedSender<Event>,
 }
 
@@ -83,6 +94,13 @@ pub(super) struct Post {
     pub(super) uso: bool,
     /// The queue for tunnel GSO, where the host has it.
     pub(super) tunnel: Option<TunnelGso>,
+}
+
+impl Shared {
+    /// The time.
+    pub(super) fn now(&self) -> Now {
+        Now(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
 }
 
 /// A packet, or a train of them, that waits for its journey.
@@ -100,6 +118,11 @@ pub(super) struct Worker<B> {
     pub(super) trains: Trains,
     pub(super) writes: Writes,
     pub(super) ingress: Ingress,
+    pub(super) egress: datapath::Egress,
+    /// The time of this turn.
+    pub(super) now: Now,
+    /// How often rejected packets are answered.
+    pub(super) answers: Bucket,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
@@ -130,6 +153,9 @@ impl<B: Backend> Worker<B> {
             trains: Trains::new(TRAINS),
             writes: Writes::new(WRITES),
             ingress: Ingress::new(post.uso),
+            egress: datapath::Egress::default(),
+            now: Now::default(),
+            answers: Bucket::new(ANSWERS, ANSWERS),
             tunnel: post.tunnel,
             links: Vec::new(),
             unread: Vec::new(),
@@ -152,10 +178,11 @@ impl<B: Backend> Worker<B> {
         let mut tables = self.shared.tables.load_full();
         while !self.stopping {
             self.turn(&tables, Wait::Forever)?;
+            self.now = self.shared.now();
             let published = self.shared.tables.load();
             if !Arc::ptr_eq(&published, &tables) {
+                self.forget(&tables);
                 tables = Arc::clone(&published);
-                self.ingress.decide.forget();
             }
             if !self.unread.is_empty() {
                 self.begin_reading(&tables);
@@ -174,8 +201,57 @@ impl<B: Backend> Worker<B> {
             }
             self.trains.flush(&mut self.io);
             self.flush_ingress();
+            self.tell_flows(&tables);
         }
         Ok(())
+    }
+
+    /// Tells the flow table what passed in this turn.
+    fn tell_flows(&mut self, tables: &Tables) {
+        let cx = Context {
+            tables,
+            state: &self.shared.state,
+            now: self.now,
+        };
+        self.egress.settle(&cx);
+        self.ingress.decide.settle(&cx);
+    }
+
+    /// Forgets what was found in these tables.
+    fn forget(&mut self, tables: &Tables) {
+        let cx = Context {
+            tables,
+            state: &self.shared.state,
+            now: self.now,
+        };
+        self.egress.forget(&cx);
+        self.ingress.decide.forget(&cx);
+    }
+
+    /// One user less of a buffer.
+    pub(super) fn release(&mut self, side: Side, bid: Bid) {
+        let buffers = match side {
+            Side::Tun => &mut self.tun_buffers,
+            Side::Udp => &mut self.udp_buffers,
+        };
+        if buffers.release(bid) {
+            self.io.recycle(side, bid);
+        }
+    }
+
+    /// Counts a packet that is not forwarded.
+    pub(super) fn count_drop(
+        &self,
+        direction: Direction,
+        link: Option<LinkIndex>,
+        reason: DropReason,
+        packets: u64,
+    ) {
+        let here = link
+            .and_then(|l| self.links.get(l.0 as usize))
+            .and_then(Option::as_ref);
+        here.map_or(&self.nobody, |l| &l.counters)
+            .dropped(direction, reason, packets);
     }
 
     /// Reads from the TUN of every new link that the tables have by now.

@@ -42,6 +42,21 @@ pub struct FlowHasher {
 }
 
 impl FlowHasher {
+    /// The hash of a flow's key in one direction, its link aside.
+    #[inline]
+    #[must_use]
+    pub fn hash_key(&self, key: &FlowKey) -> u64 {
+        self.hash_parts(key.src, key.dst, key.protocol, (key.sport, key.dport))
+    }
+
+    /// The hash of any bytes.
+    #[must_use]
+    pub fn hash_bytes(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
     /// A hasher with this key; draw it from the system's random source.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
@@ -55,9 +70,14 @@ impl FlowHasher {
     #[inline]
     #[must_use]
     pub fn hash(&self, packet: &Packet) -> u64 {
+        self.hash_parts(packet.src, packet.dst, packet.protocol, ports(packet))
+    }
+
+    #[inline]
+    fn hash_parts(&self, src: IpAddr, dst: IpAddr, protocol: u8, ports: (u16, u16)) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
         let mut bytes = [0u8; 40];
-        let used = match (packet.src, packet.dst) {
+        let used = match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 bytes[..4].copy_from_slice(&src.octets());
                 bytes[4..8].copy_from_slice(&dst.octets());
@@ -69,10 +89,9 @@ impl FlowHasher {
                 32
             }
         };
-        let (a, b) = ports(packet);
-        bytes[used..used + 2].copy_from_slice(&a.to_be_bytes());
-        bytes[used + 2..used + 4].copy_from_slice(&b.to_be_bytes());
-        bytes[used + 4] = packet.protocol;
+        bytes[used..used + 2].copy_from_slice(&ports.0.to_be_bytes());
+        bytes[used + 2..used + 4].copy_from_slice(&ports.1.to_be_bytes());
+        bytes[used + 4] = protocol;
         hasher.write(&bytes[..used + 8]);
         hasher.finish()
     }

@@ -198,6 +198,22 @@ impl Nat {
         Some(Source::Pool { pool, rule })
     }
 
+    /// Whether the rule that translates `src` is about `dst`, too: then a packet between them does not leave.
+    #[must_use]
+    pub fn covers_both(&self, src: IpAddr, dst: IpAddr) -> bool {
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let found = self.from_v4.get_lpm(&Ipv4Net::from(src));
+                found.is_some_and(|(prefix, _)| prefix.contains(&dst))
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let found = self.from_v6.get_lpm(&Ipv6Net::from(src));
+                found.is_some_and(|(prefix, _)| prefix.contains(&dst))
+            }
+            _ => false,
+        }
+    }
+
     /// The inside address and port that a live mapping gave this outside address and port: whom a
     /// packet from inside to an outside address of the same NAT is for (hairpin, RFC 4787 section 6).
     #[must_use]

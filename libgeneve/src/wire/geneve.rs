@@ -331,6 +331,16 @@ pub struct HeaderBytes {
     bytes: [u8; MAX_HEADER_LEN],
 }
 
+impl Default for HeaderBytes {
+    /// The shortest header: zeros.
+    fn default() -> Self {
+        HeaderBytes {
+            len: BASE_HEADER_LEN as u16,
+            bytes: [0; MAX_HEADER_LEN],
+        }
+    }
+}
+
 impl Deref for HeaderBytes {
     type Target = [u8];
     #[inline]
@@ -354,6 +364,18 @@ impl fmt::Debug for HeaderBytes {
 }
 
 impl HeaderBytes {
+    /// A copy of a header that was parsed, as it is.
+    #[must_use]
+    pub fn copy_of(geneve: &Geneve<'_>) -> HeaderBytes {
+        let header = geneve.header_bytes();
+        let mut copy = HeaderBytes {
+            len: header.len() as u16,
+            ..HeaderBytes::default()
+        };
+        copy.bytes[..header.len()].copy_from_slice(header);
+        copy
+    }
+
     /// Bytes of the header: 8 to 260.
     #[inline]
     #[must_use]

@@ -208,6 +208,29 @@ pub fn write_ipv4_checksum(bytes: &mut [u8]) {
     bytes[10..12].copy_from_slice(&check.to_be_bytes());
 }
 
+/// Takes one off the TTL or hop limit of the packet at the start of `bytes`, as a router does; the IPv4 header checksum
+/// follows (RFC 1624). Does nothing where it is zero or the header is not there.
+pub fn decrement_ttl(bytes: &mut [u8], version: IpVersion) {
+    match version {
+        IpVersion::V4 => {
+            let Some(header) = bytes.first_chunk_mut::<IPV4_HEADER_LEN>() else {
+                return;
+            };
+            let old = u16::from_be_bytes([header[8], header[9]]);
+            header[8] = header[8].saturating_sub(1);
+            let new = u16::from_be_bytes([header[8], header[9]]);
+            let check = u16::from_be_bytes([header[10], header[11]]);
+            let check = super::checksum::update16(check, old, new);
+            header[10..12].copy_from_slice(&check.to_be_bytes());
+        }
+        IpVersion::V6 => {
+            if let Some(hops) = bytes.get_mut(7) {
+                *hops = hops.saturating_sub(1);
+            }
+        }
+    }
+}
+
 /// What a new IPv4 header without options says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4Header {

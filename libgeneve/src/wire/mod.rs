@@ -10,5 +10,6 @@ pub mod icmp;
 pub mod ip;
 pub mod option;
 pub mod packet;
+pub mod reset;
 pub mod transport;
 pub mod transport_checksum;

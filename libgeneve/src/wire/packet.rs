@@ -423,7 +423,7 @@ pub(super) fn v4_fragment(offset: u16, more_fragments: bool) -> Fragment {
 /// Whether an ICMP message has an identifier: echo, timestamp, information and address mask requests
 /// and replies of IPv4, echo of IPv6.
 #[inline]
-pub(super) fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
+pub(crate) fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
     match version {
         IpVersion::V4 => matches!(kind, 0 | 8 | 13..=18),
         IpVersion::V6 => matches!(kind, 128 | 129),

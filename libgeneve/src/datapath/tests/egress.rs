@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn to(tables: &Tables, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
+fn to(tables: &World, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
     let link = tables.link(LinkIndex(0)).unwrap();
     egress(tables, link, &parsed(src, dst)).map(|forward| forward.host.addr)
 }
@@ -122,7 +122,7 @@ fn the_header_names_the_vpc_and_the_family() {
     ] {
         let packet = parsed(src, dst);
         let forward = egress(&tables, link, &packet).unwrap();
-        let header = Geneve::parse(forward.encap).unwrap();
+        let header = Geneve::parse(&forward.encap).unwrap();
         assert_eq!(header.protocol(), protocol);
         assert_eq!(header.vni(), link.config.vni);
         assert_eq!(header.header_len(), link.encap_len());
@@ -145,7 +145,7 @@ fn the_limit_follows_what_the_underlay_taught() {
     assert_eq!(limit(), u16::MAX);
     host.set_path_mtu(None);
     assert_eq!(limit(), u16::MAX);
-    assert_eq!(inner_limit(link, ip("2001:db8::1"), 1500), 1444);
+    assert_eq!(inner_limit(ip("2001:db8::1"), 1500, link.encap_len()), 1444);
 }
 
 fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> Outer {
@@ -222,7 +222,7 @@ fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
     let packet = Packet::parse(&inner).unwrap();
     let forward = egress(&tables, link, &packet).unwrap();
     assert_eq!(forward.host.addr, ip(B));
-    assert_eq!(Geneve::parse(forward.encap).unwrap().vni().value(), RED);
+    assert_eq!(Geneve::parse(&forward.encap).unwrap().vni().value(), RED);
 }
 
 #[test]

@@ -155,9 +155,13 @@ fn rfc8926_12_the_payload_of_a_control_message_is_never_forwarded() {
     let (tables, arrival) = (red(), arrival(B));
     let mut ingress = Ingress::default();
     for _ in 0..2 {
-        assert!(ingress.decide(&tables, &arrival, &mut from_b(RED)).is_ok());
+        assert!(
+            ingress
+                .decide(&tables.cx(), &arrival, &mut from_b(RED))
+                .is_ok()
+        );
         let refused = ingress
-            .decide(&tables, &arrival, &mut control())
+            .decide(&tables.cx(), &arrival, &mut control())
             .unwrap_err();
         assert_eq!(refused.reason, DropReason::ControlMessage);
     }
@@ -209,7 +213,7 @@ fn congestion_reaches_the_inner_packet_or_drops_it() {
     assert_eq!(refused.reason, DropReason::EcnCongestion);
     let mut datagram = carry(0xba);
     let decap = Ingress::default()
-        .decide(&red(), &marked, &mut datagram)
+        .decide(&red().cx(), &marked, &mut datagram)
         .unwrap();
     assert_eq!((decap.packet.tos, datagram[9]), (0xbb, 0xbb));
     assert!(ipv4_checksum_holds(&datagram[8..]));
@@ -236,7 +240,7 @@ fn rfc8926_40_geneve_around_geneve_is_opened_once() {
     let before = inner.clone();
     let mut datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
     let decap = Ingress::default()
-        .decide(&red(), &arrival(B), &mut datagram)
+        .decide(&red().cx(), &arrival(B), &mut datagram)
         .unwrap();
     // An IP packet goes to TUN, never the header that was in front of it.
     assert_eq!(datagram[decap.start..], before);

@@ -1,0 +1,73 @@
+//! What the health checks found out about the backends of services.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::config::value::IfName;
+use crate::control::protocol::Health;
+
+/// The latest result of each backend that is watched.
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    found: BTreeMap<(IfName, IpAddr, u16), Result<(), String>>,
+}
+
+impl Backends {
+    /// Whether a backend may get flows. One of which nothing is known may.
+    pub(super) fn passes(&self, dev: &IfName, addr: IpAddr, port: u16) -> bool {
+        let found = self.found.get(&(dev.clone(), addr, port));
+        found.is_none_or(Result::is_ok)
+    }
+
+    /// How a backend is, and why it is down.
+    pub(super) fn of(&self, dev: &IfName, addr: IpAddr, port: u16) -> (Health, Option<String>) {
+        match self.found.get(&(dev.clone(), addr, port)) {
+            None => (Health::Unknown, None),
+            Some(Ok(())) => (Health::Up, None),
+            Some(Err(why)) => (Health::Down, Some(why.clone())),
+        }
+    }
+
+    /// Notes a result; true where it changes what a backend may get.
+    pub(super) fn note(
+        &mut self,
+        dev: IfName,
+        addr: IpAddr,
+        port: u16,
+        result: Result<(), String>,
+    ) -> bool {
+        let before = self.passes(&dev, addr, port);
+        let after = result.is_ok();
+        self.found.insert((dev, addr, port), result);
+        before != after
+    }
+
+    /// Forgets the backends that are not watched any more.
+    pub(super) fn keep(&mut self, watched: impl Fn(&IfName, IpAddr, u16) -> bool) {
+        self.found
+            .retain(|(dev, addr, port), _| watched(dev, *addr, *port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_passes_until_it_is_known_to_fail() {
+        let dev: IfName = "gnv0".parse().unwrap();
+        let addr = "10.0.0.5".parse().unwrap();
+        let mut backends = Backends::default();
+        assert!(backends.passes(&dev, addr, 80));
+        assert!(!backends.note(dev.clone(), addr, 80, Ok(())));
+        assert!(backends.note(dev.clone(), addr, 80, Err("refused".into())));
+        assert_eq!(
+            backends.of(&dev, addr, 80),
+            (Health::Down, Some("refused".into()))
+        );
+        assert!(!backends.note(dev.clone(), addr, 80, Err("timeout".into())));
+        assert!(backends.passes(&dev, addr, 81));
+        backends.keep(|_, _, port| port == 81);
+        assert_eq!(backends.of(&dev, addr, 80), (Health::Unknown, None));
+    }
+}

@@ -1,0 +1,553 @@
+//! From the configured state to what the packet path reads.
+//!
+//! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
+//! and the compiled forms of rules that stay as they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use ipnet::IpNet;
+use libgeneve::label::{LabelKey, LabelMap, LabelSet};
+use libgeneve::link::{
+    Attachment, Endpoint, Functions, LinkConfig, LinkIndex, OptionLengths, ProxyTarget, RouteConfig,
+};
+use libgeneve::nat;
+use libgeneve::options::{EndpointType, OptionDef, OptionMatch, Schema};
+use libgeneve::policy::{self, Policy};
+use libgeneve::qos::{Bucket, Buckets, Class, Limited};
+use libgeneve::route::Origin;
+use libgeneve::service::{self, Services};
+
+use crate::config::state::{Link, Nat, Refusal, State};
+use crate::config::value::{
+    Action, Affinity, Direction, IfName, NamedData, Rate, RuleAction, Size, Who,
+};
+
+/// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
+/// that Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).
+const STAND_IN_PORTS: std::ops::RangeInclusive<u16> = 16_384..=32_767;
+/// Marks the pools of stand-ins, so that their ports are counted apart from those of the link's rules.
+const STAND_IN: u32 = 1 << 31;
+
+/// Compiles links, and keeps what outlives a compilation.
+#[derive(Default)]
+pub(super) struct Compiler {
+    pub(super) key: Option<LabelKey>,
+    pools: nat::Registry,
+    buckets: Buckets,
+    hits: HashMap<(IfName, String), Arc<AtomicU64>>,
+    policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
+    services: BTreeMap<IfName, Arc<Services>>,
+}
+
+/// The links that run, and where they are in the tables.
+pub(super) type Places = BTreeMap<IfName, LinkIndex>;
+
+impl Compiler {
+    /// A compiler that hashes labels with `key`.
+    pub(super) fn new(key: Option<LabelKey>) -> Self {
+        Compiler {
+            key,
+            ..Compiler::default()
+        }
+    }
+
+    /// Whether a state can be compiled.
+    ///
+    /// # Errors
+    /// Two labels of one endpoint have the same hash.
+    pub(super) fn verify(&self, state: &State) -> Result<(), Refusal> {
+        for ((dev, addr), endpoint) in &state.endpoints {
+            if let Some(labels) = &endpoint.labels {
+                self.hashed(labels).map_err(|why| {
+                    Refusal::new(
+                        format!("endpoint \"{addr}\" dev {dev}: {why}"),
+                        "rename one of the labels",
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hashes of labels.
+    pub(super) fn hashed(&self, labels: &LabelMap) -> Result<LabelSet, String> {
+        let key = self.key.as_ref().ok_or("there is no label-secret-file")?;
+        labels.hashed(key).map_err(|e| e.to_string())
+    }
+
+    /// The options that are known.
+    pub(super) fn schema(state: &State) -> Schema {
+        let defined = state
+            .options
+            .values()
+            .enumerate()
+            .map(|(place, option)| OptionDef {
+                // Its own name may have letters that a schema's has not.
+                name: format!("option-{place}"),
+                class: option.class,
+                kind: option.kind,
+                len: option.len,
+            })
+            .collect();
+        // What does not fit was refused when it was added.
+        Schema::new(state.fabric.option_class.0, defined).unwrap_or_default()
+    }
+
+    /// What the packet path reads of a link. `healthy` says whether a backend passes its checks.
+    pub(super) fn link(
+        &mut self,
+        state: &State,
+        link: &Link,
+        mtu: u16,
+        places: &Places,
+        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+    ) -> LinkConfig {
+        let index = places.get(&link.name).copied().unwrap_or_default();
+        let functions = self
+            .functions(state, link, places, healthy)
+            .unwrap_or_else(|why| {
+                tracing::error!(link = %link.name, why, "the link's functions cannot be compiled; it drops everything");
+                Functions {
+                    policy: deny_all(),
+                    ..Functions::default()
+                }
+            });
+        LinkConfig {
+            index,
+            vni: link.vni,
+            port: link.port,
+            local: link.local,
+            ttl: link.ttl,
+            tos: link.tos,
+            df: link.df,
+            udp6_zero_csum_rx: link.udp6_zero_csum_rx,
+            mtu,
+            addresses: link.addresses.iter().map(IpNet::addr).collect(),
+            routes: routes(state, link),
+            functions,
+        }
+    }
+
+    fn functions(
+        &mut self,
+        state: &State,
+        link: &Link,
+        places: &Places,
+        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+    ) -> Result<Functions, String> {
+        let mut endpoints = HashMap::new();
+        for (addr, endpoint) in state.endpoints_of(&link.name) {
+            let labels = endpoint
+                .labels
+                .as_ref()
+                .map(|l| self.hashed(l))
+                .transpose()?;
+            let class = endpoint.class.as_ref();
+            let class =
+                class.and_then(|name| state.classes.get(&(link.name.clone(), name.clone())));
+            let target = endpoint.target.as_ref().and_then(|(on, addr)| {
+                Some(ProxyTarget {
+                    addr: *addr,
+                    link: *places.get(on)?,
+                })
+            });
+            let compiled = Endpoint {
+                kind: endpoint.kind(),
+                labels,
+                class: class.map(|c| c.id),
+                rate: self.bucket(link, Limited::Endpoint(addr), endpoint.rate, None),
+                target: target.filter(|_| endpoint.hosts.is_empty()),
+                colocated: endpoint.colocated,
+                local: endpoint.local,
+                options: attachments(state, &endpoint.options),
+            };
+            endpoints.insert(addr, compiled);
+        }
+        let classes = state
+            .classes
+            .iter()
+            .filter(|((dev, _), _)| *dev == link.name);
+        let classes: Vec<_> = classes
+            .map(|((_, name), class)| (name.to_string(), class))
+            .collect();
+        let classes = classes
+            .into_iter()
+            .map(|(name, class)| {
+                let limited = Limited::Class(name.clone());
+                Arc::new(Class {
+                    id: class.id,
+                    bucket: self.bucket(link, limited, class.rate, class.burst),
+                    dscp: class.dscp.map(|d| d.0),
+                    name,
+                })
+            })
+            .collect();
+        Ok(Functions {
+            endpoints,
+            policy: self.policy(state, link)?,
+            nat: self.nat(state, link, places)?,
+            services: self.services(state, link, healthy)?,
+            classes,
+            rate: self.bucket(link, Limited::Link, link.rate, link.burst),
+            options: attachments(state, &link.options),
+            stand_ins: self.stand_ins(state, link, places)?,
+            labels: uses_labels(state, link),
+            labels_critical: link.labels == crate::config::value::LabelsUse::Critical,
+            gateway: state
+                .routes_of(&link.name)
+                .any(|(_, r)| r.kind == EndpointType::Gateway),
+        })
+    }
+
+    fn bucket(
+        &mut self,
+        link: &Link,
+        limited: Limited,
+        rate: Option<Rate>,
+        burst: Option<Size>,
+    ) -> Option<Arc<Bucket>> {
+        let rate = rate?.bytes();
+        let burst = burst.map_or_else(|| Bucket::default_burst(rate), Size::bytes);
+        Some(
+            self.buckets
+                .bucket(link.name.as_str(), limited, rate, burst),
+        )
+    }
+
+    fn policy(&mut self, state: &State, link: &Link) -> Result<Option<Arc<Policy>>, String> {
+        let defaults = policy::Defaults {
+            ingress: default_action(link.ingress),
+            egress: default_action(link.egress),
+        };
+        let rules = state
+            .policies
+            .iter()
+            .filter(|((dev, _), _)| *dev == link.name);
+        let rules: Vec<_> = rules
+            .map(|((_, name), rule)| compiled_rule(state, link, name.as_str(), rule))
+            .collect();
+        let open =
+            defaults.ingress == policy::Action::Allow && defaults.egress == policy::Action::Allow;
+        if rules.is_empty() && open {
+            self.policies.remove(&link.name);
+            return Ok(None);
+        }
+        if let Some((before, known, policy)) = self.policies.get(&link.name)
+            && *before == defaults
+            && *known == rules
+        {
+            return Ok(Some(Arc::clone(policy)));
+        }
+        let hits = &mut self.hits;
+        let mut counter = |name: &str| {
+            let key = (link.name.clone(), name.to_owned());
+            Arc::clone(hits.entry(key).or_default())
+        };
+        let policy = Policy::compile(rules.clone(), defaults, self.key.as_ref(), &mut counter)
+            .map_err(|e| e.to_string())?;
+        let policy = Arc::new(policy);
+        let entry = (defaults, rules, Arc::clone(&policy));
+        self.policies.insert(link.name.clone(), entry);
+        Ok(Some(policy))
+    }
+
+    fn nat(
+        &mut self,
+        state: &State,
+        link: &Link,
+        places: &Places,
+    ) -> Result<Option<Arc<nat::Nat>>, String> {
+        let rules = state.nats.iter().filter(|((dev, _), _)| *dev == link.name);
+        let rules: Vec<_> = rules
+            .map(|((_, name), nat)| translation(name.to_string(), nat))
+            .collect();
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let index = places.get(&link.name).copied().unwrap_or_default();
+        let nat = nat::Nat::compile(index, rules, &mut self.pools).map_err(|e| e.to_string())?;
+        Ok(Some(Arc::new(nat)))
+    }
+
+    /// Where an endpoint of this VPC is proxied in another, this host speaks to it with its own address.
+    fn stand_ins(
+        &mut self,
+        state: &State,
+        link: &Link,
+        places: &Places,
+    ) -> Result<Option<Arc<nat::Nat>>, String> {
+        let wanted = state
+            .endpoints
+            .values()
+            .any(|e| e.target.as_ref().is_some_and(|(on, _)| *on == link.name));
+        if !wanted {
+            return Ok(None);
+        }
+        let own = |v4: bool| {
+            link.addresses
+                .iter()
+                .map(IpNet::addr)
+                .find(|a| a.is_ipv4() == v4)
+        };
+        let rule = |v4: bool, all: &str| {
+            Some(nat::Rule::Snat {
+                name: format!("stand-in for {all}"),
+                from: all.parse().ok()?,
+                pool: own(v4)?..=own(v4)?,
+                ports: STAND_IN_PORTS,
+            })
+        };
+        let rules: Vec<_> = [rule(true, "0.0.0.0/0"), rule(false, "::/0")]
+            .into_iter()
+            .flatten()
+            .collect();
+        let index = places.get(&link.name).copied().unwrap_or_default();
+        let nat = nat::Nat::compile(LinkIndex(index.0 | STAND_IN), rules, &mut self.pools)
+            .map_err(|e| e.to_string())?;
+        Ok(Some(Arc::new(nat)))
+    }
+
+    fn services(
+        &mut self,
+        state: &State,
+        link: &Link,
+        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+    ) -> Result<Option<Arc<Services>>, String> {
+        let services = state
+            .services
+            .iter()
+            .filter(|((dev, _), _)| *dev == link.name);
+        let configs: Vec<_> = services
+            .map(|((_, name), service)| service::ServiceConfig {
+                name: name.to_string(),
+                vip: service.vip,
+                protocol: service.proto.0,
+                port: service.port,
+                backends: service
+                    .targets()
+                    .map(|(addr, port, weight)| service::Backend {
+                        addr,
+                        port: Some(port),
+                        weight: weight.into(),
+                        healthy: healthy(&link.name, addr, port),
+                    })
+                    .collect(),
+                affinity: match service.affinity {
+                    Affinity::None => service::Affinity::None,
+                    Affinity::Client => service::Affinity::Client,
+                },
+            })
+            .collect();
+        if configs.is_empty() {
+            self.services.remove(&link.name);
+            return Ok(None);
+        }
+        let before = self.services.get(&link.name).map(Arc::as_ref);
+        let services = Arc::new(Services::new(configs, before).map_err(|e| e.to_string())?);
+        self.services
+            .insert(link.name.clone(), Arc::clone(&services));
+        Ok(Some(services))
+    }
+
+    /// Forgets what no link uses any more; to be called after tables were published.
+    pub(super) fn prune(&mut self, state: &State) {
+        self.pools.prune();
+        self.buckets.prune();
+        self.policies
+            .retain(|name, _| state.links.contains_key(name));
+        self.services
+            .retain(|name, _| state.links.contains_key(name));
+        self.hits.retain(|_, count| Arc::strong_count(count) > 1);
+    }
+
+    /// How often a rule decided.
+    pub(super) fn hits(&self, link: &IfName, rule: &str) -> u64 {
+        let count = self.hits.get(&(link.clone(), rule.to_owned()));
+        count.map_or(0, |c| c.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+fn deny_all() -> Option<Arc<Policy>> {
+    let defaults = policy::Defaults {
+        ingress: policy::Action::Deny,
+        egress: policy::Action::Deny,
+    };
+    let policy = Policy::compile(Vec::new(), defaults, None, &mut |_| Arc::default());
+    policy.ok().map(Arc::new)
+}
+
+fn default_action(action: Action) -> policy::Action {
+    match action {
+        Action::Allow => policy::Action::Allow,
+        Action::Deny => policy::Action::Deny,
+    }
+}
+
+fn compiled_rule(
+    state: &State,
+    link: &Link,
+    name: &str,
+    rule: &crate::config::state::Policy,
+) -> policy::Rule {
+    let who = |who: &Who| match who {
+        Who::Any => policy::Who::Any,
+        Who::Prefix(prefix) => policy::Who::Prefix(*prefix),
+        Who::Selector(selector) => policy::Who::Selector(selector.0.clone()),
+    };
+    let class = rule.class.as_ref();
+    let class = class.and_then(|name| state.classes.get(&(link.name.clone(), name.clone())));
+    policy::Rule {
+        name: name.to_owned(),
+        direction: match rule.direction {
+            Direction::Ingress => policy::Direction::Ingress,
+            Direction::Egress => policy::Direction::Egress,
+        },
+        pref: rule.pref,
+        from: who(&rule.from),
+        to: who(&rule.to),
+        protocol: rule.proto.map(|p| p.0),
+        sports: rule.sport.as_ref().map_or_else(Vec::new, |p| p.0.clone()),
+        dports: rule.dport.as_ref().map_or_else(Vec::new, |p| p.0.clone()),
+        icmp: rule.icmp.map(|i| (i.kind, i.code)),
+        option: rule.option.as_ref().map(|m| OptionMatch {
+            class: m.class.0,
+            kind: m.kind.0,
+            value: m.value.clone(),
+        }),
+        endpoint_type: rule.endpoint_type,
+        action: match rule.action {
+            RuleAction::Allow => policy::Action::Allow,
+            RuleAction::Deny => policy::Action::Deny,
+            RuleAction::Reject => policy::Action::Reject,
+        },
+        log: rule.log,
+        class: class.map(|c| c.id),
+    }
+}
+
+fn translation(name: String, nat: &Nat) -> nat::Rule {
+    match nat {
+        Nat::Snat {
+            from,
+            source,
+            ports,
+        } => nat::Rule::Snat {
+            name,
+            from: *from,
+            pool: source.first..=source.last,
+            ports: ports.0.clone(),
+        },
+        Nat::Dnat {
+            to,
+            port,
+            target,
+            target_port,
+        } => nat::Rule::Dnat {
+            name,
+            to: *to,
+            port: port.map(|(proto, port)| (proto.0, port)),
+            target: *target,
+            target_port: *target_port,
+        },
+        Nat::Static { inside, outside } => nat::Rule::Static {
+            name,
+            inside: *inside,
+            outside: *outside,
+        },
+    }
+}
+
+fn attachments(state: &State, options: &[NamedData]) -> Vec<Attachment> {
+    let known = options.iter().filter_map(|option| {
+        let defined = state.options.get(&option.name)?;
+        Some(Attachment {
+            class: defined.class,
+            kind: defined.kind,
+            data: option.data.clone(),
+        })
+    });
+    known.collect()
+}
+
+/// Whether packets of the link say what labels their source has.
+fn uses_labels(state: &State, link: &Link) -> bool {
+    let labelled = state
+        .endpoints_of(&link.name)
+        .any(|(_, e)| e.labels.is_some());
+    let mut rules = state
+        .policies
+        .iter()
+        .filter(|((dev, _), _)| *dev == link.name);
+    labelled || rules.any(|(_, rule)| rule.has_selector())
+}
+
+/// Bytes of the longest options that a link sends.
+pub(super) fn options_len(state: &State, link: &Link) -> u16 {
+    let size = |list: &[NamedData]| -> usize { list.iter().map(|o| 4 + o.data.len()).sum() };
+    let local = || {
+        state
+            .endpoints_of(&link.name)
+            .filter(|(_, e)| e.local)
+            .map(|(_, e)| e)
+    };
+    let typed = state
+        .endpoints_of(&link.name)
+        .any(|(_, e)| e.kind() != EndpointType::Simple)
+        || state
+            .routes_of(&link.name)
+            .any(|(_, r)| r.kind == EndpointType::Gateway);
+    let most = local()
+        .filter_map(|e| e.labels.as_ref())
+        .map(LabelMap::len)
+        .max();
+    let lengths = OptionLengths {
+        link: size(&link.options),
+        endpoint: local().map(|e| size(&e.options)).max().unwrap_or(0),
+        typed,
+        labels: uses_labels(state, link).then(|| most.unwrap_or(0)),
+        class: state.classes.keys().any(|(dev, _)| *dev == link.name),
+        relays: state.services.keys().any(|(dev, _)| *dev == link.name),
+    };
+    u16::try_from(lengths.sum()).unwrap_or(u16::MAX)
+}
+
+fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
+    let mut routes = Vec::new();
+    if let Some(remote) = link.remote {
+        for all in ["0.0.0.0/0", "::/0"] {
+            routes.push(RouteConfig {
+                prefix: all.parse().expect("a valid prefix"),
+                hosts: vec![remote],
+                origin: Origin::Remote,
+                kind: EndpointType::Simple,
+                local: false,
+            });
+        }
+    }
+    routes.extend(
+        state
+            .routes_of(&link.name)
+            .map(|(prefix, route)| RouteConfig {
+                prefix,
+                hosts: route.hosts.clone(),
+                origin: Origin::Route,
+                kind: route.kind,
+                local: false,
+            }),
+    );
+    routes.extend(
+        state
+            .endpoints_of(&link.name)
+            .map(|(address, endpoint)| RouteConfig {
+                prefix: IpNet::from(address),
+                hosts: endpoint.hosts.clone(),
+                origin: Origin::Endpoint,
+                kind: endpoint.kind(),
+                local: endpoint.local,
+            }),
+    );
+    routes
+}

@@ -1,0 +1,208 @@
+//! Flows as people see them: listing, forgetting, and the log of rules.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use libgeneve::datapath::{Decision, Exit, Fate};
+use libgeneve::drop::DropReason;
+use libgeneve::flow::{FlowKey, FlowView, Side as FlowSide, State as Progress};
+use libgeneve::link::LinkIndex;
+use libgeneve::time::Now;
+
+use super::core::{Core, Inner};
+use crate::config::state::Refusal;
+use crate::config::value::{FlowState, IfName, Name, Prefix, Proto};
+use crate::config::words::FlowFilter;
+use crate::control::protocol::{FlowInfo, Flows, Flushed, Side, Translated, Verdict};
+
+/// Flows that one reply lists at most.
+const MOST: u32 = 100_000;
+
+impl Core {
+    /// The flows that a filter lets through, at most `limit`.
+    pub(super) async fn list_flows(
+        &self,
+        filter: FlowFilter,
+        limit: u32,
+    ) -> Result<Flows, Refusal> {
+        let inner = self.inner().await;
+        super::show::check(&inner, filter.dev.as_ref())?;
+        let names = names(&inner);
+        let now = self.engine().now();
+        let mut flows = Flows::default();
+        let most = if limit == 0 { MOST } else { limit.min(MOST) } as usize;
+        self.engine().flows().flows.for_each(now, |view| {
+            if !admits(&filter, &names, view) {
+                return;
+            }
+            flows.total += 1;
+            if flows.flows.len() < most
+                && let Some(info) = info(&inner, &names, view, now)
+            {
+                flows.flows.push(info);
+            }
+        });
+        Ok(flows)
+    }
+
+    /// Forgets the flows that a filter lets through: their next packets are decided anew.
+    pub(super) async fn flush_flows(&self, filter: FlowFilter) -> Result<Flushed, Refusal> {
+        let inner = self.inner().await;
+        super::show::check(&inner, filter.dev.as_ref())?;
+        let names = names(&inner);
+        let count = self
+            .engine()
+            .flows()
+            .flows
+            .flush(|view| admits(&filter, &names, view));
+        if count > 0 {
+            // Workers remember the flow of their latest packet: other tables make them ask again.
+            let mut inner = inner;
+            self.publish(&mut inner);
+        }
+        Ok(Flushed { count })
+    }
+
+    /// Ends flows whose time is over, and writes down what rules want to be in the log.
+    pub(super) async fn tend_flows(&self) {
+        self.engine().flows().expire(self.engine().now());
+        let (logged, suppressed) = self.engine().flows().log.take();
+        if logged.is_empty() {
+            return;
+        }
+        let inner = self.inner().await;
+        let names = names(&inner);
+        let tables = self.engine().tables();
+        for entry in logged {
+            let link = tables
+                .link(entry.key.link)
+                .filter(|_| entry.epoch == tables.epoch);
+            let policy = link.and_then(|l| l.config.functions.policy.as_ref());
+            let rule = policy
+                .and_then(|p| p.rule(entry.rule))
+                .map_or("(changed)", |r| r.name.as_str());
+            let FlowKey {
+                src,
+                dst,
+                sport,
+                dport,
+                protocol,
+                ..
+            } = entry.key;
+            let verdict = match entry.fate {
+                Fate::Forward => "allow",
+                Fate::Drop(_) => "deny",
+                Fate::Reject => "reject",
+            };
+            let link = names.get(&entry.key.link).map_or("-", |n| n.as_str());
+            tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "flow");
+        }
+        if suppressed > 0 {
+            tracing::info!(target: "geneved::policy", suppressed, "further flows were not logged");
+        }
+    }
+}
+
+fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
+    let running = inner.running.iter();
+    running.map(|(name, r)| (r.index, name.clone())).collect()
+}
+
+fn admits(
+    filter: &FlowFilter,
+    names: &BTreeMap<LinkIndex, IfName>,
+    view: &FlowView<'_, Decision>,
+) -> bool {
+    let key = view.original;
+    let within =
+        |prefix: &Option<Prefix>, addr: IpAddr| prefix.as_ref().is_none_or(|p| p.0.contains(&addr));
+    let dev = filter.dev.as_ref();
+    dev.is_none_or(|dev| {
+        names.get(&key.link) == Some(dev) || names.get(&view.reply.link) == Some(dev)
+    }) && within(&filter.from, key.src)
+        && within(&filter.to, key.dst)
+        && filter.proto.is_none_or(|p| p.0 == key.protocol)
+        && filter.sport.is_none_or(|p| p == key.sport)
+        && filter.dport.is_none_or(|p| p == key.dport)
+        && filter.state.is_none_or(|s| s == state(view))
+}
+
+fn state(view: &FlowView<'_, Decision>) -> FlowState {
+    if view.refused {
+        return FlowState::Refused;
+    }
+    match view.state {
+        Progress::SynSent | Progress::SynReceived | Progress::PickedUp => FlowState::HalfOpen,
+        Progress::Established => FlowState::Established,
+        Progress::FinWait | Progress::Closed => FlowState::Closed,
+        Progress::Udp | Progress::UdpReplied | Progress::Icmp | Progress::Other => {
+            FlowState::Datagram
+        }
+    }
+}
+
+fn info(
+    inner: &Inner,
+    names: &BTreeMap<LinkIndex, IfName>,
+    view: &FlowView<'_, Decision>,
+    now: Now,
+) -> Option<FlowInfo> {
+    let (key, reply, decision) = (view.original, view.reply, view.decision);
+    let dev = names.get(&key.link)?;
+    let half = decision.half(FlowSide::Original);
+    let host = [half, decision.half(FlowSide::Reply)]
+        .into_iter()
+        .find_map(|half| match &half.exit {
+            Exit::Wire(way) => Some(way.host.addr),
+            _ => None,
+        });
+    let came = match &half.came {
+        libgeneve::datapath::Came::Wire(host) => Some(host.addr),
+        _ => None,
+    };
+    let (verdict, reason) = match decision.fate {
+        Fate::Forward if matches!(half.exit, Exit::Tun(_)) => (Verdict::Deliver, None),
+        Fate::Forward => (Verdict::Forward, None),
+        Fate::Drop(reason) => (Verdict::Drop, Some(reason)),
+        Fate::Reject => (Verdict::Reject, Some(DropReason::PolicyRejected)),
+    };
+    let rewritten = *reply != key.reversed();
+    let translated = rewritten.then(|| Translated {
+        dev: names.get(&reply.link).unwrap_or(dev).clone(),
+        src: reply.dst,
+        dst: reply.src,
+        sport: reply.dport,
+        dport: reply.sport,
+    });
+    let idle = now.since(view.seen);
+    let side = |at: usize| Side {
+        packets: view.packets[at],
+        bytes: view.bytes[at],
+    };
+    Some(FlowInfo {
+        dev: dev.clone(),
+        src: key.src,
+        dst: key.dst,
+        proto: Proto(key.protocol),
+        sport: key.sport,
+        dport: key.dport,
+        translated,
+        state: state(view),
+        verdict,
+        reason: reason.map(|r| r.name().to_owned()),
+        host: host.or(came),
+        class: decision.class.and_then(|id| class_name(inner, dev, id)),
+        original: side(0),
+        reply: side(1),
+        age_s: now.since(view.created).as_secs(),
+        idle_s: idle.as_secs(),
+        expires_s: view.timeout.saturating_sub(idle).as_secs(),
+    })
+}
+
+/// The name of the class with this id on a link.
+pub(super) fn class_name(inner: &Inner, dev: &IfName, id: u8) -> Option<Name> {
+    let mut classes = inner.state.classes.iter();
+    let found = classes.find(|((on, _), class)| on == dev && class.id == id);
+    found.map(|((_, name), _)| name.clone())
+}

@@ -1,0 +1,101 @@
+//! The Geneve header of a flow: which options go before its packets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::datapath::explain::Explain;
+use crate::datapath::state::Context;
+use crate::drop::DropReason;
+use crate::label::LabelSet;
+use crate::link::{Attachment, Link};
+use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
+use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::option::GeneveOption;
+use crate::wire::packet::IpVersion;
+
+/// What the options of a packet say.
+pub(super) struct Mark<'a> {
+    /// The inner source.
+    pub(super) src: IpAddr,
+    pub(super) version: IpVersion,
+    /// What the destination is.
+    pub(super) to: EndpointType,
+    pub(super) class: Option<u8>,
+    pub(super) precedence: u8,
+    pub(super) service: Option<ServiceOption>,
+    /// The options with which the packet came, where it is relayed: what they say of its source stays.
+    pub(super) relayed: Option<&'a Received>,
+}
+
+/// The header of packets with this mark, and which known options are in it.
+pub(super) fn header<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    mark: &Mark<'_>,
+    log: &mut E,
+) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
+    let functions = &link.config.functions;
+    let source = functions.endpoints.get(&mark.src);
+    let relayed = mark.relayed.and_then(|r| r.endpoint);
+    let from = relayed.map_or_else(
+        || source.map_or(EndpointType::Simple, |e| e.kind),
+        |e| e.src,
+    );
+    let typed = (from, mark.to) != (EndpointType::Simple, EndpointType::Simple);
+    let labels = || match mark.relayed {
+        Some(received) => received.labels,
+        // An endpoint without labels is known to have none.
+        None => Some(source.and_then(|e| e.labels).unwrap_or(LabelSet::EMPTY)),
+    };
+    let own: &[Attachment] = source.map_or(&[], |e| &e.options);
+    let attach = Attach {
+        endpoint: typed.then_some(EndpointOption {
+            src: from,
+            dst: mark.to,
+            direct_path: mark.service.is_some(),
+            service_id: 0,
+        }),
+        labels: if functions.labels {
+            labels().map(|set| (set, functions.labels_critical))
+        } else {
+            None
+        },
+        class: mark.class.map(|class| ClassOption {
+            class,
+            drop_precedence: mark.precedence,
+        }),
+        service: mark.service,
+    };
+    let defined = functions.options.iter().chain(own).map(|a| GeneveOption {
+        class: a.class,
+        kind: a.kind,
+        data: &a.data,
+    });
+    let ether_type = match mark.version {
+        IpVersion::V4 => 0x0800,
+        IpVersion::V6 => 0x86dd,
+    };
+    // A configuration whose options do not fit is refused; relayed labels are bounded.
+    let header = attach
+        .header(&cx.tables.schema, link.config.vni, ether_type, defined)
+        .map_err(|_| DropReason::OptionMalformed)?;
+    log.note("options", || {
+        let options = Geneve::parse(&header).map(|g| {
+            let words: Vec<_> = g.options().map(|o| o.to_string()).collect();
+            words.join(" ")
+        });
+        match options {
+            Ok(text) if !text.is_empty() => {
+                format!("{text} ({} bytes of Geneve header)", header.len())
+            }
+            _ => "none".to_owned(),
+        }
+    });
+    let slots = Geneve::parse(&header).map_or(0, |g| {
+        let known = g
+            .options()
+            .filter_map(|o| cx.tables.schema.lookup(o.class, o.kind));
+        known.fold(0, |slots, known| slots | 1 << known.slot())
+    });
+    Ok((cx.state.share(header), slots))
+}

@@ -1,0 +1,84 @@
+//! The way back: where the replies of a flow go, which needs no rule's leave.
+
+use super::encap::{Mark, header};
+use super::*;
+use crate::datapath::change::exit_of;
+use crate::datapath::state::From;
+use crate::flow::Side;
+
+/// Decides the half of a flow's replies, of which one came `from`.
+///
+/// # Errors
+/// Nobody who may send it sent it, or there is no way back.
+pub(in crate::datapath) fn second_half<E: Explain>(
+    cx: &Context<'_>,
+    original: &FlowKey,
+    reply: &FlowKey,
+    decision: &Decision,
+    from: From<'_>,
+    received: Option<(&Received, u64)>,
+    log: &mut E,
+) -> Result<Half, DropReason> {
+    let there = cx.tables.link(reply.link).ok_or(DropReason::LinkGone)?;
+    let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
+    match from {
+        From::Tun => check_own_source(there, reply.src)?,
+        From::Wire(host) => {
+            // A backend answers its client directly, in the name of the virtual address.
+            let service = received.and_then(|(r, _)| r.service);
+            let direct = service.is_some_and(|s| (s.addr, s.port) == (reply.src, reply.sport));
+            if !(direct && there.host(host.addr).is_some()) {
+                check_source(there, host.addr, reply.src)?;
+            }
+        }
+    }
+    let mut left = exit_of(Side::Reply, original, reply);
+    if let Some(service) = &decision.service {
+        left.src = (service.addr, service.port);
+    }
+    let mut course = Course::new(
+        link,
+        &Subject {
+            key: *original,
+            icmp: None,
+        },
+    );
+    let hash = hash_of(cx, &original.reversed());
+    let exit = match &decision.half(Side::Original).came {
+        Came::Wire(host) => {
+            course.classify(link, left.src.0, decision.class, None, log);
+            let entry = link.routes.lookup(original.src);
+            let target = entry.map(|e| &e.target);
+            let host = match target {
+                Some(target) if target.includes(host.addr) => host,
+                _ => entry
+                    .and_then(|e| host_of(e, &original.reversed(), hash))
+                    .ok_or(DropReason::NoRoute)?,
+            };
+            let mark = Mark {
+                src: left.src.0,
+                version: if original.src.is_ipv4() {
+                    IpVersion::V4
+                } else {
+                    IpVersion::V6
+                },
+                to: kind_of(link, original.src, entry),
+                class: course.class,
+                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
+                service: decision.service.as_deref().copied(),
+                relayed: None,
+            };
+            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+        }
+        Came::Tun | Came::Nowhere => {
+            course.classify(link, original.src, decision.class, None, log);
+            Exit::Tun(original.link)
+        }
+    };
+    Ok(Half {
+        came: from.came(),
+        exit,
+        meter: course.meter,
+        digest: received.map_or(0, |(_, digest)| digest),
+    })
+}

@@ -1,0 +1,98 @@
+//! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
+
+use super::encap::{Mark, header};
+use super::*;
+use crate::wire::option::OptionIter;
+
+pub(super) fn walk<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    before: Option<&FlowKey>,
+    course: &mut Course,
+    log: &mut E,
+) -> Result<Verdict, DropReason> {
+    let key = &subject.key;
+    let checked = check_own_source(link, key.src);
+    log.note("source", || match checked {
+        Ok(()) => format!("{} may send from this host", key.src),
+        Err(_) => format!("{} is an endpoint of another host", key.src),
+    });
+    checked?;
+    let turn = course.destination(link, subject, before, log)?;
+    let dst = course.dst.0;
+    let entry = route(link, dst, log)?;
+    let kind = kind_of(link, dst, Some(entry));
+    let verdict = ask(
+        link,
+        &Query {
+            direction: Direction::Egress,
+            src: key.src,
+            dst,
+            protocol: key.protocol,
+            ports: subject.ports().map(|(src, _)| (src, course.dst.1)),
+            icmp: subject.icmp,
+            from: own_labels(link, key.src),
+            to: configured_labels(link, dst),
+            dst_type: kind,
+            options: OptionIter::default(),
+        },
+        log,
+    );
+    if verdict.action != Action::Allow {
+        return Ok(verdict);
+    }
+    if let (EndpointType::Proxied, Some(target)) = (
+        kind,
+        link.config
+            .functions
+            .endpoints
+            .get(&dst)
+            .and_then(|e| e.target),
+    ) {
+        super::wire::stand_in(cx, link, subject, target, verdict.class, course, log)?;
+        return Ok(verdict);
+    }
+    course.source(link, subject, log)?;
+    course.classify(link, key.src, verdict.class, None, log);
+    let hash = hash_of(cx, key);
+    let here = entry.local
+        && link
+            .config
+            .functions
+            .endpoints
+            .get(&dst)
+            .is_some_and(|e| e.colocated);
+    let host = if here {
+        None
+    } else {
+        host_of(entry, key, hash)
+    };
+    course.exit = match host {
+        Some(host) => {
+            let mark = Mark {
+                src: key.src,
+                version: subject.version(),
+                to: kind,
+                class: course.class,
+                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
+                service: None,
+                relayed: None,
+            };
+            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+        }
+        // What the kernel gave to the interface would come back to it, unless its destination is another now.
+        None if turn == Turn::None && !here => return Err(DropReason::NoRoute),
+        None => Exit::Tun(link.config.index),
+    };
+    note_exit(&course.exit, log);
+    Ok(verdict)
+}
+
+pub(super) fn note_exit<E: Explain>(exit: &Exit, log: &mut E) {
+    log.note("exit", || match exit {
+        Exit::Undecided => "nowhere".to_owned(),
+        Exit::Tun(_) => "into the TUN interface".to_owned(),
+        Exit::Wire(way) => format!("to host {}", way.host.addr),
+    });
+}

@@ -1,0 +1,273 @@
+//! A flow that begins with a packet from the wire: source check → endpoint types → ingress policy → service → NAT.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::encap::{Mark, header};
+use super::tun::note_exit;
+use super::*;
+use crate::link::ProxyTarget;
+use crate::wire::geneve::{Geneve, HeaderBytes};
+
+/// How the packet came.
+pub(super) struct Arrived<'a> {
+    pub(super) host: &'a Arc<Host>,
+    pub(super) received: &'a Received,
+    pub(super) header: &'a Arc<HeaderBytes>,
+}
+
+pub(super) fn walk<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    at: &Arrived<'_>,
+    before: Option<&FlowKey>,
+    course: &mut Course,
+    log: &mut E,
+) -> Result<Verdict, DropReason> {
+    let key = &subject.key;
+    let checked = check_source(link, at.host.addr, key.src).or_else(|reason| {
+        let served = at.received.service.filter(|s| relays(link, at.host, s));
+        served.map(|_| ()).ok_or(reason)
+    });
+    log.note("source", || match checked {
+        Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
+        Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
+    });
+    checked?;
+    let kind = at.received.endpoint.map(|e| e.dst);
+    let agreed = types_agree(link, key, at.received);
+    log.note("types", || match (kind, &agreed) {
+        (None, _) => "the packet names no endpoint types".to_owned(),
+        (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
+        (Some(kind), Err(reason)) => format!("the packet is for a {kind} endpoint: {reason}"),
+    });
+    agreed?;
+    let options = Geneve::parse(at.header)
+        .map(|g| g.options())
+        .unwrap_or_default();
+    let verdict = ask(
+        link,
+        &Query {
+            direction: Direction::Ingress,
+            src: key.src,
+            dst: key.dst,
+            protocol: key.protocol,
+            ports: subject.ports(),
+            icmp: subject.icmp,
+            from: match &at.received.labels {
+                Some(labels) => Labels::Known(labels.as_slice()),
+                None => configured_labels(link, key.src),
+            },
+            to: own_labels(link, key.dst),
+            dst_type: kind.unwrap_or_default(),
+            options,
+        },
+        log,
+    );
+    if verdict.action != Action::Allow {
+        return Ok(verdict);
+    }
+    let class = verdict.class.or(at.received.class.map(|c| c.class));
+    let precedence = at.received.class.map(|c| c.drop_precedence);
+    if let (Some(EndpointType::Proxied), Some(target)) = (
+        kind,
+        link.config
+            .functions
+            .endpoints
+            .get(&key.dst)
+            .and_then(|e| e.target),
+    ) {
+        stand_in(cx, link, subject, target, class, course, log)?;
+        return Ok(verdict);
+    }
+    let turn = course.destination(link, subject, before, log)?;
+    if leaves_here(link, key, at.received) || turn == Turn::Hairpin {
+        course.source(link, subject, log)?;
+    }
+    course.classify(link, key.dst, class, precedence, log);
+    if turn == Turn::None {
+        course.service = at.received.service.map(Box::new);
+        course.exit = Exit::Tun(link.config.index);
+    } else {
+        let service = (turn == Turn::Service).then_some(ServiceOption {
+            addr: key.dst,
+            port: key.dport,
+            protocol: key.protocol,
+        });
+        onwards(cx, link, subject, at, service, course, log)?;
+    }
+    note_exit(&course.exit, log);
+    Ok(verdict)
+}
+
+/// What was turned to another destination goes there: into TUN where it lives here, to its host otherwise.
+fn onwards<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    at: &Arrived<'_>,
+    service: Option<ServiceOption>,
+    course: &mut Course,
+    log: &mut E,
+) -> Result<(), DropReason> {
+    let hash = hash_of(cx, &subject.key);
+    let entry = route(link, course.dst.0, log)?;
+    course.exit = match host_of(entry, &subject.key, hash) {
+        None => Exit::Tun(link.config.index),
+        Some(host) => {
+            let mark = Mark {
+                src: course.src.0,
+                version: subject.version(),
+                to: kind_of(link, course.dst.0, Some(entry)),
+                class: course.class,
+                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
+                service,
+                relayed: Some(at.received),
+            };
+            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+        }
+    };
+    Ok(())
+}
+
+/// Stands in for a proxied endpoint: the packet goes on to the target with an address of this host's as its source, so
+/// that neither VPC needs a route to the other.
+pub(super) fn stand_in<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    target: ProxyTarget,
+    class: Option<u8>,
+    course: &mut Course,
+    log: &mut E,
+) -> Result<(), DropReason> {
+    let there = cx.tables.link(target.link).ok_or(DropReason::LinkGone)?;
+    if !translatable(subject) {
+        return Err(DropReason::NatUntranslatable);
+    }
+    let pools = there.config.functions.stand_ins.as_ref();
+    let Some(Source::Pool { pool, .. }) = pools.and_then(|pools| pools.source(target.addr)) else {
+        return Err(DropReason::EndpointType);
+    };
+    let inside = (client(link, subject.key.src), subject.key.sport);
+    let outside = course.borrow::<E>(pool, subject.key.protocol, inside)?;
+    log.note("proxy", || {
+        let vni = there.config.vni;
+        format!(
+            "stands for {} in the VPC {vni}; the source becomes {} port {}",
+            target.addr, outside.0, outside.1
+        )
+    });
+    course.link = target.link;
+    course.src = outside;
+    course.turn_to(
+        target.addr,
+        is_icmp(subject.key.protocol).then_some(outside.1),
+    );
+    course.classify(
+        there,
+        outside.0,
+        class.filter(|_| target.link == link.config.index),
+        None,
+        log,
+    );
+    let hash = hash_of(cx, &subject.key);
+    let entry = route(there, target.addr, log)?;
+    course.exit = match host_of(entry, &subject.key, hash) {
+        None => Exit::Tun(target.link),
+        Some(host) => {
+            let mark = Mark {
+                src: outside.0,
+                version: subject.version(),
+                to: kind_of(there, target.addr, Some(entry)),
+                class: course.class,
+                precedence: 0,
+                service: None,
+                relayed: None,
+            };
+            wire_exit(there, host, header(cx, there, &mark, log)?, hash)
+        }
+    };
+    note_exit(&course.exit, log);
+    Ok(())
+}
+
+/// What stands for a client in the pool of another VPC. Clients of two VPCs may have the same address: the link tells
+/// them apart. Should two stand for each other by chance, their flows to one target cannot have one port, and the later is
+/// refused.
+fn client(link: &Link, addr: IpAddr) -> IpAddr {
+    let index = link.config.index.0;
+    match addr {
+        IpAddr::V4(addr) => {
+            Ipv4Addr::from(u32::from(addr) ^ index.wrapping_mul(0x9e37_79b9)).into()
+        }
+        IpAddr::V6(addr) => Ipv6Addr::from(u128::from(addr) ^ u128::from(index) << 64).into(),
+    }
+}
+
+/// Whether `host` serves the virtual address that the packet says its client asked for: then it relays for others.
+fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool {
+    link.routes
+        .lookup(service.addr)
+        .is_some_and(|entry| entry.origin >= Origin::Route && entry.target.includes(host.addr))
+}
+
+/// The packet's endpoint option against what this host knows.
+fn types_agree(link: &Link, key: &FlowKey, received: &Received) -> Result<(), DropReason> {
+    let Some(option) = received.endpoint else {
+        return Ok(());
+    };
+    let functions = &link.config.functions;
+    let known = functions.endpoints.get(&key.dst);
+    let entry = link.routes.lookup(key.dst);
+    let own = entry.is_some_and(|e| e.origin == Origin::Own);
+    let here = own || known.is_some_and(|e| e.local);
+    let agree = match option.dst {
+        EndpointType::Simple => known.is_none_or(|e| e.kind == EndpointType::Simple),
+        EndpointType::Scaled => here && known.is_none_or(|e| e.kind == EndpointType::Scaled),
+        EndpointType::Host => own && known.is_none_or(|e| e.kind == EndpointType::Host),
+        EndpointType::Proxied => {
+            known.is_some_and(|e| e.kind == EndpointType::Proxied && e.target.is_some())
+        }
+        EndpointType::Gateway => {
+            if here {
+                return Err(DropReason::EndpointType);
+            }
+            let covered = functions
+                .nat
+                .as_ref()
+                .is_some_and(|nat| nat.source(key.src).is_some());
+            return if covered {
+                Ok(())
+            } else {
+                Err(DropReason::NotGateway)
+            };
+        }
+    };
+    let source = functions
+        .endpoints
+        .get(&key.src)
+        .is_none_or(|e| e.kind == option.src);
+    if agree && source {
+        Ok(())
+    } else {
+        Err(DropReason::EndpointType)
+    }
+}
+
+/// Whether the packet leaves the VPC by this host: it says so, or it says nothing and its destination is not here.
+fn leaves_here(link: &Link, key: &FlowKey, received: &Received) -> bool {
+    match received.endpoint {
+        Some(option) => option.dst == EndpointType::Gateway,
+        None => {
+            let inside = link
+                .config
+                .functions
+                .nat
+                .as_ref()
+                .is_some_and(|nat| nat.covers_both(key.src, key.dst));
+            let here = link.routes.lookup(key.dst).is_some_and(|e| e.local);
+            !inside && !here
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! TUN to wire.
+
+use std::sync::Arc;
+
+use super::change::Change;
+use super::lookup::{Seeker, key_of};
+use super::recent::{Recent, tcp_flags};
+use super::state::{Context, Exit, From};
+use super::{Outer, Refused, inner_limit, outer, wire_bytes, wire_packets};
+use crate::drop::DropReason;
+use crate::link::{Link, LinkIndex};
+use crate::offload::vnet::VnetHdr;
+use crate::wire::geneve::HeaderBytes;
+use crate::wire::packet::Packet;
+
+/// Egress, with the memory of the latest flow.
+#[derive(Debug, Default)]
+pub struct Egress {
+    recent: Recent,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// The link in whose VPC it travels.
+    pub link: LinkIndex,
+    /// The host that it is sent to.
+    pub host: Arc<crate::link::Host>,
+    /// The Geneve header that goes before each segment, options included.
+    pub encap: Arc<HeaderBytes>,
+    /// The flow's hash: chooses the source port.
+    pub hash: u64,
+    /// The outer header.
+    pub outer: Outer,
+    /// The longest inner packet that reaches the host in one piece, in bytes; a longer one is
+    /// too big. `u16::MAX` where the underlay has not said.
+    pub limit: u16,
+    /// Known options in `encap`, a bit for each slot of the schema.
+    pub slots: u32,
+    /// The packet's addresses or ports were translated.
+    pub changed: bool,
+}
+
+impl Egress {
+    /// What becomes of a packet from TUN: to another host, or into the TUN interface of a link. `inner` is rewritten
+    /// where the flow's addresses or ports are translated, and `packet`, which was parsed from it, with it.
+    ///
+    /// # Errors
+    /// The one reason for which it is not forwarded.
+    #[inline]
+    pub fn decide(
+        &mut self,
+        cx: &Context<'_>,
+        link: &Arc<Link>,
+        inner: &mut [u8],
+        packet: &mut Packet,
+        vnet: &VnetHdr,
+    ) -> Result<Result<Forward, LinkIndex>, Refused> {
+        let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+        let (key, error) = key_of(cx, link, packet, inner).map_err(stopped)?;
+        let bytes = wire_bytes(vnet, packet);
+        let seeker = Seeker {
+            link,
+            packet,
+            key,
+            error,
+            from: From::Tun,
+            wire: None,
+            seen: crate::flow::Seen {
+                tcp: tcp_flags(packet),
+                packets: wire_packets(vnet, packet),
+                bytes,
+            },
+        };
+        let passage = self
+            .recent
+            .pass(cx, &seeker, 0)
+            .map_err(|stop| Refused::stopped(&stop, link.config.index))?;
+        if let Some(meter) = &passage.meter
+            && !meter.admits(bytes, cx.now)
+        {
+            return Err(stopped(DropReason::RateExceeded));
+        }
+        passage
+            .change
+            .apply(inner, packet, vnet.needs_checksum())
+            .map_err(stopped)?;
+        let class = passage.meter.as_ref().and_then(|m| m.dscp);
+        match &passage.exit {
+            Exit::Wire(way) => {
+                let mut forward =
+                    forward(cx, way, packet, class).ok_or(stopped(DropReason::LinkGone))?;
+                forward.changed = passage.change != Change::None;
+                Ok(Ok(forward))
+            }
+            Exit::Tun(link) => Ok(Err(*link)),
+            Exit::Undecided => Err(stopped(DropReason::NoRoute)),
+        }
+    }
+
+    /// Tells the flow table what passed; to be called at the end of every turn.
+    #[inline]
+    pub fn settle(&mut self, cx: &Context<'_>) {
+        self.recent.settle(cx);
+    }
+
+    /// Forgets the latest flow, so that the next packet asks the table.
+    pub fn forget(&mut self, cx: &Context<'_>) {
+        self.recent.forget(cx);
+    }
+}
+
+/// The outer side of a packet that takes this way.
+#[inline]
+pub(super) fn forward(
+    cx: &Context<'_>,
+    way: &super::Way,
+    packet: &Packet,
+    class: Option<u8>,
+) -> Option<Forward> {
+    let link = cx.tables.link(way.link)?;
+    let limit = way.host.path_mtu().map_or(u16::MAX, |mtu| {
+        inner_limit(way.host.addr, mtu, way.encap.len())
+    });
+    Some(Forward {
+        link: way.link,
+        host: Arc::clone(&way.host),
+        encap: Arc::clone(&way.encap),
+        hash: way.hash,
+        outer: outer(link, packet, class),
+        limit,
+        slots: way.slots,
+        changed: false,
+    })
+}

@@ -1,0 +1,44 @@
+//! The account that a decision gives of itself: nothing for packets, every stage for `trace`.
+
+/// Who listens to the stages of a decision.
+pub(super) trait Explain {
+    /// Nothing may be changed: no port is leased and no hit is counted.
+    const DRY: bool;
+
+    /// A stage came to a result.
+    fn note(&mut self, stage: &'static str, result: impl FnOnce() -> String);
+}
+
+/// Nobody.
+pub(super) struct Silent;
+
+impl Explain for Silent {
+    const DRY: bool = false;
+
+    #[inline]
+    fn note(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
+}
+
+/// One stage of a packet's journey, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name: `source`, `service`, `nat`, `route`, `policy`, `class`, `options`, `exit`.
+    pub stage: &'static str,
+    /// What came of it, for a person.
+    pub result: String,
+}
+
+/// Writes the stages down.
+#[derive(Debug, Default)]
+pub(super) struct Account(pub(super) Vec<Stage>);
+
+impl Explain for Account {
+    const DRY: bool = true;
+
+    fn note(&mut self, stage: &'static str, result: impl FnOnce() -> String) {
+        self.0.push(Stage {
+            stage,
+            result: result(),
+        });
+    }
+}

@@ -1,0 +1,251 @@
+//! Wire to TUN.
+
+use std::sync::Arc;
+
+use super::egress::{Forward, forward};
+use super::lookup::{Seeker, Wire, key_of};
+use super::recent::{Recent, tcp_flags};
+use super::state::{Context, Exit, From};
+use super::{
+    Arrival, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Refused, geneve_reason, parse_reason, wire_bytes,
+    wire_packets,
+};
+use crate::drop::DropReason;
+use crate::ecn;
+use crate::flow::Seen;
+use crate::link::{Host, LinkIndex};
+use crate::offload::partial::partial;
+use crate::offload::vnet::VnetHdr;
+use crate::options::Received;
+use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::packet::{IpVersion, Packet};
+
+/// Where an inner packet from the wire goes.
+#[derive(Clone, Debug)]
+pub enum Onward {
+    /// Into the TUN interface of this link.
+    Tun(LinkIndex),
+    /// To another host: this one relays it.
+    Wire(Forward),
+}
+
+/// A datagram's inner packet, checked.
+#[derive(Clone, Debug)]
+pub struct Decap {
+    /// The link that it came on.
+    pub link: LinkIndex,
+    /// Where it goes.
+    pub onward: Onward,
+    /// Where the inner packet begins in the datagram, in bytes.
+    pub start: usize,
+    /// The inner packet, parsed. Its ECN field is what RFC 6040 asks for, its addresses are translated.
+    pub packet: Packet,
+    /// What TUN must finish, where a kernel tunnel of this machine handed the packet over unfinished.
+    pub vnet: Option<VnetHdr>,
+    /// Equal for datagrams of one link and one outer source whose Geneve headers are equal byte for
+    /// byte; only those may be merged (RFC 8926 section 4.6).
+    pub lane: u64,
+    /// Known options of the packet, a bit for each slot of the schema.
+    pub options: u32,
+}
+
+/// Headers that are remembered: datagrams of a few hosts, or of both families, arrive interleaved.
+const MEMORY: usize = 4;
+
+/// Ingress, with the memory of the latest headers: a train's datagrams mostly share theirs.
+#[derive(Debug, Default)]
+pub struct Ingress {
+    memory: [Memo; MEMORY],
+    /// The entry that was used last.
+    latest: usize,
+    lanes: u64,
+    recent: Recent,
+}
+
+/// What was found out about datagrams with one Geneve header from one outer source.
+#[derive(Debug, Default)]
+struct Memo {
+    lane: u64,
+    arrival: Option<Arrival>,
+    header: HeaderBytes,
+    link: LinkIndex,
+    host: Option<Arc<Host>>,
+    received: Received,
+    digest: u64,
+}
+
+impl Memo {
+    #[inline]
+    fn holds(&self, arrival: &Arrival, datagram: &[u8]) -> bool {
+        self.arrival.as_ref() == Some(arrival)
+            && datagram.get(..self.header.len()) == Some(&self.header[..])
+    }
+}
+
+impl Ingress {
+    /// Forgets all headers and the latest flow; to be called whenever other tables are used than before.
+    pub fn forget(&mut self, cx: &Context<'_>) {
+        self.recent.forget(cx);
+        for memo in &mut self.memory {
+            memo.arrival = None;
+            memo.host = None;
+        }
+    }
+
+    /// Tells the flow table what passed; to be called at the end of every turn.
+    #[inline]
+    pub fn settle(&mut self, cx: &Context<'_>) {
+        self.recent.settle(cx);
+    }
+
+    /// What becomes of a datagram from the wire.
+    ///
+    /// # Errors
+    /// The one reason for which it is not forwarded, and the link that counts it.
+    #[inline]
+    pub fn decide(
+        &mut self,
+        cx: &Context<'_>,
+        arrival: &Arrival,
+        datagram: &mut [u8],
+    ) -> Result<Decap, Refused> {
+        if !self.memory[self.latest].holds(arrival, datagram) {
+            match self
+                .memory
+                .iter()
+                .position(|memo| memo.holds(arrival, datagram))
+            {
+                Some(at) => self.latest = at,
+                None => self.outer_checks(cx, arrival, datagram)?,
+            }
+        }
+        let memo = &self.memory[self.latest];
+        let index = memo.link;
+        let refused = |reason| Refused::of(reason, index);
+        let gone = || refused(DropReason::LinkGone);
+        let link = cx.tables.link(index).ok_or_else(gone)?;
+        let start = memo.header.len();
+        let protocol = u16::from_be_bytes([memo.header[2], memo.header[3]]);
+        let inner = &mut datagram[start..];
+        let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
+        let expected = match packet.version {
+            IpVersion::V4 => ETHERTYPE_IPV4,
+            IpVersion::V6 => ETHERTYPE_IPV6,
+        };
+        if protocol != expected {
+            return Err(refused(DropReason::InnerMalformed));
+        }
+        let vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
+        let (key, error) = key_of(cx, link, &packet, inner).map_err(refused)?;
+        let whole = vnet.unwrap_or(VnetHdr::NONE);
+        let bytes = wire_bytes(&whole, &packet);
+        let seeker = Seeker {
+            link,
+            packet: &packet,
+            key,
+            error,
+            from: From::Wire(memo.host.as_ref().ok_or_else(gone)?),
+            wire: Some(Wire {
+                received: &memo.received,
+                header: &memo.header,
+                digest: memo.digest,
+            }),
+            seen: Seen {
+                tcp: tcp_flags(&packet),
+                packets: wire_packets(&whole, &packet),
+                bytes,
+            },
+        };
+        let passage = match self.recent.pass(cx, &seeker, memo.lane) {
+            Ok(passage) => passage,
+            Err(stop) => return Err(Refused::stopped(&stop, index)),
+        };
+        if let Some(meter) = &passage.meter
+            && !meter.admits(bytes, cx.now)
+        {
+            return Err(refused(DropReason::RateExceeded));
+        }
+        ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
+        passage
+            .change
+            .apply(inner, &mut packet, whole.needs_checksum())
+            .map_err(refused)?;
+        let onward = match &passage.exit {
+            Exit::Tun(link) => Onward::Tun(*link),
+            Exit::Wire(way) => {
+                let class = passage.meter.as_ref().and_then(|m| m.dscp);
+                Onward::Wire(relay(cx, way, inner, &mut packet, class).map_err(refused)?)
+            }
+            Exit::Undecided => return Err(refused(DropReason::NoRoute)),
+        };
+        Ok(Decap {
+            link: index,
+            onward,
+            start,
+            packet,
+            vnet,
+            lane: memo.lane,
+            options: memo.received.slots,
+        })
+    }
+
+    /// Everything that depends on the outer headers alone, done once per run of equal ones.
+    fn outer_checks(
+        &mut self,
+        cx: &Context<'_>,
+        arrival: &Arrival,
+        datagram: &[u8],
+    ) -> Result<(), Refused> {
+        let geneve = Geneve::parse(datagram).map_err(|e| Refused::nobodys(geneve_reason(&e)))?;
+        let link = cx
+            .tables
+            .by_vni(arrival.port, geneve.vni())
+            .ok_or(Refused::nobodys(DropReason::UnknownVni))?;
+        let refused = |reason| Refused::of(reason, link.config.index);
+        if let (Some(local), Some(dst)) = (link.config.local, arrival.dst)
+            && local != dst
+        {
+            return Err(refused(DropReason::WrongLocal));
+        }
+        let host = link
+            .host(arrival.src)
+            .ok_or(refused(DropReason::UnknownHost))?;
+        let received = Received::read(&cx.tables.schema, &geneve).map_err(refused)?;
+        if geneve.is_control() {
+            return Err(refused(DropReason::ControlMessage));
+        }
+        if !matches!(geneve.protocol(), ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+            return Err(refused(DropReason::ProtocolType));
+        }
+        self.latest = (self.latest + 1) % MEMORY;
+        self.lanes = self.lanes.wrapping_add(1);
+        let memo = &mut self.memory[self.latest];
+        memo.header = HeaderBytes::copy_of(&geneve);
+        memo.link = link.config.index;
+        memo.host = Some(Arc::clone(host));
+        memo.digest = match geneve.options_bytes() {
+            [] => 0,
+            options => cx.tables.hasher.hash_bytes(options) | 1,
+        };
+        memo.received = received;
+        memo.lane = self.lanes;
+        memo.arrival = Some(*arrival);
+        Ok(())
+    }
+}
+
+/// A packet that goes on to another host passes a router: its TTL ends loops.
+fn relay(
+    cx: &Context<'_>,
+    way: &super::Way,
+    inner: &mut [u8],
+    packet: &mut Packet,
+    class: Option<u8>,
+) -> Result<Forward, DropReason> {
+    if packet.ttl <= 1 {
+        return Err(DropReason::ForwardingLoop);
+    }
+    crate::wire::ip::decrement_ttl(inner, packet.version);
+    packet.ttl -= 1;
+    forward(cx, way, packet, class).ok_or(DropReason::LinkGone)
+}

@@ -1,0 +1,361 @@
+//! A packet finds its flow, or begins one.
+
+use std::sync::Arc;
+
+use super::change::Change;
+use super::decide::{self, Entrance, Planned, Subject};
+use super::explain::Silent;
+use super::log::Logged;
+use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Passage};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
+use crate::link::Link;
+use crate::options::Received;
+use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::packet::{Fragment, Packet};
+
+/// One packet that looks for its flow.
+#[derive(Clone, Copy)]
+pub(super) struct Seeker<'a> {
+    pub(super) link: &'a Arc<Link>,
+    pub(super) packet: &'a Packet,
+    pub(super) key: FlowKey,
+    /// The packet is an ICMP error, and `key` is what the packet that it quotes says.
+    pub(super) error: bool,
+    pub(super) from: From<'a>,
+    /// The options and the header of a packet from the wire.
+    pub(super) wire: Option<Wire<'a>>,
+    pub(super) seen: Seen,
+}
+
+/// What a packet from the wire brings.
+#[derive(Clone, Copy)]
+pub(super) struct Wire<'a> {
+    pub(super) received: &'a Received,
+    pub(super) header: &'a HeaderBytes,
+    pub(super) digest: u64,
+}
+
+/// A packet that is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stop {
+    pub(super) reason: DropReason,
+    /// Its sender is to be told, as a rule asks.
+    pub(super) reject: bool,
+}
+
+impl std::convert::From<DropReason> for Stop {
+    fn from(reason: DropReason) -> Stop {
+        Stop {
+            reason,
+            reject: false,
+        }
+    }
+}
+
+/// The key by which a packet looks for its flow, and whether it is an ICMP error that belongs to another's flow.
+#[inline]
+pub(super) fn key_of(
+    cx: &Context<'_>,
+    link: &Link,
+    packet: &Packet,
+    bytes: &[u8],
+) -> Result<(FlowKey, bool), DropReason> {
+    let index = link.config.index;
+    if packet.fragment != Fragment::Whole {
+        return of_fragment(cx, link, packet).map(|key| (key, false));
+    }
+    if packet.is_icmp_error()
+        && let Some(quote) = packet.quote(bytes)
+    {
+        let key = FlowKey::of_quote(index, &quote).reversed();
+        if cx.state.flows.peek(&key).is_some() {
+            return Ok((key, true));
+        }
+        // Where there are rules, an error about nothing is not let through as a flow of its own.
+        if link.config.functions.policy.is_some() || link.config.functions.nat.is_some() {
+            return Err(DropReason::IcmpUnrelated);
+        }
+    }
+    Ok((FlowKey::of(index, packet), false))
+}
+
+fn of_fragment(cx: &Context<'_>, link: &Link, packet: &Packet) -> Result<FlowKey, DropReason> {
+    let index = link.config.index;
+    let fragments = &cx.state.fragments;
+    if packet.fragment == Fragment::First {
+        let key = FlowKey::of(index, packet);
+        fragments.first(index, packet, key, cx.now);
+        return Ok(key);
+    }
+    fragments
+        .later(index, packet, cx.now)
+        .ok_or(DropReason::FragmentUnknown)
+}
+
+enum Found {
+    Go(Passage),
+    Refused(Fate),
+    /// The decision does not say what becomes of this packet.
+    Open(Side, FlowKey, FlowKey, Box<Decision>),
+}
+
+/// What becomes of the packet, by its flow; a flow that is not known is decided.
+pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
+    match find(cx, seeker) {
+        Lookup::Hit(Found::Go(passage)) => Ok(passage),
+        Lookup::Hit(Found::Refused(fate)) => Err(stop(fate)),
+        Lookup::Hit(Found::Open(Side::Reply, original, reply, decision))
+            if decision.fate == Fate::Forward =>
+        {
+            answered(cx, seeker, &original, &reply, *decision)
+        }
+        Lookup::Hit(Found::Open(side, original, reply, decision)) => {
+            again(cx, seeker, side, original, reply, &decision)
+        }
+        Lookup::Stale(f) => again(cx, seeker, f.side, f.original, f.reply, &f.decision),
+        Lookup::Miss => begin(cx, seeker),
+    }
+}
+
+#[inline]
+fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Found, Decision> {
+    let flows = &cx.state.flows;
+    flows.hit(
+        &seeker.key,
+        &seeker.seen,
+        cx.now,
+        cx.tables.epoch,
+        |side, original, reply, decision| look(seeker, side, original, reply, decision),
+    )
+}
+
+#[inline]
+fn look(
+    seeker: &Seeker<'_>,
+    side: Side,
+    original: &FlowKey,
+    reply: &FlowKey,
+    decision: &Decision,
+) -> Found {
+    let half = decision.half(side);
+    let digest = seeker.wire.map_or(0, |w| w.digest);
+    let known = seeker.from.is(&half.came) && (half.digest == digest || seeker.error);
+    if decision.fate != Fate::Forward && side == Side::Original && known {
+        return Found::Refused(decision.fate);
+    }
+    let decided = !matches!(half.exit, Exit::Undecided) && decision.fate == Fate::Forward;
+    if !decided || !known && !seeker.error {
+        return Found::Open(side, *original, *reply, Box::new(decision.clone()));
+    }
+    let error = seeker.error.then_some(seeker.packet.src);
+    Found::Go(Passage {
+        exit: half.exit.clone(),
+        meter: half.meter.clone(),
+        change: Change::of(side, original, reply, decision, error),
+    })
+}
+
+fn stop(fate: Fate) -> Stop {
+    let reject = fate == Fate::Reject;
+    let reason = match fate {
+        Fate::Drop(reason) => reason,
+        Fate::Reject => DropReason::PolicyRejected,
+        Fate::Forward => DropReason::NoRoute,
+    };
+    Stop { reason, reject }
+}
+
+/// A flow that begins.
+fn begin(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
+    let subject = Subject::of(seeker.key, seeker.packet);
+    let planned = first(cx, seeker.link, &subject, seeker, None)?;
+    admit(cx, seeker, planned)
+}
+
+fn first(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    seeker: &Seeker<'_>,
+    before: Option<&FlowKey>,
+) -> Result<Planned, DropReason> {
+    match (seeker.from, &seeker.wire) {
+        (From::Wire(host), Some(wire)) => {
+            let header = cx.state.share(*wire.header);
+            let entrance = Entrance::Wire {
+                host,
+                received: wire.received,
+                header: &header,
+                digest: wire.digest,
+            };
+            decide::first_half(cx, link, subject, &entrance, before, &mut Silent)
+        }
+        _ => decide::first_half(cx, link, subject, &Entrance::Tun, before, &mut Silent),
+    }
+}
+
+/// Puts a new flow into the table; the first packet goes as it says.
+fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Passage, Stop> {
+    let Planned { decision, reply } = planned;
+    let key = seeker.key;
+    let fate = decision.fate;
+    write_down(cx, seeker.link, &decision, key);
+    let passage = look(seeker, Side::Original, &key, &reply, &decision);
+    let refused = fate != Fate::Forward;
+    let added = cx.state.flows.insert(
+        key,
+        reply,
+        decision,
+        refused,
+        cx.tables.epoch,
+        &seeker.seen,
+        cx.now,
+    );
+    match (passage, added) {
+        (Found::Go(passage), Ok(())) => Ok(passage),
+        // Another worker was faster; what it decided came from the same rules.
+        (Found::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
+            Lookup::Hit(Found::Go(passage)) => Ok(passage),
+            _ => Err(DropReason::FlowTableFull.into()),
+        },
+        (Found::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
+        (Found::Go(_), Err(InsertError::Conflict)) => Err(DropReason::NatExhausted.into()),
+        (_, _) => Err(stop(fate)),
+    }
+}
+
+/// A rule may want to be heard of.
+fn write_down(cx: &Context<'_>, link: &Link, decision: &Decision, key: FlowKey) {
+    let (Some(rule), Some(policy)) = (decision.rule, &link.config.functions.policy) else {
+        return;
+    };
+    if policy.rule(rule).is_some_and(|r| r.log) {
+        cx.state.log.add(Logged {
+            rule,
+            epoch: cx.tables.epoch,
+            key,
+            fate: decision.fate,
+        });
+    }
+}
+
+/// The first reply of a flow.
+fn answered(
+    cx: &Context<'_>,
+    seeker: &Seeker<'_>,
+    original: &FlowKey,
+    reply: &FlowKey,
+    mut decision: Decision,
+) -> Result<Passage, Stop> {
+    let wire = seeker.wire.map(|w| (w.received, w.digest));
+    let half = decide::second_half(
+        cx,
+        original,
+        reply,
+        &decision,
+        seeker.from,
+        wire,
+        &mut Silent,
+    )?;
+    *decision.half_mut(Side::Reply) = half;
+    let Found::Go(passage) = look(seeker, Side::Reply, original, reply, &decision) else {
+        return Err(DropReason::NoRoute.into());
+    };
+    cx.state
+        .flows
+        .renew(original, *reply, decision, false, cx.tables.epoch);
+    Ok(passage)
+}
+
+/// A flow whose decision is of an older configuration, or does not cover this packet.
+fn again(
+    cx: &Context<'_>,
+    seeker: &Seeker<'_>,
+    side: Side,
+    original: FlowKey,
+    reply: FlowKey,
+    decision: &Decision,
+) -> Result<Passage, Stop> {
+    let flows = &cx.state.flows;
+    if decision.fate != Fate::Forward && side == Side::Reply {
+        // What was refused in one direction says nothing of the other.
+        flows.remove(&original);
+        return begin(cx, seeker);
+    }
+    let outcome = renewed(cx, seeker, side, &original, &reply, decision);
+    let Planned { decision, reply } = outcome.inspect_err(|_| {
+        flows.remove(&original);
+    })?;
+    let fate = decision.fate;
+    let passage = look(seeker, side, &original, &reply, &decision);
+    let refused = fate != Fate::Forward;
+    if !flows.renew(&original, reply, decision, refused, cx.tables.epoch) {
+        return Err(DropReason::FlowTableFull.into());
+    }
+    match passage {
+        Found::Go(passage) => Ok(passage),
+        _ => Err(stop(fate)),
+    }
+}
+
+/// The decision as it is by the configuration in force.
+fn renewed(
+    cx: &Context<'_>,
+    seeker: &Seeker<'_>,
+    side: Side,
+    original: &FlowKey,
+    reply: &FlowKey,
+    decision: &Decision,
+) -> Result<Planned, DropReason> {
+    let subject = Subject {
+        key: *original,
+        icmp: decision.icmp,
+    };
+    let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
+    let mut planned = match (side, seeker.error) {
+        (Side::Original, false) => first(cx, link, &subject, seeker, Some(reply))?,
+        _ => from_memory(cx, link, &subject, decision, reply)?,
+    };
+    if side == Side::Reply && planned.decision.fate == Fate::Forward {
+        let wire = seeker.wire.map(|w| (w.received, w.digest));
+        let half = decide::second_half(
+            cx,
+            original,
+            &planned.reply,
+            &planned.decision,
+            seeker.from,
+            wire,
+            &mut Silent,
+        )?;
+        *planned.decision.half_mut(Side::Reply) = half;
+        if planned.reply != *reply {
+            // The reply is one to a translation that is not made any more.
+            return Err(DropReason::NatUntranslatable);
+        }
+    }
+    Ok(planned)
+}
+
+/// Decides the original half by what is known of the packet that began the flow.
+fn from_memory(
+    cx: &Context<'_>,
+    link: &Link,
+    subject: &Subject,
+    decision: &Decision,
+    reply: &FlowKey,
+) -> Result<Planned, DropReason> {
+    let half: &Half = decision.half(Side::Original);
+    let (Came::Wire(host), Some(header)) = (&half.came, &decision.header) else {
+        return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), &mut Silent);
+    };
+    let geneve = Geneve::parse(header).map_err(|_| DropReason::OptionMalformed)?;
+    let received = Received::read(&cx.tables.schema, &geneve)?;
+    let entrance = Entrance::Wire {
+        host,
+        received: &received,
+        header,
+        digest: half.digest,
+    };
+    decide::first_half(cx, link, subject, &entrance, Some(reply), &mut Silent)
+}

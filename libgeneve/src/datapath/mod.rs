@@ -1,0 +1,181 @@
+//! The packet's journey through one host, egress and ingress, each readable from top to bottom.
+//!
+//! Both are called once per super-packet or run of equal headers. A packet finds its flow and follows what
+//! was decided for it; the first packet of a flow asks every function once. Moving bytes is left to
+//! [`crate::offload`] and to the caller.
+
+mod change;
+mod decide;
+mod egress;
+mod explain;
+mod ingress;
+mod log;
+mod lookup;
+mod recent;
+mod refuse;
+mod state;
+mod trace;
+
+use std::net::IpAddr;
+
+pub use self::change::Change;
+pub use self::egress::{Egress, Forward};
+pub use self::explain::Stage;
+pub use self::ingress::{Decap, Ingress, Onward};
+pub use self::log::Logged;
+pub use self::refuse::refusal;
+pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, State, Way};
+pub use self::trace::{Described, Heading, Traced, trace};
+use crate::drop::DropReason;
+use crate::ecn;
+use crate::link::{Df, Link, LinkIndex, Tos, Ttl};
+use crate::offload::vnet::{GsoType, VnetHdr};
+use crate::wire::geneve::GeneveError;
+use crate::wire::packet::{IpVersion, Packet, PacketError};
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const UDP_HEADER: usize = 8;
+
+/// What the outer IP header of a packet shall say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outer {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// TTL or hop limit; `None` is the system's default.
+    pub ttl: Option<u8>,
+    /// The IPv4 DF bit.
+    pub df: bool,
+}
+
+/// RFC 2983 for the DSCP, RFC 6040 for ECN, RFC 8926 section 4.4.2 for the TTL.
+fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
+    let config = &link.config;
+    let dscp = match (class, config.tos) {
+        (Some(dscp), _) => dscp << 2,
+        (None, Tos::Inherit) => packet.tos & 0xfc,
+        (None, Tos::Fixed(tos)) => tos & 0xfc,
+    };
+    let ttl = match config.ttl {
+        Ttl::Auto => None,
+        Ttl::Inherit => Some(packet.ttl.max(1)),
+        Ttl::Fixed(ttl) => Some(ttl),
+    };
+    let df = match config.df {
+        Df::Set => true,
+        Df::Unset => false,
+        Df::Inherit => packet.version == IpVersion::V6 || packet.dont_fragment,
+    };
+    Outer {
+        tos: dscp | ecn::encapsulate(packet.tos),
+        ttl,
+        df,
+    }
+}
+
+/// The longest inner packet that fits an outer IP packet of `path_mtu` bytes to the underlay address `host`, behind
+/// `encap_len` bytes of Geneve header,
+/// in bytes (RFC 8926 section 4.4.1).
+#[must_use]
+pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
+    let ip = if host.is_ipv4() { 20 } else { 40 };
+    let inner = (path_mtu as usize).saturating_sub(ip + UDP_HEADER + encap_len);
+    u16::try_from(inner).unwrap_or(u16::MAX)
+}
+
+/// The length of the longest inner packet that a super-packet is cut into, in bytes.
+#[must_use]
+pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
+    match vnet.gso_type {
+        GsoType::None => usize::from(packet.total_len),
+        _ => usize::from(packet.payload_offset)
+            .saturating_add(usize::from(vnet.gso_size))
+            .min(usize::from(packet.total_len)),
+    }
+}
+
+/// How many packets a super-packet is on the wire.
+#[must_use]
+pub fn wire_packets(vnet: &VnetHdr, packet: &Packet) -> u64 {
+    if vnet.gso_type == GsoType::None {
+        return 1;
+    }
+    let payload = packet.total_len.saturating_sub(packet.payload_offset);
+    u64::from(payload.div_ceil(vnet.gso_size.max(1))).max(1)
+}
+
+/// Inner bytes of all packets that a super-packet is on the wire.
+#[must_use]
+pub fn wire_bytes(vnet: &VnetHdr, packet: &Packet) -> u64 {
+    let repeated = (wire_packets(vnet, packet) - 1) * u64::from(packet.payload_offset);
+    u64::from(packet.total_len) + repeated
+}
+
+/// The outer side of a datagram that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The UDP port that it was received on.
+    pub port: u16,
+    /// The outer source address.
+    pub src: IpAddr,
+    /// The outer destination address, where the kernel told it.
+    pub dst: Option<IpAddr>,
+    /// The outer DSCP and ECN.
+    pub tos: u8,
+}
+
+/// A packet that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: DropReason,
+    /// The link that counts it; `None` where it did not get as far as a link.
+    pub link: Option<LinkIndex>,
+    /// A rule wants its sender to be told (TCP RST, ICMP unreachable).
+    pub reject: bool,
+}
+
+impl Refused {
+    fn of(reason: DropReason, link: LinkIndex) -> Refused {
+        Refused {
+            link: Some(link),
+            ..Refused::nobodys(reason)
+        }
+    }
+
+    fn nobodys(reason: DropReason) -> Refused {
+        Refused {
+            reason,
+            link: None,
+            reject: false,
+        }
+    }
+
+    fn stopped(stop: &lookup::Stop, link: LinkIndex) -> Refused {
+        Refused {
+            reason: stop.reason,
+            link: Some(link),
+            reject: stop.reject,
+        }
+    }
+}
+
+/// The reason under which an unreadable inner packet is counted.
+#[must_use]
+pub fn parse_reason(error: PacketError) -> DropReason {
+    match error {
+        PacketError::NotIp => DropReason::NotIp,
+        _ => DropReason::InnerMalformed,
+    }
+}
+
+fn geneve_reason(error: &GeneveError) -> DropReason {
+    match error {
+        GeneveError::Truncated => DropReason::GeneveTruncated,
+        GeneveError::Version(_) => DropReason::GeneveVersion,
+        GeneveError::OptionLength => DropReason::GeneveOptionLength,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! The flow of the latest packet: packets of one flow mostly follow each other, and need not ask the table each time.
+
+use super::lookup::{Seeker, Stop, pass};
+use super::state::{Context, Passage};
+use crate::flow::{FlowKey, Seen};
+use crate::wire::packet::{Packet, Transport};
+use crate::wire::transport::TcpFlags;
+
+/// The latest flow of one worker in one direction, and what the table has not been told of it yet.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    latest: Option<Latest>,
+    seen: Seen,
+}
+
+#[derive(Debug)]
+struct Latest {
+    key: FlowKey,
+    epoch: u64,
+    /// Equal for packets that came the same way with the same options.
+    lane: u64,
+    passage: Passage,
+}
+
+impl Recent {
+    /// What becomes of the packet that `seeker` describes.
+    #[inline]
+    pub(super) fn pass(
+        &mut self,
+        cx: &Context<'_>,
+        seeker: &Seeker<'_>,
+        lane: u64,
+    ) -> Result<&Passage, Stop> {
+        if !self.holds(cx, seeker, lane) {
+            self.settle(cx);
+            self.latest = None;
+            let passage = pass(cx, seeker)?;
+            if seeker.error || turns(seeker.packet) {
+                // It changed its flow, or is none of it.
+                return Ok(&self.keep(seeker, lane, u64::MAX, passage).passage);
+            }
+            return Ok(&self.keep(seeker, lane, cx.tables.epoch, passage).passage);
+        }
+        self.seen.packets += seeker.seen.packets;
+        self.seen.bytes += seeker.seen.bytes;
+        self.seen.tcp = seeker.seen.tcp;
+        Ok(&self.latest.as_ref().expect("held").passage)
+    }
+
+    fn keep(&mut self, seeker: &Seeker<'_>, lane: u64, epoch: u64, passage: Passage) -> &Latest {
+        self.latest.insert(Latest {
+            key: seeker.key,
+            epoch,
+            lane,
+            passage,
+        })
+    }
+
+    #[inline]
+    fn holds(&self, cx: &Context<'_>, seeker: &Seeker<'_>, lane: u64) -> bool {
+        match &self.latest {
+            Some(latest) => {
+                latest.epoch == cx.tables.epoch
+                    && latest.lane == lane
+                    && latest.key == seeker.key
+                    && !seeker.error
+                    && !turns(seeker.packet)
+            }
+            None => false,
+        }
+    }
+
+    /// Tells the table what passed since it was asked; to be called at the end of every turn.
+    #[inline]
+    pub(super) fn settle(&mut self, cx: &Context<'_>) {
+        if self.seen.packets == 0 {
+            return;
+        }
+        if let Some(latest) = &self.latest {
+            cx.state.flows.hit(
+                &latest.key,
+                &self.seen,
+                cx.now,
+                latest.epoch,
+                |_, _, _, _| (),
+            );
+        }
+        self.seen = Seen::default();
+    }
+
+    /// Forgets the flow, so that the next packet asks the table.
+    pub(super) fn forget(&mut self, cx: &Context<'_>) {
+        self.settle(cx);
+        self.latest = None;
+    }
+}
+
+/// Whether the packet changes the state of its connection.
+#[inline]
+fn turns(packet: &Packet) -> bool {
+    match packet.transport {
+        Transport::Tcp { flags, .. } => {
+            flags.intersects(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
+        }
+        _ => false,
+    }
+}
+
+/// The flags of a TCP packet, for the flow's state.
+#[inline]
+pub(super) fn tcp_flags(packet: &Packet) -> Option<TcpFlags> {
+    match packet.transport {
+        Transport::Tcp { flags, .. } => Some(flags),
+        _ => None,
+    }
+}

@@ -1,0 +1,167 @@
+//! What would become of a packet, told stage by stage by the same code that packets take; nothing is changed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::decide::{self, Entrance, Subject};
+use super::explain::{Account, Explain, Stage};
+use super::state::{Context, Exit, Fate};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, Side};
+use crate::link::Link;
+use crate::options::Received;
+use crate::wire::geneve::{Geneve, HeaderBytes};
+
+/// A packet that somebody describes.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Addresses, protocol and ports; for ICMP queries the identifier as both ports.
+    pub key: FlowKey,
+    /// ICMP type and code.
+    pub icmp: Option<(u8, u8)>,
+    /// Which way it goes.
+    pub heading: Heading,
+}
+
+/// Which way a described packet goes.
+#[derive(Clone, Debug)]
+pub enum Heading {
+    /// From TUN.
+    Egress,
+    /// From this host, with this Geneve header.
+    Ingress {
+        /// The host's underlay address.
+        host: IpAddr,
+        /// The header, options included.
+        header: HeaderBytes,
+    },
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The stages that it came through.
+    pub stages: Vec<Stage>,
+    /// Where it goes.
+    pub outcome: Result<Exit, DropReason>,
+    /// Whether its sender would be told that it was rejected.
+    pub reject: bool,
+    /// The id of its QoS class.
+    pub class: Option<u8>,
+}
+
+/// Explains what would become of a packet of `link`.
+#[must_use]
+pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Traced {
+    let mut account = Account::default();
+    let (mut reject, mut class) = (false, None);
+    let outcome = walk(cx, link, described, &mut account, &mut reject, &mut class);
+    if let Err(reason) = &outcome {
+        account.note("drop", || format!("{reason}: {}", reason.explanation()));
+    }
+    Traced {
+        stages: account.0,
+        outcome,
+        reject,
+        class,
+    }
+}
+
+fn walk(
+    cx: &Context<'_>,
+    link: &Arc<Link>,
+    described: &Described,
+    account: &mut Account,
+    reject: &mut bool,
+    class: &mut Option<u8>,
+) -> Result<Exit, DropReason> {
+    let subject = Subject {
+        key: described.key,
+        icmp: described.icmp,
+    };
+    let known = cx.state.flows.peek(&described.key);
+    account.note("flow", || match &known {
+        None => "no flow: this packet would begin one".to_owned(),
+        Some(found) if found.epoch != cx.tables.epoch => {
+            "a flow that is decided again, because the configuration changed".to_owned()
+        }
+        Some(found) => match found.side {
+            Side::Original => {
+                "a flow is there; its packets follow what is explained here".to_owned()
+            }
+            Side::Reply => {
+                "a reply of a flow that is there, which no rule is asked about".to_owned()
+            }
+        },
+    });
+    if let Some(found) = known.filter(|f| f.side == Side::Reply && f.epoch == cx.tables.epoch)
+        && found.decision.fate == Fate::Forward
+    {
+        let half = match (&described.heading, found.decision.half(Side::Reply)) {
+            (_, half) if !matches!(half.exit, Exit::Undecided) => half.clone(),
+            (Heading::Egress, _) => {
+                let from = super::state::From::Tun;
+                decide::second_half(
+                    cx,
+                    &found.original,
+                    &found.reply,
+                    &found.decision,
+                    from,
+                    None,
+                    account,
+                )?
+            }
+            (Heading::Ingress { host, header }, _) => {
+                let host = link.host(*host).ok_or(DropReason::UnknownHost)?;
+                let received = read(cx, header)?;
+                let from = super::state::From::Wire(host);
+                let wire = Some((&received, 0));
+                decide::second_half(
+                    cx,
+                    &found.original,
+                    &found.reply,
+                    &found.decision,
+                    from,
+                    wire,
+                    account,
+                )?
+            }
+        };
+        *class = found.decision.class;
+        return Ok(half.exit);
+    }
+    let planned = match &described.heading {
+        Heading::Egress => decide::first_half(cx, link, &subject, &Entrance::Tun, None, account)?,
+        Heading::Ingress { host, header } => {
+            let known = link.host(*host);
+            account.note("host", || match known {
+                Some(_) => format!("{host} is a host of the VPC"),
+                None => format!("{host} is not a host of the VPC"),
+            });
+            let host = known.ok_or(DropReason::UnknownHost)?;
+            let received = read(cx, header)?;
+            let shared = cx.state.share(*header);
+            let entrance = Entrance::Wire {
+                host,
+                received: &received,
+                header: &shared,
+                digest: 0,
+            };
+            decide::first_half(cx, link, &subject, &entrance, None, account)?
+        }
+    };
+    *class = planned.decision.class;
+    match planned.decision.fate {
+        Fate::Forward => Ok(planned.decision.half(Side::Original).exit.clone()),
+        Fate::Drop(reason) => Err(reason),
+        Fate::Reject => {
+            *reject = true;
+            Err(DropReason::PolicyRejected)
+        }
+    }
+}
+
+fn read(cx: &Context<'_>, header: &HeaderBytes) -> Result<Received, DropReason> {
+    let geneve = Geneve::parse(header).map_err(|e| super::geneve_reason(&e))?;
+    Received::read(&cx.tables.schema, &geneve)
+}

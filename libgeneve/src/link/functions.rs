@@ -1,0 +1,177 @@
+//! What a link does beyond carrying packets: endpoints with types and labels, policy, NAT, services, classes.
+//!
+//! Owns how these fit a link and how long the options are that follow from them. What each of them
+//! decides is its own module's; in which order they are asked is [`crate::datapath`]'s.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::LinkIndex;
+use crate::label::{LabelSet, MAX_LABELS};
+use crate::nat::Nat;
+use crate::options::{ClassOption, EndpointOption, EndpointType, ServiceOption};
+use crate::policy::Policy;
+use crate::qos::{Bucket, Class};
+use crate::service::Services;
+use crate::wire::option::{MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionType};
+
+/// Bytes of a label on the wire.
+const LABEL_LEN: usize = 8;
+
+/// A user-defined option with the data that it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The option's class.
+    pub class: OptionClass,
+    /// The option's type.
+    pub kind: OptionType,
+    /// The data, a multiple of 4 bytes long, at most 124.
+    pub data: Vec<u8>,
+}
+
+/// Another endpoint that a proxied one stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyTarget {
+    /// Its overlay address.
+    pub addr: IpAddr,
+    /// The link of its VPC.
+    pub link: LinkIndex,
+}
+
+/// What is configured of one overlay address, beyond the hosts that it is on.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    /// What it is.
+    pub kind: EndpointType,
+    /// Its labels, where they are known.
+    pub labels: Option<LabelSet>,
+    /// The id of its QoS class.
+    pub class: Option<u8>,
+    /// Its rate.
+    pub rate: Option<Arc<Bucket>>,
+    /// What a proxied endpoint of this host stands for.
+    pub target: Option<ProxyTarget>,
+    /// A scaled endpoint that is here, too, and preferred here.
+    pub colocated: bool,
+    /// It lives on this host.
+    pub local: bool,
+    /// Options that its packets carry.
+    pub options: Vec<Attachment>,
+}
+
+/// Everything that a link does beyond carrying packets. The default does nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Functions {
+    /// Endpoints by their overlay address.
+    pub endpoints: HashMap<IpAddr, Endpoint>,
+    /// The rules; `None` allows everything.
+    pub policy: Option<Arc<Policy>>,
+    /// Address translation.
+    pub nat: Option<Arc<Nat>>,
+    /// Virtual addresses with backends.
+    pub services: Option<Arc<Services>>,
+    /// QoS classes.
+    pub classes: Vec<Arc<Class>>,
+    /// The link's own rate.
+    pub rate: Option<Arc<Bucket>>,
+    /// Options that every packet carries.
+    pub options: Vec<Attachment>,
+    /// Addresses and ports of this host in the VPC, a rule for all sources of each family: what stands in elsewhere for an
+    /// endpoint of this VPC uses them.
+    pub stand_ins: Option<Arc<Nat>>,
+    /// Whether packets say what labels their source has.
+    pub labels: bool,
+    /// Whether a receiver must enforce labels (type 0x82 instead of 0x02).
+    pub labels_critical: bool,
+    /// Whether a route of the link leads to a gateway.
+    pub gateway: bool,
+}
+
+impl Functions {
+    /// The class with this id.
+    #[inline]
+    #[must_use]
+    pub fn class(&self, id: u8) -> Option<&Arc<Class>> {
+        self.classes.iter().find(|class| class.id == id)
+    }
+
+    /// What is known of the type of `addr`.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self, addr: IpAddr) -> EndpointType {
+        self.endpoints
+            .get(&addr)
+            .map_or(EndpointType::Simple, |e| e.kind)
+    }
+
+    /// Bytes of the longest options that the link may send (RFC 8926 section 4.4.1).
+    #[must_use]
+    pub fn options_len(&self) -> usize {
+        let local = || self.endpoints.values().filter(|e| e.local);
+        let labels = local()
+            .filter_map(|e| e.labels.as_ref())
+            .map(|l| l.as_slice().len());
+        OptionLengths {
+            link: attached(&self.options),
+            endpoint: local().map(|e| attached(&e.options)).max().unwrap_or(0),
+            typed: self.gateway
+                || self
+                    .endpoints
+                    .values()
+                    .any(|e| e.kind != EndpointType::Simple),
+            labels: self.labels.then(|| labels.max().unwrap_or(0)),
+            class: !self.classes.is_empty(),
+            relays: self.services.is_some(),
+        }
+        .sum()
+    }
+
+    /// Whether the longest options fit a packet.
+    #[must_use]
+    pub fn options_fit(&self) -> bool {
+        self.options_len() <= MAX_OPTIONS_LEN
+    }
+}
+
+/// What the options of a link's packets may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OptionLengths {
+    /// Bytes of the user-defined options of every packet, with their headers.
+    pub link: usize,
+    /// The most bytes of those of one endpoint of this host.
+    pub endpoint: usize,
+    /// Whether any endpoint or route has a type.
+    pub typed: bool,
+    /// The most labels of an endpoint of this host, where packets carry labels.
+    pub labels: Option<usize>,
+    /// Whether there are QoS classes.
+    pub class: bool,
+    /// Whether packets are relayed to the backends of services.
+    pub relays: bool,
+}
+
+impl OptionLengths {
+    /// The longest options, in bytes.
+    #[must_use]
+    pub fn sum(&self) -> usize {
+        let labels = match (self.labels, self.relays) {
+            (None, _) => 0,
+            // What is relayed keeps the labels of its source, which another host chose.
+            (Some(_), true) => OPTION_HEADER_LEN + LABEL_LEN * MAX_LABELS,
+            (Some(most), false) => OPTION_HEADER_LEN + LABEL_LEN * most,
+        };
+        let one = |there: bool, data: usize| if there { OPTION_HEADER_LEN + data } else { 0 };
+        self.link
+            + self.endpoint
+            + labels
+            + one(self.typed || self.relays, EndpointOption::LEN)
+            + one(self.class, ClassOption::LEN)
+            + one(self.relays, ServiceOption::LEN_V6)
+    }
+}
+
+/// Bytes of user-defined options with their headers.
+fn attached(list: &[Attachment]) -> usize {
+    list.iter().map(|a| OPTION_HEADER_LEN + a.data.len()).sum()
+}

@@ -1,0 +1,212 @@
+//! What a worker needs to know of the VPCs: links, hosts, and the snapshot that holds them.
+//!
+//! A [`Tables`] value is immutable. The daemon builds a new one for each change of configuration
+//! and publishes it; workers that still hold the old one finish their batch with it. The only
+//! values that change inside are what the underlay taught about a [`Host`].
+
+mod functions;
+mod host;
+mod tables;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
+pub use self::host::{Host, HostRegistry};
+pub use self::tables::Tables;
+use crate::options::EndpointType;
+use crate::route::{Entry, Origin, Routes, Target};
+use crate::service::maglev::Maglev;
+use crate::wire::geneve::{BASE_HEADER_LEN, Vni};
+
+/// A link's place in [`Tables`]: small, handed out by the daemon, reused after the link is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkIndex(pub u32);
+
+/// How the outer TTL or hop limit is chosen (RFC 8926 section 4.4.2, RFC 2983).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ttl {
+    /// The system's default, as the kernel's geneve device does.
+    #[default]
+    Auto,
+    /// The inner packet's (the uniform model).
+    Inherit,
+    /// This value, 1 to 255.
+    Fixed(u8),
+}
+
+/// How the outer DSCP is chosen. The two ECN bits always follow RFC 6040.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tos {
+    /// The inner packet's DSCP (the uniform model).
+    Inherit,
+    /// This value's upper six bits (the pipe model).
+    Fixed(u8),
+}
+
+impl Default for Tos {
+    fn default() -> Self {
+        Tos::Fixed(0)
+    }
+}
+
+/// The outer IPv4 header's DF bit. IPv6 always behaves as [`Df::Set`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Df {
+    /// Set: path MTU discovery works (RFC 8926 section 4.4.1).
+    #[default]
+    Set,
+    /// Clear: routers of the underlay may fragment.
+    Unset,
+    /// The inner IPv4 packet's; set for IPv6 inside.
+    Inherit,
+}
+
+/// One prefix of a VPC and the hosts that it is behind; an empty list of hosts means this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The inner prefix; its host bits are ignored.
+    pub prefix: IpNet,
+    /// Underlay addresses.
+    pub hosts: Vec<IpAddr>,
+    /// Which object of the configuration it is.
+    pub origin: Origin,
+    /// What is behind it: simple, scaled or gateway for routes and endpoints of several hosts.
+    pub kind: EndpointType,
+    /// This host is one of them, too.
+    pub local: bool,
+}
+
+/// Everything that the packet path must know of a link.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// The link's place in the tables.
+    pub index: LinkIndex,
+    /// The VPC's id.
+    pub vni: Vni,
+    /// The UDP port that is sent to and listened on.
+    pub port: u16,
+    /// The one local underlay address, where the operator named one.
+    pub local: Option<IpAddr>,
+    /// The outer TTL.
+    pub ttl: Ttl,
+    /// The outer DSCP.
+    pub tos: Tos,
+    /// The outer DF bit.
+    pub df: Df,
+    /// Whether an IPv6 datagram with checksum zero is accepted (`udp6zerocsumrx`).
+    pub udp6_zero_csum_rx: bool,
+    /// The inner MTU in force, in bytes of inner IP packet.
+    pub mtu: u16,
+    /// Addresses of the TUN interface.
+    pub addresses: Vec<IpAddr>,
+    /// The link's `remote`, its routes and its endpoints.
+    pub routes: Vec<RouteConfig>,
+    /// What the link does beyond carrying packets.
+    pub functions: Functions,
+}
+
+/// One VPC on this host, ready for the packet path.
+#[derive(Debug)]
+pub struct Link {
+    /// What it was built from.
+    pub config: LinkConfig,
+    /// Where each inner address lives.
+    pub routes: Routes,
+    /// The hosts that any route or endpoint names, sorted by address.
+    hosts: Vec<Arc<Host>>,
+    encap_len: usize,
+}
+
+impl Link {
+    /// Compiles a link; hosts that `registry` does not have yet are added to it.
+    #[must_use]
+    pub fn new(config: LinkConfig, registry: &mut HostRegistry) -> Self {
+        let mut routes = Routes::default();
+        let mut hosts: Vec<Arc<Host>> = Vec::new();
+        for addr in &config.addresses {
+            routes.insert(IpNet::from(*addr), Entry::local(Origin::Own));
+        }
+        for route in &config.routes {
+            let list: Vec<_> = route
+                .hosts
+                .iter()
+                .map(|&addr| registry.host(addr))
+                .collect();
+            hosts.extend(list.iter().cloned());
+            let entry = Entry {
+                origin: route.origin,
+                kind: route.kind,
+                spread: spread(route, config.local),
+                local: route.local || list.is_empty(),
+                target: if list.is_empty() {
+                    Target::Local
+                } else {
+                    Target::Hosts(Arc::from(list))
+                },
+            };
+            routes.insert(route.prefix, entry);
+        }
+        hosts.sort_unstable_by_key(|h| h.addr);
+        hosts.dedup_by_key(|h| h.addr);
+        Link {
+            encap_len: BASE_HEADER_LEN + config.functions.options_len(),
+            routes,
+            hosts,
+            config,
+        }
+    }
+
+    /// The host with the underlay address `addr`, if this VPC knows it.
+    #[inline]
+    #[must_use]
+    pub fn host(&self, addr: IpAddr) -> Option<&Arc<Host>> {
+        self.hosts
+            .binary_search_by_key(&addr, |h| h.addr)
+            .ok()
+            .map(|at| &self.hosts[at])
+    }
+
+    /// Every host that this VPC knows, sorted by address.
+    #[must_use]
+    pub fn hosts(&self) -> &[Arc<Host>] {
+        &self.hosts
+    }
+
+    /// The length of the longest Geneve header, options included, that this link sends; in bytes.
+    #[inline]
+    #[must_use]
+    pub fn encap_len(&self) -> usize {
+        self.encap_len
+    }
+}
+
+/// The table that all hosts of a fabric use alike to choose one of the hosts of a scaled endpoint. Where this host is
+/// one of them, it is the last member.
+fn spread(route: &RouteConfig, local: Option<IpAddr>) -> Option<Arc<Maglev>> {
+    if route.kind != EndpointType::Scaled {
+        return None;
+    }
+    let own = local.filter(|_| route.local);
+    let members: Vec<_> = route
+        .hosts
+        .iter()
+        .copied()
+        .chain(own)
+        .map(|addr| (identity(addr), 1))
+        .collect();
+    Maglev::compact(&members).map(Arc::new)
+}
+
+/// What tells a host from others, on all hosts alike.
+fn identity(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+        IpAddr::V6(addr) => addr.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
