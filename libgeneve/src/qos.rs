@@ -194,19 +194,49 @@ pub struct Class {
     pub id: u8,
     /// Its name, unique on the link.
     pub name: String,
-    /// What holds it to its rate; `None` where it has none.
+    /// What holds it to its rate on the way out; `None` where it has none.
     pub bucket: Option<Arc<Bucket>>,
+    /// The same on the way in: the two directions do not share a rate.
+    pub ingress: Option<Arc<Bucket>>,
     /// The DSCP of the outer header, 0 to 63; `None` where the link's setting applies.
     pub dscp: Option<u8>,
+    /// What passed it, and what did not; shared by those that follow each other under one name.
+    pub tally: Arc<Tally>,
+}
+
+/// Bytes that met a class; inner IP packets, headers included.
+#[derive(Debug, Default)]
+pub struct Tally {
+    passed: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tally {
+    /// Counts a packet that was within every rate, or over one.
+    #[inline]
+    pub fn count(&self, bytes: u64, passed: bool) {
+        let counter = if passed { &self.passed } else { &self.refused };
+        counter.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes that passed, and bytes that did not.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (self.passed.load(Relaxed), self.refused.load(Relaxed))
+    }
 }
 
 /// Whom a bucket limits, within one link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// The link as a whole.
+    /// The link as a whole, on the way out.
     Link,
-    /// The class of this name.
+    /// The link as a whole, on the way in.
+    LinkIngress,
+    /// The class of this name, on the way out.
     Class(String),
+    /// The class of this name, on the way in.
+    ClassIngress(String),
     /// The endpoint at this address.
     Endpoint(IpAddr),
 }

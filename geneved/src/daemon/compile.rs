@@ -16,7 +16,7 @@ use libgeneve::link::{
 use libgeneve::nat;
 use libgeneve::options::{EndpointType, OptionDef, OptionMatch, Schema};
 use libgeneve::policy::{self, Policy};
-use libgeneve::qos::{Bucket, Buckets, Class, Limited};
+use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::route::Origin;
 use libgeneve::service::{self, Services};
 
@@ -38,6 +38,7 @@ pub(super) struct Compiler {
     pools: nat::Registry,
     buckets: Buckets,
     hits: HashMap<(IfName, String), Arc<AtomicU64>>,
+    tallies: HashMap<(IfName, String), Arc<Tally>>,
     policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
     services: BTreeMap<IfName, Arc<Services>>,
 }
@@ -180,7 +181,18 @@ impl Compiler {
                 Arc::new(Class {
                     id: class.id,
                     bucket: self.bucket(link, limited, class.rate, class.burst),
+                    ingress: self.bucket(
+                        link,
+                        Limited::ClassIngress(name.clone()),
+                        class.rate,
+                        class.burst,
+                    ),
                     dscp: class.dscp.map(|d| d.0),
+                    tally: Arc::clone(
+                        self.tallies
+                            .entry((link.name.clone(), name.clone()))
+                            .or_default(),
+                    ),
                     name,
                 })
             })
@@ -192,6 +204,7 @@ impl Compiler {
             services: self.services(state, link, healthy)?,
             classes,
             rate: self.bucket(link, Limited::Link, link.rate, link.burst),
+            rate_ingress: self.bucket(link, Limited::LinkIngress, link.rate, link.burst),
             options: attachments(state, &link.options),
             stand_ins: self.stand_ins(state, link, places)?,
             labels: uses_labels(state, link),
@@ -360,6 +373,7 @@ impl Compiler {
             .retain(|name, _| state.links.contains_key(name));
         self.services
             .retain(|name, _| state.links.contains_key(name));
+        self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
         self.hits.retain(|_, count| Arc::strong_count(count) > 1);
     }
 

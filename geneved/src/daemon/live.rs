@@ -45,7 +45,7 @@ impl Core {
             .map(|l| l.config.functions.classes.clone())
             .unwrap_or_default();
         let class = classes.iter().find(|c| c.name == name.as_str());
-        class.map_or((0, 0), |_| (0, 0))
+        class.map_or((0, 0), |c| c.tally.read())
     }
 
     /// Packets that were received and sent with a defined option.

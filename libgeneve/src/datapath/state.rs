@@ -11,7 +11,7 @@ use crate::link::{Host, LinkIndex, Tables};
 use crate::nat::Lease;
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
-use crate::qos::Bucket;
+use crate::qos::{Bucket, Class, take_all};
 use crate::time::Now;
 use crate::wire::geneve::HeaderBytes;
 
@@ -126,16 +126,20 @@ pub struct Meter {
     pub dscp: Option<u8>,
     /// Drop precedence, 0 (last to be dropped) to 2.
     pub precedence: u8,
+    /// The class that counts its packets.
+    pub class: Option<Arc<Class>>,
 }
 
 impl Meter {
-    /// Whether `bytes` are within every rate. Where one bucket refuses, those that were asked before it have paid.
+    /// Whether `bytes` are within every rate; if so, they are paid for.
     #[inline]
     pub(super) fn admits(&self, bytes: u64, now: Now) -> bool {
-        self.buckets
-            .iter()
-            .flatten()
-            .all(|bucket| bucket.take_marked(bytes, now, self.precedence))
+        let buckets = self.buckets.iter().flatten().map(Arc::as_ref);
+        let admitted = take_all(buckets, bytes, now, self.precedence);
+        if let Some(class) = &self.class {
+            class.tally.count(bytes, admitted);
+        }
+        admitted
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Endpoint {
     pub labels: Option<LabelSet>,
     /// The id of its QoS class.
     pub class: Option<u8>,
-    /// Its rate.
+    /// The rate of what it sends.
     pub rate: Option<Arc<Bucket>>,
     /// What a proxied endpoint of this host stands for.
     pub target: Option<ProxyTarget>,
@@ -73,8 +73,10 @@ pub struct Functions {
     pub services: Option<Arc<Services>>,
     /// QoS classes.
     pub classes: Vec<Arc<Class>>,
-    /// The link's own rate.
+    /// The link's own rate on the way out.
     pub rate: Option<Arc<Bucket>>,
+    /// The same on the way in: the two directions do not share a rate.
+    pub rate_ingress: Option<Arc<Bucket>>,
     /// Options that every packet carries.
     pub options: Vec<Attachment>,
     /// Addresses and ports of this host in the VPC, a rule for all sources of each family: what stands in elsewhere for an

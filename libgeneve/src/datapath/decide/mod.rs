@@ -313,6 +313,7 @@ impl Course {
     fn classify<E: Explain>(
         &mut self,
         link: &Link,
+        direction: Direction,
         endpoint: IpAddr,
         class: Option<u8>,
         precedence: Option<u8>,
@@ -323,23 +324,31 @@ impl Course {
         let id = class.or_else(|| endpoint.and_then(|e| e.class));
         let class = id.and_then(|id| functions.class(id));
         self.class = class.map(|c| c.id);
-        let buckets = [
-            functions.rate.clone(),
-            endpoint.and_then(|e| e.rate.clone()),
-            class.and_then(|c| c.bucket.clone()),
-        ];
+        let buckets = match direction {
+            Direction::Egress => [
+                functions.rate.clone(),
+                endpoint.and_then(|e| e.rate.clone()),
+                class.and_then(|c| c.bucket.clone()),
+            ],
+            Direction::Ingress => [
+                functions.rate_ingress.clone(),
+                None,
+                class.and_then(|c| c.ingress.clone()),
+            ],
+        };
         let dscp = class.and_then(|c| c.dscp);
         if let Some(class) = class {
             log.note("class", || {
                 format!("class {} (id {})", class.name, class.id)
             });
         }
-        if dscp.is_some() || buckets.iter().any(Option::is_some) {
+        if class.is_some() || buckets.iter().any(Option::is_some) {
             let precedence = precedence.unwrap_or_else(|| dscp.map_or(0, drop_precedence));
             self.meter = Some(Arc::new(Meter {
                 buckets,
                 dscp,
                 precedence,
+                class: class.cloned(),
             }));
         }
     }

@@ -46,7 +46,14 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     let hash = hash_of(cx, &original.reversed());
     let exit = match &decision.half(Side::Original).came {
         Came::Wire(host) => {
-            course.classify(link, left.src.0, decision.class, None, log);
+            course.classify(
+                link,
+                Direction::Egress,
+                left.src.0,
+                decision.class,
+                None,
+                log,
+            );
             let entry = link.routes.lookup(original.src);
             let target = entry.map(|e| &e.target);
             let host = match target {
@@ -71,7 +78,14 @@ pub(in crate::datapath) fn second_half<E: Explain>(
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }
         Came::Tun | Came::Nowhere => {
-            course.classify(link, original.src, decision.class, None, log);
+            course.classify(
+                link,
+                Direction::Ingress,
+                original.src,
+                decision.class,
+                None,
+                log,
+            );
             Exit::Tun(original.link)
         }
     };

@@ -54,7 +54,7 @@ pub(super) fn walk<E: Explain>(
         return Ok(verdict);
     }
     course.source(link, subject, log)?;
-    course.classify(link, key.src, verdict.class, None, log);
+    course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let hash = hash_of(cx, key);
     let here = entry.local
         && link

@@ -84,7 +84,7 @@ pub(super) fn walk<E: Explain>(
     if leaves_here(link, key, at.received) || turn == Turn::Hairpin {
         course.source(link, subject, log)?;
     }
-    course.classify(link, key.dst, class, precedence, log);
+    course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
     if turn == Turn::None {
         course.service = at.received.service.map(Box::new);
         course.exit = Exit::Tun(link.config.index);
@@ -166,6 +166,7 @@ pub(super) fn stand_in<E: Explain>(
     );
     course.classify(
         there,
+        Direction::Egress,
         outside.0,
         class.filter(|_| target.link == link.config.index),
         None,
