@@ -14,8 +14,8 @@ use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
-use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
-use libgeneve::wire::packet::{IpVersion, Packet};
+use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::packet::Packet;
 
 use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
@@ -247,9 +247,13 @@ impl<B: Backend> Worker<B> {
                 }
                 .map_err(|(reason, packets)| (index, reason, packets))
             }
-            Err(Refused { reason, reject, .. }) => {
-                if reject && self.answers.take(1, self.now) {
-                    reply::rejected(&mut self.writes, &mut self.io, here, inner, &packet);
+            Err(Refused { reason, answer, .. }) => {
+                if let Some(answer) = answer
+                    && self.answers.take(1, self.now)
+                {
+                    reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+                        datapath::answer(answer, &packet, inner, out)
+                    });
                 }
                 Err((index, reason, packets))
             }
@@ -291,18 +295,9 @@ impl<B: Backend> Worker<B> {
             vnet.needs_checksum(),
         );
         let mut too_long = datapath::longest_segment(&vnet, &packet) > usize::from(limit);
-        if too_long && may_cut_shorter(&vnet, &packet) {
+        if too_long && datapath::may_cut_shorter(&vnet, &packet) {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
-        }
-        if too_long && !may_fragment(&vnet, &packet) {
-            let told = side == Side::Tun
-                && reply::too_big(&mut self.writes, &mut self.io, here, inner, &packet, limit);
-            return Err(all(if told {
-                DropReason::TooBig
-            } else {
-                DropReason::TooBigSilent
-            }));
         }
         if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long)
             && let Some(read) = read
@@ -389,14 +384,4 @@ pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward) -> Option<Wan
         port: link.config.port,
         together,
     })
-}
-
-/// TCP whose sender does not do path MTU discovery may be cut into shorter segments than it asked for.
-fn may_cut_shorter(vnet: &VnetHdr, packet: &Packet) -> bool {
-    vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment
-}
-
-/// RFC 791: an IPv4 packet without DF is fragmented, not refused.
-fn may_fragment(vnet: &VnetHdr, packet: &Packet) -> bool {
-    vnet.gso_type == GsoType::None && packet.version == IpVersion::V4 && !packet.dont_fragment
 }

@@ -5,7 +5,7 @@
 
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Arrival, Context, Decap, Onward};
+use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Onward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
@@ -23,7 +23,7 @@ use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
 const MERGED_FLOWS: usize = 16;
-/// Bytes of a rejected packet that its answer may quote.
+/// Bytes of a refused packet that its answer may quote.
 const QUOTED: usize = 1280;
 
 /// The TUN writes of one worker.
@@ -186,8 +186,10 @@ impl<B: Backend> Worker<B> {
                 }
             }
             Err(refused) => {
-                if refused.reject && self.answers.take(1, self.now) {
-                    self.reject(tables, arrival, bid, at, end, refused.link);
+                if let Some(answer) = refused.answer
+                    && self.answers.take(1, self.now)
+                {
+                    self.answer(tables, arrival, answer, (bid, at, end), refused.link);
                 }
                 self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
             }
@@ -262,14 +264,13 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Tells the sender of a datagram's inner packet that a rule rejects it.
-    fn reject(
+    /// Tells the sender of a datagram's inner packet why it is refused.
+    fn answer(
         &mut self,
         tables: &Tables,
         arrival: &Arrival,
-        bid: Bid,
-        at: usize,
-        end: usize,
+        answer: Answer,
+        (bid, at, end): (Bid, usize, usize),
         index: Option<LinkIndex>,
     ) {
         let Some(link) = index.and_then(|i| tables.link(i)) else {
@@ -290,7 +291,14 @@ impl<B: Backend> Worker<B> {
         let inner = geneve.payload();
         let len = inner.len().min(copy.len());
         copy[..len].copy_from_slice(&inner[..len]);
-        self.reject_over_wire(tables, link, host, &copy[..len], &packet);
+        self.answer_over_wire(
+            tables.hasher.hash(&packet),
+            link,
+            host,
+            answer,
+            &copy[..len],
+            &packet,
+        );
     }
 
     /// Hands what the merger still holds to TUN.

@@ -164,6 +164,11 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let Some(host) = &train.host else { return };
+        // The sender of a translated packet would not know it again; its next one is refused before that.
+        let functions = &link.config.functions;
+        if functions.nat.is_some() || functions.services.is_some() {
+            return;
+        }
         let Some(path_mtu) = host.path_mtu() else {
             return;
         };

@@ -1,9 +1,9 @@
-//! Packets of geneved's own making: what tells an inner sender about the tunnel's MTU, or that it was rejected.
+//! Packets of geneved's own making: what tells an inner sender about the tunnel's MTU, or that it is refused.
 
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Forward, Outer};
-use libgeneve::link::{Host, Link, Tables};
+use libgeneve::datapath::{self, Answer, Forward, Outer};
+use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::geneve::GeneveBuilder;
@@ -39,20 +39,8 @@ pub(super) fn too_big(
     })
 }
 
-/// Tells the sender of a packet from TUN that a rule rejects it. False where it must not be told or cannot be.
-pub(super) fn rejected(
-    writes: &mut Writes,
-    io: &mut impl Backend,
-    here: &LinkSlot,
-    inner: &[u8],
-    packet: &Packet,
-) -> bool {
-    into_tun(writes, io, here, |out| {
-        datapath::refusal(packet, inner, out)
-    })
-}
-
-fn into_tun(
+/// Writes a packet of our own into the link's TUN; false where `build` makes none, or there is no room.
+pub(super) fn into_tun(
     writes: &mut Writes,
     io: &mut impl Backend,
     here: &LinkSlot,
@@ -79,12 +67,13 @@ fn into_tun(
 }
 
 impl<B: Backend> Worker<B> {
-    /// Tells the sender of a packet from `host` that a rule rejects it; nothing is said where it must not be told.
-    pub(super) fn reject_over_wire(
+    /// Tells the sender of a packet from `host` why it is refused; nothing is said where it must not be told.
+    pub(super) fn answer_over_wire(
         &mut self,
-        tables: &Tables,
+        hash: u64,
         link: &Link,
         host: &Arc<Host>,
+        why: Answer,
         inner: &[u8],
         packet: &Packet,
     ) {
@@ -98,14 +87,14 @@ impl<B: Backend> Worker<B> {
             return;
         };
         encap.copy_from_slice(&header);
-        let Some(len) = datapath::refusal(packet, inner, rest) else {
+        let Some(len) = datapath::answer(why, packet, inner, rest) else {
             return;
         };
         let forward = Forward {
             link: link.config.index,
             host: Arc::clone(host),
             encap: Arc::new(header),
-            hash: tables.hasher.hash(packet),
+            hash,
             outer: Outer {
                 tos: 0,
                 ttl: None,

@@ -6,7 +6,7 @@ use super::change::Change;
 use super::lookup::{Seeker, key_of};
 use super::recent::{Recent, tcp_flags};
 use super::state::{Context, Exit, From};
-use super::{Outer, Refused, inner_limit, outer, wire_bytes, wire_packets};
+use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets};
 use crate::drop::DropReason;
 use crate::link::{Link, LinkIndex};
 use crate::offload::vnet::VnetHdr;
@@ -81,21 +81,26 @@ impl Egress {
         {
             return Err(stopped(DropReason::RateExceeded));
         }
+        let forward = match &passage.exit {
+            Exit::Wire(way) => {
+                let class = passage.meter.as_ref().and_then(|m| m.dscp);
+                let mut forward =
+                    forward(cx, way, packet, class).ok_or(stopped(DropReason::LinkGone))?;
+                // Its sender knows the packet as it is before addresses are translated.
+                if !passes(&forward, vnet, packet) {
+                    return Err(Refused::too_big(&forward, packet, link.config.index));
+                }
+                forward.changed = passage.change != Change::None;
+                Ok(forward)
+            }
+            Exit::Tun(link) => Err(*link),
+            Exit::Undecided => return Err(stopped(DropReason::NoRoute)),
+        };
         passage
             .change
             .apply(inner, packet, vnet.needs_checksum())
             .map_err(stopped)?;
-        let class = passage.meter.as_ref().and_then(|m| m.dscp);
-        match &passage.exit {
-            Exit::Wire(way) => {
-                let mut forward =
-                    forward(cx, way, packet, class).ok_or(stopped(DropReason::LinkGone))?;
-                forward.changed = passage.change != Change::None;
-                Ok(Ok(forward))
-            }
-            Exit::Tun(link) => Ok(Err(*link)),
-            Exit::Undecided => Err(stopped(DropReason::NoRoute)),
-        }
+        Ok(forward)
     }
 
     /// Tells the flow table what passed; to be called at the end of every turn.

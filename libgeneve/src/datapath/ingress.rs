@@ -7,8 +7,8 @@ use super::lookup::{Seeker, Wire, key_of};
 use super::recent::{Recent, tcp_flags};
 use super::state::{Context, Exit, From};
 use super::{
-    Arrival, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Refused, geneve_reason, parse_reason, wire_bytes,
-    wire_packets,
+    Arrival, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Refused, geneve_reason, parse_reason, passes,
+    wire_bytes, wire_packets,
 };
 use crate::drop::DropReason;
 use crate::ecn;
@@ -166,18 +166,24 @@ impl Ingress {
             return Err(refused(DropReason::RateExceeded));
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
-        passage
-            .change
-            .apply(inner, &mut packet, whole.needs_checksum())
-            .map_err(refused)?;
         let onward = match &passage.exit {
             Exit::Tun(link) => Onward::Tun(*link),
             Exit::Wire(way) => {
                 let class = passage.meter.as_ref().and_then(|m| m.dscp);
-                Onward::Wire(relay(cx, way, inner, &mut packet, class).map_err(refused)?)
+                let forward = relay(cx, way, &packet, class).map_err(refused)?;
+                if !passes(&forward, &whole, &packet) {
+                    return Err(Refused::too_big(&forward, &packet, index));
+                }
+                crate::wire::ip::decrement_ttl(inner, packet.version);
+                packet.ttl -= 1;
+                Onward::Wire(forward)
             }
             Exit::Undecided => return Err(refused(DropReason::NoRoute)),
         };
+        passage
+            .change
+            .apply(inner, &mut packet, whole.needs_checksum())
+            .map_err(refused)?;
         Ok(Decap {
             link: index,
             onward,
@@ -234,18 +240,21 @@ impl Ingress {
     }
 }
 
-/// A packet that goes on to another host passes a router: its TTL ends loops.
+/// A packet that goes on to another host passes a router: its TTL ends loops, and it must fit the way.
 fn relay(
     cx: &Context<'_>,
     way: &super::Way,
-    inner: &mut [u8],
-    packet: &mut Packet,
+    packet: &Packet,
     class: Option<u8>,
 ) -> Result<Forward, DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::ForwardingLoop);
     }
-    crate::wire::ip::decrement_ttl(inner, packet.version);
-    packet.ttl -= 1;
-    forward(cx, way, packet, class).ok_or(DropReason::LinkGone)
+    let link = cx.tables.link(way.link).ok_or(DropReason::LinkGone)?;
+    let mut forward = forward(cx, way, packet, class).ok_or(DropReason::LinkGone)?;
+    // No interface of this host has kept the packet to the tunnel's MTU, which counts the longest options.
+    let room = usize::from(link.config.mtu) + link.encap_len();
+    let most = room.saturating_sub(way.encap.len());
+    forward.limit = forward.limit.min(u16::try_from(most).unwrap_or(u16::MAX));
+    Ok(forward)
 }

@@ -23,7 +23,7 @@ pub use self::egress::{Egress, Forward};
 pub use self::explain::Stage;
 pub use self::ingress::{Decap, Ingress, Onward};
 pub use self::log::Logged;
-pub use self::refuse::refusal;
+pub use self::refuse::answer;
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, State, Way};
 pub use self::trace::{Described, Heading, Traced, trace};
 use crate::drop::DropReason;
@@ -31,6 +31,7 @@ use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::wire::geneve::GeneveError;
+use crate::wire::icmp::IcmpError;
 use crate::wire::packet::{IpVersion, Packet, PacketError};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -94,6 +95,25 @@ pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
     }
 }
 
+/// Whether TCP whose sender does not do path MTU discovery may be cut into shorter segments than it asked for.
+#[must_use]
+pub fn may_cut_shorter(vnet: &VnetHdr, packet: &Packet) -> bool {
+    vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment
+}
+
+/// RFC 791: an IPv4 packet without DF is fragmented, not refused.
+#[must_use]
+pub fn may_fragment(vnet: &VnetHdr, packet: &Packet) -> bool {
+    vnet.gso_type == GsoType::None && packet.version == IpVersion::V4 && !packet.dont_fragment
+}
+
+/// Whether a packet reaches the host of `forward`, whole or cut.
+fn passes(forward: &Forward, vnet: &VnetHdr, packet: &Packet) -> bool {
+    longest_segment(vnet, packet) <= usize::from(forward.limit)
+        || may_cut_shorter(vnet, packet)
+        || may_fragment(vnet, packet)
+}
+
 /// How many packets a super-packet is on the wire.
 #[must_use]
 pub fn wire_packets(vnet: &VnetHdr, packet: &Packet) -> u64 {
@@ -124,6 +144,15 @@ pub struct Arrival {
     pub tos: u8,
 }
 
+/// What the sender of a packet is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A rule rejects it (TCP RST, ICMP unreachable).
+    Rejected,
+    /// Only packets of so many bytes pass (RFC 1191, RFC 8201).
+    TooBig(u16),
+}
+
 /// A packet that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -131,8 +160,8 @@ pub struct Refused {
     pub reason: DropReason,
     /// The link that counts it; `None` where it did not get as far as a link.
     pub link: Option<LinkIndex>,
-    /// A rule wants its sender to be told (TCP RST, ICMP unreachable).
-    pub reject: bool,
+    /// What its sender is to be told.
+    pub answer: Option<Answer>,
 }
 
 impl Refused {
@@ -147,7 +176,21 @@ impl Refused {
         Refused {
             reason,
             link: None,
-            reject: false,
+            answer: None,
+        }
+    }
+
+    /// Too long for the way that it takes; its sender is told where that is allowed.
+    fn too_big(forward: &Forward, packet: &Packet, link: LinkIndex) -> Refused {
+        let mtu = forward.limit;
+        let error = IcmpError::TooBig { mtu: mtu.into() };
+        if error.may_answer(packet) {
+            Refused {
+                answer: Some(Answer::TooBig(mtu)),
+                ..Refused::of(DropReason::TooBig, link)
+            }
+        } else {
+            Refused::of(DropReason::TooBigSilent, link)
         }
     }
 
@@ -155,7 +198,7 @@ impl Refused {
         Refused {
             reason: stop.reason,
             link: Some(link),
-            reject: stop.reject,
+            answer: stop.reject.then_some(Answer::Rejected),
         }
     }
 }
