@@ -22,13 +22,7 @@ pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliErro
     let mut worst = None;
     for (number, line) in (1..).zip(reader.lines()) {
         let line = line.map_err(|e| CliError::Usage(format!("{file}:{number}: {e}")))?;
-        let words: Vec<String> = line
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
+        let words = split(&line).map_err(|e| CliError::Usage(format!("{file}:{number}: {e}")))?;
         if words.is_empty() {
             continue;
         }
@@ -42,4 +36,47 @@ pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliErro
         }
     }
     worst.map_or(Ok(()), |code| Err(CliError::Reported(code)))
+}
+
+/// The words of a line. What is in quotes is one word; `#` outside of quotes begins a comment.
+fn split(line: &str) -> Result<Vec<String>, &'static str> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(end), _) if c == end => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') => break,
+            (None, _) if c.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    match quote {
+        None => Ok(words),
+        Some(_) => Err("a quotation mark is not closed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn quotes_keep_words_together_and_comments_are_left_out() {
+        let words = |line| split(line).unwrap().join("|");
+        assert_eq!(words(" link  show\tgnv0 # all"), "link|show|gnv0");
+        assert_eq!(
+            words("from \"app in (a, b)\" to 'x'"),
+            "from|app in (a, b)|to|x"
+        );
+        assert_eq!(words("a='b c'd # \""), "a=b cd");
+        assert_eq!(words("labels ''"), "labels|");
+        assert_eq!(split("# only"), Ok(vec![]));
+        assert!(split("from \"app").is_err());
+    }
 }

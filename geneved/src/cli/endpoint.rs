@@ -1,14 +1,16 @@
-//! `geneved endpoint`: on which host an overlay address is.
+//! `geneved endpoint`: on which host an overlay address is, and what it is.
 
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
 use super::error::CliError;
-use super::grammar::{self, Keyword, Times};
-use super::output::{Record, Style};
-use super::{Command, Context, Object};
-use crate::config::value::{IfName, ValueError};
+use super::field::{addresses, flag, key};
+use super::grammar::{Keyword, Times};
+use super::object::{self, Subject};
+use super::output::{Line, Record, Style};
+use super::{Context, Object};
+use crate::config::value::{IfName, LabelsWord, Name, NamedData, Rate, Target, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
 use crate::control::protocol::{Endpoints, Request};
 
@@ -18,108 +20,96 @@ struct Words {
     dev: Option<IfName>,
     host: Vec<IpAddr>,
     local: bool,
+    kind: Option<TypeWord>,
+    labels: Option<LabelsWord>,
+    class: Option<Name>,
+    rate: Option<Rate>,
+    option: Vec<NamedData>,
+    colocated: Option<bool>,
+    target: Option<Target>,
 }
 
 type Key = Keyword<Words>;
 
-const ADDRESS: Key = Key::value(&["address"], "ADDR", |w, v| {
-    w.address = Some(
-        v.parse()
-            .map_err(|_| ValueError("not an IPv4 or IPv6 address".into()))?,
-    );
-    Ok(())
-})
-.bare()
-.times(Times::Once);
-const DEV: Key = Key::value(&["dev"], "LINK", |w, v| {
-    w.dev = Some(v.parse()?);
-    Ok(())
-})
-.times(Times::Once);
-const HOST: Key = Key::value(&["host"], "HOST[,HOST...]", |w, v| {
-    w.host.extend(super::route::hosts(v)?);
-    Ok(())
-});
-const LOCAL: Key = Key::flag(&["local"], |w| w.local = true);
+const ADDRESS: Key = key!("address", "ADDR", address).bare().times(Times::Once);
+const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
 
-const ADD: [Key; 4] = [ADDRESS, DEV, HOST, LOCAL];
-const SHOW: [Key; 2] = [ADDRESS.times(Times::Optional), DEV.times(Times::Optional)];
+const SETTINGS: [Key; 12] = [
+    ADDRESS,
+    DEV,
+    Key::value(&["host"], "HOST[,HOST...]", |w, v| {
+        w.host.extend(addresses(v)?);
+        Ok(())
+    }),
+    flag!("local", local = true),
+    key!("type", "TYPE", kind),
+    key!("labels", "K=V,...", labels),
+    key!("class", "NAME", class),
+    key!("rate", "RATE", rate),
+    key!("option", "NAME=HEX", option).times(Times::Many),
+    flag!("colocated", colocated = Some(true)),
+    flag!("nocolocated", colocated = Some(false)),
+    key!("target", "ADDR[@LINK]", target),
+];
+
+impl Subject for Words {
+    const NAME: &'static str = "endpoint";
+    const ADD: &'static [Key] = &SETTINGS;
+    const DEL: &'static [Key] = &SETTINGS;
+    const SHOW: &'static [Key] = &[ADDRESS.times(Times::Optional), DEV.times(Times::Optional)];
+
+    fn change(self, verb: Verb) -> Result<Change, CliError> {
+        let endpoint = EndpointWords {
+            address: self.address.ok_or_else(CliError::incomplete)?,
+            dev: self.dev.ok_or_else(CliError::incomplete)?,
+            host: self.host,
+            local: self.local,
+            kind: self.kind,
+            labels: self.labels,
+            class: self.class,
+            rate: self.rate,
+            option: self.option,
+            colocated: self.colocated,
+            target: self.target,
+        };
+        Ok(Change::endpoint(verb, endpoint))
+    }
+
+    fn show(self, context: &mut Context) -> Result<(), CliError> {
+        let request = Request::ListEndpoints { dev: self.dev };
+        let Endpoints { mut endpoints } = context.call(&request)?;
+        endpoints.retain(|e| self.address.is_none_or(|a| a == e.address));
+        object::print(context, &endpoints);
+        Ok(())
+    }
+}
 
 /// The object's commands.
 pub const OBJECT: Object = Object {
     name: "endpoint",
-    about: "hosts of overlay addresses",
-    commands: &[
-        Command {
-            names: &["add"],
-            run: |c, w| change(c, Verb::Add, w),
-            usage: || grammar::synopsis("geneved endpoint add", &ADD),
-        },
-        Command {
-            names: &["set", "change"],
-            run: |c, w| change(c, Verb::Set, w),
-            usage: || grammar::synopsis("geneved endpoint set", &ADD),
-        },
-        Command {
-            names: &["del", "delete"],
-            run: |c, w| change(c, Verb::Del, w),
-            usage: || grammar::synopsis("geneved endpoint del", &ADD),
-        },
-        Command {
-            names: &["show", "list", "lst"],
-            run: show,
-            usage: || grammar::synopsis("geneved endpoint show", &SHOW),
-        },
-    ],
-    notes: "Either \"host\" or \"local\" is given to add and set.",
+    about: "hosts, types and labels of overlay addresses",
+    commands: &object::commands::<Words>(),
+    notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs neither, but \"target\". \"labels none\" says that there are none.",
 };
-
-fn change(context: &mut Context, verb: Verb, words: &[String]) -> Result<(), CliError> {
-    let mut endpoint = Words::default();
-    grammar::parse(&ADD, words, &mut endpoint)?;
-    let (Some(address), Some(dev)) = (endpoint.address, endpoint.dev) else {
-        return Err(CliError::Usage(
-            "Command line is not complete. Try option \"help\"".into(),
-        ));
-    };
-    let words = EndpointWords {
-        address,
-        dev,
-        host: endpoint.host,
-        local: endpoint.local,
-        kind: None,
-        labels: None,
-        class: None,
-        rate: None,
-        option: Vec::new(),
-        colocated: None,
-        target: None,
-    };
-    context.apply(Change::endpoint(verb, words))
-}
-
-fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
-    grammar::parse(&SHOW, words, &mut wanted)?;
-    let Endpoints { mut endpoints } = context.call(&Request::ListEndpoints { dev: wanted.dev })?;
-    endpoints.retain(|e| wanted.address.is_none_or(|a| a == e.address));
-    let records: Vec<&dyn Record> = endpoints.iter().map(|e| e as &dyn Record).collect();
-    context.print(&records);
-    Ok(())
-}
 
 impl Record for EndpointWords {
     fn text(&self, style: &Style) -> String {
         let hosts: Vec<_> = self.host.iter().map(ToString::to_string).collect();
-        let place = match self.local {
-            true => "local".to_owned(),
-            false => format!("host {}", style.address(&hosts.join(","))),
-        };
-        format!(
-            "{} dev {} {place}",
-            style.address(&self.address.to_string()),
-            style.name(self.dev.as_str())
-        )
+        let hosts = (!hosts.is_empty()).then(|| style.address(&hosts.join(",")));
+        let mut line = Line::new(style.address(&self.address.to_string()))
+            .value("dev", Some(style.name(self.dev.as_str())))
+            .value("host", hosts)
+            .flag("local", self.local && self.colocated != Some(true))
+            .flag("colocated", self.colocated == Some(true))
+            .value("type", self.kind)
+            .value("target", self.target.as_ref())
+            .value("labels", self.labels.as_ref())
+            .value("class", self.class.as_ref())
+            .value("rate", self.rate);
+        for option in &self.option {
+            line = line.value("option", Some(option));
+        }
+        line.end()
     }
 
     fn brief(&self, style: &Style) -> String {
@@ -127,6 +117,13 @@ impl Record for EndpointWords {
     }
 
     fn json(&self, _: &Style) -> Value {
-        json!({ "address": self.address, "dev": self.dev, "host": self.host, "local": self.local })
+        let mut all = json!({
+            "address": self.address,
+            "dev": self.dev,
+            "host": self.host,
+            "local": self.local,
+        });
+        super::output::extend(&mut all, self);
+        all
     }
 }

@@ -19,6 +19,12 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Words are missing at the end.
+    #[must_use]
+    pub fn incomplete() -> Self {
+        CliError::Usage("Command line is not complete. Try option \"help\"".into())
+    }
+
     /// The exit code.
     #[must_use]
     pub fn code(&self) -> u8 {

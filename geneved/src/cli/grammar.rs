@@ -8,7 +8,7 @@ use crate::config::state::nearest;
 use crate::config::value::ValueError;
 
 /// What a keyword does to the command under construction.
-pub enum Action<T> {
+pub enum Action<T: 'static> {
     /// It stands alone.
     Flag(fn(&mut T)),
     /// One value follows; the metavariable is what BNF shows.
@@ -34,9 +34,25 @@ pub struct Keyword<T: 'static> {
     pub times: Times,
     /// Its first value may stand without the keyword: `link add NAME`.
     pub bare: bool,
+    /// Exactly one of all keywords with the same number is given; 0 is no such group.
+    pub choice: u8,
     /// What it does.
     pub action: Action<T>,
 }
+
+// What is derived would ask that the command be copied, too.
+impl<T> Clone for Action<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Action<T> {}
+impl<T> Clone for Keyword<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Keyword<T> {}
 
 impl<T> Keyword<T> {
     /// A keyword with a value that may be left out.
@@ -49,6 +65,7 @@ impl<T> Keyword<T> {
             names,
             times: Times::Optional,
             bare: false,
+            choice: 0,
             action: Action::Value(metavariable, set),
         }
     }
@@ -59,6 +76,7 @@ impl<T> Keyword<T> {
             names,
             times: Times::Optional,
             bare: false,
+            choice: 0,
             action: Action::Flag(set),
         }
     }
@@ -75,6 +93,15 @@ impl<T> Keyword<T> {
         Keyword { bare: true, ..self }
     }
 
+    /// The same, one of a group of which exactly one is given.
+    #[must_use]
+    pub const fn choice(self, group: u8) -> Self {
+        Keyword {
+            choice: group,
+            ..self
+        }
+    }
+
     fn synopsis(&self) -> String {
         let name = self.names[0];
         let inner = match self.action {
@@ -83,6 +110,7 @@ impl<T> Keyword<T> {
             Action::Value(metavariable, _) => format!("{name} {metavariable}"),
         };
         match self.times {
+            _ if self.choice != 0 => inner,
             Times::Once => inner,
             Times::Optional => format!("[ {inner} ]"),
             Times::Many => format!("[ {inner} ]..."),
@@ -153,7 +181,10 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
             Action::Value(_, set) => {
                 let value = match value {
                     Some(word) => word,
-                    None => words.next().map(|(_, w)| w).ok_or_else(incomplete)?,
+                    None => words
+                        .next()
+                        .map(|(_, w)| w)
+                        .ok_or_else(CliError::incomplete)?,
                 };
                 if given[index] > 1 && keyword.times != Times::Many {
                     return Err(CliError::Usage(format!(
@@ -165,6 +196,7 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
             }
         }
     }
+    one_of_each_choice(keywords, &given)?;
     let missing = keywords
         .iter()
         .zip(&given)
@@ -176,6 +208,34 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
             keyword.names[0]
         ))),
     }
+}
+
+fn one_of_each_choice<T>(keywords: &[Keyword<T>], given: &[usize]) -> Result<(), CliError> {
+    for group in 1..=keywords.iter().map(|k| k.choice).max().unwrap_or(0) {
+        let members = || {
+            keywords
+                .iter()
+                .zip(given)
+                .filter(|(k, _)| k.choice == group)
+        };
+        let names: Vec<_> = members().map(|(k, _)| k.names[0]).collect();
+        match members().map(|(_, n)| n).sum() {
+            1 => {}
+            0usize => {
+                return Err(CliError::Usage(format!(
+                    "Not enough information: one of \"{}\" is required.",
+                    names.join("\", \"")
+                )));
+            }
+            _ => {
+                return Err(CliError::Usage(format!(
+                    "Error: only one of \"{}\" can be given.",
+                    names.join("\", \"")
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>, Vec<&'a str>> {
@@ -213,10 +273,6 @@ fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliEr
     }
 }
 
-fn incomplete() -> CliError {
-    CliError::Usage("Command line is not complete. Try option \"help\"".into())
-}
-
 /// `NAME [ key VALUE ] ...`, broken into lines of at most 79 columns that hang below `head`.
 #[must_use]
 pub fn synopsis<T>(head: &str, keywords: &[Keyword<T>]) -> String {
@@ -225,7 +281,7 @@ pub fn synopsis<T>(head: &str, keywords: &[Keyword<T>]) -> String {
     let mut text = head.to_owned();
     let mut column = head.chars().count();
     let indent = " ".repeat(head.find(char::is_alphabetic).unwrap_or(0) + 8);
-    for piece in bare.into_iter().chain(rest).map(Keyword::synopsis) {
+    for piece in pieces(bare.into_iter().chain(rest)) {
         if column + 1 + piece.len() > 79 {
             text.push('\n');
             text.push_str(&indent);
@@ -240,99 +296,25 @@ pub fn synopsis<T>(head: &str, keywords: &[Keyword<T>]) -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Default, PartialEq)]
-    struct Command {
-        name: String,
-        count: u32,
-        list: Vec<String>,
-        on: bool,
+/// One piece a keyword, or a choice of keywords.
+fn pieces<'a, T: 'static>(keywords: impl Iterator<Item = &'a Keyword<T>>) -> Vec<String> {
+    let mut pieces: Vec<(u8, String)> = Vec::new();
+    for keyword in keywords {
+        match pieces
+            .iter_mut()
+            .find(|(c, _)| *c != 0 && *c == keyword.choice)
+        {
+            Some((_, piece)) => *piece += &format!(" | {}", keyword.synopsis()),
+            None => pieces.push((keyword.choice, keyword.synopsis())),
+        }
     }
-
-    const KEYWORDS: &[Keyword<Command>] = &[
-        Keyword::value(&["name", "dev"], "NAME", |c: &mut Command, v| {
-            c.name = v.into();
-            Ok(())
-        })
-        .bare()
-        .times(Times::Once),
-        Keyword::value(&["count"], "N", |c: &mut Command, v| {
-            c.count = v.parse().map_err(|_| ValueError("not a number".into()))?;
-            Ok(())
-        }),
-        Keyword::value(&["column"], "C", |c: &mut Command, v| {
-            c.list.push(v.into());
-            Ok(())
-        })
-        .times(Times::Many),
-        Keyword::flag(&["on"], |c: &mut Command| c.on = true),
-        Keyword::flag(&["noon"], |c: &mut Command| c.on = false),
-    ];
-
-    fn words(line: &str) -> Result<Command, String> {
-        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-        let mut command = Command::default();
-        parse(KEYWORDS, &words, &mut command).map_err(|e| e.to_string())?;
-        Ok(command)
-    }
-
-    #[test]
-    fn keywords_come_in_any_order_and_by_prefix() {
-        let command = words("count 3 x on col a col b").unwrap();
-        assert_eq!(command, words("x col a on col b cou 3").unwrap());
-        assert_eq!(
-            (command.name.as_str(), command.count, command.list.len()),
-            ("x", 3, 2)
-        );
-    }
-
-    #[test]
-    fn the_first_word_is_the_name_even_if_a_keyword_begins_so() {
-        assert_eq!(words("c count 1").unwrap().name, "c");
-        assert_eq!(words("on name c").unwrap().name, "c");
-    }
-
-    #[test]
-    fn complaints_have_the_words_of_ip() {
-        let complaint = |line| words(line).unwrap_err();
-        assert_eq!(
-            complaint("x co 1"),
-            "Error: argument \"co\" is wrong: ambiguous: could be count, column"
-        );
-        assert_eq!(
-            complaint("x count many"),
-            "Error: argument \"many\" is wrong: not a number"
-        );
-        assert_eq!(
-            complaint("x count 1 count 2"),
-            "Error: either \"count\" is duplicate, or \"2\" is a garbage."
-        );
-        assert_eq!(
-            complaint("x banana"),
-            "Error: either \"name\" is duplicate, or \"banana\" is a garbage."
-        );
-        assert_eq!(
-            complaint("x cuont 1"),
-            "Error: argument \"cuont\" is wrong: unknown keyword; did you mean \"count\"?"
-        );
-        assert_eq!(
-            complaint("x count"),
-            "Command line is not complete. Try option \"help\""
-        );
-        assert_eq!(
-            complaint("count 1"),
-            "Not enough information: \"name\" argument is required."
-        );
-    }
-
-    #[test]
-    fn help_is_made_of_the_same_table() {
-        assert_eq!(
-            synopsis("geneved x add", KEYWORDS),
-            "geneved x add NAME [ count N ] [ column C ]... [ on ] [ noon ]"
-        );
-    }
+    let braces = |(choice, piece)| match choice {
+        0 => piece,
+        _ => format!("{{ {piece} }}"),
+    };
+    pieces.into_iter().map(braces).collect()
 }
+
+#[cfg(test)]
+#[path = "grammar_tests.rs"]
+mod tests;

@@ -3,81 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::error::CliError;
-use super::grammar::{self, Keyword, Times};
+use super::field::{flag, key};
+use super::grammar::{Keyword, Times};
+use super::object::{self, Subject};
 use super::output::{Record, Style, reasons};
-use super::{Command, Context, Object};
-use crate::config::value::{Action, MtuWord, TtlWord, ValueError};
+use super::{Context, Object};
+use crate::config::value::{Action, LabelsUse, MtuWord, TtlWord, ValueError};
 use crate::config::words::{Change, Kind, LinkWords, Verb};
 use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
 
 type Key = Keyword<LinkWords>;
 
-fn put<T: std::str::FromStr<Err = ValueError>>(
-    into: &mut Option<T>,
-    v: &str,
-) -> Result<(), ValueError> {
-    *into = Some(v.parse()?);
-    Ok(())
-}
-
-fn address(v: &str) -> Result<std::net::IpAddr, ValueError> {
-    v.parse()
-        .map_err(|_| ValueError("not an IPv4 or IPv6 address".into()))
-}
-
-const NAME: Key = Key::value(&["name", "dev"], "NAME", |l, v| {
-    l.name = v.parse()?;
-    Ok(())
-})
-.bare()
-.times(Times::Once);
-
-/// Settings that `add` and `set` share.
-const SETTINGS: [Key; 20] = [
-    NAME,
-    Key::value(&["id", "vni"], "VNI", |l, v| put(&mut l.id, v)),
-    Key::value(&["remote"], "ADDR", |l, v| {
-        l.remote = Some(address(v)?);
-        Ok(())
-    }),
-    Key::value(&["local"], "ADDR", |l, v| {
-        l.local = Some(address(v)?);
-        Ok(())
-    }),
-    Key::value(&["dstport"], "PORT", |l, v| {
-        let port = v.parse().ok().filter(|p| *p != 0);
-        l.dstport =
-            Some(port.ok_or_else(|| ValueError("invalid port: a number from 1 to 65535".into()))?);
-        Ok(())
-    }),
-    Key::value(&["ttl", "hoplimit"], "TTL", |l, v| put(&mut l.ttl, v)),
-    Key::value(&["tos", "dsfield"], "TOS", |l, v| put(&mut l.tos, v)),
-    Key::value(&["df"], "DF", |l, v| put(&mut l.df, v)),
-    Key::flag(&["udpcsum"], |l| l.udpcsum = Some(true)),
-    Key::flag(&["noudpcsum"], |l| l.udpcsum = Some(false)),
-    Key::flag(&["udp6zerocsumtx"], |l| l.udp6zerocsumtx = Some(true)),
-    Key::flag(&["noudp6zerocsumtx"], |l| l.udp6zerocsumtx = Some(false)),
-    Key::flag(&["udp6zerocsumrx"], |l| l.udp6zerocsumrx = Some(true)),
-    Key::flag(&["noudp6zerocsumrx"], |l| l.udp6zerocsumrx = Some(false)),
-    Key::value(&["srcport"], "MIN-MAX", |l, v| put(&mut l.srcport, v)),
-    Key::value(&["mtu"], "{ auto | N }", |l, v| put(&mut l.mtu, v)),
-    Key::value(&["address"], "PREFIX", |l, v| {
-        l.address.push(v.parse()?);
-        Ok(())
-    })
-    .times(Times::Many),
-    Key::value(&["netns"], "NAME", |l, v| {
-        l.netns = Some(v.to_owned());
-        Ok(())
-    }),
-    Key::value(&["ingress"], "{ allow | deny }", |l, v| {
-        put::<Action>(&mut l.ingress, v)
-    }),
-    Key::value(&["egress"], "{ allow | deny }", |l, v| {
-        put::<Action>(&mut l.egress, v)
-    }),
-];
-
+const NAME: Key = key!("name" | "dev", "NAME", name).bare().times(Times::Once);
 const TYPE: Key = Key::value(&["type"], "geneve", |l, v| match v {
     "geneve" => {
         l.kind = Some(Kind::Geneve);
@@ -88,98 +25,90 @@ const TYPE: Key = Key::value(&["type"], "geneve", |l, v| match v {
     )),
 });
 
-const ADD: [Key; 21] = {
-    let [n, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t] = SETTINGS;
-    [
-        n,
-        TYPE.times(Times::Once),
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        h,
-        i,
-        j,
-        k,
-        l,
-        m,
-        o,
-        p,
-        q,
-        r,
-        s,
-        t,
-    ]
+/// Settings that `add` and `set` share.
+const SETTINGS: [Key; 24] = [
+    NAME,
+    key!("id" | "vni", "VNI", id),
+    key!("remote", "ADDR", remote),
+    key!("local", "ADDR", local),
+    key!("dstport", "PORT", dstport),
+    key!("ttl" | "hoplimit", "TTL", ttl),
+    key!("tos" | "dsfield", "TOS", tos),
+    key!("df", "DF", df),
+    flag!("udpcsum", udpcsum = Some(true)),
+    flag!("noudpcsum", udpcsum = Some(false)),
+    flag!("udp6zerocsumtx", udp6zerocsumtx = Some(true)),
+    flag!("noudp6zerocsumtx", udp6zerocsumtx = Some(false)),
+    flag!("udp6zerocsumrx", udp6zerocsumrx = Some(true)),
+    flag!("noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
+    key!("srcport", "MIN-MAX", srcport),
+    key!("mtu", "{ auto | N }", mtu),
+    key!("address", "PREFIX", address).times(Times::Many),
+    Key::value(&["netns"], "NAME", |l, v| {
+        l.netns = Some(v.to_owned());
+        Ok(())
+    }),
+    key!("ingress", "{ allow | deny }", ingress),
+    key!("egress", "{ allow | deny }", egress),
+    key!("labels", "{ optional | critical }", labels),
+    key!("option", "NAME=HEX", option).times(Times::Many),
+    key!("rate", "RATE", rate),
+    key!("burst", "SIZE", burst),
+];
+
+/// The type stands behind the name, as `ip` has it.
+const ADD: [Key; 25] = {
+    let mut all = [TYPE; 25];
+    let mut at = 0;
+    while at < SETTINGS.len() {
+        all[if at == 0 { 0 } else { at + 1 }] = SETTINGS[at];
+        at += 1;
+    }
+    all[1] = TYPE.times(Times::Once);
+    all
 };
-const DEL: [Key; 2] = [NAME, TYPE];
-const SHOW: [Key; 2] = [NAME.times(Times::Optional), TYPE];
+
+impl Subject for LinkWords {
+    const NAME: &'static str = "link";
+    const ADD: &'static [Key] = &ADD;
+    const SET: &'static [Key] = &SETTINGS;
+    const DEL: &'static [Key] = &[NAME, TYPE];
+    const SHOW: &'static [Key] = &[NAME.times(Times::Optional), TYPE];
+
+    fn change(self, verb: Verb) -> Result<Change, CliError> {
+        if verb == Verb::Add && self.id.is_none() {
+            return Err(CliError::Usage(
+                "geneve: missing virtual network identifier".into(),
+            ));
+        }
+        Ok(Change::link(verb, self))
+    }
+
+    fn show(self, context: &mut Context) -> Result<(), CliError> {
+        let name = Some(self.name).filter(|n| !n.as_str().is_empty());
+        let everything = name.is_none();
+        let Links { links } = context.call(&Request::ListLinks { name })?;
+        // What belongs to no link would otherwise be seen by nobody who only looks here.
+        let host = match everything && context.style().statistics {
+            true => Some(OfNoLink(
+                context.call::<Host>(&Request::GetHost)?.host.traffic,
+            )),
+            false => None,
+        };
+        let mut records: Vec<&dyn Record> = host.iter().map(|h| h as &dyn Record).collect();
+        records.extend(links.iter().map(|l| l as &dyn Record));
+        context.print(&records);
+        Ok(())
+    }
+}
 
 /// The object's commands.
 pub const OBJECT: Object = Object {
     name: "link",
     about: "VPCs on this host",
-    commands: &[
-        Command {
-            names: &["add"],
-            run: |c, w| change(c, Verb::Add, &ADD, w),
-            usage: || grammar::synopsis("geneved link add", &ADD),
-        },
-        Command {
-            names: &["set", "change"],
-            run: |c, w| change(c, Verb::Set, &SETTINGS, w),
-            usage: || grammar::synopsis("geneved link set", &SETTINGS),
-        },
-        Command {
-            names: &["del", "delete"],
-            run: |c, w| change(c, Verb::Del, &DEL, w),
-            usage: || grammar::synopsis("geneved link del", &DEL),
-        },
-        Command {
-            names: &["show", "list", "lst"],
-            run: show,
-            usage: || grammar::synopsis("geneved link show", &SHOW),
-        },
-    ],
+    commands: &object::commands::<LinkWords>(),
     notes: "TTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\nVNI := 0..16777215",
 };
-
-fn change(
-    context: &mut Context,
-    verb: Verb,
-    keys: &[Key],
-    words: &[String],
-) -> Result<(), CliError> {
-    let mut link = LinkWords::default();
-    grammar::parse(keys, words, &mut link)?;
-    if verb == Verb::Add && link.id.is_none() {
-        return Err(CliError::Usage(
-            "geneve: missing virtual network identifier".into(),
-        ));
-    }
-    context.apply(Change::link(verb, link))
-}
-
-fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut link = LinkWords::default();
-    grammar::parse(&SHOW, words, &mut link)?;
-    let name = Some(link.name).filter(|n| !n.as_str().is_empty());
-    let everything = name.is_none();
-    let Links { links } = context.call(&Request::ListLinks { name })?;
-    // What belongs to no link would otherwise be seen by nobody who only looks here.
-    let host = match everything && context.style().statistics {
-        true => Some(OfNoLink(
-            context.call::<Host>(&Request::GetHost)?.host.traffic,
-        )),
-        false => None,
-    };
-    let mut records: Vec<&dyn Record> = host.iter().map(|h| h as &dyn Record).collect();
-    records.extend(links.iter().map(|l| l as &dyn Record));
-    context.print(&records);
-    Ok(())
-}
 
 /// Packets that belong to no link: an own record before the links.
 struct OfNoLink(Traffic);
@@ -296,6 +225,19 @@ impl Record for LinkInfo {
         if let Some(cause) = &self.cause {
             link.insert("cause".into(), json!(cause));
         }
+        let s = &self.settings;
+        for (key, value) in [
+            ("ingress", s.ingress.map(|v| json!(v))),
+            ("egress", s.egress.map(|v| json!(v))),
+            ("labels", s.labels.map(|v| json!(v))),
+            ("option", (!s.option.is_empty()).then(|| json!(s.option))),
+            ("rate", s.rate.map(|v| json!(v))),
+            ("burst", s.burst.map(|v| json!(v))),
+        ] {
+            if let Some(value) = value {
+                link.insert(key.into(), value);
+            }
+        }
         link.insert("mtu_sum".into(), json!(self.mtu_sum));
         link.insert("io".into(), json!(self.io));
         if style.statistics {
@@ -345,6 +287,24 @@ impl LinkInfo {
         }
         if let Some(netns) = &s.netns {
             say("netns", netns.clone());
+        }
+        for (word, action) in [("ingress", s.ingress), ("egress", s.egress)] {
+            if let Some(action) = action.filter(|a| style.details || *a != Action::Allow) {
+                say(word, action.to_string());
+            }
+        }
+        let usual = |labels: &LabelsUse| style.details || *labels != LabelsUse::Optional;
+        if let Some(labels) = s.labels.filter(usual) {
+            say("labels", labels.to_string());
+        }
+        for option in &s.option {
+            say("option", option.to_string());
+        }
+        if let Some(rate) = s.rate {
+            say("rate", rate.to_string());
+        }
+        if let Some(burst) = s.burst {
+            say("burst", burst.to_string());
         }
         let mut flag = |on: Option<bool>, word: &str, usual: bool| {
             let on = on.unwrap_or(usual);

@@ -7,14 +7,25 @@ mod batch;
 mod check;
 mod endpoint;
 mod error;
+mod field;
+mod flow;
 mod grammar;
 mod host;
 mod lab;
 mod link;
+mod nat;
+mod object;
+mod option;
 mod options;
 mod output;
+mod policy;
+mod qos;
 mod route;
+mod service;
+mod trace;
 
+#[cfg(test)]
+mod function_tests;
 #[cfg(test)]
 mod tests;
 
@@ -93,10 +104,16 @@ struct Object {
     notes: &'static str,
 }
 
-const OBJECTS: [&Object; 4] = [
+const OBJECTS: [&Object; 10] = [
     &link::OBJECT,
     &route::OBJECT,
     &endpoint::OBJECT,
+    &policy::OBJECT,
+    &nat::OBJECT,
+    &service::OBJECT,
+    &qos::OBJECT,
+    &option::OBJECT,
+    &flow::OBJECT,
     &host::OBJECT,
 ];
 
@@ -108,15 +125,17 @@ enum Verb {
     Lab,
     Reload,
     Save,
+    Trace,
     Help,
 }
 
-const VERBS: [(&str, Verb); 6] = [
+const VERBS: [(&str, Verb); 7] = [
     ("run", Verb::Run),
     ("check", Verb::Check),
     ("lab", Verb::Lab),
     ("reload", Verb::Reload),
     ("save", Verb::Save),
+    ("trace", Verb::Trace),
     ("help", Verb::Help),
 ];
 
@@ -249,7 +268,10 @@ fn ambiguous(kind: &str, word: &str, found: &[&str]) -> CliError {
 
 fn verb_alone(context: &mut Context, verb: Verb, words: &[String]) -> Result<ExitCode, CliError> {
     if words.first().is_some_and(|w| w == "help") || verb == Verb::Help {
-        output::say(&usage());
+        output::say(&match verb {
+            Verb::Trace => format!("Usage: {}", trace::usage()),
+            _ => usage(),
+        });
         return Ok(ExitCode::SUCCESS);
     }
     let nothing_follows = || match words.first() {
@@ -268,6 +290,7 @@ fn verb_alone(context: &mut Context, verb: Verb, words: &[String]) -> Result<Exi
             nothing_follows()?;
             output::say(&context.call::<Saved>(&Request::Save)?.text);
         }
+        Verb::Trace => trace::run(context, words)?,
         Verb::Help => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -305,6 +328,8 @@ fn usage() -> String {
        geneved lab { run | up | down } [ prefix NAME ] [ seconds N ]
                [ io { auto | io_uring | syscalls } ] [ binary FILE ]
        geneved { reload | save }
+       geneved trace dev LINK { egress | ingress } from ADDR to ADDR proto PROTO
+               [ sport PORT dport PORT | icmp TYPE[/CODE] ] ...
 where  OBJECT := {",
     );
     let names: Vec<_> = OBJECTS.iter().map(|o| o.name).collect();

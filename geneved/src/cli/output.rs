@@ -174,3 +174,67 @@ pub fn reasons(style: &Style, drops: &std::collections::BTreeMap<String, u64>) -
         .collect();
     all.join(", ")
 }
+
+/// `WORD VALUE` pairs on one line, as a command takes them.
+#[derive(Debug, Default)]
+pub struct Line(String);
+
+impl Line {
+    /// A line that begins so.
+    #[must_use]
+    pub fn new(head: impl Into<String>) -> Self {
+        Line(head.into())
+    }
+
+    /// A word of its own.
+    #[must_use]
+    pub fn word(mut self, word: &str) -> Self {
+        self.0 += " ";
+        self.0 += word;
+        self
+    }
+
+    /// A flag, if it is set.
+    #[must_use]
+    pub fn flag(self, word: &str, on: bool) -> Self {
+        if on { self.word(word) } else { self }
+    }
+
+    /// A value behind its word, if there is one; in quotes where it has spaces.
+    #[must_use]
+    pub fn value(mut self, word: &str, value: Option<impl std::fmt::Display>) -> Self {
+        if let Some(value) = value {
+            let value = value.to_string();
+            let quote = if value.contains(char::is_whitespace) {
+                "\""
+            } else {
+                ""
+            };
+            self.0 += &format!(" {word} {quote}{value}{quote}");
+        }
+        self
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn end(self) -> String {
+        self.0
+    }
+}
+
+/// Adds the words of an object to JSON; keys that are there already keep their place.
+pub fn extend(into: &mut Value, words: &impl Serialize) {
+    let words = serde_json::to_value(words).expect("words have a form in JSON");
+    if let (Value::Object(into), Value::Object(words)) = (into, words) {
+        into.extend(words);
+    }
+}
+
+/// The words of an object as JSON, with more keys behind them.
+#[must_use]
+pub fn with(words: &impl Serialize, more: &Value) -> Value {
+    let mut all = serde_json::json!({});
+    extend(&mut all, words);
+    extend(&mut all, more);
+    all
+}

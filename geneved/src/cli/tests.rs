@@ -10,7 +10,7 @@ use crate::control::protocol::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic,
 };
 
-fn complaint(line: &str) -> (u8, String) {
+pub(super) fn complaint(line: &str) -> (u8, String) {
     let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
     let socket = PathBuf::from("/nonexistent/control.sock");
     let mut context = Context {

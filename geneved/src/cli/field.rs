@@ -1,0 +1,123 @@
+//! Values of keywords: which field of a command takes them, and how a text becomes one.
+
+use std::net::IpAddr;
+
+use crate::config::value::{
+    Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp,
+    FlowState, Icmp, IfName, KindWord, LabelsUse, LabelsWord, MatchWord, MtuWord, Name, NamedData,
+    PortRange, Ports, Prefix, Proto, Rate, RawOption, Size, Target, TosWord, TtlWord, TypeWord,
+    ValueError, Vni, Who,
+};
+
+/// A value of the command line.
+pub trait Value: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The reason, as it stands after `argument "x" is wrong: `.
+    fn value(text: &str) -> Result<Self, ValueError>;
+}
+
+macro_rules! parsed {
+    ($($name:ident)+) => {$(
+        impl Value for $name {
+            fn value(text: &str) -> Result<Self, ValueError> {
+                text.parse()
+            }
+        }
+    )+};
+}
+
+parsed! {
+    Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FlowState Icmp IfName
+    KindWord LabelsUse LabelsWord MatchWord MtuWord Name NamedData PortRange Ports Prefix Proto Rate
+    RawOption Size Target TosWord TtlWord TypeWord Vni Who
+}
+
+impl Value for IpAddr {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        text.parse()
+            .map_err(|_| ValueError("not an IPv4 or IPv6 address".into()))
+    }
+}
+
+/// A port.
+impl Value for u16 {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        let port = text.parse().ok().filter(|port| *port != 0);
+        port.ok_or_else(|| ValueError("invalid port: a number from 1 to 65535".into()))
+    }
+}
+
+impl Value for u8 {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        let wrong = |_| ValueError("invalid number: from 0 to 255".into());
+        text.parse().map_err(wrong)
+    }
+}
+
+impl Value for u32 {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        let wrong = |_| ValueError("invalid number: from 0 to 4294967295".into());
+        text.parse().map_err(wrong)
+    }
+}
+
+/// `ADDR,ADDR...`.
+pub fn addresses(list: &str) -> Result<Vec<IpAddr>, ValueError> {
+    list.split(',').map(IpAddr::value).collect()
+}
+
+/// A field that takes the value of its keyword.
+pub trait Field {
+    /// Reads the value into it.
+    ///
+    /// # Errors
+    /// The text is no such value.
+    fn read(&mut self, text: &str) -> Result<(), ValueError>;
+}
+
+impl<T: Value> Field for Option<T> {
+    fn read(&mut self, text: &str) -> Result<(), ValueError> {
+        *self = Some(T::value(text)?);
+        Ok(())
+    }
+}
+
+impl<T: Value> Field for Vec<T> {
+    fn read(&mut self, text: &str) -> Result<(), ValueError> {
+        self.push(T::value(text)?);
+        Ok(())
+    }
+}
+
+impl Field for IfName {
+    fn read(&mut self, text: &str) -> Result<(), ValueError> {
+        *self = text.parse()?;
+        Ok(())
+    }
+}
+
+impl Field for Name {
+    fn read(&mut self, text: &str) -> Result<(), ValueError> {
+        *self = text.parse()?;
+        Ok(())
+    }
+}
+
+/// A keyword whose value goes into a field. `Key` is the keyword's type where it is used.
+macro_rules! key {
+    ($($name:literal)|+, $metavariable:literal, $($field:tt).+) => {
+        Key::value(&[$($name),+], $metavariable, |words, value| {
+            $crate::cli::field::Field::read(&mut words.$($field).+, value)
+        })
+    };
+}
+
+/// A keyword without a value that gives a field one.
+macro_rules! flag {
+    ($name:literal, $($field:tt).+ = $value:expr) => {
+        Key::flag(&[$name], |words| words.$($field).+ = $value)
+    };
+}
+pub(super) use {flag, key};

@@ -1,0 +1,162 @@
+//! `geneved flow`: who talks to whom right now.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Value, json};
+
+use super::error::CliError;
+use super::field::key;
+use super::grammar::{self, Keyword};
+use super::object;
+use super::output::{self, Line, Record, Style};
+use super::{Command, Context, Object};
+use crate::config::value::Proto;
+use crate::config::words::FlowFilter;
+use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};
+
+/// A million flows would be hundreds of megabytes of text.
+const USUAL_LIMIT: u32 = 10_000;
+
+#[derive(Default)]
+struct Words {
+    filter: FlowFilter,
+    limit: Option<u32>,
+}
+
+type Key = Keyword<Words>;
+
+const FILTER: [Key; 7] = [
+    key!("dev", "LINK", filter.dev),
+    key!("from", "PREFIX", filter.from),
+    key!("to", "PREFIX", filter.to),
+    key!("proto", "PROTO", filter.proto),
+    key!("sport", "PORT", filter.sport),
+    key!("dport", "PORT", filter.dport),
+    key!("state", "STATE", filter.state),
+];
+const SHOW: [Key; 8] = {
+    let [a, b, c, d, e, f, g] = FILTER;
+    [a, b, c, d, e, f, g, key!("limit", "N", limit)]
+};
+
+/// The object's commands.
+pub const OBJECT: Object = Object {
+    name: "flow",
+    about: "who talks to whom right now",
+    commands: &[
+        Command {
+            names: &["show", "list", "lst"],
+            run: show,
+            usage: || grammar::synopsis("geneved flow show", &SHOW),
+        },
+        Command {
+            names: &["flush"],
+            run: flush,
+            usage: || grammar::synopsis("geneved flow flush", &FILTER),
+        },
+    ],
+    notes: "STATE := { half-open | established | closed | datagram | refused }\nFlows that are flushed are decided anew with their next packet.\nlimit N := 10000 if left out",
+};
+
+fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = Words::default();
+    grammar::parse(&SHOW, words, &mut wanted)?;
+    let Flows { flows, total } = context.call(&Request::ListFlows {
+        filter: wanted.filter,
+        limit: wanted.limit.unwrap_or(USUAL_LIMIT),
+    })?;
+    object::print(context, &flows);
+    let shown = u64::try_from(flows.len()).unwrap_or(u64::MAX);
+    if shown < total {
+        eprintln!("{shown} of {total} flows are shown; name which ones, or \"limit N\"");
+    }
+    Ok(())
+}
+
+fn flush(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = Words::default();
+    grammar::parse(&FILTER, words, &mut wanted)?;
+    let filter = wanted.filter;
+    let Flushed { count } = context.call(&Request::FlushFlows { filter })?;
+    output::print(&context.style(), &[&Count(count)]);
+    Ok(())
+}
+
+struct Count(u64);
+
+impl Record for Count {
+    fn text(&self, _: &Style) -> String {
+        format!("{} flows flushed", self.0)
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!({ "flushed": self.0 })
+    }
+}
+
+fn at(proto: Proto, addr: IpAddr, port: u16) -> String {
+    match proto.has_ports() {
+        true => SocketAddr::new(addr, port).to_string(),
+        false => addr.to_string(),
+    }
+}
+
+impl Record for FlowInfo {
+    fn text(&self, style: &Style) -> String {
+        let between = |src, sport, dst, dport| {
+            let (src, dst) = (at(self.proto, src, sport), at(self.proto, dst, dport));
+            format!("{} > {}", style.address(&src), style.address(&dst))
+        };
+        let carried = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
+        let mut text = Line::new(self.proto.to_string())
+            .word(&between(self.src, self.sport, self.dst, self.dport))
+            .value("dev", Some(style.name(self.dev.as_str())))
+            .word(self.state.word())
+            .word(&style.health(carried, self.verdict.word()))
+            .flag(
+                self.reason.as_deref().unwrap_or_default(),
+                self.reason.is_some(),
+            )
+            .value("host", self.host.map(|h| style.address(&h.to_string())))
+            .value("class", self.class.as_ref())
+            .value("expires", Some(format_args!("{}s", self.expires_s)))
+            .end();
+        if let Some(t) = &self.translated {
+            text += &format!(
+                "\n    nat {} dev {}",
+                between(t.src, t.sport, t.dst, t.dport),
+                style.name(t.dev.as_str())
+            );
+        }
+        if style.statistics {
+            let side = |side: &Side| {
+                let (packets, bytes) = (style.number(side.packets), style.number(side.bytes));
+                format!("{packets} packets {bytes} bytes")
+            };
+            text += &format!(
+                "\n    original {} reply {} age {}s idle {}s",
+                side(&self.original),
+                side(&self.reply),
+                self.age_s,
+                self.idle_s
+            );
+        }
+        text
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        let plain = Style {
+            statistics: false,
+            ..*style
+        };
+        self.text(&plain).lines().next().unwrap_or_default().into()
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}

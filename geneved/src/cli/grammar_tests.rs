@@ -1,0 +1,95 @@
+//! Words against a small table.
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq)]
+struct Command {
+    name: String,
+    count: u32,
+    list: Vec<String>,
+    on: bool,
+}
+
+const KEYWORDS: &[Keyword<Command>] = &[
+    Keyword::value(&["name", "dev"], "NAME", |c: &mut Command, v| {
+        c.name = v.into();
+        Ok(())
+    })
+    .bare()
+    .times(Times::Once),
+    Keyword::value(&["count"], "N", |c: &mut Command, v| {
+        c.count = v.parse().map_err(|_| ValueError("not a number".into()))?;
+        Ok(())
+    }),
+    Keyword::value(&["column"], "C", |c: &mut Command, v| {
+        c.list.push(v.into());
+        Ok(())
+    })
+    .times(Times::Many),
+    Keyword::flag(&["on"], |c: &mut Command| c.on = true),
+    Keyword::flag(&["noon"], |c: &mut Command| c.on = false),
+];
+
+fn words(line: &str) -> Result<Command, String> {
+    let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+    let mut command = Command::default();
+    parse(KEYWORDS, &words, &mut command).map_err(|e| e.to_string())?;
+    Ok(command)
+}
+
+#[test]
+fn keywords_come_in_any_order_and_by_prefix() {
+    let command = words("count 3 x on col a col b").unwrap();
+    assert_eq!(command, words("x col a on col b cou 3").unwrap());
+    assert_eq!(
+        (command.name.as_str(), command.count, command.list.len()),
+        ("x", 3, 2)
+    );
+}
+
+#[test]
+fn the_first_word_is_the_name_even_if_a_keyword_begins_so() {
+    assert_eq!(words("c count 1").unwrap().name, "c");
+    assert_eq!(words("on name c").unwrap().name, "c");
+}
+
+#[test]
+fn complaints_have_the_words_of_ip() {
+    let complaint = |line| words(line).unwrap_err();
+    assert_eq!(
+        complaint("x co 1"),
+        "Error: argument \"co\" is wrong: ambiguous: could be count, column"
+    );
+    assert_eq!(
+        complaint("x count many"),
+        "Error: argument \"many\" is wrong: not a number"
+    );
+    assert_eq!(
+        complaint("x count 1 count 2"),
+        "Error: either \"count\" is duplicate, or \"2\" is a garbage."
+    );
+    assert_eq!(
+        complaint("x banana"),
+        "Error: either \"name\" is duplicate, or \"banana\" is a garbage."
+    );
+    assert_eq!(
+        complaint("x cuont 1"),
+        "Error: argument \"cuont\" is wrong: unknown keyword; did you mean \"count\"?"
+    );
+    assert_eq!(
+        complaint("x count"),
+        "Command line is not complete. Try option \"help\""
+    );
+    assert_eq!(
+        complaint("count 1"),
+        "Not enough information: \"name\" argument is required."
+    );
+}
+
+#[test]
+fn help_is_made_of_the_same_table() {
+    assert_eq!(
+        synopsis("geneved x add", KEYWORDS),
+        "geneved x add NAME [ count N ] [ column C ]... [ on ] [ noon ]"
+    );
+}

@@ -1,0 +1,114 @@
+//! `geneved trace`: what would happen to a packet, stage by stage.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::error::CliError;
+use super::field::{flag, key};
+use super::grammar::{self, Keyword, Times};
+use super::output::{Line, Record, Style};
+use crate::config::value::{Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
+use crate::config::words::TraceWords;
+use crate::control::protocol::{Request, Trace, TraceReport, Verdict};
+
+#[derive(Default)]
+struct Words {
+    dev: Option<IfName>,
+    direction: Option<Direction>,
+    from: Option<IpAddr>,
+    to: Option<IpAddr>,
+    proto: Option<Proto>,
+    sport: Option<u16>,
+    dport: Option<u16>,
+    icmp: Option<Icmp>,
+    host: Option<IpAddr>,
+    option: Vec<RawOption>,
+    labels: Option<LabelsWord>,
+}
+
+type Key = Keyword<Words>;
+
+const KEYS: [Key; 12] = [
+    key!("dev", "LINK", dev).times(Times::Once),
+    flag!("egress", direction = Some(Direction::Egress)).choice(1),
+    flag!("ingress", direction = Some(Direction::Ingress)).choice(1),
+    key!("from", "ADDR", from).times(Times::Once),
+    key!("to", "ADDR", to).times(Times::Once),
+    key!("proto", "PROTO", proto).times(Times::Once),
+    key!("sport", "PORT", sport),
+    key!("dport", "PORT", dport),
+    key!("icmp", "TYPE[/CODE]", icmp),
+    key!("host", "HOST", host),
+    key!("option", "CLASS:TYPE[=HEX]", option).times(Times::Many),
+    key!("labels", "K=V,...", labels),
+];
+
+/// The command's BNF.
+pub fn usage() -> String {
+    grammar::synopsis("geneved trace", &KEYS)
+}
+
+/// Asks the daemon about a packet.
+///
+/// # Errors
+/// The words are wrong, or the daemon refuses.
+pub fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut packet = Words::default();
+    grammar::parse(&KEYS, words, &mut packet)?;
+    let request = Request::Trace {
+        packet: packet.whole().ok_or_else(CliError::incomplete)?,
+    };
+    let Trace { report } = context.call(&request)?;
+    context.print(&[&report as &dyn Record]);
+    Ok(())
+}
+
+impl Words {
+    fn whole(self) -> Option<TraceWords> {
+        Some(TraceWords {
+            dev: self.dev?,
+            direction: self.direction?,
+            from: self.from?,
+            to: self.to?,
+            proto: self.proto?,
+            sport: self.sport,
+            dport: self.dport,
+            icmp: self.icmp,
+            host: self.host,
+            option: self.option,
+            labels: self.labels,
+        })
+    }
+}
+
+impl Record for TraceReport {
+    fn text(&self, style: &Style) -> String {
+        let mut text = String::new();
+        for stage in &self.stages {
+            let line = format!("{:<10} {:<12} {}", stage.stage, stage.result, stage.detail);
+            text += &format!("{}\n", line.trim_end());
+        }
+        text + &self.brief(style)
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        let good = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
+        let mut line = Line::new(style.health(good, self.verdict.word()))
+            .flag(
+                self.reason.as_deref().unwrap_or_default(),
+                self.reason.is_some(),
+            )
+            .value("host", self.host.map(|h| style.address(&h.to_string())))
+            .value("class", self.class.as_ref());
+        for option in &self.options {
+            line = line.value("option", Some(option));
+        }
+        line.end()
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
