@@ -147,8 +147,7 @@ impl State {
                 "name \"host\" or \"local\", not both; a scaled endpoint may be \"colocated\"",
             ));
         }
-        let proxied = endpoint.kind() == EndpointType::Proxied;
-        if !endpoint.hosts.is_empty() || !(endpoint.local || proxied) {
+        if !endpoint.hosts.is_empty() || !(endpoint.local || endpoint.target.is_some()) {
             check_hosts(object, "host", link, &endpoint.hosts)?;
         }
         self.check_target(object, key, endpoint)?;
@@ -173,7 +172,8 @@ impl State {
     ) -> Result<(), Refusal> {
         let proxied = endpoint.kind() == EndpointType::Proxied;
         let target = match &endpoint.target {
-            None if proxied => {
+            // Other hosts only need to know where it is.
+            None if proxied && endpoint.hosts.is_empty() => {
                 return Err(Refusal::new(
                     format!("{object}: Not enough information: \"target\" argument is required."),
                     "add \"target ADDR[@LINK]\", the endpoint that it stands for",

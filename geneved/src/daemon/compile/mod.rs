@@ -3,6 +3,9 @@
 //! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
 //! and the compiled forms of rules that stay as they are.
 
+mod rules;
+mod shape;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,18 +14,20 @@ use std::sync::atomic::AtomicU64;
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
 use libgeneve::link::{
-    Attachment, Endpoint, Functions, LinkConfig, LinkIndex, OptionLengths, ProxyTarget, RouteConfig,
+    Endpoint, Functions, LinkConfig, LinkIndex, ProxyTarget,
 };
 use libgeneve::nat;
-use libgeneve::options::{EndpointType, OptionDef, OptionMatch, Schema};
+use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
 use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
-use libgeneve::route::Origin;
 use libgeneve::service::{self, Services};
 
-use crate::config::state::{Link, Nat, Refusal, State};
+use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
+pub(super) use self::shape::options_len;
+use self::shape::{routes, uses_labels};
+use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{
-    Action, Affinity, Direction, IfName, NamedData, Rate, RuleAction, Size, Who,
+    Affinity, IfName, Rate, Size,
 };
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
@@ -162,7 +167,7 @@ impl Compiler {
                 rate: self.bucket(link, Limited::Endpoint(addr), endpoint.rate, None),
                 target: target.filter(|_| endpoint.hosts.is_empty()),
                 colocated: endpoint.colocated,
-                local: endpoint.local,
+                local: endpoint.local || endpoint.hosts.is_empty(),
                 options: attachments(state, &endpoint.options),
             };
             endpoints.insert(addr, compiled);
@@ -382,186 +387,4 @@ impl Compiler {
         let count = self.hits.get(&(link.clone(), rule.to_owned()));
         count.map_or(0, |c| c.load(std::sync::atomic::Ordering::Relaxed))
     }
-}
-
-fn deny_all() -> Option<Arc<Policy>> {
-    let defaults = policy::Defaults {
-        ingress: policy::Action::Deny,
-        egress: policy::Action::Deny,
-    };
-    let policy = Policy::compile(Vec::new(), defaults, None, &mut |_| Arc::default());
-    policy.ok().map(Arc::new)
-}
-
-fn default_action(action: Action) -> policy::Action {
-    match action {
-        Action::Allow => policy::Action::Allow,
-        Action::Deny => policy::Action::Deny,
-    }
-}
-
-fn compiled_rule(
-    state: &State,
-    link: &Link,
-    name: &str,
-    rule: &crate::config::state::Policy,
-) -> policy::Rule {
-    let who = |who: &Who| match who {
-        Who::Any => policy::Who::Any,
-        Who::Prefix(prefix) => policy::Who::Prefix(*prefix),
-        Who::Selector(selector) => policy::Who::Selector(selector.0.clone()),
-    };
-    let class = rule.class.as_ref();
-    let class = class.and_then(|name| state.classes.get(&(link.name.clone(), name.clone())));
-    policy::Rule {
-        name: name.to_owned(),
-        direction: match rule.direction {
-            Direction::Ingress => policy::Direction::Ingress,
-            Direction::Egress => policy::Direction::Egress,
-        },
-        pref: rule.pref,
-        from: who(&rule.from),
-        to: who(&rule.to),
-        protocol: rule.proto.map(|p| p.0),
-        sports: rule.sport.as_ref().map_or_else(Vec::new, |p| p.0.clone()),
-        dports: rule.dport.as_ref().map_or_else(Vec::new, |p| p.0.clone()),
-        icmp: rule.icmp.map(|i| (i.kind, i.code)),
-        option: rule.option.as_ref().map(|m| OptionMatch {
-            class: m.class.0,
-            kind: m.kind.0,
-            value: m.value.clone(),
-        }),
-        endpoint_type: rule.endpoint_type,
-        action: match rule.action {
-            RuleAction::Allow => policy::Action::Allow,
-            RuleAction::Deny => policy::Action::Deny,
-            RuleAction::Reject => policy::Action::Reject,
-        },
-        log: rule.log,
-        class: class.map(|c| c.id),
-    }
-}
-
-fn translation(name: String, nat: &Nat) -> nat::Rule {
-    match nat {
-        Nat::Snat {
-            from,
-            source,
-            ports,
-        } => nat::Rule::Snat {
-            name,
-            from: *from,
-            pool: source.first..=source.last,
-            ports: ports.0.clone(),
-        },
-        Nat::Dnat {
-            to,
-            port,
-            target,
-            target_port,
-        } => nat::Rule::Dnat {
-            name,
-            to: *to,
-            port: port.map(|(proto, port)| (proto.0, port)),
-            target: *target,
-            target_port: *target_port,
-        },
-        Nat::Static { inside, outside } => nat::Rule::Static {
-            name,
-            inside: *inside,
-            outside: *outside,
-        },
-    }
-}
-
-fn attachments(state: &State, options: &[NamedData]) -> Vec<Attachment> {
-    let known = options.iter().filter_map(|option| {
-        let defined = state.options.get(&option.name)?;
-        Some(Attachment {
-            class: defined.class,
-            kind: defined.kind,
-            data: option.data.clone(),
-        })
-    });
-    known.collect()
-}
-
-/// Whether packets of the link say what labels their source has.
-fn uses_labels(state: &State, link: &Link) -> bool {
-    let labelled = state
-        .endpoints_of(&link.name)
-        .any(|(_, e)| e.labels.is_some());
-    let mut rules = state
-        .policies
-        .iter()
-        .filter(|((dev, _), _)| *dev == link.name);
-    labelled || rules.any(|(_, rule)| rule.has_selector())
-}
-
-/// Bytes of the longest options that a link sends.
-pub(super) fn options_len(state: &State, link: &Link) -> u16 {
-    let size = |list: &[NamedData]| -> usize { list.iter().map(|o| 4 + o.data.len()).sum() };
-    let local = || {
-        state
-            .endpoints_of(&link.name)
-            .filter(|(_, e)| e.local)
-            .map(|(_, e)| e)
-    };
-    let typed = state
-        .endpoints_of(&link.name)
-        .any(|(_, e)| e.kind() != EndpointType::Simple)
-        || state
-            .routes_of(&link.name)
-            .any(|(_, r)| r.kind == EndpointType::Gateway);
-    let most = local()
-        .filter_map(|e| e.labels.as_ref())
-        .map(LabelMap::len)
-        .max();
-    let lengths = OptionLengths {
-        link: size(&link.options),
-        endpoint: local().map(|e| size(&e.options)).max().unwrap_or(0),
-        typed,
-        labels: uses_labels(state, link).then(|| most.unwrap_or(0)),
-        class: state.classes.keys().any(|(dev, _)| *dev == link.name),
-        relays: state.services.keys().any(|(dev, _)| *dev == link.name),
-    };
-    u16::try_from(lengths.sum()).unwrap_or(u16::MAX)
-}
-
-fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
-    let mut routes = Vec::new();
-    if let Some(remote) = link.remote {
-        for all in ["0.0.0.0/0", "::/0"] {
-            routes.push(RouteConfig {
-                prefix: all.parse().expect("a valid prefix"),
-                hosts: vec![remote],
-                origin: Origin::Remote,
-                kind: EndpointType::Simple,
-                local: false,
-            });
-        }
-    }
-    routes.extend(
-        state
-            .routes_of(&link.name)
-            .map(|(prefix, route)| RouteConfig {
-                prefix,
-                hosts: route.hosts.clone(),
-                origin: Origin::Route,
-                kind: route.kind,
-                local: false,
-            }),
-    );
-    routes.extend(
-        state
-            .endpoints_of(&link.name)
-            .map(|(address, endpoint)| RouteConfig {
-                prefix: IpNet::from(address),
-                hosts: endpoint.hosts.clone(),
-                origin: Origin::Endpoint,
-                kind: endpoint.kind(),
-                local: endpoint.local,
-            }),
-    );
-    routes
 }
