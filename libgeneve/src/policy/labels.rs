@@ -9,11 +9,11 @@ use rustc_hash::FxHashMap;
 use super::index::{Base, Exact, GrowingBase, GrowingExact};
 use super::rule::Action;
 use super::set::{Candidates, Growing, RuleSet};
-use crate::label::{HashedRequirement, HashedSelector, Label, Labels};
+use crate::label::{HashedRequirement, HashedSelector, Label, Labels, MAX_LABELS};
 
-/// Wanting requirements of a rule that have a layer. Selectors with more are rare: the rest is compared
-/// with each rule that is left.
-const LAYERS: usize = 4;
+/// Wanting requirements of a rule that have a layer. A selector with more names a label twice or cannot
+/// match: its rest is compared with the labels where the rule is left.
+const LAYERS: usize = MAX_LABELS;
 
 /// What a requirement asks about: the hash of a key, alone or with that of the pair.
 type Asked = (u32, Option<u32>);

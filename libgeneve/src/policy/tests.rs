@@ -193,6 +193,7 @@ fn who() -> impl Strategy<Value = Who> {
         "a,a=x,!b,b notin (y)",
         "a=x,b,c,d,e=y",
         "c,!d",
+        "a,b,a,b,a,b,a,b,a,b,a,b,a,b,a,c=x,d!=y",
     ];
     prop_oneof![
         2 => Just(Who::Any),
