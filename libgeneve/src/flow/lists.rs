@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::share::Usage;
-use super::slab::Slab;
+use super::slab::{Placed, Slab};
 use super::tcp::State;
 
 /// Lists per link and shard: that of refused flows, then one for each [`State`].
@@ -65,7 +65,7 @@ impl Neighbours {
 }
 
 /// What is in a list.
-pub(super) trait Linked {
+pub(super) trait Linked: Placed {
     fn neighbours(&mut self) -> &mut Neighbours;
 }
 

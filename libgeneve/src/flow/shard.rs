@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 use super::key::FlowKey;
 use super::lists::{Group, LISTS, LinkLists, Linked, NONE, Neighbours, list_of};
 use super::share::{Census, Usage};
-use super::slab::Slab;
+use super::slab::{Placed, Slab};
 use super::tcp::{Side, State, Track};
 use super::timeouts::InForce;
 use crate::link::LinkIndex;
@@ -46,23 +46,26 @@ pub(super) struct Target {
     pub(super) generation: u32,
 }
 
+/// A flow, laid out in the order in which a hit reads it: each cache line is dear among a million.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Flow<D> {
     pub(super) original: FlowKey,
-    pub(super) reply: FlowKey,
+    tag: u32,
     pub(super) epoch: u64,
-    pub(super) created: Now,
     pub(super) seen: Now,
+    track: Track,
+    pub(super) refused: bool,
+    pub(super) generation: u32,
     /// What `seen` was when the flow was moved to the end of its list.
     pub(super) moved: Now,
     pub(super) packets: [u64; 2],
     pub(super) bytes: [u64; 2],
-    neighbours: Neighbours,
-    tag: u32,
-    lists: u32,
-    track: Track,
-    pub(super) refused: bool,
     pub(super) decision: D,
+    pub(super) reply: FlowKey,
+    lists: u32,
+    neighbours: Neighbours,
+    pub(super) created: Now,
 }
 
 impl<D> Flow<D> {
@@ -86,6 +89,7 @@ impl<D> Flow<D> {
             neighbours: Neighbours::ALONE,
             tag: 0,
             lists: 0,
+            generation: 0,
             track: Track::new(keys.0.protocol, seen.tcp),
             refused,
             decision,
@@ -135,10 +139,23 @@ impl<D> Linked for Flow<D> {
     }
 }
 
+impl<D> Placed for Flow<D> {
+    fn generation(&mut self) -> &mut u32 {
+        &mut self.generation
+    }
+}
+
 #[derive(Debug)]
 struct Alias {
     reply: FlowKey,
     target: Target,
+    generation: u32,
+}
+
+impl Placed for Alias {
+    fn generation(&mut self) -> &mut u32 {
+        &mut self.generation
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -258,8 +275,8 @@ impl<D> Shard<D> {
         };
         let links = self.links.get_mut(lists)?;
         links.unlink(&mut self.flows, list, at);
-        let generation = self.flows.generation(at);
         let flow = self.flows.remove(at)?;
+        let generation = flow.generation;
         if let Ok(entry) = self.refs.find_entry(spread(flow.tag), |r| r.at == at) {
             entry.remove();
         }
@@ -277,7 +294,11 @@ impl<D> Shard<D> {
 
     /// Makes `reply` lead to a flow of any shard.
     pub(super) fn add_alias(&mut self, tag: u32, reply: FlowKey, target: Target) {
-        let (at, _) = self.aliases.insert(Alias { reply, target });
+        let (at, _) = self.aliases.insert(Alias {
+            reply,
+            target,
+            generation: 0,
+        });
         let at = at | ALIAS;
         self.refs
             .insert_unique(spread(tag), Ref { tag, at }, |r| r.hash());
@@ -316,7 +337,14 @@ impl<D> Shard<D> {
 
     #[inline]
     pub(super) fn is(&self, target: Target) -> bool {
-        self.flows.is(target.at, target.generation)
+        self.flow(target).is_some()
+    }
+
+    /// The flow, unless it is gone.
+    #[inline]
+    pub(super) fn flow(&self, target: Target) -> Option<&Flow<D>> {
+        let flow = self.flows.get(target.at)?;
+        (flow.generation == target.generation).then_some(flow)
     }
 
     /// Counts a packet of the flow.

@@ -7,6 +7,11 @@
 const CHUNK: usize = 128;
 const NONE: u32 = u32::MAX;
 
+/// What lies in a slab keeps its place's generation, where its own layout has room for it.
+pub(super) trait Placed {
+    fn generation(&mut self) -> &mut u32;
+}
+
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     chunks: Vec<Vec<Place<T>>>,
@@ -14,18 +19,12 @@ pub(super) struct Slab<T> {
 }
 
 #[derive(Debug)]
-struct Place<T> {
-    generation: u32,
-    content: Content<T>,
-}
-
-#[derive(Debug)]
-enum Content<T> {
-    Vacant { next: u32 },
+enum Place<T> {
+    Vacant { next: u32, generation: u32 },
     Taken(T),
 }
 
-impl<T> Slab<T> {
+impl<T: Placed> Slab<T> {
     pub(super) fn new() -> Self {
         Slab {
             chunks: Vec::new(),
@@ -42,13 +41,6 @@ impl<T> Slab<T> {
     }
 
     #[inline]
-    fn place(&self, at: u32) -> Option<&Place<T>> {
-        self.chunks
-            .get(at as usize / CHUNK)?
-            .get(at as usize % CHUNK)
-    }
-
-    #[inline]
     fn place_mut(&mut self, at: u32) -> Option<&mut Place<T>> {
         self.chunks
             .get_mut(at as usize / CHUNK)?
@@ -57,40 +49,29 @@ impl<T> Slab<T> {
 
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&T> {
-        match &self.place(at)?.content {
-            Content::Taken(value) => Some(value),
-            Content::Vacant { .. } => None,
+        let chunk = self.chunks.get(at as usize / CHUNK)?;
+        match chunk.get(at as usize % CHUNK)? {
+            Place::Taken(value) => Some(value),
+            Place::Vacant { .. } => None,
         }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
-        match &mut self.place_mut(at)?.content {
-            Content::Taken(value) => Some(value),
-            Content::Vacant { .. } => None,
+        match self.place_mut(at)? {
+            Place::Taken(value) => Some(value),
+            Place::Vacant { .. } => None,
         }
     }
 
-    /// Whether the place still holds what it held when it was of this generation.
-    #[inline]
-    pub(super) fn is(&self, at: u32, generation: u32) -> bool {
-        self.place(at)
-            .is_some_and(|p| p.generation == generation && matches!(p.content, Content::Taken(_)))
-    }
-
-    /// The place's generation; 0 if it was never used.
-    pub(super) fn generation(&self, at: u32) -> u32 {
-        self.place(at).map_or(0, |place| place.generation)
-    }
-
     /// Stores a value; gives its number and the place's generation.
-    pub(super) fn insert(&mut self, value: T) -> (u32, u32) {
+    pub(super) fn insert(&mut self, mut value: T) -> (u32, u32) {
         let at = self.free;
         if let Some(place) = self.place_mut(at)
-            && let Content::Vacant { next } = place.content
+            && let &mut Place::Vacant { next, generation } = place
         {
-            place.content = Content::Taken(value);
-            let generation = place.generation;
+            *value.generation() = generation;
+            *place = Place::Taken(value);
             self.free = next;
             return (at, generation);
         }
@@ -98,11 +79,9 @@ impl<T> Slab<T> {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         let at = self.end();
+        *value.generation() = 0;
         if let Some(last) = self.chunks.last_mut() {
-            last.push(Place {
-                generation: 0,
-                content: Content::Taken(value),
-            });
+            last.push(Place::Taken(value));
         }
         (at, 0)
     }
@@ -110,16 +89,16 @@ impl<T> Slab<T> {
     pub(super) fn remove(&mut self, at: u32) -> Option<T> {
         let next = self.free;
         let place = self.place_mut(at)?;
-        if matches!(place.content, Content::Vacant { .. }) {
+        let Place::Taken(value) = place else {
             return None;
-        }
-        place.generation = place.generation.wrapping_add(1);
-        match std::mem::replace(&mut place.content, Content::Vacant { next }) {
-            Content::Taken(value) => {
+        };
+        let generation = value.generation().wrapping_add(1);
+        match std::mem::replace(place, Place::Vacant { next, generation }) {
+            Place::Taken(value) => {
                 self.free = at;
                 Some(value)
             }
-            Content::Vacant { .. } => None,
+            Place::Vacant { .. } => None,
         }
     }
 }
@@ -128,20 +107,31 @@ impl<T> Slab<T> {
 mod tests {
     use super::*;
 
+    #[derive(Debug, PartialEq)]
+    struct Value(u32, u32);
+
+    impl Placed for Value {
+        fn generation(&mut self) -> &mut u32 {
+            &mut self.1
+        }
+    }
+
     #[test]
     fn places_are_used_again_and_known_to_be_others() {
         let mut slab = Slab::new();
-        let numbers: Vec<_> = (0..300).map(|i| slab.insert(i).0).collect();
+        let new = |value| Value(value, 99);
+        let numbers: Vec<_> = (0..300).map(|i| slab.insert(new(i)).0).collect();
         assert_eq!(numbers, (0..300).collect::<Vec<_>>());
         assert_eq!(slab.end(), 300);
-        assert_eq!(slab.remove(7), Some(7));
+        assert_eq!(slab.remove(7), Some(Value(7, 0)));
         assert_eq!(slab.remove(7), None);
-        assert_eq!(slab.remove(130), Some(130));
-        assert!(!slab.is(130, 0) && slab.get(130).is_none());
-        assert_eq!(slab.insert(1000), (130, 1));
-        assert_eq!(slab.insert(1001), (7, 1));
-        assert_eq!(slab.insert(1002), (300, 0));
-        assert!(slab.is(130, 1) && !slab.is(130, 0) && !slab.is(4000, 0));
-        assert_eq!(slab.get_mut(130).map(|v| *v), Some(1000));
+        assert_eq!(slab.remove(130), Some(Value(130, 0)));
+        assert_eq!(slab.get(130), None);
+        assert_eq!(slab.insert(new(1000)), (130, 1));
+        assert_eq!(slab.insert(new(1001)), (7, 1));
+        assert_eq!(slab.insert(new(1002)), (300, 0));
+        assert_eq!(slab.get(130), Some(&Value(1000, 1)));
+        assert_eq!(slab.get(300), Some(&Value(1002, 0)));
+        assert!(slab.get(4000).is_none() && slab.get_mut(NONE).is_none());
     }
 }

@@ -204,7 +204,7 @@ impl<D: Clone> FlowTable<D> {
     pub fn peek(&self, key: &FlowKey) -> Option<Found<D>> {
         let target = self.locate(key)?;
         let shard = self.lock(target.shard);
-        let flow = shard.flows.get(target.at).filter(|_| shard.is(target))?;
+        let flow = shard.flow(target)?;
         Some(Found {
             side: flow.side(key)?,
             original: flow.original,
@@ -250,7 +250,7 @@ impl<D: Clone> FlowTable<D> {
             At::Flow(at) => Some(Target {
                 shard: place.shard,
                 at,
-                generation: shard.flows.generation(at),
+                generation: shard.flows.get(at)?.generation,
             }),
             At::Alias(target) => Some(target),
         }
@@ -263,8 +263,8 @@ impl<D: Clone> FlowTable<D> {
             return true;
         };
         let mut shard = self.lock(target.shard);
-        let flow = shard.flows.get(target.at).filter(|_| shard.is(target));
-        let state = flow
+        let state = shard
+            .flow(target)
             .filter(|flow| flow.side(key).is_some())
             .map(|flow| flow.is_over(&self.timeouts, now));
         let taken = match state {
@@ -318,5 +318,5 @@ impl<D: Clone> FlowTable<D> {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
+#[path = "table_tests/mod.rs"]
 mod tests;

@@ -97,7 +97,8 @@ impl std::fmt::Display for State {
     }
 }
 
-const BOTH: u8 = 3;
+const HEARD_BOTH: u8 = 0b0011;
+const FINISHED: u8 = 0b1100;
 
 /// A flow's state and what it takes to move on.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +106,9 @@ pub(super) struct Track {
     pub(super) state: State,
     /// Who sent the SYN that is being answered.
     opener: Side,
-    /// Sides whose segments, other than SYN and RST, were seen.
-    heard: u8,
-    /// Sides that sent a FIN.
-    finished: u8,
+    /// Bits 0 and 1: sides of which a segment other than SYN and RST was seen. Bits 2 and 3: sides
+    /// that sent a FIN.
+    ends: u8,
 }
 
 impl Track {
@@ -123,8 +123,7 @@ impl Track {
         let mut track = Track {
             state,
             opener: Side::Original,
-            heard: 0,
-            finished: 0,
+            ends: 0,
         };
         if let Some(flags) = tcp.filter(|_| state == State::PickedUp) {
             if flags.contains(TcpFlags::RST) {
@@ -157,7 +156,7 @@ impl Track {
     fn control(&mut self, side: Side, flags: TcpFlags) {
         if flags.contains(TcpFlags::RST) {
             self.state = State::Closed;
-            self.heard = 0;
+            self.ends &= !HEARD_BOTH;
         } else if flags.contains(TcpFlags::SYN) {
             self.syn(side, flags.contains(TcpFlags::ACK));
         } else {
@@ -172,8 +171,7 @@ impl Track {
                 *self = Track {
                     state: State::SynSent,
                     opener: side,
-                    heard: 0,
-                    finished: 0,
+                    ends: 0,
                 };
             }
             // A SYN on a live connection changes nothing: its receiver decides whether to believe it.
@@ -182,25 +180,27 @@ impl Track {
     }
 
     fn segment(&mut self, side: Side, flags: TcpFlags) {
-        self.heard |= side.bit();
+        self.ends |= side.bit();
         if flags.contains(TcpFlags::FIN) {
-            self.finished |= side.bit();
+            self.ends |= side.bit() << 2;
         }
-        if self.finished == BOTH {
+        let heard_both = self.ends & HEARD_BOTH == HEARD_BOTH;
+        let finished = self.ends & FINISHED;
+        if finished == FINISHED {
             self.state = State::Closed;
             return;
         }
         match self.state {
-            State::SynReceived if self.heard & self.opener.bit() != 0 => {
+            State::SynReceived if self.ends & self.opener.bit() != 0 => {
                 self.state = State::Established;
             }
             // After an RST that its receiver did not believe, both ends go on.
-            State::SynSent | State::PickedUp | State::Closed if self.heard == BOTH => {
+            State::SynSent | State::PickedUp | State::Closed if heard_both => {
                 self.state = State::Established;
             }
             _ => {}
         }
-        if self.state == State::Established && self.finished != 0 {
+        if self.state == State::Established && finished != 0 {
             self.state = State::FinWait;
         }
     }

@@ -282,12 +282,14 @@ fn esp_and_no_next_header_end_the_walk() {
 #[test]
 fn fragments_are_told_apart() {
     let mut v4 = sample::udp4(b"hello");
+    assert_eq!(Packet::parse(&v4).unwrap().fragment_id, 0);
     v4[6] = 0x20;
     let first = Packet::parse(&v4).unwrap();
     assert_eq!(
         (first.fragment, first.ports()),
         (Fragment::First, Some((4000, 53)))
     );
+    assert_eq!(first.fragment_id, 7);
     v4[7] = 1;
     for flags in [0x00, 0x20] {
         v4[6] = flags;
@@ -304,6 +306,8 @@ fn fragments_are_told_apart() {
         (first.fragment, first.ports()),
         (Fragment::First, Some((4000, 53)))
     );
+    assert_eq!(first.fragment_id, 9);
+    assert_eq!(Packet::parse(&sample::extended(0)).unwrap().fragment_id, 0);
     let later = Packet::parse(&sample::extended(8)).unwrap();
     assert_eq!(
         (later.fragment, later.transport),
