@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::change::Change;
 use super::decide::{self, Entrance, Planned, Subject};
-use super::explain::Silent;
+use super::explain::{Explain, Silent};
 use super::log::Logged;
 use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Passage};
 use crate::drop::DropReason;
@@ -12,7 +12,8 @@ use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
 use crate::link::Link;
 use crate::options::Received;
 use crate::wire::geneve::{Geneve, HeaderBytes};
-use crate::wire::packet::{Fragment, Packet};
+use crate::wire::packet::{Fragment, Packet, Transport};
+use crate::wire::transport::TcpFlags;
 
 /// One packet that looks for its flow.
 #[derive(Clone, Copy)]
@@ -103,6 +104,11 @@ enum Found {
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
 pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
     match find(cx, seeker) {
+        Lookup::Hit(Found::Go(passage)) if seeker.error => {
+            check_arrival(seeker, Side::Original)
+                .or_else(|_| check_arrival(seeker, Side::Reply))?;
+            Ok(passage)
+        }
         Lookup::Hit(Found::Go(passage)) => Ok(passage),
         Lookup::Hit(Found::Refused(fate)) => Err(stop(fate)),
         Lookup::Hit(Found::Open(Side::Reply, original, reply, decision))
@@ -110,11 +116,35 @@ pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Sto
         {
             answered(cx, seeker, &original, &reply, *decision)
         }
+        // An error tells of packets that were forwarded.
+        Lookup::Hit(Found::Open(..)) | Lookup::Miss if seeker.error => {
+            Err(DropReason::IcmpUnrelated.into())
+        }
         Lookup::Hit(Found::Open(side, original, reply, decision)) => {
             again(cx, seeker, side, original, reply, &decision)
         }
         Lookup::Stale(f) => again(cx, seeker, f.side, f.original, f.reply, &f.decision),
         Lookup::Miss => begin(cx, seeker),
+    }
+}
+
+/// Whether the packet came from where its source is; `side` is that of the flow which it belongs to.
+fn check_arrival(seeker: &Seeker<'_>, side: Side) -> Result<(), DropReason> {
+    let Seeker {
+        link, key, from, ..
+    } = seeker;
+    let source = (seeker.packet.src, key.sport);
+    let received = seeker.wire.map(|w| w.received);
+    decide::check_arrival(link, *from, side, source, received)
+}
+
+/// Whether a packet can only be the first of its flow.
+fn opens(packet: &Packet) -> bool {
+    match packet.transport {
+        Transport::Tcp { flags, .. } => {
+            flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK)
+        }
+        _ => false,
     }
 }
 
@@ -141,8 +171,14 @@ fn look(
     let half = decision.half(side);
     let digest = seeker.wire.map_or(0, |w| w.digest);
     let known = seeker.from.is(&half.came) && (half.digest == digest || seeker.error);
-    if decision.fate != Fate::Forward && side == Side::Original && known {
-        return Found::Refused(decision.fate);
+    if decision.fate != Fate::Forward {
+        let refused = match side {
+            Side::Original => known,
+            Side::Reply => decision.cut && !opens(seeker.packet),
+        };
+        if refused {
+            return Found::Refused(decision.fate);
+        }
     }
     let decided = !matches!(half.exit, Exit::Undecided) && decision.fate == Fate::Forward;
     if !decided || !known && !seeker.error {
@@ -200,7 +236,7 @@ fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Pass
     let Planned { decision, reply } = planned;
     let key = seeker.key;
     let fate = decision.fate;
-    write_down(cx, seeker.link, &decision, key);
+    write_down(cx, &decision, key);
     let passage = look(seeker, Side::Original, &key, &reply, &decision);
     let refused = fate != Fate::Forward;
     let added = cx.state.flows.insert(
@@ -226,8 +262,12 @@ fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Pass
 }
 
 /// A rule may want to be heard of.
-fn write_down(cx: &Context<'_>, link: &Link, decision: &Decision, key: FlowKey) {
-    let (Some(rule), Some(policy)) = (decision.rule, &link.config.functions.policy) else {
+fn write_down(cx: &Context<'_>, decision: &Decision, key: FlowKey) {
+    let policy = cx
+        .tables
+        .link(key.link)
+        .and_then(|link| link.config.functions.policy.as_ref());
+    let (Some(rule), Some(policy)) = (decision.rule, policy) else {
         return;
     };
     if policy.rule(rule).is_some_and(|r| r.log) {
@@ -248,6 +288,7 @@ fn answered(
     reply: &FlowKey,
     mut decision: Decision,
 ) -> Result<Passage, Stop> {
+    check_arrival(seeker, Side::Reply)?;
     let wire = seeker.wire.map(|w| (w.received, w.digest));
     let half = decide::second_half(
         cx,
@@ -262,9 +303,12 @@ fn answered(
     let Found::Go(passage) = look(seeker, Side::Reply, original, reply, &decision) else {
         return Err(DropReason::NoRoute.into());
     };
-    cx.state
-        .flows
-        .renew(original, *reply, decision, false, cx.tables.epoch);
+    // An error may come from anybody on the way, and says nothing of where replies come from.
+    if !seeker.error {
+        cx.state
+            .flows
+            .renew(original, *reply, decision, false, cx.tables.epoch);
+    }
     Ok(passage)
 }
 
@@ -278,19 +322,40 @@ fn again(
     decision: &Decision,
 ) -> Result<Passage, Stop> {
     let flows = &cx.state.flows;
-    if decision.fate != Fate::Forward && side == Side::Reply {
+    // Who forges packets of a flow does not end it.
+    check_arrival(seeker, side)?;
+    let before = decision.fate;
+    if before != Fate::Forward && seeker.error {
+        return Err(DropReason::IcmpUnrelated.into());
+    }
+    if before != Fate::Forward && side == Side::Reply && (!decision.cut || opens(seeker.packet)) {
         // What was refused in one direction says nothing of the other.
         flows.remove(&original);
         return begin(cx, seeker);
     }
     let outcome = renewed(cx, seeker, side, &original, &reply, decision);
-    let Planned { decision, reply } = outcome.inspect_err(|_| {
+    let Planned {
+        decision: mut after,
+        reply: mut answers,
+    } = outcome.inspect_err(|_| {
         flows.remove(&original);
     })?;
-    let fate = decision.fate;
-    let passage = look(seeker, side, &original, &reply, &decision);
+    let fate = after.fate;
     let refused = fate != Fate::Forward;
-    if !flows.renew(&original, reply, decision, refused, cx.tables.epoch) {
+    if refused && (before == Fate::Forward || decision.cut) {
+        // Its replies are refused with it, as they arrive; nobody else gets their port meanwhile.
+        after.cut = true;
+        after.lease.clone_from(&decision.lease);
+        answers = reply;
+    }
+    if fate != before {
+        write_down(cx, &after, original);
+    }
+    let passage = look(seeker, side, &original, &answers, &after);
+    if seeker.error {
+        *after.half_mut(Side::Reply) = Half::default();
+    }
+    if !flows.renew(&original, answers, after, refused, cx.tables.epoch) {
         return Err(DropReason::FlowTableFull.into());
     }
     match passage {
@@ -315,7 +380,7 @@ fn renewed(
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
     let mut planned = match (side, seeker.error) {
         (Side::Original, false) => first(cx, link, &subject, seeker, Some(reply))?,
-        _ => from_memory(cx, link, &subject, decision, reply)?,
+        _ => from_memory(cx, link, &subject, decision, reply, &mut Silent)?,
     };
     if side == Side::Reply && planned.decision.fate == Fate::Forward {
         let wire = seeker.wire.map(|w| (w.received, w.digest));
@@ -338,16 +403,17 @@ fn renewed(
 }
 
 /// Decides the original half by what is known of the packet that began the flow.
-fn from_memory(
+pub(super) fn from_memory<E: Explain>(
     cx: &Context<'_>,
     link: &Link,
     subject: &Subject,
     decision: &Decision,
     reply: &FlowKey,
+    log: &mut E,
 ) -> Result<Planned, DropReason> {
     let half: &Half = decision.half(Side::Original);
     let (Came::Wire(host), Some(header)) = (&half.came, &decision.header) else {
-        return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), &mut Silent);
+        return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), log);
     };
     let geneve = Geneve::parse(header).map_err(|_| DropReason::OptionMalformed)?;
     let received = Received::read(&cx.tables.schema, &geneve)?;
@@ -357,5 +423,5 @@ fn from_memory(
         header,
         digest: half.digest,
     };
-    decide::first_half(cx, link, subject, &entrance, Some(reply), &mut Silent)
+    decide::first_half(cx, link, subject, &entrance, Some(reply), log)
 }

@@ -2,7 +2,7 @@
 
 use super::lookup::{Seeker, Stop, pass};
 use super::state::{Context, Passage};
-use crate::flow::{FlowKey, Seen};
+use crate::flow::{FlowKey, Lookup, Seen};
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
@@ -77,13 +77,17 @@ impl Recent {
             return;
         }
         if let Some(latest) = &self.latest {
-            cx.state.flows.hit(
+            let known = cx.state.flows.hit(
                 &latest.key,
                 &self.seen,
                 cx.now,
                 latest.epoch,
                 |_, _, _, _| (),
             );
+            // It was ended or decided again, and its port may be another's soon.
+            if !matches!(known, Lookup::Hit(())) {
+                self.latest = None;
+            }
         }
         self.seen = Seen::default();
     }

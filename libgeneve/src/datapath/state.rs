@@ -174,6 +174,8 @@ pub struct Decision {
     pub fate: Fate,
     /// What is decided for the packets of each [`Side`].
     pub halves: [Half; 2],
+    /// It was forwarded before the configuration or its sender's options changed: its replies are dropped with it.
+    pub cut: bool,
     /// The port that source NAT lent it.
     pub lease: Option<Lease>,
     /// The virtual address that a client asked for, on the host of the backend (direct server return).

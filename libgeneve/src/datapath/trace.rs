@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{self, Entrance, Subject};
+use super::decide::{self, Entrance, Planned, Subject};
 use super::explain::{Account, Explain, Stage};
-use super::state::{Context, Exit, Fate};
+use super::lookup::from_memory;
+use super::state::{Context, Decision, Exit, Fate, From};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{FlowKey, Found, Side};
 use crate::link::Link;
 use crate::options::Received;
 use crate::wire::geneve::{Geneve, HeaderBytes};
@@ -94,44 +95,15 @@ fn walk(
             }
         },
     });
-    if let Some(found) = known.filter(|f| f.side == Side::Reply && f.epoch == cx.tables.epoch)
-        && found.decision.fate == Fate::Forward
+    if let Some(found) = known.as_ref().filter(|f| f.side == Side::Reply)
+        && (found.decision.fate == Fate::Forward || found.decision.cut)
     {
-        let half = match (&described.heading, found.decision.half(Side::Reply)) {
-            (_, half) if !matches!(half.exit, Exit::Undecided) => half.clone(),
-            (Heading::Egress, _) => {
-                let from = super::state::From::Tun;
-                decide::second_half(
-                    cx,
-                    &found.original,
-                    &found.reply,
-                    &found.decision,
-                    from,
-                    None,
-                    account,
-                )?
-            }
-            (Heading::Ingress { host, header }, _) => {
-                let host = link.host(*host).ok_or(DropReason::UnknownHost)?;
-                let received = read(cx, header)?;
-                let from = super::state::From::Wire(host);
-                let wire = Some((&received, 0));
-                decide::second_half(
-                    cx,
-                    &found.original,
-                    &found.reply,
-                    &found.decision,
-                    from,
-                    wire,
-                    account,
-                )?
-            }
-        };
-        *class = found.decision.class;
-        return Ok(half.exit);
+        return answered(cx, link, described, found, account, reject, class);
     }
+    let before = known.as_ref().filter(|f| f.side == Side::Original);
+    let before = before.map(|f| &f.reply);
     let planned = match &described.heading {
-        Heading::Egress => decide::first_half(cx, link, &subject, &Entrance::Tun, None, account)?,
+        Heading::Egress => decide::first_half(cx, link, &subject, &Entrance::Tun, before, account)?,
         Heading::Ingress { host, header } => {
             let known = link.host(*host);
             account.note("host", || match known {
@@ -147,18 +119,70 @@ fn walk(
                 header: &shared,
                 digest: 0,
             };
-            decide::first_half(cx, link, &subject, &entrance, None, account)?
+            decide::first_half(cx, link, &subject, &entrance, before, account)?
         }
     };
     *class = planned.decision.class;
-    match planned.decision.fate {
-        Fate::Forward => Ok(planned.decision.half(Side::Original).exit.clone()),
+    refused(planned.decision.fate, reject)?;
+    Ok(planned.decision.half(Side::Original).exit.clone())
+}
+
+fn refused(fate: Fate, reject: &mut bool) -> Result<(), DropReason> {
+    match fate {
+        Fate::Forward => Ok(()),
         Fate::Drop(reason) => Err(reason),
         Fate::Reject => {
             *reject = true;
             Err(DropReason::PolicyRejected)
         }
     }
+}
+
+/// A packet of the reply side of a flow.
+fn answered(
+    cx: &Context<'_>,
+    link: &Arc<Link>,
+    described: &Described,
+    found: &Found<Decision>,
+    account: &mut Account,
+    reject: &mut bool,
+    class: &mut Option<u8>,
+) -> Result<Exit, DropReason> {
+    let received = match &described.heading {
+        Heading::Egress => None,
+        Heading::Ingress { header, .. } => Some(read(cx, header)?),
+    };
+    let from = match &described.heading {
+        Heading::Egress => From::Tun,
+        Heading::Ingress { host, .. } => {
+            From::Wire(link.host(*host).ok_or(DropReason::UnknownHost)?)
+        }
+    };
+    let source = (described.key.src, described.key.sport);
+    decide::check_arrival(link, from, Side::Reply, source, received.as_ref())?;
+    let planned = if found.epoch == cx.tables.epoch {
+        Planned {
+            decision: found.decision.clone(),
+            reply: found.reply,
+        }
+    } else {
+        let subject = Subject {
+            key: found.original,
+            icmp: found.decision.icmp,
+        };
+        let link = cx.tables.link(found.original.link);
+        let link = link.ok_or(DropReason::LinkGone)?;
+        from_memory(cx, link, &subject, &found.decision, &found.reply, account)?
+    };
+    let Planned { decision, reply } = planned;
+    refused(decision.fate, reject)?;
+    if reply != found.reply {
+        return Err(DropReason::NatUntranslatable);
+    }
+    *class = decision.class;
+    let wire = received.as_ref().map(|received| (received, 0));
+    let half = decide::second_half(cx, &found.original, &reply, &decision, from, wire, account)?;
+    Ok(half.exit)
 }
 
 fn read(cx: &Context<'_>, header: &HeaderBytes) -> Result<Received, DropReason> {

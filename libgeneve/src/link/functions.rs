@@ -125,6 +125,7 @@ impl Functions {
             labels: self.labels.then(|| labels.max().unwrap_or(0)),
             class: !self.classes.is_empty(),
             relays: self.services.is_some(),
+            translates: self.nat.is_some(),
         }
         .sum()
     }
@@ -151,13 +152,16 @@ pub struct OptionLengths {
     pub class: bool,
     /// Whether packets are relayed to the backends of services.
     pub relays: bool,
+    /// Whether packets are relayed to where address translation sends them.
+    pub translates: bool,
 }
 
 impl OptionLengths {
     /// The longest options, in bytes.
     #[must_use]
     pub fn sum(&self) -> usize {
-        let labels = match (self.labels, self.relays) {
+        let relays = self.relays || self.translates;
+        let labels = match (self.labels, relays) {
             (None, _) => 0,
             // What is relayed keeps the labels of its source, which another host chose.
             (Some(_), true) => OPTION_HEADER_LEN + LABEL_LEN * MAX_LABELS,
@@ -167,7 +171,7 @@ impl OptionLengths {
         self.link
             + self.endpoint
             + labels
-            + one(self.typed || self.relays, EndpointOption::LEN)
+            + one(self.typed || relays, EndpointOption::LEN)
             + one(self.class, ClassOption::LEN)
             + one(self.relays, ServiceOption::LEN_V6)
     }

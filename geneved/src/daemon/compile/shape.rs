@@ -47,6 +47,7 @@ pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
         labels: uses_labels(state, link).then(|| most.unwrap_or(0)),
         class: state.classes.keys().any(|(dev, _)| *dev == link.name),
         relays: state.services.keys().any(|(dev, _)| *dev == link.name),
+        translates: state.nats.keys().any(|(dev, _)| *dev == link.name),
     };
     u16::try_from(lengths.sum()).unwrap_or(u16::MAX)
 }

@@ -36,6 +36,8 @@ pub(super) fn header<E: Explain>(
 ) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
     let functions = &link.config.functions;
     let source = functions.endpoints.get(&mark.src);
+    // What is sent on for an endpoint of another host carries none of its options.
+    let here = source.filter(|e| e.local);
     let relayed = mark.relayed.and_then(|r| r.endpoint);
     let from = relayed.map_or_else(
         || source.map_or(EndpointType::Simple, |e| e.kind),
@@ -45,9 +47,9 @@ pub(super) fn header<E: Explain>(
     let labels = || match mark.relayed {
         Some(received) => received.labels,
         // An endpoint without labels is known to have none.
-        None => Some(source.and_then(|e| e.labels).unwrap_or(LabelSet::EMPTY)),
+        None => Some(here.and_then(|e| e.labels).unwrap_or(LabelSet::EMPTY)),
     };
-    let own: &[Attachment] = source.map_or(&[], |e| &e.options);
+    let own: &[Attachment] = here.map_or(&[], |e| &e.options);
     let attach = Attach {
         endpoint: typed.then_some(EndpointOption {
             src: from,

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 pub(super) use self::reply::second_half;
 use super::explain::Explain;
-use super::state::{Came, Context, Decision, Exit, Fate, Half, Meter, Way};
+use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Meter, Way};
 use crate::drop::DropReason;
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, Side};
 use crate::label::Labels;
 use crate::link::{Host, Link};
 use crate::nat::{Lease, Pool, Source};
@@ -144,6 +144,7 @@ pub(super) fn first_half<E: Explain>(
     let decision = Decision {
         fate,
         halves: [half, Half::default()],
+        cut: false,
         lease: course.lease,
         service: course.service,
         rule: verdict.rule,
@@ -484,6 +485,29 @@ fn host_of<'a>(entry: &'a Entry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Hos
         0 => None,
         1 => hosts.first(),
         n => hosts.get((u64::from(hash as u32) * n as u64 >> 32) as usize),
+    }
+}
+
+/// The source of a packet must be where the packet came from; `side` is that of its flow, `source` its inner address and
+/// port.
+pub(super) fn check_arrival(
+    link: &Link,
+    from: From<'_>,
+    side: Side,
+    source: (IpAddr, u16),
+    received: Option<&Received>,
+) -> Result<(), DropReason> {
+    match from {
+        From::Tun => check_own_source(link, source.0),
+        From::Wire(host) => check_source(link, host.addr, source.0).or_else(|reason| {
+            let service = received.and_then(|r| r.service);
+            let right = service.is_some_and(|s| match side {
+                Side::Original => wire::relays(link, host, &s),
+                // A backend answers its client directly, in the name of the virtual address.
+                Side::Reply => (s.addr, s.port) == source,
+            });
+            if right { Ok(()) } else { Err(reason) }
+        }),
     }
 }
 

@@ -3,13 +3,11 @@
 use super::encap::{Mark, header};
 use super::*;
 use crate::datapath::change::exit_of;
-use crate::datapath::state::From;
-use crate::flow::Side;
 
-/// Decides the half of a flow's replies, of which one came `from`.
+/// Decides the half of a flow's replies, of which one came `from`, where it may come from.
 ///
 /// # Errors
-/// Nobody who may send it sent it, or there is no way back.
+/// There is no way back.
 pub(in crate::datapath) fn second_half<E: Explain>(
     cx: &Context<'_>,
     original: &FlowKey,
@@ -19,19 +17,9 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     received: Option<(&Received, u64)>,
     log: &mut E,
 ) -> Result<Half, DropReason> {
-    let there = cx.tables.link(reply.link).ok_or(DropReason::LinkGone)?;
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
-    match from {
-        From::Tun => check_own_source(there, reply.src)?,
-        From::Wire(host) => {
-            // A backend answers its client directly, in the name of the virtual address.
-            let service = received.and_then(|(r, _)| r.service);
-            let direct = service.is_some_and(|s| (s.addr, s.port) == (reply.src, reply.sport));
-            if !(direct && there.host(host.addr).is_some()) {
-                check_source(there, host.addr, reply.src)?;
-            }
-        }
-    }
+    // The class of a flow that left in another VPC is that VPC's.
+    let class = decision.class.filter(|_| reply.link == original.link);
     let mut left = exit_of(Side::Reply, original, reply);
     if let Some(service) = &decision.service {
         left.src = (service.addr, service.port);
@@ -46,14 +34,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     let hash = hash_of(cx, &original.reversed());
     let exit = match &decision.half(Side::Original).came {
         Came::Wire(host) => {
-            course.classify(
-                link,
-                Direction::Egress,
-                left.src.0,
-                decision.class,
-                None,
-                log,
-            );
+            course.classify(link, Direction::Egress, left.src.0, class, None, log);
             let entry = link.routes.lookup(original.src);
             let target = entry.map(|e| &e.target);
             let host = match target {
@@ -78,14 +59,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }
         Came::Tun | Came::Nowhere => {
-            course.classify(
-                link,
-                Direction::Ingress,
-                original.src,
-                decision.class,
-                None,
-                log,
-            );
+            course.classify(link, Direction::Ingress, original.src, class, None, log);
             Exit::Tun(original.link)
         }
     };

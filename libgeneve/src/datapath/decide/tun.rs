@@ -53,7 +53,10 @@ pub(super) fn walk<E: Explain>(
         super::wire::stand_in(cx, link, subject, target, verdict.class, course, log)?;
         return Ok(verdict);
     }
-    course.source(link, subject, log)?;
+    let nat = link.config.functions.nat.as_ref();
+    if turn == Turn::Hairpin || !nat.is_some_and(|nat| nat.covers_both(key.src, dst)) {
+        course.source(link, subject, log)?;
+    }
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let hash = hash_of(cx, key);
     let here = entry.local
@@ -68,6 +71,8 @@ pub(super) fn walk<E: Explain>(
     } else {
         host_of(entry, key, hash)
     };
+    // Of the hosts of a scaled endpoint, this one may be chosen.
+    let here = here || entry.local && entry.spread.is_some();
     course.exit = match host {
         Some(host) => {
             let mark = Mark {

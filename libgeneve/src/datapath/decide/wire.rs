@@ -35,7 +35,7 @@ pub(super) fn walk<E: Explain>(
     });
     checked?;
     let kind = at.received.endpoint.map(|e| e.dst);
-    let agreed = types_agree(link, key, at.received);
+    let agreed = types_agree(link, subject, at.received);
     log.note("types", || match (kind, &agreed) {
         (None, _) => "the packet names no endpoint types".to_owned(),
         (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
@@ -81,7 +81,9 @@ pub(super) fn walk<E: Explain>(
         return Ok(verdict);
     }
     let turn = course.destination(link, subject, before, log)?;
-    if leaves_here(link, key, at.received) || turn == Turn::Hairpin {
+    // Backends answer the client itself.
+    let leaves = turn != Turn::Service && leaves_here(link, key, at.received);
+    if leaves || turn == Turn::Hairpin {
         course.source(link, subject, log)?;
     }
     course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
@@ -207,17 +209,18 @@ fn client(link: &Link, addr: IpAddr) -> IpAddr {
 }
 
 /// Whether `host` serves the virtual address that the packet says its client asked for: then it relays for others.
-fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool {
+pub(super) fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool {
     link.routes
         .lookup(service.addr)
         .is_some_and(|entry| entry.origin >= Origin::Route && entry.target.includes(host.addr))
 }
 
 /// The packet's endpoint option against what this host knows.
-fn types_agree(link: &Link, key: &FlowKey, received: &Received) -> Result<(), DropReason> {
+fn types_agree(link: &Link, subject: &Subject, received: &Received) -> Result<(), DropReason> {
     let Some(option) = received.endpoint else {
         return Ok(());
     };
+    let key = &subject.key;
     let functions = &link.config.functions;
     let known = functions.endpoints.get(&key.dst);
     let entry = link.routes.lookup(key.dst);
@@ -234,10 +237,11 @@ fn types_agree(link: &Link, key: &FlowKey, received: &Received) -> Result<(), Dr
             if here {
                 return Err(DropReason::EndpointType);
             }
-            let covered = functions
-                .nat
-                .as_ref()
-                .is_some_and(|nat| nat.source(key.src).is_some());
+            let covered = functions.nat.as_ref().is_some_and(|nat| {
+                let port = subject.ports().map(|(_, dst)| dst);
+                nat.source(key.src).is_some()
+                    || nat.destination(key.dst, key.protocol, port).is_some()
+            });
             return if covered {
                 Ok(())
             } else {

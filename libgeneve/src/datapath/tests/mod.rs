@@ -2,8 +2,10 @@
 //! and the choice of host, source port and outer header.
 
 mod egress;
+mod flows;
 mod ingress;
 mod memory;
+mod support;
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use std::sync::Arc;
 
-use crate::flow::{FlowHasher, Limits};
+use crate::flow::{FlowHasher, FlowKey, Limits};
 use crate::link::{Functions, HostRegistry, LinkConfig, RouteConfig, Tables};
 use crate::options::EndpointType;
 use crate::route::Origin;
@@ -22,7 +24,7 @@ use crate::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni};
 use crate::wire::ip::{Ipv4Header, Ipv6Header, ipv4_checksum_holds, protocol};
 use crate::wire::option::{OptionClass, OptionType};
 use crate::wire::packet::{Fragment, tests::sample};
-use crate::wire::transport::udp_header;
+use crate::wire::transport::{TcpFlags, udp_header};
 
 const HERE: &str = "192.0.2.1";
 const B: &str = "192.0.2.2";

@@ -1,0 +1,384 @@
+//! Packets follow what was decided for their flow, as long as it holds.
+
+use super::support::*;
+use super::*;
+use crate::options::Attach;
+use crate::policy::{Action, Direction};
+use crate::service::Affinity;
+
+fn allowing(direction: Direction) -> Functions {
+    let rules = vec![rule("web", direction, Action::Allow)];
+    Functions {
+        policy: policy(Action::Deny, Action::Deny, rules),
+        ..Functions::default()
+    }
+}
+
+/// Both directions of a connection between 10.0.0.2, behind B, and 10.0.0.1, here.
+fn inbound(site: &Site, flags: TcpFlags) -> Result<Went, DropReason> {
+    let segment = tcp("10.0.0.2", "10.0.0.1", (1000, 80), flags);
+    site.hear(B, &segment, &plain())
+}
+
+fn outbound(site: &Site, flags: TcpFlags) -> Result<Went, DropReason> {
+    site.send(&tcp("10.0.0.1", "10.0.0.2", (80, 1000), flags))
+}
+
+#[test]
+fn a_second_packet_asks_no_rule_and_both_directions_are_one_flow() {
+    let site = site(allowing(Direction::Ingress));
+    for _ in 0..3 {
+        assert_eq!(inbound(&site, ACK).unwrap().tun(), 0);
+        assert_eq!(outbound(&site, ACK).unwrap().host(), ip(B));
+    }
+    assert_eq!((hits(&site, "web"), site.flows()), (1, 1));
+    let mut counts = ([0; 2], [0; 2]);
+    let now = site.world.now;
+    site.world
+        .state
+        .flows
+        .for_each(now, |flow| counts = (flow.packets, flow.bytes));
+    assert_eq!(counts, ([3; 2], [120; 2]));
+}
+
+#[test]
+fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_first() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for reply_first in [false, true] {
+            let mut site = site(allowing(direction));
+            let [mut ask, mut reply]: [fn(&Site, TcpFlags) -> Result<Went, DropReason>; 2] =
+                [inbound, outbound];
+            if direction == Direction::Egress {
+                (ask, reply) = (outbound, inbound);
+            }
+            ask(&site, SYN).unwrap();
+            reply(&site, SYN_ACK).unwrap();
+            ask(&site, ACK).unwrap();
+            // The replies' own direction would let a flow of its own through.
+            let other = match direction {
+                Direction::Ingress => (Action::Deny, Action::Allow),
+                Direction::Egress => (Action::Allow, Action::Deny),
+            };
+            site.functions(|f| f.policy = policy(other.0, other.1, Vec::new()));
+            let denied = Err(DropReason::PolicyDenied);
+            for turn in 0..4 {
+                let end = if (turn % 2 == 0) == reply_first {
+                    reply
+                } else {
+                    ask
+                };
+                let verdict = end(&site, ACK).map(|_| ());
+                assert_eq!(verdict, denied, "{direction} {reply_first} {turn}");
+            }
+            // Another configuration lets it through again, whoever speaks first.
+            site.functions(|f| *f = allowing(direction));
+            let [first, second] = if reply_first {
+                [reply, ask]
+            } else {
+                [ask, reply]
+            };
+            first(&site, ACK).unwrap();
+            second(&site, ACK).unwrap();
+            assert_eq!(site.flows(), 1);
+        }
+    }
+}
+
+#[test]
+fn what_was_cut_off_may_begin_anew_from_the_other_end() {
+    let mut site = site(allowing(Direction::Ingress));
+    inbound(&site, ACK).unwrap();
+    outbound(&site, ACK).unwrap();
+    site.functions(|f| f.policy = policy(Action::Deny, Action::Allow, Vec::new()));
+    assert_eq!(outbound(&site, ACK).unwrap_err(), DropReason::PolicyDenied);
+    outbound(&site, SYN).unwrap();
+    inbound(&site, SYN_ACK).unwrap();
+    assert_eq!(site.flows(), 1);
+}
+
+#[test]
+fn a_denied_flow_does_not_block_the_flow_of_the_other_direction() {
+    let site = site(Functions {
+        policy: policy(Action::Deny, Action::Allow, Vec::new()),
+        ..Functions::default()
+    });
+    for _ in 0..2 {
+        assert_eq!(inbound(&site, ACK).unwrap_err(), DropReason::PolicyDenied);
+    }
+    outbound(&site, SYN).unwrap();
+    inbound(&site, SYN_ACK).unwrap();
+}
+
+#[test]
+fn a_removed_link_takes_its_flows_with_it() {
+    let mut site = site(Functions::default());
+    let (link, mut egress) = (site.link(0), Egress::default());
+    let bytes = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
+    site.send_with(&mut egress, &link, &bytes).unwrap();
+    site.change(Vec::clear);
+    for bytes in [&bytes, &udp("10.0.0.1", "10.0.0.2", (3, 4), 0)] {
+        let gone = site.send_with(&mut egress, &link, bytes);
+        assert_eq!(gone.unwrap_err(), DropReason::LinkGone);
+    }
+    let heard = site.hear(B, &udp("10.0.0.2", "10.0.0.1", (2, 1), 0), &plain());
+    assert_eq!(heard.unwrap_err(), DropReason::UnknownVni);
+}
+
+#[test]
+fn later_fragments_follow_the_first_and_others_are_dropped() {
+    let whole = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
+    let translated = Functions {
+        nat: translation(
+            0,
+            vec![snat(
+                "out",
+                "10.0.0.1/32",
+                ("198.51.100.1", "198.51.100.1"),
+                (5000, 5000),
+            )],
+        ),
+        ..Functions::default()
+    };
+    for (functions, source) in [
+        (Functions::default(), "10.0.0.1"),
+        (translated, "198.51.100.1"),
+    ] {
+        let site = site(functions);
+        let [first, later] = fragments(&whole, 9);
+        assert_eq!(site.send(&later).unwrap_err(), DropReason::FragmentUnknown);
+        let one = site.send(&first).unwrap();
+        let two = site.send(&later).unwrap();
+        let packets = [one.packet(), two.packet()];
+        assert!(packets.iter().all(|p| p.src == ip(source)));
+        assert_eq!(one.forward().hash, two.forward().hash);
+        assert_eq!(site.flows(), 1);
+        let [_, other] = fragments(&whole, 10);
+        assert_eq!(site.send(&other).unwrap_err(), DropReason::FragmentUnknown);
+    }
+}
+
+#[test]
+fn a_denied_packet_takes_its_fragments_with_it() {
+    let site = site(Functions {
+        policy: policy(Action::Allow, Action::Deny, Vec::new()),
+        ..Functions::default()
+    });
+    for fragment in fragments(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0), 9) {
+        assert_eq!(site.send(&fragment).unwrap_err(), DropReason::PolicyDenied);
+    }
+}
+
+#[test]
+fn an_error_belongs_to_the_flow_that_it_quotes() {
+    let site = site(allowing(Direction::Egress));
+    for (a, b) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let bytes = udp(a, b, (1000, 53), 0);
+        let error = error_about(b, &bytes);
+        // Before there is a flow, it is about nothing.
+        let early = site.hear(B, &error, &plain());
+        assert_eq!(early.unwrap_err(), DropReason::IcmpUnrelated);
+        site.send(&bytes).unwrap();
+        let flows = site.flows();
+        assert_eq!(site.hear(B, &error, &plain()).unwrap().tun(), 0);
+        // And about the replies, from this end.
+        let reply = udp(b, a, (53, 1000), 0);
+        site.hear(B, &reply, &plain()).unwrap();
+        assert_eq!(site.send(&error_about(a, &reply)).unwrap().host(), ip(B));
+        assert_eq!(site.flows(), flows);
+    }
+    assert_eq!(hits(&site, "web"), 2);
+}
+
+#[test]
+fn an_error_is_believed_only_from_where_its_source_lives() {
+    let site = site(allowing(Direction::Egress));
+    let bytes = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
+    site.send(&bytes).unwrap();
+    for answered in [false, true] {
+        if answered {
+            let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
+            site.hear(B, &reply, &plain()).unwrap();
+        }
+        let forged = site.hear(C, &error_about("10.0.0.2", &bytes), &plain());
+        assert_eq!(
+            forged.unwrap_err(),
+            DropReason::SourceMismatch,
+            "{answered}"
+        );
+        // A router on the way, on another host than the destination.
+        let routed = site.hear(C, &error_about("10.7.9.9", &bytes), &plain());
+        assert_eq!(routed.unwrap().packet().src, ip("10.7.9.9"));
+    }
+    // Replies come from where they came from before.
+    let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
+    site.hear(B, &reply, &plain()).unwrap();
+}
+
+#[test]
+fn an_error_about_a_refused_packet_is_about_nothing() {
+    let site = site(Functions {
+        policy: policy(Action::Allow, Action::Deny, Vec::new()),
+        ..Functions::default()
+    });
+    let bytes = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
+    site.send(&bytes).unwrap_err();
+    let error = site.hear(B, &error_about("10.0.0.2", &bytes), &plain());
+    assert_eq!(error.unwrap_err(), DropReason::IcmpUnrelated);
+    assert_eq!(site.send(&bytes).unwrap_err(), DropReason::PolicyDenied);
+}
+
+#[test]
+fn errors_about_translated_flows_are_translated_with_what_they_quote() {
+    let out = snat(
+        "out",
+        "10.0.0.0/24",
+        ("198.51.100.1", "198.51.100.1"),
+        (5000, 5999),
+    );
+    let sites = [
+        // The packet that leaves, and as its sender knows it.
+        (
+            Functions {
+                nat: translation(0, vec![out]),
+                ..Functions::default()
+            },
+            udp("10.0.0.1", "10.7.0.9", (1000, 80), 0),
+        ),
+        (
+            Functions {
+                nat: translation(0, vec![dnat("203.0.113.9", None, "10.7.0.9", None)]),
+                ..Functions::default()
+            },
+            udp("10.0.0.1", "203.0.113.9", (1000, 80), 0),
+        ),
+        (
+            Functions {
+                services: service(
+                    "203.0.113.9",
+                    protocol::UDP,
+                    Affinity::None,
+                    vec![backend("10.7.0.9", 1)],
+                ),
+                ..Functions::default()
+            },
+            udp("10.0.0.1", "203.0.113.9", (1000, 80), 0),
+        ),
+    ];
+    for (functions, bytes) in sites {
+        let site = site(functions);
+        let went = site.send(&bytes).unwrap();
+        assert_ne!(went.inner(), bytes);
+        // From the destination itself, and from a router before it.
+        for from in [went.packet().dst.to_string(), "10.7.200.1".to_owned()] {
+            let error = error_about(&from, went.inner());
+            let back = site.hear(B, &error, &plain()).unwrap();
+            let quote = back.packet().quote(back.inner()).unwrap();
+            assert_eq!((back.tun(), back.packet().dst), (0, ip("10.0.0.1")));
+            let quoted = &back.inner()[usize::from(quote.offset)..];
+            assert_eq!(quoted, &bytes[..], "from {from}");
+            let own = Packet::parse(&bytes).unwrap().dst;
+            let source = if from == "10.7.200.1" { ip(&from) } else { own };
+            assert_eq!(back.packet().src, source);
+        }
+        let unrelated = error_about("10.7.0.9", &udp("198.51.100.1", "10.7.0.9", (4999, 80), 0));
+        let verdict = site.hear(B, &unrelated, &plain()).map(|_| ());
+        let rules = site.link(0).config.functions.nat.is_some();
+        let expected = if rules {
+            Err(DropReason::IcmpUnrelated)
+        } else {
+            Ok(())
+        };
+        assert_eq!(verdict, expected);
+    }
+}
+
+#[test]
+fn a_flow_is_checked_again_where_it_comes_from_another_host() {
+    let site = site(allowing(Direction::Ingress));
+    // A prefix behind two hosts may change between them.
+    let routed = udp("10.7.0.9", "10.0.0.1", (1, 2), 0);
+    site.hear(B, &routed, &plain()).unwrap();
+    site.hear(C, &routed, &plain()).unwrap();
+    assert_eq!(hits(&site, "web"), 2);
+    // An endpoint of one host may not, and whoever tries does its flow no harm.
+    inbound(&site, ACK).unwrap();
+    outbound(&site, ACK).unwrap();
+    let flows = site.flows();
+    let forged = tcp("10.0.0.2", "10.0.0.1", (1000, 80), TcpFlags::RST);
+    let heard = site.hear(C, &forged, &plain());
+    assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
+    outbound(&site, ACK).unwrap();
+    inbound(&site, ACK).unwrap();
+    assert_eq!((hits(&site, "web"), site.flows()), (3, flows));
+}
+
+#[test]
+fn forged_packets_end_no_flow_of_an_older_configuration_either() {
+    let mut site = site(allowing(Direction::Ingress));
+    inbound(&site, ACK).unwrap();
+    outbound(&site, ACK).unwrap();
+    site.functions(|_| ());
+    let forged = tcp("10.0.0.2", "10.0.0.1", (1000, 80), ACK);
+    let heard = site.hear(C, &forged, &plain());
+    assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
+    assert_eq!(site.flows(), 1);
+    outbound(&site, ACK).unwrap();
+}
+
+#[test]
+fn replies_come_from_where_the_destination_lives() {
+    let site = site(Functions::default());
+    site.send(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0))
+        .unwrap();
+    let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
+    let forged = site.hear(C, &reply, &plain());
+    assert_eq!(forged.unwrap_err(), DropReason::SourceMismatch);
+    site.hear(B, &reply, &plain()).unwrap();
+    let forged = site.hear(C, &reply, &plain());
+    assert_eq!(forged.unwrap_err(), DropReason::SourceMismatch);
+}
+
+#[test]
+fn other_labels_in_the_middle_of_a_flow_are_decided_again() {
+    let mut web = rule("web", Direction::Ingress, Action::Allow);
+    web.from = crate::policy::Who::Selector("app=web".parse().unwrap());
+    let site = site(Functions {
+        policy: policy(Action::Deny, Action::Allow, vec![web]),
+        ..Functions::default()
+    });
+    let with = |text: &str| Attach {
+        labels: Some((labels(text), false)),
+        ..Attach::default()
+    };
+    let segment = tcp("10.0.0.2", "10.0.0.1", (1000, 80), ACK);
+    let hear = |text: &str| site.hear(B, &segment, &with(text)).map(|_| ());
+    let denied = Err(DropReason::PolicyDenied);
+    assert_eq!(hear("app=web"), Ok(()));
+    assert_eq!(hear("app=web"), Ok(()));
+    assert_eq!(hits(&site, "web"), 1);
+    outbound(&site, ACK).unwrap();
+    assert_eq!(hear("app=db"), denied);
+    // Its replies stop with it.
+    assert_eq!(outbound(&site, ACK).map(|_| ()), denied);
+    assert_eq!(hear(""), denied);
+    assert_eq!(hear("app=web,tier=front"), Ok(()));
+    outbound(&site, ACK).unwrap();
+}
+
+#[test]
+fn a_flow_that_was_flushed_is_forgotten_by_whoever_used_it_last() {
+    let site = site(Functions::default());
+    let (link, mut egress) = (site.link(0), Egress::default());
+    let bytes = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
+    let mut turn = || {
+        for _ in 0..2 {
+            site.send_with(&mut egress, &link, &bytes).unwrap();
+        }
+        egress.settle(&site.world.cx());
+    };
+    turn();
+    site.world.state.flows.flush(|_| true);
+    turn();
+    turn();
+    assert_eq!(site.flows(), 1);
+}

@@ -1,0 +1,442 @@
+//! Hosts of a fabric with everything that links do, packets for them, and the way that packets take between them.
+
+use std::sync::atomic::AtomicU64;
+
+use super::*;
+use crate::label::{LabelKey, LabelMap, LabelSet};
+use crate::link::Endpoint;
+use crate::nat;
+use crate::options::{Attach, Received};
+use crate::policy::{Action, Defaults, Direction, Policy, Rule};
+use crate::service::{Affinity, Backend, ServiceConfig, Services};
+use crate::wire::geneve::HeaderBytes;
+use crate::wire::icmp::{IcmpError, Unreachable};
+use crate::wire::transport::TcpFlags;
+use crate::wire::transport_checksum::ChecksumState;
+
+pub(super) const SYN: TcpFlags = TcpFlags::SYN;
+pub(super) const ACK: TcpFlags = TcpFlags::ACK;
+pub(super) const SYN_ACK: TcpFlags = TcpFlags(0x12);
+
+/// One host of a fabric.
+pub(super) struct Site {
+    pub(super) world: World,
+    pub(super) here: &'static str,
+    configs: Vec<LinkConfig>,
+    hosts: HostRegistry,
+}
+
+/// Where a packet went, and how it looks there.
+#[derive(Debug)]
+pub(super) enum Went {
+    Tun(LinkIndex, Vec<u8>),
+    Wire(Forward, Vec<u8>),
+}
+
+impl Went {
+    /// The inner packet.
+    pub(super) fn inner(&self) -> &[u8] {
+        match self {
+            Went::Tun(_, inner) => inner,
+            Went::Wire(forward, datagram) => &datagram[forward.encap.len()..],
+        }
+    }
+
+    pub(super) fn packet(&self) -> Packet {
+        Packet::parse(self.inner()).unwrap()
+    }
+
+    /// Source, destination and ports as text.
+    pub(super) fn tuple(&self) -> String {
+        let key = FlowKey::of(LinkIndex(0), &self.packet());
+        format!("{} {} > {} {}", key.src, key.sport, key.dst, key.dport)
+    }
+
+    #[track_caller]
+    pub(super) fn forward(&self) -> &Forward {
+        match self {
+            Went::Wire(forward, _) => forward,
+            Went::Tun(..) => panic!("it went into TUN"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn host(&self) -> IpAddr {
+        self.forward().host.addr
+    }
+
+    #[track_caller]
+    pub(super) fn datagram(&self) -> Vec<u8> {
+        self.forward();
+        let Went::Wire(_, datagram) = self else {
+            unreachable!()
+        };
+        datagram.clone()
+    }
+
+    /// What its options say.
+    #[track_caller]
+    pub(super) fn options(&self) -> Received {
+        read(&self.forward().encap)
+    }
+
+    #[track_caller]
+    pub(super) fn tun(&self) -> u32 {
+        match self {
+            Went::Tun(link, _) => link.0,
+            Went::Wire(forward, _) => panic!("it went to {}", forward.host.addr),
+        }
+    }
+}
+
+pub(super) fn read(header: &HeaderBytes) -> Received {
+    Received::read(&Default::default(), &Geneve::parse(header).unwrap()).unwrap()
+}
+
+impl Site {
+    pub(super) fn new(here: &'static str, configs: Vec<LinkConfig>) -> Site {
+        let mut site = Site {
+            world: tables(Vec::new()),
+            here,
+            configs,
+            hosts: HostRegistry::default(),
+        };
+        site.publish();
+        site
+    }
+
+    fn publish(&mut self) {
+        let links: Vec<_> = self
+            .configs
+            .iter()
+            .map(|config| Arc::new(Link::new(config.clone(), &mut self.hosts)))
+            .collect();
+        let epoch = self.world.tables.epoch + 1;
+        let schema = Arc::clone(&self.world.tables.schema);
+        self.world.tables = Tables::new(links, FlowHasher::new([1, 2]));
+        self.world.tables.epoch = epoch;
+        self.world.tables.schema = schema;
+    }
+
+    /// Another configuration comes into force.
+    pub(super) fn change(&mut self, edit: impl FnOnce(&mut Vec<LinkConfig>)) {
+        edit(&mut self.configs);
+        self.publish();
+    }
+
+    /// The same for the functions of the first link.
+    pub(super) fn functions(&mut self, edit: impl FnOnce(&mut Functions)) {
+        self.change(|configs| edit(&mut configs[0].functions));
+    }
+
+    pub(super) fn link(&self, index: u32) -> Arc<Link> {
+        Arc::clone(self.world.tables.link(LinkIndex(index)).unwrap())
+    }
+
+    pub(super) fn flows(&self) -> usize {
+        self.world.state.flows.stats().flows
+    }
+
+    /// A packet from the TUN interface of the first link.
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<Went, DropReason> {
+        self.send_on(0, bytes)
+    }
+
+    pub(super) fn send_on(&self, link: u32, bytes: &[u8]) -> Result<Went, DropReason> {
+        self.send_with(&mut Egress::default(), &self.link(link), bytes)
+    }
+
+    pub(super) fn send_with(
+        &self,
+        egress: &mut Egress,
+        link: &Arc<Link>,
+        bytes: &[u8],
+    ) -> Result<Went, DropReason> {
+        let mut inner = bytes.to_vec();
+        let mut packet = Packet::parse(&inner).unwrap();
+        let onward = egress
+            .decide(
+                &self.world.cx(),
+                link,
+                &mut inner,
+                &mut packet,
+                &VnetHdr::NONE,
+            )
+            .map_err(|refused| refused.reason)?;
+        assert_sound(&inner, &packet);
+        Ok(match onward {
+            Ok(forward) => {
+                let datagram = [&forward.encap[..], &inner].concat();
+                Went::Wire(forward, datagram)
+            }
+            Err(link) => Went::Tun(link, inner),
+        })
+    }
+
+    /// A datagram from another host.
+    pub(super) fn receive(&self, from: &str, datagram: &[u8]) -> Result<Went, DropReason> {
+        self.receive_fully(from, datagram).map_err(|r| r.reason)
+    }
+
+    pub(super) fn receive_fully(&self, from: &str, datagram: &[u8]) -> Result<Went, Refused> {
+        let mut datagram = datagram.to_vec();
+        let arrival = Arrival {
+            dst: Some(ip(self.here)),
+            ..arrival(from)
+        };
+        let decap = Ingress::default().decide(&self.world.cx(), &arrival, &mut datagram)?;
+        let inner = datagram[decap.start..].to_vec();
+        assert_sound(&inner, &decap.packet);
+        Ok(match decap.onward {
+            Onward::Tun(link) => Went::Tun(link, inner),
+            Onward::Wire(forward) => {
+                let datagram = [&forward.encap[..], &inner].concat();
+                Went::Wire(forward, datagram)
+            }
+        })
+    }
+
+    /// A packet of the first VPC from another host, with these options.
+    pub(super) fn hear(
+        &self,
+        from: &str,
+        inner: &[u8],
+        options: &Attach,
+    ) -> Result<Went, DropReason> {
+        self.receive(from, &marked(RED, options, inner))
+    }
+}
+
+/// What the parsed packet says is what its bytes say, and its checksums hold.
+#[track_caller]
+fn assert_sound(inner: &[u8], packet: &Packet) {
+    let again = Packet::parse(inner).unwrap();
+    assert_eq!(*packet, again);
+    assert_ne!(again.checksum_state(inner), ChecksumState::Wrong);
+    if again.version == IpVersion::V4 {
+        assert!(ipv4_checksum_holds(&inner[..20]));
+    }
+}
+
+/// `inner` behind a header of this VPC.
+pub(super) fn marked(vni: u32, options: &Attach, inner: &[u8]) -> Vec<u8> {
+    let protocol = if inner[0] >> 4 == 4 {
+        ETHERTYPE_IPV4
+    } else {
+        ETHERTYPE_IPV6
+    };
+    let vni = Vni::new(vni).unwrap();
+    let header = options
+        .header(&Default::default(), vni, protocol, [])
+        .unwrap();
+    [&header[..], inner].concat()
+}
+
+/// A VPC in which 10.0.0.N and fd00::N live on 192.0.2.N, as one of its hosts sees it.
+pub(super) fn vpc(here: &str, index: u32, vni: u32) -> LinkConfig {
+    let mut config = config(index, vni, GENEVE_PORT);
+    config.local = Some(ip(here));
+    config.addresses.clear();
+    config.routes.clear();
+    for (number, host) in [(1, HERE), (2, B), (3, C)] {
+        let (v4, v6) = (format!("10.0.0.{number}"), format!("fd00::{number}"));
+        if host == here {
+            config.addresses = vec![ip(&v4), ip(&v6)];
+        } else {
+            let endpoint = |prefix: String| route(&prefix, &[host], Origin::Endpoint);
+            config
+                .routes
+                .extend([endpoint(v4 + "/32"), endpoint(v6 + "/128")]);
+        }
+    }
+    config
+}
+
+/// The first host of that VPC with these functions.
+pub(super) fn site(functions: Functions) -> Site {
+    let mut config = vpc(HERE, 0, RED);
+    config
+        .routes
+        .push(route("10.7.0.0/16", &[B, C], Origin::Route));
+    config.functions = functions;
+    Site::new(HERE, vec![config])
+}
+
+pub(super) fn plain() -> Attach {
+    Attach::default()
+}
+
+pub(super) fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: TcpFlags) -> Vec<u8> {
+    let mut segment = vec![0; 20];
+    segment[0..2].copy_from_slice(&ports.0.to_be_bytes());
+    segment[2..4].copy_from_slice(&ports.1.to_be_bytes());
+    segment[12] = 0x50;
+    segment[13] = flags.0;
+    in_ip(src, dst, protocol::TCP, &segment)
+}
+
+/// An echo request (or its reply) with this identifier.
+pub(super) fn echo(src: &str, dst: &str, id: u16, reply: bool) -> Vec<u8> {
+    let v6 = ip(src).is_ipv6();
+    let (number, kind) = match (v6, reply) {
+        (false, false) => (protocol::ICMP, 8),
+        (false, true) => (protocol::ICMP, 0),
+        (true, false) => (protocol::ICMPV6, 128),
+        (true, true) => (protocol::ICMPV6, 129),
+    };
+    let [high, low] = id.to_be_bytes();
+    in_ip(src, dst, number, &[kind, 0, 0, 0, high, low, 0, 1, 9, 9])
+}
+
+pub(super) fn in_ip(src: &str, dst: &str, number: u8, payload: &[u8]) -> Vec<u8> {
+    let header = match (ip(src), ip(dst)) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
+            tos: 0,
+            total_len: (20 + payload.len()) as u16,
+            identification: 7,
+            dont_fragment: true,
+            ttl: 64,
+            protocol: number,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: payload.len() as u16,
+            next_header: number,
+            hop_limit: 64,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        _ => panic!("one family"),
+    };
+    let mut bytes = [header, payload.to_vec()].concat();
+    let packet = Packet::parse(&bytes).unwrap();
+    let _ = packet.write_checksum(&mut bytes);
+    bytes
+}
+
+/// "Port unreachable" about a packet, from this address.
+pub(super) fn error_about(from: &str, bytes: &[u8]) -> Vec<u8> {
+    let packet = Packet::parse(bytes).unwrap();
+    let mut out = vec![0; 1280];
+    let error = IcmpError::Unreachable(Unreachable::Prohibited);
+    let len = error.build(ip(from), &packet, bytes, &mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+/// Both fragments of a packet over IPv4: the first with the transport header and 24 bytes, and the rest.
+pub(super) fn fragments(bytes: &[u8], id: u16) -> [Vec<u8>; 2] {
+    let piece = |payload: &[u8], word: u16| {
+        let mut bytes = [&bytes[..20], payload].concat();
+        let len = bytes.len() as u16;
+        bytes[2..4].copy_from_slice(&len.to_be_bytes());
+        bytes[4..6].copy_from_slice(&id.to_be_bytes());
+        bytes[6..8].copy_from_slice(&word.to_be_bytes());
+        bytes[10..12].fill(0);
+        let check = crate::wire::checksum::Sum::ZERO
+            .bytes(&bytes[..20])
+            .checksum();
+        bytes[10..12].copy_from_slice(&check.to_be_bytes());
+        bytes
+    };
+    [piece(&bytes[20..44], 0x2000), piece(&bytes[44..], 3)]
+}
+
+pub(super) fn rule(name: &str, direction: Direction, action: Action) -> Rule {
+    Rule::new(name, direction, 10, action)
+}
+
+pub(super) fn label_key() -> LabelKey {
+    LabelKey::from_secret(b"a secret for tests")
+}
+
+pub(super) fn labels(text: &str) -> LabelSet {
+    let map: LabelMap = text.parse().unwrap();
+    map.hashed(&label_key()).unwrap()
+}
+
+pub(super) fn policy(ingress: Action, egress: Action, rules: Vec<Rule>) -> Option<Arc<Policy>> {
+    let mut hits = |_: &str| Arc::new(AtomicU64::new(0));
+    let defaults = Defaults { ingress, egress };
+    let policy = Policy::compile(rules, defaults, Some(&label_key()), &mut hits);
+    Some(Arc::new(policy.unwrap()))
+}
+
+/// How often a rule of the first link decided.
+pub(super) fn hits(site: &Site, name: &str) -> u64 {
+    let link = site.link(0);
+    let policy = link.config.functions.policy.as_ref().unwrap();
+    let found = policy.rules().find(|(rule, _)| rule.name == name);
+    found.unwrap().1
+}
+
+pub(super) fn snat(name: &str, from: &str, pool: (&str, &str), ports: (u16, u16)) -> nat::Rule {
+    nat::Rule::Snat {
+        name: name.into(),
+        from: from.parse().unwrap(),
+        pool: ip(pool.0)..=ip(pool.1),
+        ports: ports.0..=ports.1,
+    }
+}
+
+pub(super) fn dnat(
+    to: &str,
+    port: Option<(u8, u16)>,
+    target: &str,
+    target_port: Option<u16>,
+) -> nat::Rule {
+    nat::Rule::Dnat {
+        name: format!("to-{to}"),
+        to: ip(to),
+        port,
+        target: ip(target),
+        target_port,
+    }
+}
+
+pub(super) fn translation(link: u32, rules: Vec<nat::Rule>) -> Option<Arc<nat::Nat>> {
+    let mut registry = nat::Registry::default();
+    let nat = nat::Nat::compile(LinkIndex(link), rules, &mut registry).unwrap();
+    Some(Arc::new(nat))
+}
+
+pub(super) fn backend(addr: &str, weight: u32) -> Backend {
+    Backend {
+        addr: ip(addr),
+        port: Some(8080),
+        weight,
+        healthy: true,
+    }
+}
+
+/// A service at port 80 of this address, for this protocol.
+pub(super) fn service(
+    vip: &str,
+    number: u8,
+    affinity: Affinity,
+    backends: Vec<Backend>,
+) -> Option<Arc<Services>> {
+    let config = ServiceConfig {
+        name: "web".into(),
+        vip: ip(vip),
+        protocol: number,
+        port: 80,
+        backends,
+        affinity,
+    };
+    Some(Arc::new(Services::new([config], None).unwrap()))
+}
+
+pub(super) fn endpoint(kind: EndpointType) -> Endpoint {
+    Endpoint {
+        kind,
+        ..Endpoint::default()
+    }
+}
