@@ -5,7 +5,9 @@ mod egress;
 mod flows;
 mod ingress;
 mod memory;
+mod policy;
 mod support;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +25,7 @@ use crate::wire::geneve::Geneve;
 use crate::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni};
 use crate::wire::ip::{Ipv4Header, Ipv6Header, ipv4_checksum_holds, protocol};
 use crate::wire::option::{OptionClass, OptionType};
-use crate::wire::packet::{Fragment, tests::sample};
+use crate::wire::packet::{Fragment, Transport, tests::sample};
 use crate::wire::transport::{TcpFlags, udp_header};
 
 const HERE: &str = "192.0.2.1";
