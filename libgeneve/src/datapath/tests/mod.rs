@@ -5,7 +5,9 @@ mod egress;
 mod flows;
 mod ingress;
 mod memory;
+mod nat;
 mod policy;
+mod services;
 mod support;
 mod types;
 

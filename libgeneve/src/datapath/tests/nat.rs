@@ -1,0 +1,365 @@
+//! Translation of whole flows: out and back, for all that can be translated, and what it leaves behind.
+
+use super::support::*;
+use super::*;
+use crate::link::Endpoint;
+use crate::offload::samples::{Collect, Sample};
+use crate::offload::split::split;
+use crate::wire::transport_checksum::ChecksumState;
+
+const POOL: &str = "198.51.100.1";
+const POOL6: &str = "2001:db8:1::1";
+
+/// This host is a gateway for the VPC, with these ports.
+fn gateway(ports: (u16, u16)) -> Site {
+    let rules = vec![
+        snat("out", "10.0.0.0/24", (POOL, POOL), ports),
+        snat("out6", "fd00::/64", (POOL6, POOL6), ports),
+    ];
+    site(Functions {
+        nat: translation(0, rules),
+        ..Functions::default()
+    })
+}
+
+fn from_tuple(src: &str, dst: &str, ports: (u16, u16)) -> String {
+    format!("{src} {} > {dst} {}", ports.0, ports.1)
+}
+
+type Make = fn(&str, &str, (u16, u16), bool) -> Vec<u8>;
+
+/// Every kind of packet that has ports or stands for them; `reply` only matters to ICMP.
+const KINDS: [Make; 3] = [
+    |src, dst, ports, _| udp(src, dst, ports, 0),
+    |src, dst, ports, _| tcp(src, dst, ports, ACK),
+    |src, dst, ports, reply| echo(src, dst, if reply { ports.1 } else { ports.0 }, reply),
+];
+
+fn is_echo(packet: &Packet) -> bool {
+    matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6)
+}
+
+#[test]
+fn what_leaves_has_an_address_of_the_pool_and_its_replies_find_back() {
+    let site = gateway((5000, 5999));
+    for make in KINDS {
+        for (src, dst, pool) in [
+            ("10.0.0.2", "8.8.8.8", POOL),
+            ("fd00::2", "2001:db8::8", POOL6),
+        ] {
+            let ask = make(src, dst, (1000, 53), false);
+            let out = site.hear(B, &ask, &plain()).unwrap();
+            assert_eq!(out.tun(), 0);
+            let packet = out.packet();
+            assert_eq!((packet.src, packet.dst), (ip(pool), ip(dst)));
+            let key = FlowKey::of(LinkIndex(0), &packet);
+            assert!((5000..=5999).contains(&key.sport));
+            for _ in 0..2 {
+                let back = site
+                    .send(&make(dst, pool, (key.dport, key.sport), true))
+                    .unwrap();
+                let port = if is_echo(&packet) { 1000 } else { 53 };
+                assert_eq!(back.host(), ip(B));
+                assert_eq!(back.tuple(), from_tuple(dst, src, (port, 1000)));
+            }
+            // The second packet is translated alike.
+            let again = site.hear(B, &ask, &plain()).unwrap();
+            assert_eq!(again.inner(), out.inner());
+        }
+    }
+    assert_eq!(site.flows(), 6);
+}
+
+#[test]
+fn one_inside_port_is_one_outside_port_whoever_is_asked() {
+    let site = gateway((5000, 5999));
+    let to = |dst: &str, sport| {
+        let ask = udp("10.0.0.2", dst, (sport, 53), 0);
+        let packet = site.hear(B, &ask, &plain()).unwrap().packet();
+        packet.ports().unwrap().0
+    };
+    let port = to("8.8.8.8", 1000);
+    assert_eq!(to("9.9.9.9", 1000), port);
+    assert_ne!(to("9.9.9.9", 1001), port);
+}
+
+#[test]
+fn packets_between_endpoints_of_the_vpc_are_not_translated() {
+    let site = gateway((5000, 5999));
+    let inside = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    assert_eq!(site.hear(B, &inside, &plain()).unwrap().inner(), inside);
+    let own = udp("10.0.0.1", "10.0.0.3", (1000, 53), 0);
+    assert_eq!(site.send(&own).unwrap().inner(), own);
+}
+
+#[test]
+fn endpoints_reach_each_other_by_their_outside_ports() {
+    let site = gateway((5000, 5999));
+    let ask = udp("10.0.0.2", "8.8.8.8", (1000, 53), 0);
+    let outside = site
+        .hear(B, &ask, &plain())
+        .unwrap()
+        .packet()
+        .ports()
+        .unwrap()
+        .0;
+    let knock = udp("10.0.0.3", POOL, (2000, outside), 0);
+    let there = site.hear(C, &knock, &plain()).unwrap();
+    let packet = there.packet();
+    let port = packet.ports().unwrap().0;
+    assert_eq!(there.host(), ip(B));
+    assert_eq!(there.tuple(), from_tuple(POOL, "10.0.0.2", (port, 1000)));
+    assert_eq!(packet.ttl, 6);
+    // The answer goes the same way back.
+    let reply = udp("10.0.0.2", POOL, (1000, port), 0);
+    let back = site.hear(B, &reply, &plain()).unwrap();
+    assert_eq!(back.host(), ip(C));
+    assert_eq!(back.tuple(), from_tuple(POOL, "10.0.0.3", (outside, 2000)));
+}
+
+#[test]
+fn a_port_forward_leads_inside_and_answers_in_its_own_name() {
+    let forward = dnat(POOL, Some((protocol::UDP, 80)), "10.0.0.2", Some(8080));
+    let whole = dnat("2001:db8:1::9", None, "fd00::3", None);
+    let site = site(Functions {
+        nat: translation(0, vec![forward, whole]),
+        ..Functions::default()
+    });
+    for (outside, inside, host, port) in [
+        (POOL, "10.0.0.2", B, 8080),
+        ("2001:db8:1::9", "fd00::3", C, 80),
+    ] {
+        let client = if outside == POOL {
+            "203.0.113.50"
+        } else {
+            "2001:db8::50"
+        };
+        let there = site.send(&udp(client, outside, (1000, 80), 0)).unwrap();
+        assert_eq!(there.host(), ip(host));
+        assert_eq!(there.tuple(), from_tuple(client, inside, (1000, port)));
+        let reply = udp(inside, client, (port, 1000), 0);
+        let back = site.hear(host, &reply, &plain()).unwrap();
+        assert_eq!(
+            (back.tun(), back.tuple()),
+            (0, from_tuple(outside, client, (80, 1000)))
+        );
+    }
+    // Another port is not forwarded.
+    let other = site.send(&udp("203.0.113.50", POOL, (1000, 81), 0));
+    assert_eq!(other.unwrap_err(), DropReason::NoRoute);
+}
+
+#[test]
+fn a_static_rule_translates_in_both_directions() {
+    let pair = |inside: &str, outside: &str| crate::nat::Rule::Static {
+        name: format!("static-{inside}"),
+        inside: ip(inside),
+        outside: ip(outside),
+    };
+    let rules = vec![
+        pair("10.0.0.2", "198.51.100.7"),
+        pair("fd00::2", "2001:db8:1::7"),
+    ];
+    for make in KINDS {
+        for (inside, outside, far) in [
+            ("10.0.0.2", "198.51.100.7", "8.8.8.8"),
+            ("fd00::2", "2001:db8:1::7", "2001:db8::8"),
+        ] {
+            let site = site(Functions {
+                nat: translation(0, rules.clone()),
+                ..Functions::default()
+            });
+            let out = site
+                .hear(B, &make(inside, far, (1000, 53), false), &plain())
+                .unwrap();
+            let key = FlowKey::of(LinkIndex(0), &out.packet());
+            assert_eq!((out.tun(), key.src, key.sport), (0, ip(outside), 1000));
+            let back = make(far, outside, (key.dport, 1000), true);
+            let back = site.send(&back).unwrap();
+            assert_eq!((back.host(), back.packet().dst), (ip(B), ip(inside)));
+            // And where the other end begins.
+            let ask = make(far, outside, (3000, 22), false);
+            let there = site.send(&ask).unwrap();
+            assert_eq!((there.host(), there.packet().dst), (ip(B), ip(inside)));
+            let reply = make(inside, far, (22, 3000), true);
+            let back = site.hear(B, &reply, &plain()).unwrap();
+            assert_eq!((back.tun(), back.packet().src), (0, ip(outside)));
+        }
+    }
+}
+
+#[test]
+fn what_has_no_port_is_not_given_one() {
+    let site = gateway((5000, 5999));
+    let esp = in_ip("10.0.0.2", "8.8.8.8", 50, &[1; 16]);
+    let heard = site.hear(B, &esp, &plain());
+    assert_eq!(heard.unwrap_err(), DropReason::NatUntranslatable);
+}
+
+#[test]
+fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
+    for (v6, is_tcp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sample = Sample {
+            v6,
+            tcp: is_tcp,
+            payload: (0..5000).map(|n| n as u8).collect(),
+            ..Sample::default()
+        };
+        let rules = vec![
+            snat("out", "10.0.0.1/32", (POOL, POOL), (5000, 5000)),
+            snat("out6", "fd00::1/128", (POOL6, POOL6), (5000, 5000)),
+        ];
+        let site = site(Functions {
+            nat: translation(0, rules),
+            ..Functions::default()
+        });
+        let (vnet, mut packet, mut bytes) = sample.super_packet(1400);
+        let link = site.link(0);
+        let forward = Egress::default()
+            .decide(&site.world.cx(), &link, &mut bytes, &mut packet, &vnet)
+            .unwrap()
+            .unwrap();
+        assert!(forward.changed);
+        let mut cut = Collect::default();
+        split(&forward.encap, &vnet, &packet, &mut bytes, &mut cut).unwrap();
+        let segments = cut.packets(&bytes);
+        assert_eq!(segments.len(), 4);
+        for segment in segments {
+            let inner = &segment[forward.encap.len()..];
+            let packet = Packet::parse(inner).unwrap();
+            assert_eq!(packet.checksum_state(inner), ChecksumState::Valid);
+            let pool = if v6 { POOL6 } else { POOL };
+            assert_eq!((packet.src, packet.ports().unwrap().0), (ip(pool), 5000));
+            assert!(v6 || ipv4_checksum_holds(&inner[..20]));
+        }
+        // It counts for as many packets as it is.
+        let mut counted = [0; 2];
+        let now = site.world.now;
+        site.world
+            .state
+            .flows
+            .for_each(now, |flow| counted = flow.packets);
+        assert_eq!(counted, [4, 0]);
+    }
+}
+
+#[test]
+fn two_vpcs_with_equal_addresses_share_a_gateway() {
+    let mut configs = Vec::new();
+    for (index, vni, pool) in [(0, RED, POOL), (1, BLUE, "198.51.100.2")] {
+        let mut config = vpc(HERE, index, vni);
+        let rule = snat("out", "10.0.0.0/24", (pool, pool), (5000, 5999));
+        config.functions.nat = translation(index, vec![rule]);
+        configs.push(config);
+    }
+    let site = Site::new(HERE, configs);
+    let ask = udp("10.0.0.2", "8.8.8.8", (1000, 53), 0);
+    for (index, vni, pool) in [(0, RED, POOL), (1, BLUE, "198.51.100.2")] {
+        let out = site.receive(B, &marked(vni, &plain(), &ask)).unwrap();
+        assert_eq!((out.tun(), out.packet().src), (index, ip(pool)));
+        let port = out.packet().ports().unwrap().0;
+        let reply = udp("8.8.8.8", pool, (53, port), 0);
+        let back = site.send_on(index, &reply).unwrap();
+        assert_eq!(back.tuple(), from_tuple("8.8.8.8", "10.0.0.2", (53, 1000)));
+        assert_eq!(Geneve::parse(&back.datagram()).unwrap().vni().value(), vni);
+    }
+}
+
+fn in_use(site: &Site) -> u64 {
+    let link = site.link(0);
+    let nat = link.config.functions.nat.as_ref().unwrap();
+    nat.usages().map(|(_, usage)| usage.in_use).sum()
+}
+
+#[test]
+fn a_port_is_lent_for_as_long_as_its_flow_lives() {
+    let mut site = gateway((5000, 5000));
+    let from = |sport| udp("10.0.0.2", "8.8.8.8", (sport, 53), 0);
+    site.hear(B, &from(1), &plain()).unwrap();
+    for _ in 0..2 {
+        let full = site.hear(B, &from(2), &plain());
+        assert_eq!(full.unwrap_err(), DropReason::NatExhausted);
+    }
+    assert_eq!((in_use(&site), site.flows()), (1, 1));
+    // Another configuration with the same rules changes nothing of it.
+    site.functions(|_| ());
+    let full = site.hear(B, &from(2), &plain());
+    assert_eq!(full.unwrap_err(), DropReason::NatExhausted);
+    site.hear(B, &from(1), &plain()).unwrap();
+    site.world.state.flows.flush(|_| true);
+    assert_eq!(in_use(&site), 0);
+    site.hear(B, &from(2), &plain()).unwrap();
+    // It ends by itself, too.
+    site.world.now = Now(3600 * 1_000_000_000);
+    site.world.state.expire(site.world.now);
+    assert_eq!(in_use(&site), 0);
+}
+
+#[test]
+fn a_flow_that_is_cut_off_keeps_its_port_from_others_while_its_replies_come() {
+    use crate::policy::Action;
+    let mut site = gateway((5000, 5000));
+    let ask = udp("10.0.0.2", "8.8.8.8", (1, 53), 0);
+    site.hear(B, &ask, &plain()).unwrap();
+    let reply = udp("8.8.8.8", POOL, (53, 5000), 0);
+    site.send(&reply).unwrap();
+    site.functions(|f| f.policy = policy(Action::Deny, Action::Allow, Vec::new()));
+    for _ in 0..2 {
+        assert_eq!(site.send(&reply).unwrap_err(), DropReason::PolicyDenied);
+        let heard = site.hear(B, &ask, &plain());
+        assert_eq!(heard.unwrap_err(), DropReason::PolicyDenied);
+    }
+    assert_eq!(in_use(&site), 1);
+    site.functions(|f| f.policy = None);
+    assert_eq!(site.send(&reply).unwrap().host(), ip(B));
+    assert_eq!(site.hear(B, &ask, &plain()).unwrap().packet().src, ip(POOL));
+}
+
+#[test]
+fn a_rule_that_goes_away_ends_the_translation() {
+    let mut site = gateway((5000, 5999));
+    let ask = udp("10.0.0.2", "8.8.8.8", (1000, 53), 0);
+    let port = site
+        .hear(B, &ask, &plain())
+        .unwrap()
+        .packet()
+        .ports()
+        .unwrap()
+        .0;
+    let reply = udp("8.8.8.8", POOL, (53, port), 0);
+    site.send(&reply).unwrap();
+    site.functions(|f| f.nat = None);
+    assert!(site.send(&reply).is_err());
+    assert_eq!(site.hear(B, &ask, &plain()).unwrap().inner(), ask);
+}
+
+#[test]
+fn labels_of_the_source_stay_with_a_packet_that_is_sent_on() {
+    let mut functions = Functions {
+        nat: translation(0, vec![dnat("203.0.113.9", None, "10.0.0.3", None)]),
+        labels: true,
+        ..Functions::default()
+    };
+    // What is configured of another host's endpoint is that host's to attach.
+    let other = Endpoint {
+        labels: Some(labels("app=old")),
+        options: vec![crate::link::Attachment {
+            class: CLASS,
+            kind: OptionType(1),
+            data: vec![0; 4],
+        }],
+        ..Endpoint::default()
+    };
+    functions.endpoints.insert(ip("10.0.0.2"), other);
+    let site = site(functions);
+    let options = crate::options::Attach {
+        labels: Some((labels("app=web"), false)),
+        ..plain()
+    };
+    let ask = udp("10.0.0.2", "203.0.113.9", (1000, 53), 0);
+    let there = site.hear(B, &ask, &options).unwrap();
+    assert_eq!(there.host(), ip(C));
+    assert_eq!(there.options().labels, Some(labels("app=web")));
+    let header = there.datagram();
+    assert_eq!(Geneve::parse(&header).unwrap().options().count(), 1);
+}
