@@ -6,9 +6,12 @@ mod flows;
 mod ingress;
 mod memory;
 mod nat;
+mod options;
 mod policy;
+mod qos;
 mod services;
 mod support;
+mod trace;
 mod types;
 
 use std::collections::{HashMap, HashSet};

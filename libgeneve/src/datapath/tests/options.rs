@@ -1,0 +1,233 @@
+//! Options on the wire: those that a user attaches, and how much room all of them may take.
+
+use super::support::*;
+use super::*;
+use crate::link::{Attachment, Endpoint};
+use crate::options::{Attach, ClassOption, EndpointOption, OptionDef, Schema};
+use crate::qos::{Class, Tally};
+use crate::service::Affinity;
+
+fn attachment(kind: u8, len: usize) -> Attachment {
+    Attachment {
+        class: CLASS,
+        kind: OptionType(kind),
+        data: vec![kind; len],
+    }
+}
+
+fn kinds(went: &Went) -> Vec<u8> {
+    let header = &went.forward().encap;
+    let geneve = Geneve::parse(header).unwrap();
+    geneve.options().map(|o| o.kind.0).collect()
+}
+
+fn is_critical(went: &Went) -> bool {
+    Geneve::parse(&went.forward().encap).unwrap().has_critical()
+}
+
+#[test]
+fn options_of_the_link_and_of_the_source_are_on_every_packet() {
+    let mut functions = Functions {
+        options: vec![attachment(1, 4), attachment(1, 8)],
+        ..Functions::default()
+    };
+    let tagged = |kind, local| Endpoint {
+        options: vec![attachment(kind, 4)],
+        local,
+        ..Endpoint::default()
+    };
+    functions
+        .endpoints
+        .insert(ip("10.0.0.1"), tagged(0x82, true));
+    functions.endpoints.insert(ip("10.0.0.2"), tagged(3, false));
+    let site = site(functions);
+    let own = site.send(&udp("10.0.0.1", "10.0.0.2", (1, 2), 0)).unwrap();
+    assert_eq!(kinds(&own), [1, 1, 0x82]);
+    assert!(is_critical(&own));
+    let other = site
+        .send(&udp("172.16.0.1", "10.0.0.2", (1, 2), 0))
+        .unwrap();
+    assert_eq!(kinds(&other), [1, 1]);
+    assert!(!is_critical(&other));
+    // Replies have a source, too.
+    site.hear(B, &udp("10.0.0.2", "10.0.0.1", (5, 6), 0), &plain())
+        .unwrap();
+    let reply = site.send(&udp("10.0.0.1", "10.0.0.2", (6, 5), 0)).unwrap();
+    assert_eq!(kinds(&reply), [1, 1, 0x82]);
+}
+
+#[test]
+fn labels_are_critical_where_the_link_demands_it() {
+    for critical in [false, true] {
+        let site = site(Functions {
+            labels: true,
+            labels_critical: critical,
+            ..Functions::default()
+        });
+        let went = site.send(&udp("10.0.0.1", "10.0.0.2", (1, 2), 0)).unwrap();
+        let said = went.options();
+        assert_eq!(said.labels.unwrap().as_slice(), []);
+        assert_eq!(
+            (said.labels_critical, is_critical(&went)),
+            (critical, critical)
+        );
+    }
+}
+
+#[test]
+fn known_options_of_a_packet_are_counted_by_their_slots() {
+    let define = |name: &str, kind| OptionDef {
+        name: name.into(),
+        class: CLASS,
+        kind: OptionType(kind),
+        len: 4,
+    };
+    let defined = vec![define("one", 1), define("two", 0x82)];
+    let mut site = site(Functions {
+        options: vec![attachment(0x82, 4), attachment(9, 4)],
+        labels: true,
+        ..Functions::default()
+    });
+    let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
+    let with = |kind: u8, len: usize| {
+        let header = geneve(RED, ETHERTYPE_IPV4);
+        behind(
+            header
+                .option(CLASS, OptionType(kind), &vec![0; len])
+                .unwrap(),
+            &inner,
+        )
+    };
+    let unknown = site.receive(B, &with(0x82, 4));
+    assert_eq!(unknown.unwrap_err(), DropReason::UnknownCriticalOption);
+    site.world.tables.schema = Arc::new(Schema::new(Schema::default().class(), defined).unwrap());
+    site.receive(B, &with(0x82, 4)).unwrap();
+    site.receive(B, &with(9, 8)).unwrap();
+    let short = site.receive(B, &with(1, 8));
+    assert_eq!(short.unwrap_err(), DropReason::OptionMalformed);
+    let unknown = site.receive(B, &with(0x81, 4));
+    assert_eq!(unknown.unwrap_err(), DropReason::UnknownCriticalOption);
+    // Labels have slot 1, and the second one that the user defined comes after the first.
+    let went = site.send(&udp("10.0.0.1", "10.0.0.2", (1, 2), 0)).unwrap();
+    assert_eq!(went.forward().slots, 1 << 1 | 1 << 5);
+}
+
+/// Everything that makes headers longer, each there or not, and 10.0.0.2's service 10.0.9.1 behind this host.
+fn any_functions() -> impl Strategy<Value = Functions> {
+    let flags = proptest::collection::vec(any::<bool>(), 9);
+    let kinds = proptest::collection::vec(0usize..5, 3);
+    (flags, kinds, 0usize..=15, 0usize..=3).prop_map(|(on, kinds, count, data)| {
+        let text: Vec<_> = (0..count).map(|n| format!("k{n}=v")).collect();
+        let mut functions = Functions {
+            labels: on[0],
+            labels_critical: on[1],
+            gateway: on[2],
+            ..Functions::default()
+        };
+        if on[3] {
+            let class = |id| {
+                Arc::new(Class {
+                    id,
+                    name: format!("class-{id}"),
+                    bucket: None,
+                    ingress: None,
+                    dscp: None,
+                    tally: Arc::new(Tally::default()),
+                })
+            };
+            functions.classes = vec![class(1), class(2)];
+        }
+        if on[4] {
+            functions.options = vec![attachment(1, data * 4)];
+        }
+        if on[5] {
+            let balanced = service(
+                "10.0.9.1",
+                protocol::UDP,
+                Affinity::None,
+                vec![backend("10.0.0.3", 1)],
+            );
+            functions.services = balanced;
+        }
+        if on[6] {
+            let out = snat(
+                "out",
+                "10.0.0.0/16",
+                ("198.51.100.1", "198.51.100.1"),
+                (5000, 5999),
+            );
+            let turned = dnat("203.0.113.9", None, "10.0.0.3", None);
+            functions.nat = translation(0, vec![out, turned]);
+        }
+        for (at, kind) in kinds.into_iter().enumerate() {
+            if on[7] || at == 0 && on[8] {
+                let endpoint = Endpoint {
+                    kind: EndpointType::ALL[kind],
+                    labels: (kind != 1).then(|| labels(&text.join(","))),
+                    class: Some(at as u8),
+                    local: at == 0,
+                    options: vec![attachment(2, data * 8)],
+                    ..Endpoint::default()
+                };
+                functions
+                    .endpoints
+                    .insert(ip(&format!("10.0.0.{}", at + 1)), endpoint);
+            }
+        }
+        functions
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_header_is_longer_than_the_mtu_counts_with(
+        functions in any_functions(),
+        types in (0usize..5, 0usize..5),
+        class: u8,
+        count in 0usize..=15,
+    ) {
+        prop_assume!(functions.options_fit());
+        let mut config = vpc(HERE, 0, RED);
+        if functions.gateway {
+            config.routes.push(RouteConfig {
+                kind: EndpointType::Gateway,
+                ..route("0.0.0.0/0", &[C], Origin::Route)
+            });
+        }
+        config.functions = functions;
+        let site = Site::new(HERE, vec![config]);
+        let most = site.link(0).encap_len();
+        let text: Vec<_> = (0..count).map(|n| format!("other{n}=v")).collect();
+        let mut sent = 0;
+        let mut check = |went: Result<Went, DropReason>| {
+            if let Ok(Went::Wire(forward, _)) = went {
+                assert!(forward.encap.len() <= most, "{} > {most}", forward.encap.len());
+                sent += 1;
+            }
+        };
+        for dst in ["10.0.0.2", "10.0.0.3", "10.0.9.1", "203.0.113.9", "8.8.8.8"] {
+            for src in ["10.0.0.1", "172.16.0.1"] {
+                check(site.send(&udp(src, dst, (1000, 80), 0)));
+            }
+        }
+        let option = Attach {
+            endpoint: Some(EndpointOption {
+                src: EndpointType::ALL[types.0],
+                dst: EndpointType::ALL[types.1],
+                ..EndpointOption::default()
+            }),
+            labels: Some((labels(&text.join(",")), false)),
+            class: Some(ClassOption { class, drop_precedence: 2 }),
+            service: None,
+        };
+        let bare = Attach { endpoint: None, ..option };
+        for dst in ["10.0.0.1", "10.0.9.1", "203.0.113.9", "8.8.8.8"] {
+            for (port, options) in [(1, option), (2, bare), (3, plain())] {
+                check(site.hear(B, &udp("10.0.0.2", dst, (port, 80), 0), &options));
+                check(site.send(&udp(dst, "10.0.0.2", (80, port), 0)));
+                check(site.send(&udp(dst, "198.51.100.1", (80, 5000), 0)));
+            }
+        }
+        prop_assert!(sent > 0);
+    }
+}

@@ -1,0 +1,358 @@
+//! A trace says what the packet gets, before and after its flow is there, and changes nothing.
+
+use super::support::*;
+use super::*;
+use crate::link::{Endpoint, ProxyTarget};
+use crate::options::{Attach, ClassOption, EndpointOption};
+use crate::policy::{Action, Direction, Who};
+use crate::qos::{Class, Tally};
+use crate::service::Affinity;
+use crate::wire::geneve::HeaderBytes;
+
+/// A host that does everything at once.
+fn busy() -> Site {
+    let mut config = vpc(HERE, 0, RED);
+    let scaled = RouteConfig {
+        kind: EndpointType::Scaled,
+        local: true,
+        ..route("10.0.9.9/32", &[B, C], Origin::Endpoint)
+    };
+    let gateway = RouteConfig {
+        kind: EndpointType::Gateway,
+        ..route("0.0.0.0/0", &[C], Origin::Route)
+    };
+    config
+        .routes
+        .extend([scaled, gateway, route("10.0.0.9/32", &[], Origin::Endpoint)]);
+    let mut web = rule("web", Direction::Ingress, Action::Allow);
+    web.from = Who::Selector("app=web".parse().unwrap());
+    let mut ping = rule("ping", Direction::Ingress, Action::Allow);
+    ping.icmp = Some((8, None));
+    let mut no = rule("no-telnet", Direction::Egress, Action::Reject);
+    no.dports = vec![23..=23];
+    let mut gold = rule("gold", Direction::Egress, Action::Allow);
+    (gold.dports, gold.class, gold.log) = (vec![443..=443], Some(7), true);
+    let rules = vec![
+        snat(
+            "out",
+            "10.0.0.0/28",
+            ("198.51.100.1", "198.51.100.1"),
+            (5000, 5000),
+        ),
+        dnat("203.0.113.9", None, "10.0.0.3", None),
+    ];
+    let functions = &mut config.functions;
+    functions.policy = policy(Action::Deny, Action::Allow, vec![web, ping, no, gold]);
+    functions.nat = translation(0, rules);
+    functions.services = service(
+        "10.0.9.1",
+        protocol::UDP,
+        Affinity::None,
+        vec![backend("10.0.0.2", 1), backend("10.0.0.3", 1)],
+    );
+    functions.classes = vec![Arc::new(Class {
+        id: 7,
+        name: "gold".into(),
+        bucket: None,
+        ingress: None,
+        dscp: Some(46),
+        tally: Arc::new(Tally::default()),
+    })];
+    functions.labels = true;
+    let local = |kind| Endpoint {
+        kind,
+        local: true,
+        ..Endpoint::default()
+    };
+    let proxied = Endpoint {
+        target: Some(ProxyTarget {
+            addr: ip("10.0.0.2"),
+            link: LinkIndex(1),
+        }),
+        ..local(EndpointType::Proxied)
+    };
+    functions.endpoints.insert(ip("10.0.0.9"), proxied);
+    functions
+        .endpoints
+        .insert(ip("10.0.9.9"), local(EndpointType::Scaled));
+    let mut other = vpc(HERE, 1, BLUE);
+    let stand_in = snat(
+        "any",
+        "0.0.0.0/0",
+        ("10.0.0.1", "10.0.0.1"),
+        (40_000, 40_999),
+    );
+    other.functions.stand_ins = translation(1, vec![stand_in]);
+    Site::new(HERE, vec![config, other])
+}
+
+/// Where a described packet comes from.
+#[derive(Clone, Copy)]
+enum At {
+    Tun(u32),
+    Host(&'static str, u32, Attach),
+}
+
+fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
+    let packet = Packet::parse(bytes).unwrap();
+    let (index, heading) = match at {
+        At::Tun(index) => (index, Heading::Egress),
+        At::Host(host, index, options) => {
+            let link = site.link(index);
+            let datagram = marked(link.config.vni.value(), &options, bytes);
+            let header = HeaderBytes::copy_of(&Geneve::parse(&datagram).unwrap());
+            (
+                index,
+                Heading::Ingress {
+                    host: ip(host),
+                    header,
+                },
+            )
+        }
+    };
+    let icmp = match packet.transport {
+        Transport::Icmp { kind, code, .. } => Some((kind, code)),
+        _ => None,
+    };
+    let packet = Described {
+        key: FlowKey::of(LinkIndex(index), &packet),
+        icmp,
+        heading,
+    };
+    trace(&site.world.cx(), &site.link(index), &packet)
+}
+
+fn really(site: &Site, at: At, bytes: &[u8]) -> Result<Went, DropReason> {
+    match at {
+        At::Tun(index) => site.send_on(index, bytes),
+        At::Host(host, index, options) => {
+            let vni = site.link(index).config.vni.value();
+            site.receive(host, &marked(vni, &options, bytes))
+        }
+    }
+}
+
+/// All that a packet may leave behind.
+fn traces_left(site: &Site) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) {
+    let link = site.link(0);
+    let functions = &link.config.functions;
+    let hits = functions
+        .policy
+        .iter()
+        .flat_map(|p| p.rules().map(|(_, hits)| hits).collect::<Vec<_>>());
+    let other = site.link(1);
+    let nats = functions
+        .nat
+        .iter()
+        .chain(&other.config.functions.stand_ins);
+    let used = nats.flat_map(|nat| {
+        nat.usages()
+            .map(|(_, usage)| usage.in_use)
+            .collect::<Vec<_>>()
+    });
+    (
+        hits.collect(),
+        used.collect(),
+        site.world.state.flows.stats(),
+    )
+}
+
+#[track_caller]
+fn assert_told(site: &Site, at: At, bytes: &[u8]) -> Traced {
+    let before = traces_left(site);
+    let told = described(site, at, bytes);
+    assert_eq!(traces_left(site), before, "a trace changed something");
+    let went = really(site, at, bytes);
+    match (&told.outcome, &went) {
+        (Ok(Exit::Tun(link)), Ok(Went::Tun(other, _))) => assert_eq!(link, other),
+        (Ok(Exit::Wire(way)), Ok(Went::Wire(forward, _))) => {
+            assert_eq!(
+                (way.link, way.host.addr, way.hash),
+                (forward.link, forward.host.addr, forward.hash)
+            );
+            assert_eq!(way.encap[..], forward.encap[..]);
+        }
+        (Err(told), Err(got)) => assert_eq!(told, got),
+        (told, went) => panic!("told {told:?}, went {went:?}"),
+    }
+    assert_eq!(told.reject, matches!(went, Err(DropReason::PolicyRejected)));
+    told
+}
+
+fn with(text: &str, dst: Option<EndpointType>, class: Option<u8>) -> Attach {
+    Attach {
+        labels: Some((labels(text), false)),
+        endpoint: dst.map(|dst| EndpointOption {
+            dst,
+            ..EndpointOption::default()
+        }),
+        class: class.map(|class| ClassOption {
+            class,
+            drop_precedence: 0,
+        }),
+        service: None,
+    }
+}
+
+fn cases() -> Vec<(At, Vec<u8>)> {
+    let tun = At::Tun(0);
+    let web = with("app=web", None, None);
+    let from = |host, options| At::Host(host, 0, options);
+    let kind = |kind| from(B, with("app=web", Some(kind), None));
+    let out = |dst: &str, ports| udp("10.0.0.1", dst, ports, 0);
+    let inbound = |dst: &str, ports| udp("10.0.0.2", dst, ports, 0);
+    vec![
+        (tun, out("10.0.0.2", (1, 53))),
+        (tun, out("10.0.0.3", (1, 443))),
+        (tun, out("10.0.0.3", (1, 23))),
+        (tun, tcp("10.0.0.1", "10.0.0.3", (1, 23), SYN)),
+        (tun, out("8.8.8.8", (1, 53))),
+        (tun, out("8.8.8.8", (2, 53))),
+        (tun, out("203.0.113.9", (3, 80))),
+        (tun, out("10.0.9.1", (3, 80))),
+        (tun, out("10.0.9.9", (3, 80))),
+        (tun, out("10.0.9.9", (4, 80))),
+        (tun, out("10.0.0.9", (5, 80))),
+        (tun, udp("10.0.0.3", "10.0.0.2", (5, 80), 0)),
+        (tun, udp("fd00::1", "fd00::2", (5, 80), 0)),
+        (tun, udp("fd00::1", "2001:db8::1", (5, 80), 0)),
+        (tun, echo("10.0.0.1", "10.0.0.2", 5, false)),
+        (from(B, web), inbound("10.0.0.1", (5, 80))),
+        (
+            from(B, with("app=db", None, None)),
+            inbound("10.0.0.1", (6, 80)),
+        ),
+        (from(B, plain()), echo("10.0.0.2", "10.0.0.1", 6, false)),
+        (from(C, web), inbound("10.0.0.1", (7, 80))),
+        (from(STRANGER, web), inbound("10.0.0.1", (7, 80))),
+        (
+            from(B, with("app=web", None, Some(7))),
+            inbound("10.0.0.1", (8, 80)),
+        ),
+        (from(B, web), inbound("10.0.9.1", (9, 80))),
+        (from(B, web), inbound("203.0.113.9", (9, 81))),
+        (kind(EndpointType::Gateway), inbound("9.9.9.9", (9, 80))),
+        (kind(EndpointType::Proxied), inbound("10.0.0.9", (9, 80))),
+        (kind(EndpointType::Scaled), inbound("10.0.9.9", (9, 80))),
+        (kind(EndpointType::Host), inbound("10.0.9.9", (9, 82))),
+    ]
+}
+
+#[test]
+fn a_trace_says_what_the_packet_gets() {
+    let outcomes: Vec<_> = cases()
+        .into_iter()
+        .map(|(at, bytes)| {
+            let mut site = busy();
+            let told = assert_told(&site, at, &bytes);
+            assert!(told.stages.len() > 1);
+            // Again, with the flow there, and with one of an older configuration.
+            assert_told(&site, at, &bytes);
+            site.functions(|_| ());
+            assert_told(&site, at, &bytes);
+            match told.outcome {
+                Ok(Exit::Wire(_)) => "wire".to_owned(),
+                Ok(_) => "tun".to_owned(),
+                Err(reason) => reason.to_string(),
+            }
+        })
+        .collect();
+    // The cases are as varied as they look.
+    let count = |what: &str| outcomes.iter().filter(|o| *o == what).count();
+    assert!(count("wire") >= 10 && count("tun") >= 5, "{outcomes:?}");
+    for reason in [
+        "policy-denied",
+        "policy-rejected",
+        "endpoint-type",
+        "source-mismatch",
+        "source-not-local",
+        "unknown-host",
+        "no-route",
+    ] {
+        assert_eq!(count(reason).min(1), 1, "{reason}: {outcomes:?}");
+    }
+}
+
+#[test]
+fn a_trace_says_what_the_packet_gets_after_all_others_came() {
+    let mut site = busy();
+    for _ in 0..2 {
+        for (at, bytes) in cases() {
+            assert_told(&site, at, &bytes);
+        }
+        site.functions(|_| ());
+    }
+}
+
+/// The answer to a packet that went somewhere, and where it comes from.
+fn reply(went: &Went) -> (At, Vec<u8>) {
+    let packet = went.packet();
+    let (src, dst) = (packet.dst.to_string(), packet.src.to_string());
+    let bytes = match packet.transport {
+        Transport::Icmp { id, .. } => echo(&src, &dst, id.unwrap(), true),
+        _ => {
+            let (from, to) = packet.ports().unwrap();
+            udp(&src, &dst, (to, from), 0)
+        }
+    };
+    let at = match went {
+        Went::Tun(link, _) => At::Tun(link.0),
+        Went::Wire(forward, _) => {
+            let host = if forward.host.addr == ip(B) { B } else { C };
+            At::Host(host, forward.link.0, plain())
+        }
+    };
+    (at, bytes)
+}
+
+#[test]
+fn a_trace_says_what_a_reply_gets() {
+    let mut seen = 0;
+    for (at, bytes) in cases() {
+        // The configuration stays, changes before the first reply, or ends the flow.
+        for change in 0..3 {
+            let mut site = busy();
+            let Ok(went) = really(&site, at, &bytes) else {
+                continue;
+            };
+            let (back, answer) = reply(&went);
+            match change {
+                1 => site.functions(|_| ()),
+                2 => {
+                    assert_told(&site, back, &answer);
+                    site.functions(|f| f.policy = policy(Action::Deny, Action::Deny, Vec::new()));
+                }
+                _ => {}
+            }
+            for _ in 0..2 {
+                let told = assert_told(&site, back, &answer);
+                assert_eq!(told.outcome.is_err(), change == 2);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 45, "{seen}");
+}
+
+#[test]
+fn a_trace_keeps_the_backend_of_a_flow() {
+    let mut site = busy();
+    let asks: Vec<_> = (0..30)
+        .map(|port| udp("10.0.0.1", "10.0.9.1", (port, 80), 0))
+        .collect();
+    let hosts: Vec<_> = asks
+        .iter()
+        .map(|ask| site.send(ask).unwrap().host())
+        .collect();
+    let drained = vec![backend("10.0.0.2", 0), backend("10.0.0.3", 1)];
+    site.functions(|f| f.services = service("10.0.9.1", protocol::UDP, Affinity::None, drained));
+    for (ask, host) in asks.iter().zip(hosts) {
+        for _ in 0..2 {
+            let told = assert_told(&site, At::Tun(0), ask);
+            let Ok(Exit::Wire(way)) = told.outcome else {
+                panic!()
+            };
+            assert_eq!(way.host.addr, host);
+        }
+    }
+}
