@@ -13,6 +13,7 @@ mod grammar;
 mod host;
 mod lab;
 mod link;
+mod link_record;
 mod nat;
 mod object;
 mod option;

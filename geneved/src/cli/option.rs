@@ -45,7 +45,7 @@ pub const OBJECT: Object = Object {
     name: "option",
     about: "Geneve options of your own",
     commands: &object::commands_without_set::<OptionWords>(),
-    notes: "CLASS := { 0x0000..0xffff | geneved | aws | ovn | cilium }    TYPE := 0x00..0xff\nlen N := bytes of data, a multiple of 4 up to 124\n\"critical\" sets the type's high bit.",
+    notes: "CLASS := { 0x0000..0xffff | aws | ovn | cilium }    TYPE := 0x00..0xff\nlen N := bytes of data, a multiple of 4 up to 124\n\"critical\" sets the type's high bit.",
 };
 
 impl Record for OptionInfo {

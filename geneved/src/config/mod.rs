@@ -7,11 +7,14 @@
 pub mod file;
 pub mod plan;
 pub mod secret;
+pub mod settings;
 pub mod state;
 pub mod value;
 pub mod words;
 
 #[cfg(test)]
 mod function_tests;
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod tests;

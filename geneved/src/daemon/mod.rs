@@ -153,7 +153,7 @@ fn timeouts(seconds: &file::Timeouts) -> Timeouts {
         udp_replied: of(seconds.udp_replied),
         icmp: of(seconds.icmp),
         other: of(seconds.other),
-        ..Timeouts::default()
+        refused: of(seconds.refused),
     }
 }
 

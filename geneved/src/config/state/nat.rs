@@ -1,6 +1,6 @@
 //! Translations, and which of them can be together.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -86,16 +86,6 @@ impl Nat {
         }
     }
 
-    /// The addresses outside of the VPC that it alone may use.
-    #[must_use]
-    pub fn outside(&self) -> Option<AddrRange> {
-        match self {
-            Nat::Snat { source, .. } => Some(*source),
-            Nat::Static { outside, .. } => Some((*outside).into()),
-            Nat::Dnat { .. } => None,
-        }
-    }
-
     fn from_words(object: &str, words: &NatWords) -> Result<Nat, Refusal> {
         let kind = required(object, "type", words.kind)?;
         only(object, kind, words)?;
@@ -144,6 +134,20 @@ impl Nat {
                 "NAT does not translate between IPv4 and IPv6",
             ));
         }
+        let of_one_host = |addr: &&IpAddr| {
+            let broadcast = **addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+            !(addr.is_unspecified() || addr.is_multicast() || broadcast)
+        };
+        let addrs = match self {
+            Nat::Snat { source, .. } => [source.first, source.last],
+            Nat::Dnat { .. } | Nat::Static { .. } => [one, other],
+        };
+        if let Some(addr) = addrs.iter().find(|addr| !of_one_host(addr)) {
+            return Err(Refusal::new(
+                format!("{object}: {addr} is not the address of one host"),
+                "",
+            ));
+        }
         match self {
             Nat::Dnat {
                 port: None,
@@ -158,6 +162,37 @@ impl Nat {
                 "",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// What this one wants outside of the VPC and the other has, if ports of an address are in both.
+    fn contends(&self, theirs: &Nat) -> Option<AddrRange> {
+        // Whoever has a whole address has every port of it.
+        let whole = |nat: &Nat| match nat {
+            Nat::Static { outside, .. } => Some(*outside),
+            Nat::Dnat { to, port: None, .. } => Some(*to),
+            _ => None,
+        };
+        match (self, theirs) {
+            (
+                Nat::Snat { source, ports, .. },
+                Nat::Snat {
+                    source: source2,
+                    ports: ports2,
+                    ..
+                },
+            ) => {
+                let (PortRange(a), PortRange(b)) = (ports, ports2);
+                let shared = a.start() <= b.end() && b.start() <= a.end();
+                (shared && source.overlaps(source2)).then_some(*source2)
+            }
+            (Nat::Snat { source, .. }, other) | (other, Nat::Snat { source, .. }) => whole(other)
+                .filter(|addr| source.contains(*addr))
+                .map(AddrRange::from),
+            (Nat::Static { outside, .. }, Nat::Static { outside: other, .. }) => {
+                (outside == other).then_some((*other).into())
+            }
+            _ => None,
         }
     }
 
@@ -253,12 +288,8 @@ impl State {
             }
         }
         // Two VPCs may have the same addresses inside; outside there is one world.
-        let overlaps = |theirs: &Nat| match (nat.outside(), theirs.outside()) {
-            (Some(ours), Some(theirs)) => ours.overlaps(&theirs).then_some(theirs),
-            _ => None,
-        };
         for ((owner, other), theirs) in &self.nats {
-            if let Some(range) = overlaps(theirs) {
+            if let Some(range) = nat.contends(theirs) {
                 return Err(Refusal::new(
                     format!("{object}: {range} is already that of nat \"{other}\" dev {owner}"),
                     "choose addresses that nobody else has",

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use libgeneve::options::CLASS;
 use libgeneve::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
 use super::{Name, ValueError, as_word, wrong};
@@ -14,16 +15,11 @@ as_word! { ClassWord KindWord NamedData RawOption MatchWord }
 pub struct ClassWord(pub OptionClass);
 
 /// Classes that have a name: whose options they are.
-const CLASSES: [(&str, u16); 4] = [
-    ("geneved", 0xff47),
-    ("aws", 0x0108),
-    ("ovn", 0x0102),
-    ("cilium", 0x014b),
-];
+const CLASSES: [(&str, u16); 3] = [("aws", 0x0108), ("ovn", 0x0102), ("cilium", 0x014b)];
 
 impl Default for ClassWord {
     fn default() -> Self {
-        ClassWord(OptionClass(0xff47))
+        ClassWord(CLASS)
     }
 }
 
@@ -37,9 +33,9 @@ impl FromStr for ClassWord {
         };
         match named.map(|(_, n)| *n).or_else(number) {
             Some(class) => Ok(ClassWord(OptionClass(class))),
-            None => wrong(
-                "invalid option class: 0x0000 to 0xffff, or \"geneved\", \"aws\", \"ovn\", \"cilium\"",
-            ),
+            None => {
+                wrong("invalid option class: 0x0000 to 0xffff, or \"aws\", \"ovn\", \"cilium\"")
+            }
         }
     }
 }
@@ -99,7 +95,7 @@ impl fmt::Display for NamedData {
         if !self.data.is_empty() {
             f.write_str("=")?;
         }
-        hex(f, &self.data)
+        f.write_str(&hex::encode(&self.data))
     }
 }
 
@@ -133,7 +129,7 @@ impl fmt::Display for RawOption {
         if !self.data.is_empty() {
             f.write_str("=")?;
         }
-        hex(f, &self.data)
+        f.write_str(&hex::encode(&self.data))
     }
 }
 
@@ -188,12 +184,12 @@ impl fmt::Display for MatchWord {
             return Ok(());
         };
         f.write_str("=")?;
-        hex(f, value)?;
+        f.write_str(&hex::encode(value))?;
         if mask.iter().all(|b| *b == 0xff) {
             return Ok(());
         }
         f.write_str("/")?;
-        hex(f, mask)
+        f.write_str(&hex::encode(mask))
     }
 }
 
@@ -205,23 +201,9 @@ fn class_and_kind(text: &str) -> Result<(ClassWord, KindWord), ValueError> {
 }
 
 fn from_hex(text: &str) -> Result<Vec<u8>, ValueError> {
-    let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
-    let digit = |b: u8| {
-        char::from(b)
-            .to_digit(16)
-            .and_then(|n| u8::try_from(n).ok())
-    };
-    let bytes = digits.chunks(2).map(|pair| match *pair {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
-        _ => None,
-    });
-    match bytes.collect::<Option<Vec<u8>>>() {
-        Some(data) if data.len() <= MAX_OPTION_DATA => Ok(data),
-        Some(_) => wrong("invalid option: at most 124 bytes of data"),
-        None => wrong("invalid option: its data are pairs of hexadecimal digits"),
+    match hex::decode(text.strip_prefix("0x").unwrap_or(text)) {
+        Ok(data) if data.len() <= MAX_OPTION_DATA => Ok(data),
+        Ok(_) => wrong("invalid option: at most 124 bytes of data"),
+        Err(_) => wrong("invalid option: its data are pairs of hexadecimal digits"),
     }
-}
-
-fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }

@@ -1,0 +1,254 @@
+//! A link as text, in columns and as JSON.
+
+use serde_json::{Map, Value, json};
+
+use super::link::{dropped, drops};
+use super::output::{Record, Style};
+use crate::config::value::{Action, LabelsUse, MtuWord, TtlWord};
+use crate::control::protocol::{LinkInfo, Traffic};
+
+impl Record for LinkInfo {
+    fn text(&self, style: &Style) -> String {
+        let settings = &self.settings;
+        let mut text = format!(
+            "{}: {}: <{}> mtu {} state {} qlen {}",
+            self.ifindex,
+            style.name(settings.name.as_str()),
+            self.flags.join(","),
+            self.mtu,
+            style.health(self.state == "running", &self.operstate),
+            self.txqlen
+        );
+        text += &format!("\n    link/none {}", self.geneve(style));
+        for address in &settings.address {
+            let family = if address.0.addr().is_ipv4() {
+                "inet"
+            } else {
+                "inet6"
+            };
+            text += &format!("\n    {family} {}", style.address(&address.to_string()));
+        }
+        if let Some(cause) = &self.cause {
+            text += &format!("\n    {}: {cause}", style.health(false, &self.state));
+        }
+        if style.details {
+            text += &format!("\n    mtu {}", self.mtu_sum.text);
+            text += &format!("\n    io {}", self.io);
+        }
+        if style.statistics {
+            text += &statistics(style, &self.traffic);
+        }
+        text
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        let addresses: Vec<_> = self
+            .settings
+            .address
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!(
+            "{:<16} {:<14} {:<12} {}",
+            self.settings.name.as_str(),
+            self.operstate,
+            self.settings
+                .id
+                .map(|id| format!("id {id}"))
+                .unwrap_or_default(),
+            style.address(&addresses.join(" "))
+        )
+    }
+
+    fn json(&self, style: &Style) -> Value {
+        let mut link = Map::new();
+        link.insert("ifindex".into(), json!(self.ifindex));
+        link.insert("ifname".into(), json!(self.settings.name));
+        link.insert("flags".into(), json!(self.flags));
+        link.insert("mtu".into(), json!(self.mtu));
+        link.insert("operstate".into(), json!(self.operstate));
+        link.insert("txqlen".into(), json!(self.txqlen));
+        link.insert("link_type".into(), json!("none"));
+        link.insert(
+            "linkinfo".into(),
+            json!({ "info_kind": "geneve", "info_data": self.info_data() }),
+        );
+        link.insert("addr_info".into(), self.addr_info());
+        if let Some(netns) = &self.settings.netns {
+            link.insert("netns".into(), json!(netns));
+        }
+        link.insert("state".into(), json!(self.state));
+        if let Some(cause) = &self.cause {
+            link.insert("cause".into(), json!(cause));
+        }
+        let s = &self.settings;
+        for (key, value) in [
+            ("ingress", s.ingress.map(|v| json!(v))),
+            ("egress", s.egress.map(|v| json!(v))),
+            ("labels", s.labels.map(|v| json!(v))),
+            ("option", (!s.option.is_empty()).then(|| json!(s.option))),
+            ("rate", s.rate.map(|v| json!(v))),
+            ("burst", s.burst.map(|v| json!(v))),
+        ] {
+            if let Some(value) = value {
+                link.insert(key.into(), value);
+            }
+        }
+        link.insert("mtu_sum".into(), json!(self.mtu_sum));
+        link.insert("io".into(), json!(self.io));
+        if style.statistics {
+            let t = &self.traffic;
+            let total =
+                |drops: &std::collections::BTreeMap<String, u64>| drops.values().sum::<u64>();
+            link.insert(
+                "stats64".into(),
+                json!({
+                    "rx": { "bytes": t.rx_bytes, "packets": t.rx_packets, "errors": 0, "dropped": total(&t.drops_ingress) },
+                    "tx": { "bytes": t.tx_bytes, "packets": t.tx_packets, "errors": 0, "dropped": total(&t.drops_egress) },
+                }),
+            );
+            link.insert("drops".into(), drops(t));
+        }
+        Value::Object(link)
+    }
+}
+
+impl LinkInfo {
+    /// The settings in `ip -d link`'s words; without details only those that are not at their default.
+    fn geneve(&self, style: &Style) -> String {
+        let s = &self.settings;
+        let mut words = vec!["geneve".to_owned()];
+        let mut say = |word: &str, value: String| words.push(format!("{word} {value}"));
+        if let Some(id) = s.id {
+            say("id", id.to_string());
+        }
+        for (word, address) in [("remote", s.remote), ("local", s.local)] {
+            if let Some(address) = address {
+                say(word, style.address(&address.to_string()));
+            }
+        }
+        say("ttl", s.ttl.unwrap_or_default().to_string());
+        if style.details || s.tos.unwrap_or_default() != Default::default() {
+            say("tos", s.tos.unwrap_or_default().to_string());
+        }
+        if style.details || s.df.unwrap_or_default() != Default::default() {
+            say("df", s.df.unwrap_or_default().to_string());
+        }
+        say("dstport", s.dstport.unwrap_or(6081).to_string());
+        if let (true, Some(range)) = (style.details, &s.srcport) {
+            say("srcport", range.to_string());
+        }
+        if let (MtuWord::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
+            say("mtu", mtu.to_string());
+        }
+        if let Some(netns) = &s.netns {
+            say("netns", netns.clone());
+        }
+        for (word, action) in [("ingress", s.ingress), ("egress", s.egress)] {
+            if let Some(action) = action.filter(|a| style.details || *a != Action::Allow) {
+                say(word, action.to_string());
+            }
+        }
+        let usual = |labels: &LabelsUse| style.details || *labels != LabelsUse::Optional;
+        if let Some(labels) = s.labels.filter(usual) {
+            say("labels", labels.to_string());
+        }
+        for option in &s.option {
+            say("option", option.to_string());
+        }
+        if let Some(rate) = s.rate {
+            say("rate", rate.to_string());
+        }
+        if let Some(burst) = s.burst {
+            say("burst", burst.to_string());
+        }
+        let mut flag = |on: Option<bool>, word: &str, usual: bool| {
+            let on = on.unwrap_or(usual);
+            if style.details || on != usual {
+                words.push(if on {
+                    word.to_owned()
+                } else {
+                    format!("no{word}")
+                });
+            }
+        };
+        flag(s.udpcsum, "udpcsum", true);
+        flag(s.udp6zerocsumtx, "udp6zerocsumtx", false);
+        flag(s.udp6zerocsumrx, "udp6zerocsumrx", false);
+        words.join(" ")
+    }
+
+    fn info_data(&self) -> Value {
+        let s = &self.settings;
+        let mut data = Map::new();
+        data.insert("id".into(), json!(s.id));
+        for (v4, v6, address) in [
+            ("remote", "remote6", s.remote),
+            ("local", "local6", s.local),
+        ] {
+            if let Some(address) = address {
+                data.insert(
+                    if address.is_ipv4() { v4 } else { v6 }.into(),
+                    json!(address),
+                );
+            }
+        }
+        let ttl = match s.ttl.unwrap_or_default() {
+            TtlWord(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
+            word => json!(word),
+        };
+        data.insert("ttl".into(), ttl);
+        data.insert("tos".into(), json!(s.tos.unwrap_or_default()));
+        data.insert("df".into(), json!(s.df.unwrap_or_default()));
+        data.insert("port".into(), json!(s.dstport));
+        data.insert("srcport".into(), json!(s.srcport));
+        data.insert("udp_csum".into(), json!(s.udpcsum));
+        data.insert("udp_zero_csum6_tx".into(), json!(s.udp6zerocsumtx));
+        data.insert("udp_zero_csum6_rx".into(), json!(s.udp6zerocsumrx));
+        Value::Object(data)
+    }
+
+    fn addr_info(&self) -> Value {
+        let all = self.settings.address.iter().map(|a| {
+            json!({
+                "family": if a.0.addr().is_ipv4() { "inet" } else { "inet6" },
+                "local": a.0.addr(),
+                "prefixlen": a.0.prefix_len(),
+            })
+        });
+        Value::Array(all.collect())
+    }
+}
+
+/// `ip -s`'s two tables, then the drops by reason.
+fn statistics(style: &Style, traffic: &Traffic) -> String {
+    let t = traffic;
+    let table = |name: &str, bytes: u64, packets: u64, dropped: u64| {
+        let cells = [
+            style.number(bytes),
+            style.number(packets),
+            "0".into(),
+            style.number(dropped),
+        ];
+        let heads = ["bytes", "packets", "errors", "dropped"];
+        let mut head = format!("\n    {name}:");
+        let mut row = "\n       ".to_owned();
+        for (at, (h, cell)) in heads.iter().zip(cells).enumerate() {
+            let width = h.len().max(cell.len()).max(if at == 0 { 10 } else { 7 });
+            head += &format!(" {h:>width$}");
+            row += &format!(" {cell:>width$}");
+        }
+        head + &row
+    };
+    table(
+        "RX",
+        t.rx_bytes,
+        t.rx_packets,
+        t.drops_ingress.values().sum(),
+    ) + &table(
+        "TX",
+        t.tx_bytes,
+        t.tx_packets,
+        t.drops_egress.values().sum(),
+    ) + &dropped(style, t)
+}

@@ -1,0 +1,170 @@
+//! `[daemon]`: what is read at start only.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::DEFAULT_SOCKET;
+use super::value::ClassWord;
+
+/// `io = "auto" | "io_uring" | "syscalls"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Io {
+    /// io_uring where the kernel allows it, plain system calls otherwise.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll and plain system calls.
+    Syscalls,
+}
+
+/// `segmentation = "auto" | "off" | "gso" | "tunnel"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Segmentation {
+    /// The best that the kernel has.
+    #[default]
+    Auto,
+    /// One datagram a system call.
+    Off,
+    /// `UDP_SEGMENT`.
+    Gso,
+    /// Tunnel GSO through a device in the underlay.
+    Tunnel,
+}
+
+/// `[daemon]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSettings {
+    /// The backend of the packet path.
+    pub io: Io,
+    /// Threads of the packet path, 1 to 64.
+    pub workers: u16,
+    /// Who cuts super-packets.
+    pub segmentation: Segmentation,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The file that has the fabric's secret, an absolute path.
+    #[serde(rename = "label-secret-file", skip_serializing_if = "Option::is_none")]
+    pub label_secret_file: Option<PathBuf>,
+    /// The class of geneved's own options; the same on every host.
+    #[serde(rename = "option-class")]
+    pub option_class: ClassWord,
+    /// How many flows all links together may have, 1,024 to 16,777,216.
+    pub flows: usize,
+    /// How long a flow lives without packets.
+    pub timeouts: Timeouts,
+}
+
+/// `[daemon.timeouts]`: whole seconds without a packet after which a flow ends, 1 to 10,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP: a SYN without an answer.
+    pub syn: u32,
+    /// TCP: answered, the handshake not done.
+    #[serde(rename = "syn-ack")]
+    pub syn_ack: u32,
+    /// TCP: packets of both sides.
+    pub established: u32,
+    /// TCP: one side has said FIN.
+    pub fin: u32,
+    /// TCP: both sides have said FIN, or one RST.
+    pub closed: u32,
+    /// UDP: packets of one side.
+    pub udp: u32,
+    /// UDP: packets of both sides.
+    #[serde(rename = "udp-replied")]
+    pub udp_replied: u32,
+    /// ICMP and ICMPv6.
+    pub icmp: u32,
+    /// Every other protocol.
+    pub other: u32,
+    /// Any protocol, while its packets are dropped.
+    pub refused: u32,
+}
+
+impl Default for Timeouts {
+    /// Those of Linux's connection tracking.
+    fn default() -> Self {
+        Timeouts {
+            syn: 120,
+            syn_ack: 60,
+            established: 432_000,
+            fin: 120,
+            closed: 10,
+            udp: 30,
+            udp_replied: 120,
+            icmp: 30,
+            other: 600,
+            refused: 30,
+        }
+    }
+}
+
+impl Timeouts {
+    fn in_range(&self) -> bool {
+        let Timeouts {
+            syn,
+            syn_ack,
+            established,
+            fin,
+            closed,
+            udp,
+            udp_replied,
+            icmp,
+            other,
+            refused,
+        } = *self;
+        [
+            syn,
+            syn_ack,
+            established,
+            fin,
+            closed,
+            udp,
+            udp_replied,
+            icmp,
+            other,
+            refused,
+        ]
+        .iter()
+        .all(|seconds| (1..=10_000_000).contains(seconds))
+    }
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        DaemonSettings {
+            io: Io::default(),
+            workers: 1,
+            segmentation: Segmentation::default(),
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            label_secret_file: None,
+            option_class: ClassWord::default(),
+            flows: 262_144,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl DaemonSettings {
+    /// What is out of range, each with what it must be.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !(1..=64).contains(&self.workers) {
+            wrong.push("[daemon]: workers must be from 1 to 64".to_owned());
+        }
+        if !(1_024..=16_777_216).contains(&self.flows) {
+            wrong.push("[daemon]: flows must be from 1024 to 16777216".to_owned());
+        }
+        if !self.timeouts.in_range() {
+            wrong.push("[daemon.timeouts]: seconds must be from 1 to 10000000".to_owned());
+        }
+        wrong
+    }
+}
