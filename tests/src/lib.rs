@@ -8,6 +8,7 @@ pub mod packet;
 pub mod peer;
 pub mod relay;
 pub mod sniffer;
+pub mod trio;
 pub mod world;
 
 /// Makes a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.

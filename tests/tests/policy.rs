@@ -1,0 +1,112 @@
+//! Labels, rules and flows, by the real binary: who may speak to whom, and what a change does to those who do.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use geneved_tests::trio::{Echoing, Talk, endpoint};
+use geneved_tests::world::{Daemon, Duo, Io, assert_no_ping, assert_ping, link};
+use geneved_tests::{eventually, on_both_backends};
+
+const SHORT: Duration = Duration::from_millis(700);
+const LONG: Duration = Duration::from_secs(5);
+
+/// The fabric's secret, in a file that only its owner reads.
+fn secret(duo: &Duo) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::temp_dir().join(duo.world.name("secret"));
+    std::fs::write(&path, "a secret that only tests know").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    format!("label-secret-file = \"{}\"", path.display())
+}
+
+/// Host a has the endpoint 10.0.0.1 with `labels`, host b denies what no rule allows.
+fn pair(duo: &Duo, io: Io, labels: &str, rules: &str) -> [Daemon; 2] {
+    let daemon = secret(duo);
+    let a = link("gnv0", 100, &["10.0.0.1/24"], "")
+        + &endpoint("gnv0", "10.0.0.1", None, &format!("labels = \"{labels}\""))
+        + &endpoint("gnv0", "10.0.0.2", Some("192.0.2.2"), "");
+    let b = link("gnv0", 100, &["10.0.0.2/24"], "ingress = \"deny\"")
+        + &endpoint("gnv0", "10.0.0.1", Some("192.0.2.1"), "")
+        + rules;
+    let daemons = [
+        duo.world.daemon(&duo.a, io, &daemon, &a),
+        duo.world.daemon(&duo.b, io, &daemon, &b),
+    ];
+    let path = daemon.split('"').nth(1).unwrap();
+    std::fs::remove_file(Path::new(path)).unwrap();
+    daemons
+}
+
+fn rule(name: &str, words: &str) -> String {
+    format!("[[policy]]\nname = \"{name}\"\ndev = \"gnv0\"\ndirection = \"ingress\"\n{words}\n")
+}
+
+on_both_backends! {
+    /// The receiver decides by the labels that the sender's host attaches, and at once when they change.
+    fn labels_decide_who_may_speak(io) {
+        let duo = Duo::new();
+        let rules = rule("web", "from = \"app in (web,api),!legacy\"\naction = \"allow\"");
+        let [a, b] = pair(&duo, io, "app=web,env=prod", &rules);
+        assert_ping(&duo.ends("10.0.0.2"));
+        a.cli("endpoint set 10.0.0.1 dev gnv0 labels app=web,legacy=yes");
+        assert_no_ping(&duo.ends("10.0.0.2"));
+        assert!(b.drops().contains_key("gnv0/ingress/policy-denied"), "{:?}", b.drops());
+        a.cli("endpoint set 10.0.0.1 dev gnv0 labels app=api");
+        assert_ping(&duo.ends("10.0.0.2"));
+        let hits = b.json("policy show dev gnv0")[0]["hits"].as_u64();
+        assert!(hits >= Some(2), "{hits:?}");
+    }
+
+    /// Established connections included: a rule that goes takes its flows with it, one that comes back gives them back.
+    fn a_deleted_rule_stops_an_established_connection(io) {
+        let duo = Duo::new();
+        let rules = rule("talk", "proto = \"tcp\"\ndport = \"7000\"\naction = \"allow\"");
+        let [_a, b] = pair(&duo, io, "app=web", &rules);
+        let _server = Echoing::start(&duo.b, 7000, "b");
+        let mut talk = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
+        assert!(talk.echoes(LONG));
+        let flows = b.json("flow show dev gnv0 state established");
+        assert_eq!(flows.as_array().map(Vec::len), Some(1), "{flows}");
+        b.cli("policy del talk dev gnv0");
+        assert!(!talk.echoes(SHORT), "a connection without a rule lives on");
+        b.cli("policy add talk dev gnv0 ingress proto tcp dport 7000 allow");
+        // What was not acknowledged is sent again.
+        eventually(15, "the connection goes on", || talk.echoes(SHORT));
+        b.cli("flow flush dev gnv0");
+        assert!(talk.carries(300_000), "a forgotten flow is decided anew");
+    }
+
+    /// Replies need no rule; what is rejected hears of it, what is denied does not.
+    fn rejected_connections_are_refused_and_denied_ones_time_out(io) {
+        let duo = Duo::new();
+        let rules = rule("no", "proto = \"tcp\"\ndport = \"81-89\"\naction = \"reject\"");
+        let [_a, b] = pair(&duo, io, "app=web", &rules);
+        let _server = Echoing::start(&duo.a, 7001, "a");
+        let refused = Talk::open(&duo.a, "10.0.0.2:85").err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let silent = Talk::open(&duo.a, "10.0.0.2:90").err().unwrap();
+        assert!(matches!(silent.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{silent}");
+        let mut out = Talk::open(&duo.b, "10.0.0.1:7001").unwrap();
+        assert!(out.echoes(LONG), "replies of a flow that b began");
+        let drops = b.drops();
+        assert!(drops.contains_key("gnv0/ingress/policy-rejected"), "{drops:?}");
+        assert!(drops.contains_key("gnv0/ingress/policy-denied"), "{drops:?}");
+    }
+
+    /// `trace` says what packets then get.
+    fn trace_explains_what_happens(io) {
+        let duo = Duo::new();
+        let rules = rule("web", "from = \"app=web\"\nproto = \"tcp\"\ndport = \"80\"\naction = \"allow\"");
+        let [a, b] = pair(&duo, io, "app=web", &rules);
+        let report = b.json("trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.2 proto tcp sport 5000 dport 80 labels app=web");
+        let text = report.to_string();
+        assert!(text.contains("deliver") && text.contains("rule web"), "{text}");
+        let report = b.json("trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.2 proto tcp sport 5000 dport 80 labels app=db");
+        assert!(report.to_string().contains("policy-denied"), "{report}");
+        let report = a.json("trace dev gnv0 egress from 10.0.0.1 to 10.0.0.2 proto tcp dport 80");
+        assert!(report.to_string().contains("192.0.2.2"), "{report}");
+        let hits = &b.json("policy show dev gnv0")[0]["hits"];
+        assert_eq!(hits.as_u64(), Some(0), "a trace is no hit");
+    }
+}

@@ -1,0 +1,132 @@
+//! Gateways, services, proxied endpoints and classes, by the real binary between three hosts.
+
+use std::time::{Duration, Instant};
+
+use geneved::traffic::{Amount, Ends, UdpBurst};
+use geneved_tests::on_both_backends;
+use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
+use geneved_tests::world::{Duo, Family, assert_ping, link};
+
+on_both_backends! {
+    /// Two VPCs with equal addresses reach one outside through one gateway at once, each by an address of its own.
+    fn a_gateway_translates_two_vpcs_with_equal_addresses(io) {
+        let trio = Trio::new();
+        let [a, b, outside] = &trio.hosts;
+        let other = trio.world.host("other");
+        let route = |link: &str| format!(
+            "[[route]]\nprefix = \"203.0.113.0/24\"\ndev = \"{link}\"\nvia = [\"192.0.2.2\"]\ntype = \"gateway\"\n"
+        );
+        let inside = link("gnv1", 100, &["10.0.0.1/24"], "") + &route("gnv1")
+            + &link("gnv2", 200, &["10.0.0.1/24"], &format!("netns = \"{}\"", other.name())) + &route("gnv2");
+        let snat = |link: &str, to: &str| endpoint(link, "10.0.0.1", Some("192.0.2.1"), "")
+            + &format!("[[nat]]\nname = \"out\"\ndev = \"{link}\"\ntype = \"snat\"\nfrom = \"10.0.0.0/24\"\nsource = \"{to}\"\n");
+        let gateway = link("gnv1", 100, &[], "") + &snat("gnv1", "198.51.100.1")
+            + &link("gnv2", 200, &[], "") + &snat("gnv2", "198.51.100.2");
+        let _daemons = [
+            trio.world.daemon(a, io, "", &inside),
+            trio.world.daemon(b, io, "", &gateway),
+        ];
+        b.sysctl("net.ipv4.ip_forward", "1").unwrap();
+        for device in ["all", "gnv1", "gnv2"] {
+            b.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), "0").unwrap();
+        }
+        b.ip("address add 203.0.113.1/24 dev u0").unwrap();
+        b.ip("route add 198.51.100.1 dev gnv1").unwrap();
+        b.ip("route add 198.51.100.2 dev gnv2").unwrap();
+        outside.ip("address add 203.0.113.9/24 dev u0").unwrap();
+        outside.ip("route add 198.51.100.0/24 via 203.0.113.1").unwrap();
+        a.ip("route add 203.0.113.0/24 dev gnv1").unwrap();
+        other.ip("route add 203.0.113.0/24 dev gnv2").unwrap();
+        let _server = Echoing::start(outside, 7000, "outside");
+        let mut first = Talk::open(a, "203.0.113.9:7000").unwrap();
+        let mut second = Talk::open(&other, "203.0.113.9:7000").unwrap();
+        assert_eq!(first.own(), second.own());
+        assert_eq!(first.seen.ip().to_string(), "198.51.100.1");
+        assert_eq!(second.seen.ip().to_string(), "198.51.100.2");
+        assert!(first.carries(2_000_000) && second.carries(2_000_000));
+        for host in [a, &other] {
+            assert_ping(&Ends::new(host.netns(), outside.netns(), "203.0.113.9".parse().unwrap()));
+        }
+    }
+
+    /// The balancer chooses, the backend's host answers the client directly, and a drained backend keeps what it has.
+    fn a_service_spreads_keeps_and_drains(io) {
+        let trio = Trio::new();
+        let [a, b, c] = &trio.hosts;
+        let net = |own: usize| link("gnv0", 100, &[&format!("10.0.0.{own}/24")], "");
+        let at = |address: &str, host: usize| endpoint("gnv0", address, Some(&format!("192.0.2.{host}")), "");
+        let vip = at("10.0.0.100", 2);
+        let service = "[[service]]\nname = \"web\"\ndev = \"gnv0\"\nvip = \"10.0.0.100\"\nproto = \"tcp\"\nport = 80\n\
+            check = \"none\"\nbackend = [\"10.0.0.2:7000\", \"10.0.0.3:7000\"]\n";
+        let tables = [
+            net(1) + &at("10.0.0.3", 3) + &at("10.0.0.2", 2) + &vip,
+            net(2) + &at("10.0.0.1", 1) + &at("10.0.0.3", 3) + service,
+            net(3) + &at("10.0.0.1", 1) + &vip,
+        ];
+        let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
+        let _servers = [Echoing::start(b, 7000, "b"), Echoing::start(c, 7000, "c")];
+        let mut talks: Vec<_> = (0..24).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect();
+        let of = |talks: &[Talk], name: &str| talks.iter().filter(|t| t.server == name).count();
+        assert!(of(&talks, "b") > 2 && of(&talks, "c") > 2, "{} on b", of(&talks, "b"));
+        daemons[1].cli("service set web dev gnv0 backend 10.0.0.2:7000 backend 10.0.0.3:7000 weight 0");
+        for talk in &mut talks {
+            assert!(talk.echoes(Duration::from_secs(3)), "a flow to {} ended", talk.server);
+        }
+        let new: Vec<_> = (0..12).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect();
+        assert_eq!(of(&new, "c"), 0, "a drained backend gets new flows");
+        let far = talks.iter_mut().find(|t| t.server == "c").unwrap();
+        assert!(far.carries(1_000_000), "relayed packets that are too big for the detour");
+    }
+
+    /// One VPC offers an endpoint to another without a route between them.
+    fn a_proxied_endpoint_joins_two_vpcs(io) {
+        let trio = Trio::new();
+        let [a, _, c] = &trio.hosts;
+        let red = |own: usize| link("red", 100, &[&format!("10.0.0.{own}/24")], "");
+        let blue = |own: usize| link("blue", 200, &[&format!("172.16.0.{own}/24")], "");
+        let tables = [
+            red(1) + &endpoint("red", "10.0.0.50", Some("192.0.2.2"), "type = \"proxied\""),
+            red(2) + &endpoint("red", "10.0.0.1", Some("192.0.2.1"), "")
+                + &blue(2) + &endpoint("blue", "172.16.0.3", Some("192.0.2.3"), "")
+                + &endpoint("red", "10.0.0.50", None, "type = \"proxied\"\ntarget = \"172.16.0.3@blue\""),
+            blue(3) + &endpoint("blue", "172.16.0.2", Some("192.0.2.2"), ""),
+        ];
+        let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
+        let _server = Echoing::start(c, 7000, "target");
+        let mut talk = Talk::open(a, "10.0.0.50:7000").unwrap();
+        assert_eq!(talk.seen.ip().to_string(), "172.16.0.2", "the stand-in's own address");
+        assert!(talk.carries(2_000_000));
+        let flow = &daemons[1].json("flow show dev red")[0];
+        assert!(flow.to_string().contains("172.16.0.3"), "{flow}");
+        // Without the type the packet is no business of the proxy's.
+        daemons[0].cli("endpoint set 10.0.0.50 dev red type simple");
+        assert!(Talk::open(a, "10.0.0.50:7000").is_err());
+    }
+
+    /// A class is held to its rate while another runs free.
+    fn a_class_is_held_to_its_rate(io) {
+        let duo = Duo::new();
+        let [a, _b] = duo.overlay(io, Family::V4, "");
+        a.cli("qos add slow dev gnv0 id 1 rate 100mbit burst 128k dscp 10");
+        a.cli("policy add slow dev gnv0 egress proto udp allow class slow");
+        let burst = UdpBurst {
+            size: 1200,
+            amount: Amount::For(Duration::from_secs(3)),
+            pace: Some(20_000.0),
+            verify: false,
+            ..UdpBurst::default()
+        };
+        let start = Instant::now();
+        burst.run(&duo.ends("10.0.0.2")).unwrap();
+        let seconds = start.elapsed().as_secs_f64().min(3.3);
+        let class = &a.json("qos show dev gnv0")[0];
+        let passed = class["passed_bytes"].as_f64().unwrap();
+        let dropped = class["dropped_bytes"].as_f64().unwrap();
+        // 20,000 packets a second of 1,228 bytes are 196 Mbit/s; a slow machine may send fewer, but never too many pass.
+        assert!(passed <= 12.5e6 * seconds * 1.05 + 131_072.0, "{passed} bytes in {seconds} s");
+        if passed + dropped > 12.5e6 * 3.0 * 1.2 {
+            assert!(passed >= 12.5e6 * 3.0 * 0.95, "{passed} bytes in 3 s");
+        }
+        assert_ping(&duo.ends("10.0.0.2"));
+    }
+}
