@@ -11,20 +11,18 @@ use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::wire::geneve::Geneve;
+use libgeneve::wire::geneve::{Geneve, GeneveBuilder};
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::egress::Held;
-use super::train::{MAX_SEGMENTS, TunWrite, Write};
+use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
 use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
 const MERGED_FLOWS: usize = 16;
-/// Bytes of a refused packet that its answer may quote.
-const QUOTED: usize = 1280;
 
 /// The TUN writes of one worker.
 pub(super) struct Writes {
@@ -279,26 +277,23 @@ impl<B: Backend> Worker<B> {
         let Some(host) = link.host(arrival.src) else {
             return;
         };
-        // The answer quotes the packet's beginning; the buffer goes back to the kernel meanwhile.
-        let mut copy = [0; QUOTED];
         let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
         let Ok(geneve) = Geneve::parse(bytes) else {
             return;
         };
-        let Ok(packet) = Packet::parse(geneve.payload()) else {
+        let inner = geneve.payload();
+        let Ok(packet) = Packet::parse(inner) else {
             return;
         };
-        let inner = geneve.payload();
-        let len = inner.len().min(copy.len());
-        copy[..len].copy_from_slice(&inner[..len]);
-        self.answer_over_wire(
-            tables.hasher.hash(&packet),
-            link,
-            host,
-            answer,
-            &copy[..len],
-            &packet,
-        );
+        let header = GeneveBuilder::new(link.config.vni, geneve.protocol()).finish();
+        let mut reply = [0; SCRATCH];
+        let (encap, rest) = reply.split_at_mut(header.len());
+        encap.copy_from_slice(&header);
+        if let Some(len) = datapath::answer(answer, &packet, inner, rest) {
+            let hash = tables.hasher.hash(&packet);
+            let end = header.len() + len;
+            self.answer_over_wire(hash, link, host, header, &reply[..end]);
+        }
     }
 
     /// Hands what the merger still holds to TUN.

@@ -2,19 +2,19 @@
 
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Answer, Forward, Outer};
+use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::wire::geneve::GeneveBuilder;
+use libgeneve::wire::geneve::HeaderBytes;
 use libgeneve::wire::icmp::IcmpError;
-use libgeneve::wire::packet::{IpVersion, Packet};
+use libgeneve::wire::packet::Packet;
 use std::sync::Arc;
 
 use super::backend::{Backend, Side};
 use super::egress::{IntoTrains, want};
 use super::ingress::Writes;
-use super::train::{SCRATCH, Write};
+use super::train::Write;
 use super::worker::{LinkSlot, Worker};
 
 /// Tells the sender of `inner` that only `mtu` bytes pass (RFC 1191, RFC 8201). False where it must
@@ -67,29 +67,15 @@ pub(super) fn into_tun(
 }
 
 impl<B: Backend> Worker<B> {
-    /// Tells the sender of a packet from `host` why it is refused; nothing is said where it must not be told.
+    /// Sends an answer of our own to `host`: `answer` is the Geneve header `header` and the packet behind it.
     pub(super) fn answer_over_wire(
         &mut self,
         hash: u64,
         link: &Link,
         host: &Arc<Host>,
-        why: Answer,
-        inner: &[u8],
-        packet: &Packet,
+        header: HeaderBytes,
+        answer: &[u8],
     ) {
-        let mut answer = [0; SCRATCH];
-        let ether_type = match packet.version {
-            IpVersion::V4 => 0x0800,
-            IpVersion::V6 => 0x86dd,
-        };
-        let header = GeneveBuilder::new(link.config.vni, ether_type).finish();
-        let Some((encap, rest)) = answer.split_at_mut_checked(header.len()) else {
-            return;
-        };
-        encap.copy_from_slice(&header);
-        let Some(len) = datapath::answer(why, packet, inner, rest) else {
-            return;
-        };
         let forward = Forward {
             link: link.config.index,
             host: Arc::clone(host),
@@ -120,6 +106,6 @@ impl<B: Backend> Worker<B> {
             holds: 0,
             lost: 0,
         };
-        out.segment(&answer[..header.len() + len], 0..0);
+        out.segment(answer, 0..0);
     }
 }

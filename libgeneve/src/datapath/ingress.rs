@@ -15,7 +15,7 @@ use crate::ecn;
 use crate::flow::Seen;
 use crate::link::{Host, LinkIndex};
 use crate::offload::partial::partial;
-use crate::offload::vnet::VnetHdr;
+use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::Received;
 use crate::wire::geneve::{Geneve, HeaderBytes};
 use crate::wire::packet::{IpVersion, Packet};
@@ -135,7 +135,7 @@ impl Ingress {
         if protocol != expected {
             return Err(refused(DropReason::InnerMalformed));
         }
-        let vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
+        let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
         let (key, error) = key_of(cx, link, &packet, inner).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
         let bytes = wire_bytes(&whole, &packet);
@@ -171,7 +171,12 @@ impl Ingress {
             Exit::Wire(way) => {
                 let class = passage.meter.as_ref().and_then(|m| m.dscp);
                 let forward = relay(cx, way, &packet, class).map_err(refused)?;
-                if !passes(&forward, &whole, &packet) {
+                if let Some(vnet) = vnet.as_mut().filter(|v| v.gso_type != GsoType::None) {
+                    // How its sender would have cut it is not known: as the way needs it.
+                    let most = forward.limit.saturating_sub(packet.payload_offset);
+                    vnet.gso_size = vnet.gso_size.min(most.max(1));
+                }
+                if !passes(&forward, &vnet.unwrap_or(VnetHdr::NONE), &packet) {
                     return Err(Refused::too_big(&forward, &packet, index));
                 }
                 crate::wire::ip::decrement_ttl(inner, packet.version);

@@ -13,9 +13,7 @@ use std::sync::atomic::AtomicU64;
 
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
-use libgeneve::link::{
-    Endpoint, Functions, LinkConfig, LinkIndex, ProxyTarget,
-};
+use libgeneve::link::{Endpoint, Functions, LinkConfig, LinkIndex, ProxyTarget};
 use libgeneve::nat;
 use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
@@ -26,9 +24,7 @@ use self::rules::{attachments, compiled_rule, default_action, deny_all, translat
 pub(super) use self::shape::options_len;
 use self::shape::{routes, uses_labels};
 use crate::config::state::{Link, Refusal, State};
-use crate::config::value::{
-    Affinity, IfName, Rate, Size,
-};
+use crate::config::value::{Affinity, IfName, Rate, Size};
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
 /// that Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).
