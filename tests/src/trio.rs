@@ -103,7 +103,10 @@ impl Drop for Echoing {
 
 fn echo(mut stream: TcpStream, name: &str) {
     // A client sees the server's view of itself: NAT shows in it.
-    let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let peer = stream
+        .peer_addr()
+        .map(|a| a.to_string())
+        .unwrap_or_default();
     let greeting = format!("{name} {peer}\n");
     if stream.set_nonblocking(false).is_err() || stream.write_all(greeting.as_bytes()).is_err() {
         return;
