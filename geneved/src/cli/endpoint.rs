@@ -89,7 +89,7 @@ pub const OBJECT: Object = Object {
     name: "endpoint",
     about: "hosts, types and labels of overlay addresses",
     commands: &object::commands::<Words>(),
-    notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs neither, but \"target\". \"labels none\" says that there are none.",
+    notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs \"target\" or \"host\". \"labels none\" says that there are none.",
 };
 
 impl Record for EndpointWords {

@@ -147,10 +147,10 @@ impl State {
                 "name \"host\" or \"local\", not both; a scaled endpoint may be \"colocated\"",
             ));
         }
+        self.check_target(object, key, endpoint)?;
         if !endpoint.hosts.is_empty() || !(endpoint.local || endpoint.target.is_some()) {
             check_hosts(object, "host", link, &endpoint.hosts)?;
         }
-        self.check_target(object, key, endpoint)?;
         if endpoint.labels.is_some() {
             self.needs_secret(object)?;
         }
@@ -176,7 +176,7 @@ impl State {
             None if proxied && endpoint.hosts.is_empty() => {
                 return Err(Refusal::new(
                     format!("{object}: Not enough information: \"target\" argument is required."),
-                    "add \"target ADDR[@LINK]\", the endpoint that it stands for",
+                    "add \"target ADDR[@LINK]\", the endpoint that it stands for, or \"host HOST\", where that is known",
                 ));
             }
             None => return Ok(()),
