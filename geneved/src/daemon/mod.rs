@@ -1,13 +1,14 @@
 //! The daemon: start-up, shutdown, reload, and the one owner of the running state.
 //!
-//! `core` holds the state and makes changes; `show`, `functions` and `live` tell what runs; here is
-//! the life cycle.
+//! `core` holds the state and makes changes; `show`, `functions` and `live` tell what runs; [`health`]
+//! checks backends; here is the life cycle.
 
 mod backends;
 mod compile;
 mod core;
 mod flows;
 mod functions;
+pub mod health;
 mod live;
 mod show;
 mod trace;

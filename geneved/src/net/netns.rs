@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::Handle;
@@ -56,16 +56,30 @@ where
         .unwrap_or_else(|_| Err(io::Error::other("the thread ended early").into()))
 }
 
+/// Where `ip netns` keeps the names of namespaces.
+pub const DIRECTORY: &str = "/run/netns";
+
+/// Takes the calling thread, and sockets that it makes from here on, into the namespace `/run/netns/NAME`.
+///
+/// # Errors
+/// There is no such name, or it may not be entered.
+pub fn enter(name: &str) -> Result<(), NetnsError> {
+    let path = Path::new(DIRECTORY).join(name);
+    let entered = File::open(path)
+        .and_then(|file| setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
+    entered.map_err(|error| NetnsError::Enter {
+        name: name.to_owned(),
+        error,
+    })
+}
+
 fn enter_and_run<T, W, F>(name: Option<String>, work: W) -> Result<T, NetnsError>
 where
     W: FnOnce(Handle) -> F,
     F: Future<Output = T>,
 {
     if let Some(name) = name {
-        let path = PathBuf::from("/run/netns").join(&name);
-        let entered = File::open(path)
-            .and_then(|file| setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
-        entered.map_err(|error| NetnsError::Enter { name, error })?;
+        enter(&name)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

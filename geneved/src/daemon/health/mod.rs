@@ -1,0 +1,339 @@
+//! Health checks: whether the backends of services answer.
+//!
+//! Owns who is watched and what is known of each. How one check is made is `probe`'s, what a row of
+//! results means `verdict`'s. Acting on it, that is publishing tables without a backend, is the
+//! daemon core's business.
+//!
+//! Checks run on a thread for each network namespace, so that they see what the link's interface
+//! sees, and so that thousands of them do not hold up the control side.
+
+mod probe;
+mod verdict;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use self::probe::Outcome;
+use self::verdict::Verdict;
+use crate::config::value::CheckWord;
+use crate::net::netns;
+
+/// Changes that may wait for the daemon; when it is that far behind, checks wait too.
+const CHANGES: usize = 1024;
+
+/// How backends are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckSettings {
+    /// From the start of one check to the start of the next.
+    pub interval: Duration,
+    /// How long an answer may take; less than `interval`.
+    pub timeout: Duration,
+    /// How many failures in a row mean that a backend is down; at least 1.
+    pub failures: u32,
+    /// How many successes in a row mean that it is up; at least 1.
+    pub successes: u32,
+}
+
+impl Default for CheckSettings {
+    fn default() -> Self {
+        CheckSettings {
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            failures: 3,
+            successes: 2,
+        }
+    }
+}
+
+/// What is checked, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The link's interface: checks leave by it, so that a VPC whose addresses exist elsewhere too is asked itself.
+    pub link: String,
+    /// The network namespace of that interface; `None` for the daemon's own.
+    pub netns: Option<String>,
+    /// The backend's address in the VPC.
+    pub addr: IpAddr,
+    /// The backend's port; a check by TCP needs one.
+    pub port: Option<u16>,
+    /// How it is checked; [`CheckWord::None`] is never checked and stays [`Health::Unknown`].
+    pub check: CheckWord,
+}
+
+impl Target {
+    fn checkable(&self) -> bool {
+        match self.check {
+            CheckWord::Tcp => self.port.is_some(),
+            CheckWord::Icmp => true,
+            CheckWord::None => false,
+        }
+    }
+}
+
+/// What is known of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Not enough yet, or nothing is checked.
+    #[default]
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not answer, and why not.
+    Down(String),
+}
+
+impl Health {
+    /// Whether it gets new flows: what is unknown does.
+    #[must_use]
+    pub fn counts_as_up(&self) -> bool {
+        !matches!(self, Health::Down(_))
+    }
+}
+
+/// A backend is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthChange {
+    /// The backend.
+    pub target: Target,
+    /// How it is from here on.
+    pub health: Health,
+}
+
+/// Who is watched, and what is known of each.
+#[derive(Debug)]
+pub struct HealthBoard {
+    settings: CheckSettings,
+    changes: mpsc::Sender<HealthChange>,
+    checkers: HashMap<Option<String>, Checker>,
+}
+
+impl HealthBoard {
+    /// A board that watches nobody yet, and the changes that it will tell. A change may come after its target
+    /// is no longer watched; [`HealthBoard::state`] has the last word.
+    #[must_use]
+    pub fn new(settings: CheckSettings) -> (HealthBoard, mpsc::Receiver<HealthChange>) {
+        let (changes, receiver) = mpsc::channel(CHANGES);
+        let board = HealthBoard {
+            settings,
+            changes,
+            checkers: HashMap::new(),
+        };
+        (board, receiver)
+    }
+
+    /// Watches exactly these. What was watched before keeps what is known of it, unless its network
+    /// namespace was made anew.
+    pub fn watch(&mut self, targets: impl IntoIterator<Item = Target>) {
+        let mut wanted: HashMap<Option<String>, HashSet<Target>> = HashMap::new();
+        for target in targets.into_iter().filter(Target::checkable) {
+            let there = wanted.entry(target.netns.clone()).or_default();
+            there.insert(target);
+        }
+        self.checkers.retain(|netns, _| wanted.contains_key(netns));
+        for (netns, targets) in wanted {
+            let identity = identity(netns.as_deref());
+            let known = self.checkers.remove(&netns);
+            let known = known.filter(|c| c.identity == identity && !c.orders.is_closed());
+            let mut checker = match known {
+                Some(checker) => checker,
+                None => match Checker::start(netns.clone(), identity, self) {
+                    Ok(checker) => checker,
+                    Err(error) => {
+                        tracing::error!(netns, %error, "no thread for health checks; backends count as up");
+                        continue;
+                    }
+                },
+            };
+            checker.watch(targets);
+            self.checkers.insert(netns, checker);
+        }
+    }
+
+    /// What is known of this target; [`Health::Unknown`] where it is not watched.
+    #[must_use]
+    pub fn state(&self, target: &Target) -> Health {
+        let checker = self.checkers.get(&target.netns);
+        let shared = checker.and_then(|c| c.watched.get(target));
+        shared.map_or(Health::Unknown, Shared::get)
+    }
+}
+
+/// The health of one target, written by its checks and read by the board.
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<Mutex<Health>>);
+
+impl Shared {
+    fn get(&self) -> Health {
+        let health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        health.clone()
+    }
+
+    fn set(&self, to: &Health) {
+        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        health.clone_from(to);
+    }
+}
+
+enum Order {
+    Watch(Target, Shared),
+    Leave(Target),
+}
+
+/// The checks in one network namespace; its thread ends when this is dropped.
+#[derive(Debug)]
+struct Checker {
+    /// Tells a namespace from another one that was made under its name.
+    identity: Option<(u64, u64)>,
+    orders: mpsc::UnboundedSender<Order>,
+    watched: HashMap<Target, Shared>,
+}
+
+impl Checker {
+    fn start(
+        netns: Option<String>,
+        identity: Option<(u64, u64)>,
+        board: &HealthBoard,
+    ) -> std::io::Result<Checker> {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let (settings, changes) = (board.settings, board.changes.clone());
+        std::thread::Builder::new()
+            .name("health".into())
+            .spawn(move || run(netns.as_deref(), settings, &changes, receiver))?;
+        Ok(Checker {
+            identity,
+            orders,
+            watched: HashMap::new(),
+        })
+    }
+
+    fn watch(&mut self, mut targets: HashSet<Target>) {
+        self.watched.retain(|target, _| {
+            let stays = targets.remove(target);
+            if !stays {
+                let _ = self.orders.send(Order::Leave(target.clone()));
+            }
+            stays
+        });
+        for target in targets {
+            let shared = Shared::default();
+            let order = Order::Watch(target.clone(), shared.clone());
+            // A thread that could not enter its namespace takes no orders; its targets stay unknown.
+            let _ = self.orders.send(order);
+            self.watched.insert(target, shared);
+        }
+    }
+}
+
+fn identity(netns: Option<&str>) -> Option<(u64, u64)> {
+    let path = Path::new(netns::DIRECTORY).join(netns?);
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn run(
+    netns: Option<&str>,
+    settings: CheckSettings,
+    changes: &mpsc::Sender<HealthChange>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) {
+    if let Some(name) = netns
+        && let Err(error) = netns::enter(name)
+    {
+        tracing::warn!(%error, "no health checks there; backends count as up");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(obey(settings, changes, orders)),
+        Err(error) => {
+            tracing::warn!(netns, %error, "no health checks there; backends count as up");
+        }
+    }
+}
+
+async fn obey(
+    settings: CheckSettings,
+    changes: &mpsc::Sender<HealthChange>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let mut checks = JoinSet::new();
+    let mut running: HashMap<Target, AbortHandle> = HashMap::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Watch(target, shared) => {
+                let check = check(target.clone(), settings, shared, changes.clone());
+                running.insert(target, checks.spawn(check));
+            }
+            Order::Leave(target) => {
+                if let Some(check) = running.remove(&target) {
+                    check.abort();
+                }
+            }
+        }
+        while checks.try_join_next().is_some() {}
+    }
+}
+
+/// Checks one target until it is aborted.
+async fn check(
+    target: Target,
+    settings: CheckSettings,
+    shared: Shared,
+    changes: mpsc::Sender<HealthChange>,
+) {
+    let mut verdict = Verdict::new(settings.failures, settings.successes);
+    let period = settings.interval.max(Duration::from_millis(1));
+    let mut ticks = interval_at(Instant::now() + spread(period), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut untested = false;
+    loop {
+        ticks.tick().await;
+        let result = match probe::probe(&target, settings.timeout).await {
+            Outcome::Answered => Ok(()),
+            Outcome::Failed(why) => Err(why),
+            Outcome::Untested(error) => {
+                if !std::mem::replace(&mut untested, true) {
+                    let Target { link, addr, .. } = &target;
+                    tracing::warn!(link, %addr, %error, "a backend cannot be checked");
+                }
+                continue;
+            }
+        };
+        untested = false;
+        let changed = verdict.hear(result);
+        shared.set(verdict.health());
+        if changed {
+            let change = HealthChange {
+                target: target.clone(),
+                health: verdict.health().clone(),
+            };
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A part of the period, so that many checks that begin together do not stay together.
+fn spread(period: Duration) -> Duration {
+    period.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+/// The standard library seeds it from the system's random source.
+fn random() -> u64 {
+    RandomState::new().hash_one(0u8)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What a row of results means: a backend is up or down after so many in a row.
+
+use super::Health;
+
+/// What is known of one backend, and how many results speak against it.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    failures: u32,
+    successes: u32,
+    health: Health,
+    /// Results in a row that contradict `health`.
+    against: u32,
+    /// Whether the results in a row are successes.
+    last: bool,
+}
+
+impl Verdict {
+    /// Nothing is known. So many failures in a row mean down, so many successes up; 0 is taken for 1.
+    pub(super) fn new(failures: u32, successes: u32) -> Self {
+        Verdict {
+            failures: failures.max(1),
+            successes: successes.max(1),
+            health: Health::Unknown,
+            against: 0,
+            last: false,
+        }
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Hears the next result, a failure with its reason; whether the backend went up or down by it. While it
+    /// is down, the reason is that of the last failure.
+    pub(super) fn hear(&mut self, result: Result<(), String>) -> bool {
+        let success = result.is_ok();
+        let agrees = match (&mut self.health, &result) {
+            (Health::Up, Ok(())) => true,
+            (Health::Down(reason), Err(why)) => {
+                reason.clone_from(why);
+                true
+            }
+            _ => false,
+        };
+        self.against = match (agrees, success == self.last) {
+            (true, _) => 0,
+            (false, true) => self.against.saturating_add(1),
+            (false, false) => 1,
+        };
+        self.last = success;
+        let needed = if success {
+            self.successes
+        } else {
+            self.failures
+        };
+        if self.against < needed {
+            return false;
+        }
+        self.against = 0;
+        self.health = match result {
+            Ok(()) => Health::Up,
+            Err(why) => Health::Down(why),
+        };
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn no() -> Result<(), String> {
+        Err("no answer".into())
+    }
+
+    fn hear(verdict: &mut Verdict, results: &str) -> Vec<bool> {
+        let result = |c| if c == '+' { Ok(()) } else { no() };
+        results.chars().map(|c| verdict.hear(result(c))).collect()
+    }
+
+    #[test]
+    fn three_failures_mean_down_and_two_successes_up() {
+        let mut verdict = Verdict::new(3, 2);
+        assert_eq!(hear(&mut verdict, "--"), [false, false]);
+        assert_eq!(*verdict.health(), Health::Unknown);
+        assert_eq!(hear(&mut verdict, "-"), [true]);
+        assert_eq!(*verdict.health(), Health::Down("no answer".into()));
+        assert_eq!(hear(&mut verdict, "+"), [false]);
+        assert!(!verdict.health().counts_as_up());
+        assert_eq!(hear(&mut verdict, "+"), [true]);
+        assert_eq!(*verdict.health(), Health::Up);
+    }
+
+    #[test]
+    fn a_row_that_breaks_begins_anew() {
+        let mut verdict = Verdict::new(3, 2);
+        assert_eq!(hear(&mut verdict, "++"), [false, true]);
+        assert!(
+            hear(&mut verdict, "--+--+--+")
+                .iter()
+                .all(|changed| !changed)
+        );
+        assert_eq!(hear(&mut verdict, "---"), [false, false, true]);
+        assert!(hear(&mut verdict, "+-+-+-").iter().all(|changed| !changed));
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_last_failure() {
+        let mut verdict = Verdict::new(1, 1);
+        assert!(verdict.hear(no()));
+        assert!(!verdict.hear(Err("refused".into())));
+        assert_eq!(*verdict.health(), Health::Down("refused".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_whole_row_changes_anything(
+            results in prop::collection::vec(any::<bool>(), 0..200),
+            failures in 0u32..5,
+            successes in 0u32..5,
+        ) {
+            let mut verdict = Verdict::new(failures, successes);
+            for (at, &result) in results.iter().enumerate() {
+                let before = verdict.health().clone();
+                let changed = verdict.hear(if result { Ok(()) } else { no() });
+                prop_assert_eq!(changed, before != *verdict.health());
+                let row = results[..=at].iter().rev().take_while(|&&r| r == result).count() as u32;
+                let needed = if result { successes } else { failures }.max(1);
+                prop_assert!(!changed || row == needed);
+                let said = if result { Health::Up } else { Health::Down("no answer".into()) };
+                prop_assert!(row < needed || *verdict.health() == said);
+            }
+        }
+    }
+}

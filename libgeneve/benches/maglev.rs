@@ -1,0 +1,112 @@
+//! Nanoseconds and allocations per choice of a backend, and how long a table takes to build:
+//! `cargo bench -p libgeneve --bench maglev`.
+//!
+//! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
+//! on one machine, not for publication.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use libgeneve::qos::{Bucket, take_all};
+use libgeneve::service::maglev::Maglev;
+use libgeneve::service::{Affinity, Backend, Service, ServiceConfig, Services};
+use libgeneve::time::Now;
+use libgeneve::wire::ip::protocol;
+
+const ROUNDS: usize = 20;
+const PER_ROUND: u32 = 10_000;
+const VIP: [u8; 4] = [10, 0, 255, 1];
+
+fn main() {
+    println!("{:<44}{:>9}{:>13}", "", "ns", "allocations");
+    for count in [3, 100, 512] {
+        picks(count);
+    }
+    buckets();
+    println!("{:<44}{:>9}", "", "µs");
+    for count in [3, 16, 100, 512] {
+        builds(count);
+    }
+}
+
+fn report(name: &str, mut work: impl FnMut(u32)) {
+    (0..PER_ROUND).for_each(&mut work);
+    let allocations = allocation_counter::measure(|| (0..PER_ROUND).for_each(&mut work));
+    let round = |_| {
+        let begin = Instant::now();
+        (0..PER_ROUND).for_each(&mut work);
+        begin.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
+    };
+    let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
+    let each = allocations.count_total as f64 / f64::from(PER_ROUND);
+    println!("{name:<44}{best:>9.1}{each:>13.2}");
+}
+
+fn service(count: u16, affinity: Affinity) -> Arc<Service> {
+    let backend = |n: u16| Backend {
+        addr: IpAddr::from([10, 0, (n >> 8) as u8, n as u8]),
+        port: None,
+        weight: 1 + u32::from(n % 5),
+        healthy: true,
+    };
+    let config = ServiceConfig {
+        name: "web".into(),
+        vip: IpAddr::from(VIP),
+        protocol: protocol::TCP,
+        port: 443,
+        backends: (0..count).map(backend).collect(),
+        affinity,
+    };
+    let services = Services::new([config], None).expect("a sound service");
+    let found = services.find(IpAddr::from(VIP), protocol::TCP, 443);
+    Arc::clone(found.expect("the service"))
+}
+
+fn picks(count: u16) {
+    let client = |n: u32| IpAddr::from((0x0a01_0000 + n).to_be_bytes());
+    for (affinity, word) in [(Affinity::None, "5-tuple"), (Affinity::Client, "client")] {
+        let service = service(count, affinity);
+        report(&format!("pick by {word}, {count} backends"), |n| {
+            black_box(service.pick(client(n / 16), n as u16));
+        });
+    }
+}
+
+fn buckets() {
+    const RATE: u64 = 12_500_000_000;
+    let bucket = |rate| Bucket::new(rate, Bucket::default_burst(rate));
+    let (link, class, slow) = (bucket(RATE), bucket(RATE), bucket(1));
+    let mut now = Now(0);
+    report("take, within the rate", |_| {
+        now.0 += 1000;
+        black_box(link.take(1400, now));
+    });
+    report("take, over the rate", |_| {
+        now.0 += 1;
+        black_box(slow.take(1400, now));
+    });
+    report("take from link and class", |_| {
+        now.0 += 1000;
+        black_box(take_all([&link, &class], 1400, now, 0));
+    });
+}
+
+fn builds(count: u32) {
+    let members: Vec<([u8; 4], u32)> = (0..count).map(|n| (n.to_be_bytes(), 1 + n % 5)).collect();
+    let kinds: [(&str, fn(&[([u8; 4], u32)]) -> Option<Maglev>); 2] =
+        [("table", Maglev::new), ("compact table", Maglev::compact)];
+    for (kind, build) in kinds {
+        let round = |_| {
+            let begin = Instant::now();
+            black_box(build(&members));
+            begin.elapsed().as_secs_f64() * 1e6
+        };
+        let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
+        println!(
+            "{:<44}{best:>9.0}",
+            format!("build a {kind}, {count} members")
+        );
+    }
+}
