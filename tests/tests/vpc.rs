@@ -26,9 +26,9 @@ on_both_backends! {
             trio.world.daemon(a, io, "", &inside),
             trio.world.daemon(b, io, "", &gateway),
         ];
-        b.sysctl("net.ipv4.ip_forward", "1").unwrap();
+        b.sysctl("ipv4/ip_forward", "1").unwrap();
         for device in ["all", "gnv1", "gnv2"] {
-            b.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), "0").unwrap();
+            b.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
         }
         b.ip("address add 203.0.113.1/24 dev u0").unwrap();
         b.ip("route add 198.51.100.1 dev gnv1").unwrap();

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::backends::Backends;
 use super::compile::{Compiler, Places, options_len};
+use super::health::{Health, HealthBoard, HealthChange, Target};
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, State};
@@ -35,6 +36,7 @@ pub(super) struct Core {
     settings: DaemonSettings,
     config_path: PathBuf,
     inner: Mutex<Inner>,
+    board: std::cell::RefCell<HealthBoard>,
 }
 
 /// What changes, one change at a time.
@@ -69,6 +71,7 @@ impl Core {
         settings: DaemonSettings,
         config_path: PathBuf,
         key: Option<LabelKey>,
+        board: HealthBoard,
     ) -> Self {
         let inner = Inner {
             compiler: Compiler::new(key),
@@ -81,6 +84,7 @@ impl Core {
             settings,
             config_path,
             inner: Mutex::new(inner),
+            board: board.into(),
         }
     }
 
@@ -379,6 +383,13 @@ impl Core {
             .set_links(u32::try_from(running.len()).unwrap_or(u32::MAX));
         self.engine.publish(Arc::new(tables));
         compiler.prune(state);
+        let watched: Vec<_> = targets(state).collect();
+        health.keep(|dev, addr, port| {
+            let this =
+                |t: &Target| t.link == dev.as_str() && t.addr == addr && t.port == Some(port);
+            watched.iter().any(this)
+        });
+        self.board.borrow_mut().watch(watched);
         registry.prune();
     }
 
@@ -445,6 +456,29 @@ impl Core {
         let cause = format!("the interface or its namespace was removed: {error}");
         tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
         running.lost = Some(cause);
+    }
+
+    /// A backend is not as it was: tables without it, or with it again, are published.
+    pub(super) async fn health_changed(&self, change: HealthChange) {
+        let HealthChange { target, health } = change;
+        let (Ok(dev), Some(port)) = (target.link.parse::<IfName>(), target.port) else {
+            return;
+        };
+        let result = match health {
+            Health::Unknown => return,
+            Health::Up => Ok(()),
+            Health::Down(why) => Err(why),
+        };
+        match &result {
+            Ok(()) => tracing::info!(link = %dev, backend = %target.addr, port, "backend is up"),
+            Err(why) => {
+                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down")
+            }
+        }
+        let mut inner = self.inner().await;
+        if inner.health.note(dev, target.addr, port, result) {
+            self.publish(&mut inner);
+        }
     }
 
     /// Removes all interfaces.
@@ -553,6 +587,20 @@ fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
             (mtu, MtuSum { text, ..sum })
         }
     }
+}
+
+/// The backends that are to be checked.
+fn targets(state: &State) -> impl Iterator<Item = Target> {
+    state.services.iter().flat_map(|((dev, _), service)| {
+        let netns = state.links.get(dev).and_then(|l| l.netns.clone());
+        service.targets().map(move |(addr, port, _)| Target {
+            link: dev.to_string(),
+            netns: netns.clone(),
+            addr,
+            port: Some(port),
+            check: service.check,
+        })
+    })
 }
 
 /// A key that nobody outside can guess; a new one for each start.

@@ -24,6 +24,7 @@ use tokio::task::LocalSet;
 use self::core::Core;
 use libgeneve::flow::{Limits, Timeouts};
 
+use self::health::{CheckSettings, HealthBoard};
 use crate::config::file::{self, Config, Io, Segmentation};
 use crate::config::secret::Secret;
 use crate::config::state::Refusal;
@@ -107,7 +108,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
     let socket = settings.socket.clone();
-    let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key));
+    let (board, mut health) = HealthBoard::new(CheckSettings::default());
+    let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key, board));
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
     tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
@@ -130,6 +132,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     tokio::task::spawn_local(async move { core.underlay_changed().await });
                 }
                 Some(event) = events.recv() => heed(&core, event),
+                Some(change) = health.recv() => core.health_changed(change).await,
                 _ = refresh.tick() => core.refresh_path_mtus().await,
                 _ = tending.tick() => core.tend_flows().await,
             }
