@@ -31,13 +31,21 @@ fn check(path: &Path) -> Result<(), CliError> {
         CliError::Refused(faults.join("\n"))
     })?;
     let state = &config.state;
-    output::say(&format!(
-        "{}: valid: {} links, {} routes, {} endpoints",
-        path.display(),
-        state.links.len(),
-        state.routes.len(),
-        state.endpoints.len()
-    ));
+    let counts = [
+        (state.links.len(), "links"),
+        (state.routes.len(), "routes"),
+        (state.endpoints.len(), "endpoints"),
+        (state.policies.len(), "policies"),
+        (state.nats.len(), "nats"),
+        (state.services.len(), "services"),
+        (state.classes.len(), "classes"),
+        (state.options.len(), "options"),
+    ];
+    // Every configuration is about the first three; the others are named where they are there.
+    let told = counts.iter().enumerate();
+    let told = told.filter(|(at, (count, _))| *at < 3 || *count > 0);
+    let told: Vec<_> = told.map(|(_, (n, what))| format!("{n} {what}")).collect();
+    output::say(&format!("{}: valid: {}", path.display(), told.join(", ")));
     Ok(())
 }
 
