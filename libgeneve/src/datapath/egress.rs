@@ -103,7 +103,7 @@ impl Egress {
         Ok(forward)
     }
 
-    /// Tells the flow table what passed; to be called at the end of every turn.
+    /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
     #[inline]
     pub fn settle(&mut self, cx: &Context<'_>) {
         self.recent.settle(cx);
@@ -111,7 +111,7 @@ impl Egress {
 
     /// Forgets the latest flow, so that the next packet asks the table.
     pub fn forget(&mut self, cx: &Context<'_>) {
-        self.recent.forget(cx);
+        self.recent.settle(cx);
     }
 }
 

@@ -85,14 +85,14 @@ impl Memo {
 impl Ingress {
     /// Forgets all headers and the latest flow; to be called whenever other tables are used than before.
     pub fn forget(&mut self, cx: &Context<'_>) {
-        self.recent.forget(cx);
+        self.recent.settle(cx);
         for memo in &mut self.memory {
             memo.arrival = None;
             memo.host = None;
         }
     }
 
-    /// Tells the flow table what passed; to be called at the end of every turn.
+    /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
     #[inline]
     pub fn settle(&mut self, cx: &Context<'_>) {
         self.recent.settle(cx);

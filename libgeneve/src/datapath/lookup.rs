@@ -70,7 +70,7 @@ pub(super) fn key_of(
         && let Some(quote) = packet.quote(bytes)
     {
         let key = FlowKey::of_quote(index, &quote).reversed();
-        if cx.state.flows.peek(&key).is_some() {
+        if cx.state.flows.contains(&key) {
             return Ok((key, true));
         }
         // Where there are rules, an error about nothing is not let through as a flow of its own.
@@ -83,48 +83,53 @@ pub(super) fn key_of(
 
 fn of_fragment(cx: &Context<'_>, link: &Link, packet: &Packet) -> Result<FlowKey, DropReason> {
     let index = link.config.index;
-    let fragments = &cx.state.fragments;
     if packet.fragment == Fragment::First {
-        let key = FlowKey::of(index, packet);
-        fragments.first(index, packet, key, cx.now);
-        return Ok(key);
+        return Ok(FlowKey::of(index, packet));
     }
-    fragments
+    cx.state
+        .fragments
         .later(index, packet, cx.now)
         .ok_or(DropReason::FragmentUnknown)
 }
 
+/// A flow as the table has it.
+type Known = crate::flow::Found<Decision>;
+
 enum Found {
     Go(Passage),
     Refused(Fate),
-    /// The decision does not say what becomes of this packet.
-    Open(Side, FlowKey, FlowKey, Box<Decision>),
+    /// The decision does not say what becomes of this packet of this side.
+    Open(Side),
 }
 
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
 pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
-    match find(cx, seeker) {
+    let known = match find(cx, seeker) {
         Lookup::Hit(Found::Go(passage)) if seeker.error => {
             check_arrival(seeker, Side::Original)
                 .or_else(|_| check_arrival(seeker, Side::Reply))?;
-            Ok(passage)
+            return Ok(passage);
         }
-        Lookup::Hit(Found::Go(passage)) => Ok(passage),
-        Lookup::Hit(Found::Refused(fate)) => Err(stop(fate)),
-        Lookup::Hit(Found::Open(Side::Reply, original, reply, decision))
-            if decision.fate == Fate::Forward =>
-        {
-            answered(cx, seeker, &original, &reply, *decision)
+        Lookup::Hit(Found::Go(passage)) => return Ok(passage),
+        Lookup::Hit(Found::Refused(fate)) => return Err(stop(fate)),
+        Lookup::Hit(Found::Open(side)) => {
+            // Whoever forges packets of a flow is not worth a copy of its decision.
+            check_arrival(seeker, side)?;
+            cx.state.flows.peek(&seeker.key)
         }
+        Lookup::Stale(known) => Some(known),
+        Lookup::Miss => None,
+    };
+    let current = known.as_ref().filter(|f| f.epoch == cx.tables.epoch);
+    let answers =
+        current.is_some_and(|f| f.side == Side::Reply && f.decision.fate == Fate::Forward);
+    match known {
+        Some(known) if answers => answered(cx, seeker, known),
         // An error tells of packets that were forwarded.
-        Lookup::Hit(Found::Open(..)) | Lookup::Miss if seeker.error => {
-            Err(DropReason::IcmpUnrelated.into())
-        }
-        Lookup::Hit(Found::Open(side, original, reply, decision)) => {
-            again(cx, seeker, side, original, reply, &decision)
-        }
-        Lookup::Stale(f) => again(cx, seeker, f.side, f.original, f.reply, &f.decision),
-        Lookup::Miss => begin(cx, seeker),
+        _ if seeker.error && current.is_some() => Err(DropReason::IcmpUnrelated.into()),
+        None if seeker.error => Err(DropReason::IcmpUnrelated.into()),
+        Some(known) => again(cx, seeker, &known),
+        None => begin(cx, seeker),
     }
 }
 
@@ -151,13 +156,33 @@ fn opens(packet: &Packet) -> bool {
 #[inline]
 fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Found, Decision> {
     let flows = &cx.state.flows;
-    flows.hit(
+    flows.hit_where(
         &seeker.key,
         &seeker.seen,
         cx.now,
         cx.tables.epoch,
-        |side, original, reply, decision| look(seeker, side, original, reply, decision),
+        |side, original, reply, decision| {
+            let found = look(seeker, side, original, reply, decision);
+            (!matches!(found, Found::Open(_)), found)
+        },
     )
+}
+
+/// What becomes of the packet by the decision that is in the table, where the packet is counted; `decided` is what it
+/// was when it was put there.
+fn follow(
+    cx: &Context<'_>,
+    seeker: &Seeker<'_>,
+    decided: Found,
+    fate: Fate,
+) -> Result<Passage, Stop> {
+    match (find(cx, seeker), decided) {
+        (Lookup::Hit(Found::Go(passage)), _) => Ok(passage),
+        (Lookup::Hit(Found::Refused(fate)), _) => Err(stop(fate)),
+        // Another worker has other tables for the moment, or ended the flow.
+        (_, Found::Go(passage)) => Ok(passage),
+        _ => Err(stop(fate)),
+    }
 }
 
 #[inline]
@@ -182,7 +207,7 @@ fn look(
     }
     let decided = !matches!(half.exit, Exit::Undecided) && decision.fate == Fate::Forward;
     if !decided || !known && !seeker.error {
-        return Found::Open(side, *original, *reply, Box::new(decision.clone()));
+        return Found::Open(side);
     }
     let error = seeker.error.then_some(seeker.packet.src);
     Found::Go(Passage {
@@ -218,11 +243,10 @@ fn first(
 ) -> Result<Planned, DropReason> {
     match (seeker.from, &seeker.wire) {
         (From::Wire(host), Some(wire)) => {
-            let header = cx.state.share(*wire.header);
             let entrance = Entrance::Wire {
                 host,
                 received: wire.received,
-                header: &header,
+                header: wire.header,
                 digest: wire.digest,
             };
             decide::first_half(cx, link, subject, &entrance, before, &mut Silent)
@@ -280,48 +304,39 @@ fn write_down(cx: &Context<'_>, decision: &Decision, key: FlowKey) {
     }
 }
 
-/// The first reply of a flow.
-fn answered(
-    cx: &Context<'_>,
-    seeker: &Seeker<'_>,
-    original: &FlowKey,
-    reply: &FlowKey,
-    mut decision: Decision,
-) -> Result<Passage, Stop> {
+/// The first reply of a flow, or one that came another way than those before.
+fn answered(cx: &Context<'_>, seeker: &Seeker<'_>, known: Known) -> Result<Passage, Stop> {
     check_arrival(seeker, Side::Reply)?;
     let wire = seeker.wire.map(|w| (w.received, w.digest));
+    let (original, reply, mut decision) = (known.original, known.reply, known.decision);
     let half = decide::second_half(
         cx,
-        original,
-        reply,
+        &original,
+        &reply,
         &decision,
         seeker.from,
         wire,
         &mut Silent,
     )?;
     *decision.half_mut(Side::Reply) = half;
-    let Found::Go(passage) = look(seeker, Side::Reply, original, reply, &decision) else {
-        return Err(DropReason::NoRoute.into());
-    };
+    let decided = look(seeker, Side::Reply, &original, &reply, &decision);
     // An error may come from anybody on the way, and says nothing of where replies come from.
-    if !seeker.error {
-        cx.state
-            .flows
-            .renew(original, *reply, decision, false, cx.tables.epoch);
+    if seeker.error {
+        return match decided {
+            Found::Go(passage) => Ok(passage),
+            _ => Err(DropReason::NoRoute.into()),
+        };
     }
-    Ok(passage)
+    let flows = &cx.state.flows;
+    flows.renew(&original, reply, decision, false, cx.tables.epoch);
+    follow(cx, seeker, decided, Fate::Forward)
 }
 
 /// A flow whose decision is of an older configuration, or does not cover this packet.
-fn again(
-    cx: &Context<'_>,
-    seeker: &Seeker<'_>,
-    side: Side,
-    original: FlowKey,
-    reply: FlowKey,
-    decision: &Decision,
-) -> Result<Passage, Stop> {
+fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage, Stop> {
     let flows = &cx.state.flows;
+    let (side, decision) = (known.side, &known.decision);
+    let (original, reply) = (known.original, known.reply);
     // Who forges packets of a flow does not end it.
     check_arrival(seeker, side)?;
     let before = decision.fate;
@@ -351,17 +366,14 @@ fn again(
     if fate != before {
         write_down(cx, &after, original);
     }
-    let passage = look(seeker, side, &original, &answers, &after);
+    let decided = look(seeker, side, &original, &answers, &after);
     if seeker.error {
         *after.half_mut(Side::Reply) = Half::default();
     }
     if !flows.renew(&original, answers, after, refused, cx.tables.epoch) {
         return Err(DropReason::FlowTableFull.into());
     }
-    match passage {
-        Found::Go(passage) => Ok(passage),
-        _ => Err(stop(fate)),
-    }
+    follow(cx, seeker, decided, fate)
 }
 
 /// The decision as it is by the configuration in force.

@@ -2,8 +2,9 @@
 
 use super::lookup::{Seeker, Stop, pass};
 use super::state::{Context, Passage};
-use crate::flow::{FlowKey, Lookup, Seen};
-use crate::wire::packet::{Packet, Transport};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, Seen};
+use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
 /// The latest flow of one worker in one direction, and what the table has not been told of it yet.
@@ -33,8 +34,19 @@ impl Recent {
     ) -> Result<&Passage, Stop> {
         if !self.holds(cx, seeker, lane) {
             self.settle(cx);
-            self.latest = None;
-            let passage = pass(cx, seeker)?;
+            let passage = match pass(cx, seeker) {
+                Ok(passage) => passage,
+                Err(stop) => {
+                    if matches!(
+                        stop.reason,
+                        DropReason::PolicyDenied | DropReason::PolicyRejected
+                    ) {
+                        remember_fragment(cx, seeker);
+                    }
+                    return Err(stop);
+                }
+            };
+            remember_fragment(cx, seeker);
             if seeker.error || turns(seeker.packet) {
                 // It changed its flow, or is none of it.
                 return Ok(&self.keep(seeker, lane, u64::MAX, passage).passage);
@@ -44,6 +56,7 @@ impl Recent {
         self.seen.packets += seeker.seen.packets;
         self.seen.bytes += seeker.seen.bytes;
         self.seen.tcp = seeker.seen.tcp;
+        remember_fragment(cx, seeker);
         Ok(&self.latest.as_ref().expect("held").passage)
     }
 
@@ -70,32 +83,31 @@ impl Recent {
         }
     }
 
-    /// Tells the table what passed since it was asked; to be called at the end of every turn.
+    /// Tells the table what passed since it was asked, and forgets the flow: until the next packet comes it may have
+    /// ended, and its NAT port may be another's. To be called at the end of every turn.
     #[inline]
     pub(super) fn settle(&mut self, cx: &Context<'_>) {
+        let Some(latest) = self.latest.take() else {
+            return;
+        };
         if self.seen.packets == 0 {
             return;
         }
-        if let Some(latest) = &self.latest {
-            let known = cx.state.flows.hit(
-                &latest.key,
-                &self.seen,
-                cx.now,
-                latest.epoch,
-                |_, _, _, _| (),
-            );
-            // It was ended or decided again, and its port may be another's soon.
-            if !matches!(known, Lookup::Hit(())) {
-                self.latest = None;
-            }
-        }
-        self.seen = Seen::default();
+        let seen = std::mem::take(&mut self.seen);
+        cx.state
+            .flows
+            .hit(&latest.key, &seen, cx.now, latest.epoch, |_, _, _, _| ());
     }
+}
 
-    /// Forgets the flow, so that the next packet asks the table.
-    pub(super) fn forget(&mut self, cx: &Context<'_>) {
-        self.settle(cx);
-        self.latest = None;
+/// Later fragments follow a first one that policy decided about; a forged one leads none astray.
+#[inline]
+fn remember_fragment(cx: &Context<'_>, seeker: &Seeker<'_>) {
+    if seeker.packet.fragment == Fragment::First {
+        let link = seeker.link.config.index;
+        cx.state
+            .fragments
+            .first(link, seeker.packet, seeker.key, cx.now);
     }
 }
 

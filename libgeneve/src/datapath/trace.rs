@@ -112,11 +112,10 @@ fn walk(
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
             let received = read(cx, header)?;
-            let shared = cx.state.share(*header);
             let entrance = Entrance::Wire {
                 host,
                 received: &received,
-                header: &shared,
+                header,
                 digest: 0,
             };
             decide::first_half(cx, link, &subject, &entrance, before, account)?

@@ -153,6 +153,22 @@ impl<D: Clone> FlowTable<D> {
         epoch: u64,
         read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> R,
     ) -> Lookup<R, D> {
+        self.hit_where(key, seen, now, epoch, |side, original, reply, decision| {
+            (true, read(side, original, reply, decision))
+        })
+    }
+
+    /// Like [`FlowTable::hit`], but `read` also says whether the packet is one of the flow's: one that is not, such as
+    /// one in another's name, is not counted, and its TCP flags change nothing.
+    #[inline]
+    pub fn hit_where<R>(
+        &self,
+        key: &FlowKey,
+        seen: &Seen,
+        now: Now,
+        epoch: u64,
+        read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> (bool, R),
+    ) -> Lookup<R, D> {
         let place = self.place(key);
         let mut shard = self.lock(place.shard);
         let at = match shard.find(place.tag, key) {
@@ -192,11 +208,24 @@ impl<D: Clone> FlowTable<D> {
                 decision: flow.decision.clone(),
             });
         }
-        shard.count(at, side, seen, now);
-        match shard.flows.get_mut(at) {
-            Some(flow) => Lookup::Hit(read(side, &flow.original, &flow.reply, &mut flow.decision)),
-            None => Lookup::Miss,
+        let Some(flow) = shard.flows.get_mut(at) else {
+            return Lookup::Miss;
+        };
+        let (belongs, result) = read(side, &flow.original, &flow.reply, &mut flow.decision);
+        if belongs {
+            shard.count(at, side, seen, now);
         }
+        Lookup::Hit(result)
+    }
+
+    /// Whether a key is one of a flow's, of either side, whatever its epoch and age.
+    #[must_use]
+    pub fn contains(&self, key: &FlowKey) -> bool {
+        self.locate(key).is_some_and(|target| {
+            let shard = self.lock(target.shard);
+            let flow = shard.flows.get(target.at).filter(|_| shard.is(target));
+            flow.is_some_and(|flow| flow.side(key).is_some())
+        })
     }
 
     /// The flow of a key of either side, whatever its epoch and age. Changes nothing.

@@ -99,5 +99,5 @@ pub(super) fn header<E: Explain>(
             .filter_map(|o| cx.tables.schema.lookup(o.class, o.kind));
         known.fold(0, |slots, known| slots | 1 << known.slot())
     });
-    Ok((cx.state.share(header), slots))
+    Ok((super::kept::<E>(cx, header), slots))
 }

@@ -68,7 +68,7 @@ pub(super) enum Entrance<'a> {
         host: &'a Arc<Host>,
         received: &'a Received,
         /// The Geneve header.
-        header: &'a Arc<HeaderBytes>,
+        header: &'a HeaderBytes,
         digest: u64,
     },
 }
@@ -124,7 +124,7 @@ pub(super) fn first_half<E: Explain>(
         } => (
             Came::Wire(Arc::clone(host)),
             *digest,
-            Some(Arc::clone(header)),
+            Some(kept::<E>(cx, **header)),
         ),
     };
     let reply = FlowKey {
@@ -158,6 +158,15 @@ pub(super) fn first_half<E: Explain>(
         subject.key.reversed()
     };
     Ok(Planned { decision, reply })
+}
+
+/// A header for flows to share; an account of what would be leaves no trace.
+fn kept<E: Explain>(cx: &Context<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
+    if E::DRY {
+        Arc::new(header)
+    } else {
+        cx.state.share(header)
+    }
 }
 
 /// A flow's way through the functions, as far as it is decided.

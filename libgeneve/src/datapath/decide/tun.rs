@@ -53,11 +53,6 @@ pub(super) fn walk<E: Explain>(
         super::wire::stand_in(cx, link, subject, target, verdict.class, course, log)?;
         return Ok(verdict);
     }
-    let nat = link.config.functions.nat.as_ref();
-    if turn == Turn::Hairpin || !nat.is_some_and(|nat| nat.covers_both(key.src, dst)) {
-        course.source(link, subject, log)?;
-    }
-    course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let hash = hash_of(cx, key);
     let here = entry.local
         && link
@@ -73,6 +68,15 @@ pub(super) fn walk<E: Explain>(
     };
     // Of the hosts of a scaled endpoint, this one may be chosen.
     let here = here || entry.local && entry.spread.is_some();
+    if host.is_none() && turn == Turn::None && !here {
+        // What the kernel gave to the interface would come back to it, unless its destination is another now.
+        return Err(DropReason::NoRoute);
+    }
+    let nat = link.config.functions.nat.as_ref();
+    if turn == Turn::Hairpin || !nat.is_some_and(|nat| nat.covers_both(key.src, dst)) {
+        course.source(link, subject, log)?;
+    }
+    course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {
             let mark = Mark {
@@ -86,8 +90,6 @@ pub(super) fn walk<E: Explain>(
             };
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }
-        // What the kernel gave to the interface would come back to it, unless its destination is another now.
-        None if turn == Turn::None && !here => return Err(DropReason::NoRoute),
         None => Exit::Tun(link.config.index),
     };
     note_exit(&course.exit, log);

@@ -12,7 +12,7 @@ use crate::wire::geneve::{Geneve, HeaderBytes};
 pub(super) struct Arrived<'a> {
     pub(super) host: &'a Arc<Host>,
     pub(super) received: &'a Received,
-    pub(super) header: &'a Arc<HeaderBytes>,
+    pub(super) header: &'a HeaderBytes,
 }
 
 pub(super) fn walk<E: Explain>(
@@ -86,17 +86,14 @@ pub(super) fn walk<E: Explain>(
     if leaves || turn == Turn::Hairpin {
         course.source(link, subject, log)?;
     }
-    course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
     if turn == Turn::None {
+        course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
         course.service = at.received.service.map(Box::new);
         course.exit = Exit::Tun(link.config.index);
     } else {
-        let service = (turn == Turn::Service).then_some(ServiceOption {
-            addr: key.dst,
-            port: key.dport,
-            protocol: key.protocol,
-        });
-        onwards(cx, link, subject, at, service, course, log)?;
+        let entry = route(link, course.dst.0, log)?;
+        course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
+        onwards(cx, link, subject, at, (turn, entry), course, log)?;
     }
     note_exit(&course.exit, log);
     Ok(verdict)
@@ -108,12 +105,17 @@ fn onwards<E: Explain>(
     link: &Link,
     subject: &Subject,
     at: &Arrived<'_>,
-    service: Option<ServiceOption>,
+    (turn, entry): (Turn, &Entry),
     course: &mut Course,
     log: &mut E,
 ) -> Result<(), DropReason> {
-    let hash = hash_of(cx, &subject.key);
-    let entry = route(link, course.dst.0, log)?;
+    let key = &subject.key;
+    let service = (turn == Turn::Service).then_some(ServiceOption {
+        addr: key.dst,
+        port: key.dport,
+        protocol: key.protocol,
+    });
+    let hash = hash_of(cx, key);
     course.exit = match host_of(entry, &subject.key, hash) {
         None => Exit::Tun(link.config.index),
         Some(host) => {
@@ -151,6 +153,7 @@ pub(super) fn stand_in<E: Explain>(
     let Some(Source::Pool { pool, .. }) = pools.and_then(|pools| pools.source(target.addr)) else {
         return Err(DropReason::EndpointType);
     };
+    let entry = route(there, target.addr, log)?;
     let inside = (client(link, subject.key.src), subject.key.sport);
     let outside = course.borrow::<E>(pool, subject.key.protocol, inside)?;
     log.note("proxy", || {
@@ -175,7 +178,6 @@ pub(super) fn stand_in<E: Explain>(
         log,
     );
     let hash = hash_of(cx, &subject.key);
-    let entry = route(there, target.addr, log)?;
     course.exit = match host_of(entry, &subject.key, hash) {
         None => Exit::Tun(target.link),
         Some(host) => {

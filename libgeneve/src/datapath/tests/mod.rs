@@ -3,6 +3,7 @@
 
 mod egress;
 mod flows;
+mod forged;
 mod ingress;
 mod memory;
 mod nat;

@@ -1,0 +1,115 @@
+//! Whole inner packets with good checksums, and what is done to them.
+
+use std::net::IpAddr;
+
+use libgeneve::wire::geneve::HeaderBytes;
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol, write_ipv4_checksum};
+use libgeneve::wire::packet::Packet;
+use libgeneve::wire::transport::{TcpFlags, udp_header};
+
+/// What is behind the IP header.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// TCP with these flags and this sequence number, 20 bytes of header.
+    Tcp(TcpFlags, u32),
+    Udp,
+    /// An echo request or its reply; the source port is the identifier.
+    Echo {
+        reply: bool,
+    },
+    /// This protocol, of which nobody knows the header.
+    Other(u8),
+}
+
+/// A TCP segment in the middle of a connection.
+pub const ACK: Kind = Kind::Tcp(TcpFlags::ACK, 1);
+/// The segment that opens one.
+pub const SYN: Kind = Kind::Tcp(TcpFlags::SYN, 1);
+
+/// A packet with `payload` bytes behind its transport header.
+pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize) -> Vec<u8> {
+    let v4 = src.0.is_ipv4();
+    let (number, mut transport) = match kind {
+        Kind::Tcp(flags, seq) => (protocol::TCP, tcp(src.1, dst.1, flags, seq)),
+        Kind::Udp => {
+            let header = udp_header(src.1, dst.1, (8 + payload) as u16, 0);
+            (protocol::UDP, header.to_vec())
+        }
+        Kind::Echo { reply } => {
+            let (number, kind) = match (v4, reply) {
+                (true, false) => (protocol::ICMP, 8),
+                (true, true) => (protocol::ICMP, 0),
+                (false, false) => (protocol::ICMPV6, 128),
+                (false, true) => (protocol::ICMPV6, 129),
+            };
+            let [high, low] = src.1.to_be_bytes();
+            (number, vec![kind, 0, 0, 0, high, low, 0, 1])
+        }
+        Kind::Other(number) => (number, Vec::new()),
+    };
+    transport.resize(transport.len() + payload, 0x5a);
+    let header = match (src.0, dst.0) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
+            tos: 2,
+            total_len: (20 + transport.len()) as u16,
+            identification: 7,
+            dont_fragment: number == protocol::TCP,
+            ttl: 64,
+            protocol: number,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
+            traffic_class: 2,
+            flow_label: 0,
+            payload_len: transport.len() as u16,
+            next_header: number,
+            hop_limit: 64,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        _ => panic!("one family"),
+    };
+    let mut bytes = [header, transport].concat();
+    let packet = Packet::parse(&bytes).expect("a sound packet");
+    let whole = packet.write_checksum(&mut bytes);
+    assert!(whole || matches!(kind, Kind::Other(_)));
+    bytes
+}
+
+fn tcp(src: u16, dst: u16, flags: TcpFlags, seq: u32) -> Vec<u8> {
+    let mut header = vec![0; 20];
+    header[..2].copy_from_slice(&src.to_be_bytes());
+    header[2..4].copy_from_slice(&dst.to_be_bytes());
+    header[4..8].copy_from_slice(&seq.to_be_bytes());
+    header[12..14].copy_from_slice(&[0x50, flags.0]);
+    header
+}
+
+/// An IPv4 packet as the fragment that this word of flags and offset describes.
+pub fn fragment_of(mut bytes: Vec<u8>, word: u16) -> Vec<u8> {
+    bytes[6..8].copy_from_slice(&word.to_be_bytes());
+    write_ipv4_checksum(&mut bytes);
+    bytes
+}
+
+/// What the router or host `from` says about a packet that it cannot deliver.
+pub fn error_about(bytes: &[u8], from: IpAddr) -> Vec<u8> {
+    let packet = Packet::parse(bytes).expect("a sound packet");
+    let mut out = vec![0; MAX_V6_ERROR_LEN];
+    let len = IcmpError::Unreachable(Unreachable::Host)
+        .build(from, &packet, bytes, &mut out)
+        .expect("it may be answered, and there is room");
+    out.truncate(len);
+    out
+}
+
+/// A datagram of the tunnel.
+pub fn behind(header: &HeaderBytes, inner: &[u8]) -> Vec<u8> {
+    [&header[..], inner].concat()
+}
