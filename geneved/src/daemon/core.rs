@@ -472,7 +472,7 @@ impl Core {
         match &result {
             Ok(()) => tracing::info!(link = %dev, backend = %target.addr, port, "backend is up"),
             Err(why) => {
-                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down")
+                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down");
             }
         }
         let mut inner = self.inner().await;

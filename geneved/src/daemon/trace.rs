@@ -71,7 +71,12 @@ impl Core {
                                 "name the host that the packet comes from with \"host ADDR\"",
                             )
                         })?,
-                    header: self.header(&inner.compiler, &tables.schema, link, &packet)?,
+                    header: Box::new(self.header(
+                        &inner.compiler,
+                        &tables.schema,
+                        link,
+                        &packet,
+                    )?),
                 },
             },
         };

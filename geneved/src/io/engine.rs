@@ -226,7 +226,7 @@ impl Engine {
         let (sender, receiver) = unbounded_channel();
         let shared = Arc::new(Shared {
             tables: ArcSwap::default(),
-            state: FlowState::new(config.limits.clone(), config.key),
+            state: FlowState::new(config.limits, config.key),
             start: Instant::now(),
             events: sender,
         });

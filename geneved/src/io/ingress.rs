@@ -214,7 +214,7 @@ impl<B: Backend> Worker<B> {
         match &decap.onward {
             Onward::Tun(exit) => {
                 let link = tables.link(*exit).ok_or(gone)?;
-                self.into_tun(link, bid, start, decap);
+                self.deliver(link, bid, start, decap);
                 Ok(())
             }
             Onward::Wire(forward) => {
@@ -231,7 +231,7 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn into_tun(&mut self, link: &Link, bid: Bid, start: usize, decap: &Decap) {
+    fn deliver(&mut self, link: &Link, bid: Bid, start: usize, decap: &Decap) {
         let map = self.udp_buffers.map();
         // The merger keeps the packet beyond this call.
         self.udp_buffers.hold(bid);

@@ -34,7 +34,7 @@ pub enum Heading {
         /// The host's underlay address.
         host: IpAddr,
         /// The header, options included.
-        header: HeaderBytes,
+        header: Box<HeaderBytes>,
     },
 }
 

@@ -12,19 +12,20 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{self, Arrival, Ingress};
-use libgeneve::flow::FlowHasher;
+use libgeneve::datapath::{self, Arrival, Context, Egress, Ingress, Onward, State};
+use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
-    Df, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
 };
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::merge::{Merger, SuperPacket};
-use libgeneve::offload::partial::partial;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
+use libgeneve::time::Now;
 use libgeneve::wire::geneve::{Geneve, Vni};
 use libgeneve::wire::ip;
 use libgeneve::wire::packet::{IpVersion, Packet};
@@ -41,6 +42,8 @@ fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
         prefix: prefix.parse().expect("a literal"),
         hosts: hosts.iter().map(|host| addr(host)).collect(),
         origin,
+        kind: EndpointType::Simple,
+        local: hosts.is_empty(),
     }
 }
 
@@ -62,6 +65,7 @@ fn tables() -> &'static Tables {
                 mtu: 1464,
                 addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
                 routes,
+                functions: Functions::default(),
             };
             Arc::new(Link::new(config, &mut registry))
         };
@@ -91,7 +95,13 @@ impl Segments for Collect {
 }
 
 fuzz_target!(|data: &[u8]| {
+    let limits = Limits {
+        flows: 1024,
+        ..Limits::default()
+    };
+    let state = State::new(limits, [3, 4]);
     let mut ingress = Receiver {
+        state: &state,
         ingress: Ingress::default(),
         merger: Merger::new(3, true),
         forwarded: Vec::new(),
@@ -103,7 +113,7 @@ fuzz_target!(|data: &[u8]| {
         let (bytes, next) = after.split_at(len);
         rest = next;
         if control & 1 != 0 {
-            egress(*control, bytes.to_vec());
+            egress(&state, *control, bytes.to_vec());
         } else {
             ingress.datagram(*control, bytes.to_vec());
         }
@@ -111,7 +121,15 @@ fuzz_target!(|data: &[u8]| {
     ingress.finish();
 });
 
-fn egress(control: u8, mut bytes: Vec<u8>) {
+fn context(state: &State) -> Context<'_> {
+    Context {
+        tables: tables(),
+        state,
+        now: Now(1),
+    }
+}
+
+fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
     let link = tables()
         .link(LinkIndex(u32::from(control >> 3 & 1)))
         .expect("there are two");
@@ -123,14 +141,16 @@ fn egress(control: u8, mut bytes: Vec<u8>) {
         return;
     };
     let inner = &mut bytes[vnet::LEN..];
-    let Ok(packet) = Packet::parse(inner) else {
+    let Ok(mut packet) = Packet::parse(inner) else {
         return;
     };
     if control & 0x40 != 0 {
         ip::write_ipv4_checksum(inner);
         packet.write_checksum(inner);
     }
-    let Ok(forward) = datapath::egress(tables(), link, &packet) else {
+    let decided = Egress::default().decide(&context(state), link, inner, &mut packet, &vnet);
+    assert!(state.flows.stats().flows <= 1024);
+    let Ok(Ok(forward)) = decided else {
         return;
     };
     assert!(link.host(forward.host.addr).is_some());
@@ -140,13 +160,13 @@ fn egress(control: u8, mut bytes: Vec<u8>) {
     let too_long = datapath::longest_segment(&vnet, &packet) > usize::from(forward.limit);
     let mut out = Collect::default();
     let fits = if !too_long {
-        split(forward.encap, &vnet, &packet, inner, &mut out).is_ok()
+        split(&forward.encap, &vnet, &packet, inner, &mut out).is_ok()
     } else if vnet.gso_type == GsoType::None {
-        let (encap, limit) = (forward.encap, forward.limit);
+        let (encap, limit) = (&forward.encap, forward.limit);
         fragment(encap, &vnet, &packet, inner, limit, &mut out).is_ok()
     } else if vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment {
         vnet.gso_size = forward.limit.saturating_sub(packet.payload_offset).max(1);
-        let cut = split(forward.encap, &vnet, &packet, inner, &mut out).is_ok();
+        let cut = split(&forward.encap, &vnet, &packet, inner, &mut out).is_ok();
         // Where the limit does not even hold the headers, one byte a segment is too long still.
         if forward.limit <= packet.payload_offset {
             return;
@@ -161,7 +181,7 @@ fn egress(control: u8, mut bytes: Vec<u8>) {
         let geneve = Geneve::parse(&datagram).expect("a sound header");
         assert_eq!(geneve.vni(), link.config.vni);
         assert!(!geneve.is_control());
-        assert_eq!(geneve.header_bytes(), forward.encap);
+        assert_eq!(geneve.header_bytes(), &forward.encap[..]);
         let piece = Packet::parse(geneve.payload()).expect("a sound packet");
         assert_eq!((piece.src, piece.dst), (packet.src, packet.dst));
         let ether_type = match piece.version {
@@ -173,7 +193,8 @@ fn egress(control: u8, mut bytes: Vec<u8>) {
     }
 }
 
-struct Receiver {
+struct Receiver<'a> {
+    state: &'a State,
     ingress: Ingress,
     merger: Merger<usize>,
     /// Lane, inner packet and where it began, for each packet that the merger got.
@@ -181,7 +202,7 @@ struct Receiver {
     written: Vec<(u64, usize)>,
 }
 
-impl Receiver {
+impl Receiver<'_> {
     fn datagram(&mut self, control: u8, mut bytes: Vec<u8>) {
         let arrival = Arrival {
             port: PORTS[usize::from(control >> 3 & 1)],
@@ -189,9 +210,13 @@ impl Receiver {
             dst: None,
             tos: control >> 4 & 3,
         };
+        if control & 0x40 != 0 {
+            make_right(&mut bytes);
+        }
         let mut again = bytes.clone();
-        let decided = self.ingress.decide(tables(), &arrival, &mut bytes);
-        let fresh = Ingress::default().decide(tables(), &arrival, &mut again);
+        let cx = context(self.state);
+        let decided = self.ingress.decide(&cx, &arrival, &mut bytes);
+        let fresh = Ingress::default().decide(&cx, &arrival, &mut again);
         assert_eq!(bytes, again);
         let (decap, fresh) = match (decided, fresh) {
             (Ok(decap), Ok(fresh)) => (decap, fresh),
@@ -211,13 +236,8 @@ impl Receiver {
 
         let mut inner = bytes.split_off(decap.start);
         assert_eq!(Packet::parse(&inner), Ok(decap.packet));
-        if control & 0x40 != 0 {
-            ip::write_ipv4_checksum(&mut inner);
-            decap.packet.write_checksum(&mut inner);
-        }
-        let Ok(vnet) = partial(&inner, &decap.packet, usize::from(link.config.mtu)) else {
-            return;
-        };
+        assert!(matches!(decap.onward, Onward::Tun(index) if index == decap.link));
+        let vnet = decap.vnet;
         let most = link.config.mtu;
         mtu::clamp_mss(&mut inner, &decap.packet, most, vnet.is_some());
         let written = &mut self.written;
@@ -246,5 +266,17 @@ impl Receiver {
             seen[tag] += 1;
         }
         assert!(seen.iter().all(|&times| times == 1), "lost or twice");
+    }
+}
+
+/// Makes the checksums of a datagram's inner packet right.
+fn make_right(datagram: &mut [u8]) {
+    let Ok(start) = Geneve::parse(datagram).map(|geneve| geneve.header_len()) else {
+        return;
+    };
+    let inner = &mut datagram[start..];
+    if let Ok(packet) = Packet::parse(inner) {
+        ip::write_ipv4_checksum(inner);
+        packet.write_checksum(inner);
     }
 }

@@ -493,7 +493,7 @@ fn host_of<'a>(entry: &'a Entry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Hos
     match hosts.len() {
         0 => None,
         1 => hosts.first(),
-        n => hosts.get((u64::from(hash as u32) * n as u64 >> 32) as usize),
+        n => hosts.get(((u64::from(hash as u32) * n as u64) >> 32) as usize),
     }
 }
 

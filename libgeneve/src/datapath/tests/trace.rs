@@ -105,7 +105,7 @@ fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
                 index,
                 Heading::Ingress {
                     host: ip(host),
-                    header,
+                    header: Box::new(header),
                 },
             )
         }
