@@ -95,8 +95,8 @@ fn buckets() {
 
 fn builds(count: u32) {
     let members: Vec<([u8; 4], u32)> = (0..count).map(|n| (n.to_be_bytes(), 1 + n % 5)).collect();
-    let kinds: [(&str, fn(&[([u8; 4], u32)]) -> Option<Maglev>); 2] =
-        [("table", Maglev::new), ("compact table", Maglev::compact)];
+    type Build = fn(&[([u8; 4], u32)]) -> Option<Maglev>;
+    let kinds: [(&str, Build); 2] = [("table", Maglev::new), ("compact table", Maglev::compact)];
     for (kind, build) in kinds {
         let round = |_| {
             let begin = Instant::now();

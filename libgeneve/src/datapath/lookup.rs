@@ -176,12 +176,15 @@ fn follow(
     decided: Found,
     fate: Fate,
 ) -> Result<Passage, Stop> {
-    match (find(cx, seeker), decided) {
-        (Lookup::Hit(Found::Go(passage)), _) => Ok(passage),
-        (Lookup::Hit(Found::Refused(fate)), _) => Err(stop(fate)),
+    let found = match find(cx, seeker) {
+        Lookup::Hit(found @ (Found::Go(_) | Found::Refused(_))) => found,
         // Another worker has other tables for the moment, or ended the flow.
-        (_, Found::Go(passage)) => Ok(passage),
-        _ => Err(stop(fate)),
+        _ => decided,
+    };
+    match found {
+        Found::Go(passage) => Ok(passage),
+        Found::Refused(fate) => Err(stop(fate)),
+        Found::Open(..) => Err(stop(fate)),
     }
 }
 

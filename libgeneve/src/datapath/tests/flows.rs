@@ -46,8 +46,8 @@ fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_f
     for direction in [Direction::Ingress, Direction::Egress] {
         for reply_first in [false, true] {
             let mut site = site(allowing(direction));
-            let [mut ask, mut reply]: [fn(&Site, TcpFlags) -> Result<Went, DropReason>; 2] =
-                [inbound, outbound];
+            type Way = fn(&Site, TcpFlags) -> Result<Went, DropReason>;
+            let [mut ask, mut reply]: [Way; 2] = [inbound, outbound];
             if direction == Direction::Egress {
                 (ask, reply) = (outbound, inbound);
             }

@@ -203,7 +203,7 @@ fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_serv
             let expected = format!("{vip} 80 > {client} 1000");
             assert_eq!((back.tun(), back.tuple()), (0, expected));
         }
-        let flows = [&balancer, &near, &far].map(|site| site.flows());
+        let flows = [&balancer, &near, &far].map(Site::flows);
         assert_eq!(flows, [1; 3]);
     }
 }
