@@ -74,8 +74,6 @@ drop_reasons! {
     FragmentUnknown => "fragment-unknown",
     /// An ICMP error about a flow that is not there.
     IcmpUnrelated => "icmp-unrelated",
-    /// A TCP segment of a connection that is neither known nor begins with it, on a path that must rewrite it.
-    TcpUnknown => "tcp-unknown",
     /// The address pool of source NAT has no port left for the protocol.
     NatExhausted => "nat-exhausted",
     /// The packet must be rewritten and cannot be: its transport is unreadable, or of a protocol without ports.

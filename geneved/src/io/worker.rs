@@ -224,7 +224,7 @@ impl<B: Backend> Worker<B> {
             state: &self.shared.state,
             now: self.now,
         };
-        self.egress.forget(&cx);
+        self.egress.settle(&cx);
         self.ingress.decide.forget(&cx);
     }
 

@@ -108,11 +108,6 @@ impl Egress {
     pub fn settle(&mut self, cx: &Context<'_>) {
         self.recent.settle(cx);
     }
-
-    /// Forgets the latest flow, so that the next packet asks the table.
-    pub fn forget(&mut self, cx: &Context<'_>) {
-        self.recent.settle(cx);
-    }
 }
 
 /// The outer side of a packet that takes this way.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::change::Change;
-use super::decide::{self, Entrance, Planned, Subject};
+use super::decide::{self, Arrived, Entrance, Planned, Subject};
 use super::explain::{Explain, Silent};
 use super::log::Logged;
 use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Passage};
@@ -246,12 +246,12 @@ fn first(
 ) -> Result<Planned, DropReason> {
     match (seeker.from, &seeker.wire) {
         (From::Wire(host), Some(wire)) => {
-            let entrance = Entrance::Wire {
+            let entrance = Entrance::Wire(Arrived {
                 host,
                 received: wire.received,
                 header: wire.header,
                 digest: wire.digest,
-            };
+            });
             decide::first_half(cx, link, subject, &entrance, before, &mut Silent)
         }
         _ => decide::first_half(cx, link, subject, &Entrance::Tun, before, &mut Silent),
@@ -432,11 +432,11 @@ pub(super) fn from_memory<E: Explain>(
     };
     let geneve = Geneve::parse(header).map_err(|_| DropReason::OptionMalformed)?;
     let received = Received::read(&cx.tables.schema, &geneve)?;
-    let entrance = Entrance::Wire {
+    let entrance = Entrance::Wire(Arrived {
         host,
         received: &received,
         header,
         digest: half.digest,
-    };
+    });
     decide::first_half(cx, link, subject, &entrance, Some(reply), log)
 }

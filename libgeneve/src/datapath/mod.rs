@@ -74,9 +74,8 @@ fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
     }
 }
 
-/// The longest inner packet that fits an outer IP packet of `path_mtu` bytes to the underlay address `host`, behind
-/// `encap_len` bytes of Geneve header,
-/// in bytes (RFC 8926 section 4.4.1).
+/// The longest inner packet, in bytes, that fits an outer IP packet of `path_mtu` bytes to the underlay address `host`,
+/// behind `encap_len` bytes of Geneve header (RFC 8926 section 4.4.1).
 #[must_use]
 pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
     let ip = if host.is_ipv4() { 20 } else { 40 };

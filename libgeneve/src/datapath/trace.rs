@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{self, Entrance, Planned, Subject};
+use super::decide::{self, Arrived, Entrance, Planned, Subject};
 use super::explain::{Account, Explain, Stage};
 use super::lookup::from_memory;
 use super::state::{Context, Decision, Exit, Fate, From};
@@ -112,12 +112,12 @@ fn walk(
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
             let received = read(cx, header)?;
-            let entrance = Entrance::Wire {
+            let entrance = Entrance::Wire(Arrived {
                 host,
                 received: &received,
                 header,
                 digest: 0,
-            };
+            });
             decide::first_half(cx, link, &subject, &entrance, before, account)?
         }
     };

@@ -98,13 +98,10 @@ impl Functions {
         self.classes.iter().find(|class| class.id == id)
     }
 
-    /// What is known of the type of `addr`.
-    #[inline]
+    /// What the proxied endpoint `addr` of this host stands for.
     #[must_use]
-    pub fn kind(&self, addr: IpAddr) -> EndpointType {
-        self.endpoints
-            .get(&addr)
-            .map_or(EndpointType::Simple, |e| e.kind)
+    pub fn target(&self, addr: IpAddr) -> Option<ProxyTarget> {
+        self.endpoints.get(&addr)?.target
     }
 
     /// Bytes of the longest options that the link may send (RFC 8926 section 4.4.1).

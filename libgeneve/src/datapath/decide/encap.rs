@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use crate::datapath::explain::Explain;
 use crate::datapath::state::Context;
+use crate::datapath::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
 use crate::link::{Attachment, Link};
 use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
 use crate::wire::geneve::{Geneve, HeaderBytes};
 use crate::wire::option::GeneveOption;
-use crate::wire::packet::IpVersion;
 
 /// What the options of a packet say.
 pub(super) struct Mark<'a> {
     /// The inner source.
     pub(super) src: IpAddr,
-    pub(super) version: IpVersion,
     /// What the destination is.
     pub(super) to: EndpointType,
     pub(super) class: Option<u8>,
@@ -73,9 +72,9 @@ pub(super) fn header<E: Explain>(
         kind: a.kind,
         data: &a.data,
     });
-    let ether_type = match mark.version {
-        IpVersion::V4 => 0x0800,
-        IpVersion::V6 => 0x86dd,
+    let ether_type = match mark.src {
+        IpAddr::V4(_) => ETHERTYPE_IPV4,
+        IpAddr::V6(_) => ETHERTYPE_IPV6,
     };
     // A configuration whose options do not fit is refused; relayed labels are bounded.
     let header = attach

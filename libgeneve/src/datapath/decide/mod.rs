@@ -10,6 +10,7 @@ mod wire;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::encap::Mark;
 pub(super) use self::reply::second_half;
 use super::explain::Explain;
 use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Meter, Way};
@@ -64,13 +65,18 @@ pub(super) enum Entrance<'a> {
     /// TUN.
     Tun,
     /// The wire.
-    Wire {
-        host: &'a Arc<Host>,
-        received: &'a Received,
-        /// The Geneve header.
-        header: &'a HeaderBytes,
-        digest: u64,
-    },
+    Wire(Arrived<'a>),
+}
+
+/// How a packet came from the wire.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived<'a> {
+    pub(super) host: &'a Arc<Host>,
+    pub(super) received: &'a Received,
+    /// The Geneve header.
+    pub(super) header: &'a HeaderBytes,
+    /// Of its options.
+    pub(super) digest: u64,
 }
 
 /// A decision, and the key of the flow's replies.
@@ -95,19 +101,7 @@ pub(super) fn first_half<E: Explain>(
     let mut course = Course::new(link, subject);
     let verdict = match entrance {
         Entrance::Tun => tun::walk(cx, link, subject, before, &mut course, log)?,
-        Entrance::Wire {
-            host,
-            received,
-            header,
-            ..
-        } => {
-            let at = wire::Arrived {
-                host,
-                received,
-                header,
-            };
-            wire::walk(cx, link, subject, &at, before, &mut course, log)?
-        }
+        Entrance::Wire(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,
     };
     let fate = match verdict.action {
         Action::Allow => Fate::Forward,
@@ -116,15 +110,10 @@ pub(super) fn first_half<E: Explain>(
     };
     let (came, digest, header) = match entrance {
         Entrance::Tun => (Came::Tun, 0, None),
-        Entrance::Wire {
-            host,
-            digest,
-            header,
-            ..
-        } => (
-            Came::Wire(Arc::clone(host)),
-            *digest,
-            Some(kept::<E>(cx, **header)),
+        Entrance::Wire(at) => (
+            Came::Wire(Arc::clone(at.host)),
+            at.digest,
+            Some(kept::<E>(cx, *at.header)),
         ),
     };
     let reply = FlowKey {
@@ -319,6 +308,18 @@ impl Course {
         Ok(outside)
     }
 
+    /// What the options of its packets from `src` to an endpoint of this type say.
+    fn mark<'a>(&self, src: IpAddr, to: EndpointType) -> Mark<'a> {
+        Mark {
+            src,
+            to,
+            class: self.class,
+            precedence: self.meter.as_ref().map_or(0, |m| m.precedence),
+            service: None,
+            relayed: None,
+        }
+    }
+
     /// The class of the flow, and the rates that its packets must keep on the way out of `link`.
     fn classify<E: Explain>(
         &mut self,
@@ -412,10 +413,7 @@ fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Verdict {
         policy.decide(query)
     };
     log.note("policy", || {
-        let direction = match query.direction {
-            Direction::Ingress => "ingress",
-            Direction::Egress => "egress",
-        };
+        let direction = query.direction;
         match verdict.rule.and_then(|id| policy.rule(id)) {
             Some(rule) => format!("{direction} rule {}: {}", rule.name, verdict.action),
             None => format!(
@@ -429,11 +427,9 @@ fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Verdict {
 
 /// What the configuration says of an endpoint's labels.
 fn configured_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
-    match link.config.functions.endpoints.get(&addr) {
-        Some(endpoint) => match &endpoint.labels {
-            Some(labels) => Labels::Known(labels.as_slice()),
-            None => Labels::Unknown,
-        },
+    let endpoint = link.config.functions.endpoints.get(&addr);
+    match endpoint.and_then(|e| e.labels.as_ref()) {
+        Some(labels) => Labels::Known(labels.as_slice()),
         None => Labels::Unknown,
     }
 }
@@ -521,7 +517,7 @@ pub(super) fn check_arrival(
 }
 
 /// The inner source must live on the host that sent the packet.
-pub(super) fn check_source(link: &Link, host: IpAddr, source: IpAddr) -> Result<(), DropReason> {
+fn check_source(link: &Link, host: IpAddr, source: IpAddr) -> Result<(), DropReason> {
     match link.routes.lookup(source) {
         Some(entry) if entry.target.includes(host) => Ok(()),
         _ => Err(DropReason::SourceMismatch),
@@ -529,7 +525,7 @@ pub(super) fn check_source(link: &Link, host: IpAddr, source: IpAddr) -> Result<
 }
 
 /// A packet whose source is an endpoint of another host was forged: that host would refuse it, too.
-pub(super) fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
+fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
     match link.routes.lookup(source) {
         Some(entry) if entry.origin == Origin::Endpoint && !entry.local => {
             Err(DropReason::SourceNotLocal)

@@ -1,6 +1,6 @@
 //! The way back: where the replies of a flow go, which needs no rule's leave.
 
-use super::encap::{Mark, header};
+use super::encap::header;
 use super::*;
 use crate::datapath::change::exit_of;
 
@@ -44,17 +44,8 @@ pub(in crate::datapath) fn second_half<E: Explain>(
                     .ok_or(DropReason::NoRoute)?,
             };
             let mark = Mark {
-                src: left.src.0,
-                version: if original.src.is_ipv4() {
-                    IpVersion::V4
-                } else {
-                    IpVersion::V6
-                },
-                to: kind_of(link, original.src, entry),
-                class: course.class,
-                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
                 service: decision.service.as_deref().copied(),
-                relayed: None,
+                ..course.mark(left.src.0, kind_of(link, original.src, entry))
             };
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }

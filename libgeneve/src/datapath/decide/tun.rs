@@ -1,6 +1,6 @@
 //! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
 
-use super::encap::{Mark, header};
+use super::encap::header;
 use super::*;
 use crate::wire::option::OptionIter;
 
@@ -13,7 +13,7 @@ pub(super) fn walk<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let checked = check_own_source(link, key.src);
+    let checked = check_arrival(link, From::Tun, Side::Original, (key.src, key.sport), None);
     log.note("source", || match checked {
         Ok(()) => format!("{} may send from this host", key.src),
         Err(_) => format!("{} is an endpoint of another host", key.src),
@@ -42,14 +42,7 @@ pub(super) fn walk<E: Explain>(
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
-    if let (EndpointType::Proxied, Some(target)) = (
-        kind,
-        link.config
-            .functions
-            .endpoints
-            .get(&dst)
-            .and_then(|e| e.target),
-    ) {
+    if let (EndpointType::Proxied, Some(target)) = (kind, link.config.functions.target(dst)) {
         super::wire::stand_in(cx, link, subject, target, verdict.class, course, log)?;
         return Ok(verdict);
     }
@@ -79,15 +72,7 @@ pub(super) fn walk<E: Explain>(
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {
-            let mark = Mark {
-                src: key.src,
-                version: subject.version(),
-                to: kind,
-                class: course.class,
-                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
-                service: None,
-                relayed: None,
-            };
+            let mark = course.mark(key.src, kind);
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }
         None => Exit::Tun(link.config.index),

@@ -2,18 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::encap::{Mark, header};
+use super::encap::header;
 use super::tun::note_exit;
 use super::*;
 use crate::link::ProxyTarget;
-use crate::wire::geneve::{Geneve, HeaderBytes};
-
-/// How the packet came.
-pub(super) struct Arrived<'a> {
-    pub(super) host: &'a Arc<Host>,
-    pub(super) received: &'a Received,
-    pub(super) header: &'a HeaderBytes,
-}
+use crate::wire::geneve::Geneve;
 
 pub(super) fn walk<E: Explain>(
     cx: &Context<'_>,
@@ -25,10 +18,9 @@ pub(super) fn walk<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let checked = check_source(link, at.host.addr, key.src).or_else(|reason| {
-        let served = at.received.service.filter(|s| relays(link, at.host, s));
-        served.map(|_| ()).ok_or(reason)
-    });
+    let source = (key.src, key.sport);
+    let from = From::Wire(at.host);
+    let checked = check_arrival(link, from, Side::Original, source, Some(at.received));
     log.note("source", || match checked {
         Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
         Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
@@ -69,14 +61,8 @@ pub(super) fn walk<E: Explain>(
     }
     let class = verdict.class.or(at.received.class.map(|c| c.class));
     let precedence = at.received.class.map(|c| c.drop_precedence);
-    if let (Some(EndpointType::Proxied), Some(target)) = (
-        kind,
-        link.config
-            .functions
-            .endpoints
-            .get(&key.dst)
-            .and_then(|e| e.target),
-    ) {
+    let target = link.config.functions.target(key.dst);
+    if let (Some(EndpointType::Proxied), Some(target)) = (kind, target) {
         stand_in(cx, link, subject, target, class, course, log)?;
         return Ok(verdict);
     }
@@ -120,13 +106,9 @@ fn onwards<E: Explain>(
         None => Exit::Tun(link.config.index),
         Some(host) => {
             let mark = Mark {
-                src: course.src.0,
-                version: subject.version(),
-                to: kind_of(link, course.dst.0, Some(entry)),
-                class: course.class,
-                precedence: course.meter.as_ref().map_or(0, |m| m.precedence),
                 service,
                 relayed: Some(at.received),
+                ..course.mark(course.src.0, kind_of(link, course.dst.0, Some(entry)))
             };
             wire_exit(link, host, header(cx, link, &mark, log)?, hash)
         }
@@ -182,13 +164,8 @@ pub(super) fn stand_in<E: Explain>(
         None => Exit::Tun(target.link),
         Some(host) => {
             let mark = Mark {
-                src: outside.0,
-                version: subject.version(),
-                to: kind_of(there, target.addr, Some(entry)),
-                class: course.class,
                 precedence: 0,
-                service: None,
-                relayed: None,
+                ..course.mark(outside.0, kind_of(there, target.addr, Some(entry)))
             };
             wire_exit(there, host, header(cx, there, &mark, log)?, hash)
         }
