@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 
-use libgeneve::datapath;
+use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Host, Tables};
 use libgeneve::wire::packet::Packet;
@@ -177,7 +177,9 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let mtu = datapath::inner_limit(host.addr, path_mtu, link.encap_len());
-        reply::too_big(&mut self.writes, &mut self.io, here, &inner, &packet, mtu);
+        reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+            datapath::answer(Answer::TooBig(mtu), &packet, &inner, out)
+        });
     }
 }
 

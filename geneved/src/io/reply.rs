@@ -1,43 +1,19 @@
 //! Packets of geneved's own making: what tells an inner sender about the tunnel's MTU, or that it is refused.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::geneve::HeaderBytes;
-use libgeneve::wire::icmp::IcmpError;
-use libgeneve::wire::packet::Packet;
-use std::sync::Arc;
 
 use super::backend::{Backend, Side};
 use super::egress::{IntoTrains, want};
 use super::ingress::Writes;
 use super::train::Write;
 use super::worker::{LinkSlot, Worker};
-
-/// Tells the sender of `inner` that only `mtu` bytes pass (RFC 1191, RFC 8201). False where it must
-/// not be told (RFC 1122 section 3.2.2, RFC 4443 section 2.4) or cannot be.
-pub(super) fn too_big(
-    writes: &mut Writes,
-    io: &mut impl Backend,
-    here: &LinkSlot,
-    inner: &[u8],
-    packet: &Packet,
-    mtu: u16,
-) -> bool {
-    let error = IcmpError::TooBig {
-        mtu: u32::from(mtu),
-    };
-    if !error.may_answer(packet) {
-        return false;
-    }
-    // The answer seems to come from the destination: the tunnel is one hop and has no address of its own.
-    into_tun(writes, io, here, |out| {
-        error.build(packet.dst, packet, inner, out)
-    })
-}
 
 /// Writes a packet of our own into the link's TUN; false where `build` makes none, or there is no room.
 pub(super) fn into_tun(
