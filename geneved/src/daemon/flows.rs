@@ -55,11 +55,6 @@ impl Core {
             .flows()
             .flows
             .flush(|view| admits(&filter, &names, view));
-        if count > 0 {
-            // Workers remember the flow of their latest packet: other tables make them ask again.
-            let mut inner = inner;
-            self.publish(&mut inner);
-        }
         Ok(Flushed { count })
     }
 
@@ -202,7 +197,7 @@ fn info(
 
 /// The name of the class with this id on a link.
 pub(super) fn class_name(inner: &Inner, dev: &IfName, id: u8) -> Option<Name> {
-    let mut classes = inner.state.classes.iter();
-    let found = classes.find(|((on, _), class)| on == dev && class.id == id);
-    found.map(|((_, name), _)| name.clone())
+    let mut classes = inner.state.classes_of(dev);
+    let found = classes.find(|(_, class)| class.id == id);
+    found.map(|(name, _)| name.clone())
 }
