@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::core::Core;
+use super::health::{self, HealthChange, Target};
+use crate::config::state::State;
 use crate::config::value::IfName;
 use crate::control::protocol::Health;
 
@@ -47,6 +50,48 @@ impl Backends {
         self.found
             .retain(|(dev, addr, port), _| watched(dev, *addr, *port));
     }
+}
+
+impl Core {
+    /// A backend is not as it was: tables without it, or with it again, are published.
+    pub(super) async fn health_changed(&self, change: HealthChange) {
+        let HealthChange {
+            target,
+            health: found,
+        } = change;
+        let (Ok(dev), Some(port)) = (target.link.parse::<IfName>(), target.port) else {
+            return;
+        };
+        let result = match found {
+            health::Health::Unknown => return,
+            health::Health::Up => Ok(()),
+            health::Health::Down(why) => Err(why),
+        };
+        match &result {
+            Ok(()) => tracing::info!(link = %dev, backend = %target.addr, port, "backend is up"),
+            Err(why) => {
+                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down");
+            }
+        }
+        let mut inner = self.inner().await;
+        if inner.health.note(dev, target.addr, port, result) {
+            self.publish(&mut inner);
+        }
+    }
+}
+
+/// The backends that are to be checked.
+pub(super) fn targets(state: &State) -> impl Iterator<Item = Target> {
+    state.services.iter().flat_map(|((dev, _), service)| {
+        let netns = state.links.get(dev).and_then(|l| l.netns.clone());
+        service.targets().map(move |(addr, port, _)| Target {
+            link: dev.to_string(),
+            netns: netns.clone(),
+            addr,
+            port: Some(port),
+            check: service.check,
+        })
+    })
 }
 
 #[cfg(test)]

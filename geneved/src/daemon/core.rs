@@ -16,9 +16,9 @@ use libgeneve::link::{HostRegistry, LinkIndex, Tables};
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::backends::Backends;
+use super::backends::{Backends, targets};
 use super::compile::{Compiler, Places, options_len};
-use super::health::{Health, HealthBoard, HealthChange, Target};
+use super::health::{HealthBoard, Target};
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, State};
@@ -431,7 +431,6 @@ impl Core {
         }
     }
 
-    /// Notes that a link's interface vanished.
     /// What was learned of a path ends when the kernel forgets it (`net.ipv4.route.mtu_expires`), or the path has changed.
     pub(super) async fn refresh_path_mtus(&self) {
         let inner = self.inner().await;
@@ -440,6 +439,7 @@ impl Core {
         }
     }
 
+    /// Notes that a link's interface vanished.
     pub(super) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
         let mut inner = self.inner().await;
         let Inner { state, running, .. } = &mut *inner;
@@ -456,29 +456,6 @@ impl Core {
         let cause = format!("the interface or its namespace was removed: {error}");
         tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
         running.lost = Some(cause);
-    }
-
-    /// A backend is not as it was: tables without it, or with it again, are published.
-    pub(super) async fn health_changed(&self, change: HealthChange) {
-        let HealthChange { target, health } = change;
-        let (Ok(dev), Some(port)) = (target.link.parse::<IfName>(), target.port) else {
-            return;
-        };
-        let result = match health {
-            Health::Unknown => return,
-            Health::Up => Ok(()),
-            Health::Down(why) => Err(why),
-        };
-        match &result {
-            Ok(()) => tracing::info!(link = %dev, backend = %target.addr, port, "backend is up"),
-            Err(why) => {
-                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down");
-            }
-        }
-        let mut inner = self.inner().await;
-        if inner.health.note(dev, target.addr, port, result) {
-            self.publish(&mut inner);
-        }
     }
 
     /// Removes all interfaces.
@@ -587,20 +564,6 @@ fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
             (mtu, MtuSum { text, ..sum })
         }
     }
-}
-
-/// The backends that are to be checked.
-fn targets(state: &State) -> impl Iterator<Item = Target> {
-    state.services.iter().flat_map(|((dev, _), service)| {
-        let netns = state.links.get(dev).and_then(|l| l.netns.clone());
-        service.targets().map(move |(addr, port, _)| Target {
-            link: dev.to_string(),
-            netns: netns.clone(),
-            addr,
-            port: Some(port),
-            check: service.check,
-        })
-    })
 }
 
 /// A key that nobody outside can guess; a new one for each start.

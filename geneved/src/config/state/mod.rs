@@ -24,7 +24,7 @@ pub use self::endpoint::Endpoint;
 pub use self::link::Link;
 pub use self::nat::Nat;
 pub use self::nearest::nearest;
-pub use self::option::DefinedOption;
+pub use self::option::{DefinedOption, size as options_size};
 pub use self::policy::Policy;
 pub use self::qos::Class;
 pub use self::refusal::Refusal;

@@ -136,7 +136,8 @@ impl State {
 }
 
 /// Bytes of these options in a header.
-pub(super) fn size(options: &[NamedData]) -> usize {
+#[must_use]
+pub fn size(options: &[NamedData]) -> usize {
     options
         .iter()
         .map(|o| OPTION_HEADER_LEN + o.data.len())

@@ -22,7 +22,7 @@ use libgeneve::service::{self, Services};
 
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
-use self::shape::{routes, uses_labels};
+use self::shape::routes;
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 
@@ -168,12 +168,9 @@ impl Compiler {
             };
             endpoints.insert(addr, compiled);
         }
-        let classes = state
-            .classes
-            .iter()
-            .filter(|((dev, _), _)| *dev == link.name);
+        let classes = state.classes_of(&link.name);
         let classes: Vec<_> = classes
-            .map(|((_, name), class)| (name.to_string(), class))
+            .map(|(name, class)| (name.to_string(), class))
             .collect();
         let classes = classes
             .into_iter()
@@ -208,7 +205,7 @@ impl Compiler {
             rate_ingress: self.bucket(link, Limited::LinkIngress, link.rate, link.burst),
             options: attachments(state, &link.options),
             stand_ins: self.stand_ins(state, link, places)?,
-            labels: uses_labels(state, link),
+            labels: state.uses_labels(&link.name),
             labels_critical: link.labels == crate::config::value::LabelsUse::Critical,
             gateway: state
                 .routes_of(&link.name)
@@ -236,12 +233,9 @@ impl Compiler {
             ingress: default_action(link.ingress),
             egress: default_action(link.egress),
         };
-        let rules = state
-            .policies
-            .iter()
-            .filter(|((dev, _), _)| *dev == link.name);
+        let rules = state.policies_of(&link.name);
         let rules: Vec<_> = rules
-            .map(|((_, name), rule)| compiled_rule(state, link, name.as_str(), rule))
+            .map(|(name, rule)| compiled_rule(state, link, name.as_str(), rule))
             .collect();
         let open =
             defaults.ingress == policy::Action::Allow && defaults.egress == policy::Action::Allow;
@@ -274,9 +268,9 @@ impl Compiler {
         link: &Link,
         places: &Places,
     ) -> Result<Option<Arc<nat::Nat>>, String> {
-        let rules = state.nats.iter().filter(|((dev, _), _)| *dev == link.name);
+        let rules = state.nats_of(&link.name);
         let rules: Vec<_> = rules
-            .map(|((_, name), nat)| translation(name.to_string(), nat))
+            .map(|(name, nat)| translation(name.to_string(), nat))
             .collect();
         if rules.is_empty() {
             return Ok(None);
@@ -330,12 +324,9 @@ impl Compiler {
         link: &Link,
         healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
     ) -> Result<Option<Arc<Services>>, String> {
-        let services = state
-            .services
-            .iter()
-            .filter(|((dev, _), _)| *dev == link.name);
+        let services = state.services_of(&link.name);
         let configs: Vec<_> = services
-            .map(|((_, name), service)| service::ServiceConfig {
+            .map(|(name, service)| service::ServiceConfig {
                 name: name.to_string(),
                 vip: service.vip,
                 protocol: service.proto.0,

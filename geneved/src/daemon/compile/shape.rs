@@ -6,24 +6,10 @@ use libgeneve::link::{OptionLengths, RouteConfig};
 use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
 
-use crate::config::state::{Link, State};
-use crate::config::value::NamedData;
-
-/// Whether packets of the link say what labels their source has.
-pub(super) fn uses_labels(state: &State, link: &Link) -> bool {
-    let labelled = state
-        .endpoints_of(&link.name)
-        .any(|(_, e)| e.labels.is_some());
-    let mut rules = state
-        .policies
-        .iter()
-        .filter(|((dev, _), _)| *dev == link.name);
-    labelled || rules.any(|(_, rule)| rule.has_selector())
-}
+use crate::config::state::{Link, State, options_size};
 
 /// Bytes of the longest options that a link sends.
 pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
-    let size = |list: &[NamedData]| -> usize { list.iter().map(|o| 4 + o.data.len()).sum() };
     let local = || {
         state
             .endpoints_of(&link.name)
@@ -41,13 +27,13 @@ pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
         .map(LabelMap::len)
         .max();
     let lengths = OptionLengths {
-        link: size(&link.options),
-        endpoint: local().map(|e| size(&e.options)).max().unwrap_or(0),
+        link: options_size(&link.options),
+        endpoint: local().map(|e| options_size(&e.options)).max().unwrap_or(0),
         typed,
-        labels: uses_labels(state, link).then(|| most.unwrap_or(0)),
-        class: state.classes.keys().any(|(dev, _)| *dev == link.name),
-        relays: state.services.keys().any(|(dev, _)| *dev == link.name),
-        translates: state.nats.keys().any(|(dev, _)| *dev == link.name),
+        labels: state.uses_labels(&link.name).then(|| most.unwrap_or(0)),
+        class: state.classes_of(&link.name).next().is_some(),
+        relays: state.services_of(&link.name).next().is_some(),
+        translates: state.nats_of(&link.name).next().is_some(),
     };
     u16::try_from(lengths.sum()).unwrap_or(u16::MAX)
 }
