@@ -40,11 +40,15 @@ drop_reasons! {
     GeneveVersion => "geneve-version",
     /// The option lengths do not add up to the header's Opt Len (RFC 8926 section 3.5).
     GeneveOptionLength => "geneve-option-length",
+    /// The outer datagram ends before the VXLAN header does (RFC 7348 section 5).
+    VxlanTruncated => "vxlan-truncated",
+    /// The VXLAN header has no valid VNI: its I flag is not set (RFC 7348 section 5).
+    VxlanNoVni => "vxlan-no-vni",
     /// An option that this endpoint does not know is marked critical (RFC 8926 section 3.5).
     UnknownCriticalOption => "unknown-critical-option",
     /// The O bit is set: a control message, whose payload is never forwarded (RFC 8926 section 3.4).
     ControlMessage => "control-message",
-    /// The Geneve protocol type is not one that the link carries.
+    /// The packet carries something else than the link: IP packets where it takes frames, frames where it takes IP packets, or neither.
     ProtocolType => "protocol-type",
     /// No link on this host has this VNI on this port.
     UnknownVni => "unknown-vni",
@@ -56,6 +60,10 @@ drop_reasons! {
     SourceMismatch => "source-mismatch",
     /// The inner source address belongs to another host, yet the packet came from this one's TUN.
     SourceNotLocal => "source-not-local",
+    /// The inner frame is for a MAC address that is not the link's.
+    WrongMac => "wrong-mac",
+    /// The inner frame has a VLAN tag, and the link has no VLANs (RFC 7348 section 6.1).
+    VlanTagged => "vlan-tagged",
     /// The packet is neither IPv4 nor IPv6.
     NotIp => "not-ip",
     /// The inner packet is shorter than its own length field or has a malformed header.
@@ -92,6 +100,8 @@ drop_reasons! {
     ForwardingLoop => "forwarding-loop",
     /// No route or endpoint of the VPC covers the inner destination.
     NoRoute => "no-route",
+    /// The MAC address of the inner destination is not known yet; its host is being asked.
+    NeighborUnresolved => "neighbor-unresolved",
     /// The packet is larger than the tunnel MTU; its sender was told.
     TooBig => "too-big",
     /// The packet is larger than the tunnel MTU and its sender must not be told (an ICMP error, a multicast).

@@ -23,7 +23,8 @@ use libgeneve::options::{
 };
 use libgeneve::policy::{Action, Direction, Who};
 use libgeneve::qos::{Bucket, Class};
-use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, HeaderBytes, Vni};
+use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni};
+use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::ip::write_ipv4_checksum;
 use libgeneve::wire::option::{OptionClass, OptionType};
 use libgeneve::wire::packet::Packet;
@@ -748,7 +749,7 @@ fn options_and_labels_allocate_nothing() {
         for _ in 0..ROUNDS {
             let header = attach.header(&schema, Vni::MAX, 0x0800, []).unwrap();
             let geneve = Geneve::parse(&header).unwrap();
-            let received = Received::read(&schema, &geneve).unwrap();
+            let received = Received::read(&schema, geneve.options()).unwrap();
             let known = Labels::Known(received.labels.as_deref().unwrap());
             assert_eq!(selector.decide(known), Some(true));
             assert!(wanted.matches(geneve.options()));

@@ -7,7 +7,9 @@ use libgeneve::flow::FlowKey;
 use libgeneve::link::Link;
 use libgeneve::options::{Attach, Schema};
 use libgeneve::route::Target;
-use libgeneve::wire::geneve::{Geneve, HeaderBytes};
+use libgeneve::wire::encapsulation::Encapsulation;
+use libgeneve::wire::ethernet::ethertype;
+use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::option::GeneveOption;
 
 use super::core::Core;
@@ -106,12 +108,13 @@ impl Core {
                 class: traced
                     .class
                     .and_then(|id| class_name(&inner, &packet.dev, id)),
-                options: way.map_or_else(Vec::new, |w| carried(&w.encap)),
+                options: way
+                    .map_or_else(Vec::new, |w| carried(link.config.encapsulation, &w.encap)),
             },
         })
     }
 
-    /// The Geneve header of the packet that is described.
+    /// The header of the packet that is described.
     fn header(
         &self,
         compiler: &super::compile::Compiler,
@@ -135,12 +138,16 @@ impl Core {
             data: &option.data,
         });
         let ether_type = if packet.from.is_ipv4() {
-            0x0800
+            ethertype::IPV4
         } else {
-            0x86dd
+            ethertype::IPV6
         };
+        let config = &link.config;
+        if !config.encapsulation.has_options() {
+            return Ok(config.encapsulation.header(config.vni, ether_type));
+        }
         attach
-            .header(schema, link.config.vni, ether_type, given)
+            .header(schema, config.vni, ether_type, given)
             .map_err(|e| Refusal::new(format!("trace: {e}"), ""))
     }
 }
@@ -153,11 +160,11 @@ fn owner(link: &Link, addr: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn carried(header: &HeaderBytes) -> Vec<RawOption> {
-    let Ok(geneve) = Geneve::parse(header) else {
+fn carried(encapsulation: Encapsulation, header: &HeaderBytes) -> Vec<RawOption> {
+    let Ok(envelope) = encapsulation.parse(header) else {
         return Vec::new();
     };
-    let options = geneve.options().map(|option| RawOption {
+    let options = envelope.options().map(|option| RawOption {
         class: ClassWord(option.class),
         kind: KindWord(option.kind),
         data: option.data.to_vec(),

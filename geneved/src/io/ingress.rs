@@ -11,7 +11,6 @@ use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::wire::geneve::{Geneve, GeneveBuilder};
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Arrived, Backend, Side};
@@ -278,14 +277,12 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
-        let Ok(geneve) = Geneve::parse(bytes) else {
+        let Some((header, inner)) = datapath::way_back(link, bytes) else {
             return;
         };
-        let inner = geneve.payload();
         let Ok(packet) = Packet::parse(inner) else {
             return;
         };
-        let header = GeneveBuilder::new(link.config.vni, geneve.protocol()).finish();
         let mut reply = [0; SCRATCH];
         let (encap, rest) = reply.split_at_mut(header.len());
         encap.copy_from_slice(&header);

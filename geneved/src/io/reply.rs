@@ -7,7 +7,7 @@ use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::wire::geneve::HeaderBytes;
+use libgeneve::wire::header::HeaderBytes;
 
 use super::backend::{Backend, Side};
 use super::egress::{IntoTrains, want};
@@ -43,7 +43,7 @@ pub(super) fn into_tun(
 }
 
 impl<B: Backend> Worker<B> {
-    /// Sends an answer of our own to `host`: `answer` is the Geneve header `header` and the packet behind it.
+    /// Sends an answer of our own to `host`: `answer` is `header` and the packet behind it.
     pub(super) fn answer_over_wire(
         &mut self,
         hash: u64,

@@ -10,7 +10,7 @@ use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets
 use crate::drop::DropReason;
 use crate::link::{Link, LinkIndex};
 use crate::offload::vnet::VnetHdr;
-use crate::wire::geneve::HeaderBytes;
+use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
 /// Egress, with the memory of the latest flow.

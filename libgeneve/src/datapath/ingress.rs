@@ -7,17 +7,18 @@ use super::lookup::{Seeker, Wire, key_of};
 use super::recent::{Recent, tcp_flags};
 use super::state::{Context, Exit, From};
 use super::{
-    Arrival, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Refused, geneve_reason, parse_reason, passes,
-    wire_bytes, wire_packets,
+    Arrival, Refused, envelope_reason, frame_reason, parse_reason, passes, wire_bytes, wire_packets,
 };
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::Seen;
-use crate::link::{Host, LinkIndex};
+use crate::link::{Host, Link, LinkIndex};
 use crate::offload::partial::partial;
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::Received;
-use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::encapsulation::{Envelope, Inner};
+use crate::wire::ethernet::{Ethernet, ethertype};
+use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{IpVersion, Packet};
 
 /// Where an inner packet from the wire goes.
@@ -42,7 +43,7 @@ pub struct Decap {
     pub packet: Packet,
     /// What TUN must finish, where a kernel tunnel of this machine handed the packet over unfinished.
     pub vnet: Option<VnetHdr>,
-    /// Equal for datagrams of one link and one outer source whose Geneve headers are equal byte for
+    /// Equal for datagrams of one link and one outer source whose headers before the inner packet are equal byte for
     /// byte; only those may be merged (RFC 8926 section 4.6).
     pub lane: u64,
     /// Known options of the packet, a bit for each slot of the schema.
@@ -62,12 +63,15 @@ pub struct Ingress {
     recent: Recent,
 }
 
-/// What was found out about datagrams with one Geneve header from one outer source.
+/// What was found out about datagrams with one header from one outer source.
 #[derive(Debug, Default)]
 struct Memo {
     lane: u64,
     arrival: Option<Arrival>,
+    /// All that stands before the inner packet.
     header: HeaderBytes,
+    /// What the header says the inner packet is.
+    version: Option<IpVersion>,
     link: LinkIndex,
     host: Option<Arc<Host>>,
     received: Received,
@@ -125,14 +129,9 @@ impl Ingress {
         let gone = || refused(DropReason::LinkGone);
         let link = cx.tables.link(index).ok_or_else(gone)?;
         let start = memo.header.len();
-        let protocol = u16::from_be_bytes([memo.header[2], memo.header[3]]);
         let inner = &mut datagram[start..];
         let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
-        let expected = match packet.version {
-            IpVersion::V4 => ETHERTYPE_IPV4,
-            IpVersion::V6 => ETHERTYPE_IPV6,
-        };
-        if protocol != expected {
+        if Some(packet.version) != memo.version {
             return Err(refused(DropReason::InnerMalformed));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
@@ -207,11 +206,15 @@ impl Ingress {
         arrival: &Arrival,
         datagram: &[u8],
     ) -> Result<(), Refused> {
-        let geneve = Geneve::parse(datagram).map_err(|e| Refused::nobodys(geneve_reason(&e)))?;
+        let unknown = Refused::nobodys(DropReason::UnknownVni);
+        let encapsulation = cx.tables.encapsulation(arrival.port).ok_or(unknown)?;
+        let envelope = encapsulation
+            .parse(datagram)
+            .map_err(|e| Refused::nobodys(envelope_reason(&e)))?;
         let link = cx
             .tables
-            .by_vni(arrival.port, geneve.vni())
-            .ok_or(Refused::nobodys(DropReason::UnknownVni))?;
+            .by_vni(arrival.port, envelope.vni)
+            .ok_or(unknown)?;
         let refused = |reason| Refused::of(reason, link.config.index);
         if let (Some(local), Some(dst)) = (link.config.local, arrival.dst)
             && local != dst
@@ -221,20 +224,21 @@ impl Ingress {
         let host = link
             .host(arrival.src)
             .ok_or(refused(DropReason::UnknownHost))?;
-        let received = Received::read(&cx.tables.schema, &geneve).map_err(refused)?;
-        if geneve.is_control() {
+        let received = Received::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
+        if envelope.control {
             return Err(refused(DropReason::ControlMessage));
         }
-        if !matches!(geneve.protocol(), ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
-            return Err(refused(DropReason::ProtocolType));
-        }
+        let (len, version) = inside(link, &envelope, datagram).map_err(refused)?;
+        let too_long = refused(DropReason::InnerMalformed);
+        let header = HeaderBytes::copy_of(&datagram[..len]).ok_or(too_long)?;
         self.latest = (self.latest + 1) % MEMORY;
         self.lanes = self.lanes.wrapping_add(1);
         let memo = &mut self.memory[self.latest];
-        memo.header = HeaderBytes::copy_of(&geneve);
+        memo.header = header;
+        memo.version = Some(version);
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
-        memo.digest = match geneve.options_bytes() {
+        memo.digest = match envelope.options {
             [] => 0,
             options => cx.tables.hasher.hash_bytes(options) | 1,
         };
@@ -242,6 +246,36 @@ impl Ingress {
         memo.lane = self.lanes;
         memo.arrival = Some(*arrival);
         Ok(())
+    }
+}
+
+/// Where the inner packet begins in a datagram, and what it is; the link must carry it.
+fn inside(
+    link: &Link,
+    envelope: &Envelope<'_>,
+    datagram: &[u8],
+) -> Result<(usize, IpVersion), DropReason> {
+    if envelope.inner() != Some(link.config.inner) {
+        return Err(DropReason::ProtocolType);
+    }
+    let (start, ether_type) = match link.config.inner {
+        Inner::Ip => (envelope.header_len, envelope.protocol),
+        Inner::Ethernet => {
+            let frame = Ethernet::parse(&datagram[envelope.header_len..]).map_err(frame_reason)?;
+            if frame.is_tagged() {
+                return Err(DropReason::VlanTagged);
+            }
+            if frame.dst() != link.config.lladdr && !frame.dst().is_multicast() {
+                return Err(DropReason::WrongMac);
+            }
+            let start = envelope.header_len + frame.header_len();
+            (start, frame.ether_type())
+        }
+    };
+    match ether_type {
+        ethertype::IPV4 => Ok((start, IpVersion::V4)),
+        ethertype::IPV6 => Ok((start, IpVersion::V6)),
+        _ => Err(DropReason::NotIp),
     }
 }
 

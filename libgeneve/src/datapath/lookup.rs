@@ -11,7 +11,7 @@ use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
 use crate::link::Link;
 use crate::options::Received;
-use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
@@ -430,8 +430,9 @@ pub(super) fn from_memory<E: Explain>(
     let (Came::Wire(host), Some(header)) = (&half.came, &decision.header) else {
         return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), log);
     };
-    let geneve = Geneve::parse(header).map_err(|_| DropReason::OptionMalformed)?;
-    let received = Received::read(&cx.tables.schema, &geneve)?;
+    let envelope = link.config.encapsulation.parse(header);
+    let options = envelope.map_err(|_| DropReason::OptionMalformed)?.options();
+    let received = Received::read(&cx.tables.schema, options)?;
     let entrance = Entrance::Wire(Arrived {
         host,
         received: &received,

@@ -23,19 +23,20 @@ pub use self::egress::{Egress, Forward};
 pub use self::explain::Stage;
 pub use self::ingress::{Decap, Ingress, Onward};
 pub use self::log::Logged;
-pub use self::refuse::answer;
+pub use self::refuse::{answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, State, Way};
 pub use self::trace::{Described, Heading, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
+use crate::wire::encapsulation::EnvelopeError;
+use crate::wire::ethernet::EthernetError;
 use crate::wire::geneve::GeneveError;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::{IpVersion, Packet, PacketError};
+use crate::wire::vxlan::VxlanError;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const UDP_HEADER: usize = 8;
 
 /// What the outer IP header of a packet shall say.
@@ -75,7 +76,7 @@ fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
 }
 
 /// The longest inner packet, in bytes, that fits an outer IP packet of `path_mtu` bytes to the underlay address `host`,
-/// behind `encap_len` bytes of Geneve header (RFC 8926 section 4.4.1).
+/// behind `encap_len` bytes of its encapsulation (RFC 8926 section 4.4.1).
 #[must_use]
 pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
     let ip = if host.is_ipv4() { 20 } else { 40 };
@@ -211,11 +212,23 @@ pub fn parse_reason(error: PacketError) -> DropReason {
     }
 }
 
-fn geneve_reason(error: &GeneveError) -> DropReason {
+/// The reason under which an unreadable inner frame is counted.
+#[must_use]
+pub fn frame_reason(error: EthernetError) -> DropReason {
     match error {
-        GeneveError::Truncated => DropReason::GeneveTruncated,
-        GeneveError::Version(_) => DropReason::GeneveVersion,
-        GeneveError::OptionLength => DropReason::GeneveOptionLength,
+        EthernetError::NoEtherType => DropReason::NotIp,
+        EthernetError::TooManyTags => DropReason::VlanTagged,
+        EthernetError::Truncated | EthernetError::Source => DropReason::InnerMalformed,
+    }
+}
+
+fn envelope_reason(error: &EnvelopeError) -> DropReason {
+    match error {
+        EnvelopeError::Geneve(GeneveError::Truncated) => DropReason::GeneveTruncated,
+        EnvelopeError::Geneve(GeneveError::Version(_)) => DropReason::GeneveVersion,
+        EnvelopeError::Geneve(GeneveError::OptionLength) => DropReason::GeneveOptionLength,
+        EnvelopeError::Vxlan(VxlanError::Truncated) => DropReason::VxlanTruncated,
+        EnvelopeError::Vxlan(VxlanError::NoVni) => DropReason::VxlanNoVni,
     }
 }
 

@@ -1,6 +1,10 @@
 //! What the sender of a refused packet is told: a TCP reset, or an ICMP error.
 
 use super::Answer;
+use crate::link::Link;
+use crate::wire::encapsulation::Inner;
+use crate::wire::ethernet::{Ethernet, ethernet_header};
+use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::{IcmpError, Unreachable};
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::reset;
@@ -21,4 +25,19 @@ pub fn answer(answer: Answer, packet: &Packet, bytes: &[u8], out: &mut [u8]) -> 
         (Answer::Rejected, Transport::Tcp { .. }) => reset::answer(packet, out),
         _ => error.build(packet.dst, packet, bytes, out),
     }
+}
+
+/// The header for an answer to the sender of a datagram that `link` received, and the inner packet that it carried.
+#[must_use]
+pub fn way_back<'a>(link: &Link, datagram: &'a [u8]) -> Option<(HeaderBytes, &'a [u8])> {
+    let config = &link.config;
+    let envelope = config.encapsulation.parse(datagram).ok()?;
+    let mut header = config.encapsulation.header(config.vni, envelope.protocol);
+    let inner = &datagram[envelope.header_len..];
+    if config.inner == Inner::Ip {
+        return Some((header, inner));
+    }
+    let frame = Ethernet::parse(inner).ok()?;
+    let back = ethernet_header(frame.src(), config.lladdr, frame.ether_type());
+    header.push(&back).then_some((header, frame.payload()))
 }

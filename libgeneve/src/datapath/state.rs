@@ -13,7 +13,7 @@ use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Class, take_all};
 use crate::time::Now;
-use crate::wire::geneve::HeaderBytes;
+use crate::wire::header::HeaderBytes;
 
 /// Headers that are shared at once; beyond them a flow has its own.
 const SHARED_HEADERS: usize = 4096;

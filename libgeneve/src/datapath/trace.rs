@@ -11,7 +11,7 @@ use crate::drop::DropReason;
 use crate::flow::{FlowKey, Found, Side};
 use crate::link::Link;
 use crate::options::Received;
-use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::header::HeaderBytes;
 
 /// A packet that somebody describes.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ fn walk(
                 None => format!("{host} is not a host of the VPC"),
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
-            let received = read(cx, header)?;
+            let received = read(cx, link, header)?;
             let entrance = Entrance::Wire(Arrived {
                 host,
                 received: &received,
@@ -149,7 +149,7 @@ fn answered(
 ) -> Result<Exit, DropReason> {
     let received = match &described.heading {
         Heading::Egress => None,
-        Heading::Ingress { header, .. } => Some(read(cx, header)?),
+        Heading::Ingress { header, .. } => Some(read(cx, link, header)?),
     };
     let from = match &described.heading {
         Heading::Egress => From::Tun,
@@ -184,7 +184,8 @@ fn answered(
     Ok(half.exit)
 }
 
-fn read(cx: &Context<'_>, header: &HeaderBytes) -> Result<Received, DropReason> {
-    let geneve = Geneve::parse(header).map_err(|e| super::geneve_reason(&e))?;
-    Received::read(&cx.tables.schema, &geneve)
+fn read(cx: &Context<'_>, link: &Link, header: &HeaderBytes) -> Result<Received, DropReason> {
+    let envelope = link.config.encapsulation.parse(header);
+    let envelope = envelope.map_err(|e| super::envelope_reason(&e))?;
+    Received::read(&cx.tables.schema, envelope.options())
 }

@@ -14,6 +14,7 @@ use crate::options::{ClassOption, EndpointOption, EndpointType, ServiceOption};
 use crate::policy::Policy;
 use crate::qos::{Bucket, Class};
 use crate::service::Services;
+use crate::wire::ethernet::Mac;
 use crate::wire::option::{MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionType};
 
 /// Bytes of a label on the wire.
@@ -56,6 +57,8 @@ pub struct Endpoint {
     pub colocated: bool,
     /// It lives on this host.
     pub local: bool,
+    /// Its MAC address, where the configuration says so.
+    pub lladdr: Option<Mac>,
     /// Options that its packets carry.
     pub options: Vec<Attachment>,
 }

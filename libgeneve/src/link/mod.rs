@@ -19,7 +19,9 @@ pub use self::tables::Tables;
 use crate::options::EndpointType;
 use crate::route::{Entry, Origin, Routes, Target};
 use crate::service::maglev::Maglev;
-use crate::wire::geneve::{BASE_HEADER_LEN, Vni};
+use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::ethernet::Mac;
+use crate::wire::geneve::Vni;
 
 /// A link's place in [`Tables`]: small, handed out by the daemon, reused after the link is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +86,12 @@ pub struct RouteConfig {
 pub struct LinkConfig {
     /// The link's place in the tables.
     pub index: LinkIndex,
+    /// How its packets are wrapped.
+    pub encapsulation: Encapsulation,
+    /// What its datagrams carry.
+    pub inner: Inner,
+    /// The link's own MAC address, where its datagrams carry frames.
+    pub lladdr: Mac,
     /// The VPC's id.
     pub vni: Vni,
     /// The UDP port that is sent to and listened on.
@@ -152,7 +160,7 @@ impl Link {
         hosts.sort_unstable_by_key(|h| h.addr);
         hosts.dedup_by_key(|h| h.addr);
         Link {
-            encap_len: BASE_HEADER_LEN + config.functions.options_len(),
+            encap_len: encap_len(&config),
             routes,
             hosts,
             config,
@@ -175,12 +183,22 @@ impl Link {
         &self.hosts
     }
 
-    /// The length of the longest Geneve header, options included, that this link sends; in bytes.
+    /// The most bytes that this link sends before an inner packet: the encapsulation's header, options included, and
+    /// the Ethernet header where there is one.
     #[inline]
     #[must_use]
     pub fn encap_len(&self) -> usize {
         self.encap_len
     }
+}
+
+fn encap_len(config: &LinkConfig) -> usize {
+    let options = if config.encapsulation.has_options() {
+        config.functions.options_len()
+    } else {
+        0
+    };
+    config.encapsulation.header_len() + options + config.inner.header_len()
 }
 
 /// The table that all hosts of a fabric use alike to choose one of the hosts of a scaled endpoint. Where this host is

@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 use super::{Link, LinkIndex};
 use crate::flow::FlowHasher;
 use crate::options::Schema;
+use crate::wire::encapsulation::Encapsulation;
 use crate::wire::geneve::Vni;
 
 /// An immutable snapshot of all links.
@@ -16,6 +17,8 @@ use crate::wire::geneve::Vni;
 pub struct Tables {
     links: Vec<Option<Arc<Link>>>,
     by_vni: HashMap<u64, LinkIndex, BuildHasherDefault<SipHasher13>>,
+    /// How what arrives on each port is wrapped.
+    ports: Vec<(u16, Encapsulation)>,
     /// Keyed hash of flows: source ports, and the choice among several hosts.
     pub hasher: FlowHasher,
     /// The options that are known.
@@ -25,8 +28,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// A snapshot of these links. Where two have the same VNI on the same port, the later one is
-    /// reached by its VNI; the daemon refuses such a configuration.
+    /// A snapshot of these links. Where two have the same VNI on the same port, the later one is reached by its VNI, and
+    /// where two encapsulations share a port, the first one's is understood; the daemon refuses both.
     #[must_use]
     pub fn new(links: impl IntoIterator<Item = Arc<Link>>, hasher: FlowHasher) -> Self {
         let mut tables = Tables {
@@ -42,6 +45,10 @@ impl Tables {
             tables
                 .by_vni
                 .insert(vni_key(link.config.port, link.config.vni), index);
+            let port = (link.config.port, link.config.encapsulation);
+            if !tables.ports.contains(&port) {
+                tables.ports.push(port);
+            }
             tables.links[slot] = Some(link);
         }
         tables
@@ -59,6 +66,14 @@ impl Tables {
     #[must_use]
     pub fn by_vni(&self, port: u16, vni: Vni) -> Option<&Arc<Link>> {
         self.link(*self.by_vni.get(&vni_key(port, vni))?)
+    }
+
+    /// How datagrams on UDP port `port` are wrapped; `None` where no link has it.
+    #[inline]
+    #[must_use]
+    pub fn encapsulation(&self, port: u16) -> Option<Encapsulation> {
+        let found = self.ports.iter().find(|(known, _)| *known == port)?;
+        Some(found.1)
     }
 
     /// Every link, in the order of their indices.

@@ -8,6 +8,9 @@ fn ip(addr: &str) -> IpAddr {
 fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
     LinkConfig {
         index: LinkIndex(index),
+        encapsulation: Default::default(),
+        inner: Default::default(),
+        lladdr: Default::default(),
         vni: Vni::new(vni).unwrap(),
         port: 6081,
         local: None,

@@ -3,7 +3,7 @@
 use super::{ClassOption, EndpointOption, Known, Schema, ServiceOption};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
-use crate::wire::geneve::Geneve;
+use crate::wire::option::OptionIter;
 
 /// What the options of a packet say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +32,10 @@ impl Received {
     /// says and wherever in the list it stands; [`DropReason::OptionMalformed`] for a known option with a
     /// length or content that its definition forbids, and for one of geneved's own that is there twice.
     #[inline]
-    pub fn read(schema: &Schema, geneve: &Geneve<'_>) -> Result<Received, DropReason> {
+    pub fn read(schema: &Schema, options: OptionIter<'_>) -> Result<Received, DropReason> {
         let mut received = Received::default();
         let mut malformed = false;
-        for option in geneve.options() {
+        for option in options {
             let Some(known) = schema.lookup(option.class, option.kind) else {
                 if option.is_critical() {
                     return Err(DropReason::UnknownCriticalOption);

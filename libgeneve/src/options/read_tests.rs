@@ -3,7 +3,7 @@
 use super::*;
 use crate::label::Label;
 use crate::options::{Attach, CLASS, EndpointType, OptionDef, kind};
-use crate::wire::geneve::{GeneveBuilder, Vni};
+use crate::wire::geneve::{Geneve, GeneveBuilder, Vni};
 use crate::wire::option::{OptionClass, OptionType};
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn header(options: &[(u16, u8, &[u8])]) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Result<Received, DropReason> {
-    Received::read(&schema(), &Geneve::parse(bytes).unwrap())
+    Received::read(&schema(), Geneve::parse(bytes).unwrap().options())
 }
 
 const OWN: u16 = CLASS.0;
@@ -177,7 +177,7 @@ proptest! {
         let geneve = Geneve::parse(&bytes).unwrap();
         let schema = schema();
         let unknown = geneve.unknown_critical(|class, kind| schema.lookup(class, kind).is_some());
-        match Received::read(&schema, &geneve) {
+        match Received::read(&schema, geneve.options()) {
             Ok(received) => {
                 prop_assert_eq!(unknown, None);
                 let attach = Attach {

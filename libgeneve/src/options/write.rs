@@ -2,7 +2,8 @@
 
 use super::{ClassOption, EndpointOption, Schema, ServiceOption, kind};
 use crate::label::{LabelSet, MAX_LABELS};
-use crate::wire::geneve::{BuildError, GeneveBuilder, HeaderBytes, Vni};
+use crate::wire::geneve::{BuildError, GeneveBuilder, Vni};
+use crate::wire::header::HeaderBytes;
 use crate::wire::option::{GeneveOption, OPTION_HEADER_LEN};
 
 /// The options of geneved's own that a packet shall carry.

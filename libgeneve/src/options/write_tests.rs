@@ -51,7 +51,7 @@ fn options_lie_in_their_order_and_have_the_length_that_was_said() {
     let kinds: Vec<u8> = geneve.options().map(|option| option.kind.0).collect();
     assert_eq!(kinds, [1, 2, 3, 4, 1, 1]);
     assert_eq!((geneve.vni(), geneve.protocol()), (vni(), 0x0800));
-    let received = Received::read(&schema, &geneve).unwrap();
+    let received = Received::read(&schema, geneve.options()).unwrap();
     assert_eq!(
         (received.endpoint, received.service),
         (all().endpoint, all().service)

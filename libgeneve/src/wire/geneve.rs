@@ -5,9 +5,9 @@
 //! of them are known, and whether a packet is dropped, is the caller's decision.
 
 use std::fmt;
-use std::ops::Deref;
 use std::str::FromStr;
 
+use super::header::{HeaderBytes, MAX_PREFIX_LEN};
 use super::option::{
     GeneveOption, MAX_OPTION_DATA, MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionIter,
     OptionType, lengths_add_up,
@@ -22,10 +22,7 @@ pub const MAX_HEADER_LEN: usize = BASE_HEADER_LEN + MAX_OPTIONS_LEN;
 
 /// Protocol types: the EtherTypes of what a packet carries.
 pub mod protocol_type {
-    /// An IPv4 packet.
-    pub const IPV4: u16 = 0x0800;
-    /// An IPv6 packet.
-    pub const IPV6: u16 = 0x86dd;
+    pub use crate::wire::ethernet::ethertype::{IPV4, IPV6};
     /// An Ethernet frame ("transparent Ethernet bridging").
     pub const ETHERNET: u16 = 0x6558;
 }
@@ -46,6 +43,14 @@ impl Vni {
         } else {
             None
         }
+    }
+
+    /// The identifier in a header: 24 bits, big-endian.
+    #[inline]
+    #[must_use]
+    pub const fn from_wire(bytes: [u8; 3]) -> Vni {
+        let [a, b, c] = bytes;
+        Vni(u32::from_be_bytes([0, a, b, c]))
     }
 
     /// The identifier as a number: 0 to 16,777,215.
@@ -154,12 +159,7 @@ impl<'a> Geneve<'a> {
     #[inline]
     #[must_use]
     pub fn vni(&self) -> Vni {
-        Vni(u32::from_be_bytes([
-            0,
-            self.base[4],
-            self.base[5],
-            self.base[6],
-        ]))
+        Vni::from_wire([self.base[4], self.base[5], self.base[6]])
     }
 
     /// The EtherType of the payload; see [`protocol_type`].
@@ -254,7 +254,7 @@ impl GeneveBuilder {
     /// A header without options for payload of the EtherType `protocol`.
     #[must_use]
     pub fn new(vni: Vni, protocol: u16) -> GeneveBuilder {
-        let mut bytes = [0; MAX_HEADER_LEN];
+        let mut bytes = [0; MAX_PREFIX_LEN];
         bytes[2..4].copy_from_slice(&protocol.to_be_bytes());
         bytes[4..7].copy_from_slice(&vni.0.to_be_bytes()[1..]);
         GeneveBuilder {
@@ -319,69 +319,6 @@ impl GeneveBuilder {
     #[must_use]
     pub fn finish(self) -> HeaderBytes {
         self.header
-    }
-}
-
-/// A Geneve header with its options: 8 to 260 bytes, on the stack.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HeaderBytes {
-    /// 8 to 260.
-    len: u16,
-    /// Zero after `len`, so that derived equality is that of the header.
-    bytes: [u8; MAX_HEADER_LEN],
-}
-
-impl Default for HeaderBytes {
-    /// The shortest header: zeros.
-    fn default() -> Self {
-        HeaderBytes {
-            len: BASE_HEADER_LEN as u16,
-            bytes: [0; MAX_HEADER_LEN],
-        }
-    }
-}
-
-impl Deref for HeaderBytes {
-    type Target = [u8];
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
-impl AsRef<[u8]> for HeaderBytes {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl fmt::Debug for HeaderBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HeaderBytes(")?;
-        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
-    }
-}
-
-impl HeaderBytes {
-    /// A copy of a header that was parsed, as it is.
-    #[must_use]
-    pub fn copy_of(geneve: &Geneve<'_>) -> HeaderBytes {
-        let header = geneve.header_bytes();
-        let mut copy = HeaderBytes {
-            len: header.len() as u16,
-            ..HeaderBytes::default()
-        };
-        copy.bytes[..header.len()].copy_from_slice(header);
-        copy
-    }
-
-    /// Bytes of the header: 8 to 260.
-    #[inline]
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "a header is never empty")]
-    pub const fn len(&self) -> usize {
-        self.len as usize
     }
 }
 

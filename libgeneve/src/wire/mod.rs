@@ -5,7 +5,10 @@
 //! and in host order in the accessors.
 
 pub mod checksum;
+pub mod encapsulation;
+pub mod ethernet;
 pub mod geneve;
+pub mod header;
 pub mod icmp;
 pub mod ip;
 pub mod option;
@@ -13,3 +16,4 @@ pub mod packet;
 pub mod reset;
 pub mod transport;
 pub mod transport_checksum;
+pub mod vxlan;

@@ -74,6 +74,9 @@ pub fn link(functions: Functions) -> LinkConfig {
     }
     LinkConfig {
         index: LINK,
+        encapsulation: Default::default(),
+        inner: Default::default(),
+        lladdr: Default::default(),
         vni: VNI,
         port: GENEVE_PORT,
         local: Some(ip(HERE)),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use libgeneve::wire::geneve::HeaderBytes;
+use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol, write_ipv4_checksum};
 use libgeneve::wire::packet::Packet;

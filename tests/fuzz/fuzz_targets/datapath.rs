@@ -55,6 +55,9 @@ fn tables() -> &'static Tables {
         let mut link = |index: u32, uniform: bool, routes| {
             let config = LinkConfig {
                 index: LinkIndex(index),
+                encapsulation: Default::default(),
+                inner: Default::default(),
+                lladdr: Default::default(),
                 vni: Vni::new(100).expect("24 bits"),
                 port: PORTS[index as usize],
                 local: None,

@@ -19,6 +19,8 @@ use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
 use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::service::{self, Services};
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::ethernet::Mac;
 
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
@@ -119,6 +121,9 @@ impl Compiler {
             });
         LinkConfig {
             index,
+            encapsulation: Encapsulation::Geneve,
+            inner: Inner::Ip,
+            lladdr: Mac::default(),
             vni: link.vni,
             port: link.port,
             local: link.local,
@@ -164,6 +169,7 @@ impl Compiler {
                 target: target.filter(|_| endpoint.hosts.is_empty()),
                 colocated: endpoint.colocated,
                 local: endpoint.local || endpoint.hosts.is_empty(),
+                lladdr: None,
                 options: attachments(state, &endpoint.options),
             };
             endpoints.insert(addr, compiled);

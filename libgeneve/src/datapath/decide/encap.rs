@@ -1,22 +1,26 @@
-//! The Geneve header of a flow: which options go before its packets.
+//! The header of a flow: which options go before its packets, and whose frame it is.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::datapath::explain::Explain;
 use crate::datapath::state::Context;
-use crate::datapath::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
 use crate::link::{Attachment, Link};
 use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
-use crate::wire::geneve::{Geneve, HeaderBytes};
+use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::ethernet::{Mac, ethernet_header, ethertype};
+use crate::wire::geneve::protocol_type;
+use crate::wire::header::HeaderBytes;
 use crate::wire::option::GeneveOption;
 
-/// What the options of a packet say.
+/// What the header of a packet says.
 pub(super) struct Mark<'a> {
     /// The inner source.
     pub(super) src: IpAddr,
+    /// The inner destination.
+    pub(super) dst: IpAddr,
     /// What the destination is.
     pub(super) to: EndpointType,
     pub(super) class: Option<u8>,
@@ -33,6 +37,45 @@ pub(super) fn header<E: Explain>(
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
+    let ether_type = match mark.src {
+        IpAddr::V4(_) => ethertype::IPV4,
+        IpAddr::V6(_) => ethertype::IPV6,
+    };
+    let protocol = match link.config.inner {
+        Inner::Ip => ether_type,
+        Inner::Ethernet => protocol_type::ETHERNET,
+    };
+    let (mut header, slots) = match link.config.encapsulation {
+        Encapsulation::Geneve => with_options(cx, link, mark, protocol, log)?,
+        plain => (plain.header(link.config.vni, protocol), 0),
+    };
+    if link.config.inner == Inner::Ethernet {
+        let dst = neighbor(link, mark.dst)?;
+        log.note("neighbor", || format!("{} is at {dst}", mark.dst));
+        let frame = ethernet_header(dst, link.config.lladdr, ether_type);
+        if !header.push(&frame) {
+            return Err(DropReason::OptionMalformed);
+        }
+    }
+    Ok((super::kept::<E>(cx, header), slots))
+}
+
+/// The MAC address of an inner destination.
+fn neighbor(link: &Link, dst: IpAddr) -> Result<Mac, DropReason> {
+    let endpoint = link.config.functions.endpoints.get(&dst);
+    endpoint
+        .and_then(|e| e.lladdr)
+        .ok_or(DropReason::NeighborUnresolved)
+}
+
+/// The Geneve header of packets with this mark, and which known options are in it.
+fn with_options<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    mark: &Mark<'_>,
+    protocol: u16,
+    log: &mut E,
+) -> Result<(HeaderBytes, u32), DropReason> {
     let functions = &link.config.functions;
     let source = functions.endpoints.get(&mark.src);
     // What is sent on for an endpoint of another host carries none of its options.
@@ -72,16 +115,12 @@ pub(super) fn header<E: Explain>(
         kind: a.kind,
         data: &a.data,
     });
-    let ether_type = match mark.src {
-        IpAddr::V4(_) => ETHERTYPE_IPV4,
-        IpAddr::V6(_) => ETHERTYPE_IPV6,
-    };
     // A configuration whose options do not fit is refused; relayed labels are bounded.
     let header = attach
-        .header(&cx.tables.schema, link.config.vni, ether_type, defined)
+        .header(&cx.tables.schema, link.config.vni, protocol, defined)
         .map_err(|_| DropReason::OptionMalformed)?;
     log.note("options", || {
-        let options = Geneve::parse(&header).map(|g| {
+        let options = link.config.encapsulation.parse(&header).map(|g| {
             let words: Vec<_> = g.options().map(|o| o.to_string()).collect();
             words.join(" ")
         });
@@ -92,11 +131,11 @@ pub(super) fn header<E: Explain>(
             _ => "none".to_owned(),
         }
     });
-    let slots = Geneve::parse(&header).map_or(0, |g| {
+    let slots = link.config.encapsulation.parse(&header).map_or(0, |g| {
         let known = g
             .options()
             .filter_map(|o| cx.tables.schema.lookup(o.class, o.kind));
         known.fold(0, |slots, known| slots | 1 << known.slot())
     });
-    Ok((super::kept::<E>(cx, header), slots))
+    Ok((header, slots))
 }

@@ -23,7 +23,7 @@ use crate::options::{EndpointType, Received, ServiceOption};
 use crate::policy::{Action, Direction, Query, Verdict};
 use crate::route::{Entry, Origin, Target};
 use crate::service::maglev::FlowId;
-use crate::wire::geneve::HeaderBytes;
+use crate::wire::header::HeaderBytes;
 use crate::wire::ip::protocol;
 use crate::wire::packet::{IpVersion, Packet, Transport};
 
@@ -308,10 +308,11 @@ impl Course {
         Ok(outside)
     }
 
-    /// What the options of its packets from `src` to an endpoint of this type say.
-    fn mark<'a>(&self, src: IpAddr, to: EndpointType) -> Mark<'a> {
+    /// What the header of its packets from `src` to `dst`, an endpoint of this type, says.
+    fn mark<'a>(&self, src: IpAddr, dst: IpAddr, to: EndpointType) -> Mark<'a> {
         Mark {
             src,
+            dst,
             to,
             class: self.class,
             precedence: self.meter.as_ref().map_or(0, |m| m.precedence),
@@ -546,17 +547,21 @@ fn hash_of(cx: &Context<'_>, key: &FlowKey) -> u64 {
     cx.tables.hasher.hash_key(key)
 }
 
-fn wire_exit(
+/// The way to `host` of packets with this mark.
+fn wire_exit<E: Explain>(
+    cx: &Context<'_>,
     link: &Link,
     host: &Arc<Host>,
-    (encap, slots): (Arc<HeaderBytes>, u32),
+    mark: &Mark<'_>,
     hash: u64,
-) -> Exit {
-    Exit::Wire(Way {
+    log: &mut E,
+) -> Result<Exit, DropReason> {
+    let (encap, slots) = encap::header(cx, link, mark, log)?;
+    Ok(Exit::Wire(Way {
         link: link.config.index,
         host: Arc::clone(host),
         encap,
         hash,
         slots,
-    })
+    }))
 }

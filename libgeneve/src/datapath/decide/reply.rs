@@ -1,6 +1,5 @@
 //! The way back: where the replies of a flow go, which needs no rule's leave.
 
-use super::encap::header;
 use super::*;
 use crate::datapath::change::exit_of;
 
@@ -45,9 +44,9 @@ pub(in crate::datapath) fn second_half<E: Explain>(
             };
             let mark = Mark {
                 service: decision.service.as_deref().copied(),
-                ..course.mark(left.src.0, kind_of(link, original.src, entry))
+                ..course.mark(left.src.0, original.src, kind_of(link, original.src, entry))
             };
-            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+            wire_exit(cx, link, host, &mark, hash, log)?
         }
         Came::Tun | Came::Nowhere => {
             course.classify(link, Direction::Ingress, original.src, class, None, log);

@@ -1,6 +1,5 @@
 //! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
 
-use super::encap::header;
 use super::*;
 use crate::wire::option::OptionIter;
 
@@ -72,8 +71,8 @@ pub(super) fn walk<E: Explain>(
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {
-            let mark = course.mark(key.src, kind);
-            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+            let mark = course.mark(key.src, dst, kind);
+            wire_exit(cx, link, host, &mark, hash, log)?
         }
         None => Exit::Tun(link.config.index),
     };

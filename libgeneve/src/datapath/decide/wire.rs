@@ -2,11 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::encap::header;
 use super::tun::note_exit;
 use super::*;
 use crate::link::ProxyTarget;
-use crate::wire::geneve::Geneve;
 
 pub(super) fn walk<E: Explain>(
     cx: &Context<'_>,
@@ -34,9 +32,8 @@ pub(super) fn walk<E: Explain>(
         (Some(kind), Err(reason)) => format!("the packet is for a {kind} endpoint: {reason}"),
     });
     agreed?;
-    let options = Geneve::parse(at.header)
-        .map(|g| g.options())
-        .unwrap_or_default();
+    let envelope = link.config.encapsulation.parse(at.header);
+    let options = envelope.map(|e| e.options()).unwrap_or_default();
     let verdict = ask(
         link,
         &Query {
@@ -108,9 +105,13 @@ fn onwards<E: Explain>(
             let mark = Mark {
                 service,
                 relayed: Some(at.received),
-                ..course.mark(course.src.0, kind_of(link, course.dst.0, Some(entry)))
+                ..course.mark(
+                    course.src.0,
+                    course.dst.0,
+                    kind_of(link, course.dst.0, Some(entry)),
+                )
             };
-            wire_exit(link, host, header(cx, link, &mark, log)?, hash)
+            wire_exit(cx, link, host, &mark, hash, log)?
         }
     };
     Ok(())
@@ -165,9 +166,13 @@ pub(super) fn stand_in<E: Explain>(
         Some(host) => {
             let mark = Mark {
                 precedence: 0,
-                ..course.mark(outside.0, kind_of(there, target.addr, Some(entry)))
+                ..course.mark(
+                    outside.0,
+                    target.addr,
+                    kind_of(there, target.addr, Some(entry)),
+                )
             };
-            wire_exit(there, host, header(cx, there, &mark, log)?, hash)
+            wire_exit(cx, there, host, &mark, hash, log)?
         }
     };
     note_exit(&course.exit, log);

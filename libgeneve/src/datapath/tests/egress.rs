@@ -117,8 +117,8 @@ fn the_header_names_the_vpc_and_the_family() {
     let tables = red();
     let link = tables.link(LinkIndex(0)).unwrap();
     for (src, dst, protocol) in [
-        ("10.0.0.1", "10.0.0.2", ETHERTYPE_IPV4),
-        ("fd00::1", "fd00::2", ETHERTYPE_IPV6),
+        ("10.0.0.1", "10.0.0.2", ethertype::IPV4),
+        ("fd00::1", "fd00::2", ethertype::IPV6),
     ] {
         let packet = parsed(src, dst);
         let forward = egress(&tables, link, &packet).unwrap();
@@ -217,7 +217,7 @@ fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
     let link = tables.link(LinkIndex(0)).unwrap();
     // To the Geneve port, with a payload that is a header of another VPC.
     let mut inner = udp("10.0.0.1", "10.0.0.2", (6081, 6081), 0);
-    let header = geneve(BLUE, ETHERTYPE_IPV4).control().finish();
+    let header = geneve(BLUE, ethertype::IPV4).control().finish();
     inner[28..36].copy_from_slice(&header);
     let packet = Packet::parse(&inner).unwrap();
     let forward = egress(&tables, link, &packet).unwrap();

@@ -11,7 +11,7 @@ fn a_good_packet_passes_in_both_families() {
     let decap = decide(
         &red(),
         &arrival(B),
-        behind(geneve(RED, ETHERTYPE_IPV6), &six),
+        behind(geneve(RED, ethertype::IPV6), &six),
     );
     assert_eq!(decap.unwrap().packet.src, ip("fd00::2"));
 }
@@ -27,7 +27,7 @@ fn headers_that_are_not_sound_belong_to_no_link() {
     let mut beyond = good;
     beyond[0] = 63;
     assert_nobodys(beyond, DropReason::GeneveTruncated);
-    let option = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(1), &[0; 4]);
+    let option = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(1), &[0; 4]);
     let mut lengths = behind(option.unwrap(), &[]);
     lengths[11] = 2;
     assert_nobodys(lengths, DropReason::GeneveOptionLength);
@@ -77,7 +77,7 @@ fn the_outer_destination_must_be_the_links_own() {
 fn the_inner_source_must_live_on_the_sender() {
     let source = |src: &str, host: &str| {
         let inner = udp(src, "10.0.0.1", (1, 2), 0);
-        let datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
+        let datagram = behind(geneve(RED, ethertype::IPV4), &inner);
         decide(&red(), &arrival(host), datagram)
             .map(|_| ())
             .map_err(|r| r.reason)
@@ -98,7 +98,7 @@ fn the_inner_source_must_live_on_the_sender() {
 fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     let with = |kind: u8| {
-        geneve(RED, ETHERTYPE_IPV4)
+        geneve(RED, ethertype::IPV4)
             .option(CLASS, OptionType(1), &[0; 8])
             .and_then(|b| b.option(CLASS, OptionType(kind), &[0; 4]))
             .unwrap()
@@ -118,7 +118,7 @@ fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
 fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     for kind in 0..=0xff {
-        let header = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(kind), &[]);
+        let header = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(kind), &[]);
         let verdict = decide(&red(), &arrival(B), behind(header.unwrap(), &inner));
         assert_eq!(verdict.is_err(), kind & 0x80 != 0, "type {kind:#x}");
         // What goes to TUN begins behind the options: no tenant sees one.
@@ -132,14 +132,14 @@ fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
 fn rfc8926_34_a_multicast_packet_with_an_unknown_critical_option_is_dropped() {
     for dst in ["224.0.0.251", "255.255.255.255", "10.0.0.255"] {
         let inner = udp("10.0.0.2", dst, (5353, 5353), 0);
-        let header = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(0x80), &[]);
+        let header = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(0x80), &[]);
         assert_refused(
             behind(header.unwrap(), &inner),
             DropReason::UnknownCriticalOption,
         );
     }
     let inner = udp("fd00::2", "ff02::fb", (5353, 5353), 0);
-    let header = geneve(RED, ETHERTYPE_IPV6).option(CLASS, OptionType(0x80), &[]);
+    let header = geneve(RED, ethertype::IPV6).option(CLASS, OptionType(0x80), &[]);
     assert_refused(
         behind(header.unwrap(), &inner),
         DropReason::UnknownCriticalOption,
@@ -149,7 +149,7 @@ fn rfc8926_34_a_multicast_packet_with_an_unknown_critical_option_is_dropped() {
 #[test]
 fn rfc8926_12_the_payload_of_a_control_message_is_never_forwarded() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
-    let control = || behind(geneve(RED, ETHERTYPE_IPV4).control(), &inner);
+    let control = || behind(geneve(RED, ethertype::IPV4).control(), &inner);
     assert_refused(control(), DropReason::ControlMessage);
     // Neither after data of the same header, nor does it change what comes after it.
     let (tables, arrival) = (red(), arrival(B));
@@ -178,7 +178,7 @@ fn only_ip_is_carried() {
     }
     // The header says one family, the packet another.
     assert_refused(
-        behind(geneve(RED, ETHERTYPE_IPV6), &inner),
+        behind(geneve(RED, ethertype::IPV6), &inner),
         DropReason::InnerMalformed,
     );
 }
@@ -186,7 +186,7 @@ fn only_ip_is_carried() {
 #[test]
 fn an_inner_packet_that_is_not_sound_is_dropped() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
-    let carry = |inner: &[u8]| behind(geneve(RED, ETHERTYPE_IPV4), inner);
+    let carry = |inner: &[u8]| behind(geneve(RED, ethertype::IPV4), inner);
     assert_refused(carry(&inner[..59]), DropReason::InnerMalformed);
     assert_refused(carry(&inner[..19]), DropReason::InnerMalformed);
     let mut words = inner.clone();
@@ -205,7 +205,7 @@ fn congestion_reaches_the_inner_packet_or_drops_it() {
     };
     let carry = |tos| {
         behind(
-            geneve(RED, ETHERTYPE_IPV4),
+            geneve(RED, ethertype::IPV4),
             &udp("10.0.0.2", "10.0.0.1", (1, 2), tos),
         )
     };
@@ -238,14 +238,14 @@ fn rfc8926_40_geneve_around_geneve_is_opened_once() {
     inner[2..4].copy_from_slice(&(28 + nested.len() as u16).to_be_bytes());
     inner[24..26].copy_from_slice(&(8 + nested.len() as u16).to_be_bytes());
     let before = inner.clone();
-    let mut datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
+    let mut datagram = behind(geneve(RED, ethertype::IPV4), &inner);
     let decap = Ingress::default()
         .decide(&red().cx(), &arrival(B), &mut datagram)
         .unwrap();
     // An IP packet goes to TUN, never the header that was in front of it.
     assert_eq!(datagram[decap.start..], before);
     // A Geneve header where a packet belongs is no packet.
-    let header_twice = behind(geneve(RED, ETHERTYPE_IPV4), &nested);
+    let header_twice = behind(geneve(RED, ethertype::IPV4), &nested);
     let refused = decide(&red(), &arrival(B), header_twice).unwrap_err();
     assert_eq!(refused.reason, DropReason::NotIp);
 }

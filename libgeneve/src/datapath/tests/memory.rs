@@ -39,7 +39,7 @@ fn equal_headers_share_a_lane_and_others_do_not() {
 #[test]
 fn every_changed_byte_of_the_header_is_decided_again() {
     let tables = red();
-    let option = geneve(RED, ETHERTYPE_IPV4).option(CLASS, OptionType(1), &[0; 4]);
+    let option = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(1), &[0; 4]);
     let good = behind(option.unwrap(), &udp("10.0.0.2", "10.0.0.1", (1000, 53), 0));
     for at in 0..16 {
         for bit in 0..8 {
@@ -81,7 +81,7 @@ fn another_inner_source_is_looked_up_again() {
     let (tables, mut ingress) = (red(), Ingress::default());
     let mut from = |src: &str| {
         let inner = udp(src, "10.0.0.1", (1, 2), 0);
-        let mut datagram = behind(geneve(RED, ETHERTYPE_IPV4), &inner);
+        let mut datagram = behind(geneve(RED, ethertype::IPV4), &inner);
         ingress
             .decide(&tables.cx(), &arrival(B), &mut datagram)
             .map_err(|r| r.reason)

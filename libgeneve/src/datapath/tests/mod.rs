@@ -4,6 +4,7 @@
 mod egress;
 mod flows;
 mod forged;
+mod frames;
 mod ingress;
 mod memory;
 mod nat;
@@ -27,6 +28,7 @@ use crate::link::{Functions, HostRegistry, LinkConfig, RouteConfig, Tables};
 use crate::options::EndpointType;
 use crate::route::Origin;
 use crate::time::Now;
+use crate::wire::ethernet::ethertype;
 use crate::wire::geneve::Geneve;
 use crate::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni};
 use crate::wire::ip::{Ipv4Header, Ipv6Header, ipv4_checksum_holds, protocol};
@@ -61,6 +63,9 @@ fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
 fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
     LinkConfig {
         index: LinkIndex(index),
+        encapsulation: Default::default(),
+        inner: Default::default(),
+        lladdr: Default::default(),
         vni: Vni::new(vni).unwrap(),
         port,
         local: None,
@@ -187,7 +192,7 @@ fn behind(header: GeneveBuilder, inner: &[u8]) -> Vec<u8> {
 /// What B sends to the endpoint that lives here.
 fn from_b(vni: u32) -> Vec<u8> {
     behind(
-        geneve(vni, ETHERTYPE_IPV4),
+        geneve(vni, ethertype::IPV4),
         &udp("10.0.0.2", "10.0.0.1", (1000, 53), 0),
     )
 }

@@ -90,7 +90,7 @@ fn known_options_of_a_packet_are_counted_by_their_slots() {
     });
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     let with = |kind: u8, len: usize| {
-        let header = geneve(RED, ETHERTYPE_IPV4);
+        let header = geneve(RED, ethertype::IPV4);
         behind(
             header
                 .option(CLASS, OptionType(kind), &vec![0; len])

@@ -133,7 +133,7 @@ fn an_option_is_matched_by_value_and_mask() {
     let hear = |port: u16, data: &[&[u8]]| {
         let header = data
             .iter()
-            .fold(geneve(RED, ETHERTYPE_IPV4), |header, data| {
+            .fold(geneve(RED, ethertype::IPV4), |header, data| {
                 header.option(CLASS, OptionType(0x11), data).unwrap()
             });
         let inner = udp("10.0.0.2", "10.0.0.1", (port, 80), 0);

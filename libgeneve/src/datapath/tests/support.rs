@@ -9,7 +9,7 @@ use crate::nat;
 use crate::options::{Attach, Received};
 use crate::policy::{Action, Defaults, Direction, Policy, Rule};
 use crate::service::{Affinity, Backend, ServiceConfig, Services};
-use crate::wire::geneve::HeaderBytes;
+use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::{IcmpError, Unreachable};
 use crate::wire::transport::TcpFlags;
 use crate::wire::transport_checksum::ChecksumState;
@@ -90,7 +90,11 @@ impl Went {
 }
 
 pub(super) fn read(header: &HeaderBytes) -> Received {
-    Received::read(&Default::default(), &Geneve::parse(header).unwrap()).unwrap()
+    Received::read(
+        &Default::default(),
+        Geneve::parse(header).unwrap().options(),
+    )
+    .unwrap()
 }
 
 impl Site {
@@ -221,9 +225,9 @@ fn assert_sound(inner: &[u8], packet: &Packet) {
 /// `inner` behind a header of this VPC.
 pub(super) fn marked(vni: u32, options: &Attach, inner: &[u8]) -> Vec<u8> {
     let protocol = if inner[0] >> 4 == 4 {
-        ETHERTYPE_IPV4
+        ethertype::IPV4
     } else {
-        ETHERTYPE_IPV6
+        ethertype::IPV6
     };
     let vni = Vni::new(vni).unwrap();
     let header = options

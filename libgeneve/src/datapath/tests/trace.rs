@@ -7,7 +7,7 @@ use crate::options::{Attach, ClassOption, EndpointOption};
 use crate::policy::{Action, Direction, Who};
 use crate::qos::{Class, Tally};
 use crate::service::Affinity;
-use crate::wire::geneve::HeaderBytes;
+use crate::wire::header::HeaderBytes;
 
 /// A host that does everything at once.
 fn busy() -> Site {
@@ -100,7 +100,8 @@ fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
         At::Host(host, index, options) => {
             let link = site.link(index);
             let datagram = marked(link.config.vni.value(), &options, bytes);
-            let header = HeaderBytes::copy_of(&Geneve::parse(&datagram).unwrap());
+            let header =
+                HeaderBytes::copy_of(Geneve::parse(&datagram).unwrap().header_bytes()).unwrap();
             (
                 index,
                 Heading::Ingress {

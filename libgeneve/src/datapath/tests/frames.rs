@@ -1,0 +1,220 @@
+//! Links in mode ip whose datagrams carry Ethernet frames, over Geneve and over VXLAN.
+
+use super::*;
+use crate::link::Endpoint;
+use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::ethernet::{Mac, VlanTag, ethernet_header, tagged_header};
+
+pub(super) const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// A VPC as [`config`] has it, that carries frames and knows the MAC address of B's endpoints.
+pub(super) fn framed(encapsulation: Encapsulation) -> LinkConfig {
+    let known = Endpoint {
+        lladdr: Some(PEER),
+        ..Endpoint::default()
+    };
+    let mut config = LinkConfig {
+        encapsulation,
+        inner: Inner::Ethernet,
+        lladdr: OWN,
+        ..config(0, RED, GENEVE_PORT)
+    };
+    for addr in ["10.0.0.2", "fd00::2"] {
+        config.functions.endpoints.insert(ip(addr), known.clone());
+    }
+    config
+}
+
+/// A datagram of the VPC with this frame.
+pub(super) fn with_frame(encapsulation: Encapsulation, frame: &[u8], payload: &[u8]) -> Vec<u8> {
+    let header = encapsulation.header(Vni::new(RED).unwrap(), 0x6558);
+    [&header[..], frame, payload].concat()
+}
+
+fn reason_of(encapsulation: Encapsulation, frame: &[u8], payload: &[u8]) -> DropReason {
+    let datagram = with_frame(encapsulation, frame, payload);
+    let refused = decide(&tables(vec![framed(encapsulation)]), &arrival(B), datagram);
+    refused.unwrap_err().reason
+}
+
+#[test]
+fn a_packet_leaves_in_a_frame_and_is_read_at_the_other_end() {
+    for encapsulation in Encapsulation::ALL {
+        for (src, dst, ether_type) in [
+            ("10.0.0.1", "10.0.0.2", ethertype::IPV4),
+            ("fd00::1", "fd00::2", ethertype::IPV6),
+        ] {
+            let world = tables(vec![framed(encapsulation)]);
+            let link = world.link(LinkIndex(0)).unwrap();
+            let forward = egress(&world, link, &parsed(src, dst)).unwrap();
+            let frame = ethernet_header(PEER, OWN, ether_type);
+            assert_eq!(forward.encap[..], with_frame(encapsulation, &frame, &[]));
+            assert_eq!(forward.encap.len(), link.encap_len());
+
+            let back = ethernet_header(OWN, PEER, ether_type);
+            let inner = udp(dst, src, (53, 1000), 0);
+            let datagram = with_frame(encapsulation, &back, &inner);
+            let decap = decide(&world, &arrival(B), datagram.clone()).unwrap();
+            assert_eq!(decap.start, forward.encap.len());
+            assert_eq!(decap.packet, Packet::parse(&inner).unwrap());
+            let (header, behind) = way_back(link, &datagram).unwrap();
+            assert_eq!(
+                (header[..].to_vec(), behind),
+                (forward.encap.to_vec(), &inner[..])
+            );
+        }
+    }
+}
+
+#[test]
+fn the_mtu_leaves_room_for_the_frame() {
+    let world = tables(vec![framed(Encapsulation::Vxlan)]);
+    let link = world.link(LinkIndex(0)).unwrap();
+    assert_eq!(inner_limit(ip(B), 1500, link.encap_len()), 1450);
+    link.host(ip(B)).unwrap().set_path_mtu(Some(1400));
+    let forward = egress(&world, link, &parsed("10.0.0.1", "10.0.0.2")).unwrap();
+    assert_eq!(forward.limit, 1350);
+}
+
+#[test]
+fn a_packet_whose_neighbour_is_not_known_waits() {
+    let mut config = framed(Encapsulation::Geneve);
+    config.functions.endpoints.clear();
+    let world = tables(vec![config]);
+    let link = world.link(LinkIndex(0)).unwrap();
+    assert_eq!(
+        egress(&world, link, &parsed("10.0.0.1", "10.0.0.2")).unwrap_err(),
+        DropReason::NeighborUnresolved
+    );
+}
+
+#[test]
+fn only_frames_for_the_link_or_for_a_group_are_taken() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    for encapsulation in Encapsulation::ALL {
+        let group = Mac([0x33, 0x33, 0, 0, 0, 1]);
+        for dst in [OWN, Mac::BROADCAST, group] {
+            let frame = ethernet_header(dst, PEER, ethertype::IPV4);
+            let datagram = with_frame(encapsulation, &frame, &inner);
+            let world = tables(vec![framed(encapsulation)]);
+            assert!(decide(&world, &arrival(B), datagram).is_ok(), "{dst}");
+        }
+        let other = ethernet_header(PEER, PEER, ethertype::IPV4);
+        assert_eq!(
+            reason_of(encapsulation, &other, &inner),
+            DropReason::WrongMac
+        );
+    }
+}
+
+#[test]
+fn what_is_in_the_frame_is_an_ip_packet_of_its_ether_type() {
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    for encapsulation in Encapsulation::ALL {
+        let reason = |ether_type, inner: &[u8]| {
+            reason_of(
+                encapsulation,
+                &ethernet_header(OWN, PEER, ether_type),
+                inner,
+            )
+        };
+        assert_eq!(reason(ethertype::IPV6, &inner), DropReason::InnerMalformed);
+        assert_eq!(reason(0x88cc, &inner), DropReason::NotIp);
+        assert_eq!(reason(0x0026, &inner), DropReason::NotIp);
+        assert_eq!(
+            reason(ethertype::IPV4, &inner[..19]),
+            DropReason::InnerMalformed
+        );
+        assert_eq!(
+            reason_of(encapsulation, &[0; 13], &[]),
+            DropReason::InnerMalformed
+        );
+        let group = ethernet_header(OWN, Mac::BROADCAST, ethertype::IPV4);
+        assert_eq!(
+            reason_of(encapsulation, &group, &inner),
+            DropReason::InnerMalformed
+        );
+    }
+}
+
+#[test]
+fn rfc7348_61_a_frame_with_a_vlan_tag_is_dropped() {
+    let tag = VlanTag {
+        kind: ethertype::VLAN,
+        control: 7,
+    };
+    let (header, len) = tagged_header(OWN, PEER, &[tag], ethertype::IPV4).unwrap();
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    for encapsulation in Encapsulation::ALL {
+        assert_eq!(
+            reason_of(encapsulation, &header[..len], &inner),
+            DropReason::VlanTagged
+        );
+    }
+}
+
+#[test]
+fn a_link_takes_only_what_it_carries() {
+    let world = tables(vec![framed(Encapsulation::Geneve)]);
+    let refused = decide(&world, &arrival(B), from_b(RED)).unwrap_err();
+    assert_eq!(refused.reason, DropReason::ProtocolType);
+    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    assert_refused(
+        with_frame(Encapsulation::Geneve, &frame, &inner),
+        DropReason::ProtocolType,
+    );
+}
+
+#[test]
+fn a_vxlan_header_is_checked() {
+    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    let sound = with_frame(Encapsulation::Vxlan, &frame, &inner);
+    let reason = |datagram: Vec<u8>| {
+        let world = tables(vec![framed(Encapsulation::Vxlan)]);
+        decide(&world, &arrival(B), datagram).unwrap_err().reason
+    };
+    assert_eq!(reason(sound[..7].to_vec()), DropReason::VxlanTruncated);
+    let mut unset = sound.clone();
+    unset[0] = 0;
+    assert_eq!(reason(unset), DropReason::VxlanNoVni);
+    let mut other = sound.clone();
+    other[6] ^= 1;
+    assert_eq!(reason(other), DropReason::UnknownVni);
+    assert_eq!(reason(sound[..8].to_vec()), DropReason::InnerMalformed);
+}
+
+#[test]
+fn frames_of_one_sender_share_a_lane_and_those_of_another_do_not() {
+    let world = tables(vec![framed(Encapsulation::Vxlan)]);
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    let mut ingress = Ingress::default();
+    let mut lane = |src: Mac| {
+        let frame = ethernet_header(OWN, src, ethertype::IPV4);
+        let mut datagram = with_frame(Encapsulation::Vxlan, &frame, &inner);
+        ingress
+            .decide(&world.cx(), &arrival(B), &mut datagram)
+            .unwrap()
+            .lane
+    };
+    let first = lane(PEER);
+    assert_eq!(lane(PEER), first);
+    assert_ne!(lane(Mac([2, 0, 0, 0, 0, 9])), first);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_frames_never_panic(
+        vxlan: bool,
+        payload in proptest::collection::vec(any::<u8>(), 0..120),
+        sound: bool,
+    ) {
+        let encapsulation = if vxlan { Encapsulation::Vxlan } else { Encapsulation::Geneve };
+        let world = tables(vec![framed(encapsulation)]);
+        let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+        let frame = if sound { &frame[..] } else { &[] };
+        let _ = decide(&world, &arrival(B), with_frame(encapsulation, frame, &payload));
+    }
+}
