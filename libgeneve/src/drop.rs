@@ -56,9 +56,9 @@ drop_reasons! {
     UnknownHost => "unknown-host",
     /// The outer destination is not the link's local address.
     WrongLocal => "wrong-local",
-    /// The inner source address does not belong to the host that the packet came from.
+    /// The inner source, MAC or IP address, does not belong to the host that the packet came from.
     SourceMismatch => "source-mismatch",
-    /// The inner source address belongs to another host, yet the packet came from this one's TUN.
+    /// The inner source, MAC or IP address, belongs to another host, yet the packet came from this one's TUN or TAP.
     SourceNotLocal => "source-not-local",
     /// The inner frame is for a MAC address that is not the link's.
     WrongMac => "wrong-mac",
@@ -66,6 +66,14 @@ drop_reasons! {
     VlanTagged => "vlan-tagged",
     /// The packet is neither IPv4 nor IPv6.
     NotIp => "not-ip",
+    /// The frame's source MAC address is known to be elsewhere, and has moved too often of late.
+    MacMove => "mac-move",
+    /// The frame from TAP is for a MAC address that is behind TAP, too.
+    SplitHorizon => "split-horizon",
+    /// A broadcast, multicast or frame for an unknown MAC address is over the rate of such frames.
+    FloodRate => "flood-rate",
+    /// An ARP request or neighbour solicitation that was answered here, for an address that is known.
+    NeighborAnswered => "neighbor-answered",
     /// The inner packet is shorter than its own length field or has a malformed header.
     InnerMalformed => "inner-malformed",
     /// The inner packet's checksum is wrong, so it cannot be merged or finished safely.
@@ -98,7 +106,7 @@ drop_reasons! {
     RateExceeded => "rate-exceeded",
     /// The packet would leave by the link and to the host that it came from, or was relayed too often.
     ForwardingLoop => "forwarding-loop",
-    /// No route or endpoint of the VPC covers the inner destination.
+    /// No route, endpoint, forwarding entry or flood list of the VPC covers the inner destination.
     NoRoute => "no-route",
     /// The MAC address of the inner destination is not known yet; its host is being asked.
     NeighborUnresolved => "neighbor-unresolved",

@@ -8,6 +8,7 @@
 //! - [`route`], [`link`]: what a VPC knows: its hosts, prefixes and encapsulation.
 //! - [`mtu`], [`ecn`]: tunnel MTU arithmetic, MSS clamp; RFC 6040 and RFC 2983.
 //! - [`flow`]: flow keys, the flow table, TCP state, fragments; the keyed hash of a flow.
+//! - [`bridge`]: MAC addresses: where they are, and which addresses they have.
 //! - [`nat`]: source, destination and static NAT, ports, ICMP errors.
 //! - [`label`], [`options`]: what Geneve options mean.
 //! - [`policy`]: which flows a link lets through.
@@ -18,6 +19,7 @@
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod datapath;
 pub mod drop;
 pub mod ecn;

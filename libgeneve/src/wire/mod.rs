@@ -4,6 +4,7 @@
 //! constructor returned `Ok`, no accessor panics. All multi-byte fields are big-endian on the wire
 //! and in host order in the accessors.
 
+pub mod arp;
 pub mod checksum;
 pub mod encapsulation;
 pub mod ethernet;
@@ -11,6 +12,7 @@ pub mod geneve;
 pub mod header;
 pub mod icmp;
 pub mod ip;
+pub mod nd;
 pub mod option;
 pub mod packet;
 pub mod reset;

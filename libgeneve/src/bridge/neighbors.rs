@@ -1,0 +1,172 @@
+//! Which IP address has which MAC address, as ARP and Neighbor Discovery said.
+//!
+//! Bounded and aged like the forwarding table. Who claims an address last has it, as with every receiver of ARP; what is
+//! configured of endpoints goes before and is not in here.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::fdb::Keyed;
+use super::{Learned, Limits};
+use crate::time::Now;
+use crate::wire::ethernet::Mac;
+
+/// An address, as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborEntry {
+    /// The address.
+    pub addr: IpAddr,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// How long ago it was claimed last.
+    pub used: Duration,
+}
+
+/// The learned addresses of one link.
+#[derive(Debug)]
+pub struct Neighbors {
+    entries: Mutex<hashbrown::HashMap<IpAddr, (Mac, Now), Keyed>>,
+}
+
+impl Neighbors {
+    /// An empty table; `key` is secret.
+    #[must_use]
+    pub fn new(key: [u64; 2]) -> Self {
+        Neighbors {
+            entries: Mutex::new(hashbrown::HashMap::with_hasher(Keyed(key))),
+        }
+    }
+
+    /// The MAC address of `addr`, if it was heard recently enough.
+    #[must_use]
+    pub fn find(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Mac> {
+        let entries = self.entries();
+        let &(mac, seen) = entries.get(&addr)?;
+        (!limits.over(seen, now)).then_some(mac)
+    }
+
+    /// Writes down that `addr` has this MAC address.
+    pub fn learn(&self, addr: IpAddr, mac: Mac, limits: &Limits, now: Now) -> Learned {
+        let mut entries = self.entries();
+        let full = entries.len() >= limits.entries as usize;
+        match entries.get_mut(&addr) {
+            Some(known) => {
+                let moved = known.0 != mac;
+                *known = (mac, now);
+                if moved {
+                    Learned::Moved
+                } else {
+                    Learned::Known
+                }
+            }
+            None if full => Learned::Full,
+            None => {
+                entries.insert(addr, (mac, now));
+                Learned::New
+            }
+        }
+    }
+
+    /// Forgets what is too old; to be called every second or so. Returns how many addresses went.
+    pub fn expire(&self, limits: &Limits, now: Now) -> usize {
+        let mut entries = self.entries();
+        let before = entries.len();
+        entries.retain(|_, (_, seen)| !limits.over(*seen, now));
+        before - entries.len()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.entries().clear();
+    }
+
+    /// How many addresses are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every address that is known, sorted.
+    #[must_use]
+    pub fn entries_at(&self, limits: &Limits, now: Now) -> Vec<NeighborEntry> {
+        let entries = self.entries();
+        let mut list: Vec<_> = entries
+            .iter()
+            .filter(|(_, (_, seen))| !limits.over(*seen, now))
+            .map(|(&addr, &(mac, seen))| NeighborEntry {
+                addr,
+                mac,
+                used: now.since(seen),
+            })
+            .collect();
+        list.sort_unstable_by_key(|e| e.addr);
+        list
+    }
+
+    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<IpAddr, (Mac, Now), Keyed>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        entries: 2,
+        ageing: Duration::from_secs(10),
+    };
+
+    fn addr(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    fn mac(n: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, n])
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn who_claims_an_address_last_has_it_for_a_while() {
+        let table = Neighbors::new([1, 2]);
+        assert_eq!(table.learn(addr(1), mac(1), &LIMITS, at(0)), Learned::New);
+        assert_eq!(table.learn(addr(1), mac(1), &LIMITS, at(1)), Learned::Known);
+        assert_eq!(table.learn(addr(1), mac(2), &LIMITS, at(2)), Learned::Moved);
+        assert_eq!(table.find(addr(1), &LIMITS, at(12)), Some(mac(2)));
+        assert_eq!(table.find(addr(1), &LIMITS, at(13)), None);
+        let entry = NeighborEntry {
+            addr: addr(1),
+            mac: mac(2),
+            used: Duration::from_secs(3),
+        };
+        assert_eq!(table.entries_at(&LIMITS, at(5)), [entry]);
+        assert_eq!(table.expire(&LIMITS, at(13)), 1);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_full_table_keeps_what_it_has() {
+        let table = Neighbors::new([1, 2]);
+        for n in 0..2 {
+            assert_eq!(table.learn(addr(n), mac(n), &LIMITS, at(0)), Learned::New);
+        }
+        assert_eq!(table.learn(addr(9), mac(9), &LIMITS, at(0)), Learned::Full);
+        assert_eq!(table.learn(addr(0), mac(7), &LIMITS, at(0)), Learned::Moved);
+        assert_eq!(
+            (table.len(), table.find(addr(9), &LIMITS, at(0))),
+            (2, None)
+        );
+        table.clear();
+        assert_eq!(table.len(), 0);
+    }
+}

@@ -1,0 +1,129 @@
+//! What an ARP or Neighbor Discovery message says, in the terms that both share.
+
+use std::net::IpAddr;
+
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ethernet::Mac;
+use crate::wire::nd::Nd;
+
+/// What a message claims and what it asks; either may be missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    /// An address, and the MAC address that its sender says it has.
+    pub claim: Option<(IpAddr, Mac)>,
+    /// An address whose MAC address is asked for.
+    pub question: Option<Question>,
+}
+
+/// A question for a MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The address whose owner is asked for.
+    pub target: IpAddr,
+    /// The sender asks because it wants to take the address itself (RFC 5227, RFC 4862 section 5.4).
+    pub probe: bool,
+}
+
+impl From<&Arp> for Notice {
+    fn from(arp: &Arp) -> Notice {
+        let asks = arp.operation == Operation::Request && !arp.is_announcement();
+        Notice {
+            claim: (!arp.sender.is_unspecified()).then_some((arp.sender.into(), arp.sender_mac)),
+            question: asks.then_some(Question {
+                target: arp.target.into(),
+                probe: arp.is_probe(),
+            }),
+        }
+    }
+}
+
+impl From<&Nd> for Notice {
+    fn from(nd: &Nd) -> Notice {
+        match *nd {
+            Nd::Solicitation { from, target, mac } => Notice {
+                claim: mac.map(|mac| (from.into(), mac)),
+                question: Some(Question {
+                    target: target.into(),
+                    probe: nd.is_probe(),
+                }),
+            },
+            Nd::Advertisement { target, mac, .. } => Notice {
+                claim: mac.map(|mac| (target.into(), mac)),
+                question: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    fn arp(operation: Operation, sender: [u8; 4], target: [u8; 4]) -> Notice {
+        let arp = Arp {
+            operation,
+            sender_mac: MAC,
+            sender: sender.into(),
+            target_mac: Mac([0; 6]),
+            target: target.into(),
+        };
+        Notice::from(&arp)
+    }
+
+    fn question(target: &str, probe: bool) -> Option<Question> {
+        let target = target.parse().unwrap();
+        Some(Question { target, probe })
+    }
+
+    fn claim(addr: &str) -> Option<(IpAddr, Mac)> {
+        Some((addr.parse().unwrap(), MAC))
+    }
+
+    #[test]
+    fn arp_asks_claims_probes_and_announces() {
+        let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let request = arp(Operation::Request, a, b);
+        assert_eq!(request.claim, claim("10.0.0.1"));
+        assert_eq!(request.question, question("10.0.0.2", false));
+        let probe = arp(Operation::Request, [0; 4], b);
+        assert_eq!(
+            (probe.claim, probe.question),
+            (None, question("10.0.0.2", true))
+        );
+        for announcement in [arp(Operation::Request, a, a), arp(Operation::Reply, a, a)] {
+            assert_eq!(announcement.claim, claim("10.0.0.1"));
+            assert_eq!(announcement.question, None);
+        }
+        let reply = arp(Operation::Reply, a, b);
+        assert_eq!((reply.claim, reply.question), (claim("10.0.0.1"), None));
+    }
+
+    #[test]
+    fn neighbor_discovery_does_the_same() {
+        let (a, b) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        let asks = Notice::from(&Nd::Solicitation {
+            from: a,
+            target: b,
+            mac: Some(MAC),
+        });
+        assert_eq!(asks.claim, claim("fd00::1"));
+        assert_eq!(asks.question, question("fd00::2", false));
+        let probe = Notice::from(&Nd::Solicitation {
+            from: std::net::Ipv6Addr::UNSPECIFIED,
+            target: b,
+            mac: None,
+        });
+        assert_eq!(
+            (probe.claim, probe.question),
+            (None, question("fd00::2", true))
+        );
+        let tells = Notice::from(&Nd::Advertisement {
+            target: b,
+            mac: Some(MAC),
+            solicited: false,
+        });
+        assert_eq!((tells.claim, tells.question), (claim("fd00::2"), None));
+    }
+}

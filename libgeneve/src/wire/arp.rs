@@ -1,0 +1,202 @@
+//! ARP for IPv4 over Ethernet (RFC 826, RFC 5227): a checked message, and its bytes.
+//!
+//! Owns the layout, and which messages are probes and announcements. Who may claim an address and who
+//! answers is left to [`crate::bridge`].
+
+use std::net::Ipv4Addr;
+
+use super::ethernet::Mac;
+
+/// Bytes of an ARP message for IPv4 over Ethernet.
+pub const ARP_LEN: usize = 28;
+
+/// Hardware type Ethernet, protocol type IPv4, and the lengths of their addresses.
+const PREAMBLE: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+
+/// What an ARP message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Who has the target address?
+    Request,
+    /// The sender has the sender address.
+    Reply,
+}
+
+/// An ARP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// Request or reply.
+    pub operation: Operation,
+    /// The sender's MAC address.
+    pub sender_mac: Mac,
+    /// The sender's address; 0.0.0.0 in a probe.
+    pub sender: Ipv4Addr,
+    /// The target's MAC address; of no meaning in a request.
+    pub target_mac: Mac,
+    /// The address that is asked for, or the one that the answer is for.
+    pub target: Ipv4Addr,
+}
+
+/// Why bytes are no ARP message that an overlay may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArpError {
+    /// Fewer than [`ARP_LEN`] bytes.
+    #[error("shorter than an ARP message")]
+    Truncated,
+    /// Not for IPv4 over Ethernet.
+    #[error("not ARP for IPv4 over Ethernet")]
+    Kind,
+    /// Neither request nor reply: RARP and others have no use in an overlay.
+    #[error("neither request nor reply")]
+    Operation,
+}
+
+impl Arp {
+    /// Reads the ARP message at the start of `bytes`; what follows it is padding.
+    ///
+    /// # Errors
+    /// See [`ArpError`].
+    pub fn parse(bytes: &[u8]) -> Result<Arp, ArpError> {
+        let bytes = bytes.first_chunk::<ARP_LEN>().ok_or(ArpError::Truncated)?;
+        if bytes[..6] != PREAMBLE {
+            return Err(ArpError::Kind);
+        }
+        let operation = match u16::from_be_bytes([bytes[6], bytes[7]]) {
+            1 => Operation::Request,
+            2 => Operation::Reply,
+            _ => return Err(ArpError::Operation),
+        };
+        let mac = |at: usize| Mac(std::array::from_fn(|i| bytes[at + i]));
+        let address =
+            |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
+        Ok(Arp {
+            operation,
+            sender_mac: mac(8),
+            sender: address(14),
+            target_mac: mac(18),
+            target: address(24),
+        })
+    }
+
+    /// The message as it is on the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; ARP_LEN] {
+        let mut bytes = [0; ARP_LEN];
+        bytes[..6].copy_from_slice(&PREAMBLE);
+        bytes[7] = match self.operation {
+            Operation::Request => 1,
+            Operation::Reply => 2,
+        };
+        bytes[8..14].copy_from_slice(&self.sender_mac.0);
+        bytes[14..18].copy_from_slice(&self.sender.octets());
+        bytes[18..24].copy_from_slice(&self.target_mac.0);
+        bytes[24..].copy_from_slice(&self.target.octets());
+        bytes
+    }
+
+    /// The answer to this request in the name of `mac`, which has the target address.
+    #[must_use]
+    pub fn reply(&self, mac: Mac) -> Arp {
+        Arp {
+            operation: Operation::Reply,
+            sender_mac: mac,
+            sender: self.target,
+            target_mac: self.sender_mac,
+            target: self.sender,
+        }
+    }
+
+    /// Whether the sender asks if an address is in use before it takes it (RFC 5227 section 1.1).
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.operation == Operation::Request && self.sender.is_unspecified()
+    }
+
+    /// Whether the sender tells everybody of its own address (RFC 5227 section 1.1, RFC 5944 section 4.6).
+    #[must_use]
+    pub fn is_announcement(&self) -> bool {
+        self.sender == self.target
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request() -> Arp {
+        Arp {
+            operation: Operation::Request,
+            sender_mac: Mac([2, 0, 0, 0, 0, 1]),
+            sender: Ipv4Addr::new(10, 0, 0, 1),
+            target_mac: Mac([0; 6]),
+            target: Ipv4Addr::new(10, 0, 0, 2),
+        }
+    }
+
+    #[test]
+    fn a_request_is_what_rfc_826_says() {
+        let bytes = request().to_bytes();
+        let expected = [
+            0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2,
+        ];
+        assert_eq!(bytes, expected);
+        assert_eq!(Arp::parse(&bytes), Ok(request()));
+    }
+
+    #[test]
+    fn a_reply_turns_sender_and_target_around() {
+        let reply = request().reply(Mac([2, 0, 0, 0, 0, 2]));
+        assert_eq!(reply.operation, Operation::Reply);
+        assert_eq!(reply.sender, request().target);
+        assert_eq!(reply.sender_mac, Mac([2, 0, 0, 0, 0, 2]));
+        assert_eq!(reply.target, request().sender);
+        assert_eq!(reply.target_mac, request().sender_mac);
+    }
+
+    #[test]
+    fn probes_and_announcements_are_told_from_questions() {
+        assert!(!request().is_probe() && !request().is_announcement());
+        let probe = Arp {
+            sender: Ipv4Addr::UNSPECIFIED,
+            ..request()
+        };
+        assert!(probe.is_probe() && !probe.is_announcement());
+        let announcement = Arp {
+            target: request().sender,
+            ..request()
+        };
+        assert!(announcement.is_announcement() && !announcement.is_probe());
+    }
+
+    #[test]
+    fn what_is_not_arp_for_ipv4_over_ethernet_is_refused() {
+        let good = request().to_bytes();
+        assert_eq!(Arp::parse(&good[..27]), Err(ArpError::Truncated));
+        for at in 0..6 {
+            let mut bytes = good;
+            bytes[at] ^= 1;
+            assert_eq!(Arp::parse(&bytes), Err(ArpError::Kind));
+        }
+        for operation in [0, 3, 4, 255] {
+            let mut bytes = good;
+            bytes[7] = operation;
+            assert_eq!(Arp::parse(&bytes), Err(ArpError::Operation));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_is_written_back_as_it_was(bytes in proptest::collection::vec(any::<u8>(), 20..60), shape in any::<bool>()) {
+            let mut bytes = bytes;
+            if shape {
+                bytes[..6].copy_from_slice(&PREAMBLE);
+                bytes[6] = 0;
+                bytes[7] = 1 + bytes[7] % 2;
+            }
+            if let Ok(arp) = Arp::parse(&bytes) {
+                prop_assert_eq!(&arp.to_bytes()[..], &bytes[..ARP_LEN]);
+            }
+        }
+    }
+}

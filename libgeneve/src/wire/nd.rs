@@ -1,0 +1,315 @@
+//! Neighbor Discovery's solicitations and advertisements (RFC 4861 sections 4.3, 4.4, 7.1).
+//!
+//! Owns the layout, the checks that RFC 4861 asks of every receiver, and the advertisement that answers.
+//! Router discovery and redirects are packets as others are. Who may claim an address and who answers is
+//! left to [`crate::bridge`].
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::ethernet::Mac;
+use super::ip::{IPV6_HEADER_LEN, Ipv6Header, protocol};
+use super::packet::{Fragment, Packet, Transport};
+use super::transport_checksum::ChecksumState;
+
+/// Bytes of an advertisement with its IPv6 header and the target's MAC address.
+pub const ADVERTISEMENT_LEN: usize = IPV6_HEADER_LEN + 32;
+
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+/// Bytes of both messages before their options.
+const FIXED: usize = 24;
+const SOURCE_LINK_LAYER: u8 = 1;
+const TARGET_LINK_LAYER: u8 = 2;
+/// Nobody between sender and receiver may have forwarded the message (RFC 4861 section 7.1).
+const HOP_LIMIT: u8 = 255;
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// A solicitation or advertisement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nd {
+    /// Who has the target address?
+    Solicitation {
+        /// The asking address; `::` while it is being checked for duplicates (RFC 4862 section 5.4).
+        from: Ipv6Addr,
+        /// The address that is asked for.
+        target: Ipv6Addr,
+        /// The sender's MAC address.
+        mac: Option<Mac>,
+    },
+    /// The target address is that of the target's MAC address.
+    Advertisement {
+        /// The address.
+        target: Ipv6Addr,
+        /// Its MAC address.
+        mac: Option<Mac>,
+        /// It answers a solicitation.
+        solicited: bool,
+    },
+}
+
+/// Why a solicitation or advertisement must be discarded (RFC 4861 section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a neighbour solicitation or advertisement that RFC 4861 section 7.1 discards")]
+pub struct NdError;
+
+impl Nd {
+    /// Reads a packet; `None` if it is neither message. `bytes` are those that `packet` was parsed from, `checked`
+    /// says that its checksum is known to be right, as for a packet whose sender left it to an offload.
+    ///
+    /// # Errors
+    /// It is one of them, and not as RFC 4861 section 7.1 asks: hop limit, code, checksum, length, target, options.
+    pub fn parse(packet: &Packet, bytes: &[u8], checked: bool) -> Option<Result<Nd, NdError>> {
+        let Transport::Icmp { kind, code, .. } = packet.transport else {
+            return None;
+        };
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else {
+            return None;
+        };
+        if packet.protocol != protocol::ICMPV6 || !matches!(kind, SOLICITATION | ADVERTISEMENT) {
+            return None;
+        }
+        let message = bytes.get(usize::from(packet.transport_offset)..packet.total_len.into());
+        let sound = packet.ttl == HOP_LIMIT
+            && code == 0
+            && packet.fragment == Fragment::Whole
+            && (checked || packet.checksum_state(bytes) == ChecksumState::Valid);
+        Some(match message {
+            Some(message) if sound => read(kind, src, dst, message).ok_or(NdError),
+            _ => Err(NdError),
+        })
+    }
+
+    /// Whether an address is being checked for duplicates before it is used.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Nd::Solicitation { from, .. } if from.is_unspecified())
+    }
+}
+
+fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
+    let fixed = message.first_chunk::<FIXED>()?;
+    let target: [u8; 16] = fixed[8..].try_into().expect("24 less 8");
+    let target = Ipv6Addr::from(target);
+    if target.is_multicast() {
+        return None;
+    }
+    let wanted = match kind {
+        SOLICITATION => SOURCE_LINK_LAYER,
+        _ => TARGET_LINK_LAYER,
+    };
+    let mac = link_layer(&message[FIXED..], wanted)?;
+    if kind == SOLICITATION {
+        // A solicitation from "::" goes to the target's own group and tells no MAC address.
+        let probe = src.is_unspecified();
+        if probe && (mac.is_some() || dst != solicited_node(target)) {
+            return None;
+        }
+        return Some(Nd::Solicitation {
+            from: src,
+            target,
+            mac,
+        });
+    }
+    let solicited = fixed[4] & 0x40 != 0;
+    if solicited && dst.is_multicast() {
+        return None;
+    }
+    Some(Nd::Advertisement {
+        target,
+        mac,
+        solicited,
+    })
+}
+
+/// The MAC address in the option of this type, if there is one; `None` if the options are broken.
+fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
+    let mut found = None;
+    while let [kind, len, ..] = *options {
+        let len = usize::from(len) * 8;
+        if len == 0 || len > options.len() {
+            return None;
+        }
+        let (option, rest) = options.split_at(len);
+        if kind == wanted && found.is_none() {
+            found = Some(Mac(std::array::from_fn(|i| option[2 + i])));
+        }
+        options = rest;
+    }
+    options.is_empty().then_some(found)
+}
+
+/// The group in which an address is asked for (RFC 4291 section 2.7.1).
+#[must_use]
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    let [high, low] = [0xff00 | u16::from(a), u16::from_be_bytes([b, c])];
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low)
+}
+
+/// Writes the advertisement that `target` is at `mac`, as a whole IPv6 packet with its checksum, for whoever asked from
+/// the address `to`; everybody is told where that is `::`.
+#[must_use]
+pub fn advertisement(target: Ipv6Addr, mac: Mac, to: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
+    let mut bytes = [0; ADVERTISEMENT_LEN];
+    let probe = to.is_unspecified();
+    let dst = if probe { ALL_NODES } else { to };
+    let header = Ipv6Header {
+        traffic_class: 0,
+        flow_label: 0,
+        payload_len: (ADVERTISEMENT_LEN - IPV6_HEADER_LEN) as u16,
+        next_header: protocol::ICMPV6,
+        hop_limit: HOP_LIMIT,
+        src: target,
+        dst,
+    };
+    let (ip, message) = bytes.split_at_mut(IPV6_HEADER_LEN);
+    ip.copy_from_slice(&header.to_bytes());
+    message[0] = ADVERTISEMENT;
+    // Solicited unless it goes to all; override never, because the target knows better (RFC 4861 section 7.2.8).
+    message[4] = if probe { 0 } else { 0x40 };
+    message[8..24].copy_from_slice(&target.octets());
+    message[24..26].copy_from_slice(&[TARGET_LINK_LAYER, 1]);
+    message[26..].copy_from_slice(&mac.0);
+    let packet = Packet::parse(&bytes).expect("made here");
+    packet.write_checksum(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0x12, 0x3456);
+    const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+    fn message(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, rest: &[u8]) -> Vec<u8> {
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: 8 + rest.len() as u16,
+            next_header: protocol::ICMPV6,
+            hop_limit: 255,
+            src,
+            dst,
+        };
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(rest);
+        whole(bytes)
+    }
+
+    fn whole(mut bytes: Vec<u8>) -> Vec<u8> {
+        let packet = Packet::parse(&bytes).unwrap();
+        assert!(packet.write_checksum(&mut bytes));
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Result<Nd, NdError>> {
+        Nd::parse(&Packet::parse(bytes).unwrap(), bytes, false)
+    }
+
+    fn solicitation(options: &[u8]) -> Vec<u8> {
+        let rest = [&A.octets()[..], options].concat();
+        message(135, B, solicited_node(A), &rest)
+    }
+
+    #[test]
+    fn a_solicitation_names_its_target_and_its_sender() {
+        assert_eq!(
+            solicited_node(A),
+            "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap()
+        );
+        let expected = Nd::Solicitation {
+            from: B,
+            target: A,
+            mac: Some(MAC),
+        };
+        // An option that nobody asked for goes before.
+        let options = [14, 1, 1, 2, 3, 4, 5, 6, 1, 1, 2, 0, 0, 0, 0, 1];
+        assert_eq!(parse(&solicitation(&options)), Some(Ok(expected)));
+        assert!(!expected.is_probe());
+    }
+
+    #[test]
+    fn a_probe_for_duplicates_has_no_address_and_tells_no_mac() {
+        let probe = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(A), &A.octets());
+        let nd = parse(&probe).unwrap().unwrap();
+        assert!(nd.is_probe());
+        let with_mac = [&A.octets()[..], &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
+        let bytes = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(A), &with_mac);
+        assert_eq!(parse(&bytes), Some(Err(NdError)));
+        let elsewhere = message(135, Ipv6Addr::UNSPECIFIED, A, &A.octets());
+        assert_eq!(parse(&elsewhere), Some(Err(NdError)));
+    }
+
+    #[test]
+    fn what_rfc_4861_discards_is_refused() {
+        let good = solicitation(&[1, 1, 2, 0, 0, 0, 0, 1]);
+        let broken = |at: usize, value: u8, sum: bool| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            if sum { whole(bytes) } else { bytes }
+        };
+        let hop_limit = broken(7, 254, true);
+        let code = broken(41, 1, true);
+        let checksum = broken(60, 99, false);
+        let multicast_target = broken(48, 0xff, true);
+        let empty_option = broken(65, 0, true);
+        let long_option = broken(65, 2, true);
+        for bytes in [
+            hop_limit,
+            code,
+            checksum,
+            multicast_target,
+            empty_option,
+            long_option,
+        ] {
+            assert_eq!(parse(&bytes), Some(Err(NdError)));
+        }
+        let short = message(135, B, A, &A.octets()[..8]);
+        assert_eq!(parse(&short), Some(Err(NdError)));
+        let odd_tail = solicitation(&[1]);
+        assert_eq!(parse(&odd_tail), Some(Err(NdError)));
+        let mut solicited_to_all = [&[0u8; 16][..]].concat();
+        solicited_to_all[0] = 0xfd;
+        let mut bytes = message(136, A, ALL_NODES, &solicited_to_all);
+        bytes[44] = 0x40;
+        assert_eq!(parse(&whole(bytes)), Some(Err(NdError)));
+    }
+
+    #[test]
+    fn other_packets_are_neither() {
+        assert_eq!(parse(&message(134, A, ALL_NODES, &[0; 16])), None);
+        assert_eq!(parse(&message(128, A, B, &[])), None);
+    }
+
+    #[test]
+    fn an_advertisement_answers_whoever_asked_or_everybody() {
+        let bytes = advertisement(A, MAC, B);
+        let packet = Packet::parse(&bytes).unwrap();
+        assert_eq!((packet.src, packet.dst), (A.into(), B.into()));
+        let expected = Nd::Advertisement {
+            target: A,
+            mac: Some(MAC),
+            solicited: true,
+        };
+        assert_eq!(parse(&bytes), Some(Ok(expected)));
+        let bytes = advertisement(A, MAC, Ipv6Addr::UNSPECIFIED);
+        assert_eq!(Packet::parse(&bytes).unwrap().dst, IpAddr::V6(ALL_NODES));
+        let expected = Nd::Advertisement {
+            target: A,
+            mac: Some(MAC),
+            solicited: false,
+        };
+        assert_eq!(parse(&bytes), Some(Ok(expected)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_messages_never_panic(kind in 130u8..140, rest in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = parse(&message(kind, A, B, &rest));
+        }
+    }
+}
