@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::{Fdb, Learned, Limits, Neighbors, Notice, Question};
 use crate::drop::DropReason;
 use crate::link::Host;
+use crate::policy::Defaults;
 use crate::qos::Bucket;
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
@@ -60,6 +61,8 @@ pub struct BridgeConfig {
     pub flood_rate: Arc<Bucket>,
     /// Endpoints of the link.
     pub owners: Vec<OwnerConfig>,
+    /// What becomes of frames that are neither IP, ARP nor Neighbor Discovery: the defaults of the link.
+    pub others: Defaults,
     /// What was learned; it outlives this configuration.
     pub live: Arc<Live>,
 }
@@ -146,6 +149,8 @@ pub struct Bridge {
     pub live: Arc<Live>,
     /// How many frames may be flooded.
     pub flood_rate: Arc<Bucket>,
+    /// What becomes of frames that are neither IP, ARP nor Neighbor Discovery.
+    pub others: Defaults,
     learning: bool,
     limits: Limits,
     stations: HashMap<Mac, Place>,
@@ -187,6 +192,7 @@ impl Bridge {
             mac: config.mac,
             live: Arc::clone(&config.live),
             flood_rate: Arc::clone(&config.flood_rate),
+            others: config.others,
             learning: config.learning,
             limits: config.limits,
             flood: hosts(&config.flood),
@@ -197,13 +203,13 @@ impl Bridge {
     }
 
     /// Every host that is configured, with repetitions.
-    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+    pub fn hosts<'a>(&'a self) -> impl Iterator<Item = &'a Arc<Host>> {
         let stations = self
             .stations
             .values()
             .chain(self.owners.values().map(|o| &o.place));
-        let of = |place| match place {
-            &Place::Host(ref host) => Some(host),
+        let of = |place: &'a Place| match place {
+            Place::Host(host) => Some(host),
             Place::Here => None,
         };
         let groups = self.groups.values().flat_map(|list| list.iter());
@@ -256,12 +262,19 @@ impl Bridge {
         }
     }
 
-    /// Whether what a message from `from` claims may be; if so, and if that is to be, it is written down.
+    /// Whether what a message from `from` claims may be; if so, and if that is to be, it is written down. What is said in a
+    /// VLAN (`tagged`) is not: there the address may be another station's.
     ///
     /// # Errors
     /// The address is an endpoint that is elsewhere or has another MAC address, or the MAC address is configured to be
     /// elsewhere.
-    pub fn hear(&self, notice: &Notice, from: &Place, now: Now) -> Result<(), DropReason> {
+    pub fn hear(
+        &self,
+        notice: &Notice,
+        from: &Place,
+        tagged: bool,
+        now: Now,
+    ) -> Result<(), DropReason> {
         let Some((addr, mac)) = notice.claim else {
             return Ok(());
         };
@@ -269,7 +282,7 @@ impl Bridge {
         if self.stations.get(&mac).is_some_and(|place| place != from) {
             return Err(from.forged());
         }
-        if self.learning && mac.is_unicast() && !self.owners.contains_key(&addr) {
+        if self.learning && !tagged && mac.is_unicast() && !self.owners.contains_key(&addr) {
             let _ = self.live.neighbors.learn(addr, mac, &self.limits, now);
         }
         Ok(())

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::Action;
 
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xaa]);
 const ENDPOINT: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -37,6 +38,10 @@ fn bridge(learning: bool) -> Bridge {
         ],
         flood: vec![underlay(2), underlay(3)],
         flood_rate: Arc::new(Bucket::new(100, 100)),
+        others: Defaults {
+            ingress: Action::Allow,
+            egress: Action::Allow,
+        },
         owners: vec![
             owner(1, Some(ENDPOINT), Some(2)),
             owner(2, Some(LOCAL), None),
@@ -100,7 +105,7 @@ fn without_learning_nothing_is_written_down() {
         claim: Some((addr(9), OTHER)),
         question: None,
     };
-    assert_eq!(bridge.hear(&notice, &host(9), NOW), Ok(()));
+    assert_eq!(bridge.hear(&notice, &host(9), false, NOW), Ok(()));
     assert_eq!(bridge.mac_of(addr(9), NOW), None);
     assert!(bridge.live.fdb.is_empty() && bridge.live.neighbors.is_empty());
 }
@@ -131,7 +136,7 @@ fn nobody_claims_the_address_of_an_endpoint() {
             claim: Some((addr(n), mac)),
             question: None,
         };
-        bridge.hear(&notice, from, NOW)
+        bridge.hear(&notice, from, false, NOW)
     };
     let wire = Err(DropReason::SourceMismatch);
     assert_eq!(hear(1, ENDPOINT, &host(2)), Ok(()));
@@ -156,6 +161,12 @@ fn nobody_claims_the_address_of_an_endpoint() {
     );
     assert_eq!(hear(9, OTHER, &host(3)), Ok(()));
     assert_eq!(bridge.mac_of(addr(9), NOW), Some(OTHER));
+    let in_vlan = Notice {
+        claim: Some((addr(10), OTHER)),
+        question: None,
+    };
+    assert_eq!(bridge.hear(&in_vlan, &host(3), true, NOW), Ok(()));
+    assert_eq!(bridge.mac_of(addr(10), NOW), None);
     assert_eq!(bridge.mac_of(addr(1), NOW), Some(ENDPOINT));
     assert_eq!(bridge.owns(addr(1), None, &host(2)), Ok(()));
     assert_eq!(bridge.owns(addr(1), None, &host(3)), wire);
@@ -180,7 +191,7 @@ fn a_question_is_answered_where_the_owner_is_known_and_elsewhere() {
         claim: Some((addr(9), learned)),
         question: None,
     };
-    bridge.hear(&notice, &host(9), NOW).unwrap();
+    bridge.hear(&notice, &host(9), false, NOW).unwrap();
     assert_eq!(ask(9, false, OTHER), None, "its host is not known");
     bridge.admit(learned, &host(9), NOW).unwrap();
     assert_eq!(ask(9, false, OTHER), Some(learned));
