@@ -1,12 +1,13 @@
 //! What scenarios and benchmarks share.
 //!
 //! [`world`] has hosts and daemons, [`packet`] bytes made by hand, [`sniffer`] eyes, [`relay`] a bad
-//! underlay, [`peer`] the other side of a tunnel without a daemon. None of it uses libgeneve, so that
+//! underlay, [`peer`] the other side of a tunnel without a daemon, [`scrape`] metrics. None of it uses libgeneve, so that
 //! an error there cannot hide itself here.
 
 pub mod packet;
 pub mod peer;
 pub mod relay;
+pub mod scrape;
 pub mod sniffer;
 pub mod trio;
 pub mod world;

@@ -24,6 +24,8 @@ use super::words::{
 pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
 /// Where the control socket is unless the file or `--socket` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/geneved/control.sock";
+/// Where metrics are served if the control socket is where it usually is.
+pub const DEFAULT_METRICS_SOCKET: &str = "/run/geneved/metrics.sock";
 
 /// A configuration that is whole and consistent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -383,6 +383,25 @@ fn labels_need_a_secret_that_is_kept() {
 }
 
 #[test]
+fn metrics_are_served_beside_the_usual_control_socket_and_to_this_host_only() {
+    use std::path::Path;
+    let daemon = |text: &str| load(&format!("[daemon]\n{text}")).unwrap().daemon;
+    let path = Path::new("/run/geneved/metrics.sock");
+    assert_eq!(daemon("").metrics_socket(), Some(path));
+    assert_eq!(daemon("socket = \"/tmp/c\"").metrics_socket(), None);
+    assert_eq!(daemon("metrics-socket = \"none\"").metrics_socket(), None);
+    let both = daemon("metrics-socket = \"/tmp/m\"\nmetrics = \"[::1]:9481\"");
+    assert_eq!(both.metrics_socket(), Some(Path::new("/tmp/m")));
+    assert_eq!(both.metrics_address(), "[::1]:9481".parse().ok());
+    for address in ["0.0.0.0:9481", "192.0.2.1:9481", "[::]:9481"] {
+        let fault = fault(&format!("[daemon]\nmetrics = \"{address}\""));
+        assert!(fault.contains("2:11: argument"), "{fault}");
+        assert!(fault.contains("not a loopback address"), "{fault}");
+    }
+    assert!(fault("[daemon]\nmetrics = 9481").contains("expected ADDR:PORT"));
+}
+
+#[test]
 fn the_daemon_has_bounds_for_flows_and_their_times() {
     assert!(fault("[daemon]\nflows = 10").contains("flows must be from 1024"));
     assert!(fault("[daemon.timeouts]\nudp = 0").contains("from 1 to 10000000"));

@@ -1,11 +1,12 @@
 //! `[daemon]`: what is read at start only.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::DEFAULT_SOCKET;
-use super::value::ClassWord;
+use super::file::{DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET};
+use super::value::{ClassWord, Loopback};
 
 /// `io = "auto" | "io_uring" | "syscalls"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ pub struct DaemonSettings {
     pub segmentation: Segmentation,
     /// The control socket.
     pub socket: PathBuf,
+    /// The socket that metrics are served on, or `none`.
+    #[serde(rename = "metrics-socket", skip_serializing_if = "Option::is_none")]
+    pub metrics_socket: Option<PathBuf>,
+    /// The TCP address that metrics are served on, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Loopback>,
     /// The file that has the fabric's secret, an absolute path.
     #[serde(rename = "label-secret-file", skip_serializing_if = "Option::is_none")]
     pub label_secret_file: Option<PathBuf>,
@@ -143,6 +150,8 @@ impl Default for DaemonSettings {
             workers: 1,
             segmentation: Segmentation::default(),
             socket: PathBuf::from(DEFAULT_SOCKET),
+            metrics_socket: None,
+            metrics: None,
             label_secret_file: None,
             option_class: ClassWord::default(),
             flows: 262_144,
@@ -152,6 +161,23 @@ impl Default for DaemonSettings {
 }
 
 impl DaemonSettings {
+    /// The socket that metrics are served on: the one that was named, or the usual one beside the usual control
+    /// socket.
+    #[must_use]
+    pub fn metrics_socket(&self) -> Option<&Path> {
+        match self.metrics_socket.as_deref() {
+            Some(path) => Some(path).filter(|path| *path != Path::new("none")),
+            None => (self.socket == Path::new(DEFAULT_SOCKET))
+                .then_some(Path::new(DEFAULT_METRICS_SOCKET)),
+        }
+    }
+
+    /// The TCP address that metrics are served on.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.map(|address| address.0)
+    }
+
     /// What is out of range, each with what it must be.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {

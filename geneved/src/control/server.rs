@@ -6,22 +6,20 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream as StdStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::stat::{Mode, umask};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::protocol::{Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE};
 use crate::config::state::Refusal;
+use crate::net::unix::{self, SocketFile};
 
 /// A longer message ends the connection.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -43,39 +41,17 @@ pub trait Service {
 
 /// The control socket's listening end; the file is removed when it is dropped.
 #[derive(Debug)]
-pub struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct Listener(SocketFile);
+
+/// What the socket is called, and its key in `[daemon]`.
+const NAMES: (&str, &str) = ("control socket", "socket");
 
 /// Sees to it that nobody listens at `path`.
 ///
 /// # Errors
 /// Somebody does, or something else than a socket is there.
 pub fn ensure_free(path: &Path) -> Result<(), Refusal> {
-    let found = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(_) => return Ok(()),
-    };
-    if !found.file_type().is_socket() {
-        return Err(Refusal::new(
-            format!(
-                "control socket {}: a file that is no socket is there",
-                path.display()
-            ),
-            "remove it, or choose another path in [daemon] socket",
-        ));
-    }
-    match StdStream::connect(path) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        _ => Err(Refusal::new(
-            format!(
-                "control socket {}: another daemon answers there",
-                path.display()
-            ),
-            "stop it first, or choose another path in [daemon] socket",
-        )),
-    }
+    unix::ensure_free(path, NAMES.0, NAMES.1)
 }
 
 impl Listener {
@@ -84,33 +60,14 @@ impl Listener {
     /// # Errors
     /// As [`ensure_free`]; or the directory is missing or not writable.
     pub fn bind(path: &Path) -> Result<Self, Refusal> {
-        ensure_free(path)?;
-        let failed = |e: io::Error| {
-            let hint = "the directory must exist and be writable; systemd makes it (RuntimeDirectory=geneved)";
-            Refusal::new(format!("control socket {}: {e}", path.display()), hint)
-        };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        // A mode that is set after binding would leave a moment with the wrong one.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let bound = UnixListener::bind(path);
-        umask(before);
-        Ok(Listener {
-            listener: bound.map_err(failed)?,
-            path: path.to_owned(),
-        })
+        SocketFile::bind(path, NAMES.0, NAMES.1).map(Listener)
     }
 
     /// Serves clients until the future is dropped.
     pub async fn serve(&self, service: Rc<dyn Service>) {
         let places = Rc::new(Semaphore::new(MAX_CLIENTS));
         loop {
-            let mut stream = match self.listener.accept().await {
+            let mut stream = match self.0.listener().accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a control client");
@@ -131,12 +88,6 @@ impl Listener {
                 drop(place);
             });
         }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

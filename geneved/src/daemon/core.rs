@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
 use libgeneve::label::LabelKey;
@@ -37,6 +38,7 @@ pub(super) struct Core {
     config_path: PathBuf,
     inner: Mutex<Inner>,
     board: std::cell::RefCell<HealthBoard>,
+    started: SystemTime,
 }
 
 /// What changes, one change at a time.
@@ -85,11 +87,17 @@ impl Core {
             config_path,
             inner: Mutex::new(inner),
             board: board.into(),
+            started: SystemTime::now(),
         }
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// When the daemon started.
+    pub(super) fn started(&self) -> SystemTime {
+        self.started
     }
 
     pub(super) fn settings(&self) -> &DaemonSettings {

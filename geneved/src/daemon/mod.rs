@@ -10,6 +10,7 @@ mod flows;
 mod functions;
 pub mod health;
 mod live;
+mod metrics;
 mod show;
 mod trace;
 
@@ -32,6 +33,7 @@ use crate::control::protocol::{Applied, Failure, Request, Saved};
 use crate::control::server::{self, Answer, Listener, Service};
 use crate::io::{Engine, EngineConfig, Event, IoChoice};
 use crate::net::underlay;
+use crate::observe::scrape::Scrape;
 
 /// How often it is looked whether a learned path MTU still holds.
 /// How often flows are looked after, and the log of rules is read.
@@ -110,6 +112,11 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let socket = settings.socket.clone();
     let (board, mut health) = HealthBoard::new(CheckSettings::default());
     let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key, board));
+    let scrape = Scrape::bind(
+        core.settings().metrics_socket(),
+        core.settings().metrics_address(),
+    )
+    .await?;
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
     tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
@@ -118,9 +125,11 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
     {
         let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
+        let mut scraping = std::pin::pin!(scrape.serve(Rc::clone(&core)));
         loop {
             tokio::select! {
                 () = &mut serving => {}
+                () = &mut scraping => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
@@ -134,7 +143,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                 Some(event) = events.recv() => heed(&core, event),
                 Some(change) = health.recv() => core.health_changed(change).await,
                 _ = refresh.tick() => core.refresh_path_mtus().await,
-                _ = tending.tick() => core.tend_flows().await,
+                _ = tending.tick() => {
+                    core.engine().feel_pulse();
+                    core.tend_flows().await;
+                }
             }
         }
     }

@@ -23,6 +23,7 @@ pub(super) struct Buffers {
     len: usize,
     stride: usize,
     refs: Box<[u16]>,
+    held: u16,
 }
 
 impl Buffers {
@@ -63,12 +64,18 @@ impl Buffers {
             len,
             stride,
             refs,
+            held: 0,
         })
     }
 
     /// How many buffers there are.
     pub(super) fn count(&self) -> u16 {
         self.refs.len() as u16
+    }
+
+    /// How many have a user.
+    pub(super) fn held(&self) -> u16 {
+        self.held
     }
 
     /// The length of each, in bytes.
@@ -101,7 +108,9 @@ impl Buffers {
 
     /// Notes one more user of the buffer.
     pub(super) fn hold(&mut self, bid: Bid) {
-        self.refs[usize::from(bid)] += 1;
+        let refs = &mut self.refs[usize::from(bid)];
+        self.held += u16::from(*refs == 0);
+        *refs += 1;
     }
 
     /// One user less; true where it was the last and the buffer may go back to the backend.
@@ -109,6 +118,7 @@ impl Buffers {
     pub(super) fn release(&mut self, bid: Bid) -> bool {
         let refs = &mut self.refs[usize::from(bid)];
         *refs -= 1;
+        self.held -= u16::from(*refs == 0);
         *refs == 0
     }
 }

@@ -139,6 +139,16 @@ impl LinkCounters {
             .filter(|&(_, n)| n > 0)
     }
 
+    /// Packets that were dropped for one reason.
+    #[must_use]
+    pub fn drops_of(&self, direction: Direction, reason: DropReason) -> u64 {
+        let counts = match direction {
+            Direction::Ingress => &self.drops_ingress,
+            Direction::Egress => &self.drops_egress,
+        };
+        counts[reason as usize]
+    }
+
     /// Packets that carried the known option of this slot.
     #[must_use]
     pub fn option(&self, direction: Direction, slot: usize) -> u64 {

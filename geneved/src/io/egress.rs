@@ -61,6 +61,11 @@ impl Trains {
         self.free.len() < SCARCE
     }
 
+    /// Trains that are filled or under way.
+    pub(super) fn in_use(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Gives the slot of a finished train back.
     pub(super) fn finish(&mut self, id: u32) {
         self.free.push(id);

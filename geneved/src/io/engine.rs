@@ -24,6 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::buffers::Buffers;
 use super::counters::{Counters, LinkCounters};
 use super::probe::{self, Feature};
+use super::progress::{Heart, Progress, WorkerReport};
 use super::sched;
 use super::syscalls::Syscalls;
 use super::tun::Tun;
@@ -176,6 +177,8 @@ struct Handle {
     bell: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
     nobody: Arc<Counters>,
+    progress: Arc<Progress>,
+    heart: Mutex<Heart>,
 }
 
 impl Handle {
@@ -263,11 +266,14 @@ impl Engine {
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?);
         let nobody = Arc::new(Counters::default());
+        let progress = Arc::new(Progress::default());
+        let own = Arc::clone(&progress);
         let post = Post {
             shared: Arc::clone(&self.shared),
             commands: inbox,
             bell: Arc::clone(&bell),
             nobody: Arc::clone(&nobody),
+            progress: Arc::clone(&progress),
             uso,
             tunnel,
         };
@@ -277,6 +283,7 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                own.began();
                 // A worker with the normal slice works as well, only less evenly.
                 let _ = sched::short_slice();
                 // The ring belongs to the thread that made it, so it is made here.
@@ -310,6 +317,8 @@ impl Engine {
             bell,
             thread: Some(thread),
             nobody,
+            progress,
+            heart: Mutex::default(),
         })
     }
 
@@ -483,6 +492,27 @@ impl Engine {
             worker.nobody.add_to(&mut sum);
         }
         sum
+    }
+
+    /// Wakes the workers that took no turn since the last call, so that one that takes none again is known to be
+    /// stuck; to be called every second or so.
+    pub fn feel_pulse(&self) {
+        for worker in &self.workers {
+            let mut heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
+            if heart.rests(&worker.progress, Instant::now()) {
+                let _ = worker.bell.write(1);
+            }
+        }
+    }
+
+    /// How each worker is.
+    #[must_use]
+    pub fn worker_reports(&self) -> Vec<WorkerReport> {
+        let report = |worker: &Handle| {
+            let heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
+            worker.progress.report(&heart, Instant::now())
+        };
+        self.workers.iter().map(report).collect()
     }
 
     fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) {

@@ -46,6 +46,11 @@ impl Writes {
         self.free.len() < MAX_SEGMENTS + 2 * MERGED_FLOWS
     }
 
+    /// Writes that are under way.
+    pub(super) fn in_use(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(super) fn slot(&mut self, id: u32) -> &mut TunWrite {
         &mut self.slots[id as usize]
     }

@@ -26,6 +26,7 @@ use super::counters::{Counters, Direction};
 use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
+use super::progress::{Progress, Slots};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
@@ -38,9 +39,9 @@ pub(super) const UDP_BUFFERS: u16 = 64;
 /// Bytes of a UDP buffer: the longest datagram, its address and its control messages.
 pub(super) const UDP_BUFFER: usize = 65_536 + 256;
 /// Trains under way: a super-packet may need two.
-const TRAINS: usize = 2 * TUN_BUFFERS as usize;
+pub(super) const TRAINS: usize = 2 * TUN_BUFFERS as usize;
 /// TUN writes under way: a train of datagrams that cannot be merged needs one for each.
-const WRITES: usize = 512;
+pub(super) const WRITES: usize = 512;
 /// Answers to rejected packets in a second, and at once.
 const ANSWERS: u64 = 200;
 
@@ -91,6 +92,7 @@ pub(super) struct Post {
     pub(super) commands: CommandReceiver<Command>,
     pub(super) bell: Arc<EventFd>,
     pub(super) nobody: Arc<Counters>,
+    pub(super) progress: Arc<Progress>,
     pub(super) uso: bool,
     /// The queue for tunnel GSO, where the host has it.
     pub(super) tunnel: Option<TunnelGso>,
@@ -130,6 +132,7 @@ pub(super) struct Worker<B> {
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
+    progress: Arc<Progress>,
     done: Vec<Done>,
     arrived: VecDeque<Arrival>,
     commands: CommandReceiver<Command>,
@@ -162,6 +165,7 @@ impl<B: Backend> Worker<B> {
             sockets: Vec::new(),
             nobody: post.nobody,
             shared: post.shared,
+            progress: post.progress,
             done: Vec::with_capacity(1024),
             arrived: VecDeque::with_capacity(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
             commands: post.commands,
@@ -202,6 +206,12 @@ impl<B: Backend> Worker<B> {
             self.trains.flush(&mut self.io);
             self.flush_ingress();
             self.tell_flows(&tables);
+            self.progress.turned(&Slots {
+                tun_buffers: self.tun_buffers.held(),
+                udp_buffers: self.udp_buffers.held(),
+                trains: self.trains.in_use() as u16,
+                writes: self.writes.in_use() as u16,
+            });
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! What the operator sees of a running daemon: log and metrics.
 //!
-//! [`log`] sets the log up; [`counters`] is the one way by which counters reach the command line and
-//! whoever scrapes them.
+//! [`log`] sets the log up; [`counters`] is the one way by which counters reach the command line;
+//! [`metrics`] is the form in which they are scraped, and [`scrape`] serves it.
 
 pub mod counters;
 pub mod log;
+pub mod metrics;
+pub mod scrape;

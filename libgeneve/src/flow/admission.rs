@@ -197,6 +197,7 @@ impl<D: Clone> FlowTable<D> {
             let usage = Arc::clone(usage);
             drop(shard);
             if !self.make_room(&usage, short, home.shard) {
+                usage.refused.fetch_add(1, Relaxed);
                 outcome = Err(InsertError::Full);
                 break;
             }
@@ -214,12 +215,8 @@ impl<D: Clone> FlowTable<D> {
             Short::OfShare => None,
             Short::OfRoom => self.census.most_above_part(newcomer),
         };
-        let done = other.is_some_and(|other| self.evict(&other, newcomer, near))
-            || self.evict(newcomer, newcomer, near);
-        if done {
-            self.tally.evicted.fetch_add(1, Relaxed);
-        }
-        done
+        other.is_some_and(|other| self.evict(&other, newcomer, near))
+            || self.evict(newcomer, newcomer, near)
     }
 
     fn evict(&self, from: &Usage, newcomer: &Usage, near: u16) -> bool {
@@ -233,6 +230,8 @@ impl<D: Clone> FlowTable<D> {
                 drop(shard);
                 if taken.is_some() {
                     self.bury(taken);
+                    self.tally.evicted.fetch_add(1, Relaxed);
+                    from.evicted.fetch_add(1, Relaxed);
                     return true;
                 }
             }

@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use siphasher::sip::SipHasher13;
@@ -32,6 +32,10 @@ pub(super) struct Usage {
     pub(super) link: LinkIndex,
     flows: AtomicU32,
     groups: [AtomicU32; GROUPS],
+    /// Flows of the link that had to go for new ones.
+    pub(super) evicted: AtomicU64,
+    /// Flows of the link that were not admitted.
+    pub(super) refused: AtomicU64,
 }
 
 impl Usage {
@@ -125,6 +129,8 @@ impl Census {
                 link,
                 flows: AtomicU32::new(0),
                 groups: Default::default(),
+                evicted: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
             })
         };
         links.entry(link).or_insert_with(new).clone()
@@ -137,11 +143,16 @@ impl Census {
         self.limit() / links as usize
     }
 
+    /// The flows that a link may have, in the eyes of one that wants one more.
+    pub(super) fn share(&self, usage: &Usage) -> u32 {
+        let share = self.part(usage).max(ALWAYS.min(self.limit()));
+        u32::try_from(share).unwrap_or(u32::MAX)
+    }
+
     /// Counts one more flow of the link, if it may have one and there is room.
     pub(super) fn admit(&self, usage: &Usage) -> Result<(), Short> {
         let limit = self.limit();
-        let share = self.part(usage).max(ALWAYS.min(limit));
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let share = self.share(usage);
         let below = |bound| move |count| (count < bound).then(|| count + 1);
         let before = usage
             .flows

@@ -60,6 +60,19 @@ pub struct FlowStats {
     pub expired: u64,
 }
 
+/// Counts of one link's flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkFlows {
+    /// Flows in the table.
+    pub flows: usize,
+    /// Flows that the link may have as things are.
+    pub limit: usize,
+    /// Its flows that had to go for new ones.
+    pub evicted: u64,
+    /// Its flows that were not admitted, because nothing could go.
+    pub refused: u64,
+}
+
 impl<D: Clone> FlowTable<D> {
     fn view<'a>(&self, flow: &'a Flow<D>) -> FlowView<'a, D> {
         FlowView {
@@ -106,6 +119,11 @@ impl<D: Clone> FlowTable<D> {
     /// Ends every flow whose packets, or whose replies, are a link's.
     pub fn remove_link(&self, link: LinkIndex) {
         self.sweep(|flow| flow.original.link == link || flow.reply.link == link);
+        // The link that gets the index next begins with its own counts.
+        if let Some(usage) = self.census.find(link) {
+            usage.evicted.store(0, Relaxed);
+            usage.refused.store(0, Relaxed);
+        }
     }
 
     fn sweep(&self, mut which: impl FnMut(&Flow<D>) -> bool) -> u64 {
@@ -155,6 +173,18 @@ impl<D: Clone> FlowTable<D> {
         }
         self.tally.expired.fetch_add(ended, Relaxed);
         ended
+    }
+
+    /// The counts of a link, each as of a moment during the call.
+    #[must_use]
+    pub fn link_stats(&self, link: LinkIndex) -> LinkFlows {
+        let usage = self.census.usage(link);
+        LinkFlows {
+            flows: usage.flows(),
+            limit: self.census.share(&usage) as usize,
+            evicted: usage.evicted.load(Relaxed),
+            refused: usage.refused.load(Relaxed),
+        }
     }
 
     /// The counts, each as of a moment during the call.

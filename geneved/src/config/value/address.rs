@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{ValueError, as_word, wrong};
 
-as_word! { Prefix IfName Name AddrRange AddrPort Target }
+as_word! { Prefix IfName Name AddrRange AddrPort Target Loopback }
 
 /// An address with a prefix length; a bare address is a prefix of its full length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,30 @@ impl FromStr for Prefix {
 }
 
 impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `ADDR:PORT` that only this host can reach: of 127.0.0.0/8, or ::1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loopback(pub SocketAddr);
+
+impl FromStr for Loopback {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => wrong("the port must not be 0"),
+            Ok(address) if address.ip().is_loopback() => Ok(Loopback(address)),
+            Ok(_) => wrong(
+                "not a loopback address: whoever reaches the port may read everything there, so it is 127.0.0.1:PORT or [::1]:PORT; for other hosts put a proxy with access control in front",
+            ),
+            Err(_) => wrong("expected ADDR:PORT, such as 127.0.0.1:9481 or [::1]:9481"),
+        }
+    }
+}
+
+impl fmt::Display for Loopback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -15,7 +15,9 @@ use std::str::FromStr;
 
 use serde::de::Visitor;
 
-pub use self::address::{AddrPort, AddrRange, IfName, Name, Prefix, Target, tunnel_address};
+pub use self::address::{
+    AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, tunnel_address,
+};
 pub use self::label::{LabelsWord, SelectorWord, Who};
 pub use self::link::{DfWord, LabelsUse, MtuWord, PortRange, TosWord, TtlWord, Vni};
 pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};

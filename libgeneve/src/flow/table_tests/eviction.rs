@@ -128,3 +128,22 @@ fn a_link_that_comes_late_takes_what_another_has_above_its_part_and_no_more() {
     (0..100).for_each(|n| assert_eq!(state(&table, &tcp(A, n)), Some(State::Established)));
     check(&table);
 }
+
+#[test]
+fn what_is_evicted_and_refused_is_counted_for_the_link_that_loses_it() {
+    const FLOWS: u32 = 4096;
+    let table = table::<u64>(FLOWS as usize);
+    (0..FLOWS).for_each(|n| establish(&table, tcp(A, n), at(0)));
+    assert!(!add(&table, tcp(A, FLOWS), Some(SYN), at(1)));
+    let a = table.link_stats(A);
+    assert_eq!((a.flows, a.limit), (FLOWS as usize, FLOWS as usize));
+    assert_eq!((a.evicted, a.refused), (0, 1));
+    assert!(touch(&table, &tcp(A, 7), Some(RST), at(1)));
+    assert!(add(&table, udp(B, 0), None, at(2)));
+    assert_eq!(table.link_stats(A).evicted, 1);
+    let b = table.link_stats(B);
+    assert_eq!((b.flows, b.limit, b.evicted), (1, FLOWS as usize / 2, 0));
+    table.remove_link(A);
+    let a = table.link_stats(A);
+    assert_eq!((a.flows, a.evicted, a.refused), (0, 0, 0));
+}

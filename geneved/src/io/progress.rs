@@ -1,0 +1,155 @@
+//! What a worker tells of itself at the end of each turn, and whether it takes turns at all.
+//!
+//! The worker writes with plain stores; whoever reads asks the kernel for the thread's CPU time.
+
+use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::worker::{TRAINS, TUN_BUFFERS, UDP_BUFFERS, WRITES};
+
+/// A worker that was woken and took no turn for so long is stuck.
+const STUCK: Duration = Duration::from_secs(3);
+
+/// What of a worker's fixed stock is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// Buffers for packets from TUN.
+    pub tun_buffers: u16,
+    /// Buffers for trains from the wire.
+    pub udp_buffers: u16,
+    /// Trains that are filled or under way.
+    pub trains: u16,
+    /// Writes into TUN under way.
+    pub writes: u16,
+}
+
+impl Slots {
+    /// All that a worker has.
+    pub const LIMIT: Slots = Slots {
+        tun_buffers: TUN_BUFFERS,
+        udp_buffers: UDP_BUFFERS,
+        trains: TRAINS as u16,
+        writes: WRITES as u16,
+    };
+}
+
+/// One worker's word of itself.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    thread: AtomicI32,
+    turns: AtomicU64,
+    tun_buffers: AtomicU16,
+    udp_buffers: AtomicU16,
+    trains: AtomicU16,
+    writes: AtomicU16,
+}
+
+impl Progress {
+    /// Notes the thread that calls as the worker's.
+    pub(super) fn began(&self) {
+        self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
+    }
+
+    /// Ends a turn. Only the worker calls this, so a load and a store are enough.
+    #[inline]
+    pub(super) fn turned(&self, in_use: &Slots) {
+        self.turns
+            .store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
+        self.tun_buffers.store(in_use.tun_buffers, Relaxed);
+        self.udp_buffers.store(in_use.udp_buffers, Relaxed);
+        self.trains.store(in_use.trains, Relaxed);
+        self.writes.store(in_use.writes, Relaxed);
+    }
+
+    pub(super) fn report(&self, heart: &Heart, now: Instant) -> WorkerReport {
+        WorkerReport {
+            turns: self.turns.load(Relaxed),
+            cpu: cpu_time(self.thread.load(Relaxed)),
+            stalled: heart.stalled(now),
+            in_use: Slots {
+                tun_buffers: self.tun_buffers.load(Relaxed),
+                udp_buffers: self.udp_buffers.load(Relaxed),
+                trains: self.trains.load(Relaxed),
+                writes: self.writes.load(Relaxed),
+            },
+        }
+    }
+}
+
+/// CPU time of a thread of this process; `None` where the kernel does not tell.
+fn cpu_time(thread: i32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let nanoseconds = text.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+/// How a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerReport {
+    /// Turns of its loop since it began.
+    pub turns: u64,
+    /// CPU time of its thread; `None` where the kernel does not tell, or the thread is gone.
+    pub cpu: Option<Duration>,
+    /// For how long it has taken no turn although it was woken; zero for one that is well.
+    pub stalled: Duration,
+    /// What is in use of what [`Slots::LIMIT`] says that it has.
+    pub in_use: Slots,
+}
+
+/// The daemon's memory of a worker's pulse.
+#[derive(Debug, Default)]
+pub(super) struct Heart {
+    turns: u64,
+    /// When it was seen to rest, and woken.
+    woken: Option<Instant>,
+}
+
+impl Heart {
+    /// Whether the worker took no turn since the last call.
+    pub(super) fn rests(&mut self, progress: &Progress, now: Instant) -> bool {
+        let turns = progress.turns.load(Relaxed);
+        if turns != self.turns {
+            *self = Heart { turns, woken: None };
+            return false;
+        }
+        self.woken.get_or_insert(now);
+        true
+    }
+
+    fn stalled(&self, now: Instant) -> Duration {
+        let woken = self.woken.map(|woken| now.saturating_duration_since(woken));
+        woken.filter(|&since| since >= STUCK).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_does_not_turn_when_it_is_woken_is_stalled() {
+        let (progress, mut heart, start) = (Progress::default(), Heart::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        progress.turned(&Slots::default());
+        assert!(!heart.rests(&progress, after(0)));
+        assert!(heart.rests(&progress, after(1)));
+        assert_eq!(progress.report(&heart, after(2)).stalled, Duration::ZERO);
+        assert!(heart.rests(&progress, after(9)));
+        assert_eq!(
+            progress.report(&heart, after(9)).stalled,
+            Duration::from_secs(8)
+        );
+        progress.turned(&Slots::default());
+        assert!(!heart.rests(&progress, after(10)));
+        assert_eq!(progress.report(&heart, after(99)).stalled, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_has_cpu_time() {
+        let progress = Progress::default();
+        assert_eq!(progress.report(&Heart::default(), Instant::now()).cpu, None);
+        progress.began();
+        let report = progress.report(&Heart::default(), Instant::now());
+        assert!(report.cpu > Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,83 @@
+//! Listening Unix sockets: mode 0660, never taken from a daemon that answers, removed at the end.
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, umask};
+use tokio::net::UnixListener;
+
+use crate::config::state::Refusal;
+
+/// A listening socket; the file is removed when it is dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// Sees to it that nobody listens at `path`. `what` names it in complaints, and `key` is its key in `[daemon]`.
+///
+/// # Errors
+/// Somebody does, or something else than a socket is there.
+pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(_) => return Ok(()),
+    };
+    let refuse = |cause: &str, first: &str| {
+        Refusal::new(
+            format!("{what} {}: {cause}", path.display()),
+            format!("{first}, or choose another path in [daemon] {key}"),
+        )
+    };
+    if !found.file_type().is_socket() {
+        return Err(refuse("a file that is no socket is there", "remove it"));
+    }
+    match UnixStream::connect(path) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        _ => Err(refuse("another daemon answers there", "stop it first")),
+    }
+}
+
+impl SocketFile {
+    /// Listens at `path`, mode 0660, in place of a socket that nobody answers at.
+    ///
+    /// # Errors
+    /// As [`ensure_free`]; or the directory is missing or not writable.
+    pub fn bind(path: &Path, what: &str, key: &str) -> Result<Self, Refusal> {
+        ensure_free(path, what, key)?;
+        let failed = |e: io::Error| {
+            let hint = "the directory must exist and be writable; systemd makes it (RuntimeDirectory=geneved)";
+            Refusal::new(format!("{what} {}: {e}", path.display()), hint)
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        // A mode that is set after binding would leave a moment with the wrong one.
+        let before = umask(Mode::from_bits_truncate(0o117));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        Ok(SocketFile {
+            listener: bound.map_err(failed)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
