@@ -47,7 +47,9 @@ pub fn scrape(socket: &Path) -> BTreeMap<String, f64> {
 /// If a line is none.
 #[must_use]
 pub fn series(page: &str) -> BTreeMap<String, f64> {
-    let lines = page.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let lines = page
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.is_empty());
     lines
         .map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("name and value");

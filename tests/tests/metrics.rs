@@ -79,7 +79,11 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
 fn traffic(duo: &Duo) {
     assert_ping(&duo.ends("10.0.0.2"));
     assert_udp(&duo.ends("10.0.0.2"), 400);
-    let refused = duo.a.netns().run(|| TcpStream::connect("10.0.0.2:22")).unwrap();
+    let refused = duo
+        .a
+        .netns()
+        .run(|| TcpStream::connect("10.0.0.2:22"))
+        .unwrap();
     assert!(refused.is_err());
 }
 
@@ -158,7 +162,8 @@ fn metrics_are_served_on_the_loopback_port_too_and_say_when_a_series_is_gone() {
     let scraped = scrape(&socket(&duo));
     assert!(!scraped.keys().any(|name| name.contains("no-ssh")));
     let mut post = idle(&socket(&duo));
-    post.write_all(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    post.write_all(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
     let mut words = String::new();
     post.read_to_string(&mut words).unwrap();
     assert!(words.starts_with("HTTP/1.1 405"), "{words}");
@@ -191,7 +196,9 @@ fn slow_and_broken_scrapers_hold_nobody_up() {
         let mut stream = idle(&path);
         let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let mut words = String::new();
-        asked.is_ok() && stream.read_to_string(&mut words).is_ok() && words.starts_with("HTTP/1.1 200")
+        asked.is_ok()
+            && stream.read_to_string(&mut words).is_ok()
+            && words.starts_with("HTTP/1.1 200")
     });
     a.assert_alive();
 }
@@ -243,20 +250,29 @@ fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
 
 #[test]
 fn promtool_accepts_the_alerts_and_what_the_dashboard_asks() {
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/prometheus/geneved.rules.yml");
+    let rules = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../contrib/prometheus/geneved.rules.yml"
+    );
     let (fine, words) = promtool(&["check", "rules", rules], "");
     assert!(fine, "{words}");
     let (fine, words) = promtool(&["test", "rules", &rules.replace(".yml", ".test.yml")], "");
     assert!(fine, "{words}");
     let board: serde_json::Value = serde_json::from_str(&contrib("grafana/geneved.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
-    let targets = panels.iter().flat_map(|p| p["targets"].as_array().into_iter().flatten());
+    let targets = panels
+        .iter()
+        .flat_map(|p| p["targets"].as_array().into_iter().flatten());
     let mut asked = String::from("groups: [{name: dashboard, rules: [");
     for (n, target) in targets.enumerate() {
-        let expression = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
-        asked += &serde_json::json!({ "record": format!("panel_{n}"), "expr": expression }).to_string();
+        let expression = target["expr"]
+            .as_str()
+            .unwrap()
+            .replace("$__rate_interval", "1m");
+        asked +=
+            &serde_json::json!({ "record": format!("panel_{n}"), "expr": expression }).to_string();
         asked += ",";
     }
-    let (fine, words) = promtool(&["check", "rules"], &(asked + "]}]"));
+    let (fine, words) = promtool(&["check", "rules", "/dev/stdin"], &(asked + "]}]"));
     assert!(fine, "{words}");
 }

@@ -80,8 +80,7 @@ impl Core {
         rows.iter()
             .for_each(|r| up.add(&[r.name.as_str()], u8::from(r.up)));
         let mut mtu = page.metric(&metrics::LINK_MTU);
-        rows.iter()
-            .for_each(|r| mtu.add(&[r.name.as_str()], r.mtu));
+        rows.iter().for_each(|r| mtu.add(&[r.name.as_str()], r.mtu));
         let mut packets = page.metric(&metrics::PACKETS);
         for Row { name, counters, .. } in &rows {
             packets.add(&[name.as_str(), "ingress"], counters.rx_packets);
@@ -119,7 +118,12 @@ impl Core {
         let own = tables.schema.slot_names().count() - tables.schema.defined().len();
         // A name of the user's may have letters that a schema's has not.
         let defined = inner.state.options.keys().map(Name::as_str);
-        let names: Vec<_> = tables.schema.slot_names().take(own).chain(defined).collect();
+        let names: Vec<_> = tables
+            .schema
+            .slot_names()
+            .take(own)
+            .chain(defined)
+            .collect();
         let mut packets = page.metric(&metrics::OPTION_PACKETS);
         for row in rows {
             for (direction, word) in DIRECTIONS {
@@ -142,9 +146,13 @@ impl Core {
         let mut limit = page.metric(&metrics::FLOWS_LIMIT);
         counts.iter().for_each(|(l, c)| limit.add(&[l], c.limit));
         let mut evicted = page.metric(&metrics::FLOWS_EVICTED);
-        counts.iter().for_each(|(l, c)| evicted.add(&[l], c.evicted));
+        counts
+            .iter()
+            .for_each(|(l, c)| evicted.add(&[l], c.evicted));
         let mut refused = page.metric(&metrics::FLOWS_REFUSED);
-        counts.iter().for_each(|(l, c)| refused.add(&[l], c.refused));
+        counts
+            .iter()
+            .for_each(|(l, c)| refused.add(&[l], c.refused));
         let all = flows.stats();
         page.metric(&metrics::FLOW_TABLE_LIMIT).add(&[], all.limit);
         page.metric(&metrics::FLOW_TABLE_EXPIRED)
@@ -169,11 +177,17 @@ impl Core {
         let classes = self.list_classes(None).await.unwrap_or_default().classes;
         let mut passed = page.metric(&metrics::CLASS_PASSED);
         for c in &classes {
-            passed.add(&[c.class.dev.as_str(), c.class.name.as_str()], c.passed_bytes);
+            passed.add(
+                &[c.class.dev.as_str(), c.class.name.as_str()],
+                c.passed_bytes,
+            );
         }
         let mut dropped = page.metric(&metrics::CLASS_DROPPED);
         for c in &classes {
-            dropped.add(&[c.class.dev.as_str(), c.class.name.as_str()], c.dropped_bytes);
+            dropped.add(
+                &[c.class.dev.as_str(), c.class.name.as_str()],
+                c.dropped_bytes,
+            );
         }
         self.backends(page).await;
     }
@@ -221,10 +235,7 @@ impl Core {
 
     fn workers(&self, page: &mut Page) {
         let reports = self.engine().worker_reports();
-        let reports: Vec<_> = (0usize..)
-            .map(|n| n.to_string())
-            .zip(&reports)
-            .collect();
+        let reports: Vec<_> = (0usize..).map(|n| n.to_string()).zip(&reports).collect();
         let mut turns = page.metric(&metrics::WORKER_TURNS);
         reports.iter().for_each(|(n, r)| turns.add(&[n], r.turns));
         let mut cpu = page.metric(&metrics::WORKER_CPU);

@@ -124,17 +124,23 @@ mod tests {
         let mut packets = page.metric(&PACKETS);
         packets.add(&["gnv\"0", "egress"], 3u64);
         packets.add(&["gnv1", "ingress"], 0u64);
-        drop(page.metric(&BYTES));
+        let _ = page.metric(&BYTES);
         page.metric(&WORKER_CPU).add(&["0"], 1.5);
         let text = page.end();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], format!("# HELP {} {}", PACKETS.name, PACKETS.help));
+        assert_eq!(
+            lines[0],
+            format!("# HELP {} {}", PACKETS.name, PACKETS.help)
+        );
         assert_eq!(lines[1], "# TYPE geneved_packets_total counter");
         assert_eq!(
             lines[2],
             r#"geneved_packets_total{link="gnv\"0",direction="egress"} 3"#
         );
-        assert_eq!(lines[6], r#"geneved_worker_cpu_seconds_total{worker="0"} 1.5"#);
+        assert_eq!(
+            lines[6],
+            r#"geneved_worker_cpu_seconds_total{worker="0"} 1.5"#
+        );
         assert_eq!(lines.len(), 7);
     }
 
