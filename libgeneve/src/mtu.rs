@@ -6,11 +6,10 @@
 use std::fmt;
 
 use crate::wire::checksum::update16;
+use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 
-/// Bytes of the Geneve header without options (RFC 8926 section 3.4).
-pub const GENEVE_HEADER_LEN: u32 = 8;
 /// The smallest MTU that a link which carries IPv6 may have (RFC 8200 section 5).
 pub const MIN_IPV6: u32 = 1280;
 /// The smallest MTU that a link which carries IPv4 may have (RFC 791 section 3.2).
@@ -23,6 +22,10 @@ pub struct TunnelMtu {
     pub underlay: u32,
     /// The outer IP version.
     pub outer: IpVersion,
+    /// How packets are wrapped.
+    pub encapsulation: Encapsulation,
+    /// What datagrams carry.
+    pub inner: Inner,
     /// The longest options that will be sent, in bytes: a multiple of 4, at most 252.
     pub options: u16,
 }
@@ -40,7 +43,11 @@ impl TunnelMtu {
     /// Bytes that encapsulation adds to an inner packet.
     #[must_use]
     pub const fn overhead(&self) -> u32 {
-        self.outer_ip() + UDP_HEADER_LEN as u32 + GENEVE_HEADER_LEN + self.options as u32
+        self.outer_ip()
+            + UDP_HEADER_LEN as u32
+            + self.encapsulation.header_len() as u32
+            + self.options as u32
+            + self.inner.header_len() as u32
     }
 
     /// The tunnel MTU, in bytes of inner IP packet; 0 where the underlay does not even hold the
@@ -68,21 +75,30 @@ impl TunnelMtu {
     }
 }
 
-/// The sum, such as `1500 - 20 (IPv4) - 8 (UDP) - 8 (Geneve) - 0 (options) = 1464`.
+/// The sum, such as `1500 - 20 (IPv4) - 8 (UDP) - 8 (Geneve) - 0 (options) = 1464`, or
+/// `1500 - 20 (IPv4) - 8 (UDP) - 8 (VXLAN) - 14 (Ethernet) = 1450`.
 impl fmt::Display for TunnelMtu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match self.outer {
             IpVersion::V4 => "IPv4",
             IpVersion::V6 => "IPv6",
         };
+        let (encapsulation, inner) = (self.encapsulation, self.inner);
         write!(
             f,
-            "{} - {} ({family}) - {UDP_HEADER_LEN} (UDP) - {GENEVE_HEADER_LEN} (Geneve) - {} (options) = {}",
+            "{} - {} ({family}) - {UDP_HEADER_LEN} (UDP) - {} ({})",
             self.underlay,
             self.outer_ip(),
-            self.options,
-            self.mtu()
-        )
+            encapsulation.header_len(),
+            encapsulation.title(),
+        )?;
+        if encapsulation.has_options() {
+            write!(f, " - {} (options)", self.options)?;
+        }
+        if inner == Inner::Ethernet {
+            write!(f, " - {} (Ethernet)", inner.header_len())?;
+        }
+        write!(f, " = {}", self.mtu())
     }
 }
 
@@ -172,6 +188,35 @@ mod tests {
     use crate::wire::transport_checksum::ChecksumState;
     use proptest::prelude::*;
 
+    const PLAIN: TunnelMtu = TunnelMtu {
+        underlay: 1500,
+        outer: IpVersion::V4,
+        encapsulation: Encapsulation::Geneve,
+        inner: Inner::Ip,
+        options: 0,
+    };
+
+    #[test]
+    fn frames_take_their_header_from_the_mtu() {
+        let geneve = TunnelMtu {
+            inner: Inner::Ethernet,
+            ..PLAIN
+        };
+        assert_eq!(
+            geneve.to_string(),
+            "1500 - 20 (IPv4) - 8 (UDP) - 8 (Geneve) - 0 (options) - 14 (Ethernet) = 1450"
+        );
+        let vxlan = TunnelMtu {
+            encapsulation: Encapsulation::Vxlan,
+            outer: IpVersion::V6,
+            ..geneve
+        };
+        assert_eq!(
+            vxlan.to_string(),
+            "1500 - 40 (IPv6) - 8 (UDP) - 8 (VXLAN) - 14 (Ethernet) = 1430"
+        );
+    }
+
     fn syn(v6: bool, options: &[u8]) -> (Packet, Vec<u8>) {
         let sample = Sample {
             v6,
@@ -190,6 +235,7 @@ mod tests {
             underlay: 1500,
             outer: IpVersion::V4,
             options: 0,
+            ..PLAIN
         };
         assert_eq!(mtu.mtu(), 1464);
         assert_eq!(
@@ -200,6 +246,7 @@ mod tests {
             underlay: 9000,
             outer: IpVersion::V6,
             options: 252,
+            ..PLAIN
         };
         assert_eq!(mtu.mtu(), 9000 - 40 - 8 - 8 - 252);
         assert_eq!(
@@ -214,6 +261,7 @@ mod tests {
             underlay,
             outer: IpVersion::V4,
             options: 0,
+            ..PLAIN
         };
         assert_eq!(of(35).mtu(), 0);
         assert_eq!(of(65_571).mtu(), 65_535);

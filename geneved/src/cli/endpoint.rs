@@ -10,7 +10,7 @@ use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Line, Record, Style};
 use super::{Context, Object};
-use crate::config::value::{IfName, LabelsWord, Name, NamedData, Rate, Target, TypeWord};
+use crate::config::value::{IfName, LabelsWord, MacWord, Name, NamedData, Rate, Target, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
 use crate::control::protocol::{Endpoints, Request};
 
@@ -22,6 +22,7 @@ struct Words {
     local: bool,
     kind: Option<TypeWord>,
     labels: Option<LabelsWord>,
+    lladdr: Option<MacWord>,
     class: Option<Name>,
     rate: Option<Rate>,
     option: Vec<NamedData>,
@@ -34,7 +35,7 @@ type Key = Keyword<Words>;
 const ADDRESS: Key = key!("address", "ADDR", address).bare().times(Times::Once);
 const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
 
-const SETTINGS: [Key; 12] = [
+const SETTINGS: [Key; 13] = [
     ADDRESS,
     DEV,
     Key::value(&["host"], "HOST[,HOST...]", |w, v| {
@@ -44,6 +45,7 @@ const SETTINGS: [Key; 12] = [
     flag!("local", local = true),
     key!("type", "TYPE", kind),
     key!("labels", "K=V,...", labels),
+    key!("lladdr", "MAC", lladdr),
     key!("class", "NAME", class),
     key!("rate", "RATE", rate),
     key!("option", "NAME=HEX", option).times(Times::Many),
@@ -66,6 +68,7 @@ impl Subject for Words {
             local: self.local,
             kind: self.kind,
             labels: self.labels,
+            lladdr: self.lladdr,
             class: self.class,
             rate: self.rate,
             option: self.option,

@@ -4,6 +4,7 @@
 //! complaints, and prints the BNF of `help` from the same list, so that they cannot drift apart.
 
 use super::error::CliError;
+use super::foreign::why_not;
 use crate::config::state::nearest;
 use crate::config::value::ValueError;
 
@@ -257,6 +258,9 @@ fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>
 }
 
 fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliError {
+    if let Some(why) = why_not(word) {
+        return wrong(word, why);
+    }
     let names = keywords.iter().flat_map(|k| k.names.iter().copied());
     if let Some(near) = nearest(word, names) {
         return wrong(

@@ -1,5 +1,6 @@
 //! `geneved link`: the VPC's presence on this host.
 
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Value, json};
 
 use super::error::CliError;
@@ -8,27 +9,35 @@ use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Record, Style, reasons};
 use super::{Context, Object};
-use crate::config::value::ValueError;
-use crate::config::words::{Change, Kind, LinkWords, Verb};
+use crate::config::value::{InnerWord, ValueError};
+use crate::config::words::{Change, LinkWords, Verb};
 use crate::control::protocol::{Host, Links, Request, Traffic};
 
 type Key = Keyword<LinkWords>;
 
 const NAME: Key = key!("name" | "dev", "NAME", name).bare().times(Times::Once);
-const TYPE: Key = Key::value(&["type"], "geneve", |l, v| match v {
-    "geneve" => {
-        l.kind = Some(Kind::Geneve);
-        Ok(())
-    }
-    _ => Err(ValueError(
-        "unknown link type: geneved makes \"geneve\" links".into(),
-    )),
+const TYPE: Key = Key::value(&["type"], "{ geneve | vxlan }", |l, v| {
+    let known = Encapsulation::ALL.into_iter().find(|e| e.name() == v);
+    let Some(encapsulation) = known else {
+        return Err(ValueError(
+            "unknown link type: geneved makes \"geneve\" and \"vxlan\" links".into(),
+        ));
+    };
+    l.kind = Some(encapsulation.into());
+    Ok(())
 });
 
 /// Settings that `add` and `set` share.
-const SETTINGS: [Key; 24] = [
+const SETTINGS: [Key; 28] = [
     NAME,
     key!("id" | "vni", "VNI", id),
+    key!("inner", "{ ip | ethernet }", inner),
+    flag!("innerprotoinherit", inner = Some(InnerWord(Inner::Ip))),
+    flag!(
+        "noinnerprotoinherit",
+        inner = Some(InnerWord(Inner::Ethernet))
+    ),
+    key!("lladdr", "MAC", lladdr),
     key!("remote", "ADDR", remote),
     key!("local", "ADDR", local),
     key!("dstport", "PORT", dstport),
@@ -57,8 +66,8 @@ const SETTINGS: [Key; 24] = [
 ];
 
 /// The type stands behind the name, as `ip` has it.
-const ADD: [Key; 25] = {
-    let mut all = [TYPE; 25];
+const ADD: [Key; 29] = {
+    let mut all = [TYPE; 29];
     let mut at = 0;
     while at < SETTINGS.len() {
         all[if at == 0 { 0 } else { at + 1 }] = SETTINGS[at];
@@ -77,9 +86,10 @@ impl Subject for LinkWords {
 
     fn change(self, verb: Verb) -> Result<Change, CliError> {
         if verb == Verb::Add && self.id.is_none() {
-            return Err(CliError::Usage(
-                "geneve: missing virtual network identifier".into(),
-            ));
+            let encapsulation = Encapsulation::from(self.kind.unwrap_or_default());
+            return Err(CliError::Usage(format!(
+                "{encapsulation}: missing virtual network identifier"
+            )));
         }
         Ok(Change::link(verb, self))
     }
@@ -107,7 +117,7 @@ pub const OBJECT: Object = Object {
     name: "link",
     about: "VPCs on this host",
     commands: &object::commands::<LinkWords>(),
-    notes: "TTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\nVNI := 0..16777215",
+    notes: "TTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nVNI := 0..16777215",
 };
 
 /// Packets that belong to no link: an own record before the links.

@@ -1,10 +1,11 @@
 //! A link as text, in columns and as JSON.
 
+use libgeneve::wire::encapsulation::Encapsulation;
 use serde_json::{Map, Value, json};
 
 use super::link::{dropped, drops};
 use super::output::{Record, Style};
-use crate::config::value::{Action, LabelsUse, MtuWord, TtlWord};
+use crate::config::value::{Action, InnerWord, LabelsUse, MtuWord, TtlWord};
 use crate::control::protocol::{LinkInfo, Traffic};
 
 impl Record for LinkInfo {
@@ -19,7 +20,10 @@ impl Record for LinkInfo {
             style.health(self.state == "running", &self.operstate),
             self.txqlen
         );
-        text += &format!("\n    link/none {}", self.geneve(style));
+        match &self.lladdr {
+            Some(mac) => text += &format!("\n    link/none lladdr {mac} {}", self.tunnel(style)),
+            None => text += &format!("\n    link/none {}", self.tunnel(style)),
+        }
         for address in &settings.address {
             let family = if address.0.addr().is_ipv4() {
                 "inet"
@@ -69,9 +73,12 @@ impl Record for LinkInfo {
         link.insert("operstate".into(), json!(self.operstate));
         link.insert("txqlen".into(), json!(self.txqlen));
         link.insert("link_type".into(), json!("none"));
+        if let Some(mac) = &self.lladdr {
+            link.insert("lladdr".into(), json!(mac));
+        }
         link.insert(
             "linkinfo".into(),
-            json!({ "info_kind": "geneve", "info_data": self.info_data() }),
+            json!({ "info_kind": self.encapsulation().name(), "info_data": self.info_data() }),
         );
         link.insert("addr_info".into(), self.addr_info());
         if let Some(netns) = &self.settings.netns {
@@ -115,12 +122,17 @@ impl Record for LinkInfo {
 
 impl LinkInfo {
     /// The settings in `ip -d link`'s words; without details only those that are not at their default.
-    fn geneve(&self, style: &Style) -> String {
+    fn tunnel(&self, style: &Style) -> String {
         let s = &self.settings;
-        let mut words = vec!["geneve".to_owned()];
+        let encapsulation = self.encapsulation();
+        let mut words = vec![encapsulation.name().to_owned()];
         let mut say = |word: &str, value: String| words.push(format!("{word} {value}"));
         if let Some(id) = s.id {
             say("id", id.to_string());
+        }
+        let usual = |inner: &InnerWord| style.details || inner.0 != encapsulation.default_inner();
+        if let Some(inner) = s.inner.filter(usual) {
+            say("inner", inner.to_string());
         }
         for (word, address) in [("remote", s.remote), ("local", s.local)] {
             if let Some(address) = address {
@@ -134,7 +146,10 @@ impl LinkInfo {
         if style.details || s.df.unwrap_or_default() != Default::default() {
             say("df", s.df.unwrap_or_default().to_string());
         }
-        say("dstport", s.dstport.unwrap_or(6081).to_string());
+        say(
+            "dstport",
+            s.dstport.unwrap_or(encapsulation.port()).to_string(),
+        );
         if let (true, Some(range)) = (style.details, &s.srcport) {
             say("srcport", range.to_string());
         }
@@ -178,10 +193,17 @@ impl LinkInfo {
         words.join(" ")
     }
 
+    fn encapsulation(&self) -> Encapsulation {
+        self.settings.kind.unwrap_or_default().into()
+    }
+
     fn info_data(&self) -> Value {
         let s = &self.settings;
         let mut data = Map::new();
         data.insert("id".into(), json!(s.id));
+        if let Some(inner) = s.inner {
+            data.insert("inner".into(), json!(inner));
+        }
         for (v4, v6, address) in [
             ("remote", "remote6", s.remote),
             ("local", "local6", s.local),

@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod field;
 mod flow;
+mod foreign;
 mod grammar;
 mod host;
 mod lab;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::output::{Record, Style, render};
 use super::{Context, dispatch};
-use crate::config::words::{EndpointWords, LinkWords, RouteWords};
+use crate::config::words::{EndpointWords, Kind, LinkWords, RouteWords};
 use crate::control::protocol::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic,
 };
@@ -43,7 +43,7 @@ fn complaints_have_the_words_of_ip() {
         ),
         (
             "link ad gnv0 id 1 typ bar",
-            "Error: argument \"bar\" is wrong: unknown link type: geneved makes \"geneve\" links",
+            "Error: argument \"bar\" is wrong: unknown link type: geneved makes \"geneve\" and \"vxlan\" links",
         ),
         (
             "link add gnv0 type geneve",
@@ -106,6 +106,18 @@ fn complaints_have_the_words_of_ip() {
             "Error: argument \"10.0.0.1/24\" is wrong: not an IPv4 or IPv6 address",
         ),
         (
+            "link add vx0 type vxlan external",
+            "Error: argument \"external\" is wrong: geneved chooses VNI and hosts itself; name them with \"id\" and \"geneved endpoint\" or \"geneved route\"",
+        ),
+        (
+            "link add vx0 type vxlan",
+            "vxlan: missing virtual network identifier",
+        ),
+        (
+            "link add vx0 type vxlan id 1 lladdr 1:2:3:4:5:6",
+            "Error: argument \"1:2:3:4:5:6\" is wrong: invalid lladdr: it is not that of one interface",
+        ),
+        (
             "run --conf x",
             "Error: argument \"--conf\" is wrong: expected \"--config FILE\"",
         ),
@@ -159,7 +171,7 @@ fn help_is_bnf_and_names_every_object() {
     }
     assert!(
         super::object_usage(&super::link::OBJECT)
-            .contains("geneved link add NAME type geneve [ id VNI ] [ remote ADDR ]")
+            .contains("geneved link add NAME type { geneve | vxlan } [ id VNI ]")
     );
 }
 
@@ -184,6 +196,7 @@ fn link() -> LinkInfo {
         },
         state: "running".into(),
         cause: None,
+        lladdr: None,
         ifindex: 5,
         flags: vec!["POINTOPOINT".into(), "UP".into()],
         operstate: "UNKNOWN".into(),
@@ -284,6 +297,13 @@ fn a_link_in_other_shapes() {
         )
         .contains("\x1b[36mgnv0\x1b[0m")
     );
+    let mut vxlan = link();
+    vxlan.settings.kind = Some(Kind::Vxlan);
+    vxlan.settings.dstport = None;
+    vxlan.lladdr = Some("02:00:00:00:00:07".parse().unwrap());
+    let text = shown(style, &vxlan);
+    let expected = "\n    link/none lladdr 02:00:00:00:00:07 vxlan id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 4789";
+    assert!(text.contains(expected), "{text}");
     let lost = LinkInfo {
         state: "lost".into(),
         cause: Some("it was removed".into()),
@@ -356,6 +376,7 @@ fn routes_and_endpoints() {
         local: true,
         kind: None,
         labels: None,
+        lladdr: None,
         class: None,
         rate: None,
         option: vec![],

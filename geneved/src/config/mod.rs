@@ -13,6 +13,8 @@ pub mod value;
 pub mod words;
 
 #[cfg(test)]
+mod encapsulation_tests;
+#[cfg(test)]
 mod function_tests;
 #[cfg(test)]
 mod refusal_tests;

@@ -14,6 +14,8 @@ use std::time::SystemTime;
 use libgeneve::flow::FlowHasher;
 use libgeneve::label::LabelKey;
 use libgeneve::link::{HostRegistry, LinkIndex, Tables};
+use libgeneve::mtu::TunnelMtu;
+use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -561,7 +563,14 @@ pub(super) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
 
 /// The MTU that a link is to have, and the sum behind the one that is computed.
 fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
-    let sum = ways.sum(&hosts_of(state, link), link.local, options_len(state, link));
+    let shape = TunnelMtu {
+        underlay: 0,
+        outer: IpVersion::V4,
+        encapsulation: link.encapsulation,
+        inner: link.inner,
+        options: options_len(state, link),
+    };
+    let sum = ways.sum(&hosts_of(state, link), link.local, shape);
     match link.mtu {
         MtuWord::Auto => {
             // An interface cannot have less, however little the underlay leaves.

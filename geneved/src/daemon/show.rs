@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use libgeneve::wire::encapsulation;
+
+use super::compile::lladdr;
 use super::core::{Core, Inner, hosts_of};
 use crate::config::state::Refusal;
-use crate::config::value::{IfName, Prefix};
+use crate::config::value::{IfName, MacWord, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
     Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
@@ -34,6 +37,8 @@ impl Core {
                     state: if cause.is_some() { "lost" } else { "running" }.into(),
                     cause,
                     ifindex: seen.ifindex,
+                    lladdr: (link.inner == encapsulation::Inner::Ethernet)
+                        .then(|| MacWord(lladdr(link))),
                     flags: seen.flags,
                     operstate: if seen.operstate.is_empty() {
                         "LOST".into()

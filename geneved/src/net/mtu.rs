@@ -35,10 +35,10 @@ impl Ways {
         }
     }
 
-    /// The tunnel MTU of a link with these hosts. `options` is the length of the longest options it
-    /// sends, in bytes.
+    /// The tunnel MTU of a link with these hosts, which wraps packets as `shape` says; underlay and outer version are
+    /// those of the hosts.
     #[must_use]
-    pub fn sum(&self, hosts: &[IpAddr], local: Option<IpAddr>, options: u16) -> MtuSum {
+    pub fn sum(&self, hosts: &[IpAddr], local: Option<IpAddr>, shape: TunnelMtu) -> MtuSum {
         let known = |host: &IpAddr| {
             self.known
                 .get(&(*host, local))
@@ -47,7 +47,7 @@ impl Ways {
         let tunnel = |underlay, v6| TunnelMtu {
             underlay,
             outer: if v6 { IpVersion::V6 } else { IpVersion::V4 },
-            options,
+            ..shape
         };
         let least = hosts
             .iter()
@@ -92,6 +92,17 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+
+    fn shape(options: u16) -> TunnelMtu {
+        TunnelMtu {
+            underlay: 0,
+            outer: IpVersion::V4,
+            encapsulation: Encapsulation::Geneve,
+            inner: Inner::Ip,
+            options,
+        }
+    }
 
     fn ways(list: &[(&str, Result<u32, &str>)]) -> Ways {
         let mut ways = Ways::default();
@@ -111,7 +122,7 @@ mod tests {
     fn rfc8926_31_the_narrowest_host_and_the_longest_options_decide() {
         let hosts = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         let ways = ways(&[("192.0.2.1", Ok(1500)), ("2001:db8::1", Ok(1500))]);
-        let sum = ways.sum(&hosts, None, 24);
+        let sum = ways.sum(&hosts, None, shape(24));
         assert_eq!(
             (sum.inner, sum.host),
             (1500 - 40 - 8 - 8 - 24, Some(hosts[1]))
@@ -127,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_assumed_and_said() {
         let host = ["192.0.2.1".parse().unwrap()];
-        let sum = ways(&[("192.0.2.1", Err("Network is unreachable"))]).sum(&host, None, 0);
+        let sum = ways(&[("192.0.2.1", Err("Network is unreachable"))]).sum(&host, None, shape(0));
         assert_eq!(sum.inner, 1464);
         assert!(
             sum.text
@@ -135,7 +146,7 @@ mod tests {
             "{}",
             sum.text
         );
-        let sum = Ways::default().sum(&[], None, 0);
+        let sum = Ways::default().sum(&[], None, shape(0));
         assert!(
             sum.text.contains("no host yet, so 1500 is assumed"),
             "{}",

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use libgeneve::label::LabelMap;
 use libgeneve::options::EndpointType;
+use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
 use super::{Refusal, State, option, presence, put};
-use crate::config::value::{IfName, LabelsWord, Name, NamedData, Rate, Target, TypeWord};
+use crate::config::value::{IfName, LabelsWord, MacWord, Name, NamedData, Rate, Target, TypeWord};
 use crate::config::words::{EndpointWords, Verb};
 
 /// An overlay address.
@@ -23,6 +25,8 @@ pub struct Endpoint {
     pub colocated: bool,
     /// Its labels, if they are known; an empty list is known, too.
     pub labels: Option<LabelMap>,
+    /// Its MAC address, on links whose datagrams carry frames.
+    pub lladdr: Option<Mac>,
     /// The class of its flows, one of its link.
     pub class: Option<Name>,
     /// The rate of everything that it sends.
@@ -50,6 +54,7 @@ impl Endpoint {
             local: self.local,
             kind: self.kind.map(TypeWord),
             labels: self.labels.clone().map(LabelsWord),
+            lladdr: self.lladdr.map(MacWord),
             class: self.class.clone(),
             rate: self.rate,
             option: self.options.clone(),
@@ -71,6 +76,7 @@ impl Endpoint {
             &mut self.labels,
             words.labels.clone().map(|word| Some(word.0)),
         );
+        put(&mut self.lladdr, words.lladdr.map(|word| Some(word.0)));
         put(&mut self.class, words.class.clone().map(Some));
         put(&mut self.rate, words.rate.map(Some));
         if !words.option.is_empty() {
@@ -150,6 +156,20 @@ impl State {
         self.check_target(object, key, endpoint)?;
         if !endpoint.hosts.is_empty() || !(endpoint.local || endpoint.target.is_some()) {
             check_hosts(object, "host", link, &endpoint.hosts)?;
+        }
+        let needed = [
+            ("labels", endpoint.labels.is_some()),
+            ("option", !endpoint.options.is_empty()),
+            ("type", endpoint.kind() != EndpointType::Simple),
+        ];
+        for (word, _) in needed.into_iter().filter(|(_, asked)| *asked) {
+            self.check_carried(&key.0, object, word)?;
+        }
+        if endpoint.lladdr.is_some() && link.inner != Inner::Ethernet {
+            return Err(Refusal::new(
+                format!("{object}: lladdr is for links whose datagrams carry frames"),
+                "leave \"lladdr\" out, or set \"inner ethernet\" for the link",
+            ));
         }
         if endpoint.labels.is_some() {
             self.needs_secret(object)?;

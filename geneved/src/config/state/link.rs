@@ -4,20 +4,28 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use libgeneve::link::{Df, Tos, Ttl};
-use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::ethernet::Mac;
+use libgeneve::wire::geneve::Vni;
 
 use super::{Refusal, State, put};
 use crate::config::value::{
-    self, Action, DfWord, IfName, LabelsUse, MtuWord, NamedData, PortRange, Prefix, Rate, Size,
-    TosWord, TtlWord, tunnel_address,
+    self, Action, DfWord, IfName, InnerWord, LabelsUse, MacWord, MtuWord, NamedData, PortRange,
+    Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
 };
-use crate::config::words::{Kind, LinkWords};
+use crate::config::words::LinkWords;
 
 /// A link, every value decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The interface's name.
     pub name: IfName,
+    /// How its packets are wrapped.
+    pub encapsulation: Encapsulation,
+    /// What its datagrams carry.
+    pub inner: Inner,
+    /// Its own MAC address, where somebody chose it.
+    pub lladdr: Option<Mac>,
     /// The VPC's id.
     pub vni: Vni,
     /// The default route's host.
@@ -68,10 +76,11 @@ impl State {
                 "delete it first, change it with \"geneved link set\", or choose another name",
             ));
         }
+        let encapsulation = words.kind.unwrap_or_default().into();
         let Some(id) = words.id else {
             return Err(Refusal::new(
                 format!(
-                    "link \"{}\": geneve: missing virtual network identifier",
+                    "link \"{}\": {encapsulation}: missing virtual network identifier",
                     words.name
                 ),
                 "add \"id VNI\"",
@@ -79,10 +88,13 @@ impl State {
         };
         let mut link = Link {
             name: words.name.clone(),
+            encapsulation,
+            inner: encapsulation.default_inner(),
+            lladdr: None,
             vni: id.0,
             remote: None,
             local: None,
-            port: GENEVE_PORT,
+            port: encapsulation.port(),
             ttl: Ttl::default(),
             tos: Tos::default(),
             df: Df::default(),
@@ -117,6 +129,15 @@ impl State {
                 "delete the link and add it with another \"netns\"",
             ));
         }
+        if words
+            .kind
+            .is_some_and(|kind| link.encapsulation != kind.into())
+        {
+            return Err(Refusal::new(
+                format!("link \"{}\": its type cannot be changed", words.name),
+                "delete the link and add it with another \"type\"",
+            ));
+        }
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
         self.links.insert(link.name.clone(), link);
@@ -138,6 +159,7 @@ impl State {
                 "choose another id or dstport",
             ));
         }
+        self.check_encapsulation(link)?;
         // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
         let differs = self.links.values().find(|other| {
             other.name != *name
@@ -175,7 +197,11 @@ impl State {
         if link.port == 0 {
             return Err(Refusal::new(
                 format!("link \"{name}\": dstport \"0\" is wrong: invalid port"),
-                "the port is from 1 to 65535; Geneve's is 6081",
+                format!(
+                    "the port is from 1 to 65535; that of {} is {}",
+                    link.encapsulation.title(),
+                    link.encapsulation.port()
+                ),
             ));
         }
         if let (MtuWord::Fixed(mtu @ ..1280), true) = (
@@ -230,8 +256,10 @@ impl Link {
     pub fn words(&self) -> LinkWords {
         LinkWords {
             name: self.name.clone(),
-            kind: Some(Kind::Geneve),
+            kind: Some(self.encapsulation.into()),
             id: Some(value::Vni(self.vni)),
+            inner: Some(InnerWord(self.inner)),
+            lladdr: self.lladdr.map(MacWord),
             remote: self.remote,
             local: self.local,
             dstport: Some(self.port),
@@ -257,6 +285,8 @@ impl Link {
 
 fn overwrite(link: &mut Link, words: &LinkWords) {
     put(&mut link.vni, words.id.map(|id| id.0));
+    put(&mut link.inner, words.inner.map(|inner| inner.0));
+    put(&mut link.lladdr, words.lladdr.map(|mac| Some(mac.0)));
     put(&mut link.remote, words.remote.map(Some));
     put(&mut link.local, words.local.map(Some));
     put(&mut link.port, words.dstport);

@@ -4,6 +4,7 @@
 //! obey the same rules and meet the same words of refusal. What must be done to get from one state
 //! to another is [`super::plan`]'s.
 
+mod encapsulation;
 mod endpoint;
 mod link;
 mod nat;

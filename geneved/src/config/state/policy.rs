@@ -132,7 +132,14 @@ impl State {
         };
         policy.check(&object)?;
         if policy.has_selector() {
+            self.check_carried(dev, &object, "selector")?;
             self.needs_secret(&object)?;
+        }
+        if policy.option.is_some() {
+            self.check_carried(dev, &object, "option")?;
+        }
+        if policy.endpoint_type.is_some() {
+            self.check_carried(dev, &object, "endpoint-type")?;
         }
         if let Some(class) = &policy.class {
             self.class_of(&object, dev, class)?;

@@ -69,6 +69,9 @@ impl State {
                 "\"simple\" or \"gateway\"; other types are those of an endpoint",
             ));
         }
+        if route.kind != EndpointType::Simple {
+            self.check_carried(dev, &object, "type")?;
+        }
         check_hosts(&object, "via", link, &route.hosts)?;
         self.routes.insert(key, route);
         Ok(())

@@ -158,6 +158,8 @@ impl State {
             }
         };
         service.check(&object)?;
+        // Who relays to a backend says in an option what the client asked for.
+        self.check_carried(dev, &object, "service")?;
         let asked = |s: &Service| (s.vip, s.proto, s.port);
         let taken = self
             .services_of(dev)

@@ -5,13 +5,15 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use libgeneve::link::{Df, Tos, Ttl};
+use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::{Serialize, Serializer};
 
 use super::{ValueError, as_word, one_of, wrong};
 
-as_word! { TtlWord TosWord DfWord MtuWord PortRange }
+as_word! { TtlWord TosWord DfWord MtuWord PortRange MacWord InnerWord }
 
 one_of! {
     /// Whether a receiver may do without understanding the label option.
@@ -60,6 +62,49 @@ impl<'de> Deserialize<'de> for Vni {
                     "argument \"{number}\" is wrong: invalid id: a number from 0 to 16777215"
                 ))
             })
+    }
+}
+
+/// `lladdr MAC`: the address of one interface, not of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacWord(pub Mac);
+
+impl FromStr for MacWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let invalid = |why| ValueError(format!("invalid lladdr: {why}"));
+        let mac: Mac = text.parse().map_err(|e| invalid(format!("{e}")))?;
+        if !mac.is_unicast() {
+            return Err(invalid("it is not that of one interface".to_owned()));
+        }
+        Ok(MacWord(mac))
+    }
+}
+
+impl fmt::Display for MacWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `inner { ip | ethernet }`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InnerWord(pub Inner);
+
+impl FromStr for InnerWord {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "ip" => Ok(InnerWord(Inner::Ip)),
+            "ethernet" => Ok(InnerWord(Inner::Ethernet)),
+            _ => wrong("invalid inner: \"ip\" or \"ethernet\""),
+        }
+    }
+}
+
+impl fmt::Display for InnerWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

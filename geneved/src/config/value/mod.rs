@@ -19,7 +19,9 @@ pub use self::address::{
     AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, tunnel_address,
 };
 pub use self::label::{LabelsWord, SelectorWord, Who};
-pub use self::link::{DfWord, LabelsUse, MtuWord, PortRange, TosWord, TtlWord, Vni};
+pub use self::link::{
+    DfWord, InnerWord, LabelsUse, MacWord, MtuWord, PortRange, TosWord, TtlWord, Vni,
+};
 pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};
 pub use self::rate::{Dscp, Rate, Size};
 pub use self::rule::{

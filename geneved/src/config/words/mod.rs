@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use libgeneve::wire::encapsulation::Encapsulation;
 use serde::{Deserialize, Serialize};
 
 mod function;
@@ -14,17 +15,37 @@ pub use self::function::{
     TraceWords,
 };
 use super::value::{
-    Action, DfWord, IfName, LabelsUse, LabelsWord, MtuWord, Name, NamedData, PortRange, Prefix,
-    Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
+    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, MacWord, MtuWord, Name, NamedData,
+    PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
 };
 
-/// What a link is made of. Only one kind so far.
+/// What a link is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Geneve (RFC 8926).
     #[default]
     Geneve,
+    /// VXLAN (RFC 7348).
+    Vxlan,
+}
+
+impl From<Kind> for Encapsulation {
+    fn from(kind: Kind) -> Encapsulation {
+        match kind {
+            Kind::Geneve => Encapsulation::Geneve,
+            Kind::Vxlan => Encapsulation::Vxlan,
+        }
+    }
+}
+
+impl From<Encapsulation> for Kind {
+    fn from(encapsulation: Encapsulation) -> Kind {
+        match encapsulation {
+            Encapsulation::Geneve => Kind::Geneve,
+            Encapsulation::Vxlan => Kind::Vxlan,
+        }
+    }
 }
 
 /// `[[link]]`, `geneved link add`.
@@ -33,12 +54,18 @@ pub enum Kind {
 pub struct LinkWords {
     /// The interface's name.
     pub name: IfName,
-    /// Always `geneve`.
+    /// `geneve`, where nothing is said, or `vxlan`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     /// The virtual network identifier, 0 to 16,777,215.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Vni>,
+    /// What the datagrams carry: `ip` or `ethernet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<InnerWord>,
+    /// The link's own MAC address, where its datagrams carry frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<MacWord>,
     /// The host that is the default route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
@@ -134,6 +161,9 @@ pub struct EndpointWords {
     /// Its labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelsWord>,
+    /// Its MAC address, for links whose datagrams carry frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<MacWord>,
     /// The class of its flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Name>,

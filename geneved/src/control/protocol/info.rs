@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::IfName;
+use crate::config::value::{IfName, MacWord};
 use crate::config::words::{LinkWords, RouteWords};
 
 /// A link as it runs.
@@ -20,6 +20,9 @@ pub struct LinkInfo {
     pub cause: Option<String>,
     /// The interface's number in its namespace.
     pub ifindex: u32,
+    /// Its own MAC address, where its datagrams carry frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<MacWord>,
     /// The kernel's flags, as `ip link` names them.
     pub flags: Vec<String>,
     /// The kernel's operational state, as `ip link` names it.

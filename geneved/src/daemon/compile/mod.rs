@@ -3,6 +3,7 @@
 //! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
 //! and the compiled forms of rules that stay as they are.
 
+mod lladdr;
 mod rules;
 mod shape;
 
@@ -19,9 +20,8 @@ use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
 use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::service::{self, Services};
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
-use libgeneve::wire::ethernet::Mac;
 
+pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
@@ -121,9 +121,9 @@ impl Compiler {
             });
         LinkConfig {
             index,
-            encapsulation: Encapsulation::Geneve,
-            inner: Inner::Ip,
-            lladdr: Mac::default(),
+            encapsulation: link.encapsulation,
+            inner: link.inner,
+            lladdr: lladdr(link),
             vni: link.vni,
             port: link.port,
             local: link.local,
@@ -169,7 +169,7 @@ impl Compiler {
                 target: target.filter(|_| endpoint.hosts.is_empty()),
                 colocated: endpoint.colocated,
                 local: endpoint.local || endpoint.hosts.is_empty(),
-                lladdr: None,
+                lladdr: endpoint.lladdr,
                 options: attachments(state, &endpoint.options),
             };
             endpoints.insert(addr, compiled);

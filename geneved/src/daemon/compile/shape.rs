@@ -10,6 +10,9 @@ use crate::config::state::{Link, State, options_size};
 
 /// Bytes of the longest options that a link sends.
 pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
+    if !link.encapsulation.has_options() {
+        return 0;
+    }
     let local = || {
         state
             .endpoints_of(&link.name)

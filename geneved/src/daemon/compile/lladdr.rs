@@ -1,0 +1,38 @@
+//! A link's own MAC address, where nobody chose one.
+
+use std::fs;
+use std::sync::OnceLock;
+
+use libgeneve::wire::ethernet::Mac;
+
+use crate::config::state::Link;
+
+/// The MAC address that was configured, or one that follows from this machine, the link's name, its VNI and its local
+/// address: the same after every start, and another on every host and for every VPC.
+pub(in crate::daemon) fn lladdr(link: &Link) -> Mac {
+    link.lladdr.unwrap_or_else(|| {
+        let local = link.local.map(|local| local.to_string());
+        let seed = format!(
+            "{}\n{}\n{}\n{}",
+            machine(),
+            link.name,
+            link.vni,
+            local.unwrap_or_default()
+        );
+        let hash = blake3::derive_key("geneved 2026-11 MAC address of a link", seed.as_bytes());
+        let [a, b, c, d, e, ..] = hash;
+        Mac::local([a, b, c, d, e])
+    })
+}
+
+/// What tells this machine from others (machine-id(5)).
+fn machine() -> &'static str {
+    static MACHINE: OnceLock<String> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]
+            .into_iter()
+            .find_map(|path| fs::read_to_string(path).ok())
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
+    })
+}
