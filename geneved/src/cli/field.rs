@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::config::value::{
     Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp,
     FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, MacWord, MatchWord,
-    MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Size, Target,
+    MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Seconds, Size, Target,
     TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
 };
 
@@ -31,7 +31,7 @@ macro_rules! parsed {
 parsed! {
     Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FlowState Icmp IfName
     InnerWord KindWord LabelsUse LabelsWord MacWord MatchWord MtuWord Name NamedData PortRange Ports Prefix Proto Rate
-    RawOption Size Target TosWord TtlWord TypeWord Vni Who
+    RawOption Seconds Size Target TosWord TtlWord TypeWord Vni Who
 }
 
 impl Value for IpAddr {

@@ -44,6 +44,10 @@ const WEIGHT: Key = Key::value(&["weight"], "N", |w, v| {
 .times(Times::Many);
 const AFFINITY: Key = key!("affinity", "{ none | client }", affinity);
 const CHECK: Key = key!("check", "{ tcp | icmp | none }", check);
+const INTERVAL: Key = key!("interval", "SECONDS", interval);
+const TIMEOUT: Key = key!("timeout", "SECONDS", timeout);
+const RISE: Key = key!("rise", "N", rise);
+const FALL: Key = key!("fall", "N", fall);
 
 impl Subject for ServiceWords {
     const NAME: &'static str = "service";
@@ -57,9 +61,14 @@ impl Subject for ServiceWords {
         WEIGHT,
         AFFINITY,
         CHECK,
+        INTERVAL,
+        TIMEOUT,
+        RISE,
+        FALL,
     ];
     const SET: &'static [Key] = &[
-        NAME, DEV, VIP, PROTO, PORT, BACKEND, WEIGHT, AFFINITY, CHECK,
+        NAME, DEV, VIP, PROTO, PORT, BACKEND, WEIGHT, AFFINITY, CHECK, INTERVAL, TIMEOUT, RISE,
+        FALL,
     ];
     const DEL: &'static [Key] = &[NAME, DEV];
     const SHOW: &'static [Key] = &[NAME.times(Times::Optional), DEV.times(Times::Optional)];
@@ -82,7 +91,7 @@ pub const OBJECT: Object = Object {
     name: "service",
     about: "virtual addresses and their backends",
     commands: &object::commands::<ServiceWords>(),
-    notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again.",
+    notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again.\nA check is made every interval (2 s) and may take timeout (1 s): after fall (3)\nfailures a backend is down, after rise (2) answers it is up.",
 };
 
 const fn word(health: Health) -> &'static str {
@@ -128,6 +137,10 @@ impl Record for ServiceInfo {
             .value("port", s.port)
             .value("affinity", s.affinity)
             .value("check", s.check)
+            .value("interval", s.interval)
+            .value("timeout", s.timeout)
+            .value("rise", s.rise)
+            .value("fall", s.fall)
             .end()
     }
 

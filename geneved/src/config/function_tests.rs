@@ -65,6 +65,10 @@ proto = "udp"
 port = 53
 backend = ["10.0.0.5", "10.0.0.6:5353", { address = "10.0.0.7", port = 54, weight = 0 }]
 affinity = "client"
+interval = 5
+timeout = 0.25
+rise = 1
+fall = 4
 [[service]]
 name = "six"
 dev = "gnv0"
@@ -234,6 +238,47 @@ fn what_is_in_use_is_not_deleted() {
             .unwrap_err()
             .contains("is the target of endpoint \"10.0.0.200\" dev gnv0")
     );
+}
+
+#[test]
+fn checks_have_a_pace_that_makes_sense() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    let mut set = |words: &str| {
+        let words = format!(r#""name":"dns","dev":"gnv0",{words}"#);
+        change(&mut state, "set", "service", &words)
+    };
+    set(r#""interval":"3""#).unwrap();
+    let refused = [
+        (
+            r#""interval":0.1"#,
+            "timeout 0.25 is longer than interval 0.1; a check ends",
+        ),
+        (r#""timeout":"4""#, "timeout 4 is longer than interval 3"),
+        (r#""fall":0"#, "fall \"0\" is wrong: from 1 to 255"),
+        (
+            r#""check":"none","rise":2"#,
+            "are not checked have no interval",
+        ),
+        (r#""interval":"1e3""#, "seconds, from 0.05 to 86400"),
+    ];
+    for (words, reason) in refused {
+        let refusal = set(words).unwrap_err();
+        assert!(refusal.contains(reason), "{words}: {refusal}");
+    }
+    set(r#""interval":0.1,"timeout":0.1"#).unwrap();
+    let key = ("gnv0".parse().unwrap(), "dns".parse().unwrap());
+    let pace = state.services[&key].pace;
+    let shown = |seconds: crate::config::value::Seconds| seconds.to_string();
+    assert_eq!(
+        (shown(pace.interval), shown(pace.timeout)),
+        ("0.1".into(), "0.1".into())
+    );
+    assert_eq!((pace.rise, pace.fall), (1, 4));
+    let quick = r#""name":"quick","dev":"gnv0","vip":"10.0.0.54","proto":"tcp","port":1,"backend":["10.0.0.5"],"interval":0.5"#;
+    change(&mut state, "add", "service", quick).unwrap();
+    let key = ("gnv0".parse().unwrap(), "quick".parse().unwrap());
+    assert_eq!(shown(state.services[&key].pace.timeout), "0.5");
 }
 
 #[test]

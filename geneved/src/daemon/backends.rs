@@ -1,118 +1,211 @@
-//! What the health checks found out about the backends of services.
+//! Which backends of services get flows: those that their checks do not find down.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::core::Core;
-use super::health::{self, HealthChange, Target};
-use crate::config::state::State;
+use super::core::{Core, Inner};
+use super::health::{self, HealthBoard, HealthChange, Target};
+use crate::config::state::{Service, State};
 use crate::config::value::IfName;
 use crate::control::protocol::Health;
 
-/// The latest result of each backend that is watched.
+/// The backends that get no flows by the tables that were published last.
 #[derive(Debug, Default)]
-pub(super) struct Backends {
-    found: BTreeMap<(IfName, IpAddr, u16), Result<(), String>>,
+pub(super) struct Down(HashSet<Target>);
+
+impl Down {
+    /// Has the board watch the backends of this state, and notes which of them it knows to be down.
+    pub(super) fn of(state: &State, board: &mut HealthBoard) -> Down {
+        let targets: Vec<_> = targets(state).collect();
+        board.watch(targets.iter().cloned());
+        let down = targets.into_iter().filter(|t| is_down(board, t));
+        Down(down.collect())
+    }
+
+    /// Whether a backend is one of them.
+    pub(super) fn has(&self, target: &Target) -> bool {
+        self.0.contains(target)
+    }
+
+    /// Whether a backend is not what the tables take it for. The board is asked, because a change that it told may have
+    /// been overtaken: by another one, or by the end of the watch.
+    fn errs(&self, board: &HealthBoard, target: &Target) -> bool {
+        self.has(target) != is_down(board, target)
+    }
 }
 
-impl Backends {
-    /// Whether a backend may get flows. One of which nothing is known may.
-    pub(super) fn passes(&self, dev: &IfName, addr: IpAddr, port: u16) -> bool {
-        let found = self.found.get(&(dev.clone(), addr, port));
-        found.is_none_or(Result::is_ok)
-    }
-
-    /// How a backend is, and why it is down.
-    pub(super) fn of(&self, dev: &IfName, addr: IpAddr, port: u16) -> (Health, Option<String>) {
-        match self.found.get(&(dev.clone(), addr, port)) {
-            None => (Health::Unknown, None),
-            Some(Ok(())) => (Health::Up, None),
-            Some(Err(why)) => (Health::Down, Some(why.clone())),
-        }
-    }
-
-    /// Notes a result; true where it changes what a backend may get.
-    pub(super) fn note(
-        &mut self,
-        dev: IfName,
-        addr: IpAddr,
-        port: u16,
-        result: Result<(), String>,
-    ) -> bool {
-        let before = self.passes(&dev, addr, port);
-        let after = result.is_ok();
-        self.found.insert((dev, addr, port), result);
-        before != after
-    }
-
-    /// Forgets the backends that are not watched any more.
-    pub(super) fn keep(&mut self, watched: impl Fn(&IfName, IpAddr, u16) -> bool) {
-        self.found
-            .retain(|(dev, addr, port), _| watched(dev, *addr, *port));
-    }
+fn is_down(board: &HealthBoard, target: &Target) -> bool {
+    !board.state(target).counts_as_up()
 }
 
 impl Core {
     /// A backend is not as it was: tables without it, or with it again, are published.
     pub(super) async fn health_changed(&self, change: HealthChange) {
-        let HealthChange {
-            target,
-            health: found,
-        } = change;
-        let (Ok(dev), Some(port)) = (target.link.parse::<IfName>(), target.port) else {
-            return;
-        };
-        let result = match found {
+        let HealthChange { target, health } = change;
+        let (link, backend, port) = (&target.link, target.addr, target.port);
+        match health {
             health::Health::Unknown => return,
-            health::Health::Up => Ok(()),
-            health::Health::Down(why) => Err(why),
-        };
-        match &result {
-            Ok(()) => tracing::info!(link = %dev, backend = %target.addr, port, "backend is up"),
-            Err(why) => {
-                tracing::warn!(link = %dev, backend = %target.addr, port, why, "backend is down");
+            health::Health::Up => tracing::info!(%link, %backend, port, "backend is up"),
+            health::Health::Down(why) => {
+                tracing::warn!(%link, %backend, port, why, "backend is down");
             }
         }
         let mut inner = self.inner().await;
-        if inner.health.note(dev, target.addr, port, result) {
+        if self.board(|board| inner.down.errs(board, &target)) {
             self.publish(&mut inner);
+        }
+    }
+
+    /// How a backend of a service is, and why it is down.
+    pub(super) fn backend_health(
+        &self,
+        inner: &Inner,
+        dev: &IfName,
+        service: &Service,
+        at: (IpAddr, u16),
+    ) -> (Health, Option<String>) {
+        let target = target(&inner.state, dev, service, at);
+        match self.board(|board| board.state(&target)) {
+            health::Health::Unknown => (Health::Unknown, None),
+            health::Health::Up => (Health::Up, None),
+            health::Health::Down(why) => (Health::Down, Some(why)),
         }
     }
 }
 
-/// The backends that are to be checked.
-pub(super) fn targets(state: &State) -> impl Iterator<Item = Target> {
-    state.services.iter().flat_map(|((dev, _), service)| {
-        let netns = state.links.get(dev).and_then(|l| l.netns.clone());
-        service.targets().map(move |(addr, port, _)| Target {
-            link: dev.to_string(),
-            netns: netns.clone(),
-            addr,
-            port: Some(port),
-            check: service.check,
-        })
+/// What is checked of one backend of a service.
+pub(super) fn target(
+    state: &State,
+    dev: &IfName,
+    service: &Service,
+    (addr, port): (IpAddr, u16),
+) -> Target {
+    Target {
+        link: dev.to_string(),
+        netns: state.links.get(dev).and_then(|l| l.netns.clone()),
+        addr,
+        port: Some(port),
+        check: service.check,
+        pace: service.pace,
+    }
+}
+
+fn targets(state: &State) -> impl Iterator<Item = Target> {
+    state.services.iter().flat_map(move |((dev, _), service)| {
+        service
+            .targets()
+            .map(move |(addr, port, _)| target(state, dev, service, (addr, port)))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::TcpListener;
 
-    #[test]
-    fn a_backend_passes_until_it_is_known_to_fail() {
-        let dev: IfName = "gnv0".parse().unwrap();
-        let addr = "10.0.0.5".parse().unwrap();
-        let mut backends = Backends::default();
-        assert!(backends.passes(&dev, addr, 80));
-        assert!(!backends.note(dev.clone(), addr, 80, Ok(())));
-        assert!(backends.note(dev.clone(), addr, 80, Err("refused".into())));
-        assert_eq!(
-            backends.of(&dev, addr, 80),
-            (Health::Down, Some("refused".into()))
-        );
-        assert!(!backends.note(dev.clone(), addr, 80, Err("timeout".into())));
-        assert!(backends.passes(&dev, addr, 81));
-        backends.keep(|_, _, port| port == 81);
-        assert_eq!(backends.of(&dev, addr, 80), (Health::Unknown, None));
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::words::{Change, LinkWords, ServiceWords, Verb};
+
+    /// Two services of one backend; the first is checked as the words say.
+    fn state(port: u16, first: &str) -> State {
+        let mut state = State::default();
+        let link = LinkWords {
+            name: "lo".parse().unwrap(),
+            id: Some("100".parse().unwrap()),
+            ..LinkWords::default()
+        };
+        let service = |name: &str, vip: &str, check: &str| {
+            let words = ServiceWords {
+                name: name.parse().unwrap(),
+                dev: "lo".parse().unwrap(),
+                vip: Some(vip.parse().unwrap()),
+                proto: Some("tcp".parse().unwrap()),
+                port: Some(80),
+                backend: vec![
+                    format!("127.0.0.1:{port}")
+                        .parse::<crate::config::value::AddrPort>()
+                        .unwrap()
+                        .into(),
+                ],
+                check: Some(check.parse().unwrap()),
+                interval: (check != "none").then(|| "0.05".parse().unwrap()),
+                ..ServiceWords::default()
+            };
+            Change::service(Verb::Add, words)
+        };
+        state.apply(&Change::link(Verb::Add, link)).unwrap();
+        state.apply(&service("first", "10.0.0.80", first)).unwrap();
+        state.apply(&service("other", "10.0.0.81", "icmp")).unwrap();
+        state
+    }
+
+    fn first(state: &State, port: u16) -> Target {
+        let (key, service) = state.services.first_key_value().unwrap();
+        target(state, &key.0, service, (IpAddr::from([127, 0, 0, 1]), port))
+    }
+
+    async fn until_down(changes: &mut mpsc::Receiver<HealthChange>) -> Target {
+        let wait = async {
+            loop {
+                let change = changes.recv().await.unwrap();
+                if let health::Health::Down(_) = change.health {
+                    return change.target;
+                }
+            }
+        };
+        let wait = tokio::time::timeout(std::time::Duration::from_secs(20), wait);
+        wait.await.expect("a backend without a listener fails")
+    }
+
+    fn closed_port() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_down_comes_back_when_it_is_not_checked_any_more() {
+        let (mut board, mut changes) = HealthBoard::new();
+        let port = closed_port();
+        let (checked, unchecked) = (state(port, "tcp"), state(port, "none"));
+        let mut down = Down::of(&checked, &mut board);
+        let target = until_down(&mut changes).await;
+        assert_eq!(target, first(&checked, port));
+        assert!(!down.has(&target) && down.errs(&board, &target));
+        down = Down::of(&checked, &mut board);
+        assert!(down.has(&target) && !down.errs(&board, &target));
+        down = Down::of(&unchecked, &mut board);
+        assert!(!down.has(&target) && !down.has(&first(&unchecked, port)));
+        // The change that told so is late, and says nothing of a backend that nobody watches.
+        assert!(!down.errs(&board, &target));
+    }
+
+    #[tokio::test]
+    async fn services_that_check_one_backend_differently_find_different_things() {
+        let (mut board, mut changes) = HealthBoard::new();
+        let port = closed_port();
+        let state = state(port, "tcp");
+        let _ = Down::of(&state, &mut board);
+        let target = until_down(&mut changes).await;
+        let down = Down::of(&state, &mut board);
+        assert!(down.has(&target));
+        let other = Target {
+            check: "icmp".parse().unwrap(),
+            ..target
+        };
+        assert!(!down.has(&other));
+    }
+
+    #[tokio::test]
+    async fn another_pace_of_checks_forgets_nothing() {
+        let (mut board, mut changes) = HealthBoard::new();
+        let port = closed_port();
+        let mut state = state(port, "tcp");
+        let _ = Down::of(&state, &mut board);
+        until_down(&mut changes).await;
+        let service = state.services.values_mut().next().unwrap();
+        service.pace.interval = "3".parse().unwrap();
+        let down = Down::of(&state, &mut board);
+        assert!(down.has(&first(&state, port)));
     }
 }

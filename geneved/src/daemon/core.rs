@@ -19,12 +19,12 @@ use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::backends::{Backends, targets};
+use super::backends::{Down, target};
 use super::compile::{Compiler, Places, options_len};
-use super::health::{HealthBoard, Target};
+use super::health::HealthBoard;
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
-use crate::config::state::{Link, Refusal, State};
+use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{IfName, MtuWord};
 use crate::config::words::Change;
 use crate::control::protocol::MtuSum;
@@ -55,7 +55,7 @@ pub(super) struct Inner {
     /// Of the tables that were published last.
     epoch: u64,
     pub(super) compiler: Compiler,
-    pub(super) health: Backends,
+    pub(super) down: Down,
 }
 
 /// A link that has an interface, or had one.
@@ -100,6 +100,11 @@ impl Core {
     /// When the daemon started.
     pub(super) fn started(&self) -> SystemTime {
         self.started
+    }
+
+    /// Asks or tells the board of health checks.
+    pub(super) fn board<R>(&self, ask: impl FnOnce(&mut HealthBoard) -> R) -> R {
+        ask(&mut self.board.borrow_mut())
     }
 
     pub(super) fn settings(&self) -> &DaemonSettings {
@@ -368,14 +373,17 @@ impl Core {
             hasher,
             epoch,
             compiler,
-            health,
+            down,
             ..
         } = inner;
         let places: Places = running
             .iter()
             .map(|(name, r)| (name.clone(), r.index))
             .collect();
-        let healthy = |dev: &IfName, addr: IpAddr, port: u16| health.passes(dev, addr, port);
+        *down = self.board(|board| Down::of(state, board));
+        let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
+            !down.has(&target(state, dev, service, at))
+        };
         let mut links = Vec::with_capacity(running.len());
         for (name, running) in running.iter() {
             if let Some(link) = state.links.get(name) {
@@ -393,13 +401,6 @@ impl Core {
             .set_links(u32::try_from(running.len()).unwrap_or(u32::MAX));
         self.engine.publish(Arc::new(tables));
         compiler.prune(state);
-        let watched: Vec<_> = targets(state).collect();
-        health.keep(|dev, addr, port| {
-            let this =
-                |t: &Target| t.link == dev.as_str() && t.addr == addr && t.port == Some(port);
-            watched.iter().any(this)
-        });
-        self.board.borrow_mut().watch(watched);
         registry.prune();
     }
 

@@ -65,7 +65,7 @@ impl Core {
                     let backends = service.targets().map(|(address, port, weight)| {
                         let (health, reason) = match weight {
                             0 => (Health::Draining, None),
-                            _ => self.backend_health(&inner, on, address, port),
+                            _ => self.backend_health(&inner, on, service, (address, port)),
                         };
                         BackendInfo {
                             address,

@@ -1,6 +1,4 @@
-//! What functions do right now: their counters and the health of backends.
-
-use std::net::IpAddr;
+//! What functions do right now: their counters.
 
 use libgeneve::link::Link;
 use libgeneve::options::Known;
@@ -8,7 +6,6 @@ use std::sync::Arc;
 
 use super::core::{Core, Inner};
 use crate::config::value::{IfName, Name};
-use crate::control::protocol::Health;
 use crate::io::Direction;
 
 impl Core {
@@ -25,17 +22,6 @@ impl Core {
         let nat = link.config.functions.nat.as_ref();
         let usage = nat.and_then(|nat| nat.usages().find(|(rule, _)| *rule == name.as_str()));
         usage.map_or((0, 0), |(_, usage)| (usage.in_use, usage.total))
-    }
-
-    /// How a backend whose weight is not 0 is, and why it is down.
-    pub(super) fn backend_health(
-        &self,
-        inner: &Inner,
-        dev: &IfName,
-        addr: IpAddr,
-        port: u16,
-    ) -> (Health, Option<String>) {
-        inner.health.of(dev, addr, port)
     }
 
     /// Bytes that passed a class, and that were over its rate.

@@ -25,7 +25,7 @@ use tokio::task::LocalSet;
 use self::core::Core;
 use libgeneve::flow::{Limits, Timeouts};
 
-use self::health::{CheckSettings, HealthBoard};
+use self::health::HealthBoard;
 use crate::config::file::{self, Config, Io, Segmentation};
 use crate::config::secret::Secret;
 use crate::config::state::Refusal;
@@ -110,7 +110,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
     let socket = settings.socket.clone();
-    let (board, mut health) = HealthBoard::new(CheckSettings::default());
+    let (board, mut health) = HealthBoard::new();
     let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key, board));
     let scrape = Scrape::bind(
         core.settings().metrics_socket(),

@@ -30,7 +30,7 @@ pub use self::policy::Policy;
 pub use self::qos::Class;
 pub use self::refusal::Refusal;
 pub use self::route::Route;
-pub use self::service::Service;
+pub use self::service::{Pace, Service};
 use super::value::{ClassWord, IfName, Name};
 use super::words::{Change, Subject, Verb};
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Refusal, State, presence, put, required};
-use crate::config::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto};
+use crate::config::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto, Seconds};
 use crate::config::words::{BackendWords, ServiceWords, Verb};
 
 /// How many backends a service may have.
@@ -24,6 +24,62 @@ pub struct Service {
     pub affinity: Affinity,
     /// How backends are watched.
     pub check: CheckWord,
+    /// How often, and what makes a difference.
+    pub pace: Pace,
+}
+
+/// How often a backend is checked, and how many results in a row make a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pace {
+    /// From the start of one check to the start of the next.
+    pub interval: Seconds,
+    /// How long an answer may take; not more than `interval`.
+    pub timeout: Seconds,
+    /// So many answers in a row bring a backend back; at least 1.
+    pub rise: u8,
+    /// So many failures in a row put it out; at least 1.
+    pub fall: u8,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            interval: Seconds::from_millis(2000),
+            timeout: Seconds::from_millis(1000),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Pace {
+    fn overwrite(&mut self, words: &ServiceWords) {
+        put(&mut self.interval, words.interval);
+        put(&mut self.timeout, words.timeout);
+        put(&mut self.rise, words.rise);
+        put(&mut self.fall, words.fall);
+    }
+
+    fn check(&self, object: &str) -> Result<(), Refusal> {
+        for (word, count) in [("rise", self.rise), ("fall", self.fall)] {
+            if count == 0 {
+                return Err(Refusal::new(
+                    format!("{object}: {word} \"0\" is wrong: from 1 to 255"),
+                    "",
+                ));
+            }
+        }
+        if self.timeout > self.interval {
+            return Err(Refusal::new(
+                format!(
+                    "{object}: timeout {} is longer than interval {}",
+                    self.timeout, self.interval
+                ),
+                "a check ends before the next one begins",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Service {
@@ -41,6 +97,7 @@ impl Service {
     /// The words that make it.
     #[must_use]
     pub fn words(&self, dev: &IfName, name: &Name) -> ServiceWords {
+        let checked = (self.check != CheckWord::None).then_some(self.pace);
         ServiceWords {
             name: name.clone(),
             dev: dev.clone(),
@@ -50,6 +107,10 @@ impl Service {
             backend: self.backends.clone(),
             affinity: Some(self.affinity),
             check: Some(self.check),
+            interval: checked.map(|pace| pace.interval),
+            timeout: checked.map(|pace| pace.timeout),
+            rise: checked.map(|pace| pace.rise),
+            fall: checked.map(|pace| pace.fall),
         }
     }
 
@@ -59,6 +120,11 @@ impl Service {
             Proto::TCP => CheckWord::Tcp,
             _ => CheckWord::Icmp,
         };
+        let mut pace = Pace::default();
+        pace.overwrite(words);
+        if words.timeout.is_none() {
+            pace.timeout = pace.timeout.min(pace.interval);
+        }
         Ok(Service {
             vip: required(object, "vip", words.vip)?,
             proto,
@@ -66,6 +132,7 @@ impl Service {
             backends: words.backend.clone(),
             affinity: words.affinity.unwrap_or(Affinity::None),
             check: words.check.unwrap_or(check),
+            pace,
         })
     }
 
@@ -75,6 +142,7 @@ impl Service {
         put(&mut self.port, words.port);
         put(&mut self.affinity, words.affinity);
         put(&mut self.check, words.check);
+        self.pace.overwrite(words);
         if !words.backend.is_empty() {
             self.backends.clone_from(&words.backend);
         }
@@ -104,6 +172,7 @@ impl Service {
         if self.backends.len() > MAX_BACKENDS {
             return refuse(format!("more than {MAX_BACKENDS} backends"), "");
         }
+        self.pace.check(object)?;
         let mut seen = std::collections::BTreeSet::new();
         for (addr, port, _) in self.targets() {
             let shown = AddrPort {
@@ -160,6 +229,16 @@ impl State {
         service.check(&object)?;
         // Who relays to a backend says in an option what the client asked for.
         self.check_carried(dev, &object, "service")?;
+        let paced = [words.interval, words.timeout].iter().any(Option::is_some)
+            || [words.rise, words.fall].iter().any(Option::is_some);
+        if service.check == CheckWord::None && paced {
+            return Err(Refusal::new(
+                format!(
+                    "{object}: backends that are not checked have no interval, timeout, rise or fall"
+                ),
+                "add \"check tcp\" or \"check icmp\", or leave them out",
+            ));
+        }
         let asked = |s: &Service| (s.vip, s.proto, s.port);
         let taken = self
             .services_of(dev)

@@ -9,6 +9,7 @@ mod link;
 mod option;
 mod rate;
 mod rule;
+mod time;
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +29,7 @@ pub use self::rule::{
     Action, Affinity, CheckWord, Direction, FlowState, Icmp, NatKind, Ports, Proto, RuleAction,
     TypeWord,
 };
+pub use self::time::Seconds;
 
 /// Why a text is not a value: a short reason, as it stands after `argument "x" is wrong: `.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,9 @@ impl<T: FromStr<Err = ValueError>> Visitor<'_> for Word<T> {
         self.visit_str(&number.to_string())
     }
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
 }

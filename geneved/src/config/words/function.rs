@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::super::value::{
     AddrPort, AddrRange, Affinity, CheckWord, ClassWord, Direction, Dscp, FlowState, Icmp, IfName,
     KindWord, LabelsWord, MatchWord, Name, NatKind, PortRange, Ports, Prefix, Proto, Rate,
-    RawOption, RuleAction, Size, TypeWord, Who,
+    RawOption, RuleAction, Seconds, Size, TypeWord, Who,
 };
 
 /// `[[policy]]`, `geneved policy add`.
@@ -131,6 +131,18 @@ pub struct ServiceWords {
     /// How backends are watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckWord>,
+    /// From the start of one check to the start of the next; 2 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Seconds>,
+    /// How long an answer may take; 1, or the interval where that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Seconds>,
+    /// So many answers in a row bring a backend back; 2 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u8>,
+    /// So many failures in a row put a backend out; 3 if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u8>,
 }
 
 /// A backend of a service: a table, or a text `ADDR[:PORT]`.

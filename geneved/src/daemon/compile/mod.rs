@@ -25,7 +25,7 @@ pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
-use crate::config::state::{Link, Refusal, State};
+use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
@@ -45,6 +45,9 @@ pub(super) struct Compiler {
     policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
     services: BTreeMap<IfName, Arc<Services>>,
 }
+
+/// Whether a backend of a link's service passes its checks.
+pub(super) type Healthy<'a> = dyn Fn(&IfName, &Service, (IpAddr, u16)) -> bool + 'a;
 
 /// The links that run, and where they are in the tables.
 pub(super) type Places = BTreeMap<IfName, LinkIndex>;
@@ -107,7 +110,7 @@ impl Compiler {
         link: &Link,
         mtu: u16,
         places: &Places,
-        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+        healthy: &Healthy<'_>,
     ) -> LinkConfig {
         let index = places.get(&link.name).copied().unwrap_or_default();
         let functions = self
@@ -143,7 +146,7 @@ impl Compiler {
         state: &State,
         link: &Link,
         places: &Places,
-        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+        healthy: &Healthy<'_>,
     ) -> Result<Functions, String> {
         let mut endpoints = HashMap::new();
         for (addr, endpoint) in state.endpoints_of(&link.name) {
@@ -328,7 +331,7 @@ impl Compiler {
         &mut self,
         state: &State,
         link: &Link,
-        healthy: &dyn Fn(&IfName, IpAddr, u16) -> bool,
+        healthy: &Healthy<'_>,
     ) -> Result<Option<Arc<Services>>, String> {
         let services = state.services_of(&link.name);
         let configs: Vec<_> = services
@@ -343,7 +346,7 @@ impl Compiler {
                         addr,
                         port: Some(port),
                         weight: weight.into(),
-                        healthy: healthy(&link.name, addr, port),
+                        healthy: healthy(&link.name, service, (addr, port)),
                     })
                     .collect(),
                 affinity: match service.affinity {

@@ -24,35 +24,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::probe::Outcome;
 use self::verdict::Verdict;
+use crate::config::state::Pace;
 use crate::config::value::CheckWord;
 use crate::net::netns;
 
 /// Changes that may wait for the daemon; when it is that far behind, checks wait too.
 const CHANGES: usize = 1024;
-
-/// How backends are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckSettings {
-    /// From the start of one check to the start of the next.
-    pub interval: Duration,
-    /// How long an answer may take; less than `interval`.
-    pub timeout: Duration,
-    /// How many failures in a row mean that a backend is down; at least 1.
-    pub failures: u32,
-    /// How many successes in a row mean that it is up; at least 1.
-    pub successes: u32,
-}
-
-impl Default for CheckSettings {
-    fn default() -> Self {
-        CheckSettings {
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            failures: 3,
-            successes: 2,
-        }
-    }
-}
 
 /// What is checked, and from where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,9 +44,21 @@ pub struct Target {
     pub port: Option<u16>,
     /// How it is checked; [`CheckWord::None`] is never checked and stays [`Health::Unknown`].
     pub check: CheckWord,
+    /// How often, and what makes a difference.
+    pub pace: Pace,
 }
 
 impl Target {
+    /// Whether both are the same backend, asked the same way.
+    fn asks_as(&self, other: &Target) -> bool {
+        let pace = self.pace;
+        *self
+            == Target {
+                pace,
+                ..other.clone()
+            }
+    }
+
     fn checkable(&self) -> bool {
         match self.check {
             CheckWord::Tcp => self.port.is_some(),
@@ -111,7 +100,6 @@ pub struct HealthChange {
 /// Who is watched, and what is known of each.
 #[derive(Debug)]
 pub struct HealthBoard {
-    settings: CheckSettings,
     changes: mpsc::Sender<HealthChange>,
     checkers: HashMap<Option<String>, Checker>,
 }
@@ -120,18 +108,17 @@ impl HealthBoard {
     /// A board that watches nobody yet, and the changes that it will tell. A change may come after its target
     /// is no longer watched; [`HealthBoard::state`] has the last word.
     #[must_use]
-    pub fn new(settings: CheckSettings) -> (HealthBoard, mpsc::Receiver<HealthChange>) {
+    pub fn new() -> (HealthBoard, mpsc::Receiver<HealthChange>) {
         let (changes, receiver) = mpsc::channel(CHANGES);
         let board = HealthBoard {
-            settings,
             changes,
             checkers: HashMap::new(),
         };
         (board, receiver)
     }
 
-    /// Watches exactly these. What was watched before keeps what is known of it, unless its network
-    /// namespace was made anew.
+    /// Watches exactly these. What was watched before keeps what is known of it, also where it is asked more or less
+    /// often now, unless its network namespace was made anew.
     pub fn watch(&mut self, targets: impl IntoIterator<Item = Target>) {
         let mut wanted: HashMap<Option<String>, HashSet<Target>> = HashMap::new();
         for target in targets.into_iter().filter(Target::checkable) {
@@ -204,10 +191,10 @@ impl Checker {
         board: &HealthBoard,
     ) -> std::io::Result<Checker> {
         let (orders, receiver) = mpsc::unbounded_channel();
-        let (settings, changes) = (board.settings, board.changes.clone());
+        let changes = board.changes.clone();
         std::thread::Builder::new()
             .name("health".into())
-            .spawn(move || run(netns.as_deref(), settings, &changes, receiver))?;
+            .spawn(move || run(netns.as_deref(), &changes, receiver))?;
         Ok(Checker {
             identity,
             orders,
@@ -216,15 +203,20 @@ impl Checker {
     }
 
     fn watch(&mut self, mut targets: HashSet<Target>) {
-        self.watched.retain(|target, _| {
+        let mut left: Vec<(Target, Health)> = Vec::new();
+        self.watched.retain(|target, shared| {
             let stays = targets.remove(target);
             if !stays {
                 let _ = self.orders.send(Order::Leave(target.clone()));
+                left.push((target.clone(), shared.get()));
             }
             stays
         });
         for target in targets {
             let shared = Shared::default();
+            if let Some((_, health)) = left.iter().find(|(other, _)| other.asks_as(&target)) {
+                shared.set(health);
+            }
             let order = Order::Watch(target.clone(), shared.clone());
             // A thread that could not enter its namespace takes no orders; its targets stay unknown.
             let _ = self.orders.send(order);
@@ -241,7 +233,6 @@ fn identity(netns: Option<&str>) -> Option<(u64, u64)> {
 
 fn run(
     netns: Option<&str>,
-    settings: CheckSettings,
     changes: &mpsc::Sender<HealthChange>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) {
@@ -255,24 +246,20 @@ fn run(
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(obey(settings, changes, orders)),
+        Ok(runtime) => runtime.block_on(obey(changes, orders)),
         Err(error) => {
             tracing::warn!(netns, %error, "no health checks there; backends count as up");
         }
     }
 }
 
-async fn obey(
-    settings: CheckSettings,
-    changes: &mpsc::Sender<HealthChange>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-) {
+async fn obey(changes: &mpsc::Sender<HealthChange>, mut orders: mpsc::UnboundedReceiver<Order>) {
     let mut checks = JoinSet::new();
     let mut running: HashMap<Target, AbortHandle> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Watch(target, shared) => {
-                let check = check(target.clone(), settings, shared, changes.clone());
+                let check = check(target.clone(), shared, changes.clone());
                 running.insert(target, checks.spawn(check));
             }
             Order::Leave(target) => {
@@ -286,20 +273,16 @@ async fn obey(
 }
 
 /// Checks one target until it is aborted.
-async fn check(
-    target: Target,
-    settings: CheckSettings,
-    shared: Shared,
-    changes: mpsc::Sender<HealthChange>,
-) {
-    let mut verdict = Verdict::new(settings.failures, settings.successes);
-    let period = settings.interval.max(Duration::from_millis(1));
+async fn check(target: Target, shared: Shared, changes: mpsc::Sender<HealthChange>) {
+    let pace = target.pace;
+    let mut verdict = Verdict::new(pace.fall, pace.rise, shared.get());
+    let period = pace.interval.duration();
     let mut ticks = interval_at(Instant::now() + spread(period), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut untested = false;
     loop {
         ticks.tick().await;
-        let result = match probe::probe(&target, settings.timeout).await {
+        let result = match probe::probe(&target, pace.timeout.duration()).await {
             Outcome::Answered => Ok(()),
             Outcome::Failed(why) => Err(why),
             Outcome::Untested(error) => {

@@ -2,12 +2,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
 use super::*;
 
-const QUICK: CheckSettings = CheckSettings {
-    interval: Duration::from_millis(40),
-    timeout: Duration::from_millis(500),
-    failures: 3,
-    successes: 2,
-};
+fn quick() -> Pace {
+    Pace {
+        interval: "0.05".parse().unwrap(),
+        timeout: "0.5".parse().unwrap(),
+        ..Pace::default()
+    }
+}
 
 fn tcp(port: u16) -> Target {
     Target {
@@ -16,6 +17,7 @@ fn tcp(port: u16) -> Target {
         addr: Ipv4Addr::LOCALHOST.into(),
         port: Some(port),
         check: CheckWord::Tcp,
+        pace: quick(),
     }
 }
 
@@ -32,7 +34,7 @@ async fn next(changes: &mut mpsc::Receiver<HealthChange>) -> HealthChange {
 
 #[tokio::test]
 async fn a_backend_goes_up_and_down_with_its_listener() {
-    let (mut board, mut changes) = HealthBoard::new(QUICK);
+    let (mut board, mut changes) = HealthBoard::new();
     let (listener, port) = listener();
     assert_eq!(board.state(&tcp(port)), Health::Unknown);
     board.watch([tcp(port)]);
@@ -49,7 +51,7 @@ async fn a_backend_goes_up_and_down_with_its_listener() {
 
 #[tokio::test]
 async fn who_stays_keeps_what_is_known_and_who_leaves_is_forgotten() {
-    let (mut board, mut changes) = HealthBoard::new(QUICK);
+    let (mut board, mut changes) = HealthBoard::new();
     let (first, second) = (listener(), listener());
     let (first, second) = (tcp(first.1), tcp(second.1));
     board.watch([first.clone()]);
@@ -67,7 +69,7 @@ async fn who_stays_keeps_what_is_known_and_who_leaves_is_forgotten() {
 
 #[tokio::test]
 async fn what_cannot_be_checked_stays_unknown() {
-    let (mut board, mut changes) = HealthBoard::new(QUICK);
+    let (mut board, mut changes) = HealthBoard::new();
     let unchecked = Target {
         check: CheckWord::None,
         ..tcp(1)

@@ -15,12 +15,12 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing is known. So many failures in a row mean down, so many successes up; 0 is taken for 1.
-    pub(super) fn new(failures: u32, successes: u32) -> Self {
+    /// So much is known. So many failures in a row mean down, so many successes up; 0 is taken for 1.
+    pub(super) fn new(failures: u8, successes: u8, health: Health) -> Self {
         Verdict {
-            failures: failures.max(1),
-            successes: successes.max(1),
-            health: Health::Unknown,
+            failures: u32::from(failures).max(1),
+            successes: u32::from(successes).max(1),
+            health,
             against: 0,
             last: false,
         }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn three_failures_mean_down_and_two_successes_up() {
-        let mut verdict = Verdict::new(3, 2);
+        let mut verdict = Verdict::new(3, 2, Health::Unknown);
         assert_eq!(hear(&mut verdict, "--"), [false, false]);
         assert_eq!(*verdict.health(), Health::Unknown);
         assert_eq!(hear(&mut verdict, "-"), [true]);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_row_that_breaks_begins_anew() {
-        let mut verdict = Verdict::new(3, 2);
+        let mut verdict = Verdict::new(3, 2, Health::Unknown);
         assert_eq!(hear(&mut verdict, "++"), [false, true]);
         assert!(
             hear(&mut verdict, "--+--+--+")
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_that_of_the_last_failure() {
-        let mut verdict = Verdict::new(1, 1);
+        let mut verdict = Verdict::new(1, 1, Health::Unknown);
         assert!(verdict.hear(no()));
         assert!(!verdict.hear(Err("refused".into())));
         assert_eq!(*verdict.health(), Health::Down("refused".into()));
@@ -118,16 +118,16 @@ mod tests {
         #[test]
         fn only_a_whole_row_changes_anything(
             results in prop::collection::vec(any::<bool>(), 0..200),
-            failures in 0u32..5,
-            successes in 0u32..5,
+            failures in 0u8..5,
+            successes in 0u8..5,
         ) {
-            let mut verdict = Verdict::new(failures, successes);
+            let mut verdict = Verdict::new(failures, successes, Health::Unknown);
             for (at, &result) in results.iter().enumerate() {
                 let before = verdict.health().clone();
                 let changed = verdict.hear(if result { Ok(()) } else { no() });
                 prop_assert_eq!(changed, before != *verdict.health());
                 let row = results[..=at].iter().rev().take_while(|&&r| r == result).count() as u32;
-                let needed = if result { successes } else { failures }.max(1);
+                let needed = u32::from(if result { successes } else { failures }).max(1);
                 prop_assert!(!changed || row == needed);
                 let said = if result { Health::Up } else { Health::Down("no answer".into()) };
                 prop_assert!(row < needed || *verdict.health() == said);
