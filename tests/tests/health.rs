@@ -22,7 +22,10 @@ fn wait_for(daemon: &Daemon, address: &str, state: &str) -> String {
         if is == state {
             return reason;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "{address} is {is}, not {state}");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{address} is {is}, not {state}"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::config::value::{
     Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp,
     FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, MacWord, MatchWord,
-    MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Seconds, Size, Target,
-    TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
+    MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Seconds, Size,
+    Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
 };
 
 /// A value of the command line.
