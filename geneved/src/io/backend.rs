@@ -69,6 +69,8 @@ pub(super) trait Backend {
     fn add_socket(&mut self, slot: u32, fd: RawFd);
     /// Stops receiving; [`Done::SocketEnd`] follows.
     fn remove_socket(&mut self, slot: u32);
+    /// Packets come in bulk from now on, or do so no longer ([`super::pace`]).
+    fn bulk(&mut self, bulk: bool);
     /// Takes a buffer back.
     fn recycle(&mut self, side: Side, bid: Bid);
     /// Queues a train. `msg` and all that it points to stay valid and untouched until [`Done::Sent`].

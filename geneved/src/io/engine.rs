@@ -285,7 +285,7 @@ impl Engine {
             .spawn(move || {
                 own.began();
                 // A worker with the normal slice works as well, only less evenly.
-                let _ = sched::short_slice();
+                let _ = sched::slice(false);
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = if uring {
                     live(

@@ -12,6 +12,7 @@ mod egress;
 mod engine;
 mod features;
 mod ingress;
+mod pace;
 mod probe;
 mod progress;
 mod recover;

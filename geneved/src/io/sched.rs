@@ -3,9 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-/// Time slice of a worker. Linux's own is 3 ms, in which a worker that shares its core hands its neighbours more packets
-/// than their sockets hold; with a short one it runs sooner and for less long, at the same share of the core.
-const SLICE: Duration = Duration::from_micros(300);
+/// Linux's own time slice, about: it grows with the number of CPUs.
+const USUAL: Duration = Duration::from_millis(3);
+/// Time slice of a worker while packets are small. In the usual one a worker that shares its core hands its neighbours more
+/// packets than their sockets hold; with a short one it runs sooner and for less long, at the same share of the core.
+const SHORT: Duration = Duration::from_micros(300);
 
 /// `struct sched_attr` (sched_setattr(2)), in its first version.
 #[repr(C)]
@@ -21,14 +23,15 @@ struct Attributes {
     period: u64,
 }
 
-/// Gives the calling thread a short time slice; kernels before 6.12 ignore it.
+/// Gives the calling thread a short time slice, or the usual one in `bulk`, where being interrupted costs throughput and
+/// few packets fill a socket anyway; kernels before 6.12 ignore it.
 ///
 /// # Errors
 /// Where the kernel or a sandbox refuses; the thread keeps the normal slice.
-pub(super) fn short_slice() -> io::Result<()> {
+pub(super) fn slice(bulk: bool) -> io::Result<()> {
     let attributes = Attributes {
         size: size_of::<Attributes>() as u32,
-        runtime: SLICE.as_nanos() as u64,
+        runtime: if bulk { USUAL } else { SHORT }.as_nanos() as u64,
         ..Attributes::default()
     };
     // SAFETY: the kernel reads `size` bytes from the structure, which lives until the call returns.

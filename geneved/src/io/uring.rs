@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::types::{BufRingEntry, Fd, RecvMsgOut};
+use io_uring::types::{BufRingEntry, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
@@ -21,6 +21,11 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 const TUN_GROUP: u16 = 0;
 const UDP_GROUP: u16 = 1;
+/// Completions that a sleeping worker waits for in bulk, and for how long it does if fewer come, in µs.
+const BULK_COMPANY: usize = 8;
+const BULK_WAIT: u32 = 50;
+/// The kernel heeds the time to wait for company only beside a time to wait at all, in seconds.
+const LONG: Timespec = Timespec::new().sec(3600);
 /// Room for the sender's address in a received datagram's buffer.
 const NAME_ROOM: u32 = 32;
 
@@ -57,6 +62,9 @@ pub(super) struct Uring {
     /// Sends and writes whose completion is outstanding.
     in_flight: usize,
     spin: Spin,
+    bulk: bool,
+    /// Whether the kernel can wait for several completions for a limited time (Linux 6.12).
+    min_wait: bool,
 }
 
 impl Uring {
@@ -72,6 +80,7 @@ impl Uring {
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
+        let min_wait = ring.params().is_feature_min_timeout();
         let tun_pool = BufferRing::new(&ring, TUN_GROUP, tun)?;
         let udp_pool = BufferRing::new(&ring, UDP_GROUP, udp)?;
         // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
@@ -91,6 +100,8 @@ impl Uring {
             recv_template,
             in_flight: 0,
             spin: Spin::default(),
+            bulk: false,
+            min_wait,
         };
         uring.arm_bell();
         Ok(uring)
@@ -164,7 +175,7 @@ impl Uring {
 
     fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
-            self.tun_pool.taken(result);
+            self.tun_pool.taken();
             if result > 0 {
                 done.push(Done::Tun {
                     slot,
@@ -195,7 +206,7 @@ impl Uring {
 
     fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
-            self.udp_pool.taken(result);
+            self.udp_pool.taken();
             match usize::try_from(result)
                 .ok()
                 .and_then(|len| self.arrived(bid, len))
@@ -223,29 +234,26 @@ impl Uring {
         done.push(Done::SocketEnd { slot, error });
     }
 
-    /// Hands over what is queued, then waits for `want` completions: awake for a while, then asleep.
-    fn submit_and_sleep(&mut self, want: usize) -> io::Result<usize> {
-        let Uring {
-            ring,
-            spin,
-            in_flight,
-            ..
-        } = self;
-        if *in_flight > 0 {
-            ring.submit_and_wait(*in_flight)?;
-        } else {
+    /// Hands over what is queued and waits until something completes: awake for a while, then asleep.
+    ///
+    /// In bulk it does not look: the core is needed by those who make and take the packets. It sleeps until a few have
+    /// come, or for a moment if they do not, because every wake-up costs as much as a packet does.
+    fn sleep(&mut self) -> io::Result<usize> {
+        let Uring { ring, spin, .. } = self;
+        if self.bulk {
+            if self.min_wait {
+                let company = SubmitArgs::new().timespec(&LONG).min_wait_usec(BULK_WAIT);
+                return ring.submitter().submit_with_args(BULK_COMPANY, &company);
+            }
+            return ring.submit_and_wait(1);
+        }
+        if !ring.submission().is_empty() {
             ring.submit()?;
         }
-        let found = spin.look(|| {
-            let pending = ring.submission().taskrun();
-            pending || ring.completion().len() > want - 1
-        });
-        // Who sleeps leaves nothing uncollected: a refused send would wait for the next packet.
-        let uncollected = !ring.completion().is_empty();
-        if found || uncollected {
+        if spin.look(|| ring.submission().taskrun() || !ring.completion().is_empty()) {
             return ring.submit_and_wait(0);
         }
-        spin.sleep(|| ring.submit_and_wait(want))
+        spin.sleep(|| ring.submit_and_wait(1))
     }
 
     fn arrived(&self, bid: Bid, len: usize) -> Option<Arrived> {
@@ -264,8 +272,8 @@ impl Uring {
         })
     }
 
-    /// Arms again what ended for want of buffers; true where some must still wait for them.
-    fn rearm(&mut self) -> bool {
+    /// Arms again what ended for want of buffers, as far as there are some.
+    fn rearm(&mut self) {
         if self.tun_pool.supply() {
             while let Some(slot) = self.rearm_tun.pop() {
                 self.arm_tun(slot);
@@ -276,7 +284,6 @@ impl Uring {
                 self.arm_socket(slot);
             }
         }
-        !self.rearm_tun.is_empty() || !self.rearm_socket.is_empty()
     }
 }
 
@@ -312,6 +319,12 @@ impl Backend for Uring {
         }
     }
 
+    fn bulk(&mut self, bulk: bool) {
+        self.bulk = bulk;
+        self.tun_pool.bulk = bulk;
+        self.udp_pool.bulk = bulk;
+    }
+
     fn recycle(&mut self, side: Side, bid: Bid) {
         match side {
             Side::Tun => self.tun_pool.give(bid),
@@ -334,26 +347,20 @@ impl Backend for Uring {
     }
 
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
-        let starved = self.rearm();
-        // Sends and writes complete while they are submitted. Waiting for one completion more than those saves the
-        // turn that would only collect them; not, however, where their buffers are what a read waits for.
-        let want = match wait {
-            Wait::No => 0,
-            Wait::Forever if !self.ended.is_empty() => 0,
-            Wait::Forever if starved => 1,
-            Wait::Forever => self.in_flight + 1,
-        };
-        let submitted = if want > self.in_flight && want > 0 {
-            self.submit_and_sleep(want)
-        } else {
-            self.ring.submit_and_wait(want)
+        self.rearm();
+        // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
+        // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
+        let submitted = match wait {
+            Wait::Forever if self.ended.is_empty() && self.in_flight == 0 => self.sleep(),
+            Wait::Forever if self.ended.is_empty() => self.ring.submit_and_wait(self.in_flight),
+            _ => self.ring.submit_and_wait(0),
         };
         match submitted {
             Ok(_) => {}
             Err(e)
                 if matches!(
                     e.raw_os_error(),
-                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME)
                 ) => {}
             Err(e) => return Err(e),
         }
@@ -383,11 +390,9 @@ impl Drop for Uring {
     }
 }
 
-/// Buffers that wait in a ring while packets are large, between one and two super-packets' worth of cache: the ring is
-/// first in, first out, and more of them would be cold when their turn comes.
-const LARGE_SUPPLY: u16 = 12;
-/// Average bytes of a packet above which that holds.
-const LARGE: usize = 8 << 10;
+/// Buffers that take turns while packets come in bulk: the ring is first in, first out, and more of them would be cold when
+/// their turn comes.
+const BULK_SUPPLY: u16 = 32;
 
 /// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that wait to get into it.
 struct BufferRing {
@@ -398,8 +403,8 @@ struct BufferRing {
     available: u16,
     count: u16,
     spare: Vec<Bid>,
-    /// Moving average of the lengths of what was read.
-    average: usize,
+    /// Whether packets come in bulk.
+    bulk: bool,
     map: Map,
     len: u32,
 }
@@ -423,7 +428,7 @@ impl BufferRing {
             available: 0,
             count: buffers.count(),
             spare: (0..buffers.count()).rev().collect(),
-            average: 0,
+            bulk: false,
             map: buffers.map(),
             len: buffers.len() as u32,
         };
@@ -437,10 +442,9 @@ impl BufferRing {
         Ok(pool)
     }
 
-    /// Notes that the kernel used a buffer for `len` bytes.
-    fn taken(&mut self, len: i32) {
+    /// Notes that the kernel used a buffer.
+    fn taken(&mut self) {
         self.available -= 1;
-        self.average = (self.average * 7 + usize::try_from(len).unwrap_or(0)) / 8;
     }
 
     /// Takes a buffer back.
@@ -450,8 +454,8 @@ impl BufferRing {
 
     /// Puts as many buffers into the ring as suit the packets that come; true where there are some.
     fn supply(&mut self) -> bool {
-        let target = if self.average > LARGE {
-            LARGE_SUPPLY
+        let target = if self.bulk {
+            BULK_SUPPLY
         } else {
             self.mask + 1
         };

@@ -26,7 +26,9 @@ use super::counters::{Counters, Direction};
 use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
+use super::pace::Pace;
 use super::progress::{Progress, Slots};
+use super::sched;
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
@@ -135,6 +137,7 @@ pub(super) struct Worker<B> {
     progress: Arc<Progress>,
     done: Vec<Done>,
     arrived: VecDeque<Arrival>,
+    pace: Pace,
     commands: CommandReceiver<Command>,
     bell: Arc<EventFd>,
     stopping: bool,
@@ -168,6 +171,7 @@ impl<B: Backend> Worker<B> {
             progress: post.progress,
             done: Vec::with_capacity(1024),
             arrived: VecDeque::with_capacity(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
+            pace: Pace::default(),
             commands: post.commands,
             bell: post.bell,
             stopping: false,
@@ -291,9 +295,11 @@ impl<B: Backend> Worker<B> {
         for event in done.drain(..) {
             match event {
                 Done::Tun { slot, bid, len } => {
+                    self.pace.note(Side::Tun, len);
                     self.arrived.push_back(Arrival::Tun { slot, bid, len });
                 }
                 Done::Datagrams { slot, bid, train } => {
+                    self.pace.note(Side::Udp, train.len as usize);
                     self.arrived
                         .push_back(Arrival::Datagrams { slot, bid, train });
                 }
@@ -305,6 +311,11 @@ impl<B: Backend> Worker<B> {
             }
         }
         self.done = done;
+        if let Some(bulk) = self.pace.turned() {
+            self.io.bulk(bulk);
+            // Refused by a sandbox: the worker goes on with the slice that it has.
+            let _ = sched::slice(bulk);
+        }
         result
     }
 

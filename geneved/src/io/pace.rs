@@ -1,0 +1,78 @@
+//! Whether packets come in bulk: long super-packets and trains, where throughput is what counts, or small ones, where
+//! the time until each is forwarded is.
+//!
+//! Only keeps the average; what bulk changes is said where it does: how many buffers take turns and how long a worker
+//! waits for company ([`super::uring`]), and its time slice ([`super::sched`]).
+
+use super::backend::Side;
+
+/// Average bytes of a packet above which packets come in bulk, and below which they do not any more.
+const ABOVE: usize = 8 << 10;
+const BELOW: usize = 4 << 10;
+
+/// Moving averages of the lengths of what a worker read, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    tun: usize,
+    udp: usize,
+    bulk: bool,
+}
+
+impl Pace {
+    /// Notes a packet or train of `len` bytes.
+    pub(super) fn note(&mut self, side: Side, len: usize) {
+        let average = match side {
+            Side::Tun => &mut self.tun,
+            Side::Udp => &mut self.udp,
+        };
+        *average = (*average * 7 + len) / 8;
+    }
+
+    /// Whether packets come in bulk, where that changed since the last call. One direction is enough: the other one
+    /// carries its acknowledgements.
+    pub(super) fn turned(&mut self) -> Option<bool> {
+        let longest = self.tun.max(self.udp);
+        let bulk = longest > if self.bulk { BELOW } else { ABOVE };
+        (bulk != std::mem::replace(&mut self.bulk, bulk)).then_some(bulk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_begins_with_long_packets_and_ends_with_short_ones() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.turned(), None);
+        for _ in 0..8 {
+            pace.note(Side::Tun, 60_000);
+            pace.note(Side::Udp, 60);
+        }
+        assert_eq!(pace.turned(), Some(true));
+        assert_eq!(pace.turned(), None);
+        pace.note(Side::Tun, 60);
+        assert_eq!(pace.turned(), None, "one short packet is not the end of it");
+        for _ in 0..30 {
+            pace.note(Side::Tun, 60);
+        }
+        assert_eq!(pace.turned(), Some(false));
+    }
+
+    #[test]
+    fn lengths_between_the_limits_change_nothing() {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            pace.note(Side::Udp, 6_000);
+        }
+        assert_eq!(pace.turned(), None);
+        for _ in 0..100 {
+            pace.note(Side::Udp, 60_000);
+        }
+        assert_eq!(pace.turned(), Some(true));
+        for _ in 0..100 {
+            pace.note(Side::Udp, 6_000);
+        }
+        assert_eq!(pace.turned(), None);
+    }
+}
