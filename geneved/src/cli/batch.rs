@@ -1,15 +1,17 @@
-//! `-b FILE`: one command a line, `#` comments, `-` is standard input.
+//! `-b FILE`: one command a line, `#` comments, `\` at the end of a line goes on with the next, `-` is
+//! standard input.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
+use super::context::Context;
 use super::error::CliError;
-use super::{Context, dispatch, report};
+use super::{dispatch, report};
 
 /// Runs the commands of a file one after the other. With `force` a failure does not end it.
 ///
 /// # Errors
-/// The file cannot be read, or the first command that failed, with its line.
+/// The file cannot be read, or a command failed; each failure was reported with its line.
 pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliError> {
     let reader: Box<dyn BufRead> = if file == "-" {
         Box::new(io::stdin().lock())
@@ -19,23 +21,71 @@ pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliErro
         })?;
         Box::new(BufReader::new(opened))
     };
-    let mut worst = None;
-    for (number, line) in (1..).zip(reader.lines()) {
-        let line = line.map_err(|e| CliError::Usage(format!("{file}:{number}: {e}")))?;
-        let words = split(&line).map_err(|e| CliError::Usage(format!("{file}:{number}: {e}")))?;
-        if words.is_empty() {
-            continue;
-        }
-        if let Err(error) = dispatch(context, &words) {
-            report(&error);
+    let mut failed = None;
+    for command in Commands::of(reader) {
+        let (number, words) = command.map_err(|(number, e)| {
+            CliError::Usage(format!("{file}:{number}: cannot be read: {e}"))
+        })?;
+        let done = words
+            .map_err(|e| CliError::Usage(format!("Error: {e}")))
+            .and_then(|words| match words[..] {
+                [] => Ok(()),
+                _ => dispatch(context, &words),
+            });
+        if let Err(error) = done {
+            report(&error.within(file, number));
             eprintln!("Command failed {file}:{number}");
-            worst.get_or_insert(error.code());
+            failed.get_or_insert(error.code());
             if !force {
                 break;
             }
         }
     }
-    worst.map_or(Ok(()), |code| Err(CliError::Reported(code)))
+    failed.map_or(Ok(()), |code| Err(CliError::Reported(code)))
+}
+
+/// A command's line, and its words or why it has none.
+type Numbered = (usize, Result<Vec<String>, &'static str>);
+
+/// The commands of a file with the numbers of the lines on which they begin.
+struct Commands<R> {
+    lines: io::Lines<R>,
+    number: usize,
+}
+
+impl<R: BufRead> Commands<R> {
+    fn of(reader: R) -> Self {
+        Commands {
+            lines: reader.lines(),
+            number: 0,
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Commands<R> {
+    type Item = Result<Numbered, (usize, io::Error)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.number + 1;
+        let mut command: Option<String> = None;
+        loop {
+            let line = match self.lines.next() {
+                Some(Ok(line)) => line,
+                Some(Err(error)) => return Some(Err((self.number + 1, error))),
+                // The last line may end with a backslash.
+                None => return command.map(|command| Ok((first, split(&command)))),
+            };
+            self.number += 1;
+            let command = command.get_or_insert_default();
+            match line.strip_suffix('\\') {
+                Some(line) => command.push_str(line),
+                None => {
+                    command.push_str(&line);
+                    return Some(Ok((first, split(command))));
+                }
+            }
+        }
+    }
 }
 
 /// The words of a line. What is in quotes is one word; `#` outside of quotes begins a comment.
@@ -64,7 +114,7 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::{Commands, split};
 
     #[test]
     fn quotes_keep_words_together_and_comments_are_left_out() {
@@ -78,5 +128,18 @@ mod tests {
         assert_eq!(words("labels ''"), "labels|");
         assert_eq!(split("# only"), Ok(vec![]));
         assert!(split("from \"app").is_err());
+    }
+
+    #[test]
+    fn a_command_has_the_number_of_its_first_line() {
+        let text = "a b\n\nc \\\n d\\\ne # f\n\"open\nlast \\";
+        let all: Vec<_> = Commands::of(text.as_bytes()).map(Result::unwrap).collect();
+        let words = |at: usize| all[at].1.clone().unwrap().join("|");
+        let numbers: Vec<_> = all.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 2, 3, 6, 7]);
+        assert_eq!((words(0), words(1)), ("a|b".into(), String::new()));
+        assert_eq!((words(2), words(4)), ("c|de".into(), "last".into()));
+        assert!(all[3].1.is_err());
+        assert!(Commands::of(&b"a\n\xff\n"[..]).nth(1).unwrap().is_err());
     }
 }

@@ -1,27 +1,54 @@
 //! `geneved check`: is a configuration valid; without one, what can this host do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
-use super::output::{self, Record, Style};
+use super::grammar::{self, Keyword};
+use super::output::{self, Record};
+use super::style::Style;
+use super::table::{Command, Verb};
 use crate::config::file;
 use crate::control::protocol::FeatureInfo;
 
-/// Checks a file, or probes the host.
-///
-/// # Errors
-/// The file has faults, all of them in the text; or the host lacks what nothing can replace.
-pub fn run(style: &Style, words: &[String]) -> Result<(), CliError> {
-    match words {
-        [] => host(style),
-        [path] if path == "default" => check(Path::new(file::DEFAULT_PATH)),
-        [path] => check(Path::new(path)),
-        [_, word, ..] => Err(super::grammar::wrong(
-            word,
-            "\"geneved check\" takes one FILE",
-        )),
+#[derive(Default)]
+struct Words {
+    file: Option<PathBuf>,
+}
+
+const KEYS: [Keyword<Words>; 1] = [
+    Keyword::value(&["file"], "FILE", |words: &mut Words, file| {
+        words.file = Some(match file {
+            "default" => file::DEFAULT_PATH.into(),
+            path => path.into(),
+        });
+        Ok(())
+    })
+    .bare(),
+];
+
+/// The command.
+pub const VERB: Verb = Verb {
+    name: "check",
+    about: "is a configuration valid; without one, what can this host do",
+    command: Command {
+        names: &["check"],
+        run,
+        words: || grammar::words(&KEYS),
+        netns: true,
+    },
+    notes: "FILE := { PATH | default }, default for /etc/geneved/geneved.toml",
+};
+
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut given = Words::default();
+    grammar::parse(&KEYS, words, &mut given)?;
+    context.enter_netns()?;
+    match given.file {
+        None => host(&context.style()),
+        Some(path) => check(&path),
     }
 }
 
@@ -45,8 +72,7 @@ fn check(path: &Path) -> Result<(), CliError> {
     let told = counts.iter().enumerate();
     let told = told.filter(|(at, (count, _))| *at < 3 || *count > 0);
     let told: Vec<_> = told.map(|(_, (n, what))| format!("{n} {what}")).collect();
-    output::say(&format!("{}: valid: {}", path.display(), told.join(", ")));
-    Ok(())
+    output::say(&format!("{}: valid: {}", path.display(), told.join(", ")))
 }
 
 fn host(style: &Style) -> Result<(), CliError> {
@@ -60,7 +86,7 @@ fn host(style: &Style) -> Result<(), CliError> {
         .chain(surroundings())
         .collect();
     let records: Vec<&dyn Record> = features.iter().map(|f| f as &dyn Record).collect();
-    output::print(style, &records);
+    output::print(style, &records)?;
     let fatal = |f: &&FeatureInfo| !f.available && matches!(f.name.as_str(), "tun" | "net-admin");
     match features.iter().find(fatal) {
         None => Ok(()),

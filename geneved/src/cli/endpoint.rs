@@ -4,33 +4,19 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
 use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
-use super::output::{Line, Record, Style};
-use super::{Context, Object};
-use crate::config::value::{IfName, LabelsWord, MacWord, Name, NamedData, Rate, Target, TypeWord};
+use super::output::{Line, Record};
+use super::style::Style;
+use super::table::Object;
+use crate::config::value::{IfName, Name, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
-use crate::control::protocol::{Endpoints, Request};
+use crate::control::protocol::Request;
 
-#[derive(Default)]
-struct Words {
-    address: Option<IpAddr>,
-    dev: Option<IfName>,
-    host: Vec<IpAddr>,
-    local: bool,
-    kind: Option<TypeWord>,
-    labels: Option<LabelsWord>,
-    lladdr: Option<MacWord>,
-    class: Option<Name>,
-    rate: Option<Rate>,
-    option: Vec<NamedData>,
-    colocated: Option<bool>,
-    target: Option<Target>,
-}
-
-type Key = Keyword<Words>;
+type Key = Keyword<EndpointWords>;
 
 const ADDRESS: Key = key!("address", "ADDR", address).bare().times(Times::Once);
 const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
@@ -38,52 +24,67 @@ const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
 const SETTINGS: [Key; 13] = [
     ADDRESS,
     DEV,
-    Key::value(&["host"], "HOST[,HOST...]", |w, v| {
-        w.host.extend(addresses(v)?);
+    Key::value(&["host"], "HOST[,HOST...]", |endpoint, list| {
+        endpoint.host.extend(addresses(list)?);
         Ok(())
     }),
     flag!("local", local = true),
     key!("type", "TYPE", kind),
     key!("labels", "K=V,...", labels),
     key!("lladdr", "MAC", lladdr),
-    key!("class", "NAME", class),
+    key!("class", "CLASS", class),
     key!("rate", "RATE", rate),
-    key!("option", "NAME=HEX", option).times(Times::Many),
+    key!("option", "OPTION=HEX", option).times(Times::Many),
     flag!("colocated", colocated = Some(true)),
     flag!("nocolocated", colocated = Some(false)),
     key!("target", "ADDR[@LINK]", target),
 ];
 
-impl Subject for Words {
-    const NAME: &'static str = "endpoint";
+/// Which endpoints are shown.
+#[derive(Default)]
+pub struct Wanted {
+    address: Option<IpAddr>,
+    dev: Option<IfName>,
+    host: Option<IpAddr>,
+    local: bool,
+    kind: Option<TypeWord>,
+    class: Option<Name>,
+}
+
+impl Subject for EndpointWords {
     const ADD: &'static [Key] = &SETTINGS;
     const DEL: &'static [Key] = &SETTINGS;
-    const SHOW: &'static [Key] = &[ADDRESS.times(Times::Optional), DEV.times(Times::Optional)];
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
-        let endpoint = EndpointWords {
-            address: self.address.ok_or_else(CliError::incomplete)?,
-            dev: self.dev.ok_or_else(CliError::incomplete)?,
-            host: self.host,
-            local: self.local,
-            kind: self.kind,
-            labels: self.labels,
-            lladdr: self.lladdr,
-            class: self.class,
-            rate: self.rate,
-            option: self.option,
-            colocated: self.colocated,
-            target: self.target,
-        };
-        Ok(Change::endpoint(verb, endpoint))
+    type Info = EndpointWords;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[
+        key!(Wanted; "address", "ADDR", address).bare(),
+        key!(Wanted; "dev", "LINK", dev),
+        key!(Wanted; "host", "HOST", host),
+        flag!(Wanted; "local", local = true),
+        key!(Wanted; "type", "TYPE", kind),
+        key!(Wanted; "class", "CLASS", class),
+    ];
+
+    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
+        Ok(Change::endpoint(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let request = Request::ListEndpoints { dev: self.dev };
-        let Endpoints { mut endpoints } = context.call(&request)?;
-        endpoints.retain(|e| self.address.is_none_or(|a| a == e.address));
-        object::print(context, &endpoints);
-        Ok(())
+    fn list(filter: &Wanted) -> Request {
+        let dev = filter.dev.clone();
+        Request::ListEndpoints { dev }
+    }
+
+    fn wants(filter: &Wanted, style: &Style, info: &EndpointWords) -> bool {
+        let simple = TypeWord(libgeneve::options::EndpointType::Simple);
+        style.wants(info.address)
+            && filter.address.is_none_or(|a| a == info.address)
+            && filter.host.is_none_or(|host| info.host.contains(&host))
+            && (info.local || !filter.local)
+            && filter
+                .kind
+                .is_none_or(|kind| kind == info.kind.unwrap_or(simple))
+            && (filter.class.is_none() || filter.class == info.class)
     }
 }
 
@@ -91,32 +92,27 @@ impl Subject for Words {
 pub const OBJECT: Object = Object {
     name: "endpoint",
     about: "hosts, types and labels of overlay addresses",
-    commands: &object::commands::<Words>(),
+    commands: &object::commands::<EndpointWords>(),
+    usual: Some(object::SHOW),
     notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs \"target\" or \"host\". \"labels none\" says that there are none.",
 };
 
 impl Record for EndpointWords {
     fn text(&self, style: &Style) -> String {
-        let hosts: Vec<_> = self.host.iter().map(ToString::to_string).collect();
-        let hosts = (!hosts.is_empty()).then(|| style.address(&hosts.join(",")));
-        let mut line = Line::new(style.address(&self.address.to_string()))
-            .value("dev", Some(style.name(self.dev.as_str())))
+        let hosts = (!self.host.is_empty()).then(|| style.addresses(&self.host));
+        Line::new(style.address(self.address))
+            .value("dev", Some(style.name(&self.dev)))
             .value("host", hosts)
             .flag("local", self.local && self.colocated != Some(true))
             .flag("colocated", self.colocated == Some(true))
             .value("type", self.kind)
             .value("target", self.target.as_ref())
             .value("labels", self.labels.as_ref())
+            .value("lladdr", self.lladdr.map(|mac| style.address(mac)))
             .value("class", self.class.as_ref())
-            .value("rate", self.rate);
-        for option in &self.option {
-            line = line.value("option", Some(option));
-        }
-        line.end()
-    }
-
-    fn brief(&self, style: &Style) -> String {
-        self.text(style)
+            .value("rate", self.rate)
+            .values("option", &self.option)
+            .end()
     }
 
     fn json(&self, _: &Style) -> Value {

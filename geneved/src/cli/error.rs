@@ -25,6 +25,38 @@ impl CliError {
         CliError::Usage("Command line is not complete. Try option \"help\"".into())
     }
 
+    /// Says, where a word that was not taken is an option, that options stand before the object.
+    #[must_use]
+    pub fn after_options(self, words: &[String]) -> Self {
+        let CliError::Usage(text) = self else {
+            return self;
+        };
+        let stray = words.iter().find(|word| {
+            let option = word.trim_start_matches('-');
+            option.len() < word.len()
+                && text.contains(&format!("\"{word}\""))
+                && super::options::find(option).is_some()
+        });
+        CliError::Usage(match stray {
+            Some(word) => format!(
+                "Error: argument \"{word}\" is wrong: options stand before the object, as in \"geneved {word} ...\""
+            ),
+            None => text,
+        })
+    }
+
+    /// The same, with file and line before it, as a batch reports it.
+    #[must_use]
+    pub fn within(&self, file: &str, line: usize) -> Self {
+        let at = |text: &String| format!("{file}:{line}: {text}");
+        match self {
+            CliError::Usage(text) => CliError::Usage(at(text)),
+            CliError::Refused(text) => CliError::Refused(at(text)),
+            CliError::NoDaemon(text) => CliError::NoDaemon(at(text)),
+            CliError::Reported(code) => CliError::Reported(*code),
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub fn code(&self) -> u8 {

@@ -41,6 +41,12 @@ impl Value for IpAddr {
     }
 }
 
+impl Value for String {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        Ok(text.to_owned())
+    }
+}
+
 /// A port.
 impl Value for u16 {
     fn value(text: &str) -> Result<Self, ValueError> {
@@ -91,22 +97,26 @@ impl<T: Value> Field for Vec<T> {
     }
 }
 
-impl Field for IfName {
-    fn read(&mut self, text: &str) -> Result<(), ValueError> {
-        *self = text.parse()?;
-        Ok(())
-    }
+macro_rules! read_into {
+    ($($name:ident)+) => {$(
+        impl Field for $name {
+            fn read(&mut self, text: &str) -> Result<(), ValueError> {
+                *self = Value::value(text)?;
+                Ok(())
+            }
+        }
+    )+};
 }
 
-impl Field for Name {
-    fn read(&mut self, text: &str) -> Result<(), ValueError> {
-        *self = text.parse()?;
-        Ok(())
-    }
-}
+read_into! { IfName IpAddr Name Prefix }
 
 /// A keyword whose value goes into a field. `Key` is the keyword's type where it is used.
 macro_rules! key {
+    ($of:ty; $($name:literal)|+, $metavariable:literal, $($field:tt).+) => {
+        Keyword::<$of>::value(&[$($name),+], $metavariable, |words, value| {
+            $crate::cli::field::Field::read(&mut words.$($field).+, value)
+        })
+    };
     ($($name:literal)|+, $metavariable:literal, $($field:tt).+) => {
         Key::value(&[$($name),+], $metavariable, |words, value| {
             $crate::cli::field::Field::read(&mut words.$($field).+, value)
@@ -116,6 +126,9 @@ macro_rules! key {
 
 /// A keyword without a value that gives a field one.
 macro_rules! flag {
+    ($of:ty; $name:literal, $($field:tt).+ = $value:expr) => {
+        Keyword::<$of>::flag(&[$name], |words| words.$($field).+ = $value)
+    };
     ($name:literal, $($field:tt).+ = $value:expr) => {
         Key::flag(&[$name], |words| words.$($field).+ = $value)
     };

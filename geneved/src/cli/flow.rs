@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
 use super::object;
-use super::output::{self, Line, Record, Style};
-use super::{Command, Context, Object};
+use super::output::{Line, Record};
+use super::style::Style;
+use super::table::{Command, Object};
 use crate::config::value::Proto;
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};
@@ -45,30 +47,35 @@ pub const OBJECT: Object = Object {
     about: "who talks to whom right now",
     commands: &[
         Command {
-            names: &["show", "list", "lst"],
+            names: &["show", "list", "lst", "ls"],
             run: show,
-            usage: || grammar::synopsis("geneved flow show", &SHOW),
+            words: || grammar::words(&SHOW),
+            netns: false,
         },
         Command {
             names: &["flush"],
             run: flush,
-            usage: || grammar::synopsis("geneved flow flush", &FILTER),
+            words: || grammar::words(&FILTER),
+            netns: false,
         },
     ],
-    notes: "STATE := { half-open | established | closed | datagram | refused }\nFlows that are flushed are decided anew with their next packet.\nlimit N := 10000 if left out",
+    usual: Some(0),
+    notes: "PREFIX := ADDR[/LENGTH]    PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nSTATE := { half-open | established | closed | datagram | refused }\nFlows that are flushed are decided anew with their next packet.\nlimit N := 10000 if left out",
 };
 
 fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let mut wanted = Words::default();
     grammar::parse(&SHOW, words, &mut wanted)?;
-    let Flows { flows, total } = context.call(&Request::ListFlows {
+    let Flows { mut flows, total } = context.call(&Request::ListFlows {
         filter: wanted.filter,
         limit: wanted.limit.unwrap_or(USUAL_LIMIT),
     })?;
-    object::print(context, &flows);
-    let shown = u64::try_from(flows.len()).unwrap_or(u64::MAX);
-    if shown < total {
-        eprintln!("{shown} of {total} flows are shown; name which ones, or \"limit N\"");
+    let told = u64::try_from(flows.len()).unwrap_or(u64::MAX);
+    let style = context.style();
+    flows.retain(|flow| style.wants(flow.src));
+    object::print(context, &flows)?;
+    if told < total {
+        eprintln!("{told} of {total} flows are shown; name which ones, or \"limit N\"");
     }
     Ok(())
 }
@@ -78,8 +85,7 @@ fn flush(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     grammar::parse(&FILTER, words, &mut wanted)?;
     let filter = wanted.filter;
     let Flushed { count } = context.call(&Request::FlushFlows { filter })?;
-    output::print(&context.style(), &[&Count(count)]);
-    Ok(())
+    context.print(&[&Count(count)])
 }
 
 struct Count(u64);
@@ -87,10 +93,6 @@ struct Count(u64);
 impl Record for Count {
     fn text(&self, _: &Style) -> String {
         format!("{} flows flushed", self.0)
-    }
-
-    fn brief(&self, style: &Style) -> String {
-        self.text(style)
     }
 
     fn json(&self, _: &Style) -> Value {
@@ -109,19 +111,19 @@ impl Record for FlowInfo {
     fn text(&self, style: &Style) -> String {
         let between = |src, sport, dst, dport| {
             let (src, dst) = (at(self.proto, src, sport), at(self.proto, dst, dport));
-            format!("{} > {}", style.address(&src), style.address(&dst))
+            format!("{} > {}", style.address(src), style.address(dst))
         };
         let carried = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
-        let mut text = Line::new(self.proto.to_string())
+        let mut text = Line::new(style.proto(self.proto))
             .word(&between(self.src, self.sport, self.dst, self.dport))
-            .value("dev", Some(style.name(self.dev.as_str())))
+            .value("dev", Some(style.name(&self.dev)))
             .word(self.state.word())
             .word(&style.health(carried, self.verdict.word()))
             .flag(
                 self.reason.as_deref().unwrap_or_default(),
                 self.reason.is_some(),
             )
-            .value("host", self.host.map(|h| style.address(&h.to_string())))
+            .value("host", self.host.map(|h| style.address(h)))
             .value("class", self.class.as_ref())
             .value("expires", Some(format_args!("{}s", self.expires_s)))
             .end();
@@ -129,10 +131,10 @@ impl Record for FlowInfo {
             text += &format!(
                 "\n    nat {} dev {}",
                 between(t.src, t.sport, t.dst, t.dport),
-                style.name(t.dev.as_str())
+                style.name(&t.dev)
             );
         }
-        if style.statistics {
+        if style.statistics > 0 {
             let side = |side: &Side| {
                 let (packets, bytes) = (style.number(side.packets), style.number(side.bytes));
                 format!("{packets} packets {bytes} bytes")
@@ -149,11 +151,11 @@ impl Record for FlowInfo {
     }
 
     fn brief(&self, style: &Style) -> String {
-        let plain = Style {
-            statistics: false,
-            ..*style
-        };
-        self.text(&plain).lines().next().unwrap_or_default().into()
+        self.text(&style.plain())
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .into()
     }
 
     fn json(&self, _: &Style) -> Value {

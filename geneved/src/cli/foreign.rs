@@ -1,22 +1,54 @@
-//! Words that `ip link` knows for tunnels and geneved does not, and what is there instead.
+//! Words that `ip link` knows and geneved does not: why, and what is there instead.
 
-/// Why a word is not one of geneved's, where `ip` would take it.
-pub fn why_not(word: &str) -> Option<&'static str> {
-    Some(match word {
-        "external" => {
-            "geneved chooses VNI and hosts itself; name them with \"id\" and \"geneved endpoint\" or \"geneved route\""
-        }
-        "learning" => {
-            "hosts are named with \"remote\", \"geneved endpoint\" or \"geneved route\"; MAC addresses of their endpoints are found by asking"
-        }
-        "group" => {
-            "geneved needs no multicast in the underlay; name hosts with \"remote\", \"geneved endpoint\" or \"geneved route\""
-        }
-        "proxy" => "a link answers ARP and neighbour solicitations for its own addresses always",
-        "gbp" | "gpe" => "geneved speaks VXLAN as RFC 7348 has it, without extensions",
-        "rsc" | "l2miss" | "l3miss" => {
-            "geneved knows where endpoints are, and never asks the kernel"
-        }
-        _ => return None,
-    })
-}
+use super::grammar::Keyword;
+use crate::config::words::LinkWords;
+
+type Key = Keyword<LinkWords>;
+
+/// Keywords of `ip link` that are refused.
+pub const REFUSED: [Key; 8] = [
+    Key::refused(
+        &["external"],
+        "geneved chooses VNI and hosts itself, not by each packet's metadata; name them with \"id\" and \"geneved endpoint\" or \"geneved route\"",
+    ),
+    Key::refused(
+        &["flowlabel"],
+        "geneved sends through UDP sockets, whose flow label the kernel makes of each flow's ports (sysctl net.ipv6.auto_flowlabels)",
+    ),
+    Key::refused(
+        &["learning", "ageing", "maxaddress"],
+        "hosts are named with \"remote\", \"geneved endpoint\" or \"geneved route\"; MAC addresses of their endpoints are found by asking",
+    ),
+    Key::refused(
+        &["group"],
+        "geneved needs no multicast in the underlay, and knows no groups of links; name hosts with \"remote\", \"geneved endpoint\" or \"geneved route\"",
+    ),
+    Key::refused(
+        &["proxy", "rsc", "l2miss", "l3miss", "gbp", "gpe"],
+        "geneved speaks VXLAN as RFC 7348 has it, without extensions, knows where endpoints are, and answers ARP and neighbour solicitations for its own addresses always",
+    ),
+    Key::refused(
+        &["txqueuelen", "txqlen", "numtxqueues", "numrxqueues"],
+        "the queues of a TUN interface are made for geneved's workers; see \"workers\" in geneved.toml(5)",
+    ),
+    Key::refused(
+        &[
+            "master",
+            "nomaster",
+            "vrf",
+            "alias",
+            "index",
+            "broadcast",
+            "arp",
+            "multicast",
+            "allmulticast",
+            "promisc",
+            "altname",
+        ],
+        "that is the interface's, not the tunnel's: use \"ip link set\" on it",
+    ),
+    Key::refused(
+        &["link"],
+        "a link is bound to no device: its packets go where the underlay's routes lead; \"local ADDR\" fixes their source",
+    ),
+];

@@ -1,8 +1,11 @@
 //! Policy, NAT, services, classes, options, flows and traces: from words to changes, and as they are shown.
 
+use super::context::Context;
 use super::grammar;
 use super::object::Subject;
-use super::output::{Record, Style, render};
+use super::options;
+use super::output::{Record, render};
+use super::style::Style;
 use super::tests::complaint;
 use crate::config::words::{
     Change, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords, Verb,
@@ -21,13 +24,14 @@ fn change<T: Subject>(verb: Verb, line: &str) -> Change {
     });
     let words: Vec<String> = words.collect();
     let keys = match verb {
-        Verb::Add => T::ADD,
+        Verb::Add | Verb::Replace => T::ADD,
         Verb::Set => T::SET,
         Verb::Del => T::DEL,
     };
     let mut subject = T::default();
     grammar::parse(keys, &words, &mut subject).unwrap_or_else(|e| panic!("{line}: {e}"));
-    subject.change(verb).unwrap()
+    let mut context = Context::new(&options::parse(&[]).unwrap());
+    subject.change(verb, &mut context).unwrap()
 }
 
 fn shown(style: Style, record: &dyn Record) -> String {
@@ -43,16 +47,12 @@ fn json(record: &dyn Record) -> serde_json::Value {
     all[0].clone()
 }
 
-const STATISTICS: Style = Style {
-    statistics: true,
-    json: false,
-    pretty: false,
-    brief: false,
-    oneline: false,
-    details: false,
-    human: false,
-    color: false,
-};
+fn statistics() -> Style {
+    Style {
+        statistics: 1,
+        ..Style::default()
+    }
+}
 
 #[test]
 fn a_rule_is_shown_in_the_words_that_make_it() {
@@ -66,8 +66,7 @@ fn a_rule_is_shown_in_the_words_that_make_it() {
             hits: 12,
         };
         assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
-        let statistics = shown(STATISTICS, &info);
-        assert_eq!(statistics, format!("{line} hits 12\n"));
+        assert_eq!(shown(statistics(), &info), format!("{line} hits 12\n"));
         assert_eq!(json(&info)["hits"], 12);
         assert_eq!(
             json(&info)["action"],
@@ -99,7 +98,7 @@ fn a_translation_is_shown_in_the_words_that_make_it() {
             total: 100,
         };
         assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
-        assert!(shown(STATISTICS, &info).ends_with("\n    ports in use 7 of 100\n"));
+        assert!(shown(statistics(), &info).ends_with("\n    ports in use 7 of 100\n"));
     }
 }
 
@@ -131,11 +130,11 @@ fn a_weight_is_that_of_the_backend_before_it() {
     };
     assert_eq!(
         shown(Style::default(), &info),
-        "web dev gnv0 vip 10.0.0.80 proto tcp port 80
-    backend 10.0.0.5:80 weight 1 up
-    backend 10.0.0.6:80 weight 1 down: connection refused
+        "web dev gnv0 vip 10.0.0.80 proto tcp port 80 backend 10.0.0.5:80 weight 1 backend 10.0.0.6:80 weight 1
+    backend 10.0.0.6:80 down: connection refused
 "
     );
+    assert!(shown(statistics(), &info).contains("\n    backend 10.0.0.5:80 up\n"));
     assert_eq!(json(&info)["backend"][1]["health"], "down");
     let set = change::<ServiceWords>(Verb::Set, "web dev gnv0 port 81")
         .service
@@ -152,7 +151,7 @@ fn classes_and_options_are_shown_in_the_words_that_make_them() {
         dropped_bytes: 6,
     };
     assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
-    assert!(shown(STATISTICS, &info).contains("passed 5 bytes, dropped 6 bytes"));
+    assert!(shown(statistics(), &info).contains("passed 5 bytes, dropped 6 bytes"));
     let line = "tag class 0x0199 type 0x85 len 4 critical";
     let info = OptionInfo {
         option: change::<OptionWords>(Verb::Add, line).option.unwrap(),
@@ -160,7 +159,7 @@ fn classes_and_options_are_shown_in_the_words_that_make_them() {
         tx: 2,
     };
     assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
-    assert_eq!(shown(STATISTICS, &info), format!("{line} rx 1 tx 2\n"));
+    assert_eq!(shown(statistics(), &info), format!("{line} rx 1 tx 2\n"));
 }
 
 #[test]
@@ -172,7 +171,7 @@ fn flows_and_traces_as_text() {
         "age_s":9,"idle_s":1,"expires_s":299}"#;
     let flow: FlowInfo = serde_json::from_str(flow).unwrap();
     assert_eq!(
-        shown(STATISTICS, &flow),
+        shown(statistics(), &flow),
         "tcp 10.0.0.1:1234 > 10.0.0.2:80 dev gnv0 established forward host 192.0.2.2 class gold expires 299s
     nat 198.51.100.1:2000 > 10.0.0.2:80 dev gnv1
     original 3 packets 300 bytes reply 2 packets 200 bytes age 9s idle 1s
@@ -206,11 +205,11 @@ fn complaints_have_the_words_of_ip() {
         ),
         (
             "policy add web dev a ingress allow proto tpc",
-            "Error: argument \"tpc\" is wrong: invalid protocol: \"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\" or a number from 0 to 255",
+            "Error: argument \"tpc\" is wrong: invalid protocol: \"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\" or a number from 0 to 255; did you mean \"tcp\"?",
         ),
         (
             "policy set web",
-            "Command \"set\" is unknown, try \"geneved policy help\".",
+            "Not enough information: \"dev\" argument is required.",
         ),
         (
             "nat add out dev a",
@@ -264,6 +263,17 @@ fn whole_commands_reach_for_the_daemon() {
         "nat show dev a",
         "serv show web",
         "qos del gold dev a",
+        "policy set web dev a pref 5 nolog",
+        "policy replace web dev a ingress allow",
+        "nat set out dev a ports 2000-3000",
+        "option set tag type 6",
+        "route replace 10.0.0.0/24 dev a via 192.0.2.1 proto static",
+        "link set a up type geneve",
+        "link set dev a mtu 1400 down innerprotoinherit noexternal",
+        "link ls up",
+        "link show type geneve",
+        "-n blue link add a type geneve id 5",
+        "-n blue link set a up",
         "opt add tag class aws type 1 len 4",
         "flow flush dev a from 10.0.0.0/8 proto tcp state established",
         "flow show limit 5",

@@ -1,10 +1,10 @@
 //! The grammar table: keywords with typed values, in any order, by any unambiguous prefix.
 //!
-//! An object's file lists its keywords; this file matches words against the list, writes `ip`'s
-//! complaints, and prints the BNF of `help` from the same list, so that they cannot drift apart.
+//! An object's file lists its keywords; this file matches words against the list and writes `ip`'s
+//! complaints. [`super::synopsis`] prints the BNF of the same list.
 
 use super::error::CliError;
-use super::foreign::why_not;
+use super::synopsis::Word;
 use crate::config::state::nearest;
 use crate::config::value::ValueError;
 
@@ -14,6 +14,8 @@ pub enum Action<T: 'static> {
     Flag(fn(&mut T)),
     /// One value follows; the metavariable is what BNF shows.
     Value(&'static str, fn(&mut T, &str) -> Result<(), ValueError>),
+    /// `ip` has it, geneved has not: why, as it stands after `argument "x" is wrong: `.
+    Refused(&'static str),
 }
 
 /// Whether and how often a keyword is given.
@@ -35,7 +37,8 @@ pub struct Keyword<T: 'static> {
     pub times: Times,
     /// Its first value may stand without the keyword: `link add NAME`.
     pub bare: bool,
-    /// Exactly one of all keywords with the same number is given; 0 is no such group.
+    /// Of all keywords with the same number one is given, or at most one where they are optional; 0 is
+    /// no such group.
     pub choice: u8,
     /// What it does.
     pub action: Action<T>,
@@ -82,6 +85,17 @@ impl<T> Keyword<T> {
         }
     }
 
+    /// A keyword of `ip`'s that geneved cannot do; it stands only by its whole name, and in no BNF.
+    pub const fn refused(names: &'static [&'static str], why: &'static str) -> Self {
+        Keyword {
+            names,
+            times: Times::Optional,
+            bare: false,
+            choice: 0,
+            action: Action::Refused(why),
+        }
+    }
+
     /// The same, given as often as `times` says.
     #[must_use]
     pub const fn times(self, times: Times) -> Self {
@@ -98,25 +112,47 @@ impl<T> Keyword<T> {
     #[must_use]
     pub const fn choice(self, group: u8) -> Self {
         Keyword {
+            times: Times::Once,
             choice: group,
             ..self
         }
     }
 
-    fn synopsis(&self) -> String {
-        let name = self.names[0];
-        let inner = match self.action {
-            Action::Flag(_) => name.to_owned(),
-            Action::Value(metavariable, _) if self.bare => metavariable.to_owned(),
-            Action::Value(metavariable, _) => format!("{name} {metavariable}"),
-        };
-        match self.times {
-            _ if self.choice != 0 => inner,
-            Times::Once => inner,
-            Times::Optional => format!("[ {inner} ]"),
-            Times::Many => format!("[ {inner} ]..."),
+    /// The same, one of a group of which at most one is given.
+    #[must_use]
+    pub const fn at_most_one(self, group: u8) -> Self {
+        Keyword {
+            times: Times::Optional,
+            choice: group,
+            ..self
         }
     }
+
+    const fn is_refused(&self) -> bool {
+        matches!(self.action, Action::Refused(_))
+    }
+
+    /// What BNF and completion need to know of it.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        Word {
+            names: self.names,
+            metavariable: match self.action {
+                Action::Value(metavariable, _) => Some(metavariable),
+                Action::Flag(_) | Action::Refused(_) => None,
+            },
+            times: self.times,
+            bare: self.bare,
+            choice: self.choice,
+        }
+    }
+}
+
+/// What BNF and completion need to know of these keywords.
+#[must_use]
+pub fn words<T>(keywords: &[Keyword<T>]) -> Vec<Word> {
+    let shown = keywords.iter().filter(|k| !k.is_refused());
+    shown.map(Keyword::word).collect()
 }
 
 /// A word that is wrong.
@@ -124,11 +160,27 @@ pub fn wrong(word: &str, reason: impl std::fmt::Display) -> CliError {
     CliError::Usage(format!("Error: argument \"{word}\" is wrong: {reason}"))
 }
 
+/// A value that is wrong. The words that the reason names in quotes are what was expected: the nearest
+/// one is suggested.
+pub fn wrong_value(word: &str, reason: impl std::fmt::Display) -> CliError {
+    let reason = reason.to_string();
+    let expected = reason.split('"').skip(1).step_by(2);
+    let hint = match nearest(word, expected) {
+        Some(near) if near != word && !reason.contains('?') => {
+            format!("; did you mean \"{near}\"?")
+        }
+        _ => String::new(),
+    };
+    wrong(word, format_args!("{reason}{hint}"))
+}
+
 /// Finds `word` among `candidates` by its whole or by an unambiguous prefix.
+///
+/// Several spellings of one candidate are not ambiguous.
 ///
 /// # Errors
 /// It is a prefix of several; their names.
-pub fn find<'a, C: Copy>(
+pub fn find<'a, C: Copy + PartialEq>(
     word: &str,
     candidates: impl IntoIterator<Item = (&'a str, C)>,
 ) -> Result<Option<C>, Vec<&'a str>> {
@@ -143,7 +195,9 @@ pub fn find<'a, C: Copy>(
     }
     match found[..] {
         [] => Ok(None),
-        [(_, candidate)] => Ok(Some(candidate)),
+        [(_, first), ref others @ ..] if others.iter().all(|(_, other)| *other == first) => {
+            Ok(Some(first))
+        }
         _ => Err(found.iter().map(|(name, _)| *name).collect()),
     }
 }
@@ -172,6 +226,10 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
         };
         let (index, value) = match (found, bare_open) {
             (Some(index), _) => (index, None),
+            // Nothing that has a name begins so: it is an option in the wrong place.
+            (None, Some(_)) if word.starts_with('-') => {
+                return Err(wrong(word, "unknown keyword; try option \"help\""));
+            }
             (None, Some(bare)) => (bare, Some(word)),
             (None, None) => return Err(garbage(keywords, bare, word)),
         };
@@ -193,7 +251,12 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
                         keyword.names[0]
                     )));
                 }
-                set(into, value).map_err(|e| wrong(value, e))?;
+                set(into, value).map_err(|e| wrong_value(value, e))?;
+            }
+            Action::Refused(why) => {
+                return Err(CliError::Refused(format!(
+                    "Error: argument \"{word}\" is wrong: {why}"
+                )));
             }
         }
     }
@@ -201,7 +264,7 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
     let missing = keywords
         .iter()
         .zip(&given)
-        .find(|(k, n)| k.times == Times::Once && **n == 0);
+        .find(|(k, n)| k.times == Times::Once && k.choice == 0 && **n == 0);
     match missing {
         None => Ok(()),
         Some((keyword, _)) => Err(CliError::Usage(format!(
@@ -222,7 +285,8 @@ fn one_of_each_choice<T>(keywords: &[Keyword<T>], given: &[usize]) -> Result<(),
         let names: Vec<_> = members().map(|(k, _)| k.names[0]).collect();
         match members().map(|(_, n)| n).sum() {
             1 => {}
-            0usize => {
+            0usize if members().all(|(k, _)| k.times == Times::Optional) => {}
+            0 => {
                 return Err(CliError::Usage(format!(
                     "Not enough information: one of \"{}\" is required.",
                     names.join("\", \"")
@@ -239,28 +303,50 @@ fn one_of_each_choice<T>(keywords: &[Keyword<T>], given: &[usize]) -> Result<(),
     Ok(())
 }
 
+/// These keywords and those; `N` is how many they are together.
+#[must_use]
+pub const fn joined<T, const A: usize, const B: usize, const N: usize>(
+    these: [Keyword<T>; A],
+    those: [Keyword<T>; B],
+) -> [Keyword<T>; N] {
+    assert!(A + B == N);
+    let mut all = [these[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < A { these[at] } else { those[at - A] };
+        at += 1;
+    }
+    all
+}
+
+/// The keywords of `set`: only the first ones, which name the object, must be there.
+#[must_use]
+pub const fn settable<T, const N: usize>(
+    mut all: [Keyword<T>; N],
+    naming: usize,
+) -> [Keyword<T>; N] {
+    let mut at = naming;
+    while at < N {
+        all[at] = match all[at].times {
+            Times::Once => all[at].times(Times::Optional),
+            Times::Optional | Times::Many => all[at],
+        };
+        at += 1;
+    }
+    all
+}
+
 fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>, Vec<&'a str>> {
     let names = keywords
         .iter()
         .enumerate()
+        // Nobody wants to be told that a prefix could be what geneved cannot do.
+        .filter(|(_, k)| !k.is_refused() || k.names.contains(&word))
         .flat_map(|(i, k)| k.names.iter().map(move |n| (*n, i)));
-    match find(word, names) {
-        // Two spellings of one keyword are not ambiguous.
-        Err(found) => {
-            let owner = |name: &str| keywords.iter().position(|k| k.names.contains(&name));
-            match owner(found[0]) {
-                first if found.iter().all(|n| owner(n) == first) => Ok(first),
-                _ => Err(found),
-            }
-        }
-        found => found,
-    }
+    find(word, names)
 }
 
 fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliError {
-    if let Some(why) = why_not(word) {
-        return wrong(word, why);
-    }
     let names = keywords.iter().flat_map(|k| k.names.iter().copied());
     if let Some(near) = nearest(word, names) {
         return wrong(
@@ -273,50 +359,9 @@ fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliEr
             "Error: either \"{}\" is duplicate, or \"{word}\" is a garbage.",
             keywords[bare].names[0]
         )),
+        None if keywords.is_empty() => wrong(word, "nothing follows here"),
         None => wrong(word, "unknown keyword; try option \"help\""),
     }
-}
-
-/// `NAME [ key VALUE ] ...`, broken into lines of at most 79 columns that hang below `head`.
-#[must_use]
-pub fn synopsis<T>(head: &str, keywords: &[Keyword<T>]) -> String {
-    // What stands without its keyword stands first.
-    let (bare, rest): (Vec<_>, Vec<_>) = keywords.iter().partition(|k| k.bare);
-    let mut text = head.to_owned();
-    let mut column = head.chars().count();
-    let indent = " ".repeat(head.find(char::is_alphabetic).unwrap_or(0) + 8);
-    for piece in pieces(bare.into_iter().chain(rest)) {
-        if column + 1 + piece.len() > 79 {
-            text.push('\n');
-            text.push_str(&indent);
-            text.push_str(&piece);
-            column = indent.len() + piece.len();
-        } else {
-            text.push(' ');
-            text.push_str(&piece);
-            column += 1 + piece.len();
-        }
-    }
-    text
-}
-
-/// One piece a keyword, or a choice of keywords.
-fn pieces<'a, T: 'static>(keywords: impl Iterator<Item = &'a Keyword<T>>) -> Vec<String> {
-    let mut pieces: Vec<(u8, String)> = Vec::new();
-    for keyword in keywords {
-        match pieces
-            .iter_mut()
-            .find(|(c, _)| *c != 0 && *c == keyword.choice)
-        {
-            Some((_, piece)) => *piece += &format!(" | {}", keyword.synopsis()),
-            None => pieces.push((keyword.choice, keyword.synopsis())),
-        }
-    }
-    let braces = |(choice, piece)| match choice {
-        0 => piece,
-        _ => format!("{{ {piece} }}"),
-    };
-    pieces.into_iter().map(braces).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Words against a small table.
 
+use super::super::synopsis::synopsis;
 use super::*;
 
 #[derive(Debug, Default, PartialEq)]
@@ -89,7 +90,7 @@ fn complaints_have_the_words_of_ip() {
 #[test]
 fn help_is_made_of_the_same_table() {
     assert_eq!(
-        synopsis("geneved x add", KEYWORDS),
-        "geneved x add NAME [ count N ] [ column C ]... [ on ] [ noon ]"
+        synopsis("geneved x add", &super::words(KEYWORDS)),
+        "geneved x add [ name ] NAME [ count N ] [ column C ]... [ [no]on ]"
     );
 }

@@ -2,35 +2,36 @@
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
+use super::grammar::{self, Keyword};
 use super::link::{dropped, drops};
-use super::output::{Record, Style};
-use super::{Command, Context, Object};
+use super::output::Record;
+use super::style::Style;
+use super::table::{Command, Object};
 use crate::config::value::IfName;
 use crate::control::protocol::{Host, HostInfo, Request};
+
+const NOTHING: [Keyword<()>; 0] = [];
 
 /// The object's commands.
 pub const OBJECT: Object = Object {
     name: "host",
     about: "the daemon's own state, and other hosts",
     commands: &[Command {
-        names: &["show", "list", "lst"],
+        names: &["show", "list", "lst", "ls"],
         run: show,
-        usage: || "geneved host show".into(),
+        words: Vec::new,
+        netns: false,
     }],
+    usual: Some(0),
     notes: "",
 };
 
 fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    if let Some(word) = words.first() {
-        return Err(super::grammar::wrong(
-            word,
-            "\"geneved host show\" takes no keywords",
-        ));
-    }
+    grammar::parse(&NOTHING, words, &mut ())?;
     let Host { host } = context.call(&Request::GetHost)?;
-    context.print(&[&host as &dyn Record]);
-    Ok(())
+    context.print(&[&host as &dyn Record])
 }
 
 impl Record for HostInfo {
@@ -60,16 +61,13 @@ impl Record for HostInfo {
         text += &dropped(style, &self.traffic);
         for remote in &self.remotes {
             let links: Vec<_> = remote.links.iter().map(IfName::as_str).collect();
-            text += &format!(
-                "\n    remote {}",
-                style.address(&remote.address.to_string())
-            );
+            text += &format!("\n    remote {}", style.address(remote.address));
             if let Some(mtu) = remote.path_mtu {
                 text += &format!(" path-mtu {mtu}");
             }
             text += if remote.gso { " gso on" } else { " gso off" };
             if style.details || links.len() <= 4 {
-                text += &format!(" dev {}", style.name(&links.join(",")));
+                text += &format!(" dev {}", style.name(links.join(",")));
             } else {
                 text += &format!(" links {}", links.len());
             }

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
+use super::table::{Command, Object};
 use crate::config::value::ValueError;
 use crate::lab::{self, LabCommand, LabOptions};
 
 type Key = Keyword<LabOptions>;
 
-/// The keywords after `lab { run | up | down }`.
-pub const KEYWORDS: [Key; 4] = [
+const KEYWORDS: [Key; 4] = [
     Key::value(&["prefix"], "NAME", |o, v| {
         o.prefix = v.to_owned();
         Ok(())
@@ -37,22 +38,37 @@ pub const KEYWORDS: [Key; 4] = [
     }),
 ];
 
-/// Runs the demonstration.
-///
-/// # Errors
-/// A word is wrong, or the demonstration could not be set up.
-pub fn run(words: &[String]) -> Result<ExitCode, CliError> {
-    let commands = [
-        ("run", LabCommand::Run),
-        ("up", LabCommand::Up),
-        ("down", LabCommand::Down),
-    ];
-    let first = words.first().map_or("run", String::as_str);
-    let (command, rest) = match grammar::find(first, commands) {
-        Ok(Some(command)) => (command, words.get(1..).unwrap_or_default()),
-        _ => return Err(grammar::wrong(first, "\"run\", \"up\" or \"down\"")),
-    };
+/// The demonstration's commands.
+pub const OBJECT: Object = Object {
+    name: "lab",
+    about: "two hosts in network namespaces on this machine, to see it work",
+    commands: &[
+        command(&["run"], |_, words| run(LabCommand::Run, words)),
+        command(&["up"], |_, words| run(LabCommand::Up, words)),
+        command(&["down"], |_, words| run(LabCommand::Down, words)),
+    ],
+    usual: Some(0),
+    notes: "NAME := what the names of the namespaces begin with: geneved-lab if left out\nN := how long each transfer runs: 2 if left out",
+};
+
+const fn command(
+    names: &'static [&'static str],
+    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+) -> Command {
+    Command {
+        names,
+        run,
+        words: || grammar::words(&KEYWORDS),
+        netns: false,
+    }
+}
+
+fn run(command: LabCommand, words: &[String]) -> Result<(), CliError> {
     let mut options = LabOptions::default();
-    grammar::parse(&KEYWORDS, rest, &mut options)?;
-    lab::run(command, &options).map_err(|e| CliError::Refused(format!("Error: {e}")))
+    grammar::parse(&KEYWORDS, words, &mut options)?;
+    let code = lab::run(command, &options).map_err(|e| CliError::Refused(format!("Error: {e}")))?;
+    match code == ExitCode::SUCCESS {
+        true => Ok(()),
+        false => Err(CliError::Reported(1)),
+    }
 }

@@ -3,33 +3,40 @@
 use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{Keyword, Times};
+use super::foreign::REFUSED;
+use super::grammar::{self, Keyword, Times};
 use super::object::{self, Subject};
-use super::output::{Record, Style, reasons};
-use super::{Context, Object};
-use crate::config::value::{InnerWord, ValueError};
-use crate::config::words::{Change, LinkWords, Verb};
-use crate::control::protocol::{Host, Links, Request, Traffic};
+use super::output::{Record, reasons};
+use super::style::Style;
+use super::table::{Command, Object};
+use crate::config::state::Refusal;
+use crate::config::value::{IfName, InnerWord, ValueError};
+use crate::config::words::{Change, Kind, LinkWords, Verb};
+use crate::control::client::ClientError;
+use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
 
 type Key = Keyword<LinkWords>;
 
-const NAME: Key = key!("name" | "dev", "NAME", name).bare().times(Times::Once);
-const TYPE: Key = Key::value(&["type"], "{ geneve | vxlan }", |l, v| {
-    let known = Encapsulation::ALL.into_iter().find(|e| e.name() == v);
-    let Some(encapsulation) = known else {
-        return Err(ValueError(
-            "unknown link type: geneved makes \"geneve\" and \"vxlan\" links".into(),
-        ));
-    };
-    l.kind = Some(encapsulation.into());
+const NAME: Key = key!("dev" | "name", "NAME", name).bare().times(Times::Once);
+const TYPE: Key = Key::value(&["type"], "{ geneve | vxlan }", |link, word| {
+    link.kind = Some(kind(word)?);
     Ok(())
 });
 
-/// Settings that `add` and `set` share.
-const SETTINGS: [Key; 28] = [
+fn kind(word: &str) -> Result<Kind, ValueError> {
+    let known = Encapsulation::ALL.into_iter().find(|e| e.name() == word);
+    known.map(Kind::from).ok_or_else(|| {
+        ValueError("unknown link type: geneved makes \"geneve\" and \"vxlan\" links".into())
+    })
+}
+
+/// The type stands behind the name, as `ip` has it.
+const OWN: [Key; 33] = [
     NAME,
+    TYPE.times(Times::Once),
     key!("id" | "vni", "VNI", id),
     key!("inner", "{ ip | ethernet }", inner),
     flag!("innerprotoinherit", inner = Some(InnerWord(Inner::Ip))),
@@ -50,56 +57,100 @@ const SETTINGS: [Key; 28] = [
     flag!("noudp6zerocsumtx", udp6zerocsumtx = Some(false)),
     flag!("udp6zerocsumrx", udp6zerocsumrx = Some(true)),
     flag!("noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
+    // What geneved does anyhow.
+    Key::flag(&["noexternal"], |_| ()),
+    Key::flag(&["nolearning"], |_| ()),
     key!("srcport", "MIN-MAX", srcport),
     key!("mtu", "{ auto | N }", mtu),
     key!("address", "PREFIX", address).times(Times::Many),
-    Key::value(&["netns"], "NAME", |l, v| {
-        l.netns = Some(v.to_owned());
-        Ok(())
-    }),
+    key!("netns", "NETNS", netns),
     key!("ingress", "{ allow | deny }", ingress),
     key!("egress", "{ allow | deny }", egress),
     key!("labels", "{ optional | critical }", labels),
-    key!("option", "NAME=HEX", option).times(Times::Many),
+    key!("option", "OPTION=HEX", option).times(Times::Many),
     key!("rate", "RATE", rate),
     key!("burst", "SIZE", burst),
+    flag!("up", up = Some(true)).at_most_one(1),
+    flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-/// The type stands behind the name, as `ip` has it.
-const ADD: [Key; 29] = {
-    let mut all = [TYPE; 29];
-    let mut at = 0;
-    while at < SETTINGS.len() {
-        all[if at == 0 { 0 } else { at + 1 }] = SETTINGS[at];
-        at += 1;
-    }
-    all[1] = TYPE.times(Times::Once);
-    all
-};
+const SETTINGS: [Key; 41] = grammar::joined(OWN, REFUSED);
+
+/// Which links are shown.
+#[derive(Default)]
+pub struct Wanted {
+    name: Option<IfName>,
+    kind: Option<Kind>,
+    up: bool,
+}
 
 impl Subject for LinkWords {
-    const NAME: &'static str = "link";
-    const ADD: &'static [Key] = &ADD;
-    const SET: &'static [Key] = &SETTINGS;
+    const ADD: &'static [Key] = &SETTINGS;
+    const SET: &'static [Key] = &grammar::settable(SETTINGS, 1);
     const DEL: &'static [Key] = &[NAME, TYPE];
-    const SHOW: &'static [Key] = &[NAME.times(Times::Optional), TYPE];
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
+    type Info = LinkInfo;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[
+        key!(Wanted; "dev" | "name", "NAME", name).bare(),
+        flag!(Wanted; "up", up = true),
+        Keyword::<Wanted>::value(&["type"], "{ geneve | vxlan }", |wanted, word| {
+            wanted.kind = Some(kind(word)?);
+            Ok(())
+        }),
+        Keyword::<Wanted>::refused(
+            &["master", "nomaster", "vrf", "group"],
+            "that is the interface's, not the tunnel's: use \"ip link show\"",
+        ),
+    ];
+
+    fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
         if verb == Verb::Add && self.id.is_none() {
             let encapsulation = Encapsulation::from(self.kind.unwrap_or_default());
             return Err(CliError::Usage(format!(
                 "{encapsulation}: missing virtual network identifier"
             )));
         }
+        if let Some(netns) = context.netns().map(str::to_owned) {
+            match (verb, &self.netns) {
+                (Verb::Add, None) => self.netns = Some(netns),
+                (Verb::Add, Some(other)) if *other != netns => {
+                    return Err(grammar::wrong(
+                        other,
+                        format_args!("option \"-n\" says \"{netns}\""),
+                    ));
+                }
+                (Verb::Add, Some(_)) => {}
+                _ => is_in(context, &self.name, &netns)?,
+            }
+        }
         Ok(Change::link(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let name = Some(self.name).filter(|n| !n.as_str().is_empty());
-        let everything = name.is_none();
-        let Links { links } = context.call(&Request::ListLinks { name })?;
+    fn list(filter: &Wanted) -> Request {
+        let name = filter.name.clone();
+        Request::ListLinks { name }
+    }
+
+    fn wants(filter: &Wanted, _: &Style, info: &LinkInfo) -> bool {
+        let kind = info.settings.kind.unwrap_or_default();
+        (!filter.up || info.flags.iter().any(|flag| flag == "UP"))
+            && filter.kind.is_none_or(|wanted| wanted == kind)
+    }
+
+    fn show(filter: &Wanted, context: &mut Context) -> Result<(), CliError> {
+        let style = context.style();
+        let mut links = object::all::<LinkInfo>(context, &Self::list(filter))?;
+        if let Some(netns) = context.netns() {
+            links.retain(|link| link.settings.netns.as_deref() == Some(netns));
+            if let (Some(name), true) = (&filter.name, links.is_empty()) {
+                return Err(not_there(name, netns));
+            }
+        }
+        links.retain(|link| Self::wants(filter, &style, link));
         // What belongs to no link would otherwise be seen by nobody who only looks here.
-        let host = match everything && context.style().statistics {
+        let everything = filter.name.is_none() && context.netns().is_none();
+        let host = match everything && style.statistics > 0 {
             true => Some(OfNoLink(
                 context.call::<Host>(&Request::GetHost)?.host.traffic,
             )),
@@ -107,8 +158,34 @@ impl Subject for LinkWords {
         };
         let mut records: Vec<&dyn Record> = host.iter().map(|h| h as &dyn Record).collect();
         records.extend(links.iter().map(|l| l as &dyn Record));
-        context.print(&records);
-        Ok(())
+        context.print(&records)
+    }
+}
+
+/// Sees to it that `-n` names the namespace of a link that is changed.
+fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliError> {
+    let request = Request::ListLinks {
+        name: Some(name.clone()),
+    };
+    let Links { links } = context.call(&request)?;
+    let there = links
+        .iter()
+        .any(|l| l.settings.netns.as_deref() == Some(netns));
+    there.then_some(()).ok_or_else(|| not_there(name, netns))
+}
+
+fn not_there(name: &IfName, netns: &str) -> CliError {
+    ClientError::Refused(Refusal::new(
+        format!("Cannot find device \"{name}\" in network namespace \"{netns}\""),
+        "\"geneved link show\" lists the links of all namespaces",
+    ))
+    .into()
+}
+
+const fn in_netns(command: Command) -> Command {
+    Command {
+        netns: true,
+        ..command
     }
 }
 
@@ -116,8 +193,14 @@ impl Subject for LinkWords {
 pub const OBJECT: Object = Object {
     name: "link",
     about: "VPCs on this host",
-    commands: &object::commands::<LinkWords>(),
-    notes: "TTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nVNI := 0..16777215",
+    commands: &[
+        in_netns(object::add::<LinkWords>()),
+        in_netns(object::set::<LinkWords>()),
+        in_netns(object::del::<LinkWords>()),
+        in_netns(object::show::<LinkWords>()),
+    ],
+    usual: Some(3),
+    notes: "VNI := 0..16777215\nTTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nPREFIX := ADDR/LENGTH\nRATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]",
 };
 
 /// Packets that belong to no link: an own record before the links.

@@ -1,10 +1,11 @@
 //! A link as text, in columns and as JSON.
 
-use libgeneve::wire::encapsulation::Encapsulation;
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Map, Value, json};
 
 use super::link::{dropped, drops};
-use super::output::{Record, Style};
+use super::output::Record;
+use super::style::{Family, Style};
 use crate::config::value::{Action, InnerWord, LabelsUse, MtuWord, TtlWord};
 use crate::control::protocol::{LinkInfo, Traffic};
 
@@ -14,23 +15,20 @@ impl Record for LinkInfo {
         let mut text = format!(
             "{}: {}: <{}> mtu {} state {} qlen {}",
             self.ifindex,
-            style.name(settings.name.as_str()),
+            style.name(&settings.name),
             self.flags.join(","),
             self.mtu,
-            style.health(self.state == "running", &self.operstate),
+            style.operstate(&self.operstate),
             self.txqlen
         );
-        match &self.lladdr {
-            Some(mac) => text += &format!("\n    link/none lladdr {mac} {}", self.tunnel(style)),
-            None => text += &format!("\n    link/none {}", self.tunnel(style)),
+        text += "\n    link/none";
+        if let Some(mac) = &self.lladdr {
+            text += &format!(" lladdr {}", style.address(mac));
         }
-        for address in &settings.address {
-            let family = if address.0.addr().is_ipv4() {
-                "inet"
-            } else {
-                "inet6"
-            };
-            text += &format!("\n    {family} {}", style.address(&address.to_string()));
+        text += &format!("\n    {}", self.tunnel(style));
+        for address in self.addresses(style) {
+            let family = Family::of(address.addr()).word();
+            text += &format!("\n    {family} {}", style.prefix(address));
         }
         if let Some(cause) = &self.cause {
             text += &format!("\n    {}: {cause}", style.health(false, &self.state));
@@ -39,28 +37,23 @@ impl Record for LinkInfo {
             text += &format!("\n    mtu {}", self.mtu_sum.text);
             text += &format!("\n    io {}", self.io);
         }
-        if style.statistics {
+        if style.statistics > 0 {
             text += &statistics(style, &self.traffic);
         }
         text
     }
 
     fn brief(&self, style: &Style) -> String {
-        let addresses: Vec<_> = self
-            .settings
-            .address
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let id = self.settings.id.map(|id| format!("id {id}"));
+        let name = format!("{:<16}", self.settings.name.as_str());
+        let state = format!("{:<14}", self.operstate);
+        let addresses: Vec<_> = self.addresses(style).map(|a| style.prefix(a)).collect();
         format!(
-            "{:<16} {:<14} {:<12} {}",
-            self.settings.name.as_str(),
-            self.operstate,
-            self.settings
-                .id
-                .map(|id| format!("id {id}"))
-                .unwrap_or_default(),
-            style.address(&addresses.join(" "))
+            "{} {} {:<12} {}",
+            style.name(name),
+            style.operstate(&state),
+            id.unwrap_or_default(),
+            addresses.join(" ")
         )
     }
 
@@ -80,7 +73,7 @@ impl Record for LinkInfo {
             "linkinfo".into(),
             json!({ "info_kind": self.encapsulation().name(), "info_data": self.info_data() }),
         );
-        link.insert("addr_info".into(), self.addr_info());
+        link.insert("addr_info".into(), self.addr_info(style));
         if let Some(netns) = &self.settings.netns {
             link.insert("netns".into(), json!(netns));
         }
@@ -103,7 +96,7 @@ impl Record for LinkInfo {
         }
         link.insert("mtu_sum".into(), json!(self.mtu_sum));
         link.insert("io".into(), json!(self.io));
-        if style.statistics {
+        if style.statistics > 0 {
             let t = &self.traffic;
             let total =
                 |drops: &std::collections::BTreeMap<String, u64>| drops.values().sum::<u64>();
@@ -121,6 +114,12 @@ impl Record for LinkInfo {
 }
 
 impl LinkInfo {
+    /// The addresses of the family that was asked for.
+    fn addresses<'a>(&'a self, style: &'a Style) -> impl Iterator<Item = &'a ipnet::IpNet> {
+        let all = self.settings.address.iter().map(|address| &address.0);
+        all.filter(|address| style.wants(address.addr()))
+    }
+
     /// The settings in `ip -d link`'s words; without details only those that are not at their default.
     fn tunnel(&self, style: &Style) -> String {
         let s = &self.settings;
@@ -136,7 +135,7 @@ impl LinkInfo {
         }
         for (word, address) in [("remote", s.remote), ("local", s.local)] {
             if let Some(address) = address {
-                say(word, style.address(&address.to_string()));
+                say(word, style.address(address));
             }
         }
         say("ttl", s.ttl.unwrap_or_default().to_string());
@@ -146,10 +145,8 @@ impl LinkInfo {
         if style.details || s.df.unwrap_or_default() != Default::default() {
             say("df", s.df.unwrap_or_default().to_string());
         }
-        say(
-            "dstport",
-            s.dstport.unwrap_or(encapsulation.port()).to_string(),
-        );
+        let port = s.dstport.unwrap_or(encapsulation.port());
+        say("dstport", port.to_string());
         if let (true, Some(range)) = (style.details, &s.srcport) {
             say("srcport", range.to_string());
         }
@@ -217,6 +214,8 @@ impl LinkInfo {
         }
         let ttl = match s.ttl.unwrap_or_default() {
             TtlWord(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
+            // What `ip` has for it.
+            TtlWord(libgeneve::link::Ttl::Auto) => json!(0),
             word => json!(word),
         };
         data.insert("ttl".into(), ttl);
@@ -227,15 +226,18 @@ impl LinkInfo {
         data.insert("udp_csum".into(), json!(s.udpcsum));
         data.insert("udp_zero_csum6_tx".into(), json!(s.udp6zerocsumtx));
         data.insert("udp_zero_csum6_rx".into(), json!(s.udp6zerocsumrx));
+        if let Some(inner) = s.inner {
+            data.insert("inner_proto_inherit".into(), json!(inner.0 == Inner::Ip));
+        }
         Value::Object(data)
     }
 
-    fn addr_info(&self) -> Value {
-        let all = self.settings.address.iter().map(|a| {
+    fn addr_info(&self, style: &Style) -> Value {
+        let all = self.addresses(style).map(|address| {
             json!({
-                "family": if a.0.addr().is_ipv4() { "inet" } else { "inet6" },
-                "local": a.0.addr(),
-                "prefixlen": a.0.prefix_len(),
+                "family": Family::of(address.addr()).word(),
+                "local": address.addr(),
+                "prefixlen": address.prefix_len(),
             })
         });
         Value::Array(all.collect())

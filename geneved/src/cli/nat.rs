@@ -2,53 +2,59 @@
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{Keyword, Times};
-use super::object::{self, Subject};
-use super::output::{Line, Record, Style, with};
-use super::policy::{given, is_or_any};
-use super::{Context, Object};
+use super::grammar::{self, Keyword, Times};
+use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
+use super::output::{Line, Record, with};
+use super::style::Style;
+use super::table::Object;
 use crate::config::value::NatKind;
 use crate::config::words::{Change, NatWords, Verb};
-use crate::control::protocol::{NatInfo, Nats, Request};
+use crate::control::protocol::{NatInfo, Request};
 
 type Key = Keyword<NatWords>;
 
-const NAME: Key = key!("name", "NAME", name).bare().times(Times::Once);
-const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
+named!();
+
+const SETTINGS: [Key; 14] = [
+    NAME,
+    DEV,
+    flag!("snat", kind = Some(NatKind::Snat)).choice(1),
+    flag!("dnat", kind = Some(NatKind::Dnat)).choice(1),
+    flag!("static", kind = Some(NatKind::Static)).choice(1),
+    key!("from", "PREFIX", from),
+    key!("source", "ADDR[-ADDR]", source),
+    key!("ports", "MIN-MAX", ports),
+    key!("to", "ADDR", to),
+    key!("proto", "{ tcp | udp }", proto),
+    key!("dport", "PORT", dport),
+    key!("target", "ADDR[:PORT]", target),
+    key!("inside", "ADDR", inside),
+    key!("outside", "ADDR", outside),
+];
 
 impl Subject for NatWords {
-    const NAME: &'static str = "nat";
-    const ADD: &'static [Key] = &[
-        NAME,
-        DEV,
-        flag!("snat", kind = Some(NatKind::Snat)).choice(1),
-        flag!("dnat", kind = Some(NatKind::Dnat)).choice(1),
-        flag!("static", kind = Some(NatKind::Static)).choice(1),
-        key!("from", "PREFIX", from),
-        key!("source", "ADDR[-ADDR]", source),
-        key!("ports", "MIN-MAX", ports),
-        key!("to", "ADDR", to),
-        key!("proto", "{ tcp | udp }", proto),
-        key!("dport", "PORT", dport),
-        key!("target", "ADDR[:PORT]", target),
-        key!("inside", "ADDR", inside),
-        key!("outside", "ADDR", outside),
-    ];
+    const ADD: &'static [Key] = &SETTINGS;
+    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
-    const SHOW: &'static [Key] = &[NAME.times(Times::Optional), DEV.times(Times::Optional)];
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
+    type Info = NatInfo;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME, BY_LINK];
+
+    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
         Ok(Change::nat(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let dev = given(self.dev);
-        let Nats { mut nats } = context.call(&Request::ListNats { dev })?;
-        nats.retain(|n| is_or_any(&self.name, &n.nat.name));
-        object::print(context, &nats);
-        Ok(())
+    fn list(filter: &Wanted) -> Request {
+        let dev = filter.dev.clone();
+        Request::ListNats { dev }
+    }
+
+    fn wants(filter: &Wanted, _: &Style, info: &NatInfo) -> bool {
+        filter.is(&info.nat.name)
     }
 }
 
@@ -56,45 +62,38 @@ impl Subject for NatWords {
 pub const OBJECT: Object = Object {
     name: "nat",
     about: "addresses that become others",
-    commands: &object::commands_without_set::<NatWords>(),
+    commands: &object::commands::<NatWords>(),
+    usual: Some(object::SHOW),
     notes: "snat takes \"from PREFIX source ADDR[-ADDR] [ ports MIN-MAX ]\",\n     ports 1024-65535 if left out;\ndnat takes \"to ADDR [ proto P dport PORT ] target ADDR[:PORT]\";\nstatic takes \"inside ADDR outside ADDR\".",
 };
 
 impl Record for NatInfo {
     fn text(&self, style: &Style) -> String {
         let n = &self.nat;
-        let ports = (style.statistics && self.total > 0).then(|| {
+        let ports = (style.statistics > 0 && self.total > 0).then(|| {
             format!(
                 "{} of {}",
                 style.number(self.in_use),
                 style.number(self.total)
             )
         });
-        let mut text = Line::new(style.name(n.name.as_str()))
-            .value("dev", Some(style.name(n.dev.as_str())))
+        let mut text = Line::new(style.name(&n.name))
+            .value("dev", Some(style.name(&n.dev)))
             .word(n.kind.map_or("", NatKind::word))
-            .value("from", n.from)
-            .value("source", n.source)
+            .value("from", n.from.map(|p| style.address(p)))
+            .value("source", n.source.map(|a| style.address(a)))
             .value("ports", n.ports.as_ref())
-            .value("to", n.to)
-            .value("proto", n.proto)
+            .value("to", n.to.map(|a| style.address(a)))
+            .value("proto", n.proto.map(|proto| style.proto(proto)))
             .value("dport", n.dport)
-            .value("target", n.target)
-            .value("inside", n.inside)
-            .value("outside", n.outside)
+            .value("target", n.target.map(|a| style.address(a)))
+            .value("inside", n.inside.map(|a| style.address(a)))
+            .value("outside", n.outside.map(|a| style.address(a)))
             .end();
         if let Some(ports) = ports {
             text += &format!("\n    ports in use {ports}");
         }
         text
-    }
-
-    fn brief(&self, style: &Style) -> String {
-        let plain = Style {
-            statistics: false,
-            ..*style
-        };
-        self.text(&plain)
     }
 
     fn json(&self, _: &Style) -> Value {

@@ -1,85 +1,135 @@
-//! What the commands of most objects have in common: `add`, `set`, `del` and `show`.
+//! What the commands of most objects have in common: `add`, `set`, `replace`, `del` and `show`.
 
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::context::Context;
 use super::error::CliError;
+use super::field::key;
 use super::grammar::{self, Keyword};
 use super::output::Record;
-use super::{Command, Context};
+use super::style::Style;
+use super::table::Command;
+use crate::config::value::{Direction, IfName, Name};
 use crate::config::words::{Change, Verb};
+use crate::control::client::ClientError;
+use crate::control::protocol::Request;
 
 /// An object as its commands gather it, word by word.
 pub trait Subject: Default + 'static {
-    /// The object's name.
-    const NAME: &'static str;
-    /// The keywords of `add`.
+    /// The keywords of `add` and `replace`.
     const ADD: &'static [Keyword<Self>];
     /// The keywords of `set`.
     const SET: &'static [Keyword<Self>] = Self::ADD;
     /// The keywords of `del`: what names the object.
     const DEL: &'static [Keyword<Self>];
+
+    /// The object as it is shown.
+    type Info: Record + DeserializeOwned;
+    /// Which ones are shown.
+    type Filter: Default + 'static;
     /// The keywords of `show`.
-    const SHOW: &'static [Keyword<Self>];
+    const SHOW: &'static [Keyword<Self::Filter>];
 
     /// The change that these words ask for.
     ///
     /// # Errors
-    /// The words are not enough.
-    fn change(self, verb: Verb) -> Result<Change, CliError>;
+    /// The words are not enough, or do not fit the options.
+    fn change(self, verb: Verb, context: &mut Context) -> Result<Change, CliError>;
 
-    /// Shows the objects that these words name.
+    /// What lists the objects, or more than those that the filter wants.
+    fn list(filter: &Self::Filter) -> Request;
+
+    /// Whether the filter wants this one.
+    fn wants(filter: &Self::Filter, style: &Style, info: &Self::Info) -> bool;
+
+    /// Shows the objects that the filter wants.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    fn show(self, context: &mut Context) -> Result<(), CliError>;
+    fn show(filter: &Self::Filter, context: &mut Context) -> Result<(), CliError> {
+        let style = context.style();
+        let mut all = all::<Self::Info>(context, &Self::list(filter))?;
+        all.retain(|info| Self::wants(filter, &style, info));
+        print(context, &all)
+    }
 }
 
 /// The commands of an object that can be changed in place.
-pub const fn commands<T: Subject>() -> [Command; 4] {
-    [add::<T>(), set::<T>(), del::<T>(), show::<T>()]
+pub const fn commands<T: Subject>() -> [Command; 5] {
+    [
+        add::<T>(),
+        set::<T>(),
+        replace::<T>(),
+        del::<T>(),
+        show::<T>(),
+    ]
 }
 
-/// The commands of an object that is deleted and added instead.
-pub const fn commands_without_set<T: Subject>() -> [Command; 3] {
-    [add::<T>(), del::<T>(), show::<T>()]
+/// Where `show` is among [`commands`].
+pub const SHOW: usize = 4;
+
+/// `add`.
+pub const fn add<T: Subject>() -> Command {
+    command(
+        &["add"],
+        |c, w| change::<T>(c, Verb::Add, T::ADD, w),
+        || grammar::words(T::ADD),
+    )
 }
 
-const fn add<T: Subject>() -> Command {
-    Command {
-        names: &["add"],
-        run: |c, w| change::<T>(c, Verb::Add, T::ADD, w),
-        usage: || usage("add", T::ADD),
-    }
+/// `set`, which `ip route` calls `change`.
+pub const fn set<T: Subject>() -> Command {
+    command(
+        &["set", "change"],
+        |c, w| change::<T>(c, Verb::Set, T::SET, w),
+        || grammar::words(T::SET),
+    )
 }
 
-const fn set<T: Subject>() -> Command {
-    Command {
-        names: &["set", "change"],
-        run: |c, w| change::<T>(c, Verb::Set, T::SET, w),
-        usage: || usage("set", T::SET),
-    }
+/// `replace`: `add`, or in place of what is there.
+pub const fn replace<T: Subject>() -> Command {
+    command(
+        &["replace"],
+        |c, w| change::<T>(c, Verb::Replace, T::ADD, w),
+        || grammar::words(T::ADD),
+    )
 }
 
-const fn del<T: Subject>() -> Command {
-    Command {
-        names: &["del", "delete"],
-        run: |c, w| change::<T>(c, Verb::Del, T::DEL, w),
-        usage: || usage("del", T::DEL),
-    }
+/// `del`.
+pub const fn del<T: Subject>() -> Command {
+    command(
+        &["del", "delete"],
+        |c, w| change::<T>(c, Verb::Del, T::DEL, w),
+        || grammar::words(T::DEL),
+    )
 }
 
-const fn show<T: Subject>() -> Command {
-    Command {
-        names: &["show", "list", "lst"],
-        run: |c, w| {
-            let mut wanted = T::default();
-            grammar::parse(T::SHOW, w, &mut wanted)?;
-            wanted.show(c)
+/// `show`, which `ip` also calls `list` and `lst`.
+pub const fn show<T: Subject>() -> Command {
+    command(
+        &["show", "list", "lst", "ls"],
+        |c, w| {
+            let mut filter = T::Filter::default();
+            grammar::parse(T::SHOW, w, &mut filter)?;
+            T::show(&filter, c)
         },
-        usage: || usage("show", T::SHOW),
-    }
+        || grammar::words(T::SHOW),
+    )
 }
 
-fn usage<T: Subject>(command: &str, keys: &[Keyword<T>]) -> String {
-    grammar::synopsis(&format!("geneved {} {command}", T::NAME), keys)
+const fn command(
+    names: &'static [&'static str],
+    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+    words: fn() -> Vec<super::synopsis::Word>,
+) -> Command {
+    Command {
+        names,
+        run,
+        words,
+        netns: false,
+    }
 }
 
 fn change<T: Subject>(
@@ -90,11 +140,65 @@ fn change<T: Subject>(
 ) -> Result<(), CliError> {
     let mut subject = T::default();
     grammar::parse(keys, words, &mut subject)?;
-    context.apply(subject.change(verb)?)
+    let change = subject.change(verb, context)?;
+    context.apply(change)
+}
+
+/// Every object of a reply, whose one list may have any name.
+///
+/// # Errors
+/// The daemon does not answer, or refuses.
+pub fn all<T: DeserializeOwned>(
+    context: &mut Context,
+    request: &Request,
+) -> Result<Vec<T>, CliError> {
+    let parts: BTreeMap<String, serde_json::Value> = context.call(request)?;
+    let list = parts.into_values().find(serde_json::Value::is_array);
+    serde_json::from_value(list.unwrap_or_else(|| serde_json::json!([])))
+        .map_err(|e| ClientError::Strange(e.to_string()).into())
 }
 
 /// Prints what a reply has, one record each.
-pub fn print<R: Record>(context: &Context, all: &[R]) {
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn print<R: Record>(context: &Context, all: &[R]) -> Result<(), CliError> {
     let records: Vec<&dyn Record> = all.iter().map(|one| one as &dyn Record).collect();
-    context.print(&records);
+    context.print(&records)
 }
+
+/// Which ones are shown of objects that have a name.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Those of this name.
+    pub name: Option<Name>,
+    /// Those of this link.
+    pub dev: Option<IfName>,
+    /// Those of this side of the link.
+    pub direction: Option<Direction>,
+}
+
+type Key = Keyword<Wanted>;
+/// The name of what is shown.
+pub const BY_NAME: Key = key!("name", "NAME", name).bare();
+/// The link of what is shown.
+pub const BY_LINK: Key = key!("dev", "LINK", dev);
+
+impl Wanted {
+    /// Whether no name was given, or this one.
+    #[must_use]
+    pub fn is(&self, name: &Name) -> bool {
+        self.name.as_ref().is_none_or(|wanted| wanted == name)
+    }
+}
+
+/// Declares `NAME` and `DEV`, which name an object of a link, for the type `Key`.
+macro_rules! named {
+    () => {
+        const NAME: Key = $crate::cli::field::key!("name", "NAME", name)
+            .bare()
+            .times(Times::Once);
+        const DEV: Key = $crate::cli::field::key!("dev", "LINK", dev).times(Times::Once);
+    };
+}
+pub(super) use named;

@@ -1,125 +1,53 @@
 //! How records are printed: text, one line each, or JSON, which is always an array.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::PrettyFormatter;
 
-use super::options::{Color, Options};
-
-/// What the options say of output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
-    /// JSON.
-    pub json: bool,
-    /// JSON for people.
-    pub pretty: bool,
-    /// One line an object, in columns.
-    pub brief: bool,
-    /// One line an object, joined with a backslash.
-    pub oneline: bool,
-    /// Details.
-    pub details: bool,
-    /// Statistics.
-    pub statistics: bool,
-    /// Unit prefixes.
-    pub human: bool,
-    /// Colours.
-    pub color: bool,
-}
-
-impl Style {
-    /// What these options ask for on this terminal.
-    #[must_use]
-    pub fn of(options: &Options) -> Self {
-        use std::io::IsTerminal;
-        let wanted = match options.color {
-            Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            Color::Always => std::env::var_os("NO_COLOR").is_none(),
-        };
-        Style {
-            json: options.json,
-            pretty: options.pretty,
-            brief: options.brief,
-            oneline: options.oneline,
-            details: options.details,
-            statistics: options.statistics > 0,
-            human: options.human,
-            color: wanted && !options.json,
-        }
-    }
-
-    /// A number, shortened where `-h` asks for it.
-    #[must_use]
-    pub fn number(&self, number: u64) -> String {
-        if !self.human || number < 1000 {
-            return number.to_string();
-        }
-        let mut value = number as f64;
-        let mut unit = "";
-        for next in ["k", "M", "G", "T", "P", "E"] {
-            if value < 999.5 {
-                break;
-            }
-            value /= 1000.0;
-            unit = next;
-        }
-        if value < 9.95 {
-            format!("{value:.1}{unit}")
-        } else {
-            format!("{value:.0}{unit}")
-        }
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    /// An interface's name.
-    #[must_use]
-    pub fn name(&self, text: &str) -> String {
-        self.paint("36", text)
-    }
-
-    /// An address or a prefix.
-    #[must_use]
-    pub fn address(&self, text: &str) -> String {
-        self.paint("35", text)
-    }
-
-    /// Something that is well, or not.
-    #[must_use]
-    pub fn health(&self, good: bool, text: &str) -> String {
-        self.paint(if good { "32" } else { "31" }, text)
-    }
-}
+use super::error::CliError;
+use super::style::Style;
 
 /// An object that can be shown.
 pub trait Record {
     /// Lines for people; the first one starts at the margin, none ends with a newline.
     fn text(&self, style: &Style) -> String;
+
     /// One line in columns.
-    fn brief(&self, style: &Style) -> String;
+    fn brief(&self, style: &Style) -> String {
+        self.text(&style.plain())
+    }
+
     /// One element of the array.
     fn json(&self, style: &Style) -> Value;
 }
 
 /// Prints records to standard output; a reader that hangs up is no error.
-pub fn print(style: &Style, records: &[&dyn Record]) {
-    let _ = io::stdout()
-        .lock()
-        .write_all(render(style, records).as_bytes());
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn print(style: &Style, records: &[&dyn Record]) -> Result<(), CliError> {
+    write(render(style, records).as_bytes())
 }
 
-/// Prints one text to standard output.
-pub fn say(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'));
+/// Prints one text to standard output; a reader that hangs up is no error.
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn say(text: &str) -> Result<(), CliError> {
+    write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+}
+
+fn write(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Refused(format!(
+            "Error: cannot write to standard output: {e}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What [`print`] prints.
@@ -202,7 +130,7 @@ impl Line {
 
     /// A value behind its word, if there is one; in quotes where it has spaces.
     #[must_use]
-    pub fn value(mut self, word: &str, value: Option<impl std::fmt::Display>) -> Self {
+    pub fn value(mut self, word: &str, value: Option<impl Display>) -> Self {
         if let Some(value) = value {
             let value = value.to_string();
             let quote = if value.contains(char::is_whitespace) {
@@ -213,6 +141,13 @@ impl Line {
             self.0 += &format!(" {word} {quote}{value}{quote}");
         }
         self
+    }
+
+    /// A value behind its word, as often as there is one.
+    #[must_use]
+    pub fn values(self, word: &str, values: impl IntoIterator<Item = impl Display>) -> Self {
+        let all = values.into_iter();
+        all.fold(self, |line, value| line.value(word, Some(value)))
     }
 
     /// The text.

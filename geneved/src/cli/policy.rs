@@ -2,84 +2,81 @@
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{Keyword, Times};
-use super::object::{self, Subject};
-use super::output::{Line, Record, Style, with};
-use super::{Context, Object};
-use crate::config::value::{Direction, IfName, Name, RuleAction};
+use super::grammar::{self, Keyword, Times};
+use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
+use super::output::{Line, Record, with};
+use super::style::Style;
+use super::table::Object;
+use crate::config::value::{Direction, RuleAction};
 use crate::config::words::{Change, PolicyWords, Verb};
-use crate::control::protocol::{Policies, PolicyInfo, Request};
+use crate::control::protocol::{PolicyInfo, Request};
 
 type Key = Keyword<PolicyWords>;
 
-const NAME: Key = key!("name", "NAME", name).bare().times(Times::Once);
-const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
+named!();
 const INGRESS: Key = flag!("ingress", direction = Some(Direction::Ingress));
 const EGRESS: Key = flag!("egress", direction = Some(Direction::Egress));
 
+const SETTINGS: [Key; 19] = [
+    NAME,
+    DEV,
+    INGRESS.choice(1),
+    EGRESS.choice(1),
+    key!("pref", "N", pref),
+    key!("from", "WHO", from),
+    key!("to", "WHO", to),
+    key!("proto", "PROTO", proto),
+    key!("sport", "PORTS", sport),
+    key!("dport", "PORTS", dport),
+    key!("icmp", "TYPE[/CODE]", icmp),
+    key!("option", "CLASS:TYPE[=HEX[/MASK]]", option),
+    key!("endpoint-type" | "endpoint_type", "ETYPE", endpoint_type),
+    flag!("allow", action = Some(RuleAction::Allow)).choice(2),
+    flag!("deny", action = Some(RuleAction::Deny)).choice(2),
+    flag!("reject", action = Some(RuleAction::Reject)).choice(2),
+    flag!("log", log = Some(true)),
+    flag!("nolog", log = Some(false)),
+    key!("class", "CLASS", class),
+];
+
 impl Subject for PolicyWords {
-    const NAME: &'static str = "policy";
-    const ADD: &'static [Key] = &[
-        NAME,
-        DEV,
-        INGRESS.choice(1),
-        EGRESS.choice(1),
-        key!("pref", "N", pref),
-        key!("from", "WHO", from),
-        key!("to", "WHO", to),
-        key!("proto", "PROTO", proto),
-        key!("sport", "PORTS", sport),
-        key!("dport", "PORTS", dport),
-        key!("icmp", "TYPE[/CODE]", icmp),
-        key!("option", "CLASS:TYPE[=HEX[/MASK]]", option),
-        key!("endpoint-type" | "endpoint_type", "ETYPE", endpoint_type),
-        flag!("allow", action = Some(RuleAction::Allow)).choice(2),
-        flag!("deny", action = Some(RuleAction::Deny)).choice(2),
-        flag!("reject", action = Some(RuleAction::Reject)).choice(2),
-        flag!("log", log = true),
-        key!("class", "NAME", class),
-    ];
+    const ADD: &'static [Key] = &SETTINGS;
+    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
-    const SHOW: &'static [Key] = &[
-        NAME.times(Times::Optional),
-        DEV.times(Times::Optional),
-        INGRESS,
-        EGRESS,
+
+    type Info = PolicyInfo;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[
+        BY_NAME,
+        BY_LINK,
+        flag!(Wanted; "ingress", direction = Some(Direction::Ingress)).at_most_one(1),
+        flag!(Wanted; "egress", direction = Some(Direction::Egress)).at_most_one(1),
     ];
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
+    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
         Ok(Change::policy(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let dev = given(self.dev);
-        let Policies { mut policies } = context.call(&Request::ListPolicies { dev })?;
-        policies.retain(|p| {
-            is_or_any(&self.name, &p.policy.name)
-                && (self.direction.is_none() || self.direction == p.policy.direction)
-        });
-        object::print(context, &policies);
-        Ok(())
+    fn list(filter: &Wanted) -> Request {
+        let dev = filter.dev.clone();
+        Request::ListPolicies { dev }
     }
-}
 
-/// The link that was named, if one was.
-pub fn given(dev: IfName) -> Option<IfName> {
-    Some(dev).filter(|dev| !dev.as_str().is_empty())
-}
-
-/// Whether no name was given, or this one.
-pub fn is_or_any(wanted: &Name, name: &Name) -> bool {
-    wanted.as_str().is_empty() || wanted == name
+    fn wants(filter: &Wanted, _: &Style, info: &PolicyInfo) -> bool {
+        let rule = &info.policy;
+        filter.is(&rule.name) && (filter.direction.is_none() || filter.direction == rule.direction)
+    }
 }
 
 /// The object's commands.
 pub const OBJECT: Object = Object {
     name: "policy",
     about: "rules: which flows are allowed",
-    commands: &object::commands_without_set::<PolicyWords>(),
+    commands: &object::commands::<PolicyWords>(),
+    usual: Some(object::SHOW),
     notes: "WHO := { any | PREFIX | SELECTOR }\nSELECTOR := KEY=VALUE,KEY in (VALUE,...),!KEY,...\nPROTO := { tcp | udp | icmp | icmpv6 | sctp | N }    PORTS := N[-N][,...]\nETYPE := { simple | scaled | gateway | proxied | host }\nA lower pref is asked first, 100 if left out; at equal pref deny wins.",
 };
 
@@ -87,27 +84,23 @@ impl Record for PolicyInfo {
     fn text(&self, style: &Style) -> String {
         let p = &self.policy;
         let action = p.action.map_or("", RuleAction::word);
-        Line::new(style.name(p.name.as_str()))
-            .value("dev", Some(style.name(p.dev.as_str())))
+        Line::new(style.name(&p.name))
+            .value("dev", Some(style.name(&p.dev)))
             .word(p.direction.map_or("", Direction::word))
             .value("pref", p.pref)
             .value("from", p.from.as_ref())
             .value("to", p.to.as_ref())
-            .value("proto", p.proto)
+            .value("proto", p.proto.map(|proto| style.proto(proto)))
             .value("sport", p.sport.as_ref())
             .value("dport", p.dport.as_ref())
             .value("icmp", p.icmp)
             .value("option", p.option.as_ref())
             .value("endpoint-type", p.endpoint_type)
             .word(&style.health(p.action == Some(RuleAction::Allow), action))
-            .flag("log", p.log)
+            .flag("log", p.log == Some(true))
             .value("class", p.class.as_ref())
-            .value("hits", style.statistics.then(|| style.number(self.hits)))
+            .value("hits", style.count(self.hits))
             .end()
-    }
-
-    fn brief(&self, style: &Style) -> String {
-        self.text(style)
     }
 
     fn json(&self, _: &Style) -> Value {

@@ -1,61 +1,94 @@
 //! `geneved route`: which hosts an inner prefix is behind.
 
-use std::net::IpAddr;
+mod get;
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
-use super::output::{Line, Record, Style};
-use super::{Context, Object};
-use crate::config::value::{IfName, Prefix, TypeWord};
+use super::output::{Line, Record};
+use super::style::Style;
+use super::table::Object;
+use crate::config::value::{IfName, Prefix, TypeWord, ValueError};
 use crate::config::words::{Change, RouteWords, Verb};
-use crate::control::protocol::{Request, RouteInfo, Routes};
+use crate::control::protocol::{Request, RouteInfo};
 
-#[derive(Default)]
-struct Words {
-    prefix: Option<Prefix>,
-    dev: Option<IfName>,
-    via: Vec<IpAddr>,
-    kind: Option<TypeWord>,
-}
+type Key = Keyword<RouteWords>;
 
-type Key = Keyword<Words>;
-
-const PREFIX: Key = key!("prefix" | "to", "PREFIX", prefix)
+const PREFIX: Key = key!("to" | "prefix", "PREFIX", prefix)
     .bare()
     .times(Times::Once);
 const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
-const VIA: Key = Key::value(&["via"], "HOST[,HOST...]", |w, v| {
-    w.via.extend(addresses(v)?);
+const VIA: Key = Key::value(&["via"], "HOST[,HOST...]", |route, list| {
+    route.via.extend(addresses(list)?);
     Ok(())
 });
 const TYPE: Key = key!("type", "{ simple | gateway }", kind);
+/// `show` prints it, so that what it prints can be typed.
+const PROTO: Key = Key::value(&["proto"], "static", |_, origin| match origin {
+    "static" => Ok(()),
+    "remote" => Err(ValueError(
+        "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"".into(),
+    )),
+    _ => Err(ValueError("only \"static\" routes can be made".into())),
+});
 
-impl Subject for Words {
-    const NAME: &'static str = "route";
-    const ADD: &'static [Key] = &[PREFIX, DEV, VIA.times(Times::Once), TYPE];
-    const SET: &'static [Key] = &[PREFIX, DEV, VIA, TYPE];
-    const DEL: &'static [Key] = &[PREFIX, DEV, VIA];
-    const SHOW: &'static [Key] = &[PREFIX.times(Times::Optional), DEV.times(Times::Optional)];
+/// Which routes are shown.
+#[derive(Default)]
+pub struct Wanted {
+    prefix: Option<Prefix>,
+    dev: Option<IfName>,
+    via: Option<std::net::IpAddr>,
+    kind: Option<TypeWord>,
+    origin: Option<String>,
+}
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
-        let route = RouteWords {
-            prefix: self.prefix.ok_or_else(CliError::incomplete)?,
-            dev: self.dev.ok_or_else(CliError::incomplete)?,
-            via: self.via,
-            kind: self.kind,
-        };
-        Ok(Change::route(verb, route))
+impl Subject for RouteWords {
+    const ADD: &'static [Key] = &[PREFIX, DEV, VIA.times(Times::Once), TYPE, PROTO];
+    const SET: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
+    const DEL: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
+
+    type Info = RouteInfo;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[
+        key!(Wanted; "to" | "prefix", "PREFIX", prefix).bare(),
+        key!(Wanted; "dev", "LINK", dev),
+        key!(Wanted; "via", "HOST", via),
+        key!(Wanted; "type", "{ simple | gateway }", kind),
+        Keyword::<Wanted>::value(&["proto"], "{ static | remote }", |wanted, origin| {
+            if !["static", "remote"].contains(&origin) {
+                return Err(ValueError("\"static\" or \"remote\"".into()));
+            }
+            wanted.origin = Some(origin.to_owned());
+            Ok(())
+        }),
+    ];
+
+    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
+        Ok(Change::route(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let Routes { mut routes } = context.call(&Request::ListRoutes { dev: self.dev })?;
-        routes.retain(|r| self.prefix.is_none_or(|p| p == r.route.prefix));
-        object::print(context, &routes);
-        Ok(())
+    fn list(filter: &Wanted) -> Request {
+        let dev = filter.dev.clone();
+        Request::ListRoutes { dev }
+    }
+
+    fn wants(filter: &Wanted, style: &Style, info: &RouteInfo) -> bool {
+        let route = &info.route;
+        let simple = TypeWord(libgeneve::options::EndpointType::Simple);
+        style.wants(route.prefix.0.addr())
+            && filter.prefix.is_none_or(|p| p == route.prefix)
+            && filter.via.is_none_or(|via| route.via.contains(&via))
+            && filter
+                .kind
+                .is_none_or(|kind| kind == route.kind.unwrap_or(simple))
+            && filter
+                .origin
+                .as_ref()
+                .is_none_or(|origin| *origin == info.origin)
     }
 }
 
@@ -63,11 +96,15 @@ impl Subject for Words {
 pub const OBJECT: Object = Object {
     name: "route",
     about: "hosts behind inner prefixes",
-    commands: &object::commands::<Words>(),
+    commands: &{
+        let [add, set, replace, del, show] = object::commands::<RouteWords>();
+        [add, set, replace, del, show, get::COMMAND]
+    },
+    usual: Some(object::SHOW),
     notes: "PREFIX := { ADDR[/LENGTH] | default }",
 };
 
-fn destination(prefix: &Prefix) -> String {
+pub(super) fn destination(prefix: &Prefix) -> String {
     match (prefix.0.prefix_len(), prefix.0) {
         (0, ipnet::IpNet::V4(_)) => "default".into(),
         (len, net) if len == net.max_prefix_len() => net.addr().to_string(),
@@ -77,17 +114,12 @@ fn destination(prefix: &Prefix) -> String {
 
 impl Record for RouteInfo {
     fn text(&self, style: &Style) -> String {
-        let via: Vec<_> = self.route.via.iter().map(ToString::to_string).collect();
-        Line::new(style.address(&destination(&self.route.prefix)))
-            .value("dev", Some(style.name(self.route.dev.as_str())))
-            .value("via", Some(style.address(&via.join(","))))
+        Line::new(style.address(destination(&self.route.prefix)))
+            .value("dev", Some(style.name(&self.route.dev)))
+            .value("via", Some(style.addresses(&self.route.via)))
             .value("type", self.route.kind)
             .value("proto", Some(&self.origin))
             .end()
-    }
-
-    fn brief(&self, style: &Style) -> String {
-        self.text(style)
     }
 
     fn json(&self, _: &Style) -> Value {

@@ -2,21 +2,21 @@
 
 use serde_json::{Value, json};
 
+use super::context::Context;
 use super::error::CliError;
 use super::field::key;
-use super::grammar::{Keyword, Times};
-use super::object::{self, Subject};
-use super::output::{Line, Record, Style, with};
-use super::policy::{given, is_or_any};
-use super::{Context, Object};
+use super::grammar::{self, Keyword, Times};
+use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
+use super::output::{Line, Record, with};
+use super::style::Style;
+use super::table::Object;
 use crate::config::value::{AddrPort, ValueError};
 use crate::config::words::{BackendWords, Change, ServiceWords, Verb};
-use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo, Services};
+use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo};
 
 type Key = Keyword<ServiceWords>;
 
-const NAME: Key = key!("name", "NAME", name).bare().times(Times::Once);
-const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
+named!();
 const VIP: Key = key!("vip", "ADDR", vip);
 const PROTO: Key = key!("proto", "{ tcp | udp }", proto);
 const PORT: Key = key!("port", "PORT", port);
@@ -42,47 +42,43 @@ const WEIGHT: Key = Key::value(&["weight"], "N", |w, v| {
     }
 })
 .times(Times::Many);
-const AFFINITY: Key = key!("affinity", "{ none | client }", affinity);
-const CHECK: Key = key!("check", "{ tcp | icmp | none }", check);
-const INTERVAL: Key = key!("interval", "SECONDS", interval);
-const TIMEOUT: Key = key!("timeout", "SECONDS", timeout);
-const RISE: Key = key!("rise", "N", rise);
-const FALL: Key = key!("fall", "N", fall);
+
+const SETTINGS: [Key; 13] = [
+    NAME,
+    DEV,
+    VIP.times(Times::Once),
+    PROTO.times(Times::Once),
+    PORT.times(Times::Once),
+    BACKEND,
+    WEIGHT,
+    key!("affinity", "{ none | client }", affinity),
+    key!("check", "{ tcp | icmp | none }", check),
+    key!("interval", "SECONDS", interval),
+    key!("timeout", "SECONDS", timeout),
+    key!("rise", "N", rise),
+    key!("fall", "N", fall),
+];
 
 impl Subject for ServiceWords {
-    const NAME: &'static str = "service";
-    const ADD: &'static [Key] = &[
-        NAME,
-        DEV,
-        VIP.times(Times::Once),
-        PROTO.times(Times::Once),
-        PORT.times(Times::Once),
-        BACKEND,
-        WEIGHT,
-        AFFINITY,
-        CHECK,
-        INTERVAL,
-        TIMEOUT,
-        RISE,
-        FALL,
-    ];
-    const SET: &'static [Key] = &[
-        NAME, DEV, VIP, PROTO, PORT, BACKEND, WEIGHT, AFFINITY, CHECK, INTERVAL, TIMEOUT, RISE,
-        FALL,
-    ];
+    const ADD: &'static [Key] = &SETTINGS;
+    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
-    const SHOW: &'static [Key] = &[NAME.times(Times::Optional), DEV.times(Times::Optional)];
 
-    fn change(self, verb: Verb) -> Result<Change, CliError> {
+    type Info = ServiceInfo;
+    type Filter = Wanted;
+    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME, BY_LINK];
+
+    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
         Ok(Change::service(verb, self))
     }
 
-    fn show(self, context: &mut Context) -> Result<(), CliError> {
-        let dev = given(self.dev);
-        let Services { mut services } = context.call(&Request::ListServices { dev })?;
-        services.retain(|s| is_or_any(&self.name, &s.service.name));
-        object::print(context, &services);
-        Ok(())
+    fn list(filter: &Wanted) -> Request {
+        let dev = filter.dev.clone();
+        Request::ListServices { dev }
+    }
+
+    fn wants(filter: &Wanted, _: &Style, info: &ServiceInfo) -> bool {
+        filter.is(&info.service.name)
     }
 }
 
@@ -91,6 +87,7 @@ pub const OBJECT: Object = Object {
     name: "service",
     about: "virtual addresses and their backends",
     commands: &object::commands::<ServiceWords>(),
+    usual: Some(object::SHOW),
     notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again.\nA check is made every interval (2 s) and may take timeout (1 s): after fall (3)\nfailures a backend is down, after rise (2) answers it is up.",
 };
 
@@ -103,39 +100,47 @@ const fn word(health: Health) -> &'static str {
     }
 }
 
-fn backend(style: &Style, backend: &BackendInfo) -> String {
-    let at = AddrPort {
+fn at(backend: &BackendInfo) -> AddrPort {
+    AddrPort {
         addr: backend.address,
         port: Some(backend.port),
-    };
-    let mut line = Line::new("backend")
-        .word(&style.address(&at.to_string()))
-        .value("weight", Some(backend.weight))
-        .word(&style.health(backend.health != Health::Down, word(backend.health)))
-        .end();
-    if let Some(reason) = &backend.reason {
-        line += &format!(": {reason}");
     }
-    line
 }
 
 impl Record for ServiceInfo {
+    /// The first line makes the service again; below it stand backends that get nothing, or all with
+    /// details or statistics.
     fn text(&self, style: &Style) -> String {
         let mut text = self.brief(style);
+        let all = style.details || style.statistics > 0;
         for one in &self.backends {
-            text += &format!("\n    {}", backend(style, one));
+            if !all && one.health != Health::Down {
+                continue;
+            }
+            text += &Line::new("\n    backend")
+                .word(&style.address(at(one)))
+                .word(&style.health(one.health != Health::Down, word(one.health)))
+                .end();
+            if let Some(reason) = &one.reason {
+                text += &format!(": {reason}");
+            }
         }
         text
     }
 
     fn brief(&self, style: &Style) -> String {
         let s = &self.service;
-        Line::new(style.name(s.name.as_str()))
-            .value("dev", Some(style.name(s.dev.as_str())))
-            .value("vip", s.vip.map(|vip| style.address(&vip.to_string())))
-            .value("proto", s.proto)
-            .value("port", s.port)
-            .value("affinity", s.affinity)
+        let line = Line::new(style.name(&s.name))
+            .value("dev", Some(style.name(&s.dev)))
+            .value("vip", s.vip.map(|vip| style.address(vip)))
+            .value("proto", s.proto.map(|proto| style.proto(proto)))
+            .value("port", s.port);
+        let backends = self.backends.iter();
+        let line = backends.fold(line, |line, one| {
+            line.value("backend", Some(style.address(at(one))))
+                .value("weight", Some(one.weight))
+        });
+        line.value("affinity", s.affinity)
             .value("check", s.check)
             .value("interval", s.interval)
             .value("timeout", s.timeout)

@@ -1,25 +1,26 @@
 //! Grammar and output, word for word.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use super::output::{Record, Style, render};
-use super::{Context, dispatch};
+use super::context::Context;
+use super::dispatch;
+use super::output::{Record, render};
+use super::style::Style;
 use crate::config::words::{EndpointWords, Kind, LinkWords, RouteWords};
 use crate::control::protocol::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic,
 };
 
-pub(super) fn complaint(line: &str) -> (u8, String) {
+fn done(line: &str) -> Result<(), super::error::CliError> {
     let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-    let socket = PathBuf::from("/nonexistent/control.sock");
-    let mut context = Context {
-        style: Style::default(),
-        socket,
-        client: None,
-    };
-    match dispatch(&mut context, &words) {
-        Ok(_) => panic!("`{line}` was taken"),
+    let mut options = super::options::parse(&words)?;
+    options.socket = "/nonexistent/control.sock".into();
+    dispatch(&mut Context::new(&options), &options.words)
+}
+
+pub(super) fn complaint(line: &str) -> (u8, String) {
+    match done(line) {
+        Ok(()) => panic!("`{line}` was taken"),
         Err(error) => (error.code(), error.to_string()),
     }
 }
@@ -33,6 +34,10 @@ fn complaints_have_the_words_of_ip() {
             "Object \"lnik\" is unknown, try \"geneved help\". Did you mean \"link\"?",
         ),
         ("l", "Object \"l\" is ambiguous: could be link, lab"),
+        (
+            "help lnik",
+            "Object \"lnik\" is unknown, try \"geneved help\". Did you mean \"link\"?",
+        ),
         (
             "r",
             "Object \"r\" is ambiguous: could be route, run, reload",
@@ -87,7 +92,7 @@ fn complaints_have_the_words_of_ip() {
         ),
         (
             "link del",
-            "Not enough information: \"name\" argument is required.",
+            "Not enough information: \"dev\" argument is required.",
         ),
         (
             "route add 10.0.0.0/24 via 192.0.2.1",
@@ -106,10 +111,6 @@ fn complaints_have_the_words_of_ip() {
             "Error: argument \"10.0.0.1/24\" is wrong: not an IPv4 or IPv6 address",
         ),
         (
-            "link add vx0 type vxlan external",
-            "Error: argument \"external\" is wrong: geneved chooses VNI and hosts itself; name them with \"id\" and \"geneved endpoint\" or \"geneved route\"",
-        ),
-        (
             "link add vx0 type vxlan",
             "vxlan: missing virtual network identifier",
         ),
@@ -118,19 +119,78 @@ fn complaints_have_the_words_of_ip() {
             "Error: argument \"1:2:3:4:5:6\" is wrong: invalid lladdr: it is not that of one interface",
         ),
         (
-            "run --conf x",
-            "Error: argument \"--conf\" is wrong: expected \"--config FILE\"",
+            "run --cofig x",
+            "Error: argument \"--cofig\" is wrong: unknown keyword; did you mean \"--config\"?",
         ),
         (
             "lab sideways",
-            "Error: argument \"sideways\" is wrong: \"run\", \"up\" or \"down\"",
+            "Command \"sideways\" is unknown, try \"geneved lab help\".",
         ),
         (
             "save now",
-            "Error: argument \"now\" is wrong: nothing follows this command",
+            "Error: argument \"now\" is wrong: nothing follows here",
+        ),
+        (
+            "link show -j",
+            "Error: argument \"-j\" is wrong: options stand before the object, as in \"geneved -j ...\"",
+        ),
+        (
+            "link add gnv0 type geneve id 5 up down",
+            "Error: only one of \"up\", \"down\" can be given.",
+        ),
+        (
+            "link add gnv0 type geneve id 5 df st",
+            "Error: argument \"st\" is wrong: invalid df: \"set\", \"unset\" or \"inherit\"; did you mean \"set\"?",
+        ),
+        (
+            "link add gnv0 type genev id 5",
+            "Error: argument \"genev\" is wrong: unknown link type: geneved makes \"geneve\" and \"vxlan\" links; did you mean \"geneve\"?",
+        ),
+        (
+            "-n blue link add gnv0 type geneve id 5 netns red",
+            "Error: argument \"red\" is wrong: option \"-n\" says \"blue\"",
+        ),
+        (
+            "route add 10.0.0.0/24 dev a via 192.0.2.1 proto remote",
+            "Error: argument \"remote\" is wrong: the route to a link's remote is made by \"geneved link set LINK remote ADDR\"",
         ),
     ] {
         assert_eq!(complaint(line), (1, words.to_owned()), "{line}");
+    }
+}
+
+#[test]
+fn what_ip_has_and_geneved_has_not_is_refused_with_its_reason() {
+    for (line, why) in [
+        (
+            "link add a type geneve id 5 external",
+            "each packet's metadata",
+        ),
+        ("link add a type geneve id 5 flowlabel 7", "auto_flowlabels"),
+        ("link set a master br0", "use \"ip link set\""),
+        (
+            "link add a link eth0 type geneve id 5",
+            "bound to no device",
+        ),
+        ("link show master br0", "use \"ip link show\""),
+    ] {
+        let (code, text) = complaint(line);
+        assert_eq!(code, 2, "{line}");
+        assert!(text.contains(why), "{text}");
+    }
+    let (code, text) = complaint("-n blue route show");
+    assert_eq!(code, 1);
+    assert!(
+        text.starts_with("Error: option \"-n\" has no meaning for \"route show\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn help_is_asked_for_in_every_place() {
+    let lines = "help|help link|help check|link help|link add help|trace help|check -help|link set --help|-help";
+    for line in lines.split('|') {
+        done(line).unwrap_or_else(|e| panic!("{line}: {e}"));
     }
 }
 
@@ -155,24 +215,24 @@ fn without_a_daemon_the_exit_code_is_three() {
 }
 
 #[test]
-fn help_is_bnf_and_names_every_object() {
-    let usage = super::usage();
-    for object in super::OBJECTS {
-        assert!(usage.contains(object.name));
-        let text = super::object_usage(object);
-        assert!(
-            text.starts_with(&format!("Usage: geneved {}", object.name)),
-            "{text}"
-        );
+fn help_is_bnf_and_names_everything() {
+    let usage = super::help::everything();
+    let objects = super::table::OBJECTS.map(super::help::object);
+    let verbs = super::table::VERBS.map(super::help::verb);
+    for name in super::table::names() {
+        assert!(usage.contains(name), "{name}");
+    }
+    for text in objects.iter().chain(&verbs).chain([&usage]) {
+        assert!(text.starts_with("Usage: geneved "), "{text}");
         assert!(
             text.lines().all(|line| line.chars().count() <= 90),
             "{text}"
         );
     }
     assert!(
-        super::object_usage(&super::link::OBJECT)
-            .contains("geneved link add NAME type { geneve | vxlan } [ id VNI ]")
+        objects[0].contains("geneved link add [ dev ] NAME type { geneve | vxlan } [ id VNI ]")
     );
+    assert!(objects[0].contains("[ [no]udpcsum ]") && objects[0].contains("[ up | down ]"));
 }
 
 fn link() -> LinkInfo {
@@ -231,15 +291,17 @@ fn a_link_as_text() {
     assert_eq!(
         shown(style, &link()),
         "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
-    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx
+    link/none
+    geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx
     inet 10.0.0.1/24
     inet6 fd00::1/64
 "
     );
     assert_eq!(
-        shown(Style { details: true, statistics: true, ..style }, &link()),
+        shown(Style { details: true, statistics: 1, ..style }, &link()),
         "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
-    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 tos 0 df set dstport 6081 srcport 49152-65535 udpcsum noudp6zerocsumtx udp6zerocsumrx
+    link/none
+    geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 tos 0 df set dstport 6081 srcport 49152-65535 udpcsum noudp6zerocsumtx udp6zerocsumrx
     inet 10.0.0.1/24
     inet6 fd00::1/64
     mtu 1500 - 36 = 1464
@@ -264,7 +326,7 @@ fn a_link_in_other_shapes() {
             },
             &link()
         ),
-        "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000\\    link/none geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx\\    inet 10.0.0.1/24\\    inet6 fd00::1/64\n"
+        "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000\\    link/none\\    geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 6081 udp6zerocsumrx\\    inet 10.0.0.1/24\\    inet6 fd00::1/64\n"
     );
     assert_eq!(
         shown(
@@ -280,7 +342,7 @@ fn a_link_in_other_shapes() {
         shown(
             Style {
                 human: true,
-                statistics: true,
+                statistics: 1,
                 ..style
             },
             &link()
@@ -302,7 +364,7 @@ fn a_link_in_other_shapes() {
     vxlan.settings.dstport = None;
     vxlan.lladdr = Some("02:00:00:00:00:07".parse().unwrap());
     let text = shown(style, &vxlan);
-    let expected = "\n    link/none lladdr 02:00:00:00:00:07 vxlan id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 4789";
+    let expected = "\n    link/none lladdr 02:00:00:00:00:07\n    vxlan id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 dstport 4789";
     assert!(text.contains(expected), "{text}");
     let lost = LinkInfo {
         state: "lost".into(),
@@ -316,7 +378,7 @@ fn a_link_in_other_shapes() {
 fn a_link_as_json_has_the_keys_of_ip() {
     let style = Style {
         json: true,
-        statistics: true,
+        statistics: 1,
         ..Style::default()
     };
     assert_eq!(

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
-use super::output::{Line, Record, Style};
+use super::output::{Line, Record};
+use super::style::Style;
+use super::table::{Command, Verb};
 use crate::config::value::{Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Request, Trace, TraceReport, Verdict};
@@ -45,24 +47,27 @@ const KEYS: [Key; 12] = [
     key!("labels", "K=V,...", labels),
 ];
 
-/// The command's BNF.
-pub fn usage() -> String {
-    grammar::synopsis("geneved trace", &KEYS)
-}
+/// The command.
+pub const VERB: Verb = Verb {
+    name: "trace",
+    about: "what would happen to a packet, stage by stage, and why",
+    command: Command {
+        names: &["trace"],
+        run,
+        words: || grammar::words(&KEYS),
+        netns: false,
+    },
+    notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\" and \"option\" are what an incoming packet comes from and with.",
+};
 
-/// Asks the daemon about a packet.
-///
-/// # Errors
-/// The words are wrong, or the daemon refuses.
-pub fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let mut packet = Words::default();
     grammar::parse(&KEYS, words, &mut packet)?;
     let request = Request::Trace {
         packet: packet.whole().ok_or_else(CliError::incomplete)?,
     };
     let Trace { report } = context.call(&request)?;
-    context.print(&[&report as &dyn Record]);
-    Ok(())
+    context.print(&[&report as &dyn Record])
 }
 
 impl Words {
@@ -95,17 +100,15 @@ impl Record for TraceReport {
 
     fn brief(&self, style: &Style) -> String {
         let good = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
-        let mut line = Line::new(style.health(good, self.verdict.word()))
+        Line::new(style.health(good, self.verdict.word()))
             .flag(
                 self.reason.as_deref().unwrap_or_default(),
                 self.reason.is_some(),
             )
-            .value("host", self.host.map(|h| style.address(&h.to_string())))
-            .value("class", self.class.as_ref());
-        for option in &self.options {
-            line = line.value("option", Some(option));
-        }
-        line.end()
+            .value("host", self.host.map(|h| style.address(h)))
+            .value("class", self.class.as_ref())
+            .values("option", &self.options)
+            .end()
     }
 
     fn json(&self, _: &Style) -> Value {

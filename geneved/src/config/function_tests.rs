@@ -1,7 +1,7 @@
 //! Policy, NAT, services, classes and options: what fits together, and what is said where it does not.
 
 use super::file::save;
-use super::state::State;
+use super::state::{Policy, State};
 use super::tests::{fault, load, secret};
 use super::words::Verb;
 
@@ -337,12 +337,31 @@ fn set_changes_only_what_is_named() {
             .unwrap_err()
             .contains("a simple endpoint is on one host")
     );
-    let rule = r#""name":"ping","dev":"gnv0","action":"allow""#;
-    assert!(
-        change(&mut state, "set", "policy", rule)
-            .unwrap_err()
-            .contains("in place")
-    );
+    let was = state.policies[&at("ping")].clone();
+    let rule = r#""name":"ping","dev":"gnv0","pref":7"#;
+    change(&mut state, "set", "policy", rule).unwrap();
+    assert_eq!(state.policies[&at("ping")], Policy { pref: 7, ..was });
+    let pool = r#""name":"out","dev":"gnv0","ports":"2000-2001""#;
+    change(&mut state, "set", "nat", pool).unwrap();
+    let tag = r#""name":"nosuch","len":8"#;
+    assert!(change(&mut state, "set", "option", tag).is_err());
+}
+
+#[test]
+fn replace_leaves_nothing_of_what_was_there() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    let rule = r#""name":"ping","dev":"gnv0","direction":"egress","action":"deny""#;
+    change(&mut state, "replace", "policy", rule).unwrap();
+    let mut fresh = load(&text).unwrap().state;
+    change(&mut fresh, "del", "policy", rule).unwrap();
+    change(&mut fresh, "add", "policy", rule).unwrap();
+    assert_eq!(state, fresh);
+    let class = r#""name":"silver","dev":"gnv0","id":9"#;
+    change(&mut state, "replace", "qos", class).unwrap();
+    let partly = r#""name":"silver","dev":"gnv0","rate":"1mbit""#;
+    assert!(change(&mut state, "replace", "qos", partly).is_err());
+    assert!(change(&mut state, "replace", "link", r#""name":"gnv0""#).is_err());
 }
 
 #[test]

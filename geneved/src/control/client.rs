@@ -80,6 +80,12 @@ impl Client {
         })
     }
 
+    /// Waits no longer than this for each answer.
+    pub fn hurry(&self, patience: Duration) {
+        // Only zero is refused, and then the usual patience stays.
+        let _ = self.stream.set_read_timeout(Some(patience));
+    }
+
     /// Asks, and waits for the answer.
     ///
     /// # Errors

@@ -530,6 +530,7 @@ fn wanted(link: &Link, mtu: u16) -> Wanted {
         name: link.name.to_string(),
         mtu,
         addresses: link.addresses.clone(),
+        up: link.up,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Wanted {
     pub mtu: u16,
     /// All its addresses.
     pub addresses: Vec<IpNet>,
+    /// Whether it is up.
+    pub up: bool,
 }
 
 /// What the kernel says of an interface.
@@ -74,7 +76,7 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes TUN devices in one namespace and sets them up; the last step brings each one up. With an
+/// Makes TUN devices in one namespace and sets them up; the last step brings each one up that is to be. With an
 /// error none of them stays.
 ///
 /// # Errors
@@ -104,7 +106,7 @@ pub async fn create(
     .unwrap_or_else(|error| Err((first, error.into())))
 }
 
-/// Changes addresses and MTU of an interface that is there.
+/// Changes addresses, MTU and state of an interface that is there.
 ///
 /// # Errors
 /// What the kernel refused first.
@@ -114,6 +116,13 @@ pub async fn update(netns: Option<String>, wanted: Wanted) -> Result<(), Interfa
         if seen.mtu != u32::from(wanted.mtu) {
             let change = by_index(seen.ifindex).mtu(wanted.mtu.into());
             set(&handle, change, || format!("mtu {}", wanted.mtu)).await?;
+        }
+        if seen.flags.iter().any(|flag| flag == "UP") != wanted.up {
+            let index = by_index(seen.ifindex);
+            match wanted.up {
+                true => set(&handle, index.up(), || "state up".to_owned()).await?,
+                false => set(&handle, index.down(), || "state down".to_owned()).await?,
+            }
         }
         let there = addresses(&handle, seen.ifindex).await?;
         for (address, message) in &there {
@@ -198,7 +207,10 @@ async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> 
     for address in &wanted.addresses {
         add_address(handle, index, *address).await?;
     }
-    set(handle, by_index(index).up(), || "state up".to_owned()).await
+    if wanted.up {
+        set(handle, by_index(index).up(), || "state up".to_owned()).await?;
+    }
+    Ok(())
 }
 
 fn by_index(index: u32) -> LinkMessageBuilder<LinkUnspec> {

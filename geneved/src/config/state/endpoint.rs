@@ -120,6 +120,7 @@ impl State {
             self.endpoints.remove(&key);
             return Ok(());
         }
+        let there = there.filter(|_| verb == Verb::Set);
         let mut endpoint = there.cloned().unwrap_or_default();
         endpoint.overwrite(words);
         self.check_endpoint(&object, &key, &endpoint)?;

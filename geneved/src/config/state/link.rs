@@ -66,6 +66,8 @@ pub struct Link {
     pub rate: Option<Rate>,
     /// How much may pass at once; only with a rate.
     pub burst: Option<Size>,
+    /// Whether the interface is up.
+    pub up: bool,
 }
 
 impl State {
@@ -111,6 +113,7 @@ impl State {
             options: Vec::new(),
             rate: None,
             burst: None,
+            up: true,
         };
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
@@ -279,6 +282,7 @@ impl Link {
             option: self.options.clone(),
             rate: self.rate,
             burst: self.burst,
+            up: Some(self.up),
         }
     }
 }
@@ -304,6 +308,7 @@ fn overwrite(link: &mut Link, words: &LinkWords) {
     put(&mut link.labels, words.labels);
     put(&mut link.rate, words.rate.map(Some));
     put(&mut link.burst, words.burst.map(Some));
+    put(&mut link.up, words.up);
     if !words.option.is_empty() {
         link.options.clone_from(&words.option);
     }

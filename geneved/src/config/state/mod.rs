@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use self::endpoint::Endpoint;
 pub use self::link::Link;
@@ -86,6 +88,13 @@ impl State {
             Some(Subject::Link(link)) => match verb {
                 Verb::Add => self.add_link(link),
                 Verb::Set => self.set_link(link),
+                Verb::Replace => Err(Refusal::new(
+                    format!(
+                        "link \"{}\" cannot be replaced: everything on it would go",
+                        link.name
+                    ),
+                    "change it with \"set\", or delete it and add it again",
+                )),
                 Verb::Del => self.del_link(&link.name),
             },
             Some(Subject::Route(route)) => self.change_route(verb, route),
@@ -225,7 +234,7 @@ fn presence(verb: Verb, there: bool, object: &str, list: &str) -> Result<(), Ref
     match (verb, there) {
         (Verb::Add, true) => Err(Refusal::new(
             format!("{object} exists already"),
-            "change it with \"set\", or delete it first",
+            "change it with \"set\" or \"replace\", or delete it first",
         )),
         (Verb::Set | Verb::Del, false) => Err(Refusal::new(
             format!("{object} does not exist"),
@@ -235,15 +244,17 @@ fn presence(verb: Verb, there: bool, object: &str, list: &str) -> Result<(), Ref
     }
 }
 
-/// An object that is deleted and added, never changed.
-fn no_set(verb: Verb, object: &str) -> Result<(), Refusal> {
-    if verb != Verb::Set {
-        return Ok(());
+/// The words that make an object: with `set` those that it has, but for what is named.
+fn whole<W: Serialize + DeserializeOwned>(verb: Verb, has: Option<W>, words: W) -> W {
+    let (Verb::Set, Some(has)) = (verb, has) else {
+        return words;
+    };
+    let json = |words| serde_json::to_value(words).expect("words have a form in JSON");
+    let (mut all, named) = (json(has), json(words));
+    if let (Some(all), serde_json::Value::Object(named)) = (all.as_object_mut(), named) {
+        all.extend(named);
     }
-    Err(Refusal::new(
-        format!("{object} cannot be changed in place"),
-        "delete it and add it again",
-    ))
+    serde_json::from_value(all).expect("what is named is of the same type")
 }
 
 /// What must be named to make an object.

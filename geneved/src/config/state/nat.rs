@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Refusal, State, no_set, presence, required};
+use super::{Refusal, State, presence, required, whole};
 use crate::config::value::{AddrPort, AddrRange, IfName, Name, NatKind, PortRange, Prefix, Proto};
 use crate::config::words::{NatWords, Verb};
 
@@ -270,16 +270,16 @@ impl State {
         let NatWords { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("nat \"{name}\" dev {dev}");
-        no_set(verb, &object)?;
         let key = (dev.clone(), name.clone());
-        let there = self.nats.contains_key(&key);
-        presence(verb, there, &object, "geneved nat show")?;
+        let there = self.nats.get(&key);
+        presence(verb, there.is_some(), &object, "geneved nat show")?;
         if verb == Verb::Del {
             self.nats.remove(&key);
             return Ok(());
         }
-        let nat = Nat::from_words(&object, words)?;
-        for (other, theirs) in self.nats_of(dev) {
+        let words = whole(verb, there.map(|n| n.words(dev, name)), words.clone());
+        let nat = Nat::from_words(&object, &words)?;
+        for (other, theirs) in self.nats_of(dev).filter(|(other, _)| *other != name) {
             if let Some(what) = nat.clash(theirs) {
                 return Err(Refusal::new(
                     format!("{object}: {what} already translated by nat \"{other}\""),
@@ -288,7 +288,7 @@ impl State {
             }
         }
         // Two VPCs may have the same addresses inside; outside there is one world.
-        for ((owner, other), theirs) in &self.nats {
+        for ((owner, other), theirs) in self.nats.iter().filter(|(other, _)| **other != key) {
             if let Some(range) = nat.contends(theirs) {
                 return Err(Refusal::new(
                     format!("{object}: {range} is already that of nat \"{other}\" dev {owner}"),

@@ -2,7 +2,7 @@
 
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
-use super::{Refusal, State, nearest, no_set, presence, required};
+use super::{Refusal, State, nearest, presence, required, whole};
 use crate::config::value::{ClassWord, KindWord, Name, NamedData};
 use crate::config::words::{OptionWords, Verb};
 
@@ -41,13 +41,8 @@ impl State {
     pub(super) fn change_option(&mut self, verb: Verb, words: &OptionWords) -> Result<(), Refusal> {
         let name = &words.name;
         let object = format!("option \"{name}\"");
-        no_set(verb, &object)?;
-        presence(
-            verb,
-            self.options.contains_key(name),
-            &object,
-            "geneved option show",
-        )?;
+        let there = self.options.get(name);
+        presence(verb, there.is_some(), &object, "geneved option show")?;
         if verb == Verb::Del {
             if let Some(user) = self.user_of_option(name) {
                 return Err(Refusal::new(
@@ -58,6 +53,7 @@ impl State {
             self.options.remove(name);
             return Ok(());
         }
+        let words = whole(verb, there.map(|o| o.words(name)), words.clone());
         let class = required(&object, "class", words.class)?.0;
         let mut kind = required(&object, "type", words.kind)?.0;
         let len = required(&object, "len", words.len)?;
@@ -80,21 +76,29 @@ impl State {
         let taken = self
             .options
             .iter()
-            .find(|(_, o)| (o.class, o.kind) == (class, kind));
+            .find(|(other, o)| *other != name && (o.class, o.kind) == (class, kind));
         if let Some((other, _)) = taken {
             return Err(Refusal::new(
                 format!("{object}: type {kind} of class {class} is already option \"{other}\""),
                 "use that, or choose another type",
             ));
         }
-        if self.options.len() >= MAX_DEFINED {
+        let defined = DefinedOption { class, kind, len };
+        if let (Some(was), Some(user)) = (there, self.user_of_option(name))
+            && was.len != len
+        {
+            return Err(Refusal::new(
+                format!("{object}: its len cannot change while it is in use by {user}"),
+                "change or delete that first",
+            ));
+        }
+        if there.is_none() && self.options.len() >= MAX_DEFINED {
             return Err(Refusal::new(
                 format!("{object}: {MAX_DEFINED} options are defined already"),
                 "delete one first",
             ));
         }
-        self.options
-            .insert(name.clone(), DefinedOption { class, kind, len });
+        self.options.insert(name.clone(), defined);
         Ok(())
     }
 

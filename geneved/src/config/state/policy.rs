@@ -2,7 +2,7 @@
 
 use libgeneve::options::EndpointType;
 
-use super::{Refusal, State, no_set, presence, required};
+use super::{Refusal, State, presence, required, whole};
 use crate::config::value::{
     Direction, Icmp, IfName, MatchWord, Name, Ports, Proto, RuleAction, TypeWord, Who,
 };
@@ -69,7 +69,7 @@ impl Policy {
             option: self.option.clone(),
             endpoint_type: self.endpoint_type.map(TypeWord),
             action: Some(self.action),
-            log: self.log,
+            log: self.log.then_some(true),
             class: self.class.clone(),
         }
     }
@@ -106,15 +106,14 @@ impl State {
         let PolicyWords { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("policy \"{name}\" dev {dev}");
-        no_set(verb, &object)?;
         let key = (dev.clone(), name.clone());
-        let there = self.policies.contains_key(&key);
-        presence(verb, there, &object, "geneved policy show")?;
+        let there = self.policies.get(&key);
+        presence(verb, there.is_some(), &object, "geneved policy show")?;
         if verb == Verb::Del {
             self.policies.remove(&key);
             return Ok(());
         }
-        let words = words.clone();
+        let words = whole(verb, there.map(|p| p.words(dev, name)), words.clone());
         let policy = Policy {
             direction: required(&object, "direction", words.direction)?,
             pref: words.pref.unwrap_or(DEFAULT_PREF),
@@ -127,7 +126,7 @@ impl State {
             option: words.option,
             endpoint_type: words.endpoint_type.map(|word| word.0),
             action: required(&object, "action", words.action)?,
-            log: words.log,
+            log: words.log == Some(true),
             class: words.class,
         };
         policy.check(&object)?;

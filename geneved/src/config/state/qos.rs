@@ -51,7 +51,7 @@ impl State {
             self.classes.remove(&key);
             return Ok(());
         }
-        let mut class = match there {
+        let mut class = match there.filter(|_| verb == Verb::Set) {
             Some(class) => class,
             None => Class {
                 id: required(&object, "id", words.id)?,

@@ -55,6 +55,7 @@ impl State {
             self.routes.remove(&key);
             return Ok(());
         }
+        let there = there.filter(|_| verb == Verb::Set);
         let mut route = there.cloned().unwrap_or(Route {
             hosts: Vec::new(),
             kind: EndpointType::Simple,

@@ -218,7 +218,7 @@ impl State {
             self.services.remove(&key);
             return Ok(());
         }
-        let service = match there {
+        let service = match there.filter(|_| verb == Verb::Set) {
             None => Service::from_words(&object, words)?,
             Some(there) => {
                 let mut service = there.clone();

@@ -11,7 +11,7 @@ use super::{ValueError, as_word, wrong};
 as_word! { Prefix IfName Name AddrRange AddrPort Target Loopback }
 
 /// An address with a prefix length; a bare address is a prefix of its full length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(pub IpNet);
 
 impl Prefix {

@@ -240,9 +240,9 @@ pub struct TypeWord(pub EndpointType);
 impl FromStr for TypeWord {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        text.parse()
-            .map(TypeWord)
-            .map_err(|e| ValueError(format!("invalid type: {e}")))
+        text.parse().map(TypeWord).or(wrong(
+            "invalid type: \"simple\", \"scaled\", \"gateway\", \"proxied\" or \"host\"",
+        ))
     }
 }
 

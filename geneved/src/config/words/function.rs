@@ -58,8 +58,8 @@ pub struct PolicyWords {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<RuleAction>,
     /// Whether `monitor` shows its flows.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub log: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<bool>,
     /// The class of its flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Name>,

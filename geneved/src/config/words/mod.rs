@@ -3,7 +3,7 @@
 //! One type per object serves the configuration file, the control socket and the command line, so
 //! that a key is spelled and typed the same everywhere. [`super::state`] makes them whole.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use libgeneve::wire::encapsulation::Encapsulation;
 use serde::{Deserialize, Serialize};
@@ -123,10 +123,13 @@ pub struct LinkWords {
     /// How much may pass at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Size>,
+    /// Whether the interface is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
 }
 
 /// `[[route]]`, `geneved route add`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteWords {
     /// The inner prefix.
@@ -181,6 +184,26 @@ pub struct EndpointWords {
     pub target: Option<Target>,
 }
 
+impl Default for EndpointWords {
+    /// What a command begins with, before its words fill it.
+    fn default() -> Self {
+        EndpointWords {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            dev: IfName::default(),
+            host: Vec::new(),
+            local: false,
+            kind: None,
+            labels: None,
+            lladdr: None,
+            class: None,
+            rate: None,
+            option: Vec::new(),
+            colocated: None,
+            target: None,
+        }
+    }
+}
+
 /// What is done with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -189,6 +212,8 @@ pub enum Verb {
     Add,
     /// It must be there; only what is named changes.
     Set,
+    /// It takes the place of what is there, if anything is; links have no such thing.
+    Replace,
     /// It must be there.
     Del,
 }

@@ -1,0 +1,224 @@
+//! `geneved completions`: what a shell offers next, from the same tables as the grammar.
+//!
+//! The scripts only ask: `geneved completions words -- WORD...` prints what can stand in the place of
+//! the last word, a line each, with a few words behind a tab; `:files` stands for the shell's own
+//! files. Names that live in the daemon come from it, and are left out while there is none.
+
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use self::values::Values;
+use super::context::Context;
+use super::error::CliError;
+use super::grammar::{self, Keyword, Times};
+use super::options::{self, SPELLINGS, Takes};
+use super::output;
+use super::synopsis::Word;
+use super::table::{self, Command, Object, Target};
+
+const NOTHING: [Keyword<()>; 0] = [];
+
+/// The object's commands.
+pub const OBJECT: Object = Object {
+    name: "completions",
+    about: "what a shell completes the command line by",
+    commands: &[
+        script(&["bash"], |_, words| say(words, include_str!("bash"))),
+        script(&["zsh"], |_, words| say(words, include_str!("zsh"))),
+        script(&["fish"], |_, words| say(words, include_str!("fish"))),
+        script(&["words"], |context, words| {
+            let words = words.strip_prefix(&["--".to_owned()]).unwrap_or(words);
+            for candidate in candidates(context, words) {
+                output::say(&candidate.line())?;
+            }
+            Ok(())
+        }),
+    ],
+    usual: None,
+    notes: "bash, zsh, fish: print the script of that shell\nwords -- WORD...: print what can stand in the place of the last WORD",
+};
+
+const fn script(
+    names: &'static [&'static str],
+    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+) -> Command {
+    Command {
+        names,
+        run,
+        words: Vec::new,
+        netns: false,
+    }
+}
+
+fn say(words: &[String], script: &str) -> Result<(), CliError> {
+    grammar::parse(&NOTHING, words, &mut ())?;
+    output::say(script)
+}
+
+/// What can stand in the place of the last word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The whole word.
+    word: String,
+    /// What it is, in a few words.
+    about: String,
+}
+
+impl Candidate {
+    fn new(word: impl Into<String>, about: impl Into<String>) -> Self {
+        Candidate {
+            word: word.into(),
+            about: about.into(),
+        }
+    }
+
+    /// The shell's own files.
+    fn files() -> Self {
+        Candidate::new(":files", "")
+    }
+
+    fn line(&self) -> String {
+        format!("{}\t{}", self.word, self.about)
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// What can stand in the place of the last of these words.
+fn candidates(context: &mut Context, words: &[String]) -> Vec<Candidate> {
+    let (last, before) = match words.split_last() {
+        Some((last, before)) => (last.as_str(), before),
+        None => ("", words),
+    };
+    let mut values = Values::new(context);
+    let mut all = next(&mut values, before, last).unwrap_or_default();
+    all.retain(|candidate| candidate.word == ":files" || candidate.word.starts_with(last));
+    all
+}
+
+/// Everything that can follow `before`; `None` where that makes no sense.
+fn next(values: &mut Values<'_>, before: &[String], last: &str) -> Option<Vec<Candidate>> {
+    let mut rest = before;
+    while let Some((option, after)) = rest.split_first().filter(|(w, _)| w.starts_with('-')) {
+        rest = after;
+        let name = option.trim_start_matches('-');
+        if name.contains('=') || name.is_empty() {
+            continue;
+        }
+        if let Takes::Value(what) = options::find(name)?.takes {
+            let Some((value, after)) = rest.split_first() else {
+                return Some(values.of(what, last));
+            };
+            values.heed(options::find(name)?.name, value);
+            rest = after;
+        }
+    }
+    let Some((first, rest)) = rest.split_first() else {
+        return Some(match last.starts_with('-') {
+            true => all_options(),
+            false => all_names(),
+        });
+    };
+    match grammar::find(first, table::targets()).ok().flatten()? {
+        Target::Help => rest.is_empty().then(all_names),
+        Target::Verb(verb) => {
+            values.on(verb.name, verb.notes, true);
+            Some(keywords(values, &(verb.command.words)(), rest, last))
+        }
+        Target::Object(object) => {
+            let Some((command, rest)) = rest.split_first() else {
+                return Some(commands(object));
+            };
+            let found = grammar::find(command, object.names()).ok().flatten()??;
+            let command = &object.commands[found];
+            if object.name == OBJECT.name {
+                return None;
+            }
+            values.on(object.name, object.notes, command.names[0] != "add");
+            Some(keywords(values, &(command.words)(), rest, last))
+        }
+    }
+}
+
+fn all_options() -> Vec<Candidate> {
+    let shown = SPELLINGS
+        .iter()
+        .filter(|s| !matches!(s.name, "stats" | "version"));
+    let spelled = shown.map(|s| match s.name {
+        "socket" => Candidate::new("--socket", ""),
+        name => Candidate::new(format!("-{name}"), ""),
+    });
+    spelled.collect()
+}
+
+fn all_names() -> Vec<Candidate> {
+    let about = |target| match target {
+        Target::Object(object) => object.about,
+        Target::Verb(verb) => verb.about,
+        Target::Help => "the grammar",
+    };
+    let all = table::targets();
+    all.map(|(name, target)| Candidate::new(name, about(target)))
+        .collect()
+}
+
+fn commands(object: &Object) -> Vec<Candidate> {
+    let all = object.commands.iter().map(|c| c.names[0]);
+    all.chain(["help"])
+        .map(|name| Candidate::new(name, ""))
+        .collect()
+}
+
+/// What can follow the words of a command: a value, or keywords and what may stand without one.
+fn keywords(
+    values: &mut Values<'_>,
+    words: &[Word],
+    before: &[String],
+    last: &str,
+) -> Vec<Candidate> {
+    let mut given = vec![0usize; words.len()];
+    let bare = words.iter().position(|w| w.bare);
+    let mut rest = before.iter();
+    while let Some(word) = rest.next() {
+        let names = words.iter().enumerate();
+        let names = names.flat_map(|(at, w)| w.names.iter().map(move |name| (*name, at)));
+        let exact = words.iter().any(|w| w.names.contains(&word.as_str()));
+        let open = bare.filter(|at| given[*at] == 0);
+        let found = match grammar::find(word, names) {
+            Ok(Some(at)) if exact || open.is_none() => at,
+            _ => match open {
+                Some(at) => {
+                    given[at] += 1;
+                    continue;
+                }
+                None => return Vec::new(),
+            },
+        };
+        given[found] += 1;
+        if let Some(metavariable) = words[found].metavariable {
+            let Some(value) = rest.next() else {
+                return values.of_keyword(words[found].names[0], metavariable, last);
+            };
+            values.heed(words[found].names[0], value);
+        }
+    }
+    let free = |(at, word): &(usize, &Word)| {
+        let chosen =
+            |(other, n): (&Word, &usize)| word.choice != 0 && other.choice == word.choice && *n > 0;
+        (given[*at] == 0 || word.times == Times::Many) && !words.iter().zip(&given).any(chosen)
+    };
+    let mut all = Vec::new();
+    if let Some(word) = bare.filter(|at| given[*at] == 0).map(|at| &words[at]) {
+        all.extend(values.of_keyword(word.names[0], word.metavariable.unwrap_or_default(), last));
+    }
+    if before.is_empty() {
+        all.push(Candidate::new("help", "the grammar"));
+    }
+    let free = words.iter().enumerate().filter(free);
+    all.extend(
+        free.map(|(_, word)| Candidate::new(word.names[0], word.metavariable.unwrap_or_default())),
+    );
+    all
+}

@@ -1,0 +1,105 @@
+//! What a command works with: what the options said and, once it is needed, the daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::error::CliError;
+use super::options::Options;
+use super::output::{self, Record};
+use super::style::Style;
+use crate::config::words::Change;
+use crate::control::client::Client;
+use crate::control::protocol::{Applied, Request};
+
+/// What a command works with.
+pub struct Context {
+    style: Style,
+    socket: PathBuf,
+    netns: Option<String>,
+    client: Option<Client>,
+    patience: Option<Duration>,
+}
+
+impl Context {
+    pub(super) fn new(options: &Options) -> Self {
+        Context {
+            style: Style::of(options),
+            socket: options.socket.clone(),
+            netns: options.netns.clone(),
+            client: None,
+            patience: None,
+        }
+    }
+
+    /// How output is to look.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// The network namespace that `-n` names.
+    pub fn netns(&self) -> Option<&str> {
+        self.netns.as_deref()
+    }
+
+    /// Takes this process into the namespace that `-n` names.
+    ///
+    /// # Errors
+    /// There is none of that name, or it may not be entered.
+    pub fn enter_netns(&self) -> Result<(), CliError> {
+        let Some(name) = self.netns() else {
+            return Ok(());
+        };
+        crate::net::netns::enter(name)
+            .map_err(|error| CliError::Refused(format!("Cannot open {error}")))
+    }
+
+    /// Prints records in the shape that was asked for.
+    ///
+    /// # Errors
+    /// Standard output takes no more.
+    pub fn print(&self, records: &[&dyn Record]) -> Result<(), CliError> {
+        output::print(&self.style, records)
+    }
+
+    /// Asks the daemon.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CliError> {
+        let client = match &mut self.client {
+            Some(client) => client,
+            none => none.insert(Client::connect(&self.socket)?),
+        };
+        if let Some(patience) = self.patience {
+            client.hurry(patience);
+        }
+        let answer = client.call(request);
+        if let Err(crate::control::client::ClientError::NoDaemon { .. }) = answer {
+            // A later command of a batch may find it again.
+            self.client = None;
+        }
+        Ok(answer?)
+    }
+
+    /// Waits no longer than this for an answer.
+    pub fn hurry(&mut self, patience: Duration) {
+        self.patience = Some(patience);
+    }
+
+    /// Asks the daemon of this socket from here on.
+    pub fn use_socket(&mut self, socket: impl Into<PathBuf>) {
+        self.socket = socket.into();
+        self.client = None;
+    }
+
+    /// Makes a change; like `ip`, it says nothing when that worked.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or refuses.
+    pub fn apply(&mut self, change: Change) -> Result<(), CliError> {
+        let changes = vec![change];
+        self.call::<Applied>(&Request::Apply { changes }).map(drop)
+    }
+}

@@ -1,0 +1,116 @@
+//! `geneved run`, `reload` and `save`: the daemon, and what it runs.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::error::CliError;
+use super::grammar::{self, Keyword};
+use super::output::Record;
+use super::style::Style;
+use super::table::{Command, Verb};
+use crate::config::file::DEFAULT_PATH;
+use crate::control::protocol::{Applied, Request, Saved};
+
+#[derive(Default)]
+struct Words {
+    config: Option<PathBuf>,
+}
+
+const RUN_KEYS: [Keyword<Words>; 1] = [Keyword::value(
+    &["--config", "-config", "config"],
+    "FILE",
+    |words: &mut Words, file| {
+        words.config = Some(file.into());
+        Ok(())
+    },
+)];
+const NOTHING: [Keyword<()>; 0] = [];
+
+/// The daemon, in the foreground.
+pub const RUN: Verb = Verb {
+    name: "run",
+    about: "the daemon, in the foreground",
+    command: Command {
+        names: &["run"],
+        run: |context, words| run(context, words),
+        words: || grammar::words(&RUN_KEYS),
+        netns: true,
+    },
+    notes: "FILE := /etc/geneved/geneved.toml if left out; *.toml in conf.d beside it is\nread as well",
+};
+
+/// Reads the configuration again.
+pub const RELOAD: Verb = Verb {
+    name: "reload",
+    about: "read the configuration again and apply the differences, all or none",
+    command: Command {
+        names: &["reload"],
+        run: |context, words| {
+            grammar::parse(&NOTHING, words, &mut ())?;
+            let applied: Applied = context.call(&Request::Reload)?;
+            context.print(&[&applied as &dyn Record])
+        },
+        words: Vec::new,
+        netns: false,
+    },
+    notes: "",
+};
+
+/// Prints the running state.
+pub const SAVE: Verb = Verb {
+    name: "save",
+    about: "print what runs, as a configuration",
+    command: Command {
+        names: &["save"],
+        run: |context, words| {
+            grammar::parse(&NOTHING, words, &mut ())?;
+            let saved: Saved = context.call(&Request::Save)?;
+            context.print(&[&saved as &dyn Record])
+        },
+        words: Vec::new,
+        netns: false,
+    },
+    notes: "",
+};
+
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    // `--config=FILE` is one word.
+    let apart = words.iter().flat_map(|word| match word.split_once('=') {
+        Some((option, file)) if option.starts_with('-') => vec![option.to_owned(), file.to_owned()],
+        _ => vec![word.clone()],
+    });
+    let apart: Vec<String> = apart.collect();
+    let mut given = Words::default();
+    grammar::parse(&RUN_KEYS, &apart, &mut given)?;
+    context.enter_netns()?;
+    let path = given.config.unwrap_or_else(|| DEFAULT_PATH.into());
+    crate::daemon::run(Path::new(&path)).map_err(|faults| {
+        let text: Vec<_> = faults
+            .iter()
+            .map(|fault| format!("Error: {fault}"))
+            .collect();
+        CliError::Refused(text.join("\n"))
+    })
+}
+
+impl Record for Applied {
+    fn text(&self, _: &Style) -> String {
+        self.summary.clone()
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
+
+impl Record for Saved {
+    fn text(&self, _: &Style) -> String {
+        self.text.clone()
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}

@@ -1,0 +1,289 @@
+//! What the options say of output: shape, units, colours.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::options::{Color, Options};
+use crate::config::value::Proto;
+
+/// What the options say of output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// JSON.
+    pub json: bool,
+    /// JSON for people.
+    pub pretty: bool,
+    /// One line an object, in columns.
+    pub brief: bool,
+    /// One line an object, joined with a backslash.
+    pub oneline: bool,
+    /// Details.
+    pub details: bool,
+    /// Statistics: how often `-s` was given.
+    pub statistics: u8,
+    /// Unit prefixes.
+    pub human: bool,
+    /// Unit prefixes that are powers of 1024.
+    pub iec: bool,
+    /// Numbers instead of names.
+    pub numeric: bool,
+    /// A line with the time before each event.
+    pub timestamp: bool,
+    /// The time in brackets before each event.
+    pub tshort: bool,
+    /// Only what is of this address family.
+    pub family: Option<Family>,
+    /// Colours.
+    pub color: bool,
+    /// Colours for a dark background.
+    pub dark: bool,
+}
+
+/// An address family, as `-4` and `-6` ask for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Inet,
+    /// IPv6.
+    Inet6,
+}
+
+impl Family {
+    /// That of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() {
+            Family::Inet
+        } else {
+            Family::Inet6
+        }
+    }
+
+    /// `ip`'s word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Family::Inet => "inet",
+            Family::Inet6 => "inet6",
+        }
+    }
+}
+
+/// What has a colour of its own.
+#[derive(Clone, Copy)]
+enum Paint {
+    Name,
+    Mac,
+    Inet,
+    Inet6,
+    Good,
+    Bad,
+}
+
+impl Style {
+    /// What these options ask for on this terminal.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        use std::io::IsTerminal;
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let terminal =
+            || std::io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
+        let wanted = match options.color {
+            Color::Never => false,
+            Color::Auto => terminal(),
+            Color::Always => true,
+        };
+        let background = std::env::var("COLORFGBG").unwrap_or_default();
+        Style {
+            json: options.json,
+            pretty: options.pretty,
+            brief: options.brief,
+            oneline: options.oneline,
+            details: options.details,
+            statistics: options.statistics,
+            human: options.human || options.iec,
+            iec: options.iec,
+            numeric: options.numeric,
+            timestamp: options.timestamp,
+            tshort: options.tshort,
+            family: match (options.inet, options.inet6) {
+                (true, false) => Some(Family::Inet),
+                (false, true) => Some(Family::Inet6),
+                _ => None,
+            },
+            color: wanted && !options.json && !set("NO_COLOR"),
+            dark: is_dark(&background),
+        }
+    }
+
+    /// The same without statistics, for lines that have no room for them.
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        Style {
+            statistics: 0,
+            ..self
+        }
+    }
+
+    /// Whether an address is of the family that was asked for, if one was.
+    #[must_use]
+    pub fn wants(&self, address: IpAddr) -> bool {
+        self.family.is_none_or(|f| f == Family::of(address))
+    }
+
+    /// A number, shortened where `-h` or `-iec` asks for it.
+    #[must_use]
+    pub fn number(&self, number: u64) -> String {
+        let base: f64 = if self.iec { 1024.0 } else { 1000.0 };
+        if !self.human || (number as f64) < base {
+            return number.to_string();
+        }
+        let mut value = number as f64;
+        let mut unit = "";
+        for next in ["k", "M", "G", "T", "P", "E"] {
+            if value < base - 0.5 {
+                break;
+            }
+            value /= base;
+            unit = next;
+        }
+        let i = if self.iec { "i" } else { "" };
+        if value < 9.95 {
+            format!("{value:.1}{unit}{i}")
+        } else {
+            format!("{value:.0}{unit}{i}")
+        }
+    }
+
+    /// A counter where `-s` asks for counters.
+    #[must_use]
+    pub fn count(&self, number: u64) -> Option<String> {
+        (self.statistics > 0).then(|| self.number(number))
+    }
+
+    /// A protocol by its name, or with `-N` by its number.
+    #[must_use]
+    pub fn proto(&self, proto: Proto) -> String {
+        match self.numeric {
+            true => proto.0.to_string(),
+            false => proto.to_string(),
+        }
+    }
+
+    fn paint(&self, paint: Paint, text: &str) -> String {
+        if !self.color || text.is_empty() {
+            return text.to_owned();
+        }
+        let code = match paint {
+            Paint::Name => 36,
+            Paint::Mac => 33,
+            Paint::Inet => 35,
+            Paint::Inet6 => 34,
+            Paint::Good => 32,
+            Paint::Bad => 31,
+        };
+        let bold = if self.dark { "1;" } else { "" };
+        format!("\x1b[{bold}{code}m{text}\x1b[0m")
+    }
+
+    /// The name of an interface, or of an object.
+    #[must_use]
+    pub fn name(&self, text: impl std::fmt::Display) -> String {
+        self.paint(Paint::Name, &text.to_string())
+    }
+
+    /// An address of Ethernet, IPv4 or IPv6; a prefix, a range or an address with a port.
+    #[must_use]
+    pub fn address(&self, text: impl std::fmt::Display) -> String {
+        let text = text.to_string();
+        let byte = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        let colons = text.matches(':').count();
+        let paint = match colons {
+            5 if text.split(':').all(byte) => Paint::Mac,
+            0 | 1 if !text.starts_with('[') => Paint::Inet,
+            _ => Paint::Inet6,
+        };
+        self.paint(paint, &text)
+    }
+
+    /// Addresses with commas between them.
+    #[must_use]
+    pub fn addresses(&self, all: &[IpAddr]) -> String {
+        let all: Vec<_> = all.iter().map(|a| self.address(a)).collect();
+        all.join(",")
+    }
+
+    /// An address with the length of its prefix, of which `ip` colours only the address.
+    #[must_use]
+    pub fn prefix(&self, net: &IpNet) -> String {
+        format!("{}/{}", self.address(net.addr()), net.prefix_len())
+    }
+
+    /// Something that is well, or not.
+    #[must_use]
+    pub fn health(&self, good: bool, text: &str) -> String {
+        self.paint(if good { Paint::Good } else { Paint::Bad }, text)
+    }
+
+    /// The operational state of an interface; `UNKNOWN` and others have no colour.
+    #[must_use]
+    pub fn operstate(&self, text: &str) -> String {
+        match text.trim_end() {
+            "UP" => self.paint(Paint::Good, text),
+            "DOWN" | "LOST" => self.paint(Paint::Bad, text),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// `COLORFGBG` ends with the background's number among the terminal's sixteen colours.
+fn is_dark(colorfgbg: &str) -> bool {
+    let background = colorfgbg.rsplit_once(';').map(|(_, background)| background);
+    matches!(
+        background,
+        Some("0" | "1" | "2" | "3" | "4" | "5" | "6" | "8")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shortened_in_the_units_asked_for() {
+        let human = Style {
+            human: true,
+            ..Style::default()
+        };
+        let iec = Style { iec: true, ..human };
+        let all =
+            |style: Style| [999, 1000, 1024, 123_456, 12_345_678_901].map(|n| style.number(n));
+        assert_eq!(all(Style::default())[4], "12345678901");
+        assert_eq!(all(human), ["999", "1.0k", "1.0k", "123k", "12G"]);
+        assert_eq!(all(iec), ["999", "1000", "1.0ki", "121ki", "11Gi"]);
+    }
+
+    #[test]
+    fn colours_are_those_of_ip() {
+        let style = Style {
+            color: true,
+            ..Style::default()
+        };
+        assert_eq!(style.name("gnv0"), "\x1b[36mgnv0\x1b[0m");
+        let mac = "02:00:00:00:00:0a";
+        assert_eq!(style.address(mac), format!("\x1b[33m{mac}\x1b[0m"));
+        assert_eq!(style.address("10.0.0.1:80"), "\x1b[35m10.0.0.1:80\x1b[0m");
+        assert_eq!(style.address("fd00::1"), "\x1b[34mfd00::1\x1b[0m");
+        assert_eq!(style.address("[fd00::1]:80"), "\x1b[34m[fd00::1]:80\x1b[0m");
+        assert_eq!(style.operstate("UP"), "\x1b[32mUP\x1b[0m");
+        assert_eq!(style.operstate("DOWN"), "\x1b[31mDOWN\x1b[0m");
+        assert_eq!(style.operstate("UNKNOWN"), "UNKNOWN");
+        let dark = Style {
+            dark: true,
+            ..style
+        };
+        assert_eq!(dark.name("a"), "\x1b[1;36ma\x1b[0m");
+        assert!(is_dark("15;0") && is_dark("7;default;8") && !is_dark("0;15") && !is_dark(""));
+    }
+}

@@ -1,0 +1,96 @@
+//! The BNF of `help`, from the same tables that commands are parsed by.
+
+use super::grammar::Times;
+
+/// A keyword without its type: what is shown and completed of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    /// Its spellings; the first one is shown.
+    pub names: &'static [&'static str],
+    /// What its value is; a flag has none.
+    pub metavariable: Option<&'static str>,
+    /// How often it is given.
+    pub times: Times,
+    /// Its value may stand without it.
+    pub bare: bool,
+    /// Of all with the same number one is given, or at most one where they are optional; 0 is none.
+    pub choice: u8,
+}
+
+impl Word {
+    fn synopsis(&self) -> String {
+        let name = self.names[0];
+        let inner = match self.metavariable {
+            None => name.to_owned(),
+            Some(metavariable) if self.bare => match name {
+                // As `ip` shows it: the word may be given, too.
+                "dev" | "name" => format!("[ {name} ] {metavariable}"),
+                _ => metavariable.to_owned(),
+            },
+            Some(metavariable) => format!("{name} {metavariable}"),
+        };
+        match self.times {
+            Times::Optional if self.choice == 0 => format!("[ {inner} ]"),
+            Times::Many => format!("[ {inner} ]..."),
+            _ => inner,
+        }
+    }
+}
+
+/// `HEAD NAME [ key VALUE ] ...`, broken into lines of at most 79 columns that hang below `head`.
+#[must_use]
+pub fn synopsis(head: &str, words: &[Word]) -> String {
+    // What stands without its keyword stands first.
+    let (bare, rest): (Vec<_>, Vec<_>) = words.iter().partition(|w| w.bare);
+    let mut text = head.to_owned();
+    let mut column = head.chars().count();
+    let indent = " ".repeat(8);
+    // "Usage: " stands before it.
+    let room = 79 - 7;
+    for piece in pieces(bare.into_iter().chain(rest)) {
+        if column + 1 + piece.len() > room {
+            text.push('\n');
+            text.push_str(&indent);
+            text.push_str(&piece);
+            column = indent.len() + piece.len();
+        } else {
+            text.push(' ');
+            text.push_str(&piece);
+            column += 1 + piece.len();
+        }
+    }
+    text
+}
+
+/// One piece a keyword, or a choice of keywords.
+fn pieces<'a>(words: impl Iterator<Item = &'a Word>) -> Vec<String> {
+    let mut pieces: Vec<(u8, bool, String)> = Vec::new();
+    let mut negations: Vec<&str> = Vec::new();
+    let all: Vec<&Word> = words.collect();
+    for word in &all {
+        // `udpcsum` and `noudpcsum` are one thing that is or is not.
+        let no = |other: &&&Word| other.names[0].strip_prefix("no") == Some(word.names[0]);
+        if negations.contains(&word.names[0]) {
+            continue;
+        }
+        if let (None, Some(other)) = (word.metavariable, all.iter().find(no)) {
+            negations.push(other.names[0]);
+            pieces.push((0, false, format!("[ [no]{} ]", word.names[0])));
+            continue;
+        }
+        let same = |piece: &&mut (u8, bool, String)| piece.0 != 0 && piece.0 == word.choice;
+        match pieces.iter_mut().find(same) {
+            Some((_, _, piece)) => *piece += &format!(" | {}", word.synopsis()),
+            None => {
+                let optional = word.times == Times::Optional;
+                pieces.push((word.choice, optional, word.synopsis()));
+            }
+        }
+    }
+    let braces = |(choice, optional, piece)| match (choice, optional) {
+        (0, _) => piece,
+        (_, true) => format!("[ {piece} ]"),
+        (_, false) => format!("{{ {piece} }}"),
+    };
+    pieces.into_iter().map(braces).collect()
+}
