@@ -38,7 +38,7 @@ impl Change {
         error: Option<IpAddr>,
     ) -> Change {
         let mut left = exit_of(side, original, reply);
-        if let (Side::Reply, Some(service)) = (side, &decision.service) {
+        if let (Side::Reply, Some(service)) = (side, decision.half(Side::Original).service) {
             left.src = (service.addr, service.port);
         }
         let came = match side {

@@ -76,16 +76,16 @@ impl Egress {
             .recent
             .pass(cx, &seeker, 0)
             .map_err(|stop| Refused::stopped(&stop, link.config.index))?;
-        if let Some(meter) = &passage.meter
+        if let Some(meter) = &passage.half.meter
             && !meter.admits(bytes, cx.now)
         {
             return Err(stopped(DropReason::RateExceeded));
         }
-        let forward = match &passage.exit {
+        let forward = match &passage.half.exit {
             Exit::Wire(way) => {
-                let class = passage.meter.as_ref().and_then(|m| m.dscp);
-                let mut forward =
-                    forward(cx, way, packet, class).ok_or(stopped(DropReason::LinkGone))?;
+                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let mut forward = forward(cx, way, passage.hash, packet, class)
+                    .ok_or(stopped(DropReason::LinkGone))?;
                 // Its sender knows the packet as it is before addresses are translated.
                 if !passes(&forward, vnet, packet) {
                     return Err(Refused::too_big(&forward, packet, link.config.index));
@@ -115,18 +115,27 @@ impl Egress {
 pub(super) fn forward(
     cx: &Context<'_>,
     way: &super::Way,
+    hash: u32,
     packet: &Packet,
     class: Option<u8>,
 ) -> Option<Forward> {
     let link = cx.tables.link(way.link)?;
-    let limit = way.host.path_mtu().map_or(u16::MAX, |mtu| {
+    let mut limit = way.host.path_mtu().map_or(u16::MAX, |mtu| {
         inner_limit(way.host.addr, mtu, way.encap.len())
     });
+    // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
+    // in the name of a service, may be longer.
+    let mtu = usize::from(link.config.mtu);
+    let most = (mtu + link.encap_len()).saturating_sub(way.encap.len());
+    if most < mtu {
+        limit = limit.min(u16::try_from(most).unwrap_or(u16::MAX));
+    }
     Some(Forward {
         link: way.link,
         host: Arc::clone(&way.host),
         encap: Arc::clone(&way.encap),
-        hash: way.hash,
+        // Whoever chooses by it may take any of its bits.
+        hash: u64::from(hash) << 32 | u64::from(hash),
         outer: outer(link, packet, class),
         limit,
         slots: way.slots,

@@ -15,10 +15,11 @@ use crate::flow::Seen;
 use crate::link::{Host, Link, LinkIndex};
 use crate::offload::partial::partial;
 use crate::offload::vnet::{GsoType, VnetHdr};
-use crate::options::Received;
+use crate::options::{Known, Received};
 use crate::wire::encapsulation::{Envelope, Inner};
 use crate::wire::ethernet::{Ethernet, ethertype};
 use crate::wire::header::HeaderBytes;
+use crate::wire::option::{MAX_OPTIONS_LEN, OptionIter};
 use crate::wire::packet::{IpVersion, Packet};
 
 /// Where an inner packet from the wire goes.
@@ -159,17 +160,17 @@ impl Ingress {
             Ok(passage) => passage,
             Err(stop) => return Err(Refused::stopped(&stop, index)),
         };
-        if let Some(meter) = &passage.meter
+        if let Some(meter) = &passage.half.meter
             && !meter.admits(bytes, cx.now)
         {
             return Err(refused(DropReason::RateExceeded));
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
-        let onward = match &passage.exit {
+        let onward = match &passage.half.exit {
             Exit::Tun(link) => Onward::Tun(*link),
             Exit::Wire(way) => {
-                let class = passage.meter.as_ref().and_then(|m| m.dscp);
-                let forward = relay(cx, way, &packet, class).map_err(refused)?;
+                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let forward = relay(cx, way, passage.hash, &packet, class).map_err(refused)?;
                 if let Some(vnet) = vnet.as_mut().filter(|v| v.gso_type != GsoType::None) {
                     // How its sender would have cut it is not known: as the way needs it.
                     let most = forward.limit.saturating_sub(packet.payload_offset);
@@ -238,10 +239,7 @@ impl Ingress {
         memo.version = Some(version);
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
-        memo.digest = match envelope.options {
-            [] => 0,
-            options => cx.tables.hasher.hash_bytes(options) | 1,
-        };
+        memo.digest = digest(cx, link, envelope.options());
         memo.received = received;
         memo.lane = self.lanes;
         memo.arrival = Some(*arrival);
@@ -279,10 +277,40 @@ fn inside(
     }
 }
 
+/// What tells packets apart that may be decided differently: the options that geneved itself speaks, and those that a rule
+/// of the link asks about. Others, such as measurements that differ from packet to packet, decide nothing. 0 is none.
+fn digest(cx: &Context<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
+    let policy = link.config.functions.policy.as_ref();
+    let mut bytes = [0; MAX_OPTIONS_LEN];
+    let mut used = 0;
+    for option in options {
+        let own = cx.tables.schema.lookup(option.class, option.kind);
+        let own = own.is_some_and(|known| !matches!(known, Known::Defined(_)));
+        if !own && !policy.is_some_and(|policy| policy.asks_about(option.class, option.kind)) {
+            continue;
+        }
+        // A class and a type take less room than the header of an option.
+        let [high, low] = option.class.0.to_be_bytes();
+        let head = [high, low, option.kind.0, option.data.len() as u8];
+        for part in [&head[..], option.data] {
+            let Some(room) = bytes.get_mut(used..used + part.len()) else {
+                break;
+            };
+            room.copy_from_slice(part);
+            used += part.len();
+        }
+    }
+    match &bytes[..used] {
+        [] => 0,
+        bytes => cx.tables.hasher.hash_bytes(bytes) | 1,
+    }
+}
+
 /// A packet that goes on to another host passes a router: its TTL ends loops, and it must fit the way.
 fn relay(
     cx: &Context<'_>,
     way: &super::Way,
+    hash: u32,
     packet: &Packet,
     class: Option<u8>,
 ) -> Result<Forward, DropReason> {
@@ -290,7 +318,7 @@ fn relay(
         return Err(DropReason::ForwardingLoop);
     }
     let link = cx.tables.link(way.link).ok_or(DropReason::LinkGone)?;
-    let mut forward = forward(cx, way, packet, class).ok_or(DropReason::LinkGone)?;
+    let mut forward = forward(cx, way, hash, packet, class).ok_or(DropReason::LinkGone)?;
     // No interface of this host has kept the packet to the tunnel's MTU, which counts the longest options.
     let room = usize::from(link.config.mtu) + link.encap_len();
     let most = room.saturating_sub(way.encap.len());

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::change::Change;
-use super::decide::{self, Arrived, Entrance, Planned, Subject};
+use super::decide::{self, Arrived, Entrance, Planned, Role, Subject};
 use super::explain::{Explain, Silent};
 use super::log::Logged;
-use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Passage};
+use super::state::{Came, Context, Decision, Fate, From, Half, Passage};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
 use crate::link::Link;
@@ -102,19 +102,26 @@ enum Found {
     Open(Side),
 }
 
+/// What the table found, and whether the packet may be a direct answer to its flow.
+type Hit = (Found, bool);
+
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
 pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
     let known = match find(cx, seeker) {
-        Lookup::Hit(Found::Go(passage)) if seeker.error => {
-            check_arrival(seeker, Side::Original)
-                .or_else(|_| check_arrival(seeker, Side::Reply))?;
+        Lookup::Hit((Found::Go(passage), direct)) if seeker.error => {
+            check_arrival(seeker, Role::Original)
+                .or_else(|_| check_arrival(seeker, Role::Reply { direct }))?;
             return Ok(passage);
         }
-        Lookup::Hit(Found::Go(passage)) => return Ok(passage),
-        Lookup::Hit(Found::Refused(fate)) => return Err(stop(fate)),
-        Lookup::Hit(Found::Open(side)) => {
+        Lookup::Hit((Found::Go(passage), _)) => return Ok(passage),
+        Lookup::Hit((Found::Refused(fate), _)) => return Err(stop(fate)),
+        Lookup::Hit((Found::Open(side), direct)) => {
             // Whoever forges packets of a flow is not worth a copy of its decision.
-            check_arrival(seeker, side)?;
+            let role = match side {
+                Side::Original => Role::Original,
+                Side::Reply => Role::Reply { direct },
+            };
+            check_arrival(seeker, role)?;
             cx.state.flows.peek(&seeker.key)
         }
         Lookup::Stale(known) => Some(known),
@@ -133,14 +140,25 @@ pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Sto
     }
 }
 
-/// Whether the packet came from where its source is; `side` is that of the flow which it belongs to.
-fn check_arrival(seeker: &Seeker<'_>, side: Side) -> Result<(), DropReason> {
+/// As what the packet comes to a flow that is known.
+fn role(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Role {
+    let keys = (&known.original, &known.reply);
+    match known.side {
+        Side::Original => Role::Original,
+        Side::Reply => Role::Reply {
+            direct: decide::may_answer_directly(keys, &known.decision, seeker.from, cx.now),
+        },
+    }
+}
+
+/// Whether the packet came from where its source is.
+fn check_arrival(seeker: &Seeker<'_>, role: Role) -> Result<(), DropReason> {
     let Seeker {
         link, key, from, ..
     } = seeker;
     let source = (seeker.packet.src, key.sport);
     let received = seeker.wire.map(|w| w.received);
-    decide::check_arrival(link, *from, side, source, received)
+    decide::check_arrival(link, *from, role, source, received)
 }
 
 /// Whether a packet can only be the first of its flow.
@@ -154,7 +172,7 @@ fn opens(packet: &Packet) -> bool {
 }
 
 #[inline]
-fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Found, Decision> {
+fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
     let flows = &cx.state.flows;
     flows.hit_where(
         &seeker.key,
@@ -162,8 +180,20 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Found, Decision> {
         cx.now,
         cx.tables.epoch,
         |side, original, reply, decision| {
+            let speaks = seeker.wire.is_some_and(|w| w.received.service.is_some());
+            let reopened = side == Side::Original && matches!(seeker.from, From::Tun);
+            if reopened && decision.half(Side::Reply).digest != 0 && opens(seeker.packet) {
+                // A new connection by the old numbers: another backend may answer it.
+                decision.forget_half(Side::Reply);
+            }
+            let direct = side == Side::Reply
+                && speaks
+                && decide::may_answer_directly((original, reply), decision, seeker.from, cx.now);
             let found = look(seeker, side, original, reply, decision);
-            (!matches!(found, Found::Open(_)), found)
+            if direct && !seeker.error && matches!(found, Found::Go(_)) {
+                decision.heard = decide::seconds(cx.now);
+            }
+            (!matches!(found, Found::Open(_)), (found, direct))
         },
     )
 }
@@ -177,9 +207,17 @@ fn follow(
     fate: Fate,
 ) -> Result<Passage, Stop> {
     let found = match find(cx, seeker) {
-        Lookup::Hit(found @ (Found::Go(_) | Found::Refused(_))) => found,
-        // Another worker has other tables for the moment, or ended the flow.
-        _ => decided,
+        Lookup::Hit((found @ (Found::Go(_) | Found::Refused(_)), _)) => found,
+        // What it held is given up: the time of its state was over, or another worker ended it.
+        Lookup::Miss if !seeker.error => return begin(cx, seeker),
+        // Another worker has other tables for the moment.
+        _ => match decided {
+            Found::Go(passage) => Found::Go(Passage {
+                lasts: false,
+                ..passage
+            }),
+            other => other,
+        },
     };
     match found {
         Found::Go(passage) => Ok(passage),
@@ -208,15 +246,18 @@ fn look(
             return Found::Refused(decision.fate);
         }
     }
-    let decided = !matches!(half.exit, Exit::Undecided) && decision.fate == Fate::Forward;
-    if !decided || !known && !seeker.error {
+    let Some(decided) = &decision.halves[side as usize] else {
+        return Found::Open(side);
+    };
+    if decision.fate != Fate::Forward || !known && !seeker.error {
         return Found::Open(side);
     }
     let error = seeker.error.then_some(seeker.packet.src);
     Found::Go(Passage {
-        exit: half.exit.clone(),
-        meter: half.meter.clone(),
+        half: Arc::clone(decided),
+        hash: decision.hashes[side as usize],
         change: Change::of(side, original, reply, decision, error),
+        lasts: true,
     })
 }
 
@@ -279,7 +320,7 @@ fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Pass
         (Found::Go(passage), Ok(())) => Ok(passage),
         // Another worker was faster; what it decided came from the same rules.
         (Found::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
-            Lookup::Hit(Found::Go(passage)) => Ok(passage),
+            Lookup::Hit((Found::Go(passage), _)) => Ok(passage),
             _ => Err(DropReason::FlowTableFull.into()),
         },
         (Found::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
@@ -309,7 +350,7 @@ fn write_down(cx: &Context<'_>, decision: &Decision, key: FlowKey) {
 
 /// The first reply of a flow, or one that came another way than those before.
 fn answered(cx: &Context<'_>, seeker: &Seeker<'_>, known: Known) -> Result<Passage, Stop> {
-    check_arrival(seeker, Side::Reply)?;
+    check_arrival(seeker, role(cx, seeker, &known))?;
     let wire = seeker.wire.map(|w| (w.received, w.digest));
     let (original, reply, mut decision) = (known.original, known.reply, known.decision);
     let half = decide::second_half(
@@ -321,7 +362,8 @@ fn answered(cx: &Context<'_>, seeker: &Seeker<'_>, known: Known) -> Result<Passa
         wire,
         &mut Silent,
     )?;
-    *decision.half_mut(Side::Reply) = half;
+    decision.set_half(Side::Reply, half);
+    decision.heard = decide::seconds(cx.now);
     let decided = look(seeker, Side::Reply, &original, &reply, &decision);
     // An error may come from anybody on the way, and says nothing of where replies come from.
     if seeker.error {
@@ -341,7 +383,7 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
     let (side, decision) = (known.side, &known.decision);
     let (original, reply) = (known.original, known.reply);
     // Who forges packets of a flow does not end it.
-    check_arrival(seeker, side)?;
+    check_arrival(seeker, role(cx, seeker, known))?;
     let before = decision.fate;
     if before != Fate::Forward && seeker.error {
         return Err(DropReason::IcmpUnrelated.into());
@@ -371,7 +413,7 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
     }
     let decided = look(seeker, side, &original, &answers, &after);
     if seeker.error {
-        *after.half_mut(Side::Reply) = Half::default();
+        after.forget_half(Side::Reply);
     }
     if !flows.renew(&original, answers, after, refused, cx.tables.epoch) {
         return Err(DropReason::FlowTableFull.into());
@@ -408,7 +450,8 @@ fn renewed(
             wire,
             &mut Silent,
         )?;
-        *planned.decision.half_mut(Side::Reply) = half;
+        planned.decision.set_half(Side::Reply, half);
+        planned.decision.heard = decide::seconds(cx.now);
         if planned.reply != *reply {
             // The reply is one to a translation that is not made any more.
             return Err(DropReason::NatUntranslatable);
@@ -427,7 +470,7 @@ pub(super) fn from_memory<E: Explain>(
     log: &mut E,
 ) -> Result<Planned, DropReason> {
     let half: &Half = decision.half(Side::Original);
-    let (Came::Wire(host), Some(header)) = (&half.came, &decision.header) else {
+    let (Came::Wire(host), Some(header)) = (&half.came, &half.header) else {
         return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), log);
     };
     let envelope = link.config.encapsulation.parse(header);

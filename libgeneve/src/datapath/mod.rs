@@ -13,6 +13,7 @@ mod log;
 mod lookup;
 mod recent;
 mod refuse;
+mod share;
 mod state;
 mod trace;
 

@@ -47,7 +47,7 @@ impl Recent {
                 }
             };
             remember_fragment(cx, seeker);
-            if seeker.error || turns(seeker.packet) {
+            if seeker.error || turns(seeker.packet) || !passage.lasts {
                 // It changed its flow, or is none of it.
                 return Ok(&self.keep(seeker, lane, u64::MAX, passage).passage);
             }

@@ -1,10 +1,11 @@
 //! What the packet path remembers from one packet to the next: flows, fragments, and the headers that flows share.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use super::change::Change;
 use super::log::Log;
+use super::share::Shared;
 use crate::drop::DropReason;
 use crate::flow::{FlowTable, Fragments, Limits, Side};
 use crate::link::{Host, LinkIndex, Tables};
@@ -18,6 +19,9 @@ use crate::wire::header::HeaderBytes;
 /// Headers that are shared at once; beyond them a flow has its own.
 const SHARED_HEADERS: usize = 4096;
 
+/// Halves of decisions that are shared at once: those of so many pairs of endpoints that differ in more than addresses.
+const SHARED_HALVES: usize = 65_536;
+
 /// Fragmented packets whose first fragment is remembered at once.
 const FRAGMENTED_PACKETS: usize = 8192;
 
@@ -30,7 +34,8 @@ pub struct State {
     pub fragments: Fragments,
     /// Flows that a rule wants to be in the log.
     pub log: Log,
-    headers: Mutex<HashSet<Arc<HeaderBytes>>>,
+    headers: Shared<HeaderBytes>,
+    halves: Shared<Half>,
 }
 
 impl State {
@@ -41,29 +46,27 @@ impl State {
             flows: FlowTable::new(limits, key),
             fragments: Fragments::new(FRAGMENTED_PACKETS, key),
             log: Log::default(),
-            headers: Mutex::default(),
+            headers: Shared::new(SHARED_HEADERS),
+            halves: Shared::new(SHARED_HALVES),
         }
     }
 
     /// The one copy of this header that flows share.
     pub(super) fn share(&self, header: HeaderBytes) -> Arc<HeaderBytes> {
-        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = headers.get(&header) {
-            return Arc::clone(shared);
-        }
-        if headers.len() >= SHARED_HEADERS {
-            headers.retain(|shared| Arc::strong_count(shared) > 1);
-        }
-        let shared = Arc::new(header);
-        if headers.len() < SHARED_HEADERS {
-            headers.insert(Arc::clone(&shared));
-        }
-        shared
+        self.headers.share(header)
+    }
+
+    /// The one copy of this half that flows share.
+    pub(super) fn share_half(&self, half: Half) -> Arc<Half> {
+        self.halves.share(half)
     }
 
     /// Ends what is over; to be called every second or so. Returns how many flows ended.
     pub fn expire(&self, now: Now) -> u64 {
-        self.flows.expire(now)
+        let ended = self.flows.expire(now);
+        self.halves.tidy();
+        self.headers.tidy();
+        ended
     }
 }
 
@@ -99,8 +102,6 @@ pub struct Way {
     pub host: Arc<Host>,
     /// The Geneve header that goes before each segment, options included.
     pub encap: Arc<HeaderBytes>,
-    /// The flow's hash: chooses the source port.
-    pub hash: u64,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
 }
@@ -143,7 +144,7 @@ impl Meter {
     }
 }
 
-/// What is decided for one side of a flow.
+/// What is decided for one side of a flow, but for the flow's own numbers: equal ones are shared by flows.
 #[derive(Clone, Debug, Default)]
 pub struct Half {
     /// Where its packets must come from.
@@ -151,9 +152,68 @@ pub struct Half {
     /// Where they go.
     pub exit: Exit,
     /// Rates and marks, where there are any.
-    pub meter: Option<Arc<Meter>>,
+    pub meter: Option<Meter>,
     /// Of the options that its packets carry: others ask for another decision.
     pub digest: u64,
+    /// The virtual address that a client asked for, on the host of the backend (direct server return).
+    pub service: Option<ServiceOption>,
+    /// The header of the packet that began the flow, where it came from the wire: what the flow is decided by again
+    /// when the configuration changes.
+    pub header: Option<Arc<HeaderBytes>>,
+}
+
+impl Half {
+    const UNDECIDED: &Half = &Half {
+        came: Came::Nowhere,
+        exit: Exit::Undecided,
+        meter: None,
+        digest: 0,
+        service: None,
+        header: None,
+    };
+
+    /// What makes it what it is. Things that are shared themselves are told apart by where they are.
+    fn identity(&self) -> impl Eq + Hash + '_ {
+        let at = |host: &Arc<Host>| Arc::as_ptr(host).addr();
+        let came = match &self.came {
+            Came::Nowhere => (0, 0),
+            Came::Tun => (1, 0),
+            Came::Wire(host) => (2, at(host)),
+        };
+        let exit = match &self.exit {
+            Exit::Undecided => (0, LinkIndex(0), 0, 0, 0),
+            Exit::Tun(link) => (1, *link, 0, 0, 0),
+            Exit::Wire(way) => {
+                let encap = Arc::as_ptr(&way.encap).addr();
+                (2, way.link, at(&way.host), encap, way.slots)
+            }
+        };
+        let meter = self.meter.as_ref().map(|meter| {
+            let place = |bucket: &Arc<Bucket>| Arc::as_ptr(bucket).addr();
+            let buckets = meter.buckets.each_ref().map(|b| b.as_ref().map(place));
+            let class = meter.class.as_ref().map(|class| Arc::as_ptr(class).addr());
+            (buckets, meter.dscp, meter.precedence, class)
+        });
+        let header = self
+            .header
+            .as_ref()
+            .map(|header| Arc::as_ptr(header).addr());
+        (came, exit, meter, self.digest, self.service, header)
+    }
+}
+
+impl PartialEq for Half {
+    fn eq(&self, other: &Half) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Half {}
+
+impl Hash for Half {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// Whether a flow is forwarded.
@@ -167,49 +227,65 @@ pub enum Fate {
     Reject,
 }
 
-/// What was decided for a flow.
+/// What was decided for a flow. A table may hold millions: what many flows have alike is shared.
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// Whether it is forwarded.
     pub fate: Fate,
-    /// What is decided for the packets of each [`Side`].
-    pub halves: [Half; 2],
     /// It was forwarded before the configuration or its sender's options changed: its replies are dropped with it.
     pub cut: bool,
-    /// The port that source NAT lent it.
-    pub lease: Option<Lease>,
-    /// The virtual address that a client asked for, on the host of the backend (direct server return).
-    pub service: Option<Box<ServiceOption>>,
-    /// The rule that decided.
-    pub rule: Option<RuleId>,
     /// The QoS class.
     pub class: Option<u8>,
     /// Type and code of the ICMP message that began it.
     pub icmp: Option<(u8, u8)>,
-    /// The Geneve header of the packet that began it, where it came from the wire: what the flow is decided by again
-    /// when the configuration changes.
-    pub header: Option<Arc<HeaderBytes>>,
+    /// What is decided for the packets of each [`Side`]; `None` where none was seen yet.
+    pub(super) halves: [Option<Arc<Half>>; 2],
+    /// The hash of each side: chooses the source port.
+    pub(super) hashes: [u32; 2],
+    /// The rule that decided.
+    pub rule: Option<RuleId>,
+    /// The port that source NAT lent it.
+    pub lease: Option<Lease>,
+    /// When somebody answered in the name of a service, in seconds.
+    pub(super) heard: u32,
 }
+
+const _: () = assert!(size_of::<Decision>() <= 64, "one cache line for each flow");
 
 impl Decision {
     /// The half of this side.
     #[inline]
     #[must_use]
     pub fn half(&self, side: Side) -> &Half {
-        &self.halves[side as usize]
+        let half = self.halves[side as usize].as_deref();
+        half.unwrap_or(Half::UNDECIDED)
     }
 
-    pub(super) fn half_mut(&mut self, side: Side) -> &mut Half {
-        &mut self.halves[side as usize]
+    pub(super) fn set_half(&mut self, side: Side, decided: Decided) {
+        self.halves[side as usize] = Some(decided.half);
+        self.hashes[side as usize] = decided.hash;
     }
+
+    pub(super) fn forget_half(&mut self, side: Side) {
+        self.halves[side as usize] = None;
+    }
+}
+
+/// A half that was decided, for one flow.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    pub(super) half: Arc<Half>,
+    pub(super) hash: u32,
 }
 
 /// What one packet of a decided flow gets.
 #[derive(Clone, Debug)]
 pub(super) struct Passage {
-    pub(super) exit: Exit,
-    pub(super) meter: Option<Arc<Meter>>,
+    pub(super) half: Arc<Half>,
+    pub(super) hash: u32,
     pub(super) change: Change,
+    /// It is the table's, so that the packets that follow may have it, too.
+    pub(super) lasts: bool,
 }
 
 /// Where a packet came from, as the flow table is asked.

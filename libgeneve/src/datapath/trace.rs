@@ -158,7 +158,10 @@ fn answered(
         }
     };
     let source = (described.key.src, described.key.sport);
-    decide::check_arrival(link, from, Side::Reply, source, received.as_ref())?;
+    let keys = (&found.original, &found.reply);
+    let direct = decide::may_answer_directly(keys, &found.decision, from, cx.now);
+    let role = decide::Role::Reply { direct };
+    decide::check_arrival(link, from, role, source, received.as_ref())?;
     let planned = if found.epoch == cx.tables.epoch {
         Planned {
             decision: found.decision.clone(),
@@ -180,8 +183,8 @@ fn answered(
     }
     *class = decision.class;
     let wire = received.as_ref().map(|received| (received, 0));
-    let half = decide::second_half(cx, &found.original, &reply, &decision, from, wire, account)?;
-    Ok(half.exit)
+    let decided = decide::second_half(cx, &found.original, &reply, &decision, from, wire, account)?;
+    Ok(decided.half.exit.clone())
 }
 
 fn read(cx: &Context<'_>, link: &Link, header: &HeaderBytes) -> Result<Received, DropReason> {

@@ -44,35 +44,43 @@ pub struct Pool {
 
 /// An outside port of an inside one, for as long as any clone lives.
 ///
-/// Cheap to clone. May be dropped on any thread; dropping the last clone takes the link's lock.
-#[derive(Clone, Debug)]
-pub struct Lease(Arc<Held>);
-
+/// Small, because every translated flow has one: the number of the mapping that is shared by all flows from the inside port.
+/// Cloning and dropping take the link's lock, on any thread.
 #[derive(Debug)]
-struct Held {
+pub struct Lease {
     space: Arc<Space>,
-    outside: Port,
+    mapping: u32,
 }
 
-impl Drop for Held {
+impl Clone for Lease {
+    fn clone(&self) -> Lease {
+        self.space.lock().hold_again(self.mapping);
+        Lease {
+            space: Arc::clone(&self.space),
+            mapping: self.mapping,
+        }
+    }
+}
+
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.space.lock().release(self.outside);
+        self.space.lock().release(self.mapping);
     }
 }
 
 impl Lease {
     /// The outside address and port.
-    #[inline]
     #[must_use]
     pub fn outside(&self) -> (IpAddr, u16) {
-        (self.0.outside.addr, self.0.outside.number)
+        let port = self.space.lock().outside_of(self.mapping);
+        (port.addr, port.number)
     }
 }
 
 impl PartialEq for Lease {
     /// Whether both are leases of the same port.
     fn eq(&self, other: &Lease) -> bool {
-        Arc::ptr_eq(&self.0.space, &other.0.space) && self.0.outside == other.0.outside
+        Arc::ptr_eq(&self.space, &other.space) && self.mapping == other.mapping
     }
 }
 
@@ -101,14 +109,12 @@ impl Pool {
         let inside = self.port(proto, inside)?;
         let mut mappings = self.space.lock();
         let outside = self.choose(&mappings, &inside)?;
-        if !mappings.hold(inside, outside) {
-            return Err(Exhausted);
-        }
+        let mapping = mappings.hold(inside, outside).ok_or(Exhausted)?;
         drop(mappings);
-        Ok(Lease(Arc::new(Held {
+        Ok(Lease {
             space: Arc::clone(&self.space),
-            outside,
-        })))
+            mapping,
+        })
     }
 
     /// What [`Pool::lease`] would give; changes nothing.

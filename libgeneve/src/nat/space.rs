@@ -5,11 +5,12 @@
 //! is in use is not handed out again. What a pool hands out next is [`pool`](super::pool)'s choice.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashTable;
 
 use super::ports::Ports;
 use crate::wire::ip::protocol;
@@ -176,9 +177,12 @@ struct Account {
     counts: [Count; 3],
 }
 
+/// An inside port and the outside port that stands for it, for as long as there are leases of it.
 #[derive(Debug)]
 struct Mapping {
     inside: Port,
+    outside: Port,
+    /// 0 for a place that is free.
     leases: u32,
 }
 
@@ -193,9 +197,15 @@ pub(super) struct Space {
 
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
-    /// The outside port of a new flow from this inside port.
-    by_inside: HashMap<Port, Port>,
-    by_outside: HashMap<Port, Mapping>,
+    /// There may be a million: each is stored once, and found by its number.
+    all: Vec<Mapping>,
+    /// Places of `all` that are free.
+    free: Vec<u32>,
+    /// The mapping of a new flow from an inside port, by the inside port.
+    by_inside: HashTable<u32>,
+    /// Every mapping, by its outside port.
+    by_outside: HashTable<u32>,
+    keys: RandomState,
     taken: HashMap<(Protocol, IpAddr), Box<Ports>>,
     accounts: Vec<Option<Account>>,
     /// Counts the mappings that were ever made.
@@ -245,38 +255,77 @@ impl Mappings {
         Some(&account.counts[protocol as usize])
     }
 
+    fn by_inside(&self, inside: &Port) -> Option<u32> {
+        let is = |&at: &u32| self.all[at as usize].inside == *inside;
+        self.by_inside.find(self.keys.hash_one(inside), is).copied()
+    }
+
+    fn by_outside(&self, outside: &Port) -> Option<u32> {
+        let is = |&at: &u32| self.all[at as usize].outside == *outside;
+        self.by_outside
+            .find(self.keys.hash_one(outside), is)
+            .copied()
+    }
+
     /// The outside port that flows from this inside port have.
     pub(super) fn outside(&self, inside: &Port) -> Option<Port> {
-        self.by_inside.get(inside).copied()
+        self.by_inside(inside).map(|at| self.outside_of(at))
+    }
+
+    /// The outside port of a mapping that somebody holds.
+    pub(super) fn outside_of(&self, at: u32) -> Port {
+        self.all[at as usize].outside
     }
 
     /// The inside port that has this outside port.
     pub(super) fn inside(&self, outside: &Port) -> Option<Port> {
-        self.by_outside.get(outside).map(|mapping| mapping.inside)
+        self.by_outside(outside)
+            .map(|at| self.all[at as usize].inside)
     }
 
     pub(super) fn taken(&self, protocol: Protocol, addr: IpAddr) -> Option<&Ports> {
         self.taken.get(&(protocol, addr)).map(|ports| &**ports)
     }
 
-    /// Counts one more lease of `outside` for `inside`, and makes the mapping if it is new. `false`
-    /// if the port belongs to another inside port.
-    pub(super) fn hold(&mut self, inside: Port, outside: Port) -> bool {
-        match self.by_outside.entry(outside) {
-            Entry::Occupied(mut there) => {
-                let mapping = there.get_mut();
-                if mapping.inside != inside || mapping.leases == u32::MAX {
-                    return false;
-                }
-                mapping.leases += 1;
-                return true;
+    /// Counts one more lease of `outside` for `inside`, and makes the mapping if it is new; gives its number. `None` if the
+    /// port belongs to another inside port.
+    pub(super) fn hold(&mut self, inside: Port, outside: Port) -> Option<u32> {
+        if let Some(at) = self.by_outside(&outside) {
+            if self.all[at as usize].inside != inside {
+                return None;
             }
-            Entry::Vacant(free) => {
-                free.insert(Mapping { inside, leases: 1 });
-            }
+            self.hold_again(at);
+            return Some(at);
         }
+        let mapping = Mapping {
+            inside,
+            outside,
+            leases: 1,
+        };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.all[at as usize] = mapping;
+                at
+            }
+            None => {
+                let at = u32::try_from(self.all.len()).ok()?;
+                self.all.push(mapping);
+                at
+            }
+        };
+        let Mappings {
+            all,
+            keys,
+            by_inside,
+            by_outside,
+            ..
+        } = self;
+        let hash = |at: &u32| keys.hash_one(all[*at as usize].outside);
+        by_outside.insert_unique(keys.hash_one(outside), at, hash);
         // An older mapping of a pool that does not have its port any more lives on in `by_outside`.
-        self.by_inside.insert(inside, outside);
+        let hash = |at: &u32| keys.hash_one(all[*at as usize].inside);
+        let is = |at: &u32| all[*at as usize].inside == inside;
+        by_inside.entry(keys.hash_one(inside), is, hash).insert(at);
         self.taken
             .entry((outside.protocol, outside.addr))
             .or_insert_with(|| Box::new(Ports::new()))
@@ -288,26 +337,38 @@ impl Mappings {
                 account.counts[protocol as usize].add(&account.spec, protocol, place, 1);
             }
         }
-        true
+        Some(at)
+    }
+
+    /// Counts one more lease of a mapping that somebody holds.
+    pub(super) fn hold_again(&mut self, at: u32) {
+        let leases = &mut self.all[at as usize].leases;
+        // As many as there are flows, and their number is less by far.
+        *leases = leases.checked_add(1).expect("fewer flows than this");
     }
 
     /// Gives one lease back, and the port with the last one.
-    pub(super) fn release(&mut self, outside: Port) {
-        let Entry::Occupied(mut there) = self.by_outside.entry(outside) else {
-            return;
-        };
-        there.get_mut().leases -= 1;
-        if there.get().leases > 0 {
+    pub(super) fn release(&mut self, at: u32) {
+        let mapping = &mut self.all[at as usize];
+        mapping.leases -= 1;
+        if mapping.leases > 0 {
             return;
         }
-        let inside = there.remove().inside;
-        if self.by_inside.get(&inside) == Some(&outside) {
-            self.by_inside.remove(&inside);
+        let (inside, outside) = (mapping.inside, mapping.outside);
+        let (by_inside, by_outside) = (self.keys.hash_one(inside), self.keys.hash_one(outside));
+        for (table, hash) in [
+            (&mut self.by_inside, by_inside),
+            (&mut self.by_outside, by_outside),
+        ] {
+            if let Ok(entry) = table.find_entry(hash, |other| *other == at) {
+                entry.remove();
+            }
         }
-        if let Entry::Occupied(mut ports) = self.taken.entry((outside.protocol, outside.addr)) {
-            ports.get_mut().release(outside.number);
-            if ports.get().is_empty() {
-                ports.remove();
+        self.free.push(at);
+        if let Some(ports) = self.taken.get_mut(&(outside.protocol, outside.addr)) {
+            ports.release(outside.number);
+            if ports.is_empty() {
+                self.taken.remove(&(outside.protocol, outside.addr));
             }
         }
         for account in self.accounts.iter_mut().flatten() {

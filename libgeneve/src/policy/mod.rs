@@ -24,7 +24,7 @@ use block::Block;
 
 use crate::label::{LabelKey, Labels};
 use crate::options::EndpointType;
-use crate::wire::option::OptionIter;
+use crate::wire::option::{OptionClass, OptionIter, OptionType};
 
 /// What happens to a flow that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct Policy {
     ingress: Side,
     egress: Side,
     uses_labels: bool,
+    /// Classes and types of the options that rules ask about, sorted.
+    options: Box<[(OptionClass, OptionType)]>,
 }
 
 /// The rules of one direction.
@@ -125,6 +127,10 @@ impl Policy {
         }
         drop(names);
         rules.sort_by(Rule::cmp_priority);
+        let asked = rules.iter().filter_map(|rule| rule.option.as_ref());
+        let mut options: Vec<_> = asked.map(|o| (o.class, o.kind)).collect();
+        options.sort_unstable();
+        options.dedup();
         let split = rules.partition_point(|rule| rule.direction == Direction::Ingress);
         let (ingress, egress) = rules.split_at(split);
         Ok(Policy {
@@ -133,6 +139,7 @@ impl Policy {
             hits: rules.iter().map(|rule| hits(&rule.name)).collect(),
             rules: rules.into(),
             uses_labels,
+            options: options.into(),
         })
     }
 
@@ -187,6 +194,13 @@ impl Policy {
     #[must_use]
     pub fn uses_labels(&self) -> bool {
         self.uses_labels
+    }
+
+    /// Whether any rule asks about this option.
+    #[inline]
+    #[must_use]
+    pub fn asks_about(&self, class: OptionClass, kind: OptionType) -> bool {
+        self.options.binary_search(&(class, kind)).is_ok()
     }
 
     /// Whether a direction has no rule, so that its default decides everything.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use self::encap::Mark;
 pub(super) use self::reply::second_half;
 use super::explain::Explain;
-use super::state::{Came, Context, Decision, Exit, Fate, From, Half, Meter, Way};
+use super::state::{Came, Context, Decided, Decision, Exit, Fate, From, Half, Meter, Way};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
 use crate::label::Labels;
@@ -23,6 +23,7 @@ use crate::options::{EndpointType, Received, ServiceOption};
 use crate::policy::{Action, Direction, Query, Verdict};
 use crate::route::{Entry, Origin, Target};
 use crate::service::maglev::FlowId;
+use crate::time::Now;
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::protocol;
 use crate::wire::packet::{IpVersion, Packet, Transport};
@@ -129,18 +130,22 @@ pub(super) fn first_half<E: Explain>(
         exit: course.exit,
         meter: course.meter,
         digest,
-    };
-    let decision = Decision {
-        fate,
-        halves: [half, Half::default()],
-        cut: false,
-        lease: course.lease,
         service: course.service,
-        rule: verdict.rule,
-        class: course.class,
-        icmp: subject.icmp,
         header,
     };
+    let hash = hash_of(cx, &subject.key);
+    let mut decision = Decision {
+        fate,
+        cut: false,
+        class: course.class,
+        icmp: subject.icmp,
+        halves: [None, None],
+        hashes: [0; 2],
+        rule: verdict.rule,
+        lease: course.lease,
+        heard: 0,
+    };
+    decision.set_half(Side::Original, decided::<E>(cx, half, hash));
     let reply = if fate == Fate::Forward {
         reply
     } else {
@@ -158,6 +163,19 @@ fn kept<E: Explain>(cx: &Context<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
     }
 }
 
+/// A half for flows to share, and the flow's hash in so many bits as the choice of a port needs.
+fn decided<E: Explain>(cx: &Context<'_>, half: Half, hash: u64) -> Decided {
+    let half = if E::DRY {
+        Arc::new(half)
+    } else {
+        cx.state.share_half(half)
+    };
+    Decided {
+        half,
+        hash: (hash >> 32) as u32,
+    }
+}
+
 /// A flow's way through the functions, as far as it is decided.
 #[derive(Debug)]
 struct Course {
@@ -166,9 +184,9 @@ struct Course {
     /// The link whose VPC it leaves in.
     link: crate::link::LinkIndex,
     lease: Option<Lease>,
-    service: Option<Box<ServiceOption>>,
+    service: Option<ServiceOption>,
     class: Option<u8>,
-    meter: Option<Arc<Meter>>,
+    meter: Option<Meter>,
     exit: Exit,
 }
 
@@ -356,12 +374,12 @@ impl Course {
         }
         if class.is_some() || buckets.iter().any(Option::is_some) {
             let precedence = precedence.unwrap_or_else(|| dscp.map_or(0, drop_precedence));
-            self.meter = Some(Arc::new(Meter {
+            self.meter = Some(Meter {
                 buckets,
                 dscp,
                 precedence,
                 class: class.cloned(),
-            }));
+            });
         }
     }
 }
@@ -494,12 +512,61 @@ fn host_of<'a>(entry: &'a Entry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Hos
     }
 }
 
-/// The source of a packet must be where the packet came from; `side` is that of its flow, `source` its inner address and
-/// port.
+/// As what a packet comes, in the eyes of who asks whether it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It begins a flow, or goes on with one from the side that began.
+    Original,
+    /// It answers; `direct` where another host than that of the address which was asked may answer in its name.
+    Reply {
+        /// See [`may_answer_directly`].
+        direct: bool,
+    },
+}
+
+/// How long the host that answers a flow in the name of a service must have been silent, in seconds, before another may
+/// (its backend failed, say). A TCP connection cannot move: there is no other.
+const SILENCE: u32 = 5;
+
+/// The time at which a host was heard, in seconds, as decisions keep it.
+#[inline]
+pub(super) fn seconds(now: Now) -> u32 {
+    (now.0 / 1_000_000_000) as u32
+}
+
+/// Whether a host may answer a flow in the name of the virtual address that was asked. This host knows neither the service
+/// nor its backends: those are the business of the host that the address leads to. What it can know is that the flow
+/// went there untranslated, and who has answered so far.
+#[inline]
+pub(super) fn may_answer_directly(
+    (original, reply): (&FlowKey, &FlowKey),
+    decision: &Decision,
+    from: From<'_>,
+    now: Now,
+) -> bool {
+    let From::Wire(host) = from else {
+        return false;
+    };
+    let asked = matches!(decision.half(Side::Original).exit, Exit::Wire(_));
+    if !asked || *reply != original.reversed() {
+        return false;
+    }
+    match &decision.half(Side::Reply).came {
+        Came::Nowhere => true,
+        Came::Tun => false,
+        Came::Wire(known) if known.id == host.id => true,
+        Came::Wire(_) => {
+            original.protocol != protocol::TCP
+                && seconds(now).saturating_sub(decision.heard) >= SILENCE
+        }
+    }
+}
+
+/// The source of a packet, its inner address and port, must be where the packet came from.
 pub(super) fn check_arrival(
     link: &Link,
     from: From<'_>,
-    side: Side,
+    role: Role,
     source: (IpAddr, u16),
     received: Option<&Received>,
 ) -> Result<(), DropReason> {
@@ -507,10 +574,10 @@ pub(super) fn check_arrival(
         From::Tun => check_own_source(link, source.0),
         From::Wire(host) => check_source(link, host.addr, source.0).or_else(|reason| {
             let service = received.and_then(|r| r.service);
-            let right = service.is_some_and(|s| match side {
-                Side::Original => wire::relays(link, host, &s),
+            let right = service.is_some_and(|s| match role {
+                Role::Original => wire::relays(link, host, &s),
                 // A backend answers its client directly, in the name of the virtual address.
-                Side::Reply => (s.addr, s.port) == source,
+                Role::Reply { direct } => direct && (s.addr, s.port) == source,
             });
             if right { Ok(()) } else { Err(reason) }
         }),
@@ -553,7 +620,6 @@ fn wire_exit<E: Explain>(
     link: &Link,
     host: &Arc<Host>,
     mark: &Mark<'_>,
-    hash: u64,
     log: &mut E,
 ) -> Result<Exit, DropReason> {
     let (encap, slots) = encap::header(cx, link, mark, log)?;
@@ -561,7 +627,6 @@ fn wire_exit<E: Explain>(
         link: link.config.index,
         host: Arc::clone(host),
         encap,
-        hash,
         slots,
     }))
 }

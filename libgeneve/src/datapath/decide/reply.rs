@@ -15,12 +15,13 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     from: From<'_>,
     received: Option<(&Received, u64)>,
     log: &mut E,
-) -> Result<Half, DropReason> {
+) -> Result<Decided, DropReason> {
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
     // The class of a flow that left in another VPC is that VPC's.
     let class = decision.class.filter(|_| reply.link == original.link);
     let mut left = exit_of(Side::Reply, original, reply);
-    if let Some(service) = &decision.service {
+    let service = decision.half(Side::Original).service;
+    if let Some(service) = service {
         left.src = (service.addr, service.port);
     }
     let mut course = Course::new(
@@ -43,20 +44,22 @@ pub(in crate::datapath) fn second_half<E: Explain>(
                     .ok_or(DropReason::NoRoute)?,
             };
             let mark = Mark {
-                service: decision.service.as_deref().copied(),
+                service,
                 ..course.mark(left.src.0, original.src, kind_of(link, original.src, entry))
             };
-            wire_exit(cx, link, host, &mark, hash, log)?
+            wire_exit(cx, link, host, &mark, log)?
         }
         Came::Tun | Came::Nowhere => {
             course.classify(link, Direction::Ingress, original.src, class, None, log);
             Exit::Tun(original.link)
         }
     };
-    Ok(Half {
+    let half = Half {
         came: from.came(),
         exit,
         meter: course.meter,
         digest: received.map_or(0, |(_, digest)| digest),
-    })
+        ..Half::default()
+    };
+    Ok(decided::<E>(cx, half, hash))
 }

@@ -12,7 +12,7 @@ pub(super) fn walk<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let checked = check_arrival(link, From::Tun, Side::Original, (key.src, key.sport), None);
+    let checked = check_arrival(link, From::Tun, Role::Original, (key.src, key.sport), None);
     log.note("source", || match checked {
         Ok(()) => format!("{} may send from this host", key.src),
         Err(_) => format!("{} is an endpoint of another host", key.src),
@@ -72,7 +72,7 @@ pub(super) fn walk<E: Explain>(
     course.exit = match host {
         Some(host) => {
             let mark = course.mark(key.src, dst, kind);
-            wire_exit(cx, link, host, &mark, hash, log)?
+            wire_exit(cx, link, host, &mark, log)?
         }
         None => Exit::Tun(link.config.index),
     };

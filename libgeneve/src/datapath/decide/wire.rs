@@ -18,7 +18,7 @@ pub(super) fn walk<E: Explain>(
     let key = &subject.key;
     let source = (key.src, key.sport);
     let from = From::Wire(at.host);
-    let checked = check_arrival(link, from, Side::Original, source, Some(at.received));
+    let checked = check_arrival(link, from, Role::Original, source, Some(at.received));
     log.note("source", || match checked {
         Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
         Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
@@ -71,7 +71,7 @@ pub(super) fn walk<E: Explain>(
     }
     if turn == Turn::None {
         course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
-        course.service = at.received.service.map(Box::new);
+        course.service = at.received.service;
         course.exit = Exit::Tun(link.config.index);
     } else {
         let entry = route(link, course.dst.0, log)?;
@@ -111,7 +111,7 @@ fn onwards<E: Explain>(
                     kind_of(link, course.dst.0, Some(entry)),
                 )
             };
-            wire_exit(cx, link, host, &mark, hash, log)?
+            wire_exit(cx, link, host, &mark, log)?
         }
     };
     Ok(())
@@ -164,15 +164,9 @@ pub(super) fn stand_in<E: Explain>(
     course.exit = match host_of(entry, &subject.key, hash) {
         None => Exit::Tun(target.link),
         Some(host) => {
-            let mark = Mark {
-                precedence: 0,
-                ..course.mark(
-                    outside.0,
-                    target.addr,
-                    kind_of(there, target.addr, Some(entry)),
-                )
-            };
-            wire_exit(cx, there, host, &mark, hash, log)?
+            let kind = kind_of(there, target.addr, Some(entry));
+            let mark = course.mark(outside.0, target.addr, kind);
+            wire_exit(cx, there, host, &mark, log)?
         }
     };
     note_exit(&course.exit, log);

@@ -5,6 +5,7 @@ use super::*;
 use crate::link::Endpoint;
 use crate::offload::samples::{Collect, Sample};
 use crate::offload::split::split;
+use crate::policy::Action;
 use crate::wire::transport_checksum::ChecksumState;
 
 const POOL: &str = "198.51.100.1";
@@ -362,4 +363,28 @@ fn labels_of_the_source_stay_with_a_packet_that_is_sent_on() {
     assert_eq!(there.options().labels, Some(labels("app=web")));
     let header = there.datagram();
     assert_eq!(Geneve::parse(&header).unwrap().options().count(), 1);
+}
+
+#[test]
+fn a_flow_that_is_allowed_again_after_its_time_holds_its_port() {
+    let mut site = gateway((5000, 5999));
+    let allow = Action::Allow;
+    let out = |site: &Site, flags| {
+        let ask = tcp("10.0.0.2", "8.8.8.8", (1000, 53), flags);
+        site.hear(B, &ask, &plain()).map(|went| went.packet().src)
+    };
+    let in_use = |site: &Site| {
+        let link = site.link(0);
+        let nat = link.config.functions.nat.as_ref().unwrap();
+        nat.usages().map(|(_, usage)| usage.in_use).sum::<u64>()
+    };
+    // A connection that was reset ends soon, one that is refused lives a little longer.
+    assert_eq!(out(&site, SYN), Ok(ip(POOL)));
+    assert_eq!(out(&site, TcpFlags::RST), Ok(ip(POOL)));
+    site.functions(|f| f.policy = policy(Action::Deny, allow, Vec::new()));
+    assert_eq!(out(&site, ACK), Err(DropReason::PolicyDenied));
+    site.world.now = Now(site.world.now.0 + 15_000_000_000);
+    site.functions(|f| f.policy = policy(allow, allow, Vec::new()));
+    assert_eq!(out(&site, ACK), Ok(ip(POOL)));
+    assert_eq!((site.flows(), in_use(&site)), (1, 1));
 }

@@ -231,3 +231,33 @@ proptest! {
         prop_assert!(sent > 0);
     }
 }
+
+#[test]
+fn options_that_nobody_asks_about_decide_nothing() {
+    use crate::policy::{Action, Direction};
+    let mut asking = rule("asks", Direction::Ingress, Action::Allow);
+    asking.option = Some(
+        "0x0199:5=01"
+            .parse::<crate::options::OptionMatch>()
+            .unwrap(),
+    );
+    let rules = vec![asking, rule("rest", Direction::Ingress, Action::Allow)];
+    let site = site(Functions {
+        policy: policy(Action::Deny, Action::Allow, rules),
+        ..Functions::default()
+    });
+    let say = |kind: u8, data: u8| {
+        let header = geneve(RED, ethertype::IPV4)
+            .option(OptionClass(0x0199), OptionType(kind), &[data; 4])
+            .unwrap();
+        let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+        site.receive(B, &behind(header, &inner)).unwrap();
+        (hits(&site, "asks"), hits(&site, "rest"))
+    };
+    // A measurement that differs from packet to packet.
+    for data in 0..10 {
+        assert_eq!(say(6, data), (0, 1));
+    }
+    assert_eq!(say(5, 1), (1, 1));
+    assert_eq!(say(5, 2), (1, 2));
+}

@@ -2,6 +2,7 @@
 
 use super::support::*;
 use super::*;
+use crate::options::{Attach, ServiceOption};
 use crate::service::{Affinity, Backend};
 
 const VIP: &str = "10.0.9.1";
@@ -286,4 +287,115 @@ fn a_service_of_a_gateway_sees_its_clients_themselves() {
     let asked = near.send(&udp("10.0.0.2", VIP, (1000, 80), 0)).unwrap();
     let relayed = balancer.receive(B, &asked.datagram()).unwrap();
     assert_eq!(relayed.tuple(), "10.0.0.2 1000 > 10.0.0.3 8080");
+}
+
+/// A request that reached the backend's host C, and the three hosts.
+fn asked(number: u8) -> [Site; 3] {
+    let [balancer, near, far] = fabric(number);
+    let ask = match number {
+        protocol::UDP => udp("10.0.0.2", VIP, (1000, 80), 0),
+        _ => tcp("10.0.0.2", VIP, (1000, 80), SYN),
+    };
+    let asked = near.send(&ask).unwrap();
+    let relayed = balancer.receive(B, &asked.datagram()).unwrap();
+    far.receive(HERE, &relayed.datagram()).unwrap();
+    [balancer, near, far]
+}
+
+/// An answer in the name of the service, by whichever host.
+fn answer_of(number: u8, from: (&str, u16)) -> Vec<u8> {
+    let inner = match number {
+        protocol::UDP => udp(from.0, "10.0.0.2", (from.1, 1000), 0),
+        _ => tcp(from.0, "10.0.0.2", (from.1, 1000), SYN_ACK),
+    };
+    let option = ServiceOption {
+        addr: ip(from.0),
+        port: from.1,
+        protocol: number,
+    };
+    let options = Attach {
+        service: Some(option),
+        ..plain()
+    };
+    marked(RED, &options, &inner)
+}
+
+/// The hosts of the client's VPC, with one more that serves nothing.
+const OTHER: &str = "192.0.2.9";
+
+fn with_a_stranger(near: &mut Site) {
+    let more = route("10.0.0.9/32", &[OTHER], Origin::Endpoint);
+    near.change(|configs| configs[0].routes.push(more));
+}
+
+#[test]
+fn only_the_host_that_answered_first_goes_on_to_answer_in_the_name_of_a_service() {
+    for number in [protocol::TCP, protocol::UDP] {
+        let [_, mut near, _] = asked(number);
+        with_a_stranger(&mut near);
+        let ask = match number {
+            protocol::UDP => udp("10.0.0.2", VIP, (1000, 80), 0),
+            _ => tcp("10.0.0.2", VIP, (1000, 80), SYN),
+        };
+        near.send(&ask).unwrap();
+        let answer = answer_of(number, (VIP, 80));
+        let said = |near: &Site, host: &str| near.receive(host, &answer).map(|went| went.tun());
+        for _ in 0..2 {
+            assert_eq!(said(&near, C), Ok(0));
+            assert_eq!(said(&near, OTHER), Err(DropReason::SourceMismatch));
+        }
+        // Its backend fails, and the service gives the flow to another; a connection cannot be given away.
+        near.world.now = Now(near.world.now.0 + 6_000_000_000);
+        let moved = said(&near, OTHER);
+        if number == protocol::UDP {
+            assert_eq!(moved, Ok(0));
+            assert_eq!(said(&near, C), Err(DropReason::SourceMismatch));
+        } else {
+            assert_eq!(moved, Err(DropReason::SourceMismatch));
+            // Until the client begins another with the same ports.
+            near.send(&tcp("10.0.0.2", VIP, (1000, 80), SYN)).unwrap();
+            assert_eq!(said(&near, OTHER), Ok(0));
+            assert_eq!(said(&near, C), Err(DropReason::SourceMismatch));
+        }
+    }
+}
+
+#[test]
+fn who_chose_the_backend_itself_hears_no_other_in_its_name() {
+    let mut site = serving(Affinity::None, vec![backend("10.0.0.2", 1)]);
+    with_a_stranger(&mut site);
+    ask(&site, 1000).unwrap();
+    let option = ServiceOption {
+        addr: ip("10.0.0.2"),
+        port: 8080,
+        protocol: protocol::TCP,
+    };
+    let options = Attach {
+        service: Some(option),
+        ..plain()
+    };
+    let forged = tcp("10.0.0.2", "10.0.0.1", (8080, 1000), SYN_ACK);
+    let heard = site.hear(OTHER, &forged, &options);
+    assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
+    assert!(site.hear(B, &forged, &plain()).is_ok());
+}
+
+#[test]
+fn a_direct_answer_is_kept_to_the_mtu_with_its_longer_header() {
+    let [_, _, far] = asked(protocol::UDP);
+    let link = far.link(0);
+    let answer = |len: usize| {
+        let mut datagram = udp_header(8080, 1000, (len - 20) as u16, 0).to_vec();
+        datagram.resize(len - 20, 7);
+        in_ip("10.0.0.3", "10.0.0.2", protocol::UDP, &datagram)
+    };
+    let mtu = usize::from(link.config.mtu);
+    let extra = far.send(&answer(100)).unwrap().forward().encap.len() - link.encap_len();
+    assert!(extra > 0);
+    let fits = far.send(&answer(mtu - extra)).unwrap();
+    assert_eq!(usize::from(fits.forward().limit), mtu - extra);
+    assert_eq!(
+        far.send(&answer(mtu - extra + 1)).unwrap_err(),
+        DropReason::TooBig
+    );
 }

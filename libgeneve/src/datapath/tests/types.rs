@@ -297,6 +297,30 @@ fn a_client_of_the_same_host_reaches_a_proxied_endpoint() {
 }
 
 #[test]
+fn a_stand_in_marks_its_packets_with_the_precedence_of_their_class() {
+    let mut site = proxy();
+    site.change(|configs| {
+        let class = crate::qos::Class {
+            id: 5,
+            name: "af42".into(),
+            bucket: None,
+            ingress: None,
+            dscp: Some(36),
+            tally: Arc::default(),
+        };
+        let functions = &mut configs[1].functions;
+        functions.classes = vec![Arc::new(class)];
+        let mut own = local(EndpointType::Simple);
+        own.class = Some(5);
+        functions.endpoints.insert(ip("10.0.0.1"), own);
+    });
+    let there = site.send(&udp("10.0.0.1", PROXIED, (1000, 80), 0)).unwrap();
+    let class = there.options().class.unwrap();
+    assert_eq!((class.class, class.drop_precedence), (5, 1));
+    assert_eq!(there.forward().outer.tos >> 2, 36);
+}
+
+#[test]
 fn an_error_about_a_proxied_flow_reaches_its_client() {
     let site = proxy();
     let ask = udp("10.0.0.2", PROXIED, (1000, 80), 0);

@@ -1,0 +1,97 @@
+//! Things of which many flows have equal ones: kept once.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A bounded set of what flows share.
+#[derive(Debug)]
+pub(super) struct Shared<T> {
+    most: usize,
+    inner: Mutex<Inner<T>>,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    all: HashSet<Arc<T>>,
+    /// New ones that found it full since it was last tidied.
+    missed: usize,
+}
+
+impl<T: Hash + Eq> Shared<T> {
+    /// An empty one for at most so many; further ones are not shared.
+    pub(super) fn new(most: usize) -> Shared<T> {
+        let inner = Inner {
+            all: HashSet::new(),
+            missed: 0,
+        };
+        Shared {
+            most,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The one copy of this value.
+    pub(super) fn share(&self, value: T) -> Arc<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = inner.all.get(&value) {
+            return Arc::clone(shared);
+        }
+        if inner.all.len() >= self.most {
+            // To look at all of them for each that finds no room would cost more than sharing saves.
+            inner.missed += 1;
+            if inner.missed >= self.most {
+                inner.tidy();
+            }
+        }
+        let shared = Arc::new(value);
+        if inner.all.len() < self.most {
+            inner.all.insert(Arc::clone(&shared));
+        }
+        shared
+    }
+
+    /// Forgets what no flow has any more; to be called every second or so.
+    pub(super) fn tidy(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.tidy();
+    }
+}
+
+impl<T: Hash + Eq> Inner<T> {
+    fn tidy(&mut self) {
+        self.all.retain(|shared| Arc::strong_count(shared) > 1);
+        self.missed = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_are_one_while_there_is_room() {
+        let shared = Shared::new(2);
+        let (one, two) = (shared.share(1), shared.share(2));
+        assert!(Arc::ptr_eq(&one, &shared.share(1)));
+        let three = shared.share(3);
+        assert!(!Arc::ptr_eq(&three, &shared.share(3)));
+        drop(two);
+        shared.tidy();
+        drop(shared.share(1));
+        assert_eq!(shared.inner.lock().unwrap().all.len(), 1);
+    }
+
+    #[test]
+    fn a_full_set_is_looked_through_once_for_as_many_misses_as_it_holds() {
+        let shared = Shared::new(100);
+        let held: Vec<_> = (0..100).map(|n| shared.share(n)).collect();
+        drop(held);
+        for n in 100..199 {
+            drop(shared.share(n));
+            assert_eq!(shared.inner.lock().unwrap().all.len(), 100);
+        }
+        drop(shared.share(199));
+        assert_eq!(shared.inner.lock().unwrap().all.len(), 1);
+    }
+}
