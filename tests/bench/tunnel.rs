@@ -14,11 +14,12 @@ use std::path::PathBuf;
 /// What carries the overlay.
 #[derive(Clone, Debug)]
 pub enum Tunnel {
-    /// The daemon: its label, another binary than the usual one, its `io` setting.
+    /// The daemon: its label, another binary than the usual one, its `io` setting, whether its link is in mode ethernet.
     Geneved {
         label: String,
         binary: Option<PathBuf>,
         io: Option<&'static str>,
+        ethernet: bool,
     },
     /// The kernel's VXLAN device.
     Vxlan,
@@ -32,17 +33,25 @@ impl Tunnel {
             label: word.to_owned(),
             binary: None,
             io,
+            ethernet: false,
         };
         match word.split_once('=') {
             Some((label, path)) => Ok(Self::Geneved {
                 label: label.to_owned(),
                 binary: Some(path.into()),
                 io: None,
+                ethernet: false,
             }),
             None => match word {
                 "geneved" => Ok(geneved(None)),
                 "geneved-io_uring" => Ok(geneved(Some("io_uring"))),
                 "geneved-syscalls" => Ok(geneved(Some("syscalls"))),
+                "geneved-ethernet" => Ok(Self::Geneved {
+                    label: word.to_owned(),
+                    binary: None,
+                    io: None,
+                    ethernet: true,
+                }),
                 "vxlan" => Ok(Self::Vxlan),
                 "raw" => Ok(Self::Raw),
                 _ => Err(format!("{word:?} is not a tunnel")),
@@ -120,7 +129,12 @@ impl Pair {
                     host.ip(&format!("address add {address} dev t0{}", no_dad(inner[i])))?;
                     host.ip("link set t0 up")?;
                 }
-                Tunnel::Geneved { label, binary, io } => {
+                Tunnel::Geneved {
+                    label,
+                    binary,
+                    io,
+                    ethernet,
+                } => {
                     let site = Site {
                         binary: binary.clone().unwrap_or_else(|| arguments.geneved.clone()),
                         directory: std::env::temp_dir()
@@ -140,6 +154,9 @@ impl Pair {
                          remote = \"{peer}\"\naddress = [\"{address}\"]\nmtu = {mtu}\n"
                     )
                     .unwrap();
+                    if *ethernet {
+                        writeln!(config, "mode = \"ethernet\"").unwrap();
+                    }
                     for line in &arguments.link_lines {
                         writeln!(config, "{line}").unwrap();
                     }

@@ -1,15 +1,18 @@
 //! What scenarios and benchmarks share.
 //!
-//! [`world`] has hosts and daemons, [`packet`] bytes made by hand, [`sniffer`] eyes, [`relay`] a bad
+//! [`world`] has hosts and daemons, [`bridged`] stations behind them, [`ovs`] another program as a peer, [`packet`] bytes made by hand, [`sniffer`] eyes, [`relay`] a bad
 //! underlay, [`peer`] the other side of a tunnel without a daemon, [`scrape`] metrics. None of it uses libgeneve, so that
 //! an error there cannot hide itself here.
 
+pub mod bridged;
+pub mod ovs;
 pub mod packet;
 pub mod peer;
 pub mod relay;
 pub mod scrape;
 pub mod sniffer;
 pub mod trio;
+pub mod tshark;
 pub mod world;
 
 /// Makes a test of each body for both I/O backends: `NAME::io_uring` and `NAME::syscalls`.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::config::value::{
-    Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp,
-    FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, MacWord, MatchWord,
+    Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp, FdbMac,
+    FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, MacWord, MatchWord, Mode,
     MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Seconds, Size,
     Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
 };
@@ -29,8 +29,8 @@ macro_rules! parsed {
 }
 
 parsed! {
-    Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FlowState Icmp IfName
-    InnerWord KindWord LabelsUse LabelsWord MacWord MatchWord MtuWord Name NamedData PortRange Ports Prefix Proto Rate
+    Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FdbMac FlowState Icmp IfName
+    InnerWord KindWord LabelsUse LabelsWord MacWord MatchWord Mode MtuWord Name NamedData PortRange Ports Prefix Proto Rate
     RawOption Seconds Size Target TosWord TtlWord TypeWord Vni Who
 }
 
@@ -108,7 +108,7 @@ macro_rules! read_into {
     )+};
 }
 
-read_into! { IfName IpAddr Name Prefix }
+read_into! { FdbMac IfName IpAddr Name Prefix }
 
 /// A keyword whose value goes into a field. `Key` is the keyword's type where it is used.
 macro_rules! key {

@@ -6,7 +6,7 @@ use crate::config::words::LinkWords;
 type Key = Keyword<LinkWords>;
 
 /// Keywords of `ip link` that are refused.
-pub const REFUSED: [Key; 8] = [
+pub const REFUSED: [Key; 7] = [
     Key::refused(
         &["external"],
         "geneved chooses VNI and hosts itself, not by each packet's metadata; name them with \"id\" and \"geneved endpoint\" or \"geneved route\"",
@@ -14,10 +14,6 @@ pub const REFUSED: [Key; 8] = [
     Key::refused(
         &["flowlabel"],
         "geneved sends through UDP sockets, whose flow label the kernel makes of each flow's ports (sysctl net.ipv6.auto_flowlabels)",
-    ),
-    Key::refused(
-        &["learning", "ageing", "maxaddress"],
-        "hosts are named with \"remote\", \"geneved endpoint\" or \"geneved route\"; MAC addresses of their endpoints are found by asking",
     ),
     Key::refused(
         &["group"],

@@ -34,10 +34,11 @@ fn kind(word: &str) -> Result<Kind, ValueError> {
 }
 
 /// The type stands behind the name, as `ip` has it.
-const OWN: [Key; 33] = [
+const OWN: [Key; 39] = [
     NAME,
     TYPE.times(Times::Once),
     key!("id" | "vni", "VNI", id),
+    key!("mode", "{ ip | ethernet }", mode),
     key!("inner", "{ ip | ethernet }", inner),
     flag!("innerprotoinherit", inner = Some(InnerWord(Inner::Ip))),
     flag!(
@@ -70,11 +71,16 @@ const OWN: [Key; 33] = [
     key!("option", "OPTION=HEX", option).times(Times::Many),
     key!("rate", "RATE", rate),
     key!("burst", "SIZE", burst),
+    flag!("learning", learning = Some(true)),
+    flag!("nolearning", learning = Some(false)),
+    key!("ageing", "SECONDS", ageing),
+    key!("maxaddress", "N", maxaddress),
+    key!("floodrate", "FRAMES", floodrate),
     flag!("up", up = Some(true)).at_most_one(1),
     flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-const SETTINGS: [Key; 41] = grammar::joined(OWN, REFUSED);
+const SETTINGS: [Key; 46] = grammar::joined(OWN, REFUSED);
 
 /// Which links are shown.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::link::{dropped, drops};
 use super::output::Record;
 use super::style::{Family, Style};
-use crate::config::value::{Action, InnerWord, LabelsUse, MtuWord, TtlWord};
+use crate::config::value::{Action, InnerWord, LabelsUse, Mode, MtuWord, TtlWord};
 use crate::control::protocol::{LinkInfo, Traffic};
 
 impl Record for LinkInfo {
@@ -21,9 +21,17 @@ impl Record for LinkInfo {
             style.operstate(&self.operstate),
             self.txqlen
         );
-        text += "\n    link/none";
-        if let Some(mac) = &self.lladdr {
-            text += &format!(" lladdr {}", style.address(mac));
+        text += if self.is_tap() {
+            "\n    link/ether"
+        } else {
+            "\n    link/none"
+        };
+        match &self.lladdr {
+            Some(mac) if self.is_tap() => {
+                text += &format!(" {} brd ff:ff:ff:ff:ff:ff", style.address(mac));
+            }
+            Some(mac) => text += &format!(" lladdr {}", style.address(mac)),
+            None => {}
         }
         text += &format!("\n    {}", self.tunnel(style));
         for address in self.addresses(style) {
@@ -65,7 +73,12 @@ impl Record for LinkInfo {
         link.insert("mtu".into(), json!(self.mtu));
         link.insert("operstate".into(), json!(self.operstate));
         link.insert("txqlen".into(), json!(self.txqlen));
-        link.insert("link_type".into(), json!("none"));
+        let kind = if self.is_tap() { "ether" } else { "none" };
+        link.insert("link_type".into(), json!(kind));
+        if let (true, Some(mac)) = (self.is_tap(), &self.lladdr) {
+            link.insert("address".into(), json!(mac));
+            link.insert("broadcast".into(), json!("ff:ff:ff:ff:ff:ff"));
+        }
         if let Some(mac) = &self.lladdr {
             link.insert("lladdr".into(), json!(mac));
         }
@@ -129,7 +142,14 @@ impl LinkInfo {
         if let Some(id) = s.id {
             say("id", id.to_string());
         }
-        let usual = |inner: &InnerWord| style.details || inner.0 != encapsulation.default_inner();
+        if let Some(mode) = s.mode.filter(|mode| style.details || *mode != Mode::Ip) {
+            say("mode", mode.to_string());
+        }
+        let expected = match self.is_tap() {
+            true => Inner::Ethernet,
+            false => encapsulation.default_inner(),
+        };
+        let usual = |inner: &InnerWord| style.details || inner.0 != expected;
         if let Some(inner) = s.inner.filter(usual) {
             say("inner", inner.to_string());
         }
@@ -174,6 +194,15 @@ impl LinkInfo {
         if let Some(burst) = s.burst {
             say("burst", burst.to_string());
         }
+        for (word, value, usual) in [
+            ("ageing", s.ageing, 300),
+            ("maxaddress", s.maxaddress, 4096),
+            ("floodrate", s.floodrate, 1000),
+        ] {
+            if let Some(value) = value.filter(|value| style.details || *value != usual) {
+                say(word, value.to_string());
+            }
+        }
         let mut flag = |on: Option<bool>, word: &str, usual: bool| {
             let on = on.unwrap_or(usual);
             if style.details || on != usual {
@@ -184,10 +213,17 @@ impl LinkInfo {
                 });
             }
         };
+        if s.learning.is_some() {
+            flag(s.learning, "learning", true);
+        }
         flag(s.udpcsum, "udpcsum", true);
         flag(s.udp6zerocsumtx, "udp6zerocsumtx", false);
         flag(s.udp6zerocsumrx, "udp6zerocsumrx", false);
         words.join(" ")
+    }
+
+    fn is_tap(&self) -> bool {
+        self.settings.mode == Some(Mode::Ethernet)
     }
 
     fn encapsulation(&self) -> Encapsulation {
@@ -198,8 +234,17 @@ impl LinkInfo {
         let s = &self.settings;
         let mut data = Map::new();
         data.insert("id".into(), json!(s.id));
-        if let Some(inner) = s.inner {
-            data.insert("inner".into(), json!(inner));
+        for (key, value) in [
+            ("mode", s.mode.map(|v| json!(v))),
+            ("inner", s.inner.map(|v| json!(v))),
+            ("learning", s.learning.map(|v| json!(v))),
+            ("ageing", s.ageing.map(|v| json!(v))),
+            ("limit", s.maxaddress.map(|v| json!(v))),
+            ("floodrate", s.floodrate.map(|v| json!(v))),
+        ] {
+            if let Some(value) = value {
+                data.insert(key.into(), value);
+            }
         }
         for (v4, v6, address) in [
             ("remote", "remote6", s.remote),

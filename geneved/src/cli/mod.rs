@@ -9,6 +9,7 @@ mod complete;
 mod context;
 mod endpoint;
 mod error;
+mod fdb;
 mod field;
 mod flow;
 mod foreign;

@@ -3,7 +3,9 @@
 use super::context::Context;
 use super::error::CliError;
 use super::synopsis::Word;
-use super::{check, complete, endpoint, flow, host, lab, link, nat, option, policy, qos, route};
+use super::{
+    check, complete, endpoint, fdb, flow, host, lab, link, nat, option, policy, qos, route,
+};
 use super::{service, state, trace};
 
 /// One command.
@@ -55,9 +57,10 @@ pub struct Verb {
 }
 
 /// Every object.
-pub const OBJECTS: [&Object; 12] = [
+pub const OBJECTS: [&Object; 13] = [
     &link::OBJECT,
     &route::OBJECT,
+    &fdb::OBJECT,
     &endpoint::OBJECT,
     &policy::OBJECT,
     &nat::OBJECT,

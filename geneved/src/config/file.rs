@@ -16,8 +16,8 @@ use super::secret::Secret;
 pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
 use super::state::{Fabric, State};
 use super::words::{
-    Change, EndpointWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords, RouteWords,
-    ServiceWords, Subject, Verb,
+    Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
+    RouteWords, ServiceWords, Subject, Verb,
 };
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -67,6 +67,8 @@ struct File {
     link: Vec<Spanned<LinkWords>>,
     #[serde(default)]
     route: Vec<Spanned<RouteWords>>,
+    #[serde(default)]
+    fdb: Vec<Spanned<FdbWords>>,
     #[serde(default)]
     endpoint: Vec<Spanned<EndpointWords>>,
     #[serde(default)]
@@ -183,6 +185,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
         collect(index, file.link, Change::link, &mut changes);
         collect(index, file.qos, Change::qos, &mut changes);
         collect(index, file.route, Change::route, &mut changes);
+        collect(index, file.fdb, Change::fdb, &mut changes);
         collect(index, file.endpoint, Change::endpoint, &mut changes);
         collect(index, file.policy, Change::policy, &mut changes);
         collect(index, file.nat, Change::nat, &mut changes);
@@ -258,6 +261,8 @@ pub fn save(daemon: &DaemonSettings, state: &State) -> String {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         route: Vec<RouteWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
+        fdb: Vec<FdbWords>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         endpoint: Vec<EndpointWords>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         policy: Vec<PolicyWords>,
@@ -275,6 +280,7 @@ pub fn save(daemon: &DaemonSettings, state: &State) -> String {
         out.link.extend(change.link);
         out.qos.extend(change.qos);
         out.route.extend(change.route);
+        out.fdb.extend(change.fdb);
         out.endpoint.extend(change.endpoint);
         out.policy.extend(change.policy);
         out.nat.extend(change.nat);

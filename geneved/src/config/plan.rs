@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::state::{Link, State};
-use super::value::IfName;
+use super::value::{IfName, Mode};
 
 /// Steps from one state to another. Links that neither list names keep their interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Plan {
     pub replace: Vec<IfName>,
     /// Links that change in place: addresses, MTU, or what only the packet path reads.
     pub set: Vec<IfName>,
-    /// How many routes and endpoints come, go or change.
+    /// How many routes, forwarding entries and endpoints come, go or change.
     pub routing: usize,
     /// How many rules, translations, services, classes and options come, go or change.
     pub functions: usize,
@@ -44,8 +44,9 @@ impl Plan {
                 Some(_) => plan.set.push(name.clone()),
             }
         }
-        plan.routing =
-            differences(&old.routes, &new.routes) + differences(&old.endpoints, &new.endpoints);
+        plan.routing = differences(&old.routes, &new.routes)
+            + differences(&old.endpoints, &new.endpoints)
+            + differences(&old.fdb, &new.fdb);
         plan.functions = differences(&old.policies, &new.policies)
             + differences(&old.nats, &new.nats)
             + differences(&old.services, &new.services)
@@ -95,6 +96,8 @@ fn needs_new_interface(was: &Link, link: &Link) -> bool {
             l.df,
             l.udp_csum,
             l.udp6_zero_csum_tx,
+            // Whoever stands behind a TAP interface may know its address.
+            l.lladdr.filter(|_| l.mode == Mode::Ethernet),
         )
     };
     sockets(was) != sockets(link)

@@ -186,6 +186,8 @@ fn an_independent_varlink_client_can_introspect_the_service() {
             "Apply",
             "ListLinks",
             "ListRoutes",
+            "ListFdb",
+            "FlushFdb",
             "ListEndpoints",
             "ListPolicies",
             "ListNats",

@@ -20,12 +20,12 @@ use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::backends::{Down, target};
-use super::compile::{Compiler, Places, options_len};
+use super::compile::{Compiler, Places, lladdr, options_len};
 use super::health::HealthBoard;
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, Service, State};
-use crate::config::value::{IfName, MtuWord};
+use crate::config::value::{IfName, Mode, MtuWord};
 use crate::config::words::Change;
 use crate::control::protocol::MtuSum;
 use crate::io::{Engine, SocketProfile};
@@ -528,6 +528,7 @@ async fn update(link: &Link, mtu: u16) -> Result<(), Refusal> {
 fn wanted(link: &Link, mtu: u16) -> Wanted {
     Wanted {
         name: link.name.to_string(),
+        tap: (link.mode == Mode::Ethernet).then(|| lladdr(link)),
         mtu,
         addresses: link.addresses.clone(),
         up: link.up,
@@ -558,7 +559,8 @@ fn free_index(running: &BTreeMap<IfName, Running>) -> LinkIndex {
 pub(super) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
     let routes = state.routes_of(&link.name).map(|(_, r)| &r.hosts);
     let endpoints = state.endpoints_of(&link.name).map(|(_, e)| &e.hosts);
-    let named = routes.chain(endpoints).flatten().copied();
+    let fdb = state.fdb_of(&link.name).map(|(_, entry)| &entry.hosts);
+    let named = routes.chain(endpoints).chain(fdb).flatten().copied();
     let all: BTreeSet<IpAddr> = link.remote.into_iter().chain(named).collect();
     all.into_iter().collect()
 }

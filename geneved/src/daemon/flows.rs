@@ -61,6 +61,7 @@ impl Core {
     /// Ends flows whose time is over, and writes down what rules want to be in the log.
     pub(super) async fn tend_flows(&self) {
         self.engine().flows().expire(self.engine().now());
+        self.tend_bridges();
         let (logged, suppressed) = self.engine().flows().log.take();
         if logged.is_empty() {
             return;

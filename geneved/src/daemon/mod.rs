@@ -6,6 +6,7 @@
 mod backends;
 mod compile;
 mod core;
+mod fdb;
 mod flows;
 mod functions;
 pub mod health;
@@ -283,6 +284,8 @@ impl Service for Core {
                 }
                 Request::ListLinks { name } => json(self.links(name).await?),
                 Request::ListRoutes { dev } => json(self.routes(dev).await?),
+                Request::ListFdb { dev } => json(self.list_fdb(dev).await?),
+                Request::FlushFdb { dev } => json(self.flush_fdb(dev).await?),
                 Request::ListEndpoints { dev } => json(self.endpoints(dev).await?),
                 Request::ListPolicies { dev } => json(self.list_policies(dev).await?),
                 Request::ListNats { dev } => json(self.list_nats(dev).await?),

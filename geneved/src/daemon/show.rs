@@ -8,7 +8,7 @@ use libgeneve::wire::encapsulation;
 use super::compile::lladdr;
 use super::core::{Core, Inner, hosts_of};
 use crate::config::state::Refusal;
-use crate::config::value::{IfName, MacWord, Prefix};
+use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
     Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
@@ -76,7 +76,8 @@ impl Core {
                     .state
                     .routes
                     .contains_key(&(link.name.clone(), prefix.0));
-                if let (Some(remote), false) = (link.remote, named) {
+                let routed = link.mode == Mode::Ip && !named;
+                if let (Some(remote), true) = (link.remote, routed) {
                     let route = RouteWords {
                         prefix,
                         dev: link.name.clone(),

@@ -15,6 +15,7 @@ use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Backend, Side};
@@ -158,6 +159,8 @@ pub(super) struct IntoTrains<'a, B> {
     pub(super) bid: (Side, Bid),
     /// Where the inner packet begins in its buffer.
     pub(super) start: usize,
+    /// Bytes of each segment's header that go before the inner packet.
+    pub(super) before: usize,
     /// Trains that hold the packet's buffer.
     pub(super) holds: u16,
     /// Segments for which there was no train.
@@ -175,11 +178,10 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
             return;
         };
         let train = self.trains.train(id);
-        let encap = self.want.forward.encap.len();
         let place = self
             .map
             .iovec(self.bid.1, self.start + payload.start, payload.len());
-        train.push(header, encap, place);
+        train.push(header, self.before, place);
         // What is wholly in the header needs no buffer.
         if !payload.is_empty() && train.bids.last() != Some(&self.bid) {
             train.bids.push(self.bid);
@@ -195,6 +197,8 @@ pub(super) struct Held {
     pub(super) bid: Bid,
     /// Where the IP packet begins in the buffer.
     pub(super) start: usize,
+    /// Bytes of the Ethernet header before it that travel with it.
+    pub(super) frame_len: usize,
     pub(super) vnet: VnetHdr,
     pub(super) packet: Packet,
 }
@@ -224,6 +228,9 @@ impl<B: Backend> Worker<B> {
         let link = tables.link(here.index).ok_or(once(DropReason::LinkGone))?;
         let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
         let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
+        if let Some(bridge) = &link.bridge {
+            return self.encapsulate_frame(tables, link, bridge, Read { bid, len }, &vnet);
+        }
         let inner = &mut bytes[vnet::LEN..];
         let mut packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
         let packets = datapath::wire_packets(&vnet, &packet);
@@ -238,6 +245,7 @@ impl<B: Backend> Worker<B> {
                     side: Side::Tun,
                     bid,
                     start: vnet::LEN,
+                    frame_len: 0,
                     vnet,
                     packet,
                 };
@@ -277,6 +285,7 @@ impl<B: Backend> Worker<B> {
             side,
             bid,
             start,
+            frame_len,
             mut vnet,
             packet,
         } = *held;
@@ -286,7 +295,8 @@ impl<B: Backend> Worker<B> {
             return Err(all(DropReason::LinkGone));
         };
         let limit = forward.limit;
-        let want = want(here, link, forward).ok_or(all(DropReason::UnderlayUnreachable))?;
+        let want =
+            want(here, link, forward, frame_len).ok_or(all(DropReason::UnderlayUnreachable))?;
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
             Side::Udp => &mut self.udp_buffers,
@@ -306,7 +316,12 @@ impl<B: Backend> Worker<B> {
         }
         if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long)
             && let Some(read) = read
-            && let Some(way) = tunnel.way(&want.forward, &vnet, &packet, here.pool.profile.local)
+            && let Some(way) = tunnel.way(
+                &want.forward,
+                &vnet,
+                (&packet, want.key.before.into()),
+                here.pool.profile.local,
+            )
             && self.hand_over(read, &way, &want, &vnet, &packet)
         {
             return Ok(());
@@ -315,8 +330,18 @@ impl<B: Backend> Worker<B> {
             Side::Tun => &mut self.tun_buffers,
             Side::Udp => &mut self.udp_buffers,
         };
-        let inner = &mut buffers.bytes_mut(bid)[start..];
-        let encap = std::sync::Arc::clone(&want.forward.encap);
+        let (head, inner) = buffers.bytes_mut(bid).split_at_mut(start);
+        let header = std::sync::Arc::clone(&want.forward.encap);
+        let mut framed = HeaderBytes::default();
+        let encap: &[u8] = if frame_len == 0 {
+            &header
+        } else {
+            framed.clone_from(&header);
+            if !framed.push(&head[start - frame_len..]) {
+                return Err(all(DropReason::BadOffload));
+            }
+            &framed
+        };
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -324,13 +349,14 @@ impl<B: Backend> Worker<B> {
             map,
             bid: (side, bid),
             start,
+            before: encap.len(),
             holds: 0,
             lost: 0,
         };
         let cut = if too_long {
-            fragment(&encap, &vnet, &packet, inner, limit, &mut out).map(|_| ())
+            fragment(encap, &vnet, &packet, inner, limit, &mut out).map(|_| ())
         } else {
-            split(&encap, &vnet, &packet, inner, &mut out).map(|_| ())
+            split(encap, &vnet, &packet, inner, &mut out).map(|_| ())
         };
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
@@ -371,7 +397,8 @@ impl<B: Backend> Worker<B> {
 }
 
 /// The train that a packet asks for; `None` where the host's address family has no socket.
-pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward) -> Option<Want> {
+/// `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
+pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize) -> Option<Want> {
     let family = Family::of(forward.host.addr);
     let source = here.pool.pick(family, forward.outer.df, forward.hash)?;
     let key = TrainKey {
@@ -380,6 +407,7 @@ pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward) -> Option<Wan
         socket: source.socket,
         outer: forward.outer,
         options: forward.slots,
+        before: (forward.encap.len() + frame) as u16,
     };
     let together = source.checksum && here.gso && forward.host.gso();
     Some(Want {

@@ -5,12 +5,13 @@
 
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Onward};
+use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Inbound, Onward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Arrived, Backend, Side};
@@ -89,7 +90,7 @@ struct IntoTun<'a, B> {
 
 impl<B: Backend> IntoTun<'_, B> {
     fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, Bid>) {
-        let link = lane_link(lane);
+        let (link, frame_len) = (lane_link(lane), lane_frame(lane));
         let Some(Some(here)) = self.links.get(link.0 as usize) else {
             self.dead.extend(packet.parts.iter().map(|p| p.tag));
             return;
@@ -106,11 +107,18 @@ impl<B: Backend> IntoTun<'_, B> {
         let write = self.writes.slot(id);
         write.open(link, Write::Ingress, |scratch| {
             let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
-            packet.vnet.write(hdr.try_into().expect("split at LEN"));
+            let vnet = packet.vnet.before(frame_len);
+            vnet.write(hdr.try_into().expect("split at LEN"));
             rest[..packet.header.len()].copy_from_slice(packet.header);
             vnet::LEN + packet.header.len()
         });
         write.packets = u64::from(packet.segments);
+        if frame_len > 0 {
+            // The frame's own header is where the first of its packets lies.
+            let first = packet.parts[0];
+            let start = first.start as usize - packet.header.len() - frame_len;
+            write.insert_frame(self.map.iovec(first.tag, start, frame_len));
+        }
         for part in packet.parts {
             write.push(
                 (Side::Udp, part.tag),
@@ -124,9 +132,21 @@ impl<B: Backend> IntoTun<'_, B> {
     }
 }
 
-/// The merger's lane: the link in the upper half, which run of equal headers in the lower.
-fn lane(exit: LinkIndex, run: u64) -> u64 {
-    u64::from(exit.0) << 32 | (run & 0xffff_ffff)
+/// The merger's lane: the link in the upper half; in the lower how long the Ethernet header is, and which run of equal
+/// headers.
+fn lane(exit: LinkIndex, frame_len: usize, run: u64) -> u64 {
+    let tags = match frame_len {
+        0 => 0,
+        len => 1 + (len - ETHERNET_HEADER_LEN) as u64 / VLAN_TAG_LEN as u64,
+    };
+    u64::from(exit.0) << 32 | (tags & 3) << 30 | (run & 0x3fff_ffff)
+}
+
+fn lane_frame(lane: u64) -> usize {
+    match lane >> 30 & 3 {
+        0 => 0,
+        tags => ETHERNET_HEADER_LEN + (tags - 1) as usize * VLAN_TAG_LEN,
+    }
 }
 
 fn lane_link(lane: u64) -> LinkIndex {
@@ -181,8 +201,9 @@ impl<B: Backend> Worker<B> {
             state: &self.shared.state,
             now: self.now,
         };
-        match self.ingress.decide.decide(&cx, arrival, bytes) {
-            Ok(decap) => {
+        match self.ingress.decide.receive(&cx, arrival, bytes) {
+            Ok(Inbound::Frame(frame)) => self.deliver_frame(&frame, bid, at, end),
+            Ok(Inbound::Packet(decap)) => {
                 if let Err((reason, packets)) = self.onward(tables, bid, at, &decap) {
                     self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
                 }
@@ -227,6 +248,7 @@ impl<B: Backend> Worker<B> {
                     side: Side::Udp,
                     bid,
                     start,
+                    frame_len: 0,
                     vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
                     packet: decap.packet,
                 };
@@ -250,7 +272,7 @@ impl<B: Backend> Worker<B> {
             dead,
         };
         let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
-        let lane = lane(link.config.index, decap.lane);
+        let lane = lane(link.config.index, decap.frame_len, decap.lane);
         let start = start as u32;
         match decap.vnet {
             None => merger.push(lane, bid, start, inner, &decap.packet, &mut out),

@@ -11,6 +11,7 @@ mod counters;
 mod egress;
 mod engine;
 mod features;
+mod frames;
 mod ingress;
 mod pace;
 mod probe;

@@ -172,13 +172,25 @@ impl<B: Backend> Worker<B> {
         let Some(path_mtu) = host.path_mtu() else {
             return;
         };
-        let inner = train.first_inner();
-        let Ok(packet) = Packet::parse(&inner) else {
+        let datagram = train.first();
+        let before = usize::from(train.key.before);
+        let mtu = datapath::inner_limit(host.addr, path_mtu, before.max(link.encap_len()));
+        if let Some(bridge) = &link.bridge {
+            let Ok(envelope) = link.config.encapsulation.parse(&datagram) else {
+                return;
+            };
+            let frame = &datagram[envelope.header_len..];
+            reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+                datapath::answer_frame(Answer::TooBig(mtu), bridge, frame, out)
+            });
+            return;
+        }
+        let inner = &datagram[before.min(datagram.len())..];
+        let Ok(packet) = Packet::parse(inner) else {
             return;
         };
-        let mtu = datapath::inner_limit(host.addr, path_mtu, link.encap_len());
         reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-            datapath::answer(Answer::TooBig(mtu), &packet, &inner, out)
+            datapath::answer(Answer::TooBig(mtu), &packet, inner, out)
         });
     }
 }

@@ -69,9 +69,10 @@ impl<B: Backend> Worker<B> {
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return;
         };
-        let Some(want) = want(here, link, forward) else {
+        let Some(want) = want(here, link, forward, 0) else {
             return;
         };
+        let before = usize::from(want.key.before);
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -79,6 +80,7 @@ impl<B: Backend> Worker<B> {
             map: self.udp_buffers.map(),
             bid: (Side::Udp, 0),
             start: 0,
+            before,
             holds: 0,
             lost: 0,
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use libgeneve::datapath::Outer;
 use libgeneve::link::{Host, LinkIndex};
+use libgeneve::offload::vnet;
 use socket2::SockAddr;
 
 use super::backend::Side;
@@ -33,6 +34,8 @@ pub(super) struct TrainKey {
     pub(super) outer: Outer,
     /// Known options in the Geneve header, a bit for each slot of the schema: they are counted for the whole train.
     pub(super) options: u32,
+    /// Bytes before each inner packet.
+    pub(super) before: u16,
 }
 
 /// One `sendmsg`: datagrams of equal length to one host, the last may be shorter.
@@ -66,6 +69,7 @@ impl Train {
                 socket: -1,
                 outer: Outer::default(),
                 options: 0,
+                before: 0,
             },
             host: None,
             segment_len: 0,
@@ -170,9 +174,8 @@ impl Train {
             .contains(&self.iovs[at].iov_base.cast_const().cast())
     }
 
-    /// The first datagram's inner packet, copied together; for the rare case that its sender must be told something.
-    pub(super) fn first_inner(&self) -> Vec<u8> {
-        let encap = self.encap_bytes / self.segments.max(1);
+    /// The first datagram, copied together; for the rare case that the sender of its packet must be told something.
+    pub(super) fn first(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.segment_len);
         for iov in self.iovs.iter().take(2) {
             // SAFETY: the iovec was made from a slice of `headers` or of a buffer that this train still holds.
@@ -181,7 +184,6 @@ impl Train {
             });
         }
         bytes.truncate(self.segment_len);
-        bytes.drain(..encap.min(bytes.len()));
         bytes
     }
 
@@ -254,7 +256,7 @@ impl TunWrite {
             bytes: 0,
             bids: Vec::with_capacity(MAX_SEGMENTS + 1),
             kind: Write::Ingress,
-            iovs: Vec::with_capacity(MAX_SEGMENTS + 2),
+            iovs: Vec::with_capacity(MAX_SEGMENTS + 4),
             scratch: Box::new([0; SCRATCH]),
         }
     }
@@ -271,6 +273,16 @@ impl TunWrite {
         self.iovs.clear();
         let used = fill(&mut self.scratch);
         self.iovs.push(iovec(&self.scratch[..used]));
+    }
+
+    /// Puts the Ethernet header, which lies in a buffer that is held, behind the virtio header.
+    pub(super) fn insert_frame(&mut self, header: libc::iovec) {
+        let all = std::mem::take(&mut self.iovs[0].iov_len);
+        self.iovs[0] = iovec(&self.scratch[..vnet::LEN]);
+        self.iovs.push(header);
+        if all > vnet::LEN {
+            self.iovs.push(iovec(&self.scratch[vnet::LEN..all]));
+        }
     }
 
     /// Appends bytes that lie in a buffer.

@@ -69,12 +69,12 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes a TUN device with `queues` queues in the calling thread's network namespace. It is down, and goes
+/// Makes a TUN device, or with `tap` a TAP device, with `queues` queues in the calling thread's network namespace. It is down, and goes
 /// away when the last queue is closed.
 ///
 /// # Errors
 /// See [`TunError`].
-pub fn create_tun(name: &str, queues: usize) -> Result<Tun, TunError> {
+pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError> {
     let valid = !name.is_empty()
         && name.len() < libc::IFNAMSIZ
         && name != "."
@@ -93,12 +93,12 @@ pub fn create_tun(name: &str, queues: usize) -> Result<Tun, TunError> {
         error,
     };
     // The kernel takes a moment to forget a device whose last user was an io_uring that is just being closed.
-    let mut opened = open_queues(name, queues);
+    let mut opened = open_queues(name, queues, tap);
     for _ in 0..20 {
         match &opened {
             Err(TunError::Create { error, .. }) if error.raw_os_error() == Some(libc::EBUSY) => {
                 std::thread::sleep(Duration::from_millis(50));
-                opened = open_queues(name, queues);
+                opened = open_queues(name, queues, tap);
             }
             _ => break,
         }
@@ -119,18 +119,22 @@ pub fn create_tun(name: &str, queues: usize) -> Result<Tun, TunError> {
     })
 }
 
-fn open_queues(name: &str, queues: usize) -> Result<Vec<OwnedFd>, TunError> {
+fn open_queues(name: &str, queues: usize, tap: bool) -> Result<Vec<OwnedFd>, TunError> {
     if queues <= 1 {
-        return Ok(vec![open_single(name)?]);
+        return Ok(vec![open_single(name, tap)?]);
     }
-    (0..queues).map(|_| open_multi(name)).collect()
+    (0..queues).map(|_| open_multi(name, tap)).collect()
 }
 
-fn open_single(name: &str) -> Result<OwnedFd, TunError> {
+fn open_single(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
     let mut config = tun::Configuration::default();
-    config.tun_name(name).platform_config(|platform| {
-        platform.vnet_hdr(true).ensure_root_privileges(false);
-    });
+    let layer = if tap { tun::Layer::L2 } else { tun::Layer::L3 };
+    config
+        .tun_name(name)
+        .layer(layer)
+        .platform_config(|platform| {
+            platform.vnet_hdr(true).ensure_root_privileges(false);
+        });
     let device = tun::create(&config).map_err(|error| match error {
         tun::Error::Io(error) => TunError::Create {
             name: name.into(),
@@ -199,8 +203,9 @@ fn bring_up(name: &str) -> io::Result<[u8; 6]> {
     Ok(std::array::from_fn(|at| address[at] as u8))
 }
 
-fn open_multi(name: &str) -> Result<OwnedFd, TunError> {
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+fn open_multi(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
+    let kind = if tap { libc::IFF_TAP } else { libc::IFF_TUN };
+    let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     let create = |error| TunError::Create {
         name: name.into(),
         error,

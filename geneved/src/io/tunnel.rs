@@ -147,13 +147,13 @@ impl TunnelGso {
         &mut self,
         forward: &Forward,
         vnet: &VnetHdr,
-        packet: &Packet,
+        (packet, before): (&Packet, usize),
         local: Option<IpAddr>,
     ) -> Option<Way> {
         let IpAddr::V4(remote) = forward.host.addr else {
             return None;
         };
-        let fits = usize::from(packet.total_len) + forward.encap.len() + UDP + IPV4 <= MAX_IP;
+        let fits = usize::from(packet.total_len) + before + UDP + IPV4 <= MAX_IP;
         let tcp = matches!(vnet.gso_type, GsoType::TcpV4 | GsoType::TcpV6) && vnet.needs_checksum();
         if !fits || !tcp || !forward.outer.df {
             return None;
@@ -204,10 +204,12 @@ impl TunnelGso {
         let forward = &want.forward;
         let checksum = want.source.checksum;
         let inner = usize::from(packet.total_len);
-        let udp_len = UDP + forward.encap.len() + inner;
+        let before = usize::from(want.key.before);
+        let udp_len = UDP + before + inner;
         let outer_start = VIRTIO + ETHERNET;
         let udp_start = outer_start + IPV4;
-        let inner_at = (ETHERNET + IPV4 + UDP + forward.encap.len()) as u16;
+        // The inner Ethernet header, where there is one, lies before the packet in its buffer.
+        let inner_at = (ETHERNET + IPV4 + UDP + before) as u16;
         self.virtio(vnet, inner_at, checksum, &mut out[..VIRTIO]);
 
         let ethernet = &mut out[VIRTIO..outer_start];
@@ -291,6 +293,7 @@ impl<B: Backend> Worker<B> {
             return false;
         };
         self.trains.queue_key(&mut self.io, &want.key);
+        let frame = usize::from(want.key.before) - want.forward.encap.len();
         let host = want.forward.host.id;
         let write = self.writes.slot(id);
         let kind = Write::Egress {
@@ -303,10 +306,11 @@ impl<B: Backend> Worker<B> {
         });
         write.packets = datapath::wire_packets(vnet, packet);
         write.bytes = datapath::wire_bytes(vnet, packet);
-        let inner =
-            self.tun_buffers
-                .map()
-                .iovec(read.bid, vnet::LEN, usize::from(packet.total_len));
+        let inner = self.tun_buffers.map().iovec(
+            read.bid,
+            vnet::LEN,
+            frame + usize::from(packet.total_len),
+        );
         write.push((Side::Tun, read.bid), inner);
         if way.untried {
             let works = tunnel.try_out(write.iovs());

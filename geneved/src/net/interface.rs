@@ -8,6 +8,8 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
+use libgeneve::wire::ethernet::Mac;
+
 use super::netns::{NetnsError, within};
 use crate::io::{Tun, TunError, create_tun};
 
@@ -22,6 +24,8 @@ const TX_QUEUE_LEN: u32 = 1000;
 pub struct Wanted {
     /// Its name.
     pub name: String,
+    /// Its MAC address, if it is a TAP interface; a TUN interface has none.
+    pub tap: Option<Mac>,
     /// Its MTU in bytes.
     pub mtu: u16,
     /// All its addresses.
@@ -91,7 +95,7 @@ pub async fn create(
         let mut made = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             let one = async {
-                let tun = create_tun(&wanted.name, queues)?;
+                let tun = create_tun(&wanted.name, queues, wanted.tap.is_some())?;
                 set_up(&handle, &wanted).await?;
                 Ok(tun)
             };
@@ -193,6 +197,10 @@ async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> 
         .mtu(wanted.mtu.into())
         .txqueuelen(TX_QUEUE_LEN);
     set(handle, change, || format!("mtu {}", wanted.mtu)).await?;
+    if let Some(mac) = wanted.tap {
+        let change = by_index(index).address(mac.0.to_vec());
+        set(handle, change, || format!("lladdr {mac}")).await?;
+    }
     for limit in [
         LinkAttribute::GsoMaxSegs(GSO_MAX_SEGS),
         LinkAttribute::GsoMaxSize(GSO_MAX_SIZE),

@@ -11,7 +11,7 @@ use crate::link::Host;
 use crate::policy::Defaults;
 use crate::qos::Bucket;
 use crate::time::Now;
-use crate::wire::ethernet::Mac;
+use crate::wire::ethernet::{Ethernet, Mac};
 
 /// Where a MAC address is.
 #[derive(Clone, Debug)]
@@ -334,6 +334,24 @@ impl Bridge {
             None => matches!(self.toward(mac, now), Toward::Host(_)),
         };
         (mac != asker && elsewhere).then_some(mac)
+    }
+
+    /// To which station, and in whose name, the answer to a frame goes.
+    #[must_use]
+    pub fn way_back(&self, frame: &Ethernet<'_>) -> (Mac, Mac) {
+        let asked = frame.dst();
+        let from = if asked.is_multicast() {
+            self.mac
+        } else {
+            asked
+        };
+        (frame.src(), from)
+    }
+
+    /// Whether a station is behind the TAP interface.
+    #[must_use]
+    pub fn is_here(&self, mac: Mac, now: Now) -> bool {
+        matches!(self.toward(mac, now), Toward::Here)
     }
 
     /// What bounds the learned tables.

@@ -65,6 +65,16 @@ impl Change {
         }
     }
 
+    /// The destination that the packet gets, where it is another than it has.
+    pub(super) fn turned(&self, packet: &Packet) -> Option<IpAddr> {
+        let to = match self {
+            Change::None => return None,
+            Change::Packet(to) => to.dst.0,
+            Change::Error { dst, .. } => *dst,
+        };
+        (to != packet.dst).then_some(to)
+    }
+
     /// Rewrites `bytes`, which `packet` was parsed from; `partial` where its checksum is to be finished by an offload.
     ///
     /// # Errors

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::bridge::{Lately, Plain};
 use super::change::Change;
 use super::lookup::{Seeker, key_of};
 use super::recent::{Recent, tcp_flags};
-use super::state::{Context, Exit, From};
+use super::state::{Context, Exit, From, Passage, Way};
 use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets};
 use crate::drop::DropReason;
-use crate::link::{Link, LinkIndex};
+use crate::link::{Host, Link, LinkIndex};
 use crate::offload::vnet::VnetHdr;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -17,6 +18,8 @@ use crate::wire::packet::Packet;
 #[derive(Debug, Default)]
 pub struct Egress {
     recent: Recent,
+    pub(super) lately: Lately,
+    pub(super) plain: Plain,
 }
 
 /// Where a packet goes.
@@ -25,7 +28,7 @@ pub struct Forward {
     /// The link in whose VPC it travels.
     pub link: LinkIndex,
     /// The host that it is sent to.
-    pub host: Arc<crate::link::Host>,
+    pub host: Arc<Host>,
     /// The Geneve header that goes before each segment, options included.
     pub encap: Arc<HeaderBytes>,
     /// The flow's hash: chooses the source port.
@@ -57,6 +60,40 @@ impl Egress {
         vnet: &VnetHdr,
     ) -> Result<Result<Forward, LinkIndex>, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+        let passage = self.pass(cx, link, inner, packet, vnet)?;
+        let forward = match &passage.half.exit {
+            Exit::Wire(way) => {
+                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let forward = forward(cx, way, passage.hash, packet, class);
+                let mut forward = forward.ok_or(stopped(DropReason::LinkGone))?;
+                // Its sender knows the packet as it is before addresses are translated.
+                if !passes(&forward, vnet, packet) {
+                    return Err(Refused::too_big(&forward, packet, link.config.index));
+                }
+                forward.changed = passage.change != Change::None;
+                Ok(forward)
+            }
+            Exit::Tun(link) => Err(*link),
+            Exit::Undecided | Exit::Bridge(_) => return Err(stopped(DropReason::NoRoute)),
+        };
+        passage
+            .change
+            .apply(inner, packet, vnet.needs_checksum())
+            .map_err(stopped)?;
+        Ok(forward)
+    }
+
+    /// What was decided for the flow of a packet that is within its rates.
+    #[inline]
+    pub(super) fn pass(
+        &mut self,
+        cx: &Context<'_>,
+        link: &Arc<Link>,
+        inner: &[u8],
+        packet: &Packet,
+        vnet: &VnetHdr,
+    ) -> Result<&Passage, Refused> {
+        let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
         let (key, error) = key_of(cx, link, packet, inner).map_err(stopped)?;
         let bytes = wire_bytes(vnet, packet);
         let seeker = Seeker {
@@ -81,26 +118,7 @@ impl Egress {
         {
             return Err(stopped(DropReason::RateExceeded));
         }
-        let forward = match &passage.half.exit {
-            Exit::Wire(way) => {
-                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
-                let mut forward = forward(cx, way, passage.hash, packet, class)
-                    .ok_or(stopped(DropReason::LinkGone))?;
-                // Its sender knows the packet as it is before addresses are translated.
-                if !passes(&forward, vnet, packet) {
-                    return Err(Refused::too_big(&forward, packet, link.config.index));
-                }
-                forward.changed = passage.change != Change::None;
-                Ok(forward)
-            }
-            Exit::Tun(link) => Err(*link),
-            Exit::Undecided => return Err(stopped(DropReason::NoRoute)),
-        };
-        passage
-            .change
-            .apply(inner, packet, vnet.needs_checksum())
-            .map_err(stopped)?;
-        Ok(forward)
+        Ok(passage)
     }
 
     /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
@@ -114,15 +132,26 @@ impl Egress {
 #[inline]
 pub(super) fn forward(
     cx: &Context<'_>,
-    way: &super::Way,
+    way: &Way,
+    hash: u32,
+    packet: &Packet,
+    class: Option<u8>,
+) -> Option<Forward> {
+    outward(cx, way, 0, hash, packet, class)
+}
+
+/// The same for a packet in a frame whose header has `frame` bytes that are not in the way's own header.
+#[inline]
+pub(super) fn outward(
+    cx: &Context<'_>,
+    way: &Way,
+    frame: usize,
     hash: u32,
     packet: &Packet,
     class: Option<u8>,
 ) -> Option<Forward> {
     let link = cx.tables.link(way.link)?;
-    let mut limit = way.host.path_mtu().map_or(u16::MAX, |mtu| {
-        inner_limit(way.host.addr, mtu, way.encap.len())
-    });
+    let mut limit = limit(&way.host, way.encap.len() + frame);
     // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
     // in the name of a service, may be longer.
     let mtu = usize::from(link.config.mtu);
@@ -141,4 +170,11 @@ pub(super) fn forward(
         slots: way.slots,
         changed: false,
     })
+}
+
+/// The longest inner packet that reaches `host` in one piece behind so many bytes.
+#[inline]
+pub(super) fn limit(host: &Host, before: usize) -> u16 {
+    let mtu = host.path_mtu();
+    mtu.map_or(u16::MAX, |mtu| inner_limit(host.addr, mtu, before))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bridge::{self, Kind};
 use super::egress::{Forward, forward};
 use super::lookup::{Seeker, Wire, key_of};
 use super::recent::{Recent, tcp_flags};
@@ -9,6 +10,7 @@ use super::state::{Context, Exit, From};
 use super::{
     Arrival, Refused, envelope_reason, frame_reason, parse_reason, passes, wire_bytes, wire_packets,
 };
+use crate::bridge::{Bridge, Place};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::Seen;
@@ -16,11 +18,12 @@ use crate::link::{Host, Link, LinkIndex};
 use crate::offload::partial::partial;
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::{Known, Received};
+use crate::time::Now;
 use crate::wire::encapsulation::{Envelope, Inner};
-use crate::wire::ethernet::{Ethernet, ethertype};
+use crate::wire::ethernet::Ethernet;
 use crate::wire::header::HeaderBytes;
 use crate::wire::option::{MAX_OPTIONS_LEN, OptionIter};
-use crate::wire::packet::{IpVersion, Packet};
+use crate::wire::packet::Packet;
 
 /// Where an inner packet from the wire goes.
 #[derive(Clone, Debug)]
@@ -29,6 +32,26 @@ pub enum Onward {
     Tun(LinkIndex),
     /// To another host: this one relays it.
     Wire(Forward),
+}
+
+/// What a datagram carries, checked.
+#[derive(Clone, Debug)]
+pub enum Inbound {
+    /// An IP packet of a flow.
+    Packet(Decap),
+    /// A frame that belongs to no flow, for the TAP interface.
+    Frame(Frame),
+}
+
+/// A frame that belongs to no flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// The link that it came on.
+    pub link: LinkIndex,
+    /// Where it begins in the datagram, in bytes.
+    pub start: usize,
+    /// Known options of the packet, a bit for each slot of the schema.
+    pub options: u32,
 }
 
 /// A datagram's inner packet, checked.
@@ -40,6 +63,8 @@ pub struct Decap {
     pub onward: Onward,
     /// Where the inner packet begins in the datagram, in bytes.
     pub start: usize,
+    /// Bytes of the Ethernet header before it that go with it into the TAP interface; 0 for TUN.
+    pub frame_len: usize,
     /// The inner packet, parsed. Its ECN field is what RFC 6040 asks for, its addresses are translated.
     pub packet: Packet,
     /// What TUN must finish, where a kernel tunnel of this machine handed the packet over unfinished.
@@ -71,8 +96,13 @@ struct Memo {
     arrival: Option<Arrival>,
     /// All that stands before the inner packet.
     header: HeaderBytes,
-    /// What the header says the inner packet is.
-    version: Option<IpVersion>,
+    /// What the header says is behind it.
+    kind: Kind,
+    /// Bytes of the Ethernet header that goes into the TAP interface; 0 for TUN.
+    frame_len: usize,
+    tagged: bool,
+    /// Until when the source of the frame is taken to be admitted.
+    until: Now,
     link: LinkIndex,
     host: Option<Arc<Host>>,
     received: Received,
@@ -81,8 +111,9 @@ struct Memo {
 
 impl Memo {
     #[inline]
-    fn holds(&self, arrival: &Arrival, datagram: &[u8]) -> bool {
+    fn holds(&self, arrival: &Arrival, datagram: &[u8], now: Now) -> bool {
         self.arrival.as_ref() == Some(arrival)
+            && now < self.until
             && datagram.get(..self.header.len()) == Some(&self.header[..])
     }
 }
@@ -108,22 +139,86 @@ impl Ingress {
     /// # Errors
     /// The one reason for which it is not forwarded, and the link that counts it.
     #[inline]
+    pub fn receive(
+        &mut self,
+        cx: &Context<'_>,
+        arrival: &Arrival,
+        datagram: &mut [u8],
+    ) -> Result<Inbound, Refused> {
+        self.recall(cx, arrival, datagram)?;
+        match self.loose(cx, datagram)? {
+            Some(frame) => Ok(Inbound::Frame(frame)),
+            None => self.packet(cx, arrival, datagram).map(Inbound::Packet),
+        }
+    }
+
+    /// What becomes of a datagram from the wire, on a host without a TAP interface: all that it carries is IP packets.
+    ///
+    /// # Errors
+    /// As of [`Ingress::receive`]; a frame without an IP packet is refused as [`DropReason::NotIp`].
+    #[inline]
     pub fn decide(
         &mut self,
         cx: &Context<'_>,
         arrival: &Arrival,
         datagram: &mut [u8],
     ) -> Result<Decap, Refused> {
-        if !self.memory[self.latest].holds(arrival, datagram) {
-            match self
-                .memory
-                .iter()
-                .position(|memo| memo.holds(arrival, datagram))
-            {
-                Some(at) => self.latest = at,
-                None => self.outer_checks(cx, arrival, datagram)?,
-            }
+        match self.receive(cx, arrival, datagram)? {
+            Inbound::Packet(decap) => Ok(decap),
+            Inbound::Frame(frame) => Err(Refused::of(DropReason::NotIp, frame.link)),
         }
+    }
+
+    /// Makes the memory of the datagram's headers the latest one.
+    #[inline]
+    fn recall(
+        &mut self,
+        cx: &Context<'_>,
+        arrival: &Arrival,
+        datagram: &[u8],
+    ) -> Result<(), Refused> {
+        if self.memory[self.latest].holds(arrival, datagram, cx.now) {
+            return Ok(());
+        }
+        let held = |memo: &Memo| memo.holds(arrival, datagram, cx.now);
+        match self.memory.iter().position(held) {
+            Some(at) => self.latest = at,
+            None => self.outer_checks(cx, arrival, datagram)?,
+        }
+        Ok(())
+    }
+
+    /// The datagram's frame, where it belongs to no flow.
+    #[inline]
+    fn loose(&self, cx: &Context<'_>, datagram: &[u8]) -> Result<Option<Frame>, Refused> {
+        let memo = &self.memory[self.latest];
+        if memo.frame_len == 0 {
+            return Ok(None);
+        }
+        let refused = |reason| Refused::of(reason, memo.link);
+        let gone = refused(DropReason::LinkGone);
+        let link = cx.tables.link(memo.link).ok_or(gone)?;
+        let (Some(bridge), Some(host)) = (&link.bridge, &memo.host) else {
+            return Err(gone);
+        };
+        let payload = &datagram[memo.header.len()..];
+        let carried = (memo.kind, memo.tagged);
+        let loose = bridge::arrive(cx, link, bridge, host, carried, payload).map_err(refused)?;
+        Ok(loose.then_some(Frame {
+            link: memo.link,
+            start: memo.header.len() - memo.frame_len,
+            options: memo.received.slots,
+        }))
+    }
+
+    /// What becomes of a datagram with an IP packet.
+    #[inline]
+    fn packet(
+        &mut self,
+        cx: &Context<'_>,
+        arrival: &Arrival,
+        datagram: &mut [u8],
+    ) -> Result<Decap, Refused> {
         let memo = &self.memory[self.latest];
         let index = memo.link;
         let refused = |reason| Refused::of(reason, index);
@@ -132,12 +227,13 @@ impl Ingress {
         let start = memo.header.len();
         let inner = &mut datagram[start..];
         let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
-        if Some(packet.version) != memo.version {
+        if Kind::Ip(packet.version) != memo.kind {
             return Err(refused(DropReason::InnerMalformed));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
         let (key, error) = key_of(cx, link, &packet, inner).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
+        let frame_len = memo.frame_len;
         let bytes = wire_bytes(&whole, &packet);
         let seeker = Seeker {
             link,
@@ -183,16 +279,26 @@ impl Ingress {
                 packet.ttl -= 1;
                 Onward::Wire(forward)
             }
-            Exit::Undecided => return Err(refused(DropReason::NoRoute)),
+            Exit::Undecided | Exit::Bridge(_) => return Err(refused(DropReason::NoRoute)),
         };
+        let turned = passage.change.turned(&packet);
         passage
             .change
             .apply(inner, &mut packet, whole.needs_checksum())
             .map_err(refused)?;
+        if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
+            // What is for another address now is for another station, too, and that is behind the TAP.
+            let mac = bridge
+                .mac_of(to, cx.now)
+                .filter(|&mac| bridge.is_here(mac, cx.now));
+            let mac = mac.ok_or(refused(DropReason::NoRoute))?;
+            datagram[start - frame_len..][..6].copy_from_slice(&mac.0);
+        }
         Ok(Decap {
             link: index,
             onward,
             start,
+            frame_len,
             packet,
             vnet,
             lane: memo.lane,
@@ -229,14 +335,24 @@ impl Ingress {
         if envelope.control {
             return Err(refused(DropReason::ControlMessage));
         }
-        let (len, version) = inside(link, &envelope, datagram).map_err(refused)?;
+        let inside = match &link.bridge {
+            Some(bridge) => bridge_inside(bridge, host, &envelope, datagram, cx.now),
+            None => inside(link, &envelope, datagram),
+        };
+        let inside = inside.map_err(refused)?;
         let too_long = refused(DropReason::InnerMalformed);
-        let header = HeaderBytes::copy_of(&datagram[..len]).ok_or(too_long)?;
+        let header = HeaderBytes::copy_of(&datagram[..inside.start]).ok_or(too_long)?;
         self.latest = (self.latest + 1) % MEMORY;
         self.lanes = self.lanes.wrapping_add(1);
         let memo = &mut self.memory[self.latest];
         memo.header = header;
-        memo.version = Some(version);
+        memo.kind = inside.kind;
+        memo.frame_len = inside.frame_len;
+        memo.tagged = inside.tagged;
+        memo.until = match inside.frame_len {
+            0 => Now(u64::MAX),
+            _ => bridge::fresh_until(cx.now),
+        };
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
         memo.digest = digest(cx, link, envelope.options());
@@ -247,12 +363,39 @@ impl Ingress {
     }
 }
 
-/// Where the inner packet begins in a datagram, and what it is; the link must carry it.
-fn inside(
-    link: &Link,
+/// What a datagram carries.
+struct Inside {
+    /// The first byte behind all headers.
+    start: usize,
+    kind: Kind,
+    /// Bytes of the Ethernet header that goes with it into the interface.
+    frame_len: usize,
+    tagged: bool,
+}
+
+/// What a datagram of a bridge carries; its source MAC address is admitted.
+fn bridge_inside(
+    bridge: &Bridge,
+    host: &Arc<Host>,
     envelope: &Envelope<'_>,
     datagram: &[u8],
-) -> Result<(usize, IpVersion), DropReason> {
+    now: Now,
+) -> Result<Inside, DropReason> {
+    if envelope.inner() != Some(Inner::Ethernet) {
+        return Err(DropReason::ProtocolType);
+    }
+    let frame = Ethernet::parse(&datagram[envelope.header_len..]).map_err(frame_reason)?;
+    bridge.admit(frame.src(), &Place::Host(Arc::clone(host)), now)?;
+    Ok(Inside {
+        start: envelope.header_len + frame.header_len(),
+        kind: Kind::of(frame.ether_type()),
+        frame_len: frame.header_len(),
+        tagged: frame.is_tagged(),
+    })
+}
+
+/// Where the inner packet begins in a datagram, and what it is; the link must carry it.
+fn inside(link: &Link, envelope: &Envelope<'_>, datagram: &[u8]) -> Result<Inside, DropReason> {
     if envelope.inner() != Some(link.config.inner) {
         return Err(DropReason::ProtocolType);
     }
@@ -270,10 +413,14 @@ fn inside(
             (start, frame.ether_type())
         }
     };
-    match ether_type {
-        ethertype::IPV4 => Ok((start, IpVersion::V4)),
-        ethertype::IPV6 => Ok((start, IpVersion::V6)),
-        _ => Err(DropReason::NotIp),
+    match Kind::of(ether_type) {
+        kind @ Kind::Ip(_) => Ok(Inside {
+            start,
+            kind,
+            frame_len: 0,
+            tagged: false,
+        }),
+        Kind::Arp | Kind::Other => Err(DropReason::NotIp),
     }
 }
 

@@ -4,6 +4,7 @@
 //! was decided for it; the first packet of a flow asks every function once. Moving bytes is left to
 //! [`crate::offload`] and to the caller.
 
+mod bridge;
 mod change;
 mod decide;
 mod egress;
@@ -19,20 +20,21 @@ mod trace;
 
 use std::net::IpAddr;
 
+pub use self::bridge::{Outgoing, answer_frame, frame_packets};
 pub use self::change::Change;
 pub use self::egress::{Egress, Forward};
 pub use self::explain::Stage;
-pub use self::ingress::{Decap, Ingress, Onward};
+pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
 pub use self::log::Logged;
 pub use self::refuse::{answer, way_back};
-pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, State, Way};
+pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::wire::encapsulation::EnvelopeError;
-use crate::wire::ethernet::EthernetError;
+use crate::wire::ethernet::{EthernetError, Mac};
 use crate::wire::geneve::GeneveError;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::{IpVersion, Packet, PacketError};
@@ -152,6 +154,8 @@ pub enum Answer {
     Rejected,
     /// Only packets of so many bytes pass (RFC 1191, RFC 8201).
     TooBig(u16),
+    /// The station that it asked for has this MAC address; only frames ask that.
+    Neighbor(Mac),
 }
 
 /// A packet that was refused.

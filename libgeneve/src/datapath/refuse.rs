@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::link::Link;
 use crate::wire::encapsulation::Inner;
-use crate::wire::ethernet::{Ethernet, ethernet_header};
+use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::{IcmpError, Unreachable};
 use crate::wire::packet::{Packet, Transport};
@@ -17,6 +17,7 @@ pub fn answer(answer: Answer, packet: &Packet, bytes: &[u8], out: &mut [u8]) -> 
     let error = match answer {
         Answer::Rejected => IcmpError::Unreachable(Unreachable::Prohibited),
         Answer::TooBig(mtu) => IcmpError::TooBig { mtu: mtu.into() },
+        Answer::Neighbor(_) => return None,
     };
     if !error.may_answer(packet) {
         return None;
@@ -38,6 +39,15 @@ pub fn way_back<'a>(link: &Link, datagram: &'a [u8]) -> Option<(HeaderBytes, &'a
         return Some((header, inner));
     }
     let frame = Ethernet::parse(inner).ok()?;
+    if let Some(bridge) = &link.bridge {
+        let (to, from) = bridge.way_back(&frame);
+        let mut back = [0; MAX_ETHERNET_HEADER_LEN];
+        let back = &mut back[..frame.header_len()];
+        back.copy_from_slice(frame.header_bytes());
+        back[..6].copy_from_slice(&to.0);
+        back[6..12].copy_from_slice(&from.0);
+        return header.push(back).then_some((header, frame.payload()));
+    }
     let back = ethernet_header(frame.src(), config.lladdr, frame.ether_type());
     header.push(&back).then_some((header, frame.payload()))
 }

@@ -106,6 +106,17 @@ pub struct Way {
     pub slots: u32,
 }
 
+/// What goes before the frames of one side of a flow, whichever host gets them.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    /// The link whose VPC they travel in.
+    pub link: LinkIndex,
+    /// The Geneve header that goes before each segment, options included.
+    pub encap: Arc<HeaderBytes>,
+    /// Known options in `encap`, a bit for each slot of the schema.
+    pub slots: u32,
+}
+
 /// Where the packets of one side of a flow go.
 #[derive(Clone, Debug, Default)]
 pub enum Exit {
@@ -116,6 +127,8 @@ pub enum Exit {
     Tun(LinkIndex),
     /// To another host.
     Wire(Way),
+    /// To where the MAC address of its frame says: the link is a bridge.
+    Bridge(Prefix),
 }
 
 /// The rates and the marks of one side of a flow.
@@ -186,6 +199,10 @@ impl Half {
             Exit::Wire(way) => {
                 let encap = Arc::as_ptr(&way.encap).addr();
                 (2, way.link, at(&way.host), encap, way.slots)
+            }
+            Exit::Bridge(prefix) => {
+                let encap = Arc::as_ptr(&prefix.encap).addr();
+                (3, prefix.link, 0, encap, prefix.slots)
             }
         };
         let meter = self.meter.as_ref().map(|meter| {

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
 pub use self::host::{Host, HostRegistry};
 pub use self::tables::Tables;
+use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;
 use crate::route::{Entry, Origin, Routes, Target};
 use crate::service::maglev::Maglev;
@@ -114,6 +115,8 @@ pub struct LinkConfig {
     pub routes: Vec<RouteConfig>,
     /// What the link does beyond carrying packets.
     pub functions: Functions,
+    /// What it knows of MAC addresses, where its interface is a TAP that others' frames come from.
+    pub bridge: Option<BridgeConfig>,
 }
 
 /// One VPC on this host, ready for the packet path.
@@ -123,6 +126,8 @@ pub struct Link {
     pub config: LinkConfig,
     /// Where each inner address lives.
     pub routes: Routes,
+    /// Where each MAC address lives, for a link whose interface is a TAP.
+    pub bridge: Option<Bridge>,
     /// The hosts that any route or endpoint names, sorted by address.
     hosts: Vec<Arc<Host>>,
     encap_len: usize,
@@ -157,11 +162,15 @@ impl Link {
             };
             routes.insert(route.prefix, entry);
         }
+        let bridge = config.bridge.as_ref();
+        let bridge = bridge.map(|config| Bridge::new(config, |addr| registry.host(addr)));
+        hosts.extend(bridge.iter().flat_map(Bridge::hosts).cloned());
         hosts.sort_unstable_by_key(|h| h.addr);
         hosts.dedup_by_key(|h| h.addr);
         Link {
             encap_len: encap_len(&config),
             routes,
+            bridge,
             hosts,
             config,
         }

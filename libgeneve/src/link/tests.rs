@@ -28,6 +28,7 @@ fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
             local: false,
         }],
         functions: Functions::default(),
+        bridge: None,
     }
 }
 

@@ -124,6 +124,35 @@ impl VnetHdr {
         bytes[8..10].copy_from_slice(&self.csum_offset.to_ne_bytes());
     }
 
+    /// The same for what is behind the first `len` bytes of the packet; `None` if its checksum covers some of them.
+    #[inline]
+    #[must_use]
+    pub fn behind(&self, len: usize) -> Option<VnetHdr> {
+        let len = len as u16;
+        let csum_start = match self.needs_checksum() {
+            true => self.csum_start.checked_sub(len)?,
+            false => 0,
+        };
+        Some(VnetHdr {
+            hdr_len: self.hdr_len.saturating_sub(len),
+            csum_start,
+            ..*self
+        })
+    }
+
+    /// The same for a packet that gets `len` bytes before it.
+    #[inline]
+    #[must_use]
+    pub fn before(&self, len: usize) -> VnetHdr {
+        let len = len as u16;
+        let moved = |at: u16, is_set: bool| if is_set { at.saturating_add(len) } else { at };
+        VnetHdr {
+            hdr_len: moved(self.hdr_len, self.hdr_len != 0),
+            csum_start: moved(self.csum_start, self.needs_checksum()),
+            ..*self
+        }
+    }
+
     /// Whether the packet's checksum is partial.
     #[inline]
     #[must_use]

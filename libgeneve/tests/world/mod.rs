@@ -88,6 +88,7 @@ pub fn link(functions: Functions) -> LinkConfig {
         addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
         routes,
         functions,
+        bridge: None,
     }
 }
 

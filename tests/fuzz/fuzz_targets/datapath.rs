@@ -69,6 +69,7 @@ fn tables() -> &'static Tables {
                 addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
                 routes,
                 functions: Functions::default(),
+                bridge: None,
             };
             Arc::new(Link::new(config, &mut registry))
         };

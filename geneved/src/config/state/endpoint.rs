@@ -154,6 +154,7 @@ impl State {
                 "name \"host\" or \"local\", not both; a scaled endpoint may be \"colocated\"",
             ));
         }
+        self.check_endpoint_mode(object, link, endpoint)?;
         self.check_target(object, key, endpoint)?;
         if !endpoint.hosts.is_empty() || !(endpoint.local || endpoint.target.is_some()) {
             check_hosts(object, "host", link, &endpoint.hosts)?;

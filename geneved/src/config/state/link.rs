@@ -8,10 +8,10 @@ use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
 
-use super::{Refusal, State, put};
+use super::{Bridging, Refusal, State, put};
 use crate::config::value::{
-    self, Action, DfWord, IfName, InnerWord, LabelsUse, MacWord, MtuWord, NamedData, PortRange,
-    Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
+    self, Action, DfWord, IfName, InnerWord, LabelsUse, MacWord, Mode, MtuWord, NamedData,
+    PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
 };
 use crate::config::words::LinkWords;
 
@@ -22,6 +22,10 @@ pub struct Link {
     pub name: IfName,
     /// How its packets are wrapped.
     pub encapsulation: Encapsulation,
+    /// What its interface is.
+    pub mode: Mode,
+    /// What it does with MAC addresses; in mode ethernet.
+    pub bridging: Bridging,
     /// What its datagrams carry.
     pub inner: Inner,
     /// Its own MAC address, where somebody chose it.
@@ -91,7 +95,12 @@ impl State {
         let mut link = Link {
             name: words.name.clone(),
             encapsulation,
-            inner: encapsulation.default_inner(),
+            mode: words.mode.unwrap_or(Mode::Ip),
+            bridging: Bridging::default(),
+            inner: match words.mode {
+                Some(Mode::Ethernet) => Inner::Ethernet,
+                _ => encapsulation.default_inner(),
+            },
             lladdr: None,
             vni: id.0,
             remote: None,
@@ -141,6 +150,12 @@ impl State {
                 "delete the link and add it with another \"type\"",
             ));
         }
+        if words.mode.is_some_and(|mode| mode != link.mode) {
+            return Err(Refusal::new(
+                format!("link \"{}\": its mode cannot be changed", words.name),
+                "delete the link and add it with another \"mode\"",
+            ));
+        }
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
         self.links.insert(link.name.clone(), link);
@@ -163,6 +178,7 @@ impl State {
             ));
         }
         self.check_encapsulation(link)?;
+        self.check_mode(link, words)?;
         // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
         let differs = self.links.values().find(|other| {
             other.name != *name
@@ -244,6 +260,7 @@ impl State {
         self.no_proxy_leads_to(name)?;
         self.links.remove(name);
         self.routes.retain(|(dev, _), _| dev != name);
+        self.fdb.retain(|(dev, _), _| dev != name);
         self.endpoints.retain(|(dev, _), _| dev != name);
         self.policies.retain(|(dev, _), _| dev != name);
         self.nats.retain(|(dev, _), _| dev != name);
@@ -257,10 +274,12 @@ impl Link {
     /// The words that make this link, every one of them.
     #[must_use]
     pub fn words(&self) -> LinkWords {
+        let bridging = (self.mode == Mode::Ethernet).then_some(self.bridging);
         LinkWords {
             name: self.name.clone(),
             kind: Some(self.encapsulation.into()),
             id: Some(value::Vni(self.vni)),
+            mode: Some(self.mode),
             inner: Some(InnerWord(self.inner)),
             lladdr: self.lladdr.map(MacWord),
             remote: self.remote,
@@ -283,11 +302,16 @@ impl Link {
             rate: self.rate,
             burst: self.burst,
             up: Some(self.up),
+            learning: bridging.map(|b| b.learning),
+            ageing: bridging.map(|b| b.ageing),
+            maxaddress: bridging.map(|b| b.max_addresses),
+            floodrate: bridging.map(|b| b.flood_rate),
         }
     }
 }
 
 fn overwrite(link: &mut Link, words: &LinkWords) {
+    link.bridging.overwrite(words);
     put(&mut link.vni, words.id.map(|id| id.0));
     put(&mut link.inner, words.inner.map(|inner| inner.0));
     put(&mut link.lladdr, words.lladdr.map(|mac| Some(mac.0)));

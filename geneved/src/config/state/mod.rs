@@ -6,6 +6,7 @@
 
 mod encapsulation;
 mod endpoint;
+mod fdb;
 mod link;
 mod nat;
 mod nearest;
@@ -20,10 +21,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
+use libgeneve::wire::ethernet::Mac;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::endpoint::Endpoint;
+pub use self::fdb::{Bridging, Fdb};
 pub use self::link::Link;
 pub use self::nat::Nat;
 pub use self::nearest::nearest;
@@ -56,6 +59,8 @@ pub struct State {
     pub links: BTreeMap<IfName, Link>,
     /// Routes by prefix.
     pub routes: BTreeMap<(IfName, IpNet), Route>,
+    /// Hosts by MAC address, on Ethernet links.
+    pub fdb: BTreeMap<(IfName, Mac), Fdb>,
     /// Classes by name.
     pub classes: BTreeMap<(IfName, Name), Class>,
     /// Endpoints by overlay address.
@@ -98,6 +103,7 @@ impl State {
                 Verb::Del => self.del_link(&link.name),
             },
             Some(Subject::Route(route)) => self.change_route(verb, route),
+            Some(Subject::Fdb(entry)) => self.change_fdb(verb, entry),
             Some(Subject::Endpoint(endpoint)) => self.change_endpoint(verb, endpoint),
             Some(Subject::Policy(rule)) => self.change_policy(verb, rule),
             Some(Subject::Nat(nat)) => self.change_nat(verb, nat),
@@ -201,6 +207,8 @@ impl State {
         all.extend(classes.map(|((dev, name), c)| Change::qos(add, c.words(dev, name))));
         let routes = self.routes.iter();
         all.extend(routes.map(|((dev, prefix), r)| Change::route(add, r.words(dev, *prefix))));
+        let fdb = self.fdb.iter();
+        all.extend(fdb.map(|((dev, mac), entry)| Change::fdb(add, entry.words(dev, *mac))));
         let (proxies, others): (Vec<_>, Vec<_>) =
             self.endpoints.iter().partition(|(_, e)| e.target.is_some());
         let endpoints = others.into_iter().chain(proxies);

@@ -48,6 +48,7 @@ impl State {
             ));
         }
         let object = format!("route \"{prefix}\" dev {dev}");
+        self.check_route_mode(&object, link)?;
         let key = (dev.clone(), prefix.0);
         let there = self.routes.get(&key);
         presence(verb, there.is_some(), &object, "geneved route show")?;

@@ -4,6 +4,7 @@
 //! is [`super::state`]'s to judge.
 
 mod address;
+mod bridge;
 mod label;
 mod link;
 mod option;
@@ -19,6 +20,7 @@ use serde::de::Visitor;
 pub use self::address::{
     AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, tunnel_address,
 };
+pub use self::bridge::{FdbMac, Mode};
 pub use self::label::{LabelsWord, SelectorWord, Who};
 pub use self::link::{
     DfWord, InnerWord, LabelsUse, MacWord, MtuWord, PortRange, TosWord, TtlWord, Vni,

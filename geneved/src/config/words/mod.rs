@@ -8,15 +8,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use libgeneve::wire::encapsulation::Encapsulation;
 use serde::{Deserialize, Serialize};
 
+mod fdb;
 mod function;
 
+pub use self::fdb::FdbWords;
 pub use self::function::{
     BackendWords, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords,
     TraceWords,
 };
 use super::value::{
-    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, MacWord, MtuWord, Name, NamedData,
-    PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
+    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, MacWord, Mode, MtuWord, Name,
+    NamedData, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
 };
 
 /// What a link is made of.
@@ -60,6 +62,9 @@ pub struct LinkWords {
     /// The virtual network identifier, 0 to 16,777,215.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Vni>,
+    /// What the interface is: `ip`, where nothing is said, or `ethernet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// What the datagrams carry: `ip` or `ethernet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<InnerWord>,
@@ -126,6 +131,18 @@ pub struct LinkWords {
     /// Whether the interface is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
+    /// Whether MAC addresses are learned from frames; mode ethernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<bool>,
+    /// How long a MAC address is known that was not seen, in seconds; mode ethernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ageing: Option<u32>,
+    /// How many MAC addresses are known at most; mode ethernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maxaddress: Option<u32>,
+    /// How many frames a second may be sent to everybody; mode ethernet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floodrate: Option<u32>,
 }
 
 /// `[[route]]`, `geneved route add`.
@@ -230,6 +247,9 @@ pub struct Change {
     /// A route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteWords>,
+    /// A MAC address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb: Option<FdbWords>,
     /// An endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointWords>,
@@ -257,6 +277,8 @@ pub enum Subject<'a> {
     Link(&'a LinkWords),
     /// A route.
     Route(&'a RouteWords),
+    /// A MAC address.
+    Fdb(&'a FdbWords),
     /// An endpoint.
     Endpoint(&'a EndpointWords),
     /// A rule.
@@ -277,6 +299,7 @@ impl Change {
             verb,
             link: None,
             route: None,
+            fdb: None,
             endpoint: None,
             policy: None,
             nat: None,
@@ -300,6 +323,15 @@ impl Change {
     pub fn route(verb: Verb, route: RouteWords) -> Self {
         Change {
             route: Some(route),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of a MAC address.
+    #[must_use]
+    pub fn fdb(verb: Verb, fdb: FdbWords) -> Self {
+        Change {
+            fdb: Some(fdb),
             ..Change::of(verb)
         }
     }
@@ -364,6 +396,7 @@ impl Change {
         let all = [
             self.link.as_ref().map(Subject::Link),
             self.route.as_ref().map(Subject::Route),
+            self.fdb.as_ref().map(Subject::Fdb),
             self.endpoint.as_ref().map(Subject::Endpoint),
             self.policy.as_ref().map(Subject::Policy),
             self.nat.as_ref().map(Subject::Nat),

@@ -3,6 +3,7 @@
 //! Owns the types of the interface `io.geneved.Control1`, which `io.geneved.Control1.varlink`
 //! describes for others. A change that an existing client could not read makes it `Control2`.
 
+mod fdb;
 mod function;
 mod info;
 
@@ -13,6 +14,7 @@ use crate::config::state::Refusal;
 use crate::config::value::IfName;
 use crate::config::words::{Change, EndpointWords, FlowFilter, TraceWords};
 
+pub use self::fdb::{Fdb, FdbInfo, FdbOrigin};
 pub use self::function::{
     BackendInfo, ClassInfo, Classes, FlowInfo, Flows, Flushed, Health, NatInfo, Nats, OptionInfo,
     Options, Policies, PolicyInfo, ServiceInfo, Services, Side, Stage, Trace, TraceReport,
@@ -70,6 +72,16 @@ pub enum Request {
     /// All routes, or those of a link.
     ListRoutes {
         /// Which link.
+        dev: Option<IfName>,
+    },
+    /// The forwarding tables of all Ethernet links, or that of one.
+    ListFdb {
+        /// Which link.
+        dev: Option<IfName>,
+    },
+    /// Forget what forwarding tables have learned.
+    FlushFdb {
+        /// Of which link; all of them, if none is named.
         dev: Option<IfName>,
     },
     /// All endpoints, or those of a link.
@@ -212,6 +224,12 @@ impl Request {
             "ListRoutes" => {
                 arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListRoutes { dev })
             }
+            "ListFdb" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListFdb { dev })
+            }
+            "FlushFdb" => {
+                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::FlushFdb { dev })
+            }
             "ListEndpoints" => {
                 arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListEndpoints { dev })
             }
@@ -251,6 +269,8 @@ impl Request {
             }
             Request::ListLinks { name } => ("ListLinks", json(serde_json::to_value(Name { name }))),
             Request::ListRoutes { dev } => ("ListRoutes", json(serde_json::to_value(Dev { dev }))),
+            Request::ListFdb { dev } => ("ListFdb", json(serde_json::to_value(Dev { dev }))),
+            Request::FlushFdb { dev } => ("FlushFdb", json(serde_json::to_value(Dev { dev }))),
             Request::ListEndpoints { dev } => {
                 ("ListEndpoints", json(serde_json::to_value(Dev { dev })))
             }

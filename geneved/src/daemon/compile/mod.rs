@@ -3,6 +3,7 @@
 //! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
 //! and the compiled forms of rules that stay as they are.
 
+mod bridge;
 mod lladdr;
 mod rules;
 mod shape;
@@ -44,6 +45,7 @@ pub(super) struct Compiler {
     tallies: HashMap<(IfName, String), Arc<Tally>>,
     policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
     services: BTreeMap<IfName, Arc<Services>>,
+    bridges: BTreeMap<IfName, bridge::Kept>,
 }
 
 /// Whether a backend of a link's service passes its checks.
@@ -138,6 +140,7 @@ impl Compiler {
             addresses: link.addresses.iter().map(IpNet::addr).collect(),
             routes: routes(state, link),
             functions,
+            bridge: self.bridge(state, link),
         }
     }
 
@@ -373,6 +376,8 @@ impl Compiler {
         self.policies
             .retain(|name, _| state.links.contains_key(name));
         self.services
+            .retain(|name, _| state.links.contains_key(name));
+        self.bridges
             .retain(|name, _| state.links.contains_key(name));
         self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
         self.hits.retain(|_, count| Arc::strong_count(count) > 1);

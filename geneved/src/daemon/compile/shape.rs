@@ -7,6 +7,7 @@ use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
 
 use crate::config::state::{Link, State, options_size};
+use crate::config::value::Mode;
 
 /// Bytes of the longest options that a link sends.
 pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
@@ -43,6 +44,10 @@ pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
 
 pub(super) fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
+    // A bridge sends by MAC address.
+    if link.mode == Mode::Ethernet {
+        return routes;
+    }
     if let Some(remote) = link.remote {
         for all in ["0.0.0.0/0", "::/0"] {
             routes.push(RouteConfig {

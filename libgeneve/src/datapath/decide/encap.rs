@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::datapath::explain::Explain;
+use crate::datapath::explain::{Explain, Silent};
 use crate::datapath::state::Context;
 use crate::drop::DropReason;
 use crate::label::LabelSet;
@@ -49,7 +49,8 @@ pub(super) fn header<E: Explain>(
         Encapsulation::Geneve => with_options(cx, link, mark, protocol, log)?,
         plain => (plain.header(link.config.vni, protocol), 0),
     };
-    if link.config.inner == Inner::Ethernet {
+    // A bridge has the frames of others, with their own headers.
+    if link.config.inner == Inner::Ethernet && link.bridge.is_none() {
         let dst = neighbor(link, mark.dst)?;
         log.note("neighbor", || format!("{} is at {dst}", mark.dst));
         let frame = ethernet_header(dst, link.config.lladdr, ether_type);
@@ -58,6 +59,26 @@ pub(super) fn header<E: Explain>(
         }
     }
     Ok((super::kept::<E>(cx, header), slots))
+}
+
+/// The header of frames that belong to no flow, which carry what every packet of the link carries, and which known options
+/// are in it.
+pub(in crate::datapath) fn plain_header(
+    cx: &Context<'_>,
+    link: &Link,
+) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
+    let nobody = IpAddr::from([0; 4]);
+    let mark = Mark {
+        src: nobody,
+        dst: nobody,
+        to: EndpointType::Simple,
+        class: None,
+        precedence: 0,
+        service: None,
+        // Whose labels it would say belongs to nobody.
+        relayed: Some(&Received::default()),
+    };
+    header(cx, link, &mark, &mut Silent)
 }
 
 /// The MAC address of an inner destination.

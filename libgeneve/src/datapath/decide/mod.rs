@@ -2,6 +2,7 @@
 //!
 //! What comes of it is a [`Decision`] that later packets follow without asking again.
 
+mod bridge;
 mod encap;
 mod reply;
 mod tun;
@@ -11,9 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::encap::Mark;
+pub(super) use self::encap::plain_header;
 pub(super) use self::reply::second_half;
 use super::explain::Explain;
-use super::state::{Came, Context, Decided, Decision, Exit, Fate, From, Half, Meter, Way};
+use super::state::{Came, Context, Decided, Decision, Exit, Fate, From, Half, Meter, Prefix, Way};
+use crate::bridge::Place;
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
 use crate::label::Labels;
@@ -101,6 +104,12 @@ pub(super) fn first_half<E: Explain>(
 ) -> Result<Planned, DropReason> {
     let mut course = Course::new(link, subject);
     let verdict = match entrance {
+        Entrance::Tun if link.bridge.is_some() => {
+            bridge::from_tap(cx, link, subject, before, &mut course, log)?
+        }
+        Entrance::Wire(at) if link.bridge.is_some() => {
+            bridge::from_wire(link, subject, at, before, &mut course, log)?
+        }
         Entrance::Tun => tun::walk(cx, link, subject, before, &mut course, log)?,
         Entrance::Wire(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,
     };
@@ -572,7 +581,7 @@ pub(super) fn check_arrival(
 ) -> Result<(), DropReason> {
     match from {
         From::Tun => check_own_source(link, source.0),
-        From::Wire(host) => check_source(link, host.addr, source.0).or_else(|reason| {
+        From::Wire(host) => check_source(link, host, source.0).or_else(|reason| {
             let service = received.and_then(|r| r.service);
             let right = service.is_some_and(|s| match role {
                 Role::Original => wire::relays(link, host, &s),
@@ -585,7 +594,11 @@ pub(super) fn check_arrival(
 }
 
 /// The inner source must live on the host that sent the packet.
-fn check_source(link: &Link, host: IpAddr, source: IpAddr) -> Result<(), DropReason> {
+fn check_source(link: &Link, host: &Arc<Host>, source: IpAddr) -> Result<(), DropReason> {
+    if let Some(bridge) = &link.bridge {
+        return bridge.owns(source, None, &Place::Host(Arc::clone(host)));
+    }
+    let host = host.addr;
     match link.routes.lookup(source) {
         Some(entry) if entry.target.includes(host) => Ok(()),
         _ => Err(DropReason::SourceMismatch),
@@ -594,6 +607,9 @@ fn check_source(link: &Link, host: IpAddr, source: IpAddr) -> Result<(), DropRea
 
 /// A packet whose source is an endpoint of another host was forged: that host would refuse it, too.
 fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
+    if let Some(bridge) = &link.bridge {
+        return bridge.owns(source, None, &Place::Here);
+    }
     match link.routes.lookup(source) {
         Some(entry) if entry.origin == Origin::Endpoint && !entry.local => {
             Err(DropReason::SourceNotLocal)
@@ -624,8 +640,8 @@ fn wire_exit<E: Explain>(
 ) -> Result<Exit, DropReason> {
     let (encap, slots) = encap::header(cx, link, mark, log)?;
     Ok(Exit::Wire(Way {
-        link: link.config.index,
         host: Arc::clone(host),
+        link: link.config.index,
         encap,
         slots,
     }))

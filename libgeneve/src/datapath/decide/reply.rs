@@ -33,6 +33,12 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     );
     let hash = hash_of(cx, &original.reversed());
     let exit = match &decision.half(Side::Original).came {
+        Came::Wire(_) if link.bridge.is_some() => {
+            course.classify(link, Direction::Egress, left.src.0, class, None, log);
+            let kind = kind_of(link, original.src, None);
+            let mark = course.mark(left.src.0, original.src, kind);
+            bridge::exit(cx, link, &mark, log)?
+        }
         Came::Wire(host) => {
             course.classify(link, Direction::Egress, left.src.0, class, None, log);
             let entry = link.routes.lookup(original.src);

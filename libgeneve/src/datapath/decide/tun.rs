@@ -83,7 +83,8 @@ pub(super) fn walk<E: Explain>(
 pub(super) fn note_exit<E: Explain>(exit: &Exit, log: &mut E) {
     log.note("exit", || match exit {
         Exit::Undecided => "nowhere".to_owned(),
-        Exit::Tun(_) => "into the TUN interface".to_owned(),
+        Exit::Tun(_) => "into the interface".to_owned(),
+        Exit::Bridge(_) => "to where the MAC address of its frame is".to_owned(),
         Exit::Wire(way) => format!("to host {}", way.host.addr),
     });
 }

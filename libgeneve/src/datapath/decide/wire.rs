@@ -16,43 +16,8 @@ pub(super) fn walk<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let source = (key.src, key.sport);
-    let from = From::Wire(at.host);
-    let checked = check_arrival(link, from, Role::Original, source, Some(at.received));
-    log.note("source", || match checked {
-        Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
-        Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
-    });
-    checked?;
     let kind = at.received.endpoint.map(|e| e.dst);
-    let agreed = types_agree(link, subject, at.received);
-    log.note("types", || match (kind, &agreed) {
-        (None, _) => "the packet names no endpoint types".to_owned(),
-        (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
-        (Some(kind), Err(reason)) => format!("the packet is for a {kind} endpoint: {reason}"),
-    });
-    agreed?;
-    let envelope = link.config.encapsulation.parse(at.header);
-    let options = envelope.map(|e| e.options()).unwrap_or_default();
-    let verdict = ask(
-        link,
-        &Query {
-            direction: Direction::Ingress,
-            src: key.src,
-            dst: key.dst,
-            protocol: key.protocol,
-            ports: subject.ports(),
-            icmp: subject.icmp,
-            from: match &at.received.labels {
-                Some(labels) => Labels::Known(labels.as_slice()),
-                None => configured_labels(link, key.src),
-            },
-            to: own_labels(link, key.dst),
-            dst_type: kind.unwrap_or_default(),
-            options,
-        },
-        log,
-    );
+    let verdict = admitted(link, subject, at, log)?;
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
@@ -80,6 +45,54 @@ pub(super) fn walk<E: Explain>(
     }
     note_exit(&course.exit, log);
     Ok(verdict)
+}
+
+/// What is known of a packet from the wire before its way is decided: whether its source and its types are right, and what
+/// the rules say of it.
+pub(super) fn admitted<E: Explain>(
+    link: &Link,
+    subject: &Subject,
+    at: &Arrived<'_>,
+    log: &mut E,
+) -> Result<Verdict, DropReason> {
+    let key = &subject.key;
+    let source = (key.src, key.sport);
+    let from = From::Wire(at.host);
+    let checked = check_arrival(link, from, Role::Original, source, Some(at.received));
+    log.note("source", || match checked {
+        Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
+        Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
+    });
+    checked?;
+    let kind = at.received.endpoint.map(|e| e.dst);
+    let agreed = types_agree(link, subject, at.received);
+    log.note("types", || match (kind, &agreed) {
+        (None, _) => "the packet names no endpoint types".to_owned(),
+        (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
+        (Some(kind), Err(reason)) => format!("the packet is for a {kind} endpoint: {reason}"),
+    });
+    agreed?;
+    let envelope = link.config.encapsulation.parse(at.header);
+    let options = envelope.map(|e| e.options()).unwrap_or_default();
+    Ok(ask(
+        link,
+        &Query {
+            direction: Direction::Ingress,
+            src: key.src,
+            dst: key.dst,
+            protocol: key.protocol,
+            ports: subject.ports(),
+            icmp: subject.icmp,
+            from: match &at.received.labels {
+                Some(labels) => Labels::Known(labels.as_slice()),
+                None => configured_labels(link, key.src),
+            },
+            to: own_labels(link, key.dst),
+            dst_type: kind.unwrap_or_default(),
+            options,
+        },
+        log,
+    ))
 }
 
 /// What was turned to another destination goes there: into TUN where it lives here, to its host otherwise.

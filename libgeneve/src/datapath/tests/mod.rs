@@ -1,6 +1,7 @@
 //! The packet's journey, judged by its verdicts: each reason to drop, the memory of equal headers,
 //! and the choice of host, source port and outer header.
 
+mod bridge;
 mod egress;
 mod flows;
 mod forged;
@@ -83,6 +84,7 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
             route("10.7.0.0/16", &[B, C], Origin::Route),
         ],
         functions: Functions::default(),
+        bridge: None,
     }
 }
 

@@ -1,0 +1,214 @@
+//! Ethernet links: what they have that others have not, and their forwarding table.
+
+use std::net::IpAddr;
+
+use libgeneve::options::EndpointType;
+use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::ethernet::Mac;
+
+use super::route::check_hosts;
+use super::{Endpoint, Link, Refusal, State, presence};
+use crate::config::value::{FdbMac, IfName, Mode};
+use crate::config::words::{FdbWords, LinkWords, Verb};
+
+/// The hosts of a MAC address: one for a station, any number for a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fdb {
+    /// At least one.
+    pub hosts: Vec<IpAddr>,
+}
+
+impl Fdb {
+    /// The words that make it.
+    #[must_use]
+    pub fn words(&self, dev: &IfName, mac: Mac) -> FdbWords {
+        FdbWords {
+            mac: FdbMac(mac),
+            dev: dev.clone(),
+            dst: self.hosts.clone(),
+        }
+    }
+}
+
+/// What an Ethernet link does with MAC addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bridging {
+    /// Whether they are learned from frames.
+    pub learning: bool,
+    /// How long one is known that was not seen, in seconds; 0 is for ever.
+    pub ageing: u32,
+    /// How many are known at most.
+    pub max_addresses: u32,
+    /// How many frames a second may be sent to everybody; 0 is as many as come.
+    pub flood_rate: u32,
+}
+
+impl Default for Bridging {
+    fn default() -> Self {
+        Bridging {
+            learning: true,
+            ageing: 300,
+            max_addresses: 4096,
+            flood_rate: 1000,
+        }
+    }
+}
+
+impl Bridging {
+    /// Takes over what the words say of it.
+    pub(super) fn overwrite(&mut self, words: &LinkWords) {
+        super::put(&mut self.learning, words.learning);
+        super::put(&mut self.ageing, words.ageing);
+        super::put(&mut self.max_addresses, words.maxaddress);
+        super::put(&mut self.flood_rate, words.floodrate);
+    }
+}
+
+impl State {
+    /// Whether the mode of a link suits what is said of it.
+    pub(super) fn check_mode(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {
+        let name = &link.name;
+        if link.mode == Mode::Ethernet {
+            if link.inner != Inner::Ethernet {
+                return Err(Refusal::new(
+                    format!(
+                        "link \"{name}\": inner \"ip\" is wrong: in mode ethernet datagrams carry frames"
+                    ),
+                    "leave \"inner\" out, or make it \"mode ip\"",
+                ));
+            }
+            return Ok(());
+        }
+        let asked = [
+            ("learning", words.learning.is_some()),
+            ("ageing", words.ageing.is_some()),
+            ("maxaddress", words.maxaddress.is_some()),
+            ("floodrate", words.floodrate.is_some()),
+        ];
+        match asked.into_iter().find(|(_, asked)| *asked) {
+            None => Ok(()),
+            Some((word, _)) => Err(Refusal::new(
+                format!("link \"{name}\": {word} is for links in mode ethernet"),
+                format!("add \"mode ethernet\", or leave \"{word}\" out"),
+            )),
+        }
+    }
+
+    /// An Ethernet link sends by MAC address, so what is behind a prefix or on several hosts has no meaning there.
+    pub(super) fn check_endpoint_mode(
+        &self,
+        object: &str,
+        link: &Link,
+        endpoint: &Endpoint,
+    ) -> Result<(), Refusal> {
+        if link.mode != Mode::Ethernet || endpoint.kind() == EndpointType::Simple {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            format!(
+                "{object}: type \"{}\" is wrong on a link in mode ethernet, whose endpoints are found by MAC address",
+                endpoint.kind()
+            ),
+            "leave \"type\" out, or use a link in mode ip",
+        ))
+    }
+
+    pub(super) fn check_route_mode(&self, object: &str, link: &Link) -> Result<(), Refusal> {
+        if link.mode != Mode::Ethernet {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            format!("{object}: a link in mode ethernet sends by MAC address, not by prefix"),
+            format!(
+                "name hosts with \"geneved fdb add MAC dev {} dst HOST\"",
+                link.name
+            ),
+        ))
+    }
+
+    pub(super) fn change_fdb(&mut self, verb: Verb, words: &FdbWords) -> Result<(), Refusal> {
+        let FdbWords { mac, dev, dst } = words;
+        let link = self.link(dev)?;
+        let object = format!("fdb \"{mac}\" dev {dev}");
+        if link.mode != Mode::Ethernet {
+            return Err(Refusal::new(
+                format!("{object}: the link is in mode ip, which knows no MAC addresses"),
+                "make it \"mode ethernet\"; \"geneved endpoint add ADDR dev LINK host HOST lladdr MAC\" is for mode ip",
+            ));
+        }
+        let key = (dev.clone(), mac.0);
+        let there = self.fdb.get(&key);
+        // Hosts are appended to a list, as "bridge fdb append" does.
+        let appends = verb == Verb::Add && mac.is_list();
+        presence(
+            verb,
+            there.is_some() && !appends,
+            &object,
+            "geneved fdb show",
+        )
+        .or_else(|refusal| if appends { Ok(()) } else { Err(refusal) })?;
+        let mut hosts = there.map_or_else(Vec::new, |entry| entry.hosts.clone());
+        match verb {
+            Verb::Del if dst.is_empty() => hosts.clear(),
+            Verb::Del => {
+                if let Some(other) = dst.iter().find(|host| !hosts.contains(host)) {
+                    return Err(Refusal::new(
+                        format!("{object} has no dst {other}"),
+                        "see \"geneved fdb show\"",
+                    ));
+                }
+                hosts.retain(|host| !dst.contains(host));
+            }
+            Verb::Add => hosts.extend(dst),
+            Verb::Set | Verb::Replace => hosts.clone_from(dst),
+        }
+        if verb == Verb::Del && hosts.is_empty() {
+            self.fdb.remove(&key);
+            return Ok(());
+        }
+        check_hosts(&object, "dst", link, &hosts)?;
+        if !mac.is_list() && hosts.len() > 1 {
+            return Err(Refusal::new(
+                format!("{object}: a station is on one host"),
+                "name one host; lists are for groups and for 00:00:00:00:00:00",
+            ));
+        }
+        self.check_owner(&object, link, mac.0)?;
+        self.fdb.insert(key, Fdb { hosts });
+        Ok(())
+    }
+
+    /// Nobody else is where the link itself or an endpoint is.
+    fn check_owner(&self, object: &str, link: &Link, mac: Mac) -> Result<(), Refusal> {
+        let own = link.lladdr == Some(mac);
+        let mut endpoints = self.endpoints_of(&link.name);
+        let endpoint = endpoints.find(|(_, endpoint)| endpoint.lladdr == Some(mac));
+        let owner = match endpoint {
+            _ if own => format!("link \"{}\"", link.name),
+            Some((addr, _)) => format!("endpoint \"{addr}\""),
+            None => return Ok(()),
+        };
+        Err(Refusal::new(
+            format!("{object} is the lladdr of {owner}"),
+            "the endpoint says where it is; choose another address",
+        ))
+    }
+
+    /// MAC address and hosts of each entry of a link.
+    pub fn fdb_of(&self, link: &IfName) -> impl Iterator<Item = (Mac, &Fdb)> {
+        let rest = self.fdb.range((link.clone(), Mac::default())..);
+        rest.take_while(move |((dev, _), _)| dev == link)
+            .map(|((_, mac), entry)| (*mac, entry))
+    }
+
+    /// Hosts that get what is for everybody on an Ethernet link: its remote, and those of the entry of all zeros.
+    #[must_use]
+    pub fn flood_list(&self, link: &Link) -> Vec<IpAddr> {
+        let listed = self.fdb.get(&(link.name.clone(), Mac::default()));
+        let listed = listed.into_iter().flat_map(|entry| &entry.hosts);
+        let mut hosts: Vec<IpAddr> = link.remote.iter().chain(listed).copied().collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+}

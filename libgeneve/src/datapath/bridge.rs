@@ -1,0 +1,513 @@
+//! Frames of an Ethernet link: where they go, and what of them belongs to no flow.
+//!
+//! A frame's MAC addresses say where it came from and where it goes; the IP packet inside is judged as on any other
+//! link, by the functions that [`decide`](super::decide) asks. ARP and Neighbor Discovery keep the link alive, so no rule
+//! decides about them; what they claim is held against what is configured. What is neither IP nor ARP follows the link's
+//! default for its direction, because rules cannot see into it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::change::Change;
+use super::decide;
+use super::egress::{Egress, outward};
+use super::state::{Context, Exit, Prefix, Way};
+use super::{
+    Answer, Forward, Outer, Refused, frame_reason, longest_segment, parse_reason, passes,
+    wire_packets,
+};
+use crate::bridge::{Bridge, Notice, Place, Tally, Toward};
+use crate::drop::DropReason;
+use crate::link::{Df, Host, Link, LinkIndex, Tos, Ttl};
+use crate::offload::vnet::{GsoType, VnetHdr};
+use crate::policy::Action;
+use crate::time::Now;
+use crate::wire::arp::Arp;
+use crate::wire::ethernet::{Ethernet, Mac, ethertype};
+use crate::wire::header::HeaderBytes;
+use crate::wire::ip::{IPV6_HEADER_LEN, protocol};
+use crate::wire::nd::Nd;
+use crate::wire::packet::{IpVersion, Packet};
+
+/// How long what was found out about a pair of MAC addresses is used before it is looked up, and its source's age is
+/// renewed.
+const FRESH_NANOS: u64 = 1_000_000_000;
+
+/// A frame from TAP that goes on.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The way to its host, or to the first of several.
+    pub forward: Forward,
+    /// Everybody who gets it, where it is for more than one.
+    pub flood: Option<Arc<[Arc<Host>]>>,
+    /// Bytes of its Ethernet header.
+    pub header_len: usize,
+    /// The IP packet inside; other frames are sent as they are.
+    pub packet: Option<Packet>,
+    /// What the packet still asks for, counted from its first byte.
+    pub vnet: VnetHdr,
+}
+
+/// The latest pair of MAC addresses, and where its frames go.
+#[derive(Debug, Default)]
+pub(super) struct Lately {
+    macs: (Mac, Mac),
+    link: LinkIndex,
+    epoch: u64,
+    generation: u64,
+    until: Now,
+    toward: Option<Toward>,
+}
+
+impl Lately {
+    /// Where frames from `src` to `dst` go; the source is admitted.
+    #[inline]
+    fn toward(
+        &mut self,
+        cx: &Context<'_>,
+        link: LinkIndex,
+        bridge: &Bridge,
+        (dst, src): (Mac, Mac),
+    ) -> Result<Toward, DropReason> {
+        let valid = self.macs == (dst, src)
+            && self.link == link
+            && self.epoch == cx.tables.epoch
+            && cx.now < self.until
+            && self.generation == bridge.live.fdb.generation();
+        if let (true, Some(toward)) = (valid, &self.toward) {
+            return Ok(toward.clone());
+        }
+        self.toward = None;
+        bridge.admit(src, &Place::Here, cx.now)?;
+        let generation = bridge.live.fdb.generation();
+        let toward = bridge.toward(dst, cx.now);
+        *self = Lately {
+            macs: (dst, src),
+            link,
+            epoch: cx.tables.epoch,
+            generation,
+            until: Now(cx.now.0 + FRESH_NANOS),
+            toward: Some(toward.clone()),
+        };
+        Ok(toward)
+    }
+}
+
+/// Until when what was found out about a source is used.
+pub(super) fn fresh_until(now: Now) -> Now {
+    Now(now.0 + FRESH_NANOS)
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    Ip(IpVersion),
+    Arp,
+    #[default]
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(ether_type: u16) -> Kind {
+        match ether_type {
+            ethertype::IPV4 => Kind::Ip(IpVersion::V4),
+            ethertype::IPV6 => Kind::Ip(IpVersion::V6),
+            ethertype::ARP => Kind::Arp,
+            _ => Kind::Other,
+        }
+    }
+}
+
+impl Egress {
+    /// What becomes of a frame from the TAP of an Ethernet link. `frame` is rewritten where the flow's addresses or ports
+    /// are translated; `vnet` counts from its first byte.
+    ///
+    /// # Errors
+    /// The one reason for which it is not forwarded.
+    #[inline]
+    pub fn frame(
+        &mut self,
+        cx: &Context<'_>,
+        link: &Arc<Link>,
+        bridge: &Bridge,
+        frame: &mut [u8],
+        vnet: &VnetHdr,
+    ) -> Result<Outgoing, Refused> {
+        let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+        let header = Ethernet::parse(frame).map_err(|e| stopped(frame_reason(e)))?;
+        let header_len = header.header_len();
+        let (dst, src, tagged) = (header.dst(), header.src(), header.is_tagged());
+        let kind = Kind::of(header.ether_type());
+        let macs = (dst, src);
+        let toward = self.lately.toward(cx, link.config.index, bridge, macs);
+        let toward = toward.map_err(stopped)?;
+        let vnet = vnet
+            .behind(header_len)
+            .ok_or(stopped(DropReason::BadOffload))?;
+        let (head, inner) = frame.split_at_mut(header_len);
+        let mut sent = Frame {
+            cx,
+            link,
+            bridge,
+            dst,
+            src,
+            header_len,
+            vnet,
+        };
+        match kind {
+            Kind::Ip(version) => {
+                let packet = Packet::parse(inner).map_err(|e| stopped(parse_reason(e)))?;
+                if packet.version != version {
+                    return Err(stopped(DropReason::InnerMalformed));
+                }
+                let notice = nd_notice(&packet, inner, vnet.needs_checksum()).map_err(stopped)?;
+                if let Some(notice) = notice {
+                    sent.heed(&notice, tagged)?;
+                    return sent.plain(&mut self.plain, toward, inner.len(), Some(packet));
+                }
+                let passage = self.pass(cx, link, inner, &packet, &vnet)?;
+                let Exit::Bridge(prefix) = &passage.half.exit else {
+                    return Err(stopped(DropReason::SplitHorizon));
+                };
+                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let (prefix, change) = ((prefix.clone(), passage.hash), passage.change);
+                let mut toward = toward;
+                // What is for another address now is for another station, too.
+                if let Some(to) = change.turned(&packet) {
+                    let mac = bridge
+                        .mac_of(to, cx.now)
+                        .ok_or(stopped(DropReason::NoRoute))?;
+                    head[..6].copy_from_slice(&mac.0);
+                    toward = bridge.toward(mac, cx.now);
+                }
+                sent.ip(&prefix, &change, toward, class, inner, packet)
+            }
+            Kind::Arp => {
+                let arp = Arp::parse(inner).map_err(|_| stopped(DropReason::InnerMalformed))?;
+                sent.heed(&Notice::from(&arp), tagged)?;
+                sent.plain(&mut self.plain, toward, inner.len(), None)
+            }
+            Kind::Other if bridge.others.egress == Action::Allow => {
+                sent.plain(&mut self.plain, toward, inner.len(), None)
+            }
+            Kind::Other => Err(stopped(DropReason::PolicyDenied)),
+        }
+    }
+}
+
+/// A frame from TAP under way.
+struct Frame<'a> {
+    cx: &'a Context<'a>,
+    link: &'a Arc<Link>,
+    bridge: &'a Bridge,
+    dst: Mac,
+    src: Mac,
+    header_len: usize,
+    vnet: VnetHdr,
+}
+
+/// The host that gets a frame, or the first of several, and all of them.
+type Recipients = (Arc<Host>, Option<Arc<[Arc<Host>]>>);
+
+/// The header of frames that belong to no flow, as it was made last.
+pub(super) type Plain = Option<(LinkIndex, u64, Arc<HeaderBytes>, u32)>;
+
+impl Frame<'_> {
+    fn stopped(&self, reason: DropReason) -> Refused {
+        Refused::of(reason, self.link.config.index)
+    }
+
+    /// Holds a message against what is configured, and answers its question where the answer is known.
+    fn heed(&self, notice: &Notice, tagged: bool) -> Result<(), Refused> {
+        let now = self.cx.now;
+        let heard = self.bridge.hear(notice, &Place::Here, tagged, now);
+        heard.map_err(|reason| self.stopped(reason))?;
+        let Some(question) = &notice.question else {
+            return Ok(());
+        };
+        // What is asked of one station goes to that station; VLANs have neighbours of their own.
+        if tagged || !self.dst.is_multicast() {
+            return Ok(());
+        }
+        let Some(mac) = self.bridge.answer(question, self.src, now) else {
+            return Ok(());
+        };
+        Tally::count(&self.bridge.live.tally.suppressed);
+        Err(Refused {
+            answer: Some(Answer::Neighbor(mac)),
+            ..self.stopped(DropReason::NeighborAnswered)
+        })
+    }
+
+    /// The hosts that get the frame, which is `packets` on the wire.
+    fn recipients(&self, toward: Toward, packets: u64) -> Result<Recipients, Refused> {
+        let hosts = match toward {
+            Toward::Here => return Err(self.stopped(DropReason::SplitHorizon)),
+            Toward::Host(host) => return Ok((host, None)),
+            Toward::All(hosts) => hosts,
+        };
+        let first = hosts.first().ok_or(self.stopped(DropReason::NoRoute))?;
+        if !self.bridge.flood_rate.take(packets, self.cx.now) {
+            return Err(self.stopped(DropReason::FloodRate));
+        }
+        Tally::count(&self.bridge.live.tally.flooded);
+        let first = Arc::clone(first);
+        Ok((first, (hosts.len() > 1).then_some(hosts)))
+    }
+
+    /// The longest packet that reaches everybody who gets the frame.
+    fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>) {
+        for host in flood.unwrap_or_default() {
+            let limit = super::egress::limit(host, forward.encap.len() + self.header_len);
+            forward.limit = forward.limit.min(limit);
+        }
+    }
+
+    /// A packet of a flow.
+    fn ip(
+        &mut self,
+        (prefix, hash): &(Prefix, u32),
+        change: &Change,
+        toward: Toward,
+        class: Option<u8>,
+        inner: &mut [u8],
+        mut packet: Packet,
+    ) -> Result<Outgoing, Refused> {
+        let (host, flood) = self.recipients(toward, wire_packets(&self.vnet, &packet))?;
+        let gone = self.stopped(DropReason::LinkGone);
+        let way = Way {
+            link: prefix.link,
+            host,
+            encap: Arc::clone(&prefix.encap),
+            slots: prefix.slots,
+        };
+        let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class);
+        let mut forward = forward.ok_or(gone)?;
+        self.narrow(&mut forward, flood.as_deref());
+        // Its sender knows the packet as it is before addresses are translated.
+        if !passes(&forward, &self.vnet, &packet) {
+            return Err(Refused::too_big(&forward, &packet, self.link.config.index));
+        }
+        forward.changed = *change != Change::None;
+        change
+            .apply(inner, &mut packet, self.vnet.needs_checksum())
+            .map_err(|reason| self.stopped(reason))?;
+        Ok(Outgoing {
+            forward,
+            flood,
+            header_len: self.header_len,
+            packet: Some(packet),
+            vnet: self.vnet,
+        })
+    }
+
+    /// A frame that belongs to no flow, with `len` bytes behind its header.
+    fn plain(
+        &mut self,
+        kept: &mut Plain,
+        toward: Toward,
+        len: usize,
+        packet: Option<Packet>,
+    ) -> Result<Outgoing, Refused> {
+        let functions = &self.link.config.functions;
+        if self.vnet.gso_type != GsoType::None || packet.is_none() && self.vnet.needs_checksum() {
+            return Err(self.stopped(DropReason::BadOffload));
+        }
+        if let Some(rate) = &functions.rate
+            && !rate.take(len as u64, self.cx.now)
+        {
+            return Err(self.stopped(DropReason::RateExceeded));
+        }
+        let (host, flood) = self.recipients(toward, 1)?;
+        let (encap, slots) = self.header(kept)?;
+        let config = &self.link.config;
+        let [d, e, f, g, h, i] = self.dst.0;
+        let [a, b, c, j, k, l] = self.src.0;
+        let mut forward = Forward {
+            link: config.index,
+            limit: super::egress::limit(&host, encap.len() + self.header_len),
+            host,
+            encap,
+            hash: self
+                .cx
+                .tables
+                .hasher
+                .hash_bytes(&[d, e, f, g, h, i, a, b, c, j, k, l]),
+            outer: outer_of_frame(self.link),
+            slots,
+            changed: false,
+        };
+        self.narrow(&mut forward, flood.as_deref());
+        let longest = packet.map_or(len, |packet| longest_segment(&self.vnet, &packet));
+        if longest > usize::from(forward.limit) {
+            return Err(self.stopped(DropReason::TooBigSilent));
+        }
+        Ok(Outgoing {
+            forward,
+            flood,
+            header_len: self.header_len,
+            packet,
+            vnet: self.vnet,
+        })
+    }
+
+    /// The header of frames that belong to no flow: the same for all of a link.
+    fn header(&self, kept: &mut Plain) -> Result<(Arc<HeaderBytes>, u32), Refused> {
+        let (index, epoch) = (self.link.config.index, self.cx.tables.epoch);
+        if let Some((link, of, encap, slots)) = kept
+            && (*link, *of) == (index, epoch)
+        {
+            return Ok((Arc::clone(encap), *slots));
+        }
+        let made = decide::plain_header(self.cx, self.link);
+        let (encap, slots) = made.map_err(|reason| self.stopped(reason))?;
+        *kept = Some((index, epoch, Arc::clone(&encap), slots));
+        Ok((encap, slots))
+    }
+}
+
+/// How many packets the frame of a super-packet is on the wire.
+#[must_use]
+pub fn frame_packets(vnet: &VnetHdr, frame: &[u8]) -> u64 {
+    let payload = Ethernet::parse(frame).map(|frame| frame.payload());
+    let packet = payload.ok().and_then(|payload| Packet::parse(payload).ok());
+    packet.map_or(1, |packet| wire_packets(vnet, &packet))
+}
+
+/// What the outer header of a frame says that carries no IP packet.
+fn outer_of_frame(link: &Link) -> Outer {
+    Outer {
+        tos: match link.config.tos {
+            Tos::Inherit => 0,
+            Tos::Fixed(tos) => tos & 0xfc,
+        },
+        ttl: match link.config.ttl {
+            Ttl::Auto | Ttl::Inherit => None,
+            Ttl::Fixed(ttl) => Some(ttl),
+        },
+        df: link.config.df != Df::Unset,
+    }
+}
+
+/// What a neighbour solicitation or advertisement says; `None` for other packets.
+#[inline]
+pub(super) fn nd_notice(
+    packet: &Packet,
+    bytes: &[u8],
+    checked: bool,
+) -> Result<Option<Notice>, DropReason> {
+    if packet.version != IpVersion::V6
+        || packet.protocol != protocol::ICMPV6
+        || packet.transport_offset != IPV6_HEADER_LEN as u16
+    {
+        return Ok(None);
+    }
+    match Nd::parse(packet, bytes, checked) {
+        None => Ok(None),
+        Some(Ok(nd)) => Ok(Some(Notice::from(&nd))),
+        Some(Err(_)) => Err(DropReason::InnerMalformed),
+    }
+}
+
+/// Whether a frame from the wire belongs to no flow; if so, it is held against what is configured. `payload` is what is
+/// behind its Ethernet header.
+#[inline]
+pub(super) fn arrive(
+    cx: &Context<'_>,
+    link: &Link,
+    bridge: &Bridge,
+    host: &Arc<Host>,
+    (kind, tagged): (Kind, bool),
+    payload: &[u8],
+) -> Result<bool, DropReason> {
+    let malformed = |_| DropReason::InnerMalformed;
+    let notice = match kind {
+        Kind::Ip(IpVersion::V4) => return Ok(false),
+        Kind::Ip(IpVersion::V6) => match solicits(payload)? {
+            Some(notice) => Some(notice),
+            None => return Ok(false),
+        },
+        Kind::Arp => Some(Notice::from(&Arp::parse(payload).map_err(malformed)?)),
+        Kind::Other if bridge.others.ingress != Action::Allow => {
+            return Err(DropReason::PolicyDenied);
+        }
+        Kind::Other => None,
+    };
+    if let Some(notice) = notice {
+        let from = Place::Host(Arc::clone(host));
+        bridge.hear(&notice, &from, tagged, cx.now)?;
+    }
+    match &link.config.functions.rate_ingress {
+        Some(rate) if !rate.take(payload.len() as u64, cx.now) => Err(DropReason::RateExceeded),
+        _ => Ok(true),
+    }
+}
+
+/// What a neighbour solicitation or advertisement in these bytes says; others are told apart by their first header.
+#[inline]
+fn solicits(payload: &[u8]) -> Result<Option<Notice>, DropReason> {
+    // Messages with extension headers are none that hosts send (RFC 6980 section 5).
+    if payload.get(6) != Some(&protocol::ICMPV6) {
+        return Ok(None);
+    }
+    let packet = Packet::parse(payload).map_err(parse_reason)?;
+    nd_notice(&packet, payload, false)
+}
+
+/// Writes the answer to a frame into `out`, as a frame for the station that sent it: what `answer` says, from whom the
+/// frame was for. `None` where it must not be answered, or `out` is too small; 1,302 bytes suffice.
+#[must_use]
+pub fn answer_frame(
+    answer: Answer,
+    bridge: &Bridge,
+    frame: &[u8],
+    out: &mut [u8],
+) -> Option<usize> {
+    let header = Ethernet::parse(frame).ok()?;
+    let payload = header.payload();
+    let len = header.header_len();
+    let (mut to, back) = bridge.way_back(&header);
+    let (head, rest) = out.split_at_mut_checked(len)?;
+    let (from, body) = match answer {
+        Answer::Neighbor(mac) => (
+            mac,
+            neighbor(mac, payload, header.ether_type(), &mut to, rest)?,
+        ),
+        _ => {
+            let packet = Packet::parse(payload).ok()?;
+            (back, super::answer(answer, &packet, payload, rest)?)
+        }
+    };
+    head.copy_from_slice(header.header_bytes());
+    head[..6].copy_from_slice(&to.0);
+    head[6..12].copy_from_slice(&from.0);
+    Some(len + body)
+}
+
+/// The ARP reply or neighbour advertisement that tells of `mac`; `to` becomes everybody where nobody in particular asked.
+fn neighbor(
+    mac: Mac,
+    payload: &[u8],
+    ether_type: u16,
+    to: &mut Mac,
+    out: &mut [u8],
+) -> Option<usize> {
+    if ether_type == ethertype::ARP {
+        let reply = Arp::parse(payload).ok()?.reply(mac).to_bytes();
+        out.get_mut(..reply.len())?.copy_from_slice(&reply);
+        return Some(reply.len());
+    }
+    let packet = Packet::parse(payload).ok()?;
+    let Some(Ok(Nd::Solicitation { from, target, .. })) = Nd::parse(&packet, payload, true) else {
+        return None;
+    };
+    let advertisement = crate::wire::nd::advertisement(target, mac, from);
+    if let IpAddr::V6(dst) = Packet::parse(&advertisement).ok()?.dst
+        && dst.is_multicast()
+    {
+        *to = Mac::of_multicast_v6(dst);
+    }
+    out.get_mut(..advertisement.len())?
+        .copy_from_slice(&advertisement);
+    Some(advertisement.len())
+}

@@ -1,0 +1,361 @@
+//! Ethernet links: where frames go, what of them is answered, and who may send them.
+
+use super::frames::with_frame;
+use super::*;
+use crate::bridge::{BridgeConfig, Limits as FdbLimits, Live, OwnerConfig};
+use crate::drop::DropReason;
+use crate::offload::vnet::{NEEDS_CSUM, VnetHdr};
+use crate::policy::{Action, Defaults};
+use crate::qos::Bucket;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::ethernet::{Ethernet, Mac, VlanTag, ethernet_header, tagged_header};
+use crate::wire::nd;
+
+const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xaa]);
+const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const ON_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
+const UNKNOWN: Mac = Mac([2, 0, 0, 0, 0, 9]);
+const GENEVE: Encapsulation = Encapsulation::Geneve;
+
+/// 10.0.0.2 and fd00::2 are on B with a MAC address; everything else goes to B and C.
+fn bridged(others: Action) -> LinkConfig {
+    let owner = |addr: &str| OwnerConfig {
+        addr: ip(addr),
+        mac: Some(ON_B),
+        host: Some(ip(B)),
+    };
+    LinkConfig {
+        encapsulation: GENEVE,
+        inner: Inner::Ethernet,
+        lladdr: OWN,
+        routes: Vec::new(),
+        bridge: Some(BridgeConfig {
+            mac: OWN,
+            learning: true,
+            limits: FdbLimits::default(),
+            entries: Vec::new(),
+            flood: vec![ip(B), ip(C)],
+            // Three frames, and what is lost by rounding.
+            flood_rate: Arc::new(Bucket::new(4, 4)),
+            owners: vec![owner("10.0.0.2"), owner("fd00::2")],
+            others: Defaults {
+                ingress: others,
+                egress: others,
+            },
+            live: Arc::new(Live::new([7, 8])),
+        }),
+        ..config(0, RED, GENEVE_PORT)
+    }
+}
+
+fn world() -> World {
+    tables(vec![bridged(Action::Allow)])
+}
+
+fn frame(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    [&ethernet_header(dst, src, ether_type)[..], payload].concat()
+}
+
+fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
+    let v4 = |text: &str| text.parse().unwrap();
+    let arp = Arp {
+        operation: Operation::Request,
+        sender_mac: sender,
+        sender: v4(from),
+        target_mac: Mac::default(),
+        target: v4(target),
+    };
+    arp.to_bytes().to_vec()
+}
+
+fn send(world: &World, mut frame: Vec<u8>) -> Result<Outgoing, Refused> {
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)
+}
+
+fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound, Refused> {
+    let mut datagram = with_frame(GENEVE, frame, &[]);
+    Ingress::default().receive(&world.cx(), &arrival(host), &mut datagram)
+}
+
+fn hosts(outgoing: &Outgoing) -> Vec<IpAddr> {
+    match &outgoing.flood {
+        Some(hosts) => hosts.iter().map(|h| h.addr).collect(),
+        None => vec![outgoing.forward.host.addr],
+    }
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, Refused>) -> DropReason {
+    result.unwrap_err().reason
+}
+
+#[test]
+fn a_frame_goes_to_its_station_and_a_broadcast_to_everybody() {
+    let world = world();
+    let packet = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
+    let sent = send(&world, frame(ON_B, LOCAL, ethertype::IPV4, &packet)).unwrap();
+    assert_eq!(hosts(&sent), [ip(B)]);
+    assert_eq!(
+        (sent.header_len, sent.packet.unwrap().dst),
+        (14, ip("10.0.0.2"))
+    );
+    let geneve = Geneve::parse(&sent.forward.encap).unwrap();
+    assert_eq!((geneve.protocol(), sent.forward.encap.len()), (0x6558, 8));
+    for dst in [Mac::BROADCAST, UNKNOWN] {
+        let sent = send(&world, frame(dst, LOCAL, ethertype::IPV4, &packet)).unwrap();
+        assert_eq!(hosts(&sent), [ip(B), ip(C)]);
+    }
+    let sent = send(&world, frame(Mac::BROADCAST, LOCAL, 0x88cc, b"hello")).unwrap();
+    assert_eq!((hosts(&sent).len(), sent.packet), (2, None));
+    let refused = send(&world, frame(UNKNOWN, LOCAL, 0x88cc, b"hello"));
+    assert_eq!(reason(refused), DropReason::FloodRate);
+}
+
+#[test]
+fn what_is_behind_the_tap_does_not_leave_and_what_came_from_the_wire_goes_into_it() {
+    let world = world();
+    let packet = udp("10.0.0.7", "10.0.0.1", (1000, 53), 0);
+    let arrived = receive(&world, C, &frame(LOCAL, UNKNOWN, ethertype::IPV4, &packet));
+    let Ok(Inbound::Packet(decap)) = arrived else {
+        panic!("{arrived:?}")
+    };
+    assert!(matches!(decap.onward, Onward::Tun(_)));
+    assert_eq!((decap.start, decap.frame_len), (8 + 14, 14));
+    // The station is known to be on C now.
+    let packet = udp("10.0.0.1", "10.0.0.7", (53, 1000), 0);
+    let sent = send(&world, frame(UNKNOWN, LOCAL, ethertype::IPV4, &packet)).unwrap();
+    assert_eq!(hosts(&sent), [ip(C)]);
+    for dst in [LOCAL, OWN] {
+        let refused = send(
+            &world,
+            frame(dst, Mac([2, 0, 0, 0, 0, 5]), ethertype::IPV4, &packet),
+        );
+        assert_eq!(reason(refused), DropReason::SplitHorizon);
+    }
+}
+
+#[test]
+fn a_question_for_an_endpoint_is_answered_in_its_name() {
+    let world = world();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    let question = frame(
+        Mac::BROADCAST,
+        LOCAL,
+        ethertype::ARP,
+        &request(LOCAL, "10.0.0.1", "10.0.0.2"),
+    );
+    let refused = send(&world, question.clone()).unwrap_err();
+    assert_eq!(refused.reason, DropReason::NeighborAnswered);
+    let mut out = [0; 1400];
+    let len = answer_frame(refused.answer.unwrap(), bridge, &question, &mut out).unwrap();
+    let reply = Ethernet::parse(&out[..len]).unwrap();
+    assert_eq!((reply.dst(), reply.src()), (LOCAL, ON_B));
+    let arp = Arp::parse(reply.payload()).unwrap();
+    assert_eq!(arp.operation, Operation::Reply);
+    assert_eq!((arp.sender_mac, arp.target_mac), (ON_B, LOCAL));
+    // What nobody knows, what is asked of one station, and what is asked in a VLAN goes on.
+    let unknown = request(LOCAL, "10.0.0.1", "10.0.0.99");
+    assert!(
+        send(
+            &world,
+            frame(Mac::BROADCAST, LOCAL, ethertype::ARP, &unknown)
+        )
+        .is_ok()
+    );
+    let known = request(LOCAL, "10.0.0.1", "10.0.0.2");
+    assert!(send(&world, frame(ON_B, LOCAL, ethertype::ARP, &known)).is_ok());
+    let tag = VlanTag {
+        kind: ethertype::VLAN,
+        control: 5,
+    };
+    let (header, len) = tagged_header(Mac::BROADCAST, LOCAL, &[tag], ethertype::ARP).unwrap();
+    let sent = send(&world, [&header[..len], &known].concat()).unwrap();
+    assert_eq!(sent.header_len, 18);
+}
+
+#[test]
+fn a_solicitation_for_an_endpoint_is_answered_and_a_probe_hears_of_it() {
+    let world = world();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    let target = "fd00::2".parse().unwrap();
+    let group = nd::solicited_node(target);
+    let solicit = |from: &str, options: &[u8]| {
+        let from: std::net::Ipv6Addr = from.parse().unwrap();
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: (24 + options.len()) as u16,
+            next_header: protocol::ICMPV6,
+            hop_limit: 255,
+            src: from,
+            dst: group,
+        };
+        let message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target.octets(), options].concat();
+        let mut packet = [&header.to_bytes()[..], &message].concat();
+        let parsed = Packet::parse(&packet).unwrap();
+        parsed.write_checksum(&mut packet);
+        frame(Mac::of_multicast_v6(group), LOCAL, ethertype::IPV6, &packet)
+    };
+    let lladdr = [1, 1, 2, 0, 0, 0, 0, 1];
+    for (question, to) in [
+        (solicit("fd00::1", &lladdr), LOCAL),
+        (solicit("::", &[]), Mac([0x33, 0x33, 0, 0, 0, 1])),
+    ] {
+        let refused = send(&world, question.clone()).unwrap_err();
+        assert_eq!(refused.reason, DropReason::NeighborAnswered);
+        let mut out = [0; 1400];
+        let len = answer_frame(refused.answer.unwrap(), bridge, &question, &mut out).unwrap();
+        let reply = Ethernet::parse(&out[..len]).unwrap();
+        assert_eq!((reply.dst(), reply.src()), (to, ON_B));
+        let packet = Packet::parse(reply.payload()).unwrap();
+        let told = nd::Nd::parse(&packet, reply.payload(), false)
+            .unwrap()
+            .unwrap();
+        assert!(matches!(told, nd::Nd::Advertisement { mac: Some(mac), .. } if mac == ON_B));
+    }
+    // Neighbor Discovery is no flow and needs no rule's leave, but it must be sound.
+    let mut broken = solicit("fd00::1", &lladdr);
+    *broken.last_mut().unwrap() ^= 1;
+    assert_eq!(reason(send(&world, broken)), DropReason::InnerMalformed);
+    let mut flows = 0;
+    world.state.flows.for_each(world.now, |_| flows += 1);
+    assert_eq!(flows, 0);
+}
+
+#[test]
+fn nobody_speaks_in_the_name_of_an_endpoint() {
+    let world = world();
+    let packet = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    let from_b = frame(LOCAL, ON_B, ethertype::IPV4, &packet);
+    assert!(receive(&world, B, &from_b).is_ok());
+    assert_eq!(
+        reason(receive(&world, C, &from_b)),
+        DropReason::SourceMismatch
+    );
+    // Another station of another host with its IP address.
+    let stolen = frame(LOCAL, UNKNOWN, ethertype::IPV4, &packet);
+    assert_eq!(
+        reason(receive(&world, C, &stolen)),
+        DropReason::SourceMismatch
+    );
+    let claims = request(UNKNOWN, "10.0.0.2", "10.0.0.1");
+    let poison = frame(Mac::BROADCAST, UNKNOWN, ethertype::ARP, &claims);
+    assert_eq!(
+        reason(receive(&world, C, &poison)),
+        DropReason::SourceMismatch
+    );
+    assert_eq!(reason(send(&world, poison)), DropReason::SourceNotLocal);
+    let away = frame(UNKNOWN, LOCAL, ethertype::IPV4, &packet);
+    assert_eq!(reason(send(&world, away)), DropReason::SourceNotLocal);
+    let as_station = frame(UNKNOWN, ON_B, 0x88cc, b"x");
+    assert_eq!(reason(send(&world, as_station)), DropReason::SourceNotLocal);
+    let own = frame(LOCAL, OWN, 0x88cc, b"x");
+    assert_eq!(reason(receive(&world, B, &own)), DropReason::SourceMismatch);
+}
+
+#[test]
+fn what_rules_cannot_see_follows_the_default() {
+    for (default, passes) in [(Action::Allow, true), (Action::Deny, false)] {
+        let world = tables(vec![bridged(default)]);
+        let lldp = frame(Mac::BROADCAST, LOCAL, 0x88cc, b"x");
+        assert_eq!(send(&world, lldp.clone()).is_ok(), passes);
+        let lldp = frame(Mac::BROADCAST, UNKNOWN, 0x88cc, b"x");
+        let arrived = receive(&world, B, &lldp);
+        assert_eq!(arrived.is_ok(), passes);
+        if !passes {
+            assert_eq!(reason(arrived), DropReason::PolicyDenied);
+        }
+        // ARP is what everything else rests on.
+        let arp = request(UNKNOWN, "10.0.0.9", "10.0.0.1");
+        let arp = frame(Mac::BROADCAST, UNKNOWN, ethertype::ARP, &arp);
+        assert!(matches!(receive(&world, B, &arp), Ok(Inbound::Frame(f)) if f.start == 8));
+    }
+}
+
+#[test]
+fn only_frames_are_taken_and_sound_ones() {
+    let world = world();
+    let packet = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    let mut plain = GENEVE
+        .header(Vni::new(RED).unwrap(), ethertype::IPV4)
+        .to_vec();
+    plain.extend(&packet);
+    let arrived = Ingress::default().receive(&world.cx(), &arrival(B), &mut plain);
+    assert_eq!(reason(arrived), DropReason::ProtocolType);
+    let other = frame(LOCAL, ON_B, ethertype::IPV6, &packet);
+    assert_eq!(
+        reason(receive(&world, B, &other)),
+        DropReason::InnerMalformed
+    );
+    let group = frame(LOCAL, Mac::BROADCAST, ethertype::IPV4, &packet);
+    assert_eq!(
+        reason(receive(&world, B, &group)),
+        DropReason::InnerMalformed
+    );
+    let arp = frame(Mac::BROADCAST, ON_B, ethertype::ARP, &[0; 28]);
+    assert_eq!(reason(receive(&world, B, &arp)), DropReason::InnerMalformed);
+}
+
+#[test]
+fn offloads_count_from_the_packet_and_a_flow_keeps_its_hash() {
+    let world = world();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    let packet = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
+    let mut bytes = frame(ON_B, LOCAL, ethertype::IPV4, &packet);
+    let vnet = VnetHdr {
+        flags: NEEDS_CSUM,
+        csum_start: 34,
+        csum_offset: 6,
+        ..VnetHdr::NONE
+    };
+    let mut egress = Egress::default();
+    let mut sent = || {
+        egress
+            .frame(&world.cx(), link, bridge, &mut bytes, &vnet)
+            .unwrap()
+    };
+    let (first, second) = (sent(), sent());
+    assert_eq!((first.vnet.csum_start, first.vnet.csum_offset), (20, 6));
+    assert_eq!(first.vnet.before(14), vnet);
+    assert_eq!(first.forward.hash, second.forward.hash);
+    let early = VnetHdr {
+        csum_start: 13,
+        ..vnet
+    };
+    let refused = Egress::default().frame(&world.cx(), link, bridge, &mut bytes, &early);
+    assert_eq!(reason(refused), DropReason::BadOffload);
+}
+
+#[test]
+fn a_packet_that_is_too_long_is_answered_by_the_station_that_it_was_for() {
+    let world = world();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    link.host(ip(B)).unwrap().set_path_mtu(Some(1400));
+    let payload = vec![7; 1380];
+    let header = Ipv4Header {
+        tos: 0,
+        total_len: 20 + payload.len() as u16,
+        identification: 1,
+        dont_fragment: true,
+        ttl: 64,
+        protocol: 99,
+        src: "10.0.0.1".parse().unwrap(),
+        dst: "10.0.0.2".parse().unwrap(),
+    };
+    let packet = [&header.to_bytes()[..], &payload].concat();
+    let long = frame(ON_B, LOCAL, ethertype::IPV4, &packet);
+    let refused = send(&world, long.clone()).unwrap_err();
+    assert_eq!(refused.reason, DropReason::TooBig);
+    assert_eq!(refused.answer, Some(Answer::TooBig(1350)));
+    let mut out = [0; 1400];
+    let len = answer_frame(refused.answer.unwrap(), bridge, &long, &mut out).unwrap();
+    let reply = Ethernet::parse(&out[..len]).unwrap();
+    assert_eq!((reply.dst(), reply.src()), (LOCAL, ON_B));
+    assert!(Packet::parse(reply.payload()).unwrap().is_icmp_error());
+}

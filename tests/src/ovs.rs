@@ -1,0 +1,204 @@
+//! Open vSwitch's user-space datapath as the peer: its own database and run directory, in a namespace of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use geneved::lab::net::{self, Host, run};
+use geneved::traffic::Ends;
+
+use crate::eventually;
+use crate::world::{Daemon, Io, World};
+
+/// Whether a veth pretends that it will finish checksums and cut super-packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offloads {
+    /// As veths are by default.
+    On,
+    /// As a NIC without any.
+    Off,
+}
+
+/// Host a, 192.0.2.1, runs geneved with an Ethernet link `gnv0`: VNI 100, 10.0.0.1 and fd00::1. The switch has 192.0.2.2
+/// and one station, 10.0.0.2 and fd00::2, at its port `p0`; `gnv` is its tunnel.
+pub struct Ovs {
+    /// The daemon of host a.
+    pub daemon: Daemon,
+    /// Host a.
+    pub a: Host,
+    /// The station.
+    pub station: Host,
+    directory: PathBuf,
+    programs: Vec<Child>,
+    _switch: Host,
+    _world: World,
+}
+
+const NEEDED: &str =
+    "Open vSwitch is required by this test (Debian: apt-get install openvswitch-switch)";
+
+impl Ovs {
+    /// Starts the switch and the daemon; `daemon` is further lines of `[daemon]`, `more` is what follows the link.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn new(io: Io, offloads: Offloads, daemon: &str, more: &str) -> Self {
+        let world = World::new();
+        let (a, switch, station) = (world.host("a"), world.host("o"), world.host("s"));
+        net::veth((&a, "u0", &["192.0.2.1/24"]), (&switch, "u0", &[]), 1500).unwrap();
+        net::veth(
+            (&switch, "p0", &[]),
+            (&station, "e0", &["10.0.0.2/24", "fd00::2/64"]),
+            1450,
+        )
+        .unwrap();
+        // The switch reads devices by packet sockets: what is unfinished there stays so.
+        let plain = |host: &Host, device: &str| {
+            let words = [
+                "-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
+            ];
+            host.exec("ethtool", &words).unwrap();
+        };
+        plain(&station, "e0");
+        if offloads == Offloads::Off {
+            plain(&a, "u0");
+            plain(&switch, "u0");
+        }
+        let directory = std::env::temp_dir().join(format!("{}-ovs", switch.name()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let lines = format!(
+            "[[link]]\nname = \"gnv0\"\nid = 100\nmode = \"ethernet\"\nlladdr = \"02:00:00:00:00:01\"\n\
+             remote = \"192.0.2.2\"\naddress = [\"10.0.0.1/24\", \"fd00::1/64\"]\n{more}\n"
+        );
+        let daemon = world.daemon(&a, io, daemon, &lines);
+        let mut ovs = Ovs {
+            daemon,
+            a,
+            station,
+            directory,
+            programs: Vec::new(),
+            _switch: switch,
+            _world: world,
+        };
+        ovs.start();
+        ovs
+    }
+
+    fn start(&mut self) {
+        let at = |name: &str| self.directory.join(name).display().to_string();
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        assert!(Path::new(schema).exists(), "{NEEDED}");
+        run("ovsdb-tool", &["create", &at("conf.db"), schema]).expect(NEEDED);
+        let database = format!("unix:{}", at("db.sock"));
+        let remote = format!("--remote=punix:{}", at("db.sock"));
+        let (db_ctl, ctl) = (
+            format!("--unixctl={}", at("db.ctl")),
+            format!("--unixctl={}", at("vs.ctl")),
+        );
+        let (db, db_log, log) = (
+            at("conf.db"),
+            format!("--log-file={}", at("db.log")),
+            format!("--log-file={}", at("vs.log")),
+        );
+        let programs = [
+            self.spawn("ovsdb-server", &[&db, &remote, &db_ctl, &db_log]),
+            self.spawn("ovs-vswitchd", &[&database, "--disable-system", &ctl, &log]),
+        ];
+        self.programs.extend(programs);
+        eventually(10, "the switch's database answers", || {
+            self.try_vsctl("--no-wait init").is_ok()
+        });
+        self.vsctl("add-br brp -- set bridge brp datapath_type=netdev -- add-port brp u0");
+        self._switch.ip("address add 192.0.2.2/24 dev brp").unwrap();
+        self._switch.ip("link set brp up").unwrap();
+        self.vsctl(
+            "add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 p0 -- set interface p0 ofport_request=1 \
+             -- add-port br0 gnv -- set interface gnv type=geneve options:remote_ip=192.0.2.1 options:key=100 ofport_request=2",
+        );
+        self._switch.ip("link set br0 up").unwrap();
+    }
+
+    fn spawn(&self, program: &str, arguments: &[&str]) -> Child {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("OVS_RUNDIR", &self.directory)
+            .env("OVS_DBDIR", &self.directory)
+            .env("OVS_LOGDIR", &self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let spawned = self._switch.netns().run(|| command.spawn());
+        spawned.and_then(std::convert::identity).expect(NEEDED)
+    }
+
+    fn try_vsctl(&self, words: &str) -> std::io::Result<String> {
+        let database = format!("--db=unix:{}", self.directory.join("db.sock").display());
+        let mut arguments = vec![database.as_str(), "--timeout=10"];
+        arguments.extend(words.split_whitespace());
+        run("ovs-vsctl", &arguments)
+    }
+
+    /// Runs `ovs-vsctl`.
+    ///
+    /// # Panics
+    /// If it refuses.
+    pub fn vsctl(&self, words: &str) {
+        self.try_vsctl(words)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Runs an `ovs-ofctl` command on the bridge `br0`.
+    ///
+    /// # Panics
+    /// If it refuses.
+    pub fn ofctl(&self, command: &str, argument: &str) -> String {
+        let bridge = format!("unix:{}", self.directory.join("br0.mgmt").display());
+        let mut arguments = vec![command, &bridge];
+        if !argument.is_empty() {
+            arguments.push(argument);
+        }
+        run("ovs-ofctl", &arguments).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// From host a to the station, by an address of the station's.
+    ///
+    /// # Panics
+    /// If it is no address.
+    #[must_use]
+    pub fn there(&self, address: &str) -> Ends {
+        Ends::new(
+            self.a.netns(),
+            self.station.netns(),
+            address.parse().expect("an address"),
+        )
+    }
+
+    /// From the station to host a, by an address of the latter.
+    ///
+    /// # Panics
+    /// If it is no address.
+    #[must_use]
+    pub fn back(&self, address: &str) -> Ends {
+        Ends::new(
+            self.station.netns(),
+            self.a.netns(),
+            address.parse().expect("an address"),
+        )
+    }
+}
+
+impl Drop for Ovs {
+    fn drop(&mut self) {
+        for program in self.programs.iter_mut().rev() {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.join("vs.log"));
+            eprintln!("---- ovs-vswitchd ----\n{}", log.unwrap_or_default());
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
