@@ -1,10 +1,12 @@
 //! What scenarios and benchmarks share.
 //!
-//! [`world`] has hosts and daemons, [`bridged`] stations behind them, [`ovs`] another program as a peer, [`packet`] bytes made by hand, [`sniffer`] eyes, [`relay`] a bad
-//! underlay, [`peer`] the other side of a tunnel without a daemon, [`scrape`] metrics. None of it uses libgeneve, so that
-//! an error there cannot hide itself here.
+//! [`world`] has hosts and daemons, [`bridged`] stations behind them, [`ovs`] another program as a peer, [`packet`] bytes
+//! made by hand, [`sniffer`] eyes, [`relay`] a bad underlay, [`peer`] the other side of a tunnel without a daemon,
+//! [`scrape`] metrics, [`launch`] a daemon started in a way of one's own. None of it uses libgeneve, so that an error
+//! there cannot hide itself here.
 
 pub mod bridged;
+pub mod launch;
 pub mod ovs;
 pub mod packet;
 pub mod peer;

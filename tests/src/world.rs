@@ -85,6 +85,12 @@ impl World {
         Self { prefix, directory }
     }
 
+    /// Where its daemons' files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Makes a host.
     ///
     /// # Panics
@@ -141,7 +147,11 @@ impl Drop for World {
 }
 
 /// The daemon's binary: `GENEVED`, or built from this workspace in the profile of the tests.
-fn binary() -> &'static Path {
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("GENEVED") {

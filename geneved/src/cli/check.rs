@@ -10,8 +10,9 @@ use super::grammar::{self, Keyword};
 use super::output::{self, Record};
 use super::style::Style;
 use super::table::{Command, Verb};
-use crate::config::file;
+use crate::config::file::{self, Config, Fault};
 use crate::control::protocol::FeatureInfo;
+use crate::daemon::host;
 
 #[derive(Default)]
 struct Words {
@@ -39,7 +40,7 @@ pub const VERB: Verb = Verb {
         words: || grammar::words(&KEYS),
         netns: true,
     },
-    notes: "FILE := { PATH | default }, default for /etc/geneved/geneved.toml",
+    notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml",
 };
 
 fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
@@ -47,47 +48,95 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     grammar::parse(&KEYS, words, &mut given)?;
     context.enter_netns()?;
     match given.file {
-        None => host(&context.style()),
-        Some(path) => check(&path),
+        None => probe(&context.style()),
+        Some(path) => check(&context.style(), &path),
     }
 }
 
-fn check(path: &Path) -> Result<(), CliError> {
-    let config = file::load(path).map_err(|faults| {
-        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        CliError::Refused(faults.join("\n"))
-    })?;
-    let state = &config.state;
-    let counts = [
-        (state.links.len(), "links"),
-        (state.routes.len(), "routes"),
-        (state.endpoints.len(), "endpoints"),
-        (state.policies.len(), "policies"),
-        (state.nats.len(), "nats"),
-        (state.services.len(), "services"),
-        (state.classes.len(), "classes"),
-        (state.options.len(), "options"),
-    ];
-    // Every configuration is about the first three; the others are named where they are there.
-    let told = counts.iter().enumerate();
-    let told = told.filter(|(at, (count, _))| *at < 3 || *count > 0);
-    let told: Vec<_> = told.map(|(_, (n, what))| format!("{n} {what}")).collect();
-    output::say(&format!("{}: valid: {}", path.display(), told.join(", ")))
+/// What was found out about a configuration.
+struct Checked {
+    path: PathBuf,
+    found: Result<Config, Vec<Fault>>,
 }
 
-fn host(style: &Style) -> Result<(), CliError> {
-    let features: Vec<FeatureInfo> = crate::io::probe()
+fn check(style: &Style, path: &Path) -> Result<(), CliError> {
+    let path = match path.is_dir() {
+        true => path.join("geneved.toml"),
+        false => path.to_owned(),
+    };
+    let found = file::load(&path);
+    let checked = Checked { path, found };
+    match &checked.found {
+        Err(faults) if !style.json => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Err(CliError::Refused(faults.join("\n")))
+        }
+        found => {
+            output::print(style, &[&checked as &dyn Record])?;
+            found.as_ref().map_err(|_| CliError::Reported(2)).map(drop)
+        }
+    }
+}
+
+fn counts(config: &Config) -> [(&'static str, usize); 8] {
+    let state = &config.state;
+    [
+        ("links", state.links.len()),
+        ("routes", state.routes.len()),
+        ("endpoints", state.endpoints.len()),
+        ("policies", state.policies.len()),
+        ("nats", state.nats.len()),
+        ("services", state.services.len()),
+        ("classes", state.classes.len()),
+        ("options", state.options.len()),
+    ]
+}
+
+impl Record for Checked {
+    fn text(&self, _: &Style) -> String {
+        let counts = self.found.as_ref().map(counts).unwrap_or_default();
+        // Every configuration is about the first three; the others are named where they are there.
+        let told = counts.iter().enumerate();
+        let told = told.filter(|(at, (_, count))| *at < 3 || *count > 0);
+        let told: Vec<_> = told.map(|(_, (what, n))| format!("{n} {what}")).collect();
+        format!("{}: valid: {}", self.path.display(), told.join(", "))
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        let counts = self.found.as_ref().map(counts).unwrap_or_default();
+        let objects: serde_json::Map<_, _> = counts
+            .into_iter()
+            .filter(|(what, _)| !what.is_empty())
+            .map(|(what, count)| (what.to_owned(), count.into()))
+            .collect();
+        let faults = self.found.as_ref().err().into_iter().flatten();
+        let faults: Vec<_> = faults
+            .map(|fault| {
+                let (line, column) = fault.at.unzip();
+                json!({ "file": fault.file, "line": line, "column": column, "fault": fault.what })
+            })
+            .collect();
+        json!({
+            "file": self.path,
+            "valid": self.found.is_ok(),
+            "objects": objects,
+            "faults": faults,
+        })
+    }
+}
+
+fn probe(style: &Style) -> Result<(), CliError> {
+    let features: Vec<FeatureInfo> = host::features()
         .into_iter()
         .map(|f| FeatureInfo {
             name: f.name.into(),
             available: f.available,
             detail: f.detail,
         })
-        .chain(surroundings())
         .collect();
     let records: Vec<&dyn Record> = features.iter().map(|f| f as &dyn Record).collect();
     output::print(style, &records)?;
-    let fatal = |f: &&FeatureInfo| !f.available && matches!(f.name.as_str(), "tun" | "net-admin");
+    let fatal = |f: &&FeatureInfo| !f.available && host::INDISPENSABLE.contains(&f.name.as_str());
     match features.iter().find(fatal) {
         None => Ok(()),
         Some(feature) => Err(CliError::Refused(format!(
@@ -95,56 +144,6 @@ fn host(style: &Style) -> Result<(), CliError> {
             feature.name, feature.detail
         ))),
     }
-}
-
-/// What is not the packet path's to know.
-fn surroundings() -> Vec<FeatureInfo> {
-    let feature = |name: &str, available, with: &str, without: &str| FeatureInfo {
-        name: name.into(),
-        available,
-        detail: if available { with } else { without }.into(),
-    };
-    let capable = |bit: u32| effective_capabilities().is_some_and(|set| set >> bit & 1 == 1);
-    const CAP_NET_ADMIN: u32 = 12;
-    const CAP_SYS_ADMIN: u32 = 21;
-    let port = std::net::UdpSocket::bind(("0.0.0.0", 6081)).map(drop);
-    let port_detail = match &port {
-        Ok(()) => "UDP port 6081 is free".to_owned(),
-        Err(e) => format!(
-            "UDP port 6081: {e}; is a geneved running, a kernel geneve device (\"ip -d link show type geneve\") or Open vSwitch? \"ss -lunp\" names it; \"dstport\" chooses another port"
-        ),
-    };
-    vec![
-        feature(
-            "net-admin",
-            capable(CAP_NET_ADMIN),
-            "CAP_NET_ADMIN is there",
-            "CAP_NET_ADMIN is missing; run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN",
-        ),
-        feature(
-            "netns",
-            capable(CAP_SYS_ADMIN),
-            "links can be put into other network namespaces",
-            "CAP_SYS_ADMIN is missing; links stay in the daemon's network namespace",
-        ),
-        FeatureInfo {
-            name: "port-6081".into(),
-            available: port.is_ok(),
-            detail: port_detail,
-        },
-        feature(
-            "ipv6",
-            Path::new("/proc/net/if_inet6").exists(),
-            "the kernel has IPv6",
-            "the kernel has no IPv6; underlay and overlay are IPv4 only",
-        ),
-    ]
-}
-
-fn effective_capabilities() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 /// One feature on one line.

@@ -11,7 +11,7 @@ use super::output::Record;
 use super::style::Style;
 use super::table::{Command, Verb};
 use crate::config::file::DEFAULT_PATH;
-use crate::control::protocol::{Applied, Request, Saved};
+use crate::control::protocol::{Reloaded, Request, Saved};
 
 #[derive(Default)]
 struct Words {
@@ -49,8 +49,8 @@ pub const RELOAD: Verb = Verb {
         names: &["reload"],
         run: |context, words| {
             grammar::parse(&NOTHING, words, &mut ())?;
-            let applied: Applied = context.call(&Request::Reload)?;
-            context.print(&[&applied as &dyn Record])
+            let done: Reloaded = context.call(&Request::Reload)?;
+            context.print(&[&done as &dyn Record])
         },
         words: Vec::new,
         netns: false,
@@ -95,8 +95,20 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     })
 }
 
-impl Record for Applied {
+impl Record for Reloaded {
     fn text(&self, _: &Style) -> String {
+        let mut lines: Vec<String> = self.steps.iter().map(ToString::to_string).collect();
+        lines.extend(self.restart.iter().map(|kept| {
+            format!(
+                "restart  [daemon] {} = {} ({} runs): {}",
+                kept.key, kept.configured, kept.running, kept.reason
+            )
+        }));
+        lines.push(self.summary.clone());
+        lines.join("\n")
+    }
+
+    fn brief(&self, _: &Style) -> String {
         self.summary.clone()
     }
 

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::secret::Secret;
 pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
-use super::state::{Fabric, State};
+use super::state::{Fabric, State, nearest};
 use super::words::{
     Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
     RouteWords, ServiceWords, Subject, Verb,
@@ -145,7 +145,7 @@ fn unreadable(file: PathBuf, error: &io::Error) -> Fault {
 
 fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     let mut config = Config::default();
-    let mut daemon_seen = false;
+    let mut daemon_seen: Option<String> = None;
     let mut changes: Vec<(usize, Range<usize>, Change)> = Vec::new();
     for (index, (path, text)) in texts.iter().enumerate() {
         let file: File = match toml::from_str(text) {
@@ -154,7 +154,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
                 faults.push(Fault {
                     file: path.clone(),
                     at: error.span().map(|span| position(text, span.start)),
-                    what: one_line(error.message()),
+                    what: with_nearest(&one_line(error.message())),
                 });
                 continue;
             }
@@ -162,10 +162,14 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
         let span = file.daemon.as_ref().map(Spanned::span).unwrap_or_default();
         if let Some(daemon) = file.daemon {
             let daemon = daemon.into_inner();
-            let at = Some(position(text, span.start));
             let mut wrong = daemon.faults();
-            if daemon_seen {
-                wrong.push("[daemon] was given in another file already; keep it in one".into());
+            let (line, column) = position(text, span.start);
+            let here = format!("{}:{line}:{column}", path.display());
+            match &daemon_seen {
+                Some(first) => wrong.push(format!(
+                    "[daemon] exists already; the first one is at {first}; keep it in one file"
+                )),
+                None => daemon_seen = Some(here),
             }
             if let Some(secret) = daemon.label_secret_file.as_deref() {
                 match Secret::read(secret) {
@@ -175,10 +179,9 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
             }
             faults.extend(wrong.into_iter().map(|what| Fault {
                 file: path.clone(),
-                at,
+                at: Some((line, column)),
                 what,
             }));
-            daemon_seen = true;
             config.daemon = daemon;
         }
         collect(index, file.option, Change::option, &mut changes);
@@ -198,14 +201,32 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     });
     // An object may stand in a file before what it names.
     changes.sort_by_key(|(_, _, change)| rank(change));
+    // Where each object stands that was accepted.
+    let mut places: Vec<(Change, usize, usize)> = Vec::with_capacity(changes.len());
     for (index, span, change) in changes {
-        if let Err(refusal) = config.state.apply(&change) {
-            let (path, text) = &texts[index];
-            faults.push(Fault {
-                file: path.clone(),
-                at: Some(position(text, span.start)),
-                what: refusal.to_string(),
-            });
+        let (path, text) = &texts[index];
+        match config.state.apply(&change) {
+            Ok(()) => places.push((change, index, span.start)),
+            Err(refusal) => {
+                let first = places.iter().find(|(c, ..)| c.names_the_same(&change));
+                let what = match first {
+                    Some((_, index, start)) => {
+                        let (path, text) = &texts[*index];
+                        let (line, column) = position(text, *start);
+                        format!(
+                            "{}; the first one is at {}:{line}:{column}",
+                            refusal.reason,
+                            path.display()
+                        )
+                    }
+                    None => refusal.to_string(),
+                };
+                faults.push(Fault {
+                    file: path.clone(),
+                    at: Some(position(text, span.start)),
+                    what,
+                });
+            }
         }
     }
     config
@@ -229,6 +250,25 @@ fn rank(change: &Change) -> u8 {
         Some(Subject::Qos(_)) => 2,
         Some(Subject::Endpoint(e)) if e.target.is_some() => 4,
         _ => 3,
+    }
+}
+
+/// Puts the key that is meant before the list of all: "unknown field `remot`, expected one of `name`, ...".
+fn with_nearest(message: &str) -> String {
+    let Some((unknown, expected)) = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once("`, expected "))
+    else {
+        return message.to_owned();
+    };
+    // What is in backquotes is every other piece.
+    let keys = expected.split('`').skip(1).step_by(2);
+    match nearest(unknown, keys) {
+        Some(near) => format!("unknown key \"{unknown}\"; did you mean \"{near}\"?"),
+        None => format!(
+            "unknown key \"{unknown}\"; expected {}",
+            expected.replace('`', "\"")
+        ),
     }
 }
 

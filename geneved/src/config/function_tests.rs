@@ -426,13 +426,29 @@ fn labels_need_a_secret_that_is_kept() {
     let config = load(&format!("{}{link}{labelled}{rule}", daemon(shown))).unwrap();
     assert!(config.secret.is_some() && config.state.fabric.secret);
     assert!(config.state.uses_labels(&"a".parse().unwrap()));
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    for (mode, open) in [(0o640, false), (0o660, true), (0o644, true), (0o750, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let words = format!("mode {mode:04o} opens it to others; \"chmod 600 ");
+        match load(&daemon(shown)) {
+            Ok(_) => assert!(!open, "{mode:o} was taken"),
+            Err(faults) => assert!(open && faults[0].what.contains(&words), "{}", faults[0]),
+        }
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let parent = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(directory.path(), mode).unwrap();
+    };
+    parent(0o777);
     let open = fault(&daemon(shown));
     assert!(
-        open.contains("mode 0640 opens it to others; \"chmod 600 "),
+        open.contains("others can write to ") && open.contains("(mode 0777,"),
         "{open}"
     );
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    // Nobody but its owner can exchange a file in a directory like /tmp.
+    parent(0o1777);
+    assert!(load(&daemon(shown)).is_ok());
+    parent(0o700);
     let elsewhere = directory.path().to_str().unwrap();
     assert!(fault(&daemon(elsewhere)).contains("not a regular file"));
     assert!(fault(&daemon("secret")).contains("not an absolute path"));
@@ -469,7 +485,10 @@ fn metrics_are_served_beside_the_usual_control_socket_and_to_this_host_only() {
 fn the_daemon_has_bounds_for_flows_and_their_times() {
     assert!(fault("[daemon]\nflows = 10").contains("flows must be from 1024"));
     assert!(fault("[daemon.timeouts]\nudp = 0").contains("from 1 to 10000000"));
-    assert!(fault("[daemon.timeouts]\nudpp = 5").contains("unknown field `udpp`"));
+    assert!(
+        fault("[daemon.timeouts]\nudpp = 5")
+            .contains("unknown key \"udpp\"; did you mean \"udp\"?")
+    );
     let daemon = load("[daemon]\noption-class = \"0xff50\"\n[daemon.timeouts]\nsyn = 5")
         .unwrap()
         .daemon;

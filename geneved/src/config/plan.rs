@@ -3,12 +3,15 @@
 //! Owns the order and the kinds of steps. Taking them, and taking them back when one fails, is
 //! [`crate::daemon`]'s.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::state::{Link, State};
-use super::value::{IfName, Mode};
+use serde::{Deserialize, Serialize};
 
-/// Steps from one state to another. Links that neither list names keep their interface.
+use super::state::{Link, State};
+use super::value::{IfName, Mode, Name};
+
+/// Steps from one state to another. Links that no list names keep their interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Links whose interface is made.
@@ -19,10 +22,57 @@ pub struct Plan {
     pub replace: Vec<IfName>,
     /// Links that change in place: addresses, MTU, or what only the packet path reads.
     pub set: Vec<IfName>,
-    /// How many routes, forwarding entries and endpoints come, go or change.
-    pub routing: usize,
-    /// How many rules, translations, services, classes and options come, go or change.
-    pub functions: usize,
+    /// What happens to everything else.
+    pub objects: Vec<Step>,
+}
+
+/// What happens to one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is done.
+    pub verb: StepVerb,
+    /// The kind of object, in the command line's word for it.
+    pub object: String,
+    /// What it is called: a name, a prefix or an address.
+    pub name: String,
+    /// Its link, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<IfName>,
+}
+
+/// What is done with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepVerb {
+    /// It was not there.
+    Added,
+    /// It stays, with other settings.
+    Changed,
+    /// Its interface is made anew; only links.
+    Replaced,
+    /// It is not there any more.
+    Removed,
+}
+
+impl fmt::Display for StepVerb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            StepVerb::Added => "added",
+            StepVerb::Changed => "changed",
+            StepVerb::Replaced => "replaced",
+            StepVerb::Removed => "removed",
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8} {} {}", self.verb, self.object, self.name)?;
+        match &self.dev {
+            Some(dev) => write!(f, " dev {dev}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Plan {
@@ -44,14 +94,16 @@ impl Plan {
                 Some(_) => plan.set.push(name.clone()),
             }
         }
-        plan.routing = differences(&old.routes, &new.routes)
-            + differences(&old.endpoints, &new.endpoints)
-            + differences(&old.fdb, &new.fdb);
-        plan.functions = differences(&old.policies, &new.policies)
-            + differences(&old.nats, &new.nats)
-            + differences(&old.services, &new.services)
-            + differences(&old.classes, &new.classes)
-            + differences(&old.options, &new.options);
+        let objects = &mut plan.objects;
+        differences("option", (&old.options, &new.options), alone, objects);
+        differences("route", (&old.routes, &new.routes), on_link, objects);
+        let endpoints = (&old.endpoints, &new.endpoints);
+        differences("endpoint", endpoints, on_link, objects);
+        differences("fdb", (&old.fdb, &new.fdb), on_link, objects);
+        differences("qos", (&old.classes, &new.classes), on_link, objects);
+        differences("policy", (&old.policies, &new.policies), on_link, objects);
+        differences("nat", (&old.nats, &new.nats), on_link, objects);
+        differences("service", (&old.services, &new.services), on_link, objects);
         plan
     }
 
@@ -60,6 +112,27 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         *self == Plan::default()
     }
+
+    /// All that happens, links first.
+    #[must_use]
+    pub fn steps(&self) -> Vec<Step> {
+        let link = |verb, name: &IfName| Step {
+            verb,
+            object: "link".into(),
+            name: name.to_string(),
+            dev: None,
+        };
+        let lists = [
+            (StepVerb::Removed, &self.del),
+            (StepVerb::Added, &self.add),
+            (StepVerb::Replaced, &self.replace),
+            (StepVerb::Changed, &self.set),
+        ];
+        let links = lists
+            .into_iter()
+            .flat_map(|(verb, names)| names.iter().map(move |name| link(verb, name)));
+        links.chain(self.objects.iter().cloned()).collect()
+    }
 }
 
 impl fmt::Display for Plan {
@@ -67,19 +140,20 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             return f.write_str("nothing changed");
         }
+        let routing = |step: &&Step| matches!(step.object.as_str(), "route" | "endpoint" | "fdb");
+        let routes = self.objects.iter().filter(routing).count();
         write!(
             f,
-            "links: {} added, {} deleted, {} replaced, {} changed; routes and endpoints: {} changed",
+            "links: {} added, {} deleted, {} replaced, {} changed; routes and endpoints: {routes} changed",
             self.add.len(),
             self.del.len(),
             self.replace.len(),
             self.set.len(),
-            self.routing
         )?;
-        if self.functions == 0 {
+        let functions = self.objects.len() - routes;
+        if functions == 0 {
             return Ok(());
         }
-        let functions = self.functions;
         write!(
             f,
             "; policies, nats, services, classes and options: {functions} changed"
@@ -103,13 +177,37 @@ fn needs_new_interface(was: &Link, link: &Link) -> bool {
     sockets(was) != sockets(link)
 }
 
+fn alone(name: &Name) -> (String, Option<IfName>) {
+    (name.to_string(), None)
+}
+
+fn on_link<N: fmt::Display>((dev, name): &(IfName, N)) -> (String, Option<IfName>) {
+    (name.to_string(), Some(dev.clone()))
+}
+
 fn differences<K: Ord, V: PartialEq>(
-    old: &std::collections::BTreeMap<K, V>,
-    new: &std::collections::BTreeMap<K, V>,
-) -> usize {
-    let gone = old.keys().filter(|key| !new.contains_key(key)).count();
-    gone + new
-        .iter()
-        .filter(|(key, value)| old.get(key) != Some(value))
-        .count()
+    object: &str,
+    (old, new): (&BTreeMap<K, V>, &BTreeMap<K, V>),
+    name: impl Fn(&K) -> (String, Option<IfName>),
+    into: &mut Vec<Step>,
+) {
+    let step = |verb, key: &K| {
+        let (name, dev) = name(key);
+        let object = object.to_owned();
+        Step {
+            verb,
+            object,
+            name,
+            dev,
+        }
+    };
+    let gone = old.keys().filter(|key| !new.contains_key(key));
+    into.extend(gone.map(|key| step(StepVerb::Removed, key)));
+    for (key, value) in new {
+        match old.get(key) {
+            None => into.push(step(StepVerb::Added, key)),
+            Some(was) if was != value => into.push(step(StepVerb::Changed, key)),
+            Some(_) => {}
+        }
+    }
 }

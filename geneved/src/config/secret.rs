@@ -25,11 +25,20 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The owner, in a user namespace, of what belongs to nobody in it, such as the root of its files.
+const OUTSIDE: u32 = 65_534;
+
+/// Whether the owner is root or the daemon's own user.
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
 impl Secret {
     /// Reads it. White space at the end does not count, so that an editor's last newline does no harm.
     ///
     /// # Errors
-    /// The file is not there, is no regular file, is open to others, or is too short or too long.
+    /// The file is not there, is no regular file, is another user's, is open to others or lies where they can write, or
+    /// is too short or too long.
     pub fn read(path: &Path) -> Result<Self, Refusal> {
         let shown = path.display();
         let refuse = |what: &dyn fmt::Display, hint: String| {
@@ -59,11 +68,39 @@ impl Secret {
             return Err(refuse(&"not a regular file", String::new()));
         }
         let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        if mode & 0o037 != 0 {
             return Err(refuse(
                 &format_args!("mode {mode:04o} opens it to others"),
-                format!("\"chmod 600 {shown}\""),
+                format!("\"chmod 600 {shown}\", or 640 for a group of its own"),
             ));
+        }
+        if !is_ours(metadata.uid()) {
+            return Err(refuse(
+                &format_args!(
+                    "user {} owns it, who could put another one in its place",
+                    metadata.uid()
+                ),
+                format!("\"chown root {shown}\""),
+            ));
+        }
+        // Whoever may write to a directory may exchange what is in it, but for what is not theirs in a sticky one.
+        let real = path.canonicalize().map_err(failed)?;
+        for directory in real.ancestors().skip(1) {
+            let metadata = directory.metadata().map_err(failed)?;
+            let mode = metadata.mode() & 0o7777;
+            let directory = directory.display();
+            let ours = is_ours(metadata.uid()) || metadata.uid() == OUTSIDE;
+            if (mode & 0o022 != 0 && mode & 0o1000 == 0) || !ours {
+                return Err(refuse(
+                    &format_args!(
+                        "others can write to {directory} (mode {mode:04o}, user {})",
+                        metadata.uid()
+                    ),
+                    format!(
+                        "\"chown root {directory}; chmod go-w {directory}\", or another place for the secret"
+                    ),
+                ));
+            }
         }
         let mut bytes = Vec::new();
         file.take(MAX_SECRET + 1)

@@ -1,5 +1,6 @@
 //! `[daemon]`: what is read at start only.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,9 @@ pub struct DaemonSettings {
     /// The TCP address that metrics are served on, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Loopback>,
+    /// Whom a daemon that root has started becomes; it stays root otherwise, with few capabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The file that has the fabric's secret, an absolute path.
     #[serde(rename = "label-secret-file", skip_serializing_if = "Option::is_none")]
     pub label_secret_file: Option<PathBuf>,
@@ -152,12 +156,57 @@ impl Default for DaemonSettings {
             socket: PathBuf::from(DEFAULT_SOCKET),
             metrics_socket: None,
             metrics: None,
+            user: None,
             label_secret_file: None,
             option_class: ClassWord::default(),
             flows: 262_144,
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// A setting that changed in the file and holds only after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The key, from `[daemon]` on.
+    pub key: String,
+    /// What runs.
+    pub running: String,
+    /// What the file says.
+    pub configured: String,
+    /// Why it cannot change while the daemon runs.
+    pub reason: String,
+}
+
+/// Why a setting cannot change while the daemon runs.
+fn why_kept(key: &str) -> &'static str {
+    match key {
+        "io" | "segmentation" => "a worker's buffers and sockets are made for one way",
+        "workers" => "each has a queue of every interface",
+        "socket" | "metrics" | "metrics-socket" => "clients are connected to it",
+        "user" => "what was given away cannot be taken back",
+        "label-secret-file" | "option-class" => "flows were decided by it, on other hosts as well",
+        "flows" => "the table's room is taken at start",
+        key if key.starts_with("timeouts.") => "the table of flows is made with it",
+        _ => "it is read at start only",
+    }
+}
+
+/// Every key with its value as the file has it; tables within it by `table.key`.
+fn flat(settings: &DaemonSettings) -> BTreeMap<String, String> {
+    let table = toml::Table::try_from(settings).expect("settings have a form in TOML");
+    let mut all = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => all.extend(
+                inner
+                    .into_iter()
+                    .map(|(sub, value)| (format!("{key}.{sub}"), value.to_string())),
+            ),
+            value => drop(all.insert(key, value.to_string())),
+        }
+    }
+    all
 }
 
 impl DaemonSettings {
@@ -178,6 +227,28 @@ impl DaemonSettings {
         self.metrics.map(|address| address.0)
     }
 
+    /// What `configured` has otherwise; none of it can change while the daemon runs.
+    #[must_use]
+    pub fn kept_from(&self, configured: &DaemonSettings) -> Vec<Kept> {
+        let (running, wanted) = (flat(self), flat(configured));
+        let keys: BTreeSet<&String> = running.keys().chain(wanted.keys()).collect();
+        let said = |settings: &BTreeMap<String, String>, key: &str| {
+            settings
+                .get(key)
+                .map_or("not set", String::as_str)
+                .to_owned()
+        };
+        keys.into_iter()
+            .filter(|key| running.get(*key) != wanted.get(*key))
+            .map(|key| Kept {
+                key: key.clone(),
+                running: said(&running, key),
+                configured: said(&wanted, key),
+                reason: why_kept(key).to_owned(),
+            })
+            .collect()
+    }
+
     /// What is out of range, each with what it must be.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -192,5 +263,47 @@ impl DaemonSettings {
             wrong.push("[daemon.timeouts]: seconds must be from 1 to 10000000".to_owned());
         }
         wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_says_why_it_cannot_be_reloaded() {
+        let full = DaemonSettings {
+            user: Some("geneved".into()),
+            label_secret_file: Some("/etc/geneved/label-secret".into()),
+            metrics_socket: Some("none".into()),
+            metrics: "127.0.0.1:9469".parse().ok(),
+            ..DaemonSettings::default()
+        };
+        for key in flat(&full).keys() {
+            assert_ne!(why_kept(key), "it is read at start only", "{key}");
+        }
+        let kept = DaemonSettings::default().kept_from(&full);
+        let keys: Vec<_> = kept.iter().map(|k| k.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["label-secret-file", "metrics", "metrics-socket", "user"]
+        );
+        let shorter = DaemonSettings {
+            timeouts: Timeouts {
+                syn: 5,
+                ..Timeouts::default()
+            },
+            ..DaemonSettings::default()
+        };
+        let kept = DaemonSettings::default().kept_from(&shorter);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(
+            (
+                kept[0].key.as_str(),
+                kept[0].running.as_str(),
+                kept[0].configured.as_str()
+            ),
+            ("timeouts.syn", "120", "5")
+        );
     }
 }

@@ -82,10 +82,21 @@ fn what_was_saved_loads_back_to_the_same_state_and_the_same_text() {
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_column() {
     let text = "[[link]]\nname = \"a\"\nid = 1\nremot = \"192.0.2.1\"\n";
-    let fault = fault(text);
+    let said = fault(text);
+    assert_eq!(
+        said,
+        "g.toml:4:1: unknown key \"remot\"; did you mean \"remote\"?\n"
+    );
+    let strange = fault("[[link]]\nbanana = 1\n");
     assert!(
-        fault.starts_with("g.toml:4:1: unknown field `remot`"),
-        "{fault}"
+        strange
+            .starts_with("g.toml:2:1: unknown key \"banana\"; expected one of \"name\", \"type\""),
+        "{strange}"
+    );
+    let table = fault("[[polcy]]\nname = \"x\"\n");
+    assert_eq!(
+        table,
+        "g.toml:1:3: unknown key \"polcy\"; did you mean \"policy\"?\n"
     );
 }
 
@@ -188,6 +199,29 @@ fn conf_d_is_read_after_the_file_and_may_hold_the_links_of_its_routes() {
     assert_eq!(
         (config.state.links.len(), config.state.routes.len()),
         (1, 1)
+    );
+}
+
+#[test]
+fn what_is_there_twice_is_named_with_both_places() {
+    let file = |name: &str, text: &str| (PathBuf::from(name), text.to_owned());
+    let link = "[daemon]\nworkers = 2\n[[link]]\nname = \"a\"\nid = 1\n";
+    let more = "[[link]]\nname = \"a\"\nid = 2\n[[route]]\nprefix = \"10.0.0.0/8\"\ndev = \"a\"\n\
+                via = [\"192.0.2.1\"]\n[[route]]\nprefix = \"10.0.0.0/8\"\ndev = \"a\"\nvia = [\"192.0.2.2\"]\n";
+    let faults = parse(&[
+        file("g.toml", link),
+        file("conf.d/10.toml", more),
+        file("conf.d/20.toml", "[daemon]\nio = \"auto\"\n"),
+    ])
+    .unwrap_err();
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        faults,
+        [
+            "conf.d/20.toml:1:1: [daemon] exists already; the first one is at g.toml:1:1; keep it in one file",
+            "conf.d/10.toml:1:1: link \"a\" exists already; the first one is at g.toml:3:1",
+            "conf.d/10.toml:8:1: route \"10.0.0.0/8\" dev a exists already; the first one is at conf.d/10.toml:4:1",
+        ]
     );
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
-use libgeneve::label::LabelKey;
 use libgeneve::link::{HostRegistry, LinkIndex, Tables};
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
@@ -24,19 +23,22 @@ use super::compile::{Compiler, Places, lladdr, options_len};
 use super::health::HealthBoard;
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
+use crate::config::secret::Secret;
 use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{IfName, Mode, MtuWord};
 use crate::config::words::Change;
 use crate::control::protocol::MtuSum;
-use crate::io::{Engine, SocketProfile};
+use crate::io::{Engine, SocketProfile, StartError};
 use crate::net::interface::{self, Wanted};
 use crate::net::mtu::Ways;
+use crate::net::port::{Holder, holder};
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(super) struct Core {
     engine: Engine,
     netlink: Handle,
     settings: DaemonSettings,
+    secret: Option<Secret>,
     config_path: PathBuf,
     inner: Mutex<Inner>,
     board: std::cell::RefCell<HealthBoard>,
@@ -74,11 +76,11 @@ impl Core {
         netlink: Handle,
         settings: DaemonSettings,
         config_path: PathBuf,
-        key: Option<LabelKey>,
+        secret: Option<Secret>,
         board: HealthBoard,
     ) -> Self {
         let inner = Inner {
-            compiler: Compiler::new(key),
+            compiler: Compiler::new(secret.as_ref().map(Secret::label_key)),
             hasher: FlowHasher::new(random_key()),
             ..Inner::default()
         };
@@ -86,6 +88,7 @@ impl Core {
             engine,
             netlink,
             settings,
+            secret,
             config_path,
             inner: Mutex::new(inner),
             board: board.into(),
@@ -109,6 +112,11 @@ impl Core {
 
     pub(super) fn settings(&self) -> &DaemonSettings {
         &self.settings
+    }
+
+    /// The fabric's, as it was read at start.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 
     pub(super) fn config_path(&self) -> &Path {
@@ -171,7 +179,9 @@ impl Core {
     async fn carry_out(&self, inner: &mut Inner, new: State, plan: &Plan) -> Result<(), Refusal> {
         inner.compiler.verify(&new)?;
         let ways = self.ways(&new).await;
-        self.open_ports(inner, &new)?;
+        if let Err((name, error)) = self.open_ports(inner, &new) {
+            return Err(self.port_refused(&name, &error).await);
+        }
         self.bring_up(inner, &new, &plan.add, &ways).await?;
         if let Err(refusal) = self.adjust_and_replace(inner, &new, plan, &ways).await {
             self.take_down(inner, &plan.add);
@@ -322,7 +332,7 @@ impl Core {
     }
 
     /// Opens what the wanted state needs and does not have yet.
-    fn open_ports(&self, inner: &mut Inner, state: &State) -> Result<(), Refusal> {
+    fn open_ports(&self, inner: &mut Inner, state: &State) -> Result<(), (IfName, StartError)> {
         for (port, (zero, name)) in needed_ports(state) {
             match inner.ports.get(&port) {
                 Some(open) if *open || !zero => continue,
@@ -333,10 +343,21 @@ impl Core {
             inner.ports.remove(&port);
             self.engine
                 .open_port(port, zero)
-                .map_err(|e| refuse(name, &e))?;
+                .map_err(|e| (name.clone(), e))?;
             inner.ports.insert(port, zero);
         }
         Ok(())
+    }
+
+    /// Why a link cannot have its port, and who has it.
+    async fn port_refused(&self, link: &IfName, error: &StartError) -> Refusal {
+        if let StartError::Port { port, error } = error
+            && error.kind() == io::ErrorKind::AddrInUse
+            && let Some(holder) = holder(&self.netlink, *port).await
+        {
+            return port_taken(link, *port, &holder);
+        }
+        refuse(link, error)
     }
 
     /// Closes what the running state does not need, and what is open wider than it needs.
@@ -483,7 +504,7 @@ impl Core {
 
 /// The ports of a state's links: whether any of them accepts IPv6 without a checksum, and the name
 /// of one to put into complaints.
-fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &IfName)> {
+pub(super) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &IfName)> {
     let mut ports = BTreeMap::new();
     for link in state.links.values() {
         ports.entry(link.port).or_insert((false, &link.name)).0 |= link.udp6_zero_csum_rx;
@@ -513,6 +534,12 @@ async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) {
             tracing::debug!(%error, "interfaces cannot be removed at once");
         }
     }
+}
+
+/// Why a link cannot have its port.
+pub(super) fn port_taken(link: &IfName, port: u16, holder: &Holder) -> Refusal {
+    let reason = format!("link \"{link}\": UDP port {port} is taken by {holder}");
+    Refusal::new(reason, holder.remedy())
 }
 
 fn refuse(name: &IfName, error: &dyn std::fmt::Display) -> Refusal {

@@ -10,10 +10,13 @@ mod fdb;
 mod flows;
 mod functions;
 pub mod health;
+pub mod host;
 mod live;
 mod metrics;
+mod privilege;
 mod show;
 mod trace;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,18 +30,20 @@ use self::core::Core;
 use libgeneve::flow::{Limits, Timeouts};
 
 use self::health::HealthBoard;
+use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io, Segmentation};
-use crate::config::secret::Secret;
+use crate::config::settings::Kept;
 use crate::config::state::Refusal;
-use crate::control::protocol::{Applied, Failure, Request, Saved};
+use crate::control::protocol::{Applied, Failure, Reloaded, Request, Saved};
 use crate::control::server::{self, Answer, Listener, Service};
 use crate::io::{Engine, EngineConfig, Event, IoChoice};
 use crate::net::underlay;
+use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
 
-/// How often it is looked whether a learned path MTU still holds.
 /// How often flows are looked after, and the log of rules is read.
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often it is looked whether a learned path MTU still holds.
 const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
@@ -51,6 +56,8 @@ pub fn run(path: &Path) -> Result<(), Vec<String>> {
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let fail = |e: Refusal| vec![e.to_string()];
     server::ensure_free(&config.daemon.socket).map_err(fail)?;
+    host::ensure_ports_free(&config.state).map_err(fail)?;
+    privilege::settle(&config.daemon).map_err(fail)?;
     let path = path.to_owned();
     match control_ring(config.daemon.io) {
         Ok(ring) => ring.block_on(live(config, path)).map_err(fail),
@@ -101,18 +108,19 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     })
     .map_err(|e| Refusal::new(e.to_string(), ""))?;
     announce(&engine);
-    let secret = settings
-        .label_secret_file
-        .as_deref()
-        .map(Secret::read)
-        .transpose()?;
-    let key = secret.map(|s| s.label_key());
     let mut events = engine.events();
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
     let socket = settings.socket.clone();
     let (board, mut health) = HealthBoard::new();
-    let core = Rc::new(Core::new(engine, netlink, config.daemon, path, key, board));
+    let core = Rc::new(Core::new(
+        engine,
+        netlink,
+        config.daemon,
+        path,
+        config.secret,
+        board,
+    ));
     let scrape = Scrape::bind(
         core.settings().metrics_socket(),
         core.settings().metrics_address(),
@@ -124,6 +132,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     tell_systemd(&[NotifyState::Ready]);
     let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
+    let mut watchdog = Watchdog::new(core.engine());
+    let watched = watchdog::interval();
+    let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
+    watching.reset();
     {
         let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
         let mut scraping = std::pin::pin!(scrape.serve(Rc::clone(&core)));
@@ -147,7 +159,9 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                 _ = tending.tick() => {
                     core.engine().feel_pulse();
                     core.tend_flows().await;
+                    tell_repeats();
                 }
+                _ = watching.tick(), if watched.is_some() => watchdog.look(core.engine()),
             }
         }
     }
@@ -223,20 +237,31 @@ fn tell_systemd(state: &[NotifyState<'_>]) {
 
 impl Core {
     /// Reads the file again and applies the differences.
-    async fn reload(&self) -> Result<Applied, Refusal> {
+    async fn reload(&self) -> Result<Reloaded, Refusal> {
         if let Ok(state) = NotifyState::monotonic_usec_now() {
             tell_systemd(&[NotifyState::Reloading, state]);
         }
         let done = self.reload_file().await;
         tell_systemd(&[NotifyState::Ready]);
         match &done {
-            Ok(applied) => tracing::info!(summary = applied.summary, "reloaded"),
+            Ok(done) => {
+                tracing::info!(summary = done.summary, "reloaded");
+                for kept in &done.restart {
+                    tracing::warn!(
+                        key = kept.key,
+                        running = kept.running,
+                        configured = kept.configured,
+                        reason = kept.reason,
+                        "the setting changes with a restart only"
+                    );
+                }
+            }
             Err(refusal) => tracing::error!(%refusal, "not reloaded; nothing was changed"),
         }
         done
     }
 
-    async fn reload_file(&self) -> Result<Applied, Refusal> {
+    async fn reload_file(&self) -> Result<Reloaded, Refusal> {
         let config = file::load(self.config_path()).map_err(|faults| {
             let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
             Refusal::new(all.join("\n"), "")
@@ -256,14 +281,26 @@ impl Core {
             }
         }
         state.fabric = running;
-        let restart = if config.daemon == *self.settings() {
-            ""
-        } else {
-            "; [daemon] changed, which needs a restart"
-        };
+        let mut restart = self.settings().kept_from(&config.daemon);
+        if restart.iter().all(|kept| kept.key != "label-secret-file")
+            && config.secret.as_ref() != self.secret()
+        {
+            restart.push(Kept {
+                key: "label-secret-file".into(),
+                running: "the secret that was read at start".into(),
+                configured: "another secret".into(),
+                reason: "flows were decided by it, on other hosts as well".into(),
+            });
+        }
         let plan = self.become_state(state).await?;
-        Ok(Applied {
-            summary: format!("{plan}{restart}"),
+        let note = match restart.is_empty() {
+            true => "",
+            false => "; [daemon] changed, which needs a restart",
+        };
+        Ok(Reloaded {
+            summary: format!("{plan}{note}"),
+            steps: plan.steps(),
+            restart,
         })
     }
 }

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use caps::CapSet;
 use libgeneve::datapath::State as FlowState;
 use libgeneve::flow::Limits;
 use libgeneve::link::{LinkIndex, Tables};
@@ -341,6 +342,18 @@ impl Engine {
         device.map_or_else(|_| Vec::new(), |device| device.into_workers().collect())
     }
 
+    /// How many turns each worker has finished, and a ring at its bell: one that lives and is not stuck has finished
+    /// another one soon after, packets or not.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<u64> {
+        let pulse = |worker: &Handle| {
+            let turns = worker.progress.turns();
+            let _ = worker.bell.write(1);
+            turns
+        };
+        self.workers.iter().map(pulse).collect()
+    }
+
     /// Which backend runs, and why.
     #[must_use]
     pub fn backend(&self) -> &BackendReport {
@@ -567,6 +580,11 @@ fn live<B: super::backend::Backend>(
 ) -> io::Result<()> {
     match worker {
         Ok(worker) => {
+            // Whatever packets could make of a worker, it may do nothing: all that it works on is open by now. A
+            // sandbox that forbids giving capabilities away is no reason not to work.
+            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+                let _ = caps::clear(None, set);
+            }
             let _ = ready.send(Ok(()));
             worker.run()
         }

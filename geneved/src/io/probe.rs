@@ -100,19 +100,36 @@ pub(super) fn uring() -> io::Result<()> {
 
 fn explain(error: io::Error) -> io::Error {
     let why = match error.raw_os_error() {
-        Some(libc::ENOSYS) => "io_uring is not in this kernel, or a seccomp filter hides it",
+        Some(libc::ENOSYS) if filtered() => FILTERED,
+        Some(libc::ENOSYS) => "this kernel is built without io_uring",
         Some(libc::EPERM | libc::EACCES) => match sysctl("kernel/io_uring_disabled").as_deref() {
-            Some("2") => "io_uring is forbidden by the sysctl kernel.io_uring_disabled=2",
-            Some("1") => {
-                "io_uring is forbidden to this user by the sysctl kernel.io_uring_disabled=1 (see kernel.io_uring_group)"
+            Some("2") => {
+                "io_uring is forbidden by the sysctl kernel.io_uring_disabled=2; 0 allows it"
             }
-            _ => "io_uring is forbidden by a seccomp filter or a security module",
+            Some("1") => {
+                "io_uring is forbidden to this user by the sysctl kernel.io_uring_disabled=1; 0 allows it, or the user's \
+                 group in kernel.io_uring_group"
+            }
+            _ if filtered() => FILTERED,
+            _ => {
+                "io_uring is forbidden by a security module (SELinux or AppArmor); its audit log names the rule"
+            }
         },
         Some(libc::ENOMEM) => "not enough locked memory for io_uring; raise LimitMEMLOCK",
         Some(libc::EINVAL) => "this kernel's io_uring is too old (Linux 6.1 is needed)",
         _ => return error,
     };
     io::Error::new(error.kind(), why)
+}
+
+const FILTERED: &str = "io_uring is forbidden by a seccomp filter, the container's or the service's; it has to allow \
+    io_uring_setup, io_uring_enter and io_uring_register";
+
+/// Whether a seccomp filter holds for this process.
+fn filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mode = status.lines().find_map(|l| l.strip_prefix("Seccomp:"));
+    mode.is_some_and(|mode| mode.trim() == "2")
 }
 
 fn sysctl(path: &str) -> Option<String> {

@@ -48,7 +48,7 @@ pub enum TunError {
     Exists(String),
     /// `/dev/net/tun` cannot be opened.
     #[error(
-        "cannot open /dev/net/tun: {0}; load the tun module, or give the service access to the device"
+        "cannot open /dev/net/tun: {0}{hint}", hint = hint(.0)
     )]
     Open(io::Error),
     /// The kernel refused the device.
@@ -63,7 +63,24 @@ pub enum TunError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM) => "; CAP_NET_ADMIN is needed",
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "; there is no /dev/net/tun: load the module (\"modprobe tun\"), or give the container or the service the device"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            match caps::has_cap(
+                None,
+                caps::CapSet::Effective,
+                caps::Capability::CAP_NET_ADMIN,
+            ) {
+                Ok(false) => {
+                    "; CAP_NET_ADMIN is missing: run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN"
+                }
+                _ => {
+                    "; /dev/net/tun may not be used: its mode, or the device rules of the container or the service \
+                     (DeviceAllow=/dev/net/tun rw), forbid it"
+                }
+            }
+        }
         Some(libc::EBUSY) => "; another program holds an interface of this name",
         _ => "",
     }

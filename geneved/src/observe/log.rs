@@ -1,10 +1,15 @@
 //! The log: the journal under systemd, standard error otherwise.
+//!
+//! In the journal each value is a field of its own, such as `LINK=gnv0` or `HOST=192.0.2.2`. What goes wrong again
+//! and again is told a few times and then only counted ([`super::repeats`]).
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
+
+use super::repeats::Repeats;
 
 /// The environment variable that holds the filter, such as `debug` or `geneved::net=trace`.
 pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
@@ -13,17 +18,17 @@ pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
 pub fn init() {
     let filter =
         EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
     // systemd sets JOURNAL_STREAM for what is connected to the journal.
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    let _ = match journal {
-        Some(journal) => registry.with(journal).try_init(),
-        None => {
-            let stderr = tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_target(false);
-            registry.with(stderr).try_init()
-        }
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
+        // Without the prefix that the crate gives fields of its users, they have the names that they have here.
+        Some(journal) => journal.with_field_prefix(None).boxed(),
+        None => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .boxed(),
     };
+    let layer = layer.with_filter(Repeats).with_filter(filter);
+    let _ = tracing_subscriber::registry().with(layer).try_init();
 }

@@ -6,4 +6,5 @@
 pub mod counters;
 pub mod log;
 pub mod metrics;
+pub mod repeats;
 pub mod scrape;

@@ -390,6 +390,37 @@ impl Change {
         }
     }
 
+    /// Whether both are about one object, whatever they say of it.
+    #[must_use]
+    pub fn names_the_same(&self, other: &Change) -> bool {
+        match (self.subject(), other.subject()) {
+            (Some(Subject::Link(a)), Some(Subject::Link(b))) => a.name == b.name,
+            (Some(Subject::Route(a)), Some(Subject::Route(b))) => {
+                (&a.dev, &a.prefix) == (&b.dev, &b.prefix)
+            }
+            (Some(Subject::Endpoint(a)), Some(Subject::Endpoint(b))) => {
+                (&a.dev, a.address) == (&b.dev, b.address)
+            }
+            (Some(Subject::Policy(a)), Some(Subject::Policy(b))) => {
+                (&a.dev, &a.name) == (&b.dev, &b.name)
+            }
+            (Some(Subject::Nat(a)), Some(Subject::Nat(b))) => {
+                (&a.dev, &a.name) == (&b.dev, &b.name)
+            }
+            (Some(Subject::Service(a)), Some(Subject::Service(b))) => {
+                (&a.dev, &a.name) == (&b.dev, &b.name)
+            }
+            (Some(Subject::Qos(a)), Some(Subject::Qos(b))) => {
+                (&a.dev, &a.name) == (&b.dev, &b.name)
+            }
+            (Some(Subject::Fdb(a)), Some(Subject::Fdb(b))) => {
+                (&a.dev, &a.lladdr) == (&b.dev, &b.lladdr)
+            }
+            (Some(Subject::Option(a)), Some(Subject::Option(b))) => a.name == b.name,
+            _ => false,
+        }
+    }
+
     /// The object, if exactly one is named.
     #[must_use]
     pub fn subject(&self) -> Option<Subject<'_>> {

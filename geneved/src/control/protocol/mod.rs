@@ -6,6 +6,7 @@
 mod fdb;
 mod function;
 mod info;
+mod reload;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,7 @@ pub use self::function::{
     Translated, Verdict,
 };
 pub use self::info::{FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic};
+pub use self::reload::Reloaded;
 
 /// The interface's name.
 pub const INTERFACE: &str = "io.geneved.Control1";
@@ -306,7 +308,7 @@ impl Request {
     }
 }
 
-/// The reply of `Apply` and `Reload`.
+/// The reply of `Apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// What was done, in one sentence.

@@ -1,0 +1,17 @@
+//! What a reload did, and what it could not do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::plan::Step;
+use crate::config::settings::Kept;
+
+/// The reply of `Reload`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What was done, in one sentence.
+    pub summary: String,
+    /// What was done with each object.
+    pub steps: Vec<Step>,
+    /// Settings that changed in the file and go on as they were.
+    pub restart: Vec<Kept>,
+}

@@ -1,0 +1,174 @@
+//! A daemon that is started through other programs, or with an environment, as a service manager would.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use geneved::lab::daemon::cli;
+use geneved::lab::net::Host;
+
+use crate::world::{World, binary};
+
+/// The process, killed when dropped.
+pub struct Launch {
+    child: Child,
+    directory: PathBuf,
+}
+
+/// How a daemon is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How<'a> {
+    /// What stands before `geneved run` on the command line.
+    pub wrapper: &'a [&'a str],
+    /// Further environment variables.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Lines of `[daemon]`.
+    pub daemon: &'a str,
+    /// Everything below it.
+    pub objects: &'a str,
+}
+
+impl Launch {
+    /// Starts it in the namespace of `host`, with files named after it.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn new(world: &World, host: &Host, how: How<'_>) -> Self {
+        let directory = world.directory().join(format!("{}.d", host.name()));
+        fs::create_dir_all(&directory).unwrap();
+        let launch = |directory: &PathBuf| {
+            let socket = directory.join("control.sock");
+            let config = directory.join("geneved.toml");
+            let text = format!(
+                "[daemon]\nsocket = \"{}\"\n{}\n{}",
+                socket.display(),
+                how.daemon,
+                how.objects
+            );
+            fs::write(&config, text).unwrap();
+            let log = File::create(directory.join("log")).unwrap();
+            let mut words = how.wrapper.iter().map(PathBuf::from);
+            let program = words.next().unwrap_or_else(|| binary().to_owned());
+            let mut command = Command::new(program);
+            command.args(words);
+            if !how.wrapper.is_empty() {
+                command.arg(binary());
+            }
+            command
+                .args(["run", "--config"])
+                .arg(&config)
+                .envs(how.environment.iter().copied())
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        };
+        let child = host.netns().run(|| launch(&directory)).unwrap();
+        Launch { child, directory }
+    }
+
+    /// Waits until the control socket answers.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn ready(mut self) -> Self {
+        let start = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < Duration::from_secs(30),
+                "not ready ({ended:?}):\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn ended(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            let log = self.log();
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it runs on:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asserts that it cannot start, with exit code 2 and these words.
+    ///
+    /// # Panics
+    /// If it can, or says something else.
+    pub fn assert_refused(mut self, words: &[&str]) {
+        let status = self.ended();
+        let log = self.log();
+        assert_eq!(status.code(), Some(2), "{log}");
+        for words in words {
+            assert!(log.contains(words), "\"{words}\" is not in:\n{log}");
+        }
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("control.sock")
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("geneved.toml")
+    }
+
+    /// What it printed and logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Its number; a wrapper's that has not become the daemon, otherwise.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Runs the command line against it.
+    ///
+    /// # Errors
+    /// It was refused; with its words.
+    pub fn cli(&self, arguments: &str) -> std::io::Result<String> {
+        cli(binary(), &self.socket(), arguments)
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log ----\n{}", self.log());
+        }
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.pid()),
+            nix::sys::signal::Signal::SIGTERM,
+        );
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < Duration::from_secs(10)
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
