@@ -27,9 +27,14 @@ pub struct How<'a> {
     pub daemon: &'a str,
     /// Everything below it.
     pub objects: &'a str,
+    /// The whole configuration instead, with [`Launch::SOCKET`] where the control socket belongs.
+    pub file: Option<&'a str>,
 }
 
 impl Launch {
+    /// Stands for the path of the control socket.
+    pub const SOCKET: &'static str = "@socket@";
+
     /// Starts it in the namespace of `host`, with files named after it.
     ///
     /// # Panics
@@ -41,12 +46,14 @@ impl Launch {
         let launch = |directory: &PathBuf| {
             let socket = directory.join("control.sock");
             let config = directory.join("geneved.toml");
-            let text = format!(
+            let usual = format!(
                 "[daemon]\nsocket = \"{}\"\n{}\n{}",
-                socket.display(),
+                Self::SOCKET,
                 how.daemon,
                 how.objects
             );
+            let text = how.file.unwrap_or(&usual);
+            let text = text.replace(Self::SOCKET, socket.to_str().unwrap());
             fs::write(&config, text).unwrap();
             let log = File::create(directory.join("log")).unwrap();
             let mut words = how.wrapper.iter().map(PathBuf::from);

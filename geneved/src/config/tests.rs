@@ -310,3 +310,53 @@ fn the_routes_and_endpoints_of_a_link_are_all_of_them_and_no_others() {
         assert_eq!(state.endpoints_of(name).count(), 3, "{name}");
     }
 }
+
+/// The keys that a table takes, as its refusal of a strange one lists them.
+fn keys_of(table: &str) -> Vec<String> {
+    let said = fault(&format!("{table}\nqqqqqqqqqqqq = 1\n"));
+    let listed = said.split("; expected one of ").nth(1);
+    let listed = listed.unwrap_or_else(|| panic!("{table}: {said}"));
+    listed
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_manual_page_has_every_key_and_no_other() {
+    let page = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/geneved.toml.5"),
+    )
+    .unwrap();
+    for table in [
+        "[daemon]",
+        "[daemon.timeouts]",
+        "[[link]]",
+        "[[route]]",
+        "[[endpoint]]",
+        "[[policy]]",
+        "[[nat]]",
+        "[[service]]",
+        "[[qos]]",
+        "[[option]]",
+    ] {
+        let after = page.split(&format!("\n.Ss {table}\\&\n")).nth(1);
+        let after = after.unwrap_or_else(|| panic!("no section {table}"));
+        let section = after.split("\n.S").next().unwrap_or(after);
+        let items = section
+            .lines()
+            .filter_map(|line| line.strip_prefix(".It Cm "));
+        let mut told: Vec<String> = items
+            .flat_map(|item| item.split(" No ").next().unwrap_or(item).split(" , "))
+            .map(str::to_owned)
+            .collect();
+        // [daemon.timeouts] has a section of its own.
+        let mut keys = keys_of(table);
+        keys.retain(|key| key != "timeouts");
+        told.sort();
+        keys.sort();
+        assert_eq!(told, keys, "{table}");
+    }
+}
