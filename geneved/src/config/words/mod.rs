@@ -413,9 +413,7 @@ impl Change {
             (Some(Subject::Qos(a)), Some(Subject::Qos(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(Subject::Fdb(a)), Some(Subject::Fdb(b))) => {
-                (&a.dev, &a.lladdr) == (&b.dev, &b.lladdr)
-            }
+            (Some(Subject::Fdb(a)), Some(Subject::Fdb(b))) => (&a.dev, &a.mac) == (&b.dev, &b.mac),
             (Some(Subject::Option(a)), Some(Subject::Option(b))) => a.name == b.name,
             _ => false,
         }
