@@ -94,6 +94,7 @@ impl Core {
         self.drops(page, &rows);
         self.options(page, &rows).await;
         self.flow_counts(page, &rows);
+        self.bridges(page, &rows);
     }
 
     fn drops(&self, page: &mut Page, rows: &[Row]) {
@@ -157,6 +158,27 @@ impl Core {
         page.metric(&metrics::FLOW_TABLE_LIMIT).add(&[], all.limit);
         page.metric(&metrics::FLOW_TABLE_EXPIRED)
             .add(&[], all.expired);
+    }
+
+    /// What Ethernet links have learned, and what they did.
+    fn bridges(&self, page: &mut Page, rows: &[Row]) {
+        let tables = self.engine().tables();
+        let bridges = || {
+            rows.iter().filter_map(|row| {
+                let link = tables.link(row.index)?;
+                Some((row.name.as_str(), link.bridge.as_ref()?))
+            })
+        };
+        let mut entries = page.metric(&metrics::FDB_ENTRIES);
+        bridges().for_each(|(l, b)| entries.add(&[l], b.live.fdb.len() as u64));
+        let mut limit = page.metric(&metrics::FDB_LIMIT);
+        bridges().for_each(|(l, b)| limit.add(&[l], u64::from(b.limits().entries)));
+        let mut events = page.metric(&metrics::BRIDGE_EVENTS);
+        for (link, bridge) in bridges() {
+            for (event, count) in bridge.live.tally.counts() {
+                events.add(&[link, event], count);
+            }
+        }
     }
 
     /// As `geneved nat`, `policy`, `qos` and `service show` have them.

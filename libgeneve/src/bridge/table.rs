@@ -117,6 +117,19 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The name of each event, and how often it happened.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = [
+            ("learned", &self.learned),
+            ("moved", &self.moved),
+            ("full", &self.full),
+            ("flooded", &self.flooded),
+            ("suppressed", &self.suppressed),
+        ];
+        all.map(|(name, count)| (name, count.load(Relaxed)))
+            .into_iter()
+    }
+
     /// Counts one event.
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);

@@ -51,6 +51,12 @@ metrics! {
         "Flows that all links together may have."
     FLOW_TABLE_EXPIRED: Counter "geneved_flow_table_expired_total" []
         "Flows that ended because nothing was heard of them."
+    FDB_ENTRIES: Gauge "geneved_fdb_entries" ["link"]
+        "MAC addresses that an Ethernet link has learned."
+    FDB_LIMIT: Gauge "geneved_fdb_limit" ["link"]
+        "MAC addresses that an Ethernet link may learn."
+    BRIDGE_EVENTS: Counter "geneved_bridge_events_total" ["link", "event"]
+        "What an Ethernet link did: MAC addresses learned and moved, frames whose source was not learned because the table is full, frames flooded, questions for neighbours answered (suppressed)."
     NAT_PORTS_IN_USE: Gauge "geneved_nat_ports_in_use" ["link", "nat"]
         "Ports that a source NAT's pool has lent."
     NAT_PORTS_LIMIT: Gauge "geneved_nat_ports_limit" ["link", "nat"]
