@@ -74,6 +74,8 @@ drop_reasons! {
     FloodRate => "flood-rate",
     /// An ARP request or neighbour solicitation that was answered here, for an address that is known.
     NeighborAnswered => "neighbor-answered",
+    /// An ARP or neighbour discovery message that asks this host for nothing; the link took note of who sent it.
+    NeighborNoted => "neighbor-noted",
     /// The inner packet is shorter than its own length field or has a malformed header.
     InnerMalformed => "inner-malformed",
     /// The inner packet's checksum is wrong, so it cannot be merged or finished safely.

@@ -12,7 +12,8 @@ bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2,
   --rounds N            how many rounds
   --seconds S           length of each throughput measurement
   --geneved PATH        the binary (default: target/release/geneved beside this program)
-  --tunnel LIST         of geneved, geneved-ethernet, geneved-io_uring, geneved-syscalls, vxlan, raw, or NAME=PATH for
+  --tunnel LIST         of geneved, geneved-io_uring, geneved-syscalls, geneved-ethernet (mode
+                        ethernet), geneved-frames (inner ethernet), geneved-vxlan, vxlan (the kernel's), raw, or NAME=PATH for
                         another geneved binary (default: geneved,vxlan)
   --underlay LIST       of veth, wire, nic (default: all)
   --only LIST           of tcp1, tcp4, udp64, udp1300, iperf64, pingpong, idle (default: all)

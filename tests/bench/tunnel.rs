@@ -11,15 +11,18 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// A link of IP packets over Geneve.
+const GENEVE: &str = "type = \"geneve\"";
+
 /// What carries the overlay.
 #[derive(Clone, Debug)]
 pub enum Tunnel {
-    /// The daemon: its label, another binary than the usual one, its `io` setting, whether its link is in mode ethernet.
+    /// The daemon: its label, another binary than the usual one, its `io` setting, and what its link is.
     Geneved {
         label: String,
         binary: Option<PathBuf>,
         io: Option<&'static str>,
-        ethernet: bool,
+        kind: &'static str,
     },
     /// The kernel's VXLAN device.
     Vxlan,
@@ -29,29 +32,26 @@ pub enum Tunnel {
 
 impl Tunnel {
     pub fn parse(word: &str) -> Result<Self, String> {
-        let geneved = |io| Self::Geneved {
+        let geneved = |io, kind| Self::Geneved {
             label: word.to_owned(),
             binary: None,
             io,
-            ethernet: false,
+            kind,
         };
         match word.split_once('=') {
             Some((label, path)) => Ok(Self::Geneved {
                 label: label.to_owned(),
                 binary: Some(path.into()),
                 io: None,
-                ethernet: false,
+                kind: GENEVE,
             }),
             None => match word {
-                "geneved" => Ok(geneved(None)),
-                "geneved-io_uring" => Ok(geneved(Some("io_uring"))),
-                "geneved-syscalls" => Ok(geneved(Some("syscalls"))),
-                "geneved-ethernet" => Ok(Self::Geneved {
-                    label: word.to_owned(),
-                    binary: None,
-                    io: None,
-                    ethernet: true,
-                }),
+                "geneved" => Ok(geneved(None, GENEVE)),
+                "geneved-io_uring" => Ok(geneved(Some("io_uring"), GENEVE)),
+                "geneved-syscalls" => Ok(geneved(Some("syscalls"), GENEVE)),
+                "geneved-ethernet" => Ok(geneved(None, "type = \"geneve\"\nmode = \"ethernet\"")),
+                "geneved-frames" => Ok(geneved(None, "type = \"geneve\"\ninner = \"ethernet\"")),
+                "geneved-vxlan" => Ok(geneved(None, "type = \"vxlan\"")),
                 "vxlan" => Ok(Self::Vxlan),
                 "raw" => Ok(Self::Raw),
                 _ => Err(format!("{word:?} is not a tunnel")),
@@ -133,7 +133,7 @@ impl Pair {
                     label,
                     binary,
                     io,
-                    ethernet,
+                    kind,
                 } => {
                     let site = Site {
                         binary: binary.clone().unwrap_or_else(|| arguments.geneved.clone()),
@@ -150,13 +150,10 @@ impl Pair {
                     }
                     write!(
                         config,
-                        "[[link]]\nname = \"t0\"\ntype = \"geneve\"\nid = 100\nlocal = \"{own}\"\n\
+                        "[[link]]\nname = \"t0\"\n{kind}\nid = 100\nlocal = \"{own}\"\n\
                          remote = \"{peer}\"\naddress = [\"{address}\"]\nmtu = {mtu}\n"
                     )
                     .unwrap();
-                    if *ethernet {
-                        writeln!(config, "mode = \"ethernet\"").unwrap();
-                    }
                     for line in &arguments.link_lines {
                         writeln!(config, "{line}").unwrap();
                     }

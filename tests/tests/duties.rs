@@ -1,10 +1,12 @@
-//! The table of RFC 8926's duties says the truth: what it names exists, and no test of a duty is missing.
+//! The tables of duties of RFC 8926 and RFC 7348 say the truth: what they name exists, and no test of a duty is missing.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DUTIES: u32 = 44;
+/// The tables, and how many duties each has.
+const GENEVE: (&str, u32) = ("tests/rfc8926.md", 44);
+const VXLAN: (&str, u32) = ("tests/rfc7348.md", 8);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -17,8 +19,8 @@ struct Row {
     tests: Vec<String>,
 }
 
-fn rows() -> Vec<Row> {
-    let table = fs::read_to_string(root().join("tests/rfc8926.md")).unwrap();
+fn rows((table, _): (&str, u32)) -> Vec<Row> {
+    let table = fs::read_to_string(root().join(table)).unwrap();
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, duty, _, files, tests, _] = cells[..] else {
@@ -82,14 +84,16 @@ fn numbers(test: &str) -> Vec<u32> {
 
 #[test]
 fn every_duty_has_its_row() {
-    let found: Vec<u32> = rows().iter().map(|row| row.number).collect();
-    assert_eq!(found, (1..=DUTIES).collect::<Vec<_>>());
+    for table in [GENEVE, VXLAN] {
+        let found: Vec<u32> = rows(table).iter().map(|row| row.number).collect();
+        assert_eq!(found, (1..=table.1).collect::<Vec<_>>(), "{}", table.0);
+    }
 }
 
 #[test]
 fn what_the_table_names_exists() {
     let functions = functions();
-    for row in rows() {
+    for row in rows(GENEVE).into_iter().chain(rows(VXLAN)) {
         for test in &row.tests {
             assert!(functions.contains(test), "duty {}: no {test}", row.number);
         }
@@ -103,8 +107,14 @@ fn what_the_table_names_exists() {
 
 #[test]
 fn every_test_of_a_duty_is_in_its_row() {
-    let rows = rows();
+    let rows = rows(GENEVE);
     for test in functions() {
+        if test.starts_with("rfc7348_") {
+            let listed = self::rows(VXLAN)
+                .iter()
+                .any(|row| row.tests.contains(&test));
+            assert!(listed, "no duty of VXLAN has {test}");
+        }
         if !test.starts_with("rfc8926_") {
             continue;
         }
@@ -120,8 +130,8 @@ fn every_test_of_a_duty_is_in_its_row() {
 
 #[test]
 fn a_duty_without_a_test_says_whose_it_is() {
-    let table = fs::read_to_string(root().join("tests/rfc8926.md")).unwrap();
-    for row in rows().iter().filter(|row| row.tests.is_empty()) {
+    let table = fs::read_to_string(root().join(GENEVE.0)).unwrap();
+    for row in rows(GENEVE).iter().filter(|row| row.tests.is_empty()) {
         let start = format!("| {:02} ", row.number);
         let line = table.lines().find(|line| line.starts_with(&start)).unwrap();
         let reason = line.contains("*Operator") || line.contains("*Not yet");

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use crate::config::value::{
     Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp, FdbMac,
-    FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, MacWord, MatchWord, Mode,
-    MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption, Seconds, Size,
-    Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
+    FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord,
+    MatchWord, Mode, MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption,
+    Seconds, Size, Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
 };
 
 /// A value of the command line.
@@ -30,7 +30,7 @@ macro_rules! parsed {
 
 parsed! {
     Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FdbMac FlowState Icmp IfName
-    InnerWord KindWord LabelsUse LabelsWord MacWord MatchWord Mode MtuWord Name NamedData PortRange Ports Prefix Proto Rate
+    InnerWord KindWord LabelsUse LabelsWord LinkSegmentation MacWord MatchWord Mode MtuWord Name NamedData PortRange Ports Prefix Proto Rate
     RawOption Seconds Size Target TosWord TtlWord TypeWord Vni Who
 }
 

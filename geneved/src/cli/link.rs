@@ -34,7 +34,7 @@ fn kind(word: &str) -> Result<Kind, ValueError> {
 }
 
 /// The type stands behind the name, as `ip` has it.
-const OWN: [Key; 39] = [
+const OWN: [Key; 40] = [
     NAME,
     TYPE.times(Times::Once),
     key!("id" | "vni", "VNI", id),
@@ -62,6 +62,7 @@ const OWN: [Key; 39] = [
     Key::flag(&["noexternal"], |_| ()),
     Key::flag(&["nolearning"], |_| ()),
     key!("srcport", "MIN-MAX", srcport),
+    key!("segmentation", "{ auto | off }", segmentation),
     key!("mtu", "{ auto | N }", mtu),
     key!("address", "PREFIX", address).times(Times::Many),
     key!("netns", "NETNS", netns),
@@ -80,7 +81,7 @@ const OWN: [Key; 39] = [
     flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-const SETTINGS: [Key; 46] = grammar::joined(OWN, REFUSED);
+const SETTINGS: [Key; 47] = grammar::joined(OWN, REFUSED);
 
 /// Which links are shown.
 #[derive(Default)]

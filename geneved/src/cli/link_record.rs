@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use super::link::{dropped, drops};
 use super::output::Record;
 use super::style::{Family, Style};
-use crate::config::value::{Action, InnerWord, LabelsUse, Mode, MtuWord, TtlWord};
+use crate::config::value::{
+    Action, InnerWord, LabelsUse, LinkSegmentation, Mode, MtuWord, TtlWord,
+};
 use crate::control::protocol::{LinkInfo, Traffic};
 
 impl Record for LinkInfo {
@@ -100,6 +102,7 @@ impl Record for LinkInfo {
             ("egress", s.egress.map(|v| json!(v))),
             ("labels", s.labels.map(|v| json!(v))),
             ("option", (!s.option.is_empty()).then(|| json!(s.option))),
+            ("segmentation", s.segmentation.map(|v| json!(v))),
             ("rate", s.rate.map(|v| json!(v))),
             ("burst", s.burst.map(|v| json!(v))),
         ] {
@@ -169,6 +172,10 @@ impl LinkInfo {
         say("dstport", port.to_string());
         if let (true, Some(range)) = (style.details, &s.srcport) {
             say("srcport", range.to_string());
+        }
+        let usual = |who: &LinkSegmentation| style.details || *who != LinkSegmentation::Auto;
+        if let Some(who) = s.segmentation.filter(usual) {
+            say("segmentation", who.to_string());
         }
         if let (MtuWord::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
             say("mtu", mtu.to_string());

@@ -170,6 +170,7 @@ fn needs_new_interface(was: &Link, link: &Link) -> bool {
             l.df,
             l.udp_csum,
             l.udp6_zero_csum_tx,
+            l.segmentation,
             // Whoever stands behind a TAP interface may know its address.
             l.lladdr.filter(|_| l.mode == Mode::Ethernet),
         )

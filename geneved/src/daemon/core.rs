@@ -21,11 +21,11 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::backends::{Down, target};
 use super::compile::{Compiler, Places, lladdr, options_len};
 use super::health::HealthBoard;
-use crate::config::file::DaemonSettings;
+use crate::config::file::{DaemonSettings, Segmentation};
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
 use crate::config::state::{Link, Refusal, Service, State};
-use crate::config::value::{IfName, Mode, MtuWord};
+use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::config::words::Change;
 use crate::control::protocol::MtuSum;
 use crate::io::{Engine, SocketProfile, StartError};
@@ -292,7 +292,7 @@ impl Core {
                         let index = free_index(&inner.running);
                         outcome = self
                             .engine
-                            .attach(index, tun, profile(link))
+                            .attach(index, tun, profile(link, &self.settings))
                             .map_err(|e| refuse(&link.name, &e));
                         if outcome.is_err() {
                             break;
@@ -423,6 +423,14 @@ impl Core {
         self.engine.publish(Arc::new(tables));
         compiler.prune(state);
         registry.prune();
+    }
+
+    /// Forgets neighbours that are silent, and has flows follow those that moved to another MAC address.
+    pub(super) async fn tend_neighbors(&self) {
+        let mut inner = self.inner().await;
+        if inner.compiler.tend_neighbors(self.engine.now()) {
+            self.publish(&mut inner);
+        }
     }
 
     async fn ways(&self, state: &State) -> Ways {
@@ -562,13 +570,15 @@ fn wanted(link: &Link, mtu: u16) -> Wanted {
     }
 }
 
-fn profile(link: &Link) -> SocketProfile {
+fn profile(link: &Link, daemon: &DaemonSettings) -> SocketProfile {
     SocketProfile {
         local: link.local,
         srcport: link.srcport.0.clone(),
         df: link.df,
         udp_csum: link.udp_csum,
         udp6_zero_csum_tx: link.udp6_zero_csum_tx,
+        whole: link.segmentation == LinkSegmentation::Off
+            || daemon.segmentation == Segmentation::Off,
     }
 }
 

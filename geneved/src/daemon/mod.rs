@@ -160,6 +160,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     core.engine().feel_pulse();
                     core.tend_flows().await;
                     tell_repeats();
+                    let core = Rc::clone(&core);
+                    tokio::task::spawn_local(async move { core.tend_neighbors().await });
                 }
                 _ = watching.tick(), if watched.is_some() => watchdog.look(core.engine()),
             }

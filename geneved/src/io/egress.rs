@@ -208,12 +208,18 @@ impl<B: Backend> Worker<B> {
     pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: Bid, len: usize) {
         self.tun_buffers.hold(bid);
         if let Err((link, reason, packets)) = self.encapsulate(tables, slot, bid, len) {
+            if reason == DropReason::NeighborUnresolved {
+                self.ask_neighbors(tables);
+                if self.park(slot, link, bid, len) {
+                    return;
+                }
+            }
             self.count_drop(Direction::Egress, link, reason, packets);
         }
         self.release(Side::Tun, bid);
     }
 
-    fn encapsulate(
+    pub(super) fn encapsulate(
         &mut self,
         tables: &Tables,
         slot: u32,
@@ -314,7 +320,10 @@ impl<B: Backend> Worker<B> {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
-        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long)
+        if let Some(tunnel) = self
+            .tunnel
+            .as_mut()
+            .filter(|_| !too_long && !here.pool.profile.whole)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
                 &want.forward,

@@ -24,6 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::buffers::Buffers;
 use super::counters::{Counters, LinkCounters};
+use super::neighbors::Chime;
 use super::probe::{self, Feature};
 use super::progress::{Heart, Progress, WorkerReport};
 use super::sched;
@@ -233,6 +234,7 @@ impl Engine {
             state: FlowState::new(config.limits, config.key),
             start: Instant::now(),
             events: sender,
+            chime: Chime::default(),
         });
         let mut engine = Engine {
             workers: Vec::new(),
@@ -266,6 +268,7 @@ impl Engine {
         let bell = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?);
+        self.shared.chime.add(Arc::clone(&bell));
         let nobody = Arc::new(Counters::default());
         let progress = Arc::new(Progress::default());
         let own = Arc::clone(&progress);
@@ -457,6 +460,7 @@ impl Engine {
         profile: SocketProfile,
     ) -> Result<(), StartError> {
         let mut state = self.state();
+        let gso = self.gso && !profile.whole;
         let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
         let pool = state
             .pool(profile)
@@ -471,7 +475,7 @@ impl Engine {
                 lost: false,
                 pool: Arc::clone(&pool),
                 counters,
-                gso: self.gso,
+                gso,
                 leaving: None,
             })));
         }

@@ -209,6 +209,13 @@ impl<B: Backend> Worker<B> {
                 }
             }
             Err(refused) => {
+                match refused.reason {
+                    DropReason::NeighborUnresolved => self.ask_neighbors(tables),
+                    DropReason::NeighborAnswered | DropReason::NeighborNoted => {
+                        self.shared.chime.ring();
+                    }
+                    _ => {}
+                }
                 if let Some(answer) = refused.answer
                     && self.answers.take(1, self.now)
                 {
@@ -307,16 +314,18 @@ impl<B: Backend> Worker<B> {
         let Some((header, inner)) = datapath::way_back(link, bytes) else {
             return;
         };
-        let Ok(packet) = Packet::parse(inner) else {
-            return;
-        };
         let mut reply = [0; SCRATCH];
-        let (encap, rest) = reply.split_at_mut(header.len());
-        encap.copy_from_slice(&header);
-        if let Some(len) = datapath::answer(answer, &packet, inner, rest) {
-            let hash = tables.hasher.hash(&packet);
-            let end = header.len() + len;
-            self.answer_over_wire(hash, link, host, header, &reply[..end]);
+        let (hash, len) = if matches!(answer, Answer::Neighbor(_)) {
+            (0, datapath::neighbor_answer(link, inner, &mut reply))
+        } else {
+            let Ok(packet) = Packet::parse(inner) else {
+                return;
+            };
+            let len = datapath::answer(answer, &packet, inner, &mut reply);
+            (tables.hasher.hash(&packet), len)
+        };
+        if let Some(len) = len {
+            self.answer_over_wire(hash, link, host, header, &reply[..len]);
         }
     }
 

@@ -13,6 +13,7 @@ mod engine;
 mod features;
 mod frames;
 mod ingress;
+mod neighbors;
 mod pace;
 mod probe;
 mod progress;

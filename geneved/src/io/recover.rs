@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::PoisonError;
 
 use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
@@ -109,20 +110,26 @@ impl<B: Backend> Worker<B> {
         let train = self.trains.train(id);
         let socket = train.key.socket;
         let encap = train.encap_bytes / train.segments.max(1);
+        let here = self.links.get(train.key.link.0 as usize);
+        let pool = here.and_then(Option::as_ref).map(|here| &here.pool);
+        let pool = pool.filter(|pool| pool.profile.whole);
+        // No other worker's datagram gets into one that is being put together.
+        let _cork = pool.map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
+        let send: Send = if pool.is_some() { send_whole } else { send_now };
         let mut outcome = Outcome {
             error,
             ..Outcome::default()
         };
         train.singly(|message, len| {
             // SAFETY: the message points into the train and its buffers, which are held until `settle`.
-            let sent = unsafe { send_now(socket, message) }.or_else(|error| {
+            let sent = unsafe { send(socket, message) }.or_else(|error| {
                 if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
                     return Err(error);
                 }
                 // A pending ICMP error says nothing about this datagram.
                 drain_errors(socket);
                 // SAFETY: as above.
-                unsafe { send_now(socket, message) }
+                unsafe { send(socket, message) }
             });
             match sent {
                 Ok(()) => {
@@ -238,6 +245,9 @@ fn reason(error: i32) -> DropReason {
     }
 }
 
+/// How one datagram is sent.
+type Send = unsafe fn(RawFd, *const libc::msghdr) -> Result<(), i32>;
+
 /// # Safety
 /// `message` and all that it points to must be valid for reading.
 unsafe fn send_now(socket: RawFd, message: *const libc::msghdr) -> Result<(), i32> {
@@ -250,6 +260,36 @@ unsafe fn send_now(socket: RawFd, message: *const libc::msghdr) -> Result<(), i3
             .raw_os_error()
             .unwrap_or(libc::EIO))
     }
+}
+
+/// Sends a datagram whose UDP checksum the kernel has summed itself: what is put together in several steps is not left to
+/// the network card (`__ip_append_data`, `MSG_MORE`).
+///
+/// # Safety
+/// As [`send_now`].
+unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), i32> {
+    let last = || {
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+    };
+    // SAFETY: the caller vouches for the message; the kernel only reads it.
+    let rc = unsafe { libc::sendmsg(socket, message, libc::MSG_DONTWAIT | libc::MSG_MORE) };
+    if rc < 0 {
+        return Err(last());
+    }
+    let off: libc::c_int = 0;
+    // SAFETY: the kernel reads four bytes from `off`, which lives until the call returns.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_UDP,
+            libc::UDP_CORK,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(last()) }
 }
 
 /// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`).

@@ -7,12 +7,12 @@ use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::wire::header::HeaderBytes;
+use libgeneve::wire::header::{HeaderBytes, MAX_PREFIX_LEN};
 
 use super::backend::{Backend, Side};
 use super::egress::{IntoTrains, want};
 use super::ingress::Writes;
-use super::train::Write;
+use super::train::{SCRATCH, Write};
 use super::worker::{LinkSlot, Worker};
 
 /// Writes a packet of our own into the link's TUN; false where `build` makes none, or there is no room.
@@ -43,7 +43,7 @@ pub(super) fn into_tun(
 }
 
 impl<B: Backend> Worker<B> {
-    /// Sends an answer of our own to `host`: `answer` is `header` and the packet behind it.
+    /// Sends a packet of our own to `host`: `header`, and `answer` behind it.
     pub(super) fn answer_over_wire(
         &mut self,
         hash: u64,
@@ -73,6 +73,11 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let before = usize::from(want.key.before);
+        let mut datagram = [0; MAX_PREFIX_LEN + SCRATCH];
+        let (head, rest) = datagram.split_at_mut(header.len());
+        head.copy_from_slice(&header);
+        rest[..answer.len()].copy_from_slice(answer);
+        let len = header.len() + answer.len();
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -84,6 +89,6 @@ impl<B: Backend> Worker<B> {
             holds: 0,
             lost: 0,
         };
-        out.segment(answer, 0..0);
+        out.segment(&datagram[..len], 0..0);
     }
 }

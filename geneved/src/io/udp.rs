@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use libgeneve::link::Df;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -154,6 +154,9 @@ pub struct SocketProfile {
     pub udp_csum: bool,
     /// Whether datagrams over IPv6 carry checksum zero.
     pub udp6_zero_csum_tx: bool,
+    /// Whether each datagram leaves by itself and with whole checksums, for receivers that get what a network card would
+    /// have finished.
+    pub whole: bool,
 }
 
 /// The sockets behind one [`SocketProfile`].
@@ -162,6 +165,8 @@ pub(super) struct Pool {
     pub(super) profile: SocketProfile,
     df_set: [Vec<Source>; 2],
     df_unset: Vec<Source>,
+    /// Held while a datagram is put together on one of the sockets, which all workers share.
+    pub(super) cork: Mutex<()>,
 }
 
 impl Pool {
@@ -204,6 +209,7 @@ impl Pool {
             profile,
             df_set,
             df_unset,
+            cork: Mutex::default(),
         }))
     }
 

@@ -26,6 +26,7 @@ use super::counters::{Counters, Direction};
 use super::egress::Trains;
 use super::engine::Event;
 use super::ingress::{Ingress, Writes};
+use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
 use super::sched;
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     /// When time began.
     pub(super) start: Instant,
     pub(super) events: UnboundedSender<Event>,
+    /// Wakes workers whose packets wait for neighbours.
+    pub(super) chime: Chime,
 }
 
 /// What a worker gets at birth.
@@ -128,6 +131,7 @@ pub(super) struct Worker<B> {
     /// How often rejected packets are answered.
     pub(super) answers: Bucket,
     pub(super) tunnel: Option<TunnelGso>,
+    pub(super) waiting: Waiting,
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
     unread: Vec<LinkIndex>,
@@ -163,6 +167,7 @@ impl<B: Backend> Worker<B> {
             now: Now::default(),
             answers: Bucket::new(ANSWERS, ANSWERS),
             tunnel: post.tunnel,
+            waiting: Waiting::default(),
             links: Vec::new(),
             unread: Vec::new(),
             sockets: Vec::new(),
@@ -207,6 +212,7 @@ impl<B: Backend> Worker<B> {
                     }
                 }
             }
+            self.retry_parked(&tables);
             self.trains.flush(&mut self.io);
             self.flush_ingress();
             self.tell_flows(&tables);
@@ -344,17 +350,20 @@ impl<B: Backend> Worker<B> {
                 self.unread.push(link.index);
                 self.links[slot] = Some(*link);
             }
-            Command::RemoveLink(index, answer) => match self.links.get_mut(index.0 as usize) {
-                Some(Some(link)) if !link.lost && !self.unread.contains(&index) => {
-                    link.leaving = Some(answer);
-                    self.io.remove_tun(index.0);
+            Command::RemoveLink(index, answer) => {
+                self.drop_parked(index);
+                match self.links.get_mut(index.0 as usize) {
+                    Some(Some(link)) if !link.lost && !self.unread.contains(&index) => {
+                        link.leaving = Some(answer);
+                        self.io.remove_tun(index.0);
+                    }
+                    Some(slot) => {
+                        *slot = None;
+                        self.unread.retain(|&i| i != index);
+                    }
+                    None => {}
                 }
-                Some(slot) => {
-                    *slot = None;
-                    self.unread.retain(|&i| i != index);
-                }
-                None => {}
-            },
+            }
             Command::AddSocket(socket) => {
                 let slot = self
                     .sockets

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::bridge::{self, Kind};
 use super::egress::{Forward, forward};
 use super::lookup::{Seeker, Wire, key_of};
+use super::neighbor;
 use super::recent::{Recent, tcp_flags};
 use super::state::{Context, Exit, From};
 use super::{
     Arrival, Refused, envelope_reason, frame_reason, parse_reason, passes, wire_bytes, wire_packets,
 };
-use crate::bridge::{Bridge, Place};
+use crate::bridge::{Bridge, Notice, Place};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::Seen;
@@ -22,6 +23,7 @@ use crate::time::Now;
 use crate::wire::encapsulation::{Envelope, Inner};
 use crate::wire::ethernet::Ethernet;
 use crate::wire::header::HeaderBytes;
+use crate::wire::nd::Nd;
 use crate::wire::option::{MAX_OPTIONS_LEN, OptionIter};
 use crate::wire::packet::Packet;
 
@@ -230,6 +232,14 @@ impl Ingress {
         if Kind::Ip(packet.version) != memo.kind {
             return Err(refused(DropReason::InnerMalformed));
         }
+        if link.config.inner == Inner::Ethernet
+            && link.bridge.is_none()
+            && let Some(message) = Nd::parse(&packet, inner, false)
+        {
+            let host = memo.host.as_ref().ok_or_else(gone)?;
+            let nd = message.map_err(|_| refused(DropReason::InnerMalformed))?;
+            return Err(neighbor::hear(cx, link, host, &Notice::from(&nd)));
+        }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
         let (key, error) = key_of(cx, link, &packet, inner).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
@@ -340,6 +350,10 @@ impl Ingress {
             None => inside(link, &envelope, datagram),
         };
         let inside = inside.map_err(refused)?;
+        if link.bridge.is_none() && inside.kind == Kind::Arp {
+            let notice = neighbor::arp(&datagram[inside.start..]).map_err(refused)?;
+            return Err(neighbor::hear(cx, link, host, &notice));
+        }
         let too_long = refused(DropReason::InnerMalformed);
         let header = HeaderBytes::copy_of(&datagram[..inside.start]).ok_or(too_long)?;
         self.latest = (self.latest + 1) % MEMORY;
@@ -414,13 +428,13 @@ fn inside(link: &Link, envelope: &Envelope<'_>, datagram: &[u8]) -> Result<Insid
         }
     };
     match Kind::of(ether_type) {
-        kind @ Kind::Ip(_) => Ok(Inside {
+        kind @ (Kind::Ip(_) | Kind::Arp) => Ok(Inside {
             start,
             kind,
             frame_len: 0,
             tagged: false,
         }),
-        Kind::Arp | Kind::Other => Err(DropReason::NotIp),
+        Kind::Other => Err(DropReason::NotIp),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the packet path remembers from one packet to the next: flows, fragments, and the headers that flows share.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::change::Change;
 use super::log::Log;
@@ -25,6 +27,9 @@ const SHARED_HALVES: usize = 65_536;
 /// Fragmented packets whose first fragment is remembered at once.
 const FRAGMENTED_PACKETS: usize = 8192;
 
+/// Questions for MAC addresses that wait to be put.
+const QUESTIONS: usize = 256;
+
 /// What all workers of a daemon share and write.
 #[derive(Debug)]
 pub struct State {
@@ -36,6 +41,8 @@ pub struct State {
     pub log: Log,
     headers: Shared<HeaderBytes>,
     halves: Shared<Half>,
+    /// Neighbours that are to be asked for their MAC address.
+    questions: Mutex<VecDeque<(LinkIndex, IpAddr, Arc<Host>)>>,
 }
 
 impl State {
@@ -48,7 +55,29 @@ impl State {
             log: Log::default(),
             headers: Shared::new(SHARED_HEADERS),
             halves: Shared::new(SHARED_HALVES),
+            questions: Mutex::default(),
         }
+    }
+
+    /// Notes that `host` is to be asked who has `addr` in the VPC of `link`; one question too many is forgotten.
+    pub(super) fn ask(&self, link: LinkIndex, addr: IpAddr, host: &Arc<Host>) {
+        let mut questions = self
+            .questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if questions.len() < QUESTIONS {
+            questions.push_back((link, addr, Arc::clone(host)));
+        }
+    }
+
+    /// The next question to put, by [`neighbor_question`](super::neighbor_question): on which link, for which address, and
+    /// to which host.
+    pub fn question(&self) -> Option<(LinkIndex, IpAddr, Arc<Host>)> {
+        let mut questions = self
+            .questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        questions.pop_front()
     }
 
     /// The one copy of this header that flows share.

@@ -6,6 +6,7 @@
 
 mod functions;
 mod host;
+mod neighborhood;
 mod tables;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
 pub use self::host::{Host, HostRegistry};
+pub use self::neighborhood::Neighborhood;
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;
@@ -93,6 +95,8 @@ pub struct LinkConfig {
     pub inner: Inner,
     /// The link's own MAC address, where its datagrams carry frames.
     pub lladdr: Mac,
+    /// MAC addresses of its neighbours, where the interface knows of none itself.
+    pub neighbors: Arc<Neighborhood>,
     /// The VPC's id.
     pub vni: Vni,
     /// The UDP port that is sent to and listened on.

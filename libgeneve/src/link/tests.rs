@@ -11,6 +11,7 @@ fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
         encapsulation: Default::default(),
         inner: Default::default(),
         lladdr: Default::default(),
+        neighbors: Default::default(),
         vni: Vni::new(vni).unwrap(),
         port: 6081,
         local: None,

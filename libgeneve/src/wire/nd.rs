@@ -146,29 +146,49 @@ pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low)
 }
 
+/// Writes the solicitation by which `from` at `mac` asks who has `target`, as a whole IPv6 packet with its checksum.
+#[must_use]
+pub fn solicitation(target: Ipv6Addr, mac: Mac, from: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
+    let to = solicited_node(target);
+    message(SOLICITATION, 0, from, to, target, (SOURCE_LINK_LAYER, mac))
+}
+
 /// Writes the advertisement that `target` is at `mac`, as a whole IPv6 packet with its checksum, for whoever asked from
 /// the address `to`; everybody is told where that is `::`.
 #[must_use]
 pub fn advertisement(target: Ipv6Addr, mac: Mac, to: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
-    let mut bytes = [0; ADVERTISEMENT_LEN];
     let probe = to.is_unspecified();
     let dst = if probe { ALL_NODES } else { to };
+    // Solicited unless it goes to all; override never, because the target knows better (RFC 4861 section 7.2.8).
+    let flags = if probe { 0 } else { 0x40 };
+    let option = (TARGET_LINK_LAYER, mac);
+    message(ADVERTISEMENT, flags, target, dst, target, option)
+}
+
+fn message(
+    kind: u8,
+    flags: u8,
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    target: Ipv6Addr,
+    (option, mac): (u8, Mac),
+) -> [u8; ADVERTISEMENT_LEN] {
+    let mut bytes = [0; ADVERTISEMENT_LEN];
     let header = Ipv6Header {
         traffic_class: 0,
         flow_label: 0,
         payload_len: (ADVERTISEMENT_LEN - IPV6_HEADER_LEN) as u16,
         next_header: protocol::ICMPV6,
         hop_limit: HOP_LIMIT,
-        src: target,
+        src,
         dst,
     };
     let (ip, message) = bytes.split_at_mut(IPV6_HEADER_LEN);
     ip.copy_from_slice(&header.to_bytes());
-    message[0] = ADVERTISEMENT;
-    // Solicited unless it goes to all; override never, because the target knows better (RFC 4861 section 7.2.8).
-    message[4] = if probe { 0 } else { 0x40 };
+    message[0] = kind;
+    message[4] = flags;
     message[8..24].copy_from_slice(&target.octets());
-    message[24..26].copy_from_slice(&[TARGET_LINK_LAYER, 1]);
+    message[24..26].copy_from_slice(&[option, 1]);
     message[26..].copy_from_slice(&mac.0);
     let packet = Packet::parse(&bytes).expect("made here");
     packet.write_checksum(&mut bytes);

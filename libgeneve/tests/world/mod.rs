@@ -77,6 +77,7 @@ pub fn link(functions: Functions) -> LinkConfig {
         encapsulation: Default::default(),
         inner: Default::default(),
         lladdr: Default::default(),
+        neighbors: Default::default(),
         vni: VNI,
         port: GENEVE_PORT,
         local: Some(ip(HERE)),

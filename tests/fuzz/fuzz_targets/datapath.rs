@@ -58,6 +58,7 @@ fn tables() -> &'static Tables {
                 encapsulation: Default::default(),
                 inner: Default::default(),
                 lladdr: Default::default(),
+                neighbors: Default::default(),
                 vni: Vni::new(100).expect("24 bits"),
                 port: PORTS[index as usize],
                 local: None,

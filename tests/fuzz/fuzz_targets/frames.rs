@@ -48,6 +48,7 @@ fn tables() -> &'static Tables {
             encapsulation: Encapsulation::Geneve,
             inner: Inner::Ethernet,
             lladdr: OWN,
+            neighbors: Default::default(),
             vni: Vni::new(100).expect("24 bits"),
             port: 6081,
             local: None,

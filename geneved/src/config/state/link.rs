@@ -10,8 +10,8 @@ use libgeneve::wire::geneve::Vni;
 
 use super::{Bridging, Refusal, State, put};
 use crate::config::value::{
-    self, Action, DfWord, IfName, InnerWord, LabelsUse, MacWord, Mode, MtuWord, NamedData,
-    PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
+    self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
+    NamedData, PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
 };
 use crate::config::words::LinkWords;
 
@@ -52,6 +52,8 @@ pub struct Link {
     pub udp6_zero_csum_rx: bool,
     /// The UDP source ports.
     pub srcport: PortRange,
+    /// Who finishes what it sends.
+    pub segmentation: LinkSegmentation,
     /// The inner MTU, or that it is computed.
     pub mtu: MtuWord,
     /// Addresses of the interface.
@@ -113,6 +115,7 @@ impl State {
             udp6_zero_csum_tx: false,
             udp6_zero_csum_rx: false,
             srcport: PortRange::default(),
+            segmentation: LinkSegmentation::Auto,
             mtu: MtuWord::Auto,
             addresses: Vec::new(),
             netns: None,
@@ -292,6 +295,7 @@ impl Link {
             udp6zerocsumtx: Some(self.udp6_zero_csum_tx),
             udp6zerocsumrx: Some(self.udp6_zero_csum_rx),
             srcport: Some(self.srcport.clone()),
+            segmentation: Some(self.segmentation),
             mtu: Some(self.mtu),
             address: self.addresses.iter().copied().map(Prefix).collect(),
             netns: self.netns.clone(),
@@ -325,6 +329,7 @@ fn overwrite(link: &mut Link, words: &LinkWords) {
     put(&mut link.udp6_zero_csum_tx, words.udp6zerocsumtx);
     put(&mut link.udp6_zero_csum_rx, words.udp6zerocsumrx);
     put(&mut link.srcport, words.srcport.clone());
+    put(&mut link.segmentation, words.segmentation);
     put(&mut link.mtu, words.mtu);
     put(&mut link.netns, words.netns.clone().map(Some));
     put(&mut link.ingress, words.ingress);

@@ -25,6 +25,16 @@ one_of! {
     }
 }
 
+one_of! {
+    /// Who finishes what a link sends.
+    LinkSegmentation, "invalid segmentation: \"auto\" or \"off\"", {
+        /// The kernel or the network card, as the daemon's `segmentation` says.
+        Auto = "auto",
+        /// geneved: each datagram leaves by itself, with whole checksums.
+        Off = "off",
+    }
+}
+
 /// A virtual network identifier; a number in TOML and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vni(pub geneve::Vni);

@@ -23,7 +23,8 @@ pub use self::address::{
 pub use self::bridge::{FdbMac, Mode};
 pub use self::label::{LabelsWord, SelectorWord, Who};
 pub use self::link::{
-    DfWord, InnerWord, LabelsUse, MacWord, MtuWord, PortRange, TosWord, TtlWord, Vni,
+    DfWord, InnerWord, LabelsUse, LinkSegmentation, MacWord, MtuWord, PortRange, TosWord, TtlWord,
+    Vni,
 };
 pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};
 pub use self::rate::{Dscp, Rate, Size};

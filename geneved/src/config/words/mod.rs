@@ -17,8 +17,9 @@ pub use self::function::{
     TraceWords,
 };
 use super::value::{
-    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, MacWord, Mode, MtuWord, Name,
-    NamedData, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord, Vni,
+    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord, Mode,
+    MtuWord, Name, NamedData, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord,
+    Vni,
 };
 
 /// What a link is made of.
@@ -101,6 +102,9 @@ pub struct LinkWords {
     /// The UDP source ports that flows are spread over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub srcport: Option<PortRange>,
+    /// Who finishes what the link sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<LinkSegmentation>,
     /// The inner MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<MtuWord>,

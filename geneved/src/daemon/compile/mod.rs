@@ -15,17 +15,19 @@ use std::sync::atomic::AtomicU64;
 
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
-use libgeneve::link::{Endpoint, Functions, LinkConfig, LinkIndex, ProxyTarget};
+use libgeneve::link::{Endpoint, Functions, LinkConfig, LinkIndex, Neighborhood, ProxyTarget};
 use libgeneve::nat;
 use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
 use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::service::{self, Services};
+use libgeneve::time::Now;
 
 pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
+use super::core::random_key;
 use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 
@@ -46,6 +48,7 @@ pub(super) struct Compiler {
     policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
     services: BTreeMap<IfName, Arc<Services>>,
     bridges: BTreeMap<IfName, bridge::Kept>,
+    neighborhoods: BTreeMap<IfName, Arc<Neighborhood>>,
 }
 
 /// Whether a backend of a link's service passes its checks.
@@ -129,6 +132,7 @@ impl Compiler {
             encapsulation: link.encapsulation,
             inner: link.inner,
             lladdr: lladdr(link),
+            neighbors: self.neighborhood(&link.name),
             vni: link.vni,
             port: link.port,
             local: link.local,
@@ -222,6 +226,20 @@ impl Compiler {
             gateway: state
                 .routes_of(&link.name)
                 .any(|(_, r)| r.kind == EndpointType::Gateway),
+        })
+    }
+
+    fn neighborhood(&mut self, name: &IfName) -> Arc<Neighborhood> {
+        let new = || Arc::new(Neighborhood::new(random_key()));
+        Arc::clone(self.neighborhoods.entry(name.clone()).or_insert_with(new))
+    }
+
+    /// Forgets neighbours that were not heard of for long. Returns whether any has moved to another MAC address, so that
+    /// tables must be published anew for flows to follow it.
+    pub(super) fn tend_neighbors(&self, now: Now) -> bool {
+        self.neighborhoods.values().fold(false, |moved, here| {
+            here.expire(now);
+            moved | here.take_moved()
         })
     }
 
@@ -378,6 +396,8 @@ impl Compiler {
         self.services
             .retain(|name, _| state.links.contains_key(name));
         self.bridges
+            .retain(|name, _| state.links.contains_key(name));
+        self.neighborhoods
             .retain(|name, _| state.links.contains_key(name));
         self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
         self.hits.retain(|_, count| Arc::strong_count(count) > 1);

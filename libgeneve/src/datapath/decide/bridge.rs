@@ -88,7 +88,7 @@ pub(super) fn exit<E: Explain>(
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<Exit, DropReason> {
-    let (encap, slots) = encap::header(cx, link, mark, log)?;
+    let (encap, slots) = encap::header(cx, link, None, mark, log)?;
     Ok(Exit::Bridge(Prefix {
         link: link.config.index,
         encap,

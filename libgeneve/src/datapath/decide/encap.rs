@@ -1,13 +1,13 @@
 //! The header of a flow: which options go before its packets, and whose frame it is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::datapath::explain::{Explain, Silent};
 use crate::datapath::state::Context;
 use crate::drop::DropReason;
 use crate::label::LabelSet;
-use crate::link::{Attachment, Link};
+use crate::link::{Attachment, Host, Link};
 use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
 use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::ethernet::{Mac, ethernet_header, ethertype};
@@ -30,10 +30,11 @@ pub(super) struct Mark<'a> {
     pub(super) relayed: Option<&'a Received>,
 }
 
-/// The header of packets with this mark, and which known options are in it.
+/// The header of packets with this mark to `host`, and which known options are in it.
 pub(super) fn header<E: Explain>(
     cx: &Context<'_>,
     link: &Link,
+    host: Option<&Arc<Host>>,
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
@@ -51,7 +52,7 @@ pub(super) fn header<E: Explain>(
     };
     // A bridge has the frames of others, with their own headers.
     if link.config.inner == Inner::Ethernet && link.bridge.is_none() {
-        let dst = neighbor(link, mark.dst)?;
+        let dst = neighbor::<E>(cx, link, host, mark.dst)?;
         log.note("neighbor", || format!("{} is at {dst}", mark.dst));
         let frame = ethernet_header(dst, link.config.lladdr, ether_type);
         if !header.push(&frame) {
@@ -78,15 +79,33 @@ pub(in crate::datapath) fn plain_header(
         // Whose labels it would say belongs to nobody.
         relayed: Some(&Received::default()),
     };
-    header(cx, link, &mark, &mut Silent)
+    header(cx, link, None, &mark, &mut Silent)
 }
 
-/// The MAC address of an inner destination.
-fn neighbor(link: &Link, dst: IpAddr) -> Result<Mac, DropReason> {
-    let endpoint = link.config.functions.endpoints.get(&dst);
-    endpoint
-        .and_then(|e| e.lladdr)
-        .ok_or(DropReason::NeighborUnresolved)
+/// The MAC address of an inner destination; `host` is asked where it is not known.
+fn neighbor<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    host: Option<&Arc<Host>>,
+    dst: IpAddr,
+) -> Result<Mac, DropReason> {
+    match dst {
+        IpAddr::V4(Ipv4Addr::BROADCAST) => return Ok(Mac::BROADCAST),
+        IpAddr::V4(group) if group.is_multicast() => return Ok(Mac::of_multicast_v4(group)),
+        IpAddr::V6(group) if group.is_multicast() => return Ok(Mac::of_multicast_v6(group)),
+        _ => {}
+    }
+    let config = &link.config;
+    let endpoint = config.functions.endpoints.get(&dst);
+    let configured = endpoint.and_then(|e| e.lladdr);
+    let known = configured.or_else(|| config.neighbors.find(dst, cx.now));
+    if let (None, Some(host)) = (known, host)
+        && !E::DRY
+        && config.neighbors.ask(dst, cx.now)
+    {
+        cx.state.ask(config.index, dst, host);
+    }
+    known.ok_or(DropReason::NeighborUnresolved)
 }
 
 /// The Geneve header of packets with this mark, and which known options are in it.

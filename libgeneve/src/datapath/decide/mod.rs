@@ -594,7 +594,11 @@ pub(super) fn check_arrival(
 }
 
 /// The inner source must live on the host that sent the packet.
-fn check_source(link: &Link, host: &Arc<Host>, source: IpAddr) -> Result<(), DropReason> {
+pub(super) fn check_source(
+    link: &Link,
+    host: &Arc<Host>,
+    source: IpAddr,
+) -> Result<(), DropReason> {
     if let Some(bridge) = &link.bridge {
         return bridge.owns(source, None, &Place::Host(Arc::clone(host)));
     }
@@ -638,7 +642,7 @@ fn wire_exit<E: Explain>(
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<Exit, DropReason> {
-    let (encap, slots) = encap::header(cx, link, mark, log)?;
+    let (encap, slots) = encap::header(cx, link, Some(host), mark, log)?;
     Ok(Exit::Wire(Way {
         host: Arc::clone(host),
         link: link.config.index,

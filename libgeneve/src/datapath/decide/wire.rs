@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::tun::note_exit;
 use super::*;
+use crate::datapath::neighbor;
 use crate::link::ProxyTarget;
+use crate::wire::encapsulation::Inner;
 
 pub(super) fn walk<E: Explain>(
     cx: &Context<'_>,
@@ -18,6 +20,13 @@ pub(super) fn walk<E: Explain>(
     let key = &subject.key;
     let kind = at.received.endpoint.map(|e| e.dst);
     let verdict = admitted(link, subject, at, log)?;
+    if !E::DRY
+        && link.config.inner == Inner::Ethernet
+        && link.bridge.is_none()
+        && let Some(mac) = neighbor::sender(link, at.header)
+    {
+        neighbor::learn(cx, link, at.host, key.src, mac);
+    }
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }

@@ -1,9 +1,12 @@
 //! Links in mode ip whose datagrams carry Ethernet frames, over Geneve and over VXLAN.
 
 use super::*;
+use crate::bridge::Notice;
 use crate::link::Endpoint;
+use crate::wire::arp::{Arp, Operation};
 use crate::wire::encapsulation::{Encapsulation, Inner};
-use crate::wire::ethernet::{Mac, VlanTag, ethernet_header, tagged_header};
+use crate::wire::ethernet::{Ethernet, Mac, VlanTag, ethernet_header, tagged_header};
+use crate::wire::nd::{self, Nd};
 
 pub(super) const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -217,4 +220,208 @@ proptest! {
         let frame = if sound { &frame[..] } else { &[] };
         let _ = decide(&world, &arrival(B), with_frame(encapsulation, frame, &payload));
     }
+}
+
+/// A VPC as [`framed`] has it that knows no MAC address.
+fn asking(encapsulation: Encapsulation) -> World {
+    let mut config = framed(encapsulation);
+    config.functions.endpoints.clear();
+    tables(vec![config])
+}
+
+/// What B sends to everybody: a question or an answer.
+fn message(encapsulation: Encapsulation, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    let frame = ethernet_header(Mac::BROADCAST, PEER, ether_type);
+    with_frame(encapsulation, &frame, payload)
+}
+
+fn arp(operation: Operation, sender: &str, target: &str) -> Vec<u8> {
+    let (IpAddr::V4(sender), IpAddr::V4(target)) = (ip(sender), ip(target)) else {
+        panic!("IPv4");
+    };
+    let arp = Arp {
+        operation,
+        sender_mac: PEER,
+        sender,
+        target_mac: Mac::default(),
+        target,
+    };
+    arp.to_bytes().to_vec()
+}
+
+fn solicitation(from: &str, target: &str) -> Vec<u8> {
+    let (IpAddr::V6(from), IpAddr::V6(target)) = (ip(from), ip(target)) else {
+        panic!("IPv6");
+    };
+    nd::solicitation(target, PEER, from).to_vec()
+}
+
+#[test]
+fn a_link_answers_for_its_own_addresses_and_endpoints() {
+    for encapsulation in Encapsulation::ALL {
+        for (ether_type, question) in [
+            (
+                ethertype::ARP,
+                arp(Operation::Request, "10.0.0.2", "10.0.0.1"),
+            ),
+            (
+                ethertype::ARP,
+                arp(Operation::Request, "10.0.0.2", "10.0.0.4"),
+            ),
+            (
+                ethertype::ARP,
+                arp(Operation::Request, "0.0.0.0", "10.0.0.1"),
+            ),
+            (ethertype::IPV6, solicitation("fd00::2", "fd00::1")),
+            (ethertype::IPV6, solicitation("fe80::2", "fd00::1")),
+        ] {
+            let world = asking(encapsulation);
+            let datagram = message(encapsulation, ether_type, &question);
+            let refused = decide(&world, &arrival(B), datagram.clone()).unwrap_err();
+            assert_eq!(refused.reason, DropReason::NeighborAnswered);
+            assert_eq!(refused.answer, Some(Answer::Neighbor(OWN)));
+            let link = world.link(LinkIndex(0)).unwrap();
+            let (header, payload) = way_back(link, &datagram).unwrap();
+            let mut out = [0; 100];
+            let len = neighbor_answer(link, payload, &mut out).unwrap();
+            let frame = &header[encapsulation.header_len()..];
+            assert_eq!(frame, ethernet_header(PEER, OWN, ether_type));
+            let notice = match ether_type {
+                ethertype::ARP => Notice::from(&Arp::parse(&out[..len]).unwrap()),
+                _ => {
+                    let packet = Packet::parse(&out[..len]).unwrap();
+                    Notice::from(&Nd::parse(&packet, &out[..len], false).unwrap().unwrap())
+                }
+            };
+            let (addr, mac) = notice.claim.unwrap();
+            assert_eq!(mac, OWN);
+            assert!(link.routes.lookup(addr).unwrap().local);
+        }
+    }
+}
+
+#[test]
+fn a_link_does_not_answer_for_others() {
+    for encapsulation in Encapsulation::ALL {
+        for (ether_type, question) in [
+            (
+                ethertype::ARP,
+                arp(Operation::Request, "10.0.0.2", "10.0.0.3"),
+            ),
+            (ethertype::IPV6, solicitation("fd00::2", "fd00::9")),
+        ] {
+            let datagram = message(encapsulation, ether_type, &question);
+            let refused = decide(&asking(encapsulation), &arrival(B), datagram).unwrap_err();
+            assert_eq!(
+                (refused.reason, refused.answer),
+                (DropReason::NeighborNoted, None)
+            );
+        }
+        for (ether_type, broken) in [
+            (ethertype::ARP, vec![0; 28]),
+            (
+                ethertype::ARP,
+                arp(Operation::Request, "10.0.0.2", "10.0.0.1")[..27].to_vec(),
+            ),
+            (ethertype::IPV6, {
+                let mut message = solicitation("fd00::2", "fd00::1");
+                message[7] = 64;
+                message
+            }),
+        ] {
+            let datagram = message(encapsulation, ether_type, &broken);
+            let refused = decide(&asking(encapsulation), &arrival(B), datagram).unwrap_err();
+            assert_eq!(refused.reason, DropReason::InnerMalformed);
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_is_asked_for_and_its_answer_is_used() {
+    for encapsulation in Encapsulation::ALL {
+        for (src, dst) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+            let world = asking(encapsulation);
+            let link = world.link(LinkIndex(0)).unwrap();
+            let packet = parsed(src, dst);
+            for _ in 0..2 {
+                let unresolved = egress(&world, link, &packet).unwrap_err();
+                assert_eq!(unresolved, DropReason::NeighborUnresolved);
+            }
+            let (index, addr, host) = world.state.question().unwrap();
+            assert_eq!((index, addr, host.addr), (LinkIndex(0), ip(dst), ip(B)));
+            assert!(world.state.question().is_none(), "once a second");
+            let mut out = [0; 100];
+            let (header, len) = neighbor_question(link, addr, &mut out).unwrap();
+            let frame = Ethernet::parse(&header[encapsulation.header_len()..]).unwrap();
+            assert!(frame.dst().is_multicast());
+            assert_eq!(frame.src(), OWN);
+            let mut answer = [0; 100];
+            // The other end answers as this one would, with its own address.
+            let mut there = framed(encapsulation);
+            there.lladdr = PEER;
+            let there = tables(vec![there]);
+            let other = there.link(LinkIndex(0)).unwrap();
+            let len = neighbor_answer(other, &out[..len], &mut answer).unwrap();
+            let datagram = message(encapsulation, frame.ether_type(), &answer[..len]);
+            let taken = decide(&world, &arrival(B), datagram).unwrap_err();
+            assert_eq!(taken.reason, DropReason::NeighborNoted);
+            let forward = egress(&world, link, &packet).unwrap();
+            let frame = Ethernet::parse(&forward.encap[encapsulation.header_len()..]).unwrap();
+            assert_eq!(frame.dst(), PEER);
+        }
+    }
+}
+
+#[test]
+fn groups_are_nobodys_neighbours() {
+    let mut config = framed(Encapsulation::Vxlan);
+    config.routes = vec![
+        route("0.0.0.0/0", &[B], Origin::Remote),
+        route("::/0", &[B], Origin::Remote),
+    ];
+    let world = tables(vec![config]);
+    let link = world.link(LinkIndex(0)).unwrap();
+    for (src, dst, mac) in [
+        ("10.0.0.1", "224.0.0.251", "01:00:5e:00:00:fb"),
+        ("10.0.0.1", "255.255.255.255", "ff:ff:ff:ff:ff:ff"),
+        ("fd00::1", "ff02::16", "33:33:00:00:00:16"),
+    ] {
+        let forward = egress(&world, link, &parsed(src, dst)).unwrap();
+        let frame = Ethernet::parse(&forward.encap[8..]).unwrap();
+        assert_eq!(frame.dst().to_string(), mac);
+    }
+    assert!(world.state.question().is_none());
+}
+
+#[test]
+fn a_neighbour_is_known_by_what_it_sends_first() {
+    let world = asking(Encapsulation::Vxlan);
+    let link = world.link(LinkIndex(0)).unwrap();
+    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
+    decide(
+        &world,
+        &arrival(B),
+        with_frame(Encapsulation::Vxlan, &frame, &inner),
+    )
+    .unwrap();
+    let forward = egress(&world, link, &parsed("10.0.0.1", "10.0.0.2")).unwrap();
+    let frame = Ethernet::parse(&forward.encap[8..]).unwrap();
+    assert_eq!(frame.dst(), PEER);
+}
+
+#[test]
+fn nobody_claims_the_address_of_another_host() {
+    let world = asking(Encapsulation::Vxlan);
+    let link = world.link(LinkIndex(0)).unwrap();
+    // C says that it has B's endpoint.
+    let claim = arp(Operation::Reply, "10.0.0.2", "10.0.0.1");
+    let datagram = message(Encapsulation::Vxlan, ethertype::ARP, &claim);
+    decide(&world, &arrival(C), datagram.clone()).unwrap_err();
+    let stranger = decide(&world, &arrival(STRANGER), datagram).unwrap_err();
+    assert_eq!(stranger.reason, DropReason::UnknownHost);
+    assert_eq!(
+        egress(&world, link, &parsed("10.0.0.1", "10.0.0.2")).unwrap_err(),
+        DropReason::NeighborUnresolved
+    );
 }

@@ -67,6 +67,7 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
         encapsulation: Default::default(),
         inner: Default::default(),
         lladdr: Default::default(),
+        neighbors: Default::default(),
         vni: Vni::new(vni).unwrap(),
         port,
         local: None,

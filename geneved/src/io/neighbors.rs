@@ -1,0 +1,158 @@
+//! Questions for the MAC addresses of neighbours, and the packets from TUN that wait for the answers.
+//!
+//! Only links that put IP packets into frames have any. Who is asked, and what an answer is worth, is
+//! `libgeneve::datapath`'s to decide. Off the packet path: a flow waits once, before it begins.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use libgeneve::datapath;
+use libgeneve::drop::DropReason;
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::time::Now;
+use nix::sys::eventfd::EventFd;
+
+use super::backend::{Backend, Side};
+use super::buffers::Bid;
+use super::counters::Direction;
+use super::train::SCRATCH;
+use super::worker::Worker;
+
+/// Packets that wait at once; Linux lets about as many small ones wait for each neighbour (arp(7), `unres_qlen`).
+const ROOM: usize = 8;
+/// A packet waits no longer: its sender has sent it again by then (RFC 6298 section 2.1).
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A packet from TUN; its buffer is held.
+struct Parked {
+    slot: u32,
+    link: LinkIndex,
+    bid: Bid,
+    len: usize,
+    since: Now,
+}
+
+/// The waiting packets of one worker.
+#[derive(Default)]
+pub(super) struct Waiting {
+    parked: Vec<Parked>,
+    /// What the chime's count was when they were tried last.
+    heard: u64,
+}
+
+/// Wakes the workers whose packets wait when any of them hears a neighbour: the answer may come to another one.
+#[derive(Default)]
+pub(super) struct Chime {
+    /// Messages of neighbours so far.
+    heard: AtomicU64,
+    /// Packets that wait at all workers.
+    waiting: AtomicUsize,
+    bells: Mutex<Vec<Arc<EventFd>>>,
+}
+
+impl Chime {
+    /// A worker more to wake.
+    pub(super) fn add(&self, bell: Arc<EventFd>) {
+        self.bells().push(bell);
+    }
+
+    /// A neighbour was heard.
+    pub(super) fn ring(&self) {
+        self.heard.fetch_add(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            for bell in self.bells().iter() {
+                // A full count rings as well.
+                let _ = bell.write(1);
+            }
+        }
+    }
+
+    fn bells(&self) -> MutexGuard<'_, Vec<Arc<EventFd>>> {
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Worker<B> {
+    /// Lets a packet wait for its neighbour; false where there is no room. The caller's hold of the buffer goes with it.
+    pub(super) fn park(
+        &mut self,
+        slot: u32,
+        link: Option<LinkIndex>,
+        bid: Bid,
+        len: usize,
+    ) -> bool {
+        let Some(link) = link.filter(|_| self.waiting.parked.len() < ROOM) else {
+            return false;
+        };
+        let since = self.now;
+        self.shared.chime.waiting.fetch_add(1, SeqCst);
+        self.waiting.parked.push(Parked {
+            slot,
+            link,
+            bid,
+            len,
+            since,
+        });
+        true
+    }
+
+    /// Tries the waiting packets again where a neighbour was heard, and drops those that waited long enough.
+    pub(super) fn retry_parked(&mut self, tables: &Tables) {
+        if self.waiting.parked.is_empty() {
+            return;
+        }
+        let heard = self.shared.chime.heard.load(SeqCst);
+        let news = std::mem::replace(&mut self.waiting.heard, heard) != heard;
+        let mut parked = std::mem::take(&mut self.waiting.parked);
+        parked.retain(|packet| {
+            let unresolved = DropReason::NeighborUnresolved;
+            let outcome = if news {
+                self.encapsulate(tables, packet.slot, packet.bid, packet.len)
+            } else {
+                Err((Some(packet.link), unresolved, 1))
+            };
+            if let Err((link, reason, packets)) = outcome {
+                if reason == unresolved && self.now.since(packet.since) < PATIENCE {
+                    return true;
+                }
+                self.count_drop(Direction::Egress, link, reason, packets);
+            }
+            self.unpark(packet.bid);
+            false
+        });
+        self.waiting.parked = parked;
+    }
+
+    fn unpark(&mut self, bid: Bid) {
+        self.shared.chime.waiting.fetch_sub(1, SeqCst);
+        self.release(Side::Tun, bid);
+    }
+
+    /// Drops what waits on a link that goes: another may get its place.
+    pub(super) fn drop_parked(&mut self, link: LinkIndex) {
+        let mut parked = std::mem::take(&mut self.waiting.parked);
+        parked.retain(|packet| {
+            if packet.link != link {
+                return true;
+            }
+            self.count_drop(Direction::Egress, Some(link), DropReason::LinkGone, 1);
+            self.unpark(packet.bid);
+            false
+        });
+        self.waiting.parked = parked;
+    }
+
+    /// Puts every question that is open.
+    pub(super) fn ask_neighbors(&mut self, tables: &Tables) {
+        while let Some((link, addr, host)) = self.shared.state.question() {
+            let Some(link) = tables.link(link) else {
+                continue;
+            };
+            let mut question = [0; SCRATCH];
+            if let Some((header, len)) = datapath::neighbor_question(link, addr, &mut question) {
+                self.answer_over_wire(0, link, &host, header, &question[..len]);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! VXLAN headers, Ethernet frames, ARP and neighbour discovery: what is accepted is consistent and can be built again, and
+//! the journey of any datagram ends in a verdict.
+#![no_main]
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use libfuzzer_sys::fuzz_target;
+use libgeneve::datapath::{
+    Answer, Arrival, Context, Inbound, Ingress, State, neighbor_answer, way_back,
+};
+use libgeneve::flow::{FlowHasher, Limits};
+use libgeneve::link::{
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
+};
+use libgeneve::options::EndpointType;
+use libgeneve::route::Origin;
+use libgeneve::time::Now;
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::ethernet::{Ethernet, Mac, tagged_header};
+use libgeneve::wire::geneve::Vni;
+use libgeneve::wire::vxlan::{VXLAN_PORT, Vxlan, vxlan_header};
+
+const HOST: &str = "192.0.2.2";
+
+fn addr(addr: &str) -> IpAddr {
+    addr.parse().expect("a literal")
+}
+
+/// A VPC over VXLAN whose default route is behind the host.
+fn tables() -> &'static Tables {
+    static TABLES: OnceLock<Tables> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        let routes = ["0.0.0.0/0", "::/0"].map(|prefix| RouteConfig {
+            prefix: prefix.parse().expect("a literal"),
+            hosts: vec![addr(HOST)],
+            origin: Origin::Remote,
+            kind: EndpointType::Simple,
+            local: false,
+        });
+        let config = LinkConfig {
+            index: LinkIndex(0),
+            encapsulation: Encapsulation::Vxlan,
+            inner: Inner::Ethernet,
+            lladdr: Mac([2, 0, 0, 0, 0, 1]),
+            neighbors: Default::default(),
+            vni: Vni::new(100).expect("24 bits"),
+            port: VXLAN_PORT,
+            local: None,
+            ttl: Ttl::Auto,
+            tos: Tos::Fixed(0),
+            df: Df::Set,
+            udp6_zero_csum_rx: false,
+            mtu: 1450,
+            addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
+            routes: routes.into(),
+            functions: Functions::default(),
+            bridge: None,
+        };
+        let link = Link::new(config, &mut HostRegistry::default());
+        Tables::new([Arc::new(link)], FlowHasher::new([1, 2]))
+    })
+}
+
+fn consistent(data: &[u8]) {
+    let Ok(vxlan) = Vxlan::parse(data) else {
+        return;
+    };
+    let built = vxlan_header(vxlan.vni());
+    let again = Vxlan::parse(&built).expect("what is built is valid");
+    assert_eq!(again.vni(), vxlan.vni());
+    let Ok(frame) = Ethernet::parse(vxlan.payload()) else {
+        return;
+    };
+    let tags: Vec<_> = frame.tags().collect();
+    let (header, len) = tagged_header(frame.dst(), frame.src(), &tags, frame.ether_type())
+        .expect("two tags at most");
+    assert_eq!(&header[..len], frame.header_bytes());
+    let text = frame.src().to_string();
+    assert_eq!(text.parse(), Ok(frame.src()));
+}
+
+fuzz_target!(|data: &[u8]| {
+    consistent(data);
+    let state = State::new(Limits::default(), [3, 4]);
+    let cx = Context {
+        tables: tables(),
+        state: &state,
+        now: Now(1),
+    };
+    let arrival = Arrival {
+        port: VXLAN_PORT,
+        src: addr(HOST),
+        dst: None,
+        tos: 0,
+    };
+    let mut ingress = Ingress::default();
+    // Once as it is, and once for the link, so that more than the header is reached.
+    let mut aimed = vxlan_header(Vni::new(100).expect("24 bits")).to_vec();
+    aimed.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+    aimed.extend(data);
+    for mut datagram in [data.to_vec(), aimed] {
+        let before = datagram.clone();
+        match ingress.decide(&cx, &arrival, &mut datagram) {
+            Ok(Inbound::Packet(decap)) => {
+                assert!(decap.start + usize::from(decap.packet.total_len) <= before.len())
+            }
+            Err(refused) if matches!(refused.answer, Some(Answer::Neighbor(_))) => {
+                let link = cx.tables.link(LinkIndex(0)).expect("made here");
+                let (header, payload) = way_back(link, &before).expect("it was read");
+                assert_eq!(header.len(), 22);
+                assert!(neighbor_answer(link, payload, &mut [0; 100]).is_some());
+            }
+            Ok(Inbound::Frame(_)) => unreachable!("only a bridge has frames"),
+            Err(_) => {}
+        }
+    }
+});
