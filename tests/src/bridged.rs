@@ -28,6 +28,15 @@ impl Bridged {
     /// If anything refuses.
     #[must_use]
     pub fn new(io: Io, more: [&str; 2]) -> Self {
+        Self::with(io, "", more)
+    }
+
+    /// As [`Bridged::new`], with further lines of the `[daemon]` table.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn with(io: Io, daemon: &str, more: [&str; 2]) -> Self {
         let duo = Duo::new();
         let hosts = [&duo.a, &duo.b];
         let start = |side: usize| {
@@ -36,7 +45,7 @@ impl Bridged {
                 side + 1,
                 more[side]
             );
-            duo.world.daemon(hosts[side], io, "", &lines)
+            duo.world.daemon(hosts[side], io, daemon, &lines)
         };
         let daemons = [start(0), start(1)];
         for host in hosts {

@@ -302,7 +302,10 @@ fn the_forwarding_table_is_kept_and_guarded() {
 #[test]
 fn tshark_finds_nothing_wrong_with_what_is_sent() {
     let more = REMOTES.map(|remote| format!("udpcsum = false\n{remote}"));
-    let bridged = Bridged::new(geneved_tests::world::Io::Syscalls, [&more[0], &more[1]]);
+    // What is handed to the kernel uncut would be seen uncut on a veth.
+    let cut = "segmentation = \"off\"";
+    let io = geneved_tests::world::Io::Syscalls;
+    let bridged = Bridged::with(io, cut, [&more[0], &more[1]]);
     let ears = Sniffer::new(bridged.duo.b.netns(), "u0");
     for address in ["10.0.0.3", "fd00::3"] {
         assert_ping(&bridged.ends(0, 2, address));
