@@ -2,11 +2,12 @@
 //!
 //! [`world`] has hosts and daemons, [`bridged`] stations behind them, [`ovs`] another program as a peer, [`packet`] bytes
 //! made by hand, [`sniffer`] eyes, [`relay`] a bad underlay, [`peer`] the other side of a tunnel without a daemon,
-//! [`scrape`] metrics, [`launch`] a daemon started in a way of one's own. None of it uses libgeneve, so that an error
-//! there cannot hide itself here.
+//! [`scrape`] metrics, [`launch`] a daemon started in a way of one's own, [`live`] commands that go on. None of it uses
+//! libgeneve, so that an error there cannot hide itself here.
 
 pub mod bridged;
 pub mod launch;
+pub mod live;
 pub mod ovs;
 pub mod packet;
 pub mod peer;

@@ -63,16 +63,25 @@ impl Context {
         output::print(&self.style, records)
     }
 
+    /// The connection to the daemon.
+    ///
+    /// # Errors
+    /// There is none at the socket.
+    pub fn client(&mut self) -> Result<&mut Client, CliError> {
+        Ok(match &mut self.client {
+            Some(client) => client,
+            none => none.insert(Client::connect(&self.socket)?),
+        })
+    }
+
     /// Asks the daemon.
     ///
     /// # Errors
     /// It does not answer, or refuses.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CliError> {
-        let client = match &mut self.client {
-            Some(client) => client,
-            none => none.insert(Client::connect(&self.socket)?),
-        };
-        if let Some(patience) = self.patience {
+        let patience = self.patience;
+        let client = self.client()?;
+        if let Some(patience) = patience {
             client.hurry(patience);
         }
         let answer = client.call(request);

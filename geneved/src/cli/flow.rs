@@ -100,7 +100,8 @@ impl Record for Count {
     }
 }
 
-fn at(proto: Proto, addr: IpAddr, port: u16) -> String {
+/// An address, with its port where the protocol has ports.
+pub fn at(proto: Proto, addr: IpAddr, port: u16) -> String {
     match proto.has_ports() {
         true => SocketAddr::new(addr, port).to_string(),
         false => addr.to_string(),

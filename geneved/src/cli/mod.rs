@@ -4,6 +4,7 @@
 //! daemon, which is reached through [`crate::control`].
 
 mod batch;
+mod capture;
 mod check;
 mod complete;
 mod context;
@@ -19,6 +20,7 @@ mod host;
 mod lab;
 mod link;
 mod link_record;
+mod monitor;
 mod nat;
 mod object;
 mod option;
@@ -32,6 +34,7 @@ mod state;
 mod style;
 mod synopsis;
 mod table;
+mod top;
 mod trace;
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use super::context::Context;
 use super::error::CliError;
 use super::synopsis::Word;
 use super::{
-    check, complete, endpoint, fdb, flow, host, lab, link, nat, option, policy, qos, route,
+    capture, check, complete, endpoint, fdb, flow, host, lab, link, monitor, nat, option, policy,
+    qos, route, service, state, top, trace,
 };
-use super::{service, state, trace};
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -74,12 +74,15 @@ pub const OBJECTS: [&Object; 13] = [
 ];
 
 /// Every command that works on no object.
-pub const VERBS: [&Verb; 5] = [
+pub const VERBS: [&Verb; 8] = [
     &state::RUN,
     &check::VERB,
     &state::RELOAD,
     &state::SAVE,
     &trace::VERB,
+    &monitor::VERB,
+    &capture::VERB,
+    &top::VERB,
 ];
 
 /// What the first word is.

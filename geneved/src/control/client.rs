@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{INTERFACE, Reply, Request};
@@ -19,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Client {
     stream: UnixStream,
     path: PathBuf,
+    /// What was received and not read yet.
+    received: Vec<u8>,
 }
 
 /// Why a call brought nothing.
@@ -77,6 +82,7 @@ impl Client {
         Ok(Client {
             stream,
             path: path.to_owned(),
+            received: Vec::new(),
         })
     }
 
@@ -111,20 +117,79 @@ impl Client {
         }
     }
 
-    fn reply(&mut self) -> io::Result<Reply> {
-        let mut bytes = Vec::new();
-        let mut chunk = [0; 65_536];
+    /// Asks for what has many replies, and gives them to `each` until there are no more, `each` breaks, or there is
+    /// something to read from `stop`. Unless the replies have ended, the connection is of no further use.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; the daemon ended.
+    pub fn follow(
+        &mut self,
+        request: &Request,
+        stop: Option<BorrowedFd<'_>>,
+        mut each: impl FnMut(serde_json::Value) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let path = self.path.clone();
+        let failed = |error| ClientError::NoDaemon {
+            path: path.clone(),
+            error,
+        };
+        let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
+        bytes.push(0);
+        self.stream.write_all(&bytes).map_err(failed)?;
+        self.stream.set_read_timeout(None).map_err(failed)?;
         loop {
-            let got = self.stream.read(&mut chunk)?;
-            if got == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"));
+            while !self.received.contains(&0) {
+                if self.stopped(stop).map_err(failed)? {
+                    return Ok(());
+                }
+                self.receive().map_err(failed)?;
             }
-            bytes.extend_from_slice(&chunk[..got]);
-            if bytes.last() == Some(&0) {
-                bytes.pop();
-                return serde_json::from_slice(&bytes)
+            let reply = self.reply().map_err(failed)?;
+            if let Some(error) = reply.error {
+                return Err(refused(&error, &reply.parameters));
+            }
+            if !reply.continues {
+                return self.stream.set_read_timeout(Some(PATIENCE)).map_err(failed);
+            }
+            if each(reply.parameters).is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the daemon or for `stop`; whether it was `stop`.
+    fn stopped(&self, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+        let Some(stop) = stop else { return Ok(false) };
+        let mut both = [
+            PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop, PollFlags::POLLIN),
+        ];
+        poll(&mut both, PollTimeout::NONE)?;
+        Ok(both[1].any() == Some(true))
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 65_536];
+        let got = self.stream.read(&mut chunk)?;
+        if got == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"));
+        }
+        self.received.extend_from_slice(&chunk[..got]);
+        Ok(())
+    }
+
+    fn reply(&mut self) -> io::Result<Reply> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.received[searched..].iter().position(|&b| b == 0) {
+                let rest = self.received.split_off(searched + end + 1);
+                let mut message = std::mem::replace(&mut self.received, rest);
+                message.pop();
+                return serde_json::from_slice(&message)
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e));
             }
+            searched = self.received.len();
+            self.receive()?;
         }
     }
 }

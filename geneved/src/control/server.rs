@@ -11,6 +11,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -33,10 +36,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a request leads to.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Failure>> + 'a>>;
 
+/// Replies of a call that has many; dropped when the client hangs up.
+pub type Replies = LocalBoxStream<'static, Value>;
+
+/// What a request that has many replies leads to.
+pub type Following = LocalBoxFuture<'static, Result<Replies, Failure>>;
+
 /// Whoever answers requests.
 pub trait Service {
     /// Answers one request; runs to its end even if the client hangs up meanwhile.
     fn answer(&self, request: Request) -> Answer<'_>;
+
+    /// Answers a request that has many replies.
+    fn follow(self: Rc<Self>, request: Request) -> Following;
 }
 
 /// The control socket's listening end; the file is removed when it is dropped.
@@ -82,7 +94,7 @@ impl Listener {
             };
             let service = Rc::clone(&service);
             tokio::task::spawn_local(async move {
-                if let Err(error) = converse(&mut stream, &*service).await {
+                if let Err(error) = converse(&mut stream, &service).await {
                     tracing::debug!(%error, "hung up on a control client");
                 }
                 drop(place);
@@ -111,7 +123,7 @@ impl TryAcquireRc for Rc<Semaphore> {
     }
 }
 
-async fn converse(stream: &mut UnixStream, service: &dyn Service) -> io::Result<()> {
+async fn converse(stream: &mut UnixStream, service: &Rc<dyn Service>) -> io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         let Some(message) = message(stream, &mut buffer).await? else {
@@ -119,17 +131,77 @@ async fn converse(stream: &mut UnixStream, service: &dyn Service) -> io::Result<
         };
         let call: Call = serde_json::from_slice(&message)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        let oneway = call.oneway;
-        let reply = match answer(call, service).await {
-            Ok(parameters) => Reply {
-                parameters,
-                error: None,
+        let (oneway, more) = (call.oneway, call.more);
+        let reply = match read(call) {
+            Ok(Asked::Known(value)) => done(value),
+            Ok(Asked::Request(request)) if request.streams() => {
+                let following = match more && !oneway {
+                    true => Rc::clone(service).follow(request).await,
+                    false => Err(Failure::ExpectedMore),
+                };
+                match following {
+                    Ok(replies) => match stream_out(stream, &mut buffer, replies).await? {
+                        Some(last) => last,
+                        None => return Ok(()),
+                    },
+                    Err(failure) => refusal(failure),
+                }
+            }
+            Ok(Asked::Request(request)) => match service.answer(request).await {
+                Ok(parameters) => done(parameters),
+                Err(failure) => refusal(failure),
             },
             Err(failure) => refusal(failure),
         };
         if !oneway {
             timeout(PATIENCE, stream.write_all(&encode(&reply))).await??;
         }
+    }
+}
+
+fn done(parameters: Value) -> Reply {
+    Reply {
+        parameters,
+        ..Reply::default()
+    }
+}
+
+/// Sends replies until there are no more of them, and gives the last one; `None` when the client has hung up. A client that
+/// does not take them holds up nobody but itself: whoever makes them has a bound.
+async fn stream_out(
+    stream: &mut UnixStream,
+    buffer: &mut Vec<u8>,
+    mut replies: Replies,
+) -> io::Result<Option<Reply>> {
+    let mut bytes = Vec::new();
+    loop {
+        let (mut from, mut to) = stream.split();
+        let mut writing = std::pin::pin!(async {
+            to.write_all(&bytes).await?;
+            Ok::<_, io::Error>(replies.next().await)
+        });
+        let next = loop {
+            tokio::select! {
+                following = &mut writing => break following?,
+                // What the client says meanwhile is for later.
+                got = from.read_buf(buffer) => {
+                    if got? == 0 {
+                        return Ok(None);
+                    }
+                    if buffer.len() > MAX_MESSAGE {
+                        return Err(io::Error::other("the message is too long"));
+                    }
+                }
+            }
+        };
+        let Some(parameters) = next else {
+            return Ok(Some(done(json!({}))));
+        };
+        bytes = encode(&Reply {
+            parameters,
+            continues: true,
+            ..Reply::default()
+        });
     }
 }
 
@@ -157,8 +229,16 @@ async fn message(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Op
     }
 }
 
-async fn answer(call: Call, service: &dyn Service) -> Result<Value, Failure> {
-    match call
+/// A call as it is understood.
+enum Asked {
+    /// What every Varlink service knows of itself.
+    Known(Value),
+    /// The daemon's business.
+    Request(Request),
+}
+
+fn read(call: Call) -> Result<Asked, Failure> {
+    let known = match call
         .method
         .strip_prefix(SERVICE_INTERFACE)
         .and_then(|m| m.strip_prefix('.'))
@@ -179,8 +259,9 @@ async fn answer(call: Call, service: &dyn Service) -> Result<Value, Failure> {
             None => Err(Failure::InvalidParameter("interface".into())),
         },
         Some(_) => Err(Failure::MethodNotFound(call.method)),
-        None => service.answer(Request::from_call(call)?).await,
-    }
+        None => return Request::from_call(call).map(Asked::Request),
+    };
+    known.map(Asked::Known)
 }
 
 fn refusal(failure: Failure) -> Reply {
@@ -188,6 +269,8 @@ fn refusal(failure: Failure) -> Reply {
         Failure::Refused(Refusal { reason, hint }) => {
             return error("Refused", json!({ "reason": reason, "hint": hint }));
         }
+        Failure::Busy => return error("Busy", json!({})),
+        Failure::ExpectedMore => ("ExpectedMore", json!({})),
         Failure::MethodNotFound(method) => ("MethodNotFound", json!({ "method": method })),
         Failure::InterfaceNotFound(name) => ("InterfaceNotFound", json!({ "interface": name })),
         Failure::InvalidParameter(what) => ("InvalidParameter", json!({ "parameter": what })),
@@ -195,6 +278,7 @@ fn refusal(failure: Failure) -> Reply {
     Reply {
         parameters,
         error: Some(format!("{SERVICE_INTERFACE}.{name}")),
+        continues: false,
     }
 }
 
@@ -202,6 +286,7 @@ fn error(name: &str, parameters: Value) -> Reply {
     Reply {
         parameters,
         error: Some(format!("{INTERFACE}.{name}")),
+        continues: false,
     }
 }
 

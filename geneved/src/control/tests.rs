@@ -1,10 +1,12 @@
 //! The server under clients that are many, slow or broken, and under an independent Varlink client.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -12,8 +14,8 @@ use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use zlink::varlink_service::Proxy as _;
 
 use super::client::{Client, ClientError};
-use super::protocol::{Applied, INTERFACE, Request, Saved};
-use super::server::{Answer, Listener, Service, ensure_free};
+use super::protocol::{Applied, INTERFACE, Request, Saved, Topic};
+use super::server::{Answer, Following, Listener, Service, ensure_free};
 use crate::config::state::Refusal;
 
 /// Answers `Save` with much text and refuses everything else.
@@ -27,6 +29,18 @@ impl Service for Echo {
                 Request::Reload => Ok(json!({ "summary": "nothing changed" })),
                 _ => Err(Refusal::new("no such thing", "look elsewhere").into()),
             }
+        })
+    }
+
+    /// Counts to three, or for ever if anything is asked for.
+    fn follow(self: Rc<Self>, request: Request) -> Following {
+        let endless = matches!(request, Request::Monitor { topics } if !topics.is_empty());
+        let all = futures_util::stream::iter(0..).map(|n| json!({ "n": n }));
+        Box::pin(async move {
+            Ok(match endless {
+                true => all.boxed_local(),
+                false => all.take(3).boxed_local(),
+            })
         })
     }
 }
@@ -138,6 +152,53 @@ fn slow_and_broken_clients_hold_nobody_up() {
 }
 
 #[test]
+fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_up() {
+    with_server(async |path| {
+        let socket = path.clone();
+        let numbers = spawn_blocking(move || {
+            let mut numbers = Vec::new();
+            let mut client = Client::connect(&socket).unwrap();
+            let all = Request::Monitor { topics: Vec::new() };
+            let take = |n: serde_json::Value| {
+                numbers.push(n["n"].as_u64());
+                ControlFlow::Continue(())
+            };
+            client.follow(&all, None, take).unwrap();
+            // The connection is good for another call.
+            client.call::<Applied>(&Request::Reload).unwrap();
+            numbers
+        });
+        let numbers = numbers.await.unwrap();
+        assert_eq!(numbers[..3], [Some(0), Some(1), Some(2)]);
+        let socket = path.clone();
+        let endless = spawn_blocking(move || {
+            let mut client = Client::connect(&socket).unwrap();
+            let topics = vec![Topic::Drop];
+            let mut left = 1000;
+            let take = |_: serde_json::Value| {
+                left -= 1;
+                match left {
+                    0 => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            };
+            client.follow(&Request::Monitor { topics }, None, take)
+        });
+        endless.await.unwrap().unwrap();
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let once: &[u8] = b"{\"method\":\"io.geneved.Control1.Monitor\"}\0";
+        stream.write_all(once).await.unwrap();
+        let mut reply = vec![0; 4096];
+        let got = stream.read(&mut reply).await.unwrap();
+        let reply = String::from_utf8_lossy(&reply[..got]).into_owned();
+        assert!(
+            reply.contains("org.varlink.service.ExpectedMore"),
+            "{reply}"
+        );
+    });
+}
+
+#[test]
 fn a_message_without_end_is_cut_off() {
     with_server(async |path| {
         let mut stream = UnixStream::connect(&path).await.unwrap();
@@ -197,6 +258,9 @@ fn an_independent_varlink_client_can_introspect_the_service() {
             "ListFlows",
             "FlushFlows",
             "Trace",
+            "GetRates",
+            "Monitor",
+            "Capture",
             "GetHost",
             "Reload",
             "Save",
@@ -262,6 +326,17 @@ fn requests_survive_the_wire_and_arguments_may_be_left_out() {
         },
         Request::Trace {
             packet: serde_json::from_str(packet).unwrap(),
+        },
+        Request::GetRates {
+            flows: 20,
+            by_packets: true,
+        },
+        Request::Monitor {
+            topics: vec![Topic::Drop, Topic::Qos],
+        },
+        Request::Capture {
+            capture: serde_json::from_str(r#"{"filter":{"dport":53},"dropped":true,"snaplen":96}"#)
+                .unwrap(),
         },
     ];
     for request in requests {

@@ -7,7 +7,7 @@ use super::core::{Core, Inner};
 use super::health::{self, HealthBoard, HealthChange, Target};
 use crate::config::state::{Service, State};
 use crate::config::value::IfName;
-use crate::control::protocol::Health;
+use crate::control::protocol::{Health, HealthEvent, What};
 
 /// The backends that get no flows by the tables that were published last.
 #[derive(Debug, Default)]
@@ -43,12 +43,28 @@ impl Core {
     pub(super) async fn health_changed(&self, change: HealthChange) {
         let HealthChange { target, health } = change;
         let (link, backend, port) = (&target.link, target.addr, target.port);
-        match health {
+        let reason = match health {
             health::Health::Unknown => return,
-            health::Health::Up => tracing::info!(%link, %backend, port, "backend is up"),
+            health::Health::Up => {
+                tracing::info!(%link, %backend, port, "backend is up");
+                None
+            }
             health::Health::Down(why) => {
                 tracing::warn!(%link, %backend, port, why, "backend is down");
+                Some(why)
             }
+        };
+        if let (Ok(dev), Some(port)) = (link.parse(), port) {
+            self.hub().tell(What::Health(HealthEvent {
+                dev,
+                address: backend,
+                port,
+                health: match reason {
+                    None => Health::Up,
+                    Some(_) => Health::Down,
+                },
+                reason,
+            }));
         }
         let mut inner = self.inner().await;
         if self.board(|board| inner.down.errs(board, &target)) {

@@ -20,18 +20,21 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::backends::{Down, target};
 use super::compile::{Compiler, Places, lladdr, options_len};
+use super::drops::DropWatch;
 use super::health::HealthBoard;
+use super::rates::FlowMemory;
 use crate::config::file::{DaemonSettings, Segmentation};
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
 use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::config::words::Change;
-use crate::control::protocol::MtuSum;
+use crate::control::protocol::{HostEvent, MtuSum, What};
 use crate::io::{Engine, SocketProfile, StartError};
 use crate::net::interface::{self, Wanted};
 use crate::net::mtu::Ways;
 use crate::net::port::{Holder, holder};
+use crate::observe::hub::Hub;
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(super) struct Core {
@@ -43,6 +46,11 @@ pub(super) struct Core {
     inner: Mutex<Inner>,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
+    hub: Hub,
+    /// Where dropped packets are seen, while somebody watches them.
+    pub(super) drops: std::cell::RefCell<Option<DropWatch>>,
+    /// What flows had counted, while somebody asks how busy they are.
+    pub(super) flow_memory: std::cell::RefCell<Option<FlowMemory>>,
 }
 
 /// What changes, one change at a time.
@@ -93,11 +101,19 @@ impl Core {
             inner: Mutex::new(inner),
             board: board.into(),
             started: SystemTime::now(),
+            hub: Hub::default(),
+            drops: std::cell::RefCell::default(),
+            flow_memory: std::cell::RefCell::default(),
         }
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Where everybody is told what happens.
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// When the daemon started.
@@ -192,10 +208,18 @@ impl Core {
                 (running.mtu, running.sum) = mtu_of(&new, link, &ways);
             }
         }
+        let watched = self.hub.wants_changes();
+        let gone = match watched {
+            true => self.link_infos(inner, &plan.del).await,
+            false => Vec::new(),
+        };
         let old = std::mem::replace(&mut inner.state, new);
         self.publish(inner);
         remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del);
+        if watched {
+            self.tell_changes(inner, &old, gone).await;
+        }
         Ok(())
     }
 
@@ -447,7 +471,7 @@ impl Core {
         let mut inner = self.inner().await;
         let ways = self.ways(&inner.state).await;
         let Inner { state, running, .. } = &mut *inner;
-        let mut changed = false;
+        let mut changed = Vec::new();
         for (name, running) in running.iter_mut() {
             let Some(link) = state.links.get(name) else {
                 continue;
@@ -461,13 +485,14 @@ impl Core {
                 Ok(()) => {
                     tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "MTU changed");
                     running.mtu = mtu;
-                    changed = true;
+                    changed.push(name.clone());
                 }
                 Err(refusal) => tracing::warn!(%refusal, "the MTU cannot follow the underlay"),
             }
         }
-        if changed {
+        if !changed.is_empty() {
             self.publish(&mut inner);
+            self.tell_links(&inner, &changed).await;
         }
     }
 
@@ -495,7 +520,14 @@ impl Core {
         }
         let cause = format!("the interface or its namespace was removed: {error}");
         tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
+        self.hub.tell(host_event(
+            None,
+            "link-lost",
+            format!("link \"{name}\": {cause}"),
+        ));
         running.lost = Some(cause);
+        let lost = name.clone();
+        self.tell_links(&inner, &[lost]).await;
     }
 
     /// Removes all interfaces.
@@ -508,6 +540,15 @@ impl Core {
         self.take_down(&mut inner, &names);
         self.close_ports(&mut inner);
     }
+}
+
+/// What is told of a host; of this one, without an address.
+pub(super) fn host_event(address: Option<IpAddr>, what: &str, detail: String) -> What {
+    What::Host(HostEvent {
+        address,
+        what: what.into(),
+        detail,
+    })
 }
 
 /// The ports of a state's links: whether any of them accepts IPv6 without a checksum, and the name

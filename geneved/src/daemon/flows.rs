@@ -13,7 +13,9 @@ use super::core::{Core, Inner};
 use crate::config::state::Refusal;
 use crate::config::value::{FlowState, IfName, Name, Prefix, Proto};
 use crate::config::words::FlowFilter;
-use crate::control::protocol::{FlowInfo, Flows, Flushed, Side, Translated, Verdict};
+use crate::control::protocol::{
+    FlowInfo, Flows, Flushed, LogEvent, Side, Topic, Translated, Verdict, What,
+};
 
 /// Flows that one reply lists at most.
 const MOST: u32 = 100_000;
@@ -69,6 +71,8 @@ impl Core {
         let inner = self.inner().await;
         let names = names(&inner);
         let tables = self.engine().tables();
+        // What is left out is told with the first that is not.
+        let mut left_out = suppressed;
         for entry in logged {
             let link = tables
                 .link(entry.key.link)
@@ -90,6 +94,19 @@ impl Core {
                 Fate::Drop(_) => "deny",
                 Fate::Reject => "reject",
             };
+            if let (Some(dev), true) = (names.get(&entry.key.link), self.hub().wants(Topic::Log)) {
+                self.hub().tell(What::Log(LogEvent {
+                    dev: dev.clone(),
+                    rule: rule.parse().ok(),
+                    verdict: verdict.into(),
+                    src,
+                    dst,
+                    proto: Proto(protocol),
+                    sport,
+                    dport,
+                    suppressed: std::mem::take(&mut left_out),
+                }));
+            }
             let link = names.get(&entry.key.link).map_or("-", |n| n.as_str());
             tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "flow");
         }
@@ -99,7 +116,7 @@ impl Core {
     }
 }
 
-fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
+pub(super) fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
     let running = inner.running.iter();
     running.map(|(name, r)| (r.index, name.clone())).collect()
 }
@@ -137,7 +154,7 @@ fn state(view: &FlowView<'_, Decision>) -> FlowState {
     }
 }
 
-fn info(
+pub(super) fn info(
     inner: &Inner,
     names: &BTreeMap<LinkIndex, IfName>,
     view: &FlowView<'_, Decision>,

@@ -2,10 +2,10 @@
 //!
 //! What was configured comes from the state, what it does from `live`.
 
-use super::core::Core;
+use super::core::{Core, Inner};
 use super::show::{check, wants};
-use crate::config::state::Refusal;
-use crate::config::value::IfName;
+use crate::config::state::{Class, DefinedOption, Nat, Policy, Refusal, Service};
+use crate::config::value::{IfName, Name};
 use crate::control::protocol::{
     BackendInfo, ClassInfo, Classes, Health, NatInfo, Nats, OptionInfo, Options, Policies,
     PolicyInfo, ServiceInfo, Services,
@@ -18,10 +18,7 @@ impl Core {
         let all = inner.state.policies.iter();
         let mut policies: Vec<_> = all
             .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), policy)| PolicyInfo {
-                policy: policy.words(on, name),
-                hits: self.policy_hits(&inner, on, name),
-            })
+            .map(|((on, name), policy)| self.policy_info(&inner, on, name, policy))
             .collect();
         policies.sort_by(|a, b| {
             let order = |p: &PolicyInfo| {
@@ -42,14 +39,7 @@ impl Core {
         let all = inner.state.nats.iter();
         let nats = all
             .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), nat)| {
-                let (in_use, total) = self.nat_ports(&inner, on, name);
-                NatInfo {
-                    nat: nat.words(on, name),
-                    in_use,
-                    total,
-                }
-            });
+            .map(|((on, name), nat)| self.nat_info(&inner, on, name, nat));
         Ok(Nats {
             nats: nats.collect(),
         })
@@ -59,27 +49,9 @@ impl Core {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.services.iter();
-        let services =
-            all.filter(|((on, _), _)| wants(dev.as_ref(), on))
-                .map(|((on, name), service)| {
-                    let backends = service.targets().map(|(address, port, weight)| {
-                        let (health, reason) = match weight {
-                            0 => (Health::Draining, None),
-                            _ => self.backend_health(&inner, on, service, (address, port)),
-                        };
-                        BackendInfo {
-                            address,
-                            port,
-                            weight,
-                            health,
-                            reason,
-                        }
-                    });
-                    ServiceInfo {
-                        service: service.words(on, name),
-                        backends: backends.collect(),
-                    }
-                });
+        let services = all
+            .filter(|((on, _), _)| wants(dev.as_ref(), on))
+            .map(|((on, name), service)| self.service_info(&inner, on, name, service));
         Ok(Services {
             services: services.collect(),
         })
@@ -89,16 +61,9 @@ impl Core {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.classes.iter();
-        let classes =
-            all.filter(|((on, _), _)| wants(dev.as_ref(), on))
-                .map(|((on, name), class)| {
-                    let (passed_bytes, dropped_bytes) = self.class_bytes(&inner, on, name);
-                    ClassInfo {
-                        class: class.words(on, name),
-                        passed_bytes,
-                        dropped_bytes,
-                    }
-                });
+        let classes = all
+            .filter(|((on, _), _)| wants(dev.as_ref(), on))
+            .map(|((on, name), class)| self.class_info(&inner, on, name, class));
         Ok(Classes {
             classes: classes.collect(),
         })
@@ -106,16 +71,89 @@ impl Core {
 
     pub(super) async fn list_options(&self) -> Options {
         let inner = self.inner().await;
-        let options = inner.state.options.iter().map(|(name, option)| {
-            let (rx, tx) = self.option_packets(&inner, name);
-            OptionInfo {
-                option: option.words(name),
-                rx,
-                tx,
-            }
-        });
+        let all = inner.state.options.iter();
+        let options = all.map(|(name, option)| self.option_info(&inner, name, option));
         Options {
             options: options.collect(),
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn policy_info(
+        &self,
+        inner: &Inner,
+        on: &IfName,
+        name: &Name,
+        policy: &Policy,
+    ) -> PolicyInfo {
+        PolicyInfo {
+            policy: policy.words(on, name),
+            hits: self.policy_hits(inner, on, name),
+        }
+    }
+
+    pub(super) fn nat_info(&self, inner: &Inner, on: &IfName, name: &Name, nat: &Nat) -> NatInfo {
+        let (in_use, total) = self.nat_ports(inner, on, name);
+        NatInfo {
+            nat: nat.words(on, name),
+            in_use,
+            total,
+        }
+    }
+
+    pub(super) fn service_info(
+        &self,
+        inner: &Inner,
+        on: &IfName,
+        name: &Name,
+        service: &Service,
+    ) -> ServiceInfo {
+        let backends = service.targets().map(|(address, port, weight)| {
+            let (health, reason) = match weight {
+                0 => (Health::Draining, None),
+                _ => self.backend_health(inner, on, service, (address, port)),
+            };
+            BackendInfo {
+                address,
+                port,
+                weight,
+                health,
+                reason,
+            }
+        });
+        ServiceInfo {
+            service: service.words(on, name),
+            backends: backends.collect(),
+        }
+    }
+
+    pub(super) fn class_info(
+        &self,
+        inner: &Inner,
+        on: &IfName,
+        name: &Name,
+        class: &Class,
+    ) -> ClassInfo {
+        let (passed_bytes, dropped_bytes) = self.class_bytes(inner, on, name);
+        ClassInfo {
+            class: class.words(on, name),
+            passed_bytes,
+            dropped_bytes,
+        }
+    }
+
+    pub(super) fn option_info(
+        &self,
+        inner: &Inner,
+        name: &Name,
+        option: &DefinedOption,
+    ) -> OptionInfo {
+        let (rx, tx) = self.option_packets(inner, name);
+        OptionInfo {
+            option: option.words(name),
+            rx,
+            tx,
         }
     }
 }

@@ -4,8 +4,11 @@
 //! checks backends; here is the life cycle.
 
 mod backends;
+mod capture;
+mod changes;
 mod compile;
 mod core;
+mod drops;
 mod fdb;
 mod flows;
 mod functions;
@@ -14,6 +17,7 @@ pub mod host;
 mod live;
 mod metrics;
 mod privilege;
+mod rates;
 mod show;
 mod trace;
 mod watchdog;
@@ -21,12 +25,13 @@ mod watchdog;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use futures_util::{StreamExt, stream};
 use sd_notify::NotifyState;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-use self::core::Core;
+use self::core::{Core, host_event};
 use libgeneve::flow::{Limits, Timeouts};
 
 use self::health::HealthBoard;
@@ -34,8 +39,8 @@ use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io, Segmentation};
 use crate::config::settings::Kept;
 use crate::config::state::Refusal;
-use crate::control::protocol::{Applied, Failure, Reloaded, Request, Saved};
-use crate::control::server::{self, Answer, Listener, Service};
+use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
+use crate::control::server::{self, Answer, Following, Listener, Service};
 use crate::io::{Engine, EngineConfig, Event, IoChoice};
 use crate::net::underlay;
 use crate::observe::repeats::tell_repeats;
@@ -160,6 +165,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     core.engine().feel_pulse();
                     core.tend_flows().await;
                     tell_repeats();
+                    core.tell_drops().await;
+                    core.forget_rates();
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { core.tend_neighbors().await });
                 }
@@ -218,14 +225,24 @@ fn heed(core: &Rc<Core>, event: Event) {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.link_lost(link, &error).await });
         }
-        Event::PathMtu { host, mtu } => tracing::info!(%host, mtu, "path MTU learned"),
+        Event::PathMtu { host, mtu } => {
+            tracing::info!(%host, mtu, "path MTU learned");
+            core.hub()
+                .tell(host_event(Some(host), "path-mtu", mtu.to_string()));
+        }
         Event::GsoOff { host, error } => {
+            core.hub()
+                .tell(host_event(Some(host), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to this host and not used for it");
         }
         Event::SocketLost { port, error } => {
+            let detail = format!("port {port}: {error}");
+            core.hub().tell(host_event(None, "socket-lost", detail));
             tracing::error!(port, %error, "a receiving socket broke");
         }
         Event::WorkerLost { worker, error } => {
+            let detail = format!("worker {worker}: {error}");
+            core.hub().tell(host_event(None, "worker-lost", detail));
             tracing::error!(worker, %error, "a worker stopped; restart the daemon");
         }
     }
@@ -248,6 +265,8 @@ impl Core {
         match &done {
             Ok(done) => {
                 tracing::info!(summary = done.summary, "reloaded");
+                self.hub()
+                    .tell(host_event(None, "reloaded", done.summary.clone()));
                 for kept in &done.restart {
                     tracing::warn!(
                         key = kept.key,
@@ -335,10 +354,33 @@ impl Service for Core {
                 Request::FlushFlows { filter } => json(self.flush_flows(filter).await?),
                 Request::Trace { packet } => json(self.trace(packet).await?),
                 Request::GetHost => json(self.host().await),
+                Request::GetRates { flows, by_packets } => json(Rated {
+                    rates: self.rates(flows, by_packets).await,
+                }),
+                Request::Monitor { .. } | Request::Capture { .. } => Err(Failure::ExpectedMore),
                 Request::Reload => json(self.reload().await?),
                 Request::Save => json(Saved {
                     text: file::save(self.settings(), &self.state().await),
                 }),
+            }
+        })
+    }
+
+    fn follow(self: Rc<Self>, request: Request) -> Following {
+        Box::pin(async move {
+            match request {
+                Request::Monitor { topics } => {
+                    let watch = self.hub().watch(&topics);
+                    self.begin_drops().await;
+                    let replies = stream::unfold(watch, async |mut watch| {
+                        let event = (*watch.next().await).clone();
+                        let reply = serde_json::to_value(Monitored { event });
+                        Some((reply.expect("events have a form in JSON"), watch))
+                    });
+                    Ok(replies.boxed_local())
+                }
+                Request::Capture { capture } => self.capture(capture).await,
+                _ => Err(Failure::MethodNotFound("it has one reply".into())),
             }
         })
     }

@@ -23,8 +23,15 @@ impl Core {
             Some(name) => vec![inner.state.link(&name)?.name.clone()],
             None => inner.state.links.keys().cloned().collect(),
         };
-        let seen = see(&inner, &names).await;
-        let links = names
+        Ok(Links {
+            links: self.link_infos(&inner, &names).await,
+        })
+    }
+
+    /// These links as they run; one that does not is left out.
+    pub(super) async fn link_infos(&self, inner: &Inner, names: &[IfName]) -> Vec<LinkInfo> {
+        let seen = see(inner, names).await;
+        names
             .iter()
             .filter_map(|name| {
                 let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
@@ -56,8 +63,7 @@ impl Core {
                     traffic: traffic(&self.engine().link_counters(running.index)),
                 })
             })
-            .collect();
-        Ok(Links { links })
+            .collect()
     }
 
     pub(super) async fn routes(&self, dev: Option<IfName>) -> Result<Routes, Refusal> {

@@ -5,7 +5,7 @@
 //! with io_uring, [`super::syscalls`] with epoll and plain system calls.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 
 use super::buffers::Bid;
@@ -44,7 +44,7 @@ pub(super) enum Done {
 pub(super) struct Arrived {
     pub(super) start: u32,
     pub(super) len: u32,
-    pub(super) src: IpAddr,
+    pub(super) src: SocketAddr,
     pub(super) notes: Notes,
     /// The datagram did not fit the buffer.
     pub(super) truncated: bool,
@@ -84,14 +84,16 @@ pub(super) trait Backend {
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
 }
 
-/// The address in a `sockaddr_in` or `sockaddr_in6`.
-pub(super) fn source(name: &[u8]) -> Option<IpAddr> {
+/// The address and the port in a `sockaddr_in` or `sockaddr_in6`.
+pub(super) fn source(name: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(name.get(..2)?.try_into().ok()?);
-    match i32::from(family) {
-        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?).into()),
-        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?).into()),
-        _ => None,
-    }
+    let port = u16::from_be_bytes(name.get(2..4)?.try_into().ok()?);
+    let addr: IpAddr = match i32::from(family) {
+        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(name.get(4..8)?).ok()?).into(),
+        libc::AF_INET6 => Ipv6Addr::from(<[u8; 16]>::try_from(name.get(8..24)?).ok()?).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(addr, port))
 }
 
 /// Notes the descriptor of a slot.

@@ -132,7 +132,7 @@ impl Trains {
         }
         let id = self.free.pop()?;
         let train = &mut self.slots[id as usize];
-        train.open(want.key, &want.forward.host, want.port);
+        train.open(want.key, &want.forward.host, want.source.port, want.port);
         train.together = want.together;
         self.open.push(id);
         Some(id)
@@ -207,7 +207,12 @@ impl<B: Backend> Worker<B> {
     /// One packet from TUN.
     pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: Bid, len: usize) {
         self.tun_buffers.hold(bid);
-        if let Err((link, reason, packets)) = self.encapsulate(tables, slot, bid, len) {
+        let staged = self.taps.inner;
+        if staged {
+            self.stage_tun(bid, len);
+        }
+        let outcome = self.encapsulate(tables, slot, bid, len);
+        if let Err((link, reason, packets)) = outcome {
             if reason == DropReason::NeighborUnresolved {
                 self.ask_neighbors(tables);
                 if self.park(slot, link, bid, len) {
@@ -215,8 +220,27 @@ impl<B: Backend> Worker<B> {
                 }
             }
             self.count_drop(Direction::Egress, link, reason, packets);
+            let fate = self.fate(Direction::Egress, link, Some(reason), packets);
+            if self.taps.want_drop(&fate) {
+                if !staged {
+                    self.stage_tun(bid, len);
+                }
+                let (_, inner) = self.carries(link);
+                self.taps.offer_inner(&fate, inner);
+            }
+        } else if staged {
+            let link = self.links.get(slot as usize).and_then(Option::as_ref);
+            let link = link.map(|l| l.index);
+            let fate = self.fate(Direction::Egress, link, None, 1);
+            let (_, inner) = self.carries(link);
+            self.taps.offer_inner(&fate, inner);
         }
         self.release(Side::Tun, bid);
+    }
+
+    fn stage_tun(&mut self, bid: Bid, len: usize) {
+        let bytes = &self.tun_buffers.bytes_mut(bid)[..len];
+        self.taps.stage(bytes.get(vnet::LEN..));
     }
 
     pub(super) fn encapsulate(

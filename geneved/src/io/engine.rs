@@ -29,6 +29,7 @@ use super::probe::{self, Feature};
 use super::progress::{Heart, Progress, WorkerReport};
 use super::sched;
 use super::syscalls::Syscalls;
+use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::{TunnelDevice, TunnelGso};
 use super::udp::{self, Family, Pool, Receiver, SocketProfile};
@@ -199,6 +200,8 @@ pub struct Engine {
     gso: bool,
     state: Mutex<State>,
     events: Mutex<Option<UnboundedReceiver<Event>>>,
+    /// Held once by everybody who sees packets.
+    taps: Arc<()>,
 }
 
 #[derive(Default)]
@@ -247,6 +250,7 @@ impl Engine {
             gso,
             state: Mutex::default(),
             events: Mutex::new(Some(receiver)),
+            taps: Arc::default(),
         };
         let workers = config.workers.max(1);
         let mut tunnel = engine.tunnel_gso(config.segmentation, workers);
@@ -530,6 +534,21 @@ impl Engine {
             worker.progress.report(&heart, Instant::now())
         };
         self.workers.iter().map(report).collect()
+    }
+
+    /// Lets somebody see packets; `None` where as many see them as can.
+    #[must_use]
+    pub fn tap(&self, config: TapConfig) -> Option<TapReader> {
+        // One place is the engine's own.
+        if Arc::strong_count(&self.taps) > MAX_TAPS {
+            return None;
+        }
+        let place = Arc::clone(&self.taps);
+        let (reader, taps) = TapReader::new(config, self.workers.len(), place);
+        for (worker, tap) in self.workers.iter().zip(taps) {
+            worker.tell(Command::AddTap(Box::new(tap)));
+        }
+        Some(reader)
     }
 
     fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) {

@@ -150,17 +150,18 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives a frame from the wire that belongs to no flow to TAP.
-    pub(super) fn deliver_frame(&mut self, frame: &Frame, bid: Bid, at: usize, end: usize) {
+    pub(super) fn deliver_frame(
+        &mut self,
+        frame: &Frame,
+        bid: Bid,
+        at: usize,
+        end: usize,
+    ) -> Result<(), DropReason> {
         let Some(Some(here)) = self.links.get(frame.link.0 as usize) else {
-            self.count_drop(Direction::Ingress, None, DropReason::LinkGone, 1);
-            return;
+            return Err(DropReason::LinkGone);
         };
         here.counters.options(Direction::Ingress, frame.options, 1);
-        let Some(id) = self.writes.take() else {
-            here.counters
-                .dropped(Direction::Ingress, DropReason::NoBuffer, 1);
-            return;
-        };
+        let id = self.writes.take().ok_or(DropReason::NoBuffer)?;
         let start = at + frame.start;
         let len = end - start;
         let write = self.writes.slot(id);
@@ -176,5 +177,6 @@ impl<B: Backend> Worker<B> {
         );
         self.udp_buffers.hold(bid);
         self.io.write(id, here.queue.as_raw_fd(), write.iovs());
+        Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! What a datagram means is decided by `libgeneve::datapath`, what may be merged by
 //! `libgeneve::offload::merge`; here the pieces are handed to TUN and the buffers are kept until then.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Inbound, Onward};
@@ -18,6 +20,7 @@ use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::egress::Held;
+use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
 use super::worker::{LinkSlot, Worker};
 
@@ -60,6 +63,9 @@ impl Writes {
         self.free.push(id);
     }
 }
+
+/// A packet that was dropped: whose it was, why, and how many packets it is on the wire.
+type Dropped = (Option<LinkIndex>, DropReason, u64);
 
 /// What ingress keeps from one datagram to the next.
 pub(super) struct Ingress {
@@ -160,7 +166,7 @@ impl<B: Backend> Worker<B> {
         if let Some(Some(socket)) = self.sockets.get(slot as usize) {
             let arrival = Arrival {
                 port: socket.port,
-                src: train.src,
+                src: train.src.ip(),
                 dst: train.notes.dst,
                 tos: train.notes.tos,
             };
@@ -175,8 +181,10 @@ impl<B: Backend> Worker<B> {
     fn decapsulate(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, train: &Arrived) {
         let (start, end) = (train.start as usize, (train.start + train.len) as usize);
         if train.truncated {
-            self.nobody
-                .dropped(Direction::Ingress, DropReason::GeneveTruncated, 1);
+            let reason = DropReason::GeneveTruncated;
+            self.nobody.dropped(Direction::Ingress, reason, 1);
+            let dropped = Some((None, reason, 1));
+            self.tell_taps((arrival, train), (bid, start..end), false, dropped);
             return;
         }
         let step = match usize::from(train.notes.segment) {
@@ -186,7 +194,15 @@ impl<B: Backend> Worker<B> {
         let mut at = start;
         loop {
             let next = (at + step).min(end);
-            self.datagram(tables, arrival, bid, at, next);
+            let staged = self.taps.outer;
+            if staged {
+                self.taps
+                    .stage([&self.udp_buffers.bytes_mut(bid)[at..next]]);
+            }
+            let dropped = self.datagram(tables, arrival, bid, at, next);
+            if staged || dropped.is_some() {
+                self.tell_taps((arrival, train), (bid, at..next), staged, dropped);
+            }
             at = next;
             if at >= end {
                 return;
@@ -194,7 +210,50 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn datagram(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, at: usize, end: usize) {
+    /// Lets taps see a datagram, or the packet inside of one that was dropped.
+    fn tell_taps(
+        &mut self,
+        (arrival, train): (&Arrival, &Arrived),
+        (bid, range): (Bid, Range<usize>),
+        staged: bool,
+        dropped: Option<Dropped>,
+    ) {
+        let (link, reason, packets) = match dropped {
+            Some((link, reason, packets)) => (link, Some(reason), packets),
+            None => (None, None, 1),
+        };
+        let fate = self.fate(Direction::Ingress, link, reason, packets);
+        if reason.is_some() && !self.taps.want_drop(&fate) {
+            return;
+        }
+        if !staged {
+            self.taps.stage([&self.udp_buffers.bytes_mut(bid)[range]]);
+        }
+        let unspecified = match train.src {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let envelope = Envelope {
+            src: train.src,
+            dst: SocketAddr::new(train.notes.dst.unwrap_or(unspecified), arrival.port),
+            tos: train.notes.tos,
+            ttl: None,
+        };
+        let tables = self.shared.tables.load();
+        let encapsulation = tables.encapsulation(arrival.port).unwrap_or_default();
+        self.taps
+            .offer_outer(&fate, encapsulation, Some(&envelope), 0);
+    }
+
+    /// One datagram; what was dropped of it, if it was.
+    fn datagram(
+        &mut self,
+        tables: &Tables,
+        arrival: &Arrival,
+        bid: Bid,
+        at: usize,
+        end: usize,
+    ) -> Option<Dropped> {
         let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
         let cx = Context {
             tables,
@@ -202,11 +261,15 @@ impl<B: Backend> Worker<B> {
             now: self.now,
         };
         match self.ingress.decide.receive(&cx, arrival, bytes) {
-            Ok(Inbound::Frame(frame)) => self.deliver_frame(&frame, bid, at, end),
+            Ok(Inbound::Frame(frame)) => {
+                let reason = self.deliver_frame(&frame, bid, at, end).err()?;
+                self.count_drop(Direction::Ingress, Some(frame.link), reason, 1);
+                Some((Some(frame.link), reason, 1))
+            }
             Ok(Inbound::Packet(decap)) => {
-                if let Err((reason, packets)) = self.onward(tables, bid, at, &decap) {
-                    self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
-                }
+                let (reason, packets) = self.onward(tables, bid, at, &decap).err()?;
+                self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
+                Some((Some(decap.link), reason, packets))
             }
             Err(refused) => {
                 match refused.reason {
@@ -222,6 +285,7 @@ impl<B: Backend> Worker<B> {
                     self.answer(tables, arrival, answer, (bid, at, end), refused.link);
                 }
                 self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
+                Some((refused.link, refused.reason, 1))
             }
         }
     }
@@ -346,10 +410,29 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    /// Lets taps see a packet that TUN took, or refused.
+    fn tell_taps_of_write(&mut self, id: u32, refused: bool) {
+        let reason = refused.then_some(DropReason::TunRefused);
+        let (link, packets) = {
+            let write = self.writes.slot(id);
+            (write.link, write.packets)
+        };
+        let fate = self.fate(Direction::Ingress, Some(link), reason, packets);
+        if refused && !self.taps.want_drop(&fate) {
+            return;
+        }
+        let (_, inner) = self.carries(Some(link));
+        self.taps.stage(self.writes.slot(id).pieces(vnet::LEN));
+        self.taps.offer_inner(&fate, inner);
+    }
+
     /// A write into TUN or TAP is done.
     pub(super) fn on_wrote(&mut self, tables: &Tables, id: u32, result: i32) {
+        let kind = self.writes.slot(id).kind;
+        if kind == Write::Ingress && (self.taps.inner || result < 0) {
+            self.tell_taps_of_write(id, result < 0);
+        }
         let write = self.writes.slot(id);
-        let kind = write.kind;
         if let (Some(Some(here)), Write::Ingress) = (self.links.get(write.link.0 as usize), kind) {
             if result >= 0 {
                 here.counters

@@ -22,6 +22,7 @@ mod reply;
 mod sched;
 mod spin;
 mod syscalls;
+mod tap;
 mod train;
 mod tun;
 mod tunnel;
@@ -34,5 +35,6 @@ pub use engine::{BackendReport, Engine, EngineConfig, Event, IoChoice, Segmentat
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use recover::path_mtu;
+pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun};
 pub use udp::SocketProfile;

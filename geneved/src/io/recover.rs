@@ -41,6 +41,9 @@ impl<B: Backend> Worker<B> {
 
     /// Counts what became of a train and gives its buffers back.
     fn settle(&mut self, tables: &Tables, id: u32, outcome: &Outcome) {
+        if self.taps.outer || outcome.lost > 0 {
+            self.tell_taps_of_train(id, outcome);
+        }
         let train = self.trains.train(id);
         if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
             here.counters
@@ -48,9 +51,8 @@ impl<B: Backend> Worker<B> {
             here.counters
                 .options(Direction::Egress, train.key.options, outcome.packets);
             if outcome.lost > 0 {
-                let mut reason = reason(outcome.error);
-                if outcome.error == libc::EMSGSIZE {
-                    reason = DropReason::TooBig;
+                let reason = reason(outcome.error);
+                if reason == DropReason::TooBig {
                     self.tell_sender(tables, id);
                 }
                 let train = self.trains.train(id);
@@ -66,6 +68,27 @@ impl<B: Backend> Worker<B> {
         }
         self.trains.train(id).bids = bids;
         self.trains.finish(id);
+    }
+
+    /// Lets taps see the datagrams of a train. Where only some of them were lost nobody knows which, and all are shown as
+    /// lost.
+    fn tell_taps_of_train(&mut self, id: u32, outcome: &Outcome) {
+        let link = self.trains.train(id).key.link;
+        let reason = (outcome.lost > 0).then(|| reason(outcome.error));
+        let fate = self.fate(Direction::Egress, Some(link), reason, 1);
+        if reason.is_some() && !self.taps.want_drop(&fate) {
+            return;
+        }
+        let (encapsulation, _) = self.carries(Some(link));
+        let here = self.links.get(link.0 as usize).and_then(Option::as_ref);
+        let local = here.and_then(|l| l.pool.profile.local);
+        let train = self.trains.train(id);
+        let envelope = train.envelope(local);
+        for pieces in train.datagrams() {
+            self.taps.stage(pieces);
+            self.taps
+                .offer_outer(&fate, encapsulation, envelope.as_ref(), 0);
+        }
     }
 
     /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
@@ -232,6 +255,7 @@ impl Outcome {
 
 fn reason(error: i32) -> DropReason {
     match error {
+        libc::EMSGSIZE => DropReason::TooBig,
         libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => DropReason::SocketFull,
         libc::ENETUNREACH
         | libc::EHOSTUNREACH

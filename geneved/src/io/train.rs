@@ -3,7 +3,7 @@
 //! Slots are made once and reused. A slot's addresses stay the same while the kernel may read
 //! them: they are never moved, and their vectors never grow past their first capacity.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use socket2::SockAddr;
 use super::backend::Side;
 use super::buffers::Bid;
 use super::cmsg::Request;
+use super::tap::Envelope;
 
 /// Datagrams in a train at most: the kernel's `UDP_MAX_SEGMENTS` (udp.h).
 pub(super) const MAX_SEGMENTS: usize = 128;
@@ -53,6 +54,7 @@ pub(super) struct Train {
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
     pub(super) bids: Vec<(Side, Bid)>,
+    source_port: u16,
     name: SockAddr,
     control: Request,
     iovs: Vec<libc::iovec>,
@@ -79,6 +81,7 @@ impl Train {
             together: true,
             closed: false,
             bids: Vec::with_capacity(MAX_SEGMENTS),
+            source_port: 0,
             name: SocketAddr::from(([0, 0, 0, 0], 0)).into(),
             control: Request::default(),
             iovs: Vec::with_capacity(2 * MAX_SEGMENTS),
@@ -89,8 +92,9 @@ impl Train {
     }
 
     /// Starts an empty train.
-    pub(super) fn open(&mut self, key: TrainKey, host: &Arc<Host>, port: u16) {
+    pub(super) fn open(&mut self, key: TrainKey, host: &Arc<Host>, source_port: u16, port: u16) {
         self.key = key;
+        self.source_port = source_port;
         if self.host.as_ref().is_none_or(|h| h.id != host.id) {
             self.host = Some(Arc::clone(host));
         }
@@ -172,6 +176,37 @@ impl Train {
         self.headers
             .as_ptr_range()
             .contains(&self.iovs[at].iov_base.cast_const().cast())
+    }
+
+    /// The underlay's side of its datagrams, with `local` as the source address.
+    pub(super) fn envelope(&self, local: Option<IpAddr>) -> Option<Envelope> {
+        let dst = self.name.as_socket()?;
+        let unspecified = match dst {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Some(Envelope {
+            src: SocketAddr::new(local.unwrap_or(unspecified), self.source_port),
+            dst,
+            tos: self.key.outer.tos,
+            ttl: self.key.outer.ttl,
+        })
+    }
+
+    /// The pieces of its datagrams, one datagram after the other.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+        // A datagram begins with its header.
+        let starts = (0..self.iovs.len()).filter(|&at| self.is_header(at));
+        starts.map(move |at| {
+            let next = (at + 1..self.iovs.len()).find(|&next| self.is_header(next));
+            // SAFETY: the iovecs were made from slices of `headers`, or of buffers that this train still holds.
+            let piece = |iov: &libc::iovec| unsafe {
+                std::slice::from_raw_parts(iov.iov_base.cast_const().cast::<u8>(), iov.iov_len)
+            };
+            self.iovs[at..next.unwrap_or(self.iovs.len())]
+                .iter()
+                .map(piece)
+        })
     }
 
     /// The first datagram, copied together; for the rare case that the sender of its packet must be told something.
@@ -295,6 +330,19 @@ impl TunWrite {
 
     pub(super) fn iovs(&self) -> &[libc::iovec] {
         &self.iovs
+    }
+
+    /// What is written, without its first `skip` bytes.
+    pub(super) fn pieces(&self, mut skip: usize) -> impl Iterator<Item = &[u8]> {
+        self.iovs.iter().map(move |iov| {
+            // SAFETY: the iovec was made from a slice of `scratch` or of a buffer that this write still holds.
+            let piece = unsafe {
+                std::slice::from_raw_parts(iov.iov_base.cast_const().cast::<u8>(), iov.iov_len)
+            };
+            let (_, rest) = piece.split_at(skip.min(piece.len()));
+            skip -= piece.len() - rest.len();
+            rest
+        })
     }
 }
 

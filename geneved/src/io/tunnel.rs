@@ -316,6 +316,9 @@ impl<B: Backend> Worker<B> {
             let works = tunnel.try_out(write.iovs());
             tunnel.settle(host, works);
             let (packets, bytes) = (write.packets, write.bytes);
+            if works && self.taps.outer {
+                self.tell_taps_of_uncut(id);
+            }
             self.writes.finish(id);
             if let (true, Some(Some(here))) = (works, self.links.get(want.key.link.0 as usize)) {
                 here.counters.forwarded(Direction::Egress, packets, bytes);
@@ -326,6 +329,18 @@ impl<B: Backend> Worker<B> {
         self.io
             .write(id, tunnel.queue.as_raw_fd(), self.writes.slot(id).iovs());
         true
+    }
+
+    /// Lets taps see a super-packet that was handed over.
+    fn tell_taps_of_uncut(&mut self, id: u32) {
+        let write = self.writes.slot(id);
+        let (link, packets) = (write.link, write.packets);
+        let fate = self.fate(Direction::Egress, Some(link), None, packets);
+        let write = self.writes.slot(id);
+        self.taps.stage(write.pieces(VIRTIO + ETHERNET));
+        let (encapsulation, _) = self.carries(Some(link));
+        self.taps
+            .offer_outer(&fate, encapsulation, None, IPV4 + UDP);
     }
 
     /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows to this host.
@@ -339,6 +354,10 @@ impl<B: Backend> Worker<B> {
         let (host, len, changed) = write;
         let write = self.writes.slot(id);
         let (link, (_, bid), packets) = (write.link, write.bids[0], write.packets);
+        if taken && self.taps.outer {
+            self.tell_taps_of_uncut(id);
+        }
+        let write = self.writes.slot(id);
         if taken {
             if let Some(Some(here)) = self.links.get(link.0 as usize) {
                 here.counters

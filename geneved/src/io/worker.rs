@@ -17,6 +17,7 @@ use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::qos::Bucket;
 use libgeneve::time::Now;
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -30,6 +31,7 @@ use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
 use super::sched;
+use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
@@ -56,6 +58,7 @@ pub(super) enum Command {
     AddSocket(Receiver),
     /// The answer comes when the sockets are closed.
     RemovePort(u16, Sender<()>),
+    AddTap(Box<Tap>),
     Stop,
 }
 
@@ -139,6 +142,7 @@ pub(super) struct Worker<B> {
     pub(super) nobody: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
     progress: Arc<Progress>,
+    pub(super) taps: Taps,
     done: Vec<Done>,
     arrived: VecDeque<Arrival>,
     pace: Pace,
@@ -174,6 +178,7 @@ impl<B: Backend> Worker<B> {
             nobody: post.nobody,
             shared: post.shared,
             progress: post.progress,
+            taps: Taps::new(),
             done: Vec::with_capacity(1024),
             arrived: VecDeque::with_capacity(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
             pace: Pace::default(),
@@ -272,6 +277,31 @@ impl<B: Backend> Worker<B> {
             .and_then(Option::as_ref);
         here.map_or(&self.nobody, |l| &l.counters)
             .dropped(direction, reason, packets);
+    }
+
+    /// What a link's datagrams are, for those who see them; what is usual for a link that is gone.
+    pub(super) fn carries(&self, link: Option<LinkIndex>) -> (Encapsulation, Inner) {
+        let tables = self.shared.tables.load();
+        let config = link.and_then(|l| tables.link(l)).map(|l| &l.config);
+        config.map_or_else(Default::default, |c| (c.encapsulation, c.inner))
+    }
+
+    /// What became of a packet, as taps are told.
+    #[inline]
+    pub(super) fn fate(
+        &self,
+        direction: Direction,
+        link: Option<LinkIndex>,
+        reason: Option<DropReason>,
+        packets: u64,
+    ) -> Fate {
+        Fate {
+            now: self.now,
+            link,
+            direction,
+            reason,
+            packets,
+        }
     }
 
     /// Reads from the TUN of every new link that the tables have by now.
@@ -389,6 +419,7 @@ impl<B: Backend> Worker<B> {
                     }
                 }
             }
+            Command::AddTap(tap) => self.taps.add(*tap),
             Command::Stop => self.stopping = true,
         }
     }

@@ -1,9 +1,11 @@
-//! What the operator sees of a running daemon: log and metrics.
+//! What the operator sees of a running daemon: log, events and metrics.
 //!
 //! [`log`] sets the log up; [`counters`] is the one way by which counters reach the command line;
+//! [`hub`] tells those who watch what happens;
 //! [`metrics`] is the form in which they are scraped, and [`scrape`] serves it.
 
 pub mod counters;
+pub mod hub;
 pub mod log;
 pub mod metrics;
 pub mod repeats;

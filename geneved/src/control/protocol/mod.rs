@@ -3,9 +3,12 @@
 //! Owns the types of the interface `io.geneved.Control1`, which `io.geneved.Control1.varlink`
 //! describes for others. A change that an existing client could not read makes it `Control2`.
 
+mod capture;
+mod event;
 mod fdb;
 mod function;
 mod info;
+mod rates;
 mod reload;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,10 @@ use crate::config::state::Refusal;
 use crate::config::value::IfName;
 use crate::config::words::{Change, EndpointWords, FlowFilter, TraceWords};
 
+pub use self::capture::{CaptureWords, Captured, CapturedPacket};
+pub use self::event::{
+    ChangeKind, DropEvent, Event, HealthEvent, HostEvent, LogEvent, Monitored, Sample, Topic, What,
+};
 pub use self::fdb::{Fdb, FdbInfo, FdbOrigin};
 pub use self::function::{
     BackendInfo, ClassInfo, Classes, FlowInfo, Flows, Flushed, Health, NatInfo, Nats, OptionInfo,
@@ -22,6 +29,7 @@ pub use self::function::{
     Translated, Verdict,
 };
 pub use self::info::{FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic};
+pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;
 
 /// The interface's name.
@@ -56,6 +64,9 @@ pub struct Reply {
     /// Interface and name of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Further replies to the same call follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continues: bool,
 }
 
 /// What the daemon can be asked.
@@ -130,6 +141,23 @@ pub enum Request {
         /// The packet.
         packet: TraceWords,
     },
+    /// How busy everything is.
+    GetRates {
+        /// The most flows that are told of.
+        flows: u32,
+        /// The busiest are those with most packets, rather than bytes.
+        by_packets: bool,
+    },
+    /// What happens from now on, reply by reply.
+    Monitor {
+        /// What is asked for; everything, if nothing is named.
+        topics: Vec<Topic>,
+    },
+    /// Packets from now on, some with each reply.
+    Capture {
+        /// Which ones.
+        capture: CaptureWords,
+    },
     /// The daemon's own state.
     GetHost,
     /// Read the configuration again.
@@ -147,6 +175,10 @@ pub enum Failure {
     MethodNotFound(String),
     /// No such interface.
     InterfaceNotFound(String),
+    /// The call is answered by many replies, and the caller expects one.
+    ExpectedMore,
+    /// As many clients get such replies as can.
+    Busy,
     /// The arguments do not fit; which one is not known, so the whole complaint is named.
     InvalidParameter(String),
 }
@@ -191,6 +223,26 @@ fn unlimited() -> u32 {
 struct Filter {
     #[serde(default)]
     filter: FlowFilter,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Busiest {
+    #[serde(default)]
+    flows: u32,
+    #[serde(default)]
+    by_packets: bool,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topics {
+    #[serde(default)]
+    topics: Vec<Topic>,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Capture {
+    #[serde(default)]
+    capture: CaptureWords,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -254,6 +306,12 @@ impl Request {
                 .map(|Filter { filter }| Request::FlushFlows { filter }),
             "Trace" => arguments::<Packet>(call.parameters)
                 .map(|Packet { packet }| Request::Trace { packet }),
+            "GetRates" => arguments::<Busiest>(call.parameters)
+                .map(|Busiest { flows, by_packets }| Request::GetRates { flows, by_packets }),
+            "Monitor" => arguments::<Topics>(call.parameters)
+                .map(|Topics { topics }| Request::Monitor { topics }),
+            "Capture" => arguments::<Capture>(call.parameters)
+                .map(|Capture { capture }| Request::Capture { capture }),
             "GetHost" => Ok(Request::GetHost),
             "Reload" => Ok(Request::Reload),
             "Save" => Ok(Request::Save),
@@ -295,6 +353,16 @@ impl Request {
                 ("FlushFlows", json(serde_json::to_value(Filter { filter })))
             }
             Request::Trace { packet } => ("Trace", json(serde_json::to_value(Packet { packet }))),
+            Request::GetRates { flows, by_packets } => {
+                let busiest = Busiest { flows, by_packets };
+                ("GetRates", json(serde_json::to_value(busiest)))
+            }
+            Request::Monitor { topics } => {
+                ("Monitor", json(serde_json::to_value(Topics { topics })))
+            }
+            Request::Capture { capture } => {
+                ("Capture", json(serde_json::to_value(Capture { capture })))
+            }
             Request::GetHost => ("GetHost", Value::Null),
             Request::Reload => ("Reload", Value::Null),
             Request::Save => ("Save", Value::Null),
@@ -303,8 +371,14 @@ impl Request {
             method: format!("{INTERFACE}.{method}"),
             parameters,
             oneway: false,
-            more: false,
+            more: self.streams(),
         }
+    }
+
+    /// Whether it is answered by many replies.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        matches!(self, Request::Monitor { .. } | Request::Capture { .. })
     }
 }
 

@@ -1,0 +1,269 @@
+//! `geneved capture`: packets as a pcapng file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use libgeneve::drop::DropReason;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pcap_file::DataLink;
+use pcap_file::pcapng::PcapNgWriter;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
+use pcap_file::pcapng::blocks::interface_statistics::{
+    InterfaceStatisticsBlock, InterfaceStatisticsOption,
+};
+use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
+
+use super::context::Context;
+use super::error::CliError;
+use super::field::{flag, key};
+use super::grammar::{self, Keyword, wrong};
+use super::table::{Command, Verb};
+use crate::config::value::{Direction, IfName};
+use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Request};
+
+#[derive(Default)]
+struct Words {
+    capture: CaptureWords,
+    inner: bool,
+    count: Option<u32>,
+    snaplen: Option<u32>,
+    write: Option<String>,
+}
+
+type Key = Keyword<Words>;
+
+const KEYS: [Key; 12] = [
+    key!("dev", "LINK", capture.filter.dev),
+    flag!("inner", inner = true).at_most_one(1),
+    flag!("outer", capture.outer = true).at_most_one(1),
+    flag!("dropped", capture.dropped = true),
+    key!("from", "PREFIX", capture.filter.from),
+    key!("to", "PREFIX", capture.filter.to),
+    key!("proto", "PROTO", capture.filter.proto),
+    key!("sport", "PORT", capture.filter.sport),
+    key!("dport", "PORT", capture.filter.dport),
+    key!("count", "N", count),
+    key!("snaplen", "N", snaplen),
+    Key::value(&["write"], "{ FILE | - }", |w, v| {
+        w.write = Some(v.to_owned());
+        Ok(())
+    }),
+];
+
+/// The command.
+pub const VERB: Verb = Verb {
+    name: "capture",
+    about: "packets as a pcapng file, with the reason of a drop as comment",
+    command: Command {
+        names: &["capture"],
+        run,
+        words: || grammar::words(&KEYS),
+        netns: false,
+    },
+    notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nPackets of both directions of such flows are captured.",
+};
+
+/// Writes packets until there are as many as were asked for, or somebody interrupts.
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = Words::default();
+    grammar::parse(&KEYS, words, &mut wanted)?;
+    let capture = CaptureWords {
+        count: wanted.count.unwrap_or(0).into(),
+        snaplen: wanted.snaplen.unwrap_or(0),
+        ..wanted.capture
+    };
+    let path = wanted.write.as_deref().unwrap_or("-");
+    let failed = |error: io::Error| CliError::Refused(format!("Error: {path}: {error}"));
+    let snaplen = capture.snaplen;
+    let request = Request::Capture { capture };
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    let blocked = signals.thread_block().map_err(io::Error::from);
+    let watched = blocked.and_then(|()| {
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).map_err(io::Error::from)
+    });
+    let stop = watched.map_err(failed)?;
+    let client = context.client()?;
+    let out: Box<dyn Write> = match path {
+        "-" if io::stdout().is_terminal() => {
+            return Err(wrong(
+                "-",
+                "packets are not for a terminal: name a file with \"write\", or pipe them into \"tshark -r -\"",
+            ));
+        }
+        "-" => Box::new(io::stdout().lock()),
+        file => Box::new(File::create(file).map_err(failed)?),
+    };
+    let mut file = Capture::new(BufWriter::new(out), snaplen).map_err(failed)?;
+    let mut broken = None;
+    let mut begun = false;
+    let outcome = client.follow(&request, Some(stop.as_fd()), |reply| {
+        // The first reply says that packets are looked at from now on.
+        if !std::mem::replace(&mut begun, true) {
+            eprintln!("capturing, until interrupted");
+        }
+        let written = serde_json::from_value::<Captured>(reply)
+            .map_err(io::Error::other)
+            .and_then(|captured| file.add(&captured));
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                broken = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    let closed = file.close();
+    eprintln!(
+        "{} packets captured, {} found no room",
+        file.packets, file.lost
+    );
+    outcome?;
+    match broken.or(closed.err()) {
+        // The reader of a pipe has seen enough.
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Some(error) => Err(failed(error)),
+        None => Ok(()),
+    }
+}
+
+/// A pcapng file under construction.
+struct Capture<W: Write> {
+    writer: PcapNgWriter<W>,
+    snaplen: u32,
+    /// The number of the interface for a link's packets, or for those of the underlay.
+    interfaces: HashMap<(Option<IfName>, bool, bool), u32>,
+    packets: u64,
+    lost: u64,
+}
+
+fn broken(error: pcap_file::PcapError) -> io::Error {
+    match error {
+        pcap_file::PcapError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl<W: Write> Capture<W> {
+    fn new(out: W, snaplen: u32) -> io::Result<Self> {
+        let program = format!("geneved {}", env!("CARGO_PKG_VERSION"));
+        let section = SectionHeaderBlock {
+            options: vec![SectionHeaderOption::UserApplication(program.into())],
+            ..SectionHeaderBlock::default()
+        };
+        let mut capture = Capture {
+            writer: PcapNgWriter::with_section_header(out, section).map_err(broken)?,
+            snaplen,
+            interfaces: HashMap::new(),
+            packets: 0,
+            lost: 0,
+        };
+        // A reader of a pipe wants to know at once what comes.
+        capture.flush()?;
+        Ok(capture)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.get_mut().flush()
+    }
+
+    fn add(&mut self, captured: &Captured) -> io::Result<()> {
+        self.lost += captured.lost;
+        for packet in &captured.packets {
+            self.packet(packet)?;
+        }
+        self.flush()
+    }
+
+    /// The interface that a packet belongs to; described in the file when its first packet comes.
+    fn interface(&mut self, packet: &CapturedPacket) -> io::Result<u32> {
+        let key = (packet.dev.clone(), packet.outer, packet.ethernet);
+        if let Some(number) = self.interfaces.get(&key) {
+            return Ok(*number);
+        }
+        let name = match (&key.0, packet.outer) {
+            (Some(dev), false) => dev.to_string(),
+            (Some(dev), true) => format!("underlay of {dev}"),
+            (None, _) => "underlay".to_owned(),
+        };
+        const NANOSECONDS: u8 = 9;
+        let block = InterfaceDescriptionBlock {
+            linktype: match packet.ethernet {
+                true => DataLink::ETHERNET,
+                false => DataLink::RAW,
+            },
+            snaplen: self.snaplen,
+            options: vec![
+                InterfaceDescriptionOption::IfName(name.into()),
+                InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+            ],
+        };
+        self.writer.write_pcapng_block(block).map_err(broken)?;
+        let number = u32::try_from(self.interfaces.len()).unwrap_or(u32::MAX);
+        self.interfaces.insert(key, number);
+        Ok(number)
+    }
+
+    fn packet(&mut self, packet: &CapturedPacket) -> io::Result<()> {
+        const INBOUND: u32 = 1;
+        const OUTBOUND: u32 = 2;
+        let interface_id = self.interface(packet)?;
+        let data = STANDARD.decode(&packet.data).map_err(io::Error::other)?;
+        let mut options = vec![EnhancedPacketOption::Flags(match packet.direction {
+            Direction::Ingress => INBOUND,
+            Direction::Egress => OUTBOUND,
+        })];
+        if let Some(reason) = &packet.reason {
+            options.push(EnhancedPacketOption::Comment(
+                comment(reason, packet.packets).into(),
+            ));
+        }
+        let block = EnhancedPacketBlock {
+            interface_id,
+            timestamp: Duration::from_nanos(packet.time_ns),
+            original_len: packet.length,
+            data: Cow::Owned(data),
+            options,
+        };
+        self.writer.write_pcapng_block(block).map_err(broken)?;
+        self.packets += 1;
+        Ok(())
+    }
+
+    /// Writes down how much was lost.
+    fn close(&mut self) -> io::Result<()> {
+        if !self.interfaces.is_empty() {
+            let block = InterfaceStatisticsBlock {
+                interface_id: 0,
+                timestamp: 0,
+                options: vec![
+                    InterfaceStatisticsOption::IsbIfRecv(self.packets + self.lost),
+                    InterfaceStatisticsOption::IsbIfDrop(self.lost),
+                ],
+            };
+            self.writer.write_pcapng_block(block).map_err(broken)?;
+        }
+        self.flush()
+    }
+}
+
+/// What a person reads beside a packet that was dropped.
+fn comment(reason: &str, packets: u32) -> String {
+    let known = DropReason::ALL.iter().find(|r| r.name() == reason);
+    let explained = known.map_or("", |r| r.explanation());
+    let of = match packets {
+        0 | 1 => String::new(),
+        many => format!(" ({many} packets on the wire)"),
+    };
+    format!("dropped: {reason}{of}: {explained}")
+}

@@ -1,0 +1,292 @@
+//! `geneved monitor`: what happens from now on.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::error::CliError;
+use super::flow::at;
+use super::grammar::{self, Keyword};
+use super::output::{Line, Record, render, with};
+use super::style::Style;
+use super::table::{Command, Verb};
+use crate::config::value::Proto;
+use crate::control::protocol::{
+    ChangeKind, DropEvent, Event, Health, HealthEvent, HostEvent, LogEvent, Monitored, Request,
+    Topic, What,
+};
+
+#[derive(Default)]
+struct Words {
+    topics: Vec<Topic>,
+}
+
+type Key = Keyword<Words>;
+
+macro_rules! topics {
+    ($($word:literal $topic:ident)+) => {
+        [$(Key::flag(&[$word], |w: &mut Words| w.topics.push(Topic::$topic))),+]
+    };
+}
+
+const KEYS: [Key; 12] = topics! {
+    "link" Link "route" Route "endpoint" Endpoint "policy" Policy "nat" Nat "service" Service "qos" Qos
+    "option" Option "drop" Drop "log" Log "health" Health "host" Host
+};
+
+/// The command.
+pub const VERB: Verb = Verb {
+    name: "monitor",
+    about: "what is changed, dropped, logged and found out, as it happens",
+    command: Command {
+        names: &["monitor"],
+        run,
+        words: || grammar::words(&KEYS),
+        netns: false,
+    },
+    notes: "Without a word, or with \"all\", everything is told.",
+};
+
+/// Prints what happens until the daemon ends or nobody reads.
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = Words::default();
+    if words != ["all"] {
+        grammar::parse(&KEYS, words, &mut wanted)?;
+    }
+    let style = context.style();
+    let request = Request::Monitor {
+        topics: wanted.topics,
+    };
+    let mut strange = None;
+    context.client()?.follow(&request, None, |reply| {
+        let event = match serde_json::from_value(reply) {
+            Ok(Monitored { event }) => event,
+            Err(error) => {
+                strange = Some(error.to_string());
+                return ControlFlow::Break(());
+            }
+        };
+        let text = show(&style, &event);
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            // Nobody reads any more.
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    match strange {
+        Some(what) => Err(CliError::Refused(format!(
+            "an event of the daemon is not understood: {what}; is it of another version?"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// One event as it is printed.
+fn show(style: &Style, event: &Event) -> String {
+    let text = render(style, &[&Timed { event }]);
+    match style.json {
+        true => text,
+        false => stamp(style, event.time_us) + &text,
+    }
+}
+
+/// `ip`'s time before a line, in local time, where it is wanted.
+fn stamp(style: &Style, time_us: u64) -> String {
+    let time = || time(time_us).to_zoned(TimeZone::system());
+    match (style.tshort, style.timestamp) {
+        (true, _) => time().strftime("[%Y-%m-%dT%H:%M:%S.%6f] ").to_string(),
+        (false, true) => time()
+            .strftime("Timestamp: %a %b %e %H:%M:%S %Y %6f usec\n")
+            .to_string(),
+        (false, false) => String::new(),
+    }
+}
+
+fn time(time_us: u64) -> Timestamp {
+    let micros = i64::try_from(time_us).unwrap_or(i64::MAX);
+    Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+struct Timed<'a> {
+    event: &'a Event,
+}
+
+impl Timed<'_> {
+    fn record(&self) -> &dyn Record {
+        match &self.event.what {
+            What::Link(link) => &**link,
+            What::Route(route) => route,
+            What::Endpoint(endpoint) => endpoint,
+            What::Policy(policy) => &**policy,
+            What::Nat(nat) => &**nat,
+            What::Service(service) => &**service,
+            What::Qos(class) => class,
+            What::Option(option) => option,
+            What::Drop(drop) => drop,
+            What::Log(log) => log,
+            What::Health(health) => health,
+            What::Host(host) => host,
+            What::Lost(count) => count,
+        }
+    }
+
+    fn deleted(&self) -> bool {
+        self.event.change == Some(ChangeKind::Deleted)
+    }
+
+    fn prefixed(&self, text: &str) -> String {
+        if self.deleted() {
+            format!("Deleted {text}")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+impl Record for Timed<'_> {
+    fn text(&self, style: &Style) -> String {
+        self.prefixed(&self.record().text(style))
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.prefixed(&self.record().brief(style))
+    }
+
+    fn json(&self, style: &Style) -> Value {
+        let mut all = json!({
+            "timestamp": time(self.event.time_us).to_string(),
+            "object": self.event.what.topic().word(),
+        });
+        if let Some(change) = self.event.change {
+            all["change"] = json!(change);
+        }
+        if self.deleted() {
+            all["deleted"] = json!(true);
+        }
+        with(&all, &self.record().json(style))
+    }
+}
+
+/// Who speaks to whom, as words of a filter.
+fn between(line: Line, proto: Proto, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Line {
+    line.value("proto", Some(proto))
+        .value("from", Some(at(proto, src.0, src.1)))
+        .value("to", Some(at(proto, dst.0, dst.1)))
+}
+
+impl Record for DropEvent {
+    fn text(&self, style: &Style) -> String {
+        let mut line = Line::new("drop")
+            .value("dev", self.dev.as_ref().map(|d| style.name(d.as_str())))
+            .word(self.direction.word())
+            .word(&style.health(false, &self.reason))
+            .value("count", Some(style.number(self.count)));
+        if let Some(s) = &self.sample {
+            line = between(line, s.proto, (s.src, s.sport), (s.dst, s.dport))
+                .value("len", Some(s.length))
+                .value("host", s.host);
+        }
+        line.end()
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
+
+impl Record for LogEvent {
+    fn text(&self, style: &Style) -> String {
+        let line = Line::new("log")
+            .value("dev", Some(style.name(self.dev.as_str())))
+            .value("rule", self.rule.as_ref())
+            .word(&style.health(self.verdict == "allow", &self.verdict));
+        between(
+            line,
+            self.proto,
+            (self.src, self.sport),
+            (self.dst, self.dport),
+        )
+        .value("suppressed", Some(self.suppressed).filter(|n| *n > 0))
+        .end()
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
+
+impl Record for HealthEvent {
+    fn text(&self, style: &Style) -> String {
+        let word = match self.health {
+            Health::Up => "up",
+            Health::Down => "down",
+            Health::Unknown => "unknown",
+            Health::Draining => "draining",
+        };
+        let backend = std::net::SocketAddr::new(self.address, self.port);
+        Line::new("health")
+            .value("dev", Some(style.name(self.dev.as_str())))
+            .value("backend", Some(style.address(backend)))
+            .word(&style.health(self.health == Health::Up, word))
+            .value("reason", self.reason.as_ref())
+            .end()
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
+
+impl Record for HostEvent {
+    fn text(&self, style: &Style) -> String {
+        let mut line = Line::new("host");
+        if let Some(address) = self.address {
+            line = line.word(&style.address(address));
+        }
+        line.word(&self.what).word(&self.detail).end()
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!(self)
+    }
+}
+
+/// Events that were lost.
+impl Record for u64 {
+    fn text(&self, style: &Style) -> String {
+        format!(
+            "lost {} events: they were not read in time",
+            style.number(*self)
+        )
+    }
+
+    fn brief(&self, style: &Style) -> String {
+        self.text(style)
+    }
+
+    fn json(&self, _: &Style) -> Value {
+        json!({ "lost": self })
+    }
+}

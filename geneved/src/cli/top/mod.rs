@@ -1,0 +1,187 @@
+//! `geneved top`: what is busy right now, on a terminal or line by line.
+
+mod model;
+mod view;
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use self::model::{Model, Order};
+use self::view::{Screen, View};
+use super::context::Context;
+use super::error::CliError;
+use super::field::key;
+use super::grammar::{self, Keyword};
+use super::output;
+use super::table::{Command, Verb};
+use crate::config::value::ValueError;
+use crate::control::protocol::{Rated, Rates, Request};
+
+/// Seconds between two looks.
+const DELAY: Duration = Duration::from_secs(2);
+/// The first rates come after this.
+const FIRST: Duration = Duration::from_millis(500);
+/// Flows that are asked for.
+const FLOWS: u32 = 100;
+
+struct Words {
+    delay: Duration,
+    batch: bool,
+    iterations: Option<u32>,
+    order: Order,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Words {
+            delay: DELAY,
+            batch: false,
+            iterations: None,
+            order: Order::Bytes,
+        }
+    }
+}
+
+type Key = Keyword<Words>;
+
+const KEYS: [Key; 4] = [
+    Key::value(&["-d", "delay"], "SECONDS", |w, v| {
+        w.delay = seconds(v)?;
+        Ok(())
+    }),
+    Key::flag(&["-b", "batch"], |w| w.batch = true),
+    key!("-n" | "iterations", "N", iterations),
+    Key::value(&["sort"], "{ bytes | packets | name }", |w, v| {
+        w.order = v.parse()?;
+        Ok(())
+    }),
+];
+
+fn seconds(text: &str) -> Result<Duration, ValueError> {
+    let number: Option<f64> = text.parse().ok();
+    let number = number.filter(|n| (0.1..=3600.0).contains(n));
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| ValueError("expected seconds, from 0.1 to 3600".into()))
+}
+
+/// The command.
+pub const VERB: Verb = Verb {
+    name: "top",
+    about: "how busy workers, links, hosts and flows are",
+    command: Command {
+        names: &["top"],
+        run,
+        words: || grammar::words(&KEYS),
+        netns: false,
+    },
+    notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
+};
+
+/// Shows what is busy until somebody quits, or so many times.
+fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = Words::default();
+    grammar::parse(&KEYS, words, &mut wanted)?;
+    // Whoever has no terminal wants lines.
+    let plain = wanted.batch || context.style().json || !io::stdout().is_terminal();
+    let mut model = Model::new(look(context, wanted.order)?, wanted.order);
+    if plain {
+        return lines(context, &wanted, &mut model);
+    }
+    let terminal = ratatui::try_init().map_err(|e| broken(&e))?;
+    let outcome = screen(context, terminal, &wanted, model);
+    ratatui::restore();
+    outcome
+}
+
+fn broken(error: &io::Error) -> CliError {
+    CliError::Refused(format!("Error: the terminal: {error}"))
+}
+
+fn look(context: &mut Context, order: Order) -> Result<Rates, CliError> {
+    let request = Request::GetRates {
+        flows: FLOWS,
+        by_packets: order == Order::Packets,
+    };
+    Ok(context.call::<Rated>(&request)?.rates)
+}
+
+/// Batch mode.
+fn lines(context: &mut Context, wanted: &Words, model: &mut Model) -> Result<(), CliError> {
+    let mut left = wanted.iterations.unwrap_or(u32::MAX);
+    let mut wait = wanted.delay.min(FIRST);
+    while left > 0 {
+        std::thread::sleep(wait);
+        model.next(look(context, wanted.order)?);
+        output::print(&context.style(), &[&*model])?;
+        if left > 1 && !context.style().json {
+            output::say("")?;
+        }
+        left -= 1;
+        wait = wanted.delay;
+    }
+    Ok(())
+}
+
+fn screen(
+    context: &mut Context,
+    mut terminal: ratatui::DefaultTerminal,
+    wanted: &Words,
+    model: Model,
+) -> Result<(), CliError> {
+    let mut screen = Screen {
+        model,
+        paused: false,
+        delay: wanted.delay,
+        style: context.style(),
+    };
+    let mut left = wanted.iterations.unwrap_or(u32::MAX);
+    let mut due = Instant::now() + wanted.delay.min(FIRST);
+    loop {
+        terminal
+            .draw(|frame| frame.render_widget(View(&screen), frame.area()))
+            .map_err(|e| broken(&e))?;
+        let wait = due.saturating_duration_since(Instant::now());
+        if event::poll(wait).map_err(|e| broken(&e))? {
+            match event::read().map_err(|e| broken(&e))? {
+                Event::Key(key)
+                    if key.kind != KeyEventKind::Release && pressed(&mut screen, key) =>
+                {
+                    return Ok(());
+                }
+                // A new size is drawn at once.
+                _ => {}
+            }
+            continue;
+        }
+        due = Instant::now() + screen.delay;
+        if screen.paused {
+            continue;
+        }
+        let order = screen.model.order;
+        screen.model.next(look(context, order)?);
+        left -= 1;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// What a key does; true where it ends the view.
+fn pressed(screen: &mut Screen, key: KeyEvent) -> bool {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('c') if control => return true,
+        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('b') => screen.model.sort(Order::Bytes),
+        KeyCode::Char('p') => screen.model.sort(Order::Packets),
+        KeyCode::Char('n') => screen.model.sort(Order::Name),
+        KeyCode::Char(' ') => screen.paused = !screen.paused,
+        KeyCode::Char('+') => screen.delay = (screen.delay * 2).min(Duration::from_secs(60)),
+        KeyCode::Char('-') => screen.delay = (screen.delay / 2).max(Duration::from_millis(250)),
+        _ => {}
+    }
+    false
+}

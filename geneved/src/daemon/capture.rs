@@ -1,0 +1,269 @@
+//! Packets for those who capture: out of the workers' rings, with the headers that the kernel writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{StreamExt, stream};
+use libgeneve::link::LinkIndex;
+use libgeneve::wire::checksum::pseudo_header;
+use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
+use libgeneve::wire::transport::udp_header;
+
+use super::core::Core;
+use super::flows::names;
+use crate::config::state::Refusal;
+use crate::config::value::{Direction as Way, IfName};
+use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Failure};
+use crate::control::server::Replies;
+use crate::io::{Direction, Envelope, Layer, Record, TapConfig, TapFilter, TapReader};
+
+/// How often the rings are looked at.
+const EVERY: Duration = Duration::from_millis(20);
+/// Bytes of each worker's ring.
+const ROOM: usize = 8 << 20;
+/// Bytes of packets in one reply, or a little more.
+const BATCH: usize = 1 << 20;
+/// All of a packet.
+const WHOLE: u32 = 66 << 10;
+/// The TTL that is shown where it is not known, as Linux has it by default.
+const TTL: u8 = 64;
+
+struct Capture {
+    core: Rc<Core>,
+    reader: TapReader,
+    names: BTreeMap<LinkIndex, IfName>,
+    clock: Clock,
+    locals: HashMap<IpAddr, IpAddr>,
+    /// How many more packets are wanted.
+    left: u64,
+    snaplen: usize,
+}
+
+impl Core {
+    /// Lets a client see packets from now on.
+    pub(super) async fn capture(self: Rc<Self>, words: CaptureWords) -> Result<Replies, Failure> {
+        let filter = &words.filter;
+        if filter.state.is_some() {
+            return Err(Failure::InvalidParameter("state is none of packets".into()));
+        }
+        let snaplen = match words.snaplen {
+            0 => WHOLE,
+            some => some.min(WHOLE),
+        };
+        let names = {
+            let inner = self.inner().await;
+            super::show::check(&inner, filter.dev.as_ref())?;
+            names(&inner)
+        };
+        let of = |dev: &IfName| names.iter().find(|(_, n)| *n == dev).map(|(i, _)| *i);
+        let link = filter.dev.as_ref().and_then(of);
+        let tap = TapConfig {
+            outer: words.outer,
+            dropped: words.dropped,
+            snaplen,
+            room: ROOM,
+            pause: Duration::ZERO,
+            filter: TapFilter {
+                link,
+                from: filter.from.map(|p| p.0),
+                to: filter.to.map(|p| p.0),
+                protocol: filter.proto.map(|p| p.0),
+                sport: filter.sport,
+                dport: filter.dport,
+            },
+        };
+        let reader = self.engine().tap(tap).ok_or(Refusal::new(
+            "as many clients capture as can",
+            "end one of them first",
+        ))?;
+        let capture = Capture {
+            clock: Clock::new(self.engine().now().0),
+            core: self,
+            reader,
+            names,
+            locals: HashMap::new(),
+            left: if words.count == 0 {
+                u64::MAX
+            } else {
+                words.count
+            },
+            snaplen: snaplen as usize,
+        };
+        // The first reply tells the client that the tap is there.
+        let begun = stream::iter([Captured::default()]);
+        let replies = begun.chain(stream::unfold(capture, async |mut capture| {
+            let next = capture.next().await?;
+            Some((next, capture))
+        }));
+        let json = |reply| serde_json::to_value(reply).expect("packets have a form in JSON");
+        Ok(replies.map(json).boxed_local())
+    }
+}
+
+impl Capture {
+    /// The packets that wait, as soon as there are any; `None` after the last that is wanted.
+    async fn next(&mut self) -> Option<Captured> {
+        if self.left == 0 {
+            return None;
+        }
+        loop {
+            let lost = self.reader.lost();
+            let packets = self.take().await;
+            if !packets.is_empty() || lost > 0 {
+                self.left -= (packets.len() as u64).min(self.left);
+                return Some(Captured { packets, lost });
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn take(&mut self) -> Vec<CapturedPacket> {
+        let mut packets = Vec::new();
+        let mut unknown = false;
+        let mut bytes = 0;
+        let (names, locals, clock) = (&self.names, &mut self.locals, &self.clock);
+        self.reader.read(|record| {
+            unknown |= record.link.is_some_and(|link| !names.contains_key(&link));
+            let data = data(record, locals, self.snaplen);
+            bytes += data.1.len();
+            packets.push(CapturedPacket {
+                time_ns: clock.unix(record.time.0),
+                dev: record.link.and_then(|link| names.get(&link).cloned()),
+                direction: match record.direction {
+                    Direction::Ingress => Way::Ingress,
+                    Direction::Egress => Way::Egress,
+                },
+                outer: matches!(record.layer, Layer::Payload | Layer::Whole),
+                ethernet: record.layer == Layer::Frame,
+                reason: record.reason.map(|r| r.name().to_owned()),
+                packets: record.packets,
+                length: data.0,
+                data: STANDARD.encode(&data.1),
+            });
+            bytes < BATCH && (packets.len() as u64) < self.left
+        });
+        if unknown {
+            // A link that came later: the next packets have its name.
+            self.names = self::names(&*self.core.inner().await);
+        }
+        packets
+    }
+}
+
+/// A packet with the headers that the kernel writes, at most `snaplen` bytes of it, and the length of the whole.
+fn data(
+    record: &Record<'_>,
+    locals: &mut HashMap<IpAddr, IpAddr>,
+    snaplen: usize,
+) -> (u32, Vec<u8>) {
+    let (Layer::Payload, Some(envelope)) = (record.layer, record.envelope) else {
+        return (record.length, record.bytes.to_vec());
+    };
+    let mut bytes = headers(&envelope, record, locals);
+    let length = record.length + bytes.len() as u32;
+    bytes.extend_from_slice(record.bytes);
+    bytes.truncate(snaplen);
+    (length, bytes)
+}
+
+/// IP and UDP header before the payload of a record. The UDP checksum is left out where only a part of it is there.
+fn headers(
+    envelope: &Envelope,
+    record: &Record<'_>,
+    locals: &mut HashMap<IpAddr, IpAddr>,
+) -> Vec<u8> {
+    let length = record.length;
+    let local = |addr: IpAddr, remote: IpAddr, locals: &mut HashMap<IpAddr, IpAddr>| {
+        if !addr.is_unspecified() {
+            return addr;
+        }
+        *locals
+            .entry(remote)
+            .or_insert_with(|| local_towards(remote).unwrap_or(addr))
+    };
+    let (src, dst) = (envelope.src.ip(), envelope.dst.ip());
+    let src = local(src, dst, locals);
+    let dst = local(dst, src, locals);
+    let datagram = u16::try_from(length + 8).unwrap_or(u16::MAX);
+    let ports = (envelope.src.port(), envelope.dst.port());
+    let mut udp = udp_header(ports.0, ports.1, datagram, 0);
+    if record.bytes.len() == length as usize {
+        let sum = pseudo_header(src, dst, protocol::UDP, datagram.into());
+        // RFC 768: a checksum that comes out as zero is sent as all ones.
+        let sum = match !sum.bytes(&udp).bytes(record.bytes).fold() {
+            0 => u16::MAX,
+            sum => sum,
+        };
+        udp = udp_header(ports.0, ports.1, datagram, sum);
+    }
+    let ttl = envelope.ttl.unwrap_or(TTL);
+    let mut bytes = match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
+            tos: envelope.tos,
+            total_len: datagram.saturating_add(20),
+            identification: 0,
+            dont_fragment: true,
+            ttl,
+            protocol: protocol::UDP,
+            src,
+            dst,
+        }
+        .to_bytes()
+        .to_vec(),
+        _ => Ipv6Header {
+            traffic_class: envelope.tos,
+            flow_label: 0,
+            payload_len: datagram,
+            next_header: protocol::UDP,
+            hop_limit: ttl,
+            src: six(src),
+            dst: six(dst),
+        }
+        .to_bytes()
+        .to_vec(),
+    };
+    bytes.extend_from_slice(&udp);
+    bytes
+}
+
+fn six(addr: IpAddr) -> Ipv6Addr {
+    match addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    }
+}
+
+/// The address that the kernel would send from.
+fn local_towards(remote: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Connecting a UDP socket sends nothing; it only looks the route up.
+    socket.connect(SocketAddr::new(remote, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// The packet path's time as the time of day.
+struct Clock {
+    path: u64,
+    unix: u64,
+}
+
+impl Clock {
+    /// `now` is the packet path's time.
+    fn new(now: u64) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix = since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(0));
+        Clock { path: now, unix }
+    }
+
+    fn unix(&self, time: u64) -> u64 {
+        (self.unix + time).saturating_sub(self.path)
+    }
+}

@@ -1,0 +1,201 @@
+//! The hub: what happens is told to those who watch.
+//!
+//! Everybody who watches has a bounded queue. Who does not take events in time loses the later ones,
+//! and is told how many. Nothing is made for topics that nobody watches: ask [`Hub::wants`] first.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::control::protocol::{ChangeKind, Event, Topic, What};
+
+/// Events that wait for one client at most.
+const QUEUE: usize = 1024;
+
+/// Where everybody watches.
+#[derive(Debug, Default)]
+pub struct Hub {
+    watchers: RefCell<Vec<Weak<Watcher>>>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    topics: Vec<Topic>,
+    sender: Sender<Rc<Event>>,
+    lost: Cell<u64>,
+}
+
+/// One who watches.
+#[derive(Debug)]
+pub struct Watch {
+    receiver: Receiver<Rc<Event>>,
+    watcher: Rc<Watcher>,
+}
+
+impl Hub {
+    /// Watches these topics from now on; all, if none is named.
+    pub fn watch(&self, topics: &[Topic]) -> Watch {
+        let (sender, receiver) = channel(QUEUE);
+        let topics = if topics.is_empty() {
+            Topic::ALL
+        } else {
+            topics
+        };
+        let watcher = Rc::new(Watcher {
+            topics: topics.to_vec(),
+            sender,
+            lost: Cell::new(0),
+        });
+        let mut watchers = self.watchers.borrow_mut();
+        watchers.retain(|w| w.strong_count() > 0);
+        watchers.push(Rc::downgrade(&watcher));
+        Watch { receiver, watcher }
+    }
+
+    /// Whether anybody watches a topic.
+    pub fn wants(&self, topic: Topic) -> bool {
+        let watchers = self.watchers.borrow();
+        let mut living = watchers.iter().filter_map(Weak::upgrade);
+        living.any(|w| w.topics.contains(&topic))
+    }
+
+    /// Whether anybody watches objects of the configuration.
+    pub fn wants_changes(&self) -> bool {
+        Topic::ALL[..8].iter().any(|&topic| self.wants(topic))
+    }
+
+    /// Tells what happened.
+    pub fn tell(&self, what: What) {
+        self.publish(None, what);
+    }
+
+    /// Tells what became of an object.
+    pub fn changed(&self, change: ChangeKind, what: What) {
+        self.publish(Some(change), what);
+    }
+
+    fn publish(&self, change: Option<ChangeKind>, what: What) {
+        let topic = what.topic();
+        let event = Rc::new(event(change, what));
+        for watcher in self.watchers.borrow().iter().filter_map(Weak::upgrade) {
+            if watcher.topics.contains(&topic) {
+                watcher.take(&event);
+            }
+        }
+    }
+}
+
+fn event(change: Option<ChangeKind>, what: What) -> Event {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let time_us = since.map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX));
+    Event {
+        time_us,
+        change,
+        what,
+    }
+}
+
+impl Watcher {
+    fn take(&self, event: &Rc<Event>) {
+        let lost = self.lost.get();
+        // Where some were lost the gap is told first, and both must have room.
+        let needed = if lost == 0 { 1 } else { 2 };
+        if self.sender.capacity() < needed {
+            self.lost.set(lost + 1);
+            return;
+        }
+        if lost > 0 {
+            self.lost.set(0);
+            let _ = self
+                .sender
+                .try_send(Rc::new(self::event(None, What::Lost(lost))));
+        }
+        let _ = self.sender.try_send(Rc::clone(event));
+    }
+}
+
+impl Watch {
+    /// The next event.
+    pub async fn next(&mut self) -> Rc<Event> {
+        match self.receiver.try_recv() {
+            Ok(event) => return event,
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+        }
+        let lost = self.watcher.lost.take();
+        if lost > 0 {
+            return Rc::new(event(None, What::Lost(lost)));
+        }
+        match self.receiver.recv().await {
+            Some(event) => event,
+            // The sender is in `self`.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::HostEvent;
+
+    fn host(detail: usize) -> What {
+        What::Host(HostEvent {
+            address: None,
+            what: "test".into(),
+            detail: detail.to_string(),
+        })
+    }
+
+    fn detail(event: &Event) -> String {
+        match &event.what {
+            What::Host(host) => host.detail.clone(),
+            What::Lost(count) => format!("lost {count}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_loses_the_later_events_and_is_told_how_many() {
+        let hub = Hub::default();
+        let mut slow = hub.watch(&[]);
+        for n in 0..QUEUE + 7 {
+            hub.tell(host(n));
+        }
+        assert_eq!(detail(&*slow.next().await), "0");
+        hub.tell(host(5000));
+        assert_eq!(detail(&*slow.next().await), "1");
+        hub.tell(host(6000));
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|s: &String| s != "6000") {
+            seen.push(detail(&*slow.next().await));
+        }
+        assert_eq!(seen[QUEUE - 2..], ["lost 8", "6000"]);
+    }
+
+    #[tokio::test]
+    async fn who_has_read_all_is_told_at_once_what_was_lost() {
+        let hub = Hub::default();
+        let mut slow = hub.watch(&[]);
+        (0..QUEUE + 3).for_each(|n| hub.tell(host(n)));
+        for n in 0..QUEUE {
+            assert_eq!(detail(&*slow.next().await), n.to_string());
+        }
+        assert_eq!(detail(&*slow.next().await), "lost 3");
+    }
+
+    #[tokio::test]
+    async fn only_what_was_asked_for_is_told_and_nothing_is_wanted_when_nobody_watches() {
+        let hub = Hub::default();
+        assert!(!hub.wants(Topic::Host));
+        let mut watch = hub.watch(&[Topic::Drop, Topic::Host]);
+        assert!(hub.wants(Topic::Host) && !hub.wants(Topic::Log) && !hub.wants_changes());
+        hub.tell(What::Lost(1));
+        hub.tell(host(4));
+        assert_eq!(detail(&*watch.next().await), "4");
+        drop(watch);
+        assert!(!hub.wants(Topic::Host));
+    }
+}
