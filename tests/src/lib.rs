@@ -2,8 +2,8 @@
 //!
 //! [`world`] has hosts and daemons, [`bridged`] stations behind them, [`ovs`] another program as a peer, [`packet`] bytes
 //! made by hand, [`sniffer`] eyes, [`relay`] a bad underlay, [`peer`] the other side of a tunnel without a daemon,
-//! [`scrape`] metrics, [`launch`] a daemon started in a way of one's own, [`live`] commands that go on. None of it uses
-//! libgeneve, so that an error there cannot hide itself here.
+//! [`scrape`] metrics, [`launch`] a daemon started in a way of one's own, [`live`] commands that go on, [`shell`] what users
+//! type. None of it uses libgeneve, so that an error there cannot hide itself here.
 
 pub mod bridged;
 pub mod launch;
@@ -13,6 +13,7 @@ pub mod packet;
 pub mod peer;
 pub mod relay;
 pub mod scrape;
+pub mod shell;
 pub mod sniffer;
 pub mod trio;
 pub mod tshark;

@@ -106,6 +106,20 @@ impl World {
         format!("{}-{name}", self.prefix)
     }
 
+    /// Writes a file that only its owner may read.
+    ///
+    /// # Panics
+    /// If the directory of this world cannot be written.
+    #[must_use]
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.directory.join(name);
+        std::fs::write(&path, text).expect("the directory is writable");
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).expect("the file is ours");
+        path
+    }
+
     /// Starts a daemon in `host`; `daemon` is further lines of the `[daemon]` table.
     ///
     /// # Panics

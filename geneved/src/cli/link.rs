@@ -1,5 +1,6 @@
 //! `geneved link`: the VPC's presence on this host.
 
+use libgeneve::drop::DropReason;
 use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ fn kind(word: &str) -> Result<Kind, ValueError> {
 }
 
 /// The type stands behind the name, as `ip` has it.
-const OWN: [Key; 40] = [
+const OWN: [Key; 39] = [
     NAME,
     TYPE.times(Times::Once),
     key!("id" | "vni", "VNI", id),
@@ -60,7 +61,6 @@ const OWN: [Key; 40] = [
     flag!("noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
     // What geneved does anyhow.
     Key::flag(&["noexternal"], |_| ()),
-    Key::flag(&["nolearning"], |_| ()),
     key!("srcport", "MIN-MAX", srcport),
     key!("segmentation", "{ auto | off }", segmentation),
     key!("mtu", "{ auto | N }", mtu),
@@ -81,7 +81,7 @@ const OWN: [Key; 40] = [
     flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-const SETTINGS: [Key; 47] = grammar::joined(OWN, REFUSED);
+const SETTINGS: [Key; 46] = grammar::joined(OWN, REFUSED);
 
 /// Which links are shown.
 #[derive(Default)]
@@ -246,6 +246,14 @@ pub fn dropped(style: &Style, traffic: &Traffic) -> String {
     ] {
         if !drops.is_empty() {
             text += &format!("\n    {direction} dropped: {}", reasons(style, drops));
+            // Twice -s: what each of them means.
+            let known = DropReason::ALL
+                .iter()
+                .filter(|r| drops.contains_key(r.name()));
+            for reason in known.filter(|_| style.statistics > 1) {
+                let (name, why) = (reason.name(), reason.explanation());
+                text += &format!("\n        {name}: {why}");
+            }
         }
     }
     text

@@ -179,7 +179,7 @@ pub fn bnf() -> Vec<String> {
         };
         match (s.name, s.takes) {
             ("socket", _) => "--socket PATH".to_owned(),
-            ("force", _) => "-force".to_owned(),
+            ("force" | "iec" | "help", _) => format!("-{}", s.name),
             ("batch", _) => format!("-{head}{optional} {{ FILE | - }}"),
             (_, Takes::Nothing) => format!("-{head}{optional}"),
             (_, Takes::Value(value)) => format!("-{head}{optional} {value}"),
@@ -218,7 +218,15 @@ pub fn parse(arguments: &[String]) -> Result<Options, CliError> {
             None => (option, None),
         };
         let found = find(option).ok_or_else(|| unknown(word, option))?;
-        normal.push(format!("--{}", found.long));
+        let long = format!("--{}", found.long);
+        // Of a value that is given twice the last one counts; argh would complain.
+        if let (Some(at), false) = (
+            normal.iter().position(|w| *w == long),
+            found.takes == Takes::Nothing,
+        ) {
+            normal.drain(at..at + 2);
+        }
+        normal.push(long);
         match (found.takes, value) {
             (Takes::Nothing, None) => {}
             (Takes::Nothing, Some(_)) => return Err(unknown(word, option)),
@@ -294,6 +302,8 @@ mod tests {
         assert_eq!((o.human, o.iec, o.timestamp), (true, true, true));
         assert_eq!((o.numeric, o.inet, o.inet6), (true, true, false));
         assert_eq!(o.netns.as_deref(), Some("blue"));
+        let o = options("-c=never --socket /a -c=auto --socket /b link").unwrap();
+        assert_eq!((o.color, o.socket), (Color::Auto, PathBuf::from("/b")));
         let o = options("-stats -6 --netns=red -hu link").unwrap();
         assert_eq!((o.statistics, o.inet6, o.human), (1, true, true));
         for version in ["-V", "-Version", "-ver", "--version"] {

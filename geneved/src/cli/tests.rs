@@ -316,6 +316,18 @@ fn a_link_as_text() {
 }
 
 #[test]
+fn twice_statistics_explain_each_reason() {
+    let style = Style {
+        statistics: 2,
+        ..Style::default()
+    };
+    let text = shown(style, &link());
+    let expected = "\n    RX dropped: too-big 1, unknown-host 4\n        ";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("\n        unknown-host: "), "{text}");
+}
+
+#[test]
 fn a_link_in_other_shapes() {
     let style = Style::default();
     assert_eq!(

@@ -185,6 +185,8 @@ impl Core {
             plan.replace.extend(lost);
         }
         if plan.is_empty() {
+            // A daemon that starts without links has a secret all the same.
+            inner.state.fabric = new.fabric;
             return Ok(plan);
         }
         let result = self.carry_out(inner, new, &plan).await;

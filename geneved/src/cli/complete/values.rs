@@ -54,7 +54,7 @@ impl<'a> Values<'a> {
     /// The values of a keyword.
     pub fn of_keyword(&mut self, keyword: &str, metavariable: &str, last: &str) -> Vec<Candidate> {
         let own = match (self.object, keyword) {
-            ("link", "dev") => Some((Request::ListLinks { name: None }, "ifname")),
+            ("link", "dev") => Some((Request::ListLinks { name: None }, "name")),
             ("route", "to") => Some((Request::ListRoutes { dev: self.dev() }, "prefix")),
             ("endpoint", "address") => {
                 Some((Request::ListEndpoints { dev: self.dev() }, "address"))

@@ -23,11 +23,9 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        if self.hint.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; {}", self.hint)
+        match self.hint.as_str() {
+            "" => f.write_str(&self.reason),
+            hint => write!(f, "{}; {hint}", self.reason.trim_end_matches('.')),
         }
     }
 }
