@@ -107,7 +107,8 @@ on_both_backends! {
     fn a_class_is_held_to_its_rate(io) {
         let duo = Duo::new();
         let [a, _b] = duo.overlay(io, Family::V4, "");
-        a.cli("qos add slow dev gnv0 id 1 rate 100mbit burst 128k dscp 10");
+        // The burst outlasts the 40 ms for which a busy machine may not let the daemon run.
+        a.cli("qos add slow dev gnv0 id 1 rate 100mbit burst 512k dscp 10");
         a.cli("policy add slow dev gnv0 egress proto udp allow class slow");
         let burst = UdpBurst {
             size: 1200,
@@ -123,7 +124,7 @@ on_both_backends! {
         let passed = class["passed_bytes"].as_f64().unwrap();
         let dropped = class["dropped_bytes"].as_f64().unwrap();
         // 20,000 packets a second of 1,228 bytes are 196 Mbit/s; a slow machine may send fewer, but never too many pass.
-        assert!(passed <= 12.5e6 * seconds * 1.05 + 131_072.0, "{passed} bytes in {seconds} s");
+        assert!(passed <= 12.5e6 * seconds * 1.05 + 524_288.0, "{passed} bytes in {seconds} s");
         if passed + dropped > 12.5e6 * 3.0 * 1.2 {
             assert!(passed >= 12.5e6 * 3.0 * 0.95, "{passed} bytes in 3 s");
         }
