@@ -67,7 +67,9 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
         socket(duo).display()
     );
     let remote = |host| format!("remote = \"{host}\"");
-    let a = link("gnv0", 100, &["10.0.0.1/24"], &remote("192.0.2.2")) + functions;
+    let a = link("gnv0", 100, &["10.0.0.1/24"], &remote("192.0.2.2"))
+        + functions
+        + &link("gnv1", 101, &[], "mode = \"ethernet\"");
     let b = link("gnv0", 100, &["10.0.0.2/24"], &remote("192.0.2.1"));
     [
         duo.world.daemon(&duo.a, io, &daemon, &a),
