@@ -101,7 +101,7 @@ fuzz_target!(|data: &[u8]| {
     aimed.extend(data);
     for mut datagram in [data.to_vec(), aimed] {
         let before = datagram.clone();
-        match ingress.decide(&cx, &arrival, &mut datagram) {
+        match ingress.receive(&cx, &arrival, &mut datagram) {
             Ok(Inbound::Packet(decap)) => {
                 assert!(decap.start + usize::from(decap.packet.total_len) <= before.len())
             }
