@@ -24,12 +24,12 @@ fn carries(ovs: &Ovs) {
     for address in ["10.0.0.2", "fd00::2"] {
         let ends = ovs.there(address);
         eventually(10, "the switch forwards", || answers(&ends));
-        assert_ping(&ends);
         assert_tcp(&ends, 1, 2_000_000);
     }
     for address in ["10.0.0.1", "fd00::1"] {
         let ends = ovs.back(address);
-        assert_ping(&ends);
+        // A switch that has just learned something may lose a packet.
+        eventually(10, "the switch forwards back", || answers(&ends));
         assert_tcp(&ends, 1, 2_000_000);
     }
     for ends in [ovs.there("10.0.0.2"), ovs.back("10.0.0.1")] {
@@ -60,8 +60,14 @@ fn a_switch_on_a_path_without_offloads_gets_whole_packets() {
 
 #[test]
 fn a_switch_behind_a_veth_with_offloads_gets_whole_packets() {
-    for daemon in ["", "segmentation = \"off\""] {
-        carries(&Ovs::new(Io::Uring, Offloads::On, daemon, NO_CHECKSUM));
+    // Nobody can see through a veth that says it takes packets uncut and has a packet socket at its end: geneved is told.
+    for io in [Io::Uring, Io::Syscalls] {
+        carries(&Ovs::new(
+            io,
+            Offloads::On,
+            "segmentation = \"off\"",
+            NO_CHECKSUM,
+        ));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Errors that repeat: told a few times, then counted.
 //!
-//! What a place in the code has to complain about is told [`BURST`] times in [`WINDOW`]; how many more there were is told
+//! What a place in the code has to complain about is told ten times in half a minute; how many more there were is told
 //! when the window is over.
 
 use std::collections::HashMap;
