@@ -13,8 +13,10 @@ bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2,
   --seconds S           length of each throughput measurement
   --geneved PATH        the binary (default: target/release/geneved beside this program)
   --tunnel LIST         of geneved, geneved-io_uring, geneved-syscalls, geneved-ethernet (mode
-                        ethernet), geneved-frames (inner ethernet), geneved-vxlan, vxlan (the kernel's), raw, or NAME=PATH for
-                        another geneved binary (default: geneved,vxlan)
+                        ethernet), geneved-frames (inner ethernet), geneved-vxlan, geneved-functions
+                        (1,000 rules, labels, a class, source NAT), vxlan (the kernel's), raw, or
+                        NAME=PATH for another geneved binary (default: geneved,vxlan)
+  --base NAME           the tunnel that the others are compared with (default: vxlan)
   --underlay LIST       of veth, wire, nic (default: all)
   --only LIST           of tcp1, tcp4, udp64, udp1300, iperf64, pingpong, idle (default: all)
   --daemon 'KEY = VAL'  a further line for the daemon's [daemon] table; may be repeated
@@ -31,6 +33,7 @@ pub struct Arguments {
     pub duration: Duration,
     pub geneved: PathBuf,
     pub tunnels: Vec<Tunnel>,
+    pub base: String,
     pub underlays: Vec<Underlay>,
     pub measures: Vec<Measure>,
     pub daemon_lines: Vec<String>,
@@ -50,6 +53,7 @@ impl Arguments {
             duration: Duration::from_secs(3),
             geneved: beside_this_program(),
             tunnels: vec![Tunnel::parse("geneved")?, Tunnel::parse("vxlan")?],
+            base: "vxlan".to_owned(),
             underlays: Underlay::ALL.to_vec(),
             measures: Measure::ALL.to_vec(),
             daemon_lines: Vec::new(),
@@ -76,6 +80,7 @@ impl Arguments {
                 }
                 "--geneved" => arguments.geneved = value()?.into(),
                 "--tunnel" => arguments.tunnels = list(&value()?, Tunnel::parse)?,
+                "--base" => arguments.base = value()?,
                 "--underlay" => arguments.underlays = list(&value()?, Underlay::parse)?,
                 "--only" => arguments.measures = list(&value()?, Measure::parse)?,
                 "--daemon" => arguments.daemon_lines.push(value()?),

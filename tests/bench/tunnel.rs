@@ -14,6 +14,11 @@ use std::path::PathBuf;
 /// A link of IP packets over Geneve.
 const GENEVE: &str = "type = \"geneve\"";
 
+/// What `geneved-functions` sends to: an address outside of the VPC, behind the second host.
+const OUTSIDE: &str = "203.0.113.1";
+/// Whose name the first host has outside.
+const POOL: &str = "198.51.100.1";
+
 /// What carries the overlay.
 #[derive(Clone, Debug)]
 pub enum Tunnel {
@@ -23,6 +28,8 @@ pub enum Tunnel {
         binary: Option<PathBuf>,
         io: Option<&'static str>,
         kind: &'static str,
+        /// With rules, labels, a class, and source NAT at the second host.
+        functions: bool,
     },
     /// The kernel's VXLAN device.
     Vxlan,
@@ -37,6 +44,7 @@ impl Tunnel {
             binary: None,
             io,
             kind,
+            functions: word == "geneved-functions",
         };
         match word.split_once('=') {
             Some((label, path)) => Ok(Self::Geneved {
@@ -44,9 +52,10 @@ impl Tunnel {
                 binary: Some(path.into()),
                 io: None,
                 kind: GENEVE,
+                functions: false,
             }),
             None => match word {
-                "geneved" => Ok(geneved(None, GENEVE)),
+                "geneved" | "geneved-functions" => Ok(geneved(None, GENEVE)),
                 "geneved-io_uring" => Ok(geneved(Some("io_uring"), GENEVE)),
                 "geneved-syscalls" => Ok(geneved(Some("syscalls"), GENEVE)),
                 "geneved-ethernet" => Ok(geneved(None, "type = \"geneve\"\nmode = \"ethernet\"")),
@@ -113,8 +122,7 @@ impl Pair {
         let mut daemons = Vec::new();
         for (i, host) in hosts.iter().enumerate() {
             underlay.apply(host, DEVICE)?;
-            let (own, peer, address) = (outer[i], outer[1 - i], with_length(inner[i]));
-            let mtu = arguments.mtu;
+            let address = with_length(inner[i]);
             match tunnel {
                 Tunnel::Raw => {
                     host.ip(&format!(
@@ -123,45 +131,27 @@ impl Pair {
                     ))?;
                 }
                 Tunnel::Vxlan => {
+                    let (own, peer, mtu) = (outer[i], outer[1 - i], arguments.mtu);
                     host.ip(&format!(
                         "link add t0 mtu {mtu} type vxlan id 100 local {own} remote {peer} dstport 4789 dev {DEVICE}"
                     ))?;
                     host.ip(&format!("address add {address} dev t0{}", no_dad(inner[i])))?;
                     host.ip("link set t0 up")?;
                 }
-                Tunnel::Geneved {
-                    label,
-                    binary,
-                    io,
-                    kind,
-                } => {
-                    let site = Site {
-                        binary: binary.clone().unwrap_or_else(|| arguments.geneved.clone()),
-                        directory: std::env::temp_dir()
-                            .join(format!("{PREFIX}-{}", std::process::id())),
-                        name: format!("{label}-{i}"),
-                    };
-                    let mut config = String::new();
-                    if let Some(io) = io {
-                        writeln!(config, "io = \"{io}\"").unwrap();
-                    }
-                    for line in &arguments.daemon_lines {
-                        writeln!(config, "{line}").unwrap();
-                    }
-                    write!(
-                        config,
-                        "[[link]]\nname = \"t0\"\n{kind}\nid = 100\nlocal = \"{own}\"\n\
-                         remote = \"{peer}\"\naddress = [\"{address}\"]\nmtu = {mtu}\n"
-                    )
-                    .unwrap();
-                    for line in &arguments.link_lines {
-                        writeln!(config, "{line}").unwrap();
-                    }
-                    daemons.push(Daemon::start(site, host, &config)?);
+                Tunnel::Geneved { .. } => {
+                    daemons.push(tunnel.daemon(i, host, outer, inner, arguments)?);
                 }
             }
         }
-        let ends = Ends::new(hosts[0].netns(), hosts[1].netns(), inner[1]);
+        let far = if tunnel.has_functions() {
+            hosts[0].ip(&format!("route add {OUTSIDE} dev t0"))?;
+            hosts[1].ip(&format!("address add {OUTSIDE}/32 dev lo"))?;
+            hosts[1].ip(&format!("route add {POOL} dev t0"))?;
+            OUTSIDE.parse().unwrap()
+        } else {
+            inner[1]
+        };
+        let ends = Ends::new(hosts[0].netns(), hosts[1].netns(), far);
         Ok(Self {
             label: tunnel.label().to_owned(),
             ends,
@@ -169,6 +159,138 @@ impl Pair {
             _hosts: hosts,
         })
     }
+}
+
+impl Tunnel {
+    fn has_functions(&self) -> bool {
+        matches!(
+            self,
+            Self::Geneved {
+                functions: true,
+                ..
+            }
+        )
+    }
+
+    /// Starts the daemon of host `i`.
+    fn daemon(
+        &self,
+        i: usize,
+        host: &Host,
+        outer: [IpAddr; 2],
+        inner: [IpAddr; 2],
+        arguments: &Arguments,
+    ) -> io::Result<Daemon> {
+        let Self::Geneved {
+            label,
+            binary,
+            io,
+            kind,
+            functions,
+        } = self
+        else {
+            unreachable!("only geneved has a daemon");
+        };
+        let site = Site {
+            binary: binary.clone().unwrap_or_else(|| arguments.geneved.clone()),
+            directory: std::env::temp_dir().join(format!("{PREFIX}-{}", std::process::id())),
+            name: format!("{label}-{i}"),
+        };
+        let mut config = String::new();
+        if let Some(io) = io {
+            writeln!(config, "io = \"{io}\"").unwrap();
+        }
+        for line in &arguments.daemon_lines {
+            writeln!(config, "{line}").unwrap();
+        }
+        if *functions {
+            writeln!(config, "label-secret-file = \"{}\"", secret(&site)?).unwrap();
+        }
+        write!(
+            config,
+            "[[link]]\nname = \"t0\"\n{kind}\nid = 100\nlocal = \"{}\"\nremote = \"{}\"\n\
+             address = [\"{}\"]\nmtu = {}\n",
+            outer[i],
+            outer[1 - i],
+            with_length(inner[i]),
+            arguments.mtu,
+        )
+        .unwrap();
+        for line in &arguments.link_lines {
+            writeln!(config, "{line}").unwrap();
+        }
+        if *functions {
+            config.push_str(&functions_of(i, outer, inner));
+        }
+        Daemon::start(site, host, &config)
+    }
+}
+
+/// The secret of the labels, in a file that nobody else may read.
+fn secret(site: &Site) -> io::Result<String> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::create_dir_all(&site.directory)?;
+    let path = site.directory.join("secret");
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
+    io::Write::write_all(&mut file, "5e".repeat(32).as_bytes())?;
+    Ok(path.display().to_string())
+}
+
+/// 1,000 rules that do not match before the one that does, labels, a class that does not run out, and the way outside through
+/// the second host's source NAT.
+fn functions_of(i: usize, outer: [IpAddr; 2], inner: [IpAddr; 2]) -> String {
+    let mut config = "ingress = \"deny\"\negress = \"deny\"\n".to_owned();
+    for (at, address) in inner.iter().enumerate() {
+        let place = if at == i {
+            "local = true".to_owned()
+        } else {
+            format!("host = [\"{}\"]", outer[at])
+        };
+        write!(
+            config,
+            "[[endpoint]]\naddress = \"{address}\"\ndev = \"t0\"\n{place}\nlabels = \"app=bench,host={at}\"\nclass = \"fast\"\n"
+        )
+        .unwrap();
+    }
+    for rule in 0..1000 {
+        let direction = ["ingress", "egress"][rule % 2];
+        write!(
+            config,
+            "[[policy]]\nname = \"no-{rule}\"\ndev = \"t0\"\ndirection = \"{direction}\"\nfrom = \"app=other-{rule}\"\n\
+             proto = \"tcp\"\ndport = {}\naction = \"allow\"\n",
+            1 + rule
+        )
+        .unwrap();
+    }
+    for direction in ["ingress", "egress"] {
+        write!(
+            config,
+            "[[policy]]\nname = \"all-{direction}\"\ndev = \"t0\"\ndirection = \"{direction}\"\npref = 40000\naction = \"allow\"\n"
+        )
+        .unwrap();
+    }
+    config.push_str("[[qos]]\nname = \"fast\"\ndev = \"t0\"\nid = 1\nrate = \"100gbit\"\nburst = \"64m\"\ndscp = \"af11\"\n");
+    if i == 0 {
+        write!(
+            config,
+            "[[route]]\nprefix = \"{OUTSIDE}/32\"\ndev = \"t0\"\nvia = [\"{}\"]\ntype = \"gateway\"\n",
+            outer[1]
+        )
+        .unwrap();
+    } else {
+        write!(
+            config,
+            "[[nat]]\nname = \"out\"\ndev = \"t0\"\ntype = \"snat\"\nfrom = \"{}/32\"\nsource = \"{POOL}\"\n",
+            inner[0]
+        )
+        .unwrap();
+    }
+    config
 }
 
 fn with_length(address: IpAddr) -> String {
