@@ -137,7 +137,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     tell_systemd(&[NotifyState::Ready]);
     let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
-    let mut watchdog = Watchdog::new(core.engine());
+    let mut watchdog = Watchdog::default();
     let watched = watchdog::interval();
     let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
     watching.reset();

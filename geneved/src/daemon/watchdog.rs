@@ -1,8 +1,8 @@
 //! The service manager's watchdog: fed as long as every worker gets on with its work.
 //!
-//! That the daemon's own thread runs says nothing about the packet path. So each worker's bell is rung at every look, and
-//! the next look finds whether it has finished a turn since. A worker that is stuck, or has ended, is waited for until
-//! the service manager's patience ends and it starts the daemon anew.
+//! That the daemon's own thread runs says nothing about the packet path. So it is only told that all is well while no worker
+//! is stalled ([`WorkerReport::stalled`](crate::io::WorkerReport)). One that is, or has ended, is waited for until the
+//! service manager's patience ends and it starts the daemon anew.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use sd_notify::NotifyState;
 
 use crate::io::Engine;
 
-/// What was seen of the workers at the last look.
+/// Whether workers were stuck at the last look.
+#[derive(Default)]
 pub(super) struct Watchdog {
-    seen: Vec<u64>,
     stuck: bool,
 }
 
@@ -22,19 +22,12 @@ pub(super) fn interval() -> Option<Duration> {
 }
 
 impl Watchdog {
-    /// Looks for the first time.
-    pub(super) fn new(engine: &Engine) -> Self {
-        Watchdog {
-            seen: engine.pulses(),
-            stuck: false,
-        }
-    }
-
     /// Tells the service manager that all is well, if it is.
     pub(super) fn look(&mut self, engine: &Engine) {
-        let now = engine.pulses();
-        let still: Vec<usize> = (0..now.len()).filter(|&n| now[n] == self.seen[n]).collect();
-        self.seen = now;
+        let reports = engine.worker_reports();
+        let still: Vec<usize> = (0..reports.len())
+            .filter(|&n| !reports[n].stalled.is_zero())
+            .collect();
         if still.is_empty() {
             if std::mem::take(&mut self.stuck) {
                 tracing::info!("all workers answer again");

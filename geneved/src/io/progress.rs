@@ -61,11 +61,6 @@ impl Progress {
         self.writes.store(in_use.writes, Relaxed);
     }
 
-    /// How many turns have ended.
-    pub(super) fn turns(&self) -> u64 {
-        self.turns.load(Relaxed)
-    }
-
     pub(super) fn report(&self, heart: &Heart, now: Instant) -> WorkerReport {
         WorkerReport {
             turns: self.turns.load(Relaxed),

@@ -1,0 +1,145 @@
+//! How an engine is to be, what it says of itself, and why it could not be started.
+
+use std::io;
+use std::net::IpAddr;
+
+use libgeneve::flow::Limits;
+use libgeneve::link::LinkIndex;
+
+use crate::io::probe::Feature;
+
+/// The configured backend (`io = …`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where it works, otherwise plain system calls.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// Plain system calls.
+    Syscalls,
+}
+
+/// Who cuts super-packets (`segmentation = …`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Segmentation {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// Each datagram is sent by itself.
+    Off,
+    /// geneved cuts and sends trains with `UDP_SEGMENT`.
+    Gso,
+    /// The kernel or the NIC cuts (tunnel GSO, Linux ≥ 6.17), also where the host routes packets of others.
+    Tunnel,
+}
+
+/// How an engine is to be.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The backend.
+    pub io: IoChoice,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Who cuts super-packets.
+    pub segmentation: Segmentation,
+    /// How many flows there may be, and how long they last.
+    pub limits: Limits,
+    /// Secret, so that nobody outside can pile flows on one place of the table.
+    pub key: [u64; 2],
+}
+
+/// Which backend runs, and why.
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// `io_uring` or `syscalls`.
+    pub name: &'static str,
+    /// Why this one.
+    pub cause: String,
+    /// What the host can do.
+    pub features: Vec<Feature>,
+}
+
+/// What the workers tell the daemon.
+#[derive(Debug)]
+pub enum Event {
+    /// A link's interface vanished.
+    QueueLost {
+        /// The link.
+        link: LinkIndex,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A receiving socket broke.
+    SocketLost {
+        /// Its port.
+        port: u16,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The underlay's path to a host is narrower than its first hop.
+    PathMtu {
+        /// The host's address.
+        host: IpAddr,
+        /// Bytes of outer IP packet.
+        mtu: u32,
+    },
+    /// Trains to a host were refused and are not sent any more.
+    GsoOff {
+        /// The host's address.
+        host: IpAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A worker stopped because its backend broke.
+    WorkerLost {
+        /// The worker's number.
+        worker: usize,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// Why the engine, a port or a link could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `io = "io_uring"` was asked for and does not work.
+    #[error("io_uring cannot be used: {0}; set io = \"auto\" to fall back on plain system calls")]
+    Uring(io::Error),
+    /// A worker could not be set up.
+    #[error("cannot start worker {worker}: {error}")]
+    Worker {
+        /// The worker's number.
+        worker: usize,
+        /// What failed.
+        error: io::Error,
+    },
+    /// A Geneve port could not be opened.
+    #[error("cannot listen on UDP port {port}: {error}{}", port_hint(.error))]
+    Port {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No source port could be opened.
+    #[error("cannot open a source port in {low}-{high}: {error}")]
+    SourcePorts {
+        /// The lowest port of the range.
+        low: u16,
+        /// The highest.
+        high: u16,
+        /// What the kernel said to the last one that was tried.
+        error: io::Error,
+    },
+}
+
+fn port_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "; another program has it: `ss -lunp` names it, or it is a kernel geneve device (`ip -d link show type geneve`) or Open vSwitch"
+        }
+        Some(libc::EACCES) => "; CAP_NET_BIND_SERVICE is needed",
+        _ => "",
+    }
+}

@@ -1,0 +1,320 @@
+//! The engine: the workers, and the daemon's handle to them.
+//!
+//! The daemon publishes tables, hands over TUN devices and ports, and reads counters and events.
+//! Nothing here is on the packet path.
+
+mod config;
+mod ports;
+mod start;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use libgeneve::datapath::State as FlowState;
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::time::Now;
+use nix::sys::eventfd::EventFd;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::counters::{Counters, LinkCounters};
+use super::neighbors::Chime;
+use super::probe;
+use super::progress::{Heart, Progress, WorkerReport};
+use super::tap::{MAX_TAPS, TapConfig, TapReader};
+use super::tun::Tun;
+use super::udp::{Pool, SocketProfile};
+use super::worker::{Command, LinkSlot, Shared};
+
+pub use config::{BackendReport, EngineConfig, Event, IoChoice, Segmentation, StartError};
+
+/// How long the daemon waits for a worker to let go of a queue or a port.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+struct Handle {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+    nobody: Arc<Counters>,
+    progress: Arc<Progress>,
+    heart: Mutex<Heart>,
+}
+
+impl Handle {
+    fn tell(&self, command: Command) {
+        // A worker that is gone has reported itself as lost.
+        let _ = self.commands.send(command);
+        let _ = self.bell.write(1);
+    }
+}
+
+/// The workers of one daemon.
+pub struct Engine {
+    workers: Vec<Handle>,
+    shared: Arc<Shared>,
+    report: BackendReport,
+    gso: bool,
+    state: Mutex<State>,
+    events: Mutex<Option<UnboundedReceiver<Event>>>,
+    /// Held once by everybody who sees packets.
+    taps: Arc<()>,
+}
+
+#[derive(Default)]
+struct State {
+    ports: Vec<u16>,
+    pools: Vec<std::sync::Weak<Pool>>,
+    counters: HashMap<LinkIndex, Vec<Arc<Counters>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("backend", &self.report.name)
+            .field("workers", &self.workers.len())
+            .finish()
+    }
+}
+
+impl Engine {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// Where the chosen backend does not work, or a thread or its buffers cannot be had.
+    pub fn start(config: &EngineConfig) -> Result<Self, StartError> {
+        let features = probe::probe();
+        let (name, cause) = start::choose(config.io)?;
+        let available = |feature: &str| features.iter().any(|f| f.name == feature && f.available);
+        let gso = config.segmentation != Segmentation::Off && available("udp-segment");
+        let uso = available("tun-uso");
+        let (sender, receiver) = unbounded_channel();
+        let shared = Arc::new(Shared {
+            tables: ArcSwap::default(),
+            state: FlowState::new(config.limits, config.key),
+            start: Instant::now(),
+            events: sender,
+            chime: Chime::default(),
+        });
+        let mut engine = Engine {
+            workers: Vec::new(),
+            shared,
+            report: BackendReport {
+                name,
+                cause,
+                features,
+            },
+            gso,
+            state: Mutex::default(),
+            events: Mutex::new(Some(receiver)),
+            taps: Arc::default(),
+        };
+        let workers = config.workers.max(1);
+        let mut tunnel = engine.tunnel_gso(config.segmentation, workers);
+        for number in 0..workers {
+            let worker =
+                engine
+                    .spawn(number, uso, tunnel.pop())
+                    .map_err(|error| StartError::Worker {
+                        worker: number,
+                        error,
+                    })?;
+            engine.workers.push(worker);
+        }
+        Ok(engine)
+    }
+
+    /// Which backend runs, and why.
+    #[must_use]
+    pub fn backend(&self) -> &BackendReport {
+        &self.report
+    }
+
+    /// How many workers there are, and so queues of each TUN.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Puts new tables in force; workers use them from their next turn on.
+    pub fn publish(&self, tables: Arc<Tables>) {
+        self.shared.tables.store(tables);
+        // Links that were attached before they were in the tables begin to work.
+        for worker in &self.workers {
+            let _ = worker.bell.write(1);
+        }
+    }
+
+    /// The tables in force.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.shared.tables.load_full()
+    }
+
+    /// What the packet path remembers: flows, fragments, the log of rules.
+    #[must_use]
+    pub fn flows(&self) -> &FlowState {
+        &self.shared.state
+    }
+
+    /// The packet path's time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.now()
+    }
+
+    /// The stream of events; it can be taken once.
+    ///
+    /// # Panics
+    /// When it was taken before.
+    pub fn events(&self) -> UnboundedReceiver<Event> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.take().expect("the events are taken once")
+    }
+
+    /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
+    ///
+    /// # Errors
+    /// Where no source port can be opened.
+    pub fn attach(
+        &self,
+        link: LinkIndex,
+        tun: Tun,
+        profile: SocketProfile,
+    ) -> Result<(), StartError> {
+        let mut state = self.state();
+        let gso = self.gso && !profile.whole;
+        let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
+        let pool = state
+            .pool(profile)
+            .map_err(|error| StartError::SourcePorts { low, high, error })?;
+        let mut sets = Vec::with_capacity(self.workers.len());
+        for (worker, queue) in self.workers.iter().zip(tun.queues) {
+            let counters = Arc::new(Counters::default());
+            sets.push(Arc::clone(&counters));
+            worker.tell(Command::AddLink(Box::new(LinkSlot {
+                index: link,
+                queue,
+                lost: false,
+                pool: Arc::clone(&pool),
+                counters,
+                gso,
+                leaving: None,
+            })));
+        }
+        state.counters.insert(link, sets);
+        Ok(())
+    }
+
+    /// Takes a link from the workers; its TUN device is gone when this returns.
+    pub fn detach(&self, link: LinkIndex) {
+        self.ask_all(|answer| Command::RemoveLink(link, answer));
+        let mut state = self.state();
+        state.counters.remove(&link);
+        state.pools.retain(|pool| pool.strong_count() > 0);
+    }
+
+    /// A link's counters, added over all workers.
+    #[must_use]
+    pub fn link_counters(&self, link: LinkIndex) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        for set in self.state().counters.get(&link).into_iter().flatten() {
+            set.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// The counters of what belongs to no link.
+    #[must_use]
+    pub fn host_counters(&self) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        for worker in &self.workers {
+            worker.nobody.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// Wakes the workers that took no turn since the last call, so that one that takes none again is known to be
+    /// stuck; to be called every second or so.
+    pub fn feel_pulse(&self) {
+        for worker in &self.workers {
+            let mut heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
+            if heart.rests(&worker.progress, Instant::now()) {
+                let _ = worker.bell.write(1);
+            }
+        }
+    }
+
+    /// How each worker is.
+    #[must_use]
+    pub fn worker_reports(&self) -> Vec<WorkerReport> {
+        let report = |worker: &Handle| {
+            let heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
+            worker.progress.report(&heart, Instant::now())
+        };
+        self.workers.iter().map(report).collect()
+    }
+
+    /// Lets somebody see packets; `None` where as many see them as can.
+    #[must_use]
+    pub fn tap(&self, config: TapConfig) -> Option<TapReader> {
+        // One place is the engine's own.
+        if Arc::strong_count(&self.taps) > MAX_TAPS {
+            return None;
+        }
+        let place = Arc::clone(&self.taps);
+        let (reader, taps) = TapReader::new(config, self.workers.len(), place);
+        for (worker, tap) in self.workers.iter().zip(taps) {
+            worker.tell(Command::AddTap(Box::new(tap)));
+        }
+        Some(reader)
+    }
+
+    fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) {
+        let (answer, answers) = mpsc::channel();
+        for worker in &self.workers {
+            worker.tell(command(answer.clone()));
+        }
+        drop(answer);
+        // Nobody sends: the channel closes when the last worker has let go.
+        let _ = answers.recv_timeout(PATIENCE);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pool(&mut self, profile: SocketProfile) -> io::Result<Arc<Pool>> {
+        if let Some(pool) = self
+            .pools
+            .iter()
+            .filter_map(std::sync::Weak::upgrade)
+            .find(|p| p.profile == profile)
+        {
+            return Ok(pool);
+        }
+        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
+        let pool = Pool::open(profile, seed)?;
+        self.pools.push(Arc::downgrade(&pool));
+        Ok(pool)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.tell(Command::Stop);
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}

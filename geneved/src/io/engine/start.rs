@@ -1,0 +1,146 @@
+//! Starting the workers.
+
+use std::io;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
+
+use caps::CapSet;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{Engine, Event, Handle, IoChoice, Segmentation, StartError};
+use crate::io::backend::Backend;
+use crate::io::buffers::Buffers;
+use crate::io::counters::Counters;
+use crate::io::probe;
+use crate::io::progress::Progress;
+use crate::io::sched;
+use crate::io::syscalls::Syscalls;
+use crate::io::tunnel::{TunnelDevice, TunnelGso};
+use crate::io::uring::Uring;
+use crate::io::worker::{Post, Worker};
+
+impl Engine {
+    pub(super) fn spawn(
+        &self,
+        number: usize,
+        uso: bool,
+        tunnel: Option<TunnelGso>,
+    ) -> io::Result<Handle> {
+        let (commands, inbox) = mpsc::channel();
+        let bell = Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?);
+        self.shared.chime.add(Arc::clone(&bell));
+        let nobody = Arc::new(Counters::default());
+        let progress = Arc::new(Progress::default());
+        let own = Arc::clone(&progress);
+        let post = Post {
+            shared: Arc::clone(&self.shared),
+            commands: inbox,
+            bell: Arc::clone(&bell),
+            nobody: Arc::clone(&nobody),
+            progress: Arc::clone(&progress),
+            uso,
+            tunnel,
+        };
+        let events = self.shared.events.clone();
+        let uring = self.report.name == "io_uring";
+        let (ready, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                own.began();
+                // A worker with the normal slice works as well, only less evenly.
+                let _ = sched::slice(false);
+                // The ring belongs to the thread that made it, so it is made here.
+                let ended = if uring {
+                    live(
+                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                            Uring::new(tun, udp, bell)
+                        }),
+                        &ready,
+                    )
+                } else {
+                    live(
+                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                            Syscalls::new(tun, udp, bell)
+                        }),
+                        &ready,
+                    )
+                };
+                if let Err(error) = ended {
+                    let _ = events.send(Event::WorkerLost {
+                        worker: number,
+                        error,
+                    });
+                }
+            })?;
+        started
+            .recv()
+            .map_err(|_| io::Error::other("the worker ended at once"))??;
+        Ok(Handle {
+            commands,
+            bell,
+            thread: Some(thread),
+            nobody,
+            progress,
+            heart: Mutex::default(),
+        })
+    }
+
+    /// The device for tunnel GSO, a queue for each worker; notes in the report whether there is one.
+    pub(super) fn tunnel_gso(
+        &mut self,
+        segmentation: Segmentation,
+        workers: usize,
+    ) -> Vec<TunnelGso> {
+        let device = TunnelDevice::new(segmentation, workers);
+        let outcome = match &device {
+            Ok(_) => "TCP super-packets over IPv4 are cut by the kernel or the NIC, where it forwards them".to_owned(),
+            Err(why) => format!("{why}; geneved cuts super-packets itself"),
+        };
+        if let Some(feature) = self
+            .report
+            .features
+            .iter_mut()
+            .find(|f| f.name == "tunnel-gso")
+        {
+            feature.available = device.is_ok();
+            feature.detail = outcome;
+        }
+        device.map_or_else(|_| Vec::new(), |device| device.into_workers().collect())
+    }
+}
+
+/// Runs a worker and tells whether it could be started.
+fn live<B: Backend>(
+    worker: io::Result<Worker<B>>,
+    ready: &Sender<io::Result<()>>,
+) -> io::Result<()> {
+    match worker {
+        Ok(worker) => {
+            // Whatever packets could make of a worker, it may do nothing: all that it works on is open by now. A
+            // sandbox that forbids giving capabilities away is no reason not to work.
+            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+                let _ = caps::clear(None, set);
+            }
+            let _ = ready.send(Ok(()));
+            worker.run()
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            Ok(())
+        }
+    }
+}
+
+/// The backend, and why this one.
+pub(super) fn choose(choice: IoChoice) -> Result<(&'static str, String), StartError> {
+    match (choice, probe::uring()) {
+        (IoChoice::Syscalls, _) => Ok(("syscalls", "the configuration asks for it".into())),
+        (IoChoice::IoUring, Ok(())) => Ok(("io_uring", "the configuration asks for it".into())),
+        (IoChoice::IoUring, Err(error)) => Err(StartError::Uring(error)),
+        (IoChoice::Auto, Ok(())) => Ok(("io_uring", "this host allows it".into())),
+        (IoChoice::Auto, Err(error)) => Ok(("syscalls", error.to_string())),
+    }
+}

@@ -1,0 +1,99 @@
+//! Which flows a tap wants, and who speaks to whom in a packet.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use libgeneve::link::LinkIndex;
+use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::ethernet::Ethernet;
+use libgeneve::wire::packet::{Packet, Transport};
+
+/// Which flows are wanted; what is `None` does not matter. Packets of both directions of a flow pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TapFilter {
+    /// The link.
+    pub link: Option<LinkIndex>,
+    /// Who began the flow.
+    pub from: Option<IpNet>,
+    /// With whom.
+    pub to: Option<IpNet>,
+    /// The IP protocol.
+    pub protocol: Option<u8>,
+    /// The source port.
+    pub sport: Option<u16>,
+    /// The destination port.
+    pub dport: Option<u16>,
+}
+
+impl TapFilter {
+    pub(super) fn admits(&self, link: Option<LinkIndex>, tuple: Option<&Tuple>) -> bool {
+        if self.link.is_some() && self.link != link {
+            return false;
+        }
+        let any = TapFilter {
+            link: self.link,
+            ..TapFilter::default()
+        };
+        if *self == any {
+            return true;
+        }
+        tuple.is_some_and(|t| self.fits(t) || self.fits(&t.reversed()))
+    }
+
+    fn fits(&self, tuple: &Tuple) -> bool {
+        self.from.is_none_or(|net| net.contains(&tuple.src))
+            && self.to.is_none_or(|net| net.contains(&tuple.dst))
+            && self.protocol.is_none_or(|p| p == tuple.protocol)
+            && self.sport.is_none_or(|p| p == tuple.sport)
+            && self.dport.is_none_or(|p| p == tuple.dport)
+    }
+}
+
+/// Who speaks to whom inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple {
+    /// The source.
+    pub src: IpAddr,
+    /// The destination.
+    pub dst: IpAddr,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The source port; 0 where there is none.
+    pub sport: u16,
+    /// The destination port; 0 where there is none.
+    pub dport: u16,
+}
+
+impl Tuple {
+    pub(super) fn inside(inner: Inner, bytes: &[u8]) -> Option<Tuple> {
+        match inner {
+            Inner::Ip => Tuple::of(bytes),
+            Inner::Ethernet => Tuple::of(Ethernet::parse(bytes).ok()?.payload()),
+        }
+    }
+
+    pub(super) fn of(bytes: &[u8]) -> Option<Tuple> {
+        let packet = Packet::parse(bytes).ok()?;
+        let (sport, dport) = match packet.transport {
+            Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst, .. } => (src, dst),
+            Transport::Icmp { .. } | Transport::Other | Transport::Unavailable => (0, 0),
+        };
+        Some(Tuple {
+            src: packet.src,
+            dst: packet.dst,
+            protocol: packet.protocol,
+            sport,
+            dport,
+        })
+    }
+
+    pub(super) fn reversed(self) -> Tuple {
+        Tuple {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            ..self
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Taps: copies of packets for those who want to see them, taken by the worker that has the packet.
+//!
+//! A worker without taps looks at one flag of its own a packet. With one it copies what the tap wants
+//! into a ring of fixed size, which somebody else empties; what finds no room is counted. Nothing here
+//! allocates or waits while packets pass.
+
+mod filter;
+mod reader;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use libgeneve::drop::DropReason;
+use libgeneve::time::Now;
+use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use rtrb::Producer;
+use zerocopy::IntoBytes;
+
+pub use filter::{TapFilter, Tuple};
+pub use reader::TapReader;
+pub(super) use record::Fate;
+pub use record::{Envelope, Layer, Record};
+use record::{HEAD, Head, layer_of};
+
+/// Taps of one worker at most.
+pub(super) const MAX_TAPS: usize = 8;
+/// Room for the longest packet and the headers before it.
+const STAGE: usize = 66 << 10;
+
+/// Which packets are wanted, and how much of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TapConfig {
+    /// The datagrams of the underlay, rather than the packets inside. A packet that was dropped and has nothing readable
+    /// inside is given as a datagram in any case.
+    pub outer: bool,
+    /// Only packets that are not forwarded.
+    pub dropped: bool,
+    /// Bytes of each packet at most.
+    pub snaplen: u32,
+    /// Bytes of each worker's ring.
+    pub room: usize,
+    /// For each reason one packet in so long a time and no more; only for dropped ones.
+    pub pause: Duration,
+    /// Which flows.
+    pub filter: TapFilter,
+}
+
+/// The worker's end of a tap.
+pub(super) struct Tap {
+    config: Arc<TapConfig>,
+    ring: Producer<u8>,
+    lost: Arc<AtomicU64>,
+    /// For each reason, when the next packet may be taken.
+    next: [Now; DropReason::COUNT],
+}
+
+impl Tap {
+    fn wants(&self, outer: bool, fate: &Fate) -> bool {
+        match fate.reason {
+            None => !self.config.dropped && self.config.outer == outer,
+            Some(reason) => self.next[reason as usize] <= fate.now,
+        }
+    }
+
+    fn push(&mut self, fate: &Fate, head: &Head, bytes: &[u8]) {
+        if let Some(reason) = fate.reason {
+            let pause = u64::try_from(self.config.pause.as_nanos()).unwrap_or(u64::MAX);
+            self.next[reason as usize] = Now(fate.now.0.saturating_add(pause));
+        }
+        if self.ring.slots() < HEAD + bytes.len() {
+            self.lost.store(self.lost.load(Relaxed) + 1, Relaxed);
+            return;
+        }
+        let _ = self.ring.push_entire_slice(head.as_bytes());
+        let _ = self.ring.push_entire_slice(bytes);
+    }
+}
+
+/// The taps of one worker.
+pub(super) struct Taps {
+    all: Vec<Tap>,
+    /// Whether forwarded packets are wanted, as they are inside.
+    pub(super) inner: bool,
+    /// Whether forwarded datagrams are wanted.
+    pub(super) outer: bool,
+    staged: Vec<u8>,
+}
+
+impl Taps {
+    pub(super) fn new() -> Self {
+        Taps {
+            all: Vec::with_capacity(MAX_TAPS),
+            inner: false,
+            outer: false,
+            staged: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, tap: Tap) {
+        self.staged.reserve_exact(STAGE);
+        self.all.push(tap);
+        self.note();
+    }
+
+    fn note(&mut self) {
+        let forwarded = |outer| {
+            let mut all = self.all.iter();
+            all.any(|t| !t.config.dropped && t.config.outer == outer)
+        };
+        (self.inner, self.outer) = (forwarded(false), forwarded(true));
+    }
+
+    /// Lets go of the taps whose other end is gone.
+    fn prune(&mut self) {
+        if self.all.iter().any(|tap| tap.ring.is_abandoned()) {
+            self.all.retain(|tap| !tap.ring.is_abandoned());
+            self.note();
+        }
+    }
+
+    /// Whether somebody wants a dropped packet.
+    #[inline]
+    pub(super) fn want_drop(&self, fate: &Fate) -> bool {
+        !self.all.is_empty() && self.all.iter().any(|tap| tap.wants(false, fate))
+    }
+
+    /// Copies a packet that an offer will be about.
+    pub(super) fn stage<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>) {
+        self.staged.clear();
+        for piece in pieces {
+            let room = STAGE - self.staged.len();
+            self.staged
+                .extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+    }
+
+    /// Offers the staged packet or frame, as it is inside.
+    pub(super) fn offer_inner(&mut self, fate: &Fate, inner: Inner) {
+        self.prune();
+        let tuple = Tuple::inside(inner, &self.staged);
+        let layer = layer_of(inner);
+        for tap in &mut self.all {
+            if !tap.wants(false, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
+                continue;
+            }
+            let len = self.staged.len();
+            let stored = len.min(tap.config.snaplen as usize);
+            let head = Head::new(fate, tuple.as_ref(), None, layer, len, stored);
+            tap.push(fate, &head, &self.staged[..stored]);
+        }
+    }
+
+    /// Offers the staged datagram: its payload, or with `whole` all of it, the first `before` bytes of which are IP and UDP
+    /// header.
+    pub(super) fn offer_outer(
+        &mut self,
+        fate: &Fate,
+        encapsulation: Encapsulation,
+        envelope: Option<&Envelope>,
+        before: usize,
+    ) {
+        self.prune();
+        let payload = self.staged.get(before..).unwrap_or_default();
+        // Where it begins, and what it is.
+        let inner = encapsulation
+            .parse(payload)
+            .ok()
+            .and_then(|e| Some((before + e.header_len, e.inner()?)));
+        let tuple = inner.and_then(|(at, inner)| Tuple::inside(inner, &self.staged[at..]));
+        let layer = if before == 0 {
+            Layer::Payload
+        } else {
+            Layer::Whole
+        };
+        for tap in &mut self.all {
+            if !tap.wants(true, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
+                continue;
+            }
+            // What can be read inside is given as the packet that it is.
+            let (layer, start) = match inner {
+                Some((at, inner))
+                    if !tap.config.outer && (tuple.is_some() || inner != Inner::Ip) =>
+                {
+                    (layer_of(inner), at)
+                }
+                _ => (layer, 0),
+            };
+            let bytes = &self.staged[start..];
+            let stored = bytes.len().min(tap.config.snaplen as usize);
+            let head = Head::new(fate, tuple.as_ref(), envelope, layer, bytes.len(), stored);
+            tap.push(fate, &head, &bytes[..stored]);
+        }
+    }
+}
