@@ -7,7 +7,7 @@ use geneved::lab::net::{self, Host, run};
 use geneved::traffic::Ends;
 
 use crate::eventually;
-use crate::world::{Daemon, Io, World};
+use crate::world::{Daemon, Duo, Family, Io, World};
 
 /// Whether a veth pretends that it will finish checksums and cut super-packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,28 @@ pub enum Offloads {
     Off,
 }
 
-/// Host a, 192.0.2.1, runs geneved with an Ethernet link `gnv0`: VNI 100, 10.0.0.1 and fd00::1. The switch has 192.0.2.2
-/// and one station, 10.0.0.2 and fd00::2, at its port `p0`; `gnv` is its tunnel.
+/// What the two speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Speech {
+    /// `geneve` or `vxlan`.
+    pub kind: &'static str,
+    /// Whether geneved's interface is a TAP and carries frames itself.
+    pub tap: bool,
+    /// The underlay's.
+    pub family: Family,
+}
+
+impl Speech {
+    /// What Open vSwitch speaks first of all.
+    pub const USUAL: Self = Speech {
+        kind: "geneve",
+        tap: true,
+        family: Family::V4,
+    };
+}
+
+/// Host a, 192.0.2.1 and 2001:db8::1, runs geneved with a link `gnv0`: VNI 100, 10.0.0.1 and fd00::1. The switch has 192.0.2.2
+/// or 2001:db8::2 and one station, 10.0.0.2 and fd00::2, at its port `p0`; `gnv` is its tunnel.
 pub struct Ovs {
     /// The daemon of host a.
     pub daemon: Daemon,
@@ -43,13 +63,23 @@ impl Ovs {
     /// If anything refuses.
     #[must_use]
     pub fn new(io: Io, offloads: Offloads, daemon: &str, more: &str) -> Self {
+        Self::with(io, offloads, Speech::USUAL, daemon, more)
+    }
+
+    /// As [`Ovs::new`], in another way.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn with(io: Io, offloads: Offloads, speech: Speech, daemon: &str, more: &str) -> Self {
         let world = World::new();
         let (a, switch, station) = (world.host("a"), world.host("o"), world.host("s"));
-        net::veth((&a, "u0", &["192.0.2.1/24"]), (&switch, "u0", &[]), 1500).unwrap();
+        let addresses = ["192.0.2.1/24", "2001:db8::1/64"];
+        net::veth((&a, "u0", &addresses), (&switch, "u0", &[]), 1500).unwrap();
         net::veth(
             (&switch, "p0", &[]),
             (&station, "e0", &["10.0.0.2/24", "fd00::2/64"]),
-            1450,
+            1430,
         )
         .unwrap();
         // The switch reads devices by packet sockets: what is unfinished there stays so.
@@ -67,9 +97,15 @@ impl Ovs {
         let directory = std::env::temp_dir().join(format!("{}-ovs", switch.name()));
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
+        let inner = match speech.tap {
+            true => "mode = \"ethernet\"",
+            false => "inner = \"ethernet\"",
+        };
         let lines = format!(
-            "[[link]]\nname = \"gnv0\"\nid = 100\nmode = \"ethernet\"\nlladdr = \"02:00:00:00:00:01\"\n\
-             remote = \"192.0.2.2\"\naddress = [\"10.0.0.1/24\", \"fd00::1/64\"]\n{more}\n"
+            "[[link]]\nname = \"gnv0\"\ntype = \"{}\"\nid = 100\n{inner}\nlladdr = \"02:00:00:00:00:01\"\n\
+             remote = \"{}\"\naddress = [\"10.0.0.1/24\", \"fd00::1/64\"]\n{more}\n",
+            speech.kind,
+            Duo::underlay(speech.family, 1),
         );
         let daemon = world.daemon(&a, io, daemon, &lines);
         let mut ovs = Ovs {
@@ -81,11 +117,11 @@ impl Ovs {
             _switch: switch,
             _world: world,
         };
-        ovs.start();
+        ovs.start(speech);
         ovs
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, speech: Speech) {
         let at = |name: &str| self.directory.join(name).display().to_string();
         let schema = "/usr/share/openvswitch/vswitch.ovsschema";
         assert!(Path::new(schema).exists(), "{NEEDED}");
@@ -110,12 +146,18 @@ impl Ovs {
             self.try_vsctl("--no-wait init").is_ok()
         });
         self.vsctl("add-br brp -- set bridge brp datapath_type=netdev -- add-port brp u0");
-        self._switch.ip("address add 192.0.2.2/24 dev brp").unwrap();
+        for address in ["192.0.2.2/24", "2001:db8::2/64 nodad"] {
+            self._switch
+                .ip(&format!("address add {address} dev brp"))
+                .unwrap();
+        }
         self._switch.ip("link set brp up").unwrap();
-        self.vsctl(
+        self.vsctl(&format!(
             "add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 p0 -- set interface p0 ofport_request=1 \
-             -- add-port br0 gnv -- set interface gnv type=geneve options:remote_ip=192.0.2.1 options:key=100 ofport_request=2",
-        );
+             -- add-port br0 gnv -- set interface gnv type={} options:remote_ip={} options:key=100 ofport_request=2",
+            speech.kind,
+            Duo::underlay(speech.family, 0)
+        ));
         self._switch.ip("link set br0 up").unwrap();
     }
 

@@ -4,12 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
 use geneved_tests::eventually;
-use geneved_tests::ovs::{Offloads, Ovs};
-use geneved_tests::world::{Io, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::ovs::{Offloads, Ovs, Speech};
+use geneved_tests::world::{Family, Io, assert_no_ping, assert_ping, assert_tcp};
 use libgeneve::label::LabelKey;
-
-/// A path without checksum offload takes datagrams whose outer checksum the kernel has finished, or which have none.
-const NO_CHECKSUM: &str = "udpcsum = false";
 
 fn answers(ends: &Ends) -> bool {
     let once = Echo {
@@ -46,7 +43,9 @@ fn carries(ovs: &Ovs) {
     }
     let drops = ovs.daemon.drops();
     assert!(
-        drops.keys().all(|k| k.ends_with("neighbor-answered")),
+        drops
+            .keys()
+            .all(|k| k.ends_with("neighbor-answered") || k.ends_with("neighbor-noted")),
         "{drops:?}"
     );
 }
@@ -58,23 +57,45 @@ fn a_switch_on_a_path_without_offloads_gets_whole_packets() {
     }
 }
 
+/// Which datagrams geneved says it sends whole.
+fn whole(ovs: &Ovs) -> serde_json::Value {
+    ovs.daemon.json("host show")[0]["remotes"][0]["whole"].clone()
+}
+
+/// The veth says that it takes packets uncut and with unfinished checksums, and the switch reads them so from its other end.
 #[test]
 fn a_switch_behind_a_veth_with_offloads_gets_whole_packets() {
-    // Nobody can see through a veth that says it takes packets uncut and has a packet socket at its end: geneved is told.
-    for io in [Io::Uring, Io::Syscalls] {
-        carries(&Ovs::new(
-            io,
-            Offloads::On,
-            "segmentation = \"off\"",
-            NO_CHECKSUM,
-        ));
+    let speech = |kind, tap, family| Speech { kind, tap, family };
+    for (io, speech) in [
+        (Io::Uring, Speech::USUAL),
+        (Io::Syscalls, Speech::USUAL),
+        (Io::Uring, speech("geneve", false, Family::V6)),
+        (Io::Uring, speech("vxlan", false, Family::V4)),
+        (Io::Uring, speech("vxlan", true, Family::V6)),
+    ] {
+        let ovs = Ovs::with(io, Offloads::On, speech, "", "");
+        eventually(5, "the switch is noticed", || whole(&ovs) == "all");
+        carries(&ovs);
+    }
+}
+
+#[test]
+fn a_switch_whose_way_is_not_looked_at_gets_whole_packets_where_geneved_is_told_so() {
+    for (daemon, link) in [
+        ("segmentation = \"off\"", ""),
+        ("segmentation = \"off\"", "udpcsum = false"),
+        ("segmentation = \"gso\"", "segmentation = \"off\""),
+    ] {
+        let ovs = Ovs::new(Io::Uring, Offloads::On, daemon, link);
+        assert!(whole(&ovs).is_null());
+        carries(&ovs);
     }
 }
 
 /// The switch marks what it sends and geneved's rules ask for it; geneved marks what it sends and the switch's flows do.
 #[test]
 fn each_side_matches_the_options_of_the_other() {
-    let lines = "udpcsum = false\noption = [\"tag=00000009\"]\ningress = \"deny\"\n\
+    let lines = "option = [\"tag=00000009\"]\ningress = \"deny\"\n\
         [[option]]\nname = \"tag\"\nclass = \"0x0199\"\ntype = 5\nlen = 4\n\
         [[policy]]\nname = \"marked\"\ndev = \"gnv0\"\ndirection = \"ingress\"\noption = \"0x0199:0x05=00000007\"\naction = \"allow\"\n";
     let ovs = Ovs::new(Io::Uring, Offloads::On, "", lines);
@@ -125,7 +146,7 @@ fn labels_that_the_switch_writes_reach_the_rules() {
     std::fs::write(&secret, text).unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     let daemon = format!("label-secret-file = \"{}\"", secret.display());
-    let lines = "udpcsum = false\ningress = \"deny\"\n\
+    let lines = "ingress = \"deny\"\n\
         [[policy]]\nname = \"web\"\ndev = \"gnv0\"\ndirection = \"ingress\"\nfrom = \"app=web\"\naction = \"allow\"\n\
         [[endpoint]]\naddress = \"10.0.0.1\"\ndev = \"gnv0\"\nlocal = true\nlabels = \"app=client\"\n";
     let ovs = Ovs::new(Io::Uring, Offloads::On, &daemon, lines);

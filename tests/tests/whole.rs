@@ -1,7 +1,6 @@
 //! What leaves a host is whole for a receiver that gets what a network card would have finished: Open vSwitch's
 //! user-space datapath reads the underlay by a packet socket, as this test does.
 
-use geneved::lab::net::Host;
 use geneved::traffic::{Amount, UdpBurst};
 use geneved_tests::packet::{Parsed, pseudo, sum};
 use geneved_tests::sniffer::Sniffer;
@@ -64,17 +63,17 @@ fn unfinished(
     link: (&str, u16, usize, &str),
     daemon: &str,
     more: &str,
-    device: impl Fn(&Host),
+    device: impl Fn(&Duo),
 ) -> (usize, Vec<String>) {
     let duo = Duo::new();
     let (kind, port, before, inner) = link;
     let a = config(kind, inner, 0, family, more);
     let b = config(kind, inner, 1, family, "");
+    device(&duo);
     let _daemons = [
         duo.world.daemon(&duo.a, Io::Uring, daemon, &a),
         duo.world.daemon(&duo.b, Io::Uring, "", &b),
     ];
-    device(&duo.a);
     let sniffer = Sniffer::new(duo.b.netns(), "u0");
     for address in ["10.0.0.2", "fd00::2"] {
         let ends = duo.ends(address);
@@ -98,9 +97,25 @@ fn unfinished(
     (seen.len(), seen.into_iter().flatten().collect())
 }
 
-fn without_offloads(host: &Host) {
+fn without_offloads(duo: &Duo) {
     for feature in ["tso", "gso", "tx-udp-segmentation", "tx", "sg"] {
-        host.exec("ethtool", &["-K", "u0", feature, "off"]).unwrap();
+        duo.a
+            .exec("ethtool", &["-K", "u0", feature, "off"])
+            .unwrap();
+    }
+}
+
+/// Host b's end of the underlay becomes a port of a bridge, behind which anybody may be.
+fn behind_a_bridge(duo: &Duo) {
+    for command in [
+        "link add br0 type bridge",
+        "link set br0 up",
+        "address flush dev u0",
+        "link set u0 master br0",
+        "address add 192.0.2.2/24 dev br0",
+        "address add 2001:db8::2/64 dev br0 nodad",
+    ] {
+        duo.b.ip(command).unwrap();
     }
 }
 
@@ -133,6 +148,21 @@ fn a_daemon_that_is_told_so_sends_whole_datagrams_over_any_device() {
     let (frames, wrong) = unfinished(Family::V4, LINKS[2], daemon, "", |_| ());
     assert!(frames > 1000, "{frames}");
     assert!(wrong.is_empty(), "{:?}", &wrong[..1]);
+}
+
+/// The far end is a port of a bridge, and a switch that reads from another of its ports would get frames.
+#[test]
+fn frames_for_somebody_behind_a_bridge_leave_whole() {
+    for (family, link) in [(Family::V4, LINKS[1]), (Family::V6, LINKS[2])] {
+        let (frames, wrong) = unfinished(family, link, "", "", behind_a_bridge);
+        assert!(frames > 1000, "{frames}");
+        assert!(wrong.is_empty(), "{link:?} {family:?}: {:?}", &wrong[..1]);
+    }
+    let (_, wrong) = unfinished(Family::V4, LINKS[0], "", "", behind_a_bridge);
+    assert!(!wrong.is_empty(), "no switch takes IP packets");
+    let gso = "segmentation = \"gso\"";
+    let (_, wrong) = unfinished(Family::V4, LINKS[1], gso, "", behind_a_bridge);
+    assert!(!wrong.is_empty(), "who asks for trains gets them");
 }
 
 /// Else this test would see nothing: a veth hands over what its sender left to it.

@@ -66,10 +66,16 @@ impl Record for HostInfo {
                 text += &format!(" path-mtu {mtu}");
             }
             text += if remote.gso { " gso on" } else { " gso off" };
+            if let Some(whole) = &remote.whole {
+                text += &format!(" whole {whole}");
+            }
             if style.details || links.len() <= 4 {
                 text += &format!(" dev {}", style.name(links.join(",")));
             } else {
                 text += &format!(" links {}", links.len());
+            }
+            if let (true, Some(cause)) = (style.details, &remote.whole_cause) {
+                text += &format!(" ({cause})");
             }
         }
         text

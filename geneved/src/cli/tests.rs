@@ -490,6 +490,8 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
             address: "192.0.2.2".parse().unwrap(),
             path_mtu: Some(1400),
             gso: false,
+            whole: Some("frames".into()),
+            whole_cause: Some("the other end of dev eth0, p0, is a port of a bridge".into()),
             links: vec!["gnv0".parse().unwrap()],
         }],
     };
@@ -499,7 +501,7 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
     io syscalls (sysctl kernel.io_uring_disabled is 2) workers 1
     io_uring     no  forbidden
     RX dropped: unknown-vni 9
-    remote 192.0.2.2 path-mtu 1400 gso off dev gnv0
+    remote 192.0.2.2 path-mtu 1400 gso off whole frames dev gnv0
 "
     );
 }

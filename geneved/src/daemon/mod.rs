@@ -9,6 +9,7 @@ mod changes;
 mod compile;
 mod core;
 mod drops;
+mod far;
 mod fdb;
 mod flows;
 mod functions;
@@ -168,7 +169,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     core.tell_drops().await;
                     core.forget_rates();
                     let core = Rc::clone(&core);
-                    tokio::task::spawn_local(async move { core.tend_neighbors().await });
+                    tokio::task::spawn_local(async move {
+                        core.tend_neighbors().await;
+                        core.far_ends_changed().await;
+                    });
                 }
                 _ = watching.tick(), if watched.is_some() => watchdog.look(core.engine()),
             }

@@ -134,6 +134,8 @@ impl Core {
                     address,
                     path_mtu: host.and_then(|h| h.path_mtu()),
                     gso: host.is_none_or(|h| h.gso()),
+                    whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
+                    whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
                     links,
                 }
             })

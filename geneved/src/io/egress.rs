@@ -22,7 +22,7 @@ use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::reply;
-use super::train::{MAX_SEGMENTS, Train, TrainKey, Write};
+use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
 use super::tunnel::Read;
 use super::udp::{Family, Pick};
 use super::worker::{LinkSlot, Worker};
@@ -99,7 +99,7 @@ impl Trains {
 
     fn queue(&mut self, io: &mut impl Backend, id: u32) {
         let train = &mut self.slots[id as usize];
-        if train.together {
+        if train.sending == Sending::Together {
             io.send(id, train.key.socket, train.message());
         } else {
             self.apart.push(id);
@@ -133,7 +133,7 @@ impl Trains {
         let id = self.free.pop()?;
         let train = &mut self.slots[id as usize];
         train.open(want.key, &want.forward.host, want.source.port, want.port);
-        train.together = want.together;
+        train.sending = want.sending;
         self.open.push(id);
         Some(id)
     }
@@ -146,8 +146,7 @@ pub(super) struct Want {
     pub(super) source: Pick,
     /// The UDP destination port.
     pub(super) port: u16,
-    /// Whether datagrams may be sent as a train.
-    together: bool,
+    sending: Sending,
 }
 
 /// Takes the segments of one packet into trains.
@@ -325,6 +324,7 @@ impl<B: Backend> Worker<B> {
             return Err(all(DropReason::LinkGone));
         };
         let limit = forward.limit;
+        let whole = whole(here, link, &forward);
         let want =
             want(here, link, forward, frame_len).ok_or(all(DropReason::UnderlayUnreachable))?;
         let buffers = match side {
@@ -344,10 +344,7 @@ impl<B: Backend> Worker<B> {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
-        if let Some(tunnel) = self
-            .tunnel
-            .as_mut()
-            .filter(|_| !too_long && !here.pool.profile.whole)
+        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !whole)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
                 &want.forward,
@@ -433,7 +430,10 @@ impl<B: Backend> Worker<B> {
 /// `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
 pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize) -> Option<Want> {
     let family = Family::of(forward.host.addr);
-    let source = here.pool.pick(family, forward.outer.df, forward.hash)?;
+    let whole = whole(here, link, &forward);
+    let source = here
+        .pool
+        .pick(family, forward.outer.df, forward.hash, whole)?;
     let key = TrainKey {
         link: here.index,
         host: forward.host.id,
@@ -442,12 +442,22 @@ pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize)
         options: forward.slots,
         before: (forward.encap.len() + frame) as u16,
     };
-    let together = source.checksum && here.gso && forward.host.gso();
+    let sending = match (source.checksum, whole) {
+        (true, true) => Sending::Whole,
+        (true, false) if here.gso && forward.host.gso() => Sending::Together,
+        // What has no checksum leaves whole by itself.
+        _ => Sending::Apart,
+    };
     Some(Want {
         key,
         forward,
         source,
         port: link.config.port,
-        together,
+        sending,
     })
+}
+
+/// Whether a packet must leave whole: the operator or the way to the host demands it.
+fn whole(here: &LinkSlot, link: &Link, forward: &Forward) -> bool {
+    here.pool.profile.whole || forward.host.whole(link.config.inner)
 }

@@ -18,6 +18,7 @@ use super::backend::Backend;
 use super::counters::Direction;
 use super::engine::Event;
 use super::reply;
+use super::train::Sending;
 use super::worker::Worker;
 
 impl<B: Backend> Worker<B> {
@@ -135,7 +136,7 @@ impl<B: Backend> Worker<B> {
         let encap = train.encap_bytes / train.segments.max(1);
         let here = self.links.get(train.key.link.0 as usize);
         let pool = here.and_then(Option::as_ref).map(|here| &here.pool);
-        let pool = pool.filter(|pool| pool.profile.whole);
+        let pool = pool.filter(|_| train.sending == Sending::Whole);
         // No other worker's datagram gets into one that is being put together.
         let _cork = pool.map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
         let send: Send = if pool.is_some() { send_whole } else { send_now };

@@ -39,6 +39,17 @@ pub(super) struct TrainKey {
     pub(super) before: u16,
 }
 
+/// How the datagrams of a train are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// With one `sendmsg`; the kernel or the network card cuts.
+    Together,
+    /// One by one; their checksums may be left to the network card.
+    Apart,
+    /// One by one, with finished checksums.
+    Whole,
+}
+
 /// One `sendmsg`: datagrams of equal length to one host, the last may be shorter.
 pub(super) struct Train {
     pub(super) key: TrainKey,
@@ -49,8 +60,7 @@ pub(super) struct Train {
     pub(super) bytes: usize,
     /// Geneve headers in `bytes`, which do not count as traffic of the link.
     pub(super) encap_bytes: usize,
-    /// Whether it is sent with one `sendmsg`, not datagram by datagram.
-    pub(super) together: bool,
+    pub(super) sending: Sending,
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
     pub(super) bids: Vec<(Side, Bid)>,
@@ -78,7 +88,7 @@ impl Train {
             segments: 0,
             bytes: 0,
             encap_bytes: 0,
-            together: true,
+            sending: Sending::Together,
             closed: false,
             bids: Vec::with_capacity(MAX_SEGMENTS),
             source_port: 0,

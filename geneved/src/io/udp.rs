@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use libgeneve::link::Df;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -163,10 +163,21 @@ pub struct SocketProfile {
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) profile: SocketProfile,
+    seed: u64,
+    /// Those that trains are sent from; none where each datagram leaves whole.
+    usual: Option<Sockets>,
+    /// Those that whole datagrams are put together on, from the same ports. A datagram that somebody else sent from one
+    /// of them meanwhile would become part of the one under way.
+    whole: OnceLock<Sockets>,
+    /// Held while a datagram is put together, because all workers share the sockets.
+    pub(super) cork: Mutex<()>,
+}
+
+/// The sockets of one pool for one way of sending.
+#[derive(Debug)]
+struct Sockets {
     df_set: [Vec<Source>; 2],
     df_unset: Vec<Source>,
-    /// Held while a datagram is put together on one of the sockets, which all workers share.
-    pub(super) cork: Mutex<()>,
 }
 
 impl Pool {
@@ -175,6 +186,65 @@ impl Pool {
     /// # Errors
     /// Where not a single port of the range can be bound in a family that the host has.
     pub(super) fn open(profile: SocketProfile, seed: u64) -> io::Result<Arc<Self>> {
+        let mut pool = Pool {
+            profile,
+            seed,
+            usual: None,
+            whole: OnceLock::new(),
+            cork: Mutex::default(),
+        };
+        if pool.profile.whole {
+            pool.open_whole()?;
+        } else {
+            pool.usual = Some(Sockets::open(&pool.profile, seed)?);
+        }
+        Ok(Arc::new(pool))
+    }
+
+    /// Opens the sockets for whole datagrams, where they are not open yet.
+    ///
+    /// # Errors
+    /// As [`Pool::open`].
+    pub(super) fn open_whole(&self) -> io::Result<()> {
+        if self.whole.get().is_none() {
+            let sockets = Sockets::open(&self.profile, self.seed)?;
+            // Only the main thread opens sockets.
+            let _ = self.whole.set(sockets);
+        }
+        Ok(())
+    }
+
+    /// The socket for a flow's hash, of those for `whole` datagrams or of the others; `None` where the family is not there.
+    #[inline]
+    pub(super) fn pick(&self, family: Family, df: bool, hash: u64, whole: bool) -> Option<Pick> {
+        let checksum = match family {
+            Family::V6 => !self.profile.udp6_zero_csum_tx,
+            Family::V4 => self.profile.udp_csum,
+        };
+        // What has no checksum is whole without further ado.
+        let whole = self.profile.whole || (whole && checksum);
+        let all = match whole {
+            true => self.whole.get()?,
+            false => self.usual.as_ref()?,
+        };
+        let sockets = match (family, df) {
+            (Family::V6, _) => &all.df_set[1],
+            (Family::V4, true) => &all.df_set[0],
+            (Family::V4, false) => &all.df_unset,
+        };
+        // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
+        let at = ((hash >> 32) * sockets.len() as u64) >> 32;
+        let source = sockets.get(at as usize)?;
+        Some(Pick {
+            socket: source.socket.as_raw_fd(),
+            port: source.port,
+            checksum,
+        })
+    }
+}
+
+impl Sockets {
+    fn open(profile: &SocketProfile, seed: u64) -> io::Result<Self> {
         let family_ok = |family| {
             profile
                 .local
@@ -184,7 +254,7 @@ impl Pool {
             if !family_ok(family) {
                 return Ok(Vec::new());
             }
-            match senders(&profile, family, df, seed) {
+            match senders(profile, family, df, seed) {
                 Err(e) if family == Family::V6 && no_ipv6(&e) && profile.local.is_none() => {
                     Ok(Vec::new())
                 }
@@ -205,30 +275,7 @@ impl Pool {
         } else {
             open(Family::V4, false)?
         };
-        Ok(Arc::new(Pool {
-            profile,
-            df_set,
-            df_unset,
-            cork: Mutex::default(),
-        }))
-    }
-
-    /// The socket for a flow's hash; `None` where the family is not there.
-    #[inline]
-    pub(super) fn pick(&self, family: Family, df: bool, hash: u64) -> Option<Pick> {
-        let (sockets, checksum) = match (family, df) {
-            (Family::V6, _) => (&self.df_set[1], !self.profile.udp6_zero_csum_tx),
-            (Family::V4, true) => (&self.df_set[0], self.profile.udp_csum),
-            (Family::V4, false) => (&self.df_unset, self.profile.udp_csum),
-        };
-        // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
-        let at = ((hash >> 32) * sockets.len() as u64) >> 32;
-        let source = sockets.get(at as usize)?;
-        Some(Pick {
-            socket: source.socket.as_raw_fd(),
-            port: source.port,
-            checksum,
-        })
+        Ok(Sockets { df_set, df_unset })
     }
 }
 

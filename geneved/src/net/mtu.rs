@@ -3,8 +3,8 @@
 //! What was learned of a path later (ICMP) does not lower it: that concerns one host, and the packet
 //! path tells the inner senders by itself.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 
@@ -33,6 +33,18 @@ impl Ways {
                 unknown.insert(way.map_err(|e: io::Error| e.to_string()));
             }
         }
+    }
+
+    /// The numbers of the devices by which packets leave for each host that there is a way to.
+    #[must_use]
+    pub fn devices(&self) -> BTreeMap<IpAddr, BTreeSet<u32>> {
+        let mut devices: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
+        for ((host, _), way) in &self.known {
+            if let Ok(way) = way {
+                devices.entry(*host).or_default().insert(way.index);
+            }
+        }
+        devices
     }
 
     /// The tunnel MTU of a link with these hosts, which wraps packets as `shape` says; underlay and outer version are
@@ -110,6 +122,7 @@ mod tests {
             let way = mtu
                 .map(|mtu| Way {
                     dev: "eth0".into(),
+                    index: 2,
                     mtu,
                 })
                 .map_err(str::to_owned);

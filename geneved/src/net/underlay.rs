@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 pub struct Way {
     /// The interface that packets leave by.
     pub dev: String,
+    /// Its number.
+    pub index: u32,
     /// The route's MTU where it has one, otherwise the interface's; bytes of outer IP packet.
     pub mtu: u32,
 }
@@ -45,6 +47,7 @@ pub async fn way(handle: &Handle, host: IpAddr, local: Option<IpAddr>) -> io::Re
     let link = first(request.execute()).await?;
     let mut way = Way {
         dev: format!("if{index}"),
+        index,
         mtu: 1500,
     };
     for attribute in link.attributes {

@@ -3,7 +3,23 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use crate::wire::encapsulation::Inner;
+
+/// Which datagrams to a host must be whole when they leave: each by itself, and with finished checksums, because nothing
+/// on the way to the host's program would cut and finish them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Whole {
+    /// None: a network card or the receiver's kernel does what is left to do.
+    #[default]
+    None,
+    /// Those that carry Ethernet frames, which a switch in user space may be the receiver of.
+    Frames,
+    /// All of them.
+    All,
+}
 
 /// A tunnel endpoint (the RFC's NVE), known by its underlay address.
 #[derive(Debug)]
@@ -14,6 +30,7 @@ pub struct Host {
     pub addr: IpAddr,
     path_mtu: AtomicU32,
     no_gso: AtomicBool,
+    whole: AtomicU8,
 }
 
 impl Host {
@@ -25,6 +42,7 @@ impl Host {
             addr,
             path_mtu: AtomicU32::new(0),
             no_gso: AtomicBool::new(false),
+            whole: AtomicU8::new(Whole::None as u8),
         }
     }
 
@@ -50,6 +68,19 @@ impl Host {
     /// Switches `UDP_SEGMENT` on or off for this host.
     pub fn set_gso(&self, on: bool) {
         self.no_gso.store(!on, Relaxed);
+    }
+
+    /// Whether datagrams with `inner` must be whole when they leave for this host.
+    #[inline]
+    #[must_use]
+    pub fn whole(&self, inner: Inner) -> bool {
+        let whole = self.whole.load(Relaxed);
+        whole == Whole::All as u8 || (whole == Whole::Frames as u8 && inner == Inner::Ethernet)
+    }
+
+    /// Sets which datagrams must be whole from now on.
+    pub fn set_whole(&self, whole: Whole) {
+        self.whole.store(whole as u8, Relaxed);
     }
 }
 
@@ -85,5 +116,25 @@ impl HostRegistry {
     /// Forgets the hosts that nobody else holds.
     pub fn prune(&mut self) {
         self.hosts.retain(|_, host| Arc::strong_count(host) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_whole_depends_on_what_is_inside() {
+        let host = Host::new(1, [192, 0, 2, 1].into());
+        for (whole, ip, ethernet) in [
+            (Whole::None, false, false),
+            (Whole::Frames, false, true),
+            (Whole::All, true, true),
+            (Whole::None, false, false),
+        ] {
+            host.set_whole(whole);
+            let is = (host.whole(Inner::Ip), host.whole(Inner::Ethernet));
+            assert_eq!(is, (ip, ethernet), "{whole:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
-pub use self::host::{Host, HostRegistry};
+pub use self::host::{Host, HostRegistry, Whole};
 pub use self::neighborhood::Neighborhood;
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};

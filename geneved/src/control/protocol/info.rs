@@ -128,6 +128,13 @@ pub struct RemoteInfo {
     pub path_mtu: Option<u32>,
     /// Whether trains are sent with `UDP_SEGMENT`.
     pub gso: bool,
+    /// Which datagrams leave whole, each by itself and with finished checksums, because of who is at the other end of the
+    /// underlay's device: `frames` or `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<String>,
+    /// Why they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_cause: Option<String>,
     /// The links that know it.
     pub links: Vec<IfName>,
 }

@@ -30,6 +30,7 @@ use crate::control::protocol::{HostEvent, MtuSum, What};
 use crate::daemon::backends::{Down, target};
 use crate::daemon::compile::{Compiler, Places};
 use crate::daemon::drops::DropWatch;
+use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
 use crate::daemon::rates::FlowMemory;
 use crate::io::Engine;
@@ -71,6 +72,7 @@ pub(in crate::daemon) struct Inner {
     epoch: u64,
     pub(in crate::daemon) compiler: Compiler,
     pub(in crate::daemon) down: Down,
+    pub(in crate::daemon) far: FarEnds,
 }
 
 /// A link that has an interface, or had one.
@@ -129,6 +131,10 @@ impl Core {
     /// Asks or tells the board of health checks.
     pub(in crate::daemon) fn board<R>(&self, ask: impl FnOnce(&mut HealthBoard) -> R) -> R {
         ask(&mut self.board.borrow_mut())
+    }
+
+    pub(in crate::daemon) fn netlink(&self) -> &Handle {
+        &self.netlink
     }
 
     pub(in crate::daemon) fn settings(&self) -> &DaemonSettings {
@@ -221,6 +227,7 @@ impl Core {
             false => Vec::new(),
         };
         let old = std::mem::replace(&mut inner.state, new);
+        self.look_far(inner, Some(&ways)).await;
         self.publish(inner);
         remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del);

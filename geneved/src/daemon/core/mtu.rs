@@ -29,6 +29,7 @@ impl Core {
     pub(in crate::daemon) async fn underlay_changed(&self) {
         let mut inner = self.inner().await;
         let ways = self.ways(&inner.state).await;
+        self.look_far(&mut inner, Some(&ways)).await;
         let Inner { state, running, .. } = &mut *inner;
         let mut changed = Vec::new();
         for (name, running) in running.iter_mut() {

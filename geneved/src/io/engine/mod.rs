@@ -187,7 +187,7 @@ impl Engine {
         profile: SocketProfile,
     ) -> Result<(), StartError> {
         let mut state = self.state();
-        let gso = self.gso && !profile.whole;
+        let gso = self.gso;
         let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
         let pool = state
             .pool(profile)
@@ -208,6 +208,18 @@ impl Engine {
         }
         state.counters.insert(link, sets);
         Ok(())
+    }
+
+    /// Opens what is needed to send whole datagrams to hosts that are found to need them ([`Host::set_whole`]).
+    ///
+    /// # Errors
+    /// Where not a single source port can be opened once more.
+    ///
+    /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
+    pub fn open_whole(&self) -> io::Result<()> {
+        let state = self.state();
+        let mut pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
+        pools.try_for_each(|pool| pool.open_whole())
     }
 
     /// Takes a link from the workers; its TUN device is gone when this returns.
