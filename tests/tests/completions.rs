@@ -20,7 +20,7 @@ const LINES: [(&str, &[&str]); 12] = [
     ("geneved route add 10.0.0.0/8 dev ", &["gnv0"]),
     ("geneved route add 10.0.0.0/8 dev gnv0 via ", &["192.0.2.2"]),
     ("geneved policy set we", &["web"]),
-    ("geneved policy add x class ", &["gold"]),
+    ("geneved policy add x class ", &["gold", "none"]),
     ("geneved link set gnv0 option t", &["tag="]),
     ("geneved link set gnv0 df ", &["inherit", "set", "unset"]),
     ("geneved nosuch thing ", &[]),

@@ -12,7 +12,7 @@ use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::Style;
 use super::table::Object;
-use crate::config::value::{IfName, Name, TypeWord};
+use crate::config::value::{IfName, Name, OrNone, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
 use crate::control::protocol::Request;
 
@@ -32,8 +32,8 @@ const SETTINGS: [Key; 13] = [
     key!("type", "TYPE", kind),
     key!("labels", "K=V,...", labels),
     key!("lladdr", "MAC", lladdr),
-    key!("class", "CLASS", class),
-    key!("rate", "RATE", rate),
+    key!("class", "{ CLASS | none }", class),
+    key!("rate", "{ RATE | none }", rate),
     key!("option", "OPTION=HEX", option).times(Times::Many),
     flag!("colocated", colocated = Some(true)),
     flag!("nocolocated", colocated = Some(false)),
@@ -48,7 +48,7 @@ pub struct Wanted {
     host: Option<IpAddr>,
     local: bool,
     kind: Option<TypeWord>,
-    class: Option<Name>,
+    class: Option<OrNone<Name>>,
 }
 
 impl Subject for EndpointWords {
@@ -63,7 +63,7 @@ impl Subject for EndpointWords {
         key!(Wanted; "host", "HOST", host),
         flag!(Wanted; "local", local = true),
         key!(Wanted; "type", "TYPE", kind),
-        key!(Wanted; "class", "CLASS", class),
+        key!(Wanted; "class", "{ CLASS | none }", class),
     ];
 
     fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
@@ -84,7 +84,10 @@ impl Subject for EndpointWords {
             && filter
                 .kind
                 .is_none_or(|kind| kind == info.kind.unwrap_or(simple))
-            && (filter.class.is_none() || filter.class == info.class)
+            && filter
+                .class
+                .as_ref()
+                .is_none_or(|class| class == info.class.as_ref().unwrap_or(&OrNone::None))
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::config::value::{
     Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp, FdbMac,
     FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord,
-    MatchWord, Mode, MtuWord, Name, NamedData, PortRange, Ports, Prefix, Proto, Rate, RawOption,
-    Seconds, Size, Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
+    MatchWord, Mode, MtuWord, NONE, Name, NamedData, OrNone, PortRange, Ports, Prefix, Proto, Rate,
+    RawOption, Seconds, Size, Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
 };
 
 /// A value of the command line.
@@ -32,6 +32,15 @@ parsed! {
     Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FdbMac FlowState Icmp IfName
     InnerWord KindWord LabelsUse LabelsWord LinkSegmentation MacWord MatchWord Mode MtuWord Name NamedData PortRange Ports Prefix Proto Rate
     RawOption Seconds Size Target TosWord TtlWord TypeWord Vni Who
+}
+
+impl<T: Value> Value for OrNone<T> {
+    fn value(text: &str) -> Result<Self, ValueError> {
+        match text {
+            NONE => Ok(OrNone::None),
+            _ => T::value(text).map(OrNone::Is),
+        }
+    }
 }
 
 impl Value for IpAddr {

@@ -39,7 +39,7 @@ const SETTINGS: [Key; 19] = [
     flag!("reject", action = Some(RuleAction::Reject)).choice(2),
     flag!("log", log = Some(true)),
     flag!("nolog", log = Some(false)),
-    key!("class", "CLASS", class),
+    key!("class", "{ CLASS | none }", class),
 ];
 
 impl Subject for PolicyWords {

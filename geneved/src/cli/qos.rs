@@ -21,9 +21,9 @@ const SETTINGS: [Key; 6] = [
     NAME,
     DEV,
     key!("id", "N", id).times(Times::Once),
-    key!("rate", "RATE", rate),
-    key!("burst", "SIZE", burst),
-    key!("dscp", "DSCP", dscp),
+    key!("rate", "{ RATE | none }", rate),
+    key!("burst", "{ SIZE | none }", burst),
+    key!("dscp", "{ DSCP | none }", dscp),
 ];
 
 impl Subject for QosWords {

@@ -282,6 +282,52 @@ fn checks_have_a_pace_that_makes_sense() {
 }
 
 #[test]
+fn none_takes_away_what_may_be_absent() {
+    let (_directory, text) = full();
+    let mut state = load(&text).unwrap().state;
+    let before = state.clone();
+    let mut set = |object: &str, words: &str| {
+        change(
+            &mut state,
+            "set",
+            object,
+            &format!(r#""dev":"gnv0",{words}"#),
+        )
+        .unwrap();
+    };
+    set("policy", r#""name":"web-in","class":"none""#);
+    set(
+        "endpoint",
+        r#""address":"10.0.0.50","class":"none","rate":"none""#,
+    );
+    set("qos", r#""name":"gold","burst":"15k""#);
+    // A burst does not outlive its rate.
+    set("qos", r#""name":"gold","rate":"none","dscp":"none""#);
+    let link = r#""name":"gnv0","rate":"1gbit","burst":"64k""#;
+    change(&mut state, "set", "link", link).unwrap();
+    change(&mut state, "set", "link", r#""name":"gnv0","burst":"none""#).unwrap();
+    let dev: crate::config::value::IfName = "gnv0".parse().unwrap();
+    let limit = |state: &State| (state.links[&dev].rate.is_some(), state.links[&dev].burst);
+    assert_eq!(limit(&state), (true, None));
+    change(&mut state, "set", "link", r#""name":"gnv0","rate":"none""#).unwrap();
+    assert_eq!(limit(&state), (false, None));
+    let at = |name: &str| (dev.clone(), name.parse().unwrap());
+    assert_eq!(state.policies[&at("web-in")].class, None);
+    assert!(before.policies[&at("web-in")].class.is_some());
+    let there = &state.endpoints[&(dev.clone(), "10.0.0.50".parse().unwrap())];
+    assert_eq!((&there.class, there.rate), (&None, None));
+    let class = state.classes[&at("gold")];
+    assert_eq!((class.rate, class.burst, class.dscp), (None, None, None));
+    let text = save(&Default::default(), &state);
+    for word in ["rate", "burst", "class", "dscp"] {
+        assert!(!text.contains(&format!("{word} = \"none\"")), "{text}");
+    }
+    let class = r#""name":"none","dev":"gnv0","id":9"#;
+    let refused = change(&mut state, "add", "qos", class).unwrap_err();
+    assert!(refused.contains("is the word for no class"), "{refused}");
+}
+
+#[test]
 fn set_changes_only_what_is_named() {
     let (_directory, text) = full();
     let mut state = load(&text).unwrap().state;

@@ -85,6 +85,11 @@ impl<'a> Values<'a> {
         match metavariable {
             "LINK" => self.listed(&Request::ListLinks { name: None }, "name"),
             "CLASS" => self.listed(&Request::ListClasses { dev: self.dev() }, "name"),
+            "{ CLASS | none }" => {
+                let mut all = self.of("CLASS", last);
+                all.extend(in_braces(metavariable));
+                all
+            }
             "OPTION=HEX" => {
                 let mut all = self.listed(&Request::ListOptions, "name");
                 all.iter_mut().for_each(|option| option.word += "=");

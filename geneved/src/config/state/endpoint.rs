@@ -9,7 +9,9 @@ use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
 use super::{Refusal, State, option, presence, put};
-use crate::config::value::{IfName, LabelsWord, MacWord, Name, NamedData, Rate, Target, TypeWord};
+use crate::config::value::{
+    IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord,
+};
 use crate::config::words::{EndpointWords, Verb};
 
 /// An overlay address.
@@ -55,8 +57,8 @@ impl Endpoint {
             kind: self.kind.map(TypeWord),
             labels: self.labels.clone().map(LabelsWord),
             lladdr: self.lladdr.map(MacWord),
-            class: self.class.clone(),
-            rate: self.rate,
+            class: self.class.clone().map(OrNone::Is),
+            rate: self.rate.map(OrNone::Is),
             option: self.options.clone(),
             colocated: self.colocated.then_some(true),
             target: self.target.as_ref().map(|(on, addr)| Target {
@@ -77,8 +79,8 @@ impl Endpoint {
             words.labels.clone().map(|word| Some(word.0)),
         );
         put(&mut self.lladdr, words.lladdr.map(|word| Some(word.0)));
-        put(&mut self.class, words.class.clone().map(Some));
-        put(&mut self.rate, words.rate.map(Some));
+        put(&mut self.class, words.class.clone().map(OrNone::value));
+        put(&mut self.rate, words.rate.map(OrNone::value));
         if !words.option.is_empty() {
             self.options.clone_from(&words.option);
         }

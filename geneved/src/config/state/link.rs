@@ -11,7 +11,7 @@ use libgeneve::wire::geneve::Vni;
 use super::{Bridging, Refusal, State, put};
 use crate::config::value::{
     self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
-    NamedData, PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
+    NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
 };
 use crate::config::words::LinkWords;
 
@@ -303,8 +303,8 @@ impl Link {
             egress: Some(self.egress),
             labels: Some(self.labels),
             option: self.options.clone(),
-            rate: self.rate,
-            burst: self.burst,
+            rate: self.rate.map(OrNone::Is),
+            burst: self.burst.map(OrNone::Is),
             up: Some(self.up),
             learning: bridging.map(|b| b.learning),
             ageing: bridging.map(|b| b.ageing),
@@ -335,8 +335,7 @@ fn overwrite(link: &mut Link, words: &LinkWords) {
     put(&mut link.ingress, words.ingress);
     put(&mut link.egress, words.egress);
     put(&mut link.labels, words.labels);
-    put(&mut link.rate, words.rate.map(Some));
-    put(&mut link.burst, words.burst.map(Some));
+    limit((&mut link.rate, &mut link.burst), (words.rate, words.burst));
     put(&mut link.up, words.up);
     if !words.option.is_empty() {
         link.options.clone_from(&words.option);
@@ -354,6 +353,18 @@ pub(super) fn same_family(name: &IfName, local: IpAddr, other: IpAddr) -> Result
         format!("link \"{name}\": local {local} and host {other} are of different families"),
         "use IPv4 or IPv6 at both ends of the tunnel",
     ))
+}
+
+/// Puts what is named of a rate and its burst, which does not outlive it.
+pub(super) fn limit(
+    (rate, burst): (&mut Option<Rate>, &mut Option<Size>),
+    (new_rate, new_burst): (Option<OrNone<Rate>>, Option<OrNone<Size>>),
+) {
+    if new_rate == Some(OrNone::None) {
+        *burst = None;
+    }
+    put(rate, new_rate.map(OrNone::value));
+    put(burst, new_burst.map(OrNone::value));
 }
 
 /// A burst is what a rate may exceed.

@@ -4,7 +4,7 @@ use libgeneve::options::EndpointType;
 
 use super::{Refusal, State, presence, required, whole};
 use crate::config::value::{
-    Direction, Icmp, IfName, MatchWord, Name, Ports, Proto, RuleAction, TypeWord, Who,
+    Direction, Icmp, IfName, MatchWord, Name, OrNone, Ports, Proto, RuleAction, TypeWord, Who,
 };
 use crate::config::words::{PolicyWords, Verb};
 
@@ -70,7 +70,7 @@ impl Policy {
             endpoint_type: self.endpoint_type.map(TypeWord),
             action: Some(self.action),
             log: self.log.then_some(true),
-            class: self.class.clone(),
+            class: self.class.clone().map(OrNone::Is),
         }
     }
 
@@ -127,7 +127,7 @@ impl State {
             endpoint_type: words.endpoint_type.map(|word| word.0),
             action: required(&object, "action", words.action)?,
             log: words.log == Some(true),
-            class: words.class,
+            class: words.class.and_then(OrNone::value),
         };
         policy.check(&object)?;
         if policy.has_selector() {

@@ -1,8 +1,8 @@
 //! Classes: what flows share and how they are marked.
 
-use super::link::burst_needs_rate;
+use super::link::{burst_needs_rate, limit};
 use super::{Refusal, State, presence, put, required};
-use crate::config::value::{Dscp, IfName, Name, Rate, Size};
+use crate::config::value::{Dscp, IfName, NONE, Name, OrNone, Rate, Size};
 use crate::config::words::{QosWords, Verb};
 
 /// A class of service.
@@ -26,9 +26,9 @@ impl Class {
             name: name.clone(),
             dev: dev.clone(),
             id: Some(self.id),
-            rate: self.rate,
-            burst: self.burst,
-            dscp: self.dscp,
+            rate: self.rate.map(OrNone::Is),
+            burst: self.burst.map(OrNone::Is),
+            dscp: self.dscp.map(OrNone::Is),
         }
     }
 }
@@ -51,6 +51,12 @@ impl State {
             self.classes.remove(&key);
             return Ok(());
         }
+        if name.as_str() == NONE {
+            return Err(Refusal::new(
+                format!("{object}: \"{NONE}\" is the word for no class"),
+                "choose another name",
+            ));
+        }
         let mut class = match there.filter(|_| verb == Verb::Set) {
             Some(class) => class,
             None => Class {
@@ -61,9 +67,11 @@ impl State {
             },
         };
         put(&mut class.id, words.id);
-        put(&mut class.rate, words.rate.map(Some));
-        put(&mut class.burst, words.burst.map(Some));
-        put(&mut class.dscp, words.dscp.map(Some));
+        limit(
+            (&mut class.rate, &mut class.burst),
+            (words.rate, words.burst),
+        );
+        put(&mut class.dscp, words.dscp.map(OrNone::value));
         burst_needs_rate(&object, class.rate, class.burst)?;
         let taken = self
             .classes_of(dev)

@@ -7,6 +7,7 @@ mod address;
 mod bridge;
 mod label;
 mod link;
+mod none;
 mod option;
 mod rate;
 mod rule;
@@ -26,6 +27,7 @@ pub use self::link::{
     DfWord, InnerWord, LabelsUse, LinkSegmentation, MacWord, MtuWord, PortRange, TosWord, TtlWord,
     Vni,
 };
+pub use self::none::{NONE, OrNone};
 pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};
 pub use self::rate::{Dscp, Rate, Size};
 pub use self::rule::{

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::value::{
     AddrPort, AddrRange, Affinity, CheckWord, ClassWord, Direction, Dscp, FlowState, Icmp, IfName,
-    KindWord, LabelsWord, MatchWord, Name, NatKind, PortRange, Ports, Prefix, Proto, Rate,
+    KindWord, LabelsWord, MatchWord, Name, NatKind, OrNone, PortRange, Ports, Prefix, Proto, Rate,
     RawOption, RuleAction, Seconds, Size, TypeWord, Who,
 };
 
@@ -62,7 +62,7 @@ pub struct PolicyWords {
     pub log: Option<bool>,
     /// The class of its flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<Name>,
+    pub class: Option<OrNone<Name>>,
 }
 
 /// `[[nat]]`, `geneved nat add`.
@@ -214,13 +214,13 @@ pub struct QosWords {
     pub id: Option<u8>,
     /// The rate that its flows share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<Rate>,
+    pub rate: Option<OrNone<Rate>>,
     /// How much may pass at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<Size>,
+    pub burst: Option<OrNone<Size>>,
     /// The outer code point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dscp: Option<Dscp>,
+    pub dscp: Option<OrNone<Dscp>>,
 }
 
 /// `[[option]]`, `geneved option add`.

@@ -18,8 +18,8 @@ pub use self::function::{
 };
 use super::value::{
     Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord, Mode,
-    MtuWord, Name, NamedData, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord, TypeWord,
-    Vni,
+    MtuWord, Name, NamedData, OrNone, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord,
+    TypeWord, Vni,
 };
 
 /// What a link is made of.
@@ -128,10 +128,10 @@ pub struct LinkWords {
     pub option: Vec<NamedData>,
     /// The rate of everything that the link sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<Rate>,
+    pub rate: Option<OrNone<Rate>>,
     /// How much may pass at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<Size>,
+    pub burst: Option<OrNone<Size>>,
     /// Whether the interface is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
@@ -190,10 +190,10 @@ pub struct EndpointWords {
     pub lladdr: Option<MacWord>,
     /// The class of its flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<Name>,
+    pub class: Option<OrNone<Name>>,
     /// The rate of everything that it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<Rate>,
+    pub rate: Option<OrNone<Rate>>,
     /// Options that every packet to it carries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub option: Vec<NamedData>,
