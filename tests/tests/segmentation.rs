@@ -2,6 +2,7 @@
 
 use geneved::lab::net::Host;
 use geneved_tests::on_both_backends;
+use geneved_tests::trio::{Echoing, Talk};
 use geneved_tests::world::{Duo, Family, Io, assert_ping, assert_tcp, assert_udp, link};
 
 /// What the kernel counted on the device for tunnel GSO; `None` where there is no such device.
@@ -72,4 +73,40 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
         count < Some(20),
         "{count:?} were handed over though none can leave"
     );
+}
+
+/// The device goes away under a running stream: what was handed over by then is cut by geneved, translated or not.
+#[test]
+fn what_the_kernel_refuses_late_is_cut_by_geneved() {
+    for translated in [false, true] {
+        let duo = Duo::new();
+        let daemon = "segmentation = \"tunnel\"";
+        let side = |side: usize| {
+            let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+            link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote)
+        };
+        let mut tables = side(0);
+        if translated {
+            // A pool for this host alone: what it sends to the other one is not inside.
+            tables += "[[nat]]\nname = \"out\"\ndev = \"gnv0\"\ntype = \"snat\"\n\
+                from = \"10.0.0.1/32\"\nsource = \"198.51.100.1\"\n";
+        }
+        let a = duo.world.daemon(&duo.a, Io::Uring, daemon, &tables);
+        let _b = duo.world.daemon(&duo.b, Io::Uring, daemon, &side(1));
+        duo.b.ip("route add 198.51.100.1 dev gnv0").unwrap();
+        let _server = Echoing::start(&duo.b, 7000, "b");
+        let mut talk = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
+        let expected = if translated {
+            "198.51.100.1"
+        } else {
+            "10.0.0.1"
+        };
+        assert_eq!(talk.seen.ip().to_string(), expected);
+        assert!(talk.carries(2_000_000));
+        let count = handed_over(&duo.a);
+        assert!(count > Some(10), "{count:?} were handed over");
+        duo.a.ip("link set gnvgso0 down").unwrap();
+        assert!(talk.carries(2_000_000), "{:?}", a.drops());
+        assert_eq!(a.drops(), Default::default(), "translated: {translated}");
+    }
 }

@@ -442,8 +442,8 @@ impl<B: Backend> Worker<B> {
                     .dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
             }
         }
-        if let Write::Egress { host, len, changed } = kind {
-            self.on_handed_over(tables, id, (host, len as usize, changed), result >= 0);
+        if kind == Write::Egress {
+            self.on_handed_over(tables, id, result >= 0);
         } else {
             let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
             for (side, bid) in bids.drain(..) {

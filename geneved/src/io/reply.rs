@@ -64,7 +64,6 @@ impl<B: Backend> Worker<B> {
             },
             limit: u16::MAX,
             slots: 0,
-            changed: false,
         };
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use libgeneve::datapath::Outer;
+use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, LinkIndex};
 use libgeneve::offload::vnet;
 use socket2::SockAddr;
@@ -271,15 +271,8 @@ pub(super) enum Write {
     Ingress,
     /// A packet of our own making, which counts as nobody's traffic.
     Own,
-    /// An encapsulated super-packet for tunnel GSO, in a buffer filled by `len` bytes from TUN.
-    Egress {
-        /// The host that it is for.
-        host: u32,
-        /// Bytes that TUN gave.
-        len: u32,
-        /// Its addresses were translated, so that it cannot begin its journey again.
-        changed: bool,
-    },
+    /// An encapsulated super-packet for tunnel GSO.
+    Egress,
 }
 
 /// One `writev` into TUN or TAP.
@@ -289,6 +282,8 @@ pub(super) struct TunWrite {
     pub(super) bytes: u64,
     pub(super) bids: Vec<(Side, Bid)>,
     pub(super) kind: Write,
+    /// Where an encapsulated super-packet goes, should it have to be cut after all.
+    pub(super) forward: Option<Forward>,
     iovs: Vec<libc::iovec>,
     scratch: Box<[u8; SCRATCH]>,
 }
@@ -301,6 +296,7 @@ impl TunWrite {
             bytes: 0,
             bids: Vec::with_capacity(MAX_SEGMENTS + 1),
             kind: Write::Ingress,
+            forward: None,
             iovs: Vec::with_capacity(MAX_SEGMENTS + 4),
             scratch: Box::new([0; SCRATCH]),
         }

@@ -16,13 +16,14 @@ use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::wire::checksum::pseudo_header;
+use libgeneve::wire::ethernet::Ethernet;
 use libgeneve::wire::ip::write_ipv4_checksum;
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{Backend, Side};
 use super::buffers::Bid;
 use super::counters::Direction;
-use super::egress::Want;
+use super::egress::{Held, Want};
 use super::engine::Segmentation;
 use super::features;
 use super::train::Write;
@@ -296,12 +297,7 @@ impl<B: Backend> Worker<B> {
         let frame = usize::from(want.key.before) - want.forward.encap.len();
         let host = want.forward.host.id;
         let write = self.writes.slot(id);
-        let kind = Write::Egress {
-            host,
-            len: read.len as u32,
-            changed: want.forward.changed,
-        };
-        write.open(want.key.link, kind, |scratch| {
+        write.open(want.key.link, Write::Egress, |scratch| {
             tunnel.headers(way, want, vnet, packet, scratch)
         });
         write.packets = datapath::wire_packets(vnet, packet);
@@ -325,6 +321,7 @@ impl<B: Backend> Worker<B> {
             }
             return works;
         }
+        write.forward = Some(want.forward.clone());
         self.tun_buffers.hold(read.bid);
         self.io
             .write(id, tunnel.queue.as_raw_fd(), self.writes.slot(id).iovs());
@@ -344,16 +341,10 @@ impl<B: Backend> Worker<B> {
     }
 
     /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows to this host.
-    pub(super) fn on_handed_over(
-        &mut self,
-        tables: &Tables,
-        id: u32,
-        write: (u32, usize, bool),
-        taken: bool,
-    ) {
-        let (host, len, changed) = write;
+    pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
         let write = self.writes.slot(id);
-        let (link, (_, bid), packets) = (write.link, write.bids[0], write.packets);
+        let (link, (_, bid)) = (write.link, write.bids[0]);
+        let forward = write.forward.take();
         if taken && self.taps.outer {
             self.tell_taps_of_uncut(id);
         }
@@ -363,22 +354,46 @@ impl<B: Backend> Worker<B> {
                 here.counters
                     .forwarded(Direction::Egress, write.packets, write.bytes);
             }
-        } else {
+        } else if let Some(forward) = forward {
             if let Some(tunnel) = &mut self.tunnel {
-                tunnel.settle(host, false);
+                tunnel.settle(forward.host.id, false);
             }
-            if changed {
-                self.count_drop(
-                    Direction::Egress,
-                    Some(link),
-                    DropReason::SendFailed,
-                    packets,
-                );
-            } else {
-                self.on_tun(tables, link.0, bid, len);
+            if let Err((reason, packets)) = self.cut_after_all(tables, bid, forward) {
+                self.count_drop(Direction::Egress, Some(link), reason, packets);
             }
         }
         self.release(Side::Tun, bid);
+    }
+
+    /// Sends a super-packet in trains that was handed over in vain. It is decided, and translated, already.
+    fn cut_after_all(
+        &mut self,
+        tables: &Tables,
+        bid: Bid,
+        forward: Forward,
+    ) -> Result<(), (DropReason, u64)> {
+        let once = |reason| (reason, 1);
+        let link = tables.link(forward.link);
+        let link = link.ok_or(once(DropReason::LinkGone))?;
+        let bytes = self.tun_buffers.bytes_mut(bid);
+        let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
+        let frame_len = match &link.bridge {
+            None => 0,
+            Some(_) => Ethernet::parse(&bytes[vnet::LEN..])
+                .map_err(|e| once(datapath::frame_reason(e)))?
+                .header_len(),
+        };
+        let start = vnet::LEN + frame_len;
+        let packet = Packet::parse(&bytes[start..]);
+        let held = Held {
+            side: Side::Tun,
+            bid,
+            start,
+            frame_len,
+            vnet,
+            packet: packet.map_err(|e| once(datapath::parse_reason(e)))?,
+        };
+        self.send(link, &held, forward, None)
     }
 }
 

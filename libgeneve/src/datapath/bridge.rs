@@ -288,7 +288,6 @@ impl Frame<'_> {
         if !passes(&forward, &self.vnet, &packet) {
             return Err(Refused::too_big(&forward, &packet, self.link.config.index));
         }
-        forward.changed = *change != Change::None;
         change
             .apply(inner, &mut packet, self.vnet.needs_checksum())
             .map_err(|reason| self.stopped(reason))?;
@@ -335,7 +334,6 @@ impl Frame<'_> {
                 .hash_bytes(&[d, e, f, g, h, i, a, b, c, j, k, l]),
             outer: outer_of_frame(self.link),
             slots,
-            changed: false,
         };
         self.narrow(&mut forward, flood.as_deref());
         let longest = packet.map_or(len, |packet| longest_segment(&self.vnet, &packet));

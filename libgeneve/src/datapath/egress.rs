@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::bridge::{Lately, Plain};
-use super::change::Change;
 use super::lookup::{Seeker, key_of};
 use super::recent::{Recent, tcp_flags};
 use super::state::{Context, Exit, From, Passage, Way};
@@ -40,8 +39,6 @@ pub struct Forward {
     pub limit: u16,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
-    /// The packet's addresses or ports were translated.
-    pub changed: bool,
 }
 
 impl Egress {
@@ -65,12 +62,11 @@ impl Egress {
             Exit::Wire(way) => {
                 let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
                 let forward = forward(cx, way, passage.hash, packet, class);
-                let mut forward = forward.ok_or(stopped(DropReason::LinkGone))?;
+                let forward = forward.ok_or(stopped(DropReason::LinkGone))?;
                 // Its sender knows the packet as it is before addresses are translated.
                 if !passes(&forward, vnet, packet) {
                     return Err(Refused::too_big(&forward, packet, link.config.index));
                 }
-                forward.changed = passage.change != Change::None;
                 Ok(forward)
             }
             Exit::Tun(link) => Err(*link),
@@ -168,7 +164,6 @@ pub(super) fn outward(
         outer: outer(link, packet, class),
         limit,
         slots: way.slots,
-        changed: false,
     })
 }
 
