@@ -193,7 +193,13 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
             if direct && !seeker.error && matches!(found, Found::Go(_)) {
                 decision.heard = decide::seconds(cx.now);
             }
-            (!matches!(found, Found::Open(_)), (found, direct))
+            let counts = match found {
+                Found::Go(_) => true,
+                // Who was cut off by no fault of its own is not held for as long as it tries.
+                Found::Refused(_) => side == Side::Original,
+                Found::Open(_) => false,
+            };
+            (counts, (found, direct))
         },
     )
 }

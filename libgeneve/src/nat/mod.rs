@@ -198,9 +198,13 @@ impl Nat {
         Some(Source::Pool { pool, rule })
     }
 
-    /// Whether the rule that translates `src` is about `dst`, too: then a packet between them does not leave.
+    /// Whether the rule that translates `src` is about `dst`, too, or both have an outside address for themselves: then a
+    /// packet between them does not leave.
     #[must_use]
     pub fn covers_both(&self, src: IpAddr, dst: IpAddr) -> bool {
+        if self.by_inside.contains_key(&src) && self.by_inside.contains_key(&dst) {
+            return true;
+        }
         match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let found = self.from_v4.get_lpm(&Ipv4Net::from(src));

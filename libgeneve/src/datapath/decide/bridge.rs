@@ -2,7 +2,6 @@
 //! decision: that says their MAC address, which may move while the flow lives.
 
 use super::*;
-use crate::wire::option::OptionIter;
 
 /// A flow that begins with a frame from TAP.
 pub(super) fn from_tap<E: Explain>(
@@ -14,39 +13,15 @@ pub(super) fn from_tap<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let source = (key.src, key.sport);
-    let checked = check_arrival(link, From::Tun, Role::Original, source, None);
-    log.note("source", || match checked {
-        Ok(()) => format!("{} may send from this host", key.src),
-        Err(_) => format!("{} is an endpoint of another host", key.src),
-    });
-    checked?;
+    check_departure(link, key, log)?;
     let turn = course.destination(link, subject, before, log)?;
     let dst = course.dst.0;
     let kind = kind_of(link, dst, None);
-    let verdict = ask(
-        link,
-        &Query {
-            direction: Direction::Egress,
-            src: key.src,
-            dst,
-            protocol: key.protocol,
-            ports: subject.ports().map(|(src, _)| (src, course.dst.1)),
-            icmp: subject.icmp,
-            from: own_labels(link, key.src),
-            to: configured_labels(link, dst),
-            dst_type: kind,
-            options: OptionIter::default(),
-        },
-        log,
-    );
+    let verdict = ask_egress(link, subject, course, kind, log);
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
-    let nat = link.config.functions.nat.as_ref();
-    if turn == Turn::Hairpin || !nat.is_some_and(|nat| nat.covers_both(key.src, dst)) {
-        course.source(link, subject, log)?;
-    }
+    course.leave(link, subject, turn, log)?;
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let mark = course.mark(key.src, dst, kind);
     course.exit = exit(cx, link, &mark, log)?;

@@ -1,7 +1,6 @@
 //! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
 
 use super::*;
-use crate::wire::option::OptionIter;
 
 pub(super) fn walk<E: Explain>(
     cx: &Context<'_>,
@@ -12,32 +11,12 @@ pub(super) fn walk<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let checked = check_arrival(link, From::Tun, Role::Original, (key.src, key.sport), None);
-    log.note("source", || match checked {
-        Ok(()) => format!("{} may send from this host", key.src),
-        Err(_) => format!("{} is an endpoint of another host", key.src),
-    });
-    checked?;
+    check_departure(link, key, log)?;
     let turn = course.destination(link, subject, before, log)?;
     let dst = course.dst.0;
     let entry = route(link, dst, log)?;
     let kind = kind_of(link, dst, Some(entry));
-    let verdict = ask(
-        link,
-        &Query {
-            direction: Direction::Egress,
-            src: key.src,
-            dst,
-            protocol: key.protocol,
-            ports: subject.ports().map(|(src, _)| (src, course.dst.1)),
-            icmp: subject.icmp,
-            from: own_labels(link, key.src),
-            to: configured_labels(link, dst),
-            dst_type: kind,
-            options: OptionIter::default(),
-        },
-        log,
-    );
+    let verdict = ask_egress(link, subject, course, kind, log);
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
@@ -64,10 +43,7 @@ pub(super) fn walk<E: Explain>(
         // What the kernel gave to the interface would come back to it, unless its destination is another now.
         return Err(DropReason::NoRoute);
     }
-    let nat = link.config.functions.nat.as_ref();
-    if turn == Turn::Hairpin || !nat.is_some_and(|nat| nat.covers_both(key.src, dst)) {
-        course.source(link, subject, log)?;
-    }
+    course.leave(link, subject, turn, log)?;
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {

@@ -265,14 +265,8 @@ fn leaves_here(link: &Link, key: &FlowKey, received: &Received) -> bool {
     match received.endpoint {
         Some(option) => option.dst == EndpointType::Gateway,
         None => {
-            let inside = link
-                .config
-                .functions
-                .nat
-                .as_ref()
-                .is_some_and(|nat| nat.covers_both(key.src, key.dst));
             let here = link.routes.lookup(key.dst).is_some_and(|e| e.local);
-            !inside && !here
+            !here && !stays(link, key.src, key.dst)
         }
     }
 }

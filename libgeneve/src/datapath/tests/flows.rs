@@ -97,6 +97,68 @@ fn what_was_cut_off_may_begin_anew_from_the_other_end() {
 }
 
 #[test]
+fn a_deleted_denial_frees_datagrams_of_both_directions_at_once() {
+    let ask = |site: &Site| {
+        let question = udp("10.0.0.2", "10.0.0.1", (1000, 80), 0);
+        site.hear(B, &question, &plain()).map(drop)
+    };
+    let tell = |site: &Site| {
+        let answer = udp("10.0.0.1", "10.0.0.2", (80, 1000), 0);
+        site.send(&answer).map(drop)
+    };
+    type Way<'a> = &'a dyn Fn(&Site) -> Result<(), DropReason>;
+    let orders: [[Way<'_>; 2]; 2] = [[&ask, &tell], [&tell, &ask]];
+    let denial = |direction| Functions {
+        policy: policy(
+            Action::Allow,
+            Action::Allow,
+            vec![rule("no", direction, Action::Deny)],
+        ),
+        ..Functions::default()
+    };
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for before in orders.map(Some).into_iter().chain([None]) {
+            for during in orders {
+                for after in orders {
+                    let mut site = site(Functions::default());
+                    for way in before.into_iter().flatten() {
+                        way(&site).unwrap();
+                    }
+                    site.functions(|f| *f = denial(direction));
+                    for way in during {
+                        let _ = way(&site);
+                    }
+                    site.functions(|f| *f = Functions::default());
+                    for way in after {
+                        assert_eq!(way(&site), Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn who_was_cut_off_begins_anew_once_the_other_end_is_silent() {
+    let mut site = site(allowing(Direction::Ingress));
+    let question = udp("10.0.0.2", "10.0.0.1", (1000, 80), 0);
+    let answer = udp("10.0.0.1", "10.0.0.2", (80, 1000), 0);
+    site.hear(B, &question, &plain()).unwrap();
+    site.send(&answer).unwrap();
+    site.functions(|f| f.policy = policy(Action::Deny, Action::Allow, Vec::new()));
+    let denied = DropReason::PolicyDenied;
+    assert_eq!(site.hear(B, &question, &plain()).unwrap_err(), denied);
+    // It may try as often as it likes meanwhile.
+    for _ in 0..7 {
+        assert_eq!(site.send(&answer).unwrap_err(), denied);
+        site.world.now.0 += 4_000_000_000;
+    }
+    site.world.now.0 += 4_000_000_000;
+    site.send(&answer).unwrap();
+    site.hear(B, &question, &plain()).unwrap();
+}
+
+#[test]
 fn a_denied_flow_does_not_block_the_flow_of_the_other_direction() {
     let site = site(Functions {
         policy: policy(Action::Deny, Action::Allow, Vec::new()),

@@ -1,0 +1,131 @@
+//! Whether a packet came from where its source is.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::wire;
+use crate::bridge::Place;
+use crate::datapath::explain::Explain;
+use crate::datapath::state::{Came, Decision, Exit, From};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, Side};
+use crate::link::{Host, Link};
+use crate::options::Received;
+use crate::route::Origin;
+use crate::time::Now;
+use crate::wire::ip::protocol;
+
+/// As what a packet comes, in the eyes of who asks whether it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::datapath) enum Role {
+    /// It begins a flow, or goes on with one from the side that began.
+    Original,
+    /// It answers; `direct` where another host than that of the address which was asked may answer in its name.
+    Reply {
+        /// See [`may_answer_directly`].
+        direct: bool,
+    },
+}
+
+/// How long the host that answers a flow in the name of a service must have been silent, in seconds, before another may
+/// (its backend failed, say). A TCP connection cannot move: there is no other.
+const SILENCE: u32 = 5;
+
+/// The time at which a host was heard, in seconds, as decisions keep it.
+#[inline]
+pub(in crate::datapath) fn seconds(now: Now) -> u32 {
+    (now.0 / 1_000_000_000) as u32
+}
+
+/// Whether a host may answer a flow in the name of the virtual address that was asked. This host knows neither the service
+/// nor its backends: those are the business of the host that the address leads to. What it can know is that the flow
+/// went there untranslated, and who has answered so far.
+#[inline]
+pub(in crate::datapath) fn may_answer_directly(
+    (original, reply): (&FlowKey, &FlowKey),
+    decision: &Decision,
+    from: From<'_>,
+    now: Now,
+) -> bool {
+    let From::Wire(host) = from else {
+        return false;
+    };
+    let asked = matches!(decision.half(Side::Original).exit, Exit::Wire(_));
+    if !asked || *reply != original.reversed() {
+        return false;
+    }
+    match &decision.half(Side::Reply).came {
+        Came::Nowhere => true,
+        Came::Tun => false,
+        Came::Wire(known) if known.id == host.id => true,
+        Came::Wire(_) => {
+            original.protocol != protocol::TCP
+                && seconds(now).saturating_sub(decision.heard) >= SILENCE
+        }
+    }
+}
+
+/// The source of a packet, its inner address and port, must be where the packet came from.
+pub(in crate::datapath) fn check_arrival(
+    link: &Link,
+    from: From<'_>,
+    role: Role,
+    source: (IpAddr, u16),
+    received: Option<&Received>,
+) -> Result<(), DropReason> {
+    match from {
+        From::Tun => check_own_source(link, source.0),
+        From::Wire(host) => check_source(link, host, source.0).or_else(|reason| {
+            let service = received.and_then(|r| r.service);
+            let right = service.is_some_and(|s| match role {
+                Role::Original => wire::relays(link, host, &s),
+                // A backend answers its client directly, in the name of the virtual address.
+                Role::Reply { direct } => direct && (s.addr, s.port) == source,
+            });
+            if right { Ok(()) } else { Err(reason) }
+        }),
+    }
+}
+
+/// The inner source must live on the host that sent the packet.
+pub(in crate::datapath) fn check_source(
+    link: &Link,
+    host: &Arc<Host>,
+    source: IpAddr,
+) -> Result<(), DropReason> {
+    if let Some(bridge) = &link.bridge {
+        return bridge.owns(source, None, &Place::Host(Arc::clone(host)));
+    }
+    let host = host.addr;
+    match link.routes.lookup(source) {
+        Some(entry) if entry.target.includes(host) => Ok(()),
+        _ => Err(DropReason::SourceMismatch),
+    }
+}
+
+/// A packet whose source is an endpoint of another host was forged: that host would refuse it, too.
+fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
+    if let Some(bridge) = &link.bridge {
+        return bridge.owns(source, None, &Place::Here);
+    }
+    match link.routes.lookup(source) {
+        Some(entry) if entry.origin == Origin::Endpoint && !entry.local => {
+            Err(DropReason::SourceNotLocal)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for the first packet of a flow that this host sends.
+pub(super) fn check_departure<E: Explain>(
+    link: &Link,
+    key: &FlowKey,
+    log: &mut E,
+) -> Result<(), DropReason> {
+    let checked = check_own_source(link, key.src);
+    log.note("source", || match checked {
+        Ok(()) => format!("{} may send from this host", key.src),
+        Err(_) => format!("{} is an endpoint of another host", key.src),
+    });
+    checked
+}
