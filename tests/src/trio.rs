@@ -1,7 +1,7 @@
 //! Three hosts on one wire, and conversations between programs on them.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -63,13 +63,13 @@ pub struct Echoing {
 }
 
 impl Echoing {
-    /// Listens in the namespace of `host` on all addresses.
+    /// Listens in the namespace of `host` on all addresses of both families.
     ///
     /// # Panics
     /// If the port is taken.
     #[must_use]
     pub fn start(host: &Host, port: u16, name: &str) -> Self {
-        let listen = move || TcpListener::bind(("0.0.0.0", port));
+        let listen = move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
         let listener = host.netns().run(listen).unwrap().expect("a free port");
         listener.set_nonblocking(true).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -105,7 +105,7 @@ fn echo(mut stream: TcpStream, name: &str) {
     // A client sees the server's view of itself: NAT shows in it.
     let peer = stream
         .peer_addr()
-        .map(|a| a.to_string())
+        .map(|a| SocketAddr::new(a.ip().to_canonical(), a.port()).to_string())
         .unwrap_or_default();
     let greeting = format!("{name} {peer}\n");
     if stream.set_nonblocking(false).is_err() || stream.write_all(greeting.as_bytes()).is_err() {
