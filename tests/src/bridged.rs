@@ -37,7 +37,15 @@ impl Bridged {
     /// If anything refuses.
     #[must_use]
     pub fn with(io: Io, daemon: &str, more: [&str; 2]) -> Self {
-        let duo = Duo::new();
+        Self::over(Duo::new(), 1500, io, daemon, more)
+    }
+
+    /// As [`Bridged::with`], on two hosts that are there, and with stations of this MTU.
+    ///
+    /// # Panics
+    /// If anything refuses.
+    #[must_use]
+    pub fn over(duo: Duo, mtu: u32, io: Io, daemon: &str, more: [&str; 2]) -> Self {
         let hosts = [&duo.a, &duo.b];
         let start = |side: usize| {
             let lines = format!(
@@ -61,6 +69,11 @@ impl Bridged {
         };
         for n in 0..4 {
             bridged.plug(n, n / 2);
+            bridged.stations[n]
+                .ip(&format!("link set e0 mtu {mtu}"))
+                .unwrap();
+            let host = [&bridged.duo.a, &bridged.duo.b][n / 2];
+            host.ip(&format!("link set p{n} mtu {mtu}")).unwrap();
         }
         bridged
     }

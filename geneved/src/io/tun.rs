@@ -37,6 +37,14 @@ pub struct Tun {
     pub(super) queues: Vec<OwnedFd>,
 }
 
+impl Tun {
+    /// Its queues; the interface goes with the last of them.
+    #[must_use]
+    pub fn into_queues(self) -> Vec<OwnedFd> {
+        self.queues
+    }
+}
+
 /// Why a TUN device could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TunError {

@@ -1,0 +1,147 @@
+//! A stand-in for a virtual machine: what a hypervisor does with a TAP of the host and the network card of its guest.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use geneved::io::create_tun;
+use geneved::lab::net::Host;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{read, write};
+
+/// The longest frame that a TAP hands over, with the header in which it says what is unfinished about it.
+const LONGEST: usize = 70_000;
+
+/// `struct virtio_net_hdr`, and the two MAC addresses.
+const TAGS_AT: usize = 10 + 12;
+/// Which of the two ends is the machine's.
+const INSIDE: usize = 1;
+
+/// Runs until it is dropped.
+pub struct Guest {
+    /// Inside the machine, whose network card is `e0`.
+    pub inside: Host,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    large: Arc<AtomicU64>,
+}
+
+impl Guest {
+    /// Plugs a machine into the bridge `br0` of `host` by the TAP `vnet0`. Both ends leave segmentation and checksums to
+    /// the other, as virtio does. `tags` are the VLAN tags, 4 bytes each, that frames of the machine have outside.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    #[must_use]
+    pub fn start(host: &Host, inside: Host, addresses: &[&str], tags: &[u8]) -> Self {
+        let queue = |host: &Host, name: &str| {
+            let made = host.netns().run(|| create_tun(name, 1, true)).unwrap();
+            let mut queues = made.expect("a TAP device").into_queues();
+            queues.pop().expect("one queue")
+        };
+        let ends = [queue(host, "vnet0"), queue(&inside, "e0")].map(Arc::new);
+        host.ip("link set vnet0 master br0 up").unwrap();
+        for address in addresses {
+            inside.ip(&format!("address add {address} dev e0")).unwrap();
+        }
+        inside.ip("link set e0 up").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let large = Arc::new(AtomicU64::new(0));
+        let copy = |side: usize| {
+            let (from, to) = (Arc::clone(&ends[side]), Arc::clone(&ends[1 - side]));
+            let (stop, large) = (Arc::clone(&stop), Arc::clone(&large));
+            let tags = tags.to_vec();
+            let inside = side == INSIDE;
+            thread::spawn(move || {
+                relay((&*from, &*to), &stop, &large, |frame| match inside {
+                    true => tag(frame, &tags),
+                    false => untag(frame, &tags),
+                });
+            })
+        };
+        let threads = vec![copy(1 - INSIDE), copy(INSIDE)];
+        Guest {
+            inside,
+            stop,
+            threads,
+            large,
+        }
+    }
+
+    /// Frames that crossed uncut.
+    #[must_use]
+    pub fn large(&self) -> u64 {
+        self.large.load(Ordering::Relaxed)
+    }
+}
+
+fn relay(
+    (from, to): (&OwnedFd, &OwnedFd),
+    stop: &AtomicBool,
+    large: &AtomicU64,
+    change: impl Fn(&mut Vec<u8>) -> bool,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::from(50_u8)) != Ok(1) {
+            continue;
+        }
+        let mut bytes = vec![0; LONGEST];
+        match read(from, &mut bytes) {
+            Ok(len) => bytes.truncate(len),
+            Err(Errno::EAGAIN) => continue,
+            // Its namespace is gone.
+            Err(_) => return,
+        }
+        if bytes.len() > 2000 {
+            large.fetch_add(1, Ordering::Relaxed);
+        }
+        // A card that is down loses frames.
+        if change(&mut bytes) {
+            let _ = write(to, &bytes);
+        }
+    }
+}
+
+/// Puts the tags into a frame behind its virtio header, which counts from the frame's beginning.
+fn tag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
+    bytes.splice(TAGS_AT..TAGS_AT, tags.iter().copied());
+    shift(bytes, tags.len() as u16);
+    true
+}
+
+/// Takes the tags out again; false where the frame has not these.
+fn untag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
+    let end = TAGS_AT + tags.len();
+    if bytes.get(TAGS_AT..end) != Some(tags) {
+        return false;
+    }
+    bytes.drain(TAGS_AT..end);
+    shift(bytes, (tags.len() as u16).wrapping_neg());
+    true
+}
+
+/// Moves what the virtio header says of offsets: the length of all headers, and where the checksum begins.
+fn shift(bytes: &mut [u8], by: u16) {
+    const NEEDS_CSUM: u8 = 1;
+    if bytes[0] & NEEDS_CSUM == 0 {
+        return;
+    }
+    for at in [2, 6] {
+        let field = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        if field != 0 {
+            bytes[at..at + 2].copy_from_slice(&field.wrapping_add(by).to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
