@@ -7,7 +7,7 @@ use std::time::Duration;
 const USUAL: Duration = Duration::from_millis(3);
 /// Time slice of a worker while packets are small. In the usual one a worker that shares its core hands its neighbours more
 /// packets than their sockets hold; with a short one it runs sooner and for less long, at the same share of the core.
-const SHORT: Duration = Duration::from_micros(300);
+const SHORT: Duration = Duration::from_micros(150);
 
 /// `struct sched_attr` (sched_setattr(2)), in its first version.
 #[repr(C)]
