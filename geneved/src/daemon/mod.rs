@@ -18,6 +18,7 @@ pub mod host;
 mod live;
 mod metrics;
 mod privilege;
+mod random;
 mod rates;
 mod show;
 mod trace;
@@ -98,7 +99,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
             flows: settings.flows,
             timeouts: timeouts(&settings.timeouts),
         },
-        key: core::random_key(),
+        key: random::random_key(),
         io: match settings.io {
             Io::Auto => IoChoice::Auto,
             Io::IoUring => IoChoice::IoUring,

@@ -21,6 +21,7 @@ mod recover;
 mod reply;
 mod sched;
 mod spin;
+mod stock;
 mod syscalls;
 mod tap;
 mod train;

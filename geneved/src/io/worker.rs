@@ -31,22 +31,11 @@ use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
 use super::sched;
+use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
 use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 
-/// Buffers for TUN reads: each holds one super-packet.
-pub(super) const TUN_BUFFERS: u16 = 64;
-/// Bytes of a TUN buffer: the longest IP packet and its virtio header.
-pub(super) const TUN_BUFFER: usize = 65_536 + 64;
-/// Buffers for received trains.
-pub(super) const UDP_BUFFERS: u16 = 64;
-/// Bytes of a UDP buffer: the longest datagram, its address and its control messages.
-pub(super) const UDP_BUFFER: usize = 65_536 + 256;
-/// Trains under way: a super-packet may need two.
-pub(super) const TRAINS: usize = 2 * TUN_BUFFERS as usize;
-/// TUN writes under way: a train of datagrams that cannot be merged needs one for each.
-pub(super) const WRITES: usize = 512;
 /// Answers to rejected packets in a second, and at once.
 const ANSWERS: u64 = 200;
 

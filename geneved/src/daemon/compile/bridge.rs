@@ -12,7 +12,7 @@ use super::rules::default_action;
 use super::{Compiler, lladdr};
 use crate::config::state::{Endpoint, Link, State};
 use crate::config::value::Mode;
-use crate::daemon::core::random_key;
+use crate::daemon::random::random_key;
 
 /// What an Ethernet link keeps from one configuration to the next.
 pub(super) struct Kept {

@@ -27,7 +27,7 @@ pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
-use super::core::random_key;
+use super::random::random_key;
 use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 

@@ -32,6 +32,7 @@ use crate::daemon::compile::{Compiler, Places};
 use crate::daemon::drops::DropWatch;
 use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
+use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::io::Engine;
 use crate::net::interface;
@@ -409,12 +410,4 @@ pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail:
 
 fn refuse(name: &IfName, error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(format!("link \"{name}\": {error}"), "")
-}
-
-/// A key that nobody outside can guess; a new one for each start.
-pub(in crate::daemon) fn random_key() -> [u64; 2] {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library seeds it from the system's random source.
-    let draw = || RandomState::new().hash_one(std::time::Instant::now());
-    [draw(), draw()]
 }
