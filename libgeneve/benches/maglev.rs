@@ -4,6 +4,8 @@
 //! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
 //! on one machine, not for publication.
 
+mod report;
+
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,33 +17,27 @@ use libgeneve::service::{Affinity, Backend, Service, ServiceConfig, Services};
 use libgeneve::time::Now;
 use libgeneve::wire::ip::protocol;
 
+use report::report;
+
 const ROUNDS: usize = 20;
 const PER_ROUND: u32 = 10_000;
 const VIP: [u8; 4] = [10, 0, 255, 1];
 
+/// A row of the table.
+fn row(name: &str, work: impl FnMut(u32)) {
+    report(name, PER_ROUND, work);
+}
+
 fn main() {
-    println!("{:<44}{:>9}{:>13}", "", "ns", "allocations");
+    println!("{:<52}{:>9}{:>13}", "", "ns", "allocations");
     for count in [3, 100, 512] {
         picks(count);
     }
     buckets();
-    println!("{:<44}{:>9}", "", "µs");
+    println!("{:<52}{:>9}", "", "µs");
     for count in [3, 16, 100, 512] {
         builds(count);
     }
-}
-
-fn report(name: &str, mut work: impl FnMut(u32)) {
-    (0..PER_ROUND).for_each(&mut work);
-    let allocations = allocation_counter::measure(|| (0..PER_ROUND).for_each(&mut work));
-    let round = |_| {
-        let begin = Instant::now();
-        (0..PER_ROUND).for_each(&mut work);
-        begin.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
-    };
-    let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
-    let each = allocations.count_total as f64 / f64::from(PER_ROUND);
-    println!("{name:<44}{best:>9.1}{each:>13.2}");
 }
 
 fn service(count: u16, affinity: Affinity) -> Arc<Service> {
@@ -68,7 +64,7 @@ fn picks(count: u16) {
     let client = |n: u32| IpAddr::from((0x0a01_0000 + n).to_be_bytes());
     for (affinity, word) in [(Affinity::None, "5-tuple"), (Affinity::Client, "client")] {
         let service = service(count, affinity);
-        report(&format!("pick by {word}, {count} backends"), |n| {
+        row(&format!("pick by {word}, {count} backends"), |n| {
             black_box(service.pick(client(n / 16), n as u16));
         });
     }
@@ -79,15 +75,15 @@ fn buckets() {
     let bucket = |rate| Bucket::new(rate, Bucket::default_burst(rate));
     let (link, class, slow) = (bucket(RATE), bucket(RATE), bucket(1));
     let mut now = Now(0);
-    report("take, within the rate", |_| {
+    row("take, within the rate", |_| {
         now.0 += 1000;
         black_box(link.take(1400, now));
     });
-    report("take, over the rate", |_| {
+    row("take, over the rate", |_| {
         now.0 += 1;
         black_box(slow.take(1400, now));
     });
-    report("take from link and class", |_| {
+    row("take from link and class", |_| {
         now.0 += 1000;
         black_box(take_all([&link, &class], 1400, now, 0));
     });
@@ -105,7 +101,7 @@ fn builds(count: u32) {
         };
         let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
         println!(
-            "{:<44}{best:>9.0}",
+            "{:<52}{best:>9.0}",
             format!("build a {kind}, {count} members")
         );
     }

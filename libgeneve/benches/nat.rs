@@ -4,10 +4,11 @@
 //! Every number is the best of several rounds, on whatever core it runs: for comparing two versions
 //! on one machine, not for publication.
 
+mod report;
+
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use libgeneve::link::LinkIndex;
 use libgeneve::nat::{Lease, Nat, Pool, Registry, Rewrite, Rule, rewrite, rewrite_error};
@@ -15,27 +16,20 @@ use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::packet::Packet;
 
-const ROUNDS: usize = 20;
+use report::report;
+
 const PER_ROUND: u32 = 1000;
+
+/// A row of the table.
+fn row(name: &str, work: impl FnMut(u32)) {
+    report(name, PER_ROUND, work);
+}
 
 fn main() {
     println!("{:<52}{:>9}{:>13}", "", "ns", "allocations");
     rules();
     leases();
     packets();
-}
-
-fn report(name: &str, mut work: impl FnMut(u32)) {
-    (0..PER_ROUND).for_each(&mut work);
-    let allocations = allocation_counter::measure(|| (0..PER_ROUND).for_each(&mut work));
-    let round = |_| {
-        let begin = Instant::now();
-        (0..PER_ROUND).for_each(&mut work);
-        begin.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
-    };
-    let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
-    let each = allocations.count_total as f64 / f64::from(PER_ROUND);
-    println!("{name:<52}{best:>9.0}{each:>13.2}");
 }
 
 fn rules() {
@@ -56,14 +50,14 @@ fn rules() {
     }));
     rules.push(snat(4, 1024));
     let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).expect("sound rules");
-    report("destination, 2,000 rules, a port forward", |n| {
+    row("destination, 2,000 rules, a port forward", |n| {
         let port = 1 + (n % 1000) as u16;
         black_box(nat.destination(host(203, n % 10), protocol::TCP, Some(port)));
     });
-    report("destination, 2,000 rules, none applies", |n| {
+    row("destination, 2,000 rules, none applies", |n| {
         black_box(nat.destination(host(198, n), protocol::TCP, Some(443)));
     });
-    report("source, 2,000 rules, a pool", |n| {
+    row("source, 2,000 rules, a pool", |n| {
         black_box(nat.source(host(11, n)));
     });
 }
@@ -100,14 +94,14 @@ fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease
 
 fn leases() {
     let (pool, kept) = filled(16, 1024, 16 * 64_512);
-    report("lease and release, empty pool of 16 addresses", |n| {
+    row("lease and release, empty pool of 16 addresses", |n| {
         black_box(pool.lease(protocol::UDP, inside(n)).is_ok());
     });
     let mut held = Vec::with_capacity(100_000);
-    report("lease, kept", |n| {
+    row("lease, kept", |n| {
         held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32)));
     });
-    report("lease of a mapping that lives", |_| {
+    row("lease of a mapping that lives", |_| {
         black_box(pool.lease(protocol::TCP, inside(0)).is_ok());
     });
     drop((held, kept));
@@ -124,7 +118,7 @@ fn leases() {
         ("lease refused, 65,536 addresses taken", 65_536, 65_530, 0),
     ] {
         let (pool, kept) = filled(addresses, first_port, left);
-        report(name, |n| {
+        row(name, |n| {
             let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1));
             assert_eq!(lease.is_ok(), left > 0);
         });
@@ -149,7 +143,7 @@ fn packets() {
             src: (packet.dst, 1),
             dst: (packet.src, 2),
         };
-        report(name, |_| {
+        row(name, |_| {
             for to in [&there, &here] {
                 let result = rewrite(&mut bytes, &mut packet, black_box(to), true);
                 black_box(result.is_ok());
@@ -164,7 +158,7 @@ fn packets() {
         let (src, dst) = (packet.src, packet.dst);
         if payload > 64 {
             let name = name.replace("rewrite and back, TCP", "error and back, full quote");
-            report(name.split(", 60").next().unwrap_or_default(), |_| {
+            row(name.split(", 60").next().unwrap_or_default(), |_| {
                 for to in [&there, &here] {
                     let result = rewrite_error(&mut out, &mut packet, src, dst, black_box(to));
                     black_box(result.is_ok());
