@@ -114,6 +114,12 @@ impl Asker {
         answer.unwrap_or_else(|error| panic!("{len} bytes from {}: {error}", self.own()))
     }
 
+    /// Whether something comes that was not asked for.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.0.recv(&mut [0; 100]).is_ok()
+    }
+
     /// Whether a question stays without any answer.
     ///
     /// # Panics

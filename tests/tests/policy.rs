@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use geneved_tests::datagrams::{Asker, Reflector};
 use geneved_tests::trio::{Echoing, Talk, endpoint};
-use geneved_tests::world::{Daemon, Duo, Io, assert_no_ping, assert_ping, link};
+use geneved_tests::world::{Daemon, Duo, Family, Io, assert_no_ping, assert_ping, link};
 use geneved_tests::{eventually, on_both_backends};
 
 const SHORT: Duration = Duration::from_millis(700);
@@ -93,6 +94,97 @@ on_both_backends! {
         let drops = b.drops();
         assert!(drops.contains_key("gnv0/ingress/policy-rejected"), "{drops:?}");
         assert!(drops.contains_key("gnv0/ingress/policy-denied"), "{drops:?}");
+    }
+
+    /// A defined option travels with the packets of a link, and a rule at the other end looks at a part of its value.
+    fn options_decide_by_value_and_mask(io) {
+        let duo = Duo::new();
+        let tag = "[[option]]\nname = \"tag\"\nclass = \"0x0199\"\ntype = 5\nlen = 4\n";
+        let mark = rule("marked", "option = \"0x0199:5=00000007/0000000f\"\naction = \"allow\"");
+        let [a, b] = pair(&duo, io, "none", &(tag.to_owned() + &mark));
+        assert_no_ping(&duo.ends("10.0.0.2"));
+        a.cli("option add tag class 0x0199 type 5 len 4");
+        for (value, passes) in [("00000007", true), ("000000f8", false), ("abcdef17", true)] {
+            a.cli(&format!("link set gnv0 option tag={value}"));
+            let before = b.drops();
+            if passes {
+                assert_ping(&duo.ends("10.0.0.2"));
+                assert_eq!(b.drops(), before, "{value}");
+            } else {
+                assert_no_ping(&duo.ends("10.0.0.2"));
+                assert_ne!(b.drops().get("gnv0/ingress/policy-denied"), before.get("gnv0/ingress/policy-denied"));
+            }
+        }
+        // The same by the option of an endpoint, which not all packets of the link carry.
+        a.cli("link set gnv0 option tag=00000000");
+        b.cli("policy set marked dev gnv0 option 0x0199:5=00000000/ffffffff");
+        assert_ping(&duo.ends("10.0.0.2"));
+    }
+
+    /// The sender's own rules hold before a packet leaves, and whoever is rejected hears of it from either end.
+    fn rules_of_the_sender_hold_and_rejected_datagrams_are_answered(io) {
+        let duo = Duo::new();
+        let [a, b] = duo.overlay(io, Family::V4, "");
+        let _reflectors = [7000, 7001].map(|port| Reflector::start(&duo.b, port));
+        a.cli("link set gnv0 egress deny");
+        a.cli("policy add few dev gnv0 egress proto udp dport 7000 allow");
+        a.cli("policy add no dev gnv0 egress proto udp dport 7001 reject");
+        b.cli("policy add no dev gnv0 ingress proto udp dport 7003 reject");
+        for address in ["10.0.0.2", "[fd00::2]"] {
+            let asker = |port: u16| Asker::new(&duo.a, &format!("{address}:{port}"));
+            let told = |port: u16| {
+                // "Administratively prohibited", as Linux passes it on.
+                let error = asker(port).ask(8).unwrap_err().kind();
+                matches!(error, ErrorKind::HostUnreachable | ErrorKind::PermissionDenied)
+            };
+            assert_eq!(asker(7000).seen(300).ip().to_string(), address.replace("2", "1").trim_matches(['[', ']']));
+            assert!(told(7001), "rejected by the sender");
+            assert!(asker(7002).is_ignored());
+            a.cli("policy add open dev gnv0 egress proto udp dport 7002-7003 allow");
+            assert!(told(7003), "rejected by the receiver");
+            a.cli("policy del open dev gnv0");
+        }
+        let (of_a, of_b) = (a.drops(), b.drops());
+        for (drops, name) in [
+            (&of_a, "gnv0/egress/policy-denied"),
+            (&of_a, "gnv0/egress/policy-rejected"),
+            (&of_b, "gnv0/ingress/policy-rejected"),
+        ] {
+            assert!(drops.contains_key(name), "{name}: {drops:?}");
+        }
+        assert!(!of_b.contains_key("gnv0/ingress/policy-denied"), "{of_b:?}");
+        let hits = a.json("policy show few dev gnv0")[0]["hits"].as_u64();
+        assert_eq!(hits, Some(2), "one for each family");
+    }
+
+    /// A rule that denies, and its end, reach datagrams of both directions with the next packet.
+    fn a_denial_that_is_deleted_holds_nobody_up(io) {
+        let duo = Duo::new();
+        let [_a, b] = duo.overlay(io, Family::V4, "");
+        let _reflector = Reflector::start(&duo.b, 7000);
+        let asker = Asker::new(&duo.a, "10.0.0.2:7000");
+        let own = asker.own();
+        let _ = asker.seen(8);
+        b.cli("policy add no dev gnv0 ingress proto udp deny");
+        assert!(asker.is_ignored());
+        // The other end speaks from the same port, while it may not and when it may again.
+        let speak = || {
+            let socket = duo.b.netns().run(|| {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(socket2::Protocol::UDP))?;
+                let [high, low] = own.port().to_be_bytes();
+                let datagram = [27, 88, high, low, 0, 13, 0, 0, b'1', b'\n', b'?', b'?', b'?'];
+                socket.send_to(&datagram, &own.into()).map(drop)
+            });
+            socket.unwrap().unwrap();
+        };
+        speak();
+        assert!(asker.is_ignored());
+        b.cli("policy del no dev gnv0");
+        let before = b.drops();
+        speak();
+        assert!(asker.is_told(), "{:?}", b.drops());
+        let _ = asker.seen(8);
+        assert_eq!(b.drops(), before);
     }
 
     /// `trace` says what packets then get.
