@@ -216,7 +216,7 @@ const ERRORS: &str = r#"
     geneved
     geneved foo
     geneved lnik
-    geneved l
+    geneved c
     geneved link foo
     geneved link sohw
     geneved -zz link
@@ -303,6 +303,81 @@ const BATCH: &str = r#"
     printf 'link \377\n' | geneved -b -
 "#;
 
+const ATOMIC: &str = r#"
+    printf 'link add gnv0 type geneve id 5 # the link\nroute add 10.0.0.0/8 \\\n  dev gnv0 via 192.0.2.2\n' >b; geneved -atomic -b b
+    geneved route
+    geneved -atomic -b b
+    printf 'link set gnv0 id 6\n\nlink add gnv1 type geneve id 7\nlink set gnv1 id 6\nroute add ::/0 dev gnv1 via 192.0.2.3\n' | geneved -b - -atomic
+    geneved -br link
+    printf 'link add gnv1 type geneve id 7\nlink show\nlink ad gnv2\nlink set "gnv0\n' | geneved -atomic -b -
+    printf 'link add gnv1 type geneve id 7\nlink add gnv2 type geneve id 8 netns nosuch\n' | geneved -atomic -b -
+    geneved -br link
+    printf 'link del gnv0\nlink add gnv0 type geneve id 9\n# only a comment\n' | geneved -atomic -b -
+    geneved -br link
+    geneved route
+    geneved -atomic -force -b b
+    printf '' | geneved -atomic -b -
+    printf 'link set gnv0 up' | geneved --socket /nonexistent -atomic -b -
+    yes 'route replace 10.0.0.0/8 dev gnv0 via 192.0.2.2' | head -60000 | geneved -atomic -b -
+"#;
+
+#[test]
+fn batches_that_are_done_whole_or_not_at_all() {
+    assert_snapshot!(shown(ATOMIC));
+}
+
+/// What is typed by somebody who is used to `ip`, `wg`, `nft`, `bridge` and `systemctl`.
+const HABITS: &str = "
+    geneved l
+    geneved r
+    geneved link add gnv0 type geneve id 100 local 192.0.2.1 address 10.0.0.1/24
+    geneved -br l
+    geneved link -4
+    geneved link add gnv1 -h | head -1
+    geneved link --help | head -1
+    geneved link add gnv0 type geneve id 5 --help | head -1
+    geneved trace -h | head -1
+    geneved -v | cut -d. -f1
+    geneved version
+    geneved addr
+    geneved neigh show
+    geneved show
+    geneved status
+    geneved restart
+    geneved ruleset
+    geneved vpc
+    geneved wg
+    geneved peer
+    geneved showconf
+    geneved syncconf
+    geneved conntrack -L
+    geneved link create gnv1
+    geneved link remove gnv1
+    geneved link add gnv1 type geneve id 5 endpoint 192.0.2.2
+    geneved -6 route add default dev gnv0 via 192.0.2.2
+    geneved -6 route
+    geneved -6 route show default
+    geneved -6 route del default dev gnv0
+    geneved route add 10.0.0.0/8 dev gnv0 nexthop via 192.0.2.2
+    geneved route add 10.0.0.0/33 dev gnv0 via 192.0.2.2
+    geneved route add fd00::/129 dev gnv0 via 192.0.2.2
+    geneved endpoint add 10.0.0.9 dev gnv0 via 192.0.2.2
+    geneved policy add web dev gnv0 input saddr 10.0.0.2 drop
+    geneved policy add web dev gnv0 ingress saddr 10.0.0.2 drop
+    geneved policy add web dev gnv0 ingress from 10.0.0.2/33 deny
+    geneved policy add web dev gnv0 ingress tcp dport 80 accept
+    geneved policy add web dev gnv0 ingress proto tcp port 80 allow
+    geneved policy add web dev gnv0 ingress proto tcp dport 80 accept
+    geneved nat add out dev gnv0 masquerade
+    geneved monitor all drops
+    geneved link add thisnameistoolong type geneve id 5
+";
+
+#[test]
+fn habits_are_met() {
+    assert_snapshot!(shown(HABITS));
+}
+
 #[test]
 fn batches() {
     assert_snapshot!(shown(BATCH));
@@ -315,6 +390,7 @@ const HELP: &str = "
     geneved -V | cut -d. -f1
     geneved link help
     geneved link set help
+    geneved link set gnv0 help
     geneved route help
     geneved route get help
     geneved endpoint help

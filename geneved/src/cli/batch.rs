@@ -13,6 +13,56 @@ use super::{dispatch, report};
 /// # Errors
 /// The file cannot be read, or a command failed; each failure was reported with its line.
 pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliError> {
+    let mut failed = None;
+    for command in commands(file)? {
+        let (number, words) = command.map_err(|(number, e)| unreadable(file, number, &e))?;
+        if let Err(error) = carry_out(context, words) {
+            failed.get_or_insert(complain(file, number, &error));
+            if !force {
+                break;
+            }
+        }
+    }
+    failed.map_or(Ok(()), |code| Err(CliError::Reported(code)))
+}
+
+/// Makes all changes of a file, or none. Every line that is wrong is reported, not only the first.
+///
+/// # Errors
+/// As [`run`]; or the daemon refused the changes, and then the line is reported of the one that cannot be made.
+pub fn run_atomic(context: &mut Context, file: &str) -> Result<(), CliError> {
+    context.gather();
+    let mut failed = None;
+    // Of each change the line on which it stands.
+    let mut lines = Vec::new();
+    for command in commands(file)? {
+        let (number, words) = command.map_err(|(number, e)| unreadable(file, number, &e))?;
+        if let Err(error) = carry_out(context, words) {
+            failed.get_or_insert(complain(file, number, &error));
+        }
+        lines.resize(context.gathered().map_or(0, <[_]>::len), number);
+    }
+    if failed.is_none()
+        && let Err((change, error)) = context.apply_gathered()
+    {
+        failed = Some(match change.and_then(|change| lines.get(change)) {
+            Some(number) => complain(file, *number, &error),
+            None => {
+                report(&error);
+                error.code()
+            }
+        });
+    }
+    match failed {
+        None => Ok(()),
+        Some(code) => {
+            eprintln!("Nothing of the batch was done");
+            Err(CliError::Reported(code))
+        }
+    }
+}
+
+fn commands(file: &str) -> Result<Commands<Box<dyn BufRead>>, CliError> {
     let reader: Box<dyn BufRead> = if file == "-" {
         Box::new(io::stdin().lock())
     } else {
@@ -21,27 +71,29 @@ pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliErro
         })?;
         Box::new(BufReader::new(opened))
     };
-    let mut failed = None;
-    for command in Commands::of(reader) {
-        let (number, words) = command.map_err(|(number, e)| {
-            CliError::Usage(format!("{file}:{number}: cannot be read: {e}"))
-        })?;
-        let done = words
-            .map_err(|e| CliError::Usage(format!("Error: {e}")))
-            .and_then(|words| match words[..] {
-                [] => Ok(()),
-                _ => dispatch(context, &words),
-            });
-        if let Err(error) = done {
-            report(&error.within(file, number));
-            eprintln!("Command failed {file}:{number}");
-            failed.get_or_insert(error.code());
-            if !force {
-                break;
-            }
-        }
+    Ok(Commands::of(reader))
+}
+
+fn carry_out(
+    context: &mut Context,
+    words: Result<Vec<String>, &'static str>,
+) -> Result<(), CliError> {
+    let words = words.map_err(|e| CliError::Usage(format!("Error: {e}")))?;
+    match words[..] {
+        [] => Ok(()),
+        _ => dispatch(context, &words),
     }
-    failed.map_or(Ok(()), |code| Err(CliError::Reported(code)))
+}
+
+fn unreadable(file: &str, number: usize, error: &io::Error) -> CliError {
+    CliError::Usage(format!("{file}:{number}: cannot be read: {error}"))
+}
+
+/// Reports what failed, with its line; the exit code that it leads to.
+fn complain(file: &str, number: usize, error: &CliError) -> u8 {
+    report(&error.within(file, number));
+    eprintln!("Command failed {file}:{number}");
+    error.code()
 }
 
 /// A command's line, and its words or why it has none.

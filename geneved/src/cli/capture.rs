@@ -65,12 +65,7 @@ const KEYS: [Key; 12] = [
 pub const VERB: Verb = Verb {
     name: "capture",
     about: "packets as a pcapng file, with the reason of a drop as comment",
-    command: Command {
-        names: &["capture"],
-        run,
-        words: || grammar::words(&KEYS),
-        netns: false,
-    },
+    command: Command::new(&["capture"], run, || grammar::words(&KEYS)),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nPackets of both directions of such flows are captured.",
 };
 

@@ -34,12 +34,7 @@ const KEYS: [Keyword<Words>; 1] = [
 pub const VERB: Verb = Verb {
     name: "check",
     about: "is a configuration valid; without one, what can this host do",
-    command: Command {
-        names: &["check"],
-        run,
-        words: || grammar::words(&KEYS),
-        netns: true,
-    },
+    command: Command::new(&["check"], run, || grammar::words(&KEYS)).in_netns(),
     notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml",
 };
 

@@ -10,7 +10,7 @@ use super::options::Options;
 use super::output::{self, Record};
 use super::style::Style;
 use crate::config::words::Change;
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Request};
 
 /// What a command works with.
@@ -20,6 +20,8 @@ pub struct Context {
     netns: Option<String>,
     client: Option<Client>,
     patience: Option<Duration>,
+    /// Changes that are to be made all at once, while they are gathered.
+    gathered: Option<Vec<Change>>,
 }
 
 impl Context {
@@ -30,6 +32,7 @@ impl Context {
             netns: options.netns.clone(),
             client: None,
             patience: None,
+            gathered: None,
         }
     }
 
@@ -85,7 +88,7 @@ impl Context {
             client.hurry(patience);
         }
         let answer = client.call(request);
-        if let Err(crate::control::client::ClientError::NoDaemon { .. }) = answer {
+        if let Err(ClientError::NoDaemon { .. }) = answer {
             // A later command of a batch may find it again.
             self.client = None;
         }
@@ -103,12 +106,46 @@ impl Context {
         self.client = None;
     }
 
-    /// Makes a change; like `ip`, it says nothing when that worked.
+    /// Makes a change, or keeps it where changes are gathered; like `ip`, it says nothing when that worked.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
     pub fn apply(&mut self, change: Change) -> Result<(), CliError> {
+        if let Some(gathered) = &mut self.gathered {
+            gathered.push(change);
+            return Ok(());
+        }
         let changes = vec![change];
         self.call::<Applied>(&Request::Apply { changes }).map(drop)
+    }
+
+    /// From here on changes are gathered.
+    pub fn gather(&mut self) {
+        self.gathered = Some(Vec::new());
+    }
+
+    /// What was gathered so far; `None` where every change is made at once.
+    pub fn gathered(&self) -> Option<&[Change]> {
+        self.gathered.as_deref()
+    }
+
+    /// Makes all changes that were gathered, or none.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or refuses; the number of the change that it refuses, from 0, where it is one.
+    pub fn apply_gathered(&mut self) -> Result<(), (Option<usize>, CliError)> {
+        let changes = self.gathered.take().unwrap_or_default();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let client = self.client().map_err(|error| (None, error))?;
+        let answer = client.call::<Applied>(&Request::Apply { changes });
+        answer.map(drop).map_err(|error| {
+            let number = match &error {
+                ClientError::Refused(refusal) => refusal.change,
+                _ => None,
+            };
+            (number, error.into())
+        })
     }
 }

@@ -81,12 +81,7 @@ pub const OBJECT: Object = Object {
             names: &["add", "append"],
             ..add
         };
-        let flush = Command {
-            names: &["flush"],
-            run: flush,
-            words: || grammar::words(FLUSH),
-            netns: false,
-        };
+        let flush = Command::new(&["flush"], flush, || grammar::words(FLUSH));
         [add, set, replace, del, show, flush]
     },
     usual: Some(object::SHOW),

@@ -46,18 +46,8 @@ pub const OBJECT: Object = Object {
     name: "flow",
     about: "who talks to whom right now",
     commands: &[
-        Command {
-            names: &["show", "list", "lst", "ls"],
-            run: show,
-            words: || grammar::words(&SHOW),
-            netns: false,
-        },
-        Command {
-            names: &["flush"],
-            run: flush,
-            words: || grammar::words(&FILTER),
-            netns: false,
-        },
+        Command::new(object::SHOWN, show, || grammar::words(&SHOW)),
+        Command::new(&["flush"], flush, || grammar::words(&FILTER)),
     ],
     usual: Some(0),
     notes: "PREFIX := ADDR[/LENGTH]    PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nSTATE := { half-open | established | closed | datagram | refused }\nFlows that are flushed are decided anew with their next packet.\nlimit N := 10000 if left out",

@@ -4,6 +4,7 @@
 //! complaints. [`super::synopsis`] prints the BNF of the same list.
 
 use super::error::CliError;
+use super::foreign;
 use super::synopsis::Word;
 use crate::config::state::nearest;
 use crate::config::value::ValueError;
@@ -346,9 +347,16 @@ fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>
     find(word, names)
 }
 
+/// So many keywords fit into a complaint.
+const FEW: usize = 14;
+
 fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliError {
-    let names = keywords.iter().flat_map(|k| k.names.iter().copied());
-    if let Some(near) = nearest(word, names) {
+    let names: Vec<&str> = keywords
+        .iter()
+        .flat_map(|k| k.names.iter().copied())
+        .collect();
+    let near = foreign::same(word, &names).or_else(|| nearest(word, names.iter().copied()));
+    if let Some(near) = near {
         return wrong(
             word,
             format_args!("unknown keyword; did you mean \"{near}\"?"),
@@ -360,6 +368,10 @@ fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliEr
             keywords[bare].names[0]
         )),
         None if keywords.is_empty() => wrong(word, "nothing follows here"),
+        None if keywords.len() <= FEW => {
+            let names = names.join("\", \"");
+            wrong(word, format_args!("unknown keyword; expected \"{names}\""))
+        }
         None => wrong(word, "unknown keyword; try option \"help\""),
     }
 }

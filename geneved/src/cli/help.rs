@@ -12,7 +12,7 @@ pub fn everything() -> String {
     let mut text = String::from(
         "Usage: geneved [ OPTIONS ] OBJECT { COMMAND | help }
        geneved [ OPTIONS ] VERB [ ARGUMENTS | help ]
-       geneved [ OPTIONS ] [ -force ] -batch { FILE | - }
+       geneved [ OPTIONS ] [ -force | -atomic ] -batch { FILE | - }
 ",
     );
     let objects: Vec<_> = OBJECTS.iter().map(|o| o.name.to_owned()).collect();

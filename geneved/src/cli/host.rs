@@ -6,6 +6,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
 use super::link::{dropped, drops};
+use super::object;
 use super::output::Record;
 use super::style::Style;
 use super::table::{Command, Object};
@@ -18,12 +19,7 @@ const NOTHING: [Keyword<()>; 0] = [];
 pub const OBJECT: Object = Object {
     name: "host",
     about: "the daemon's own state, and other hosts",
-    commands: &[Command {
-        names: &["show", "list", "lst", "ls"],
-        run: show,
-        words: Vec::new,
-        netns: false,
-    }],
+    commands: &[Command::new(object::SHOWN, show, Vec::new)],
     usual: Some(0),
     notes: "",
 };

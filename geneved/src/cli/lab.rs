@@ -55,12 +55,7 @@ const fn command(
     names: &'static [&'static str],
     run: fn(&mut Context, &[String]) -> Result<(), CliError>,
 ) -> Command {
-    Command {
-        names,
-        run,
-        words: || grammar::words(&KEYWORDS),
-        netns: false,
-    }
+    Command::new(names, run, || grammar::words(&KEYWORDS))
 }
 
 fn run(command: LabCommand, words: &[String]) -> Result<(), CliError> {

@@ -12,7 +12,7 @@ use super::grammar::{self, Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Record, reasons};
 use super::style::Style;
-use super::table::{Command, Object};
+use super::table::Object;
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, InnerWord, ValueError};
 use crate::config::words::{Change, Kind, LinkWords, Verb};
@@ -112,22 +112,23 @@ impl Subject for LinkWords {
     ];
 
     fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
-        if verb == Verb::Add && self.id.is_none() {
+        let makes = matches!(verb, Verb::Add | Verb::Replace);
+        if makes && self.id.is_none() {
             let encapsulation = Encapsulation::from(self.kind.unwrap_or_default());
             return Err(CliError::Usage(format!(
                 "{encapsulation}: missing virtual network identifier"
             )));
         }
         if let Some(netns) = context.netns().map(str::to_owned) {
-            match (verb, &self.netns) {
-                (Verb::Add, None) => self.netns = Some(netns),
-                (Verb::Add, Some(other)) if *other != netns => {
+            match (makes, &self.netns) {
+                (true, None) => self.netns = Some(netns),
+                (true, Some(other)) if *other != netns => {
                     return Err(grammar::wrong(
                         other,
                         format_args!("option \"-n\" says \"{netns}\""),
                     ));
                 }
-                (Verb::Add, Some(_)) => {}
+                (true, Some(_)) => {}
                 _ => is_in(context, &self.name, &netns)?,
             }
         }
@@ -171,6 +172,15 @@ impl Subject for LinkWords {
 
 /// Sees to it that `-n` names the namespace of a link that is changed.
 fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliError> {
+    // With -atomic it may be on its way.
+    let mut added = context.gathered().into_iter().flatten();
+    let is_added = |change: &Change| {
+        let link = change.link.as_ref();
+        link.is_some_and(|l| l.name == *name && l.netns.as_deref() == Some(netns))
+    };
+    if added.any(is_added) {
+        return Ok(());
+    }
     let request = Request::ListLinks {
         name: Some(name.clone()),
     };
@@ -189,24 +199,18 @@ fn not_there(name: &IfName, netns: &str) -> CliError {
     .into()
 }
 
-const fn in_netns(command: Command) -> Command {
-    Command {
-        netns: true,
-        ..command
-    }
-}
-
 /// The object's commands.
 pub const OBJECT: Object = Object {
     name: "link",
     about: "VPCs on this host",
     commands: &[
-        in_netns(object::add::<LinkWords>()),
-        in_netns(object::set::<LinkWords>()),
-        in_netns(object::del::<LinkWords>()),
-        in_netns(object::show::<LinkWords>()),
+        object::add::<LinkWords>().in_netns(),
+        object::set::<LinkWords>().in_netns(),
+        object::replace::<LinkWords>().in_netns(),
+        object::del::<LinkWords>().in_netns(),
+        object::show::<LinkWords>().in_netns(),
     ],
-    usual: Some(3),
+    usual: Some(object::SHOW),
     notes: "VNI := 0..16777215\nTTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nPREFIX := ADDR/LENGTH\nRATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]",
 };
 

@@ -80,6 +80,11 @@ fn start(options: &Options) -> Result<(), CliError> {
     }
     let mut context = Context::new(options);
     match &options.batch {
+        Some(_) if options.force && options.atomic => Err(CliError::Usage(
+            "Error: only one of \"-force\", \"-atomic\" can be given: the one goes on after a failure, the other changes nothing then."
+                .into(),
+        )),
+        Some(file) if options.atomic => batch::run_atomic(&mut context, file),
         Some(file) => batch::run(&mut context, file, options.force),
         None => dispatch(&mut context, &options.words),
     }
@@ -92,9 +97,11 @@ fn dispatch(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     };
     match target(first)? {
         Target::Object(object) => on_object(context, object, rest),
-        Target::Verb(verb) => match rest.first().map(String::as_str) {
-            Some("help" | "-help" | "--help") => output::say(&help::verb(verb)),
-            _ => run(context, verb.name, &verb.command, rest),
+        Target::Verb(verb) => match asks_for_help(rest) {
+            true => output::say(&help::verb(verb)),
+            false => helped(run(context, verb.name, &verb.command, rest), rest, || {
+                help::verb(verb)
+            }),
         },
         Target::Help => match rest.first() {
             None => output::say(&help::everything()),
@@ -108,9 +115,14 @@ fn dispatch(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 }
 
 fn target(word: &str) -> Result<Target, CliError> {
-    match grammar::find(word, table::targets()) {
+    match table::target(word) {
         Ok(Some(target)) => Ok(target),
-        Ok(None) => Err(unknown("Object", word, "geneved help", table::names())),
+        Ok(None) => Err(match foreign::object(word) {
+            Some(advice) => CliError::Usage(format!(
+                "Object \"{word}\" is unknown, try \"geneved help\". {advice}"
+            )),
+            None => unknown("Object", word, "geneved help", table::names()),
+        }),
         Err(found) => Err(ambiguous("Object", word, &found)),
     }
 }
@@ -123,21 +135,48 @@ fn on_object(context: &mut Context, object: &Object, words: &[String]) -> Result
             None => return Err(CliError::incomplete()),
         },
     };
+    if is_help_option(first) {
+        return output::say(&help::object(object));
+    }
     let command = match grammar::find(first, object.names()) {
         Ok(Some(Some(command))) => &object.commands[command],
         Ok(Some(None)) => return output::say(&help::object(object)),
         Ok(None) => {
             let help = format!("geneved {} help", object.name);
             let names = object.names().map(|(name, _)| name);
-            return Err(unknown("Command", first, &help, names));
+            return Err(unknown("Command", first, &help, names).after_options(words));
         }
         Err(found) => return Err(ambiguous("Command", first, &found)),
     };
-    if let Some("help" | "-help" | "--help") = rest.first().map(String::as_str) {
+    // What completion is asked about may be anything.
+    if asks_for_help(rest) && object.name != complete::OBJECT.name {
         return output::say(&help::command(object, command));
     }
     let name = format!("{} {}", object.name, command.names[0]);
-    run(context, &name, command, rest)
+    helped(run(context, &name, command, rest), rest, || {
+        help::command(object, command)
+    })
+}
+
+/// Help in place of a complaint where the last word asks for it.
+fn helped(
+    done: Result<(), CliError>,
+    words: &[String],
+    help: impl FnOnce() -> String,
+) -> Result<(), CliError> {
+    match (done, words.last()) {
+        (Err(CliError::Usage(_)), Some(last)) if last == "help" => output::say(&help()),
+        (done, _) => done,
+    }
+}
+
+/// Whether help is asked for in place of the first keyword, or by an option anywhere.
+fn asks_for_help(words: &[String]) -> bool {
+    words.first().is_some_and(|word| word == "help") || words.iter().any(|w| is_help_option(w))
+}
+
+fn is_help_option(word: &str) -> bool {
+    matches!(word, "-h" | "-help" | "--help")
 }
 
 fn run(
@@ -151,6 +190,11 @@ fn run(
             "Error: option \"-n\" has no meaning for \"{name}\": the daemon serves the links of all namespaces at one socket. It can be given with \"link\", \"check\" and \"run\"; a daemon of another namespace is reached with --socket."
         )));
     }
+    if context.gathered().is_some() && !command.changes {
+        return Err(CliError::Usage(format!(
+            "Error: \"{name}\" is no change, and with \"-atomic\" a batch has nothing but changes: put it into a batch of its own."
+        )));
+    }
     (command.run)(context, words).map_err(|error| error.after_options(words))
 }
 
@@ -160,7 +204,9 @@ fn unknown<'a>(
     help: &str,
     names: impl Iterator<Item = &'a str>,
 ) -> CliError {
-    let hint = nearest(word, names)
+    let names: Vec<&str> = names.collect();
+    let hint = foreign::same(word, &names)
+        .or_else(|| nearest(word, names.iter().copied()))
         .map(|near| format!(" Did you mean \"{near}\"?"))
         .unwrap_or_default();
     CliError::Usage(format!(

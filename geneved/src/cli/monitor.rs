@@ -43,12 +43,7 @@ const KEYS: [Key; 12] = topics! {
 pub const VERB: Verb = Verb {
     name: "monitor",
     about: "what is changed, dropped, logged and found out, as it happens",
-    command: Command {
-        names: &["monitor"],
-        run,
-        words: || grammar::words(&KEYS),
-        netns: false,
-    },
+    command: Command::new(&["monitor"], run, || grammar::words(&KEYS)),
     notes: "Without a word, or with \"all\", everything is told.",
 };
 

@@ -72,44 +72,51 @@ pub const SHOW: usize = 4;
 
 /// `add`.
 pub const fn add<T: Subject>() -> Command {
-    command(
+    Command::new(
         &["add"],
         |c, w| change::<T>(c, Verb::Add, T::ADD, w),
         || grammar::words(T::ADD),
     )
+    .changing()
 }
 
 /// `set`, which `ip route` calls `change`.
 pub const fn set<T: Subject>() -> Command {
-    command(
+    Command::new(
         &["set", "change"],
         |c, w| change::<T>(c, Verb::Set, T::SET, w),
         || grammar::words(T::SET),
     )
+    .changing()
 }
 
 /// `replace`: `add`, or in place of what is there.
 pub const fn replace<T: Subject>() -> Command {
-    command(
+    Command::new(
         &["replace"],
         |c, w| change::<T>(c, Verb::Replace, T::ADD, w),
         || grammar::words(T::ADD),
     )
+    .changing()
 }
 
 /// `del`.
 pub const fn del<T: Subject>() -> Command {
-    command(
+    Command::new(
         &["del", "delete"],
         |c, w| change::<T>(c, Verb::Del, T::DEL, w),
         || grammar::words(T::DEL),
     )
+    .changing()
 }
 
-/// `show`, which `ip` also calls `list` and `lst`.
+/// What `show` is called, which `ip` also calls `list` and `lst`.
+pub const SHOWN: &[&str] = &["show", "list", "lst", "ls"];
+
+/// `show`.
 pub const fn show<T: Subject>() -> Command {
-    command(
-        &["show", "list", "lst", "ls"],
+    Command::new(
+        SHOWN,
         |c, w| {
             let mut filter = T::Filter::default();
             grammar::parse(T::SHOW, w, &mut filter)?;
@@ -117,19 +124,6 @@ pub const fn show<T: Subject>() -> Command {
         },
         || grammar::words(T::SHOW),
     )
-}
-
-const fn command(
-    names: &'static [&'static str],
-    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
-    words: fn() -> Vec<super::synopsis::Word>,
-) -> Command {
-    Command {
-        names,
-        run,
-        words,
-        netns: false,
-    }
 }
 
 fn change<T: Subject>(

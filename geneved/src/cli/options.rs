@@ -56,6 +56,9 @@ pub struct Options {
     /// go on after a failure in a batch
     #[argh(switch)]
     pub force: bool,
+    /// make all changes of a batch, or none
+    #[argh(switch)]
+    pub atomic: bool,
     /// the network namespace of the interfaces
     #[argh(option)]
     pub netns: Option<String>,
@@ -133,7 +136,7 @@ const fn spelling(name: &'static str, enough: usize, long: &'static str, takes: 
 }
 
 /// Every option. As `ip` has it the first one that fits is meant, so `-b` is a batch and `-br` is brief.
-pub const SPELLINGS: [Spelling; 22] = [
+pub const SPELLINGS: [Spelling; 23] = [
     spelling("Version", 1, "version", Takes::Nothing),
     spelling("statistics", 1, "statistics", Takes::Nothing),
     spelling("stats", 1, "statistics", Takes::Nothing),
@@ -149,6 +152,7 @@ pub const SPELLINGS: [Spelling; 22] = [
     spelling("tshort", 2, "tshort", Takes::Nothing),
     spelling("batch", 1, "batch", Takes::Value("FILE")),
     spelling("force", 2, "force", Takes::Nothing),
+    spelling("atomic", 2, "atomic", Takes::Nothing),
     spelling("netns", 1, "netns", Takes::Value("NETNS")),
     spelling("Numeric", 1, "numeric", Takes::Nothing),
     spelling("4", 1, "inet", Takes::Nothing),
@@ -158,7 +162,8 @@ pub const SPELLINGS: [Spelling; 22] = [
     spelling("version", 2, "version", Takes::Nothing),
 ];
 /// Spellings that are taken, but not shown.
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 5] = [
+    ("v", "Version"),
     ("human-readable", "human"),
     ("colour", "color"),
     ("numeric", "Numeric"),
@@ -179,7 +184,7 @@ pub fn bnf() -> Vec<String> {
         };
         match (s.name, s.takes) {
             ("socket", _) => "--socket PATH".to_owned(),
-            ("force" | "iec" | "help", _) => format!("-{}", s.name),
+            ("force" | "atomic" | "iec" | "help", _) => format!("-{}", s.name),
             ("batch", _) => format!("-{head}{optional} {{ FILE | - }}"),
             (_, Takes::Nothing) => format!("-{head}{optional}"),
             (_, Takes::Value(value)) => format!("-{head}{optional} {value}"),

@@ -2,6 +2,7 @@
 
 mod get;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -10,7 +11,7 @@ use super::field::{addresses, key};
 use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Line, Record};
-use super::style::Style;
+use super::style::{Family, Style};
 use super::table::Object;
 use crate::config::value::{IfName, Prefix, TypeWord, ValueError};
 use crate::config::words::{Change, RouteWords, Verb};
@@ -67,7 +68,8 @@ impl Subject for RouteWords {
         }),
     ];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
+    fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
+        self.prefix = of_family(self.prefix, &context.style());
         Ok(Change::route(verb, self))
     }
 
@@ -80,7 +82,9 @@ impl Subject for RouteWords {
         let route = &info.route;
         let simple = TypeWord(libgeneve::options::EndpointType::Simple);
         style.wants(route.prefix.0.addr())
-            && filter.prefix.is_none_or(|p| p == route.prefix)
+            && filter
+                .prefix
+                .is_none_or(|p| of_family(p, style) == route.prefix)
             && filter.via.is_none_or(|via| route.via.contains(&via))
             && filter
                 .kind
@@ -103,6 +107,16 @@ pub const OBJECT: Object = Object {
     usual: Some(object::SHOW),
     notes: "PREFIX := { ADDR[/LENGTH] | default }",
 };
+
+/// With `-6` the default route is that of IPv6.
+fn of_family(prefix: Prefix, style: &Style) -> Prefix {
+    match style.family {
+        Some(Family::Inet6) if prefix.0 == Ipv4Net::default().into() => {
+            Prefix(Ipv6Net::default().into())
+        }
+        _ => prefix,
+    }
+}
 
 pub(super) fn destination(prefix: &Prefix) -> String {
     match (prefix.0.prefix_len(), prefix.0) {

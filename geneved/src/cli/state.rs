@@ -32,12 +32,7 @@ const NOTHING: [Keyword<()>; 0] = [];
 pub const RUN: Verb = Verb {
     name: "run",
     about: "the daemon, in the foreground",
-    command: Command {
-        names: &["run"],
-        run: |context, words| run(context, words),
-        words: || grammar::words(&RUN_KEYS),
-        netns: true,
-    },
+    command: Command::new(&["run"], run, || grammar::words(&RUN_KEYS)).in_netns(),
     notes: "FILE := /etc/geneved/geneved.toml if left out; *.toml in conf.d beside it is\nread as well",
 };
 
@@ -45,16 +40,15 @@ pub const RUN: Verb = Verb {
 pub const RELOAD: Verb = Verb {
     name: "reload",
     about: "read the configuration again and apply the differences, all or none",
-    command: Command {
-        names: &["reload"],
-        run: |context, words| {
+    command: Command::new(
+        &["reload"],
+        |context, words| {
             grammar::parse(&NOTHING, words, &mut ())?;
             let done: Reloaded = context.call(&Request::Reload)?;
             context.print(&[&done as &dyn Record])
         },
-        words: Vec::new,
-        netns: false,
-    },
+        Vec::new,
+    ),
     notes: "",
 };
 
@@ -62,16 +56,15 @@ pub const RELOAD: Verb = Verb {
 pub const SAVE: Verb = Verb {
     name: "save",
     about: "print what runs, as a configuration",
-    command: Command {
-        names: &["save"],
-        run: |context, words| {
+    command: Command::new(
+        &["save"],
+        |context, words| {
             grammar::parse(&NOTHING, words, &mut ())?;
             let saved: Saved = context.call(&Request::Save)?;
             context.print(&[&saved as &dyn Record])
         },
-        words: Vec::new,
-        netns: false,
-    },
+        Vec::new,
+    ),
     notes: "",
 };
 

@@ -4,8 +4,8 @@ use super::context::Context;
 use super::error::CliError;
 use super::synopsis::Word;
 use super::{
-    capture, check, complete, endpoint, fdb, flow, host, lab, link, monitor, nat, option, policy,
-    qos, route, service, state, top, trace,
+    capture, check, complete, endpoint, fdb, flow, grammar, host, lab, link, monitor, nat, option,
+    policy, qos, route, service, state, top, trace,
 };
 
 /// One command.
@@ -19,6 +19,43 @@ pub struct Command {
     pub words: fn() -> Vec<Word>,
     /// Whether `-n NETNS` means something to it.
     pub netns: bool,
+    /// Whether all that it does is to ask for a change, which can be gathered with others.
+    pub changes: bool,
+}
+
+impl Command {
+    /// A command that does not care for `-n`, and does more than to ask for a change.
+    pub const fn new(
+        names: &'static [&'static str],
+        run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+        words: fn() -> Vec<Word>,
+    ) -> Self {
+        Command {
+            names,
+            run,
+            words,
+            netns: false,
+            changes: false,
+        }
+    }
+
+    /// The same, but `-n NETNS` means something to it.
+    #[must_use]
+    pub const fn in_netns(self) -> Self {
+        Command {
+            netns: true,
+            ..self
+        }
+    }
+
+    /// The same, but it only asks for a change.
+    #[must_use]
+    pub const fn changing(self) -> Self {
+        Command {
+            changes: true,
+            ..self
+        }
+    }
 }
 
 /// A kind of thing that commands work on.
@@ -109,6 +146,23 @@ impl Target {
             Target::Verb(verb) => verb.name,
             Target::Help => "help",
         }
+    }
+}
+
+/// What `ip` calls these objects for short, although other words begin so as well.
+const SHORT: [(&str, Target); 2] = [
+    ("l", Target::Object(&link::OBJECT)),
+    ("r", Target::Object(&route::OBJECT)),
+];
+
+/// What `word` is, by its whole name, an unambiguous beginning, or `ip`'s short form of it.
+///
+/// # Errors
+/// It is the beginning of several names; those.
+pub fn target(word: &str) -> Result<Option<Target>, Vec<&'static str>> {
+    match SHORT.iter().find(|(short, _)| *short == word) {
+        Some((_, target)) => Ok(Some(*target)),
+        None => grammar::find(word, targets()),
     }
 }
 

@@ -51,12 +51,7 @@ const KEYS: [Key; 12] = [
 pub const VERB: Verb = Verb {
     name: "trace",
     about: "what would happen to a packet, stage by stage, and why",
-    command: Command {
-        names: &["trace"],
-        run,
-        words: || grammar::words(&KEYS),
-        netns: false,
-    },
+    command: Command::new(&["trace"], run, || grammar::words(&KEYS)),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\" and \"option\" are what an incoming packet comes from and with.",
 };
 

@@ -165,6 +165,7 @@ fn needs_new_interface(was: &Link, link: &Link) -> bool {
     let sockets = |l: &Link| {
         (
             l.netns.clone(),
+            l.mode,
             l.local,
             l.srcport.clone(),
             l.df,

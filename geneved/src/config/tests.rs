@@ -325,7 +325,7 @@ fn keys_of(table: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_manual_page_has_every_key_and_no_other() {
+fn the_manual_page_has_every_key_with_its_default_and_no_other() {
     let page = std::fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/geneved.toml.5"),
     )
@@ -346,6 +346,10 @@ fn the_manual_page_has_every_key_and_no_other() {
         let after = page.split(&format!("\n.Ss {table}\\&\n")).nth(1);
         let after = after.unwrap_or_else(|| panic!("no section {table}"));
         let section = after.split("\n.S").next().unwrap_or(after);
+        for item in section.split("\n.It Cm ").skip(1) {
+            let said = item.contains("Required") || item.contains("default");
+            assert!(said, "what is it by default? {table} {item}");
+        }
         let items = section
             .lines()
             .filter_map(|line| line.strip_prefix(".It Cm "));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{INTERFACE, Reply, Request};
+use super::protocol::{INTERFACE, MAX_MESSAGE, Reply, Request};
 use crate::config::state::Refusal;
 
 /// A plan of a thousand interfaces takes its time.
@@ -97,8 +97,7 @@ impl Client {
     /// # Errors
     /// The daemon refused or went away.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
-        let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
-        bytes.push(0);
+        let bytes = message(request)?;
         let path = self.path.clone();
         let failed = |error| ClientError::NoDaemon {
             path: path.clone(),
@@ -133,8 +132,7 @@ impl Client {
             path: path.clone(),
             error,
         };
-        let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
-        bytes.push(0);
+        let bytes = message(request)?;
         self.stream.write_all(&bytes).map_err(failed)?;
         self.stream.set_read_timeout(None).map_err(failed)?;
         loop {
@@ -194,13 +192,34 @@ impl Client {
     }
 }
 
+/// The call for a request, with its final NUL.
+fn message(request: &Request) -> Result<Vec<u8>, ClientError> {
+    let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
+    if bytes.len() > MAX_MESSAGE {
+        return Err(ClientError::Refused(Refusal::new(
+            format!(
+                "the call is {} bytes long, and the daemon takes no more than {MAX_MESSAGE} at once",
+                bytes.len()
+            ),
+            "make the changes in several calls",
+        )));
+    }
+    bytes.push(0);
+    Ok(bytes)
+}
+
 fn refused(error: &str, parameters: &serde_json::Value) -> ClientError {
     let text = |key: &str| parameters[key].as_str().unwrap_or_default().to_owned();
     match error
         .strip_prefix(INTERFACE)
         .and_then(|e| e.strip_prefix('.'))
     {
-        Some("Refused") => ClientError::Refused(Refusal::new(text("reason"), text("hint"))),
+        Some("Refused") => ClientError::Refused(Refusal {
+            change: parameters["change"]
+                .as_u64()
+                .and_then(|number| usize::try_from(number).ok()),
+            ..Refusal::new(text("reason"), text("hint"))
+        }),
         Some("Busy") => ClientError::Refused(Refusal::new(
             "the daemon serves as many clients as it can",
             "try again later",

@@ -20,12 +20,12 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::protocol::{Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE};
+use super::protocol::{
+    Call, DESCRIPTION, Failure, INTERFACE, MAX_MESSAGE, Reply, Request, SERVICE_INTERFACE,
+};
 use crate::config::state::Refusal;
 use crate::net::unix::{self, SocketFile};
 
-/// A longer message ends the connection.
-const MAX_MESSAGE: usize = 4 << 20;
 /// Clients beyond these are told that the daemon is busy.
 const MAX_CLIENTS: usize = 512;
 /// A client that says nothing for so long is hung up on.
@@ -266,8 +266,16 @@ fn read(call: Call) -> Result<Asked, Failure> {
 
 fn refusal(failure: Failure) -> Reply {
     let (name, parameters) = match failure {
-        Failure::Refused(Refusal { reason, hint }) => {
-            return error("Refused", json!({ "reason": reason, "hint": hint }));
+        Failure::Refused(Refusal {
+            reason,
+            hint,
+            change,
+        }) => {
+            let mut parameters = json!({ "reason": reason, "hint": hint });
+            if let Some(number) = change {
+                parameters["change"] = json!(number);
+            }
+            return error("Refused", parameters);
         }
         Failure::Busy => return error("Busy", json!({})),
         Failure::ExpectedMore => ("ExpectedMore", json!({})),

@@ -110,17 +110,19 @@ pub async fn create(
     .unwrap_or_else(|error| Err((first, error.into())))
 }
 
-/// Changes addresses, MTU and state of an interface that is there.
+/// Changes addresses, MTU and state of an interface that is there. Of its addresses only those in `before` are geneved's,
+/// and may go; what somebody else gave it stays.
 ///
 /// # Errors
 /// What the kernel refused first.
-pub async fn update(netns: Option<String>, wanted: Wanted) -> Result<(), InterfaceError> {
+pub async fn update(
+    netns: Option<String>,
+    wanted: Wanted,
+    before: Vec<IpNet>,
+) -> Result<(), InterfaceError> {
     within(netns, move |handle| async move {
         let seen = look(&handle, &wanted.name).await?;
-        if seen.mtu != u32::from(wanted.mtu) {
-            let change = by_index(seen.ifindex).mtu(wanted.mtu.into());
-            set(&handle, change, || format!("mtu {}", wanted.mtu)).await?;
-        }
+        adjust_mtu(&handle, &seen, wanted.mtu).await?;
         if seen.flags.iter().any(|flag| flag == "UP") != wanted.up {
             let index = by_index(seen.ifindex);
             match wanted.up {
@@ -128,21 +130,49 @@ pub async fn update(netns: Option<String>, wanted: Wanted) -> Result<(), Interfa
                 false => set(&handle, index.down(), || "state down".to_owned()).await?,
             }
         }
+        let gone =
+            |address: &IpNet| before.contains(address) && !wanted.addresses.contains(address);
         let there = addresses(&handle, seen.ifindex).await?;
-        for (address, message) in &there {
-            if !wanted.addresses.contains(address) {
-                let deleted = handle.address().del(message.clone()).execute().await;
-                deleted.map_err(|e| setting(format!("address {address}"), e))?;
+        let (go, stay): (Vec<_>, Vec<_>) = there.into_iter().partition(|(a, _)| gone(a));
+        let mut all = wanted.addresses.clone();
+        let others = stay.into_iter().map(|(address, _)| address);
+        all.extend(others.filter(|address| !wanted.addresses.contains(address)));
+        for (address, message) in go {
+            match handle.address().del(message).execute().await {
+                // The first address of a network takes its others with it (ip-sysctl, `promote_secondaries`).
+                Err(error) if is(&error, nix::libc::EADDRNOTAVAIL) => {}
+                deleted => deleted.map_err(|e| setting(format!("address {address}"), e))?,
             }
         }
-        for address in &wanted.addresses {
-            if !there.iter().any(|(a, _)| a == address) {
-                add_address(&handle, seen.ifindex, *address).await?;
+        let there = addresses(&handle, seen.ifindex).await?;
+        for address in all {
+            if !there.iter().any(|(a, _)| *a == address) {
+                add_address(&handle, seen.ifindex, address).await?;
             }
         }
         Ok(())
     })
     .await?
+}
+
+/// Changes the MTU of an interface that is there, and nothing else.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn set_mtu(netns: Option<String>, name: String, mtu: u16) -> Result<(), InterfaceError> {
+    within(netns, move |handle| async move {
+        let seen = look(&handle, &name).await?;
+        adjust_mtu(&handle, &seen, mtu).await
+    })
+    .await?
+}
+
+async fn adjust_mtu(handle: &Handle, seen: &Seen, mtu: u16) -> Result<(), InterfaceError> {
+    if seen.mtu == u32::from(mtu) {
+        return Ok(());
+    }
+    let change = by_index(seen.ifindex).mtu(mtu.into());
+    set(handle, change, || format!("mtu {mtu}")).await
 }
 
 /// What the kernel says of these interfaces of one namespace; those that are gone are left out.
@@ -336,6 +366,10 @@ fn read(name: &str, message: &LinkMessage) -> Seen {
             .map(|(_, n)| (*n).into()),
     );
     seen
+}
+
+fn is(error: &rtnetlink::Error, code: i32) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -code)
 }
 
 fn setting(what: String, error: rtnetlink::Error) -> InterfaceError {

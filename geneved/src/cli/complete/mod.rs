@@ -44,12 +44,7 @@ const fn script(
     names: &'static [&'static str],
     run: fn(&mut Context, &[String]) -> Result<(), CliError>,
 ) -> Command {
-    Command {
-        names,
-        run,
-        words: Vec::new,
-        netns: false,
-    }
+    Command::new(names, run, Vec::new)
 }
 
 fn say(words: &[String], script: &str) -> Result<(), CliError> {
@@ -121,7 +116,7 @@ fn next(values: &mut Values<'_>, before: &[String], last: &str) -> Option<Vec<Ca
             false => all_names(),
         });
     };
-    match grammar::find(first, table::targets()).ok().flatten()? {
+    match table::target(first).ok().flatten()? {
         Target::Help => rest.is_empty().then(all_names),
         Target::Verb(verb) => {
             values.on(verb.name, verb.notes, true);

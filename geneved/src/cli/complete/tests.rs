@@ -16,7 +16,10 @@ fn offered(line: &str) -> Vec<String> {
 fn objects_commands_and_keywords_are_offered_in_their_places() {
     assert_eq!(offered("li"), ["link"]);
     assert_eq!(offered("help li"), ["link"]);
-    assert_eq!(offered("link "), ["add", "set", "del", "show", "help"]);
+    assert_eq!(
+        offered("link "),
+        ["add", "set", "replace", "del", "show", "help"]
+    );
     assert_eq!(offered("-s -d link s"), ["set", "show"]);
     assert_eq!(offered("link add gnv0 ty"), ["type"]);
     assert_eq!(offered("link add gnv0 type "), ["geneve", "vxlan"]);

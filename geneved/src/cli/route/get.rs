@@ -30,12 +30,7 @@ const KEYS: [Keyword<Words>; 2] = [
 ];
 
 /// The command.
-pub const COMMAND: Command = Command {
-    names: &["get"],
-    run: get,
-    words: || grammar::words(&KEYS),
-    netns: false,
-};
+pub const COMMAND: Command = Command::new(&["get"], get, || grammar::words(&KEYS));
 
 /// How an address is reached in one VPC.
 struct Way {

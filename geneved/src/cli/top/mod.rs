@@ -71,12 +71,7 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
 pub const VERB: Verb = Verb {
     name: "top",
     about: "how busy workers, links, hosts and flows are",
-    command: Command {
-        names: &["top"],
-        run,
-        words: || grammar::words(&KEYS),
-        netns: false,
-    },
+    command: Command::new(&["top"], run, || grammar::words(&KEYS)),
     notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
 };
 

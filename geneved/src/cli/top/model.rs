@@ -129,7 +129,8 @@ impl Model {
                 rx_bytes: rate(t.rx_bytes, old.rx_bytes),
                 tx_packets: rate(t.tx_packets, old.tx_packets),
                 tx_bytes: rate(t.tx_bytes, old.tx_bytes),
-                drops: drops.iter().map(|d| d.rate).sum(),
+                // The sum of nothing would be -0.
+                drops: drops.iter().fold(0.0, |sum, d| sum + d.rate),
             });
             self.drops.extend(drops);
         }

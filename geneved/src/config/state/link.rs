@@ -161,8 +161,32 @@ impl State {
         }
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
-        self.links.insert(link.name.clone(), link);
+        let was = self.links.insert(link.name.clone(), link);
+        // What is on the link names hosts and addresses that have to suit these.
+        if words.local.is_some() || words.inner.is_some() {
+            self.keep_if_whole(&words.name, was)?;
+        }
         Ok(())
+    }
+
+    /// A link that has nothing of the one before it but what is on it, or a new one.
+    pub(super) fn replace_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+        let was = self.links.remove(&words.name);
+        match self.add_link(words) {
+            Ok(()) => self.keep_if_whole(&words.name, was),
+            Err(refusal) => {
+                self.links.extend(was.map(|link| (link.name.clone(), link)));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Puts the link back as it was if something on it does not suit the new one.
+    fn keep_if_whole(&mut self, name: &IfName, was: Option<Link>) -> Result<(), Refusal> {
+        self.is_whole().inspect_err(|_| match was {
+            Some(link) => drop(self.links.insert(name.clone(), link)),
+            None => drop(self.links.remove(name)),
+        })
     }
 
     fn check_link(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {

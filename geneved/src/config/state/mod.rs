@@ -93,13 +93,7 @@ impl State {
             Some(Subject::Link(link)) => match verb {
                 Verb::Add => self.add_link(link),
                 Verb::Set => self.set_link(link),
-                Verb::Replace => Err(Refusal::new(
-                    format!(
-                        "link \"{}\" cannot be replaced: everything on it would go",
-                        link.name
-                    ),
-                    "change it with \"set\", or delete it and add it again",
-                )),
+                Verb::Replace => self.replace_link(link),
                 Verb::Del => self.del_link(&link.name),
             },
             Some(Subject::Route(route)) => self.change_route(verb, route),
@@ -193,6 +187,14 @@ impl State {
                 };
                 Refusal::new(format!("{object}: class \"{class}\" does not exist"), hint)
             })
+    }
+
+    /// Whether every object still suits the links, one of which has changed.
+    fn is_whole(&self) -> Result<(), Refusal> {
+        let mut again = State::on(self.fabric);
+        self.changes()
+            .iter()
+            .try_for_each(|change| again.apply(change))
     }
 
     /// Every object in the words that make it again, in an order in which each finds what it names.

@@ -9,6 +9,8 @@ pub struct Refusal {
     pub reason: String,
     /// What to do next; may be empty.
     pub hint: String,
+    /// Of several changes the one that is refused, from 0; `None` where it is known of none.
+    pub change: Option<usize>,
 }
 
 impl Refusal {
@@ -17,6 +19,16 @@ impl Refusal {
         Refusal {
             reason: reason.into(),
             hint: hint.into(),
+            change: None,
+        }
+    }
+
+    /// The same, of the change with this number, from 0.
+    #[must_use]
+    pub fn of_change(self, number: usize) -> Self {
+        Refusal {
+            change: Some(number),
+            ..self
         }
     }
 }

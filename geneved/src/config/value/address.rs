@@ -22,6 +22,18 @@ impl Prefix {
     }
 }
 
+/// The complaint about a prefix of which only the length is wrong.
+pub(super) fn wrong_length(text: &str) -> Option<ValueError> {
+    let (address, _) = text.split_once('/')?;
+    let (family, most) = match address.parse().ok()? {
+        IpAddr::V4(_) => ("IPv4", 32),
+        IpAddr::V6(_) => ("IPv6", 128),
+    };
+    Some(ValueError(format!(
+        "invalid prefix: the length of an {family} prefix is from 0 to {most}"
+    )))
+}
+
 impl FromStr for Prefix {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
@@ -33,9 +45,10 @@ impl FromStr for Prefix {
         text.parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map(Prefix)
-            .or(wrong(
-                "invalid prefix: an IPv4 or IPv6 address, then / and its length",
-            ))
+            .or_else(|_| match wrong_length(text) {
+                Some(error) => Err(error),
+                None => wrong("invalid prefix: an IPv4 or IPv6 address, then / and its length"),
+            })
     }
 }
 
@@ -87,7 +100,7 @@ impl FromStr for IfName {
         let ok = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
         if !(1..=15).contains(&text.len()) || !text.chars().all(ok) || matches!(text, "." | "..") {
             return wrong(
-                "not a valid interface name: 1 to 15 letters without \"/\", \":\", \"%\"",
+                "not a valid interface name: 1 to 15 characters without \"/\", \":\", \"%\"",
             );
         }
         Ok(IfName(text.to_owned()))

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use libgeneve::label::{LabelMap, Selector};
 
+use super::address::wrong_length;
 use super::{ValueError, as_word, wrong};
 
 as_word! { LabelsWord SelectorWord Who }
@@ -89,9 +90,12 @@ impl FromStr for Who {
                 net.trunc()
             )),
             // A mistyped prefix is mostly a valid key, which no endpoint would ever have.
-            Err(_) if looks_like_an_address(text) => wrong(
-                "neither an address nor a prefix; a selector of a key like this is written \"KEY in (VALUE)\"",
-            ),
+            Err(_) if looks_like_an_address(text) => match wrong_length(text) {
+                Some(error) => Err(error),
+                None => wrong(
+                    "neither an address nor a prefix; a selector of a key like this is written \"KEY in (VALUE)\"",
+                ),
+            },
             Err(_) => text.parse().map(Who::Selector),
         }
     }

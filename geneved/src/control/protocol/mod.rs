@@ -39,6 +39,9 @@ pub const DESCRIPTION: &str = include_str!("../io.geneved.Control1.varlink");
 /// The interface that every Varlink service has.
 pub const SERVICE_INTERFACE: &str = "org.varlink.service";
 
+/// The longest call in bytes; a longer one ends the connection. A call with 10,000 links is half as long.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
 /// A call as it is on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {

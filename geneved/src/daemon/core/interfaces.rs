@@ -105,9 +105,16 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
     }
 }
 
-/// Gives a link's interface what the link says.
-pub(super) async fn update(link: &Link, mtu: u16) -> Result<(), Refusal> {
-    interface::update(link.netns.clone(), wanted(link, mtu))
+/// Has the interface of a link that was like `was` be like `link`.
+pub(super) async fn update(link: &Link, mtu: u16, was: &Link) -> Result<(), Refusal> {
+    let before = was.addresses.clone();
+    interface::update(link.netns.clone(), wanted(link, mtu), before)
+        .await
+        .map_err(|e| refuse(&link.name, &e))
+}
+
+pub(super) async fn update_mtu(link: &Link, mtu: u16) -> Result<(), Refusal> {
+    interface::set_mtu(link.netns.clone(), link.name.to_string(), mtu)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }

@@ -38,7 +38,7 @@ use crate::io::Engine;
 use crate::net::interface;
 use crate::net::mtu::Ways;
 use crate::observe::hub::Hub;
-use interfaces::{free_index, remove_many, update};
+use interfaces::{free_index, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
 pub(in crate::daemon) use ports::{needed_ports, port_taken};
@@ -163,39 +163,38 @@ impl Core {
     pub(in crate::daemon) async fn apply(&self, changes: &[Change]) -> Result<Plan, Refusal> {
         let mut inner = self.inner().await;
         let mut state = inner.state.clone();
-        for change in changes {
-            state.apply(change)?;
+        let mut named = Vec::new();
+        for (number, change) in changes.iter().enumerate() {
+            let applied = state.apply(change);
+            applied.map_err(|refusal| refusal.of_change(number))?;
+            named.extend(change.link.as_ref().map(|link| link.name.clone()));
         }
-        self.transition(&mut inner, state, false).await
+        let mut plan = Plan::between(&inner.state, &state);
+        // Somebody else may have changed the interface; who sets the link wants it as it is set.
+        named.retain(|name| {
+            let stays = inner.state.links.contains_key(name) && state.links.contains_key(name);
+            stays && !plan.set.contains(name) && !plan.replace.contains(name)
+        });
+        plan.set.extend(named);
+        self.transition(&mut inner, state, plan).await
     }
 
     /// Runs this state instead; links that were lost are made anew.
     pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
         let mut inner = self.inner().await;
-        self.transition(&mut inner, state, true).await
+        let mut plan = Plan::between(&inner.state, &state);
+        let lost = inner.running.iter().filter(|(_, r)| r.lost.is_some());
+        let lost: Vec<_> = lost
+            .map(|(name, _)| name.clone())
+            .filter(|name| state.links.contains_key(name))
+            .collect();
+        plan.set.retain(|n| !lost.contains(n));
+        plan.replace.retain(|n| !lost.contains(n));
+        plan.replace.extend(lost);
+        self.transition(&mut inner, state, plan).await
     }
 
-    async fn transition(
-        &self,
-        inner: &mut Inner,
-        new: State,
-        repair: bool,
-    ) -> Result<Plan, Refusal> {
-        let mut plan = Plan::between(&inner.state, &new);
-        if repair {
-            let lost = inner
-                .running
-                .iter()
-                .filter(|(_, r)| r.lost.is_some())
-                .map(|(n, _)| n);
-            let lost: Vec<_> = lost
-                .filter(|n| new.links.contains_key(*n))
-                .cloned()
-                .collect();
-            plan.set.retain(|n| !lost.contains(n));
-            plan.replace.retain(|n| !lost.contains(n));
-            plan.replace.extend(lost);
-        }
+    async fn transition(&self, inner: &mut Inner, new: State, plan: Plan) -> Result<Plan, Refusal> {
         if plan.is_empty() {
             // A daemon that starts without links has a secret all the same.
             inner.state.fabric = new.fabric;
@@ -247,26 +246,24 @@ impl Core {
     ) -> Result<(), Refusal> {
         let old = inner.state.clone();
         // A route to a new host may change the MTU of a link that is otherwise as it was.
-        let mut set = plan.set.clone();
-        for (name, running) in &inner.running {
-            let in_place = old.links.contains_key(name) && !plan.replace.contains(name);
-            if let (Some(link), true, false) = (new.links.get(name), in_place, set.contains(name))
-                && mtu_of(new, link, ways).0 != running.mtu
-            {
-                set.push(name.clone());
-            }
-        }
         let mut done = Vec::new();
         let mut result = Ok(());
-        for name in &set {
-            if result.is_err() {
-                break;
+        for (name, running) in &inner.running {
+            let (Some(was), Some(link)) = (old.links.get(name), new.links.get(name)) else {
+                continue;
+            };
+            if result.is_err() || running.lost.is_some() || plan.replace.contains(name) {
+                continue;
             }
-            let lost = inner.running.get(name).is_some_and(|r| r.lost.is_some());
-            if let (Some(link), false) = (new.links.get(name), lost) {
-                result = update(link, mtu_of(new, link, ways).0).await;
-                done.push(name);
+            let mtu = mtu_of(new, link, ways).0;
+            if plan.set.contains(name) {
+                result = update(link, mtu, was).await;
+            } else if mtu != running.mtu {
+                result = update_mtu(link, mtu).await;
+            } else {
+                continue;
             }
+            done.push(name.clone());
         }
         if result.is_ok() && !plan.replace.is_empty() {
             self.take_down(inner, &plan.replace);
@@ -282,9 +279,11 @@ impl Core {
         }
         if result.is_err() {
             for name in done {
-                if let (Some(link), Some(running)) = (old.links.get(name), inner.running.get(name))
+                let was = old.links.get(&name);
+                if let (Some(was), Some(link), Some(running)) =
+                    (was, new.links.get(&name), inner.running.get(&name))
                 {
-                    let _ = update(link, running.mtu).await;
+                    let _ = update(was, running.mtu, link).await;
                 }
             }
         }

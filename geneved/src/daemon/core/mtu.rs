@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 
-use super::interfaces::update;
+use super::interfaces::update_mtu;
 use super::{Core, Inner};
 use crate::config::state::{Link, State};
 use crate::config::value::MtuWord;
@@ -41,7 +41,7 @@ impl Core {
             if mtu == running.mtu || running.lost.is_some() {
                 continue;
             }
-            match update(link, mtu).await {
+            match update_mtu(link, mtu).await {
                 Ok(()) => {
                     tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "MTU changed");
                     running.mtu = mtu;
