@@ -158,6 +158,9 @@ pub enum Toward {
 pub struct Bridge {
     /// The MAC address of the TAP interface.
     pub mac: Mac,
+    /// The MAC address of what stands for others: virtual addresses of services, outside addresses of NAT. A bridge around
+    /// the TAP interface would keep frames for the interface's own address to itself.
+    pub virtual_mac: Mac,
     /// What was learned.
     pub live: Arc<Live>,
     /// How many frames may be flooded.
@@ -200,9 +203,12 @@ impl Bridge {
                 stations.insert(*mac, Place::Host(Arc::clone(host)));
             }
         }
+        let virtual_mac = config.mac.companion();
         stations.insert(config.mac, Place::Here);
+        stations.insert(virtual_mac, Place::Here);
         Bridge {
             mac: config.mac,
+            virtual_mac,
             live: Arc::clone(&config.live),
             flood_rate: Arc::clone(&config.flood_rate),
             others: config.others,
@@ -349,12 +355,13 @@ impl Bridge {
         (mac != asker && elsewhere).then_some(mac)
     }
 
-    /// To which station, and in whose name, the answer to a frame goes.
+    /// To which station, and in whose name, the answer to a frame goes: what is said to a group is answered from the
+    /// virtual MAC address.
     #[must_use]
     pub fn way_back(&self, frame: &Ethernet<'_>) -> (Mac, Mac) {
         let asked = frame.dst();
         let from = if asked.is_multicast() {
-            self.mac
+            self.virtual_mac
         } else {
             asked
         };
@@ -365,6 +372,13 @@ impl Bridge {
     #[must_use]
     pub fn is_here(&self, mac: Mac, now: Now) -> bool {
         matches!(self.toward(mac, now), Toward::Here)
+    }
+
+    /// Whether a station behind the TAP interface has said that it has `addr`.
+    #[must_use]
+    pub fn has_station(&self, addr: IpAddr, now: Now) -> bool {
+        let mac = self.live.neighbors.find(addr, &self.limits, now);
+        mac.is_some_and(|mac| self.is_here(mac, now))
     }
 
     /// What bounds the learned tables.

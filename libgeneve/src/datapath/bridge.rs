@@ -226,10 +226,20 @@ impl Frame<'_> {
             return Ok(());
         };
         // What is asked of one station goes to that station; VLANs have neighbours of their own.
-        if tagged || !self.dst.is_multicast() {
+        let known_to_it = self.dst == self.bridge.virtual_mac;
+        if tagged || !(self.dst.is_multicast() || known_to_it) {
             return Ok(());
         }
-        let Some(mac) = self.bridge.answer(question, self.src, now) else {
+        let functions = &self.link.config.functions;
+        let ours = match functions.translates(question.target) {
+            true => translates(self.link, self.bridge, question.target, now),
+            false => functions.answers_for(question.target),
+        };
+        let mac = match ours {
+            true => Some(self.bridge.virtual_mac),
+            false => self.bridge.answer(question, self.src, now),
+        };
+        let Some(mac) = mac else {
             return Ok(());
         };
         Tally::count(&self.bridge.live.tally.suppressed);
@@ -407,8 +417,8 @@ pub(super) fn nd_notice(
     }
 }
 
-/// Whether a frame from the wire belongs to no flow; if so, it is held against what is configured. `payload` is what is
-/// behind its Ethernet header.
+/// Whether a frame from the wire belongs to no flow; if so, it is held against what is configured, and questions for
+/// addresses that are translated here are answered. `payload` is what is behind its Ethernet header.
 #[inline]
 pub(super) fn arrive(
     cx: &Context<'_>,
@@ -417,28 +427,49 @@ pub(super) fn arrive(
     host: &Arc<Host>,
     (kind, tagged): (Kind, bool),
     payload: &[u8],
-) -> Result<bool, DropReason> {
-    let malformed = |_| DropReason::InnerMalformed;
+) -> Result<bool, Refused> {
+    let refused = |reason| Refused::of(reason, link.config.index);
+    let malformed = |_| refused(DropReason::InnerMalformed);
     let notice = match kind {
         Kind::Ip(IpVersion::V4) => return Ok(false),
-        Kind::Ip(IpVersion::V6) => match solicits(payload)? {
+        Kind::Ip(IpVersion::V6) => match solicits(payload).map_err(refused)? {
             Some(notice) => Some(notice),
             None => return Ok(false),
         },
         Kind::Arp => Some(Notice::from(&Arp::parse(payload).map_err(malformed)?)),
         Kind::Other if bridge.others.ingress != Action::Allow => {
-            return Err(DropReason::PolicyDenied);
+            return Err(refused(DropReason::PolicyDenied));
         }
         Kind::Other => None,
     };
     if let Some(notice) = notice {
         let from = Place::Host(Arc::clone(host));
-        bridge.hear(&notice, &from, tagged, cx.now)?;
+        let heard = bridge.hear(&notice, &from, tagged, cx.now);
+        heard.map_err(refused)?;
+        // Services are answered for by the host of each client: only there can any of their backends be reached.
+        if let Some(question) = &notice.question
+            && !tagged
+            && translates(link, bridge, question.target, cx.now)
+        {
+            return Err(Refused {
+                answer: Some(Answer::Neighbor(bridge.virtual_mac)),
+                ..refused(DropReason::NeighborAnswered)
+            });
+        }
     }
     match &link.config.functions.rate_ingress {
-        Some(rate) if !rate.take(payload.len() as u64, cx.now) => Err(DropReason::RateExceeded),
+        Some(rate) if !rate.take(payload.len() as u64, cx.now) => {
+            Err(refused(DropReason::RateExceeded))
+        }
         _ => Ok(true),
     }
+}
+
+/// Whether `addr` is an outside address of NAT that no station and no interface here has for itself.
+fn translates(link: &Link, bridge: &Bridge, addr: IpAddr, now: Now) -> bool {
+    link.config.functions.translates(addr)
+        && !link.config.addresses.contains(&addr)
+        && !bridge.has_station(addr, now)
 }
 
 /// What a neighbour solicitation or advertisement in these bytes says; others are told apart by their first header.

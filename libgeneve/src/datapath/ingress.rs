@@ -197,15 +197,14 @@ impl Ingress {
         if memo.frame_len == 0 {
             return Ok(None);
         }
-        let refused = |reason| Refused::of(reason, memo.link);
-        let gone = refused(DropReason::LinkGone);
+        let gone = Refused::of(DropReason::LinkGone, memo.link);
         let link = cx.tables.link(memo.link).ok_or(gone)?;
         let (Some(bridge), Some(host)) = (&link.bridge, &memo.host) else {
             return Err(gone);
         };
         let payload = &datagram[memo.header.len()..];
         let carried = (memo.kind, memo.tagged);
-        let loose = bridge::arrive(cx, link, bridge, host, carried, payload).map_err(refused)?;
+        let loose = bridge::arrive(cx, link, bridge, host, carried, payload)?;
         Ok(loose.then_some(Frame {
             link: memo.link,
             start: memo.header.len() - memo.frame_len,

@@ -40,17 +40,18 @@ pub(super) fn learn(cx: &Context<'_>, link: &Link, host: &Arc<Host>, addr: IpAdd
     }
 }
 
-/// Whether the address is the link's own or that of an endpoint of this host.
+/// Whether the address is the link's own, that of an endpoint of this host, or one that this host answers for itself.
 fn answers(link: &Link, question: &Question) -> bool {
     let entry = link.routes.lookup(question.target);
-    entry.is_some_and(|entry| entry.local)
+    entry.is_some_and(|entry| entry.local) || link.config.functions.answers_for(question.target)
 }
 
 /// Writes the answer to a question into `out`: what follows the Ethernet header. `payload` is what followed that of the
 /// question. `None` where it is none, or `out` is too small.
 #[must_use]
 pub fn neighbor_answer(link: &Link, payload: &[u8], out: &mut [u8]) -> Option<usize> {
-    let own = link.config.lladdr;
+    let bridge = link.bridge.as_ref();
+    let own = bridge.map_or(link.config.lladdr, |bridge| bridge.virtual_mac);
     if let Ok(packet) = Packet::parse(payload) {
         let Nd::Solicitation { from, target, .. } = Nd::parse(&packet, payload, false)?.ok()?
         else {

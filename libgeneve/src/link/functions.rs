@@ -107,6 +107,22 @@ impl Functions {
         self.endpoints.get(&addr)?.target
     }
 
+    /// Whether `addr` is nobody's but stands for others by translation: an outside address of NAT.
+    #[must_use]
+    pub fn translates(&self, addr: IpAddr) -> bool {
+        let nat = self.nat.as_ref();
+        nat.is_some_and(|nat| nat.has_outside(addr)) && !self.endpoints.contains_key(&addr)
+    }
+
+    /// Whether `addr` is nobody's and this host answers for it all the same: an outside address of NAT, or the virtual
+    /// address of a service.
+    #[must_use]
+    pub fn answers_for(&self, addr: IpAddr) -> bool {
+        let services = self.services.as_ref();
+        let vip = services.is_some_and(|services| services.by_vip(addr));
+        self.translates(addr) || vip && !self.endpoints.contains_key(&addr)
+    }
+
     /// Bytes of the longest options that the link may send (RFC 8926 section 4.4.1).
     #[must_use]
     pub fn options_len(&self) -> usize {

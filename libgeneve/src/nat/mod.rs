@@ -154,6 +154,12 @@ impl Nat {
         self.pools.is_empty() && self.by_destination.is_empty()
     }
 
+    /// Whether others know something inside by this address: that of a pool, of destination NAT or of a static rule.
+    #[must_use]
+    pub fn has_outside(&self, addr: IpAddr) -> bool {
+        self.by_destination.contains_key(&addr) || self.pools.iter().any(|(_, pool)| pool.has(addr))
+    }
+
     /// Where a packet to `dst` really goes: a port forward says so before a whole address does, and
     /// destination NAT before a static rule. `None` where it goes to `dst`.
     ///

@@ -117,6 +117,12 @@ impl Pool {
         })
     }
 
+    /// Whether `addr` is one of its addresses.
+    #[must_use]
+    pub fn has(&self, addr: IpAddr) -> bool {
+        self.spec.place(addr).is_some()
+    }
+
     /// What [`Pool::lease`] would give; changes nothing.
     ///
     /// # Errors

@@ -71,6 +71,15 @@ impl Mac {
         Mac([0x02, a, b, c, d, e])
     }
 
+    /// Another address for the same host, of its own making: the U/L bit is set, and the bit before it is the other way
+    /// round.
+    #[must_use]
+    pub const fn companion(self) -> Mac {
+        let [a, rest @ ..] = self.0;
+        let [b, c, d, e, f] = rest;
+        Mac([(a | 0x02) ^ 0x04, b, c, d, e, f])
+    }
+
     /// The link-local address that is made of it (RFC 4291 appendix A).
     #[must_use]
     pub const fn link_local(self) -> Ipv6Addr {

@@ -12,14 +12,14 @@ use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::ethernet::{Ethernet, Mac, VlanTag, ethernet_header, tagged_header};
 use crate::wire::nd;
 
-const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xaa]);
-const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const OWN: Mac = Mac([2, 0, 0, 0, 0, 0xaa]);
+pub(super) const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const ON_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const UNKNOWN: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const GENEVE: Encapsulation = Encapsulation::Geneve;
 
 /// 10.0.0.2 and fd00::2 are on B with a MAC address; everything else goes to B and C.
-fn bridged(others: Action) -> LinkConfig {
+pub(super) fn bridged(others: Action) -> LinkConfig {
     let owner = |addr: &str| OwnerConfig {
         addr: ip(addr),
         mac: Some(ON_B),
@@ -53,11 +53,11 @@ fn world() -> World {
     tables(vec![bridged(Action::Allow)])
 }
 
-fn frame(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     [&ethernet_header(dst, src, ether_type)[..], payload].concat()
 }
 
-fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
+pub(super) fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
     let v4 = |text: &str| text.parse().unwrap();
     let arp = Arp {
         operation: Operation::Request,
@@ -69,13 +69,13 @@ fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
     arp.to_bytes().to_vec()
 }
 
-fn send(world: &World, mut frame: Vec<u8>) -> Result<Outgoing, Refused> {
+pub(super) fn send(world: &World, mut frame: Vec<u8>) -> Result<Outgoing, Refused> {
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
     Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)
 }
 
-fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound, Refused> {
+pub(super) fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound, Refused> {
     let mut datagram = with_frame(GENEVE, frame, &[]);
     Ingress::default().receive(&world.cx(), &arrival(host), &mut datagram)
 }

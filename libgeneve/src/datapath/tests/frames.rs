@@ -230,12 +230,12 @@ fn asking(encapsulation: Encapsulation) -> World {
 }
 
 /// What B sends to everybody: a question or an answer.
-fn message(encapsulation: Encapsulation, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn message(encapsulation: Encapsulation, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let frame = ethernet_header(Mac::BROADCAST, PEER, ether_type);
     with_frame(encapsulation, &frame, payload)
 }
 
-fn arp(operation: Operation, sender: &str, target: &str) -> Vec<u8> {
+pub(super) fn arp(operation: Operation, sender: &str, target: &str) -> Vec<u8> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (ip(sender), ip(target)) else {
         panic!("IPv4");
     };
@@ -249,7 +249,7 @@ fn arp(operation: Operation, sender: &str, target: &str) -> Vec<u8> {
     arp.to_bytes().to_vec()
 }
 
-fn solicitation(from: &str, target: &str) -> Vec<u8> {
+pub(super) fn solicitation(from: &str, target: &str) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(target)) = (ip(from), ip(target)) else {
         panic!("IPv6");
     };

@@ -16,6 +16,7 @@ mod services;
 mod support;
 mod trace;
 mod types;
+mod virtual_mac;
 
 use std::collections::{HashMap, HashSet};
 

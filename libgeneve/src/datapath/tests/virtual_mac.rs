@@ -1,0 +1,152 @@
+//! Addresses that nobody has and that are answered for: virtual ones of services, outside ones of NAT.
+
+use super::bridge::{LOCAL, OWN, bridged, frame, receive, request, send};
+use super::frames::{PEER, arp, framed, message, solicitation};
+use super::support::*;
+use super::*;
+use crate::policy::Action;
+use crate::service::Affinity;
+use crate::wire::arp::Operation;
+use crate::wire::encapsulation::Encapsulation;
+use crate::wire::ethernet::{Ethernet, Mac, ethertype};
+
+const VIP: &str = "10.0.0.100";
+/// Of a pool, of a static rule, and of destination NAT.
+const OUTSIDE: [&str; 3] = ["10.0.0.61", "10.0.0.50", "10.0.0.70"];
+
+fn functions() -> Functions {
+    let one_to_one = crate::nat::Rule::Static {
+        name: "one".into(),
+        inside: ip("10.0.0.1"),
+        outside: ip(OUTSIDE[1]),
+    };
+    let rules = vec![
+        snat(
+            "out",
+            "10.1.0.0/24",
+            ("10.0.0.60", "10.0.0.62"),
+            (5000, 5999),
+        ),
+        one_to_one,
+        dnat(OUTSIDE[2], None, "10.0.0.1", None),
+        snat("six", "fd01::/64", ("fd00::60", "fd00::60"), (5000, 5999)),
+    ];
+    Functions {
+        nat: translation(0, rules),
+        services: service(
+            VIP,
+            protocol::TCP,
+            Affinity::None,
+            vec![backend("10.0.0.2", 1)],
+        ),
+        ..Functions::default()
+    }
+}
+
+#[test]
+fn a_link_in_mode_ip_answers_for_all_of_them() {
+    for encapsulation in Encapsulation::ALL {
+        let mut config = framed(encapsulation);
+        let endpoints = config.functions.endpoints.clone();
+        config.functions = Functions {
+            endpoints,
+            ..functions()
+        };
+        let world = tables(vec![config]);
+        let ask = |ether_type, question: &[u8]| {
+            decide(
+                &world,
+                &arrival(B),
+                message(encapsulation, ether_type, question),
+            )
+            .unwrap_err()
+        };
+        for target in OUTSIDE.iter().chain([&VIP]) {
+            let question = arp(Operation::Request, "10.0.0.2", target);
+            let refused = ask(ethertype::ARP, &question);
+            assert_eq!(refused.reason, DropReason::NeighborAnswered, "{target}");
+        }
+        let six = ask(ethertype::IPV6, &solicitation("fd00::2", "fd00::60"));
+        assert_eq!(six.reason, DropReason::NeighborAnswered);
+        let beside = ask(
+            ethertype::ARP,
+            &arp(Operation::Request, "10.0.0.2", "10.0.0.63"),
+        );
+        assert_eq!(beside.reason, DropReason::NeighborNoted);
+    }
+}
+
+fn switched() -> World {
+    let mut config = bridged(Action::Allow);
+    config.functions = functions();
+    tables(vec![config])
+}
+
+fn question(target: &str) -> Vec<u8> {
+    let question = request(LOCAL, "10.0.0.1", target);
+    frame(Mac::BROADCAST, LOCAL, ethertype::ARP, &question)
+}
+
+#[test]
+fn stations_are_told_another_mac_address_than_the_interfaces() {
+    let world = switched();
+    let bridge = world.link(LinkIndex(0)).unwrap().bridge.as_ref().unwrap();
+    assert_eq!(bridge.virtual_mac, OWN.companion());
+    for target in OUTSIDE.iter().chain([&VIP]) {
+        let mut again = question(target);
+        for dst in [Mac::BROADCAST, bridge.virtual_mac] {
+            again[..6].copy_from_slice(&dst.0);
+            let refused = send(&world, again.clone()).unwrap_err();
+            assert_eq!(refused.answer, Some(Answer::Neighbor(bridge.virtual_mac)));
+            let mut out = [0; 100];
+            let answer = refused.answer.unwrap();
+            let len = answer_frame(answer, bridge, &again, &mut out).unwrap();
+            assert_eq!(
+                Ethernet::parse(&out[..len]).unwrap().src(),
+                bridge.virtual_mac
+            );
+        }
+    }
+    // What is for it and for nobody's address ends here.
+    let packet = udp("10.0.0.1", "10.0.0.9", (1, 2), 0);
+    let lost = send(
+        &world,
+        frame(bridge.virtual_mac, LOCAL, ethertype::IPV4, &packet),
+    );
+    assert_eq!(lost.unwrap_err().reason, DropReason::SplitHorizon);
+}
+
+#[test]
+fn hosts_are_told_of_what_is_translated_here_only() {
+    let world = switched();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let virtual_mac = link.bridge.as_ref().unwrap().virtual_mac;
+    let ask = |target| {
+        let question = request(PEER, "10.0.0.2", target);
+        frame(Mac::BROADCAST, PEER, ethertype::ARP, &question)
+    };
+    for target in OUTSIDE {
+        let question = ask(target);
+        let refused = receive(&world, B, &question).unwrap_err();
+        assert_eq!(
+            refused.answer,
+            Some(Answer::Neighbor(virtual_mac)),
+            "{target}"
+        );
+        let datagram = super::frames::with_frame(Encapsulation::Geneve, &question, &[]);
+        let (header, payload) = way_back(link, &datagram).unwrap();
+        assert_eq!(Ethernet::parse(&header[8..]).unwrap().src(), virtual_mac);
+        let mut out = [0; 100];
+        let len = neighbor_answer(link, payload, &mut out).unwrap();
+        let reply = crate::wire::arp::Arp::parse(&out[..len]).unwrap();
+        assert_eq!((reply.sender_mac, reply.target_mac), (virtual_mac, PEER));
+    }
+    assert!(
+        receive(&world, B, &ask(VIP)).is_ok(),
+        "its backend may be on another host"
+    );
+    // The host itself has the address, on a bridge around the interface.
+    let claim = request(LOCAL, OUTSIDE[1], "10.0.0.9");
+    let _ = send(&world, frame(Mac::BROADCAST, LOCAL, ethertype::ARP, &claim));
+    assert!(receive(&world, B, &ask(OUTSIDE[1])).is_ok());
+}

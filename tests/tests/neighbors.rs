@@ -1,0 +1,145 @@
+//! Addresses that nobody has: virtual addresses of services and outside addresses of NAT are found by those who speak Ethernet.
+
+use geneved::lab::net::Host;
+use geneved::traffic::{Echo, Ends};
+use geneved_tests::bridged::Bridged;
+use geneved_tests::eventually;
+use geneved_tests::trio::{Echoing, Talk};
+use geneved_tests::world::{Daemon, Duo, Io, assert_tcp};
+
+fn static_nat(name: &str, inside: &str, outside: &str) -> String {
+    format!(
+        "[[nat]]\nname = \"{name}\"\ndev = \"gnv0\"\ntype = \"static\"\ninside = \"{inside}\"\noutside = \"{outside}\"\n"
+    )
+}
+
+fn pool(name: &str, from: &str, source: &str) -> String {
+    format!(
+        "[[nat]]\nname = \"{name}\"\ndev = \"gnv0\"\ntype = \"snat\"\nfrom = \"{from}\"\nsource = \"{source}\"\n"
+    )
+}
+
+fn service(vip: &str, backend: &str) -> String {
+    format!(
+        "[[service]]\nname = \"web{}\"\ndev = \"gnv0\"\nvip = \"{vip}\"\nproto = \"tcp\"\nport = 80\ncheck = \"none\"\n\
+         backend = [\"{backend}\"]\n",
+        if vip.contains(':') { "6" } else { "4" }
+    )
+}
+
+fn answers(ends: &Ends) -> bool {
+    let once = Echo {
+        count: 1,
+        ..Echo::default()
+    };
+    let report = once.run(&ends.client, ends.address);
+    report.is_ok_and(|report| report.all_answered())
+}
+
+/// geneved on host a, in mode ip: its TUN knows of no MAC addresses. What asks for them is on host b.
+fn speaker(duo: &Duo, kind: &str, more: &str) -> Daemon {
+    let lines = format!(
+        "[[link]]\nname = \"gnv0\"\ntype = \"{kind}\"\ninner = \"ethernet\"\nid = 100\nremote = \"192.0.2.2\"\n\
+         address = [\"10.0.0.1/24\", \"fd00::1/64\", \"10.1.0.1/24\", \"fd01::1/64\"]\n{}{}{}{}{more}",
+        static_nat("one4", "10.0.0.1", "10.0.0.50"),
+        static_nat("one6", "fd00::1", "fd00::50"),
+        pool("out4", "10.1.0.0/24", "10.0.0.60"),
+        pool("out6", "fd01::/64", "fd00::60"),
+    );
+    duo.world.daemon(&duo.a, Io::Uring, "", &lines)
+}
+
+fn assert_translated(duo: &Duo, daemon: &Daemon) {
+    for address in ["10.0.0.50", "fd00::50"] {
+        let ends = Ends::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
+        eventually(5, "the outside address answers", || answers(&ends));
+    }
+    // From an address that the peer has no route to: it answers the pool's.
+    for (source, to) in [("10.1.0.1", "10.0.0.2"), ("fd01::1", "fd00::2")] {
+        let ping = ["-c", "2", "-i", "0.2", "-W", "2", "-I", source, to];
+        let pinged = duo.a.exec("ping", &ping);
+        pinged.unwrap_or_else(|error| panic!("{error}\n{:?}", daemon.drops()));
+    }
+}
+
+#[test]
+fn a_kernel_device_finds_translated_addresses() {
+    let duo = Duo::new();
+    for command in [
+        "link add vx0 type vxlan id 100 local 192.0.2.2 remote 192.0.2.1 dstport 4789",
+        "address add 10.0.0.2/24 dev vx0",
+        "address add fd00::2/64 dev vx0 nodad",
+        "link set vx0 up",
+    ] {
+        duo.b.ip(command).unwrap();
+    }
+    let daemon = speaker(&duo, "vxlan", "");
+    assert_translated(&duo, &daemon);
+}
+
+/// The kernel asks through the TAP of a link in mode ethernet.
+#[test]
+fn a_link_in_mode_ip_answers_for_services_and_translated_addresses() {
+    let duo = Duo::new();
+    let services = service("10.0.0.100", "10.1.0.1:7000") + &service("fd00::100", "[fd01::1]:7000");
+    let daemon = speaker(&duo, "geneve", &services);
+    // On one machine both would have the same address.
+    let there = "[[link]]\nname = \"gnv0\"\nlladdr = \"02:00:00:00:00:0b\"\nid = 100\nmode = \"ethernet\"\nremote = \"192.0.2.1\"\n\
+        address = [\"10.0.0.2/24\", \"fd00::2/64\"]\n";
+    let _other = duo.world.daemon(&duo.b, Io::Uring, "", there);
+    assert_translated(&duo, &daemon);
+    let _server = Echoing::start(&duo.a, 7000, "here");
+    for vip in ["10.0.0.100:80", "[fd00::100]:80"] {
+        let mut talk = Talk::open(&duo.b, vip).unwrap();
+        assert!(talk.carries(1_000_000), "{vip}");
+    }
+}
+
+/// What a station's neighbour cache has of an address.
+fn neighbor(station: &Host, address: &str) -> String {
+    station.ip(&format!("neighbour show {address}")).unwrap()
+}
+
+/// Stations ask their own host for virtual addresses, and the host that translates for outside addresses, over the tunnel.
+#[test]
+fn stations_find_services_and_translated_addresses() {
+    let services = service("10.0.0.100", "10.0.0.3:7000") + &service("fd00::100", "[fd00::3]:7000");
+    let nat = static_nat("one4", "10.0.0.1", "10.0.0.50")
+        + &static_nat("one6", "fd00::1", "fd00::50")
+        + &pool("out4", "10.0.0.2/32", "10.0.0.60-10.0.0.61");
+    let a = format!("remote = \"192.0.2.2\"\n{nat}{services}");
+    let bridged = Bridged::new(Io::Uring, [&a, "remote = \"192.0.2.1\""]);
+    // Backends are found by what they say.
+    for address in ["10.0.0.3", "fd00::3"] {
+        let ends = bridged.ends(0, 2, address);
+        eventually(5, "the backend is known", || answers(&ends));
+    }
+    let _server = Echoing::start(&bridged.stations[2], 7000, "there");
+    for (vip, address) in [
+        ("10.0.0.100:80", "10.0.0.100"),
+        ("[fd00::100]:80", "fd00::100"),
+    ] {
+        let mut talk = Talk::open(&bridged.stations[0], vip).unwrap();
+        assert!(talk.carries(1_000_000), "{vip}");
+        let seen = neighbor(&bridged.stations[0], address);
+        assert!(seen.contains("lladdr 06:00:00:00:00:01"), "{seen}");
+    }
+    // From the other host, by the address that stands for station 0.
+    for address in ["10.0.0.50", "fd00::50"] {
+        let ends = bridged.ends(3, 0, address);
+        eventually(5, "the outside address answers", || answers(&ends));
+        let seen = neighbor(&bridged.stations[3], address);
+        assert!(seen.contains("lladdr 06:00:00:00:00:01"), "{seen}");
+    }
+    let _inside = Echoing::start(&bridged.stations[0], 7001, "inside");
+    for outside in ["10.0.0.50:7001", "[fd00::50]:7001"] {
+        let mut talk = Talk::open(&bridged.stations[3], outside).unwrap();
+        assert!(talk.carries(1_000_000), "{outside}");
+    }
+    // Station 1 is translated to a pool's address; whom it talks to finds that.
+    let ends = bridged.ends(1, 3, "10.0.0.4");
+    eventually(5, "answers to the pool's address arrive", || answers(&ends));
+    assert_tcp(&ends, 1, 1_000_000);
+    let seen = bridged.stations[3].ip("neighbour show").unwrap();
+    assert!(seen.contains("10.0.0.6"), "{seen}");
+}
