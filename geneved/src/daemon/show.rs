@@ -194,7 +194,10 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Result<Seen, S
                 let found = seen.iter().find(|s| s.name == name.as_str()).cloned();
                 (
                     name,
-                    found.ok_or_else(|| "the interface is not there".to_owned()),
+                    // The queues are open, so it lives.
+                    found.ok_or_else(|| {
+                        "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or delete the link".to_owned()
+                    }),
                 )
             })),
             // A namespace lives on without its name as long as a TUN device in it is open.
