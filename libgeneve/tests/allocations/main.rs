@@ -1,0 +1,349 @@
+//! The packet path allocates nothing: packets of known flows go both ways through every function, super-packets and
+//! trains are cut and merged, packets are dropped for every reason, and the allocator is not called once. What the
+//! first packet of a flow may cost is bounded.
+
+mod drops;
+mod offloads;
+#[path = "../world/mod.rs"]
+mod world;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use libgeneve::datapath::{self, Arrival, Decap, Egress, Forward, Ingress, Onward};
+use libgeneve::drop::DropReason;
+use libgeneve::flow::{FlowKey, Limits};
+use libgeneve::label::{Labels, Selector};
+use libgeneve::link::{Endpoint, Functions};
+use libgeneve::mtu;
+use libgeneve::offload::fragment::fragment;
+use libgeneve::offload::merge::{Merger, SuperPacket};
+use libgeneve::offload::segments::Segments;
+use libgeneve::offload::split::split;
+use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
+use libgeneve::options::{
+    Attach, ClassOption, EndpointOption, EndpointType, OptionMatch, Received, Schema,
+};
+use libgeneve::policy::{Action, Direction, Who};
+use libgeneve::qos::{Bucket, Class};
+use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni};
+use libgeneve::wire::header::HeaderBytes;
+use libgeneve::wire::ip::write_ipv4_checksum;
+use libgeneve::wire::option::{OptionClass, OptionType};
+use libgeneve::wire::packet::Packet;
+use world::packets::{ACK, Kind, SYN, behind, error_about, fragment_of, packet};
+use world::{B, C, HERE, LINK, VIP, VNI, World, functions, ip};
+
+const ROUNDS: usize = 300;
+/// What the first packet of a flow may allocate: the header, the meter, the lease, and what maps grow by.
+const FIRST: u64 = 8;
+
+/// Counts what it is given, and writes the headers down where there is room already.
+struct Wire {
+    packets: usize,
+    header: [u8; 512],
+}
+
+impl Segments for Wire {
+    fn segment(&mut self, header: &[u8], _payload: Range<usize>) {
+        self.header[..header.len()].copy_from_slice(header);
+        self.packets += 1;
+    }
+}
+
+/// One worker.
+struct Worker {
+    egress: Egress,
+    ingress: Ingress,
+    out: Wire,
+    /// Packets are rewritten where they are.
+    bytes: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Worker {
+        Worker {
+            egress: Egress::default(),
+            ingress: Ingress::default(),
+            out: Wire {
+                packets: 0,
+                header: [0; 512],
+            },
+            bytes: vec![0; 1 << 16],
+        }
+    }
+
+    fn carry(&mut self, world: &World, parcel: &Parcel) -> Result<(), DropReason> {
+        let bytes = &mut self.bytes[..parcel.bytes.len()];
+        bytes.copy_from_slice(&parcel.bytes);
+        match &parcel.way {
+            Way::Out(vnet) => out(world, &mut self.egress, vnet, bytes, &mut self.out),
+            Way::In(arrival) => self
+                .ingress
+                .decide(&world.cx(), arrival, bytes)
+                .map(|decap| black_box(&decap))
+                .map_err(|refused| refused.reason),
+        }
+    }
+
+    /// As at the end of a turn of the worker's loop.
+    fn settle(&mut self, world: &World) {
+        self.egress.settle(&world.cx());
+        self.ingress.settle(&world.cx());
+    }
+}
+
+fn black_box(decap: &Decap) {
+    if let Onward::Wire(forward) = &decap.onward {
+        std::hint::black_box(&forward.encap);
+    }
+}
+
+fn out(
+    world: &World,
+    egress: &mut Egress,
+    vnet: &VnetHdr,
+    bytes: &mut [u8],
+    out: &mut Wire,
+) -> Result<(), DropReason> {
+    let link = world.link();
+    let mut packet = Packet::parse(bytes).map_err(datapath::parse_reason)?;
+    let onward = egress
+        .decide(&world.cx(), link, bytes, &mut packet, vnet)
+        .map_err(|refused| refused.reason)?;
+    let Ok(forward) = onward else {
+        return Ok(());
+    };
+    let Forward { encap, limit, .. } = &forward;
+    let most = (*limit).min(link.config.mtu);
+    mtu::clamp_mss(bytes, &packet, most, vnet.needs_checksum());
+    if datapath::longest_segment(vnet, &packet) > usize::from(most) {
+        fragment(encap, vnet, &packet, bytes, most, out)?;
+    } else {
+        split(encap, vnet, &packet, bytes, out)?;
+    }
+    Ok(())
+}
+
+enum Way {
+    Out(VnetHdr),
+    In(Arrival),
+}
+
+/// A packet that is sent again and again.
+struct Parcel {
+    name: String,
+    way: Way,
+    bytes: Vec<u8>,
+}
+
+fn outward(name: impl Into<String>, bytes: Vec<u8>) -> Parcel {
+    Parcel {
+        name: name.into(),
+        way: Way::Out(VnetHdr::NONE),
+        bytes,
+    }
+}
+
+fn inward(name: impl Into<String>, host: &str, bytes: Vec<u8>) -> Parcel {
+    let arrival = Arrival {
+        port: GENEVE_PORT,
+        src: ip(host),
+        dst: Some(ip(HERE)),
+        tos: 2,
+    };
+    Parcel {
+        name: name.into(),
+        way: Way::In(arrival),
+        bytes,
+    }
+}
+
+fn header(attach: Attach, bytes: &[u8]) -> HeaderBytes {
+    let protocol = if bytes[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+    attach
+        .header(&Schema::default(), VNI, protocol, [])
+        .unwrap()
+}
+
+/// What an endpoint with labels on another host sends.
+fn labelled(bytes: &[u8]) -> Vec<u8> {
+    let attach = Attach {
+        labels: Some((world::labels("app=db"), false)),
+        ..Attach::default()
+    };
+    behind(&header(attach, bytes), bytes)
+}
+
+fn typed(dst: EndpointType, bytes: &[u8]) -> Vec<u8> {
+    let attach = Attach {
+        endpoint: Some(EndpointOption {
+            dst,
+            ..EndpointOption::default()
+        }),
+        labels: Some((world::labels("app=db"), false)),
+        ..Attach::default()
+    };
+    behind(&header(attach, bytes), bytes)
+}
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    allocation_counter::measure(work).count_total
+}
+
+/// The first packet of a flow, as it begins, and all others after it, one after the other and interleaved.
+#[test]
+fn known_flows_allocate_nothing_with_every_function_on() {
+    // A table of one shard, whose slots are soon made.
+    let limits = Limits {
+        flows: 1000,
+        ..Limits::default()
+    };
+    let world = World::new(functions(100), limits);
+    let mut worker = Worker::new();
+    let (a, a6, b, c) = (
+        ip("10.0.0.1"),
+        ip("fd00::1"),
+        ip("10.0.0.2"),
+        ip("10.0.0.3"),
+    );
+    let (b6, inside, behind_b) = (ip("fd00::2"), ip("10.5.0.1"), ip("10.7.0.9"));
+    let far = ip("198.51.100.1");
+    let echo = Kind::Echo { reply: false };
+    let gateway = |bytes: Vec<u8>| typed(EndpointType::Gateway, &bytes);
+    let mut known = Vec::new();
+    // The first flow of a kind makes maps that the others find.
+    for turn in 0..4u16 {
+        for (name, kind, src, dst, host) in [
+            ("tcp4", SYN, (a, 4001), (b, 443), None),
+            ("udp4", Kind::Udp, (a, 4002), (b, 53), None),
+            ("udp6", Kind::Udp, (a6, 4003), (b6, 53), None),
+            ("echo", echo, (a, 4), (b, 4), None),
+            ("esp", Kind::Other(50), (a, 0), (b, 0), None),
+            ("snat tcp", SYN, (inside, 4004), (b, 443), None),
+            ("snat echo", echo, (inside, 4004), (b, 4004), None),
+            ("service", SYN, (a, 4005), (ip(VIP), 80), None),
+            ("in tcp4", SYN, (b, 4006), (a, 443), Some(B)),
+            ("in udp6", Kind::Udp, (b6, 4007), (a6, 443), Some(B)),
+            ("gateway", SYN, (behind_b, 4008), (far, 443), Some(B)),
+            ("relayed", SYN, (c, 4009), (ip(VIP), 80), Some(C)),
+        ] {
+            let src = (src.0, src.1 + 100 * turn * u16::from(src.1 != 0));
+            let dst = match kind {
+                Kind::Echo { .. } => (dst.0, src.1),
+                _ => dst,
+            };
+            let first = packet(src, dst, kind, 100);
+            let key = FlowKey::of(LINK, &Packet::parse(&first).unwrap());
+            let parcel = |name: &str, bytes: Vec<u8>| match host {
+                None => outward(name, bytes),
+                Some(host) if name.starts_with("gateway") => inward(name, host, gateway(bytes)),
+                Some(host) => inward(name, host, labelled(&bytes)),
+            };
+            let opens = parcel(name, first);
+            // Where a host was not heard of before, its header is new, too.
+            let cost = allocations(|| assert_eq!(worker.carry(&world, &opens), Ok(()), "{name}"));
+            println!("{turn} {name:<12}{cost:>4} allocations of its first packet");
+            assert!(turn == 0 || cost <= FIRST, "{name}: {cost}");
+
+            let reply = world.state.flows.peek(&key).expect("a flow").reply;
+            let follows = match kind {
+                Kind::Tcp(..) => ACK,
+                other => other,
+            };
+            let answers = match kind {
+                Kind::Echo { .. } => Kind::Echo { reply: true },
+                _ => follows,
+            };
+            let on = packet(src, dst, follows, 100);
+            let (from, to) = ((reply.src, reply.sport), (reply.dst, reply.dport));
+            let back = packet(from, to, answers, 100);
+            let of_reply = if reply.src == c { C } else { B };
+            let back_from = |name: &str, bytes: &[u8]| match reply.src == a
+                || reply.src == a6
+                || reply.src == far
+            {
+                true => outward(name, bytes.to_vec()),
+                false => inward(name, of_reply, labelled(bytes)),
+            };
+            let replies = back_from(&format!("{name}, reply"), &back);
+            let cost = allocations(|| assert_eq!(worker.carry(&world, &replies), Ok(()), "{name}"));
+            println!("{turn} {name:<12}{cost:>4} allocations of its first reply");
+            assert!(turn == 0 || cost <= FIRST, "{name}: {cost}");
+            if !matches!(kind, Kind::Other(_)) {
+                // What the receiver of the latest packet says about it, as it saw it.
+                let left = packet(to, from, follows, 100);
+                known.push(back_from(
+                    &format!("{name}, error"),
+                    &error_about(&left, reply.src),
+                ));
+            }
+            known.push(parcel(name, on));
+            known.push(replies);
+        }
+    }
+    for word in [0x2000, 0x2004] {
+        let whole = packet((a, 4010), (b, 53), Kind::Udp, 64);
+        known.push(outward("fragment", fragment_of(whole, word)));
+        let whole = packet((inside, 4011), (b, 53), Kind::Udp, 64);
+        known.push(outward("snat fragment", fragment_of(whole, word)));
+        let whole = packet((b, 4012), (a, 53), Kind::Udp, 64);
+        known.push(inward(
+            "in fragment",
+            B,
+            labelled(&fragment_of(whole, word)),
+        ));
+    }
+    let round = |world: &World, worker: &mut Worker| {
+        for parcel in &known {
+            assert_eq!(worker.carry(world, parcel), Ok(()), "{}", parcel.name);
+        }
+        worker.settle(world);
+    };
+    round(&world, &mut worker);
+    let counted = allocations(|| (0..ROUNDS).for_each(|_| round(&world, &mut worker)));
+    if counted > 0 {
+        for parcel in &known {
+            let counted = allocations(|| {
+                let _ = worker.carry(&world, parcel);
+                let _ = worker.carry(&world, parcel);
+            });
+            println!("{:<24}{counted}", parcel.name);
+        }
+    }
+    assert_eq!(counted, 0);
+}
+
+#[test]
+fn options_and_labels_allocate_nothing() {
+    let key = world::label_key();
+    let labels = world::labels("app=web,tier=front");
+    let selector: Selector = "app in (web,db),!gone".parse().unwrap();
+    let selector = selector.hashed(&key);
+    let wanted: OptionMatch = "geneved:3=0700/ff00".parse().unwrap();
+    let schema = Schema::default();
+    let attach = Attach {
+        labels: Some((labels, true)),
+        class: Some(ClassOption {
+            class: 7,
+            drop_precedence: 1,
+        }),
+        ..Attach::default()
+    };
+    let counted = allocations(|| {
+        for _ in 0..ROUNDS {
+            let header = attach.header(&schema, Vni::MAX, 0x0800, []).unwrap();
+            let geneve = Geneve::parse(&header).unwrap();
+            let received = Received::read(&schema, geneve.options()).unwrap();
+            let known = Labels::Known(received.labels.as_deref().unwrap());
+            assert_eq!(selector.decide(known), Some(true));
+            assert!(wanted.matches(geneve.options()));
+        }
+    });
+    assert_eq!(counted, 0);
+}
+
+#[test]
+fn an_allocation_would_be_counted() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 9]))), 1);
+}
