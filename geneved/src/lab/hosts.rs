@@ -177,8 +177,8 @@ impl Hosts {
         self.hosts.into_iter().for_each(Host::keep);
     }
 
-    /// Says what there is and what to type next.
-    pub fn explain(&self) {
+    /// Says what there is and what to type next; `down` is the command that removes it.
+    pub fn explain(&self, down: &str) {
         let (a, b) = (self.hosts[0].name(), self.hosts[1].name());
         let program = self.daemons[0].site().binary.display();
         let socket = self.daemons[0].socket();
@@ -207,7 +207,7 @@ impl Hosts {
         println!("  ip netns exec {a} ping -c 3 {peer}");
         println!("  ip -n {a} -d link show gnv4");
         println!("  ip netns exec {b} iperf3 -s -D && ip netns exec {a} iperf3 -c {peer}");
-        println!("  {program} lab down\n");
+        println!("  {program} {down}\n");
         println!(
             "The daemons' logs are beside the sockets, in {}.",
             self.daemons[0].site().directory.display()

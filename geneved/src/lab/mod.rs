@@ -63,6 +63,14 @@ impl LabOptions {
         self.directory().join("up")
     }
 
+    /// The command that removes what `up` with these options leaves.
+    fn down(&self) -> String {
+        match *self.prefix == *LabOptions::default().prefix {
+            true => "lab down".to_owned(),
+            false => format!("lab down prefix {}", self.prefix),
+        }
+    }
+
     /// Removes hosts, daemons and files, whatever of them there is.
     fn remove_all(&self) -> io::Result<usize> {
         let names = net::namespaces(&format!("{}-", self.prefix));
@@ -93,7 +101,10 @@ pub fn run(command: LabCommand, options: &LabOptions) -> io::Result<ExitCode> {
     if options.mark().exists() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "the hosts of an earlier `geneved lab up` are standing: remove them with `geneved lab down`",
+            format!(
+                "the hosts of an earlier \"geneved lab up\" are standing: remove them with \"geneved {}\"",
+                options.down()
+            ),
         ));
     }
     options.remove_all()?;
@@ -137,7 +148,20 @@ fn demonstrate(options: &LabOptions) -> io::Result<ExitCode> {
 fn up(options: &LabOptions) -> io::Result<ExitCode> {
     let hosts = Hosts::new(options)?;
     fs::write(options.mark(), "")?;
-    hosts.explain();
+    hosts.explain(&options.down());
     hosts.keep();
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LabOptions;
+
+    #[test]
+    fn the_way_down_is_that_of_what_is_up() {
+        let mut options = LabOptions::default();
+        assert_eq!(options.down(), "lab down");
+        options.prefix = "mine".to_owned();
+        assert_eq!(options.down(), "lab down prefix mine");
+    }
 }
