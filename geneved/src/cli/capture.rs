@@ -24,11 +24,11 @@ use pcap_file::pcapng::blocks::interface_statistics::{
 };
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 
+use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, wrong};
-use super::table::{Command, Verb};
 use crate::config::value::{Direction, IfName};
 use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Request};
 

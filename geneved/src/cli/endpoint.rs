@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::command::Object;
 use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
@@ -11,7 +12,6 @@ use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::Style;
-use super::table::Object;
 use crate::config::value::{IfName, Name, OrNone, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
 use crate::control::protocol::Request;

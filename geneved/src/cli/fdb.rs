@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
@@ -11,7 +12,6 @@ use super::grammar::{self, Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::Style;
-use super::table::{Command, Object};
 use crate::config::value::{FdbMac, IfName};
 use crate::config::words::{Change, FdbWords, Verb};
 use crate::control::protocol::{FdbInfo, FdbOrigin, Flushed, Request};

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::field::key;
@@ -11,7 +12,6 @@ use super::grammar::{self, Keyword};
 use super::object;
 use super::output::{Line, Record};
 use super::style::Style;
-use super::table::{Command, Object};
 use crate::config::value::Proto;
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};

@@ -1,8 +1,9 @@
 //! What `help` prints: BNF that is made of the tables, and what its metavariables are.
 
+use super::command::{Command, Object, Verb};
 use super::options;
 use super::synopsis::synopsis;
-use super::table::{Command, OBJECTS, Object, VERBS, Verb};
+use super::table::{OBJECTS, VERBS};
 
 const WIDTH: usize = 79;
 

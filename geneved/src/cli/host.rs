@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
@@ -9,7 +10,6 @@ use super::link::{dropped, drops};
 use super::object;
 use super::output::Record;
 use super::style::Style;
-use super::table::{Command, Object};
 use crate::config::value::IfName;
 use crate::control::protocol::{Host, HostInfo, Request};
 

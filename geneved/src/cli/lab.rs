@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::table::{Command, Object};
 use crate::config::value::ValueError;
 use crate::lab::{self, LabCommand, LabOptions};
 

@@ -4,6 +4,7 @@ use libgeneve::drop::DropReason;
 use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Value, json};
 
+use super::command::Object;
 use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
@@ -12,7 +13,6 @@ use super::grammar::{self, Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Record, reasons};
 use super::style::Style;
-use super::table::Object;
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, InnerWord, ValueError};
 use crate::config::words::{Change, Kind, LinkWords, Verb};

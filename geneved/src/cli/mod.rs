@@ -6,6 +6,7 @@
 mod batch;
 mod capture;
 mod check;
+mod command;
 mod complete;
 mod context;
 mod endpoint;
@@ -45,10 +46,11 @@ mod tests;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use self::command::{Command, Object};
 use self::context::Context;
 use self::error::CliError;
 use self::options::Options;
-use self::table::{Command, Object, Target};
+use self::table::Target;
 use crate::config::state::nearest;
 
 /// Runs the command line `argv` (its first word is the program's name).

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::flow::at;
 use super::grammar::{self, Keyword};
 use super::output::{Line, Record, render, with};
 use super::style::Style;
-use super::table::{Command, Verb};
 use crate::config::value::Proto;
 use crate::control::protocol::{
     ChangeKind, DropEvent, Event, Health, HealthEvent, HostEvent, LogEvent, Monitored, Request,

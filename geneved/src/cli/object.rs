@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
+use super::command::Command;
 use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
 use super::output::Record;
 use super::style::Style;
-use super::table::Command;
 use crate::config::value::{Direction, IfName, Name};
 use crate::config::words::{Change, Verb};
 use crate::control::client::ClientError;

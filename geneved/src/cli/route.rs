@@ -5,6 +5,7 @@ mod get;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
+use super::command::Object;
 use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
@@ -12,7 +13,6 @@ use super::grammar::{Keyword, Times};
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::{Family, Style};
-use super::table::Object;
 use crate::config::value::{IfName, Prefix, TypeWord, ValueError};
 use crate::config::words::{Change, RouteWords, Verb};
 use crate::control::protocol::{Request, RouteInfo};

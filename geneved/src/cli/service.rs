@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::command::Object;
 use super::context::Context;
 use super::error::CliError;
 use super::field::key;
@@ -9,7 +10,6 @@ use super::grammar::{self, Keyword, Times};
 use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
-use super::table::Object;
 use crate::config::value::{AddrPort, ValueError};
 use crate::config::words::{BackendWords, Change, ServiceWords, Verb};
 use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo};

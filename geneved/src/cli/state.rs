@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
 use super::output::Record;
 use super::style::Style;
-use super::table::{Command, Verb};
 use crate::config::file::DEFAULT_PATH;
 use crate::control::protocol::{Reloaded, Request, Saved};
 

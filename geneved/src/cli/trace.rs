@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
 use super::output::{Line, Record};
 use super::style::Style;
-use super::table::{Command, Verb};
 use crate::config::value::{Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Request, Trace, TraceReport, Verdict};

@@ -10,13 +10,14 @@ mod values;
 mod tests;
 
 use self::values::Values;
+use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword, Times};
 use super::options::{self, SPELLINGS, Takes};
 use super::output;
 use super::synopsis::Word;
-use super::table::{self, Command, Object, Target};
+use super::table::{self, Target};
 
 const NOTHING: [Keyword<()>; 0] = [];
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::super::command::Command;
 use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::field::key;
@@ -12,7 +13,6 @@ use super::super::grammar::{self, Keyword, Times};
 use super::super::object;
 use super::super::output::{Line, Record};
 use super::super::style::Style;
-use super::super::table::Command;
 use super::destination;
 use crate::config::value::{IfName, Prefix};
 use crate::config::words::EndpointWords;

@@ -10,12 +10,12 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 
 use self::model::{Model, Order};
 use self::view::{Screen, View};
+use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
 use super::output;
-use super::table::{Command, Verb};
 use crate::config::value::ValueError;
 use crate::control::protocol::{Rated, Rates, Request};
 

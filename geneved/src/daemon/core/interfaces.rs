@@ -79,6 +79,37 @@ impl Core {
             }
         }
     }
+
+    /// Sets MTUs anew after interfaces, routes or addresses of the underlay changed.
+    pub(in crate::daemon) async fn underlay_changed(&self) {
+        let mut inner = self.inner().await;
+        let ways = self.ways(&inner.state).await;
+        self.look_far(&mut inner, Some(&ways)).await;
+        let Inner { state, running, .. } = &mut *inner;
+        let mut changed = Vec::new();
+        for (name, running) in running.iter_mut() {
+            let Some(link) = state.links.get(name) else {
+                continue;
+            };
+            let (mtu, sum) = mtu_of(state, link, &ways);
+            running.sum = sum;
+            if mtu == running.mtu || running.lost.is_some() {
+                continue;
+            }
+            match update_mtu(link, mtu).await {
+                Ok(()) => {
+                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "MTU changed");
+                    running.mtu = mtu;
+                    changed.push(name.clone());
+                }
+                Err(refusal) => tracing::warn!(%refusal, "the MTU cannot follow the underlay"),
+            }
+        }
+        if !changed.is_empty() {
+            self.publish(&mut inner);
+            self.tell_links(&inner, &changed).await;
+        }
+    }
 }
 
 /// Removes the interfaces of many links at once; a few are as quick one by one.

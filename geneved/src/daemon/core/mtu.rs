@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 
-use super::interfaces::update_mtu;
-use super::{Core, Inner};
+use super::Core;
 use crate::config::state::{Link, State};
 use crate::config::value::MtuWord;
 use crate::control::protocol::MtuSum;
@@ -23,37 +22,6 @@ impl Core {
                 .await;
         }
         ways
-    }
-
-    /// Sets MTUs anew after interfaces, routes or addresses of the underlay changed.
-    pub(in crate::daemon) async fn underlay_changed(&self) {
-        let mut inner = self.inner().await;
-        let ways = self.ways(&inner.state).await;
-        self.look_far(&mut inner, Some(&ways)).await;
-        let Inner { state, running, .. } = &mut *inner;
-        let mut changed = Vec::new();
-        for (name, running) in running.iter_mut() {
-            let Some(link) = state.links.get(name) else {
-                continue;
-            };
-            let (mtu, sum) = mtu_of(state, link, &ways);
-            running.sum = sum;
-            if mtu == running.mtu || running.lost.is_some() {
-                continue;
-            }
-            match update_mtu(link, mtu).await {
-                Ok(()) => {
-                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "MTU changed");
-                    running.mtu = mtu;
-                    changed.push(name.clone());
-                }
-                Err(refusal) => tracing::warn!(%refusal, "the MTU cannot follow the underlay"),
-            }
-        }
-        if !changed.is_empty() {
-            self.publish(&mut inner);
-            self.tell_links(&inner, &changed).await;
-        }
     }
 }
 

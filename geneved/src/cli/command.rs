@@ -1,0 +1,90 @@
+//! What a command is, and the objects that commands work on.
+
+use super::context::Context;
+use super::error::CliError;
+use super::synopsis::Word;
+
+/// One command.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// Its spellings; the first one is shown.
+    pub names: &'static [&'static str],
+    /// Runs it with the words behind it.
+    pub run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+    /// The keywords that it takes.
+    pub words: fn() -> Vec<Word>,
+    /// Whether `-n NETNS` means something to it.
+    pub netns: bool,
+    /// Whether all that it does is to ask for a change, which can be gathered with others.
+    pub changes: bool,
+}
+
+impl Command {
+    /// A command that does not care for `-n`, and does more than to ask for a change.
+    pub const fn new(
+        names: &'static [&'static str],
+        run: fn(&mut Context, &[String]) -> Result<(), CliError>,
+        words: fn() -> Vec<Word>,
+    ) -> Self {
+        Command {
+            names,
+            run,
+            words,
+            netns: false,
+            changes: false,
+        }
+    }
+
+    /// The same, but `-n NETNS` means something to it.
+    #[must_use]
+    pub const fn in_netns(self) -> Self {
+        Command {
+            netns: true,
+            ..self
+        }
+    }
+
+    /// The same, but it only asks for a change.
+    #[must_use]
+    pub const fn changing(self) -> Self {
+        Command {
+            changes: true,
+            ..self
+        }
+    }
+}
+
+/// A kind of thing that commands work on.
+pub struct Object {
+    /// Its name.
+    pub name: &'static str,
+    /// A few words for `geneved help`.
+    pub about: &'static str,
+    /// What can be done with it.
+    pub commands: &'static [Command],
+    /// Which of the commands is meant where none is named, if one is.
+    pub usual: Option<usize>,
+    /// Below the BNF: what its metavariables are.
+    pub notes: &'static str,
+}
+
+impl Object {
+    /// The spellings of its commands, and of `help`, which is none.
+    pub fn names(&self) -> impl Iterator<Item = (&'static str, Option<usize>)> + Clone {
+        let all = self.commands.iter().enumerate();
+        all.flat_map(|(at, c)| c.names.iter().map(move |name| (*name, Some(at))))
+            .chain([("help", None)])
+    }
+}
+
+/// A command that works on no object.
+pub struct Verb {
+    /// Its name.
+    pub name: &'static str,
+    /// A few words for `geneved help`.
+    pub about: &'static str,
+    /// What it does.
+    pub command: Command,
+    /// Below the BNF: what its metavariables are.
+    pub notes: &'static str,
+}
