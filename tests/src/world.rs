@@ -498,6 +498,24 @@ pub fn assert_tcp(ends: &Ends, streams: usize, bytes: u64) {
     assert!(report.is_intact(), "TCP to {}: {report}", ends.address);
 }
 
+/// Asserts that datagrams of `size` bytes arrive as they were sent, at a pace that leaves no queue full.
+///
+/// # Panics
+/// If they do not.
+pub fn assert_datagrams(ends: &Ends, size: usize) {
+    let burst = UdpBurst {
+        size,
+        amount: Amount::Count(500),
+        pace: Some(2_000.0),
+        flows: 2,
+        ..UdpBurst::default()
+    };
+    let report = burst.run(ends).unwrap();
+    let name = format!("UDP {size} B to {}: {report}", ends.address);
+    assert!(report.loss() <= 0.01, "{name}");
+    assert_eq!(report.corrupted + report.duplicated, 0, "{name}");
+}
+
 /// Asserts that a paced burst of datagrams of `size` bytes arrives whole.
 ///
 /// # Panics

@@ -1,9 +1,9 @@
 //! The kernel's own VXLAN device at the other end: both underlays, offloads on and off, every MTU.
 
 use geneved::lab::net::Host;
-use geneved::traffic::{Amount, Ends, UdpBurst};
+use geneved::traffic::Ends;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{Daemon, Duo, Family, Io, assert_ping, assert_tcp};
+use geneved_tests::world::{Daemon, Duo, Family, Io, assert_datagrams, assert_ping, assert_tcp};
 
 /// A `[[link]]` table of a link whose datagrams carry frames.
 fn framed(kind: &str, side: usize, family: Family, more: &str) -> String {
@@ -37,21 +37,6 @@ fn against_the_kernel(duo: &Duo, io: Io, family: Family, more: &str) -> Daemon {
 
 fn back(duo: &Duo, address: &str) -> Ends {
     Ends::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap())
-}
-
-/// Asserts that datagrams of `size` bytes arrive as they were sent, at a pace that leaves no queue full.
-fn assert_datagrams(ends: &Ends, size: usize) {
-    let burst = UdpBurst {
-        size,
-        amount: Amount::Count(500),
-        pace: Some(2_000.0),
-        flows: 2,
-        ..UdpBurst::default()
-    };
-    let report = burst.run(ends).unwrap();
-    let name = format!("UDP {size} B to {}: {report}", ends.address);
-    assert!(report.loss() <= 0.01, "{name}");
-    assert_eq!(report.corrupted + report.duplicated, 0, "{name}");
 }
 
 /// Everything in both directions; `sizes` are those of UDP datagrams.
@@ -128,9 +113,15 @@ on_both_backends! {
 #[test]
 fn offloads_on_and_off_at_each_end() {
     const FEATURES: [&str; 4] = ["tso", "gso", "gro", "tx"];
-    for (device_a, device_b) in [("on", "off"), ("off", "on"), ("off", "off")] {
+    for (device_a, device_b, family) in [
+        ("on", "off", Family::V4),
+        ("off", "on", Family::V4),
+        ("off", "off", Family::V4),
+        ("on", "off", Family::V6),
+        ("off", "on", Family::V6),
+    ] {
         let duo = Duo::new();
-        let a = against_the_kernel(&duo, Io::Uring, Family::V4, "");
+        let a = against_the_kernel(&duo, Io::Uring, family, "");
         ethtool(&duo.a, "u0", &FEATURES, device_a);
         ethtool(&duo.b, "u0", &FEATURES, device_b);
         ethtool(&duo.b, "vx0", &["tso", "gso", "gro", "tx"], device_b);
