@@ -19,6 +19,10 @@
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
 
+// Unit tests share the packets of the integration tests, which know the crate by its name.
+#[cfg(test)]
+extern crate self as libgeneve;
+
 pub mod bridge;
 pub mod datapath;
 pub mod drop;

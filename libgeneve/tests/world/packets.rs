@@ -7,6 +7,7 @@ use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol, write_ipv4_checksum};
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{TcpFlags, udp_header};
+use libgeneve::wire::transport_checksum::ChecksumState;
 
 /// What is behind the IP header.
 #[derive(Clone, Copy, Debug)]
@@ -31,30 +32,44 @@ pub const SYN: Kind = Kind::Tcp(TcpFlags::SYN, 1);
 pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize) -> Vec<u8> {
     let v4 = src.0.is_ipv4();
     let (number, mut transport) = match kind {
-        Kind::Tcp(flags, seq) => (protocol::TCP, tcp(src.1, dst.1, flags, seq)),
+        Kind::Tcp(flags, seq) => (protocol::TCP, tcp_header((src.1, dst.1), flags, seq)),
         Kind::Udp => {
             let header = udp_header(src.1, dst.1, (8 + payload) as u16, 0);
             (protocol::UDP, header.to_vec())
         }
         Kind::Echo { reply } => {
-            let (number, kind) = match (v4, reply) {
-                (true, false) => (protocol::ICMP, 8),
-                (true, true) => (protocol::ICMP, 0),
-                (false, false) => (protocol::ICMPV6, 128),
-                (false, true) => (protocol::ICMPV6, 129),
-            };
-            let [high, low] = src.1.to_be_bytes();
-            (number, vec![kind, 0, 0, 0, high, low, 0, 1])
+            let (number, header) = echo_header(v4, src.1, reply);
+            (number, header.to_vec())
         }
         Kind::Other(number) => (number, Vec::new()),
     };
     transport.resize(transport.len() + payload, 0x5a);
-    let header = match (src.0, dst.0) {
+    let bytes = in_ip(
+        (src.0, dst.0),
+        number,
+        (2, number == protocol::TCP),
+        &transport,
+    );
+    let whole = Packet::parse(&bytes).expect("a sound packet");
+    let known = !matches!(kind, Kind::Other(_));
+    assert!(!known || whole.checksum_state(&bytes) != ChecksumState::Wrong);
+    bytes
+}
+
+/// What is behind an IP header in one, with its checksum where its protocol is known, with this DSCP and ECN field and, for
+/// IPv4, DF bit.
+pub fn in_ip(
+    (src, dst): (IpAddr, IpAddr),
+    number: u8,
+    (tos, dont_fragment): (u8, bool),
+    transport: &[u8],
+) -> Vec<u8> {
+    let header = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
-            tos: 2,
+            tos,
             total_len: (20 + transport.len()) as u16,
             identification: 7,
-            dont_fragment: number == protocol::TCP,
+            dont_fragment,
             ttl: 64,
             protocol: number,
             src,
@@ -63,7 +78,7 @@ pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize
         .to_bytes()
         .to_vec(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
-            traffic_class: 2,
+            traffic_class: tos,
             flow_label: 0,
             payload_len: transport.len() as u16,
             next_header: number,
@@ -75,20 +90,33 @@ pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize
         .to_vec(),
         _ => panic!("one family"),
     };
-    let mut bytes = [header, transport].concat();
+    let mut bytes = [&header, transport].concat();
     let packet = Packet::parse(&bytes).expect("a sound packet");
-    let whole = packet.write_checksum(&mut bytes);
-    assert!(whole || matches!(kind, Kind::Other(_)));
+    // Nobody knows where the checksum of another protocol would be.
+    let _ = packet.write_checksum(&mut bytes);
     bytes
 }
 
-fn tcp(src: u16, dst: u16, flags: TcpFlags, seq: u32) -> Vec<u8> {
+/// 20 bytes without a checksum.
+pub fn tcp_header((src, dst): (u16, u16), flags: TcpFlags, seq: u32) -> Vec<u8> {
     let mut header = vec![0; 20];
     header[..2].copy_from_slice(&src.to_be_bytes());
     header[2..4].copy_from_slice(&dst.to_be_bytes());
     header[4..8].copy_from_slice(&seq.to_be_bytes());
     header[12..14].copy_from_slice(&[0x50, flags.0]);
     header
+}
+
+/// The protocol and the header of an echo request with this identifier, or of its reply, without a checksum.
+pub fn echo_header(v4: bool, id: u16, reply: bool) -> (u8, [u8; 8]) {
+    let (number, kind) = match (v4, reply) {
+        (true, false) => (protocol::ICMP, 8),
+        (true, true) => (protocol::ICMP, 0),
+        (false, false) => (protocol::ICMPV6, 128),
+        (false, true) => (protocol::ICMPV6, 129),
+    };
+    let [high, low] = id.to_be_bytes();
+    (number, [kind, 0, 0, 0, high, low, 0, 1])
 }
 
 /// An IPv4 packet as the fragment that this word of flags and offset describes.
@@ -100,9 +128,14 @@ pub fn fragment_of(mut bytes: Vec<u8>, word: u16) -> Vec<u8> {
 
 /// What the router or host `from` says about a packet that it cannot deliver.
 pub fn error_about(bytes: &[u8], from: IpAddr) -> Vec<u8> {
+    unreachable(bytes, from, Unreachable::Host)
+}
+
+/// The same for this reason.
+pub fn unreachable(bytes: &[u8], from: IpAddr, why: Unreachable) -> Vec<u8> {
     let packet = Packet::parse(bytes).expect("a sound packet");
     let mut out = vec![0; MAX_V6_ERROR_LEN];
-    let len = IcmpError::Unreachable(Unreachable::Host)
+    let len = IcmpError::Unreachable(why)
         .build(from, &packet, bytes, &mut out)
         .expect("it may be answered, and there is room");
     out.truncate(len);

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::AtomicU64;
 
+#[allow(dead_code)]
+#[path = "../../../tests/world/packets.rs"]
+mod packets;
+
 use super::*;
 use crate::label::{LabelKey, LabelMap, LabelSet};
 use crate::link::Endpoint;
@@ -10,7 +14,7 @@ use crate::options::{Attach, Received};
 use crate::policy::{Action, Defaults, Direction, Policy, Rule};
 use crate::service::{Affinity, Backend, ServiceConfig, Services};
 use crate::wire::header::HeaderBytes;
-use crate::wire::icmp::{IcmpError, Unreachable};
+use crate::wire::icmp::Unreachable;
 use crate::wire::transport::TcpFlags;
 use crate::wire::transport_checksum::ChecksumState;
 
@@ -271,68 +275,27 @@ pub(super) fn plain() -> Attach {
 }
 
 pub(super) fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: TcpFlags) -> Vec<u8> {
-    let mut segment = vec![0; 20];
-    segment[0..2].copy_from_slice(&ports.0.to_be_bytes());
-    segment[2..4].copy_from_slice(&ports.1.to_be_bytes());
-    segment[12] = 0x50;
-    segment[13] = flags.0;
-    in_ip(src, dst, protocol::TCP, &segment)
+    in_ip(
+        src,
+        dst,
+        protocol::TCP,
+        &packets::tcp_header(ports, flags, 0),
+    )
 }
 
 /// An echo request (or its reply) with this identifier.
 pub(super) fn echo(src: &str, dst: &str, id: u16, reply: bool) -> Vec<u8> {
-    let v6 = ip(src).is_ipv6();
-    let (number, kind) = match (v6, reply) {
-        (false, false) => (protocol::ICMP, 8),
-        (false, true) => (protocol::ICMP, 0),
-        (true, false) => (protocol::ICMPV6, 128),
-        (true, true) => (protocol::ICMPV6, 129),
-    };
-    let [high, low] = id.to_be_bytes();
-    in_ip(src, dst, number, &[kind, 0, 0, 0, high, low, 0, 1, 9, 9])
+    let (number, header) = packets::echo_header(ip(src).is_ipv4(), id, reply);
+    in_ip(src, dst, number, &[&header[..], &[9, 9]].concat())
 }
 
 pub(super) fn in_ip(src: &str, dst: &str, number: u8, payload: &[u8]) -> Vec<u8> {
-    let header = match (ip(src), ip(dst)) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
-            tos: 0,
-            total_len: (20 + payload.len()) as u16,
-            identification: 7,
-            dont_fragment: true,
-            ttl: 64,
-            protocol: number,
-            src,
-            dst,
-        }
-        .to_bytes()
-        .to_vec(),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_len: payload.len() as u16,
-            next_header: number,
-            hop_limit: 64,
-            src,
-            dst,
-        }
-        .to_bytes()
-        .to_vec(),
-        _ => panic!("one family"),
-    };
-    let mut bytes = [header, payload.to_vec()].concat();
-    let packet = Packet::parse(&bytes).unwrap();
-    let _ = packet.write_checksum(&mut bytes);
-    bytes
+    packets::in_ip((ip(src), ip(dst)), number, (0, true), payload)
 }
 
-/// "Port unreachable" about a packet, from this address.
+/// "Administratively prohibited" about a packet, from this address.
 pub(super) fn error_about(from: &str, bytes: &[u8]) -> Vec<u8> {
-    let packet = Packet::parse(bytes).unwrap();
-    let mut out = vec![0; 1280];
-    let error = IcmpError::Unreachable(Unreachable::Prohibited);
-    let len = error.build(ip(from), &packet, bytes, &mut out).unwrap();
-    out.truncate(len);
-    out
+    packets::unreachable(bytes, ip(from), Unreachable::Prohibited)
 }
 
 /// Both fragments of a packet over IPv4: the first with the transport header and 24 bytes, and the rest.
