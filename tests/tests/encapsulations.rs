@@ -24,13 +24,8 @@ const KINDS: [Kind; 5] = [
 fn start(duo: &Duo, io: Io, (kind, inner, _): Kind, family: Family, daemon: &str) -> [Daemon; 2] {
     let start = |side: usize| {
         let (here, remote) = (side + 1, Duo::underlay(family, 1 - side));
-        // Hosts on one machine would choose the same MAC address.
-        let lladdr = match inner.contains("ethernet") {
-            true => format!("lladdr = \"02:00:00:00:00:0{here}\"\n"),
-            false => String::new(),
-        };
         let link = format!(
-            "[[link]]\nname = \"ov0\"\ntype = \"{kind}\"\n{inner}\nid = 100\nremote = \"{remote}\"\n{lladdr}\
+            "[[link]]\nname = \"ov0\"\ntype = \"{kind}\"\n{inner}\nid = 100\nremote = \"{remote}\"\n\
              address = [\"10.0.0.{here}/24\", \"fd00::{here}/64\"]\n"
         );
         duo.world.daemon([&duo.a, &duo.b][side], io, daemon, &link)

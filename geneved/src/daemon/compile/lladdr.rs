@@ -1,6 +1,7 @@
 //! A link's own MAC address, where nobody chose one.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use libgeneve::wire::ethernet::Mac;
@@ -8,7 +9,8 @@ use libgeneve::wire::ethernet::Mac;
 use crate::config::state::Link;
 
 /// The MAC address that was configured, or one that follows from this machine, the link's name, its VNI and its local
-/// address: the same after every start, and another on every host and for every VPC.
+/// address: the same after every start, and another on every host and for every VPC. Network namespaces are hosts of their
+/// own, whose addresses last as long as they do.
 pub(in crate::daemon) fn lladdr(link: &Link) -> Mac {
     link.lladdr.unwrap_or_else(|| {
         let local = link.local.map(|local| local.to_string());
@@ -25,14 +27,24 @@ pub(in crate::daemon) fn lladdr(link: &Link) -> Mac {
     })
 }
 
-/// What tells this machine from others (machine-id(5)).
+/// What tells this machine, or this network namespace, from others (machine-id(5)).
 fn machine() -> &'static str {
     static MACHINE: OnceLock<String> = OnceLock::new();
     MACHINE.get_or_init(|| {
         ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"]
             .into_iter()
             .find_map(|path| fs::read_to_string(path).ok())
-            .map(|id| id.trim().to_owned())
+            .map(|id| id.trim().to_owned() + &namespace().unwrap_or_default())
             .unwrap_or_default()
     })
+}
+
+/// The daemon's network namespace, where that is not the machine's own.
+fn namespace() -> Option<String> {
+    // The kernel shows the settings of all namespaces together in its first one only (net/core/sysctl_net_core.c).
+    if Path::new("/proc/sys/net/core/netdev_max_backlog").exists() {
+        return None;
+    }
+    let own = fs::read_link("/proc/self/ns/net").ok()?;
+    own.into_os_string().into_string().ok()
 }
