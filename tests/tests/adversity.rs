@@ -97,6 +97,9 @@ on_both_backends! {
                 load.join().unwrap();
             });
             a.assert_alive();
+            let host = a.json("host show");
+            let why = host[0]["remotes"][0]["unreachable"].as_str().unwrap_or("");
+            assert!(why.contains("no program listens"), "{host}");
             let more = format!("remote = \"{}\"", Duo::underlay(family, 0));
             let config = link("gnv0", 100, &["10.0.0.2/24", "fd00::2/64"], &more);
             let _b = duo.world.daemon(&duo.b, io, "", &config);

@@ -73,6 +73,9 @@ impl Record for HostInfo {
             if let (true, Some(cause)) = (style.details, &remote.whole_cause) {
                 text += &format!(" ({cause})");
             }
+            if let (Some(why), Some(age)) = (&remote.unreachable, remote.unreachable_age) {
+                text += &format!("\n        unreachable: {why}, {age} s ago");
+            }
         }
         text
     }

@@ -491,6 +491,8 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
             gso: false,
             whole: Some("frames".into()),
             whole_cause: Some("the other end of dev eth0, p0, is a port of a bridge".into()),
+            unreachable: Some("no such host answers on its network".into()),
+            unreachable_age: Some(3),
             links: vec!["gnv0".parse().unwrap()],
         }],
     };
@@ -501,6 +503,7 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
     io_uring     no  forbidden
     RX dropped: unknown-vni 9
     remote 192.0.2.2 path-mtu 1400 gso off whole frames dev gnv0
+        unreachable: no such host answers on its network, 3 s ago
 "
     );
 }

@@ -22,6 +22,7 @@ mod random;
 mod rates;
 mod show;
 mod trace;
+mod unreachable;
 mod watchdog;
 
 use std::path::{Path, PathBuf};
@@ -239,6 +240,10 @@ fn heed(core: &Rc<Core>, event: Event) {
             core.hub()
                 .tell(host_event(Some(host), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to this host and not used for it");
+        }
+        Event::Unreachable { host, error } => {
+            let core = Rc::clone(core);
+            tokio::task::spawn_local(async move { core.host_unreachable(host, &error).await });
         }
         Event::SocketLost { port, error } => {
             let detail = format!("port {port}: {error}");

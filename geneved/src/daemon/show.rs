@@ -126,16 +126,20 @@ impl Core {
                 links.entry(host).or_default().push(link.name.clone());
             }
         }
+        let now = std::time::Instant::now();
         let remotes = links
             .into_iter()
             .map(|(address, links)| {
                 let host = inner.registry.find(address);
+                let why = inner.unreachable.of(address, now);
                 RemoteInfo {
                     address,
                     path_mtu: host.and_then(|h| h.path_mtu()),
                     gso: host.is_none_or(|h| h.gso()),
                     whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
                     whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
+                    unreachable: why.map(|(why, _)| why.to_owned()),
+                    unreachable_age: why.map(|(_, age)| age),
                     links,
                 }
             })

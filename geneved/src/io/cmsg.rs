@@ -47,6 +47,20 @@ pub(super) fn read(control: &[u8]) -> Notes {
     notes
 }
 
+/// The error that an entry of a socket's error queue is about (ip(7), `struct sock_extended_err`).
+pub(super) fn error(control: &[u8]) -> Option<i32> {
+    let mut found = None;
+    each(control, |level, kind, data| {
+        if matches!(
+            (level, kind),
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+        ) {
+            found = Some(int(data));
+        }
+    });
+    found
+}
+
 /// Calls `visit` with level, type and data of each well-formed control message.
 pub(super) fn each(mut control: &[u8], mut visit: impl FnMut(i32, i32, &[u8])) {
     while let Some((head, rest)) = control.split_at_checked(HEADER) {

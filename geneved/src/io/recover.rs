@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
@@ -14,12 +15,16 @@ use libgeneve::link::{Host, Tables};
 use libgeneve::wire::packet::Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::backend::Backend;
+use super::backend::{Backend, source};
+use super::cmsg;
 use super::counters::Direction;
 use super::engine::Event;
 use super::reply;
 use super::train::Sending;
 use super::worker::Worker;
+
+/// Between two words about hosts that cannot be reached.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Worker<B> {
     /// A train was sent, or refused.
@@ -100,7 +105,10 @@ impl<B: Backend> Worker<B> {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
             return Outcome::lost(train, error);
         }
-        drain_errors(socket);
+        if let Some(error) = drain_errors(socket) {
+            self.tell_unreachable(error);
+        }
+        let train = self.trains.train(id);
         let message = train.message();
         // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends.
         let again = unsafe { send_now(socket, message) };
@@ -170,6 +178,16 @@ impl<B: Backend> Worker<B> {
             outcome.learned = learn(self.trains.train(id).host.as_deref());
         }
         outcome
+    }
+
+    /// Passes on what an ICMP error said of a host. Anybody may send one, so not each is worth a word.
+    fn tell_unreachable(&mut self, (host, error): (IpAddr, i32)) {
+        if self.now >= self.next_unreachable {
+            self.next_unreachable = self.now + UNREACHABLE_PAUSE;
+            let error = io::Error::from_raw_os_error(error);
+            let event = Event::Unreachable { host, error };
+            let _ = self.shared.events.send(event);
+        }
     }
 
     fn announce(&mut self, id: u32, outcome: &Outcome) {
@@ -317,15 +335,21 @@ unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), 
     if rc == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`).
-fn drain_errors(socket: RawFd) {
-    let mut control = [0u8; 256];
+/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`). The last error that came from
+/// outside and is not about the path MTU, and whose datagram it was about.
+fn drain_errors(socket: RawFd) -> Option<(IpAddr, i32)> {
+    let mut found = None;
+    let mut control = [0u8; 512];
     for _ in 0..64 {
+        let mut name = [0u8; size_of::<libc::sockaddr_in6>()];
         // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = name.as_mut_ptr().cast();
+        message.msg_namelen = name.len() as libc::socklen_t;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = control.len();
-        // SAFETY: the kernel writes at most msg_controllen bytes into `control`, and no payload.
+        // SAFETY: the kernel writes at most msg_namelen bytes into `name` and msg_controllen bytes into `control`, both of
+        // which live through the call, and no payload.
         let rc = unsafe {
             libc::recvmsg(
                 socket,
@@ -334,9 +358,16 @@ fn drain_errors(socket: RawFd) {
             )
         };
         if rc < 0 {
-            return;
+            break;
+        }
+        let error = control.get(..message.msg_controllen).and_then(cmsg::error);
+        if let (Some(error), Some(about)) = (error, source(&name))
+            && error != libc::EMSGSIZE
+        {
+            found = Some((about.ip(), error));
         }
     }
+    found
 }
 
 /// Asks the kernel for the path MTU to `host`, which its routing cache has learned from ICMP, and notes it.

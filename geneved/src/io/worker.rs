@@ -122,6 +122,8 @@ pub(super) struct Worker<B> {
     pub(super) now: Now,
     /// How often rejected packets are answered.
     pub(super) answers: Bucket,
+    /// When a host that cannot be reached is worth a word again.
+    pub(super) next_unreachable: Now,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) waiting: Waiting,
     pub(super) links: Vec<Option<LinkSlot>>,
@@ -159,6 +161,7 @@ impl<B: Backend> Worker<B> {
             egress: datapath::Egress::default(),
             now: Now::default(),
             answers: Bucket::new(ANSWERS, ANSWERS),
+            next_unreachable: Now::default(),
             tunnel: post.tunnel,
             waiting: Waiting::default(),
             links: Vec::new(),

@@ -135,6 +135,12 @@ pub struct RemoteInfo {
     /// Why they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_cause: Option<String>,
+    /// Why datagrams do not arrive there, as an ICMP error of the last minute says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
+    /// How many seconds ago that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_age: Option<u64>,
     /// The links that know it.
     pub links: Vec<IfName>,
 }

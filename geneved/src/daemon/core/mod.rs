@@ -34,6 +34,7 @@ use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
 use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
+use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
 use crate::net::interface;
 use crate::net::mtu::Ways;
@@ -72,6 +73,7 @@ pub(in crate::daemon) struct Inner {
     /// Of the tables that were published last.
     epoch: u64,
     pub(in crate::daemon) compiler: Compiler,
+    pub(in crate::daemon) unreachable: Unreachable,
     pub(in crate::daemon) down: Down,
     pub(in crate::daemon) far: FarEnds,
 }

@@ -91,6 +91,13 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
+    /// An ICMP error said that datagrams do not arrive at a host; told once a second at most.
+    Unreachable {
+        /// The host's address, or whatever the error claims that was sent to.
+        host: IpAddr,
+        /// What the error comes to.
+        error: io::Error,
+    },
     /// A worker stopped because its backend broke.
     WorkerLost {
         /// The worker's number.
