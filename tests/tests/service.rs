@@ -353,7 +353,7 @@ fn in_the_journal_values_are_fields() {
     duo.a.ip("link del gnv0").unwrap();
     let start = Instant::now();
     let mut seen = String::new();
-    while !seen.contains("link lost") {
+    while !seen.contains("link \"gnv0\" lost: the interface") {
         let mut bytes = [0; 8192];
         let got = ear
             .recv(&mut bytes)

@@ -82,7 +82,7 @@ impl Listener {
             let mut stream = match self.0.listener().accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a control client");
+                    tracing::warn!(%error, "cannot accept a control client: {error}");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Which backends of services get flows: those that their checks do not find down.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::core::{Core, Inner};
 use super::health::{self, HealthBoard, HealthChange, Target};
@@ -43,14 +43,18 @@ impl Core {
     pub(super) async fn health_changed(&self, change: HealthChange) {
         let HealthChange { target, health } = change;
         let (link, backend, port) = (&target.link, target.addr, target.port);
+        // An ICMP check has no port.
+        let place = port.map_or(backend.to_string(), |port| {
+            SocketAddr::new(backend, port).to_string()
+        });
         let reason = match health {
             health::Health::Unknown => return,
             health::Health::Up => {
-                tracing::info!(%link, %backend, port, "backend is up");
+                tracing::info!(%link, %backend, port, "link \"{link}\": backend {place} is up");
                 None
             }
             health::Health::Down(why) => {
-                tracing::warn!(%link, %backend, port, why, "backend is down");
+                tracing::warn!(%link, %backend, port, why, "link \"{link}\": backend {place} is down: {why}");
                 Some(why)
             }
         };

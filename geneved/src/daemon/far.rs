@@ -79,7 +79,7 @@ impl Core {
         let changed = far.look(self.netlink()).await;
         let needed = far.hosts.values().any(|end| *end != FarEnd::Finishes);
         if needed && let Err(error) = self.engine().open_whole() {
-            tracing::error!(%error, "datagrams cannot leave whole, which some hosts need");
+            tracing::error!(%error, "datagrams cannot leave whole, which some hosts need: {error}");
             return;
         }
         for (address, end) in &far.hosts {
@@ -88,7 +88,7 @@ impl Core {
         for host in changed {
             let finished = ("none", "a kernel or a network card finishes them");
             let (which, cause) = far.whole(host).unwrap_or(finished);
-            tracing::info!(%host, whole = which, cause, "what leaves by itself and with finished checksums has changed");
+            tracing::info!(%host, whole = which, cause, "datagrams to {host} that leave by themselves and with finished checksums: {which}, as {cause}");
             let detail = format!("{which}: {cause}");
             self.hub().tell(host_event(Some(host), "whole", detail));
         }

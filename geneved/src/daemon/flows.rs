@@ -108,10 +108,10 @@ impl Core {
                 }));
             }
             let link = names.get(&entry.key.link).map_or("-", |n| n.as_str());
-            tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "flow");
+            tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "link \"{link}\": rule \"{rule}\" says {verdict} to protocol {protocol} from {src} {sport} to {dst} {dport}");
         }
         if suppressed > 0 {
-            tracing::info!(target: "geneved::policy", suppressed, "further flows were not logged");
+            tracing::info!(target: "geneved::policy", suppressed, "{suppressed} further flows were not logged");
         }
     }
 }

@@ -70,7 +70,7 @@ pub fn run(path: &Path) -> Result<(), Vec<String>> {
     match control_ring(config.daemon.io) {
         Ok(ring) => ring.block_on(live(config, path)).map_err(fail),
         Err(why) => {
-            tracing::info!(cause = why, "the control side runs without io_uring");
+            tracing::info!(cause = why, "the control side runs without io_uring: {why}");
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -136,7 +136,13 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     .await?;
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
-    tracing::info!(links = plan.add.len(), socket = %socket.display(), "ready");
+    let links = plan.add.len();
+    tracing::info!(
+        links,
+        socket = %socket.display(),
+        "ready: {links} links, control socket {}",
+        socket.display()
+    );
     tell_systemd(&[NotifyState::Ready]);
     let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
@@ -214,13 +220,19 @@ fn announce(engine: &Engine) {
         io = report.name,
         cause = report.cause,
         workers = engine.workers(),
-        "geneved starts"
+        "geneved {} starts with {} ({}), workers {}",
+        env!("CARGO_PKG_VERSION"),
+        report.name,
+        report.cause,
+        engine.workers()
     );
     for feature in report.features.iter().filter(|f| !f.available) {
         tracing::warn!(
             feature = feature.name,
             detail = feature.detail,
-            "missing on this host"
+            "{} is missing on this host: {}",
+            feature.name,
+            feature.detail
         );
     }
 }
@@ -232,14 +244,14 @@ fn heed(core: &Rc<Core>, event: Event) {
             tokio::task::spawn_local(async move { core.link_lost(link, &error).await });
         }
         Event::PathMtu { host, mtu } => {
-            tracing::info!(%host, mtu, "path MTU learned");
+            tracing::info!(%host, mtu, "path MTU to {host}: {mtu}");
             core.hub()
                 .tell(host_event(Some(host), "path-mtu", mtu.to_string()));
         }
         Event::GsoOff { host, error } => {
             core.hub()
                 .tell(host_event(Some(host), "gso-off", error.to_string()));
-            tracing::warn!(%host, %error, "UDP GSO is refused on the way to this host and not used for it");
+            tracing::warn!(%host, %error, "UDP GSO is refused on the way to {host} and not used for it: {error}");
         }
         Event::Unreachable { host, error } => {
             let core = Rc::clone(core);
@@ -248,19 +260,19 @@ fn heed(core: &Rc<Core>, event: Event) {
         Event::SocketLost { port, error } => {
             let detail = format!("port {port}: {error}");
             core.hub().tell(host_event(None, "socket-lost", detail));
-            tracing::error!(port, %error, "a receiving socket broke");
+            tracing::error!(port, %error, "a receiving socket of port {port} broke: {error}");
         }
         Event::WorkerLost { worker, error } => {
             let detail = format!("worker {worker}: {error}");
             core.hub().tell(host_event(None, "worker-lost", detail));
-            tracing::error!(worker, %error, "a worker stopped; restart the daemon");
+            tracing::error!(worker, %error, "worker {worker} stopped: {error}; restart the daemon");
         }
     }
 }
 
 fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd cannot be told");
+        tracing::warn!(%error, "systemd cannot be told: {error}");
     }
 }
 
@@ -274,7 +286,7 @@ impl Core {
         tell_systemd(&[NotifyState::Ready]);
         match &done {
             Ok(done) => {
-                tracing::info!(summary = done.summary, "reloaded");
+                tracing::info!(summary = done.summary, "reloaded: {}", done.summary);
                 self.hub()
                     .tell(host_event(None, "reloaded", done.summary.clone()));
                 for kept in &done.restart {
@@ -283,11 +295,16 @@ impl Core {
                         running = kept.running,
                         configured = kept.configured,
                         reason = kept.reason,
-                        "the setting changes with a restart only"
+                        "{} changes from {} to {} with a restart only",
+                        kept.key,
+                        kept.running,
+                        kept.configured
                     );
                 }
             }
-            Err(refusal) => tracing::error!(%refusal, "not reloaded; nothing was changed"),
+            Err(refusal) => {
+                tracing::error!(%refusal, "not reloaded; nothing was changed: {refusal}")
+            }
         }
         done
     }
@@ -345,7 +362,7 @@ impl Service for Core {
             match request {
                 Request::Apply { changes } => {
                     let plan = self.apply(&changes).await?;
-                    tracing::info!(summary = %plan, "changed");
+                    tracing::info!(summary = %plan, "changed: {plan}");
                     json(Applied {
                         summary: plan.to_string(),
                     })

@@ -50,14 +50,14 @@ pub(super) fn settle(settings: &DaemonSettings) -> Result<(), Refusal> {
     keep.retain(|capability| have.contains(capability));
     // No program that is started gets anything back, even where the bounding set cannot be shrunk.
     if let Err(error) = prctl::set_no_new_privs() {
-        tracing::warn!(%error, "programs could get new privileges");
+        tracing::warn!(%error, "programs could get new privileges: {error}");
     }
     let _ = bound(&keep);
     let kept = caps::clear(None, CapSet::Inheritable)
         .and_then(|()| caps::set(None, CapSet::Effective, &keep))
         .and_then(|()| caps::set(None, CapSet::Permitted, &keep));
     if let Err(error) = kept {
-        tracing::warn!(%error, "capabilities that are not needed cannot be given away");
+        tracing::warn!(%error, "capabilities that are not needed cannot be given away: {error}");
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ impl Core {
             return;
         }
         let why = meaning(error);
-        tracing::warn!(%host, why, "datagrams do not arrive at a host");
+        tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
         self.hub()
             .tell(host_event(Some(host), "unreachable", why.clone()));
         inner.unreachable.note(host, Instant::now(), why);

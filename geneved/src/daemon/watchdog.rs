@@ -36,7 +36,7 @@ impl Watchdog {
         } else if !std::mem::replace(&mut self.stuck, true) {
             tracing::error!(
                 workers = ?still,
-                "workers do not answer; the service manager's watchdog is not fed until they do"
+                "workers do not answer: {still:?}; the service manager's watchdog is not fed until they do"
             );
         }
     }

@@ -1,10 +1,12 @@
 //! The log: the journal under systemd, standard error otherwise.
 //!
-//! In the journal each value is a field of its own, such as `LINK=gnv0` or `HOST=192.0.2.2`. What goes wrong again
-//! and again is told a few times and then only counted ([`super::repeats`]).
+//! A message says everything for people. In the journal each value is a field of its own beside it, such as `LINK=gnv0` or
+//! `HOST=192.0.2.2`, for programs. What goes wrong again and again is told a few times and then only counted
+//! ([`super::repeats`]).
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -24,6 +26,13 @@ pub fn init() {
         // Without the prefix that the crate gives fields of its users, they have the names that they have here.
         Some(journal) => journal.with_field_prefix(None).boxed(),
         None => tracing_subscriber::fmt::layer()
+            .fmt_fields(debug_fn(|writer, field, value| {
+                if field.name() == "message" {
+                    write!(writer, "{value:?}")
+                } else {
+                    Ok(())
+                }
+            }))
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)

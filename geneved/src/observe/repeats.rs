@@ -68,7 +68,7 @@ pub fn tell_repeats() {
         tracing::warn!(
             repeated = count,
             at = place,
-            "the same was not logged again each time"
+            "the same as from {place} was not logged again {count} times"
         );
     }
 }

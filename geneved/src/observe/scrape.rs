@@ -84,7 +84,7 @@ impl Scrape {
                 stream = tcp => stream.map(|s| answer(s, &places, &source)).err(),
             };
             if let Some(error) = error {
-                tracing::warn!(%error, "cannot accept a scraper");
+                tracing::warn!(%error, "cannot accept a scraper: {error}");
                 sleep(Duration::from_millis(200)).await;
             }
         }

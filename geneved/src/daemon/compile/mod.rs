@@ -121,7 +121,7 @@ impl Compiler {
         let functions = self
             .functions(state, link, places, healthy)
             .unwrap_or_else(|why| {
-                tracing::error!(link = %link.name, why, "the link's functions cannot be compiled; it drops everything");
+                tracing::error!(link = %link.name, why, "link \"{}\": its functions cannot be compiled, it drops everything: {why}", link.name);
                 Functions {
                     policy: deny_all(),
                     ..Functions::default()

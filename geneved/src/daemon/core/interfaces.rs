@@ -98,11 +98,13 @@ impl Core {
             }
             match update_mtu(link, mtu).await {
                 Ok(()) => {
-                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "MTU changed");
+                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "link \"{name}\": MTU {} becomes {mtu}: {}", running.mtu, running.sum.text);
                     running.mtu = mtu;
                     changed.push(name.clone());
                 }
-                Err(refusal) => tracing::warn!(%refusal, "the MTU cannot follow the underlay"),
+                Err(refusal) => {
+                    tracing::warn!(%refusal, "the MTU cannot follow the underlay: {refusal}")
+                }
             }
         }
         if !changed.is_empty() {

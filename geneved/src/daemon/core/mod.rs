@@ -273,7 +273,7 @@ impl Core {
             if result.is_err() {
                 let before = self.ways(&old).await;
                 if let Err(refusal) = self.bring_up(inner, &old, &plan.replace, &before).await {
-                    tracing::error!(%refusal, "a link cannot be put back as it was");
+                    tracing::error!(%refusal, "a link cannot be put back as it was: {refusal}");
                     self.mark_absent(inner, &plan.replace, &refusal);
                 }
                 self.publish(inner);
@@ -377,7 +377,7 @@ impl Core {
             return;
         }
         let cause = format!("the interface or its namespace was removed: {error}");
-        tracing::error!(link = %name, cause, "link lost; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
+        tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
         self.hub.tell(host_event(
             None,
             "link-lost",

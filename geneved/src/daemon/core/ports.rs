@@ -63,7 +63,7 @@ impl Core {
             }
             match self.engine.open_port(port, zero) {
                 Ok(()) => drop(inner.ports.insert(port, zero)),
-                Err(error) => tracing::error!(port, %error, "the port was lost"),
+                Err(error) => tracing::error!(port, %error, "UDP port {port} was lost: {error}"),
             }
         }
     }

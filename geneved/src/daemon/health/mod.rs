@@ -135,7 +135,7 @@ impl HealthBoard {
                 None => match Checker::start(netns.clone(), identity, self) {
                     Ok(checker) => checker,
                     Err(error) => {
-                        tracing::error!(netns, %error, "no thread for health checks; backends count as up");
+                        tracing::error!(netns, %error, "no thread for health checks, backends count as up: {error}");
                         continue;
                     }
                 },
@@ -239,7 +239,7 @@ fn run(
     if let Some(name) = netns
         && let Err(error) = netns::enter(name)
     {
-        tracing::warn!(%error, "no health checks there; backends count as up");
+        tracing::warn!(%error, "no health checks, backends count as up: {error}");
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -248,7 +248,7 @@ fn run(
     match runtime {
         Ok(runtime) => runtime.block_on(obey(changes, orders)),
         Err(error) => {
-            tracing::warn!(netns, %error, "no health checks there; backends count as up");
+            tracing::warn!(netns, %error, "no health checks, backends count as up: {error}");
         }
     }
 }
@@ -288,7 +288,7 @@ async fn check(target: Target, shared: Shared, changes: mpsc::Sender<HealthChang
             Outcome::Untested(error) => {
                 if !std::mem::replace(&mut untested, true) {
                     let Target { link, addr, .. } = &target;
-                    tracing::warn!(link, %addr, %error, "a backend cannot be checked");
+                    tracing::warn!(link, %addr, %error, "link \"{link}\": backend {addr} cannot be checked: {error}");
                 }
                 continue;
             }
