@@ -91,7 +91,7 @@ on_both_backends! {
             let ends = duo.ends("10.0.0.2");
             assert_ping(&ends);
             thread::scope(|scope| {
-                let load = scope.spawn(|| flood(&ends, 1.0));
+                let load = scope.spawn(|| flood(&ends, 3.0));
                 thread::sleep(Duration::from_millis(300));
                 b.kill();
                 load.join().unwrap();

@@ -46,7 +46,11 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::NoDaemon { path, error } => {
-                write!(f, "no daemon at {}: {error}; ", path.display())?;
+                let what = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "the daemon cannot be asked at",
+                    _ => "no daemon at",
+                };
+                write!(f, "{what} {}: {error}; ", path.display())?;
                 f.write_str(match error.kind() {
                     io::ErrorKind::PermissionDenied => {
                         "become root or a member of the group that owns the socket"

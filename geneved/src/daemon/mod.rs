@@ -303,7 +303,7 @@ impl Core {
                 }
             }
             Err(refusal) => {
-                tracing::error!(%refusal, "not reloaded; nothing was changed: {refusal}")
+                tracing::error!(%refusal, "not reloaded; nothing was changed: {refusal}");
             }
         }
         done

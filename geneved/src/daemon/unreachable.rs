@@ -10,23 +10,37 @@ use super::core::{Core, host_event, hosts_of};
 
 /// For how long an error is worth showing.
 const KEPT: Duration = Duration::from_secs(60);
+/// Within this a second error has to come before anything is shown: a single one waited, perhaps for long, until the next
+/// datagram to whichever host was sent, and what it was about may be over.
+const AGAIN: Duration = Duration::from_secs(10);
 
-/// The last error of each host.
+/// What was heard of each host.
 #[derive(Debug, Default)]
-pub(super) struct Unreachable(BTreeMap<IpAddr, (Instant, String)>);
+pub(super) struct Unreachable(BTreeMap<IpAddr, Heard>);
+
+#[derive(Debug)]
+struct Heard {
+    last: Instant,
+    why: String,
+    again: bool,
+}
 
 impl Unreachable {
-    fn note(&mut self, host: IpAddr, now: Instant, why: String) {
-        self.0
-            .retain(|_, (at, _)| now.saturating_duration_since(*at) < KEPT);
-        self.0.insert(host, (now, why));
+    /// Notes an error; whether it is worth a word.
+    fn note(&mut self, host: IpAddr, now: Instant, why: String) -> bool {
+        let age = |heard: &Heard| now.saturating_duration_since(heard.last);
+        self.0.retain(|_, heard| age(heard) < KEPT);
+        let again = self.0.get(&host).is_some_and(|heard| age(heard) < AGAIN);
+        let last = now;
+        self.0.insert(host, Heard { last, why, again });
+        again
     }
 
     /// Why a host could not be reached, and how many seconds ago that was.
     pub(super) fn of(&self, host: IpAddr, now: Instant) -> Option<(&str, u64)> {
-        let (at, why) = self.0.get(&host)?;
-        let age = now.saturating_duration_since(*at);
-        (age < KEPT).then_some((why.as_str(), age.as_secs()))
+        let heard = self.0.get(&host).filter(|heard| heard.again)?;
+        let age = now.saturating_duration_since(heard.last);
+        (age < KEPT).then_some((heard.why.as_str(), age.as_secs()))
     }
 }
 
@@ -40,10 +54,10 @@ impl Core {
             return;
         }
         let why = meaning(error);
-        tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
-        self.hub()
-            .tell(host_event(Some(host), "unreachable", why.clone()));
-        inner.unreachable.note(host, Instant::now(), why);
+        if inner.unreachable.note(host, Instant::now(), why.clone()) {
+            tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
+            self.hub().tell(host_event(Some(host), "unreachable", why));
+        }
     }
 }
 
@@ -62,21 +76,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_shown_for_a_minute() {
-        let (host, start) = (IpAddr::from([192, 0, 2, 1]), Instant::now());
+    fn a_second_error_is_shown_for_a_minute() {
+        let (host, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
         let mut all = Unreachable::default();
-        all.note(host, start, "gone".into());
-        assert_eq!(
-            all.of(host, start + Duration::from_secs(7)),
-            Some(("gone", 7))
-        );
-        assert_eq!(all.of(IpAddr::from([192, 0, 2, 2]), start), None);
-        assert_eq!(all.of(host, start + KEPT), None);
-        all.note(
-            IpAddr::from([192, 0, 2, 2]),
-            start + KEPT,
-            "gone, too".into(),
-        );
+        assert!(!all.note(host, start, "gone".into()));
+        assert_eq!(all.of(host, start), None);
+        assert!(!all.note(host, after(11), "gone".into()));
+        assert!(all.note(host, after(13), "gone".into()));
+        assert_eq!(all.of(host, after(20)), Some(("gone", 7)));
+        assert_eq!(all.of(other, after(20)), None);
+        assert_eq!(all.of(host, after(73)), None);
+        assert!(!all.note(other, after(73), "gone, too".into()));
         assert_eq!(all.0.len(), 1, "what is not shown is not kept");
     }
 }

@@ -103,7 +103,7 @@ impl Core {
                     changed.push(name.clone());
                 }
                 Err(refusal) => {
-                    tracing::warn!(%refusal, "the MTU cannot follow the underlay: {refusal}")
+                    tracing::warn!(%refusal, "the MTU cannot follow the underlay: {refusal}");
                 }
             }
         }
