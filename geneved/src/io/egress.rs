@@ -147,6 +147,8 @@ pub(super) struct Want {
     /// The UDP destination port.
     pub(super) port: u16,
     sending: Sending,
+    /// The packet must leave whole: the operator or the way to the host demands it.
+    whole: bool,
 }
 
 /// Takes the segments of one packet into trains.
@@ -324,7 +326,6 @@ impl<B: Backend> Worker<B> {
             return Err(all(DropReason::LinkGone));
         };
         let limit = forward.limit;
-        let whole = whole(here, link, &forward);
         let want =
             want(here, link, forward, frame_len).ok_or(all(DropReason::UnderlayUnreachable))?;
         let buffers = match side {
@@ -344,7 +345,7 @@ impl<B: Backend> Worker<B> {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
-        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !whole)
+        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !want.whole)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
                 &want.forward,
@@ -430,7 +431,7 @@ impl<B: Backend> Worker<B> {
 /// `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
 pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize) -> Option<Want> {
     let family = Family::of(forward.host.addr);
-    let whole = whole(here, link, &forward);
+    let whole = here.pool.profile.whole || forward.host.whole(link.config.inner);
     let source = here
         .pool
         .pick(family, forward.outer.df, forward.hash, whole)?;
@@ -454,10 +455,6 @@ pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize)
         source,
         port: link.config.port,
         sending,
+        whole,
     })
-}
-
-/// Whether a packet must leave whole: the operator or the way to the host demands it.
-fn whole(here: &LinkSlot, link: &Link, forward: &Forward) -> bool {
-    here.pool.profile.whole || forward.host.whole(link.config.inner)
 }

@@ -3,7 +3,7 @@
 //! What a datagram means is decided by `libgeneve::datapath`, what may be merged by
 //! `libgeneve::offload::merge`; here the pieces are handed to TUN and the buffers are kept until then.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
@@ -22,6 +22,7 @@ use super::counters::Direction;
 use super::egress::Held;
 use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
+use super::udp::Family;
 use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
@@ -229,10 +230,7 @@ impl<B: Backend> Worker<B> {
         if !staged {
             self.taps.stage([&self.udp_buffers.bytes_mut(bid)[range]]);
         }
-        let unspecified = match train.src {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let unspecified = Family::of(train.src.ip()).unspecified();
         let envelope = Envelope {
             src: train.src,
             dst: SocketAddr::new(train.notes.dst.unwrap_or(unspecified), arrival.port),

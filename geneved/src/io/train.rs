@@ -3,7 +3,7 @@
 //! Slots are made once and reused. A slot's addresses stay the same while the kernel may read
 //! them: they are never moved, and their vectors never grow past their first capacity.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::backend::Side;
 use super::buffers::Bid;
 use super::cmsg::Request;
 use super::tap::Envelope;
+use super::udp::Family;
 
 /// Datagrams in a train at most: the kernel's `UDP_MAX_SEGMENTS` (udp.h).
 pub(super) const MAX_SEGMENTS: usize = 128;
@@ -191,10 +192,7 @@ impl Train {
     /// The underlay's side of its datagrams, with `local` as the source address.
     pub(super) fn envelope(&self, local: Option<IpAddr>) -> Option<Envelope> {
         let dst = self.name.as_socket()?;
-        let unspecified = match dst {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let unspecified = Family::of(dst.ip()).unspecified();
         Some(Envelope {
             src: SocketAddr::new(local.unwrap_or(unspecified), self.source_port),
             dst,

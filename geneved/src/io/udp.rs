@@ -65,7 +65,7 @@ impl Family {
         }
     }
 
-    fn unspecified(self) -> IpAddr {
+    pub(super) fn unspecified(self) -> IpAddr {
         match self {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),

@@ -12,6 +12,8 @@ use rtnetlink::packet_route::link::{
     InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 
+use super::netlink_error;
+
 /// Devices on top of devices are followed this far.
 const DEPTH: usize = 4;
 
@@ -158,21 +160,14 @@ async fn look(handle: &Handle, index: u32, netns: Option<i32>) -> io::Result<Dev
     match stream.try_next().await {
         Ok(Some(message)) => Ok(Device::read(message)),
         Ok(None) => Err(io::ErrorKind::NotFound.into()),
-        Err(error) => Err(error_of(error)),
+        Err(error) => Err(netlink_error(error)),
     }
 }
 
 async fn list(handle: &Handle) -> io::Result<Vec<Device>> {
     let stream = handle.link().get().execute();
-    let messages: Vec<_> = stream.try_collect().await.map_err(error_of)?;
+    let messages: Vec<_> = stream.try_collect().await.map_err(netlink_error)?;
     Ok(messages.into_iter().map(Device::read).collect())
-}
-
-fn error_of(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other),
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 use libgeneve::wire::ethernet::Mac;
 
+use super::netlink_error;
 use super::netns::{NetnsError, within};
 use crate::io::{Tun, TunError, create_tun};
 
@@ -373,9 +374,6 @@ fn is(error: &rtnetlink::Error, code: i32) -> bool {
 }
 
 fn setting(what: String, error: rtnetlink::Error) -> InterfaceError {
-    let error = match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other),
-    };
+    let error = netlink_error(error);
     InterfaceError::Setting { what, error }
 }

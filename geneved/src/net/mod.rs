@@ -10,3 +10,13 @@ pub mod netns;
 pub mod port;
 pub mod underlay;
 pub mod unix;
+
+use std::io;
+
+/// What the kernel said, or what became of the conversation with it.
+fn netlink_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    }
+}

@@ -10,6 +10,8 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
 
+use super::netlink_error;
+
 /// The way to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -88,8 +90,7 @@ async fn first<T>(
     match stream.try_next().await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
-        Err(rtnetlink::Error::NetlinkError(message)) => Err(message.to_io()),
-        Err(other) => Err(io::Error::other(other)),
+        Err(error) => Err(netlink_error(error)),
     }
 }
 
