@@ -467,6 +467,17 @@ pub fn assert_ping(ends: &Ends) {
     assert!(report.all_answered(), "ping {}: {report}", ends.address);
 }
 
+/// Whether a single ping from `ends.client` is answered; one that cannot even be sent is not.
+#[must_use]
+pub fn answers(ends: &Ends) -> bool {
+    let once = Echo {
+        count: 1,
+        ..Echo::default()
+    };
+    let report = once.run(&ends.client, ends.address);
+    report.is_ok_and(|report| report.all_answered())
+}
+
 /// Asserts that no ping from `ends.client` is answered.
 ///
 /// # Panics

@@ -1,11 +1,11 @@
 //! Addresses that nobody has: virtual addresses of services and outside addresses of NAT are found by those who speak Ethernet.
 
 use geneved::lab::net::Host;
-use geneved::traffic::{Echo, Ends};
+use geneved::traffic::Ends;
 use geneved_tests::bridged::Bridged;
 use geneved_tests::eventually;
 use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Daemon, Duo, Io, assert_tcp};
+use geneved_tests::world::{Daemon, Duo, Io, answers, assert_tcp};
 
 fn static_nat(name: &str, inside: &str, outside: &str) -> String {
     format!(
@@ -25,15 +25,6 @@ fn service(vip: &str, backend: &str) -> String {
          backend = [\"{backend}\"]\n",
         if vip.contains(':') { "6" } else { "4" }
     )
-}
-
-fn answers(ends: &Ends) -> bool {
-    let once = Echo {
-        count: 1,
-        ..Echo::default()
-    };
-    let report = once.run(&ends.client, ends.address);
-    report.is_ok_and(|report| report.all_answered())
 }
 
 /// geneved on host a, in mode ip: its TUN knows of no MAC addresses. What asks for them is on host b.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -16,9 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 fn secret(duo: &Duo) -> String {
-    let path = duo.world.directory().join("secret");
-    fs::write(&path, "a secret that only tests know").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = duo.world.file("secret", "a secret that only tests know");
     path.to_str().unwrap().to_owned()
 }
 

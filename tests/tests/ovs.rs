@@ -2,20 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
+use geneved::traffic::{Amount, UdpBurst};
 use geneved_tests::eventually;
 use geneved_tests::ovs::{Offloads, Ovs, Speech};
-use geneved_tests::world::{Family, Io, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::world::{Family, Io, answers, assert_no_ping, assert_ping, assert_tcp};
 use libgeneve::label::LabelKey;
-
-fn answers(ends: &Ends) -> bool {
-    let once = Echo {
-        count: 1,
-        ..Echo::default()
-    };
-    let report = once.run(&ends.client, ends.address);
-    report.is_ok_and(|report| report.all_answered())
-}
 
 fn carries(ovs: &Ovs) {
     for address in ["10.0.0.2", "fd00::2"] {

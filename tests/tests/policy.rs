@@ -14,10 +14,7 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// The fabric's secret, in a file that only its owner reads.
 fn secret(duo: &Duo) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let path = std::env::temp_dir().join(duo.world.name("secret"));
-    std::fs::write(&path, "a secret that only tests know").unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let path = duo.world.file("secret", "a secret that only tests know");
     format!("label-secret-file = \"{}\"", path.display())
 }
 
