@@ -14,8 +14,9 @@ bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2,
   --geneved PATH        the binary (default: target/release/geneved beside this program)
   --tunnel LIST         of geneved, geneved-io_uring, geneved-syscalls, geneved-ethernet (mode
                         ethernet), geneved-frames (inner ethernet), geneved-vxlan, geneved-functions
-                        (1,000 rules, labels, a class, source NAT), vxlan (the kernel's), raw, or
-                        NAME=PATH for another geneved binary (default: geneved,vxlan)
+                        (1,000 rules, labels, a class, source NAT), vxlan (the kernel's), copy (the
+                        least that user space can do: no encapsulation, packets are only copied),
+                        raw, or NAME=PATH for another geneved binary (default: geneved,vxlan)
   --base NAME           the tunnel that the others are compared with (default: vxlan)
   --underlay LIST       of veth, wire, nic (default: all)
   --only LIST           of tcp1, tcp4, udp64, udp1300, iperf64, pingpong, idle (default: all)

@@ -5,6 +5,7 @@
 //! with their range, and ratios are formed within a round.
 
 mod arguments;
+mod copy;
 mod measure;
 mod report;
 mod tunnel;

@@ -125,7 +125,7 @@ impl Results {
 
     fn goal(&self, underlay: Underlay, quantity: Quantity, tunnel: &str) -> Option<f64> {
         match (self.base.as_str(), tunnel) {
-            ("raw", _) | (_, "raw") => None,
+            ("raw" | "copy", _) | (_, "raw" | "copy") => None,
             ("vxlan", _) => beside_vxlan(underlay, quantity),
             (_, "vxlan") => None,
             _ => beside_geneved(quantity),

@@ -2,6 +2,7 @@
 
 use crate::PREFIX;
 use crate::arguments::Arguments;
+use crate::copy::{self, Copier};
 use crate::underlay::Underlay;
 use geneved::lab::daemon::{Daemon, Site};
 use geneved::lab::net::{self, Host};
@@ -33,6 +34,8 @@ pub enum Tunnel {
     },
     /// The kernel's VXLAN device.
     Vxlan,
+    /// The least that user space can do.
+    Copy,
     /// No tunnel: the veth itself.
     Raw,
 }
@@ -62,6 +65,7 @@ impl Tunnel {
                 "geneved-frames" => Ok(geneved(None, "type = \"geneve\"\ninner = \"ethernet\"")),
                 "geneved-vxlan" => Ok(geneved(None, "type = \"vxlan\"")),
                 "vxlan" => Ok(Self::Vxlan),
+                "copy" => Ok(Self::Copy),
                 "raw" => Ok(Self::Raw),
                 _ => Err(format!("{word:?} is not a tunnel")),
             },
@@ -72,6 +76,7 @@ impl Tunnel {
         match self {
             Self::Geneved { label, .. } => label,
             Self::Vxlan => "vxlan",
+            Self::Copy => "copy",
             Self::Raw => "raw",
         }
     }
@@ -84,6 +89,7 @@ pub struct Pair {
     pub ends: Ends,
     // Dropped in this order: daemons before the namespaces they live in.
     _daemons: Vec<Daemon>,
+    _copiers: Vec<Copier>,
     _hosts: [Host; 2],
 }
 
@@ -117,9 +123,13 @@ impl Pair {
         net::veth(
             (&hosts[0], DEVICE, &[&addresses[0]]),
             (&hosts[1], DEVICE, &[&addresses[1]]),
-            arguments.underlay_mtu,
+            match tunnel {
+                Tunnel::Copy => copy::UNDERLAY_MTU,
+                _ => arguments.underlay_mtu,
+            },
         )?;
         let mut daemons = Vec::new();
+        let mut copiers = Vec::new();
         for (i, host) in hosts.iter().enumerate() {
             underlay.apply(host, DEVICE)?;
             let address = with_length(inner[i]);
@@ -135,8 +145,12 @@ impl Pair {
                     host.ip(&format!(
                         "link add t0 mtu {mtu} type vxlan id 100 local {own} remote {peer} dstport 4789 dev {DEVICE}"
                     ))?;
-                    host.ip(&format!("address add {address} dev t0{}", no_dad(inner[i])))?;
-                    host.ip("link set t0 up")?;
+                    bring_up(host, inner[i])?;
+                }
+                Tunnel::Copy => {
+                    copiers.push(Copier::start(host, outer[i], outer[1 - i])?);
+                    host.ip(&format!("link set t0 mtu {}", arguments.mtu))?;
+                    bring_up(host, inner[i])?;
                 }
                 Tunnel::Geneved { .. } => {
                     daemons.push(tunnel.daemon(i, host, outer, inner, arguments)?);
@@ -156,9 +170,18 @@ impl Pair {
             label: tunnel.label().to_owned(),
             ends,
             _daemons: daemons,
+            _copiers: copiers,
             _hosts: hosts,
         })
     }
+}
+
+/// Gives the tunnel's interface its address.
+fn bring_up(host: &Host, inner: IpAddr) -> io::Result<()> {
+    let (address, no_dad) = (with_length(inner), no_dad(inner));
+    host.ip(&format!("address add {address} dev t0{no_dad}"))?;
+    host.ip("link set t0 up")?;
+    Ok(())
 }
 
 impl Tunnel {

@@ -2,7 +2,11 @@
 //!
 //! Waking a sleeping thread costs tens of microseconds when its core has gone idle, several times what a packet
 //! costs. A worker whose sleeps turn out to be short therefore looks for work a little longer before it
-//! sleeps; one whose looking is in vain stops doing so at once. An idle worker never looks twice.
+//! sleeps; one whose looking is in vain sleeps at once the next time. An idle worker never looks twice.
+//!
+//! Where whoever brings the work shares the worker's core, looking is in vain and work is there the moment that the worker
+//! sleeps: it kept the other from running, and spent on it what the scheduler owes it, so that it runs late when there is
+//! work for it. Each such look doubles the number of short sleeps until the next one.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +16,22 @@ const WINDOW: Duration = Duration::from_micros(100);
 /// machine, beside the time that looking would have taken.
 const SHORT: Duration = Duration::from_micros(150);
 
-/// Decides whether to look again, by how the last sleeps went.
+/// A sleep that was shorter than this, right after a vain look, was one that let somebody else run who brought the work.
+const AT_ONCE: Duration = Duration::from_micros(25);
+/// Vain looks in a row after which the pause between two of them does not grow any more.
+const MOST_VAIN: u32 = 8;
+
+/// Decides whether to look again, by how the last looks and sleeps went.
 #[derive(Debug, Default)]
 pub(super) struct Spin {
+    /// The last sleep was short.
     worthwhile: bool,
+    /// The last look was in vain, and there was no sleep since.
+    looked: bool,
+    /// Looks in a row that kept others from running.
+    vain: u32,
+    /// Short sleeps until the next look.
+    pause: u32,
 }
 
 impl Spin {
@@ -24,10 +40,15 @@ impl Spin {
         if !self.worthwhile {
             return false;
         }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
         let begin = Instant::now();
         loop {
             for _ in 0..16 {
                 if ready() {
+                    self.vain = 0;
                     return true;
                 }
                 std::hint::spin_loop();
@@ -35,6 +56,7 @@ impl Spin {
             // No yielding: since Linux 6.18 that gives the whole share of the core away.
             if begin.elapsed() > WINDOW {
                 self.worthwhile = false;
+                self.looked = true;
                 return false;
             }
         }
@@ -44,8 +66,19 @@ impl Spin {
     pub(super) fn sleep<R>(&mut self, sleep: impl FnOnce() -> R) -> R {
         let begin = Instant::now();
         let result = sleep();
-        self.worthwhile = begin.elapsed() < SHORT;
+        self.slept(begin.elapsed());
         result
+    }
+
+    fn slept(&mut self, time: Duration) {
+        self.worthwhile = time < SHORT;
+        if std::mem::take(&mut self.looked) {
+            self.vain = match time < AT_ONCE {
+                true => (self.vain + 1).min(MOST_VAIN),
+                false => 0,
+            };
+            self.pause = (1 << self.vain) - 1;
+        }
     }
 }
 
@@ -53,15 +86,61 @@ impl Spin {
 mod tests {
     use super::*;
 
+    const CLOSE: Duration = Duration::from_micros(60);
+
     #[test]
     fn looking_starts_after_a_short_sleep_and_ends_after_a_vain_look() {
         let mut spin = Spin::default();
         assert!(!spin.look(|| panic!("an idle worker does not look")));
-        spin.sleep(|| ());
+        spin.slept(CLOSE);
         assert!(spin.look(|| true));
         assert!(!spin.look(|| false));
         assert!(!spin.look(|| panic!("looking was in vain")));
-        spin.sleep(|| std::thread::sleep(2 * SHORT));
+        spin.slept(2 * SHORT);
         assert!(!spin.look(|| panic!("the sleep was long")));
+    }
+
+    #[test]
+    fn sleeping_tells_how_long_it_took() {
+        let mut spin = Spin::default();
+        spin.sleep(|| std::thread::sleep(2 * SHORT));
+        assert!(!spin.worthwhile);
+    }
+
+    /// How many sleeps of this length there are before the next look, which is in vain.
+    fn sleeps_until_look(spin: &mut Spin, time: Duration) -> u32 {
+        let mut sleeps = 0;
+        let mut looked = false;
+        while !looked {
+            spin.slept(time);
+            sleeps += 1;
+            spin.look(|| {
+                looked = true;
+                false
+            });
+        }
+        sleeps
+    }
+
+    #[test]
+    fn looking_that_keeps_others_from_running_becomes_rare_until_it_helps() {
+        let mut spin = Spin::default();
+        let sleeps: Vec<u32> = (0..4)
+            .map(|_| sleeps_until_look(&mut spin, Duration::ZERO))
+            .collect();
+        assert_eq!(sleeps, [1, 2, 4, 8]);
+        while !spin.look(|| true) {
+            spin.slept(CLOSE);
+        }
+        spin.slept(CLOSE);
+        assert!(spin.look(|| true), "what helped is tried at once");
+    }
+
+    #[test]
+    fn looking_in_vain_for_work_that_comes_from_elsewhere_goes_on() {
+        let mut spin = Spin::default();
+        for _ in 0..8 {
+            assert_eq!(sleeps_until_look(&mut spin, CLOSE), 1);
+        }
     }
 }

@@ -1,0 +1,109 @@
+//! The least that user space can do for a tunnel: copy each packet from a TUN interface into a datagram, and from a datagram
+//! into a TUN interface.
+//!
+//! There is no encapsulation, no decision, no checksum and no segmentation; super-packets cross the veth whole, because its MTU
+//! lets them. What geneved does beside the kernel's tunnel is to be seen against what this does: the rest is the price of
+//! leaving the kernel.
+
+use geneved::io::create_tun;
+use geneved::lab::net::Host;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::fs::File;
+use std::io::{self, Error, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// The MTU that the veth needs.
+pub const UNDERLAY_MTU: u32 = 65_535;
+/// A datagram holds a super-packet of this size, and its virtio header.
+const GSO_MAX_SIZE: u32 = 61_440;
+const PORT: u16 = 6082;
+const BUFFER: usize = 65_536;
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Milliseconds after which a thread that waits looks whether it is over.
+const PATIENCE: u16 = 200;
+
+/// One host's half of the tunnel: a thread for each direction, until it is dropped.
+pub struct Copier {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Copier {
+    /// Makes the interface `t0` on `host`, and copies between it and `peer`.
+    pub fn start(host: &Host, own: IpAddr, peer: IpAddr) -> io::Result<Self> {
+        let (tun, socket) = host.netns().run(|| -> io::Result<_> {
+            let tun = create_tun("t0", 1, false).map_err(Error::other)?;
+            let socket = UdpSocket::bind(SocketAddr::new(own, PORT))?;
+            socket.connect(SocketAddr::new(peer, PORT))?;
+            setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
+            setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER)?;
+            socket.set_nonblocking(true)?;
+            Ok((tun, socket))
+        })??;
+        host.ip(&format!(
+            "link set t0 txqueuelen 1000 gso_max_size {GSO_MAX_SIZE}"
+        ))?;
+        let queue = tun.into_queues().pop().ok_or(ErrorKind::NotFound)?;
+        fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (from, into) = (File::from(queue.try_clone()?), File::from(queue));
+        let (sender, receiver) = (socket.try_clone()?, socket);
+        let out = spawn(&stop, from, move |mut from, buffer| {
+            let len = from.read(buffer)?;
+            dropped_if_full(sender.send(&buffer[..len]))
+        });
+        let back = spawn(&stop, receiver, move |receiver, buffer| {
+            let len = receiver.recv(buffer)?;
+            dropped_if_full((&into).write(&buffer[..len]))
+        });
+        let threads = vec![out, back];
+        Ok(Self { stop, threads })
+    }
+}
+
+/// What cannot be handed on is lost, as in any tunnel.
+fn dropped_if_full(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Runs `step` until it is over, or until it fails for good; where there is nothing to read, waits for `source`.
+fn spawn<S: AsFd + Send + 'static>(
+    stop: &Arc<AtomicBool>,
+    source: S,
+    mut step: impl FnMut(&S, &mut [u8]) -> io::Result<()> + Send + 'static,
+) -> JoinHandle<()> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        let mut buffer = vec![0; BUFFER];
+        while !stop.load(Ordering::Relaxed) {
+            match step(&source, &mut buffer) {
+                Ok(()) => {}
+                // Nothing to read, an interface that is down, or a peer that does not listen yet.
+                Err(_) => wait(source.as_fd()),
+            }
+        }
+    })
+}
+
+fn wait(fd: BorrowedFd<'_>) {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::from(PATIENCE));
+}
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
