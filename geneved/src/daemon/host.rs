@@ -24,9 +24,6 @@ const GENEVE: u16 = 6081;
 #[must_use]
 pub fn features() -> Vec<Feature> {
     let mut all = probe();
-    if let Some(feature) = all.iter_mut().find(|f| f.name == "tunnel-gso") {
-        tunable(feature);
-    }
     all.extend([
         capability(
             "net-admin",
@@ -72,19 +69,6 @@ fn capability(name: &'static str, wanted: Capability, with: &str, without: &str)
     let has = caps::has_cap(None, CapSet::Effective, wanted).unwrap_or(false);
     let without = format!("{wanted} is missing: {without}");
     feature(name, has, &format!("{wanted}: {with}"), &without)
-}
-
-/// Tunnel GSO needs a device of its own with forwarding switched on.
-fn tunable(feature: &mut Feature) {
-    let path = "/proc/sys/net/ipv4/conf/default/forwarding";
-    if feature.available
-        && let Err(error) = fs::File::options().write(true).open(path)
-    {
-        feature.available = false;
-        feature.detail = format!(
-            "the kernel has it, and {path} cannot be written ({error}); geneved segments by itself"
-        );
-    }
 }
 
 /// Sees to it that nobody has the ports of these links. Only with all of root's capabilities can it be seen which

@@ -9,6 +9,7 @@ mod changes;
 mod compile;
 mod core;
 mod drops;
+mod engine;
 mod far;
 mod fdb;
 mod flows;
@@ -35,16 +36,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use self::core::{Core, host_event};
-use libgeneve::flow::{Limits, Timeouts};
-
 use self::health::HealthBoard;
 use self::watchdog::Watchdog;
-use crate::config::file::{self, Config, Io, Segmentation};
+use crate::config::file::{self, Config, Io};
 use crate::config::settings::Kept;
 use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
 use crate::control::server::{self, Answer, Following, Listener, Service};
-use crate::io::{Engine, EngineConfig, Event, IoChoice};
+use crate::io::Event;
 use crate::net::underlay;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
@@ -95,30 +94,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut hangup = on(SignalKind::hangup())?;
-    let engine = Engine::start(&EngineConfig {
-        limits: Limits {
-            flows: settings.flows,
-            timeouts: timeouts(&settings.timeouts),
-        },
-        key: random::random_key(),
-        io: match settings.io {
-            Io::Auto => IoChoice::Auto,
-            Io::IoUring => IoChoice::IoUring,
-            Io::Syscalls => IoChoice::Syscalls,
-        },
-        workers: settings.workers.into(),
-        segmentation: match settings.segmentation {
-            Segmentation::Auto => crate::io::Segmentation::Auto,
-            Segmentation::Tunnel => crate::io::Segmentation::Tunnel,
-            Segmentation::Off => crate::io::Segmentation::Off,
-            Segmentation::Gso => crate::io::Segmentation::Gso,
-        },
-    })
-    .map_err(|e| Refusal::new(e.to_string(), ""))?;
-    announce(&engine);
-    let mut events = engine.events();
     let (netlink, mut underlay) = underlay::connect()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
+    let engine = engine::start(settings, &netlink).await?;
+    let mut events = engine.events();
     let socket = settings.socket.clone();
     let (board, mut health) = HealthBoard::new();
     let core = Rc::new(Core::new(
@@ -193,48 +172,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn timeouts(seconds: &file::Timeouts) -> Timeouts {
-    let of = |seconds: u32| std::time::Duration::from_secs(seconds.into());
-    Timeouts {
-        syn: of(seconds.syn),
-        syn_ack: of(seconds.syn_ack),
-        established: of(seconds.established),
-        fin: of(seconds.fin),
-        closed: of(seconds.closed),
-        udp: of(seconds.udp),
-        udp_replied: of(seconds.udp_replied),
-        icmp: of(seconds.icmp),
-        other: of(seconds.other),
-        refused: of(seconds.refused),
-    }
-}
-
 fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Refusal> {
     signal(kind).map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))
-}
-
-fn announce(engine: &Engine) {
-    let report = engine.backend();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        io = report.name,
-        cause = report.cause,
-        workers = engine.workers(),
-        "geneved {} starts with {} ({}), workers {}",
-        env!("CARGO_PKG_VERSION"),
-        report.name,
-        report.cause,
-        engine.workers()
-    );
-    for feature in report.features.iter().filter(|f| !f.available) {
-        tracing::warn!(
-            feature = feature.name,
-            detail = feature.detail,
-            "{} is missing on this host: {}",
-            feature.name,
-            feature.detail
-        );
-    }
 }
 
 fn heed(core: &Rc<Core>, event: Event) {

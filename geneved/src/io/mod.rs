@@ -38,4 +38,5 @@ pub use progress::{Slots, WorkerReport};
 pub use recover::path_mtu;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun};
+pub use tunnel::TunnelDevice;
 pub use udp::SocketProfile;

@@ -23,9 +23,6 @@ const TUN_F_USO6: libc::c_ulong = 0x40;
 nix::ioctl_readwrite_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
 nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
 nix::ioctl_write_ptr_bad!(tun_set_vnet_hdr_size, libc::TUNSETVNETHDRSZ, libc::c_int);
-nix::ioctl_read_bad!(get_interface_flags, libc::SIOCGIFFLAGS, libc::ifreq);
-nix::ioctl_write_ptr_bad!(set_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq);
-nix::ioctl_read_bad!(get_interface_address, libc::SIOCGIFHWADDR, libc::ifreq);
 
 /// A TUN device that was just made, with its queues.
 #[derive(Debug)]
@@ -175,13 +172,11 @@ fn open_single(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A TAP device that takes encapsulated super-packets (Linux ≥ 6.17): its name, its MAC address and its queues. It is up.
+/// A TAP device that takes encapsulated super-packets (Linux ≥ 6.17): its name and its queues. It is down.
 ///
 /// # Errors
 /// What the kernel says where it does not know the offload, or refuses the device.
-pub(super) fn tap_with_tunnel_offload(
-    queues: usize,
-) -> io::Result<(String, [u8; 6], Vec<OwnedFd>)> {
+pub(super) fn tap_with_tunnel_offload(queues: usize) -> io::Result<(String, Vec<OwnedFd>)> {
     const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x080;
     const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
     const TUNNEL_HEADER: libc::c_int = 24;
@@ -206,26 +201,7 @@ pub(super) fn tap_with_tunnel_offload(
         )?;
         opened.push(queue);
     }
-    let mac = bring_up(&name)?;
-    Ok((name, mac, opened))
-}
-
-/// Sets the interface up and returns its MAC address.
-fn bring_up(name: &str) -> io::Result<[u8; 6]> {
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-    let mut request = interface_request(name)?;
-    // SAFETY: the kernel reads and writes the request, which lives until the call returns, and leaves the flags in it.
-    unsafe {
-        get_interface_flags(socket.as_raw_fd(), &raw mut request)?;
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        set_interface_flags(socket.as_raw_fd(), &raw const request)?;
-    }
-    // SAFETY: as above; the address is what this call leaves in the request.
-    let address = unsafe {
-        get_interface_address(socket.as_raw_fd(), &raw mut request)?;
-        request.ifr_ifru.ifru_hwaddr.sa_data
-    };
-    Ok(std::array::from_fn(|at| address[at] as u8))
+    Ok((name, opened))
 }
 
 fn open_multi(name: &str, tap: bool) -> Result<OwnedFd, TunError> {

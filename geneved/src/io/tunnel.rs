@@ -16,7 +16,7 @@ use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::wire::checksum::pseudo_header;
-use libgeneve::wire::ethernet::Ethernet;
+use libgeneve::wire::ethernet::{Ethernet, Mac};
 use libgeneve::wire::ip::write_ipv4_checksum;
 use libgeneve::wire::packet::Packet;
 
@@ -44,18 +44,20 @@ const REFRESH: u32 = 1 << 14;
 
 /// The device, before its queues go to the workers.
 #[derive(Debug)]
-pub(super) struct TunnelDevice {
-    mac: [u8; 6],
+pub struct TunnelDevice {
+    name: String,
+    mac: Mac,
     queues: Vec<OwnedFd>,
     forced: bool,
 }
 
 impl TunnelDevice {
-    /// Makes the device where `segmentation` wants it.
+    /// Makes the device where `segmentation` wants it, with a queue for each worker. It does nothing before the kernel is
+    /// told to forward what it brings: see [`TunnelDevice::ready`].
     ///
     /// # Errors
     /// Why there is none, in words for `geneved host show`.
-    pub(super) fn new(segmentation: Segmentation, workers: usize) -> Result<Self, String> {
+    pub fn new(segmentation: Segmentation, workers: usize) -> Result<Self, String> {
         match segmentation {
             Segmentation::Auto if forwards() => {
                 return Err("not chosen by itself where the host routes packets (net.ipv4.ip_forward): \
@@ -67,23 +69,26 @@ impl TunnelDevice {
             }
             Segmentation::Auto | Segmentation::Tunnel => {}
         }
-        let (name, mac, queues) = tap_with_tunnel_offload(workers)
+        let (name, queues) = tap_with_tunnel_offload(workers)
             .map_err(|e| format!("no TAP device with tunnel offload: {e}"))?;
-        for (key, value) in [
-            ("forwarding", "1"),
-            ("accept_local", "1"),
-            ("rp_filter", "0"),
-        ] {
-            let path = format!("/proc/sys/net/ipv4/conf/{name}/{key}");
-            fs::write(&path, value).map_err(|e| format!("{path} cannot be set: {e}"))?;
-        }
-        // Nobody shall find an address on it.
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
         Ok(TunnelDevice {
-            mac,
+            name,
+            mac: Mac::default(),
             queues,
             forced: segmentation == Segmentation::Tunnel,
         })
+    }
+
+    /// Its name, which the kernel chose.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device is up, has this MAC address, and what it brings is forwarded.
+    #[must_use]
+    pub fn ready(self, mac: Mac) -> Self {
+        TunnelDevice { mac, ..self }
     }
 
     /// One queue for each worker.
@@ -107,7 +112,7 @@ fn forwards() -> bool {
 #[derive(Debug)]
 pub(super) struct TunnelGso {
     queue: OwnedFd,
-    mac: [u8; 6],
+    mac: Mac,
     /// The operator asked for it, whatever the underlay's device can do.
     forced: bool,
     /// By the host's id.
@@ -214,7 +219,7 @@ impl TunnelGso {
         self.virtio(vnet, inner_at, checksum, &mut out[..VIRTIO]);
 
         let ethernet = &mut out[VIRTIO..outer_start];
-        ethernet[..6].copy_from_slice(&self.mac);
+        ethernet[..6].copy_from_slice(&self.mac.0);
         ethernet[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 1]);
         ethernet[12..].copy_from_slice(&[0x08, 0x00]);
 

@@ -1,22 +1,35 @@
 //! Netlink: setting interfaces up, and asking the underlay for routes and MTUs. And Unix sockets.
 //!
 //! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own, [`mtu`] does
-//! the sum, [`far`] knows who is at the other end of a device, and [`port`] knows who has a port. When and for which link is [`crate::daemon`]'s business.
+//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
 pub mod far;
 pub mod interface;
 pub mod mtu;
 pub mod netns;
 pub mod port;
+pub mod tunnel;
 pub mod underlay;
 pub mod unix;
 
 use std::io;
+
+use futures_util::{Stream, TryStreamExt};
 
 /// What the kernel said, or what became of the conversation with it.
 fn netlink_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),
+    }
+}
+
+/// The first of the messages; `ENOENT` where there is none.
+async fn first<T>(stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+    let mut stream = std::pin::pin!(stream);
+    match stream.try_next().await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+        Err(error) => Err(netlink_error(error)),
     }
 }

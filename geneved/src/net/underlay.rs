@@ -4,13 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::mpsc;
 
-use super::netlink_error;
+use super::first;
 
 /// The way to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,17 +80,6 @@ fn question(host: IpAddr, local: Option<IpAddr>) -> RouteMessage {
                 _ => question.build(),
             }
         }
-    }
-}
-
-async fn first<T>(
-    stream: impl futures_util::Stream<Item = Result<T, rtnetlink::Error>>,
-) -> io::Result<T> {
-    let mut stream = std::pin::pin!(stream);
-    match stream.try_next().await {
-        Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
-        Err(error) => Err(netlink_error(error)),
     }
 }
 

@@ -28,6 +28,7 @@ use super::probe;
 use super::progress::{Heart, Progress, WorkerReport};
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
+use super::tunnel::TunnelDevice;
 use super::udp::{Pool, SocketProfile};
 use super::worker::{Command, LinkSlot, Shared};
 
@@ -82,11 +83,14 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts the workers.
+    /// Starts the workers; `tunnel` is the device for tunnel GSO, or why there is none.
     ///
     /// # Errors
     /// Where the chosen backend does not work, or a thread or its buffers cannot be had.
-    pub fn start(config: &EngineConfig) -> Result<Self, StartError> {
+    pub fn start(
+        config: &EngineConfig,
+        tunnel: Result<TunnelDevice, String>,
+    ) -> Result<Self, StartError> {
         let features = probe::probe();
         let (name, cause) = start::choose(config.io)?;
         let available = |feature: &str| features.iter().any(|f| f.name == feature && f.available);
@@ -114,7 +118,7 @@ impl Engine {
             taps: Arc::default(),
         };
         let workers = config.workers.max(1);
-        let mut tunnel = engine.tunnel_gso(config.segmentation, workers);
+        let mut tunnel = engine.tunnel_gso(tunnel);
         for number in 0..workers {
             let worker =
                 engine

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use caps::CapSet;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Engine, Event, Handle, IoChoice, Segmentation, StartError};
+use super::{Engine, Event, Handle, IoChoice, StartError};
 use crate::io::backend::Backend;
 use crate::io::buffers::Buffers;
 use crate::io::counters::Counters;
@@ -88,13 +88,8 @@ impl Engine {
         })
     }
 
-    /// The device for tunnel GSO, a queue for each worker; notes in the report whether there is one.
-    pub(super) fn tunnel_gso(
-        &mut self,
-        segmentation: Segmentation,
-        workers: usize,
-    ) -> Vec<TunnelGso> {
-        let device = TunnelDevice::new(segmentation, workers);
+    /// The queues of the device for tunnel GSO, one for each worker; notes in the report whether there is one.
+    pub(super) fn tunnel_gso(&mut self, device: Result<TunnelDevice, String>) -> Vec<TunnelGso> {
         let outcome = match &device {
             Ok(_) => "TCP super-packets over IPv4 are cut by the kernel or the NIC, where it forwards them".to_owned(),
             Err(why) => format!("{why}; geneved cuts super-packets itself"),

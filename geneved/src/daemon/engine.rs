@@ -1,0 +1,93 @@
+//! The engine as the configuration wants it, and what it says of itself at the start.
+
+use libgeneve::flow::{Limits, Timeouts};
+use rtnetlink::Handle;
+
+use super::random;
+use crate::config::file::{Io, Segmentation};
+use crate::config::settings::{self, DaemonSettings};
+use crate::config::state::Refusal;
+use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
+use crate::net;
+
+/// Starts the workers. `netlink` is a connection of the daemon's own namespace.
+///
+/// # Errors
+/// Why they cannot be started.
+pub(super) async fn start(settings: &DaemonSettings, netlink: &Handle) -> Result<Engine, Refusal> {
+    let config = EngineConfig {
+        limits: Limits {
+            flows: settings.flows,
+            timeouts: timeouts(&settings.timeouts),
+        },
+        key: random::random_key(),
+        io: match settings.io {
+            Io::Auto => IoChoice::Auto,
+            Io::IoUring => IoChoice::IoUring,
+            Io::Syscalls => IoChoice::Syscalls,
+        },
+        workers: settings.workers.into(),
+        segmentation: match settings.segmentation {
+            Segmentation::Auto => crate::io::Segmentation::Auto,
+            Segmentation::Tunnel => crate::io::Segmentation::Tunnel,
+            Segmentation::Off => crate::io::Segmentation::Off,
+            Segmentation::Gso => crate::io::Segmentation::Gso,
+        },
+    };
+    let tunnel = tunnel_device(&config, netlink).await;
+    let engine = Engine::start(&config, tunnel).map_err(|e| Refusal::new(e.to_string(), ""))?;
+    announce(&engine);
+    Ok(engine)
+}
+
+/// The device for tunnel GSO, ready to be written to, or why there is none.
+async fn tunnel_device(config: &EngineConfig, netlink: &Handle) -> Result<TunnelDevice, String> {
+    let device = TunnelDevice::new(config.segmentation, config.workers)?;
+    match net::tunnel::set_up(netlink, device.name()).await {
+        Ok(mac) => Ok(device.ready(mac)),
+        Err(error) => Err(format!(
+            "forwarding cannot be switched on for the device {}: {error}",
+            device.name()
+        )),
+    }
+}
+
+fn announce(engine: &Engine) {
+    let report = engine.backend();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        io = report.name,
+        cause = report.cause,
+        workers = engine.workers(),
+        "geneved {} starts with {} ({}), workers {}",
+        env!("CARGO_PKG_VERSION"),
+        report.name,
+        report.cause,
+        engine.workers()
+    );
+    for feature in report.features.iter().filter(|f| !f.available) {
+        tracing::warn!(
+            feature = feature.name,
+            detail = feature.detail,
+            "{} is missing on this host: {}",
+            feature.name,
+            feature.detail
+        );
+    }
+}
+
+fn timeouts(seconds: &settings::Timeouts) -> Timeouts {
+    let of = |seconds: u32| std::time::Duration::from_secs(seconds.into());
+    Timeouts {
+        syn: of(seconds.syn),
+        syn_ack: of(seconds.syn_ack),
+        established: of(seconds.established),
+        fin: of(seconds.fin),
+        closed: of(seconds.closed),
+        udp: of(seconds.udp),
+        udp_replied: of(seconds.udp_replied),
+        icmp: of(seconds.icmp),
+        other: of(seconds.other),
+        refused: of(seconds.refused),
+    }
+}
