@@ -1,9 +1,9 @@
 //! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
 
 use geneved::lab::net::Host;
-use geneved_tests::on_both_backends;
 use geneved_tests::trio::{Echoing, Talk};
 use geneved_tests::world::{Duo, Family, Io, assert_ping, assert_tcp, assert_udp, link};
+use geneved_tests::{eventually, on_both_backends};
 
 /// What the kernel counted on the device for tunnel GSO; `None` where there is no such device.
 fn handed_over(host: &Host) -> Option<u64> {
@@ -73,6 +73,32 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
         count < Some(20),
         "{count:?} were handed over though none can leave"
     );
+}
+
+/// Firewall rules come while a stream runs: the kernel drops silently what is handed over, and is found out.
+#[test]
+fn packets_that_the_kernel_forwards_no_longer_are_cut_by_geneved() {
+    let duo = Duo::new();
+    let daemon = "segmentation = \"tunnel\"";
+    let [a, _b] = [(0, &duo.a), (1, &duo.b)].map(|(side, host)| {
+        let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+        let link = link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote);
+        duo.world.daemon(host, Io::Uring, daemon, &link)
+    });
+    let _server = Echoing::start(&duo.b, 7000, "b");
+    let carries = |len| Talk::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
+    assert!(carries(2_000_000));
+    let before = handed_over(&duo.a);
+    assert!(before > Some(10), "{before:?} were handed over");
+    duo.a.sysctl("ipv4/conf/all/rp_filter", "1").unwrap();
+    eventually(30, "host a cuts super-packets itself", || {
+        carries(100_000);
+        a.process().log().contains("geneved cuts them itself")
+    });
+    let found_out = handed_over(&duo.a);
+    assert!(carries(5_000_000), "{:?}", a.drops());
+    assert_eq!(handed_over(&duo.a), found_out);
+    assert_eq!(a.drops(), Default::default());
 }
 
 /// The device goes away under a running stream: what was handed over by then is cut by geneved, translated or not.

@@ -77,6 +77,8 @@ pub(super) trait Backend {
     fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr);
     /// Queues a TUN write; the same holds until [`Done::Wrote`].
     fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
+    /// Whether no train and no write is queued or under way.
+    fn idle(&self) -> bool;
     /// Submits, waits, and appends what was completed to `done`.
     ///
     /// # Errors

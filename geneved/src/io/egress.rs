@@ -345,6 +345,7 @@ impl<B: Backend> Worker<B> {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
+        let at = (self.now, self.io.idle());
         if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !want.whole)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
@@ -352,6 +353,7 @@ impl<B: Backend> Worker<B> {
                 &vnet,
                 (&packet, want.key.before.into()),
                 here.pool.profile.local,
+                at,
             )
             && self.hand_over(read, &way, &want, &vnet, &packet)
         {

@@ -242,6 +242,11 @@ impl Backend for Syscalls {
         });
     }
 
+    fn idle(&self) -> bool {
+        // What is queued is done at once.
+        true
+    }
+
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         // Finished operations give buffers back, so they are reported before anything is read into new ones.
         if !self.finished.is_empty() {

@@ -5,16 +5,19 @@
 //! needs a device of its own, for which alone forwarding is switched on. Only TCP super-packets over an IPv4
 //! underlay take this way; everything else goes through the sockets, with the same ports.
 //!
-//! Whether packets really leave is found out with the first one to each host, by the kernel's count of forwarded packets.
+//! Whether packets really leave is found out with the first one to each host, by the kernel's count of forwarded packets,
+//! and again every few seconds: firewall rules come and go.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::time::Now;
 use libgeneve::wire::checksum::pseudo_header;
 use libgeneve::wire::ethernet::{Ethernet, Mac};
 use libgeneve::wire::ip::write_ipv4_checksum;
@@ -24,7 +27,7 @@ use super::backend::{Backend, Side};
 use super::buffers::Bid;
 use super::counters::Direction;
 use super::egress::{Held, Want};
-use super::engine::Segmentation;
+use super::engine::{Event, Segmentation};
 use super::features;
 use super::train::Write;
 use super::tun::tap_with_tunnel_offload;
@@ -41,6 +44,10 @@ pub(super) const HEADERS: usize = VIRTIO + ETHERNET + IPV4 + UDP;
 const MAX_IP: usize = 65_535;
 /// Packets after which the local address towards a host is looked up again.
 const REFRESH: u32 = 1 << 14;
+/// After so long it is looked again whether packets to a host leave.
+const TRUST: Duration = Duration::from_secs(5);
+/// After so long a way that did not work is tried again.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// The device, before its queues go to the workers.
 #[derive(Debug)]
@@ -123,6 +130,8 @@ pub(super) struct TunnelGso {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
     state: State,
+    /// When that was found out.
+    since: Now,
     local: Option<Ipv4Addr>,
     /// The device towards the host does not need the packets cut.
     worthwhile: bool,
@@ -142,12 +151,13 @@ enum State {
 pub(super) struct Way {
     local: Ipv4Addr,
     remote: Ipv4Addr,
-    /// The first packet to this host: it must be seen to leave.
-    untried: bool,
+    /// This packet must be seen to leave.
+    watched: bool,
 }
 
 impl TunnelGso {
-    /// The way of a super-packet, where it can go through the device.
+    /// The way of a super-packet, where it can go through the device. One that is watched leaves at once, which keeps the order
+    /// only while the backend is `idle`.
     #[inline]
     pub(super) fn way(
         &mut self,
@@ -155,6 +165,7 @@ impl TunnelGso {
         vnet: &VnetHdr,
         (packet, before): (&Packet, usize),
         local: Option<IpAddr>,
+        (now, idle): (Now, bool),
     ) -> Option<Way> {
         let IpAddr::V4(remote) = forward.host.addr else {
             return None;
@@ -169,9 +180,12 @@ impl TunnelGso {
             self.seats.resize(id + 1, Seat::default());
         }
         let seat = &mut self.seats[id];
-        if seat.state == State::Refused {
-            return None;
-        }
+        let watched = match seat.state {
+            State::Untried => true,
+            State::Works => idle && now.since(seat.since) > TRUST,
+            State::Refused if idle && now.since(seat.since) > RETRY => true,
+            State::Refused => return None,
+        };
         if seat.used.is_multiple_of(REFRESH) {
             seat.local = match local {
                 Some(IpAddr::V4(local)) => Some(local),
@@ -186,15 +200,19 @@ impl TunnelGso {
         Some(Way {
             local: seat.local?,
             remote,
-            untried: seat.state == State::Untried,
+            watched,
         })
     }
 
-    /// Notes whether packets to a host pass.
-    fn settle(&mut self, host: u32, works: bool) {
-        if let Some(seat) = self.seats.get_mut(host as usize) {
-            seat.state = if works { State::Works } else { State::Refused };
-        }
+    /// Notes whether packets to a host pass; true where that is news.
+    fn settle(&mut self, host: u32, works: bool, now: Now) -> bool {
+        let Some(seat) = self.seats.get_mut(host as usize) else {
+            return false;
+        };
+        let state = if works { State::Works } else { State::Refused };
+        seat.since = now;
+        let before = std::mem::replace(&mut seat.state, state);
+        before != state && (before, state) != (State::Untried, State::Works)
     }
 
     /// Writes everything that goes before the inner packet into `out`; returns how many bytes.
@@ -272,7 +290,7 @@ impl TunnelGso {
         out[22..24].copy_from_slice(&inner_at.to_le_bytes());
     }
 
-    /// Sends the first packet to a host at once and watches whether the kernel forwards it.
+    /// Sends a packet at once and watches whether the kernel forwards it.
     fn try_out(&self, iovs: &[libc::iovec]) -> bool {
         let before = forwarded();
         // SAFETY: the iovecs point into the write's own memory and a buffer that the worker holds.
@@ -300,7 +318,7 @@ impl<B: Backend> Worker<B> {
         };
         self.trains.queue_key(&mut self.io, &want.key);
         let frame = usize::from(want.key.before) - want.forward.encap.len();
-        let host = want.forward.host.id;
+        let host = &want.forward.host;
         let write = self.writes.slot(id);
         write.open(want.key.link, Write::Egress, |scratch| {
             tunnel.headers(way, want, vnet, packet, scratch)
@@ -313,9 +331,12 @@ impl<B: Backend> Worker<B> {
             frame + usize::from(packet.total_len),
         );
         write.push((Side::Tun, read.bid), inner);
-        if way.untried {
+        if way.watched {
             let works = tunnel.try_out(write.iovs());
-            tunnel.settle(host, works);
+            if tunnel.settle(host.id, works, self.now) {
+                let host = host.addr;
+                let _ = self.shared.events.send(Event::TunnelGso { host, works });
+            }
             let (packets, bytes) = (write.packets, write.bytes);
             if works && self.taps.outer {
                 self.tell_taps_of_uncut(id);
@@ -360,8 +381,12 @@ impl<B: Backend> Worker<B> {
                     .forwarded(Direction::Egress, write.packets, write.bytes);
             }
         } else if let Some(forward) = forward {
-            if let Some(tunnel) = &mut self.tunnel {
-                tunnel.settle(forward.host.id, false);
+            let host = &forward.host;
+            if let Some(tunnel) = &mut self.tunnel
+                && tunnel.settle(host.id, false, self.now)
+            {
+                let (host, works) = (host.addr, false);
+                let _ = self.shared.events.send(Event::TunnelGso { host, works });
             }
             if let Err((reason, packets)) = self.cut_after_all(tables, bid, forward) {
                 self.count_drop(Direction::Egress, Some(link), reason, packets);

@@ -346,6 +346,10 @@ impl Backend for Uring {
         self.push(&write.user_data(user_data(Tag::Write, id)));
     }
 
+    fn idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         self.rearm();
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same

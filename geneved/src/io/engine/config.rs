@@ -91,6 +91,13 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The kernel does not forward super-packets to a host any more, or does so again.
+    TunnelGso {
+        /// The host's address.
+        host: IpAddr,
+        /// Whether it forwards them.
+        works: bool,
+    },
     /// An ICMP error said that datagrams do not arrive at a host; told once a second at most.
     Unreachable {
         /// The host's address, or whatever the error claims that was sent to.
