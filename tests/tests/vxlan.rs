@@ -187,6 +187,8 @@ fn configured_mac_addresses_need_no_questions() {
         )
         .unwrap();
     for command in [
+        // An address of its own choice would be announced.
+        "link set vx0 addrgenmode none",
         "address add 10.0.0.2/24 dev vx0",
         "link set vx0 up",
         "neighbour add 10.0.0.1 lladdr 02:00:00:00:00:0a dev vx0",
