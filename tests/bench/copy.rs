@@ -7,6 +7,7 @@
 
 use geneved::io::create_tun;
 use geneved::lab::net::Host;
+use geneved::net::interface::{GSO_MAX_SIZE, TX_QUEUE_LEN};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -20,8 +21,6 @@ use std::thread::{self, JoinHandle};
 
 /// The MTU that the veth needs.
 pub const UNDERLAY_MTU: u32 = 65_535;
-/// A datagram holds a super-packet of this size, and its virtio header.
-const GSO_MAX_SIZE: u32 = 61_440;
 const PORT: u16 = 6082;
 const BUFFER: usize = 65_536;
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -47,7 +46,7 @@ impl Copier {
             Ok((tun, socket))
         })??;
         host.ip(&format!(
-            "link set t0 txqueuelen 1000 gso_max_size {GSO_MAX_SIZE}"
+            "link set t0 txqueuelen {TX_QUEUE_LEN} gso_max_size {GSO_MAX_SIZE}"
         ))?;
         let queue = tun.into_queues().pop().ok_or(ErrorKind::NotFound)?;
         fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
@@ -56,39 +55,30 @@ impl Copier {
         let (sender, receiver) = (socket.try_clone()?, socket);
         let out = spawn(&stop, from, move |mut from, buffer| {
             let len = from.read(buffer)?;
-            dropped_if_full(sender.send(&buffer[..len]))
+            sender.send(&buffer[..len])
         });
         let back = spawn(&stop, receiver, move |receiver, buffer| {
             let len = receiver.recv(buffer)?;
-            dropped_if_full((&into).write(&buffer[..len]))
+            (&into).write(&buffer[..len])
         });
         let threads = vec![out, back];
         Ok(Self { stop, threads })
     }
 }
 
-/// What cannot be handed on is lost, as in any tunnel.
-fn dropped_if_full(result: io::Result<usize>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        other => other.map(drop),
-    }
-}
-
-/// Runs `step` until it is over, or until it fails for good; where there is nothing to read, waits for `source`.
+/// Runs `step` again and again until it is over. Where it fails, it waits for `source`: there is nothing to read, the interface is
+/// down, the peer does not listen yet, or what it had read found a full queue and is lost.
 fn spawn<S: AsFd + Send + 'static>(
     stop: &Arc<AtomicBool>,
     source: S,
-    mut step: impl FnMut(&S, &mut [u8]) -> io::Result<()> + Send + 'static,
+    mut step: impl FnMut(&S, &mut [u8]) -> io::Result<usize> + Send + 'static,
 ) -> JoinHandle<()> {
     let stop = Arc::clone(stop);
     thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         while !stop.load(Ordering::Relaxed) {
-            match step(&source, &mut buffer) {
-                Ok(()) => {}
-                // Nothing to read, an interface that is down, or a peer that does not listen yet.
-                Err(_) => wait(source.as_fd()),
+            if step(&source, &mut buffer).is_err() {
+                wait(source.as_fd());
             }
         }
     })

@@ -12,6 +12,12 @@ fn handed_over(host: &Host) -> Option<u64> {
     links[0]["stats64"]["rx"]["packets"].as_u64()
 }
 
+/// The link of one side, over IPv4.
+fn side(side: usize) -> String {
+    let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+    link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote)
+}
+
 /// Runs traffic with `segmentation` on both sides, and returns what host a handed over.
 fn carry(io: Io, segmentation: &str, duo: &Duo) -> Option<u64> {
     let daemon = format!("segmentation = \"{segmentation}\"");
@@ -80,11 +86,8 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
 fn packets_that_the_kernel_forwards_no_longer_are_cut_by_geneved() {
     let duo = Duo::new();
     let daemon = "segmentation = \"tunnel\"";
-    let [a, _b] = [(0, &duo.a), (1, &duo.b)].map(|(side, host)| {
-        let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
-        let link = link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote);
-        duo.world.daemon(host, Io::Uring, daemon, &link)
-    });
+    let a = duo.world.daemon(&duo.a, Io::Uring, daemon, &side(0));
+    let _b = duo.world.daemon(&duo.b, Io::Uring, daemon, &side(1));
     let _server = Echoing::start(&duo.b, 7000, "b");
     let carries = |len| Talk::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
     assert!(carries(2_000_000));
@@ -107,10 +110,6 @@ fn what_the_kernel_refuses_late_is_cut_by_geneved() {
     for translated in [false, true] {
         let duo = Duo::new();
         let daemon = "segmentation = \"tunnel\"";
-        let side = |side: usize| {
-            let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
-            link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote)
-        };
         let mut tables = side(0);
         if translated {
             // A pool for this host alone: what it sends to the other one is not inside.

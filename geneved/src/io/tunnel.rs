@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
-use libgeneve::link::Tables;
+use libgeneve::link::{Host, Tables};
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::time::Now;
 use libgeneve::wire::checksum::pseudo_header;
@@ -318,7 +318,6 @@ impl<B: Backend> Worker<B> {
         };
         self.trains.queue_key(&mut self.io, &want.key);
         let frame = usize::from(want.key.before) - want.forward.encap.len();
-        let host = &want.forward.host;
         let write = self.writes.slot(id);
         write.open(want.key.link, Write::Egress, |scratch| {
             tunnel.headers(way, want, vnet, packet, scratch)
@@ -333,11 +332,8 @@ impl<B: Backend> Worker<B> {
         write.push((Side::Tun, read.bid), inner);
         if way.watched {
             let works = tunnel.try_out(write.iovs());
-            if tunnel.settle(host.id, works, self.now) {
-                let host = host.addr;
-                let _ = self.shared.events.send(Event::TunnelGso { host, works });
-            }
             let (packets, bytes) = (write.packets, write.bytes);
+            self.note_way(&want.forward.host, works);
             if works && self.taps.outer {
                 self.tell_taps_of_uncut(id);
             }
@@ -352,6 +348,16 @@ impl<B: Backend> Worker<B> {
         self.io
             .write(id, tunnel.queue.as_raw_fd(), self.writes.slot(id).iovs());
         true
+    }
+
+    /// Notes whether the kernel forwards super-packets to `host`, and tells the daemon if that is news.
+    fn note_way(&mut self, host: &Host, works: bool) {
+        if let Some(tunnel) = &mut self.tunnel
+            && tunnel.settle(host.id, works, self.now)
+        {
+            let host = host.addr;
+            let _ = self.shared.events.send(Event::TunnelGso { host, works });
+        }
     }
 
     /// Lets taps see a super-packet that was handed over.
@@ -381,13 +387,7 @@ impl<B: Backend> Worker<B> {
                     .forwarded(Direction::Egress, write.packets, write.bytes);
             }
         } else if let Some(forward) = forward {
-            let host = &forward.host;
-            if let Some(tunnel) = &mut self.tunnel
-                && tunnel.settle(host.id, false, self.now)
-            {
-                let (host, works) = (host.addr, false);
-                let _ = self.shared.events.send(Event::TunnelGso { host, works });
-            }
+            self.note_way(&forward.host, false);
             if let Err((reason, packets)) = self.cut_after_all(tables, bid, forward) {
                 self.count_drop(Direction::Egress, Some(link), reason, packets);
             }

@@ -12,7 +12,7 @@ use rtnetlink::packet_route::link::{
     InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 
-use super::netlink_error;
+use super::{first, netlink_error};
 
 /// Devices on top of devices are followed this far.
 const DEPTH: usize = 4;
@@ -156,12 +156,7 @@ async fn look(handle: &Handle, index: u32, netns: Option<i32>) -> io::Result<Dev
         let attributes = &mut request.message_mut().attributes;
         attributes.push(LinkAttribute::IfNetnsId(netns));
     }
-    let mut stream = std::pin::pin!(request.execute());
-    match stream.try_next().await {
-        Ok(Some(message)) => Ok(Device::read(message)),
-        Ok(None) => Err(io::ErrorKind::NotFound.into()),
-        Err(error) => Err(netlink_error(error)),
-    }
+    first(request.execute()).await.map(Device::read)
 }
 
 async fn list(handle: &Handle) -> io::Result<Vec<Device>> {

@@ -15,10 +15,11 @@ use super::netns::{NetnsError, within};
 use crate::io::{Tun, TunError, create_tun};
 
 /// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
-const GSO_MAX_SIZE: u32 = 61_440;
+pub const GSO_MAX_SIZE: u32 = 61_440;
 /// `UDP_SEGMENT` takes no more segments than these.
 const GSO_MAX_SEGS: u32 = 128;
-const TX_QUEUE_LEN: u32 = 1000;
+/// Packets that wait in an interface until they are read.
+pub const TX_QUEUE_LEN: u32 = 1000;
 
 /// How an interface is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
