@@ -120,6 +120,8 @@ drop_reasons! {
     EcnCongestion => "ecn-congestion",
     /// The underlay has no route to the host, or refused it.
     UnderlayUnreachable => "underlay-unreachable",
+    /// The underlay's route to the host leads back into the tunnel, or the host is this one: what is sent would come back.
+    UnderlayLoop => "underlay-loop",
     /// The socket's send queue is full.
     SocketFull => "socket-full",
     /// The kernel refused the datagram with an error that has no reason of its own.

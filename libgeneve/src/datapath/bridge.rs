@@ -27,7 +27,7 @@ use crate::wire::ethernet::{Ethernet, Mac, ethertype};
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::{IPV6_HEADER_LEN, protocol};
 use crate::wire::nd::Nd;
-use crate::wire::packet::{IpVersion, Packet};
+use crate::wire::packet::{IpVersion, Packet, Transport};
 
 /// How long what was found out about a pair of MAC addresses is used before it is looked up, and its source's age is
 /// renewed.
@@ -284,6 +284,17 @@ impl Frame<'_> {
         mut packet: Packet,
     ) -> Result<Outgoing, Refused> {
         let (host, flood) = self.recipients(toward, wire_packets(&self.vnet, &packet))?;
+        let port = match packet.transport {
+            Transport::Udp { dst, .. } => Some(dst),
+            _ => None,
+        };
+        let all = flood.as_deref().unwrap_or(std::slice::from_ref(&host));
+        if all
+            .iter()
+            .any(|host| self.link.wraps_again(host, packet.dst, port))
+        {
+            return Err(self.stopped(DropReason::UnderlayLoop));
+        }
         let gone = self.stopped(DropReason::LinkGone);
         let way = Way {
             link: prefix.link,

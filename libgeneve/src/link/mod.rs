@@ -134,6 +134,8 @@ pub struct Link {
     pub bridge: Option<Bridge>,
     /// The hosts that any route or endpoint names, sorted by address.
     hosts: Vec<Arc<Host>>,
+    /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
+    back: Vec<u32>,
     encap_len: usize,
 }
 
@@ -176,8 +178,24 @@ impl Link {
             routes,
             bridge,
             hosts,
+            back: Vec::new(),
             config,
         }
+    }
+
+    /// The same link, which sends nothing to hosts of which `comes_back` says that it would come back to this host.
+    #[must_use]
+    pub fn without(mut self, comes_back: impl Fn(IpAddr) -> bool) -> Self {
+        let back = self.hosts.iter().filter(|host| comes_back(host.addr));
+        self.back = back.map(|host| host.id).collect();
+        self
+    }
+
+    /// Whether what is sent to `host` would come back to this host, so that nothing may be.
+    #[inline]
+    #[must_use]
+    pub fn leads_back(&self, host: &Host) -> bool {
+        !self.back.is_empty() && self.back.contains(&host.id)
     }
 
     /// The host with the underlay address `addr`, if this VPC knows it.
@@ -194,6 +212,15 @@ impl Link {
     #[must_use]
     pub fn hosts(&self) -> &[Arc<Host>] {
         &self.hosts
+    }
+
+    /// Whether an inner packet is one that was wrapped for `host` already, so that wrapping it again would go on without
+    /// end: the underlay's route to the host leads into the link. Says so from the first packet on, when nobody has told of
+    /// the route yet.
+    #[inline]
+    #[must_use]
+    pub fn wraps_again(&self, host: &Host, dst: IpAddr, udp_port: Option<u16>) -> bool {
+        host.addr == dst && udp_port == Some(self.config.port)
     }
 
     /// The most bytes that this link sends before an inner packet: the encapsulation's header, options included, and

@@ -99,3 +99,13 @@ fn tables_find_links_by_place_and_by_vni() {
     let order: Vec<_> = tables.iter().map(|link| link.config.index.0).collect();
     assert_eq!(order, [1, 4]);
 }
+
+#[test]
+fn a_link_keeps_away_from_hosts_from_which_packets_come_back() {
+    let mut registry = HostRegistry::default();
+    let link = Link::new(config(0, 1, &["192.0.2.2", "192.0.2.3"]), &mut registry);
+    assert!(!link.leads_back(link.host(ip("192.0.2.2")).unwrap()));
+    let link = link.without(|host| host == ip("192.0.2.2"));
+    assert!(link.leads_back(link.host(ip("192.0.2.2")).unwrap()));
+    assert!(!link.leads_back(link.host(ip("192.0.2.3")).unwrap()));
+}

@@ -253,6 +253,12 @@ fn hash_of(cx: &Context<'_>, key: &FlowKey) -> u64 {
     cx.tables.hasher.hash_key(key)
 }
 
+/// See [`Link::wraps_again`].
+fn wraps_again(link: &Link, host: &Host, key: &FlowKey) -> bool {
+    let port = (key.protocol == protocol::UDP).then_some(key.dport);
+    link.wraps_again(host, key.dst, port)
+}
+
 /// The way to `host` of packets with this mark.
 fn wire_exit<E: Explain>(
     cx: &Context<'_>,

@@ -49,6 +49,9 @@ pub(in crate::datapath) fn second_half<E: Explain>(
                     .and_then(|e| host_of(e, &original.reversed(), hash))
                     .ok_or(DropReason::NoRoute)?,
             };
+            if wraps_again(link, host, &original.reversed()) {
+                return Err(DropReason::UnderlayLoop);
+            }
             let mark = Mark {
                 service,
                 ..course.mark(left.src.0, original.src, kind_of(link, original.src, entry))

@@ -43,6 +43,9 @@ pub(super) fn walk<E: Explain>(
         // What the kernel gave to the interface would come back to it, unless its destination is another now.
         return Err(DropReason::NoRoute);
     }
+    if host.is_some_and(|host| wraps_again(link, host, key)) {
+        return Err(DropReason::UnderlayLoop);
+    }
     course.leave(link, subject, turn, log)?;
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {

@@ -360,3 +360,19 @@ fn a_packet_that_is_too_long_is_answered_by_the_station_that_it_was_for() {
     assert_eq!((reply.dst(), reply.src()), (LOCAL, ON_B));
     assert!(Packet::parse(reply.payload()).unwrap().is_icmp_error());
 }
+
+#[test]
+fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
+    let world = world();
+    let sent = |mac, dst: &str, port| {
+        let packet = udp("10.0.0.1", dst, (50_000, port), 0);
+        send(&world, frame(mac, LOCAL, ethertype::IPV4, &packet)).map(|sent| hosts(&sent))
+    };
+    assert_eq!(reason(sent(ON_B, B, GENEVE_PORT)), DropReason::UnderlayLoop);
+    assert_eq!(
+        reason(sent(UNKNOWN, C, GENEVE_PORT)),
+        DropReason::UnderlayLoop
+    );
+    assert_eq!(sent(ON_B, B, 53).unwrap(), [ip(B)]);
+    assert_eq!(sent(ON_B, C, GENEVE_PORT).unwrap(), [ip(B)]);
+}

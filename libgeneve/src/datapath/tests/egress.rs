@@ -251,3 +251,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
+    let mut config = config(0, RED, GENEVE_PORT);
+    config.routes.push(route("0.0.0.0/0", &[B], Origin::Remote));
+    let tables = tables(vec![config]);
+    let link = tables.link(LinkIndex(0)).unwrap();
+    let sent = |dst, port| {
+        let bytes = udp(HERE, dst, (50_000, port), 0);
+        egress(&tables, link, &Packet::parse(&bytes).unwrap()).map(|f| f.host.addr)
+    };
+    assert_eq!(sent(B, GENEVE_PORT), Err(DropReason::UnderlayLoop));
+    // Other traffic with that machine may take the tunnel, and so may another's tunnel.
+    assert_eq!(sent(B, 53), Ok(ip(B)));
+    assert_eq!(sent(STRANGER, GENEVE_PORT), Ok(ip(B)));
+}
