@@ -73,8 +73,11 @@ impl Record for HostInfo {
             if let (true, Some(cause)) = (style.details, &remote.whole_cause) {
                 text += &format!(" ({cause})");
             }
-            if let (Some(why), Some(age)) = (&remote.unreachable, remote.unreachable_age) {
-                text += &format!("\n        unreachable: {why}, {age} s ago");
+            if let Some(why) = &remote.unreachable {
+                text += &format!("\n        unreachable: {why}");
+            }
+            if let Some(age) = remote.unreachable_age {
+                text += &format!(", {age} s ago");
             }
         }
         text

@@ -1,5 +1,7 @@
 //! The engine as the configuration wants it, and what it says of itself at the start.
 
+use std::sync::Arc;
+
 use libgeneve::flow::{Limits, Timeouts};
 use rtnetlink::Handle;
 
@@ -9,18 +11,23 @@ use crate::config::settings::{self, DaemonSettings};
 use crate::config::state::Refusal;
 use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
 use crate::net;
+use crate::net::changes::Underlay;
 
-/// Starts the workers. `netlink` is a connection of the daemon's own namespace.
+/// Starts the workers, which follow this underlay: that of the daemon's own namespace.
 ///
 /// # Errors
 /// Why they cannot be started.
-pub(super) async fn start(settings: &DaemonSettings, netlink: &Handle) -> Result<Engine, Refusal> {
+pub(super) async fn start(
+    settings: &DaemonSettings,
+    underlay: &Underlay,
+) -> Result<Engine, Refusal> {
     let config = EngineConfig {
         limits: Limits {
             flows: settings.flows,
             timeouts: timeouts(&settings.timeouts),
         },
         key: random::random_key(),
+        underlay: Arc::clone(&underlay.generation),
         io: match settings.io {
             Io::Auto => IoChoice::Auto,
             Io::IoUring => IoChoice::IoUring,
@@ -34,7 +41,7 @@ pub(super) async fn start(settings: &DaemonSettings, netlink: &Handle) -> Result
             Segmentation::Gso => crate::io::Segmentation::Gso,
         },
     };
-    let tunnel = tunnel_device(&config, netlink).await;
+    let tunnel = tunnel_device(&config, &underlay.handle).await;
     let engine = Engine::start(&config, tunnel).map_err(|e| Refusal::new(e.to_string(), ""))?;
     announce(&engine);
     Ok(engine)

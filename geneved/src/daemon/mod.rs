@@ -17,6 +17,7 @@ mod functions;
 pub mod health;
 pub mod host;
 mod live;
+mod loops;
 mod metrics;
 mod privilege;
 mod random;
@@ -44,7 +45,7 @@ use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
 use crate::control::server::{self, Answer, Following, Listener, Service};
 use crate::io::Event;
-use crate::net::underlay;
+use crate::net::changes::{Changes, Underlay};
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
 
@@ -52,6 +53,8 @@ use crate::observe::scrape::Scrape;
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often it is looked whether a learned path MTU still holds.
 const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often the kernel is asked for all ways: of some changes it does not tell, such as those of nexthop objects.
+const WAYS_REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
 ///
@@ -94,9 +97,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut hangup = on(SignalKind::hangup())?;
-    let (netlink, mut underlay) = underlay::connect()
+    let mut underlay = Underlay::follow()
         .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
-    let engine = engine::start(settings, &netlink).await?;
+    let netlink = underlay.handle.clone();
+    let engine = engine::start(settings, &underlay).await?;
     let mut events = engine.events();
     let socket = settings.socket.clone();
     let (board, mut health) = HealthBoard::new();
@@ -124,6 +128,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     );
     tell_systemd(&[NotifyState::Ready]);
     let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
+    let mut asking = tokio::time::interval(WAYS_REFRESH);
+    asking.reset();
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
     let mut watchdog = Watchdog::default();
     let watched = watchdog::interval();
@@ -142,9 +148,15 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { let _ = core.reload().await; });
                 }
-                Some(()) = underlay.recv() => {
+                Some(changes) = underlay.changed() => {
                     let core = Rc::clone(&core);
-                    tokio::task::spawn_local(async move { core.underlay_changed().await });
+                    tokio::task::spawn_local(async move { core.underlay_changed(&changes).await });
+                }
+                _ = asking.tick() => {
+                    let core = Rc::clone(&core);
+                    tokio::task::spawn_local(async move {
+                        core.underlay_changed(&Changes::everything()).await;
+                    });
                 }
                 Some(event) = events.recv() => heed(&core, event),
                 Some(change) = health.recv() => core.health_changed(change).await,
@@ -158,6 +170,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move {
                         core.tend_neighbors().await;
+                        core.tend_unreachable().await;
                         core.far_ends_changed().await;
                     });
                 }
@@ -205,9 +218,9 @@ fn heed(core: &Rc<Core>, event: Event) {
                 );
             }
         }
-        Event::Unreachable { host, error } => {
+        Event::Unreachable(refusals) => {
             let core = Rc::clone(core);
-            tokio::task::spawn_local(async move { core.host_unreachable(host, &error).await });
+            tokio::task::spawn_local(async move { core.host_unreachable(&refusals).await });
         }
         Event::SocketLost { port, error } => {
             let detail = format!("port {port}: {error}");

@@ -39,10 +39,11 @@ impl Core {
                     Ok(seen) => (seen, None),
                     Err(cause) => (Seen::default(), Some(cause)),
                 };
+                let state = if cause.is_some() { "lost" } else { "running" };
                 Some(LinkInfo {
                     settings: link.words(),
-                    state: if cause.is_some() { "lost" } else { "running" }.into(),
-                    cause,
+                    state: state.into(),
+                    cause: cause.or_else(|| inner.ways.kept_away(name)),
                     ifindex: seen.ifindex,
                     lladdr: (link.inner == encapsulation::Inner::Ethernet)
                         .then(|| MacWord(lladdr(link))),
@@ -126,20 +127,22 @@ impl Core {
                 links.entry(host).or_default().push(link.name.clone());
             }
         }
-        let now = std::time::Instant::now();
+        let now = self.engine().now();
         let remotes = links
             .into_iter()
             .map(|(address, links)| {
                 let host = inner.registry.find(address);
-                let why = inner.unreachable.of(address, now);
+                let of = links.iter().filter_map(|name| inner.state.links.get(name));
+                let fault = inner.fault(address, of, now);
+                let (why, age) = fault.map_or((None, None), |(why, age)| (Some(why), age));
                 RemoteInfo {
                     address,
                     path_mtu: host.and_then(|h| h.path_mtu()),
                     gso: host.is_none_or(|h| h.gso()),
                     whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
                     whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
-                    unreachable: why.map(|(why, _)| why.to_owned()),
-                    unreachable_age: why.map(|(_, age)| age),
+                    unreachable: why,
+                    unreachable_age: age,
                     links,
                 }
             })

@@ -1,62 +1,149 @@
-//! Hosts of which ICMP errors say that nothing arrives there. Such an error may be anybody's invention, so nothing
-//! follows from it but that the operator is told.
+//! Hosts that cannot be reached. What an ICMP error says may be anybody's invention, so nothing follows from it but that
+//! the operator is told, and no more than that when the host is heard again. What this host's own kernel says is certain.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::core::{Core, host_event, hosts_of};
+use libgeneve::time::Now;
 
-/// For how long an error is worth showing.
-const KEPT: Duration = Duration::from_secs(60);
-/// Within this a second error has to come before anything is shown: a single one waited, perhaps for long, until the next
-/// datagram to whichever host was sent, and what it was about may be over.
+use super::core::{Core, Inner, host_event, hosts_of};
+use crate::config::state::Link;
+use crate::io::Refusals;
+
+/// For how long an error is worth showing. While somebody sends, a host that is away makes new ones: the kernel gives up
+/// looking for a neighbour after three seconds.
+const KEPT: Duration = Duration::from_secs(20);
+/// Within this a second error has to come before anything is shown: a single one may be chance.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// What was heard of each host.
+/// What was said of each host.
 #[derive(Debug, Default)]
-pub(super) struct Unreachable(BTreeMap<IpAddr, Heard>);
+pub(super) struct Unreachable(BTreeMap<IpAddr, Said>);
 
 #[derive(Debug)]
-struct Heard {
-    last: Instant,
+struct Said {
+    last: Now,
     why: String,
-    again: bool,
+    /// This host's kernel does not send, which no sign of life disproves.
+    certain: bool,
+    shown: bool,
 }
 
+/// Why a host cannot be reached, and how many seconds ago that was found out, where it was and may be over.
+pub(super) type Fault = (String, Option<u64>);
+
 impl Unreachable {
-    /// Notes an error; whether it is worth a word.
-    fn note(&mut self, host: IpAddr, now: Instant, why: String) -> bool {
-        let age = |heard: &Heard| now.saturating_duration_since(heard.last);
-        self.0.retain(|_, heard| age(heard) < KEPT);
-        let again = self.0.get(&host).is_some_and(|heard| age(heard) < AGAIN);
-        let last = now;
-        self.0.insert(host, Heard { last, why, again });
-        again
+    /// Notes errors that came by `now`; whether they are worth a word.
+    fn note(&mut self, host: IpAddr, now: Now, why: String, (count, certain): (u32, bool)) -> bool {
+        self.0.retain(|_, said| now.since(said.last) < KEPT);
+        let before = self.0.get(&host);
+        let again = before.is_some_and(|said| now.since(said.last) < AGAIN);
+        let shown = certain || again || count > 1;
+        let news = shown && before.is_none_or(|said| !said.shown || said.why != why);
+        let said = Said {
+            last: now,
+            why,
+            certain,
+            shown,
+        };
+        self.0.insert(host, said);
+        news
     }
 
-    /// Why a host could not be reached, and how many seconds ago that was.
-    pub(super) fn of(&self, host: IpAddr, now: Instant) -> Option<(&str, u64)> {
-        let heard = self.0.get(&host).filter(|heard| heard.again)?;
-        let age = now.saturating_duration_since(heard.last);
-        (age < KEPT).then_some((heard.why.as_str(), age.as_secs()))
+    /// Why a host could not be reached, and how many seconds ago that was; it was `heard` last then.
+    fn of(&self, host: IpAddr, now: Now, heard: Option<Now>) -> Option<(&str, u64)> {
+        let said = self.0.get(&host).filter(|said| said.shown)?;
+        let alive = !said.certain && heard.is_some_and(|heard| heard > said.last);
+        let age = now.since(said.last);
+        (age < KEPT && !alive).then_some((said.why.as_str(), age.as_secs()))
+    }
+
+    /// Forgets the hosts that were heard since, and returns those of them that were shown.
+    fn forget_heard(&mut self, heard: impl Fn(IpAddr) -> Option<Now>) -> Vec<IpAddr> {
+        let mut back = Vec::new();
+        self.0.retain(|host, said| {
+            let alive = !said.certain && heard(*host).is_some_and(|heard| heard > said.last);
+            if alive && said.shown {
+                back.push(*host);
+            }
+            !alive
+        });
+        back
+    }
+}
+
+impl Inner {
+    fn heard(&self, host: IpAddr) -> Option<Now> {
+        self.registry.find(host).and_then(|host| host.heard())
+    }
+
+    /// Why packets of these links do not reach a host, as far as is known.
+    pub(super) fn fault<'a>(
+        &self,
+        host: IpAddr,
+        links: impl Iterator<Item = &'a Link>,
+        now: Now,
+    ) -> Option<Fault> {
+        let mut no_route = None;
+        let (mut asked, mut failed) = (0, 0);
+        for link in links {
+            if let Some(why) = self.ways.loop_of(&link.name, host) {
+                return Some((format!("nothing is sent to it: {why}"), None));
+            }
+            let way = self.ways.way(host, link.local);
+            asked += usize::from(way.is_some());
+            if let Some(Err(error)) = way {
+                failed += 1;
+                no_route = Some((format!("this host has no route to it: {error}"), None));
+            }
+        }
+        if asked > 0 && asked == failed {
+            return no_route;
+        }
+        let (why, age) = self.unreachable.of(host, now, self.heard(host))?;
+        Some((why.to_owned(), Some(age)))
     }
 }
 
 impl Core {
-    /// Notes that an ICMP error came for datagrams to this host, if any link has it.
-    pub(super) async fn host_unreachable(&self, host: IpAddr, error: &io::Error) {
+    /// Notes that datagrams to this host did not arrive or were not sent, if any link has it.
+    pub(super) async fn host_unreachable(&self, refusals: &Refusals) {
         let mut inner = self.inner().await;
+        let host = refusals.host;
         let state = &inner.state;
         let mut links = state.links.values();
         if !links.any(|link| hosts_of(state, link).contains(&host)) {
             return;
         }
-        let why = meaning(error);
-        if inner.unreachable.note(host, Instant::now(), why.clone()) {
+        let (why, now) = (meaning(&refusals.error), self.engine().now());
+        let heard = inner.heard(host);
+        let of = (refusals.count, refusals.certain);
+        if inner.unreachable.note(host, now, why.clone(), of)
+            && inner.unreachable.of(host, now, heard).is_some()
+        {
             tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
             self.hub().tell(host_event(Some(host), "unreachable", why));
+        }
+    }
+
+    /// Reads what ICMP errors said since the last call, and tells of hosts that are back.
+    pub(super) async fn tend_unreachable(&self) {
+        for refusals in self.engine().refusals() {
+            self.host_unreachable(&refusals).await;
+        }
+        let mut inner = self.inner().await;
+        let Inner {
+            unreachable,
+            registry,
+            ..
+        } = &mut *inner;
+        let heard = |host| registry.find(host).and_then(|host| host.heard());
+        for host in unreachable.forget_heard(heard) {
+            tracing::info!(%host, "{host} is heard again");
+            let detail = "it is heard again".to_owned();
+            self.hub().tell(host_event(Some(host), "reachable", detail));
         }
     }
 }
@@ -67,6 +154,7 @@ fn meaning(error: &io::Error) -> String {
         Some(nix::libc::EHOSTUNREACH) => "no such host answers on its network".into(),
         Some(nix::libc::ENETUNREACH) => "there is no route to its network".into(),
         Some(nix::libc::EACCES | nix::libc::EPERM) => "a firewall forbids it".into(),
+        Some(nix::libc::ENETDOWN) => "the interface towards it is down".into(),
         _ => error.to_string(),
     }
 }
@@ -75,20 +163,55 @@ fn meaning(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn at(seconds: u64) -> Now {
+        Now(seconds * 1_000_000_000)
+    }
+
+    fn note(all: &mut Unreachable, host: IpAddr, seconds: u64, count: u32) -> bool {
+        all.note(host, at(seconds), "gone".into(), (count, false))
+    }
+
     #[test]
-    fn a_second_error_is_shown_for_a_minute() {
-        let (host, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
+    fn a_second_error_is_shown_for_a_while() {
         let mut all = Unreachable::default();
-        assert!(!all.note(host, start, "gone".into()));
-        assert_eq!(all.of(host, start), None);
-        assert!(!all.note(host, after(11), "gone".into()));
-        assert!(all.note(host, after(13), "gone".into()));
-        assert_eq!(all.of(host, after(20)), Some(("gone", 7)));
-        assert_eq!(all.of(other, after(20)), None);
-        assert_eq!(all.of(host, after(73)), None);
-        assert!(!all.note(other, after(73), "gone, too".into()));
+        assert!(!note(&mut all, HOST, 100, 1));
+        assert_eq!(all.of(HOST, at(100), None), None);
+        assert!(!note(&mut all, HOST, 111, 1));
+        assert!(note(&mut all, HOST, 113, 1));
+        assert!(!note(&mut all, HOST, 116, 1), "it is told once");
+        assert_eq!(all.of(HOST, at(123), None), Some(("gone", 7)));
+        assert_eq!(all.of(OTHER, at(123), None), None);
+        assert_eq!(all.of(HOST, at(136), None), None);
+        assert!(!note(&mut all, OTHER, 140, 1));
         assert_eq!(all.0.len(), 1, "what is not shown is not kept");
+    }
+
+    #[test]
+    fn many_errors_at_once_are_shown_at_once() {
+        let mut all = Unreachable::default();
+        assert!(note(&mut all, HOST, 1, 3));
+        assert_eq!(all.of(HOST, at(1), None), Some(("gone", 0)));
+    }
+
+    #[test]
+    fn a_host_that_is_heard_since_is_not_unreachable() {
+        let mut all = Unreachable::default();
+        assert!(note(&mut all, HOST, 10, 2));
+        assert!(all.of(HOST, at(12), Some(at(9))).is_some());
+        assert!(all.of(HOST, at(12), Some(at(11))).is_none());
+        assert_eq!(all.forget_heard(|_| Some(at(9))), []);
+        assert_eq!(all.forget_heard(|_| Some(at(11))), [HOST]);
+        assert!(all.0.is_empty());
+    }
+
+    #[test]
+    fn what_the_own_kernel_says_is_not_disproved_by_hearing() {
+        let mut all = Unreachable::default();
+        assert!(all.note(HOST, at(10), "forbidden".into(), (1, true)));
+        assert!(all.of(HOST, at(12), Some(at(11))).is_some());
+        assert_eq!(all.forget_heard(|_| Some(at(11))), []);
     }
 }

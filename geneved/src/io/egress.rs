@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 use libgeneve::datapath::{self, Context, Forward, Refused};
 use libgeneve::drop::DropReason;
@@ -326,8 +327,7 @@ impl<B: Backend> Worker<B> {
             return Err(all(DropReason::LinkGone));
         };
         let limit = forward.limit;
-        let want =
-            want(here, link, forward, frame_len).ok_or(all(DropReason::UnderlayUnreachable))?;
+        let want = want(here, link, forward, frame_len).map_err(all)?;
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
             Side::Udp => &mut self.udp_buffers,
@@ -345,7 +345,8 @@ impl<B: Backend> Worker<B> {
             vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
             too_long = false;
         }
-        let at = (self.now, self.io.idle());
+        let underlay = self.shared.underlay.load(Relaxed);
+        let at = (self.now, self.io.idle(), underlay);
         if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !want.whole)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
@@ -429,14 +430,23 @@ impl<B: Backend> Worker<B> {
     }
 }
 
-/// The train that a packet asks for; `None` where the host's address family has no socket.
-/// `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
-pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize) -> Option<Want> {
+/// The train that a packet asks for, or why there is none: the host's address family has no socket, or packets to it would
+/// come back. `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
+pub(super) fn want(
+    here: &LinkSlot,
+    link: &Link,
+    forward: Forward,
+    frame: usize,
+) -> Result<Want, DropReason> {
+    if link.leads_back(&forward.host) {
+        return Err(DropReason::UnderlayLoop);
+    }
     let family = Family::of(forward.host.addr);
     let whole = here.pool.profile.whole || forward.host.whole(link.config.inner);
     let source = here
         .pool
-        .pick(family, forward.outer.df, forward.hash, whole)?;
+        .pick(family, forward.outer.df, forward.hash, whole)
+        .ok_or(DropReason::UnderlayUnreachable)?;
     let key = TrainKey {
         link: here.index,
         host: forward.host.id,
@@ -451,7 +461,7 @@ pub(super) fn want(here: &LinkSlot, link: &Link, forward: Forward, frame: usize)
         // What has no checksum leaves whole by itself.
         _ => Sending::Apart,
     };
-    Some(Want {
+    Ok(Want {
         key,
         forward,
         source,

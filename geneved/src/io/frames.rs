@@ -126,7 +126,7 @@ impl<B: Backend> Worker<B> {
             return Err((DropReason::LinkGone, 1));
         };
         let encap = Arc::clone(&forward.encap);
-        let want = want(here, link, forward, 0).ok_or((DropReason::UnderlayUnreachable, 1))?;
+        let want = want(here, link, forward, 0).map_err(|reason| (reason, 1))?;
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,

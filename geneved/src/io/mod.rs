@@ -32,7 +32,9 @@ mod uring;
 mod worker;
 
 pub use counters::{Direction, LinkCounters};
-pub use engine::{BackendReport, Engine, EngineConfig, Event, IoChoice, Segmentation, StartError};
+pub use engine::{
+    BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
+};
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use recover::path_mtu;

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::backend::{Backend, source};
 use super::cmsg;
 use super::counters::Direction;
-use super::engine::Event;
+use super::engine::{Event, Refusals};
 use super::reply;
 use super::train::Sending;
 use super::worker::Worker;
@@ -105,8 +105,8 @@ impl<B: Backend> Worker<B> {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
             return Outcome::lost(train, error);
         }
-        if let Some(error) = drain_errors(socket) {
-            self.tell_unreachable(error);
+        if let Some(refusals) = drain_errors(socket) {
+            self.tell_unreachable(refusals);
         }
         let train = self.trains.train(id);
         let message = train.message();
@@ -180,17 +180,31 @@ impl<B: Backend> Worker<B> {
         outcome
     }
 
-    /// Passes on what an ICMP error said of a host. Anybody may send one, so not each is worth a word.
-    fn tell_unreachable(&mut self, (host, error): (IpAddr, i32)) {
+    /// Passes on what errors said of a host. Anybody may send ICMP errors, so not each is worth a word.
+    fn tell_unreachable(&mut self, refusals: Refusals) {
         if self.now >= self.next_unreachable {
             self.next_unreachable = self.now + UNREACHABLE_PAUSE;
-            let error = io::Error::from_raw_os_error(error);
-            let event = Event::Unreachable { host, error };
-            let _ = self.shared.events.send(event);
+            let _ = self.shared.events.send(Event::Unreachable(refusals));
         }
     }
 
     fn announce(&mut self, id: u32, outcome: &Outcome) {
+        if outcome.lost > 0
+            && reason(outcome.error) == DropReason::UnderlayUnreachable
+            && let Some(host) = &self.trains.train(id).host
+        {
+            let refusals = Refusals {
+                host: host.addr,
+                error: io::Error::from_raw_os_error(outcome.error),
+                count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
+                // The others may come of an ICMP error that arrived just now.
+                certain: matches!(
+                    outcome.error,
+                    libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
+                ),
+            };
+            self.tell_unreachable(refusals);
+        }
         let Some(host) = self.trains.train(id).host.as_ref().map(|h| h.addr) else {
             return;
         };
@@ -335,10 +349,25 @@ unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), 
     if rc == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`). The last error that came from
+/// Empties the socket's error queue and with it the pending error: the last error that came from outside and is not about
+/// the path MTU, whose datagram it was about, and how many there were about that host.
+fn drain_errors(socket: RawFd) -> Option<Refusals> {
+    let mut found: Option<Refusals> = None;
+    read_errors(socket, &mut |host, error| {
+        let before = found.as_ref().filter(|refusals| refusals.host == host);
+        found = Some(Refusals {
+            host,
+            error: io::Error::from_raw_os_error(error),
+            count: before.map_or(0, |refusals| refusals.count) + 1,
+            certain: false,
+        });
+    });
+    found
+}
+
+/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`). Shows each error that came from
 /// outside and is not about the path MTU, and whose datagram it was about.
-fn drain_errors(socket: RawFd) -> Option<(IpAddr, i32)> {
-    let mut found = None;
+pub(super) fn read_errors(socket: RawFd, show: &mut impl FnMut(IpAddr, i32)) {
     let mut control = [0u8; 512];
     for _ in 0..64 {
         let mut name = [0u8; size_of::<libc::sockaddr_in6>()];
@@ -364,10 +393,9 @@ fn drain_errors(socket: RawFd) -> Option<(IpAddr, i32)> {
         if let (Some(error), Some(about)) = (error, source(&name))
             && error != libc::EMSGSIZE
         {
-            found = Some((about.ip(), error));
+            show(about.ip(), error);
         }
     }
-    found
 }
 
 /// Asks the kernel for the path MTU to `host`, which its routing cache has learned from ICMP, and notes it.

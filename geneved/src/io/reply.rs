@@ -68,7 +68,7 @@ impl<B: Backend> Worker<B> {
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return;
         };
-        let Some(want) = want(here, link, forward, 0) else {
+        let Ok(want) = want(here, link, forward, 0) else {
             return;
         };
         let before = usize::from(want.key.before);

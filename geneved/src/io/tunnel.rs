@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Host, Tables};
+use libgeneve::link::Tables;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::time::Now;
 use libgeneve::wire::checksum::pseudo_header;
@@ -42,8 +42,6 @@ const UDP: usize = 8;
 pub(super) const HEADERS: usize = VIRTIO + ETHERNET + IPV4 + UDP;
 /// The longest IP packet.
 const MAX_IP: usize = 65_535;
-/// Packets after which the local address towards a host is looked up again.
-const REFRESH: u32 = 1 << 14;
 /// After so long it is looked again whether packets to a host leave.
 const TRUST: Duration = Duration::from_secs(5);
 /// After so long a way that did not work is tried again.
@@ -122,6 +120,13 @@ pub(super) struct TunnelGso {
     mac: Mac,
     /// The operator asked for it, whatever the underlay's device can do.
     forced: bool,
+    seats: Vec<Seats>,
+}
+
+/// What is known of the ways from one address that links name as theirs, or from whichever the kernel chooses.
+#[derive(Debug)]
+struct Seats {
+    named: Option<IpAddr>,
     /// By the host's id.
     seats: Vec<Seat>,
 }
@@ -132,10 +137,25 @@ struct Seat {
     state: State,
     /// When that was found out.
     since: Now,
+    /// The underlay's generation in which the following was found out.
+    found_in: Option<u32>,
+    /// The address of this host that its packets come from; none where there is no way to the host.
     local: Option<Ipv4Addr>,
     /// The device towards the host does not need the packets cut.
     worthwhile: bool,
-    used: u32,
+}
+
+impl Seat {
+    /// Finds out anew what follows from the underlay's routes and addresses.
+    fn look(&mut self, remote: Ipv4Addr, named: Option<IpAddr>, forced: bool) {
+        let before = self.local;
+        self.local = local_towards(remote, named);
+        self.worthwhile = self.local.is_some_and(|local| forced || device_cuts(local));
+        if self.local != before {
+            // Firewall and reverse-path filter may think otherwise of another address.
+            self.state = State::Untried;
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +185,7 @@ impl TunnelGso {
         vnet: &VnetHdr,
         (packet, before): (&Packet, usize),
         local: Option<IpAddr>,
-        (now, idle): (Now, bool),
+        (now, idle, underlay): (Now, bool, u32),
     ) -> Option<Way> {
         let IpAddr::V4(remote) = forward.host.addr else {
             return None;
@@ -175,25 +195,18 @@ impl TunnelGso {
         if !fits || !tcp || !forward.outer.df {
             return None;
         }
-        let id = forward.host.id as usize;
-        if self.seats.len() <= id {
-            self.seats.resize(id + 1, Seat::default());
+        let forced = self.forced;
+        let seat = self.seat(forward.host.id, local);
+        if seat.found_in != Some(underlay) {
+            seat.look(remote, local, forced);
+            seat.found_in = Some(underlay);
         }
-        let seat = &mut self.seats[id];
         let watched = match seat.state {
             State::Untried => true,
             State::Works => idle && now.since(seat.since) > TRUST,
             State::Refused if idle && now.since(seat.since) > RETRY => true,
             State::Refused => return None,
         };
-        if seat.used.is_multiple_of(REFRESH) {
-            seat.local = match local {
-                Some(IpAddr::V4(local)) => Some(local),
-                _ => local_towards(remote),
-            };
-            seat.worthwhile = self.forced || seat.local.is_some_and(device_cuts);
-        }
-        seat.used = seat.used.wrapping_add(1);
         if !seat.worthwhile {
             return None;
         }
@@ -204,11 +217,24 @@ impl TunnelGso {
         })
     }
 
+    fn seat(&mut self, host: u32, named: Option<IpAddr>) -> &mut Seat {
+        let host = host as usize;
+        let at = self.seats.iter().position(|seats| seats.named == named);
+        let at = at.unwrap_or_else(|| {
+            let seats = Vec::new();
+            self.seats.push(Seats { named, seats });
+            self.seats.len() - 1
+        });
+        let seats = &mut self.seats[at].seats;
+        if seats.len() <= host {
+            seats.resize(host + 1, Seat::default());
+        }
+        &mut seats[host]
+    }
+
     /// Notes whether packets to a host pass; true where that is news.
-    fn settle(&mut self, host: u32, works: bool, now: Now) -> bool {
-        let Some(seat) = self.seats.get_mut(host as usize) else {
-            return false;
-        };
+    fn settle(&mut self, host: u32, named: Option<IpAddr>, works: bool, now: Now) -> bool {
+        let seat = self.seat(host, named);
         let state = if works { State::Works } else { State::Refused };
         seat.since = now;
         let before = std::mem::replace(&mut seat.state, state);
@@ -333,7 +359,7 @@ impl<B: Backend> Worker<B> {
         if way.watched {
             let works = tunnel.try_out(write.iovs());
             let (packets, bytes) = (write.packets, write.bytes);
-            self.note_way(&want.forward.host, works);
+            self.note_way(&want.forward, works);
             if works && self.taps.outer {
                 self.tell_taps_of_uncut(id);
             }
@@ -350,12 +376,15 @@ impl<B: Backend> Worker<B> {
         true
     }
 
-    /// Notes whether the kernel forwards super-packets to `host`, and tells the daemon if that is news.
-    fn note_way(&mut self, host: &Host, works: bool) {
+    /// Notes whether the kernel forwards super-packets to a host, and tells the daemon if that is news.
+    fn note_way(&mut self, forward: &Forward, works: bool) {
+        let here = self.links.get(forward.link.0 as usize);
+        let here = here.and_then(Option::as_ref);
+        let named = here.and_then(|here| here.pool.profile.local);
         if let Some(tunnel) = &mut self.tunnel
-            && tunnel.settle(host.id, works, self.now)
+            && tunnel.settle(forward.host.id, named, works, self.now)
         {
-            let host = host.addr;
+            let host = forward.host.addr;
             let _ = self.shared.events.send(Event::TunnelGso { host, works });
         }
     }
@@ -387,7 +416,7 @@ impl<B: Backend> Worker<B> {
                     .forwarded(Direction::Egress, write.packets, write.bytes);
             }
         } else if let Some(forward) = forward {
-            self.note_way(&forward.host, false);
+            self.note_way(&forward, false);
             if let Err((reason, packets)) = self.cut_after_all(tables, bid, forward) {
                 self.count_drop(Direction::Egress, Some(link), reason, packets);
             }
@@ -441,9 +470,10 @@ fn device_cuts(local: Ipv4Addr) -> bool {
         .is_some_and(|device| features::cuts_tunnels(&device).unwrap_or(false))
 }
 
-/// The source address that the kernel would choose towards `remote`.
-fn local_towards(remote: Ipv4Addr) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+/// The source address of packets to `remote`: the one that is `named`, while this host has it, or the kernel's choice.
+fn local_towards(remote: Ipv4Addr, named: Option<IpAddr>) -> Option<Ipv4Addr> {
+    let from = named.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let socket = UdpSocket::bind((from, 0)).ok()?;
     // Connecting a UDP socket sends nothing; it only looks the route up.
     socket.connect((remote, 9)).ok()?;
     match socket.local_addr().ok()? {

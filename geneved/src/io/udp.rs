@@ -214,6 +214,14 @@ impl Pool {
         Ok(())
     }
 
+    /// Shows every socket.
+    pub(super) fn each_socket(&self, mut visit: impl FnMut(RawFd)) {
+        for sockets in self.usual.iter().chain(self.whole.get()) {
+            let sources = sockets.df_set.iter().chain([&sockets.df_unset]).flatten();
+            sources.for_each(|source| visit(source.socket.as_raw_fd()));
+        }
+    }
+
     /// The socket for a flow's hash, of those for `whole` datagrams or of the others; `None` where the family is not there.
     #[inline]
     pub(super) fn pick(&self, family: Family, df: bool, hash: u64, whole: bool) -> Option<Pick> {

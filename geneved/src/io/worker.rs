@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver as CommandReceiver, Sender, TryRecvError};
 use std::time::Instant;
 
@@ -81,6 +82,8 @@ pub(super) struct Shared {
     pub(super) events: UnboundedSender<Event>,
     /// Wakes workers whose packets wait for neighbours.
     pub(super) chime: Chime,
+    /// Another number after each change of the underlay's routes and addresses.
+    pub(super) underlay: Arc<AtomicU32>,
 }
 
 /// What a worker gets at birth.

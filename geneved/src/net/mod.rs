@@ -3,6 +3,7 @@
 //! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own, [`mtu`] does
 //! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
+pub mod changes;
 pub mod far;
 pub mod interface;
 pub mod mtu;

@@ -3,36 +3,109 @@
 //! What was learned of a path later (ICMP) does not lower it: that concerns one host, and the packet
 //! path tells the inner senders by itself.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::IpAddr;
 
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 
-use super::underlay::{self, Way};
+use super::changes::Changes;
+use super::underlay::{self, Devices, Way};
+use crate::config::value::IfName;
 use crate::control::protocol::MtuSum;
 
 /// What is assumed of an underlay that nothing is known of, in bytes.
 const ASSUMED: u32 = 1500;
 
+/// A host, and the address that it is sent to from, where the operator named one.
+pub type Pair = (IpAddr, Option<IpAddr>);
+
 /// The ways to hosts, each asked for once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ways {
-    known: HashMap<(IpAddr, Option<IpAddr>), Result<Way, String>>,
+    known: HashMap<Pair, Result<Way, String>>,
+    devices: Devices,
+    /// Why packets of a link to a host would come back to this host, by the link's name.
+    loops: BTreeMap<(IfName, IpAddr), String>,
 }
 
 impl Ways {
     /// Asks the kernel for the ways to all `hosts` of a link that are not known yet.
     pub async fn ask(&mut self, handle: &Handle, hosts: &[IpAddr], local: Option<IpAddr>) {
         for host in hosts {
-            if let Entry::Vacant(unknown) = self.known.entry((*host, local)) {
-                let way = underlay::way(handle, *host, local).await;
-                unknown.insert(way.map_err(|e: io::Error| e.to_string()));
+            if !self.known.contains_key(&(*host, local)) {
+                let way = underlay::way(handle, *host, local, &mut self.devices).await;
+                self.known
+                    .insert((*host, local), way.map_err(|e| e.to_string()));
             }
         }
+    }
+
+    /// Forgets what may not be so any more.
+    pub fn forget(&mut self, changes: &Changes) {
+        self.known
+            .retain(|(host, local), _| !changes.concern(*host, *local));
+        if changes.concern_devices() {
+            self.devices.clear();
+        }
+    }
+
+    /// Forgets the hosts that nobody asks for any more.
+    pub fn keep(&mut self, wanted: impl Fn(&Pair) -> bool) {
+        self.known.retain(|pair, _| wanted(pair));
+    }
+
+    /// The way to a host, or why there is none; `None` where nobody asked.
+    #[must_use]
+    pub fn way(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&Way, &str>> {
+        let way = self.known.get(&(host, local))?;
+        Some(way.as_ref().map_err(String::as_str))
+    }
+
+    /// Changes what is known of each host.
+    pub fn change_each(&mut self, mut change: impl FnMut(IpAddr, &mut Result<Way, String>)) {
+        for ((host, _), way) in &mut self.known {
+            change(*host, way);
+        }
+    }
+
+    /// Knows a way that nobody was asked for.
+    #[cfg(test)]
+    pub fn insert(&mut self, pair: Pair, way: Result<Way, String>) {
+        self.known.insert(pair, way);
+    }
+
+    /// Notes which packets would come back: of which link, to which host, and why.
+    pub fn set_loops(&mut self, loops: BTreeMap<(IfName, IpAddr), String>) {
+        self.loops = loops;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn loops(&self) -> &BTreeMap<(IfName, IpAddr), String> {
+        &self.loops
+    }
+
+    /// Why a link's packets to this host would come back, if they would.
+    #[must_use]
+    pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&str> {
+        if self.loops.is_empty() {
+            return None;
+        }
+        self.loops.get(&(link.clone(), host)).map(String::as_str)
+    }
+
+    /// To which hosts a link sends nothing, and why; in words for a person.
+    #[must_use]
+    pub fn kept_away(&self, link: &IfName) -> Option<String> {
+        let mut loops = self.loops.iter().filter(|((name, _), _)| name == link);
+        let ((_, host), why) = loops.next()?;
+        let more = match loops.count() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        Some(format!("nothing is sent to host {host}: {why}{more}"))
     }
 
     /// The numbers of the devices by which packets leave for each host that there is a way to.
@@ -41,20 +114,26 @@ impl Ways {
         let mut devices: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
         for ((host, _), way) in &self.known {
             if let Ok(way) = way {
-                devices.entry(*host).or_default().insert(way.index);
+                let indices = way.devices.iter().map(|device| device.index);
+                devices.entry(*host).or_default().extend(indices);
             }
         }
         devices
     }
 
     /// The tunnel MTU of a link with these hosts, which wraps packets as `shape` says; underlay and outer version are
-    /// those of the hosts.
+    /// those of the hosts. Where nothing is known of any of them, what the underlay was `before` holds on.
     #[must_use]
-    pub fn sum(&self, hosts: &[IpAddr], local: Option<IpAddr>, shape: TunnelMtu) -> MtuSum {
+    pub fn sum(
+        &self,
+        (link, hosts): (&IfName, &[IpAddr]),
+        local: Option<IpAddr>,
+        shape: TunnelMtu,
+        before: Option<u32>,
+    ) -> MtuSum {
         let known = |host: &IpAddr| {
-            self.known
-                .get(&(*host, local))
-                .and_then(|w| w.as_ref().ok())
+            let way = self.way(*host, local).and_then(Result::ok)?;
+            self.loop_of(link, *host).is_none().then_some(way)
         };
         let tunnel = |underlay, v6| TunnelMtu {
             underlay,
@@ -68,10 +147,10 @@ impl Ways {
             .min_by_key(|(tunnel, ..)| tunnel.mtu());
         if let Some((tunnel, host, way)) = least {
             return MtuSum {
-                text: format!("{tunnel}; the route to {host} is dev {}", way.dev),
+                text: format!("{tunnel}; the route to {host} is dev {}", way.dev()),
                 underlay: way.mtu,
                 host: Some(*host),
-                dev: Some(way.dev.clone()),
+                dev: Some(way.dev().to_owned()),
                 inner: tunnel.mtu().into(),
             };
         }
@@ -79,21 +158,24 @@ impl Ways {
             .first()
             .or(local.as_ref())
             .is_some_and(IpAddr::is_ipv6);
-        let tunnel = tunnel(ASSUMED, v6);
+        let before = before.filter(|_| !hosts.is_empty());
+        let underlay = before.unwrap_or(ASSUMED);
+        let tunnel = tunnel(underlay, v6);
+        let so = match before {
+            Some(before) => format!("so {before} is kept"),
+            None => format!("so {ASSUMED} is assumed"),
+        };
         let why = match hosts.first() {
-            None => format!("the link has no host yet, so {ASSUMED} is assumed"),
-            Some(host) => {
-                let error = self
-                    .known
-                    .get(&(*host, local))
-                    .and_then(|w| w.as_ref().err());
-                let error = error.map_or("not asked", String::as_str);
-                format!("no route to {host} ({error}), so {ASSUMED} is assumed")
-            }
+            None => format!("the link has no host yet, {so}"),
+            Some(host) => match (self.loop_of(link, *host), self.way(*host, local)) {
+                (Some(why), _) => format!("{host}: {why}, {so}"),
+                (None, Some(Err(error))) => format!("no route to {host} ({error}), {so}"),
+                (None, _) => format!("no route to {host} (not asked), {so}"),
+            },
         };
         MtuSum {
             text: format!("{tunnel}; {why}"),
-            underlay: ASSUMED,
+            underlay,
             host: hosts.first().copied(),
             dev: None,
             inner: tunnel.mtu().into(),
@@ -104,7 +186,12 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::underlay::Device;
     use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+
+    fn gnv0() -> IfName {
+        "gnv0".parse().unwrap()
+    }
 
     fn shape(options: u16) -> TunnelMtu {
         TunnelMtu {
@@ -121,9 +208,17 @@ mod tests {
         for (host, mtu) in list {
             let way = mtu
                 .map(|mtu| Way {
-                    dev: "eth0".into(),
-                    index: 2,
+                    devices: vec![Device {
+                        name: "eth0".into(),
+                        index: 2,
+                        mtu,
+                        lower: None,
+                    }],
+                    through: vec!["eth0".into()],
                     mtu,
+                    own: false,
+                    prefix_len: 24,
+                    in_main: true,
                 })
                 .map_err(str::to_owned);
             ways.known.insert((host.parse().unwrap(), None), way);
@@ -135,7 +230,7 @@ mod tests {
     fn rfc8926_31_the_narrowest_host_and_the_longest_options_decide() {
         let hosts = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         let ways = ways(&[("192.0.2.1", Ok(1500)), ("2001:db8::1", Ok(1500))]);
-        let sum = ways.sum(&hosts, None, shape(24));
+        let sum = ways.sum((&gnv0(), &hosts), None, shape(24), None);
         assert_eq!(
             (sum.inner, sum.host),
             (1500 - 40 - 8 - 8 - 24, Some(hosts[1]))
@@ -151,7 +246,12 @@ mod tests {
     #[test]
     fn what_is_not_known_is_assumed_and_said() {
         let host = ["192.0.2.1".parse().unwrap()];
-        let sum = ways(&[("192.0.2.1", Err("Network is unreachable"))]).sum(&host, None, shape(0));
+        let sum = ways(&[("192.0.2.1", Err("Network is unreachable"))]).sum(
+            (&gnv0(), &host),
+            None,
+            shape(0),
+            None,
+        );
         assert_eq!(sum.inner, 1464);
         assert!(
             sum.text
@@ -159,11 +259,48 @@ mod tests {
             "{}",
             sum.text
         );
-        let sum = Ways::default().sum(&[], None, shape(0));
+        let sum = Ways::default().sum((&gnv0(), &[]), None, shape(0), Some(9000));
         assert!(
             sum.text.contains("no host yet, so 1500 is assumed"),
             "{}",
             sum.text
         );
+    }
+
+    #[test]
+    fn a_route_that_is_gone_or_leads_back_changes_nothing() {
+        let host: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut ways = ways(&[("192.0.2.1", Err("Network is unreachable"))]);
+        let sum = |ways: &Ways| ways.sum((&gnv0(), &[host]), None, shape(0), Some(9000));
+        assert_eq!(sum(&ways).inner, 8964);
+        assert!(sum(&ways).text.ends_with("so 9000 is kept"));
+        ways.known.insert(
+            (host, None),
+            self::ways(&[("192.0.2.1", Ok(1464))])
+                .known
+                .remove(&(host, None))
+                .unwrap(),
+        );
+        assert_eq!(sum(&ways).inner, 1428);
+        let why = "the underlay's route to it leads into the link itself".to_owned();
+        ways.set_loops(BTreeMap::from([((gnv0(), host), why)]));
+        let kept = sum(&ways);
+        assert_eq!((kept.inner, kept.underlay, kept.dev), (8964, 9000, None));
+        assert!(
+            kept.text
+                .contains("leads into the link itself, so 9000 is kept"),
+            "{}",
+            kept.text
+        );
+    }
+
+    #[test]
+    fn only_what_may_have_changed_is_asked_again() {
+        let mut ways = ways(&[("192.0.2.1", Ok(1500)), ("198.51.100.1", Ok(1500))]);
+        ways.forget(&Changes::of_prefix("192.0.2.0/24".parse().unwrap()));
+        assert_eq!(ways.known.len(), 1);
+        assert!(ways.way("198.51.100.1".parse().unwrap(), None).is_some());
+        ways.forget(&Changes::everything());
+        assert!(ways.known.is_empty());
     }
 }

@@ -1,71 +1,192 @@
-//! The underlay as the kernel routes it: which interface leads to a host, and with what MTU.
+//! The underlay as the kernel routes it: which interfaces lead to a host, and with what MTU.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
-use tokio::sync::mpsc;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType,
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::first;
 
-/// The way to a host.
+/// The way to a host, by all next hops that the kernel may choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// The interface that packets leave by.
-    pub dev: String,
+    /// The interfaces that packets leave by, at least one.
+    pub devices: Vec<Device>,
+    /// Names of what they go through: these interfaces, and those that a VLAN or the like is a part of.
+    pub through: Vec<String>,
+    /// The least that these allow: the route's MTU where it has one, otherwise the interface's; bytes of outer IP packet.
+    /// What was learned of the path to this one host is no part of it.
+    pub mtu: u32,
+    /// The host is this one: the address is its own.
+    pub own: bool,
+    /// Bits of the prefix that the route is for.
+    pub prefix_len: u8,
+    /// The route is in the main table, where those of interfaces' addresses are.
+    pub in_main: bool,
+}
+
+/// An interface of the underlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
     /// Its number.
     pub index: u32,
-    /// The route's MTU where it has one, otherwise the interface's; bytes of outer IP packet.
+    /// Its MTU in bytes.
     pub mtu: u32,
+    /// The device that its packets go through, where it is no more than a part of that: a VLAN, a macvlan, an ipvlan.
+    pub lower: Option<u32>,
 }
+
+impl Way {
+    /// The interface by which packets leave, or the first of several.
+    #[must_use]
+    pub fn dev(&self) -> &str {
+        self.devices.first().map_or("", |device| &device.name)
+    }
+}
+
+/// More than these VLANs of VLANs are a circle.
+const DEPTH: usize = 4;
+
+/// Devices that were asked for already, by their numbers.
+pub type Devices = HashMap<u32, Device>;
 
 /// Asks the kernel for the way from `local` (or its own choice) to `host`.
 ///
 /// # Errors
 /// There is none, in the kernel's words.
-pub async fn way(handle: &Handle, host: IpAddr, local: Option<IpAddr>) -> io::Result<Way> {
+pub async fn way(
+    handle: &Handle,
+    host: IpAddr,
+    local: Option<IpAddr>,
+    known: &mut Devices,
+) -> io::Result<Way> {
     let route = first(handle.route().get(question(host, local)).execute()).await?;
-    let mut index = None;
-    let mut mtu = None;
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(oif) => index = Some(*oif),
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|m| match m {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    let index = index.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENETUNREACH))?;
-    let mut request = handle.link().get();
-    request = request.match_index(index);
-    let link = first(request.execute()).await?;
+    let route = Route::read(&route);
     let mut way = Way {
-        dev: format!("if{index}"),
-        index,
-        mtu: 1500,
+        devices: Vec::new(),
+        through: Vec::new(),
+        mtu: u32::MAX,
+        own: route.own,
+        prefix_len: route.prefix_len,
+        in_main: route.in_main,
     };
-    for attribute in link.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => way.dev = name,
-            LinkAttribute::Mtu(mtu) => way.mtu = mtu,
-            _ => {}
+    for index in route.hops {
+        let device = device(handle, index, known).await?;
+        // A route cannot make more of an interface than it is.
+        let mtu = route.mtu.map_or(device.mtu, |m| m.min(device.mtu));
+        way.mtu = way.mtu.min(mtu);
+        if way.devices.iter().any(|there| there.index == index) {
+            continue;
+        }
+        let mut lower = device.lower;
+        way.through.push(device.name.clone());
+        way.devices.push(device);
+        for _ in 0..DEPTH {
+            let Some(index) = lower else { break };
+            let below = self::device(handle, index, known).await?;
+            way.through.push(below.name);
+            lower = below.lower;
         }
     }
-    // A route cannot make more of an interface than it is.
-    way.mtu = mtu.filter(|&m| m > 0).map_or(way.mtu, |m| m.min(way.mtu));
+    if way.devices.is_empty() {
+        return Err(io::Error::from_raw_os_error(nix::libc::ENETUNREACH));
+    }
     Ok(way)
 }
 
+async fn device(handle: &Handle, index: u32, known: &mut Devices) -> io::Result<Device> {
+    if let Some(device) = known.get(&index) {
+        return Ok(device.clone());
+    }
+    let request = handle.link().get().match_index(index);
+    let device = Device::read(first(request.execute()).await?);
+    known.insert(index, device.clone());
+    Ok(device)
+}
+
+impl Device {
+    fn read(message: LinkMessage) -> Self {
+        let index = message.header.index;
+        let mut device = Device {
+            name: format!("if{index}"),
+            index,
+            mtu: 1500,
+            lower: None,
+        };
+        let (mut link, mut elsewhere, mut part) = (None, false, false);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name = name,
+                LinkAttribute::Mtu(mtu) => device.mtu = mtu,
+                LinkAttribute::Link(index) if index > 0 => link = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => {
+                    use InfoKind::{IpVlan, MacVlan, MacVtap, Vlan};
+                    part = infos.iter().any(|info| {
+                        matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan))
+                    });
+                }
+                _ => {}
+            }
+        }
+        device.lower = link.filter(|_| part && !elsewhere);
+        device
+    }
+}
+
+/// What counts of the kernel's answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Route {
+    hops: Vec<u32>,
+    mtu: Option<u32>,
+    own: bool,
+    prefix_len: u8,
+    in_main: bool,
+}
+
+impl Route {
+    fn read(message: &RouteMessage) -> Self {
+        // linux/rtnetlink.h
+        const MAIN: u32 = 254;
+        let mut route = Route {
+            own: message.header.kind == RouteType::Local,
+            prefix_len: message.header.destination_prefix_length,
+            in_main: u32::from(message.header.table) == MAIN,
+            ..Route::default()
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(oif) => route.hops.push(*oif),
+                RouteAttribute::Table(table) => route.in_main = *table == MAIN,
+                RouteAttribute::MultiPath(hops) => {
+                    let dead = |flags: RouteNextHopFlags| flags.contains(RouteNextHopFlags::Dead);
+                    let alive = hops.iter().filter(|hop| !dead(hop.flags));
+                    route.hops.extend(alive.map(|hop| hop.interface_index));
+                }
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|m| match m {
+                        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        route
+    }
+}
+
+/// The question for the route itself: without `RTM_F_FIB_MATCH` the answer is what the kernel has cached for this host, with
+/// the path MTU that an ICMP error claimed in place of the route's own.
 fn question(host: IpAddr, local: Option<IpAddr>) -> RouteMessage {
-    match host {
+    let mut question = match host {
         IpAddr::V4(to) => {
             let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32);
             match local {
@@ -80,35 +201,49 @@ fn question(host: IpAddr, local: Option<IpAddr>) -> RouteMessage {
                 _ => question.build(),
             }
         }
+    };
+    question.header.flags |= RouteFlags::FibMatch | RouteFlags::LookupTable;
+    question
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::route::RouteNextHop;
+
+    fn message(attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_the_route_and_not_for_what_it_has_cached() {
+        for host in ["192.0.2.1", "2001:db8::1"] {
+            let flags = question(host.parse().unwrap(), None).header.flags;
+            assert!(flags.contains(RouteFlags::FibMatch), "{host}");
+        }
+    }
+
+    #[test]
+    fn every_next_hop_that_lives_is_a_hop() {
+        let hop = |index, flags| {
+            let mut hop = RouteNextHop::default();
+            (hop.interface_index, hop.flags) = (index, flags);
+            hop
+        };
+        let none = RouteNextHopFlags::empty();
+        let route = Route::read(&message(vec![
+            RouteAttribute::Table(1000),
+            RouteAttribute::MultiPath(vec![
+                hop(3, none),
+                hop(4, RouteNextHopFlags::Dead),
+                hop(5, none),
+            ]),
+            RouteAttribute::Metrics(vec![RouteMetric::Mtu(1400)]),
+        ]));
+        assert_eq!((route.hops, route.mtu), (vec![3, 5], Some(1400)));
+        assert!(!route.in_main && !route.own);
     }
 }
-
-/// A netlink connection of the calling thread's namespace, and a signal that comes after its
-/// interfaces, routes or addresses changed. Must be called inside the daemon's runtime.
-///
-/// # Errors
-/// Netlink cannot be had.
-pub fn connect() -> io::Result<(Handle, mpsc::Receiver<()>)> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    tokio::task::spawn_local(connection);
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-    ];
-    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
-    tokio::task::spawn_local(connection);
-    let (changed, changes) = mpsc::channel(1);
-    tokio::task::spawn_local(async move {
-        while messages.next().await.is_some() {
-            // Changes come in bursts; the last one of a burst is what counts.
-            while let Ok(Some(_)) = tokio::time::timeout(DEBOUNCE, messages.next()).await {}
-            let _ = changed.try_send(());
-        }
-    });
-    Ok((handle, changes))
-}
-
-const DEBOUNCE: Duration = Duration::from_millis(200);

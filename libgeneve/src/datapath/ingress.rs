@@ -103,7 +103,7 @@ struct Memo {
     /// Bytes of the Ethernet header that goes into the TAP interface; 0 for TUN.
     frame_len: usize,
     tagged: bool,
-    /// Until when the source of the frame is taken to be admitted.
+    /// Until when the source of the frame is taken to be admitted, and the host to be heard.
     until: Now,
     link: LinkIndex,
     host: Option<Arc<Host>>,
@@ -340,6 +340,7 @@ impl Ingress {
         let host = link
             .host(arrival.src)
             .ok_or(refused(DropReason::UnknownHost))?;
+        host.hear(cx.now);
         let received = Received::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
         if envelope.control {
             return Err(refused(DropReason::ControlMessage));
@@ -362,10 +363,7 @@ impl Ingress {
         memo.kind = inside.kind;
         memo.frame_len = inside.frame_len;
         memo.tagged = inside.tagged;
-        memo.until = match inside.frame_len {
-            0 => Now(u64::MAX),
-            _ => bridge::fresh_until(cx.now),
-        };
+        memo.until = bridge::fresh_until(cx.now);
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
         memo.digest = digest(cx, link, envelope.options());

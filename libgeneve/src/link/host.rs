@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::time::Now;
 use crate::wire::encapsulation::Inner;
 
 /// Which datagrams to a host must be whole when they leave: each by itself, and with finished checksums, because nothing
@@ -31,7 +32,11 @@ pub struct Host {
     path_mtu: AtomicU32,
     no_gso: AtomicBool,
     whole: AtomicU8,
+    heard: AtomicU64,
 }
+
+/// A host that was heard of less long ago is not noted again: all workers share the place.
+const HEARD_STEP_NANOS: u64 = 100_000_000;
 
 impl Host {
     /// A host of which nothing was learned yet.
@@ -43,6 +48,7 @@ impl Host {
             path_mtu: AtomicU32::new(0),
             no_gso: AtomicBool::new(false),
             whole: AtomicU8::new(Whole::None as u8),
+            heard: AtomicU64::new(0),
         }
     }
 
@@ -68,6 +74,23 @@ impl Host {
     /// Switches `UDP_SEGMENT` on or off for this host.
     pub fn set_gso(&self, on: bool) {
         self.no_gso.store(!on, Relaxed);
+    }
+
+    /// Notes that a datagram came from this host, whose address may be forged.
+    #[inline]
+    pub fn hear(&self, now: Now) {
+        let before = self.heard.load(Relaxed);
+        if before == 0 || now.0.saturating_sub(before) >= HEARD_STEP_NANOS {
+            self.heard.store(now.0.max(1), Relaxed);
+        }
+    }
+
+    /// When a datagram came from this host last, to a second; `None` where none did.
+    #[must_use]
+    pub fn heard(&self) -> Option<Now> {
+        Some(self.heard.load(Relaxed))
+            .filter(|&at| at != 0)
+            .map(Now)
     }
 
     /// Whether datagrams with `inner` must be whole when they leave for this host.
@@ -122,6 +145,18 @@ impl HostRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_is_heard_again_and_again_is_noted_now_and_then() {
+        let host = Host::new(1, [192, 0, 2, 1].into());
+        assert_eq!(host.heard(), None);
+        let later = |nanos| Now(1_000_000_000 + nanos);
+        host.hear(later(0));
+        host.hear(later(HEARD_STEP_NANOS - 1));
+        assert_eq!(host.heard(), Some(later(0)));
+        host.hear(later(HEARD_STEP_NANOS));
+        assert_eq!(host.heard(), Some(later(HEARD_STEP_NANOS)));
+    }
 
     #[test]
     fn what_must_be_whole_depends_on_what_is_inside() {

@@ -15,7 +15,7 @@ pub struct LinkInfo {
     pub settings: LinkWords,
     /// `running`, or `lost` when the interface vanished under the daemon.
     pub state: String,
-    /// Why it is lost.
+    /// Why it is lost, or to which hosts it sends nothing, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// The interface's number in its namespace.
@@ -135,10 +135,11 @@ pub struct RemoteInfo {
     /// Why they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_cause: Option<String>,
-    /// Why datagrams do not arrive there, as an ICMP error of the last minute says.
+    /// Why nothing arrives there: no route leads to it or one that leads back, the kernel refuses to send, or an ICMP error
+    /// said so and nothing was heard from there since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<String>,
-    /// How many seconds ago that came.
+    /// How many seconds ago that was found out, where it may be over; absent where it is so now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_age: Option<u64>,
     /// The links that know it.

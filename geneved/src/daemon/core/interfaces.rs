@@ -33,7 +33,7 @@ impl Core {
             let mut outcome = Ok(());
             let wanted = links
                 .iter()
-                .map(|l| wanted(l, mtu_of(state, l, ways).0))
+                .map(|l| wanted(l, mtu_of(state, l, ways, None).0))
                 .collect();
             match interface::create(netns, wanted, self.engine.workers()).await {
                 Ok(tuns) => {
@@ -46,7 +46,7 @@ impl Core {
                         if outcome.is_err() {
                             break;
                         }
-                        let (mtu, sum) = mtu_of(state, link, ways);
+                        let (mtu, sum) = mtu_of(state, link, ways, None);
                         let running = Running {
                             index,
                             sum,
@@ -77,39 +77,6 @@ impl Core {
                 // Another link may get the index.
                 self.engine.flows().flows.remove_link(running.index);
             }
-        }
-    }
-
-    /// Sets MTUs anew after interfaces, routes or addresses of the underlay changed.
-    pub(in crate::daemon) async fn underlay_changed(&self) {
-        let mut inner = self.inner().await;
-        let ways = self.ways(&inner.state).await;
-        self.look_far(&mut inner, Some(&ways)).await;
-        let Inner { state, running, .. } = &mut *inner;
-        let mut changed = Vec::new();
-        for (name, running) in running.iter_mut() {
-            let Some(link) = state.links.get(name) else {
-                continue;
-            };
-            let (mtu, sum) = mtu_of(state, link, &ways);
-            running.sum = sum;
-            if mtu == running.mtu || running.lost.is_some() {
-                continue;
-            }
-            match update_mtu(link, mtu).await {
-                Ok(()) => {
-                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "link \"{name}\": MTU {} becomes {mtu}: {}", running.mtu, running.sum.text);
-                    running.mtu = mtu;
-                    changed.push(name.clone());
-                }
-                Err(refusal) => {
-                    tracing::warn!(%refusal, "the MTU cannot follow the underlay: {refusal}");
-                }
-            }
-        }
-        if !changed.is_empty() {
-            self.publish(&mut inner);
-            self.tell_links(&inner, &changed).await;
         }
     }
 }

@@ -76,6 +76,8 @@ pub(in crate::daemon) struct Inner {
     pub(in crate::daemon) unreachable: Unreachable,
     pub(in crate::daemon) down: Down,
     pub(in crate::daemon) far: FarEnds,
+    /// How the kernel routes to the hosts, as far as it has told of changes.
+    pub(in crate::daemon) ways: Ways,
 }
 
 /// A link that has an interface, or had one.
@@ -171,6 +173,7 @@ impl Core {
             applied.map_err(|refusal| refusal.of_change(number))?;
             named.extend(change.link.as_ref().map(|link| link.name.clone()));
         }
+        self.refuse_loops(&inner, &state).await?;
         let mut plan = Plan::between(&inner.state, &state);
         // Somebody else may have changed the interface; who sets the link wants it as it is set.
         named.retain(|name| {
@@ -209,7 +212,7 @@ impl Core {
 
     async fn carry_out(&self, inner: &mut Inner, new: State, plan: &Plan) -> Result<(), Refusal> {
         inner.compiler.verify(&new)?;
-        let ways = self.ways(&new).await;
+        let ways = self.ways(inner, &new).await;
         if let Err((name, error)) = self.open_ports(inner, &new) {
             return Err(self.port_refused(&name, &error).await);
         }
@@ -220,7 +223,7 @@ impl Core {
         }
         for (name, running) in &mut inner.running {
             if let Some(link) = new.links.get(name) {
-                (running.mtu, running.sum) = mtu_of(&new, link, &ways);
+                (running.mtu, running.sum) = mtu_of(&new, link, &ways, Some(running));
             }
         }
         let watched = self.hub.wants_changes();
@@ -230,6 +233,7 @@ impl Core {
         };
         let old = std::mem::replace(&mut inner.state, new);
         self.look_far(inner, Some(&ways)).await;
+        self.note_ways(inner, ways);
         self.publish(inner);
         remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del);
@@ -257,7 +261,7 @@ impl Core {
             if result.is_err() || running.lost.is_some() || plan.replace.contains(name) {
                 continue;
             }
-            let mtu = mtu_of(new, link, ways).0;
+            let mtu = mtu_of(new, link, ways, Some(running)).0;
             if plan.set.contains(name) {
                 result = update(link, mtu, was).await;
             } else if mtu != running.mtu {
@@ -271,7 +275,7 @@ impl Core {
             self.take_down(inner, &plan.replace);
             result = self.bring_up(inner, new, &plan.replace, ways).await;
             if result.is_err() {
-                let before = self.ways(&old).await;
+                let before = self.ways(inner, &old).await;
                 if let Err(refusal) = self.bring_up(inner, &old, &plan.replace, &before).await {
                     tracing::error!(%refusal, "a link cannot be put back as it was: {refusal}");
                     self.mark_absent(inner, &plan.replace, &refusal);
@@ -316,6 +320,7 @@ impl Core {
             epoch,
             compiler,
             down,
+            ways,
             ..
         } = inner;
         let places: Places = running
@@ -330,7 +335,9 @@ impl Core {
         for (name, running) in running.iter() {
             if let Some(link) = state.links.get(name) {
                 let config = compiler.link(state, link, running.mtu, &places, &healthy);
-                links.push(Arc::new(libgeneve::link::Link::new(config, registry)));
+                let link = libgeneve::link::Link::new(config, registry);
+                let link = link.without(|host| ways.loop_of(name, host).is_some());
+                links.push(Arc::new(link));
             }
         }
         *epoch += 1;

@@ -6,22 +6,75 @@ use std::net::IpAddr;
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 
-use super::Core;
+use super::interfaces::update_mtu;
+use super::{Core, Inner, Running};
 use crate::config::state::{Link, State};
 use crate::config::value::MtuWord;
 use crate::control::protocol::MtuSum;
 use crate::daemon::compile::options_len;
+use crate::daemon::loops::loops;
+use crate::net::changes::Changes;
 use crate::net::mtu::Ways;
 
 impl Core {
-    /// What each host of these links is reached by.
-    pub(super) async fn ways(&self, state: &State) -> Ways {
-        let mut ways = Ways::default();
+    /// What each host of these links is reached by; who was asked for before is not asked for again.
+    pub(in crate::daemon) async fn ways(&self, inner: &Inner, state: &State) -> Ways {
+        self.complete(inner.ways.clone(), state).await
+    }
+
+    async fn complete(&self, mut ways: Ways, state: &State) -> Ways {
+        let mut wanted = BTreeSet::new();
         for link in state.links.values() {
-            ways.ask(&self.netlink, &hosts_of(state, link), link.local)
-                .await;
+            let hosts = hosts_of(state, link);
+            ways.ask(&self.netlink, &hosts, link.local).await;
+            wanted.extend(hosts.into_iter().map(|host| (host, link.local)));
         }
+        ways.keep(|pair| wanted.contains(pair));
+        let loops = loops(state, &ways);
+        ways.set_loops(loops);
         ways
+    }
+
+    /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
+    /// MTUs by them.
+    pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
+        let mut inner = self.inner().await;
+        let mut ways = inner.ways.clone();
+        ways.forget(changes);
+        let ways = self.complete(ways, &inner.state).await;
+        self.look_far(&mut inner, Some(&ways)).await;
+        let mut changed = self.note_ways(&mut inner, ways);
+        let Inner {
+            state,
+            running,
+            ways,
+            ..
+        } = &mut *inner;
+        for (name, running) in running.iter_mut() {
+            let Some(link) = state.links.get(name) else {
+                continue;
+            };
+            let (mtu, sum) = mtu_of(state, link, ways, Some(running));
+            running.sum = sum;
+            if mtu == running.mtu || running.lost.is_some() {
+                continue;
+            }
+            match update_mtu(link, mtu).await {
+                Ok(()) => {
+                    tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "link \"{name}\": MTU {} becomes {mtu}: {}", running.mtu, running.sum.text);
+                    running.mtu = mtu;
+                    changed.insert(name.clone());
+                }
+                Err(refusal) => {
+                    tracing::warn!(%refusal, "the MTU cannot follow the underlay: {refusal}");
+                }
+            }
+        }
+        if !changed.is_empty() {
+            self.publish(&mut inner);
+            let changed: Vec<_> = changed.into_iter().collect();
+            self.tell_links(&inner, &changed).await;
+        }
     }
 }
 
@@ -35,8 +88,14 @@ pub(in crate::daemon) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
     all.into_iter().collect()
 }
 
-/// The MTU that a link is to have, and the sum behind the one that is computed.
-pub(super) fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
+/// The MTU that a link is to have, and the sum behind the one that is computed. What a link that is `running` had of the
+/// underlay holds on while no way to any of its hosts is known.
+pub(super) fn mtu_of(
+    state: &State,
+    link: &Link,
+    ways: &Ways,
+    running: Option<&Running>,
+) -> (u16, MtuSum) {
     let shape = TunnelMtu {
         underlay: 0,
         outer: IpVersion::V4,
@@ -44,7 +103,14 @@ pub(super) fn mtu_of(state: &State, link: &Link, ways: &Ways) -> (u16, MtuSum) {
         inner: link.inner,
         options: options_len(state, link),
     };
-    let sum = ways.sum(&hosts_of(state, link), link.local, shape);
+    let before = running.map(|running| running.sum.underlay);
+    let hosts = hosts_of(state, link);
+    let sum = ways.sum(
+        (&link.name, &hosts),
+        link.local,
+        shape,
+        before.filter(|&mtu| mtu > 0),
+    );
     match link.mtu {
         MtuWord::Auto => {
             // An interface cannot have less, however little the underlay leaves.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use libgeneve::flow::Limits;
 use libgeneve::link::LinkIndex;
@@ -47,6 +49,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Secret, so that nobody outside can pile flows on one place of the table.
     pub key: [u64; 2],
+    /// Another number after each change of the underlay's routes and addresses.
+    pub underlay: Arc<AtomicU32>,
 }
 
 /// Which backend runs, and why.
@@ -98,13 +102,8 @@ pub enum Event {
         /// Whether it forwards them.
         works: bool,
     },
-    /// An ICMP error said that datagrams do not arrive at a host; told once a second at most.
-    Unreachable {
-        /// The host's address, or whatever the error claims that was sent to.
-        host: IpAddr,
-        /// What the error comes to.
-        error: io::Error,
-    },
+    /// Datagrams to a host do not arrive or are not sent; told once a second at most.
+    Unreachable(Refusals),
     /// A worker stopped because its backend broke.
     WorkerLost {
         /// The worker's number.
@@ -112,6 +111,19 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
+}
+
+/// Errors for datagrams to one host.
+#[derive(Debug)]
+pub struct Refusals {
+    /// The host's address, or whatever an ICMP error claims that was sent to.
+    pub host: IpAddr,
+    /// What the last of them comes to.
+    pub error: io::Error,
+    /// How many there were.
+    pub count: u32,
+    /// This host's kernel refused to send; otherwise an ICMP error says it.
+    pub certain: bool,
 }
 
 /// Why the engine, a port or a link could not be started.

@@ -10,6 +10,7 @@ mod start;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,13 +27,16 @@ use super::counters::{Counters, LinkCounters};
 use super::neighbors::Chime;
 use super::probe;
 use super::progress::{Heart, Progress, WorkerReport};
+use super::recover::read_errors;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
 use super::udp::{Pool, SocketProfile};
 use super::worker::{Command, LinkSlot, Shared};
 
-pub use config::{BackendReport, EngineConfig, Event, IoChoice, Segmentation, StartError};
+pub use config::{
+    BackendReport, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
+};
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,6 +107,7 @@ impl Engine {
             start: Instant::now(),
             events: sender,
             chime: Chime::default(),
+            underlay: Arc::clone(&config.underlay),
         });
         let mut engine = Engine {
             workers: Vec::new(),
@@ -224,6 +229,28 @@ impl Engine {
         let state = self.state();
         let mut pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
         pools.try_for_each(|pool| pool.open_whole())
+    }
+
+    /// What ICMP errors said since the last call, host by host. Otherwise an error waits at its socket until something is
+    /// sent from there, which may be long after.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusals> {
+        let mut found: HashMap<IpAddr, Refusals> = HashMap::new();
+        let mut note = |host: IpAddr, error: i32| {
+            let refusals = found.entry(host).or_insert_with(|| Refusals {
+                host,
+                error: io::Error::from_raw_os_error(error),
+                count: 0,
+                certain: false,
+            });
+            refusals.error = io::Error::from_raw_os_error(error);
+            refusals.count += 1;
+        };
+        let state = self.state();
+        for pool in state.pools.iter().filter_map(std::sync::Weak::upgrade) {
+            pool.each_socket(|socket| read_errors(socket, &mut note));
+        }
+        found.into_values().collect()
     }
 
     /// Takes a link from the workers; its TUN device is gone when this returns.

@@ -249,3 +249,18 @@ fn rfc8926_40_geneve_around_geneve_is_opened_once() {
     let refused = decide(&red(), &arrival(B), header_twice).unwrap_err();
     assert_eq!(refused.reason, DropReason::NotIp);
 }
+
+#[test]
+fn a_host_is_heard_as_long_as_it_sends() {
+    let mut world = red();
+    let mut ingress = Ingress::default();
+    for seconds in [1, 2, 30] {
+        world.now = Now(seconds * 1_000_000_000);
+        let arrived = ingress.decide(&world.cx(), &arrival(B), &mut from_b(RED));
+        assert!(arrived.is_ok());
+        let host = world.link(LinkIndex(0)).unwrap().host(ip(B)).unwrap();
+        assert_eq!(host.heard(), Some(world.now));
+    }
+    let other = world.link(LinkIndex(0)).unwrap().host(ip(C)).unwrap();
+    assert_eq!(other.heard(), None);
+}

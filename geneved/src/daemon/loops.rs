@@ -1,0 +1,308 @@
+//! Hosts to which packets would come back: the underlay's route to them leads into the link that sends to them, or into
+//! another one that leads there, or they are this host itself.
+//!
+//! A packet to such a host would be wrapped again each time that it comes round. None is sent, which costs the host its
+//! traffic and nobody else anything; typed by a person, it is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::core::{Core, Inner, host_event, hosts_of};
+use crate::config::state::{Link, Refusal, State};
+use crate::config::value::{IfName, Mode};
+use crate::net::mtu::Ways;
+use crate::net::underlay::Way;
+
+/// Why packets of a link to a host would come back, by the link's name.
+pub(super) type Loops = BTreeMap<(IfName, IpAddr), String>;
+
+/// Every link and host of `state` between which packets would come back.
+pub(super) fn loops(state: &State, ways: &Ways) -> Loops {
+    let mut found = Loops::new();
+    for link in state.links.values() {
+        for host in hosts_of(state, link) {
+            if let Some(why) = comes_back(state, ways, link, host) {
+                found.insert((link.name.clone(), host), why);
+            }
+        }
+    }
+    found
+}
+
+fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<String> {
+    let way = ways.way(host, link.local)?.ok()?;
+    if way.own {
+        return Some("it is an address of this host itself".into());
+    }
+    let mut first = entered(state, way);
+    if first.any(|entered| entered.name == link.name) {
+        return Some("the underlay's route to it leads into the link itself".into());
+    }
+    let mut seen = BTreeSet::new();
+    let by = entered(state, way)
+        .find(|next| leads_to(state, ways, (next, host), link, &mut seen))?
+        .name
+        .to_string();
+    Some(format!(
+        "the underlay's route to it leads back into the link, through \"{by}\""
+    ))
+}
+
+/// Whether what `link` gets for `inner` ends in `end`.
+fn leads_to<'a>(
+    state: &'a State,
+    ways: &Ways,
+    (link, inner): (&'a Link, IpAddr),
+    end: &Link,
+    seen: &mut BTreeSet<(&'a IfName, IpAddr)>,
+) -> bool {
+    if !seen.insert((&link.name, inner)) {
+        return false;
+    }
+    toward(state, link, inner).into_iter().any(|host| {
+        let Some(Ok(way)) = ways.way(host, link.local) else {
+            return false;
+        };
+        let next: Vec<_> = entered(state, way).collect();
+        next.iter().any(|next| next.name == end.name)
+            || next
+                .into_iter()
+                .any(|next| leads_to(state, ways, (next, host), end, seen))
+    })
+}
+
+/// The links whose interfaces a way leads into; those of other namespaces are no devices of the underlay.
+fn entered<'a>(state: &'a State, way: &Way) -> impl Iterator<Item = &'a Link> {
+    let links = way
+        .through
+        .iter()
+        .filter_map(|name| state.links.get(&name.parse::<IfName>().ok()?));
+    links.filter(|link| link.netns.is_none())
+}
+
+/// The hosts that a link may send to what is for `inner`.
+fn toward(state: &State, link: &Link, inner: IpAddr) -> Vec<IpAddr> {
+    if link.mode == Mode::Ethernet {
+        // By MAC address, which any of them may have.
+        return hosts_of(state, link);
+    }
+    let mut endpoints = state.endpoints_of(&link.name);
+    if let Some((_, endpoint)) = endpoints.find(|(address, _)| *address == inner) {
+        return endpoint.hosts.clone();
+    }
+    let routes = state
+        .routes_of(&link.name)
+        .filter(|(net, _)| net.contains(&inner));
+    match routes.max_by_key(|(net, _)| net.prefix_len()) {
+        Some((_, route)) => route.hosts.clone(),
+        None => link.remote.into_iter().collect(),
+    }
+}
+
+/// The ways as they will be when the interfaces have their addresses: the kernel routes what is in an address's prefix to
+/// its interface, unless there is a longer one.
+fn with_addresses(state: &State, ways: &Ways) -> Ways {
+    let here = || state.links.values().filter(|link| link.netns.is_none());
+    let mut foreseen = ways.clone();
+    foreseen.change_each(|host, way| {
+        for link in here().filter(|link| link.up) {
+            for net in &link.addresses {
+                let shorter = match way {
+                    Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
+                    Err(_) => true,
+                };
+                if !net.contains(&host) || !(shorter || net.addr() == host) {
+                    continue;
+                }
+                *way = Ok(Way {
+                    devices: Vec::new(),
+                    through: vec![link.name.to_string()],
+                    mtu: 0,
+                    own: net.addr() == host,
+                    prefix_len: net.prefix_len(),
+                    in_main: true,
+                });
+            }
+        }
+    });
+    foreseen
+}
+
+/// Whether anything but endpoints names this host. Endpoints are written alike on all hosts, their own among them.
+fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
+    let mut routes = state.routes_of(&link.name);
+    let mut fdb = state.fdb_of(&link.name);
+    link.remote == Some(host)
+        || routes.any(|(_, route)| route.hosts.contains(&host))
+        || fdb.any(|(_, entry)| entry.hosts.contains(&host))
+}
+
+impl Core {
+    /// Refuses what would make packets come back that do not do so already.
+    pub(super) async fn refuse_loops(&self, inner: &Inner, new: &State) -> Result<(), Refusal> {
+        let ways = self.ways(inner, new).await;
+        let already = inner.ways.loops();
+        let found = loops(new, &with_addresses(new, &ways));
+        for ((name, host), why) in found {
+            if already.contains_key(&(name.clone(), host)) {
+                continue;
+            }
+            let link = new.links.get(&name);
+            if link.is_some_and(|link| named_for_itself(new, link, host)) {
+                return Err(Refusal::new(
+                    format!("link \"{name}\": host {host}: {why}"),
+                    "hosts (\"remote\", \"via\", \"host\", \"dst\") are addresses of other machines in the underlay; \
+                     name that one, or give it a route that does not go through the link",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the packet path keep away from hosts from which packets would come back, and says which are new and which are
+    /// right again. Returns the links for which that changed.
+    pub(super) fn note_ways(&self, inner: &mut Inner, ways: Ways) -> BTreeSet<IfName> {
+        let old = std::mem::replace(&mut inner.ways, ways);
+        let mut changed = BTreeSet::new();
+        for ((link, host), why) in inner.ways.loops() {
+            if old.loop_of(link, *host).is_some() {
+                continue;
+            }
+            changed.insert(link.clone());
+            tracing::warn!(%link, %host, why, "link \"{link}\": nothing is sent to host {host}: {why}");
+            let detail = format!("link \"{link}\": {why}");
+            self.hub()
+                .tell(host_event(Some(*host), "underlay-loop", detail));
+        }
+        for (link, host) in old.loops().keys() {
+            if inner.ways.loop_of(link, *host).is_some() {
+                continue;
+            }
+            changed.insert(link.clone());
+            let named = inner.state.links.get(link);
+            if named.is_some_and(|link| hosts_of(&inner.state, link).contains(host)) {
+                tracing::info!(%link, %host, "link \"{link}\": the route to host {host} is right again");
+                let detail = format!("link \"{link}\": the underlay's route to it is right again");
+                self.hub()
+                    .tell(host_event(Some(*host), "reachable", detail));
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::parse;
+
+    fn state(text: &str) -> State {
+        let file = ("geneved.toml".into(), text.to_owned());
+        parse(&[file]).expect("a valid configuration").state
+    }
+
+    fn by(device: &str, prefix_len: u8) -> Result<Way, String> {
+        Ok(Way {
+            devices: Vec::new(),
+            through: vec![device.into()],
+            mtu: 1500,
+            own: false,
+            prefix_len,
+            in_main: true,
+        })
+    }
+
+    fn ways(list: &[(&str, Result<Way, String>)]) -> Ways {
+        let mut ways = Ways::default();
+        for (host, way) in list {
+            ways.insert((host.parse().unwrap(), None), way.clone());
+        }
+        ways
+    }
+
+    const TWO: &str = r#"
+        [[link]]
+        name = "gnv0"
+        id = 100
+        remote = "192.0.2.2"
+        address = ["10.0.0.1/24"]
+        [[link]]
+        name = "gnv1"
+        id = 101
+        remote = "10.0.0.2"
+        address = ["10.1.0.1/24"]
+    "#;
+
+    fn found(state: &State, ways: &Ways) -> Vec<(String, String)> {
+        loops(state, ways)
+            .into_keys()
+            .map(|(link, host)| (link.to_string(), host.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_tunnel_in_a_tunnel_is_no_loop() {
+        let state = state(TWO);
+        let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
+        assert_eq!(found(&state, &ways), []);
+        assert_eq!(found(&state, &with_addresses(&state, &ways)), []);
+    }
+
+    #[test]
+    fn a_route_into_the_link_itself_or_around_is_one() {
+        let state = state(TWO);
+        let itself = ways(&[("192.0.2.2", by("gnv0", 32)), ("10.0.0.2", by("gnv0", 24))]);
+        let gnv0 = ("gnv0".to_owned(), "192.0.2.2".to_owned());
+        let gnv1 = ("gnv1".to_owned(), "10.0.0.2".to_owned());
+        assert_eq!(found(&state, &itself), [gnv0.clone()]);
+        let around = ways(&[("192.0.2.2", by("gnv1", 32)), ("10.0.0.2", by("gnv0", 24))]);
+        assert_eq!(found(&state, &around), [gnv0, gnv1]);
+        let why = loops(&state, &around).into_values().next().unwrap();
+        assert!(
+            why.ends_with("leads back into the link, through \"gnv1\""),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn what_an_address_will_draw_to_the_link_is_foreseen() {
+        let state = state(
+            r#"
+            [[link]]
+            name = "gnv0"
+            id = 100
+            remote = "10.50.0.9"
+            address = ["10.50.0.1/24"]
+        "#,
+        );
+        for (way, expected) in [
+            (by("eth0", 0), 1),
+            (Err("Network is unreachable".to_owned()), 1),
+            // The underlay knows better.
+            (by("eth0", 32), 0),
+        ] {
+            let ways = ways(&[("10.50.0.9", way.clone())]);
+            let found = found(&state, &with_addresses(&state, &ways));
+            assert_eq!(found.len(), expected, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn an_own_address_is_one_and_another_namespace_is_none() {
+        let state = state(
+            r#"
+            [[link]]
+            name = "gnv0"
+            id = 100
+            netns = "blue"
+            remote = "10.50.0.9"
+            address = ["10.50.0.1/24"]
+        "#,
+        );
+        let host = ways(&[("10.50.0.9", by("gnv0", 24))]);
+        assert_eq!(found(&state, &with_addresses(&state, &host)), []);
+        let mut own = by("lo", 32).unwrap();
+        own.own = true;
+        assert_eq!(found(&state, &ways(&[("10.50.0.9", Ok(own))])).len(), 1);
+    }
+}
