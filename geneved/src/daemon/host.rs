@@ -1,10 +1,9 @@
 //! What this host can do, feature by feature: what the packet path can use, and what surrounds it.
 
 use std::fs;
-use std::io;
-use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use caps::{CapSet, Capability};
 use nix::unistd::User;
@@ -13,7 +12,7 @@ use super::core::{needed_ports, port_taken};
 use crate::config::file::{DEFAULT_PATH, DEFAULT_SOCKET};
 use crate::config::state::{Refusal, State};
 use crate::io::{Feature, probe};
-use crate::net::port::{Holder, holder};
+use crate::net::port::{Holder, holder, wait_until_free};
 
 /// Without these there is nothing that geneved could do.
 pub const INDISPENSABLE: [&str; 2] = ["tun", "net-admin"];
@@ -71,13 +70,14 @@ fn capability(name: &'static str, wanted: Capability, with: &str, without: &str)
     feature(name, has, &format!("{wanted}: {with}"), &without)
 }
 
+/// How long a start waits for a port that is about to become free.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Sees to it that nobody has the ports of these links. Only with all of root's capabilities can it be seen which
 /// program has one, so it is looked before they are given away.
 pub(super) fn ensure_ports_free(state: &State) -> Result<(), Refusal> {
     for (port, (_, link)) in needed_ports(state) {
-        if taken(port)
-            && let Some(holder) = whose(port)
-        {
+        if let Some(holder) = wait_until_free(|| taken(port), || whose(port), PATIENCE) {
             return Err(port_taken(link, port, &holder));
         }
     }
@@ -85,7 +85,7 @@ pub(super) fn ensure_ports_free(state: &State) -> Result<(), Refusal> {
 }
 
 fn taken(port: u16) -> bool {
-    UdpSocket::bind(("0.0.0.0", port)).is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
+    crate::io::port_is_taken(port)
 }
 
 fn port() -> Feature {

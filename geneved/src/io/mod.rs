@@ -41,4 +41,4 @@ pub use recover::path_mtu;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun};
 pub use tunnel::TunnelDevice;
-pub use udp::SocketProfile;
+pub use udp::{SocketProfile, port_is_taken};

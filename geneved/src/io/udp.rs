@@ -85,6 +85,15 @@ pub(super) fn ensure_free(family: Family, port: u16) -> io::Result<()> {
     socket.bind(&SocketAddr::new(family.unspecified(), port).into())
 }
 
+/// Whether somebody has `port`, in whichever family the host has.
+#[must_use]
+pub fn port_is_taken(port: u16) -> bool {
+    let taken = |family| {
+        ensure_free(family, port).is_err_and(|e: io::Error| e.kind() == io::ErrorKind::AddrInUse)
+    };
+    taken(Family::V4) || taken(Family::V6)
+}
+
 /// Opens one worker's receiving socket on `port`; `shared` where other workers have theirs on the same one.
 ///
 /// # Errors

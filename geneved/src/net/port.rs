@@ -1,9 +1,13 @@
 //! Who has a UDP port that geneved wants: a tunnel of the kernel, Open vSwitch, or a program.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use procfs::process::{FDTarget, all_processes};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use procfs::process::{FDTarget, Process, all_processes};
 use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{
     InfoData, InfoGeneve, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
@@ -34,6 +38,15 @@ pub enum Holder {
 }
 
 impl Holder {
+    /// Whether it is worth waiting for.
+    fn may_let_go(&self) -> bool {
+        match self {
+            Holder::Device { .. } => false,
+            Holder::Process { pid, .. } => is_ending(*pid),
+            Holder::Hidden { .. } => true,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
@@ -75,6 +88,47 @@ impl fmt::Display for Holder {
 /// Whether Open vSwitch has made a device of this name (`genev_sys_6081`, `vxlan_sys_4789`).
 fn is_ovs(name: &str) -> bool {
     name.starts_with("genev_sys_") || name.starts_with("vxlan_sys_") || name.starts_with("ovs-")
+}
+
+/// Waits for a UDP port that somebody has who is about to let go of it: a program that is ending, or nobody at all, because
+/// what an io_uring held is only released some time after its program is gone. Returns who has it all the same, at once if
+/// that is somebody else; `None` where it is free, or nobody is found who has it.
+pub fn wait_until_free(
+    taken: impl Fn() -> bool,
+    holder: impl Fn() -> Option<Holder>,
+    patience: Duration,
+) -> Option<Holder> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let began = Instant::now();
+    while taken() {
+        let found = holder();
+        let lives = found.as_ref().is_some_and(|holder| !holder.may_let_go());
+        if lives || began.elapsed() >= patience {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
+}
+
+/// Whether a process is ending: it is dead, on its way out, or about to be killed. Also true of one that is gone.
+#[must_use]
+pub fn is_ending(pid: i32) -> bool {
+    // linux/sched.h
+    const PF_EXITING: u32 = 4;
+    const KILLED: u64 = 1 << (nix::libc::SIGKILL - 1);
+    if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        return true;
+    }
+    let seen = Process::new(pid).and_then(|process| Ok((process.stat()?, process)));
+    // What cannot be seen may live.
+    let Ok((stat, process)) = seen else {
+        return false;
+    };
+    let killed = process
+        .status()
+        .is_ok_and(|status| (status.sigpnd | status.shdpnd) & KILLED != 0);
+    matches!(stat.state, 'Z' | 'X' | 'x') || stat.flags & PF_EXITING != 0 || killed
 }
 
 /// Who has this UDP port in the daemon's network namespace; `None` where nobody is found.
@@ -130,4 +184,53 @@ fn tunnel_of(link: &LinkMessage, port: u16) -> Option<&'static str> {
             .then_some("vxlan"),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn held(holder: Option<Holder>, looks: u32) -> (Option<Holder>, u32) {
+        let left = Cell::new(looks);
+        let taken = || {
+            left.set(left.get().saturating_sub(1));
+            left.get() > 0
+        };
+        let found = wait_until_free(taken, || holder.clone(), Duration::from_millis(200));
+        (found, left.get())
+    }
+
+    #[test]
+    fn who_is_ending_or_not_there_is_waited_for_and_nobody_else() {
+        let hidden = Holder::Hidden { uid: 0 };
+        assert_eq!(held(Some(hidden.clone()), 3), (None, 0));
+        assert_eq!(held(None, 3), (None, 0));
+        let live = Holder::Process {
+            pid: std::process::id().cast_signed(),
+            name: "geneved".into(),
+        };
+        assert_eq!(held(Some(live.clone()), 9), (Some(live), 8));
+        let device = Holder::Device {
+            name: "geneve0".into(),
+            kind: "geneve",
+        };
+        assert_eq!(held(Some(device.clone()), 9), (Some(device), 8));
+        // Nor is anybody waited for without end.
+        assert_eq!(held(Some(hidden.clone()), u32::MAX).0, Some(hidden));
+    }
+
+    #[test]
+    fn a_process_that_was_killed_is_ending() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!is_ending(pid));
+        child.kill().unwrap();
+        assert!(is_ending(pid), "as long as nobody has waited for it");
+        child.wait().unwrap();
+        assert!(is_ending(pid));
+    }
 }

@@ -4,10 +4,13 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
 
+use super::port::is_ending;
 use crate::config::state::Refusal;
 
 /// A listening socket; the file is removed when it is dropped.
@@ -35,10 +38,26 @@ pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
     if !found.file_type().is_socket() {
         return Err(refuse("a file that is no socket is there", "remove it"));
     }
-    match UnixStream::connect(path) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        _ => Err(refuse("another daemon answers there", "stop it first")),
+    let began = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(stream) if listener_ends(&stream) && began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => return Err(refuse("another daemon answers there", "stop it first")),
+        }
     }
+}
+
+/// How long a start waits for a daemon that is ending.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether whoever listens at the other end is a process that is ending.
+fn listener_ends(stream: &UnixStream) -> bool {
+    let peer = getsockopt(stream, sockopt::PeerCredentials);
+    peer.is_ok_and(|peer| is_ending(peer.pid()))
 }
 
 impl SocketFile {

@@ -1,5 +1,6 @@
 //! The UDP ports that the workers listen on.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use super::{Engine, StartError};
@@ -22,6 +23,11 @@ impl Engine {
         let shared = self.workers.len() > 1;
         if shared {
             udp::ensure_free(Family::V4, port).map_err(failed)?;
+            match udp::ensure_free(Family::V6, port) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(failed(e)),
+                // Whether the host has IPv6 is found out below.
+                _ => {}
+            }
         }
         for _ in &self.workers {
             let v4 = udp::receiver(Family::V4, port, false, shared).map_err(failed)?;
