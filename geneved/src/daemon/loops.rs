@@ -140,21 +140,21 @@ fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
 impl Core {
     /// Refuses what would make packets come back that do not do so already.
     pub(super) async fn refuse_loops(&self, inner: &Inner, new: &State) -> Result<(), Refusal> {
-        let ways = self.ways(inner, new).await;
-        let already = inner.ways.loops();
-        let found = loops(new, &with_addresses(new, &ways));
-        for ((name, host), why) in found {
-            if already.contains_key(&(name.clone(), host)) {
+        let ways = with_addresses(new, &self.ways(inner, new).await);
+        for ((name, host), why) in loops(new, &ways) {
+            let Some(link) = new.links.get(&name) else {
+                continue;
+            };
+            let own = matches!(ways.way(host, link.local), Some(Ok(way)) if way.own);
+            let meant = own && !named_for_itself(new, link, host);
+            if meant || inner.ways.loop_of(&name, host).is_some() {
                 continue;
             }
-            let link = new.links.get(&name);
-            if link.is_some_and(|link| named_for_itself(new, link, host)) {
-                return Err(Refusal::new(
-                    format!("link \"{name}\": host {host}: {why}"),
-                    "hosts (\"remote\", \"via\", \"host\", \"dst\") are addresses of other machines in the underlay; \
-                     name that one, or give it a route that does not go through the link",
-                ));
-            }
+            return Err(Refusal::new(
+                format!("link \"{name}\": host {host}: {why}"),
+                "hosts (\"remote\", \"via\", \"host\", \"dst\") are addresses of other machines in the underlay; \
+                 name that one, or give it a route that does not go through the link",
+            ));
         }
         Ok(())
     }
