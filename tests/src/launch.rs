@@ -128,6 +128,18 @@ impl Launch {
         }
     }
 
+    /// Asserts that it runs, and that a link waits with these words.
+    ///
+    /// # Panics
+    /// If it ends, or the link does not wait, or says something else.
+    pub fn assert_waits(self, words: &[&str]) {
+        let daemon = self.ready();
+        let shown = daemon.cli("link show").unwrap();
+        for words in ["    waiting: "].iter().chain(words) {
+            assert!(shown.contains(words), "\"{words}\" is not in:\n{shown}");
+        }
+    }
+
     /// Its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -353,7 +353,7 @@ fn in_the_journal_values_are_fields() {
     duo.a.ip("link del gnv0").unwrap();
     let start = Instant::now();
     let mut seen = String::new();
-    while !seen.contains("link \"gnv0\" lost: the interface") {
+    while !seen.contains("link \"gnv0\" lost: its interface") {
         let mut bytes = [0; 8192];
         let got = ear
             .recv(&mut bytes)
@@ -374,7 +374,7 @@ fn in_the_journal_values_are_fields() {
     drop(daemon);
 }
 
-/// Each thing that keeps a daemon from starting is named with its remedy.
+/// Each thing that keeps a daemon from starting, or a link from working, is named with its remedy.
 #[test]
 fn what_is_missing_is_named_with_its_remedy() {
     let duo = Duo::new();
@@ -402,8 +402,8 @@ fn what_is_missing_is_named_with_its_remedy() {
         let add = format!("link add {device} type vxlan id 5 remote 192.0.2.9 dstport 6081");
         duo.a.ip(&add).unwrap();
         duo.a.ip(&format!("link set {device} up")).unwrap();
-        let words = format!("link \"gnv0\": UDP port 6081 is taken by {by}");
-        launch(&[], "").assert_refused(&[&words, "dstport"]);
+        let words = format!("UDP port 6081 is taken by {by}");
+        launch(&[], "").assert_waits(&[&words, "dstport"]);
         let checked = duo
             .a
             .netns()
@@ -418,7 +418,7 @@ fn what_is_missing_is_named_with_its_remedy() {
         .run(|| std::net::UdpSocket::bind("0.0.0.0:6081").unwrap())
         .unwrap();
     let me = format!("(pid {})", std::process::id());
-    launch(&[], "").assert_refused(&["UDP port 6081 is taken by process \"", &me, "stop it"]);
+    launch(&[], "").assert_waits(&["UDP port 6081 is taken by process \"", &me, "stop it"]);
     drop(socket);
     let other = Launch::new(
         &duo.world,
@@ -430,14 +430,25 @@ fn what_is_missing_is_named_with_its_remedy() {
     )
     .ready();
     let config = other.config();
-    let second = duo.world.directory().join("second.toml");
+    let (second, socket) = ("second.toml", "second.sock");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(
-        &second,
-        text.replace("control.sock", "second.sock")
-            .replace("gnv0", "gnv9"),
-    )
-    .unwrap();
+    let text = text.replace("control.sock", socket).replace("gnv0", "gnv9");
+    let second = duo.world.file(second, &text);
+    let told = duo
+        .a
+        .netns()
+        .run(|| {
+            let (binary, file) = (binary().to_str().unwrap(), second.to_str().unwrap());
+            output("timeout", &["2", binary, "run", "--config", file])
+        })
+        .unwrap();
+    assert!(
+        told.contains(&format!(
+            "link \"gnv9\" waits: UDP port 6081 is taken by another geneved (pid {})",
+            other.pid()
+        )),
+        "{told}"
+    );
     let run = |file: &Path| {
         let file = file.to_str().unwrap();
         duo.a
@@ -445,11 +456,6 @@ fn what_is_missing_is_named_with_its_remedy() {
             .run(|| output(binary().to_str().unwrap(), &["run", "--config", file]))
             .unwrap()
     };
-    let told = run(&second);
-    assert!(
-        told.contains(&format!("taken by another geneved (pid {})", other.pid())),
-        "{told}"
-    );
     let told = run(&config);
     assert!(
         told.contains("control.sock: another daemon answers there"),
@@ -473,7 +479,7 @@ fn what_is_missing_is_named_with_its_remedy() {
         ],
         "",
     )
-    .assert_refused(&["there is no /dev/net/tun", "modprobe tun"]);
+    .assert_waits(&["there is no /dev/net/tun", "modprobe tun"]);
     // The capability.
     launch(&["setpriv", "--bounding-set=-all", "--inh-caps=-all"], "")
         .assert_refused(&["CAP_NET_ADMIN is missing", "AmbientCapabilities"]);

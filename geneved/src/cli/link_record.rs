@@ -130,9 +130,9 @@ impl Record for LinkInfo {
 }
 
 impl LinkInfo {
-    /// The addresses of the family that was asked for.
+    /// The interface's addresses of the family that was asked for.
     fn addresses<'a>(&'a self, style: &'a Style) -> impl Iterator<Item = &'a ipnet::IpNet> {
-        let all = self.settings.address.iter().map(|address| &address.0);
+        let all = self.addresses.iter().map(|address| &address.0);
         all.filter(|address| style.wants(address.addr()))
     }
 

@@ -26,6 +26,16 @@ const RUN_KEYS: [Keyword<Words>; 1] = [Keyword::value(
         Ok(())
     },
 )];
+
+#[derive(Default)]
+struct Reload {
+    dry_run: bool,
+}
+
+const RELOAD_KEYS: [Keyword<Reload>; 1] = [Keyword::flag(
+    &["--dry-run", "-n", "-dry-run", "dry-run"],
+    |how: &mut Reload| how.dry_run = true,
+)];
 const NOTHING: [Keyword<()>; 0] = [];
 
 /// The daemon, in the foreground.
@@ -43,13 +53,15 @@ pub const RELOAD: Verb = Verb {
     command: Command::new(
         &["reload"],
         |context, words| {
-            grammar::parse(&NOTHING, words, &mut ())?;
-            let done: Reloaded = context.call(&Request::Reload)?;
+            let mut how = Reload::default();
+            grammar::parse(&RELOAD_KEYS, words, &mut how)?;
+            let dry_run = how.dry_run;
+            let done: Reloaded = context.call(&Request::Reload { dry_run })?;
             context.print(&[&done as &dyn Record])
         },
-        Vec::new,
+        || grammar::words(&RELOAD_KEYS),
     ),
-    notes: "",
+    notes: "What was typed and is not in the file is removed. --dry-run, -n: only say what\nwould be done",
 };
 
 /// Prints the running state.

@@ -259,6 +259,9 @@ fn link() -> LinkInfo {
         ifindex: 5,
         flags: vec!["POINTOPOINT".into(), "UP".into()],
         operstate: "UNKNOWN".into(),
+        addresses: ["10.0.0.1/24", "fd00::1/64"]
+            .map(|a| a.parse().unwrap())
+            .into(),
         mtu: 1464,
         txqlen: 1000,
         mtu_sum: MtuSum {

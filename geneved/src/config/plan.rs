@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Link, State};
-use super::value::{IfName, Mode, Name};
+use super::value::{IfName, Name};
 
 /// Steps from one state to another. Links that no list names keep their interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub struct Plan {
     pub add: Vec<IfName>,
     /// Links whose interface is removed.
     pub del: Vec<IfName>,
-    /// Links whose interface must be made anew, because a setting of its sockets or its namespace changes.
+    /// Links whose interface must be made anew, because its mode or its namespace changes.
     pub replace: Vec<IfName>,
-    /// Links that change in place: addresses, MTU, or what only the packet path reads.
+    /// Links that change in place: addresses, MTU, sockets, or what only the packet path reads.
     pub set: Vec<IfName>,
     /// What happens to everything else.
     pub objects: Vec<Step>,
@@ -161,22 +161,9 @@ impl fmt::Display for Plan {
     }
 }
 
+/// An interface cannot become another kind, and one that is given to another namespace comes there without addresses.
 fn needs_new_interface(was: &Link, link: &Link) -> bool {
-    let sockets = |l: &Link| {
-        (
-            l.netns.clone(),
-            l.mode,
-            l.local,
-            l.srcport.clone(),
-            l.df,
-            l.udp_csum,
-            l.udp6_zero_csum_tx,
-            l.segmentation,
-            // Whoever stands behind a TAP interface may know its address.
-            l.lladdr.filter(|_| l.mode == Mode::Ethernet),
-        )
-    };
-    sockets(was) != sockets(link)
+    (&was.netns, was.mode) != (&link.netns, link.mode)
 }
 
 fn alone(name: &Name) -> (String, Option<IfName>) {

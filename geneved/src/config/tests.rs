@@ -236,15 +236,18 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn plans_replace_an_interface_only_where_its_sockets_or_its_namespace_change() {
+fn plans_replace_an_interface_only_where_its_mode_or_its_namespace_changes() {
     let link = |name: &str, rest: &str| {
         format!("[[link]]\nname = \"{name}\"\nid = {}\n{rest}\n", name.len())
     };
     let old =
         load(&(link("a", "") + &link("bb", "") + &link("ccc", "") + &link("dddd", ""))).unwrap();
     let text = link("a", "")
-        + &link("bb", "address = [\"10.0.0.1/24\"]")
-        + &link("ccc", "srcport = \"1000-1001\"")
+        + &link(
+            "bb",
+            "address = [\"10.0.0.1/24\"]\nsrcport = \"1000-1001\"\ndf = \"unset\"\nudpcsum = false",
+        )
+        + &link("ccc", "mode = \"ethernet\"")
         + &link("eeeee", "")
         + "[[route]]\nprefix = \"10.0.0.0/8\"\ndev = \"a\"\nvia = [\"192.0.2.1\"]\n";
     let plan = Plan::between(&old.state, &load(&text).unwrap().state);

@@ -26,7 +26,7 @@ impl Service for Echo {
         Box::pin(async move {
             match request {
                 Request::Save => Ok(json!({ "text": "x".repeat(3_000_000) })),
-                Request::Reload => Ok(json!({ "summary": "nothing changed" })),
+                Request::Reload { .. } => Ok(json!({ "summary": "nothing changed" })),
                 _ => Err(Refusal::new("no such thing", "look elsewhere").into()),
             }
         })
@@ -72,7 +72,9 @@ async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
 #[test]
 fn a_call_is_answered_and_a_refusal_keeps_its_words() {
     with_server(async |path| {
-        let applied: Applied = ask(&path, Request::Reload).await.unwrap();
+        let applied: Applied = ask(&path, Request::Reload { dry_run: false })
+            .await
+            .unwrap();
         assert_eq!(applied.summary, "nothing changed");
         let refused = ask::<Applied>(&path, Request::GetHost).await.unwrap_err();
         assert_eq!(refused.to_string(), "no such thing; look elsewhere");
@@ -145,7 +147,9 @@ fn slow_and_broken_clients_hold_nobody_up() {
         rude.read_exact(&mut [0; 1000]).await.unwrap();
         drop(rude);
         let start = Instant::now();
-        ask::<Applied>(&path, Request::Reload).await.unwrap();
+        ask::<Applied>(&path, Request::Reload { dry_run: false })
+            .await
+            .unwrap();
         assert!(start.elapsed() < Duration::from_secs(2));
         drop(idle);
     });
@@ -165,7 +169,9 @@ fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_
             };
             client.follow(&all, None, take).unwrap();
             // The connection is good for another call.
-            client.call::<Applied>(&Request::Reload).unwrap();
+            client
+                .call::<Applied>(&Request::Reload { dry_run: false })
+                .unwrap();
             numbers
         });
         let numbers = numbers.await.unwrap();
@@ -225,7 +231,9 @@ fn clients_beyond_the_limit_are_told_so() {
         assert!(String::from_utf8_lossy(&words).contains("Control1.Busy"));
         drop(all);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        ask::<Applied>(&path, Request::Reload).await.unwrap();
+        ask::<Applied>(&path, Request::Reload { dry_run: false })
+            .await
+            .unwrap();
     });
 }
 

@@ -1,5 +1,6 @@
 //! What this host can do, feature by feature: what the packet path can use, and what surrounds it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use caps::{CapSet, Capability};
 use nix::unistd::User;
 
-use super::core::{needed_ports, port_taken};
+use super::core::needed_ports;
 use crate::config::file::{DEFAULT_PATH, DEFAULT_SOCKET};
-use crate::config::state::{Refusal, State};
+use crate::config::state::State;
 use crate::io::{Feature, probe};
 use crate::net::port::{Holder, holder, wait_until_free};
 
@@ -73,15 +74,14 @@ fn capability(name: &'static str, wanted: Capability, with: &str, without: &str)
 /// How long a start waits for a port that is about to become free.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sees to it that nobody has the ports of these links. Only with all of root's capabilities can it be seen which
-/// program has one, so it is looked before they are given away.
-pub(super) fn ensure_ports_free(state: &State) -> Result<(), Refusal> {
-    for (port, (_, link)) in needed_ports(state) {
-        if let Some(holder) = wait_until_free(|| taken(port), || whose(port), PATIENCE) {
-            return Err(port_taken(link, port, &holder));
-        }
-    }
-    Ok(())
+/// Who has ports of these links. Only with all of root's capabilities can it be seen which program has one, so it is
+/// looked before they are given away.
+pub(super) fn port_holders(state: &State) -> BTreeMap<u16, Holder> {
+    let ports = needed_ports(state).into_keys();
+    let holder = |port| wait_until_free(|| taken(port), || whose(port), PATIENCE);
+    ports
+        .filter_map(|port| Some((port, holder(port)?)))
+        .collect()
 }
 
 fn taken(port: u16) -> bool {

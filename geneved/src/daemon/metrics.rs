@@ -24,6 +24,7 @@ struct Row {
     index: LinkIndex,
     mtu: u16,
     up: bool,
+    waits: bool,
     counters: LinkCounters,
 }
 
@@ -64,7 +65,8 @@ impl Core {
                     vni: u32::from(link.vni).to_string(),
                     index: running.index,
                     mtu: running.mtu,
-                    up: running.lost.is_none(),
+                    up: running.obstacle.is_none(),
+                    waits: running.waits(),
                     counters: self.engine().link_counters(running.index),
                 })
             })
@@ -79,6 +81,9 @@ impl Core {
         let mut up = page.metric(&metrics::LINK_UP);
         rows.iter()
             .for_each(|r| up.add(&[r.name.as_str()], u8::from(r.up)));
+        let waiting = rows.iter().filter(|r| r.waits).count();
+        page.metric(&metrics::LINKS_WAITING)
+            .add(&[], waiting as u64);
         let mut mtu = page.metric(&metrics::LINK_MTU);
         rows.iter().for_each(|r| mtu.add(&[r.name.as_str()], r.mtu));
         let mut packets = page.metric(&metrics::PACKETS);

@@ -27,6 +27,7 @@ mod trace;
 mod unreachable;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -35,6 +36,7 @@ use sd_notify::NotifyState;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 use self::core::{Core, host_event};
 use self::health::HealthBoard;
@@ -46,11 +48,16 @@ use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Req
 use crate::control::server::{self, Answer, Following, Listener, Service};
 use crate::io::Event;
 use crate::net::changes::{Changes, Underlay};
+use crate::net::port::Holder;
+use crate::net::watch::Watch;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
 
 /// How often flows are looked after, and the log of rules is read.
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long it takes until changes of interfaces are looked at.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(50);
+const NO_NETLINK: &str = "cannot talk to the kernel by netlink";
 /// How often it is looked whether a learned path MTU still holds.
 const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the kernel is asked for all ways: of some changes it does not tell, such as those of nexthop objects.
@@ -66,11 +73,16 @@ pub fn run(path: &Path) -> Result<(), Vec<String>> {
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let fail = |e: Refusal| vec![e.to_string()];
     server::ensure_free(&config.daemon.socket).map_err(fail)?;
-    host::ensure_ports_free(&config.state).map_err(fail)?;
+    let holders = host::port_holders(&config.state);
+    let watch = Watch::open().map_err(|e| vec![format!("{NO_NETLINK}: {e}")])?;
     privilege::settle(&config.daemon).map_err(fail)?;
+    if !config.state.links.is_empty() {
+        privilege::ensure_net_admin().map_err(fail)?;
+    }
     let path = path.to_owned();
+    let live = |config| live(config, path, holders, watch);
     match control_ring(config.daemon.io) {
-        Ok(ring) => ring.block_on(live(config, path)).map_err(fail),
+        Ok(ring) => ring.block_on(live(config)).map_err(fail),
         Err(why) => {
             tracing::info!(cause = why, "the control side runs without io_uring: {why}");
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -78,7 +90,7 @@ pub fn run(path: &Path) -> Result<(), Vec<String>> {
                 .build()
                 .map_err(|e| vec![format!("cannot start the control side: {e}")])?;
             LocalSet::new()
-                .block_on(&runtime, live(config, path))
+                .block_on(&runtime, live(config))
                 .map_err(fail)
         }
     }
@@ -92,13 +104,18 @@ fn control_ring(choice: Io) -> Result<tokio_uring::Runtime, String> {
     tokio_uring::Runtime::new(tokio_uring::builder().entries(64)).map_err(|e| e.to_string())
 }
 
-async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
+async fn live(
+    config: Config,
+    path: PathBuf,
+    holders: BTreeMap<u16, Holder>,
+    watch: Watch,
+) -> Result<(), Refusal> {
     let settings = &config.daemon;
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut hangup = on(SignalKind::hangup())?;
-    let mut underlay = Underlay::follow()
-        .map_err(|e| Refusal::new(format!("cannot talk to the kernel by netlink: {e}"), ""))?;
+    let mut underlay =
+        Underlay::follow().map_err(|e| Refusal::new(format!("{NO_NETLINK}: {e}"), ""))?;
     let netlink = underlay.handle.clone();
     let engine = engine::start(settings, &underlay).await?;
     let mut events = engine.events();
@@ -111,19 +128,26 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
         path,
         config.secret,
         board,
+        holders,
     ));
     let scrape = Scrape::bind(
         core.settings().metrics_socket(),
         core.settings().metrics_address(),
     )
     .await?;
+    follow_interfaces(&core, watch)?;
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
-    let links = plan.add.len();
+    let (links, waiting) = (plan.add.len(), core.waiting());
+    let waits = match waiting {
+        0 => String::new(),
+        waiting => format!(" ({waiting} of them waiting)"),
+    };
     tracing::info!(
         links,
+        waiting,
         socket = %socket.display(),
-        "ready: {links} links, control socket {}",
+        "ready: {links} links{waits}, control socket {}",
         socket.display()
     );
     tell_systemd(&[NotifyState::Ready]);
@@ -131,6 +155,8 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     let mut asking = tokio::time::interval(WAYS_REFRESH);
     asking.reset();
     let mut tending = tokio::time::interval(FLOW_UPKEEP);
+    let mut retry = tokio::time::interval(Core::RETRY);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watchdog = Watchdog::default();
     let watched = watchdog::interval();
     let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
@@ -160,6 +186,10 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                 }
                 Some(event) = events.recv() => heed(&core, event),
                 Some(change) = health.recv() => core.health_changed(change).await,
+                _ = retry.tick(), if core.waiting() > 0 => {
+                    let core = Rc::clone(&core);
+                    tokio::task::spawn_local(async move { core.retry_links().await });
+                }
                 _ = refresh.tick() => core.refresh_path_mtus().await,
                 _ = tending.tick() => {
                     core.engine().feel_pulse();
@@ -171,6 +201,7 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
                     tokio::task::spawn_local(async move {
                         core.tend_neighbors().await;
                         core.tend_unreachable().await;
+                        core.tend_interfaces().await;
                         core.far_ends_changed().await;
                     });
                 }
@@ -182,6 +213,26 @@ async fn live(config: Config, path: PathBuf) -> Result<(), Refusal> {
     tell_systemd(&[NotifyState::Stopping]);
     drop(listener);
     core.shut_down().await;
+    Ok(())
+}
+
+/// Has the interfaces of links looked at whenever something about them has changed.
+fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
+    let refuse = |e: std::io::Error| Refusal::new(format!("{NO_NETLINK}: {e}"), "");
+    core.hears_of_namespaces(watch.everywhere);
+    let mut all_news = watch.listen().map_err(refuse)?;
+    let core = Rc::clone(core);
+    tokio::task::spawn_local(async move {
+        while let Some(news) = all_news.recv().await {
+            if !news.iter().any(|news| core.concerns(news)) {
+                continue;
+            }
+            // Changes come in bursts; one look is enough for all of them.
+            tokio::time::sleep(SETTLE).await;
+            while all_news.try_recv().is_ok() {}
+            core.interfaces_changed().await;
+        }
+    });
     Ok(())
 }
 
@@ -247,7 +298,7 @@ impl Core {
         if let Ok(state) = NotifyState::monotonic_usec_now() {
             tell_systemd(&[NotifyState::Reloading, state]);
         }
-        let done = self.reload_file().await;
+        let done = self.reload_file(false).await;
         tell_systemd(&[NotifyState::Ready]);
         match &done {
             Ok(done) => {
@@ -274,7 +325,8 @@ impl Core {
         done
     }
 
-    async fn reload_file(&self) -> Result<Reloaded, Refusal> {
+    /// With `dry_run` nothing is changed.
+    async fn reload_file(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
         let config = file::load(self.config_path()).map_err(|faults| {
             let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
             Refusal::new(all.join("\n"), "")
@@ -305,13 +357,24 @@ impl Core {
                 reason: "flows were decided by it, on other hosts as well".into(),
             });
         }
-        let plan = self.become_state(state).await?;
-        let note = match restart.is_empty() {
-            true => "",
-            false => "; [daemon] changed, which needs a restart",
+        let plan = match dry_run {
+            true => self.rehearse(&state).await?,
+            false => self.become_state(state).await?,
         };
+        let mut summary = match dry_run {
+            true => format!("nothing was changed; it would be: {plan}"),
+            false => plan.to_string(),
+        };
+        if !restart.is_empty() {
+            summary += "; [daemon] changed, which needs a restart";
+        }
+        match self.waiting() {
+            0 => {}
+            1 => summary += "; 1 link waits (\"geneved link show\")",
+            waiting => summary += &format!("; {waiting} links wait (\"geneved link show\")"),
+        }
         Ok(Reloaded {
-            summary: format!("{plan}{note}"),
+            summary,
             steps: plan.steps(),
             restart,
         })
@@ -350,7 +413,8 @@ impl Service for Core {
                     rates: self.rates(flows, by_packets).await,
                 }),
                 Request::Monitor { .. } | Request::Capture { .. } => Err(Failure::ExpectedMore),
-                Request::Reload => json(self.reload().await?),
+                Request::Reload { dry_run: true } => json(self.reload_file(true).await?),
+                Request::Reload { dry_run: false } => json(self.reload().await?),
                 Request::Save => json(Saved {
                     text: file::save(self.settings(), &self.state().await),
                 }),

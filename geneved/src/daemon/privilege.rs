@@ -62,6 +62,20 @@ pub(super) fn settle(settings: &DaemonSettings) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Sees to it that links can be made at all: no waiting gives a daemon what it was started without.
+///
+/// # Errors
+/// The capability is missing.
+pub(super) fn ensure_net_admin() -> Result<(), Refusal> {
+    match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
+        Ok(false) => Err(Refusal::new(
+            "no link can be made: CAP_NET_ADMIN is missing",
+            "run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn find(name: &str) -> Result<User, Refusal> {
     let missing = |why: &str| {
         Refusal::new(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use libgeneve::wire::encapsulation;
 
 use super::compile::lladdr;
-use super::core::{Core, Inner, hosts_of};
+use super::core::{Core, Inner, Obstacle, hosts_of};
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
@@ -35,24 +35,22 @@ impl Core {
             .iter()
             .filter_map(|name| {
                 let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
-                let (seen, cause) = match seen.get(name)?.clone() {
-                    Ok(seen) => (seen, None),
-                    Err(cause) => (Seen::default(), Some(cause)),
-                };
-                let state = if cause.is_some() { "lost" } else { "running" };
+                let Sight { seen, state, cause } = seen.get(name)?.clone();
                 Some(LinkInfo {
                     settings: link.words(),
-                    state: state.into(),
+                    state: state.to_owned(),
                     cause: cause.or_else(|| inner.ways.kept_away(name)),
                     ifindex: seen.ifindex,
                     lladdr: (link.inner == encapsulation::Inner::Ethernet)
                         .then(|| MacWord(lladdr(link))),
                     flags: seen.flags,
-                    operstate: if seen.operstate.is_empty() {
-                        "LOST".into()
-                    } else {
-                        seen.operstate
+                    operstate: match (seen.operstate.is_empty(), state) {
+                        (false, _) => seen.operstate,
+                        (true, "lost") => "LOST".into(),
+                        (true, "waiting") => "DOWN".into(),
+                        (true, _) => "UNKNOWN".into(),
                     },
+                    addresses: seen.addresses.into_iter().map(Prefix).collect(),
                     mtu: if seen.mtu > 0 {
                         seen.mtu
                     } else {
@@ -181,34 +179,55 @@ pub(super) fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> 
     dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
 }
 
+/// A link's interface as it is found.
+#[derive(Clone, Debug)]
+struct Sight {
+    seen: Seen,
+    state: &'static str,
+    cause: Option<String>,
+}
+
 /// What the kernel says of the interfaces, namespace by namespace, or why they are not found.
-async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Result<Seen, String>> {
-    let mut by_netns: BTreeMap<Option<String>, Vec<IfName>> = BTreeMap::new();
+async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
+    let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let mut all = BTreeMap::new();
-    for link in names.iter().filter_map(|n| inner.state.links.get(n)) {
-        match inner.running.get(&link.name).and_then(|r| r.lost.clone()) {
-            Some(cause) => drop(all.insert(link.name.clone(), Err(cause))),
-            None => by_netns
-                .entry(link.netns.clone())
-                .or_default()
-                .push(link.name.clone()),
+    for name in names {
+        let (Some(link), Some(running)) = (inner.state.links.get(name), inner.running.get(name))
+        else {
+            continue;
+        };
+        let obstacle = running.obstacle.as_ref();
+        let sight = Sight {
+            seen: Seen::default(),
+            state: obstacle.map_or("running", Obstacle::state),
+            cause: obstacle
+                .map(|o| o.cause().to_owned())
+                .or_else(|| running.defect.clone()),
+        };
+        all.insert(name.clone(), sight);
+        if running.has_interface() {
+            by_netns.entry(link.netns.clone()).or_default().push(name);
         }
     }
     for (netns, names) in by_netns {
         let texts = names.iter().map(ToString::to_string).collect();
-        match interface::observe(netns, texts).await {
-            Ok(seen) => all.extend(names.into_iter().map(|name| {
-                let found = seen.iter().find(|s| s.name == name.as_str()).cloned();
-                (
-                    name,
+        let observed = interface::observe(netns, texts).await;
+        for name in names {
+            let Some(sight) = all.get_mut(name) else {
+                continue;
+            };
+            match &observed {
+                Ok(seen) => match seen.iter().find(|s| s.name == name.as_str()) {
+                    Some(seen) => sight.seen = seen.clone(),
                     // The queues are open, so it lives.
-                    found.ok_or_else(|| {
-                        "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or delete the link".to_owned()
-                    }),
-                )
-            })),
-            // A namespace lives on without its name as long as a TUN device in it is open.
-            Err(e) => all.extend(names.into_iter().map(|name| (name, Err(e.to_string())))),
+                    None => {
+                        sight.state = "lost";
+                        sight.cause = Some("the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or delete the link".to_owned());
+                    }
+                },
+                // It works on where its namespace lives on without its name.
+                Err(error) => sight.cause = Some(format!("its interface cannot be seen: {error}")),
+            }
         }
     }
     all

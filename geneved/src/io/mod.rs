@@ -33,12 +33,13 @@ mod worker;
 
 pub use counters::{Direction, LinkCounters};
 pub use engine::{
-    BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
+    BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
+    StartError,
 };
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use recover::path_mtu;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
-pub use tun::{Tun, TunError, create_tun};
+pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
 pub use tunnel::TunnelDevice;
 pub use udp::{SocketProfile, port_is_taken};

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
+use tun::AbstractDevice;
 
 // linux/if_tun.h
 const TUN_F_CSUM: libc::c_ulong = 0x01;
@@ -91,6 +92,18 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// The kernel puts a number that is free into it.
+const PROVISIONAL: &str = "gnvnew%d";
+
+/// Makes a TUN device as [`create_tun`] does, under a provisional name that [`Tun::name`] has: it is to be moved to
+/// another network namespace. A device that was made inside a namespace would keep that namespace alive.
+///
+/// # Errors
+/// See [`TunError`].
+pub fn create_tun_to_move(queues: usize, tap: bool) -> Result<Tun, TunError> {
+    finish(PROVISIONAL, open_queues(PROVISIONAL, queues, tap)?)
+}
+
 /// Makes a TUN device, or with `tap` a TAP device, with `queues` queues in the calling thread's network namespace. It is down, and goes
 /// away when the last queue is closed.
 ///
@@ -110,10 +123,6 @@ pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError>
     if if_nametoindex(name).is_ok() {
         return Err(TunError::Exists(name.into()));
     }
-    let create = |error| TunError::Create {
-        name: name.into(),
-        error,
-    };
     // The kernel takes a moment to forget a device whose last user was an io_uring that is just being closed.
     let mut opened = open_queues(name, queues, tap);
     for _ in 0..20 {
@@ -125,7 +134,15 @@ pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError>
             _ => break,
         }
     }
-    let queues = opened?;
+    finish(name, opened?)
+}
+
+/// Switches the offloads on.
+fn finish(name: &str, (real, queues): (String, Vec<OwnedFd>)) -> Result<Tun, TunError> {
+    let create = |error| TunError::Create {
+        name: name.into(),
+        error,
+    };
     let base = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
     let mut uso = true;
     for queue in &queues {
@@ -135,20 +152,29 @@ pub fn create_tun(name: &str, queues: usize, tap: bool) -> Result<Tun, TunError>
         }
     }
     Ok(Tun {
-        name: name.into(),
+        name: real,
         uso,
         queues,
     })
 }
 
-fn open_queues(name: &str, queues: usize, tap: bool) -> Result<Vec<OwnedFd>, TunError> {
+/// Opens the queues of one device; returns its name as well, which the kernel completes where there is a `%d` in it.
+fn open_queues(name: &str, queues: usize, tap: bool) -> Result<(String, Vec<OwnedFd>), TunError> {
     if queues <= 1 {
-        return Ok(vec![open_single(name, tap)?]);
+        let (real, queue) = open_single(name, tap)?;
+        return Ok((real, vec![queue]));
     }
-    (0..queues).map(|_| open_multi(name, tap)).collect()
+    let mut real = name.to_owned();
+    let mut opened = Vec::with_capacity(queues);
+    for _ in 0..queues {
+        let (queue, name) = open_multi(&real, tap)?;
+        real = name;
+        opened.push(queue);
+    }
+    Ok((real, opened))
 }
 
-fn open_single(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
+fn open_single(name: &str, tap: bool) -> Result<(String, OwnedFd), TunError> {
     let mut config = tun::Configuration::default();
     let layer = if tap { tun::Layer::L2 } else { tun::Layer::L3 };
     config
@@ -167,9 +193,13 @@ fn open_single(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
             error: io::Error::other(error),
         },
     })?;
+    let real = device.tun_name().map_err(|error| TunError::Create {
+        name: name.into(),
+        error: io::Error::other(error),
+    })?;
     let fd = device.into_raw_fd();
     // SAFETY: into_raw_fd gave up the device's descriptor; it is ours alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok((real, unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// A TAP device that takes encapsulated super-packets (Linux ≥ 6.17): its name and its queues. It is down.
@@ -204,16 +234,14 @@ pub(super) fn tap_with_tunnel_offload(queues: usize) -> io::Result<(String, Vec<
     Ok((name, opened))
 }
 
-fn open_multi(name: &str, tap: bool) -> Result<OwnedFd, TunError> {
+fn open_multi(name: &str, tap: bool) -> Result<(OwnedFd, String), TunError> {
     let kind = if tap { libc::IFF_TAP } else { libc::IFF_TUN };
     let flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     let create = |error| TunError::Create {
         name: name.into(),
         error,
     };
-    open_queue(name, flags)
-        .map(|(queue, _)| queue)
-        .map_err(create)
+    open_queue(name, flags).map_err(create)
 }
 
 /// Opens one queue; a name with `%d` is completed by the kernel.

@@ -210,6 +210,17 @@ impl Pool {
         Ok(Arc::new(pool))
     }
 
+    /// A pool without sockets: nothing can be sent from it.
+    pub(super) fn closed(profile: SocketProfile) -> Arc<Self> {
+        Arc::new(Pool {
+            profile,
+            seed: 0,
+            usual: None,
+            whole: OnceLock::new(),
+            cork: Mutex::default(),
+        })
+    }
+
     /// Opens the sockets for whole datagrams, where they are not open yet.
     ///
     /// # Errors

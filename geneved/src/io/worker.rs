@@ -43,6 +43,8 @@ const ANSWERS: u64 = 200;
 /// What the daemon tells a worker.
 pub(super) enum Command {
     AddLink(Box<LinkSlot>),
+    /// The link sends from these sockets from now on.
+    SetPool(LinkIndex, Arc<Pool>),
     /// The answer comes when the queue is closed.
     RemoveLink(LinkIndex, Sender<()>),
     AddSocket(Receiver),
@@ -132,6 +134,8 @@ pub(super) struct Worker<B> {
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
     unread: Vec<LinkIndex>,
+    /// Sockets that no link sends from any more; trains under way may still name them.
+    retired: Vec<Arc<Pool>>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
@@ -169,6 +173,7 @@ impl<B: Backend> Worker<B> {
             waiting: Waiting::default(),
             links: Vec::new(),
             unread: Vec::new(),
+            retired: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
             shared: post.shared,
@@ -216,6 +221,9 @@ impl<B: Backend> Worker<B> {
             self.trains.flush(&mut self.io);
             self.flush_ingress();
             self.tell_flows(&tables);
+            if !self.retired.is_empty() && self.trains.in_use() == 0 {
+                self.retired.clear();
+            }
             self.progress.turned(&Slots {
                 tun_buffers: self.tun_buffers.held(),
                 udp_buffers: self.udp_buffers.held(),
@@ -375,6 +383,11 @@ impl<B: Backend> Worker<B> {
                 self.unread.push(link.index);
                 self.links[slot] = Some(*link);
             }
+            Command::SetPool(index, pool) => {
+                if let Some(Some(link)) = self.links.get_mut(index.0 as usize) {
+                    self.retired.push(std::mem::replace(&mut link.pool, pool));
+                }
+            }
             Command::RemoveLink(index, answer) => {
                 self.drop_parked(index);
                 match self.links.get_mut(index.0 as usize) {
@@ -383,7 +396,7 @@ impl<B: Backend> Worker<B> {
                         self.io.remove_tun(index.0);
                     }
                     Some(slot) => {
-                        *slot = None;
+                        self.retired.extend(slot.take().map(|link| link.pool));
                         self.unread.retain(|&i| i != index);
                     }
                     None => {}
@@ -433,7 +446,7 @@ impl<B: Backend> Worker<B> {
                     error,
                 });
             }
-            _ => *entry = None,
+            _ => self.retired.extend(entry.take().map(|link| link.pool)),
         }
     }
 

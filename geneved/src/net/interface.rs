@@ -1,18 +1,22 @@
 //! TUN interfaces by netlink: made ready, changed, and looked at, in the link's own namespace.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 use libgeneve::wire::ethernet::Mac;
 
 use super::netlink_error;
-use super::netns::{NetnsError, within};
-use crate::io::{Tun, TunError, create_tun};
+use super::netns::{self, NetnsError, within};
+use super::watch;
+use crate::io::{Tun, TunError, create_tun, create_tun_to_move};
 
 /// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
 pub const GSO_MAX_SIZE: u32 = 61_440;
@@ -34,6 +38,14 @@ pub struct Wanted {
     pub addresses: Vec<IpNet>,
     /// Whether it is up.
     pub up: bool,
+    /// Whether there is something that its packets can leave by; without, it is as an interface without a cable.
+    pub carrier: bool,
+}
+
+/// Whether an interface of this MTU can have the address: the kernel has no IPv6 below 1280 (RFC 8200, section 5).
+#[must_use]
+pub fn can_have(address: &IpNet, mtu: u16) -> bool {
+    matches!(address, IpNet::V4(_)) || mtu >= 1280
 }
 
 /// What the kernel says of an interface.
@@ -51,6 +63,18 @@ pub struct Seen {
     pub flags: Vec<String>,
     /// Its operational state, as `ip link` names it.
     pub operstate: String,
+    /// Its MAC address, where it has one.
+    pub lladdr: Option<Mac>,
+    /// Its addresses, but for the link-local one that the kernel makes by itself.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Seen {
+    /// Whether it is up, as an administrator sets it.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.flags.iter().any(|flag| flag == "UP")
+    }
 }
 
 /// Why an interface is not as wanted.
@@ -82,34 +106,80 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes TUN devices in one namespace and sets them up; the last step brings each one up that is to be. With an
-/// error none of them stays.
+/// Makes TUN devices in one namespace and sets them up; the last step brings each one up that is to be. The result of
+/// each is in the order of `wanted`; with `all_or_none` it ends with the first error.
 ///
 /// # Errors
-/// The first that failed.
+/// The namespace cannot be entered.
 pub async fn create(
     netns: Option<String>,
     wanted: Vec<Wanted>,
     queues: usize,
-) -> Result<Vec<Tun>, (String, InterfaceError)> {
-    let first = wanted.first().map(|w| w.name.clone()).unwrap_or_default();
-    within(netns, move |handle| async move {
+    all_or_none: bool,
+) -> Result<Vec<Result<Tun, InterfaceError>>, NetnsError> {
+    let target = netns.as_deref().map(netns::open).transpose()?;
+    let (wanted, made) = within(None, move |handle| async move {
+        if let Some(target) = &target
+            && let Err(error) = watch::number(&handle, target).await
+        {
+            tracing::debug!(%error, "changes in a network namespace will not be heard of");
+        }
         let mut made = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            let one = async {
-                let tun = create_tun(&wanted.name, queues, wanted.tap.is_some())?;
-                set_up(&handle, &wanted).await?;
-                Ok(tun)
+        for wanted in &wanted {
+            let tap = wanted.tap.is_some();
+            let one = match &target {
+                None => create_tun(&wanted.name, queues, tap).map_err(InterfaceError::from),
+                Some(target) => move_in(&handle, &wanted.name, target, queues, tap).await,
             };
-            match one.await {
-                Ok(tun) => made.push(tun),
-                Err(error) => return Err((wanted.name, error)),
+            let failed = one.is_err();
+            made.push(one);
+            if failed && all_or_none {
+                break;
             }
         }
-        Ok(made)
+        (wanted, made)
+    })
+    .await?;
+    within(netns, move |handle| async move {
+        let mut ready = Vec::with_capacity(made.len());
+        for (wanted, tun) in wanted.iter().zip(made) {
+            let one = match tun {
+                Ok(tun) => set_up(&handle, wanted).await.map(|()| tun),
+                Err(error) => Err(error),
+            };
+            let failed = one.is_err();
+            ready.push(one);
+            if failed && all_or_none {
+                break;
+            }
+        }
+        ready
     })
     .await
-    .unwrap_or_else(|error| Err((first, error.into())))
+}
+
+/// Makes a TUN device here, and gives it to another namespace under its own name.
+async fn move_in(
+    handle: &Handle,
+    name: &str,
+    target: &File,
+    queues: usize,
+    tap: bool,
+) -> Result<Tun, InterfaceError> {
+    let mut tun = create_tun_to_move(queues, tap)?;
+    let index = look(handle, &tun.name).await?.ifindex;
+    let change = by_index(index)
+        .setns_by_fd(target.as_raw_fd())
+        .name(name.to_owned());
+    match handle.link().set(change.build()).execute().await {
+        Ok(()) => {}
+        Err(error) if is(&error, nix::libc::EEXIST) => {
+            return Err(TunError::Exists(name.to_owned()).into());
+        }
+        Err(error) => return Err(setting("network namespace".into(), error)),
+    }
+    name.clone_into(&mut tun.name);
+    Ok(tun)
 }
 
 /// Changes addresses, MTU and state of an interface that is there. Of its addresses only those in `before` are geneved's,
@@ -125,7 +195,11 @@ pub async fn update(
     within(netns, move |handle| async move {
         let seen = look(&handle, &wanted.name).await?;
         adjust_mtu(&handle, &seen, wanted.mtu).await?;
-        if seen.flags.iter().any(|flag| flag == "UP") != wanted.up {
+        // The kernel forgets its neighbours with it, even if it is the same.
+        if let Some(mac) = wanted.tap.filter(|mac| seen.lladdr != Some(*mac)) {
+            set_lladdr(&handle, seen.ifindex, mac).await?;
+        }
+        if seen.is_up() != wanted.up {
             let index = by_index(seen.ifindex);
             match wanted.up {
                 true => set(&handle, index.up(), || "state up".to_owned()).await?,
@@ -169,6 +243,61 @@ pub async fn set_mtu(netns: Option<String>, name: String, mtu: u16) -> Result<()
     .await?
 }
 
+/// Gives back to an interface what somebody took away: its MTU, where one is given, and these addresses.
+///
+/// # Errors
+/// What the kernel refused first.
+pub async fn restore(
+    netns: Option<String>,
+    name: String,
+    mtu: Option<u16>,
+    missing: Vec<IpNet>,
+) -> Result<(), InterfaceError> {
+    within(netns, move |handle| async move {
+        let seen = look(&handle, &name).await?;
+        if let Some(mtu) = mtu {
+            adjust_mtu(&handle, &seen, mtu).await?;
+        }
+        for address in missing {
+            match add_address(&handle, seen.ifindex, address).await {
+                // The kernel may have been quicker: somebody gives it back as well.
+                Err(InterfaceError::Setting { error, .. })
+                    if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+                added => added?,
+            }
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// Tells the kernel whether there is something that an interface's packets can leave by.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn set_carrier(
+    netns: Option<String>,
+    name: String,
+    on: bool,
+) -> Result<(), InterfaceError> {
+    within(netns, move |handle| async move {
+        let index = look(&handle, &name).await?.ifindex;
+        carrier(&handle, index, on).await
+    })
+    .await?
+}
+
+async fn carrier(handle: &Handle, index: u32, on: bool) -> Result<(), InterfaceError> {
+    let word = if on { "on" } else { "off" };
+    let change = by_index(index).carrier(on);
+    set(handle, change, || format!("carrier {word}")).await
+}
+
+async fn set_lladdr(handle: &Handle, index: u32, mac: Mac) -> Result<(), InterfaceError> {
+    let change = by_index(index).address(mac.0.to_vec());
+    set(handle, change, || format!("lladdr {mac}")).await
+}
+
 async fn adjust_mtu(handle: &Handle, seen: &Seen, mtu: u16) -> Result<(), InterfaceError> {
     if seen.mtu == u32::from(mtu) {
         return Ok(());
@@ -188,6 +317,17 @@ pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Se
             if let Ok(seen) = look(&handle, &name).await {
                 all.push(seen);
             }
+        }
+        let mut found = HashMap::<u32, Vec<IpNet>>::new();
+        let mut stream = std::pin::pin!(handle.address().get().execute());
+        while let Ok(Some(message)) = stream.try_next().await {
+            if let Some(address) = address_of(&message) {
+                let index = message.header.index;
+                found.entry(index).or_default().push(address);
+            }
+        }
+        for seen in &mut all {
+            seen.addresses = found.remove(&seen.ifindex).unwrap_or_default();
         }
         all
     })
@@ -230,8 +370,10 @@ async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> 
         .txqueuelen(TX_QUEUE_LEN);
     set(handle, change, || format!("mtu {}", wanted.mtu)).await?;
     if let Some(mac) = wanted.tap {
-        let change = by_index(index).address(mac.0.to_vec());
-        set(handle, change, || format!("lladdr {mac}")).await?;
+        set_lladdr(handle, index, mac).await?;
+    }
+    if !wanted.carrier {
+        carrier(handle, index, false).await?;
     }
     for limit in [
         LinkAttribute::GsoMaxSegs(GSO_MAX_SEGS),
@@ -282,7 +424,7 @@ async fn add_address(handle: &Handle, index: u32, address: IpNet) -> Result<(), 
 async fn addresses(
     handle: &Handle,
     index: u32,
-) -> Result<Vec<(IpNet, rtnetlink::packet_route::address::AddressMessage)>, InterfaceError> {
+) -> Result<Vec<(IpNet, AddressMessage)>, InterfaceError> {
     let mut found = Vec::new();
     let mut stream = std::pin::pin!(
         handle
@@ -296,25 +438,29 @@ async fn addresses(
         .await
         .map_err(|e| setting("its addresses".into(), e))?
     {
-        // Local and Address differ on interfaces that have a peer address; Local is ours.
-        let of = |local: bool| {
-            message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(ip) if local => Some(*ip),
-                AddressAttribute::Address(ip) if !local => Some(*ip),
-                _ => None,
-            })
-        };
-        let Some(ip) = of(true).or_else(|| of(false)) else {
-            continue;
-        };
-        if matches!(ip, std::net::IpAddr::V6(a) if a.is_unicast_link_local()) {
-            continue; // The kernel made it.
-        }
-        if let Ok(net) = IpNet::new(ip, message.header.prefix_len) {
+        if let Some(net) = address_of(&message) {
             found.push((net, message));
         }
     }
     Ok(found)
+}
+
+/// The address that the message is about; `None` for the link-local one that the kernel makes by itself.
+fn address_of(message: &AddressMessage) -> Option<IpNet> {
+    let by_kernel = AddressAttribute::Protocol(AddressProtocol::LinkLocal);
+    if message.attributes.contains(&by_kernel) {
+        return None;
+    }
+    // Local and Address differ on interfaces that have a peer address; Local is ours.
+    let of = |local: bool| {
+        message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(ip) if local => Some(*ip),
+            AddressAttribute::Address(ip) if !local => Some(*ip),
+            _ => None,
+        })
+    };
+    let ip = of(true).or_else(|| of(false))?;
+    IpNet::new(ip, message.header.prefix_len).ok()
 }
 
 async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {
@@ -342,6 +488,9 @@ fn read(name: &str, message: &LinkMessage) -> Seen {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => seen.mtu = *mtu,
+            LinkAttribute::Address(mac) => {
+                seen.lladdr = mac.as_slice().try_into().ok().map(Mac);
+            }
             LinkAttribute::TxQueueLen(len) => seen.txqlen = *len,
             LinkAttribute::OperState(State::Up) => seen.operstate = "UP".into(),
             LinkAttribute::OperState(State::Down) => seen.operstate = "DOWN".into(),

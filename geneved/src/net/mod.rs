@@ -1,7 +1,8 @@
 //! Netlink: setting interfaces up, and asking the underlay for routes and MTUs. And Unix sockets.
 //!
 //! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own, [`mtu`] does
-//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
+//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, [`watch`] hears what others do to interfaces,
+//! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
 pub mod changes;
 pub mod far;
@@ -12,6 +13,7 @@ pub mod port;
 pub mod tunnel;
 pub mod underlay;
 pub mod unix;
+pub mod watch;
 
 use std::io;
 

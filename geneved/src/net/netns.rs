@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use rtnetlink::Handle;
 use tokio::sync::oneshot;
 
@@ -59,17 +61,49 @@ where
 /// Where `ip netns` keeps the names of namespaces.
 pub const DIRECTORY: &str = "/run/netns";
 
+/// Opens the namespace `/run/netns/NAME`; it lives at least until the file is closed.
+///
+/// # Errors
+/// There is no such name, or it may not be opened.
+pub fn open(name: &str) -> Result<File, NetnsError> {
+    let opened = File::open(path(name)).and_then(|file| {
+        // "ip netns add" makes the file first, and puts the namespace onto it then.
+        match fstatfs(&file)?.filesystem_type() {
+            NSFS_MAGIC => Ok(file),
+            _ => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+        }
+    });
+    opened.map_err(|error| NetnsError::Enter {
+        name: name.to_owned(),
+        error,
+    })
+}
+
+/// What tells a namespace from another one that is made under its name later: device and inode, which are used again, and
+/// when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(u64, u64, i64, i64);
+
+/// The identity of the namespace that has this name now; `None` where none has.
+#[must_use]
+pub fn identity(name: &str) -> Option<Identity> {
+    let file = open(name).ok()?;
+    let m = file.metadata().ok()?;
+    Some(Identity(m.dev(), m.ino(), m.ctime(), m.ctime_nsec()))
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
 /// Takes the calling thread, and sockets that it makes from here on, into the namespace `/run/netns/NAME`.
 ///
 /// # Errors
 /// There is no such name, or it may not be entered.
 pub fn enter(name: &str) -> Result<(), NetnsError> {
-    let path = Path::new(DIRECTORY).join(name);
-    let entered = File::open(path)
-        .and_then(|file| setns(&file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
-    entered.map_err(|error| NetnsError::Enter {
+    setns(open(name)?, CloneFlags::CLONE_NEWNET).map_err(|error| NetnsError::Enter {
         name: name.to_owned(),
-        error,
+        error: error.into(),
     })
 }
 

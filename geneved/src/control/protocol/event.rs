@@ -195,7 +195,7 @@ pub struct HostEvent {
     /// Its underlay address; absent for the host that the daemon runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// What: `path-mtu`, `gso-off`, `tunnel-gso`, `whole`, `unreachable`, `reachable`, `underlay-loop`, `link-lost`, `socket-lost`, `worker-lost`, `reloaded`.
+    /// What: `path-mtu`, `gso-off`, `tunnel-gso`, `whole`, `unreachable`, `reachable`, `underlay-loop`, `link-lost`, `link-waiting`, `link-ready`, `link-repaired`, `socket-lost`, `worker-lost`, `reloaded`.
     pub what: String,
     /// The rest, in words.
     pub detail: String,

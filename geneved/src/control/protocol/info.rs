@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{IfName, MacWord};
+use crate::config::value::{IfName, MacWord, Prefix};
 use crate::config::words::{LinkWords, RouteWords};
 
 /// A link as it runs.
@@ -13,9 +13,9 @@ use crate::config::words::{LinkWords, RouteWords};
 pub struct LinkInfo {
     /// Every setting, defaults included.
     pub settings: LinkWords,
-    /// `running`, or `lost` when the interface vanished under the daemon.
+    /// `running`, `waiting` for what it cannot do without, or `lost` when the interface vanished under the daemon.
     pub state: String,
-    /// Why it is lost, or to which hosts it sends nothing, and why.
+    /// Why it waits or is lost, or what is wrong with it while it runs, such as hosts to which it sends nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// The interface's number in its namespace.
@@ -27,6 +27,9 @@ pub struct LinkInfo {
     pub flags: Vec<String>,
     /// The kernel's operational state, as `ip link` names it.
     pub operstate: String,
+    /// The addresses that the interface has, whoever gave them, but for the link-local one that the kernel makes.
+    #[serde(default)]
+    pub addresses: Vec<Prefix>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
     /// The interface's queue length in packets.

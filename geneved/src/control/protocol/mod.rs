@@ -164,7 +164,10 @@ pub enum Request {
     /// The daemon's own state.
     GetHost,
     /// Read the configuration again.
-    Reload,
+    Reload {
+        /// Only say what would be done.
+        dry_run: bool,
+    },
     /// The running state as a configuration.
     Save,
 }
@@ -249,6 +252,12 @@ struct Capture {
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Rehearsal {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Packet {
     packet: TraceWords,
 }
@@ -316,7 +325,8 @@ impl Request {
             "Capture" => arguments::<Capture>(call.parameters)
                 .map(|Capture { capture }| Request::Capture { capture }),
             "GetHost" => Ok(Request::GetHost),
-            "Reload" => Ok(Request::Reload),
+            "Reload" => arguments::<Rehearsal>(call.parameters)
+                .map(|Rehearsal { dry_run }| Request::Reload { dry_run }),
             "Save" => Ok(Request::Save),
             _ => Err(Failure::MethodNotFound(call.method)),
         }
@@ -367,7 +377,9 @@ impl Request {
                 ("Capture", json(serde_json::to_value(Capture { capture })))
             }
             Request::GetHost => ("GetHost", Value::Null),
-            Request::Reload => ("Reload", Value::Null),
+            Request::Reload { dry_run } => {
+                ("Reload", json(serde_json::to_value(Rehearsal { dry_run })))
+            }
             Request::Save => ("Save", Value::Null),
         };
         Call {

@@ -8,7 +8,7 @@ use crate::config::settings::Kept;
 /// The reply of `Reload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What was done, in one sentence.
+    /// What was done, or would be, in one sentence.
     pub summary: String,
     /// What was done with each object.
     pub steps: Vec<Step>,

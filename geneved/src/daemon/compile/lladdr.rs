@@ -8,19 +8,12 @@ use libgeneve::wire::ethernet::Mac;
 
 use crate::config::state::Link;
 
-/// The MAC address that was configured, or one that follows from this machine, the link's name, its VNI and its local
-/// address: the same after every start, and another on every host and for every VPC. Network namespaces are hosts of their
-/// own, whose addresses last as long as they do.
+/// The MAC address that was configured, or one that follows from this machine, the link's name and its VNI: the same after
+/// every start and every change of the underlay, and another on every host and for every VPC. Network namespaces are hosts
+/// of their own, whose addresses last as long as they do.
 pub(in crate::daemon) fn lladdr(link: &Link) -> Mac {
     link.lladdr.unwrap_or_else(|| {
-        let local = link.local.map(|local| local.to_string());
-        let seed = format!(
-            "{}\n{}\n{}\n{}",
-            machine(),
-            link.name,
-            link.vni,
-            local.unwrap_or_default()
-        );
+        let seed = format!("{}\n{}\n{}", machine(), link.name, link.vni);
         let hash = blake3::derive_key("geneved 2026-11 MAC address of a link", seed.as_bytes());
         let [a, b, c, d, e, ..] = hash;
         Mac::local([a, b, c, d, e])

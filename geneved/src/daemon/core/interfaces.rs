@@ -1,27 +1,54 @@
 //! The interfaces of links: made, changed and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
 
+use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
 
 use super::mtu::mtu_of;
-use super::{Core, Inner, Running, refuse};
+use super::running::{Obstacle, Running};
+use super::{Core, Inner, refuse};
 use crate::config::file::{DaemonSettings, Segmentation};
 use crate::config::state::{Link, Refusal, State};
-use crate::config::value::{IfName, LinkSegmentation, Mode};
+use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::daemon::compile::lladdr;
-use crate::io::SocketProfile;
-use crate::net::interface::{self, Wanted};
+use crate::io::{SocketProfile, SourceSockets, Tun};
+use crate::net::interface::{self, InterfaceError, Wanted, can_have};
 use crate::net::mtu::Ways;
+use crate::net::netns;
+
+/// What becomes of links that cannot be made ready now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unready {
+    /// The change is refused.
+    Refuse,
+    /// They wait until they can; the others run.
+    Wait,
+}
+
+/// Links to be made in one network namespace, each with the sockets that it will send from.
+struct Batch<'a> {
+    links: Vec<&'a Link>,
+    sockets: Vec<SourceSockets>,
+    /// Why some have no sockets.
+    causes: Vec<Option<String>>,
+    made: Vec<Result<Tun, InterfaceError>>,
+    netns: Option<netns::Identity>,
+}
 
 impl Core {
-    /// Makes the interfaces of these links and hands them to the workers; all or none.
+    /// Makes the interfaces of these links and hands them to the workers. One that waited keeps its index.
+    ///
+    /// # Errors
+    /// One cannot be made, and none is.
     pub(super) async fn bring_up(
         &self,
         inner: &mut Inner,
         state: &State,
         names: &[IfName],
         ways: &Ways,
+        unready: Unready,
     ) -> Result<(), Refusal> {
         let links = names.iter().filter_map(|n| state.links.get(n));
         let mut by_netns: BTreeMap<Option<String>, Vec<&Link>> = BTreeMap::new();
@@ -30,43 +57,112 @@ impl Core {
         }
         let mut up: Vec<IfName> = Vec::new();
         for (netns, links) in by_netns {
-            let mut outcome = Ok(());
-            let wanted = links
-                .iter()
-                .map(|l| wanted(l, mtu_of(state, l, ways, None).0))
-                .collect();
-            match interface::create(netns, wanted, self.engine.workers()).await {
-                Ok(tuns) => {
-                    for (link, tun) in links.iter().zip(tuns) {
-                        let index = free_index(&inner.running);
-                        outcome = self
-                            .engine
-                            .attach(index, tun, profile(link, &self.settings))
-                            .map_err(|e| refuse(&link.name, &e));
-                        if outcome.is_err() {
-                            break;
-                        }
-                        let (mtu, sum) = mtu_of(state, link, ways, None);
-                        let running = Running {
-                            index,
-                            sum,
-                            mtu,
-                            lost: None,
-                        };
-                        inner.running.insert(link.name.clone(), running);
-                        up.push(link.name.clone());
-                    }
-                }
-                Err((name, error)) => {
-                    outcome = Err(Refusal::new(format!("link \"{name}\": {error}"), ""));
-                }
-            }
+            let outcome = match self.make(inner, state, netns, links, ways, unready).await {
+                Ok(batch) => self.install(inner, state, batch, ways, unready, &mut up),
+                Err(refusal) => Err(refusal),
+            };
             if let Err(refusal) = outcome {
                 self.take_down(inner, &up);
                 return Err(refusal);
             }
         }
         Ok(())
+    }
+
+    async fn make<'a>(
+        &self,
+        inner: &Inner,
+        state: &State,
+        netns: Option<String>,
+        links: Vec<&'a Link>,
+        ways: &Ways,
+        unready: Unready,
+    ) -> Result<Batch<'a>, Refusal> {
+        let mut batch = Batch {
+            // Looked at first: if the name leads to another namespace meanwhile, that is seen later.
+            netns: netns.as_deref().and_then(netns::identity),
+            links,
+            sockets: Vec::new(),
+            causes: Vec::new(),
+            made: Vec::new(),
+        };
+        let mut wanted = Vec::new();
+        for link in &batch.links {
+            let (sockets, cause) = match self.sockets(inner, link) {
+                Ok(sockets) => (sockets, None),
+                Err(cause) if unready == Unready::Refuse => return Err(refuse(&link.name, &cause)),
+                Err(cause) => (SourceSockets::none(self.profile(link)), Some(cause)),
+            };
+            wanted.push(wish(
+                link,
+                mtu_of(state, link, ways, inner.running.get(&link.name)).0,
+                cause.is_none(),
+            ));
+            batch.sockets.push(sockets);
+            batch.causes.push(cause);
+        }
+        let all_or_none = unready == Unready::Refuse;
+        let workers = self.engine.workers();
+        match interface::create(netns, wanted, workers, all_or_none).await {
+            Ok(made) => batch.made = made,
+            Err(error) if all_or_none => return Err(refuse(&batch.links[0].name, &error)),
+            // The same error for each; it cannot be copied.
+            Err(error) => {
+                batch.causes = vec![Some(error.to_string()); batch.links.len()];
+            }
+        }
+        Ok(batch)
+    }
+
+    fn install(
+        &self,
+        inner: &mut Inner,
+        state: &State,
+        batch: Batch<'_>,
+        ways: &Ways,
+        unready: Unready,
+        up: &mut Vec<IfName>,
+    ) -> Result<(), Refusal> {
+        let mut made = batch.made.into_iter();
+        for ((link, sockets), cause) in batch.links.iter().zip(batch.sockets).zip(batch.causes) {
+            let before = inner.running.get(&link.name);
+            let index = before.map_or_else(|| free_index(&inner.running), |r| r.index);
+            let attempts = before.map(|r| r.attempts);
+            let (mtu, sum) = mtu_of(state, link, ways, before);
+            let mut running = Running::new(index, mtu, sum);
+            running.attempts = attempts.unwrap_or_default();
+            running.obstacle = match made.next() {
+                Some(Ok(tun)) => {
+                    self.engine.attach(index, tun, &sockets);
+                    running.netns = batch.netns;
+                    up.push(link.name.clone());
+                    cause.map(Obstacle::NoSockets)
+                }
+                Some(Err(error)) if unready == Unready::Refuse => {
+                    return Err(refuse(&link.name, &error));
+                }
+                Some(Err(error)) => Some(Obstacle::NoInterface(error.to_string())),
+                None => Some(Obstacle::NoInterface(cause.unwrap_or_default())),
+            };
+            let was = before.and_then(|r| r.obstacle.clone());
+            self.tell_obstacle(&link.name, was.as_ref(), running.obstacle.as_ref());
+            inner.running.insert(link.name.clone(), running);
+        }
+        Ok(())
+    }
+
+    /// The sockets that a link sends from, or why it cannot have them.
+    pub(super) fn sockets(&self, inner: &Inner, link: &Link) -> Result<SourceSockets, String> {
+        if let Some(cause) = inner.blocked.get(&link.port) {
+            return Err(cause.clone());
+        }
+        if let Some(local) = link.local
+            && !is_local(local)
+        {
+            return Err(format!("its local address {local} is not on this host"));
+        }
+        let sockets = self.engine.open_sockets(self.profile(link));
+        sockets.map_err(|error| error.to_string())
     }
 
     /// Removes the interfaces of these links.
@@ -79,6 +175,16 @@ impl Core {
             }
         }
     }
+
+    pub(super) fn profile(&self, link: &Link) -> SocketProfile {
+        profile(link, &self.settings)
+    }
+}
+
+/// Whether a socket may be bound to this address now.
+pub(super) fn is_local(address: IpAddr) -> bool {
+    let bound = UdpSocket::bind((address, 0));
+    !bound.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 /// Removes the interfaces of many links at once; a few are as quick one by one.
@@ -89,7 +195,7 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
     }
     let mut by_netns: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
     for name in names {
-        let there = inner.running.get(name).is_some_and(|r| r.lost.is_none());
+        let there = inner.running.get(name).is_some_and(Running::has_interface);
         if let (Some(link), true) = (state.links.get(name), there) {
             by_netns
                 .entry(link.netns.clone())
@@ -108,7 +214,7 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
 /// Has the interface of a link that was like `was` be like `link`.
 pub(super) async fn update(link: &Link, mtu: u16, was: &Link) -> Result<(), Refusal> {
     let before = was.addresses.clone();
-    interface::update(link.netns.clone(), wanted(link, mtu), before)
+    interface::update(link.netns.clone(), wish(link, mtu, true), before)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }
@@ -119,13 +225,16 @@ pub(super) async fn update_mtu(link: &Link, mtu: u16) -> Result<(), Refusal> {
         .map_err(|e| refuse(&link.name, &e))
 }
 
-fn wanted(link: &Link, mtu: u16) -> Wanted {
+fn wish(link: &Link, mtu: u16, carrier: bool) -> Wanted {
+    // What the underlay takes away comes back with it; an MTU that somebody asked for is another matter.
+    let fits = |address: &&IpNet| link.mtu != MtuWord::Auto || can_have(address, mtu);
     Wanted {
         name: link.name.to_string(),
         tap: (link.mode == Mode::Ethernet).then(|| lladdr(link)),
         mtu,
-        addresses: link.addresses.clone(),
+        addresses: link.addresses.iter().filter(fits).copied().collect(),
         up: link.up,
+        carrier,
     }
 }
 

@@ -7,26 +7,29 @@
 mod interfaces;
 mod mtu;
 mod ports;
+mod repair;
+mod running;
+mod waiting;
 
-use std::collections::BTreeMap;
-use std::io;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HostRegistry, LinkIndex, Tables};
+use libgeneve::link::{HostRegistry, Tables};
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
-use crate::config::state::{Refusal, Service, State};
+use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::IfName;
 use crate::config::words::Change;
-use crate::control::protocol::{HostEvent, MtuSum, What};
+use crate::control::protocol::{HostEvent, What};
 use crate::daemon::backends::{Down, target};
 use crate::daemon::compile::{Compiler, Places};
 use crate::daemon::drops::DropWatch;
@@ -36,13 +39,15 @@ use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
-use crate::net::interface;
 use crate::net::mtu::Ways;
+use crate::net::port::Holder;
 use crate::observe::hub::Hub;
-use interfaces::{free_index, remove_many, update, update_mtu};
+use interfaces::{Unready, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
-pub(in crate::daemon) use ports::{needed_ports, port_taken};
+pub(in crate::daemon) use ports::needed_ports;
+use repair::Interfaces;
+pub(in crate::daemon) use running::{Obstacle, Running};
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
@@ -52,6 +57,10 @@ pub(in crate::daemon) struct Core {
     secret: Option<Secret>,
     config_path: PathBuf,
     inner: Mutex<Inner>,
+    /// How many links wait.
+    waiting: Cell<usize>,
+    /// The interfaces that changes are heard of.
+    interfaces: Interfaces,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
     hub: Hub,
@@ -69,6 +78,10 @@ pub(in crate::daemon) struct Inner {
     pub(in crate::daemon) registry: HostRegistry,
     /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
     ports: BTreeMap<u16, bool>,
+    /// Ports that links need and cannot have, and why.
+    blocked: BTreeMap<u16, String>,
+    /// Who had a port before capabilities were given away, without which that cannot be seen.
+    holders: BTreeMap<u16, Holder>,
     hasher: FlowHasher,
     /// Of the tables that were published last.
     epoch: u64,
@@ -80,16 +93,6 @@ pub(in crate::daemon) struct Inner {
     pub(in crate::daemon) ways: Ways,
 }
 
-/// A link that has an interface, or had one.
-#[derive(Clone, Debug)]
-pub(in crate::daemon) struct Running {
-    pub(in crate::daemon) index: LinkIndex,
-    pub(in crate::daemon) sum: MtuSum,
-    pub(in crate::daemon) mtu: u16,
-    /// Why the interface is gone.
-    pub(in crate::daemon) lost: Option<String>,
-}
-
 impl Core {
     pub(in crate::daemon) fn new(
         engine: Engine,
@@ -98,10 +101,12 @@ impl Core {
         config_path: PathBuf,
         secret: Option<Secret>,
         board: HealthBoard,
+        holders: BTreeMap<u16, Holder>,
     ) -> Self {
         let inner = Inner {
             compiler: Compiler::new(secret.as_ref().map(Secret::label_key)),
             hasher: FlowHasher::new(random_key()),
+            holders,
             ..Inner::default()
         };
         Core {
@@ -111,6 +116,8 @@ impl Core {
             secret,
             config_path,
             inner: Mutex::new(inner),
+            waiting: Cell::new(0),
+            interfaces: Interfaces::default(),
             board: board.into(),
             started: SystemTime::now(),
             hub: Hub::default(),
@@ -177,47 +184,103 @@ impl Core {
         let mut plan = Plan::between(&inner.state, &state);
         // Somebody else may have changed the interface; who sets the link wants it as it is set.
         named.retain(|name| {
-            let stays = inner.state.links.contains_key(name) && state.links.contains_key(name);
-            stays && !plan.set.contains(name) && !plan.replace.contains(name)
+            inner.state.links.contains_key(name)
+                && state.links.contains_key(name)
+                && !plan.replace.contains(name)
         });
-        plan.set.extend(named);
-        self.transition(&mut inner, state, plan).await
+        for name in named {
+            let there = inner.running.get(&name).is_some_and(Running::has_interface);
+            if !there {
+                plan.set.retain(|n| *n != name);
+                plan.replace.push(name);
+            } else if !plan.set.contains(&name) {
+                plan.set.push(name);
+            }
+        }
+        self.transition(&mut inner, state, plan, Unready::Refuse)
+            .await
     }
 
-    /// Runs this state instead; links that were lost are made anew.
+    /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
     pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
         let mut inner = self.inner().await;
-        let mut plan = Plan::between(&inner.state, &state);
-        let lost = inner.running.iter().filter(|(_, r)| r.lost.is_some());
-        let lost: Vec<_> = lost
-            .map(|(name, _)| name.clone())
-            .filter(|name| state.links.contains_key(name))
-            .collect();
+        let plan = self.plan(&inner, &state).await;
+        self.transition(&mut inner, state, plan, Unready::Wait)
+            .await
+    }
+
+    /// What [`Core::become_state`] would do.
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub(in crate::daemon) async fn rehearse(&self, state: &State) -> Result<Plan, Refusal> {
+        let inner = self.inner().await;
+        inner.compiler.verify(state)?;
+        Ok(self.plan(&inner, state).await)
+    }
+
+    /// The steps to this state, from what is configured and from what the kernel has.
+    async fn plan(&self, inner: &Inner, state: &State) -> Plan {
+        let mut plan = Plan::between(&inner.state, state);
+        let stays = |name: &IfName| state.links.contains_key(name);
+        let lost = inner.running.iter().filter(|(name, running)| {
+            stays(name) && matches!(running.obstacle, Some(Obstacle::Removed(_)))
+        });
+        let lost: Vec<_> = lost.map(|(name, _)| name.clone()).collect();
         plan.set.retain(|n| !lost.contains(n));
         plan.replace.retain(|n| !lost.contains(n));
         plan.replace.extend(lost);
-        self.transition(&mut inner, state, plan).await
+        for name in self.astray(inner).await {
+            if stays(&name) && !plan.set.contains(&name) && !plan.replace.contains(&name) {
+                plan.set.push(name);
+            }
+        }
+        plan
     }
 
-    async fn transition(&self, inner: &mut Inner, new: State, plan: Plan) -> Result<Plan, Refusal> {
+    async fn transition(
+        &self,
+        inner: &mut Inner,
+        new: State,
+        plan: Plan,
+        unready: Unready,
+    ) -> Result<Plan, Refusal> {
         if plan.is_empty() {
             // A daemon that starts without links has a secret all the same.
             inner.state.fabric = new.fabric;
             return Ok(plan);
         }
-        let result = self.carry_out(inner, new, &plan).await;
+        let result = self.carry_out(inner, new, &plan, unready).await;
         self.close_ports(inner);
+        self.count_waiting(inner);
         result.map(|()| plan)
     }
 
-    async fn carry_out(&self, inner: &mut Inner, new: State, plan: &Plan) -> Result<(), Refusal> {
+    async fn carry_out(
+        &self,
+        inner: &mut Inner,
+        new: State,
+        plan: &Plan,
+        unready: Unready,
+    ) -> Result<(), Refusal> {
         inner.compiler.verify(&new)?;
         let ways = self.ways(inner, &new).await;
-        if let Err((name, error)) = self.open_ports(inner, &new) {
-            return Err(self.port_refused(&name, &error).await);
-        }
-        self.bring_up(inner, &new, &plan.add, &ways).await?;
-        if let Err(refusal) = self.adjust_and_replace(inner, &new, plan, &ways).await {
+        let must: BTreeSet<IfName> = match unready {
+            Unready::Wait => BTreeSet::new(),
+            Unready::Refuse => plan
+                .add
+                .iter()
+                .chain(&plan.replace)
+                .chain(plan.set.iter().filter(|name| moves_port(inner, &new, name)))
+                .cloned()
+                .collect(),
+        };
+        self.open_ports(inner, &new, &must).await?;
+        self.listen_for(inner.running.keys().chain(&plan.add));
+        self.bring_up(inner, &new, &plan.add, &ways, unready)
+            .await?;
+        let adjusted = self.adjust_and_replace(inner, &new, plan, &ways, unready);
+        if let Err(refusal) = adjusted.await {
             self.take_down(inner, &plan.add);
             return Err(refusal);
         }
@@ -249,39 +312,40 @@ impl Core {
         new: &State,
         plan: &Plan,
         ways: &Ways,
+        unready: Unready,
     ) -> Result<(), Refusal> {
         let old = inner.state.clone();
         // A route to a new host may change the MTU of a link that is otherwise as it was.
         let mut done = Vec::new();
         let mut result = Ok(());
-        for (name, running) in &inner.running {
-            let (Some(was), Some(link)) = (old.links.get(name), new.links.get(name)) else {
+        let names: Vec<IfName> = inner.running.keys().cloned().collect();
+        for name in names {
+            let (Some(was), Some(link)) = (old.links.get(&name), new.links.get(&name)) else {
                 continue;
             };
-            if result.is_err() || running.lost.is_some() || plan.replace.contains(name) {
+            let Some(running) = inner.running.get(&name) else {
+                continue;
+            };
+            if !running.has_interface() || plan.replace.contains(&name) {
                 continue;
             }
             let mtu = mtu_of(new, link, ways, Some(running)).0;
-            if plan.set.contains(name) {
-                result = update(link, mtu, was).await;
+            if plan.set.contains(&name) {
+                result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
                 result = update_mtu(link, mtu).await;
             } else {
                 continue;
             }
-            done.push(name.clone());
+            done.push(name);
+            if result.is_err() {
+                break;
+            }
         }
         if result.is_ok() && !plan.replace.is_empty() {
-            self.take_down(inner, &plan.replace);
-            result = self.bring_up(inner, new, &plan.replace, ways).await;
-            if result.is_err() {
-                let before = self.ways(inner, &old).await;
-                if let Err(refusal) = self.bring_up(inner, &old, &plan.replace, &before).await {
-                    tracing::error!(%refusal, "a link cannot be put back as it was: {refusal}");
-                    self.mark_absent(inner, &plan.replace, &refusal);
-                }
-                self.publish(inner);
-            }
+            result = self
+                .replace(inner, (&old, new), &plan.replace, ways, unready)
+                .await;
         }
         if result.is_err() {
             for name in done {
@@ -289,25 +353,64 @@ impl Core {
                 if let (Some(was), Some(link), Some(running)) =
                     (was, new.links.get(&name), inner.running.get(&name))
                 {
-                    let _ = update(was, running.mtu, link).await;
+                    let mtu = running.mtu;
+                    let _ = self.adjust(inner, link, was, mtu, Unready::Wait).await;
                 }
             }
         }
         result
     }
 
-    fn mark_absent(&self, inner: &mut Inner, names: &[IfName], refusal: &Refusal) {
-        for name in names {
-            let index = free_index(&inner.running);
-            let lost = Some(refusal.to_string());
-            let gone = Running {
-                index,
-                sum: MtuSum::default(),
-                mtu: 0,
-                lost,
-            };
-            inner.running.entry(name.clone()).or_insert(gone);
+    /// Changes a link that has an interface in place: the interface, and the sockets that it sends from.
+    async fn adjust(
+        &self,
+        inner: &mut Inner,
+        was: &Link,
+        link: &Link,
+        mtu: u16,
+        unready: Unready,
+    ) -> Result<(), Refusal> {
+        let (before, after) = (self.profile(was), self.profile(link));
+        let sockets = match before == after && was.port == link.port {
+            true => None,
+            false => match self.sockets(inner, link) {
+                Err(cause) if unready == Unready::Refuse => return Err(refuse(&link.name, &cause)),
+                sockets => Some(sockets),
+            },
+        };
+        update(link, mtu, was).await?;
+        match sockets {
+            None => {}
+            Some(Ok(sockets)) => self.reconnect(inner, link, &sockets).await,
+            Some(Err(cause)) => self.disconnect(inner, link, cause).await,
         }
+        Ok(())
+    }
+
+    /// Makes these links anew. Where that is refused, they are as they were, as far as the kernel allows.
+    async fn replace(
+        &self,
+        inner: &mut Inner,
+        (old, new): (&State, &State),
+        names: &[IfName],
+        ways: &Ways,
+        unready: Unready,
+    ) -> Result<(), Refusal> {
+        let running = |name: &IfName| Some((name.clone(), inner.running.get(name)?.clone()));
+        let before: Vec<_> = names.iter().filter_map(running).collect();
+        self.take_down(inner, names);
+        let result = self.bring_up(inner, new, names, ways, unready).await;
+        if result.is_err() {
+            let (ran, bare): (Vec<_>, Vec<_>) =
+                before.into_iter().partition(|(_, r)| r.has_interface());
+            inner.running.extend(bare);
+            let ran: Vec<_> = ran.into_iter().map(|(name, _)| name).collect();
+            let ways = self.ways(inner, old).await;
+            // What cannot be put back now waits.
+            let _ = self.bring_up(inner, old, &ran, &ways, Unready::Wait).await;
+            self.publish(inner);
+        }
+        result
     }
 
     /// Compiles the state for the workers.
@@ -351,6 +454,8 @@ impl Core {
         self.engine.publish(Arc::new(tables));
         compiler.prune(state);
         registry.prune();
+        self.count_waiting(inner);
+        self.listen_for(inner.running.keys());
     }
 
     /// Forgets neighbours that are silent, and has flows follow those that moved to another MAC address.
@@ -367,32 +472,6 @@ impl Core {
         for host in inner.registry.iter().filter(|h| h.path_mtu().is_some()) {
             host.set_path_mtu(crate::io::path_mtu(host.addr).ok());
         }
-    }
-
-    /// Notes that a link's interface vanished.
-    pub(in crate::daemon) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
-        let mut inner = self.inner().await;
-        let Inner { state, running, .. } = &mut *inner;
-        let found = running
-            .iter_mut()
-            .find(|(_, r)| r.index == index && r.lost.is_none());
-        let Some((name, running)) = found else { return };
-        // The event may be about the link that had this index before.
-        let netns = state.links.get(name).and_then(|l| l.netns.clone());
-        let seen = interface::observe(netns, vec![name.to_string()]).await;
-        if seen.is_ok_and(|seen| !seen.is_empty()) {
-            return;
-        }
-        let cause = format!("the interface or its namespace was removed: {error}");
-        tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}; \"geneved reload\" makes it anew, \"geneved link del\" forgets it");
-        self.hub.tell(host_event(
-            None,
-            "link-lost",
-            format!("link \"{name}\": {cause}"),
-        ));
-        running.lost = Some(cause);
-        let lost = name.clone();
-        self.tell_links(&inner, &[lost]).await;
     }
 
     /// Removes all interfaces.
@@ -414,6 +493,12 @@ pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail:
         what: what.into(),
         detail,
     })
+}
+
+/// Whether a link is to listen on another port than before.
+fn moves_port(inner: &Inner, new: &State, name: &IfName) -> bool {
+    let port = |state: &State| state.links.get(name).map(|link| link.port);
+    port(&inner.state) != port(new)
 }
 
 fn refuse(name: &IfName, error: &dyn std::fmt::Display) -> Refusal {

@@ -39,6 +39,7 @@ impl Core {
     /// MTUs by them.
     pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
         let mut inner = self.inner().await;
+        self.look_at_locals(&mut inner).await;
         let mut ways = inner.ways.clone();
         ways.forget(changes);
         let ways = self.complete(ways, &inner.state).await;
@@ -56,7 +57,7 @@ impl Core {
             };
             let (mtu, sum) = mtu_of(state, link, ways, Some(running));
             running.sum = sum;
-            if mtu == running.mtu || running.lost.is_some() {
+            if mtu == running.mtu || !running.has_interface() {
                 continue;
             }
             match update_mtu(link, mtu).await {

@@ -1,6 +1,6 @@
 //! The UDP ports that the links need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::{Core, Inner, refuse};
@@ -10,13 +10,17 @@ use crate::io::StartError;
 use crate::net::port::{Holder, holder};
 
 impl Core {
-    /// Opens what the wanted state needs and does not have yet.
-    pub(super) fn open_ports(
+    /// Opens what the wanted state needs and does not have yet. What is not to be had is noted as blocked.
+    ///
+    /// # Errors
+    /// One of the links in `must` cannot have its port.
+    pub(super) async fn open_ports(
         &self,
         inner: &mut Inner,
         state: &State,
-    ) -> Result<(), (IfName, StartError)> {
-        for (port, (zero, name)) in needed_ports(state) {
+        must: &BTreeSet<IfName>,
+    ) -> Result<(), Refusal> {
+        for (port, (zero, _)) in needed_ports(state) {
             match inner.ports.get(&port) {
                 Some(open) if *open || !zero => continue,
                 // A socket's checksum rule is set before its first datagram.
@@ -24,23 +28,55 @@ impl Core {
                 None => {}
             }
             inner.ports.remove(&port);
-            self.engine
-                .open_port(port, zero)
-                .map_err(|e| (name.clone(), e))?;
-            inner.ports.insert(port, zero);
+            let Err(error) = self.engine.open_port(port, zero) else {
+                inner.ports.insert(port, zero);
+                inner.blocked.remove(&port);
+                continue;
+            };
+            let cause = self.port_cause(inner, port, &error).await;
+            let refused = state
+                .links
+                .values()
+                .find(|link| link.port == port && must.contains(&link.name));
+            if let Some(link) = refused {
+                return Err(refuse(&link.name, &cause));
+            }
+            inner.blocked.insert(port, cause);
         }
         Ok(())
     }
 
-    /// Why a link cannot have its port, and who has it.
-    pub(super) async fn port_refused(&self, link: &IfName, error: &StartError) -> Refusal {
+    /// Tries blocked ports again that these links need.
+    pub(super) fn retry_ports(&self, inner: &mut Inner, links: &[IfName]) {
+        for (port, (zero, _)) in needed_ports(&inner.state) {
+            let needs = |name: &IfName| inner.state.links.get(name).is_some_and(|l| l.port == port);
+            if inner.blocked.contains_key(&port)
+                && links.iter().any(needs)
+                && self.engine.open_port(port, zero).is_ok()
+            {
+                inner.ports.insert(port, zero);
+                inner.blocked.remove(&port);
+            }
+        }
+    }
+
+    /// Why a port cannot be had, who has it, and what to do about it.
+    async fn port_cause(&self, inner: &mut Inner, port: u16, error: &StartError) -> String {
         if let StartError::Port { port, error } = error
             && error.kind() == io::ErrorKind::AddrInUse
-            && let Some(holder) = holder(&self.netlink, *port).await
         {
-            return port_taken(link, *port, &holder);
+            // Who it is may be seen only before capabilities are given away.
+            let known = inner.holders.remove(port);
+            let found = match known {
+                Some(holder) => Some(holder),
+                None => holder(&self.netlink, *port).await,
+            };
+            if let Some(holder) = found {
+                return port_taken(*port, &holder);
+            }
         }
-        refuse(link, error)
+        inner.holders.remove(&port);
+        error.to_string()
     }
 
     /// Closes what the running state does not need, and what is open wider than it needs.
@@ -49,6 +85,7 @@ impl Core {
             .into_iter()
             .map(|(port, (zero, _))| (port, zero))
             .collect();
+        inner.blocked.retain(|port, _| needed.contains_key(port));
         let open = std::mem::take(&mut inner.ports);
         for (port, zero) in open {
             if needed.get(&port) == Some(&zero) {
@@ -58,7 +95,7 @@ impl Core {
             }
         }
         for (port, zero) in needed {
-            if inner.ports.contains_key(&port) {
+            if inner.ports.contains_key(&port) || inner.blocked.contains_key(&port) {
                 continue;
             }
             match self.engine.open_port(port, zero) {
@@ -79,8 +116,7 @@ pub(in crate::daemon) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &If
     ports
 }
 
-/// Why a link cannot have its port.
-pub(in crate::daemon) fn port_taken(link: &IfName, port: u16, holder: &Holder) -> Refusal {
-    let reason = format!("link \"{link}\": UDP port {port} is taken by {holder}");
-    Refusal::new(reason, holder.remedy())
+/// Why a port cannot be had, and what to do about it.
+fn port_taken(port: u16, holder: &Holder) -> String {
+    format!("UDP port {port} is taken by {holder}; {}", holder.remedy())
 }

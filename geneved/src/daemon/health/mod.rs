@@ -13,8 +13,6 @@ mod verdict;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -127,8 +125,12 @@ impl HealthBoard {
         }
         self.checkers.retain(|netns, _| wanted.contains_key(netns));
         for (netns, targets) in wanted {
-            let identity = identity(netns.as_deref());
+            let identity = netns.as_deref().and_then(netns::identity);
             let known = self.checkers.remove(&netns);
+            if netns.is_some() && identity.is_none() {
+                // Its checks would keep alive a namespace that was deleted.
+                continue;
+            }
             let known = known.filter(|c| c.identity == identity && !c.orders.is_closed());
             let mut checker = match known {
                 Some(checker) => checker,
@@ -179,7 +181,7 @@ enum Order {
 #[derive(Debug)]
 struct Checker {
     /// Tells a namespace from another one that was made under its name.
-    identity: Option<(u64, u64)>,
+    identity: Option<netns::Identity>,
     orders: mpsc::UnboundedSender<Order>,
     watched: HashMap<Target, Shared>,
 }
@@ -187,7 +189,7 @@ struct Checker {
 impl Checker {
     fn start(
         netns: Option<String>,
-        identity: Option<(u64, u64)>,
+        identity: Option<netns::Identity>,
         board: &HealthBoard,
     ) -> std::io::Result<Checker> {
         let (orders, receiver) = mpsc::unbounded_channel();
@@ -223,12 +225,6 @@ impl Checker {
             self.watched.insert(target, shared);
         }
     }
-}
-
-fn identity(netns: Option<&str>) -> Option<(u64, u64)> {
-    let path = Path::new(netns::DIRECTORY).join(netns?);
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 fn run(

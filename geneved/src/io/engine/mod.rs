@@ -70,6 +70,18 @@ pub struct Engine {
     taps: Arc<()>,
 }
 
+/// The sockets that a link sends from.
+#[derive(Debug)]
+pub struct SourceSockets(Arc<Pool>);
+
+impl SourceSockets {
+    /// None yet: what the link would send is dropped as `underlay-unreachable`.
+    #[must_use]
+    pub fn none(profile: SocketProfile) -> Self {
+        SourceSockets(Pool::closed(profile))
+    }
+}
+
 #[derive(Default)]
 struct State {
     ports: Vec<u16>,
@@ -185,22 +197,21 @@ impl Engine {
         events.take().expect("the events are taken once")
     }
 
-    /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
+    /// Opens the sockets that a link sends from, or takes those that another link of the same profile has.
     ///
     /// # Errors
     /// Where no source port can be opened.
-    pub fn attach(
-        &self,
-        link: LinkIndex,
-        tun: Tun,
-        profile: SocketProfile,
-    ) -> Result<(), StartError> {
+    pub fn open_sockets(&self, profile: SocketProfile) -> Result<SourceSockets, StartError> {
+        let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
+        let pool = self.state().pool(profile);
+        pool.map(SourceSockets)
+            .map_err(|error| StartError::SourcePorts { low, high, error })
+    }
+
+    /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
+    pub fn attach(&self, link: LinkIndex, tun: Tun, sockets: &SourceSockets) {
         let mut state = self.state();
         let gso = self.gso;
-        let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
-        let pool = state
-            .pool(profile)
-            .map_err(|error| StartError::SourcePorts { low, high, error })?;
         let mut sets = Vec::with_capacity(self.workers.len());
         for (worker, queue) in self.workers.iter().zip(tun.queues) {
             let counters = Arc::new(Counters::default());
@@ -209,14 +220,22 @@ impl Engine {
                 index: link,
                 queue,
                 lost: false,
-                pool: Arc::clone(&pool),
+                pool: Arc::clone(&sockets.0),
                 counters,
                 gso,
                 leaving: None,
             })));
         }
         state.counters.insert(link, sets);
-        Ok(())
+    }
+
+    /// Has a link send from other sockets from now on; its interface stays.
+    pub fn set_sockets(&self, link: LinkIndex, sockets: &SourceSockets) {
+        for worker in &self.workers {
+            worker.tell(Command::SetPool(link, Arc::clone(&sockets.0)));
+        }
+        let mut state = self.state();
+        state.pools.retain(|pool| pool.strong_count() > 0);
     }
 
     /// Opens what is needed to send whole datagrams to hosts that are found to need them ([`Host::set_whole`]).

@@ -28,7 +28,9 @@ metrics! {
     LINK_INFO: Gauge "geneved_link_info" ["link", "vni"]
         "A link and its virtual network identifier; always 1."
     LINK_UP: Gauge "geneved_link_up" ["link"]
-        "Whether a link's interface is there; 0 if it vanished."
+        "Whether a link works; 0 if its interface vanished, or it waits."
+    LINKS_WAITING: Gauge "geneved_links_waiting" []
+        "Links that wait for what they cannot do without: a local address, a port, a network namespace, the name of their interface."
     LINK_MTU: Gauge "geneved_link_mtu_bytes" ["link"]
         "MTU of a link's interface."
     PACKETS: Counter "geneved_packets_total" ["link", "direction"]

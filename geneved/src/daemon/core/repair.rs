@@ -1,0 +1,196 @@
+//! What others do to the interfaces of links: seen, told, and set right where it is ours.
+//!
+//! Ours are the MTU and the addresses that the configuration names. Whether an interface is up is the operator's: one
+//! that was set down from outside stays down and is shown so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use super::running::Drift;
+use super::{Core, Inner, host_event};
+use crate::config::value::IfName;
+use crate::net::interface::{self, Seen};
+use crate::net::watch::News;
+
+/// Seconds between two looks at interfaces that no news come of.
+const DEAF_LOOKS: u32 = 5;
+
+/// The interfaces of links, as far as news of the kernel are told apart by them.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces {
+    names: RefCell<HashSet<String>>,
+    /// Their numbers; another namespace may have the same ones.
+    indices: RefCell<HashSet<u32>>,
+    /// News of other namespaces do not come: interfaces there are looked at now and then.
+    deaf: Cell<bool>,
+    looks: Cell<u32>,
+}
+
+impl Core {
+    /// Whether changes are heard of that happen in other network namespaces.
+    pub(in crate::daemon) fn hears_of_namespaces(&self, hears: bool) {
+        self.interfaces.deaf.set(!hears);
+    }
+
+    /// Whether this is about an interface of a link.
+    pub(in crate::daemon) fn concerns(&self, news: &News) -> bool {
+        match news {
+            News::Link(name, _) => self.interfaces.names.borrow().contains(name),
+            News::Address(index) => self.interfaces.indices.borrow().contains(index),
+            News::Anything => true,
+        }
+    }
+
+    /// From here on news of these links concern the daemon.
+    pub(super) fn listen_for<'a>(&self, names: impl Iterator<Item = &'a IfName>) {
+        *self.interfaces.names.borrow_mut() = names.map(ToString::to_string).collect();
+    }
+
+    /// Looks after what nobody tells of; to be called every second or so.
+    pub(in crate::daemon) async fn tend_interfaces(&self) {
+        self.look_at_namespaces().await;
+        let looks = self.interfaces.looks.get().wrapping_add(1);
+        self.interfaces.looks.set(looks);
+        let unheard = self.interfaces.deaf.get() && looks.is_multiple_of(DEAF_LOOKS);
+        let inner = self.inner().await;
+        let pending = inner.running.values().any(|r| r.repairs.pending);
+        let elsewhere = inner.running.values().any(|r| r.netns.is_some());
+        drop(inner);
+        if pending || (unheard && elsewhere) {
+            self.interfaces_changed().await;
+        }
+    }
+
+    /// Looks at the interfaces of all links, after the kernel told that something about them has changed.
+    pub(in crate::daemon) async fn interfaces_changed(&self) {
+        let mut inner = self.inner().await;
+        let mut changed = Vec::new();
+        let found = observe(&inner).await;
+        *self.interfaces.indices.borrow_mut() = found.iter().map(|(_, s)| s.ifindex).collect();
+        for (name, seen) in found {
+            let Some(link) = inner.state.links.get(&name).cloned() else {
+                continue;
+            };
+            let Some(running) = inner.running.get_mut(&name) else {
+                continue;
+            };
+            if running.told.as_ref() != Some(&seen) {
+                let first = running.told.is_none();
+                running.told = Some(seen.clone());
+                if !first {
+                    changed.push(name.clone());
+                }
+            }
+            let drift = Drift::of(&seen, running.mtu, &link.addresses);
+            if drift.is_none() {
+                (running.repairs.pending, running.defect) = (false, None);
+                continue;
+            }
+            if !running.repairs.allow(Instant::now()) {
+                if running.repairs.just_ended() {
+                    let defect = "somebody else changes its MTU or addresses again and again; it is left so for half a minute".to_owned();
+                    tracing::warn!(link = %name, "link \"{name}\": {defect}");
+                    self.hub.tell(host_event(
+                        None,
+                        "link-repaired",
+                        format!("link \"{name}\": {defect}"),
+                    ));
+                    running.defect = Some(defect);
+                }
+                continue;
+            }
+            let what = in_words(&seen, &drift);
+            let restored = interface::restore(
+                link.netns.clone(),
+                name.to_string(),
+                drift.mtu,
+                drift.missing,
+            );
+            match restored.await {
+                Ok(()) => {
+                    running.defect = None;
+                    tracing::warn!(link = %name, what, "link \"{name}\": somebody else changed it, and it is set right: {what}");
+                    let detail = format!("link \"{name}\": {what}");
+                    self.hub.tell(host_event(None, "link-repaired", detail));
+                }
+                Err(error) => {
+                    let defect = format!("{what}, but: {error}");
+                    tracing::warn!(link = %name, "link \"{name}\": {defect}");
+                    (running.repairs.pending, running.defect) = (true, Some(defect));
+                }
+            }
+        }
+        self.tell_links(&inner, &changed).await;
+    }
+
+    /// Links whose interfaces are not as they are configured: their MTU, their addresses, or whether they are up.
+    pub(super) async fn astray(&self, inner: &Inner) -> Vec<IfName> {
+        let mut astray = Vec::new();
+        for (name, seen) in observe(inner).await {
+            if let (Some(link), Some(running)) =
+                (inner.state.links.get(&name), inner.running.get(&name))
+                && (seen.is_up() != link.up
+                    || !Drift::of(&seen, running.mtu, &link.addresses).is_none())
+            {
+                astray.push(name);
+            }
+        }
+        astray
+    }
+}
+
+/// What the kernel says of the interfaces of all links that have one.
+async fn observe(inner: &Inner) -> Vec<(IfName, Seen)> {
+    let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
+    for (name, _) in inner.running.iter().filter(|(_, r)| r.has_interface()) {
+        if let Some(link) = inner.state.links.get(name) {
+            by_netns.entry(link.netns.clone()).or_default().push(name);
+        }
+    }
+    let mut all = Vec::new();
+    for (netns, names) in by_netns {
+        let texts = names.iter().map(ToString::to_string).collect();
+        let seen = interface::observe(netns, texts).await.unwrap_or_default();
+        all.extend(seen.into_iter().filter_map(|seen| {
+            let name = names.iter().find(|name| name.as_str() == seen.name)?;
+            Some(((*name).clone(), seen))
+        }));
+    }
+    all
+}
+
+fn in_words(seen: &Seen, drift: &Drift) -> String {
+    let mtu = drift
+        .mtu
+        .map(|mtu| format!("MTU {} becomes {mtu} again", seen.mtu));
+    let addresses = drift
+        .missing
+        .iter()
+        .map(|address| format!("address {address} is back"));
+    mtu.into_iter()
+        .chain(addresses)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_is_told_in_words() {
+        let seen = Seen {
+            mtu: 900,
+            ..Seen::default()
+        };
+        let drift = Drift {
+            mtu: Some(1464),
+            missing: vec!["10.0.0.1/24".parse().unwrap()],
+        };
+        assert_eq!(
+            in_words(&seen, &drift),
+            "MTU 900 becomes 1464 again, address 10.0.0.1/24 is back"
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! Links that cannot work now: noted, told once, and made ready as soon as they can be.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use libgeneve::link::LinkIndex;
+
+use super::interfaces::Unready;
+use super::running::{Attempts, Obstacle};
+use super::{Core, Inner, host_event};
+use crate::config::state::Link;
+use crate::config::value::IfName;
+use crate::io::SourceSockets;
+use crate::net::interface;
+use crate::net::netns;
+
+impl Core {
+    /// How often [`Core::retry_links`] is to be called while a link waits.
+    pub(in crate::daemon) const RETRY: Duration = Attempts::FIRST;
+
+    /// How many links wait.
+    pub(in crate::daemon) fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// Tries again to make ready what waits.
+    pub(in crate::daemon) async fn retry_links(&self) {
+        let mut inner = self.inner().await;
+        let now = Instant::now();
+        let waiting = inner.running.iter_mut().filter(|(_, r)| r.waits());
+        let due: Vec<_> = waiting
+            .filter_map(|(name, r)| r.attempts.due(now).then(|| name.clone()))
+            .collect();
+        self.make_ready(&mut inner, due).await;
+    }
+
+    async fn make_ready(&self, inner: &mut Inner, names: Vec<IfName>) {
+        self.retry_ports(inner, &names);
+        let (bare, unconnected): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| {
+            let running = inner.running.get(name);
+            running.is_some_and(|r| !r.has_interface())
+        });
+        let mut changed = Vec::new();
+        for name in unconnected {
+            if self.connect(inner, &name).await {
+                changed.push(name);
+            }
+        }
+        // Without its namespace there is nothing to try.
+        let bare: Vec<_> = bare
+            .into_iter()
+            .filter(|name| {
+                let netns = inner.state.links.get(name).and_then(|l| l.netns.as_deref());
+                netns.is_none_or(|netns| netns::identity(netns).is_some())
+            })
+            .collect();
+        if !bare.is_empty() {
+            let state = inner.state.clone();
+            let ways = self.ways(&inner, &state).await;
+            let made = self.bring_up(inner, &state, &bare, &ways, Unready::Wait);
+            // Nothing is refused here.
+            let _ = made.await;
+            let ready = |name: &IfName| inner.running.get(name).is_some_and(|r| r.has_interface());
+            changed.extend(bare.into_iter().filter(ready));
+        }
+        if !changed.is_empty() {
+            self.publish(inner);
+            self.tell_links(inner, &changed).await;
+        }
+    }
+
+    /// Gives a link that has an interface the sockets that it waits for, if they can be had; says whether they can.
+    async fn connect(&self, inner: &mut Inner, name: &IfName) -> bool {
+        let Some(link) = inner.state.links.get(name).cloned() else {
+            return false;
+        };
+        match self.sockets(inner, &link) {
+            Ok(sockets) => {
+                self.reconnect(inner, &link, &sockets).await;
+                true
+            }
+            Err(cause) => {
+                self.set_obstacle(inner, name, Some(Obstacle::NoSockets(cause)));
+                false
+            }
+        }
+    }
+
+    /// Has a link that has an interface send from these sockets.
+    pub(super) async fn reconnect(&self, inner: &mut Inner, link: &Link, sockets: &SourceSockets) {
+        let Some(running) = inner.running.get(&link.name) else {
+            return;
+        };
+        self.engine.set_sockets(running.index, sockets);
+        if running.obstacle.is_some() {
+            set_carrier(link, true).await;
+            self.set_obstacle(inner, &link.name, None);
+        }
+    }
+
+    /// Takes its sockets from a link, whose interface stays.
+    pub(super) async fn disconnect(&self, inner: &mut Inner, link: &Link, cause: String) {
+        if let Some(running) = inner.running.get(&link.name) {
+            let none = SourceSockets::none(self.profile(link));
+            self.engine.set_sockets(running.index, &none);
+            set_carrier(link, false).await;
+            self.set_obstacle(inner, &link.name, Some(Obstacle::NoSockets(cause)));
+        }
+    }
+
+    fn set_obstacle(&self, inner: &mut Inner, name: &IfName, obstacle: Option<Obstacle>) {
+        if let Some(running) = inner.running.get_mut(name) {
+            self.tell_obstacle(name, running.obstacle.as_ref(), obstacle.as_ref());
+            running.obstacle = obstacle;
+        }
+        self.count_waiting(inner);
+    }
+
+    /// Addresses of this host may have come and gone: links whose local address is one of them follow.
+    pub(super) async fn look_at_locals(&self, inner: &mut Inner) {
+        let mut gone = Vec::new();
+        let mut waiting = Vec::new();
+        for (name, running) in &inner.running {
+            let Some(link) = inner.state.links.get(name) else {
+                continue;
+            };
+            if running.waits() {
+                waiting.push(name.clone());
+            } else if running.has_interface()
+                && link
+                    .local
+                    .is_some_and(|local| !super::interfaces::is_local(local))
+            {
+                gone.push(link.clone());
+            }
+        }
+        for link in gone {
+            if let Err(cause) = self.sockets(inner, &link) {
+                self.disconnect(inner, &link, cause).await;
+                self.tell_links(inner, &[link.name]).await;
+            }
+        }
+        self.make_ready(inner, waiting).await;
+    }
+
+    /// Names of network namespaces may have been deleted, or given to others; to be called every second or so.
+    pub(in crate::daemon) async fn look_at_namespaces(&self) {
+        let mut inner = self.inner().await;
+        let mut now: BTreeMap<&str, Option<netns::Identity>> = BTreeMap::new();
+        let Inner { state, running, .. } = &mut *inner;
+        let mut moved = Vec::new();
+        let mut nameless = false;
+        for (name, running) in running.iter_mut().filter(|(_, r)| r.has_interface()) {
+            let link = state.links.get(name);
+            let Some(netns) = link.and_then(|l| l.netns.as_deref()) else {
+                continue;
+            };
+            let now = *now.entry(netns).or_insert_with(|| netns::identity(netns));
+            match now {
+                Some(_) if now != running.netns => moved.push(name.clone()),
+                Some(_) => running.nameless = false,
+                None => nameless |= !std::mem::replace(&mut running.nameless, true),
+            }
+        }
+        if nameless {
+            // Health checks are made inside, and would keep it alive.
+            self.publish(&mut inner);
+        }
+        for name in &moved {
+            let cause = "its network namespace is another one now".to_owned();
+            self.without_interface(&mut inner, name, cause);
+        }
+        if !moved.is_empty() {
+            self.make_ready(&mut inner, moved).await;
+        }
+    }
+
+    /// Notes that a link's interface vanished.
+    pub(in crate::daemon) async fn link_lost(&self, index: LinkIndex, error: &io::Error) {
+        let mut inner = self.inner().await;
+        let found = inner
+            .running
+            .iter()
+            .find(|(_, r)| r.index == index && r.has_interface());
+        let Some((name, running)) = found else { return };
+        let (name, made_in) = (name.clone(), running.netns);
+        let netns = inner.state.links.get(&name).and_then(|l| l.netns.clone());
+        if let Some(netns) = &netns
+            && netns::identity(netns) != made_in
+        {
+            let cause = format!("its network namespace \"{netns}\" was deleted");
+            self.without_interface(&mut inner, &name, cause);
+            self.publish(&mut inner);
+            self.tell_links(&inner, &[name]).await;
+            return;
+        }
+        // The event may be about the link that had this index before.
+        let seen = interface::observe(netns, vec![name.to_string()]).await;
+        if seen.is_ok_and(|seen| !seen.is_empty()) {
+            return;
+        }
+        let cause = format!("its interface was removed: {error}");
+        tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}; \"geneved link set {name} up\" makes it anew, \"geneved link del {name}\" forgets it");
+        self.hub.tell(host_event(
+            None,
+            "link-lost",
+            format!("link \"{name}\": {cause}"),
+        ));
+        if let Some(running) = inner.running.get_mut(&name) {
+            running.obstacle = Some(Obstacle::Removed(cause));
+        }
+        self.tell_links(&inner, &[name]).await;
+    }
+
+    /// Lets go of an interface that is gone, or of no use any more; the link waits for another one.
+    fn without_interface(&self, inner: &mut Inner, name: &IfName, cause: String) {
+        if let Some(running) = inner.running.get_mut(name) {
+            self.engine.detach(running.index);
+            self.engine.flows().flows.remove_link(running.index);
+            running.nameless = false;
+        }
+        self.set_obstacle(inner, name, Some(Obstacle::NoInterface(cause)));
+    }
+
+    /// Tells once that a link waits, and why, and that it waits no more.
+    pub(super) fn tell_obstacle(
+        &self,
+        name: &IfName,
+        was: Option<&Obstacle>,
+        now: Option<&Obstacle>,
+    ) {
+        if was == now {
+            return;
+        }
+        match now {
+            Some(obstacle) => {
+                let cause = obstacle.cause();
+                tracing::warn!(link = %name, cause, "link \"{name}\" waits: {cause}");
+                let detail = format!("link \"{name}\": {cause}");
+                self.hub.tell(host_event(None, "link-waiting", detail));
+            }
+            None => {
+                tracing::info!(link = %name, "link \"{name}\" is ready");
+                let detail = format!("link \"{name}\"");
+                self.hub.tell(host_event(None, "link-ready", detail));
+            }
+        }
+    }
+
+    pub(super) fn count_waiting(&self, inner: &Inner) {
+        let waiting = inner.running.values().filter(|r| r.waits()).count();
+        self.waiting.set(waiting);
+    }
+}
+
+async fn set_carrier(link: &Link, on: bool) {
+    let (netns, name) = (link.netns.clone(), link.name.to_string());
+    if let Err(error) = interface::set_carrier(netns, name, on).await {
+        // Linux before 4.20 does not take it; the link works, or does not, all the same.
+        tracing::debug!(link = %link.name, %error, "the carrier cannot be switched");
+    }
+}

@@ -1,0 +1,179 @@
+//! What the kernel tells of interfaces and their addresses, in the daemon's network namespace and in those of links.
+//!
+//! One socket of the daemon's namespace hears of every namespace that has a number there (`NETLINK_LISTEN_ALL_NSID`). A
+//! socket that was opened inside another namespace would keep that one alive.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use caps::{CapSet, Capability};
+use futures_util::StreamExt;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::mpsc;
+
+/// Bytes of news that wait for the daemon at most; when more come, all interfaces are looked at.
+const BACKLOG: usize = 1 << 20;
+
+/// Datagrams of news that wait for the daemon, beyond those in the kernel.
+const QUEUE: usize = 64;
+
+/// A socket that hears of changes.
+#[derive(Debug)]
+pub struct Watch {
+    socket: Socket,
+    /// Whether it hears of other namespaces, too.
+    pub everywhere: bool,
+}
+
+/// Something about an interface has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The interface itself: its name, its number in its namespace.
+    Link(String, u32),
+    /// Its addresses; its number.
+    Address(u32),
+    /// Nobody knows what: news were lost.
+    Anything,
+}
+
+impl Watch {
+    /// Opens the socket. The kernel looks at what the caller may do now, so it is opened before capabilities are given away.
+    ///
+    /// # Errors
+    /// Netlink cannot be had.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        let _ = socket.set_rx_buf_sz(BACKLOG);
+        let may = caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_BROADCAST);
+        let everywhere = may.unwrap_or(false) && socket.set_listen_all_namespaces(true).is_ok();
+        for group in [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ] {
+            socket.add_membership(group as u32)?;
+        }
+        Ok(Watch { socket, everywhere })
+    }
+
+    /// Begins to listen, on a thread of its own. When the news are not taken in time they are lost in the kernel, which
+    /// tells so.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn listen(self) -> io::Result<mpsc::Receiver<Vec<News>>> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("netlink".into())
+            .spawn(move || {
+                loop {
+                    let news = match self.socket.recv_from_full() {
+                        Ok((bytes, _)) => read(&bytes),
+                        Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
+                            vec![News::Anything]
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => {
+                            tracing::error!(%error, "what others do to interfaces is not seen any more: {error}");
+                            return;
+                        }
+                    };
+                    if sender.blocking_send(news).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(receiver)
+    }
+}
+
+fn read(mut bytes: &[u8]) -> Vec<News> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+            all.push(News::Anything);
+            break;
+        };
+        let len = (message.header.length as usize).next_multiple_of(4);
+        bytes = bytes.get(len.max(16)..).unwrap_or_default();
+        match message.payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
+            ) => {
+                let name = link.attributes.into_iter().find_map(|a| match a {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                });
+                all.push(News::Link(name.unwrap_or_default(), link.header.index));
+            }
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
+            ) => all.push(News::Address(address.header.index)),
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Gives a namespace a number in the caller's, so that a [`Watch`] hears of it. It does not keep the namespace alive.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn number(handle: &Handle, netns: &File) -> io::Result<()> {
+    let mut message = NsidMessage::default();
+    let fd = u32::try_from(netns.as_raw_fd()).map_err(io::Error::other)?;
+    // The kernel chooses.
+    message.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(-1)];
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNsId(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut handle = handle.clone();
+    let mut answers = handle.request(request).map_err(io::Error::other)?;
+    while let Some(answer) = answers.next().await {
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.raw_code() != 0
+            && error.raw_code() != -nix::libc::EEXIST
+        {
+            return Err(error.to_io());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::address::AddressMessage;
+    use rtnetlink::packet_route::link::LinkMessage;
+
+    use super::*;
+
+    fn bytes(message: RouteNetlinkMessage) -> Vec<u8> {
+        let mut message = NetlinkMessage::from(message);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn each_message_of_a_datagram_is_read() {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        link.attributes = vec![LinkAttribute::IfName("gnv0".into())];
+        let mut address = AddressMessage::default();
+        address.header.index = 8;
+        let mut all = bytes(RouteNetlinkMessage::DelLink(link));
+        all.extend(bytes(RouteNetlinkMessage::NewAddress(address)));
+        let expected = [News::Link("gnv0".into(), 7), News::Address(8)];
+        assert_eq!(read(&all), expected);
+        all.push(1);
+        assert_eq!(read(&all).last(), Some(&News::Anything));
+        assert_eq!(read(&[]), []);
+    }
+}
