@@ -61,7 +61,7 @@ pub const RELOAD: Verb = Verb {
         },
         || grammar::words(&RELOAD_KEYS),
     ),
-    notes: "What was typed and is not in the file is removed. --dry-run, -n: only say what\nwould be done",
+    notes: "--dry-run, or -n, changes nothing and says what would be done",
 };
 
 /// Prints the running state.

@@ -38,7 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
-use self::core::{Core, host_event};
+use self::core::{Concerned, Core, host_event};
 use self::health::HealthBoard;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io};
@@ -224,13 +224,17 @@ fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
     let core = Rc::clone(core);
     tokio::task::spawn_local(async move {
         while let Some(news) = all_news.recv().await {
-            if !news.iter().any(|news| core.concerns(news)) {
+            let mut concerned = Concerned::nobody();
+            core.note(&news, &mut concerned);
+            if concerned.is_nobody() {
                 continue;
             }
             // Changes come in bursts; one look is enough for all of them.
             tokio::time::sleep(SETTLE).await;
-            while all_news.try_recv().is_ok() {}
-            core.interfaces_changed().await;
+            while let Ok(news) = all_news.try_recv() {
+                core.note(&news, &mut concerned);
+            }
+            core.interfaces_changed(&concerned).await;
         }
     });
     Ok(())

@@ -107,7 +107,8 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 }
 
 /// Makes TUN devices in one namespace and sets them up; the last step brings each one up that is to be. The result of
-/// each is in the order of `wanted`; with `all_or_none` it ends with the first error.
+/// each is in the order of `wanted`. With `all_or_none` it ends with the first error; without, an interface is made even if
+/// the kernel does not let it have an address.
 ///
 /// # Errors
 /// The namespace cannot be entered.
@@ -144,7 +145,7 @@ pub async fn create(
         let mut ready = Vec::with_capacity(made.len());
         for (wanted, tun) in wanted.iter().zip(made) {
             let one = match tun {
-                Ok(tun) => set_up(&handle, wanted).await.map(|()| tun),
+                Ok(tun) => set_up(&handle, wanted, all_or_none).await.map(|()| tun),
                 Err(error) => Err(error),
             };
             let failed = one.is_err();
@@ -363,7 +364,7 @@ pub async fn remove(netns: Option<String>, names: Vec<String>) -> Result<(), Int
     .await?
 }
 
-async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> {
+async fn set_up(handle: &Handle, wanted: &Wanted, all_or_none: bool) -> Result<(), InterfaceError> {
     let index = look(handle, &wanted.name).await?.ifindex;
     let change = by_index(index)
         .mtu(wanted.mtu.into())
@@ -387,7 +388,11 @@ async fn set_up(handle: &Handle, wanted: &Wanted) -> Result<(), InterfaceError> 
         }
     }
     for address in &wanted.addresses {
-        add_address(handle, index, *address).await?;
+        match add_address(handle, index, *address).await {
+            Err(error) if all_or_none => return Err(error),
+            // It is found missing, and told, when the interface is looked at.
+            _ => {}
+        }
     }
     if wanted.up {
         set(handle, by_index(index).up(), || "state up".to_owned()).await?;

@@ -4,7 +4,7 @@
 //! that was set down from outside stays down and is shown so.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use super::running::Drift;
@@ -20,11 +20,39 @@ const DEAF_LOOKS: u32 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
     names: RefCell<HashSet<String>>,
-    /// Their numbers; another namespace may have the same ones.
-    indices: RefCell<HashSet<u32>>,
+    /// Their names by number; another namespace may have the same number.
+    by_index: RefCell<HashMap<u32, Vec<String>>>,
     /// News of other namespaces do not come: interfaces there are looked at now and then.
     deaf: Cell<bool>,
     looks: Cell<u32>,
+}
+
+/// The links whose interfaces have changed.
+#[derive(Debug)]
+pub(in crate::daemon) enum Concerned {
+    /// Those of these names.
+    Some(HashSet<String>),
+    /// Perhaps any.
+    All,
+}
+
+impl Concerned {
+    /// Nobody yet.
+    pub(in crate::daemon) fn nobody() -> Self {
+        Concerned::Some(HashSet::new())
+    }
+
+    /// Whether it is nobody.
+    pub(in crate::daemon) fn is_nobody(&self) -> bool {
+        matches!(self, Concerned::Some(names) if names.is_empty())
+    }
+
+    fn has(&self, name: &IfName) -> bool {
+        match self {
+            Concerned::Some(names) => names.contains(name.as_str()),
+            Concerned::All => true,
+        }
+    }
 }
 
 impl Core {
@@ -33,12 +61,22 @@ impl Core {
         self.interfaces.deaf.set(!hears);
     }
 
-    /// Whether this is about an interface of a link.
-    pub(in crate::daemon) fn concerns(&self, news: &News) -> bool {
-        match news {
-            News::Link(name, _) => self.interfaces.names.borrow().contains(name),
-            News::Address(index) => self.interfaces.indices.borrow().contains(index),
-            News::Anything => true,
+    /// Adds the links that news are about.
+    pub(in crate::daemon) fn note(&self, news: &[News], concerned: &mut Concerned) {
+        for news in news {
+            match (news, &mut *concerned) {
+                (_, Concerned::All) => {}
+                (News::Anything, _) => *concerned = Concerned::All,
+                (News::Link(name, _), Concerned::Some(names)) => {
+                    if self.interfaces.names.borrow().contains(name) {
+                        names.insert(name.clone());
+                    }
+                }
+                (News::Address(index), Concerned::Some(names)) => {
+                    let by_index = self.interfaces.by_index.borrow();
+                    names.extend(by_index.get(index).into_iter().flatten().cloned());
+                }
+            }
         }
     }
 
@@ -58,17 +96,15 @@ impl Core {
         let elsewhere = inner.running.values().any(|r| r.netns.is_some());
         drop(inner);
         if pending || (unheard && elsewhere) {
-            self.interfaces_changed().await;
+            self.interfaces_changed(&Concerned::All).await;
         }
     }
 
-    /// Looks at the interfaces of all links, after the kernel told that something about them has changed.
-    pub(in crate::daemon) async fn interfaces_changed(&self) {
+    /// Looks at interfaces, after the kernel told that something about them has changed.
+    pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &Concerned) {
         let mut inner = self.inner().await;
         let mut changed = Vec::new();
-        let found = observe(&inner).await;
-        *self.interfaces.indices.borrow_mut() = found.iter().map(|(_, s)| s.ifindex).collect();
-        for (name, seen) in found {
+        for (name, seen) in observe(&inner, |name| concerned.has(name)).await {
             let Some(link) = inner.state.links.get(&name).cloned() else {
                 continue;
             };
@@ -115,19 +151,30 @@ impl Core {
                     self.hub.tell(host_event(None, "link-repaired", detail));
                 }
                 Err(error) => {
-                    let defect = format!("{what}, but: {error}");
-                    tracing::warn!(link = %name, "link \"{name}\": {defect}");
-                    (running.repairs.pending, running.defect) = (true, Some(defect));
+                    let defect = Some(format!("{what}, but: {error}"));
+                    if running.defect != defect {
+                        tracing::warn!(link = %name, "link \"{name}\": {what}, but: {error}");
+                    }
+                    running.repairs.failed();
+                    running.defect = defect;
                 }
             }
         }
+        let mut by_index = HashMap::<u32, Vec<String>>::new();
+        for (name, running) in &inner.running {
+            if let Some(seen) = &running.told {
+                let names = by_index.entry(seen.ifindex).or_default();
+                names.push(name.to_string());
+            }
+        }
+        *self.interfaces.by_index.borrow_mut() = by_index;
         self.tell_links(&inner, &changed).await;
     }
 
     /// Links whose interfaces are not as they are configured: their MTU, their addresses, or whether they are up.
     pub(super) async fn astray(&self, inner: &Inner) -> Vec<IfName> {
         let mut astray = Vec::new();
-        for (name, seen) in observe(inner).await {
+        for (name, seen) in observe(inner, |_| true).await {
             if let (Some(link), Some(running)) =
                 (inner.state.links.get(&name), inner.running.get(&name))
                 && (seen.is_up() != link.up
@@ -140,10 +187,11 @@ impl Core {
     }
 }
 
-/// What the kernel says of the interfaces of all links that have one.
-async fn observe(inner: &Inner) -> Vec<(IfName, Seen)> {
+/// What the kernel says of the interfaces of these links, if they have one.
+async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName, Seen)> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
-    for (name, _) in inner.running.iter().filter(|(_, r)| r.has_interface()) {
+    let running = inner.running.iter();
+    for (name, _) in running.filter(|(name, r)| r.has_interface() && wanted(name)) {
         if let Some(link) = inner.state.links.get(name) {
             by_netns.entry(link.netns.clone()).or_default().push(name);
         }

@@ -136,6 +136,11 @@ impl Repairs {
         !self.pending
     }
 
+    /// What was to be set right cannot be: it is tried again when the window is over.
+    pub(super) fn failed(&mut self) {
+        (self.count, self.pending) = (Self::BURST + 1, true);
+    }
+
     /// Whether this is the first that is not allowed.
     pub(super) fn just_ended(&self) -> bool {
         self.count == Self::BURST + 1

@@ -12,7 +12,7 @@ use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
 use crate::io::SourceSockets;
-use crate::net::interface;
+use crate::net::interface::{self, Seen};
 use crate::net::netns;
 
 impl Core {
@@ -185,6 +185,7 @@ impl Core {
             .find(|(_, r)| r.index == index && r.has_interface());
         let Some((name, running)) = found else { return };
         let (name, made_in) = (name.clone(), running.netns);
+        let number = running.told.as_ref().map(|seen| seen.ifindex);
         let netns = inner.state.links.get(&name).and_then(|l| l.netns.clone());
         if let Some(netns) = &netns
             && netns::identity(netns) != made_in
@@ -195,9 +196,10 @@ impl Core {
             self.tell_links(&inner, &[name]).await;
             return;
         }
-        // The event may be about the link that had this index before.
+        // The event may be about the link that had this index before; an interface of this name may be somebody else's.
         let seen = interface::observe(netns, vec![name.to_string()]).await;
-        if seen.is_ok_and(|seen| !seen.is_empty()) {
+        let ours = |seen: &Seen| number.is_none_or(|number| number == seen.ifindex);
+        if seen.is_ok_and(|seen| seen.iter().any(ours)) {
             return;
         }
         let cause = format!("its interface was removed: {error}");
