@@ -255,6 +255,12 @@ impl Pool {
             true => self.whole.get()?,
             false => self.usual.as_ref()?,
         };
+        // The tables of before, for the moment that they outlive the sockets of before, may ask for what these have not.
+        let df = match self.profile.df {
+            Df::Set => true,
+            Df::Unset => false,
+            Df::Inherit => df,
+        };
         let sockets = match (family, df) {
             (Family::V6, _) => &all.df_set[1],
             (Family::V4, true) => &all.df_set[0],

@@ -101,6 +101,9 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
         Some(nix::libc::EACCES | nix::libc::EOPNOTSUPP) if what.contains(':') => {
             "; is IPv6 disabled there (sysctl net.ipv6.conf.*.disable_ipv6)?"
         }
+        Some(nix::libc::ENODEV) if what == "interface" => {
+            "; it was renamed or moved to another namespace: \"ip link set\" gives its name back"
+        }
         Some(nix::libc::EINVAL) if what.contains(':') => "; IPv6 needs an MTU of at least 1280",
         _ => "",
     }

@@ -92,11 +92,14 @@ impl Core {
         self.interfaces.looks.set(looks);
         let unheard = self.interfaces.deaf.get() && looks.is_multiple_of(DEAF_LOOKS);
         let inner = self.inner().await;
-        let pending = inner.running.values().any(|r| r.repairs.pending);
-        let elsewhere = inner.running.values().any(|r| r.netns.is_some());
+        let due = inner
+            .running
+            .iter()
+            .filter(|(_, running)| running.repairs.pending || (unheard && running.netns.is_some()));
+        let due = Concerned::Some(due.map(|(name, _)| name.to_string()).collect());
         drop(inner);
-        if pending || (unheard && elsewhere) {
-            self.interfaces_changed(&Concerned::All).await;
+        if !due.is_nobody() {
+            self.interfaces_changed(&due).await;
         }
     }
 
@@ -151,9 +154,9 @@ impl Core {
                     self.hub.tell(host_event(None, "link-repaired", detail));
                 }
                 Err(error) => {
-                    let defect = Some(format!("{what}, but: {error}"));
+                    let defect = Some(error.to_string());
                     if running.defect != defect {
-                        tracing::warn!(link = %name, "link \"{name}\": {what}, but: {error}");
+                        tracing::warn!(link = %name, %error, "link \"{name}\" is not as configured: {error}");
                     }
                     running.repairs.failed();
                     running.defect = defect;
