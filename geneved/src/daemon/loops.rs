@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use super::core::{Core, Inner, host_event, hosts_of};
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, Mode};
-use crate::net::mtu::Ways;
+use crate::net::mtu::{Loop, Ways};
 use crate::net::underlay::Way;
 
 /// Why packets of a link to a host would come back, by the link's name.
-pub(super) type Loops = BTreeMap<(IfName, IpAddr), String>;
+pub(super) type Loops = BTreeMap<(IfName, IpAddr), Loop>;
 
 /// Every link and host of `state` between which packets would come back.
 pub(super) fn loops(state: &State, ways: &Ways) -> Loops {
@@ -29,23 +29,19 @@ pub(super) fn loops(state: &State, ways: &Ways) -> Loops {
     found
 }
 
-fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<String> {
+fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<Loop> {
     let way = ways.way(host, link.local)?.ok()?;
     if way.own {
-        return Some("it is an address of this host itself".into());
+        let meant = !named_for_itself(state, link, host);
+        return Some(Loop::Own { meant });
     }
-    let mut first = entered(state, way);
-    if first.any(|entered| entered.name == link.name) {
-        return Some("the underlay's route to it leads into the link itself".into());
+    if entered(state, way).any(|entered| entered.name == link.name) {
+        return Some(Loop::Itself);
     }
     let mut seen = BTreeSet::new();
-    let by = entered(state, way)
-        .find(|next| leads_to(state, ways, (next, host), link, &mut seen))?
-        .name
-        .to_string();
-    Some(format!(
-        "the underlay's route to it leads back into the link, through \"{by}\""
-    ))
+    let by =
+        entered(state, way).find(|next| leads_to(state, ways, (next, host), link, &mut seen))?;
+    Some(Loop::Through(by.name.clone()))
 }
 
 /// Whether what `link` gets for `inner` ends in `end`.
@@ -142,11 +138,7 @@ impl Core {
     pub(super) async fn refuse_loops(&self, inner: &Inner, new: &State) -> Result<(), Refusal> {
         let ways = with_addresses(new, &self.ways(inner, new).await);
         for ((name, host), why) in loops(new, &ways) {
-            let Some(link) = new.links.get(&name) else {
-                continue;
-            };
-            let own = matches!(ways.way(host, link.local), Some(Ok(way)) if way.own);
-            let meant = own && !named_for_itself(new, link, host);
+            let meant = why == Loop::Own { meant: true };
             if meant || inner.ways.loop_of(&name, host).is_some() {
                 continue;
             }
@@ -169,16 +161,22 @@ impl Core {
                 continue;
             }
             changed.insert(link.clone());
-            tracing::warn!(%link, %host, why, "link \"{link}\": nothing is sent to host {host}: {why}");
+            if *why == (Loop::Own { meant: true }) {
+                continue;
+            }
+            tracing::warn!(%link, %host, %why, "link \"{link}\": nothing is sent to host {host}: {why}");
             let detail = format!("link \"{link}\": {why}");
             self.hub()
                 .tell(host_event(Some(*host), "underlay-loop", detail));
         }
-        for (link, host) in old.loops().keys() {
+        for ((link, host), why) in old.loops() {
             if inner.ways.loop_of(link, *host).is_some() {
                 continue;
             }
             changed.insert(link.clone());
+            if *why == (Loop::Own { meant: true }) {
+                continue;
+            }
             let named = inner.state.links.get(link);
             if named.is_some_and(|link| hosts_of(&inner.state, link).contains(host)) {
                 tracing::info!(%link, %host, "link \"{link}\": the route to host {host} is right again");
@@ -257,7 +255,11 @@ mod tests {
         assert_eq!(found(&state, &itself), [gnv0.clone()]);
         let around = ways(&[("192.0.2.2", by("gnv1", 32)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &around), [gnv0, gnv1]);
-        let why = loops(&state, &around).into_values().next().unwrap();
+        let why = loops(&state, &around)
+            .into_values()
+            .next()
+            .unwrap()
+            .to_string();
         assert!(
             why.ends_with("leads back into the link, through \"gnv1\""),
             "{why}"
@@ -303,6 +305,28 @@ mod tests {
         assert_eq!(found(&state, &with_addresses(&state, &host)), []);
         let mut own = by("lo", 32).unwrap();
         own.own = true;
-        assert_eq!(found(&state, &ways(&[("10.50.0.9", Ok(own))])).len(), 1);
+        let here = ways(&[("10.50.0.9", Ok(own.clone()))]);
+        let found: Vec<_> = loops(&state, &here).into_values().collect();
+        assert_eq!(found, [Loop::Own { meant: false }]);
+    }
+
+    #[test]
+    fn an_endpoint_on_this_host_is_nothing_to_be_told() {
+        let state = state(
+            r#"
+            [[link]]
+            name = "gnv0"
+            id = 100
+            [[endpoint]]
+            address = "10.0.0.7"
+            dev = "gnv0"
+            host = ["192.0.2.1"]
+        "#,
+        );
+        let mut own = by("lo", 32).unwrap();
+        own.own = true;
+        let ways = ways(&[("192.0.2.1", Ok(own))]);
+        let found: Vec<_> = loops(&state, &ways).into_values().collect();
+        assert_eq!(found, [Loop::Own { meant: true }]);
     }
 }

@@ -96,7 +96,9 @@ impl Inner {
             asked += usize::from(way.is_some());
             if let Some(Err(error)) = way {
                 failed += 1;
-                no_route = Some((format!("this host has no route to it: {error}"), None));
+                let from = link.local.map(|local| format!(" from {local}"));
+                let from = from.unwrap_or_default();
+                no_route = Some((format!("this host has no route to it{from}: {error}"), None));
             }
         }
         if asked > 0 && asked == failed {
@@ -202,7 +204,7 @@ mod tests {
         assert!(note(&mut all, HOST, 10, 2));
         assert!(all.of(HOST, at(12), Some(at(9))).is_some());
         assert!(all.of(HOST, at(12), Some(at(11))).is_none());
-        assert_eq!(all.forget_heard(|_| Some(at(9))), []);
+        assert!(all.forget_heard(|_| Some(at(9))).is_empty());
         assert_eq!(all.forget_heard(|_| Some(at(11))), [HOST]);
         assert!(all.0.is_empty());
     }
@@ -212,6 +214,6 @@ mod tests {
         let mut all = Unreachable::default();
         assert!(all.note(HOST, at(10), "forbidden".into(), (1, true)));
         assert!(all.of(HOST, at(12), Some(at(11))).is_some());
-        assert_eq!(all.forget_heard(|_| Some(at(11))), []);
+        assert!(all.forget_heard(|_| Some(at(11))).is_empty());
     }
 }

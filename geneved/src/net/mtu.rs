@@ -4,6 +4,7 @@
 //! path tells the inner senders by itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
 use libgeneve::mtu::TunnelMtu;
@@ -21,13 +22,38 @@ const ASSUMED: u32 = 1500;
 /// A host, and the address that it is sent to from, where the operator named one.
 pub type Pair = (IpAddr, Option<IpAddr>);
 
+/// Why packets to a host would come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loop {
+    /// The host is this one. That is `meant` where only endpoints name it: they are written alike on all hosts.
+    Own {
+        /// Nobody needs to be told.
+        meant: bool,
+    },
+    /// The route leads into the interface of the link that sends.
+    Itself,
+    /// The route leads into the interface of this link, which leads there.
+    Through(IfName),
+}
+
+impl fmt::Display for Loop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ROUTE: &str = "the underlay's route to it leads";
+        match self {
+            Loop::Own { .. } => f.write_str("it is an address of this host itself"),
+            Loop::Itself => write!(f, "{ROUTE} into the link itself"),
+            Loop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
+        }
+    }
+}
+
 /// The ways to hosts, each asked for once.
 #[derive(Clone, Debug, Default)]
 pub struct Ways {
     known: HashMap<Pair, Result<Way, String>>,
     devices: Devices,
     /// Why packets of a link to a host would come back to this host, by the link's name.
-    loops: BTreeMap<(IfName, IpAddr), String>,
+    loops: BTreeMap<(IfName, IpAddr), Loop>,
 }
 
 impl Ways {
@@ -77,29 +103,31 @@ impl Ways {
     }
 
     /// Notes which packets would come back: of which link, to which host, and why.
-    pub fn set_loops(&mut self, loops: BTreeMap<(IfName, IpAddr), String>) {
+    pub fn set_loops(&mut self, loops: BTreeMap<(IfName, IpAddr), Loop>) {
         self.loops = loops;
     }
 
     /// All of them.
     #[must_use]
-    pub fn loops(&self) -> &BTreeMap<(IfName, IpAddr), String> {
+    pub fn loops(&self) -> &BTreeMap<(IfName, IpAddr), Loop> {
         &self.loops
     }
 
     /// Why a link's packets to this host would come back, if they would.
     #[must_use]
-    pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&str> {
+    pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&Loop> {
         if self.loops.is_empty() {
             return None;
         }
-        self.loops.get(&(link.clone(), host)).map(String::as_str)
+        self.loops.get(&(link.clone(), host))
     }
 
     /// To which hosts a link sends nothing, and why; in words for a person.
     #[must_use]
     pub fn kept_away(&self, link: &IfName) -> Option<String> {
-        let mut loops = self.loops.iter().filter(|((name, _), _)| name == link);
+        let told = |why: &Loop| !matches!(why, Loop::Own { meant: true });
+        let here = self.loops.iter().filter(|((name, _), _)| name == link);
+        let mut loops = here.filter(|(_, why)| told(why));
         let ((_, host), why) = loops.next()?;
         let more = match loops.count() {
             0 => String::new(),
@@ -282,8 +310,7 @@ mod tests {
                 .unwrap(),
         );
         assert_eq!(sum(&ways).inner, 1428);
-        let why = "the underlay's route to it leads into the link itself".to_owned();
-        ways.set_loops(BTreeMap::from([((gnv0(), host), why)]));
+        ways.set_loops(BTreeMap::from([((gnv0(), host), Loop::Itself)]));
         let kept = sum(&ways);
         assert_eq!((kept.inner, kept.underlay, kept.dev), (8964, 9000, None));
         assert!(
