@@ -474,7 +474,7 @@ fn labels_need_a_secret_that_is_kept() {
     assert!(config.state.uses_labels(&"a".parse().unwrap()));
     for (mode, open) in [(0o640, false), (0o660, true), (0o644, true), (0o750, true)] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let words = format!("mode {mode:04o} opens it to others; \"chmod 600 ");
+        let words = format!("mode {mode:04o} opens it to others; \"chown root");
         match load(&daemon(shown)) {
             Ok(_) => assert!(!open, "{mode:o} was taken"),
             Err(faults) => assert!(open && faults[0].what.contains(&words), "{}", faults[0]),
@@ -498,7 +498,7 @@ fn labels_need_a_secret_that_is_kept() {
     let elsewhere = directory.path().to_str().unwrap();
     assert!(fault(&daemon(elsewhere)).contains("not a regular file"));
     assert!(fault(&daemon("secret")).contains("not an absolute path"));
-    assert!(fault(&daemon("/nonexistent/secret")).contains("openssl rand"));
+    assert!(fault(&daemon("/nonexistent/secret")).contains("openssl rand -hex 32 | install -m 06"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&path, "too short\n").unwrap();
     let short = fault(&daemon(shown));

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use libgeneve::label::LabelKey;
+use nix::unistd::{Group, User, getegid, geteuid};
 
 use super::state::Refusal;
 
@@ -30,15 +31,45 @@ const OUTSIDE: u32 = 65_534;
 
 /// Whether the owner is root or the daemon's own user.
 fn is_ours(uid: u32) -> bool {
-    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// The group of the service that the packages install.
+const SERVICE_GROUP: &str = "geneved";
+
+/// The group that a secret is to be given to, so that the daemon can read it: that of the daemon, or of the packaged
+/// service where root asks. `None` where root alone reads it.
+fn readers() -> Option<String> {
+    let group = match geteuid().is_root() {
+        true => Group::from_name(SERVICE_GROUP),
+        false => Group::from_gid(getegid()),
+    };
+    Some(group.ok()??.name)
+}
+
+/// The command that makes a secret as [`Secret::read`] takes it.
+fn recipe(path: &dyn fmt::Display) -> String {
+    let access = match readers() {
+        Some(group) => format!("-m 0640 -g {group}"),
+        None => "-m 0600".into(),
+    };
+    format!("openssl rand -hex 32 | install {access} /dev/stdin {path}")
+}
+
+/// The command that gives an existing secret the owner and the mode that [`Secret::read`] takes.
+fn repair(path: &dyn fmt::Display) -> String {
+    match readers() {
+        Some(group) => format!("chown root:{group} {path}; chmod 0640 {path}"),
+        None => format!("chown root {path}; chmod 0600 {path}"),
+    }
 }
 
 impl Secret {
     /// Reads it. White space at the end does not count, so that an editor's last newline does no harm.
     ///
     /// # Errors
-    /// The file is not there, is no regular file, is another user's, is open to others or lies where they can write, or
-    /// is too short or too long.
+    /// The file is not there or may not be read, is no regular file, is another user's, is open to others or lies where
+    /// they can write, or is too short or too long.
     pub fn read(path: &Path) -> Result<Self, Refusal> {
         let shown = path.display();
         let refuse = |what: &dyn fmt::Display, hint: String| {
@@ -52,9 +83,19 @@ impl Secret {
             io::ErrorKind::NotFound => refuse(
                 &e,
                 format!(
-                    "make one with \"(umask 077; openssl rand -hex 32 > {shown})\" and copy it to every host"
+                    "make one with \"{}\" and copy it to every host",
+                    recipe(&shown)
                 ),
             ),
+            io::ErrorKind::PermissionDenied => {
+                let uid = geteuid();
+                let user = User::from_uid(uid).ok().flatten();
+                let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+                refuse(
+                    &format_args!("user {user} may not read it: {e}"),
+                    format!("\"{}\"", repair(&shown)),
+                )
+            }
             _ => refuse(&e, String::new()),
         };
         // A FIFO would keep the daemon waiting.
@@ -71,7 +112,7 @@ impl Secret {
         if mode & 0o037 != 0 {
             return Err(refuse(
                 &format_args!("mode {mode:04o} opens it to others"),
-                format!("\"chmod 600 {shown}\", or 640 for a group of its own"),
+                format!("\"{}\"", repair(&shown)),
             ));
         }
         if !is_ours(metadata.uid()) {
@@ -80,7 +121,7 @@ impl Secret {
                     "user {} owns it, who could put another one in its place",
                     metadata.uid()
                 ),
-                format!("\"chown root {shown}\""),
+                format!("\"{}\"", repair(&shown)),
             ));
         }
         // Whoever may write to a directory may exchange what is in it, but for what is not theirs in a sticky one.
