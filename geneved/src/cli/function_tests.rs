@@ -96,6 +96,7 @@ fn a_translation_is_shown_in_the_words_that_make_it() {
             nat: made.nat.unwrap(),
             in_use: 7,
             total: 100,
+            missing: Vec::new(),
         };
         assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
         assert!(shown(statistics(), &info).ends_with("\n    ports in use 7 of 100\n"));

@@ -93,13 +93,16 @@ impl Record for NatInfo {
         if let Some(ports) = ports {
             text += &format!("\n    ports in use {ports}");
         }
+        for missing in &self.missing {
+            text += &format!("\n    missing: {missing}");
+        }
         text
     }
 
     fn json(&self, _: &Style) -> Value {
         with(
             &self.nat,
-            &json!({ "in_use": self.in_use, "total": self.total }),
+            &json!({ "in_use": self.in_use, "total": self.total, "missing": self.missing }),
         )
     }
 }

@@ -11,7 +11,7 @@ use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
 use super::output::{Line, Record};
 use super::style::Style;
-use crate::config::value::{Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
+use crate::config::value::{DfWord, Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Request, Trace, TraceReport, Verdict};
 
@@ -28,11 +28,13 @@ struct Words {
     host: Option<IpAddr>,
     option: Vec<RawOption>,
     labels: Option<LabelsWord>,
+    len: Option<u16>,
+    df: Option<DfWord>,
 }
 
 type Key = Keyword<Words>;
 
-const KEYS: [Key; 12] = [
+const KEYS: [Key; 14] = [
     key!("dev", "LINK", dev).times(Times::Once),
     flag!("egress", direction = Some(Direction::Egress)).choice(1),
     flag!("ingress", direction = Some(Direction::Ingress)).choice(1),
@@ -45,6 +47,8 @@ const KEYS: [Key; 12] = [
     key!("host", "HOST", host),
     key!("option", "CLASS:TYPE[=HEX]", option).times(Times::Many),
     key!("labels", "K=V,...", labels),
+    key!("len" | "length", "BYTES", len),
+    key!("df", "{ set | unset }", df),
 ];
 
 /// The command.
@@ -52,7 +56,7 @@ pub const VERB: Verb = Verb {
     name: "trace",
     about: "what would happen to a packet, stage by stage, and why",
     command: Command::new(&["trace"], run, || grammar::words(&KEYS)),
-    notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\" and \"option\" are what an incoming packet comes from and with.",
+    notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\", \"option\" and \"labels\" are what an incoming packet comes from and with;\n\"len\" is the length of the whole inner IP packet.",
 };
 
 fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
@@ -79,6 +83,8 @@ impl Words {
             host: self.host,
             option: self.option,
             labels: self.labels,
+            len: self.len,
+            df: self.df,
         })
     }
 }

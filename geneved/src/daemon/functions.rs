@@ -3,6 +3,7 @@
 //! What was configured comes from the state, what it does from `live`.
 
 use super::core::{Core, Inner};
+use super::gateway;
 use super::show::{check, wants};
 use crate::config::state::{Class, DefinedOption, Nat, Policy, Refusal, Service};
 use crate::config::value::{IfName, Name};
@@ -36,13 +37,23 @@ impl Core {
     pub(super) async fn list_nats(&self, dev: Option<IfName>) -> Result<Nats, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
-        let all = inner.state.nats.iter();
-        let nats = all
-            .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), nat)| self.nat_info(&inner, on, name, nat));
-        Ok(Nats {
-            nats: nats.collect(),
-        })
+        let mut nats = Vec::new();
+        let links = inner.state.links.values();
+        for link in links.filter(|link| wants(dev.as_ref(), &link.name)) {
+            let of_link: Vec<_> = inner.state.nats_of(&link.name).collect();
+            let rules: Vec<_> = of_link.iter().map(|(_, nat)| *nat).collect();
+            let missing = gateway::missing(link, &rules).await;
+            nats.extend(
+                of_link
+                    .iter()
+                    .zip(missing)
+                    .map(|((name, nat), missing)| NatInfo {
+                        missing,
+                        ..self.nat_info(&inner, &link.name, name, nat)
+                    }),
+            );
+        }
+        Ok(Nats { nats })
     }
 
     pub(super) async fn list_services(&self, dev: Option<IfName>) -> Result<Services, Refusal> {
@@ -99,6 +110,7 @@ impl Core {
             nat: nat.words(on, name),
             in_use,
             total,
+            missing: Vec::new(),
         }
     }
 

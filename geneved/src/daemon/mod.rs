@@ -14,6 +14,7 @@ mod far;
 mod fdb;
 mod flows;
 mod functions;
+mod gateway;
 pub mod health;
 pub mod host;
 mod live;

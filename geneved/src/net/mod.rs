@@ -1,11 +1,13 @@
 //! Netlink: setting interfaces up, and asking the underlay for routes and MTUs. And Unix sockets.
 //!
 //! [`interface`] works in a link's network namespace, [`underlay`] in the daemon's own, [`mtu`] does
-//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, [`watch`] hears what others do to interfaces,
+//! the sum, [`far`] knows who is at the other end of a device, [`port`] who has a port, [`changes`] and [`watch`] hear what others
+//! do to the underlay and to interfaces, [`gateway`] knows what the kernel does with packets that leave a VPC,
 //! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
 pub mod changes;
 pub mod far;
+pub mod gateway;
 pub mod interface;
 pub mod mtu;
 pub mod netns;

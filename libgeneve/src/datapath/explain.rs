@@ -22,7 +22,7 @@ impl Explain for Silent {
 /// One stage of a packet's journey, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// Its name: `source`, `service`, `nat`, `route`, `policy`, `class`, `options`, `exit`.
+    /// Its name: `source`, `service`, `nat`, `route`, `rule`, `policy`, `class`, `options`, `exit`, `mtu`.
     pub stage: &'static str,
     /// What came of it, for a person.
     pub result: String,

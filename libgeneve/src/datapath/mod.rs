@@ -30,7 +30,7 @@ pub use self::log::Logged;
 pub use self::neighbor::{neighbor_answer, neighbor_question};
 pub use self::refuse::{answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, Prefix, State, Way};
-pub use self::trace::{Described, Heading, Traced, trace};
+pub use self::trace::{Described, Heading, Length, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, Tos, Ttl};

@@ -4,14 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decide::{self, Arrived, Entrance, Planned, Subject};
+use super::egress::forward;
 use super::explain::{Account, Explain, Stage};
 use super::lookup::from_memory;
 use super::state::{Context, Decision, Exit, Fate, From};
+use super::{Refused, passes};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Found, Side};
 use crate::link::Link;
+use crate::offload::vnet::VnetHdr;
 use crate::options::Received;
 use crate::wire::header::HeaderBytes;
+use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
+use crate::wire::packet::{Fragment, IpVersion, Packet, Transport, is_icmp_query};
+use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 
 /// A packet that somebody describes.
 #[derive(Clone, Debug)]
@@ -22,6 +28,17 @@ pub struct Described {
     pub icmp: Option<(u8, u8)>,
     /// Which way it goes.
     pub heading: Heading,
+    /// How long it is, in bytes of inner IP packet, where that is to be looked at.
+    pub length: Option<Length>,
+}
+
+/// How long a described packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// Bytes of the whole inner IP packet.
+    pub bytes: u16,
+    /// The DF bit of IPv4.
+    pub dont_fragment: bool,
 }
 
 /// Which way a described packet goes.
@@ -49,6 +66,8 @@ pub struct Traced {
     pub reject: bool,
     /// The id of its QoS class.
     pub class: Option<u8>,
+    /// Its addresses and ports behind NAT and services, where it is forwarded.
+    pub translated: Option<FlowKey>,
 }
 
 /// Explains what would become of a packet of `link`.
@@ -56,7 +75,14 @@ pub struct Traced {
 pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Traced {
     let mut account = Account::default();
     let (mut reject, mut class) = (false, None);
-    let outcome = walk(cx, link, described, &mut account, &mut reject, &mut class);
+    let walked = walk(cx, link, described, &mut account, &mut reject, &mut class);
+    let translated = walked.as_ref().ok().map(|(_, key)| *key);
+    let outcome = walked.and_then(|(exit, _)| {
+        if let Some(length) = described.length {
+            measure(cx, link, described, length, &exit, &mut account)?;
+        }
+        Ok(exit)
+    });
     if let Err(reason) = &outcome {
         account.note("drop", || format!("{reason}: {}", reason.explanation()));
     }
@@ -65,6 +91,136 @@ pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Trace
         outcome,
         reject,
         class,
+        translated,
+    }
+}
+
+/// Whether a packet of this length fits its way, is cut or is refused.
+fn measure(
+    cx: &Context<'_>,
+    link: &Link,
+    described: &Described,
+    length: Length,
+    exit: &Exit,
+    account: &mut Account,
+) -> Result<(), DropReason> {
+    let mut packet = described.packet(length);
+    let whole = packet.dont_fragment;
+    let mtu = link.config.mtu;
+    let mut bytes = length.bytes;
+    if matches!(described.heading, Heading::Egress) && bytes > mtu {
+        account.note("mtu", || match whole {
+            true => format!(
+                "{bytes} bytes are too long for the interface, whose MTU is {mtu}: the kernel refuses them and tells the sender"
+            ),
+            false => format!(
+                "{bytes} bytes are cut by the kernel into {} fragments, because the MTU of the interface is {mtu}",
+                fragments(bytes, mtu)
+            ),
+        });
+        if whole {
+            return Err(DropReason::TooBig);
+        }
+        bytes = mtu;
+        packet.total_len = mtu;
+    }
+    let Exit::Wire(way) = exit else {
+        account.note("mtu", || format!("{bytes} bytes fit"));
+        return Ok(());
+    };
+    let forward = forward(cx, way, 0, &packet, None).ok_or(DropReason::LinkGone)?;
+    let limit = forward.limit;
+    if !passes(&forward, &VnetHdr::NONE, &packet) {
+        let refused = Refused::too_big(&forward, &packet, link.config.index);
+        account.note("mtu", || {
+            let told = match refused.answer {
+                Some(_) => "its sender is told",
+                None => "its sender must not be told",
+            };
+            format!(
+                "{bytes} bytes are too long: the path to {} carries {limit}; {told}",
+                way.host.addr
+            )
+        });
+        return Err(refused.reason);
+    }
+    account.note("mtu", || match bytes > limit {
+        true => format!(
+            "{bytes} bytes are cut into {} fragments: the path to {} carries {limit}",
+            fragments(bytes, limit),
+            way.host.addr
+        ),
+        false => format!(
+            "{bytes} bytes fit: the MTU of the interface is {mtu}{}",
+            match limit {
+                u16::MAX => String::new(),
+                limit => format!(", the path to {} carries {limit}", way.host.addr),
+            }
+        ),
+    });
+    Ok(())
+}
+
+/// How many fragments an IPv4 packet without options becomes (RFC 791).
+fn fragments(bytes: u16, mtu: u16) -> u16 {
+    let header = IPV4_HEADER_LEN as u16;
+    let payload = (mtu.saturating_sub(header) & !7).max(8);
+    bytes.saturating_sub(header).div_ceil(payload)
+}
+
+impl Described {
+    /// The packet that is described, as it would be parsed.
+    fn packet(&self, length: Length) -> Packet {
+        let key = &self.key;
+        let version = match key.src {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        };
+        let ip = match version {
+            IpVersion::V4 => IPV4_HEADER_LEN,
+            IpVersion::V6 => IPV6_HEADER_LEN,
+        } as u16;
+        let (transport, header) = match (key.protocol, self.icmp) {
+            (_, Some((kind, code))) => {
+                let id = is_icmp_query(version, kind).then_some(key.sport);
+                (Transport::Icmp { kind, code, id }, 8)
+            }
+            (protocol::TCP, _) => (
+                Transport::Tcp {
+                    src: key.sport,
+                    dst: key.dport,
+                    flags: TcpFlags::ACK,
+                    seq: 0,
+                    ack: 0,
+                },
+                TCP_HEADER_LEN as u16,
+            ),
+            (protocol::UDP, _) => (
+                Transport::Udp {
+                    src: key.sport,
+                    dst: key.dport,
+                    len: length.bytes.saturating_sub(ip),
+                },
+                UDP_HEADER_LEN as u16,
+            ),
+            _ => (Transport::Other, 0),
+        };
+        Packet {
+            version,
+            transport_offset: ip,
+            payload_offset: ip + header,
+            total_len: length.bytes,
+            protocol: key.protocol,
+            src: key.src,
+            dst: key.dst,
+            transport,
+            fragment: Fragment::Whole,
+            fragment_id: 0,
+            tos: 0,
+            ttl: 64,
+            dont_fragment: length.dont_fragment || version == IpVersion::V6,
+            source_routed: false,
+        }
     }
 }
 
@@ -75,7 +231,7 @@ fn walk(
     account: &mut Account,
     reject: &mut bool,
     class: &mut Option<u8>,
-) -> Result<Exit, DropReason> {
+) -> Result<(Exit, FlowKey), DropReason> {
     let subject = Subject {
         key: described.key,
         icmp: described.icmp,
@@ -123,7 +279,8 @@ fn walk(
     };
     *class = planned.decision.class;
     refused(planned.decision.fate, reject)?;
-    Ok(planned.decision.half(Side::Original).exit.clone())
+    let exit = planned.decision.half(Side::Original).exit.clone();
+    Ok((exit, planned.reply.reversed()))
 }
 
 fn refused(fate: Fate, reject: &mut bool) -> Result<(), DropReason> {
@@ -146,7 +303,7 @@ fn answered(
     account: &mut Account,
     reject: &mut bool,
     class: &mut Option<u8>,
-) -> Result<Exit, DropReason> {
+) -> Result<(Exit, FlowKey), DropReason> {
     let received = match &described.heading {
         Heading::Egress => None,
         Heading::Ingress { header, .. } => Some(read(cx, link, header)?),
@@ -184,7 +341,7 @@ fn answered(
     *class = decision.class;
     let wire = received.as_ref().map(|received| (received, 0));
     let decided = decide::second_half(cx, &found.original, &reply, &decision, from, wire, account)?;
-    Ok(decided.half.exit.clone())
+    Ok((decided.half.exit.clone(), found.original.reversed()))
 }
 
 fn read(cx: &Context<'_>, link: &Link, header: &HeaderBytes) -> Result<Received, DropReason> {

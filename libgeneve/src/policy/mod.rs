@@ -10,6 +10,7 @@
 mod block;
 mod index;
 mod labels;
+mod mismatch;
 mod rule;
 mod set;
 
@@ -85,6 +86,8 @@ pub struct Policy {
     ingress: Side,
     egress: Side,
     uses_labels: bool,
+    /// What selectors are hashed with; only for [`Policy::passed_over`].
+    key: Option<LabelKey>,
     /// Classes and types of the options that rules ask about, sorted.
     options: Box<[(OptionClass, OptionType)]>,
 }
@@ -139,6 +142,7 @@ impl Policy {
             hits: rules.iter().map(|rule| hits(&rule.name)).collect(),
             rules: rules.into(),
             uses_labels,
+            key: key.cloned(),
             options: options.into(),
         })
     }
@@ -176,6 +180,17 @@ impl Policy {
                 class: None,
             },
         }
+    }
+
+    /// The rules that are asked before the one that decides, or all of the direction where none does, in their order:
+    /// each with the first of its conditions that the packet does not fulfil, in words.
+    pub fn passed_over(&self, query: &Query<'_>) -> impl Iterator<Item = (&Rule, String)> {
+        let of_direction = |rule: &&Rule| rule.direction == query.direction;
+        let rules = self.rules.iter().filter(of_direction);
+        rules.map_while(move |rule| {
+            let why = mismatch::mismatch(rule, query, self.key.as_ref())?;
+            Some((rule, why))
+        })
     }
 
     /// The rule of a verdict of this policy; `None` for an id of another one that has no such rule here.

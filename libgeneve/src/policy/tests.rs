@@ -156,6 +156,11 @@ fn agree(policy: &Policy, rules: &[Rule], asked: &Asked) {
     assert_eq!(verdict.log, expected.is_some_and(|rule| rule.log));
     assert_eq!(verdict.class, expected.and_then(|rule| rule.class));
     assert_eq!(policy.explain(&query), verdict);
+    let before = policy.rules().map(|(rule, _)| rule);
+    let before = before.filter(|rule| rule.direction == asked.direction);
+    let before = before.take_while(|rule| Some(*rule) != found);
+    let passed_over: Vec<_> = policy.passed_over(&query).map(|(rule, _)| rule).collect();
+    assert_eq!(passed_over, before.collect::<Vec<_>>(), "{asked:?}");
 }
 
 fn addr() -> impl Strategy<Value = IpAddr> {
@@ -463,6 +468,47 @@ fn what_cannot_be_decided_is_never_allowed() {
             assert_eq!(verdict.rule.is_some(), matches, "{action} {packet:?}");
         }
     }
+}
+
+#[test]
+fn a_rule_that_is_passed_over_says_which_condition_is_not_fulfilled() {
+    let mut rules = Vec::new();
+    let mut add = |edit: &dyn Fn(&mut Rule)| {
+        let name = format!("r{}", rules.len());
+        let mut rule = Rule::new(name, Direction::Ingress, 1, Action::Allow);
+        edit(&mut rule);
+        rules.push(rule);
+    };
+    let who = |text: &str| Who::Selector(text.parse().unwrap());
+    add(&|r| r.protocol = Some(17));
+    add(&|r| r.dports = vec![80..=80, 8000..=8999]);
+    add(&|r| r.sports = vec![1..=9]);
+    add(&|r| r.icmp = Some((8, None)));
+    add(&|r| r.from = Who::Prefix("10.1.0.0/16".parse().unwrap()));
+    add(&|r| r.from = who("app=web,env in (prod,stage)"));
+    add(&|r| r.to = who("app=db"));
+    add(&|r| r.endpoint_type = Some(EndpointType::Gateway));
+    add(&|r| r.option = Some("aws:1=01020304".parse().unwrap()));
+    let policy = compile(rules).unwrap();
+    let mut asked = Asked::tcp("10.0.0.2", "10.0.0.1", 22);
+    asked.from = Some(labels("app=web,env=test"));
+    asked.geneve = geneve(&[(0x108, 1, vec![9, 9, 9, 9])]);
+    let said: Vec<_> = policy
+        .passed_over(&asked.query())
+        .map(|(_, why)| why)
+        .collect();
+    let expected = [
+        "proto udp: it is tcp",
+        "dport 80,8000-8999: it is 22",
+        "sport 1-9: it is 40000",
+        "icmp 8: it is tcp",
+        "from 10.1.0.0/16: it is 10.0.0.2",
+        "from app=web,env in (prod,stage): 10.0.0.2 does not fulfil env in (prod,stage)",
+        "to app=db: the labels of 10.0.0.1 are not known",
+        "type gateway: its destination is simple",
+        "option 0x0108:0x01=01020304: it carries 0x0108:0x01=09090909",
+    ];
+    assert_eq!(said, expected);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::super::value::{
-    AddrPort, AddrRange, Affinity, CheckWord, ClassWord, Direction, Dscp, FlowState, Icmp, IfName,
-    KindWord, LabelsWord, MatchWord, Name, NatKind, OrNone, PortRange, Ports, Prefix, Proto, Rate,
-    RawOption, RuleAction, Seconds, Size, TypeWord, Who,
+    AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp, FlowState, Icmp,
+    IfName, KindWord, LabelsWord, MatchWord, Name, NatKind, OrNone, PortRange, Ports, Prefix,
+    Proto, Rate, RawOption, RuleAction, Seconds, Size, TypeWord, Who,
 };
 
 /// `[[policy]]`, `geneved policy add`.
@@ -299,7 +299,13 @@ pub struct TraceWords {
     /// ingress: the options that it carries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub option: Vec<RawOption>,
-    /// The labels of its source.
+    /// ingress: the labels of its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelsWord>,
+    /// Bytes of the whole IP packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub len: Option<u16>,
+    /// Of IPv4 with a length: the DF bit, set unless it is said; never `inherit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub df: Option<DfWord>,
 }

@@ -39,6 +39,9 @@ pub struct NatInfo {
     pub in_use: u64,
     /// Ports that its pool has; 0 where it has none.
     pub total: u64,
+    /// What the kernel of this host lacks for packets to pass between the VPC and the outside, each with its remedy.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// The reply of `ListServices`.
@@ -211,6 +214,8 @@ pub enum Verdict {
     Drop,
     /// It is dropped, and the sender is told.
     Reject,
+    /// It is sent to a host of which ICMP errors say that nothing arrives there; of flows this is not told.
+    Unreachable,
 }
 
 impl Verdict {
@@ -222,6 +227,7 @@ impl Verdict {
             Verdict::Deliver => "deliver",
             Verdict::Drop => "drop",
             Verdict::Reject => "reject",
+            Verdict::Unreachable => "unreachable",
         }
     }
 }
@@ -263,10 +269,10 @@ pub struct TraceReport {
 /// One stage of the journey.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its name: flow, source, service, nat, route, policy, class, mtu, ...
+    /// Its name: labels, flow, source, service, nat, route, rule, policy, class, options, exit, mtu, underlay, kernel, ...
     pub stage: String,
-    /// What it decided, in a word or two.
+    /// What came of it, in words.
     pub result: String,
-    /// By what: a rule, a route, a binding, a backend; may be empty.
+    /// More about it; may be empty.
     pub detail: String,
 }

@@ -7,7 +7,7 @@ use crate::datapath::explain::Explain;
 use crate::label::Labels;
 use crate::link::Link;
 use crate::options::EndpointType;
-use crate::policy::{Action, Direction, Query, Verdict};
+use crate::policy::{Action, Direction, Policy, Query, Verdict};
 use crate::wire::option::OptionIter;
 
 /// Asks about a packet that this host sends to where its course leads, an endpoint of this type.
@@ -49,6 +49,9 @@ pub(super) fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Ve
     } else {
         policy.decide(query)
     };
+    if E::DRY {
+        passed_over(policy, query, log);
+    }
     log.note("policy", || {
         let direction = query.direction;
         match verdict.rule.and_then(|id| policy.rule(id)) {
@@ -60,6 +63,23 @@ pub(super) fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Ve
         }
     });
     verdict
+}
+
+/// So many rules that do not match are told of one by one.
+const TOLD_RULES: usize = 32;
+
+/// Which rules do not match, and why.
+fn passed_over<E: Explain>(policy: &Policy, query: &Query<'_>, log: &mut E) {
+    let mut rules = policy.passed_over(query);
+    for (rule, why) in rules.by_ref().take(TOLD_RULES) {
+        log.note("rule", || {
+            format!("{} {} does not match: {why}", query.direction, rule.name)
+        });
+    }
+    let more = rules.count();
+    if more > 0 {
+        log.note("rule", || format!("{more} more rules do not match"));
+    }
 }
 
 /// What the configuration says of an endpoint's labels.

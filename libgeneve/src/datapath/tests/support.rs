@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 #[allow(dead_code)]
 #[path = "../../../tests/world/packets.rs"]
-mod packets;
+pub(super) mod packets;
 
 use super::*;
 use crate::label::{LabelKey, LabelMap, LabelSet};

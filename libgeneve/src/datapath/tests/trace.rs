@@ -1,5 +1,6 @@
 //! A trace says what the packet gets, before and after its flow is there, and changes nothing.
 
+use super::support::packets::in_ip;
 use super::support::*;
 use super::*;
 use crate::link::{Endpoint, ProxyTarget};
@@ -115,12 +116,16 @@ fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
         Transport::Icmp { kind, code, .. } => Some((kind, code)),
         _ => None,
     };
-    let packet = Described {
+    let described = Described {
         key: FlowKey::of(LinkIndex(index), &packet),
         icmp,
         heading,
+        length: Some(Length {
+            bytes: packet.total_len,
+            dont_fragment: packet.dont_fragment,
+        }),
     };
-    trace(&site.world.cx(), &site.link(index), &packet)
+    trace(&site.world.cx(), &site.link(index), &described)
 }
 
 fn really(site: &Site, at: At, bytes: &[u8]) -> Result<Went, DropReason> {
@@ -169,6 +174,9 @@ fn assert_told(site: &Site, at: At, bytes: &[u8]) -> Traced {
         (Ok(Exit::Wire(way)), Ok(Went::Wire(forward, _))) => {
             assert_eq!((way.link, way.host.addr), (forward.link, forward.host.addr));
             assert_eq!(way.encap[..], forward.encap[..]);
+            let key = told.translated.unwrap();
+            assert_eq!(key.src, went.as_ref().unwrap().packet().src);
+            assert_eq!(key.dst, went.as_ref().unwrap().packet().dst);
         }
         (Err(told), Err(got)) => assert_eq!(told, got),
         (told, went) => panic!("told {told:?}, went {went:?}"),
@@ -351,6 +359,82 @@ fn a_trace_keeps_the_backend_of_a_flow() {
                 panic!()
             };
             assert_eq!(way.host.addr, host);
+        }
+    }
+}
+
+/// What a trace says at this stage.
+fn said<'t>(told: &'t Traced, stage: &str) -> Vec<&'t str> {
+    let of_stage = told.stages.iter().filter(|s| s.stage == stage);
+    of_stage.map(|s| s.result.as_str()).collect()
+}
+
+#[test]
+fn a_trace_says_which_rules_do_not_match_and_why() {
+    let site = busy();
+    let from = |text: &str| At::Host(B, 0, with(text, None, None));
+    let db = described(
+        &site,
+        from("app=db"),
+        &udp("10.0.0.2", "10.0.0.1", (6, 80), 0),
+    );
+    assert_eq!(
+        said(&db, "rule"),
+        [
+            "ingress ping does not match: icmp 8: it is udp",
+            "ingress web does not match: from app=web: 10.0.0.2 does not fulfil app=web",
+        ]
+    );
+    assert_eq!(
+        said(&db, "policy"),
+        ["no ingress rule matches; the link's default is deny"]
+    );
+    let unknown = At::Host(B, 0, Attach::default());
+    let unknown = described(&site, unknown, &udp("10.0.0.2", "10.0.0.1", (6, 80), 0));
+    assert!(said(&unknown, "rule")[1].ends_with("the labels of 10.0.0.2 are not known"));
+}
+
+#[test]
+fn a_trace_says_whether_a_packet_fits_is_cut_or_refused_as_packets_then_are() {
+    let site = busy();
+    let mtu = usize::from(site.link(0).config.mtu);
+    let udp_of = |len: usize, v6: bool, whole: bool| {
+        let (ends, ip_header) = match v6 {
+            false => ((ip("10.0.0.1"), ip("10.0.0.2")), 20),
+            true => ((ip("fd00::1"), ip("fd00::2")), 40),
+        };
+        let payload = vec![0x5a; len - ip_header - 8];
+        let header = udp_header(1, 53, (8 + payload.len()) as u16, 0);
+        in_ip(
+            ends,
+            protocol::UDP,
+            (0, whole),
+            &[&header[..], &payload].concat(),
+        )
+    };
+    let fits = described(&site, At::Tun(0), &udp_of(mtu, false, true));
+    assert!(said(&fits, "mtu")[0].contains("bytes fit"), "{fits:?}");
+    let long = described(&site, At::Tun(0), &udp_of(mtu + 1, false, true));
+    assert_eq!(long.outcome.clone().err(), Some(DropReason::TooBig));
+    let cut = described(&site, At::Tun(0), &udp_of(mtu + 1, false, false));
+    assert!(cut.outcome.is_ok() && said(&cut, "mtu")[0].contains("into 2 fragments"));
+    // The path to the host is narrower than the interface.
+    let Ok(Exit::Wire(way)) = fits.outcome else {
+        panic!()
+    };
+    let outer = u32::try_from(28 + way.encap.len()).unwrap();
+    way.host.set_path_mtu(Some(outer + 1300));
+    for v6 in [false, true] {
+        for whole in [false, true] {
+            for len in [1280, 1300, 1301, 1400] {
+                let told = assert_told(&site, At::Tun(0), &udp_of(len, v6, whole));
+                let expected = match (len > 1300, v6 || whole) {
+                    (false, _) => format!("{len} bytes fit"),
+                    (true, false) => format!("{len} bytes are cut into 2 fragments"),
+                    (true, true) => format!("{len} bytes are too long"),
+                };
+                assert!(said(&told, "mtu")[0].starts_with(&expected), "{told:?}");
+            }
         }
     }
 }

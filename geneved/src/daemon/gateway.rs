@@ -1,0 +1,68 @@
+//! What a host's kernel lacks for the translations of its links: forwarding, and routes that lead the outside addresses
+//! into the link.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4AddrRange, Ipv6AddrRange};
+
+use crate::config::state::{Link, Nat};
+use crate::config::value::Mode;
+use crate::net::gateway::{Gateway, Lack};
+
+/// For each of the translations of `link` what is missing, each with its remedy.
+pub(super) async fn missing(link: &Link, nats: &[&Nat]) -> Vec<Vec<String>> {
+    let outside: Vec<_> = nats.iter().map(|nat| outside(link, nat)).collect();
+    let all: Vec<IpAddr> = outside.iter().flatten().copied().collect();
+    let nothing = vec![Vec::new(); nats.len()];
+    if all.is_empty() {
+        return nothing;
+    }
+    // A namespace that is not there has no routes; that its link does not run is told elsewhere.
+    match Gateway::look(link.netns.clone(), link.name.to_string(), all).await {
+        Ok(gateway) => outside.iter().map(|of| words(&gateway, of)).collect(),
+        Err(_) => nothing,
+    }
+}
+
+/// So many addresses of a pool are looked at one by one.
+const POOL: usize = 64;
+
+/// The addresses that packets from outside come to for this translation, of a long pool its first and its last. None for one that
+/// gives an address of this host another towards gateways elsewhere: nobody comes to it here.
+fn outside(link: &Link, nat: &Nat) -> Vec<IpAddr> {
+    if link.mode != Mode::Ip {
+        return Vec::new();
+    }
+    let own = |addr: &IpAddr| link.addresses.iter().map(IpNet::addr).any(|a| a == *addr);
+    match nat {
+        Nat::Snat { source, .. } => {
+            let mut all: Vec<_> = addresses(source.first, source.last)
+                .take(POOL + 1)
+                .collect();
+            if all.len() > POOL {
+                all = vec![source.first, source.last];
+            }
+            all
+        }
+        Nat::Dnat { to, .. } => vec![*to],
+        Nat::Static { inside, .. } if own(inside) => Vec::new(),
+        Nat::Static { outside, .. } => vec![*outside],
+    }
+}
+
+fn addresses(first: IpAddr, last: IpAddr) -> Box<dyn Iterator<Item = IpAddr>> {
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Box::new(Ipv4AddrRange::new(first, last).map(IpAddr::V4))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Box::new(Ipv6AddrRange::new(first, last).map(IpAddr::V6))
+        }
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+fn words(gateway: &Gateway, outside: &[IpAddr]) -> Vec<String> {
+    let lacks: Vec<Lack<'_>> = gateway.lacks(outside).collect();
+    lacks.iter().map(ToString::to_string).collect()
+}

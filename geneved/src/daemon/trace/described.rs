@@ -1,0 +1,257 @@
+//! The packet that a trace is about, from the words that describe it.
+
+use std::net::IpAddr;
+
+use libgeneve::datapath::{Described, Heading, Length, Stage};
+use libgeneve::flow::FlowKey;
+use libgeneve::label::LabelSet;
+use libgeneve::link::{Df, Link};
+use libgeneve::options::{Attach, Schema};
+use libgeneve::route::Target;
+use libgeneve::wire::ethernet::ethertype;
+use libgeneve::wire::header::HeaderBytes;
+use libgeneve::wire::option::GeneveOption;
+
+use crate::config::state::{Refusal, State};
+use crate::config::value::{DfWord, Direction, LabelsWord};
+use crate::config::words::TraceWords;
+use crate::daemon::compile::Compiler;
+
+/// Echo request, what is meant where an ICMP packet is described without its type (RFC 792, RFC 4443).
+const ECHO: [u8; 2] = [8, 128];
+
+/// Refuses what no packet can be, and words that say nothing about this one.
+pub(super) fn check(packet: &TraceWords) -> Result<(), Refusal> {
+    let v4 = packet.from.is_ipv4();
+    if v4 != packet.to.is_ipv4() {
+        return Err(Refusal::new(
+            "trace: from and to are of two families",
+            "name two addresses of one",
+        ));
+    }
+    let proto = packet.proto;
+    let refused = |word: &str, why: String, hint: &str| {
+        Err(Refusal::new(format!("trace: \"{word}\": {why}"), hint))
+    };
+    if proto.is_icmp() {
+        if packet.dport.is_some() {
+            return refused(
+                "dport",
+                format!("{proto} has no ports"),
+                "\"icmp TYPE\" is its type; \"sport\" is the identifier of an echo",
+            );
+        }
+        if (proto.0 == 1) != v4 {
+            return refused(
+                "proto",
+                format!("{proto} is not in packets from {}", packet.from),
+                "\"icmp\" for IPv4, \"icmpv6\" for IPv6",
+            );
+        }
+    } else {
+        if packet.icmp.is_some() {
+            return refused(
+                "icmp",
+                format!("{proto} has no ICMP type"),
+                "leave it out, or \"proto icmp\"",
+            );
+        }
+        let ports = [("sport", packet.sport), ("dport", packet.dport)];
+        let given = ports.iter().find(|(_, port)| port.is_some());
+        if let (Some((word, _)), false) = (given, proto.has_ports()) {
+            return refused(
+                word,
+                format!("of protocol {proto} geneved reads no ports"),
+                "leave it out, or \"proto tcp\" or \"proto udp\"",
+            );
+        }
+    }
+    if packet.direction == Direction::Egress {
+        let wire = [
+            ("host", packet.host.is_some()),
+            ("option", !packet.option.is_empty()),
+            ("labels", packet.labels.is_some()),
+        ];
+        if let Some((word, _)) = wire.iter().find(|(_, given)| *given) {
+            return refused(
+                word,
+                "a packet from the interface comes with none".into(),
+                "describe it from the wire with \"ingress\"; labels and options of an endpoint here are those of \"endpoint show\"",
+            );
+        }
+    }
+    let header = match (v4, proto.0) {
+        (true, _) if proto.0 == 6 => 40,
+        (false, _) if proto.0 == 6 => 60,
+        (true, _) if proto.has_ports() || proto.is_icmp() => 28,
+        (false, _) if proto.has_ports() || proto.is_icmp() => 48,
+        (true, _) => 20,
+        (false, _) => 40,
+    };
+    match (packet.len, packet.df) {
+        (Some(len), _) if len < header => refused(
+            "len",
+            format!("{len} bytes are less than the headers of a packet of {proto}, {header}"),
+            "name the length of the whole IP packet",
+        ),
+        (None, Some(_)) => refused(
+            "df",
+            "without a length it decides nothing".into(),
+            "add \"len BYTES\"",
+        ),
+        (_, Some(DfWord(Df::Inherit))) => refused(
+            "df",
+            "\"inherit\" is for links".into(),
+            "\"set\" or \"unset\"",
+        ),
+        (_, Some(_)) if !v4 => refused(
+            "df",
+            "IPv6 has no such bit: nobody on the way may fragment".into(),
+            "leave it out",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The packet as the packet path sees it, and what had to be assumed of it.
+pub(super) fn described(
+    (state, compiler, schema): (&State, &Compiler, &Schema),
+    link: &Link,
+    packet: &TraceWords,
+) -> Result<(Described, Vec<Stage>), Refusal> {
+    let icmp = packet.proto.is_icmp().then(|| match packet.icmp {
+        Some(icmp) => (icmp.kind, icmp.code.unwrap_or(0)),
+        None => (ECHO[usize::from(packet.from.is_ipv6())], 0),
+    });
+    let ports = match icmp {
+        // The identifier stands for both ports.
+        Some(_) => (packet.sport.unwrap_or(1), packet.sport.unwrap_or(1)),
+        None => (packet.sport.unwrap_or(40_000), packet.dport.unwrap_or(0)),
+    };
+    let mut assumed = Vec::new();
+    let heading = match packet.direction {
+        Direction::Egress => Heading::Egress,
+        Direction::Ingress => {
+            let host = packet.host.or_else(|| owner(link, packet.from));
+            let host = host.ok_or_else(|| {
+                Refusal::new(
+                    format!("trace: no host of the VPC has {}", packet.from),
+                    "name the host that the packet comes from with \"host ADDR\"",
+                )
+            })?;
+            let (labels, stage) = labels(state, compiler, link, packet)?;
+            assumed.extend(stage);
+            let header = Box::new(header(schema, link, packet, labels)?);
+            Heading::Ingress { host, header }
+        }
+    };
+    let described = Described {
+        key: FlowKey {
+            link: link.config.index,
+            src: packet.from,
+            dst: packet.to,
+            protocol: packet.proto.0,
+            sport: ports.0,
+            dport: ports.1,
+        },
+        icmp,
+        heading,
+        length: packet.len.map(|bytes| Length {
+            bytes,
+            dont_fragment: packet.df != Some(DfWord(Df::Unset)),
+        }),
+    };
+    Ok((described, assumed))
+}
+
+/// The labels that an incoming packet carries: those that are named, or those that the endpoint is known by here; and
+/// which of the two it was, where the link looks at labels.
+fn labels(
+    state: &State,
+    compiler: &Compiler,
+    link: &Link,
+    packet: &TraceWords,
+) -> Result<(Option<LabelSet>, Option<Stage>), Refusal> {
+    let hashed = |labels| {
+        let set = compiler.hashed(labels);
+        set.map_err(|why| Refusal::new(format!("trace: {why}"), ""))
+    };
+    let addr = packet.from;
+    let tell = |result| Stage {
+        stage: "labels",
+        result,
+    };
+    if !link.config.encapsulation.has_options() {
+        return match &packet.labels {
+            Some(_) => Err(Refusal::new(
+                "trace: \"labels\": packets of this link carry no options, and so no labels",
+                "leave it out; the rules go by \"labels\" of \"endpoint\"",
+            )),
+            None => Ok((None, None)),
+        };
+    }
+    if let Some(LabelsWord(named)) = &packet.labels {
+        return Ok((Some(hashed(named)?), None));
+    }
+    if !state.uses_labels(&packet.dev) {
+        return Ok((None, None));
+    }
+    let endpoint = state.endpoints.get(&(packet.dev.clone(), addr));
+    match endpoint.and_then(|endpoint| endpoint.labels.as_ref()) {
+        Some(known) => {
+            let words = format!(
+                "assumed: {addr} has those that its endpoint has here, {known}; \"labels K=V,...\" names others"
+            );
+            Ok((Some(hashed(known)?), Some(tell(words))))
+        }
+        None => Ok((
+            None,
+            Some(tell(format!(
+                "assumed: the packet carries none, and no endpoint here says which {addr} has, so no rule that asks for them allows it; \"labels K=V,...\" names them"
+            ))),
+        )),
+    }
+}
+
+/// The header of the packet that is described.
+fn header(
+    schema: &Schema,
+    link: &Link,
+    packet: &TraceWords,
+    labels: Option<LabelSet>,
+) -> Result<HeaderBytes, Refusal> {
+    let attach = Attach {
+        labels: labels.map(|set| (set, false)),
+        ..Attach::default()
+    };
+    let given = packet.option.iter().map(|option| GeneveOption {
+        class: option.class.0,
+        kind: option.kind.0,
+        data: &option.data,
+    });
+    let ether_type = match packet.from {
+        IpAddr::V4(_) => ethertype::IPV4,
+        IpAddr::V6(_) => ethertype::IPV6,
+    };
+    let config = &link.config;
+    if !config.encapsulation.has_options() {
+        return match packet.option.is_empty() {
+            true => Ok(config.encapsulation.header(config.vni, ether_type)),
+            false => Err(Refusal::new(
+                "trace: \"option\": packets of this link carry no options",
+                "leave it out",
+            )),
+        };
+    }
+    attach
+        .header(schema, config.vni, ether_type, given)
+        .map_err(|e| Refusal::new(format!("trace: {e}"), ""))
+}
+
+/// The host that an inner address belongs to.
+fn owner(link: &Link, addr: IpAddr) -> Option<IpAddr> {
+    match &link.routes.lookup(addr)?.target {
+        Target::Hosts(hosts) => hosts.first().map(|h| h.addr),
+        Target::Local => None,
+    }
+}

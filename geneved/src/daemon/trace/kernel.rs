@@ -1,0 +1,129 @@
+//! What the kernel does with a packet before geneved has it and after: it routes it into the link, to the host over the
+//! underlay, or on from the link to the outside.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use libgeneve::datapath::{Described, Heading, Stage};
+use libgeneve::flow::FlowKey;
+
+use crate::config::state::Link;
+use crate::config::value::Mode;
+use crate::daemon::core::{Core, Inner};
+use crate::net::gateway::{Gateway, forwarding_setting};
+use crate::net::underlay;
+
+/// How a datagram to a host fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Underlay {
+    /// The kernel has a route.
+    Routed,
+    /// The kernel has a route, and of late ICMP errors said that nothing arrives.
+    Unreachable,
+    /// The kernel has no route, and refuses it.
+    NoRoute,
+}
+
+impl Core {
+    /// The way from this host to another.
+    pub(super) async fn underlay(
+        &self,
+        inner: &Inner,
+        link: &Link,
+        host: IpAddr,
+        stages: &mut Vec<Stage>,
+    ) -> Underlay {
+        let mut tell = |result| {
+            stages.push(Stage {
+                stage: "underlay",
+                result,
+            });
+        };
+        match underlay::way(self.netlink(), host, link.local).await {
+            Err(error) => {
+                let from = match link.local {
+                    Some(local) => format!(" from {local}"),
+                    None => String::new(),
+                };
+                tell(format!("the kernel has no route to {host}{from}: {error}"));
+                return Underlay::NoRoute;
+            }
+            Ok(way) => tell(format!("to {host} by {}, MTU {}", way.dev, way.mtu)),
+        }
+        match inner.unreachable.of(host, Instant::now()) {
+            None => Underlay::Routed,
+            Some((why, age)) => {
+                tell(format!("nothing arrives at {host}: {why}, {age} s ago"));
+                Underlay::Unreachable
+            }
+        }
+    }
+}
+
+/// Whether this host's own packets to the destination would come into the link at all.
+pub(super) async fn before(link: &Link, described: &Described) -> Option<Stage> {
+    let dst = described.key.dst;
+    if link.mode != Mode::Ip || !matches!(described.heading, Heading::Egress) {
+        return None;
+    }
+    let gateway = look(link, vec![dst]).await?;
+    let leads = match gateway.way(dst) {
+        _ if gateway.leads_in(dst) => return None,
+        Ok(dev) => format!("to {dev}"),
+        Err(why) => format!("nowhere ({why})"),
+    };
+    let result = format!(
+        "this host's packets to {dst} are routed {leads}, not to {}; \"{}\" changes that",
+        link.name,
+        gateway.route_command(dst)
+    );
+    Some(told(result))
+}
+
+/// What the kernel does with a packet from the wire that leaves the VPC by the link's interface.
+pub(super) async fn after(link: &Link, key: &FlowKey, stages: &mut Vec<Stage>) {
+    let own = link.addresses.iter().any(|net| net.addr() == key.dst);
+    if link.mode != Mode::Ip || own {
+        return;
+    }
+    let Some(gateway) = look(link, vec![key.dst, key.src]).await else {
+        return;
+    };
+    let (dst, src) = (key.dst, key.src);
+    match gateway.way(dst) {
+        Ok("lo") => return,
+        _ if gateway.leads_in(dst) => stages.push(told(format!(
+            "the kernel routes {dst} into {} again, where the packet came from",
+            link.name
+        ))),
+        Ok(dev) if gateway.forwards(dst) => {
+            stages.push(told(format!("the kernel forwards it to {dev}")));
+        }
+        Ok(_) => stages.push(told(format!(
+            "the kernel does not forward it: {} is 0; \"{}\"",
+            forwarding_setting(dst),
+            gateway.forwarding_command(dst)
+        ))),
+        Err(why) => stages.push(told(format!("the kernel has no route to {dst}: {why}"))),
+    }
+    if !gateway.leads_in(src) {
+        let leads = gateway.way(src).map_or("nowhere", |dev| dev);
+        stages.push(told(format!(
+            "replies to {src} are routed to {leads}, not to {}; \"{}\"",
+            link.name,
+            gateway.route_command(src)
+        )));
+    }
+}
+
+async fn look(link: &Link, addresses: Vec<IpAddr>) -> Option<Gateway> {
+    let looked = Gateway::look(link.netns.clone(), link.name.to_string(), addresses).await;
+    looked.ok()
+}
+
+fn told(result: String) -> Stage {
+    Stage {
+        stage: "kernel",
+        result,
+    }
+}
