@@ -1,4 +1,7 @@
-//! `geneved check`: is a configuration valid; without one, what can this host do.
+//! `geneved check`: is a configuration valid; without one, what can this host do. With `--service` the same is asked as
+//! the user of the service, by [`service`].
+
+mod service;
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +15,15 @@ use super::output::{self, Record};
 use super::style::Style;
 use crate::config::file::{self, Config, Fault};
 use crate::control::protocol::FeatureInfo;
-use crate::daemon::host;
+use crate::daemon::{host, preflight};
 
 #[derive(Default)]
 struct Words {
     file: Option<PathBuf>,
+    service: bool,
 }
 
-const KEYS: [Keyword<Words>; 1] = [
+const KEYS: [Keyword<Words>; 2] = [
     Keyword::value(&["file"], "FILE", |words: &mut Words, file| {
         words.file = Some(match file {
             "default" => file::DEFAULT_PATH.into(),
@@ -28,6 +32,7 @@ const KEYS: [Keyword<Words>; 1] = [
         Ok(())
     })
     .bare(),
+    Keyword::flag(&["--service"], |words: &mut Words| words.service = true),
 ];
 
 /// The command.
@@ -35,7 +40,7 @@ pub const VERB: Verb = Verb {
     name: "check",
     about: "is a configuration valid; without one, what can this host do",
     command: Command::new(&["check"], run, || grammar::words(&KEYS)).in_netns(),
-    notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml",
+    notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml\n\"--service\" asks as the user of geneved.service, with its capabilities.",
 };
 
 fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
@@ -43,7 +48,8 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     grammar::parse(&KEYS, words, &mut given)?;
     context.enter_netns()?;
     match given.file {
-        None => probe(&context.style()),
+        file if given.service => service::check(context, file.as_deref()),
+        None => probe(context),
         Some(path) => check(&context.style(), &path),
     }
 }
@@ -52,6 +58,8 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 struct Checked {
     path: PathBuf,
     found: Result<Config, Vec<Fault>>,
+    /// What this host lacks for it.
+    warnings: Vec<String>,
 }
 
 fn check(style: &Style, path: &Path) -> Result<(), CliError> {
@@ -60,7 +68,15 @@ fn check(style: &Style, path: &Path) -> Result<(), CliError> {
         false => path.to_owned(),
     };
     let found = file::load(&path);
-    let checked = Checked { path, found };
+    let warnings = found.as_ref().map_or_else(
+        |_| Vec::new(),
+        |config| preflight::warnings(config, &file::files(&path)),
+    );
+    let checked = Checked {
+        path,
+        found,
+        warnings,
+    };
     match &checked.found {
         Err(faults) if !style.json => {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -94,7 +110,11 @@ impl Record for Checked {
         let told = counts.iter().enumerate();
         let told = told.filter(|(at, (_, count))| *at < 3 || *count > 0);
         let told: Vec<_> = told.map(|(_, (what, n))| format!("{n} {what}")).collect();
-        format!("{}: valid: {}", self.path.display(), told.join(", "))
+        let mut text = format!("{}: valid: {}", self.path.display(), told.join(", "));
+        for warning in &self.warnings {
+            text += &format!("\nwarning: {warning}");
+        }
+        text
     }
 
     fn json(&self, _: &Style) -> Value {
@@ -116,12 +136,13 @@ impl Record for Checked {
             "valid": self.found.is_ok(),
             "objects": objects,
             "faults": faults,
+            "warnings": self.warnings,
         })
     }
 }
 
-fn probe(style: &Style) -> Result<(), CliError> {
-    let features: Vec<FeatureInfo> = host::features()
+fn probe(context: &Context) -> Result<(), CliError> {
+    let features: Vec<FeatureInfo> = host::features(context.socket())
         .into_iter()
         .map(|f| FeatureInfo {
             name: f.name.into(),
@@ -130,7 +151,7 @@ fn probe(style: &Style) -> Result<(), CliError> {
         })
         .collect();
     let records: Vec<&dyn Record> = features.iter().map(|f| f as &dyn Record).collect();
-    output::print(style, &records)?;
+    context.print(&records)?;
     let fatal = |f: &&FeatureInfo| !f.available && host::INDISPENSABLE.contains(&f.name.as_str());
     match features.iter().find(fatal) {
         None => Ok(()),

@@ -1,6 +1,6 @@
 //! What a command works with: what the options said and, once it is needed, the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -39,6 +39,11 @@ impl Context {
     /// How output is to look.
     pub fn style(&self) -> Style {
         self.style
+    }
+
+    /// The daemon's control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The network namespace that `-n` names.

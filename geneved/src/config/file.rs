@@ -118,7 +118,9 @@ pub fn parse(texts: &[(PathBuf, String)]) -> Result<Config, Vec<Fault>> {
     }
 }
 
-fn files(path: &Path) -> Vec<PathBuf> {
+/// The files that [`load`] reads.
+#[must_use]
+pub fn files(path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_owned()];
     let beside = path.parent().map(|p| p.join("conf.d"));
     if let Some(entries) = beside.and_then(|dir| fs::read_dir(dir).ok()) {

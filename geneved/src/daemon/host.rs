@@ -1,17 +1,19 @@
 //! What this host can do, feature by feature: what the packet path can use, and what surrounds it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::net::UnixStream;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
-use nix::unistd::User;
+use nix::unistd::{User, geteuid};
 
 use super::core::needed_ports;
-use crate::config::file::{DEFAULT_PATH, DEFAULT_SOCKET};
+use super::preflight::block_on;
+use crate::config::file::DEFAULT_PATH;
 use crate::config::state::State;
+use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{Host, HostInfo, Request};
 use crate::io::{Feature, probe};
 use crate::net::port::{Holder, holder, wait_until_free};
 
@@ -19,10 +21,15 @@ use crate::net::port::{Holder, holder, wait_until_free};
 pub const INDISPENSABLE: [&str; 2] = ["tun", "net-admin"];
 /// The port of Geneve (RFC 8926, section 3.3).
 const GENEVE: u16 = 6081;
+/// The user of the packaged service.
+pub const SERVICE_USER: &str = "geneved";
+/// So long a daemon may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries every feature; nothing is left behind.
+/// Tries every feature, and asks the daemon at `socket`; nothing is left behind.
 #[must_use]
-pub fn features() -> Vec<Feature> {
+pub fn features(socket: &Path) -> Vec<Feature> {
+    let running = answering(socket);
     let mut all = probe();
     all.extend([
         capability(
@@ -43,7 +50,7 @@ pub fn features() -> Vec<Feature> {
             "dstport and srcport may be below 1024",
             "dstport and srcport stay above 1023; geneved.service(8) has the drop-in that changes it",
         ),
-        port(),
+        port(running.as_ref().ok()),
         feature(
             "ipv6",
             Path::new("/proc/net/if_inet6").exists(),
@@ -52,7 +59,7 @@ pub fn features() -> Vec<Feature> {
         ),
         user(),
         configuration(),
-        daemon(),
+        daemon(socket, running),
     ]);
     all
 }
@@ -88,50 +95,73 @@ fn taken(port: u16) -> bool {
     crate::io::port_is_taken(port)
 }
 
-fn port() -> Feature {
-    let holder = taken(GENEVE).then(|| whose(GENEVE));
-    let available = holder.is_none();
-    let detail = match holder {
-        None => format!("UDP port {GENEVE} is free"),
-        Some(None) => format!("UDP port {GENEVE} is taken"),
-        Some(Some(holder)) => {
-            format!(
-                "UDP port {GENEVE} is taken by {holder}; {}",
-                holder.remedy()
-            )
-        }
+/// The daemon that answers at `socket`.
+pub(super) fn answering(socket: &Path) -> Result<HostInfo, ClientError> {
+    let mut client = Client::connect(socket)?;
+    client.hurry(PATIENCE);
+    client.call(&Request::GetHost).map(|Host { host }| host)
+}
+
+/// Who has a port, unless it is this daemon, which has it for its links.
+pub(super) fn foreign_holder(port: u16, daemon: Option<&HostInfo>) -> Option<Holder> {
+    let holder = taken(port).then(|| whose(port)).flatten()?;
+    let own = daemon.is_some_and(|daemon| match &holder {
+        Holder::Process { pid, .. } => u32::try_from(*pid) == Ok(daemon.pid),
+        // Who may not see the programs of others believes the daemon.
+        Holder::Hidden { .. } => daemon.ports.contains(&port),
+        Holder::Device { .. } => false,
+    });
+    (!own).then_some(holder)
+}
+
+fn port(daemon: Option<&HostInfo>) -> Feature {
+    let holder = foreign_holder(GENEVE, daemon);
+    let detail = match (&holder, daemon) {
+        (Some(holder), _) => format!(
+            "UDP port {GENEVE} is taken by {holder}; {}",
+            holder.remedy()
+        ),
+        (None, Some(daemon)) if daemon.ports.contains(&GENEVE) => format!(
+            "UDP port {GENEVE} is that of the running daemon (pid {})",
+            daemon.pid
+        ),
+        (None, _) if taken(GENEVE) => format!("UDP port {GENEVE} is taken"),
+        (None, _) => format!("UDP port {GENEVE} is free"),
     };
+    let free = !detail.ends_with("is taken");
     Feature {
         name: "port-6081",
-        available,
+        available: holder.is_none() && free,
         detail,
     }
 }
 
 fn whose(port: u16) -> Option<Holder> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .ok()?;
-    runtime.block_on(async {
+    block_on(async {
         let (connection, netlink, _) = rtnetlink::new_connection().ok()?;
         tokio::spawn(connection);
         holder(&netlink, port).await
-    })
+    })?
 }
 
 fn user() -> Feature {
-    let found = User::from_name("geneved").is_ok_and(|user| user.is_some());
+    let found = User::from_name(SERVICE_USER).is_ok_and(|user| user.is_some());
+    let hint = match geteuid().is_root() {
+        true => {
+            "; what is said here is what root may do, and \"geneved check --service\" says what that user may"
+        }
+        false => "",
+    };
     feature(
         "user",
         found,
-        "the service's user geneved is there; its group may use the control socket",
+        &format!("the service's user geneved is there; its group may use the control socket{hint}"),
         "there is no user geneved, which the service runs as; the packages make it, or \"useradd --system geneved\"",
     )
 }
 
 fn configuration() -> Feature {
-    let (available, detail) = match fs::metadata(DEFAULT_PATH) {
+    let (available, detail) = match File::open(DEFAULT_PATH) {
         Ok(_) => (
             true,
             format!("{DEFAULT_PATH} is there; \"geneved check default\" reads it"),
@@ -148,15 +178,20 @@ fn configuration() -> Feature {
     }
 }
 
-fn daemon() -> Feature {
-    let (available, detail) = match UnixStream::connect(DEFAULT_SOCKET) {
-        Ok(_) => (true, format!("a daemon answers at {DEFAULT_SOCKET}")),
-        Err(error) => (
-            false,
+fn daemon(socket: &Path, running: Result<HostInfo, ClientError>) -> Feature {
+    let (available, detail) = match running {
+        Ok(daemon) => (
+            true,
             format!(
-                "{DEFAULT_SOCKET}: {error}; start one with \"systemctl start geneved\" or \"geneved run\""
+                "geneved {} answers at {}: pid {}, {} links, {}",
+                daemon.version,
+                socket.display(),
+                daemon.pid,
+                daemon.links,
+                daemon.io
             ),
         ),
+        Err(error) => (false, error.to_string()),
     };
     Feature {
         name: "daemon",

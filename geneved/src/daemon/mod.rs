@@ -20,6 +20,7 @@ pub mod host;
 mod live;
 mod loops;
 mod metrics;
+pub mod preflight;
 mod privilege;
 mod random;
 mod rates;

@@ -38,7 +38,10 @@ fn objects_commands_and_keywords_are_offered_in_their_places() {
     assert_eq!(offered("policy add web proto ic"), ["icmp", "icmpv6"]);
     assert_eq!(offered("policy add web ingress eg"), [""; 0]);
     assert_eq!(offered("lab "), ["run", "up", "down", "help"]);
-    assert_eq!(offered("check "), [":files", "default", "help", "file"]);
+    assert_eq!(
+        offered("check "),
+        [":files", "default", "help", "file", "--service"]
+    );
     assert_eq!(offered("completions b"), ["bash"]);
     assert_eq!(offered("nosuch thing "), [""; 0]);
 }
