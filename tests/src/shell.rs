@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use geneved::lab::net::Host;
@@ -25,13 +25,22 @@ impl<'h> Shell<'h> {
     #[must_use]
     pub fn beside(daemon: &Daemon, host: &'h Host) -> Self {
         let site = daemon.process().site();
-        let path = site.directory.join(format!("{}-bin", site.name));
+        Self::at(&site.socket(), host)
+    }
+
+    /// A shell in the namespace of `host`, for the daemon at this socket.
+    ///
+    /// # Panics
+    /// If the socket's directory cannot be written.
+    #[must_use]
+    pub fn at(socket: &Path, host: &'h Host) -> Self {
+        let path = socket.with_extension("bin");
         fs::create_dir_all(&path).expect("the daemon's directory is writable");
         let program = path.join("geneved");
         let words = format!(
             "#!/bin/sh\nexec '{}' --socket '{}' \"$@\"\n",
             world::binary().display(),
-            site.socket().display()
+            socket.display()
         );
         fs::write(&program, words).expect("the daemon's directory is writable");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
@@ -63,6 +72,19 @@ impl<'h> Shell<'h> {
         let _ = input.write_all(script.as_bytes());
         drop(input);
         child.wait_with_output().expect("it is our child")
+    }
+
+    /// Runs a script that must succeed, by `bash -eu`, and returns what it printed.
+    ///
+    /// # Panics
+    /// If it does not succeed; with its words.
+    #[must_use]
+    pub fn types(&self, script: &str) -> String {
+        let output = self.run(&["bash", "-eu"], script);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{text}{errors}");
+        text
     }
 
     /// What a terminal would show: each line of `script` behind a `$`, what it printed, and its exit

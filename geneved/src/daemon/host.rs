@@ -79,13 +79,13 @@ fn capability(name: &'static str, wanted: Capability, with: &str, without: &str)
 }
 
 /// How long a start waits for a port that is about to become free.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who has ports of these links. Only with all of root's capabilities can it be seen which program has one, so it is
 /// looked before they are given away.
 pub(super) fn port_holders(state: &State) -> BTreeMap<u16, Holder> {
     let ports = needed_ports(state).into_keys();
-    let holder = |port| wait_until_free(|| taken(port), || whose(port), PATIENCE);
+    let holder = |port| wait_until_free(|| taken(port), || whose(port), PORT_PATIENCE);
     ports
         .filter_map(|port| Some((port, holder(port)?)))
         .collect()
