@@ -1,15 +1,16 @@
-//! What an operator does to a daemon that carries traffic: reload, save and restart, examples, and rude programs.
+//! What an operator does to a daemon that carries traffic: check, reload, save and restart, and rude programs.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
 use geneved::traffic::{Amount, TcpBulk};
 use geneved_tests::launch::{How, Launch};
 use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Duo, Family, Io, link};
+use geneved_tests::world::{Duo, Family, Io, binary, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -259,43 +260,160 @@ fn what_runs_is_saved_and_a_restart_with_it_saves_the_same_bytes() {
     assert_eq!(second.cli("save").unwrap(), saved);
 }
 
+/// Runs a command line in the namespace of host a.
+fn run(duo: &Duo, program: &Path, words: &[&str]) -> Output {
+    let mut command = std::process::Command::new(program);
+    command.args(words);
+    let output = duo.a.netns().run(|| command.output()).unwrap();
+    output.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+/// What it printed, and its exit status.
+fn said(output: &Output) -> (String, Option<i32>) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (String::from_utf8(text).unwrap(), output.status.code())
+}
+
+/// The daemon that is asked has the port for its links; another one that has it is in the way.
 #[test]
-fn every_example_starts() {
+fn check_knows_the_daemon_that_runs() {
     let duo = Duo::new();
-    let (red, blue) = (duo.world.host("red"), duo.world.host("blue"));
-    let secret = secret(&duo);
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/examples");
-    let mut seen = 0;
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        let mut text = fs::read_to_string(&path)
-            .unwrap()
-            .replace("/etc/geneved/label-secret", &secret)
-            .replace("netns = \"red\"", &format!("netns = \"{}\"", red.name()))
-            .replace("netns = \"blue\"", &format!("netns = \"{}\"", blue.name()));
-        let socket = format!("[daemon]\nsocket = \"{}\"\n", Launch::SOCKET);
-        match text.contains("\n[daemon]\n") {
-            true => text = text.replacen("[daemon]\n", &socket, 1),
-            false => text.insert_str(0, &socket),
-        }
-        let how = How {
-            file: Some(&text),
-            ..How::default()
-        };
-        let daemon = Launch::new(&duo.world, &duo.a, how).ready();
-        let links = daemon.cli("-j link show").unwrap();
-        let links: Value = serde_json::from_str(&links).unwrap();
-        let wanted = text.matches("[[link]]").count();
+    let [a, _b] = duo.overlay(Io::Syscalls, Family::V4, "");
+    let socket = a.process().site().socket();
+    let socket = socket.to_str().unwrap();
+    let pid = a.process().pid();
+    let (own, status) = said(&run(&duo, binary(), &["--socket", socket, "check"]));
+    assert_eq!(status, Some(0), "{own}");
+    let line = format!("port-6081    yes UDP port 6081 is that of the running daemon (pid {pid})");
+    assert!(own.contains(&line), "{own}");
+    assert!(
+        own.contains(&format!(
+            "answers at {socket}: pid {pid}, 1 links, syscalls"
+        )),
+        "{own}"
+    );
+    let (foreign, _) = said(&run(&duo, binary(), &["--socket", "/nonexistent", "check"]));
+    let line = format!("is taken by another geneved (pid {pid})");
+    assert!(foreign.contains(&line), "{foreign}");
+    let config = a.process().site().config();
+    let (checked, status) = said(&run(&duo, binary(), &["check", config.to_str().unwrap()]));
+    assert_eq!(status, Some(0));
+    assert!(!checked.contains("warning"), "{checked}");
+}
+
+/// A configuration that is valid and does not fit this host is told with what is missing.
+#[test]
+fn check_warns_of_what_the_host_lacks() {
+    let duo = Duo::new();
+    let taken = || std::net::UdpSocket::bind("0.0.0.0:7081").unwrap();
+    let _taken = duo.a.netns().run(taken).unwrap();
+    let objects = link("gnv0", 1, &[], "local = \"192.0.2.77\"")
+        + &link("gnv1", 2, &[], "netns = \"gnvt-nowhere\"")
+        + &link("gnv2", 3, &[], "remote = \"198.51.100.1\"\ndstport = 7081")
+        + "[[route]]\nprefix = \"0.0.0.0/0\"\ndev = \"gnv2\"\nvia = [\"192.0.2.2\"]\ntype = \"gateway\"\n";
+    let file = duo.world.file("checked.toml", &objects);
+    let words = ["-j", "check", file.to_str().unwrap()];
+    let (text, status) = said(&run(&duo, binary(), &words));
+    assert_eq!(status, Some(0), "{text}");
+    let checked: Value = serde_json::from_str(&text).unwrap();
+    let warnings = checked[0]["warnings"].as_array().unwrap();
+    for expected in [
+        "link \"gnv0\" cannot be made yet: no interface of this host has its local address 192.0.2.77",
+        "link \"gnv1\" cannot be made yet: there is no network namespace \"gnvt-nowhere\"",
+        "link \"gnv2\": UDP port 7081 is taken by process",
+        "link \"gnv2\": the kernel has no route to host 198.51.100.1",
+        "route \"0.0.0.0/0\" dev gnv2: this host's own packets do not go into gnv2",
+    ] {
+        let told = warnings.iter().filter_map(Value::as_str);
         assert_eq!(
-            links.as_array().unwrap().len(),
-            wanted,
-            "{}",
-            path.display()
+            told.filter(|w| w.starts_with(expected)).count(),
+            1,
+            "{expected}: {warnings:?}"
         );
-        seen += 1;
     }
-    assert!(seen >= 6);
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+}
+
+/// As the service: its user may not read what is root's alone, and has one capability. The user is there in a mount
+/// namespace only.
+#[test]
+fn check_asks_as_the_service() {
+    let duo = Duo::new();
+    let directory = duo.world.directory();
+    let file = |name: &str, of: &str, more: &str| {
+        let text = fs::read_to_string(of).unwrap() + more;
+        fs::write(directory.join(name), text).unwrap();
+    };
+    file(
+        "passwd",
+        "/etc/passwd",
+        "geneved:x:64999:64999::/:/usr/sbin/nologin\n",
+    );
+    file("group", "/etc/group", "geneved:x:64999:\n");
+    // Where everybody may run it.
+    let program = directory.join("geneved");
+    fs::copy(binary(), &program).unwrap();
+    let config = directory.join("geneved.toml");
+    let secret = directory.join("label-secret");
+    fs::write(
+        &config,
+        format!("[daemon]\nlabel-secret-file = \"{}\"\n", secret.display()),
+    )
+    .unwrap();
+    let at = directory.display();
+    let with_user = |script: &str| {
+        let binds =
+            format!("mount --bind {at}/passwd /etc/passwd; mount --bind {at}/group /etc/group");
+        let script = format!("{binds}; {script}");
+        said(&run(
+            &duo,
+            Path::new("unshare"),
+            &["-m", "sh", "-euc", &script],
+        ))
+    };
+    let _ = with_user(&format!(
+        "umask 077; openssl rand -hex 32 >{at}/label-secret"
+    ));
+    let (root, status) = with_user(&format!("{at}/geneved check {at}/geneved.toml"));
+    assert_eq!(status, Some(0), "{root}");
+    let expected = format!(
+        "warning: geneved.service cannot start: its user geneved may not read {at}/label-secret"
+    );
+    assert!(root.contains(&expected), "{root}");
+    let check = format!("{at}/geneved check {at}/geneved.toml --service");
+    let (service, status) = with_user(&check);
+    assert_eq!(status, Some(2), "{service}");
+    assert!(
+        service.starts_with("as user geneved, group geneved, with net_admin"),
+        "{service}"
+    );
+    let remedy = format!(
+        "user geneved may not read it: Permission denied (os error 13); \"chown root:geneved {at}/label-secret; chmod 0640 {at}/label-secret\""
+    );
+    assert!(service.contains(&remedy), "{service}");
+    // What the error says is what mends it.
+    let (mended, status) = with_user(&format!(
+        "chown root:geneved {at}/label-secret; chmod 0640 {at}/label-secret; {check}"
+    ));
+    assert!(
+        status == Some(0) && mended.contains("valid") && !mended.contains("warning"),
+        "{mended}"
+    );
+    fs::remove_file(&secret).unwrap();
+    let (missing, _) = with_user(&check);
+    let recipe = missing
+        .split("make one with \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let recipe = recipe.unwrap_or_else(|| panic!("{missing}"));
+    assert!(recipe.contains("install -m 0640 -g geneved"), "{recipe}");
+    let (made, status) = with_user(&format!("{recipe}; {check}"));
+    assert!(status == Some(0) && made.contains("valid"), "{made}");
+    let (host, _) = with_user(&format!("{at}/geneved check --service"));
+    for line in [
+        "net-admin    yes",
+        "netns        no  CAP_SYS_ADMIN is missing",
+    ] {
+        assert!(host.contains(line), "{host}");
+    }
 }

@@ -194,9 +194,47 @@ on_both_backends! {
         assert!(text.contains("deliver") && text.contains("rule web"), "{text}");
         let report = b.json("trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.2 proto tcp sport 5000 dport 80 labels app=db");
         assert!(report.to_string().contains("policy-denied"), "{report}");
+        // Labels that nobody named: a hint, and those of the endpoint once they are known here.
+        let unnamed = "trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.2 proto tcp sport 5000 dport 80";
+        let text = b.cli(unnamed);
+        assert!(text.contains("labels     assumed: the packet carries none") && text.contains("\"labels K=V,...\""), "{text}");
+        assert!(text.contains("rule       ingress web does not match: from app=web: the labels of 10.0.0.1 are not known"), "{text}");
+        b.cli("endpoint set 10.0.0.1 dev gnv0 labels app=web");
+        let text = b.cli(unnamed);
+        assert!(text.contains("those that its endpoint has here, app=web") && text.ends_with("deliver\n"), "{text}");
         let report = a.json("trace dev gnv0 egress from 10.0.0.1 to 10.0.0.2 proto tcp dport 80");
         assert!(report.to_string().contains("192.0.2.2"), "{report}");
         let hits = &b.json("policy show dev gnv0")[0]["hits"];
         assert_eq!(hits.as_u64(), Some(0), "a trace is no hit");
+    }
+    /// `trace` says what the underlay does to a datagram: a host without a route, and one at which nothing arrives.
+    fn trace_sees_the_underlay(io) {
+        let duo = Duo::new();
+        let [a, b] = duo.overlay(io, Family::V4, "");
+        let to = |address: &str, more: &str| {
+            a.cli(&format!("trace dev gnv0 egress from 10.0.0.1 to {address} proto udp dport 9 {more}"))
+        };
+        assert!(to("10.0.0.2", "").ends_with("underlay   to 192.0.2.2 by u0, MTU 1500\nforward host 192.0.2.2\n"));
+        let long = to("10.0.0.2", "len 1465");
+        assert!(long.contains("the kernel refuses them") && long.ends_with("drop too-big\n"), "{long}");
+        let cut = to("10.0.0.2", "len 1465 df unset");
+        assert!(cut.contains("into 2 fragments") && cut.contains("\nforward host"), "{cut}");
+        a.cli("route add 10.9.0.0/16 dev gnv0 via 198.51.100.77");
+        duo.a.ip("route add 10.9.0.0/16 dev gnv0").unwrap();
+        let lost = to("10.9.0.1", "");
+        assert!(lost.ends_with("drop underlay-unreachable host 198.51.100.77\n"), "{lost}");
+        let asker = Asker::new(&duo.a, "10.9.0.1:9");
+        eventually(10, "packets get what the trace says", || {
+            let _ = asker.is_ignored();
+            a.drops().contains_key("gnv0/egress/underlay-unreachable")
+        });
+        // Nobody listens there any more, and says so.
+        b.stop();
+        let asker = Asker::new(&duo.a, "10.0.0.2:9");
+        eventually(20, "the host is known as unreachable", || {
+            let _ = asker.ask(8);
+            to("10.0.0.2", "").contains("\nunreachable host 192.0.2.2\n")
+        });
+        assert!(to("10.0.0.2", "").contains("underlay   nothing arrives at 192.0.2.2: it says that no program listens on the port"));
     }
 }
