@@ -94,6 +94,9 @@ impl Site {
                 report.is_ok_and(|report| report.all_answered())
             });
         }
+        // Forwarding and routes are as the translations need them, in both families.
+        let shown = daemons[1].cli("nat show");
+        assert!(!shown.contains("missing"), "{shown}");
         Site {
             daemons,
             outside,
@@ -205,6 +208,8 @@ on_both_backends! {
         }
         // A host that has such a rule for its own address uses it only for what is not in the VPC.
         site.daemons[2].cli("nat add own dev gnv0 static inside 10.0.0.3 outside 198.51.100.30");
+        let shown = site.daemons[2].cli("nat show own");
+        assert!(!shown.contains("missing"), "nobody comes to it here: {shown}");
         let near = Talk::open(site.c(), "10.0.0.1:7001").unwrap();
         assert_eq!(near.seen.ip().to_string(), "10.0.0.3");
     }

@@ -345,8 +345,15 @@ fn the_manual_page_of_nat_makes_a_gateway() {
         warned.contains("warning: nat \"out\" dev gnv0: the kernel does not forward"),
         "{warned}"
     );
+    let host = shells[0].types("geneved check | grep '^nat '");
+    assert!(
+        host.starts_with("nat          no  out dev gnv0: the kernel does not forward"),
+        "{host}"
+    );
     let _ = shells[0].types(&format!("sysctl{kernel}"));
     assert!(!daemons[0].cli("nat show").contains("missing"));
+    let host = shells[0].types("geneved check | grep '^nat '");
+    assert!(host.starts_with("nat          yes"), "{host}");
     let checked = check(&saved);
     assert!(!checked.contains("warning"), "{checked}");
     let told = daemons[0].cli(packet);

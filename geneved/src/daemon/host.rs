@@ -13,7 +13,7 @@ use super::preflight::block_on;
 use crate::config::file::DEFAULT_PATH;
 use crate::config::state::State;
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Host, HostInfo, Request};
+use crate::control::protocol::{Host, HostInfo, Nats, Request};
 use crate::io::{Feature, probe};
 use crate::net::port::{Holder, holder, wait_until_free};
 
@@ -61,7 +61,30 @@ pub fn features(socket: &Path) -> Vec<Feature> {
         configuration(),
         daemon(socket, running),
     ]);
+    all.extend(nat(socket));
     all
+}
+
+/// Whether the kernel does for the translations of the running daemon what they need; `None` where there are none.
+fn nat(socket: &Path) -> Option<Feature> {
+    let mut client = Client::connect(socket).ok()?;
+    client.hurry(PATIENCE);
+    let Nats { nats } = client.call(&Request::ListNats { dev: None }).ok()?;
+    let lacking = nats.iter().find(|nat| !nat.missing.is_empty());
+    let detail = match lacking {
+        None => "the kernel forwards, and routes outside addresses into the links".to_owned(),
+        Some(nat) => format!(
+            "{} dev {}: {}; \"geneved nat show\" has all",
+            nat.nat.name,
+            nat.nat.dev,
+            nat.missing.join("; ")
+        ),
+    };
+    (!nats.is_empty()).then_some(Feature {
+        name: "nat",
+        available: lacking.is_none(),
+        detail,
+    })
 }
 
 fn feature(name: &'static str, available: bool, with: &str, without: &str) -> Feature {
