@@ -197,6 +197,7 @@ on_both_backends! {
         // Labels that nobody named: a hint, and those of the endpoint once they are known here.
         let unnamed = "trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.2 proto tcp sport 5000 dport 80";
         let text = b.cli(unnamed);
+        assert!(text.starts_with("packet     assumed: host 192.0.2.1\n"), "{text}");
         assert!(text.contains("labels     assumed: the packet carries none") && text.contains("\"labels K=V,...\""), "{text}");
         assert!(text.contains("rule       ingress web does not match: from app=web: the labels of 10.0.0.1 are not known"), "{text}");
         b.cli("endpoint set 10.0.0.1 dev gnv0 labels app=web");
@@ -215,6 +216,7 @@ on_both_backends! {
             a.cli(&format!("trace dev gnv0 egress from 10.0.0.1 to {address} proto udp dport 9 {more}"))
         };
         assert!(to("10.0.0.2", "").ends_with("underlay   to 192.0.2.2 by u0, MTU 1500\nforward host 192.0.2.2\n"));
+        assert!(to("10.0.0.2", "").starts_with("packet     assumed: sport 40000\n"));
         let long = to("10.0.0.2", "len 1465");
         assert!(long.contains("the kernel refuses them") && long.ends_with("drop too-big\n"), "{long}");
         let cut = to("10.0.0.2", "len 1465 df unset");

@@ -119,32 +119,62 @@ pub(super) fn described(
     link: &Link,
     packet: &TraceWords,
 ) -> Result<(Described, Vec<Stage>), Refusal> {
-    let icmp = packet.proto.is_icmp().then(|| match packet.icmp {
-        Some(icmp) => (icmp.kind, icmp.code.unwrap_or(0)),
-        None => (ECHO[usize::from(packet.from.is_ipv6())], 0),
-    });
-    let ports = match icmp {
-        // The identifier stands for both ports.
-        Some(_) => (packet.sport.unwrap_or(1), packet.sport.unwrap_or(1)),
-        None => (packet.sport.unwrap_or(40_000), packet.dport.unwrap_or(0)),
-    };
     let mut assumed = Vec::new();
+    let mut or = |given: Option<u16>, word: &str, usual: u16| {
+        given.unwrap_or_else(|| {
+            assumed.push(format!("{word} {usual}"));
+            usual
+        })
+    };
+    let (icmp, ports) = if packet.proto.is_icmp() {
+        let kind = packet.icmp.map(|icmp| icmp.kind).unwrap_or_else(|| {
+            let echo = ECHO[usize::from(packet.from.is_ipv6())];
+            assumed.push(format!("icmp {echo}"));
+            echo
+        });
+        let code = packet.icmp.and_then(|icmp| icmp.code).unwrap_or(0);
+        // The identifier stands for both ports.
+        let id = packet.sport.unwrap_or(1);
+        (Some((kind, code)), (id, id))
+    } else if packet.proto.has_ports() {
+        let sport = or(packet.sport, "sport", 40_000);
+        (None, (sport, or(packet.dport, "dport", 0)))
+    } else {
+        (None, (0, 0))
+    };
+    let mut stages = Vec::new();
     let heading = match packet.direction {
         Direction::Egress => Heading::Egress,
         Direction::Ingress => {
-            let host = packet.host.or_else(|| owner(link, packet.from));
-            let host = host.ok_or_else(|| {
-                Refusal::new(
-                    format!("trace: no host of the VPC has {}", packet.from),
-                    "name the host that the packet comes from with \"host ADDR\"",
-                )
-            })?;
+            let host = match packet.host {
+                Some(host) => host,
+                None => {
+                    let host = owner(link, packet.from).ok_or_else(|| {
+                        Refusal::new(
+                            format!("trace: no host of the VPC has {}", packet.from),
+                            "name the host that the packet comes from with \"host ADDR\"",
+                        )
+                    })?;
+                    assumed.push(format!("host {host}"));
+                    host
+                }
+            };
             let (labels, stage) = labels(state, compiler, link, packet)?;
-            assumed.extend(stage);
+            stages.extend(stage);
             let header = Box::new(header(schema, link, packet, labels)?);
             Heading::Ingress { host, header }
         }
     };
+    if !assumed.is_empty() {
+        let result = format!("assumed: {}", assumed.join(", "));
+        stages.insert(
+            0,
+            Stage {
+                stage: "packet",
+                result,
+            },
+        );
+    }
     let described = Described {
         key: FlowKey {
             link: link.config.index,
@@ -161,7 +191,7 @@ pub(super) fn described(
             dont_fragment: packet.df != Some(DfWord(Df::Unset)),
         }),
     };
-    Ok((described, assumed))
+    Ok((described, stages))
 }
 
 /// The labels that an incoming packet carries: those that are named, or those that the endpoint is known by here; and
@@ -255,3 +285,7 @@ fn owner(link: &Link, addr: IpAddr) -> Option<IpAddr> {
         Target::Local => None,
     }
 }
+
+#[cfg(test)]
+#[path = "described_tests.rs"]
+mod tests;
