@@ -1,5 +1,6 @@
 //! What a command works with: what the options said and, once it is needed, the daemon.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,6 +99,32 @@ impl Context {
             self.client = None;
         }
         Ok(answer?)
+    }
+
+    /// Asks the daemon for what comes in many replies, and gives each of them to `each`.
+    ///
+    /// # Errors
+    /// As [`Context::call`].
+    pub fn gather_replies<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        mut each: impl FnMut(T),
+    ) -> Result<(), CliError> {
+        let mut strange = None;
+        self.client()?.follow(request, None, |reply| {
+            match serde_json::from_value(reply) {
+                Ok(reply) => each(reply),
+                Err(error) => strange = Some(ClientError::Strange(error.to_string())),
+            }
+            match strange {
+                None => ControlFlow::Continue(()),
+                Some(_) => ControlFlow::Break(()),
+            }
+        })?;
+        match strange {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
     }
 
     /// Waits no longer than this for an answer.

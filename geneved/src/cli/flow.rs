@@ -56,9 +56,14 @@ pub const OBJECT: Object = Object {
 fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let mut wanted = Words::default();
     grammar::parse(&SHOW, words, &mut wanted)?;
-    let Flows { mut flows, total } = context.call(&Request::ListFlows {
+    let request = Request::ListFlows {
         filter: wanted.filter,
         limit: wanted.limit.unwrap_or(USUAL_LIMIT),
+    };
+    let (mut flows, mut total) = (Vec::new(), 0);
+    context.gather_replies(&request, |reply: Flows| {
+        flows.extend(reply.flows);
+        total = reply.total;
     })?;
     let told = u64::try_from(flows.len()).unwrap_or(u64::MAX);
     let style = context.style();

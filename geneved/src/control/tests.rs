@@ -15,7 +15,7 @@ use zlink::varlink_service::Proxy as _;
 
 use super::client::{Client, ClientError};
 use super::protocol::{Applied, INTERFACE, Request, Saved, Topic};
-use super::server::{Answer, Following, Listener, Service, ensure_free};
+use super::server::{Admission, Answer, Following, Listener, Service, ensure_free};
 use crate::config::state::Refusal;
 
 /// Answers `Save` with much text and refuses everything else.
@@ -54,7 +54,9 @@ fn with_server<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let listener = Listener::bind(&path).unwrap();
-        spawn_local(async move { listener.serve(Rc::new(Echo)).await });
+        // Whoever runs the tests is to have no privilege here.
+        let admission = Admission::with_privileged(|_| false);
+        spawn_local(async move { listener.serve_within(admission, Rc::new(Echo)).await });
         test(path.clone()).await;
     });
 }
@@ -214,6 +216,67 @@ fn a_message_without_end_is_cut_off() {
             sent += 1;
         }
         assert!(sent < 64, "64 MiB were taken");
+    });
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        << 10
+}
+
+#[test]
+fn calls_that_were_sent_ahead_hold_up_nobody_else() {
+    with_server(async |path| {
+        let mut greedy = UnixStream::connect(&path).await.unwrap();
+        let call = b"{\"method\":\"io.geneved.Control1.GetHost\",\"oneway\":true}\0";
+        let ahead = call.repeat((2 << 20) / call.len());
+        let sending = spawn_local(async move { greedy.write_all(&ahead).await });
+        for _ in 0..20 {
+            let start = Instant::now();
+            ask::<Applied>(&path, Request::Reload).await.unwrap();
+            assert!(start.elapsed() < Duration::from_secs(1));
+        }
+        sending.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn half_messages_and_replies_that_nobody_reads_take_bounded_memory() {
+    with_server(async |path| {
+        let before = resident();
+        let mut clients = Vec::new();
+        let half = vec![b' '; 3 << 20];
+        for n in 0..120 {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let sent = match n % 2 {
+                0 => {
+                    client
+                        .write_all(b"{\"method\":\"io.geneved.Control1.Save\"}\0")
+                        .await
+                }
+                _ => {
+                    let sending = client.write_all(&half);
+                    // It is not taken before there is room.
+                    let _ = tokio::time::timeout(Duration::from_millis(5), sending).await;
+                    Ok(())
+                }
+            };
+            sent.unwrap();
+            clients.push(client);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let grown = resident().saturating_sub(before) >> 20;
+        assert!(grown < 320, "{grown} MiB for 120 clients that are stuck");
+        let start = Instant::now();
+        ask::<Applied>(&path, Request::Reload).await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1));
     });
 }
 

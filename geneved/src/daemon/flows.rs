@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
+use futures_util::{StreamExt, stream};
 use libgeneve::datapath::{Decision, Exit, Fate};
 use libgeneve::drop::DropReason;
-use libgeneve::flow::{FlowKey, FlowView, Side as FlowSide, State as Progress};
+use libgeneve::flow::{FlowCursor, FlowKey, FlowView, Side as FlowSide, State as Progress};
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 
@@ -14,37 +16,98 @@ use crate::config::state::Refusal;
 use crate::config::value::{FlowState, IfName, Name, Prefix, Proto};
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{
-    FlowInfo, Flows, Flushed, LogEvent, Side, Topic, Translated, Verdict, What,
+    Failure, FlowInfo, Flows, Flushed, LogEvent, Side, Topic, Translated, Verdict, What,
 };
+use crate::control::server::Replies;
 
-/// Flows that one reply lists at most.
-const MOST: u32 = 100_000;
+/// Flows that are listed at most where the client takes one reply only.
+const MOST: u32 = 1_000;
+/// Flows in one of many replies.
+const CHUNK: usize = 256;
+
+/// A walk through the flow table, which does not hold up the control side however many flows there are.
+struct Walk {
+    filter: FlowFilter,
+    names: BTreeMap<LinkIndex, IfName>,
+    cursor: FlowCursor,
+    /// How many more are to be listed.
+    left: usize,
+    /// Flows that the filter let through so far.
+    total: u64,
+    ended: bool,
+}
+
+impl Walk {
+    async fn new(core: &Core, filter: FlowFilter, limit: u32) -> Result<Self, Refusal> {
+        let inner = core.inner().await;
+        super::show::check(&inner, filter.dev.as_ref())?;
+        Ok(Walk {
+            filter,
+            names: names(&inner),
+            cursor: FlowCursor::default(),
+            left: limit as usize,
+            total: 0,
+            ended: false,
+        })
+    }
+
+    /// The next flows, about `most` of them where so many are left, and how many the filter has let through by then.
+    async fn next(&mut self, core: &Core, most: usize) -> Flows {
+        let now = core.engine().now();
+        let mut flows = Vec::new();
+        while !self.ended && flows.len() < most {
+            {
+                let inner = core.inner().await;
+                let (filter, names) = (&self.filter, &self.names);
+                let (left, total) = (&mut self.left, &mut self.total);
+                let table = &core.engine().flows().flows;
+                self.ended = !table.for_some(&mut self.cursor, now, |view| {
+                    if !admits(filter, names, view) {
+                        return;
+                    }
+                    *total += 1;
+                    if *left > 0
+                        && let Some(info) = info(&inner, names, view, now)
+                    {
+                        *left -= 1;
+                        flows.push(info);
+                    }
+                });
+            }
+            tokio::task::yield_now().await;
+        }
+        let total = self.total;
+        Flows { flows, total }
+    }
+}
 
 impl Core {
-    /// The flows that a filter lets through, at most `limit`.
+    /// The flows that a filter lets through, at most `limit` and at most as many as one reply may list.
     pub(super) async fn list_flows(
         &self,
         filter: FlowFilter,
         limit: u32,
     ) -> Result<Flows, Refusal> {
-        let inner = self.inner().await;
-        super::show::check(&inner, filter.dev.as_ref())?;
-        let names = names(&inner);
-        let now = self.engine().now();
-        let mut flows = Flows::default();
-        let most = if limit == 0 { MOST } else { limit.min(MOST) } as usize;
-        self.engine().flows().flows.for_each(now, |view| {
-            if !admits(&filter, &names, view) {
-                return;
+        let mut walk = Walk::new(self, filter, limit.min(MOST)).await?;
+        Ok(walk.next(self, usize::MAX).await)
+    }
+
+    /// The flows that a filter lets through, at most `limit`, in many replies; each has the total so far.
+    pub(super) async fn stream_flows(
+        self: Rc<Self>,
+        filter: FlowFilter,
+        limit: u32,
+    ) -> Result<Replies, Failure> {
+        let walk = Walk::new(&self, filter, limit).await?;
+        let replies = stream::unfold((self, walk), async |(core, mut walk)| {
+            if walk.ended {
+                return None;
             }
-            flows.total += 1;
-            if flows.flows.len() < most
-                && let Some(info) = info(&inner, &names, view, now)
-            {
-                flows.flows.push(info);
-            }
+            let flows = walk.next(&core, CHUNK).await;
+            let reply = serde_json::to_value(flows).expect("flows have a form in JSON");
+            Some((reply, (core, walk)))
         });
-        Ok(flows)
+        Ok(replies.boxed_local())
     }
 
     /// Forgets the flows that a filter lets through: their next packets are decided anew.

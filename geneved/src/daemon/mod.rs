@@ -442,6 +442,7 @@ impl Service for Core {
                     Ok(replies.boxed_local())
                 }
                 Request::Capture { capture } => self.capture(capture).await,
+                Request::ListFlows { filter, limit } => self.stream_flows(filter, limit).await,
                 _ => Err(Failure::MethodNotFound("it has one reply".into())),
             }
         })

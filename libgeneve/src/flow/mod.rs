@@ -33,7 +33,7 @@ pub use shard::Seen;
 pub use table::{FlowTable, Found, Limits, Lookup};
 pub use tcp::{Side, State};
 pub use timeouts::Timeouts;
-pub use upkeep::{FlowStats, FlowView, LinkFlows};
+pub use upkeep::{FlowCursor, FlowStats, FlowView, LinkFlows};
 
 /// Keyed 5-tuple hash (SipHash-1-3).
 #[derive(Clone, Copy, Debug, Default)]

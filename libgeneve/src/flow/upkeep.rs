@@ -73,6 +73,13 @@ pub struct LinkFlows {
     pub refused: u64,
 }
 
+/// How far a walk through the table has come; it begins at its default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowCursor {
+    shard: u16,
+    at: u32,
+}
+
 impl<D: Clone> FlowTable<D> {
     fn view<'a>(&self, flow: &'a Flow<D>) -> FlowView<'a, D> {
         FlowView {
@@ -93,22 +100,33 @@ impl<D: Clone> FlowTable<D> {
     /// Calls `each` for every flow whose time is not over. Flows that come or go meanwhile may be
     /// left out.
     pub fn for_each(&self, now: Now, mut each: impl FnMut(&FlowView<'_, D>)) {
-        for number in 0..self.shards() {
-            let mut from = 0;
-            loop {
-                let shard = self.lock(number);
-                let end = shard.flows.end();
-                let to = end.min(from + STEP);
-                (from..to)
-                    .filter_map(|at| shard.flows.get(at))
-                    .filter(|flow| !flow.is_over(&self.timeouts, now))
-                    .for_each(|flow| each(&self.view(flow)));
-                if to == end {
-                    break;
-                }
-                from = to;
-            }
+        let mut cursor = FlowCursor::default();
+        while self.for_some(&mut cursor, now, &mut each) {}
+    }
+
+    /// Calls `each` for the next few hundred flows at most, from where `cursor` is, and moves it; `false` after the
+    /// last. For callers that have other things to do in between.
+    pub fn for_some(
+        &self,
+        cursor: &mut FlowCursor,
+        now: Now,
+        mut each: impl FnMut(&FlowView<'_, D>),
+    ) -> bool {
+        if cursor.shard == self.shards() {
+            return false;
         }
+        let shard = self.lock(cursor.shard);
+        let end = shard.flows.end();
+        let to = end.min(cursor.at + STEP);
+        (cursor.at..to)
+            .filter_map(|at| shard.flows.get(at))
+            .filter(|flow| !flow.is_over(&self.timeouts, now))
+            .for_each(|flow| each(&self.view(flow)));
+        match to == end {
+            true => (cursor.shard, cursor.at) = (cursor.shard + 1, 0),
+            false => cursor.at = to,
+        }
+        true
     }
 
     /// Ends every flow that `which` chooses; gives their number.

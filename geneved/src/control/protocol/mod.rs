@@ -172,6 +172,17 @@ pub enum Request {
     Save,
 }
 
+/// Whether a call is answered by one reply or by many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streaming {
+    /// By one.
+    Never,
+    /// By many where the caller accepts them, otherwise by one with less in it.
+    Allowed,
+    /// By many.
+    Always,
+}
+
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
@@ -386,14 +397,34 @@ impl Request {
             method: format!("{INTERFACE}.{method}"),
             parameters,
             oneway: false,
-            more: self.streams(),
+            more: self.streaming() != Streaming::Never,
         }
     }
 
     /// Whether it is answered by many replies.
     #[must_use]
-    pub fn streams(&self) -> bool {
-        matches!(self, Request::Monitor { .. } | Request::Capture { .. })
+    pub fn streaming(&self) -> Streaming {
+        match self {
+            Request::Monitor { .. } | Request::Capture { .. } => Streaming::Always,
+            Request::ListFlows { .. } => Streaming::Allowed,
+            _ => Streaming::Never,
+        }
+    }
+
+    /// Whether its reply may be long: it has something of every object of a kind.
+    #[must_use]
+    pub fn lists(&self) -> bool {
+        !matches!(
+            self,
+            Request::Apply { .. }
+                | Request::Trace { .. }
+                | Request::FlushFdb { .. }
+                | Request::FlushFlows { .. }
+                | Request::Monitor { .. }
+                | Request::Capture { .. }
+                | Request::GetHost
+                | Request::Reload
+        )
     }
 }
 

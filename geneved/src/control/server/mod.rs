@@ -1,8 +1,12 @@
 //! The serving half of the control socket: Varlink over a Unix stream socket.
 //!
 //! Each client has a task, a bounded message, and a time by which it must have sent or taken one,
-//! so a slow or broken client costs nobody else anything. The framing is written here because the
-//! Varlink crate's server awaits each reply's delivery before it reads from any other client.
+//! so a slow or broken client costs nobody else anything; what all of them may take together is bounded
+//! by `admission`. The framing is written here because the Varlink crate's server awaits each reply's
+//! delivery before it reads from any other client.
+
+mod admission;
+mod received;
 
 use std::future::Future;
 use std::io;
@@ -15,23 +19,25 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+pub(super) use self::admission::Admission;
+use self::admission::Place;
+use self::received::Received;
 use super::protocol::{
-    Call, DESCRIPTION, Failure, INTERFACE, MAX_MESSAGE, Reply, Request, SERVICE_INTERFACE,
+    Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE, Streaming,
 };
 use crate::config::state::Refusal;
 use crate::net::unix::{self, SocketFile};
 
-/// Clients beyond these are told that the daemon is busy.
-const MAX_CLIENTS: usize = 512;
 /// A client that says nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(300);
 /// A client that is in the middle of a message, or does not take a reply, is hung up on after this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while others wait for the room that it takes.
+const STALL: Duration = Duration::from_secs(1);
 
 /// What a request leads to.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Failure>> + 'a>>;
@@ -77,7 +83,11 @@ impl Listener {
 
     /// Serves clients until the future is dropped.
     pub async fn serve(&self, service: Rc<dyn Service>) {
-        let places = Rc::new(Semaphore::new(MAX_CLIENTS));
+        self.serve_within(Admission::default(), service).await;
+    }
+
+    pub(super) async fn serve_within(&self, admission: Admission, service: Rc<dyn Service>) {
+        let admission = Rc::new(admission);
         loop {
             let mut stream = match self.0.listener().accept().await {
                 Ok((stream, _)) => stream,
@@ -87,65 +97,58 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(place) = Rc::clone(&places).try_acquire_owned_rc() else {
+            let Some(place) = admission.place(&stream) else {
                 let busy = encode(&error("Busy", json!({})));
                 let _ = stream.try_write(&busy);
                 continue;
             };
-            let service = Rc::clone(&service);
+            let (service, admission) = (Rc::clone(&service), Rc::clone(&admission));
             tokio::task::spawn_local(async move {
-                if let Err(error) = converse(&mut stream, &service).await {
+                if let Err(error) = converse(&mut stream, &service, &admission, &place).await {
                     tracing::debug!(%error, "hung up on a control client");
                 }
-                drop(place);
             });
         }
     }
 }
 
-/// A counted place among the clients.
-struct Place(Rc<Semaphore>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
-    }
-}
-
-trait TryAcquireRc {
-    fn try_acquire_owned_rc(self) -> Result<Place, ()>;
-}
-
-impl TryAcquireRc for Rc<Semaphore> {
-    fn try_acquire_owned_rc(self) -> Result<Place, ()> {
-        self.try_acquire().map_err(drop)?.forget();
-        Ok(Place(self))
-    }
-}
-
-async fn converse(stream: &mut UnixStream, service: &Rc<dyn Service>) -> io::Result<()> {
-    let mut buffer = Vec::new();
+async fn converse(
+    stream: &mut UnixStream,
+    service: &Rc<dyn Service>,
+    admission: &Admission,
+    place: &Place,
+) -> io::Result<()> {
+    let mut received = Received::default();
     loop {
-        let Some(message) = message(stream, &mut buffer).await? else {
+        let Some(message) = received.message(stream, admission).await? else {
             return Ok(());
         };
         let call: Call = serde_json::from_slice(&message)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        let (oneway, more) = (call.oneway, call.more);
-        let reply = match read(call) {
+        drop(message);
+        let (oneway, more) = (call.oneway, call.more && !call.oneway);
+        let asked = read(call);
+        let making = match &asked {
+            Ok(Asked::Request(request)) if request.lists() => admission.make(place).await,
+            _ => None,
+        };
+        let reply = match asked {
             Ok(Asked::Known(value)) => done(value),
-            Ok(Asked::Request(request)) if request.streams() => {
-                let following = match more && !oneway {
-                    true => Rc::clone(service).follow(request).await,
-                    false => Err(Failure::ExpectedMore),
-                };
-                match following {
-                    Ok(replies) => match stream_out(stream, &mut buffer, replies).await? {
-                        Some(last) => last,
-                        None => return Ok(()),
-                    },
+            Ok(Asked::Request(request)) if more && request.streaming() != Streaming::Never => {
+                match Rc::clone(service).follow(request).await {
+                    Ok(replies) => {
+                        drop(making);
+                        match stream_out(stream, &mut received, replies).await? {
+                            Some(last) => write(stream, &encode(&last), admission).await?,
+                            None => return Ok(()),
+                        }
+                        continue;
+                    }
                     Err(failure) => refusal(failure),
                 }
+            }
+            Ok(Asked::Request(request)) if request.streaming() == Streaming::Always => {
+                refusal(Failure::ExpectedMore)
             }
             Ok(Asked::Request(request)) => match service.answer(request).await {
                 Ok(parameters) => done(parameters),
@@ -154,7 +157,40 @@ async fn converse(stream: &mut UnixStream, service: &Rc<dyn Service>) -> io::Res
             Err(failure) => refusal(failure),
         };
         if !oneway {
-            timeout(PATIENCE, stream.write_all(&encode(&reply))).await??;
+            let bytes = encode(&reply);
+            drop(reply);
+            let _charge = admission.reply(place, bytes.len()).await;
+            drop(making);
+            write(stream, &bytes, admission).await?;
+        }
+        // Whoever has sent a thousand calls ahead waits for its turn like all others.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sends a reply. A client that takes nothing for [`PATIENCE`], or for [`STALL`] while others wait for its room, is hung up on.
+async fn write(stream: &mut UnixStream, mut bytes: &[u8], admission: &Admission) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = progress(admission, stream.write(bytes)).await?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+/// What a client does next, if it does it in time.
+async fn progress(
+    admission: &Admission,
+    step: impl Future<Output = io::Result<usize>>,
+) -> io::Result<usize> {
+    let mut step = std::pin::pin!(step);
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match timeout(STALL, &mut step).await {
+            Ok(done) => return done,
+            Err(_) if admission.is_contended() || Instant::now() >= give_up => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(_) => {}
         }
     }
 }
@@ -170,7 +206,7 @@ fn done(parameters: Value) -> Reply {
 /// does not take them holds up nobody but itself: whoever makes them has a bound.
 async fn stream_out(
     stream: &mut UnixStream,
-    buffer: &mut Vec<u8>,
+    received: &mut Received,
     mut replies: Replies,
 ) -> io::Result<Option<Reply>> {
     let mut bytes = Vec::new();
@@ -184,12 +220,9 @@ async fn stream_out(
             tokio::select! {
                 following = &mut writing => break following?,
                 // What the client says meanwhile is for later.
-                got = from.read_buf(buffer) => {
+                got = received.read_ahead(&mut from) => {
                     if got? == 0 {
                         return Ok(None);
-                    }
-                    if buffer.len() > MAX_MESSAGE {
-                        return Err(io::Error::other("the message is too long"));
                     }
                 }
             }
@@ -202,30 +235,6 @@ async fn stream_out(
             continues: true,
             ..Reply::default()
         });
-    }
-}
-
-/// The next message without its final NUL; `None` when the client has hung up between two.
-async fn message(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-    let mut searched = 0;
-    loop {
-        if let Some(end) = buffer[searched..].iter().position(|&b| b == 0) {
-            let rest = buffer.split_off(searched + end + 1);
-            let mut message = std::mem::replace(buffer, rest);
-            message.pop();
-            return Ok(Some(message));
-        }
-        searched = buffer.len();
-        if searched > MAX_MESSAGE {
-            return Err(io::Error::other("the message is too long"));
-        }
-        let wait = if buffer.is_empty() { IDLE } else { PATIENCE };
-        if timeout(wait, stream.read_buf(buffer)).await?? == 0 {
-            return match buffer.is_empty() {
-                true => Ok(None),
-                false => Err(io::ErrorKind::UnexpectedEof.into()),
-            };
-        }
     }
 }
 
@@ -253,7 +262,7 @@ fn read(call: Call) -> Result<Asked, Failure> {
         Some("GetInterfaceDescription") => match call.parameters["interface"].as_str() {
             Some(INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
             Some(SERVICE_INTERFACE) => {
-                Ok(json!({ "description": include_str!("org.varlink.service.varlink") }))
+                Ok(json!({ "description": include_str!("../org.varlink.service.varlink") }))
             }
             Some(other) => Err(Failure::InterfaceNotFound(other.to_owned())),
             None => Err(Failure::InvalidParameter("interface".into())),

@@ -1,0 +1,169 @@
+//! What clients of the control socket may take: places, bytes that were received, bytes of replies that wait.
+//!
+//! Each has a bound for everybody together. Root and the daemon's own user have places of their own and wait for nobody's
+//! replies, so that whoever has to put things right always gets in.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use nix::unistd::Uid;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Clients beyond these are told that the daemon is busy.
+pub(super) const MAX_CLIENTS: usize = 512;
+/// Places beside those that only root and the daemon's own user get.
+pub(super) const RESERVED: usize = 16;
+/// Bytes of one message, or of one reply, that every client has room for beside what all of them share.
+pub(super) const OWN: usize = 64 << 10;
+/// KiB of longer messages that all clients together may have sent and that are not read yet.
+const RECEIVED: usize = 64 << 10;
+/// KiB of longer replies to all clients together that are not taken yet.
+const REPLIES: usize = 64 << 10;
+
+/// The bounds of one control socket.
+pub(in crate::control) struct Admission {
+    clients: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+    received: Arc<Semaphore>,
+    replies: Arc<Semaphore>,
+    /// Who makes a reply whose length is not known yet.
+    making: Arc<Semaphore>,
+    privileged: fn(Uid) -> bool,
+    /// Clients that wait for others to send the rest of a message, or to take a reply.
+    waiting: Cell<usize>,
+}
+
+/// A client's place, and what it may do.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    /// It is root or the daemon's own user.
+    pub(super) privileged: bool,
+}
+
+/// Bytes that count against a bound until this is dropped.
+pub(super) type Charge = Option<OwnedSemaphorePermit>;
+
+impl Default for Admission {
+    fn default() -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Admission {
+            privileged: |uid| uid.is_root() || uid == Uid::effective(),
+            clients: semaphore(MAX_CLIENTS),
+            reserved: semaphore(RESERVED),
+            received: semaphore(RECEIVED),
+            replies: semaphore(REPLIES),
+            making: semaphore(1),
+            waiting: Cell::new(0),
+        }
+    }
+}
+
+impl Admission {
+    /// The same bounds, with somebody else privileged.
+    #[cfg(test)]
+    pub(in crate::control) fn with_privileged(privileged: fn(Uid) -> bool) -> Self {
+        Admission {
+            privileged,
+            ..Admission::default()
+        }
+    }
+
+    /// A place for whoever is at the other end; `None` where there is none left.
+    pub(super) fn place(&self, stream: &UnixStream) -> Option<Place> {
+        let peer = stream.peer_cred().map(|peer| Uid::from_raw(peer.uid()));
+        self.place_for(peer.is_ok_and(self.privileged))
+    }
+
+    /// A place for a client of this rank.
+    pub(super) fn place_for(&self, privileged: bool) -> Option<Place> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let reserved = || privileged.then(|| take(&self.reserved)).flatten();
+        let permit = take(&self.clients).or_else(reserved)?;
+        Some(Place {
+            _permit: permit,
+            privileged,
+        })
+    }
+
+    /// Waits until a client may have sent `bytes` that are not read yet.
+    pub(super) async fn receive(&self, bytes: usize) -> Charge {
+        self.charge(&self.received, bytes).await
+    }
+
+    /// Whether somebody waits for what a client holds that does not get on.
+    pub(super) fn is_contended(&self) -> bool {
+        self.waiting.get() > 0
+    }
+
+    /// Waits for the turn to make a reply. Replies are made one after the other, so that no more than one is neither
+    /// charged nor sent.
+    pub(super) async fn make(&self, place: &Place) -> Charge {
+        match place.privileged {
+            true => None,
+            false => Arc::clone(&self.making).acquire_owned().await.ok(),
+        }
+    }
+
+    /// Waits until a reply of `bytes` may wait for its client.
+    pub(super) async fn reply(&self, place: &Place, bytes: usize) -> Charge {
+        match place.privileged {
+            true => None,
+            false => self.charge(&self.replies, bytes).await,
+        }
+    }
+
+    async fn charge(&self, budget: &Arc<Semaphore>, bytes: usize) -> Charge {
+        if bytes <= OWN {
+            return None;
+        }
+        // What is longer than everything waits until nothing else is there.
+        let kib = bytes.div_ceil(1024).min(REPLIES.min(RECEIVED));
+        let kib = u32::try_from(kib).expect("a budget is less than 4 TiB");
+        self.waiting.set(self.waiting.get() + 1);
+        let charge = Arc::clone(budget).acquire_many_owned(kib).await.ok();
+        self.waiting.set(self.waiting.get() - 1);
+        charge
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_gets_in_where_everybody_else_has_taken_all_places() {
+        let admission = Admission::default();
+        let all: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| admission.place_for(false).unwrap())
+            .collect();
+        assert!(admission.place_for(false).is_none());
+        let root: Vec<_> = (0..RESERVED)
+            .map(|_| admission.place_for(true).unwrap())
+            .collect();
+        assert!(admission.place_for(true).is_none());
+        drop(all);
+        assert!(admission.place_for(false).is_some());
+        drop(root);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_clients_that_do_not_read_is_bounded_and_short_replies_do_not_wait() {
+        let admission = Admission::default();
+        let client = admission.place_for(false).unwrap();
+        let held = admission.reply(&client, 60 << 20).await;
+        assert!(held.is_some());
+        let more = tokio::time::timeout(
+            std::time::Duration::from_millis(50),
+            admission.reply(&client, 8 << 20),
+        );
+        assert!(more.await.is_err(), "64 MiB are the bound");
+        assert!(admission.is_contended());
+        assert!(admission.reply(&client, OWN).await.is_none());
+        let root = admission.place_for(true).unwrap();
+        assert!(admission.reply(&root, 8 << 20).await.is_none());
+        drop(held);
+        // One that is longer than the bound is sent alone.
+        assert!(admission.reply(&client, 200 << 20).await.is_some());
+    }
+}

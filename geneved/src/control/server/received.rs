@@ -1,0 +1,110 @@
+//! What a client has sent: bytes until there is a whole message.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::admission::{Admission, Charge, OWN};
+use super::{IDLE, PATIENCE, progress};
+use crate::control::protocol::MAX_MESSAGE;
+
+/// Bytes that are asked of the kernel at once.
+const CHUNK: usize = 16 << 10;
+
+/// Bytes that a client has sent and that are not read yet.
+#[derive(Default)]
+pub(super) struct Received {
+    bytes: BytesMut,
+    /// So many have no end of a message among them.
+    searched: usize,
+    charge: Charge,
+    /// What the charge is for, in bytes.
+    charged: usize,
+}
+
+impl Received {
+    /// The next message without its final NUL; `None` when the client has hung up between two.
+    ///
+    /// # Errors
+    /// The client says nothing, does not come to the end of a message in time, or the message is too long.
+    pub(super) async fn message(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        admission: &Admission,
+    ) -> io::Result<Option<Bytes>> {
+        let mut deadline = None;
+        loop {
+            let unseen = &self.bytes[self.searched..];
+            if let Some(end) = unseen.iter().position(|&b| b == 0) {
+                let mut message = self.bytes.split_to(self.searched + end + 1);
+                message.truncate(message.len() - 1);
+                self.searched = 0;
+                return Ok(Some(message.freeze()));
+            }
+            self.searched = self.bytes.len();
+            if self.searched == 0 {
+                self.give_back();
+            }
+            if self.searched > MAX_MESSAGE {
+                return Err(io::Error::other("the message is too long"));
+            }
+            // From its first byte on a message has a time, however slowly it trickles in.
+            let until = match self.searched {
+                0 => Instant::now() + IDLE,
+                _ => *deadline.get_or_insert_with(|| Instant::now() + PATIENCE),
+            };
+            timeout_at(until, self.make_room(admission)).await?;
+            let holds = self.charge.is_some();
+            let reading = self.read(from);
+            let got = match holds {
+                true => timeout_at(until, progress(admission, reading)).await??,
+                false => timeout_at(until, reading).await??,
+            };
+            if got == 0 {
+                return match self.bytes.is_empty() {
+                    true => Ok(None),
+                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+        }
+    }
+
+    /// Reads what a client says while it is being answered; 0 when it has hung up.
+    ///
+    /// # Errors
+    /// It says more than every client has room for.
+    pub(super) async fn read_ahead(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<usize> {
+        if self.bytes.len() > OWN {
+            return Err(io::Error::other("too much was sent ahead"));
+        }
+        self.read(from).await
+    }
+
+    async fn make_room(&mut self, admission: &Admission) {
+        let after = self.bytes.len() + CHUNK;
+        if after > self.charged.max(OWN) {
+            // Doubled, so that a long message is charged a few times only. What was charged before is given back first:
+            // whoever holds a part while it waits for more could wait for another that does the same.
+            let wanted = (2 * after).min(MAX_MESSAGE + 2 * CHUNK);
+            self.charge = None;
+            self.charge = admission.receive(wanted).await;
+            self.charged = wanted;
+        }
+    }
+
+    async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        self.bytes.reserve(CHUNK);
+        from.take(CHUNK as u64).read_buf(&mut self.bytes).await
+    }
+
+    fn give_back(&mut self) {
+        if self.charged > 0 {
+            *self = Received::default();
+        }
+    }
+}
