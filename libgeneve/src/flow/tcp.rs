@@ -1,8 +1,11 @@
 //! Where a flow is in its life, as far as a host in the middle can tell.
 //!
 //! TCP is followed loosely: by flags and by who sent them, never by sequence numbers, so that a
-//! connection picked up in its middle works. Datagram protocols only know whether they were
-//! answered. Leaves to [`timeouts`](super::timeouts) how long each state may last.
+//! connection picked up in its middle works. New connections by the numbers of an old one are told
+//! as Linux tells them (net/netfilter/nf_conntrack_proto_tcp.c): a SYN begins one at once where the
+//! old one is closed, and elsewhere once the other end answers it with SYN and ACK. Datagram
+//! protocols only know whether they were answered. Leaves to [`timeouts`](super::timeouts) how long
+//! each state may last.
 
 use crate::wire::ip::protocol;
 use crate::wire::transport::TcpFlags;
@@ -107,7 +110,8 @@ pub(super) struct Track {
     /// Who sent the SYN that is being answered.
     opener: Side,
     /// Bits 0 and 1: sides of which a segment other than SYN and RST was seen. Bits 2 and 3: sides
-    /// that sent a FIN.
+    /// that sent a FIN. Bits 4 and 5: sides that sent a SYN on a connection that is not closed, whose receiver decides
+    /// whether to believe it.
     ends: u8,
 }
 
@@ -156,27 +160,41 @@ impl Track {
     fn control(&mut self, side: Side, flags: TcpFlags) {
         if flags.contains(TcpFlags::RST) {
             self.state = State::Closed;
-            self.ends &= !HEARD_BOTH;
+            self.ends &= FINISHED;
+        } else if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
+            self.syn_ack(side);
         } else if flags.contains(TcpFlags::SYN) {
-            self.syn(side, flags.contains(TcpFlags::ACK));
+            self.syn(side);
         } else {
             self.segment(side, flags);
         }
     }
 
-    fn syn(&mut self, side: Side, ack: bool) {
+    fn syn(&mut self, side: Side) {
         match self.state {
-            State::SynSent if side != self.opener => self.state = State::SynReceived,
-            State::Closed | State::PickedUp if !ack => {
-                *self = Track {
-                    state: State::SynSent,
-                    opener: side,
-                    ends: 0,
-                };
-            }
-            // A SYN on a live connection changes nothing: its receiver decides whether to believe it.
-            _ => {}
+            State::SynSent if side == self.opener => {}
+            State::SynSent => self.state = State::SynReceived,
+            State::Closed | State::PickedUp => self.begin(State::SynSent, side),
+            _ => self.ends |= side.bit() << 4,
         }
+    }
+
+    fn syn_ack(&mut self, side: Side) {
+        if self.state == State::SynSent && side != self.opener {
+            self.state = State::SynReceived;
+        } else if self.ends & side.other().bit() << 4 != 0 {
+            // The receiver had no connection, or none that it would keep.
+            self.begin(State::SynReceived, side.other());
+        }
+    }
+
+    /// Another connection by the same numbers.
+    fn begin(&mut self, state: State, opener: Side) {
+        *self = Track {
+            state,
+            opener,
+            ends: 0,
+        };
     }
 
     fn segment(&mut self, side: Side, flags: TcpFlags) {
@@ -263,6 +281,132 @@ mod tests {
         assert_eq!(with(&again), State::Established);
         assert_eq!(with(&[(B, RST)]), State::Closed);
         assert_eq!(after(RST, &[]), State::Closed);
+    }
+
+    /// Linux' table of transitions (`tcp_conntracks` in net/netfilter/nf_conntrack_proto_tcp.c) where it says what a SYN or a
+    /// SYN-ACK does to a connection that is known, by how it came to the state.
+    #[test]
+    fn a_syn_on_a_known_connection_does_what_linux_documents() {
+        type Steps = [(Side, TcpFlags)];
+        let established: &Steps = &[(B, SYN_ACK), (A, ACK)];
+        let by = |more: &Steps| [established, more].concat();
+        let fin_wait = by(&[(A, FIN)]);
+        let close_wait = by(&[(A, FIN), (B, ACK)]);
+        let last_ack = by(&[(A, FIN), (B, ACK), (B, FIN)]);
+        let time_wait = by(&[(A, FIN), (B, FIN), (A, ACK)]);
+        let reset = by(&[(B, RST)]);
+        let syn_sent: &Steps = &[];
+        let syn_received: &Steps = &[(B, SYN_ACK)];
+        let cases: &[(&str, &Steps, &Steps, State)] = &[
+            ("sSS syn -> sSS", syn_sent, &[(A, SYN)], State::SynSent),
+            ("sSS syn -> sS2", syn_sent, &[(B, SYN)], State::SynReceived),
+            (
+                "sSR syn -> sIG",
+                syn_received,
+                &[(A, SYN)],
+                State::SynReceived,
+            ),
+            (
+                "sES syn -> sIG",
+                established,
+                &[(A, SYN)],
+                State::Established,
+            ),
+            ("sFW syn -> sIG", &fin_wait, &[(A, SYN)], State::FinWait),
+            ("sCW syn -> sIG", &close_wait, &[(A, SYN)], State::FinWait),
+            (
+                "sES synack -> sIG",
+                established,
+                &[(B, SYN_ACK)],
+                State::Established,
+            ),
+            (
+                "sFW synack -> sIG",
+                &fin_wait,
+                &[(B, SYN_ACK)],
+                State::FinWait,
+            ),
+            ("sTW syn -> sSS", &time_wait, &[(A, SYN)], State::SynSent),
+            ("sTW syn -> sSS", &time_wait, &[(B, SYN)], State::SynSent),
+            ("sCL syn -> sSS", &reset, &[(A, SYN)], State::SynSent),
+            // A SYN-ACK that acknowledges a SYN which was ignored: both ends are in sync, and it is a new connection.
+            (
+                "sES syn synack -> sSR",
+                established,
+                &[(A, SYN), (B, SYN_ACK)],
+                State::SynReceived,
+            ),
+            (
+                "sFW syn synack -> sSR",
+                &fin_wait,
+                &[(A, SYN), (B, SYN_ACK)],
+                State::SynReceived,
+            ),
+            (
+                "sCW syn synack -> sSR",
+                &close_wait,
+                &[(A, SYN), (B, SYN_ACK)],
+                State::SynReceived,
+            ),
+            (
+                "sLA syn synack -> sSR",
+                &last_ack,
+                &[(A, SYN), (B, SYN_ACK)],
+                State::SynReceived,
+            ),
+            // Whoever began the old one need not begin the new one.
+            (
+                "sFW syn synack -> sSR",
+                &fin_wait,
+                &[(B, SYN), (A, SYN_ACK)],
+                State::SynReceived,
+            ),
+            // The SYN's own sender does not answer it.
+            (
+                "sFW syn synack -> sIG",
+                &fin_wait,
+                &[(A, SYN), (A, SYN_ACK)],
+                State::FinWait,
+            ),
+            // An ACK that challenges the SYN (RFC 5961 section 4) leaves all as it is; the RST that follows does not.
+            (
+                "sCW syn ack -> sCW",
+                &close_wait,
+                &[(A, SYN), (B, ACK)],
+                State::FinWait,
+            ),
+            (
+                "sCW syn ack rst -> sCL",
+                &close_wait,
+                &[(A, SYN), (B, ACK), (A, RST)],
+                State::Closed,
+            ),
+            (
+                "sCL synack",
+                &reset,
+                &[(A, ACK), (B, SYN_ACK)],
+                State::Closed,
+            ),
+        ];
+        for (name, before, then, expected) in cases {
+            let steps = [*before, *then].concat();
+            assert_eq!(after(SYN, &steps), *expected, "{name}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_began_anew_lives_as_any_other() {
+        let old = [(B, SYN_ACK), (A, ACK), (A, FIN), (B, ACK)];
+        let with = |more: &[(Side, TcpFlags)]| after(SYN, &[&old[..], more].concat());
+        let anew = [(A, SYN), (B, SYN_ACK), (A, ACK)];
+        assert_eq!(with(&anew), State::Established);
+        // The FIN of the old one is not counted again.
+        assert_eq!(with(&[&anew[..], &[(B, FIN)]].concat()), State::FinWait);
+        let closed = [&anew[..], &[(B, FIN), (A, FIN)]].concat();
+        assert_eq!(with(&closed), State::Closed);
+        // An old SYN is not answered by a SYN-ACK of the connection after it.
+        let late = [(A, SYN), (A, RST), (A, ACK), (B, ACK), (B, SYN_ACK)];
+        assert_eq!(with(&late), State::FinWait);
     }
 
     #[test]
