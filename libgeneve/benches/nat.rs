@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use libgeneve::link::LinkIndex;
 use libgeneve::nat::{Lease, Nat, Pool, Registry, Rewrite, Rule, rewrite, rewrite_error};
+use libgeneve::time::Now;
 use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::packet::Packet;
@@ -72,6 +73,8 @@ fn snat(addresses: u32, first_port: u16) -> Rule {
     }
 }
 
+const NOW: Now = Now(0);
+
 fn inside(n: u32) -> (IpAddr, u16) {
     let addr = [10, 0, (n >> 8) as u8, n as u8].into();
     (addr, 1024 + (n.wrapping_mul(40_503) >> 16) as u16 % 60_000)
@@ -86,7 +89,8 @@ fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease
     let leases = (0..(total - left) as u32)
         .map(|n| {
             let from = ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8].into(), 9);
-            pool.lease(protocol::TCP, from).expect("a port is left")
+            pool.lease(protocol::TCP, from, NOW)
+                .expect("a port is left")
         })
         .collect();
     (Arc::clone(pool), leases)
@@ -95,14 +99,14 @@ fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease
 fn leases() {
     let (pool, kept) = filled(16, 1024, 16 * 64_512);
     row("lease and release, empty pool of 16 addresses", |n| {
-        black_box(pool.lease(protocol::UDP, inside(n)).is_ok());
+        black_box(pool.lease(protocol::UDP, inside(n), NOW).is_ok());
     });
     let mut held = Vec::with_capacity(100_000);
     row("lease, kept", |n| {
-        held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32)));
+        held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32), NOW));
     });
     row("lease of a mapping that lives", |_| {
-        black_box(pool.lease(protocol::TCP, inside(0)).is_ok());
+        black_box(pool.lease(protocol::TCP, inside(0), NOW).is_ok());
     });
     drop((held, kept));
 
@@ -119,7 +123,7 @@ fn leases() {
     ] {
         let (pool, kept) = filled(addresses, first_port, left);
         row(name, |n| {
-            let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1));
+            let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1), NOW);
             assert_eq!(lease.is_ok(), left > 0);
         });
         drop(kept);

@@ -297,4 +297,28 @@ on_both_backends! {
             assert!(seen.contains(&late.seen(8).port()));
         }
     }
+
+    /// The server of a connection that ended may be in TIME-WAIT: while there are others, no other host gets its port, and
+    /// then the one that was given back first.
+    fn a_port_of_a_connection_that_ended_rests(io) {
+        let site = Site::translating(io, "40000-40001");
+        let _server = Echoing::start(&site.outside, 7000, "outside");
+        for outside in OUTSIDE {
+            let to = format!("{outside}:7000");
+            let ports: Vec<u16> = (0..6).map(|turn| {
+                let host = if turn % 2 == 0 { site.a() } else { site.c() };
+                let port = Talk::open(host, &to).unwrap().seen.port();
+                eventually(5, "the connection is closed", || {
+                    let flows = site.gateway().json("flow show dev gnv0 proto tcp");
+                    let flows = flows.as_array().unwrap();
+                    !flows.is_empty() && flows.iter().all(|flow| flow["state"] == "closed")
+                });
+                site.gateway().cli("flow flush dev gnv0 proto tcp");
+                port
+            }).collect();
+            let (first, second) = (ports[0], ports[1]);
+            assert_ne!(first, second);
+            assert_eq!(ports, [first, second, first, second, first, second]);
+        }
+    }
 }

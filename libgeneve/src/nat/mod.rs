@@ -11,6 +11,7 @@
 mod icmp;
 mod pool;
 mod ports;
+mod resting;
 mod rewrite;
 mod rule;
 mod space;

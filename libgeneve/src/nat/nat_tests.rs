@@ -217,6 +217,8 @@ fn rules_that_mean_nothing_are_refused() {
     assert_eq!(compile(vec![widest]).unwrap().usages().count(), 1);
 }
 
+const NOW: crate::time::Now = crate::time::Now(0);
+
 fn pool(nat: &Nat) -> &Arc<Pool> {
     nat.pools().next().unwrap().1
 }
@@ -228,7 +230,7 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     let rule = |last, high| snat("a", "10.0.0.0/8", "192.0.2.1", last, (5000, high));
     let link = LinkIndex(3);
     let first = Nat::compile(link, vec![rule("192.0.2.1", 5001)], &mut registry).unwrap();
-    let lease = pool(&first).lease(6, inside).unwrap();
+    let lease = pool(&first).lease(6, inside, NOW).unwrap();
     assert_eq!(first.mapping(6, ip("192.0.2.1"), 5000), Some(inside));
     assert_eq!(first.mapping(17, ip("192.0.2.1"), 5000), None);
 
@@ -249,10 +251,10 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
             total: 2
         }
     );
-    assert_eq!(pool(&third).lease(6, inside).unwrap(), lease);
-    let taken = pool(&third).lease(6, (ip("10.0.0.2"), 5000)).unwrap();
+    assert_eq!(pool(&third).lease(6, inside, NOW).unwrap(), lease);
+    let taken = pool(&third).lease(6, (ip("10.0.0.2"), 5000), NOW).unwrap();
     assert_eq!(taken.outside(), (ip("192.0.2.2"), 5000));
-    assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000)).is_err());
+    assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000), NOW).is_err());
 
     // A port forward takes its port out of the pool, and a mapping that had it moves on.
     let rules = vec![
@@ -274,9 +276,9 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
             total: 2
         }
     );
-    let moved = pool(&fourth).lease(6, inside).unwrap();
+    let moved = pool(&fourth).lease(6, inside, NOW).unwrap();
     assert_eq!(moved.outside(), (ip("192.0.2.1"), 5001));
-    assert!(pool(&fourth).lease(6, (ip("10.0.0.4"), 1)).is_err());
+    assert!(pool(&fourth).lease(6, (ip("10.0.0.4"), 1), NOW).is_err());
 
     drop((first, second, third));
     drop((lease, taken));

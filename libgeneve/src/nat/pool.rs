@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::space::{Mappings, Port, Protocol, Space, Spec};
 use crate::link::LinkIndex;
+use crate::time::Now;
 
 /// The most addresses that a pool may have.
 pub const MAX_ADDRESSES: u32 = 65_536;
@@ -102,13 +103,22 @@ impl Pool {
     /// that the inside address always gets, while that has a port left, and keeps the port where it is
     /// in range and free. No outside port is ever leased to two inside ports.
     ///
+    /// A port of TCP that was given back rests for two minutes, because its server may be in TIME-WAIT: the inside port
+    /// that had it has it again meanwhile, and others do only where the outside address has no other port left; then they
+    /// get the one that rests longest. A rest begins with the first lease after it that looks for a port there.
+    ///
     /// # Errors
     ///
     /// [`Exhausted`].
-    pub fn lease(self: &Arc<Self>, proto: u8, inside: (IpAddr, u16)) -> Result<Lease, Exhausted> {
+    pub fn lease(
+        self: &Arc<Self>,
+        proto: u8,
+        inside: (IpAddr, u16),
+        now: Now,
+    ) -> Result<Lease, Exhausted> {
         let inside = self.port(proto, inside)?;
         let mut mappings = self.space.lock();
-        let outside = self.choose(&mappings, &inside)?;
+        let outside = self.choose(&mut mappings, &inside, now)?;
         let mapping = mappings.hold(inside, outside).ok_or(Exhausted)?;
         drop(mappings);
         Ok(Lease {
@@ -123,14 +133,19 @@ impl Pool {
         self.spec.place(addr).is_some()
     }
 
-    /// What [`Pool::lease`] would give; changes nothing.
+    /// What [`Pool::lease`] would give; leases nothing.
     ///
     /// # Errors
     ///
     /// [`Exhausted`].
-    pub fn peek(&self, proto: u8, inside: (IpAddr, u16)) -> Result<(IpAddr, u16), Exhausted> {
+    pub fn peek(
+        &self,
+        proto: u8,
+        inside: (IpAddr, u16),
+        now: Now,
+    ) -> Result<(IpAddr, u16), Exhausted> {
         let inside = self.port(proto, inside)?;
-        let outside = self.choose(&self.space.lock(), &inside)?;
+        let outside = self.choose(&mut self.space.lock(), &inside, now)?;
         Ok((outside.addr, outside.number))
     }
 
@@ -172,7 +187,7 @@ impl Pool {
         })
     }
 
-    fn choose(&self, mappings: &Mappings, inside: &Port) -> Result<Port, Exhausted> {
+    fn choose(&self, mappings: &mut Mappings, inside: &Port, now: Now) -> Result<Port, Exhausted> {
         let there = mappings.outside(inside);
         if let Some(outside) = there.filter(|port| self.spec.covers(port).is_some()) {
             return Ok(outside);
@@ -184,7 +199,9 @@ impl Pool {
             .next_with_room(&self.spec, home as u32)
             .ok_or(Exhausted)?;
         let addr = self.spec.address(place);
-        let taken = mappings.taken(protocol, addr);
+        mappings.rouse(protocol, addr, now);
+        let known = mappings.address(protocol, addr);
+        let taken = known.map(|known| &known.taken);
         let kept = Port { addr, ..*inside };
         if self.spec.covers(&kept).is_some() && !taken.is_some_and(|t| t.contains(kept.number)) {
             return Ok(kept);
@@ -206,14 +223,17 @@ impl Pool {
                 from = port.checked_add(1)?;
             }
         };
-        let number = free(start, high)
-            .or_else(|| free(low, start))
-            .ok_or(Exhausted)?;
-        Ok(Port {
-            protocol,
-            addr,
-            number,
-        })
+        if let Some(number) = free(start, high).or_else(|| free(low, start)) {
+            return Ok(Port {
+                protocol,
+                addr,
+                number,
+            });
+        }
+        // There is room, so that some rest.
+        known
+            .and_then(|known| mappings.longest_resting(&self.spec, known))
+            .ok_or(Exhausted)
     }
 
     pub(super) fn space(&self) -> &Arc<Space> {

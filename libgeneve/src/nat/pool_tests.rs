@@ -1,9 +1,12 @@
 //! Tests of leases: against a model, and from two threads.
 
 use super::*;
+use crate::nat::resting::REST;
 use crate::nat::{Nat, Rule};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
+
+const NOW: Now = Now(0);
 
 fn pool(addresses: u8, ports: (u16, u16), forwards: &[u16]) -> Arc<Pool> {
     let mut rules = vec![Rule::Snat {
@@ -32,6 +35,7 @@ enum Step {
     Lease { proto: u8, host: u8, port: u16 },
     Clone(prop::sample::Index),
     Drop(prop::sample::Index),
+    Wait(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -45,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => lease,
         1 => any::<prop::sample::Index>().prop_map(Step::Clone),
         3 => any::<prop::sample::Index>().prop_map(Step::Drop),
+        1 => (1u8..100).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 0..300)
 }
@@ -58,6 +63,7 @@ proptest! {
         let forwards: Vec<u16> = forwards.into_iter().collect();
         let pool = pool(addresses, (low, low + count - 1), &forwards);
         let mut live: Vec<(u8, (IpAddr, u16), Lease)> = Vec::new();
+        let mut now = NOW;
         for step in steps {
             match step {
                 Step::Lease { proto, host, port } => {
@@ -65,8 +71,8 @@ proptest! {
                     let by_inside: HashMap<_, _> = live.iter().map(|(p, i, l)| ((*p, *i), l.outside())).collect();
                     let used: HashSet<_> = live.iter().filter(|l| l.0 == proto).map(|l| l.2.outside()).collect();
                     let total = pool.usage_of(proto).total;
-                    let expected = pool.peek(proto, from);
-                    let leased = pool.lease(proto, from);
+                    let expected = pool.peek(proto, from, now);
+                    let leased = pool.lease(proto, from, now);
                     prop_assert_eq!(expected.ok(), leased.as_ref().ok().map(Lease::outside));
                     let known = by_inside.get(&(proto, from));
                     prop_assert_eq!(leased.is_err(), known.is_none() && used.len() as u64 == total);
@@ -83,6 +89,7 @@ proptest! {
                 }
                 Step::Clone(at) if !live.is_empty() => live.push(live[at.index(live.len())].clone()),
                 Step::Drop(at) if !live.is_empty() => drop(live.swap_remove(at.index(live.len()))),
+                Step::Wait(seconds) => now = now + std::time::Duration::from_secs(seconds.into()),
                 Step::Clone(_) | Step::Drop(_) => {}
             }
             for proto in [6, 17, 1] {
@@ -99,20 +106,20 @@ proptest! {
 fn a_port_is_kept_where_it_can_be_and_an_inside_address_keeps_its_outside_one() {
     let pool = pool(8, (1024, 65535), &[]);
     let leases: Vec<_> = (2000..2100)
-        .map(|port| pool.lease(17, inside(1, port)).unwrap())
+        .map(|port| pool.lease(17, inside(1, port), NOW).unwrap())
         .collect();
     let addr = leases[0].outside().0;
     for (lease, port) in leases.iter().zip(2000..) {
         assert_eq!(lease.outside(), (addr, port));
     }
-    assert_ne!(pool.lease(17, inside(1, 80)).unwrap().outside().1, 80);
+    assert_ne!(pool.lease(17, inside(1, 80), NOW).unwrap().outside().1, 80);
 }
 
 #[test]
 fn an_exhausted_pool_gives_again_what_comes_back() {
     let pool = pool(2, (5000, 5099), &[]);
     let mut leases: Vec<_> = (0..200u16)
-        .map(|n| pool.lease(6, inside((n % 7) as u8, n)).unwrap())
+        .map(|n| pool.lease(6, inside((n % 7) as u8, n), NOW).unwrap())
         .collect();
     let distinct: HashSet<_> = leases.iter().map(Lease::outside).collect();
     assert_eq!(distinct.len(), 200);
@@ -121,16 +128,16 @@ fn an_exhausted_pool_gives_again_what_comes_back() {
         total: 200,
     };
     assert_eq!(pool.usage(), usage);
-    assert_eq!(pool.lease(6, inside(9, 1)), Err(Exhausted));
-    assert_eq!(pool.peek(6, inside(9, 1)), Err(Exhausted));
-    assert!(pool.lease(17, inside(9, 1)).is_ok());
+    assert_eq!(pool.lease(6, inside(9, 1), NOW), Err(Exhausted));
+    assert_eq!(pool.peek(6, inside(9, 1), NOW), Err(Exhausted));
+    assert!(pool.lease(17, inside(9, 1), NOW).is_ok());
     assert!(
-        pool.lease(6, inside(3, 3)).is_ok(),
+        pool.lease(6, inside(3, 3), NOW).is_ok(),
         "a known mapping needs no port"
     );
 
     let back = leases.swap_remove(77).outside();
-    assert_eq!(pool.lease(6, inside(9, 1)).unwrap().outside(), back);
+    assert_eq!(pool.lease(6, inside(9, 1), NOW).unwrap().outside(), back);
     leases.clear();
     assert_eq!(pool.usage().in_use, 0);
 }
@@ -138,9 +145,9 @@ fn an_exhausted_pool_gives_again_what_comes_back() {
 #[test]
 fn what_has_no_ports_or_the_other_family_gets_none() {
     let pool = pool(1, (5000, 5099), &[]);
-    assert_eq!(pool.lease(47, inside(1, 1)), Err(Exhausted));
+    assert_eq!(pool.lease(47, inside(1, 1), NOW), Err(Exhausted));
     assert_eq!(
-        pool.lease(6, ("fd00::1".parse().unwrap(), 1)),
+        pool.lease(6, ("fd00::1".parse().unwrap(), 1), NOW),
         Err(Exhausted)
     );
     assert_eq!(pool.usage_of(47), Usage::default());
@@ -156,7 +163,7 @@ fn two_threads_never_get_the_same_port() {
             for n in 0..20_000u32 {
                 // Every port of the pool is wanted by both, and both share some inside addresses.
                 let from = inside((n % 5) as u8 + thread, (n % 1500) as u16);
-                if let Ok(lease) = pool.lease(6, from) {
+                if let Ok(lease) = pool.lease(6, from, NOW) {
                     live.push_back((from, lease));
                 }
                 if live.len() > 1200 || n % 3 == 0 {
@@ -178,4 +185,81 @@ fn two_threads_never_get_the_same_port() {
     assert_eq!(pool.usage_of(6).in_use, owners.len() as u64);
     drop((one, two));
     assert_eq!(pool.usage().in_use, 0);
+}
+
+#[test]
+fn a_port_of_tcp_that_comes_back_rests_before_another_gets_it() {
+    let pool = pool(1, (5000, 5099), &[]);
+    let outside = (IpAddr::from([192, 0, 2, 1]), 5000);
+    let lease = |host, now| pool.lease(6, inside(host, 5000), now).unwrap();
+    assert_eq!(lease(1, NOW).outside(), outside);
+    assert_eq!(pool.usage_of(6).in_use, 0, "what rests is not in use");
+    // From the first look at it on, not from the last lease before it.
+    let late = NOW + REST * 9;
+    assert_ne!(lease(2, late).outside(), outside);
+    assert_ne!(pool.peek(6, inside(2, 5000), late), Ok(outside));
+    let over = late + REST;
+    assert_ne!(lease(3, Now(over.0 - 1)).outside(), outside);
+    // Whose it was may have it again, and nobody but a flow that lives is found by it.
+    assert_eq!(pool.space().lock().inside(&port(outside)), None);
+    let again = lease(1, Now(over.0 - 1));
+    assert_eq!(again.outside(), outside);
+    assert!(pool.space().lock().inside(&port(outside)).is_some());
+    assert_ne!(lease(4, over).outside(), outside, "it is in use");
+    drop(again);
+    assert_ne!(lease(6, over).outside(), outside, "it rests anew");
+    assert_eq!(lease(5, over + REST).outside(), outside);
+    // Datagrams have no such state.
+    let ask = |host| pool.lease(17, inside(host, 5000), NOW).unwrap().outside();
+    assert_eq!((ask(1), ask(2)), (outside, outside));
+}
+
+fn port((addr, number): (IpAddr, u16)) -> Port {
+    let protocol = Protocol::Tcp;
+    Port {
+        protocol,
+        addr,
+        number,
+    }
+}
+
+#[test]
+fn where_nothing_else_is_left_the_port_that_rests_longest_is_given() {
+    let pool = pool(1, (5000, 5003), &[5001]);
+    let lease = |host, port| pool.lease(6, inside(host, port), NOW).unwrap();
+    let mut held = vec![lease(1, 5000), lease(2, 5002), lease(3, 5003)];
+    for (back, port) in [(1, 5002), (0, 5000), (0, 5003)] {
+        assert_eq!(held.remove(back).outside().1, port);
+    }
+    let given: Vec<_> = (4..7).map(|host| lease(host, 9)).collect();
+    let order: Vec<_> = given.iter().map(|lease| lease.outside().1).collect();
+    assert_eq!(order, [5002, 5000, 5003]);
+    assert_eq!(pool.lease(6, inside(7, 9), NOW), Err(Exhausted));
+    // Whose it was has lost it.
+    assert_eq!(pool.lease(6, inside(2, 5002), NOW), Err(Exhausted));
+}
+
+#[test]
+fn a_new_pool_knows_what_rests() {
+    let mut registry = Registry::default();
+    let mut make = |high| {
+        let rule = Rule::Snat {
+            name: "pool".into(),
+            from: "10.0.0.0/8".parse().unwrap(),
+            pool: [192, 0, 2, 1].into()..=[192, 0, 2, 1].into(),
+            ports: 5000..=high,
+        };
+        let nat = Nat::compile(LinkIndex(0), vec![rule], &mut registry).unwrap();
+        Arc::clone(nat.pools().next().unwrap().1)
+    };
+    let before = make(5000);
+    drop(before.lease(6, inside(1, 5000), NOW));
+    let after = make(5001);
+    assert_eq!(after.usage_of(6).in_use, 0);
+    let next = after.lease(6, inside(2, 5000), NOW).unwrap();
+    assert_eq!(next.outside().1, 5001);
+    let last = after.lease(6, inside(3, 5000), NOW).unwrap();
+    assert_eq!(last.outside().1, 5000);
+    drop((before, next, last));
+    assert_eq!(after.usage_of(6).in_use, 0);
 }

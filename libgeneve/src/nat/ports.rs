@@ -15,14 +15,16 @@ pub(super) struct Ports {
     taken: u32,
 }
 
-impl Ports {
-    pub(super) fn new() -> Ports {
+impl Default for Ports {
+    fn default() -> Ports {
         Ports {
             chunks: [const { None }; CHUNKS],
             taken: 0,
         }
     }
+}
 
+impl Ports {
     pub(super) fn is_empty(&self) -> bool {
         self.taken == 0
     }
@@ -106,7 +108,7 @@ mod tests {
             steps in proptest::collection::vec((0u16..300, any::<bool>()), 0..400),
             (from, to) in (any::<u16>(), any::<u16>()),
         ) {
-            let mut ports = Ports::new();
+            let mut ports = Ports::default();
             let mut model = BTreeSet::new();
             for (at, take) in steps {
                 let port = low.saturating_add(at);

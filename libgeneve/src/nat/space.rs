@@ -2,7 +2,8 @@
 //!
 //! Owns the live mappings, in both directions, and what each pool has left. All pools of a link share
 //! one [`Space`], also those of a configuration that is on its way out: whatever changes, a port that
-//! is in use is not handed out again. What a pool hands out next is [`pool`](super::pool)'s choice.
+//! is in use is not handed out again, and one of TCP that was given back rests before another inside port gets it. What a
+//! pool hands out next is [`pool`](super::pool)'s choice.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 
 use super::ports::Ports;
+use super::resting::{Queue, Resting};
+use crate::time::Now;
 use crate::wire::ip::protocol;
+
+/// Ports of a link that rest at once, at most; beyond them the ones that rest longest are free early.
+const MOST_RESTING: usize = 65_536;
 
 /// The protocols whose ports are leased, each with port numbers of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,13 +183,23 @@ struct Account {
     counts: [Count; 3],
 }
 
-/// An inside port and the outside port that stands for it, for as long as there are leases of it.
+/// An inside port and the outside port that stands for it, for as long as there are leases of it, or it rests.
 #[derive(Debug)]
 struct Mapping {
     inside: Port,
     outside: Port,
-    /// 0 for a place that is free.
+    /// 0 for one that rests, and for a place that is free.
     leases: u32,
+    /// Counts how often its place was given back.
+    generation: u32,
+}
+
+/// What is known of the ports of one protocol on one outside address.
+#[derive(Debug, Default)]
+pub(super) struct Address {
+    /// Those that a mapping has, also one that rests.
+    pub(super) taken: Ports,
+    resting: Queue,
 }
 
 /// The mappings of one link.
@@ -206,7 +222,9 @@ pub(super) struct Mappings {
     /// Every mapping, by its outside port.
     by_outside: HashTable<u32>,
     keys: RandomState,
-    taken: HashMap<(Protocol, IpAddr), Box<Ports>>,
+    addresses: HashMap<(Protocol, IpAddr), Box<Address>>,
+    /// Entries of the queues of all addresses.
+    resting: usize,
     accounts: Vec<Option<Account>>,
     /// Counts the mappings that were ever made.
     pub(super) turn: u64,
@@ -223,13 +241,15 @@ impl Mappings {
     /// Opens a pool's account, with the ports in it that are in use already.
     pub(super) fn open(&mut self, spec: &Arc<Spec>) -> usize {
         let mut counts = Protocol::ALL.map(|protocol| Count::new(spec, protocol));
-        for (&(protocol, addr), ports) in &self.taken {
+        for (&(protocol, addr), address) in &self.addresses {
             let Some(place) = spec.place(addr) else {
                 continue;
             };
             let reserved = spec.reserved_on(protocol, place);
-            let foreign = reserved.iter().filter(|r| ports.contains(r.2)).count();
-            let used = ports.count(&spec.ports) - foreign as u32;
+            let taken = &address.taken;
+            let foreign = reserved.iter().filter(|r| taken.contains(r.2)).count();
+            let resting = self.resting_of(spec, address).count();
+            let used = taken.count(&spec.ports) - foreign as u32 - resting as u32;
             counts[protocol as usize].add(spec, protocol, place, used);
         }
         let account = Account {
@@ -279,40 +299,76 @@ impl Mappings {
 
     /// The inside port that has this outside port.
     pub(super) fn inside(&self, outside: &Port) -> Option<Port> {
-        self.by_outside(outside)
-            .map(|at| self.all[at as usize].inside)
+        let mapping = &self.all[self.by_outside(outside)? as usize];
+        (mapping.leases > 0).then_some(mapping.inside)
     }
 
-    pub(super) fn taken(&self, protocol: Protocol, addr: IpAddr) -> Option<&Ports> {
-        self.taken.get(&(protocol, addr)).map(|ports| &**ports)
+    pub(super) fn address(&self, protocol: Protocol, addr: IpAddr) -> Option<&Address> {
+        self.addresses.get(&(protocol, addr)).map(|ports| &**ports)
+    }
+
+    /// The port that rests longest of those of an address that a pool may hand out.
+    pub(super) fn longest_resting(&self, spec: &Spec, address: &Address) -> Option<Port> {
+        self.resting_of(spec, address).next()
+    }
+
+    /// Ports of an address that rest and that a pool may hand out.
+    fn resting_of<'a>(
+        &'a self,
+        spec: &'a Spec,
+        address: &'a Address,
+    ) -> impl Iterator<Item = Port> + 'a {
+        let resting = address.resting.iter().filter(|entry| self.rests(entry));
+        resting
+            .map(|entry| self.outside_of(entry.mapping))
+            .filter(|port| spec.covers(port).is_some())
+    }
+
+    /// Whether nobody has held the mapping since.
+    fn rests(&self, entry: &Resting) -> bool {
+        let mapping = &self.all[entry.mapping as usize];
+        mapping.leases == 0 && mapping.generation == entry.generation
+    }
+
+    /// Frees the ports of an address that have rested by `now`, and forgets of those before them that they were held again.
+    pub(super) fn rouse(&mut self, protocol: Protocol, addr: IpAddr, now: Now) {
+        let key = (protocol, addr);
+        if let Some(address) = self.addresses.get_mut(&key) {
+            address.resting.begin(now);
+        }
+        while let Some(address) = self.addresses.get(&key)
+            && let Some((entry, rested)) = address.resting.first(now)
+            && (rested || !self.rests(&entry))
+        {
+            if let Some(address) = self.addresses.get_mut(&key) {
+                address.resting.pop();
+                self.resting -= 1;
+            }
+            self.forget_resting(&entry);
+        }
+    }
+
+    fn forget_resting(&mut self, entry: &Resting) {
+        if self.rests(entry) {
+            self.forget(entry.mapping);
+        }
     }
 
     /// Counts one more lease of `outside` for `inside`, and makes the mapping if it is new; gives its number. `None` if the
     /// port belongs to another inside port.
     pub(super) fn hold(&mut self, inside: Port, outside: Port) -> Option<u32> {
         if let Some(at) = self.by_outside(&outside) {
-            if self.all[at as usize].inside != inside {
+            let mapping = &self.all[at as usize];
+            if mapping.inside == inside {
+                self.hold_again(at);
+                return Some(at);
+            }
+            if mapping.leases > 0 {
                 return None;
             }
-            self.hold_again(at);
-            return Some(at);
+            self.forget(at);
         }
-        let mapping = Mapping {
-            inside,
-            outside,
-            leases: 1,
-        };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.all[at as usize] = mapping;
-                at
-            }
-            None => {
-                let at = u32::try_from(self.all.len()).ok()?;
-                self.all.push(mapping);
-                at
-            }
-        };
+        let at = self.place(inside, outside)?;
         let Mappings {
             all,
             keys,
@@ -326,34 +382,83 @@ impl Mappings {
         let hash = |at: &u32| keys.hash_one(all[*at as usize].inside);
         let is = |at: &u32| all[*at as usize].inside == inside;
         by_inside.entry(keys.hash_one(inside), is, hash).insert(at);
-        self.taken
-            .entry((outside.protocol, outside.addr))
-            .or_insert_with(|| Box::new(Ports::new()))
-            .take(outside.number);
+        let address = self.addresses.entry((outside.protocol, outside.addr));
+        address.or_default().taken.take(outside.number);
         self.turn = self.turn.wrapping_add(1);
-        for account in self.accounts.iter_mut().flatten() {
-            if let Some(place) = account.spec.covers(&outside) {
-                let protocol = outside.protocol;
-                account.counts[protocol as usize].add(&account.spec, protocol, place, 1);
-            }
-        }
+        self.hold_again(at);
         Some(at)
     }
 
-    /// Counts one more lease of a mapping that somebody holds.
-    pub(super) fn hold_again(&mut self, at: u32) {
-        let leases = &mut self.all[at as usize].leases;
-        // As many as there are flows, and their number is less by far.
-        *leases = leases.checked_add(1).expect("fewer flows than this");
+    /// A place for a mapping that nobody holds yet.
+    fn place(&mut self, inside: Port, outside: Port) -> Option<u32> {
+        let mut mapping = Mapping {
+            inside,
+            outside,
+            leases: 0,
+            generation: 0,
+        };
+        if let Some(at) = self.free.pop() {
+            let place = &mut self.all[at as usize];
+            mapping.generation = place.generation;
+            *place = mapping;
+            return Some(at);
+        }
+        let at = u32::try_from(self.all.len()).ok()?;
+        self.all.push(mapping);
+        Some(at)
     }
 
-    /// Gives one lease back, and the port with the last one.
+    /// Counts one more lease of a mapping that somebody holds, or that rests.
+    pub(super) fn hold_again(&mut self, at: u32) {
+        let mapping = &mut self.all[at as usize];
+        // As many as there are flows, and their number is less by far.
+        mapping.leases = mapping
+            .leases
+            .checked_add(1)
+            .expect("fewer flows than this");
+        if mapping.leases == 1 {
+            let outside = mapping.outside;
+            self.each_account(&outside, |count, spec, place| {
+                count.add(spec, outside.protocol, place, 1);
+            });
+        }
+    }
+
+    /// Gives one lease back; with the last one the port is free, or begins to rest.
     pub(super) fn release(&mut self, at: u32) {
         let mapping = &mut self.all[at as usize];
         mapping.leases -= 1;
         if mapping.leases > 0 {
             return;
         }
+        mapping.generation = mapping.generation.wrapping_add(1);
+        let (outside, generation) = (mapping.outside, mapping.generation);
+        self.each_account(&outside, |count, spec, place| {
+            count.remove(spec, outside.protocol, place);
+        });
+        if outside.protocol == Protocol::Tcp {
+            self.lay_down(at, generation, &outside);
+        } else {
+            self.forget(at);
+        }
+    }
+
+    fn lay_down(&mut self, at: u32, generation: u32, outside: &Port) {
+        let key = (outside.protocol, outside.addr);
+        let Some(address) = self.addresses.get_mut(&key) else {
+            return;
+        };
+        address.resting.push(at, generation);
+        if self.resting < MOST_RESTING {
+            self.resting += 1;
+        } else if let Some(early) = address.resting.pop() {
+            self.forget_resting(&early);
+        }
+    }
+
+    /// Removes a mapping that nobody holds: its port is free.
+    fn forget(&mut self, at: u32) {
+        let mapping = &self.all[at as usize];
         let (inside, outside) = (mapping.inside, mapping.outside);
         let (by_inside, by_outside) = (self.keys.hash_one(inside), self.keys.hash_one(outside));
         for (table, hash) in [
@@ -365,16 +470,22 @@ impl Mappings {
             }
         }
         self.free.push(at);
-        if let Some(ports) = self.taken.get_mut(&(outside.protocol, outside.addr)) {
-            ports.release(outside.number);
-            if ports.is_empty() {
-                self.taken.remove(&(outside.protocol, outside.addr));
+        let key = (outside.protocol, outside.addr);
+        if let Some(address) = self.addresses.get_mut(&key) {
+            address.taken.release(outside.number);
+            if address.taken.is_empty() {
+                self.resting -= address.resting.len();
+                self.addresses.remove(&key);
             }
         }
+    }
+
+    /// Changes what each pool that may hand out this port has counted.
+    fn each_account(&mut self, outside: &Port, change: impl Fn(&mut Count, &Spec, u32)) {
         for account in self.accounts.iter_mut().flatten() {
-            if let Some(place) = account.spec.covers(&outside) {
-                let protocol = outside.protocol;
-                account.counts[protocol as usize].remove(&account.spec, protocol, place);
+            if let Some(place) = account.spec.covers(outside) {
+                let count = &mut account.counts[outside.protocol as usize];
+                change(count, &account.spec, place);
             }
         }
     }

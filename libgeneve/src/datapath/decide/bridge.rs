@@ -21,7 +21,7 @@ pub(super) fn from_tap<E: Explain>(
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
-    course.leave(link, subject, turn, log)?;
+    course.leave(cx, link, subject, turn, log)?;
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let mark = course.mark(key.src, dst, kind);
     course.exit = exit(cx, link, &mark, log)?;
@@ -31,6 +31,7 @@ pub(super) fn from_tap<E: Explain>(
 
 /// A flow that begins with a frame from the wire.
 pub(super) fn from_wire<E: Explain>(
+    cx: &Context<'_>,
     link: &Link,
     subject: &Subject,
     at: &Arrived<'_>,
@@ -47,7 +48,7 @@ pub(super) fn from_wire<E: Explain>(
     let precedence = at.received.class.map(|c| c.drop_precedence);
     let turn = course.destination(link, subject, before, log)?;
     if turn == Turn::Hairpin {
-        course.source(link, subject, log)?;
+        course.source(cx, link, subject, log)?;
     }
     course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
     course.service = at.received.service;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Subject;
 use super::encap::Mark;
 use crate::datapath::explain::Explain;
-use crate::datapath::state::{Exit, Meter};
+use crate::datapath::state::{Context, Exit, Meter};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::{Link, LinkIndex};
@@ -113,6 +113,7 @@ impl Course {
     /// Gives the packet the source that the link's NAT rules ask for.
     pub(super) fn source<E: Explain>(
         &mut self,
+        cx: &Context<'_>,
         link: &Link,
         subject: &Subject,
         log: &mut E,
@@ -131,7 +132,7 @@ impl Course {
                     return Err(DropReason::NatUntranslatable);
                 }
                 let inside = (subject.key.src, subject.key.sport);
-                let outside = self.borrow::<E>(pool, subject.key.protocol, inside)?;
+                let outside = self.borrow::<E>(cx, pool, subject.key.protocol, inside)?;
                 self.src = outside;
                 if is_icmp(subject.key.protocol) {
                     // An identifier stands for both ports.
@@ -152,6 +153,7 @@ impl Course {
     /// Gives the packet from `src` the source that it has outside, unless it stays in the VPC.
     pub(super) fn leave<E: Explain>(
         &mut self,
+        cx: &Context<'_>,
         link: &Link,
         subject: &Subject,
         turn: Turn,
@@ -160,21 +162,22 @@ impl Course {
         if turn != Turn::Hairpin && stays(link, subject.key.src, self.dst.0) {
             return Ok(());
         }
-        self.source(link, subject, log)
+        self.source(cx, link, subject, log)
     }
 
     /// An outside address and port of a pool.
     pub(super) fn borrow<E: Explain>(
         &mut self,
+        cx: &Context<'_>,
         pool: &Arc<Pool>,
         number: u8,
         inside: (IpAddr, u16),
     ) -> Result<(IpAddr, u16), DropReason> {
         let exhausted = |_| DropReason::NatExhausted;
         if E::DRY {
-            return pool.peek(number, inside).map_err(exhausted);
+            return pool.peek(number, inside, cx.now).map_err(exhausted);
         }
-        let lease = pool.lease(number, inside).map_err(exhausted)?;
+        let lease = pool.lease(number, inside, cx.now).map_err(exhausted)?;
         let outside = lease.outside();
         self.lease = Some(lease);
         Ok(outside)

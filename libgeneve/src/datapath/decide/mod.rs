@@ -113,7 +113,7 @@ pub(super) fn first_half<E: Explain>(
             bridge::from_tap(cx, link, subject, before, &mut course, log)?
         }
         Entrance::Wire(at) if link.bridge.is_some() => {
-            bridge::from_wire(link, subject, at, before, &mut course, log)?
+            bridge::from_wire(cx, link, subject, at, before, &mut course, log)?
         }
         Entrance::Tun => tun::walk(cx, link, subject, before, &mut course, log)?,
         Entrance::Wire(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,

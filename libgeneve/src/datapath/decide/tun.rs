@@ -46,7 +46,7 @@ pub(super) fn walk<E: Explain>(
     if host.is_some_and(|host| wraps_again(link, host, key)) {
         return Err(DropReason::UnderlayLoop);
     }
-    course.leave(link, subject, turn, log)?;
+    course.leave(cx, link, subject, turn, log)?;
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {

@@ -41,7 +41,7 @@ pub(super) fn walk<E: Explain>(
     // Backends answer the client itself.
     let leaves = turn != Turn::Service && leaves_here(link, key, at.received);
     if leaves || turn == Turn::Hairpin {
-        course.source(link, subject, log)?;
+        course.source(cx, link, subject, log)?;
     }
     if turn == Turn::None {
         course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
@@ -160,7 +160,7 @@ pub(super) fn stand_in<E: Explain>(
     };
     let entry = route(there, target.addr, log)?;
     let inside = (client(link, subject.key.src), subject.key.sport);
-    let outside = course.borrow::<E>(pool, subject.key.protocol, inside)?;
+    let outside = course.borrow::<E>(cx, pool, subject.key.protocol, inside)?;
     log.note("proxy", || {
         let vni = there.config.vni;
         format!(
