@@ -297,7 +297,7 @@ impl<B: Backend> Worker<B> {
                     && self.answers.take(1, self.now)
                 {
                     reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                        datapath::answer(answer, &packet, inner, out)
+                        datapath::answer(&link.config, answer, &packet, inner, out)
                     });
                 }
                 Err((index, reason, packets))

@@ -50,7 +50,7 @@ impl<B: Backend> Worker<B> {
                     let asked = matches!(answer, Answer::Neighbor(_));
                     if asked || self.answers.take(1, self.now) {
                         reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                            datapath::answer_frame(answer, bridge, frame, out)
+                            datapath::answer_frame(&link.config, answer, bridge, frame, out)
                         });
                     }
                 }

@@ -383,7 +383,7 @@ impl<B: Backend> Worker<B> {
             let Ok(packet) = Packet::parse(inner) else {
                 return;
             };
-            let len = datapath::answer(answer, &packet, inner, &mut reply);
+            let len = datapath::answer(&link.config, answer, &packet, inner, &mut reply);
             (tables.hasher.hash(&packet), len)
         };
         if let Some(len) = len {

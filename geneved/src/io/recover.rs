@@ -244,7 +244,7 @@ impl<B: Backend> Worker<B> {
             };
             let frame = &datagram[envelope.header_len..];
             reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                datapath::answer_frame(Answer::TooBig(mtu), bridge, frame, out)
+                datapath::answer_frame(&link.config, Answer::TooBig(mtu), bridge, frame, out)
             });
             return;
         }
@@ -253,7 +253,7 @@ impl<B: Backend> Worker<B> {
             return;
         };
         reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-            datapath::answer(Answer::TooBig(mtu), &packet, inner, out)
+            datapath::answer(&link.config, Answer::TooBig(mtu), &packet, inner, out)
         });
     }
 }

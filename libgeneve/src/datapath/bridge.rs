@@ -18,7 +18,7 @@ use super::{
 };
 use crate::bridge::{Bridge, Notice, Place, Tally, Toward};
 use crate::drop::DropReason;
-use crate::link::{Df, Host, Link, LinkIndex, Tos, Ttl};
+use crate::link::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::policy::Action;
 use crate::time::Now;
@@ -307,7 +307,14 @@ impl Frame<'_> {
         self.narrow(&mut forward, flood.as_deref());
         // Its sender knows the packet as it is before addresses are translated.
         if !passes(&forward, &self.vnet, &packet) {
-            return Err(Refused::too_big(&forward, &packet, self.link.config.index));
+            let refused = Refused::too_big(&forward, &packet, self.link.config.index);
+            let told = refused.answer;
+            return Err(match told {
+                Some(answer) if !may_answer_frame(answer, self.dst, &packet) => {
+                    self.stopped(DropReason::TooBigSilent)
+                }
+                _ => refused,
+            });
         }
         change
             .apply(inner, &mut packet, self.vnet.needs_checksum())
@@ -498,6 +505,7 @@ fn solicits(payload: &[u8]) -> Result<Option<Notice>, DropReason> {
 /// frame was for. `None` where it must not be answered, or `out` is too small; 1,302 bytes suffice.
 #[must_use]
 pub fn answer_frame(
+    link: &LinkConfig,
     answer: Answer,
     bridge: &Bridge,
     frame: &[u8],
@@ -515,13 +523,23 @@ pub fn answer_frame(
         ),
         _ => {
             let packet = Packet::parse(payload).ok()?;
-            (back, super::answer(answer, &packet, payload, rest)?)
+            if !may_answer_frame(answer, header.dst(), &packet) {
+                return None;
+            }
+            (back, super::answer(link, answer, &packet, payload, rest)?)
         }
     };
     head.copy_from_slice(header.header_bytes());
     head[..6].copy_from_slice(&to.0);
     head[6..12].copy_from_slice(&from.0);
     Some(len + body)
+}
+
+/// Whether the packet of a frame to `dst` may be answered, as far as its MAC address says: what went to many stations is
+/// not (RFC 1122 section 3.2.2), but for IPv6 packets that are too big (RFC 4443 section 2.4 e.4).
+fn may_answer_frame(answer: Answer, dst: Mac, packet: &Packet) -> bool {
+    let too_big_v6 = matches!(answer, Answer::TooBig(_)) && packet.version == IpVersion::V6;
+    !dst.is_multicast() || too_big_v6
 }
 
 /// The ARP reply or neighbour advertisement that tells of `mac`; `to` becomes everybody where nobody in particular asked.

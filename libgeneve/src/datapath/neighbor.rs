@@ -88,12 +88,7 @@ pub fn neighbor_question(
             (Mac::BROADCAST, ethertype::ARP, len)
         }
         IpAddr::V6(target) => {
-            let mine = config.addresses.iter().find_map(|addr| match addr {
-                IpAddr::V6(addr) => Some(*addr),
-                IpAddr::V4(_) => None,
-            });
-            let from = mine.unwrap_or(own.link_local());
-            let len = put(out, &nd::solicitation(target, own, from))?;
+            let len = put(out, &nd::solicitation(target, own, config.own_v6()))?;
             let group = Mac::of_multicast_v6(solicited_node(target));
             (group, ethertype::IPV6, len)
         }

@@ -1,7 +1,9 @@
 //! What the sender of a refused packet is told: a TCP reset, or an ICMP error.
 
+use std::net::IpAddr;
+
 use super::Answer;
-use crate::link::Link;
+use crate::link::{Link, LinkConfig};
 use crate::wire::encapsulation::Inner;
 use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
@@ -10,10 +12,17 @@ use crate::wire::packet::{Packet, Transport};
 use crate::wire::reset;
 
 /// Writes the answer to `packet`, which `bytes` begin with, into `out`: a whole IP packet from its destination to its
-/// source, because the tunnel is one hop and has no address of its own. `None` where it must not be answered (a reset, an
-/// ICMP error, a later fragment, a multicast) or `out` is too small; 1,280 bytes suffice.
+/// source, because the tunnel is one hop. A group of receivers is nobody's address (RFC 4443 section 2.2): what is too
+/// big for it is answered by an address of `link`. `None` where it must not be answered (a reset, an ICMP error, a later
+/// fragment, another multicast) or `out` is too small; 1,280 bytes suffice.
 #[must_use]
-pub fn answer(answer: Answer, packet: &Packet, bytes: &[u8], out: &mut [u8]) -> Option<usize> {
+pub fn answer(
+    link: &LinkConfig,
+    answer: Answer,
+    packet: &Packet,
+    bytes: &[u8],
+    out: &mut [u8],
+) -> Option<usize> {
     let error = match answer {
         Answer::Rejected => IcmpError::Unreachable(Unreachable::Prohibited),
         Answer::TooBig(mtu) => IcmpError::TooBig { mtu: mtu.into() },
@@ -24,7 +33,15 @@ pub fn answer(answer: Answer, packet: &Packet, bytes: &[u8], out: &mut [u8]) -> 
     }
     match (answer, packet.transport) {
         (Answer::Rejected, Transport::Tcp { .. }) => reset::answer(packet, out),
-        _ => error.build(packet.dst, packet, bytes, out),
+        _ => error.build(source(link, packet.dst), packet, bytes, out),
+    }
+}
+
+/// From whom a packet for `dst` is answered.
+fn source(link: &LinkConfig, dst: IpAddr) -> IpAddr {
+    match dst {
+        IpAddr::V6(group) if group.is_multicast() => link.own_v6().into(),
+        one => one,
     }
 }
 

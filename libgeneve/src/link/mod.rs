@@ -9,7 +9,7 @@ mod host;
 mod neighborhood;
 mod tables;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -121,6 +121,19 @@ pub struct LinkConfig {
     pub functions: Functions,
     /// What it knows of MAC addresses, where its interface is a TAP that others' frames come from.
     pub bridge: Option<BridgeConfig>,
+}
+
+impl LinkConfig {
+    /// The IPv6 address by which geneved speaks for the link: the first that the interface has, or the link-local one of
+    /// its MAC address.
+    #[must_use]
+    pub fn own_v6(&self) -> Ipv6Addr {
+        let own = self.addresses.iter().find_map(|addr| match addr {
+            IpAddr::V6(addr) => Some(*addr),
+            IpAddr::V4(_) => None,
+        });
+        own.unwrap_or_else(|| self.lladdr.link_local())
+    }
 }
 
 /// One VPC on this host, ready for the packet path.

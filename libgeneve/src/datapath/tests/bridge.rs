@@ -151,7 +151,14 @@ fn a_question_for_an_endpoint_is_answered_in_its_name() {
     let refused = send(&world, question.clone()).unwrap_err();
     assert_eq!(refused.reason, DropReason::NeighborAnswered);
     let mut out = [0; 1400];
-    let len = answer_frame(refused.answer.unwrap(), bridge, &question, &mut out).unwrap();
+    let len = answer_frame(
+        &link.config,
+        refused.answer.unwrap(),
+        bridge,
+        &question,
+        &mut out,
+    )
+    .unwrap();
     let reply = Ethernet::parse(&out[..len]).unwrap();
     assert_eq!((reply.dst(), reply.src()), (LOCAL, ON_B));
     let arp = Arp::parse(reply.payload()).unwrap();
@@ -209,7 +216,14 @@ fn a_solicitation_for_an_endpoint_is_answered_and_a_probe_hears_of_it() {
         let refused = send(&world, question.clone()).unwrap_err();
         assert_eq!(refused.reason, DropReason::NeighborAnswered);
         let mut out = [0; 1400];
-        let len = answer_frame(refused.answer.unwrap(), bridge, &question, &mut out).unwrap();
+        let len = answer_frame(
+            &link.config,
+            refused.answer.unwrap(),
+            bridge,
+            &question,
+            &mut out,
+        )
+        .unwrap();
         let reply = Ethernet::parse(&out[..len]).unwrap();
         assert_eq!((reply.dst(), reply.src()), (to, ON_B));
         let packet = Packet::parse(reply.payload()).unwrap();
@@ -355,7 +369,14 @@ fn a_packet_that_is_too_long_is_answered_by_the_station_that_it_was_for() {
     assert_eq!(refused.reason, DropReason::TooBig);
     assert_eq!(refused.answer, Some(Answer::TooBig(1350)));
     let mut out = [0; 1400];
-    let len = answer_frame(refused.answer.unwrap(), bridge, &long, &mut out).unwrap();
+    let len = answer_frame(
+        &link.config,
+        refused.answer.unwrap(),
+        bridge,
+        &long,
+        &mut out,
+    )
+    .unwrap();
     let reply = Ethernet::parse(&out[..len]).unwrap();
     assert_eq!((reply.dst(), reply.src()), (LOCAL, ON_B));
     assert!(Packet::parse(reply.payload()).unwrap().is_icmp_error());
@@ -375,4 +396,38 @@ fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
     );
     assert_eq!(sent(ON_B, B, 53).unwrap(), [ip(B)]);
     assert_eq!(sent(ON_B, C, GENEVE_PORT).unwrap(), [ip(B)]);
+}
+
+#[test]
+fn what_is_too_big_for_a_group_is_answered_by_an_address_of_the_link() {
+    let world = world();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    for host in link.hosts() {
+        host.set_path_mtu(Some(1400));
+    }
+    let group = "ff05::123".parse().unwrap();
+    let packet = support::in_ip("fd00::1", "ff05::123", 99, &[7; 1380]);
+    let long = frame(Mac::of_multicast_v6(group), LOCAL, ethertype::IPV6, &packet);
+    let refused = send(&world, long.clone()).unwrap_err();
+    assert_eq!(refused.answer, Some(Answer::TooBig(1350)));
+    let mut out = [0; 1400];
+    let answer = refused.answer.unwrap();
+    let len = answer_frame(&link.config, answer, bridge, &long, &mut out).unwrap();
+    let reply = Ethernet::parse(&out[..len]).unwrap();
+    assert_eq!((reply.dst(), reply.src()), (LOCAL, bridge.virtual_mac));
+    let told = Packet::parse(reply.payload()).unwrap();
+    assert_eq!(told.src, IpAddr::from(link.config.own_v6()));
+    let quote = told.quote(reply.payload()).unwrap();
+    assert_eq!(quote.dst, IpAddr::from(group));
+
+    // What everybody got is answered to nobody (RFC 1122), whatever its packet says.
+    let packet = support::in_ip("10.0.0.1", "10.0.0.2", 99, &[7; 1380]);
+    let refused = send(
+        &world,
+        frame(Mac::BROADCAST, LOCAL, ethertype::IPV4, &packet),
+    )
+    .unwrap_err();
+    assert_eq!(refused.reason, DropReason::TooBigSilent);
+    assert_eq!(refused.answer, None);
 }

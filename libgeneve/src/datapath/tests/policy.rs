@@ -155,7 +155,13 @@ fn whoever_is_rejected_is_told_unless_that_must_not_be() {
         assert_eq!(refused.reason, DropReason::PolicyRejected);
         let packet = Packet::parse(inner).unwrap();
         let mut out = [0; 1280];
-        let len = answer(refused.answer.unwrap(), &packet, inner, &mut out)?;
+        let len = answer(
+            &site.link(0).config,
+            refused.answer.unwrap(),
+            &packet,
+            inner,
+            &mut out,
+        )?;
         let told = Packet::parse(&out[..len]).unwrap();
         assert_eq!((told.src, told.dst), (packet.dst, packet.src));
         let sound = told.checksum_state(&out[..len]);
@@ -180,7 +186,13 @@ fn whoever_is_rejected_is_told_unless_that_must_not_be() {
     // An error is not answered, whatever becomes of it.
     let error = error_about("10.0.0.2", &from_us());
     let packet = Packet::parse(&error).unwrap();
-    let none = answer(Answer::Rejected, &packet, &error, &mut [0; 1280]);
+    let none = answer(
+        &site.link(0).config,
+        Answer::Rejected,
+        &packet,
+        &error,
+        &mut [0; 1280],
+    );
     assert_eq!(none, None);
 }
 

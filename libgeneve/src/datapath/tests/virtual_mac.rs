@@ -90,7 +90,8 @@ fn question(target: &str) -> Vec<u8> {
 #[test]
 fn stations_are_told_another_mac_address_than_the_interfaces() {
     let world = switched();
-    let bridge = world.link(LinkIndex(0)).unwrap().bridge.as_ref().unwrap();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
     assert_eq!(bridge.virtual_mac, OWN.companion());
     for target in OUTSIDE.iter().chain([&VIP]) {
         let mut again = question(target);
@@ -100,7 +101,7 @@ fn stations_are_told_another_mac_address_than_the_interfaces() {
             assert_eq!(refused.answer, Some(Answer::Neighbor(bridge.virtual_mac)));
             let mut out = [0; 100];
             let answer = refused.answer.unwrap();
-            let len = answer_frame(answer, bridge, &again, &mut out).unwrap();
+            let len = answer_frame(&link.config, answer, bridge, &again, &mut out).unwrap();
             assert_eq!(
                 Ethernet::parse(&out[..len]).unwrap().src(),
                 bridge.virtual_mac
