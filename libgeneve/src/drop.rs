@@ -88,7 +88,7 @@ drop_reasons! {
     PolicyRejected => "policy-rejected",
     /// The flow table has no room for another flow of the link.
     FlowTableFull => "flow-table-full",
-    /// A fragment whose first fragment was not seen, so that its flow is not known.
+    /// A fragment whose first fragment was not seen, so that its flow is not known, where its ports matter.
     FragmentUnknown => "fragment-unknown",
     /// An ICMP error about a flow that is not there.
     IcmpUnrelated => "icmp-unrelated",

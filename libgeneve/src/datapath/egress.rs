@@ -90,7 +90,7 @@ impl Egress {
         vnet: &VnetHdr,
     ) -> Result<&Passage, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
-        let (key, error) = key_of(cx, link, packet, inner).map_err(stopped)?;
+        let (key, error) = key_of(cx, link, packet, inner, None).map_err(stopped)?;
         let bytes = wire_bytes(vnet, packet);
         let seeker = Seeker {
             link,

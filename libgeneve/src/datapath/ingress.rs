@@ -240,7 +240,8 @@ impl Ingress {
             return Err(neighbor::hear(cx, link, host, &Notice::from(&nd)));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
-        let (key, error) = key_of(cx, link, &packet, inner).map_err(refused)?;
+        let (key, error) =
+            key_of(cx, link, &packet, inner, Some(&memo.received)).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
         let frame_len = memo.frame_len;
         let bytes = wire_bytes(&whole, &packet);

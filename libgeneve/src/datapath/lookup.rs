@@ -11,6 +11,8 @@ use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
 use crate::link::Link;
 use crate::options::Received;
+use crate::policy::Direction;
+use crate::route::Target;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
@@ -55,16 +57,18 @@ impl std::convert::From<DropReason> for Stop {
 }
 
 /// The key by which a packet looks for its flow, and whether it is an ICMP error that belongs to another's flow.
+/// `received` are the options of one from the wire.
 #[inline]
 pub(super) fn key_of(
     cx: &Context<'_>,
     link: &Link,
     packet: &Packet,
     bytes: &[u8],
+    received: Option<&Received>,
 ) -> Result<(FlowKey, bool), DropReason> {
     let index = link.config.index;
     if packet.fragment != Fragment::Whole {
-        return of_fragment(cx, link, packet).map(|key| (key, false));
+        return of_fragment(cx, link, packet, received).map(|key| (key, false));
     }
     if packet.is_icmp_error()
         && let Some(quote) = packet.quote(bytes)
@@ -81,15 +85,46 @@ pub(super) fn key_of(
     Ok((FlowKey::of(index, packet), false))
 }
 
-fn of_fragment(cx: &Context<'_>, link: &Link, packet: &Packet) -> Result<FlowKey, DropReason> {
+/// A later fragment belongs to the flow of its first one. Where that was not seen yet it is a flow of its own, without
+/// ports, unless those matter.
+fn of_fragment(
+    cx: &Context<'_>,
+    link: &Link,
+    packet: &Packet,
+    received: Option<&Received>,
+) -> Result<FlowKey, DropReason> {
     let index = link.config.index;
     if packet.fragment == Fragment::First {
         return Ok(FlowKey::of(index, packet));
     }
-    cx.state
-        .fragments
-        .later(index, packet, cx.now)
-        .ok_or(DropReason::FragmentUnknown)
+    match cx.state.fragments.later(index, packet, cx.now) {
+        Some(key) => Ok(key),
+        None if ports_matter(link, packet, received) => Err(DropReason::FragmentUnknown),
+        None => Ok(FlowKey::of(index, packet)),
+    }
+}
+
+/// Whether a packet with ports may be judged, translated or sent otherwise than one without.
+fn ports_matter(link: &Link, packet: &Packet, received: Option<&Received>) -> bool {
+    let functions = &link.config.functions;
+    let direction = match received {
+        None => Direction::Egress,
+        Some(_) => Direction::Ingress,
+    };
+    // Of several hosts the flow's hash chooses one.
+    let spread = || {
+        let entry = link.routes.lookup(packet.dst);
+        entry.is_some_and(|entry| match &entry.target {
+            Target::Hosts(hosts) => hosts.len() > 1 || entry.spread.is_some(),
+            Target::Local => false,
+        })
+    };
+    functions.needs_ports(direction)
+        || functions.target(packet.dst).is_some()
+        || match received {
+            Some(received) => received.service.is_some(),
+            None => link.bridge.is_none() && spread(),
+        }
 }
 
 /// A flow as the table has it.

@@ -11,7 +11,7 @@ use super::LinkIndex;
 use crate::label::{LabelSet, MAX_LABELS};
 use crate::nat::Nat;
 use crate::options::{ClassOption, EndpointOption, EndpointType, ServiceOption};
-use crate::policy::Policy;
+use crate::policy::{Direction, Policy};
 use crate::qos::{Bucket, Class};
 use crate::service::Services;
 use crate::wire::ethernet::Mac;
@@ -105,6 +105,17 @@ impl Functions {
     #[must_use]
     pub fn target(&self, addr: IpAddr) -> Option<ProxyTarget> {
         self.endpoints.get(&addr)?.target
+    }
+
+    /// Whether what becomes of a packet in this direction may depend on its ports: where it does not, a fragment without
+    /// them is decided by its addresses and its protocol.
+    #[inline]
+    #[must_use]
+    pub fn needs_ports(&self, direction: Direction) -> bool {
+        let policy = self.policy.as_ref();
+        self.nat.is_some()
+            || self.services.is_some()
+            || policy.is_some_and(|policy| policy.asks_transport(direction))
     }
 
     /// Whether `addr` is nobody's but stands for others by translation: an outside address of NAT.

@@ -96,6 +96,7 @@ pub struct Policy {
 #[derive(Clone, Debug)]
 struct Side {
     default: Action,
+    asks_transport: bool,
     blocks: Box<[(u32, Block)]>,
 }
 
@@ -218,6 +219,13 @@ impl Policy {
         self.options.binary_search(&(class, kind)).is_ok()
     }
 
+    /// Whether a rule of the direction asks for what only a packet's first fragment has: ports, or an ICMP type.
+    #[inline]
+    #[must_use]
+    pub fn asks_transport(&self, direction: Direction) -> bool {
+        self.side(direction).asks_transport
+    }
+
     /// Whether a direction has no rule, so that its default decides everything.
     #[must_use]
     pub fn is_trivial(&self, direction: Direction) -> bool {
@@ -241,6 +249,7 @@ impl Side {
         });
         Side {
             default,
+            asks_transport: rules.iter().any(Rule::asks_transport),
             blocks: blocks.collect(),
         }
     }

@@ -162,6 +162,11 @@ impl Rule {
             .then_with(|| self.name.cmp(&other.name))
     }
 
+    /// Whether it asks for what only a packet's first fragment has: ports, or an ICMP type.
+    pub(super) fn asks_transport(&self) -> bool {
+        !self.sports.is_empty() || !self.dports.is_empty() || self.icmp.is_some()
+    }
+
     /// Whether a packet can fulfil all conditions at once.
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         let name = || self.name.clone();

@@ -3,7 +3,7 @@
 use super::support::*;
 use super::*;
 use crate::options::Attach;
-use crate::policy::{Action, Direction};
+use crate::policy::{Action, Direction, Who};
 use crate::service::Affinity;
 
 fn allowing(direction: Direction) -> Functions {
@@ -187,7 +187,7 @@ fn a_removed_link_takes_its_flows_with_it() {
 }
 
 #[test]
-fn later_fragments_follow_the_first_and_others_are_dropped() {
+fn later_fragments_follow_the_first_and_others_are_dropped_where_ports_matter() {
     let whole = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
     let translated = Functions {
         nat: translation(
@@ -201,10 +201,14 @@ fn later_fragments_follow_the_first_and_others_are_dropped() {
         ),
         ..Functions::default()
     };
-    for (functions, source) in [
-        (Functions::default(), "10.0.0.1"),
-        (translated, "198.51.100.1"),
-    ] {
+    let mut dns = rule("dns", Direction::Egress, Action::Allow);
+    dns.protocol = Some(protocol::UDP);
+    dns.dports = vec![53..=53];
+    let ruled = Functions {
+        policy: policy(Action::Allow, Action::Deny, vec![dns]),
+        ..Functions::default()
+    };
+    for (functions, source) in [(ruled, "10.0.0.1"), (translated, "198.51.100.1")] {
         let site = site(functions);
         let [first, later] = fragments(&whole, 9);
         assert_eq!(site.send(&later).unwrap_err(), DropReason::FragmentUnknown);
@@ -216,6 +220,34 @@ fn later_fragments_follow_the_first_and_others_are_dropped() {
         assert_eq!(site.flows(), 1);
         let [_, other] = fragments(&whole, 10);
         assert_eq!(site.send(&other).unwrap_err(), DropReason::FragmentUnknown);
+    }
+}
+
+#[test]
+fn a_later_fragment_passes_before_its_first_where_no_port_matters() {
+    let mut from_b = rule("b", Direction::Ingress, Action::Allow);
+    from_b.from = Who::Prefix("10.0.0.2/32".parse().unwrap());
+    let by_address = Functions {
+        policy: policy(Action::Deny, Action::Allow, vec![from_b]),
+        ..Functions::default()
+    };
+    for functions in [Functions::default(), by_address] {
+        let site = site(functions);
+        let [first, later] = fragments(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0), 9);
+        for fragment in [&later, &first, &later] {
+            assert_eq!(site.send(fragment).unwrap().host(), ip(B));
+        }
+        let [first, later] = fragments(&udp("10.0.0.2", "10.0.0.1", (1000, 53), 0), 9);
+        for fragment in [&later, &first, &later] {
+            assert_eq!(site.hear(B, fragment, &plain()).unwrap().tun(), 0);
+        }
+        // One of several hosts would get it, and another the first fragment.
+        let [_, later] = fragments(&udp("10.0.0.1", "10.7.0.9", (1000, 53), 0), 9);
+        assert_eq!(site.send(&later).unwrap_err(), DropReason::FragmentUnknown);
+        // It is held against its source as any packet.
+        let [_, forged] = fragments(&udp("10.0.0.3", "10.0.0.1", (1000, 53), 0), 9);
+        let heard = site.hear(B, &forged, &plain());
+        assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     }
 }
 
