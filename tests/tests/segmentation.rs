@@ -1,9 +1,14 @@
 //! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
 
 use geneved::lab::net::Host;
+use geneved_tests::packet::{Geneve, Parsed, udp};
+use geneved_tests::peer::Peer;
 use geneved_tests::trio::{Echoing, Talk};
 use geneved_tests::world::{Duo, Family, Io, assert_ping, assert_tcp, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// What the kernel counted on the device for tunnel GSO; `None` where there is no such device.
 fn handed_over(host: &Host) -> Option<u64> {
@@ -44,7 +49,46 @@ fn carry(io: Io, segmentation: &str, duo: &Duo) -> Option<u64> {
     handed_over
 }
 
+/// Two equal UDP datagrams in frames to `mac` that host a gets in one train, as a packet socket at its interface sees them.
+fn seen_of_two(peer: &Peer, mac: [u8; 6], to: &str, port: u16) -> usize {
+    let [from, to]: [IpAddr; 2] = ["10.0.0.2", to].map(|text| text.parse().unwrap());
+    let packet = udp((from, port), (to, 9), &[0x5a; 40]);
+    let frame = [&mac[..], &[2, 0, 0, 0, 0, 2, 0x08, 0x00], &packet].concat();
+    let mut header = Geneve::new(100);
+    header.protocol = 0x6558;
+    let datagram = header.datagram(&frame);
+    setsockopt(
+        &peer.socket,
+        sockopt::UdpGsoSegment,
+        &(datagram.len() as i32),
+    )
+    .unwrap();
+    peer.send(&[&datagram[..], &datagram].concat());
+    let lengths = peer.tun.all(Duration::from_millis(500), |bytes| {
+        let (src, _, payload) = Parsed::new(bytes)?.udp()?;
+        (src == port).then_some(payload.len())
+    });
+    assert_eq!(lengths.iter().sum::<usize>(), 80, "{lengths:?}");
+    lengths.len()
+}
+
 on_both_backends! {
+    fn udp_is_merged_for_the_interface_itself_and_not_for_what_is_behind_it(io) {
+        let peer = Peer::new(io, Family::V4, "mode = \"ethernet\"");
+        let text = peer.duo.a.ip("-json link show gnv0").unwrap();
+        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut own = [0; 6];
+        let octets = links[0]["address"].as_str().unwrap().split(':');
+        for (byte, text) in own.iter_mut().zip(octets) {
+            *byte = u8::from_str_radix(text, 16).unwrap();
+        }
+        let station = [2, 0, 0, 0, 0, 9];
+        assert_eq!(seen_of_two(&peer, station, "10.0.0.9", 4001), 2);
+        assert_eq!(seen_of_two(&peer, [0xff; 6], "255.255.255.255", 4002), 2);
+        assert_eq!(seen_of_two(&peer, [1, 0, 0x5e, 0, 0, 1], "224.0.0.1", 4003), 2);
+        assert_eq!(seen_of_two(&peer, own, "10.0.0.1", 4004), 1);
+    }
+
     fn every_way_of_cutting_carries_the_same(io) {
         let duo = Duo::new();
         for segmentation in ["off", "gso"] {

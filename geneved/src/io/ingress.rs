@@ -14,7 +14,7 @@ use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
-use libgeneve::wire::packet::Packet;
+use libgeneve::wire::packet::{Packet, Transport};
 
 use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
@@ -343,15 +343,17 @@ impl<B: Backend> Worker<B> {
         let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
         let lane = lane(link.config.index, decap.frame_len, decap.lane);
         let start = start as u32;
+        let whole = Part {
+            tag: bid,
+            start,
+            len: u32::from(decap.packet.total_len),
+        };
+        let udp = matches!(decap.packet.transport, Transport::Udp { .. });
         match decap.vnet {
+            None if udp && !decap.to_stack => merger.pass(lane, whole, &decap.packet, &mut out),
             None => merger.push(lane, bid, start, inner, &decap.packet, &mut out),
             Some(vnet) => {
                 merger.flush(&mut out);
-                let whole = Part {
-                    tag: bid,
-                    start,
-                    len: u32::from(decap.packet.total_len),
-                };
                 out(lane, unmerged(vnet, &decap.packet, &[whole]));
             }
         }

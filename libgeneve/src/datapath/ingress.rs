@@ -74,6 +74,9 @@ pub struct Decap {
     /// Equal for datagrams of one link and one outer source whose headers before the inner packet are equal byte for
     /// byte; only those may be merged (RFC 8926 section 4.6).
     pub lane: u64,
+    /// Whether it is for an IP stack right behind the interface. What is for another station behind a TAP may be read by
+    /// packet sockets, and a bridge hands them UDP super-packets uncut.
+    pub to_stack: bool,
     /// Known options of the packet, a bit for each slot of the schema.
     pub options: u32,
 }
@@ -103,6 +106,8 @@ struct Memo {
     /// Bytes of the Ethernet header that goes into the TAP interface; 0 for TUN.
     frame_len: usize,
     tagged: bool,
+    /// What it carries is for the interface itself, and not for a station behind it.
+    to_stack: bool,
     /// Until when the source of the frame is taken to be admitted, and the host to be heard.
     until: Now,
     link: LinkIndex,
@@ -312,6 +317,7 @@ impl Ingress {
             packet,
             vnet,
             lane: memo.lane,
+            to_stack: memo.to_stack && (link.bridge.is_none() || turned.is_none()),
             options: memo.received.slots,
         })
     }
@@ -347,7 +353,7 @@ impl Ingress {
             return Err(refused(DropReason::ControlMessage));
         }
         let inside = match &link.bridge {
-            Some(bridge) => bridge_inside(bridge, host, &envelope, datagram, cx.now),
+            Some(bridge) => bridge_inside(link, bridge, host, &envelope, datagram, cx.now),
             None => inside(link, &envelope, datagram),
         };
         let inside = inside.map_err(refused)?;
@@ -364,6 +370,7 @@ impl Ingress {
         memo.kind = inside.kind;
         memo.frame_len = inside.frame_len;
         memo.tagged = inside.tagged;
+        memo.to_stack = inside.to_stack;
         memo.until = bridge::fresh_until(cx.now);
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
@@ -383,10 +390,12 @@ struct Inside {
     /// Bytes of the Ethernet header that goes with it into the interface.
     frame_len: usize,
     tagged: bool,
+    to_stack: bool,
 }
 
 /// What a datagram of a bridge carries; its source MAC address is admitted.
 fn bridge_inside(
+    link: &Link,
     bridge: &Bridge,
     host: &Arc<Host>,
     envelope: &Envelope<'_>,
@@ -403,6 +412,7 @@ fn bridge_inside(
         kind: Kind::of(frame.ether_type()),
         frame_len: frame.header_len(),
         tagged: frame.is_tagged(),
+        to_stack: frame.dst() == link.config.lladdr && !frame.is_tagged(),
     })
 }
 
@@ -431,6 +441,7 @@ fn inside(link: &Link, envelope: &Envelope<'_>, datagram: &[u8]) -> Result<Insid
             kind,
             frame_len: 0,
             tagged: false,
+            to_stack: true,
         }),
         Kind::Other => Err(DropReason::NotIp),
     }

@@ -4,7 +4,8 @@
 //! `udp_gro_receive` and the IP layers below them, Linux 6.x), so that geneved is no stranger to what
 //! stands behind TUN. What a merged packet was made of can be told from it: cutting it again gives the
 //! same packets, but for the identification of IPv4 packets with DF, which means nothing (RFC 6864).
-//! Where packets come from and which may pass is left to others; [`partial`] handles packets whose
+//! UDP datagrams to a group or to everybody are never merged: copies of them go to sockets of many kinds.
+//! Where packets come from, which may pass, and whether UDP is for a socket at all is left to others; [`partial`] handles packets whose
 //! checksum was never finished.
 //!
 //! Packets of one flow leave in the order in which they came, also those that are not merged. All
@@ -100,10 +101,8 @@ impl<T: Copy> Merger<T> {
     ) {
         let key = Key::of(packet);
         let Some(segment) = self.mergeable(inner, packet) else {
-            self.release_before(&key, packet.fragment, out);
-            let len = u32::from(packet.total_len).min(inner.len() as u32);
-            out(lane, alone(&[Part { tag, start, len }]));
-            return;
+            let len = (inner.len() as u64).min(packet.total_len.into()) as u32;
+            return self.pass(lane, Part { tag, start, len }, packet, out);
         };
         let payload = Part {
             tag,
@@ -130,6 +129,19 @@ impl<T: Copy> Merger<T> {
             self.open.push(slot);
             self.slots[usize::from(slot)].begin(key, lane, &segment, payload);
         }
+    }
+
+    /// Gives `out` a packet as it is, behind what is held of its flow. `whole` is where all of it lies.
+    #[inline]
+    pub fn pass(
+        &mut self,
+        lane: u64,
+        whole: Part<T>,
+        packet: &Packet,
+        out: &mut impl FnMut(u64, SuperPacket<'_, T>),
+    ) {
+        self.release_before(&Key::of(packet), packet.fragment, out);
+        out(lane, alone(&[whole]));
     }
 
     /// Gives `out` everything that is held, the oldest first.
@@ -203,7 +215,9 @@ impl<T: Copy> Merger<T> {
         let (flags, seq) = match packet.transport {
             Transport::Tcp { flags, seq, .. } if !flags.intersects(NEVER) => (flags, seq),
             // Padding behind the datagram would become part of the next one.
-            Transport::Udp { len, .. } if self.uso && len == transport_len => {
+            Transport::Udp { len, .. }
+                if self.uso && len == transport_len && !packet.is_for_group() =>
+            {
                 let has_checksum = read16(inner, ip_len + 6) != 0;
                 has_checksum.then_some((TcpFlags::default(), 0))?
             }

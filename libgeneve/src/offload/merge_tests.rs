@@ -340,6 +340,38 @@ fn super_packets_stay_below_their_limits() {
 }
 
 #[test]
+fn udp_to_a_group_or_to_everybody_is_never_merged() {
+    for (v6, dst) in [
+        (false, &[224, 0, 0, 251][..]),
+        (false, &[255; 4]),
+        (
+            true,
+            &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfb],
+        ),
+    ] {
+        let udp = Sample {
+            tcp: false,
+            v6,
+            payload: vec![1; 250],
+            ..Sample::default()
+        };
+        let at = if v6 { 24 } else { 16 };
+        let to_group = |mut bytes: Vec<u8>| {
+            bytes[at..at + dst.len()].copy_from_slice(dst);
+            if v6 {
+                let packet = Packet::parse(&bytes).unwrap();
+                packet.write_checksum(&mut bytes);
+                bytes
+            } else {
+                finished(bytes)
+            }
+        };
+        let segments: Vec<_> = segments_of(&udp, 100).into_iter().map(to_group).collect();
+        assert_eq!(shape(&segments), [1, 1, 1], "{dst:?}");
+    }
+}
+
+#[test]
 fn udp_is_merged_only_when_tun_takes_it_and_with_a_checksum() {
     let udp = Sample {
         tcp: false,

@@ -121,6 +121,15 @@ pub enum PacketError {
 }
 
 impl Packet {
+    /// Whether it is for a group or for everybody, and nobody learns of each receiver. A subnet's directed broadcast
+    /// cannot be told from the packet.
+    #[inline]
+    #[must_use]
+    pub fn is_for_group(&self) -> bool {
+        let everybody = self.dst == IpAddr::V4(Ipv4Addr::BROADCAST);
+        everybody || self.dst.is_multicast()
+    }
+
     /// Parses the IP packet at the start of `bytes`.
     ///
     /// Bytes after the packet's own length are allowed and ignored. Checksums are not verified.

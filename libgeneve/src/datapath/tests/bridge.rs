@@ -431,3 +431,16 @@ fn what_is_too_big_for_a_group_is_answered_by_an_address_of_the_link() {
     assert_eq!(refused.reason, DropReason::TooBigSilent);
     assert_eq!(refused.answer, None);
 }
+
+#[test]
+fn only_frames_to_the_interface_itself_are_for_an_ip_stack() {
+    let world = world();
+    let packet = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
+    for (dst, to_stack) in [(OWN, true), (LOCAL, false), (Mac::BROADCAST, false)] {
+        let arrived = receive(&world, B, &frame(dst, ON_B, ethertype::IPV4, &packet));
+        let Ok(Inbound::Packet(decap)) = arrived else {
+            panic!("{arrived:?}")
+        };
+        assert_eq!(decap.to_stack, to_stack, "{dst:?}");
+    }
+}
