@@ -15,7 +15,7 @@ use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
-use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
@@ -24,7 +24,7 @@ use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::reply;
 use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
-use super::tunnel::Read;
+use super::tunnel::{Read, TunnelGso};
 use super::udp::{Family, Pick};
 use super::worker::{LinkSlot, Worker};
 
@@ -347,7 +347,16 @@ impl<B: Backend> Worker<B> {
         }
         let underlay = self.shared.underlay.load(Relaxed);
         let at = (self.now, self.io.idle(), underlay);
-        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| !too_long && !want.whole)
+        // A receiver that gets it uncut does not learn the size of its segments.
+        let state = &self.shared.state;
+        let fits = |_: &&mut TunnelGso| {
+            vnet.gso_type != GsoType::None
+                && !too_long
+                && !want.whole
+                && datapath::longest_segment(&vnet, &packet)
+                    == usize::from(state.segments_taken(link, &packet, self.now))
+        };
+        if let Some(tunnel) = self.tunnel.as_mut().filter(fits)
             && let Some(read) = read
             && let Some(way) = tunnel.way(
                 &want.forward,

@@ -114,6 +114,9 @@ impl Egress {
         {
             return Err(stopped(DropReason::RateExceeded));
         }
+        if error {
+            heed_too_big(cx, link, packet, inner);
+        }
         Ok(passage)
     }
 
@@ -121,6 +124,15 @@ impl Egress {
     #[inline]
     pub fn settle(&mut self, cx: &Context<'_>) {
         self.recent.settle(cx);
+    }
+}
+
+/// Notes what an ICMP error about a flow says of the way that its packets take.
+#[cold]
+pub(super) fn heed_too_big(cx: &Context<'_>, link: &Link, packet: &Packet, inner: &[u8]) {
+    if let (Some(mtu), Some(quote)) = (packet.reported_mtu(inner), packet.quote(inner)) {
+        let mtus = &cx.state.path_mtus;
+        mtus.report(link.config.index, quote.dst, mtu, cx.now);
     }
 }
 

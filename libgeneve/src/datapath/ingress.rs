@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bridge::{self, Kind};
-use super::egress::{Forward, forward};
+use super::egress::{Forward, forward, heed_too_big};
 use super::lookup::{Seeker, Wire, key_of};
 use super::neighbor;
 use super::recent::{Recent, tcp_flags};
@@ -16,7 +16,7 @@ use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::Seen;
 use crate::link::{Host, Link, LinkIndex};
-use crate::offload::partial::partial;
+use crate::offload::partial::{cut_to, partial};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::{Known, Received};
 use crate::time::Now;
@@ -276,6 +276,9 @@ impl Ingress {
         {
             return Err(refused(DropReason::RateExceeded));
         }
+        if error {
+            heed_too_big(cx, link, &packet, inner);
+        }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
         let onward = match &passage.half.exit {
             Exit::Tun(link) => Onward::Tun(*link),
@@ -308,6 +311,11 @@ impl Ingress {
                 .filter(|&mac| bridge.is_here(mac, cx.now));
             let mac = mac.ok_or(refused(DropReason::NoRoute))?;
             datagram[start - frame_len..][..6].copy_from_slice(&mac.0);
+        }
+        if let (Onward::Tun(exit), Some(vnet)) = (&onward, &mut vnet)
+            && let Some(mtu) = cx.state.path_mtus.mtu(*exit, packet.dst, cx.now)
+        {
+            cut_to(vnet, &packet, mtu);
         }
         Ok(Decap {
             link: index,

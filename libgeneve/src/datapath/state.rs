@@ -9,14 +9,15 @@ use super::change::Change;
 use super::log::Log;
 use super::share::Shared;
 use crate::drop::DropReason;
-use crate::flow::{FlowTable, Fragments, Limits, Side};
-use crate::link::{Host, LinkIndex, Tables};
+use crate::flow::{FlowTable, Fragments, Limits, PathMtus, Side};
+use crate::link::{Host, Link, LinkIndex, Tables};
 use crate::nat::Lease;
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Class, take_all};
 use crate::time::Now;
 use crate::wire::header::HeaderBytes;
+use crate::wire::packet::Packet;
 
 /// Headers that are shared at once; beyond them a flow has its own.
 const SHARED_HEADERS: usize = 4096;
@@ -37,6 +38,8 @@ pub struct State {
     pub flows: FlowTable<Decision>,
     /// First fragments, by which later ones find their flow.
     pub fragments: Fragments,
+    /// How narrow the ways are behind interfaces, here and on other hosts.
+    pub path_mtus: PathMtus,
     /// Flows that a rule wants to be in the log.
     pub log: Log,
     headers: Shared<HeaderBytes>,
@@ -52,6 +55,7 @@ impl State {
         State {
             flows: FlowTable::new(limits, key),
             fragments: Fragments::new(FRAGMENTED_PACKETS, key),
+            path_mtus: PathMtus::new(key),
             log: Log::default(),
             headers: Shared::new(SHARED_HEADERS),
             halves: Shared::new(SHARED_HALVES),
@@ -78,6 +82,16 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         questions.pop_front()
+    }
+
+    /// How long a receiver takes the segments of a super-packet to be that it gets uncut: as long as its link's MTU, which
+    /// is ours, or as what ICMP told both of the way behind it.
+    #[inline]
+    #[must_use]
+    pub fn segments_taken(&self, link: &Link, packet: &Packet, now: Now) -> u16 {
+        let (index, mtu) = (link.config.index, link.config.mtu);
+        let told = self.path_mtus.mtu(index, packet.dst, now);
+        told.map_or(mtu, |told| told.min(mtu))
     }
 
     /// The one copy of this header that flows share.

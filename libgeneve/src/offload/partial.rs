@@ -9,7 +9,7 @@
 //!   partial. Chance makes one finished packet in 65,536 look so; it is finished again, to the same
 //!   value.
 //! - TCP that is longer than the link's MTU was to be segmented. The segment size did not come along;
-//!   what fills the MTU is a right one, since TCP is a stream.
+//!   what fills the MTU is a right one, since TCP is a stream, unless the way behind TUN is narrower: [`cut_to`].
 //! - A UDP datagram that is longer than the MTU was to be segmented, too (a long datagram would have been
 //!   fragmented before the tunnel, with a finished checksum). Its boundaries are lost, and inventing
 //!   others would change what the application receives: [`DropReason::TooBig`].
@@ -73,19 +73,41 @@ pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetH
     let Transport::Tcp { flags, .. } = packet.transport else {
         return Err(DropReason::TooBig);
     };
+    let segmented = segmented(&finish, packet, flags, mtu);
+    segmented.map(Some).ok_or(DropReason::TooBig)
+}
+
+/// Makes the segments of a packet that [`partial`] recognised no longer than `mtu` bytes of inner IP packet, where it is
+/// TCP. What the kernel behind TUN cannot forward in the segments that it is told, it refuses as a whole.
+#[inline]
+pub fn cut_to(vnet: &mut VnetHdr, packet: &Packet, mtu: u16) {
+    let longest = match vnet.gso_type {
+        GsoType::None => packet.total_len,
+        _ => packet.payload_offset.saturating_add(vnet.gso_size),
+    };
+    if let Transport::Tcp { flags, .. } = packet.transport
+        && longest > mtu
+        && let Some(shorter) = segmented(vnet, packet, flags, mtu.into())
+    {
+        *vnet = shorter;
+    }
+}
+
+/// What TUN must be told for segments that fill `mtu`; `None` where TCP is not to be cut, or headers fill it alone.
+fn segmented(finish: &VnetHdr, packet: &Packet, flags: TcpFlags, mtu: usize) -> Option<VnetHdr> {
     let gso_size = mtu.saturating_sub(usize::from(packet.payload_offset)) as u16;
     if gso_size == 0 || flags.intersects(TcpFlags::SYN | TcpFlags::RST) {
-        return Err(DropReason::TooBig);
+        return None;
     }
-    Ok(Some(VnetHdr {
+    Some(VnetHdr {
         gso_type: match packet.version {
             IpVersion::V4 => GsoType::TcpV4,
             IpVersion::V6 => GsoType::TcpV6,
         },
         gso_size,
         ecn: flags.contains(TcpFlags::CWR),
-        ..finish
-    }))
+        ..*finish
+    })
 }
 
 #[cfg(test)]
@@ -145,6 +167,32 @@ mod tests {
             assert!(packet.total_len <= 1400);
             assert_eq!(packet.checksum_state(&segment), ChecksumState::Valid);
         }
+    }
+
+    #[test]
+    fn tcp_is_cut_to_what_the_way_behind_takes() {
+        let sample = Sample {
+            payload: vec![7; 3000],
+            ..Sample::default()
+        };
+        let (expected, packet, bytes) = sample.super_packet(1300 - 52);
+        for mtu in [1400, 4000] {
+            let mut vnet = partial(&bytes, &packet, mtu).unwrap().unwrap();
+            cut_to(&mut vnet, &packet, 1300);
+            assert_eq!(vnet, expected);
+            cut_to(&mut vnet, &packet, 1350);
+            assert_eq!(vnet, expected);
+        }
+        let udp = Sample {
+            tcp: false,
+            payload: vec![7; 1300],
+            ..Sample::default()
+        };
+        let (_, packet, bytes) = udp.super_packet(1400);
+        let mut vnet = partial(&bytes, &packet, 1400).unwrap().unwrap();
+        let before = vnet;
+        cut_to(&mut vnet, &packet, 1300);
+        assert_eq!(vnet, before);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! From the wire to TUN: every reason to drop, and what passes.
 
+use std::net::Ipv6Addr;
+
 use super::*;
+use crate::offload::samples::Sample;
 
 #[test]
 fn a_good_packet_passes_in_both_families() {
@@ -263,4 +266,45 @@ fn a_host_is_heard_as_long_as_it_sends() {
     }
     let other = world.link(LinkIndex(0)).unwrap().host(ip(C)).unwrap();
     assert_eq!(other.heard(), None);
+}
+
+/// A kernel behind the interface that cannot forward what it got as one says so, and gets shorter segments.
+#[test]
+fn an_uncut_super_packet_follows_the_path_mtu_behind_the_interface() {
+    let mut config = config(0, RED, GENEVE_PORT);
+    config.mtu = 1464;
+    let world = tables(vec![config]);
+    let link = world.link(LinkIndex(0)).unwrap();
+    let sample = Sample {
+        v6: true,
+        payload: vec![7; 20_000],
+        ..Sample::default()
+    };
+    let (_, packet, mut inner) = sample.super_packet(1300);
+    let (from, to): (Ipv6Addr, Ipv6Addr) = ("fd00::2".parse().unwrap(), "fd00::1".parse().unwrap());
+    inner[8..24].copy_from_slice(&from.octets());
+    inner[24..40].copy_from_slice(&to.octets());
+    let headers = packet.payload_offset;
+    let gso_size = || {
+        let datagram = behind(geneve(RED, ethertype::IPV6), &inner);
+        let decap = decide(&world, &arrival(B), datagram).unwrap();
+        decap.vnet.unwrap().gso_size
+    };
+    assert_eq!(gso_size(), 1464 - headers);
+    let report = |quoted: &[u8], mtu| {
+        let packet = Packet::parse(quoted).unwrap();
+        let mut error = [0; 1280];
+        let len = IcmpError::TooBig { mtu }
+            .build(ip("fd00::1"), &packet, quoted, &mut error)
+            .unwrap();
+        let error = &mut error[..len];
+        let mut packet = Packet::parse(error).unwrap();
+        let onward =
+            Egress::default().decide(&world.cx(), link, error, &mut packet, &VnetHdr::NONE);
+        onward.map_err(|refused| refused.reason).map(|_| ())
+    };
+    report(&inner, 1300).unwrap();
+    assert_eq!(gso_size(), 1300 - headers);
+    report(&inner, 10).unwrap();
+    assert_eq!(gso_size(), 1280 - headers);
 }
