@@ -62,16 +62,21 @@ impl TunnelMtu {
         }
     }
 
-    /// Whether a link of this MTU may carry the family: not below [`MIN_IPV4`] or [`MIN_IPV6`].
-    /// Below, geneved does not enlarge anything: the operator is told, and the kernel refuses IPv6 on
-    /// the interface.
+    /// Whether the family's smallest packets cross the underlay in one piece. Where they do not, their outer packets are
+    /// fragmented.
     #[must_use]
     pub const fn carries(&self, version: IpVersion) -> bool {
-        let floor = match version {
-            IpVersion::V4 => MIN_IPV4,
-            IpVersion::V6 => MIN_IPV6,
-        };
-        self.mtu() as u32 >= floor
+        self.mtu() >= minimum(version)
+    }
+}
+
+/// The longest packet, in bytes, that every link must carry, however narrow the underlay is: [`MIN_IPV4`] or
+/// [`MIN_IPV6`].
+#[must_use]
+pub const fn minimum(version: IpVersion) -> u16 {
+    match version {
+        IpVersion::V4 => MIN_IPV4 as u16,
+        IpVersion::V6 => MIN_IPV6 as u16,
     }
 }
 

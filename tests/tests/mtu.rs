@@ -4,9 +4,10 @@ use geneved::lab::net::{self, Host};
 use geneved::traffic::{Echo, Ends};
 use geneved_tests::packet::Parsed;
 use geneved_tests::peer::Peer;
-use geneved_tests::world::{Duo, Family, World, assert_tcp, link};
+use geneved_tests::sniffer::Sniffer;
+use geneved_tests::world::{Duo, Family, World, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// The MTU of an interface, as the kernel has it.
@@ -31,6 +32,42 @@ fn mss(segment: &[u8]) -> Option<u16> {
     }
 }
 
+/// Hosts a and b with a router between them, whose way to b has this MTU.
+fn routed(mtu: u32) -> (World, [Host; 3]) {
+    let world = World::new();
+    let (a, router, b) = (world.host("a"), world.host("r"), world.host("b"));
+    net::veth(
+        (&a, "u0", &["192.0.2.1/25", "2001:db8:1::1/64"]),
+        (&router, "ra", &["192.0.2.2/25", "2001:db8:1::2/64"]),
+        1500,
+    )
+    .unwrap();
+    net::veth(
+        (&router, "rb", &["192.0.2.129/25", "2001:db8:2::1/64"]),
+        (&b, "u0", &["192.0.2.130/25", "2001:db8:2::2/64"]),
+        mtu,
+    )
+    .unwrap();
+    router.sysctl("ipv4/ip_forward", "1").unwrap();
+    router.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+    for (host, v4, v6) in [
+        (&a, "192.0.2.2", "2001:db8:1::2"),
+        (&b, "192.0.2.129", "2001:db8:2::1"),
+    ] {
+        host.ip(&format!("route add default via {v4}")).unwrap();
+        host.ip(&format!("-6 route add default via {v6}")).unwrap();
+    }
+    (world, [a, router, b])
+}
+
+/// The underlay addresses of a and b, and the bytes of a datagram's outer headers.
+fn outside(six: bool) -> ([&'static str; 2], u32) {
+    match six {
+        true => (["2001:db8:1::1", "2001:db8:2::2"], 56),
+        false => (["192.0.2.1", "192.0.2.130"], 36),
+    }
+}
+
 on_both_backends! {
     fn rfc8926_31_the_tunnel_mtu_is_the_underlays_less_the_headers(io) {
         // IP, UDP and Geneve without options: 20 or 40, 8 and 8 bytes.
@@ -48,30 +85,9 @@ on_both_backends! {
 
     fn rfc8926_30_the_path_mtu_of_the_underlay_is_learned(io) {
         for six in [false, true] {
-            let world = World::new();
-            let (a, router, b) = (world.host("a"), world.host("r"), world.host("b"));
-            net::veth(
-                (&a, "u0", &["192.0.2.1/25", "2001:db8:1::1/64"]),
-                (&router, "ra", &["192.0.2.2/25", "2001:db8:1::2/64"]),
-                1500,
-            ).unwrap();
-            net::veth(
-                (&router, "rb", &["192.0.2.129/25", "2001:db8:2::1/64"]),
-                (&b, "u0", &["192.0.2.130/25", "2001:db8:2::2/64"]),
-                1400,
-            ).unwrap();
-            router.sysctl("ipv4/ip_forward", "1").unwrap();
-            router.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
-            for (host, v4, v6) in [(&a, "192.0.2.2", "2001:db8:1::2"), (&b, "192.0.2.129", "2001:db8:2::1")] {
-                host.ip(&format!("route add default via {v4}")).unwrap();
-                host.ip(&format!("-6 route add default via {v6}")).unwrap();
-            }
-            let [from, to, overhead] = if six {
-                ["2001:db8:1::1", "2001:db8:2::2", "56"]
-            } else {
-                ["192.0.2.1", "192.0.2.130", "36"]
-            };
-            let learned = 1400 - overhead.parse::<u32>().unwrap();
+            let (world, [a, router, b]) = routed(1400);
+            let ([from, to], overhead) = outside(six);
+            let learned = 1400 - overhead;
             let config = |address: [&str; 2], remote| {
                 link("gnv0", 100, &address, &format!("remote = \"{remote}\"\ndf = \"set\""))
             };
@@ -106,6 +122,104 @@ on_both_backends! {
                 assert_eq!(host["address"], to, "{host}");
                 host["path_mtu"].as_u64().is_none_or(|mtu| mtu == 1500)
             });
+        }
+    }
+
+    fn ipv6_lives_on_a_path_that_is_narrower_than_it_may_be(io) {
+        for (six, mode) in [(false, "ip"), (false, "ethernet"), (true, "ip")] {
+            let (world, [a, router, b]) = routed(1500);
+            let ([from, to], _) = outside(six);
+            let config = |address: [&str; 2], remote| {
+                let more = format!("remote = \"{remote}\"\nmode = \"{mode}\"\ndf = \"set\"");
+                link("gnv0", 100, &address, &more)
+            };
+            let _a = world.daemon(&a, io, "", &config(["10.0.0.1/24", "fd00::1/64"], to));
+            let _b = world.daemon(&b, io, "", &config(["10.0.0.2/24", "fd00::2/64"], from));
+            let ends = |to: &str| Ends::new(a.netns(), b.netns(), to.parse().unwrap());
+            eventually(5, "the overlay carries", || answers(&ends("fd00::2")));
+            router.ip("link set rb mtu 1290").unwrap();
+            b.ip("link set u0 mtu 1290").unwrap();
+            for address in ["fd00::2", "10.0.0.2"] {
+                // The first packets that are too long are lost, and their sender is told.
+                let long = Echo { count: 3, size: 1400, timeout: Duration::from_millis(300), ..Echo::default() };
+                eventually(10, "long packets pass", || {
+                    long.run(a.netns(), address.parse().unwrap()).unwrap().all_answered()
+                });
+                assert_tcp(&ends(address), 1, 1_000_000);
+            }
+            assert!(kernel_mtu(&a, "gnv0") >= 1280 && kernel_mtu(&b, "gnv0") >= 1280);
+            // A packet of the smallest MTU, for whose sender nothing narrower exists.
+            let least = Echo { count: 3, size: 1280 - 48, ..Echo::default() };
+            assert!(least.run(a.netns(), "fd00::2".parse().unwrap()).unwrap().all_answered());
+        }
+    }
+
+    fn what_is_too_big_for_a_group_arrives(io) {
+        let (world, [a, _router, b]) = routed(1400);
+        let ([from, to], _) = outside(false);
+        let config = |address, remote| {
+            link("gnv0", 100, &[address], &format!("remote = \"{remote}\"\nmtu = 1464"))
+        };
+        let _a = world.daemon(&a, io, "", &config("fd00::1/64", to));
+        let _b = world.daemon(&b, io, "", &config("fd00::2/64", from));
+        let tun = Sniffer::new(a.netns(), "gnv0");
+        let group: Ipv6Addr = "ff05::123".parse().unwrap();
+        let open = |port| {
+            let socket = UdpSocket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+            let index = nix::net::if_::if_nametoindex("gnv0")?;
+            socket.join_multicast_v6(&group, index)?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            let group = SocketAddrV6::new(group, 7000, 0, index);
+            Ok::<_, std::io::Error>((socket, SocketAddr::from(group)))
+        };
+        let (sender, group) = a.netns().run(|| open(0)).unwrap().unwrap();
+        let (receiver, _) = b.netns().run(|| open(7000)).unwrap().unwrap();
+        eventually(5, "a long datagram arrives", || {
+            sender.send_to(&[7; 1400], group).unwrap();
+            receiver.recv(&mut [0; 2000]).is_ok_and(|n| n == 1400)
+        });
+        // That the path is narrow was learned with the first one, and told by somebody.
+        let told = tun.find(Duration::from_secs(1), |bytes| {
+            let packet = Parsed::new(bytes)?;
+            (packet.protocol == 58 && packet.segment[0] == 2).then_some(packet.from)
+        });
+        assert_eq!(told, Some("fd00::1".parse::<IpAddr>().unwrap()));
+    }
+
+    fn super_packets_pass_a_narrow_way_behind_the_receiver(io) {
+        let duo = Duo::new();
+        let (middle, client) = (duo.world.host("m"), duo.world.host("k"));
+        net::veth(
+            (&duo.a, "a1", &["10.5.0.1/24", "fd05::1/64"]),
+            (&middle, "m0", &["10.5.0.2/24", "fd05::2/64"]),
+            1500,
+        ).unwrap();
+        net::veth(
+            (&middle, "m1", &["10.4.0.1/24", "fd04::1/64"]),
+            (&client, "k0", &["10.4.0.7/24", "fd04::7/64"]),
+            1500,
+        ).unwrap();
+        let [_a, _b] = duo.overlay(io, Family::V4, "");
+        for (family, through, net, address) in [
+            ("-4", "10.5.0", "10.4.0.0/24", "10.4.0.7"),
+            ("-6", "fd05:", "fd04::/64", "fd04::7"),
+        ] {
+            let dot = if family == "-4" { "." } else { ":" };
+            let ends = Ends::new(duo.b.netns(), client.netns(), address.parse().unwrap());
+            duo.b.ip(&format!("{family} route add {net} dev gnv0")).unwrap();
+            middle.ip(&format!("{family} route add default via {through}{dot}1")).unwrap();
+            let gateway = net.replace("0/24", "1").replace("/64", "1");
+            client.ip(&format!("{family} route add default via {gateway}")).unwrap();
+            for host in [&duo.a, &middle] {
+                host.sysctl("ipv4/ip_forward", "1").unwrap();
+                host.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+            }
+            duo.a.ip(&format!("{family} route add {net} via {through}{dot}2")).unwrap();
+            eventually(5, "the client is reached", || answers(&ends));
+            assert_tcp(&ends, 1, 5_000_000);
+            duo.a.ip(&format!("{family} route change {net} via {through}{dot}2 mtu 1300")).unwrap();
+            assert_tcp(&ends, 1, 20_000_000);
+            assert_tcp(&ends, 1, 20_000_000);
         }
     }
 

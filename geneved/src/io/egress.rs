@@ -454,7 +454,7 @@ pub(super) fn want(
     let whole = here.pool.profile.whole || forward.host.whole(link.config.inner);
     let source = here
         .pool
-        .pick(family, forward.outer.df, forward.hash, whole)
+        .pick(family, &forward.outer, forward.hash, whole)
         .ok_or(DropReason::UnderlayUnreachable)?;
     let key = TrainKey {
         link: here.index,
@@ -466,6 +466,8 @@ pub(super) fn want(
     };
     let sending = match (source.checksum, whole) {
         (true, true) => Sending::Whole,
+        // The kernel takes no trains of what it has to fragment.
+        (true, false) if forward.outer.fragment => Sending::Apart,
         (true, false) if here.gso && forward.host.gso() => Sending::Together,
         // What has no checksum leaves whole by itself.
         _ => Sending::Apart,

@@ -61,6 +61,7 @@ impl<B: Backend> Worker<B> {
                 tos: 0,
                 ttl: None,
                 df: true,
+                fragment: false,
             },
             limit: u16::MAX,
             slots: 0,

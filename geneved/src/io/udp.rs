@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use libgeneve::datapath::Outer;
 use libgeneve::link::Df;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -18,6 +19,9 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Source-port sockets of one family at most; a larger range is sampled.
 const POOL_SOCKETS: usize = 64;
+/// The same for datagrams that are fragmented only because the path is narrower than IPv6 may be: no router spreads
+/// fragments by ports.
+const FRAGMENT_SOCKETS: usize = 4;
 
 // linux/udp.h
 const UDP_NO_CHECK6_TX: i32 = 101;
@@ -186,7 +190,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Sockets {
     df_set: [Vec<Source>; 2],
-    df_unset: Vec<Source>,
+    /// For datagrams that may be fragmented.
+    df_unset: [Vec<Source>; 2],
 }
 
 impl Pool {
@@ -237,14 +242,20 @@ impl Pool {
     /// Shows every socket.
     pub(super) fn each_socket(&self, mut visit: impl FnMut(RawFd)) {
         for sockets in self.usual.iter().chain(self.whole.get()) {
-            let sources = sockets.df_set.iter().chain([&sockets.df_unset]).flatten();
+            let sources = sockets.df_set.iter().chain(&sockets.df_unset).flatten();
             sources.for_each(|source| visit(source.socket.as_raw_fd()));
         }
     }
 
     /// The socket for a flow's hash, of those for `whole` datagrams or of the others; `None` where the family is not there.
     #[inline]
-    pub(super) fn pick(&self, family: Family, df: bool, hash: u64, whole: bool) -> Option<Pick> {
+    pub(super) fn pick(
+        &self,
+        family: Family,
+        outer: &Outer,
+        hash: u64,
+        whole: bool,
+    ) -> Option<Pick> {
         let checksum = match family {
             Family::V6 => !self.profile.udp6_zero_csum_tx,
             Family::V4 => self.profile.udp_csum,
@@ -255,16 +266,18 @@ impl Pool {
             true => self.whole.get()?,
             false => self.usual.as_ref()?,
         };
-        // The tables of before, for the moment that they outlive the sockets of before, may ask for what these have not.
         let df = match self.profile.df {
+            _ if outer.fragment => false,
+            // The tables of before, for the moment that they outlive the sockets of before, may ask for what these have not.
             Df::Set => true,
             Df::Unset => false,
-            Df::Inherit => df,
+            Df::Inherit => outer.df,
         };
-        let sockets = match (family, df) {
-            (Family::V6, _) => &all.df_set[1],
-            (Family::V4, true) => &all.df_set[0],
-            (Family::V4, false) => &all.df_unset,
+        let sockets = match family {
+            Family::V4 if df => &all.df_set[0],
+            Family::V4 => &all.df_unset[0],
+            Family::V6 if outer.fragment => &all.df_unset[1],
+            Family::V6 => &all.df_set[1],
         };
         // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
         let at = ((hash >> 32) * sockets.len() as u64) >> 32;
@@ -284,11 +297,11 @@ impl Sockets {
                 .local
                 .is_none_or(|local| Family::of(local) == family)
         };
-        let open = |family: Family, df| -> io::Result<Vec<Source>> {
+        let open = |family: Family, df, most| -> io::Result<Vec<Source>> {
             if !family_ok(family) {
                 return Ok(Vec::new());
             }
-            match senders(profile, family, df, seed) {
+            match senders(profile, (family, df), most, seed) {
                 Err(e) if family == Family::V6 && no_ipv6(&e) && profile.local.is_none() => {
                     Ok(Vec::new())
                 }
@@ -298,17 +311,20 @@ impl Sockets {
         let want_set = profile.df != Df::Unset;
         let df_set = [
             if want_set {
-                open(Family::V4, true)?
+                open(Family::V4, true, POOL_SOCKETS)?
             } else {
                 Vec::new()
             },
-            open(Family::V6, true)?,
+            open(Family::V6, true, POOL_SOCKETS)?,
         ];
-        let df_unset = if profile.df == Df::Set {
-            Vec::new()
-        } else {
-            open(Family::V4, false)?
+        let most = match profile.df {
+            Df::Set => FRAGMENT_SOCKETS,
+            Df::Unset | Df::Inherit => POOL_SOCKETS,
         };
+        let df_unset = [
+            open(Family::V4, false, most)?,
+            open(Family::V6, false, FRAGMENT_SOCKETS)?,
+        ];
         Ok(Sockets { df_set, df_unset })
     }
 }
@@ -338,29 +354,29 @@ fn no_ipv6(error: &io::Error) -> bool {
 
 fn senders(
     profile: &SocketProfile,
-    family: Family,
-    df: bool,
+    (family, df): (Family, bool),
+    most: usize,
     seed: u64,
 ) -> io::Result<Vec<Source>> {
     let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
     let range = usize::from(high.saturating_sub(low)) + 1;
-    let first = if range > POOL_SOCKETS {
+    let first = if range > most {
         seed as usize % range
     } else {
         0
     };
-    let stride = (range / POOL_SOCKETS).max(1);
-    let mut sockets = Vec::with_capacity(POOL_SOCKETS.min(range));
+    let stride = (range / most).max(1);
+    let mut sockets = Vec::with_capacity(most.min(range));
     let mut last_error = None;
     // Some ports may be taken: look at up to four times as many as are wanted.
-    for step in 0..(4 * POOL_SOCKETS).min(range) {
+    for step in 0..(4 * most).min(range) {
         let lap = step * stride / range;
         let port = low + ((first + step * stride + lap) % range) as u16;
         match sender(profile, family, df, port) {
             Ok(socket) => sockets.push(Source { socket, port }),
             Err(e) => last_error = Some(e),
         }
-        if sockets.len() == POOL_SOCKETS {
+        if sockets.len() == most {
             break;
         }
     }

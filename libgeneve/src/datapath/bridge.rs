@@ -266,10 +266,13 @@ impl Frame<'_> {
     }
 
     /// The longest packet that reaches everybody who gets the frame.
-    fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>) {
+    fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>, packet: Option<&Packet>) {
         for host in flood.unwrap_or_default() {
             let limit = super::egress::limit(host, forward.encap.len() + self.header_len);
             forward.limit = forward.limit.min(limit);
+        }
+        if let Some(packet) = packet {
+            forward.keep_minimum(packet, self.link.config.mtu);
         }
     }
 
@@ -304,7 +307,7 @@ impl Frame<'_> {
         };
         let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class);
         let mut forward = forward.ok_or(gone)?;
-        self.narrow(&mut forward, flood.as_deref());
+        self.narrow(&mut forward, flood.as_deref(), Some(&packet));
         // Its sender knows the packet as it is before addresses are translated.
         if !passes(&forward, &self.vnet, &packet) {
             let refused = Refused::too_big(&forward, &packet, self.link.config.index);
@@ -363,7 +366,7 @@ impl Frame<'_> {
             outer: outer_of_frame(self.link),
             slots,
         };
-        self.narrow(&mut forward, flood.as_deref());
+        self.narrow(&mut forward, flood.as_deref(), packet.as_ref());
         let longest = packet.map_or(len, |packet| longest_segment(&self.vnet, &packet));
         if longest > usize::from(forward.limit) {
             return Err(self.stopped(DropReason::TooBigSilent));
@@ -412,6 +415,7 @@ fn outer_of_frame(link: &Link) -> Outer {
             Ttl::Fixed(ttl) => Some(ttl),
         },
         df: link.config.df != Df::Unset,
+        fragment: false,
     }
 }
 

@@ -9,6 +9,7 @@ use super::state::{Context, Exit, From, Passage, Way};
 use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets};
 use crate::drop::DropReason;
 use crate::link::{Host, Link, LinkIndex};
+use crate::mtu::minimum;
 use crate::offload::vnet::VnetHdr;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -34,11 +35,30 @@ pub struct Forward {
     pub hash: u64,
     /// The outer header.
     pub outer: Outer,
-    /// The longest inner packet that reaches the host in one piece, in bytes; a longer one is
-    /// too big. `u16::MAX` where the underlay has not said.
+    /// The longest inner packet that reaches the host, in bytes; a longer one is too big. `u16::MAX` where the underlay
+    /// has not said.
     pub limit: u16,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
+}
+
+impl Forward {
+    /// What every link must carry is not too big for any path: where the path takes less, the outer packet is fragmented
+    /// (RFC 2473 section 7.1, RFC 4213 section 3.2.2). So is what the link's `mtu` allows a group to get, because its
+    /// senders learn nothing: IPv4 has no ICMP errors for them, and Linux notes an IPv6 group's path MTU at the first
+    /// interface that could lead to it.
+    #[inline]
+    pub(super) fn keep_minimum(&mut self, packet: &Packet, mtu: u16) {
+        let least = match packet.is_for_group() && packet.dont_fragment {
+            true => mtu.max(minimum(packet.version)),
+            false => minimum(packet.version),
+        };
+        if self.limit < least {
+            self.limit = least;
+            self.outer.df = false;
+            self.outer.fragment = true;
+        }
+    }
 }
 
 impl Egress {
@@ -167,7 +187,7 @@ pub(super) fn outward(
     if most < mtu {
         limit = limit.min(u16::try_from(most).unwrap_or(u16::MAX));
     }
-    Some(Forward {
+    let mut forward = Forward {
         link: way.link,
         host: Arc::clone(&way.host),
         encap: Arc::clone(&way.encap),
@@ -176,7 +196,9 @@ pub(super) fn outward(
         outer: outer(link, packet, class),
         limit,
         slots: way.slots,
-    })
+    };
+    forward.keep_minimum(packet, link.config.mtu);
+    Some(forward)
 }
 
 /// The longest inner packet that reaches `host` in one piece behind so many bytes.

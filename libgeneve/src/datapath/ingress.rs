@@ -501,5 +501,6 @@ fn relay(
     let room = usize::from(link.config.mtu) + link.encap_len();
     let most = room.saturating_sub(way.encap.len());
     forward.limit = forward.limit.min(u16::try_from(most).unwrap_or(u16::MAX));
+    forward.keep_minimum(packet, link.config.mtu);
     Ok(forward)
 }

@@ -53,6 +53,8 @@ pub struct Outer {
     pub ttl: Option<u8>,
     /// The IPv4 DF bit.
     pub df: bool,
+    /// The path is narrower than what must pass all the same: the outer packet is left to IP fragmentation.
+    pub fragment: bool,
 }
 
 /// RFC 2983 for the DSCP, RFC 6040 for ECN, RFC 8926 section 4.4.2 for the TTL.
@@ -77,6 +79,7 @@ fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
         tos: dscp | ecn::encapsulate(packet.tos),
         ttl,
         df,
+        fragment: false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Answer;
 use crate::link::{Link, LinkConfig};
+use crate::mtu::minimum;
 use crate::wire::encapsulation::Inner;
 use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
@@ -14,7 +15,7 @@ use crate::wire::reset;
 /// Writes the answer to `packet`, which `bytes` begin with, into `out`: a whole IP packet from its destination to its
 /// source, because the tunnel is one hop. A group of receivers is nobody's address (RFC 4443 section 2.2): what is too
 /// big for it is answered by an address of `link`. `None` where it must not be answered (a reset, an ICMP error, a later
-/// fragment, another multicast) or `out` is too small; 1,280 bytes suffice.
+/// fragment, another multicast, what is not too big) or `out` is too small; 1,280 bytes suffice.
 #[must_use]
 pub fn answer(
     link: &LinkConfig,
@@ -25,7 +26,14 @@ pub fn answer(
 ) -> Option<usize> {
     let error = match answer {
         Answer::Rejected => IcmpError::Unreachable(Unreachable::Prohibited),
-        Answer::TooBig(mtu) => IcmpError::TooBig { mtu: mtu.into() },
+        Answer::TooBig(mtu) => {
+            // What every link must carry passes in fragments from now on, and nobody makes it shorter.
+            let mtu = mtu.max(minimum(packet.version));
+            if packet.total_len <= mtu {
+                return None;
+            }
+            IcmpError::TooBig { mtu: mtu.into() }
+        }
         Answer::Neighbor(_) => return None,
     };
     if !error.may_answer(packet) {

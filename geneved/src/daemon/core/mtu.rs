@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use libgeneve::mtu::TunnelMtu;
+use libgeneve::mtu::{TunnelMtu, minimum};
 use libgeneve::wire::packet::IpVersion;
 
 use super::interfaces::update_mtu;
 use super::{Core, Inner, Running};
 use crate::config::state::{Link, State};
-use crate::config::value::MtuWord;
+use crate::config::value::{Mode, MtuWord};
 use crate::control::protocol::MtuSum;
 use crate::daemon::compile::options_len;
 use crate::daemon::loops::loops;
@@ -89,6 +89,23 @@ pub(in crate::daemon) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
     all.into_iter().collect()
 }
 
+/// Whether IPv6 is to live on the link: the kernel takes it away from an interface with a smaller MTU. Whose frames a TAP
+/// carries is not known.
+fn carries_ipv6(state: &State, link: &Link) -> bool {
+    let own = link.addresses.iter().any(|addr| addr.addr().is_ipv6());
+    let routed = || {
+        state
+            .routes_of(&link.name)
+            .any(|(prefix, _)| prefix.addr().is_ipv6())
+    };
+    let endpoint = || {
+        state
+            .endpoints_of(&link.name)
+            .any(|(addr, _)| addr.is_ipv6())
+    };
+    link.mode == Mode::Ethernet || own || routed() || endpoint()
+}
+
 /// The MTU that a link is to have, and the sum behind the one that is computed. What a link that is `running` had of the
 /// underlay holds on while no way to any of its hosts is known.
 pub(super) fn mtu_of(
@@ -115,7 +132,19 @@ pub(super) fn mtu_of(
     match link.mtu {
         MtuWord::Auto => {
             // An interface cannot have less, however little the underlay leaves.
-            (u16::try_from(sum.inner).unwrap_or(u16::MAX).max(68), sum)
+            let (least, family) = match carries_ipv6(state, link) {
+                true => (minimum(IpVersion::V6), "IPv6"),
+                false => (minimum(IpVersion::V4), "IPv4"),
+            };
+            let mtu = u16::try_from(sum.inner).unwrap_or(u16::MAX);
+            if mtu >= least {
+                return (mtu, sum);
+            }
+            let text = format!(
+                "{least}, which {family} needs, in fragments; computed: {}",
+                sum.text
+            );
+            (least, MtuSum { text, ..sum })
         }
         MtuWord::Fixed(mtu) => {
             let text = format!("{mtu} as configured; computed: {}", sum.text);

@@ -399,7 +399,7 @@ fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
 }
 
 #[test]
-fn what_is_too_big_for_a_group_is_answered_by_an_address_of_the_link() {
+fn what_is_too_big_for_a_group_is_fragmented_outside_or_answered_by_an_address_of_the_link() {
     let world = world();
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
@@ -409,10 +409,10 @@ fn what_is_too_big_for_a_group_is_answered_by_an_address_of_the_link() {
     let group = "ff05::123".parse().unwrap();
     let packet = support::in_ip("fd00::1", "ff05::123", 99, &[7; 1380]);
     let long = frame(Mac::of_multicast_v6(group), LOCAL, ethertype::IPV6, &packet);
-    let refused = send(&world, long.clone()).unwrap_err();
-    assert_eq!(refused.answer, Some(Answer::TooBig(1350)));
+    let sent = send(&world, long.clone()).unwrap();
+    assert!(sent.forward.outer.fragment && !sent.forward.outer.df);
     let mut out = [0; 1400];
-    let answer = refused.answer.unwrap();
+    let answer = Answer::TooBig(1350);
     let len = answer_frame(&link.config, answer, bridge, &long, &mut out).unwrap();
     let reply = Ethernet::parse(&out[..len]).unwrap();
     assert_eq!((reply.dst(), reply.src()), (LOCAL, bridge.virtual_mac));

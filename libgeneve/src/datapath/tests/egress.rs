@@ -140,12 +140,44 @@ fn the_limit_follows_what_the_underlay_taught() {
     host.set_path_mtu(Some(1400));
     assert_eq!(limit(), 1400 - 20 - 8 - 8);
     host.set_path_mtu(Some(20));
-    assert_eq!(limit(), 0);
+    assert_eq!(limit(), 68);
     host.set_path_mtu(Some(u32::MAX));
     assert_eq!(limit(), u16::MAX);
     host.set_path_mtu(None);
     assert_eq!(limit(), u16::MAX);
     assert_eq!(inner_limit(ip("2001:db8::1"), 1500, link.encap_len()), 1444);
+}
+
+#[test]
+fn what_every_link_must_carry_is_fragmented_outside() {
+    let tables = red();
+    let link = tables.link(LinkIndex(0)).unwrap();
+    let host = link.host(ip(B)).unwrap();
+    let four = parsed("10.0.0.1", "10.0.0.2");
+    let six = parsed("fd00::1", "fd00::2");
+    let fate = |packet: &Packet, total_len| {
+        let packet = Packet {
+            total_len,
+            dont_fragment: true,
+            ..*packet
+        };
+        let forward = egress(&tables, link, &packet)?;
+        Ok((forward.outer.df, forward.outer.fragment))
+    };
+    for (path, packet, longest, outer) in [
+        // 36 bytes of outer headers.
+        (1316, &six, 1280, (true, false)),
+        (1315, &six, 1280, (false, true)),
+        (576, &six, 1280, (false, true)),
+        (1315, &four, 1279, (true, false)),
+        (104, &four, 68, (true, false)),
+        (68, &four, 68, (false, true)),
+    ] {
+        host.set_path_mtu(Some(path));
+        assert_eq!(fate(packet, longest), Ok(outer), "{path}");
+        let longer = fate(packet, longest + 1);
+        assert_eq!(longer, Err(DropReason::TooBig), "{path}");
+    }
 }
 
 fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> Outer {
