@@ -320,7 +320,13 @@ impl Frame<'_> {
             });
         }
         change
-            .apply(inner, &mut packet, self.vnet.needs_checksum())
+            .apply(
+                self.cx,
+                self.link.config.index,
+                inner,
+                &mut packet,
+                &self.vnet,
+            )
             .map_err(|reason| self.stopped(reason))?;
         Ok(Outgoing {
             forward,

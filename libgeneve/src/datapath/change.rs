@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::state::Decision;
+use super::state::{Context, Decision};
+use super::wire_packets;
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
-use crate::nat::{Rewrite, rewrite, rewrite_error};
-use crate::wire::packet::Packet;
+use crate::link::LinkIndex;
+use crate::nat::{Rewrite, needs_identification, rewrite, rewrite_error, set_identification};
+use crate::offload::vnet::VnetHdr;
+use crate::wire::packet::{Fragment, Packet};
 
 /// What is rewritten in one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,26 +78,59 @@ impl Change {
         (to != packet.dst).then_some(to)
     }
 
-    /// Rewrites `bytes`, which `packet` was parsed from; `partial` where its checksum is to be finished by an offload.
+    /// Rewrites `bytes`, which `packet` was parsed from and `link` received; `vnet` is what offloads have still to do.
     ///
     /// # Errors
     /// [`DropReason::NatUntranslatable`]; the packet is not to be forwarded.
     #[inline]
     pub fn apply(
         &self,
+        cx: &Context<'_>,
+        link: LinkIndex,
         bytes: &mut [u8],
         packet: &mut Packet,
-        partial: bool,
+        vnet: &VnetHdr,
     ) -> Result<(), DropReason> {
-        match self {
+        let (src, dst) = match self {
+            Change::None => return Ok(()),
+            Change::Packet(to) => (to.src.0, to.dst.0),
+            Change::Error { src, dst, .. } => (*src, *dst),
+        };
+        // Its fragments are known by the addresses that it came with.
+        let id = identification(cx, link, packet, (src, dst), vnet);
+        let rewritten = match self {
             Change::None => Ok(()),
-            Change::Packet(to) => {
-                rewrite(bytes, packet, to, partial).map_err(|_| DropReason::NatUntranslatable)
-            }
-            Change::Error { src, dst, quoted } => rewrite_error(bytes, packet, *src, *dst, quoted)
-                .map_err(|_| DropReason::NatUntranslatable),
+            Change::Packet(to) => rewrite(bytes, packet, to, vnet.needs_checksum()),
+            Change::Error { quoted, .. } => rewrite_error(bytes, packet, src, dst, quoted),
+        };
+        rewritten.map_err(|_| DropReason::NatUntranslatable)?;
+        if let Some(id) = id {
+            set_identification(bytes, packet, id);
         }
+        Ok(())
     }
+}
+
+/// The identification that a packet gets with these addresses, where it must not keep its own.
+fn identification(
+    cx: &Context<'_>,
+    link: LinkIndex,
+    packet: &Packet,
+    (src, dst): (IpAddr, IpAddr),
+    vnet: &VnetHdr,
+) -> Option<u16> {
+    if !needs_identification(packet, src) {
+        return None;
+    }
+    let ids = &cx.state.identifications;
+    let fresh = || {
+        let packets = wire_packets(vnet, packet) as u16;
+        ids.next(src, dst, packet.protocol, packets)
+    };
+    Some(match packet.fragment {
+        Fragment::Whole => fresh(),
+        _ => cx.state.fragments.identification(link, packet, fresh),
+    })
 }
 
 /// Addresses and ports with which the packets of `side` leave.

@@ -94,7 +94,7 @@ impl Egress {
         };
         passage
             .change
-            .apply(inner, packet, vnet.needs_checksum())
+            .apply(cx, link.config.index, inner, packet, vnet)
             .map_err(stopped)?;
         Ok(forward)
     }

@@ -302,7 +302,7 @@ impl Ingress {
         let turned = passage.change.turned(&packet);
         passage
             .change
-            .apply(inner, &mut packet, whole.needs_checksum())
+            .apply(cx, index, inner, &mut packet, &whole)
             .map_err(refused)?;
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
             // What is for another address now is for another station, too, and that is behind the TAP.

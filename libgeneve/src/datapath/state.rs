@@ -11,7 +11,7 @@ use super::share::Shared;
 use crate::drop::DropReason;
 use crate::flow::{FlowTable, Fragments, Limits, PathMtus, Side};
 use crate::link::{Host, Link, LinkIndex, Tables};
-use crate::nat::Lease;
+use crate::nat::{Identifications, Lease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Class, take_all};
@@ -38,6 +38,8 @@ pub struct State {
     pub flows: FlowTable<Decision>,
     /// First fragments, by which later ones find their flow.
     pub fragments: Fragments,
+    /// What IPv4 packets with another source are told apart by.
+    pub(super) identifications: Identifications,
     /// How narrow the ways are behind interfaces, here and on other hosts.
     pub path_mtus: PathMtus,
     /// Flows that a rule wants to be in the log.
@@ -55,6 +57,7 @@ impl State {
         State {
             flows: FlowTable::new(limits, key),
             fragments: Fragments::new(FRAGMENTED_PACKETS, key),
+            identifications: Identifications::new(key),
             path_mtus: PathMtus::new(key),
             log: Log::default(),
             headers: Shared::new(SHARED_HEADERS),

@@ -48,6 +48,15 @@ impl Whole {
     }
 }
 
+/// What the first fragment of a packet left.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    flow: FlowKey,
+    since: Now,
+    /// The identification with which its fragments leave, where that is another than their own.
+    id: Option<u16>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Keyed([u64; 2]);
 
@@ -60,7 +69,7 @@ impl BuildHasher for Keyed {
 
 #[derive(Debug)]
 struct Shard {
-    flows: hashbrown::HashMap<Whole, (FlowKey, Now), Keyed>,
+    flows: hashbrown::HashMap<Whole, Known, Keyed>,
     /// The same packets, oldest first, by link.
     order: HashMap<LinkIndex, VecDeque<(Whole, Now)>, BuildHasherDefault<SipHasher13>>,
     limit: usize,
@@ -104,14 +113,19 @@ impl Fragments {
         let mut shard = self.shard(&whole);
         shard.forget_old(link, now);
         if let Some(known) = shard.flows.get_mut(&whole) {
-            known.0 = flow;
+            known.flow = flow;
             return;
         }
         if shard.flows.len() >= shard.limit {
             shard.make_room();
         }
         if shard.flows.len() < shard.limit {
-            shard.flows.insert(whole, (flow, now));
+            let known = Known {
+                flow,
+                since: now,
+                id: None,
+            };
+            shard.flows.insert(whole, known);
             shard.order.entry(link).or_default().push_back((whole, now));
         }
     }
@@ -124,8 +138,23 @@ impl Fragments {
         }
         let whole = Whole::of(link, packet);
         let shard = self.shard(&whole);
-        let &(flow, since) = shard.flows.get(&whole)?;
-        (now.since(since) < TIMEOUT).then_some(flow)
+        let known = shard.flows.get(&whole)?;
+        (now.since(known.since) < TIMEOUT).then_some(known.flow)
+    }
+
+    /// The identification that all fragments of this one's packet leave with: `fresh` for the first of them that asks. A
+    /// packet that is not remembered has no fragments that could follow.
+    pub fn identification(
+        &self,
+        link: LinkIndex,
+        packet: &Packet,
+        fresh: impl FnOnce() -> u16,
+    ) -> u16 {
+        let whole = Whole::of(link, packet);
+        match self.shard(&whole).flows.get_mut(&whole) {
+            Some(known) => *known.id.get_or_insert_with(fresh),
+            None => fresh(),
+        }
     }
 
     /// Forgets the fragments of a link.
@@ -231,6 +260,17 @@ mod tests {
         fragments.remove_link(A);
         assert_eq!(fragments.later(A, &later(7), at(2)), None);
         assert!(fragments.is_empty());
+    }
+
+    #[test]
+    fn all_fragments_of_a_packet_leave_with_one_identification() {
+        let fragments = Fragments::new(100, [1, 2]);
+        remember(&fragments, A, 7, at(1));
+        assert_eq!(fragments.identification(A, &first(7), || 70), 70);
+        remember(&fragments, A, 7, at(2));
+        assert_eq!(fragments.identification(A, &later(7), || 71), 70);
+        assert_eq!(fragments.identification(A, &later(8), || 80), 80);
+        assert_eq!(fragments.identification(A, &later(8), || 81), 81);
     }
 
     #[test]

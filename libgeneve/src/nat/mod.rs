@@ -9,6 +9,7 @@
 //! does not cover them.
 
 mod icmp;
+mod identification;
 mod pool;
 mod ports;
 mod resting;
@@ -24,6 +25,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 pub use icmp::rewrite_error;
+pub use identification::{Identifications, needs_identification, set_identification};
 pub use pool::{Exhausted, Lease, MAX_ADDRESSES, Pool, Registry, Usage};
 pub use rewrite::{Rewrite, Untranslatable, rewrite};
 pub use rule::{NatError, Rule};

@@ -298,6 +298,16 @@ pub(super) fn error_about(from: &str, bytes: &[u8]) -> Vec<u8> {
     packets::unreachable(bytes, ip(from), Unreachable::Prohibited)
 }
 
+/// The packet without what tells it from others of its kind over IPv4: identification and header checksum.
+pub(super) fn unidentified(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if bytes[0] >> 4 == 4 {
+        bytes[4..6].fill(0);
+        bytes[10..12].fill(0);
+    }
+    bytes
+}
+
 /// Both fragments of a packet over IPv4: the first with the transport header and 24 bytes, and the rest.
 pub(super) fn fragments(bytes: &[u8], id: u16) -> [Vec<u8>; 2] {
     let piece = |payload: &[u8], word: u16| {
