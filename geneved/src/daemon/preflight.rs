@@ -20,7 +20,7 @@ use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
 use crate::net::gateway::Gateway;
 use crate::net::netns::DIRECTORY;
-use crate::net::underlay;
+use crate::net::underlay::{self, Devices};
 
 /// So many hosts without a route are named.
 const NAMED_HOSTS: usize = 8;
@@ -75,7 +75,7 @@ fn ports(state: &State, socket: &Path) -> Vec<String> {
     let needed = needed_ports(state).into_iter();
     let taken = needed.filter_map(|(port, (_, link))| {
         let holder = host::foreign_holder(port, daemon.as_ref())?;
-        Some(port_taken(link, port, &holder).to_string())
+        Some(format!("link \"{link}\": {}", port_taken(port, &holder)))
     });
     taken.collect()
 }
@@ -86,9 +86,10 @@ async fn routes(state: &State) -> Vec<String> {
     if let Ok((connection, netlink, _)) = rtnetlink::new_connection() {
         tokio::spawn(connection);
         let mut without = Vec::new();
+        let mut devices = Devices::new();
         for link in state.links.values() {
             for host in hosts_of(state, link) {
-                if let Err(error) = underlay::way(&netlink, host, link.local).await {
+                if let Err(error) = underlay::way(&netlink, host, link.local, &mut devices).await {
                     without.push(format!(
                         "link \"{}\": the kernel has no route to host {host}: {error}",
                         link.name

@@ -56,8 +56,11 @@ impl Core {
             match self.underlay(&inner, configured, host, &mut stages).await {
                 Underlay::Routed => {}
                 Underlay::Unreachable => verdict = Verdict::Unreachable,
-                Underlay::NoRoute => {
-                    let why = DropReason::UnderlayUnreachable;
+                refused @ (Underlay::NoRoute | Underlay::Loop) => {
+                    let why = match refused {
+                        Underlay::Loop => DropReason::UnderlayLoop,
+                        _ => DropReason::UnderlayUnreachable,
+                    };
                     stages.push(datapath::Stage {
                         stage: "drop",
                         result: format!("{why}: {}", why.explanation()),

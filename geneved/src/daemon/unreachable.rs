@@ -53,7 +53,7 @@ impl Unreachable {
     }
 
     /// Why a host could not be reached, and how many seconds ago that was; it was `heard` last then.
-    fn of(&self, host: IpAddr, now: Now, heard: Option<Now>) -> Option<(&str, u64)> {
+    pub(super) fn of(&self, host: IpAddr, now: Now, heard: Option<Now>) -> Option<(&str, u64)> {
         let said = self.0.get(&host).filter(|said| said.shown)?;
         let alive = !said.certain && heard.is_some_and(|heard| heard > said.last);
         let age = now.since(said.last);
@@ -75,7 +75,7 @@ impl Unreachable {
 }
 
 impl Inner {
-    fn heard(&self, host: IpAddr) -> Option<Now> {
+    pub(super) fn heard(&self, host: IpAddr) -> Option<Now> {
         self.registry.find(host).and_then(|host| host.heard())
     }
 

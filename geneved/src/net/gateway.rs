@@ -42,9 +42,11 @@ impl Gateway {
     ) -> Result<Self, NetnsError> {
         within(netns.clone(), move |handle| async move {
             let mut ways = BTreeMap::new();
+            let mut devices = underlay::Devices::new();
             for addr in addresses {
-                let way = underlay::way(&handle, addr, None).await;
-                ways.insert(addr, way.map(|way| way.dev).map_err(|e| e.to_string()));
+                let way = underlay::way(&handle, addr, None, &mut devices).await;
+                let way = way.map(|way| way.dev().to_owned());
+                ways.insert(addr, way.map_err(|e| e.to_string()));
             }
             Gateway {
                 netns,

@@ -423,7 +423,7 @@ impl Request {
                 | Request::Monitor { .. }
                 | Request::Capture { .. }
                 | Request::GetHost
-                | Request::Reload
+                | Request::Reload { .. }
         )
     }
 }

@@ -45,7 +45,7 @@ use crate::observe::hub::Hub;
 use interfaces::{Unready, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
-pub(in crate::daemon) use ports::needed_ports;
+pub(in crate::daemon) use ports::{needed_ports, port_taken};
 pub(in crate::daemon) use repair::Concerned;
 use repair::Interfaces;
 pub(in crate::daemon) use running::{Obstacle, Running};

@@ -117,6 +117,6 @@ pub(in crate::daemon) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &If
 }
 
 /// Why a port cannot be had, and what to do about it.
-fn port_taken(port: u16, holder: &Holder) -> String {
+pub(in crate::daemon) fn port_taken(port: u16, holder: &Holder) -> String {
     format!("UDP port {port} is taken by {holder}; {}", holder.remedy())
 }

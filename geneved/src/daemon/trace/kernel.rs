@@ -2,7 +2,6 @@
 //! underlay, or on from the link to the outside.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use libgeneve::datapath::{Described, Heading, Stage};
 use libgeneve::flow::FlowKey;
@@ -11,7 +10,7 @@ use crate::config::state::Link;
 use crate::config::value::Mode;
 use crate::daemon::core::{Core, Inner};
 use crate::net::gateway::{Gateway, forwarding_setting};
-use crate::net::underlay;
+use crate::net::underlay::{self, Devices};
 
 /// How a datagram to a host fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +21,8 @@ pub(super) enum Underlay {
     Unreachable,
     /// The kernel has no route, and refuses it.
     NoRoute,
+    /// It would come back, so it is not sent.
+    Loop,
 }
 
 impl Core {
@@ -39,7 +40,12 @@ impl Core {
                 result,
             });
         };
-        match underlay::way(self.netlink(), host, link.local).await {
+        if let Some(why) = inner.ways.loop_of(&link.name, host) {
+            tell(format!("nothing is sent to {host}: {why}"));
+            return Underlay::Loop;
+        }
+        let mut devices = Devices::new();
+        match underlay::way(self.netlink(), host, link.local, &mut devices).await {
             Err(error) => {
                 let from = match link.local {
                     Some(local) => format!(" from {local}"),
@@ -48,9 +54,12 @@ impl Core {
                 tell(format!("the kernel has no route to {host}{from}: {error}"));
                 return Underlay::NoRoute;
             }
-            Ok(way) => tell(format!("to {host} by {}, MTU {}", way.dev, way.mtu)),
+            Ok(way) => tell(format!("to {host} by {}, MTU {}", way.dev(), way.mtu)),
         }
-        match inner.unreachable.of(host, Instant::now()) {
+        match inner
+            .unreachable
+            .of(host, self.engine().now(), inner.heard(host))
+        {
             None => Underlay::Routed,
             Some((why, age)) => {
                 tell(format!("nothing arrives at {host}: {why}, {age} s ago"));
