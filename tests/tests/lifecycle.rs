@@ -3,7 +3,9 @@
 use geneved::lab::net::{self, Host};
 use geneved_tests::live::Live;
 use geneved_tests::scrape::scrape;
-use geneved_tests::world::{Daemon, Duo, Family, World, answers, assert_ping, assert_tcp, link};
+use geneved_tests::world::{
+    Daemon, Duo, Family, Io, World, answers, assert_ping, assert_tcp, link,
+};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Generous for a slow machine.
@@ -231,11 +233,7 @@ on_both_backends! {
 fn ipv6_addresses_come_back_with_the_mtu() {
     for mode in ["ip", "ethernet"] {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(
-            geneved_tests::world::Io::Uring,
-            Family::V4,
-            &format!("mode = \"{mode}\""),
-        );
+        let [a, _b] = duo.overlay(Io::Uring, Family::V4, &format!("mode = \"{mode}\""));
         for host in [&duo.a, &duo.b] {
             host.ip("link set gnv0 mtu 1200").unwrap();
         }
@@ -247,11 +245,39 @@ fn ipv6_addresses_come_back_with_the_mtu() {
     }
 }
 
+/// An address that the kernel does not take is told, and keeps neither its link nor the others from what the file says.
+#[test]
+fn an_address_that_is_refused_keeps_nothing_else_from_working() {
+    let duo = Duo::new();
+    let links = |ttl: u8| {
+        let more = format!("remote = \"192.0.2.2\"\nttl = {ttl}");
+        link("gnv0", 100, &["fd00::1/64", "10.0.0.1/24"], &more)
+            + &link("gnv1", 101, &["10.1.0.1/24"], &more)
+    };
+    duo.a.sysctl("ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let a = duo.world.daemon(&duo.a, Io::Uring, "", &links(5));
+    let back = "remote = \"192.0.2.1\"";
+    let there = link("gnv0", 100, &["10.0.0.2/24"], back);
+    let _b = duo.world.daemon(&duo.b, Io::Uring, "", &there);
+    await_state(&a, "gnv0", "running", "address fd00::1/64");
+    assert!(!shows_address(&a, "fd00::1"));
+    assert_ping(&duo.ends("10.0.0.2"));
+    let refused = a.refused("link add gnv2 type geneve id 102 address fd02::1/64");
+    assert!(refused.contains("is IPv6 disabled there"), "{refused}");
+    let file = a.process().site().config();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("ttl = 5", "ttl = 6")).unwrap();
+    a.cli("reload");
+    for name in ["gnv0", "gnv1"] {
+        assert_eq!(a.link(name)["linkinfo"]["info_data"]["ttl"], 6, "{name}");
+    }
+}
+
 /// Somebody who changes an interface again and again is not fought, and both are told.
 #[test]
 fn whoever_insists_is_left_alone_for_a_while() {
     let duo = Duo::new();
-    let [a, _b] = duo.overlay(geneved_tests::world::Io::Uring, Family::V4, "");
+    let [a, _b] = duo.overlay(Io::Uring, Family::V4, "");
     eventually(60, "the daemon gives in", || {
         duo.a.ip("link set gnv0 mtu 1300").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -280,7 +306,7 @@ fn a_link_waits_for_its_port_and_its_name() {
     let links = link("gnv0", 100, &["10.0.0.1/24"], "")
         + &link("gnv1", 101, &["10.1.0.1/24"], "dstport = 6082")
         + &link("gnv2", 102, &["10.2.0.1/24"], "dstport = 6082");
-    let daemon = world.daemon(&a, geneved_tests::world::Io::Uring, "", &links);
+    let daemon = world.daemon(&a, Io::Uring, "", &links);
     let holder = format!("(pid {})", std::process::id());
     await_state(
         &daemon,

@@ -150,9 +150,7 @@ impl Core {
             available: f.available,
             detail: f.detail.clone(),
         });
-        let mut ports: Vec<u16> = inner.state.links.values().map(|l| l.port).collect();
-        ports.sort_unstable();
-        ports.dedup();
+        let ports = inner.open_port_numbers().collect();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Host {
             host: HostInfo {

@@ -247,7 +247,8 @@ pub async fn set_mtu(netns: Option<String>, name: String, mtu: u16) -> Result<()
     .await?
 }
 
-/// Gives back to an interface what somebody took away: its MTU, where one is given, and these addresses.
+/// Gives back to an interface what somebody took away: its MTU, where one is given, and these addresses, as many of them as
+/// it can have.
 ///
 /// # Errors
 /// What the kernel refused first.
@@ -262,15 +263,16 @@ pub async fn restore(
         if let Some(mtu) = mtu {
             adjust_mtu(&handle, &seen, mtu).await?;
         }
+        let mut result = Ok(());
         for address in missing {
             match add_address(&handle, seen.ifindex, address).await {
-                // The kernel may have been quicker: somebody gives it back as well.
+                // Somebody else gives it back as well, and was quicker.
                 Err(InterfaceError::Setting { error, .. })
                     if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
-                added => added?,
+                added => result = result.and(added),
             }
         }
-        Ok(())
+        result
     })
     .await?
 }

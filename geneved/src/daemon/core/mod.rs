@@ -334,7 +334,12 @@ impl Core {
             if plan.set.contains(&name) {
                 result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
-                result = update_mtu(link, mtu).await;
+                match update_mtu(link, mtu).await {
+                    Err(refusal) if unready == Unready::Wait => {
+                        self.note_defect(inner, link, &refusal);
+                    }
+                    updated => result = updated,
+                }
             } else {
                 continue;
             }
@@ -379,7 +384,11 @@ impl Core {
                 sockets => Some(sockets),
             },
         };
-        update(link, mtu, was).await?;
+        match update(link, mtu, was).await {
+            // One bad link does not keep the others from what a file says.
+            Err(refusal) if unready == Unready::Wait => self.note_defect(inner, link, &refusal),
+            updated => updated?,
+        }
         match sockets {
             None => {}
             Some(Ok(sockets)) => self.reconnect(inner, link, &sockets).await,

@@ -106,6 +106,13 @@ impl Core {
     }
 }
 
+impl Inner {
+    /// The ports that the daemon listens on.
+    pub(in crate::daemon) fn open_port_numbers(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+}
+
 /// The ports of a state's links: whether any of them accepts IPv6 without a checksum, and the name
 /// of one to put into complaints.
 pub(in crate::daemon) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &IfName)> {

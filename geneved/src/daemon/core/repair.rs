@@ -5,10 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 use std::time::Instant;
 
 use super::running::Drift;
 use super::{Core, Inner, host_event};
+use crate::config::state::Link;
 use crate::config::value::IfName;
 use crate::net::interface::{self, Seen};
 use crate::net::watch::News;
@@ -153,14 +155,7 @@ impl Core {
                     let detail = format!("link \"{name}\": {what}");
                     self.hub.tell(host_event(None, "link-repaired", detail));
                 }
-                Err(error) => {
-                    let defect = Some(error.to_string());
-                    if running.defect != defect {
-                        tracing::warn!(link = %name, %error, "link \"{name}\" is not as configured: {error}");
-                    }
-                    running.repairs.failed();
-                    running.defect = defect;
-                }
+                Err(error) => self.note_defect(&mut inner, &link, &error),
             }
         }
         let mut by_index = HashMap::<u32, Vec<String>>::new();
@@ -172,6 +167,21 @@ impl Core {
         }
         *self.interfaces.by_index.borrow_mut() = by_index;
         self.tell_links(&inner, &changed).await;
+    }
+
+    /// Notes what the kernel refused; it is tried again later.
+    pub(super) fn note_defect(&self, inner: &mut Inner, link: &Link, error: &dyn Display) {
+        let Some(running) = inner.running.get_mut(&link.name) else {
+            return;
+        };
+        let (name, text) = (&link.name, error.to_string());
+        let error = text.trim_start_matches(&format!("link \"{name}\": "));
+        let defect = Some(error.to_owned());
+        if running.defect != defect {
+            tracing::warn!(link = %name, %error, "link \"{name}\" is not as configured: {error}");
+        }
+        running.repairs.failed();
+        running.defect = defect;
     }
 
     /// Links whose interfaces are not as they are configured: their MTU, their addresses, or whether they are up.
