@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libgeneve::link::LinkIndex;
 
 use super::interfaces::Unready;
-use super::running::{Attempts, Obstacle};
+use super::running::{Attempts, Obstacle, Running};
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
@@ -61,7 +61,7 @@ impl Core {
             let made = self.bring_up(inner, &state, &bare, &ways, Unready::Wait);
             // Nothing is refused here.
             let _ = made.await;
-            let ready = |name: &IfName| inner.running.get(name).is_some_and(|r| r.has_interface());
+            let ready = |name: &IfName| inner.running.get(name).is_some_and(Running::has_interface);
             changed.extend(bare.into_iter().filter(ready));
         }
         if !changed.is_empty() {
