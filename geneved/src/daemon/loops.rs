@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::core::{Core, Inner, host_event, hosts_of};
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, Mode};
@@ -95,14 +97,18 @@ fn toward(state: &State, link: &Link, inner: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-/// The ways as they will be when the interfaces have their addresses: the kernel routes what is in an address's prefix to
-/// its interface, unless there is a longer one.
-fn with_addresses(state: &State, ways: &Ways) -> Ways {
-    let here = || state.links.values().filter(|link| link.netns.is_none());
+/// The ways as they will be when the interfaces have the addresses that they do not have in `old`: the kernel routes what is
+/// in an address's prefix to its interface, unless there is a longer one.
+fn with_addresses(old: &State, new: &State, ways: &Ways) -> Ways {
+    let here = || new.links.values().filter(|link| link.netns.is_none());
+    let is_old = |link: &Link, net: &IpNet| {
+        let before = old.links.get(&link.name);
+        before.is_some_and(|before| before.addresses.contains(net))
+    };
     let mut foreseen = ways.clone();
     foreseen.change_each(|host, way| {
         for link in here().filter(|link| link.up) {
-            for net in &link.addresses {
+            for net in link.addresses.iter().filter(|net| !is_old(link, net)) {
                 let shorter = match way {
                     Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
                     Err(_) => true,
@@ -136,7 +142,7 @@ fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
 impl Core {
     /// Refuses what would make packets come back that do not do so already.
     pub(super) async fn refuse_loops(&self, inner: &Inner, new: &State) -> Result<(), Refusal> {
-        let ways = with_addresses(new, &self.ways(inner, new).await);
+        let ways = with_addresses(&inner.state, new, &self.ways(inner, new).await);
         for ((name, host), why) in loops(new, &ways) {
             let meant = why == Loop::Own { meant: true };
             if meant || inner.ways.loop_of(&name, host).is_some() {
@@ -218,6 +224,8 @@ mod tests {
         ways
     }
 
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 9));
+
     const TWO: &str = r#"
         [[link]]
         name = "gnv0"
@@ -243,7 +251,10 @@ mod tests {
         let state = state(TWO);
         let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &ways), []);
-        assert_eq!(found(&state, &with_addresses(&state, &ways)), []);
+        assert_eq!(
+            found(&state, &with_addresses(&State::default(), &state, &ways)),
+            []
+        );
     }
 
     #[test]
@@ -284,7 +295,12 @@ mod tests {
             (by("eth0", 32), 0),
         ] {
             let ways = ways(&[("10.50.0.9", way.clone())]);
-            let found = found(&state, &with_addresses(&state, &ways));
+            // What an address has drawn already, the kernel says.
+            assert_eq!(
+                with_addresses(&state, &state, &ways).way(HOST, None),
+                ways.way(HOST, None)
+            );
+            let found = found(&state, &with_addresses(&State::default(), &state, &ways));
             assert_eq!(found.len(), expected, "{way:?}");
         }
     }
@@ -302,7 +318,10 @@ mod tests {
         "#,
         );
         let host = ways(&[("10.50.0.9", by("gnv0", 24))]);
-        assert_eq!(found(&state, &with_addresses(&state, &host)), []);
+        assert_eq!(
+            found(&state, &with_addresses(&State::default(), &state, &host)),
+            []
+        );
         let mut own = by("lo", 32).unwrap();
         own.own = true;
         let here = ways(&[("10.50.0.9", Ok(own.clone()))]);
