@@ -386,14 +386,15 @@ fn the_readme_works_word_by_word() {
         .map(|block| block.split("```").next().unwrap())
         .collect();
     let directory = world.directory().to_str().unwrap();
+    // Whatever the binary is called.
+    let bin = world.directory().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(binary(), bin.join("geneved")).unwrap();
     let script = script
         .replace("host-a", &world.name("host-a"))
         .replace("host-b", &world.name("host-b"))
         .replace("/tmp/", &format!("{directory}/"))
-        .replace(
-            "$PWD/target/release",
-            binary().parent().unwrap().to_str().unwrap(),
-        );
+        .replace("$PWD/target/release", bin.to_str().unwrap());
     let path = world.file("typed", &script);
     let output = std::process::Command::new("bash")
         .args(["-eu", path.to_str().unwrap()])

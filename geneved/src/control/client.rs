@@ -172,7 +172,13 @@ impl Client {
 
     fn receive(&mut self) -> io::Result<()> {
         let mut chunk = [0; 65_536];
-        let got = self.stream.read(&mut chunk)?;
+        // The end of an io_uring that this thread had interrupts a call that waits.
+        let got = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         if got == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"));
         }

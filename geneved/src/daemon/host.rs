@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 use nix::unistd::{User, geteuid};
+use serde::de::DeserializeOwned;
 
 use super::core::needed_ports;
 use super::preflight::block_on;
@@ -24,13 +25,14 @@ const GENEVE: u16 = 6081;
 /// The user of the packaged service.
 pub const SERVICE_USER: &str = "geneved";
 /// So long a daemon may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries every feature, and asks the daemon at `socket`; nothing is left behind.
 #[must_use]
 pub fn features(socket: &Path) -> Vec<Feature> {
     let running = answering(socket);
     let mut all = probe();
+    let nat = running.is_ok().then(|| nat(socket)).flatten();
     all.extend([
         capability(
             "net-admin",
@@ -61,30 +63,43 @@ pub fn features(socket: &Path) -> Vec<Feature> {
         configuration(),
         daemon(socket, running),
     ]);
-    all.extend(nat(socket));
+    all.extend(nat);
     all
 }
 
 /// Whether the kernel does for the translations of the running daemon what they need; `None` where there are none.
 fn nat(socket: &Path) -> Option<Feature> {
-    let mut client = Client::connect(socket).ok()?;
-    client.hurry(PATIENCE);
-    let Nats { nats } = client.call(&Request::ListNats { dev: None }).ok()?;
-    let lacking = nats.iter().find(|nat| !nat.missing.is_empty());
-    let detail = match lacking {
-        None => "the kernel forwards, and routes outside addresses into the links".to_owned(),
-        Some(nat) => format!(
-            "{} dev {}: {}; \"geneved nat show\" has all",
-            nat.nat.name,
-            nat.nat.dev,
-            nat.missing.join("; ")
-        ),
+    let asked = ask(socket, &Request::ListNats { dev: None });
+    let (available, detail) = match asked {
+        Err(error) => (false, error.to_string()),
+        Ok(Nats { nats }) if nats.is_empty() => return None,
+        Ok(Nats { nats }) => match nats.iter().find(|nat| !nat.missing.is_empty()) {
+            None => (
+                true,
+                "the kernel forwards, and routes outside addresses into the links".to_owned(),
+            ),
+            Some(nat) => {
+                let missing = nat.missing.join("; ");
+                let (name, dev) = (&nat.nat.name, &nat.nat.dev);
+                (
+                    false,
+                    format!("{name} dev {dev}: {missing}; \"geneved nat show\" has all"),
+                )
+            }
+        },
     };
-    (!nats.is_empty()).then_some(Feature {
+    Some(Feature {
         name: "nat",
-        available: lacking.is_none(),
+        available,
         detail,
     })
+}
+
+/// Asks the daemon at `socket`.
+fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
+    let mut client = Client::connect(socket)?;
+    client.hurry(ANSWER_PATIENCE);
+    client.call(request)
 }
 
 fn feature(name: &'static str, available: bool, with: &str, without: &str) -> Feature {
@@ -120,9 +135,7 @@ fn taken(port: u16) -> bool {
 
 /// The daemon that answers at `socket`.
 pub(super) fn answering(socket: &Path) -> Result<HostInfo, ClientError> {
-    let mut client = Client::connect(socket)?;
-    client.hurry(PATIENCE);
-    client.call(&Request::GetHost).map(|Host { host }| host)
+    ask(socket, &Request::GetHost).map(|Host { host }| host)
 }
 
 /// Who has a port, unless it is this daemon, which has it for its links.
