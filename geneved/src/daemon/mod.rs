@@ -17,6 +17,7 @@ mod functions;
 mod gateway;
 pub mod health;
 pub mod host;
+mod link_local;
 mod live;
 mod loops;
 mod metrics;
@@ -201,6 +202,7 @@ async fn live(
                     core.forget_rates();
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move {
+                        core.look_link_local().await;
                         core.tend_neighbors().await;
                         core.tend_unreachable().await;
                         core.tend_interfaces().await;

@@ -288,7 +288,10 @@ impl<B: Backend> Worker<B> {
                             .ok_or(once(DropReason::LinkGone))?;
                         self.send(exit, &held, forward, Some(Read { bid, len }))
                     }
-                    Err(to) => self.turn_back(to, &held),
+                    Err(to) => {
+                        let to = tables.link(to).ok_or(once(DropReason::LinkGone))?;
+                        self.turn_back(to, &held)
+                    }
                 }
                 .map_err(|(reason, packets)| (index, reason, packets))
             }
@@ -414,24 +417,31 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
-    fn turn_back(&mut self, to: LinkIndex, held: &Held) -> Result<(), (DropReason, u64)> {
+    pub(super) fn turn_back(&mut self, to: &Link, held: &Held) -> Result<(), (DropReason, u64)> {
         let packets = datapath::wire_packets(&held.vnet, &held.packet);
-        let Some(Some(there)) = self.links.get(to.0 as usize) else {
+        let index = to.config.index;
+        let Some(Some(there)) = self.links.get(index.0 as usize) else {
             return Err((DropReason::LinkGone, packets));
         };
+        // What the answer brings must fit the interface.
+        let inner = &mut self.tun_buffers.bytes_mut(held.bid)[held.start..];
+        let (mtu, partial) = (to.config.mtu, held.vnet.needs_checksum());
+        mtu::clamp_mss(inner, &held.packet, mtu, partial);
         let Some(id) = self.writes.take() else {
             return Err((DropReason::NoBuffer, packets));
         };
         let write = self.writes.slot(id);
-        write.open(to, Write::Ingress, |scratch| {
+        write.open(index, Write::Ingress, |scratch| {
             let (hdr, _) = scratch.split_at_mut(vnet::LEN);
-            held.vnet.write(hdr.try_into().expect("split at LEN"));
+            let vnet = held.vnet.before(held.frame_len);
+            vnet.write(hdr.try_into().expect("split at LEN"));
             vnet::LEN
         });
         write.packets = packets;
         write.bytes = datapath::wire_bytes(&held.vnet, &held.packet);
-        let len = usize::from(held.packet.total_len);
-        let place = self.tun_buffers.map().iovec(held.bid, held.start, len);
+        let start = held.start - held.frame_len;
+        let len = held.frame_len + usize::from(held.packet.total_len);
+        let place = self.tun_buffers.map().iovec(held.bid, start, len);
         write.push((Side::Tun, held.bid), place);
         self.tun_buffers.hold(held.bid);
         self.io.write(id, there.queue.as_raw_fd(), write.iovs());

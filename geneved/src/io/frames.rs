@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::bridge::Bridge;
-use libgeneve::datapath::{self, Answer, Context, Forward, Frame, Outgoing, Refused};
+use libgeneve::datapath::{self, Answer, Context, Forward, Frame, FrameOutput, Outgoing, Refused};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::offload::segments::Segments;
@@ -40,14 +40,36 @@ impl<B: Backend> Worker<B> {
         };
         let frame = &mut self.tun_buffers.bytes_mut(read.bid)[vnet::LEN..read.len];
         match self.egress.frame(&cx, link, bridge, frame, vnet) {
-            Ok(outgoing) => self
+            Ok(FrameOutput::Wire(outgoing)) => self
                 .send_frame(link, &outgoing, read)
                 .map_err(|(reason, packets)| (index, reason, packets)),
+            Ok(FrameOutput::Tap {
+                packet,
+                header_len,
+                vnet,
+            }) => {
+                let held = Held {
+                    side: Side::Tun,
+                    bid: read.bid,
+                    start: vnet::LEN + header_len,
+                    frame_len: header_len,
+                    vnet,
+                    packet,
+                };
+                self.turn_back(link, &held)
+                    .map_err(|(reason, packets)| (index, reason, packets))
+            }
             Err(Refused { reason, answer, .. }) => {
+                if matches!(
+                    reason,
+                    DropReason::NeighborAnswered | DropReason::NeighborNoted
+                ) {
+                    self.shared.chime.ring();
+                }
                 let here = self.links.get(link.config.index.0 as usize);
                 if let (Some(answer), Some(Some(here))) = (answer, here) {
                     // A question for a neighbour is answered as often as it is asked: without the answer nothing flows.
-                    let asked = matches!(answer, Answer::Neighbor(_));
+                    let asked = matches!(answer, Answer::Neighbor(..));
                     if asked || self.answers.take(1, self.now) {
                         reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
                             datapath::answer_frame(&link.config, answer, bridge, frame, out)
@@ -161,6 +183,8 @@ impl<B: Backend> Worker<B> {
             return Err(DropReason::LinkGone);
         };
         here.counters.options(Direction::Ingress, frame.options, 1);
+        // It may tell of a neighbour.
+        self.shared.chime.ring();
         let id = self.writes.take().ok_or(DropReason::NoBuffer)?;
         let start = at + frame.start;
         let len = end - start;

@@ -379,7 +379,7 @@ impl<B: Backend> Worker<B> {
             return;
         };
         let mut reply = [0; SCRATCH];
-        let (hash, len) = if matches!(answer, Answer::Neighbor(_)) {
+        let (hash, len) = if matches!(answer, Answer::Neighbor(..)) {
             (0, datapath::neighbor_answer(link, inner, &mut reply))
         } else {
             let Ok(packet) = Packet::parse(inner) else {

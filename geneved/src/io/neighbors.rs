@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use libgeneve::datapath;
+use libgeneve::bridge::Toward;
+use libgeneve::datapath::{self, Audience};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::time::Now;
+use libgeneve::wire::ethernet::Mac;
+use libgeneve::wire::header::HeaderBytes;
 use nix::sys::eventfd::EventFd;
 
 use super::backend::{Backend, Side};
 use super::buffers::Bid;
 use super::counters::Direction;
+use super::reply;
 use super::train::SCRATCH;
 use super::worker::Worker;
 
@@ -145,13 +149,44 @@ impl<B: Backend> Worker<B> {
 
     /// Puts every question that is open.
     pub(super) fn ask_neighbors(&mut self, tables: &Tables) {
-        while let Some((link, addr, host)) = self.shared.state.question() {
-            let Some(link) = tables.link(link) else {
+        while let Some(ask) = self.shared.state.question() {
+            let Some(link) = tables.link(ask.link) else {
                 continue;
             };
             let mut question = [0; SCRATCH];
-            if let Some((header, len)) = datapath::neighbor_question(link, addr, &mut question) {
-                self.answer_over_wire(0, link, &host, header, &question[..len]);
+            let made = datapath::neighbor_question(link, &ask, &mut question);
+            let Some((header, len)) = made else {
+                continue;
+            };
+            let question = &question[..len];
+            match ask.audience {
+                Audience::Host(host, _) => {
+                    self.answer_over_wire(0, link, &host, header, question);
+                }
+                Audience::Stations(_) => self.ask_stations(link, header, question),
+            }
+        }
+    }
+
+    /// Asks what is behind the TAP interface, and every host of the flood list.
+    fn ask_stations(&mut self, link: &Link, header: HeaderBytes, question: &[u8]) {
+        let (Some(bridge), Some(Some(here))) =
+            (&link.bridge, self.links.get(link.config.index.0 as usize))
+        else {
+            return;
+        };
+        let frame = &header[link.config.encapsulation.header_len()..];
+        reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+            let (head, rest) = out.split_at_mut_checked(frame.len())?;
+            head.copy_from_slice(frame);
+            rest.get_mut(..question.len())?.copy_from_slice(question);
+            Some(frame.len() + question.len())
+        });
+        if let Toward::All(hosts) = bridge.toward(Mac::BROADCAST, self.now)
+            && bridge.flood_rate.take(1, self.now)
+        {
+            for host in hosts.iter() {
+                self.answer_over_wire(0, link, host, header, question);
             }
         }
     }

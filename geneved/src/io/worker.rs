@@ -51,6 +51,8 @@ pub(super) enum Command {
     /// The answer comes when the sockets are closed.
     RemovePort(u16, Sender<()>),
     AddTap(Box<Tap>),
+    /// Questions for neighbours wait to be put.
+    AskNeighbors,
     Stop,
 }
 
@@ -146,6 +148,8 @@ pub(super) struct Worker<B> {
     pace: Pace,
     commands: CommandReceiver<Command>,
     bell: Arc<EventFd>,
+    /// There are questions for neighbours to put.
+    asking: bool,
     stopping: bool,
 }
 
@@ -184,6 +188,7 @@ impl<B: Backend> Worker<B> {
             pace: Pace::default(),
             commands: post.commands,
             bell: post.bell,
+            asking: false,
             stopping: false,
         })
     }
@@ -216,6 +221,9 @@ impl<B: Backend> Worker<B> {
                         self.on_datagrams(&tables, slot, bid, &train);
                     }
                 }
+            }
+            if std::mem::take(&mut self.asking) {
+                self.ask_neighbors(&tables);
             }
             self.retry_parked(&tables);
             self.trains.flush(&mut self.io);
@@ -428,6 +436,7 @@ impl<B: Backend> Worker<B> {
                 }
             }
             Command::AddTap(tap) => self.taps.add(*tap),
+            Command::AskNeighbors => self.asking = true,
             Command::Stop => self.stopping = true,
         }
     }

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod far;
 pub mod gateway;
 pub mod interface;
+pub mod link_local;
 pub mod mtu;
 pub mod netns;
 pub mod port;

@@ -44,7 +44,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Whether something that was seen at `seen` is known no more.
-    pub(super) fn over(&self, seen: Now, now: Now) -> bool {
+    pub(crate) fn over(&self, seen: Now, now: Now) -> bool {
         !self.ageing.is_zero() && now.since(seen) > self.ageing
     }
 }
@@ -88,7 +88,7 @@ struct Entry {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keyed(pub(super) [u64; 2]);
+pub(crate) struct Keyed(pub(crate) [u64; 2]);
 
 impl BuildHasher for Keyed {
     type Hasher = SipHasher13;

@@ -13,7 +13,8 @@ mod neighbors;
 mod notice;
 mod table;
 
+pub(crate) use self::fdb::Keyed;
 pub use self::fdb::{Fdb, FdbEntry, Learned, Limits};
-pub use self::neighbors::{NeighborEntry, Neighbors};
+pub use self::neighbors::{Neighbor, NeighborEntry, Neighbors};
 pub use self::notice::{Notice, Question};
 pub use self::table::{Bridge, BridgeConfig, Live, OwnerConfig, Place, Tally, Toward};

@@ -11,6 +11,7 @@ use super::fdb::Keyed;
 use super::{Learned, Limits};
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
+use crate::wire::nd::AdvertisementFlags;
 
 /// An address, as people see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +24,21 @@ pub struct NeighborEntry {
     pub used: Duration,
 }
 
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbor {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// What advertisements say of it; nobody has advertised it from this MAC address where there is nothing.
+    pub flags: Option<AdvertisementFlags>,
+    /// When it was claimed last.
+    pub seen: Now,
+}
+
 /// The learned addresses of one link.
 #[derive(Debug)]
 pub struct Neighbors {
-    entries: Mutex<hashbrown::HashMap<IpAddr, (Mac, Now), Keyed>>,
+    entries: Mutex<hashbrown::HashMap<IpAddr, Neighbor, Keyed>>,
 }
 
 impl Neighbors {
@@ -41,19 +53,36 @@ impl Neighbors {
     /// The MAC address of `addr`, if it was heard recently enough.
     #[must_use]
     pub fn find(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Mac> {
-        let entries = self.entries();
-        let &(mac, seen) = entries.get(&addr)?;
-        (!limits.over(seen, now)).then_some(mac)
+        self.neighbor(addr, limits, now).map(|known| known.mac)
     }
 
-    /// Writes down that `addr` has this MAC address.
-    pub fn learn(&self, addr: IpAddr, mac: Mac, limits: &Limits, now: Now) -> Learned {
+    /// What is known of `addr`, if it was heard recently enough.
+    #[must_use]
+    pub fn neighbor(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Neighbor> {
+        let known = self.entries().get(&addr).copied();
+        known.filter(|known| !limits.over(known.seen, now))
+    }
+
+    /// Writes down that `addr` has this MAC address, and what was advertised of it.
+    pub fn learn(
+        &self,
+        addr: IpAddr,
+        mac: Mac,
+        flags: Option<AdvertisementFlags>,
+        limits: &Limits,
+        now: Now,
+    ) -> Learned {
         let mut entries = self.entries();
         let full = entries.len() >= limits.entries as usize;
         match entries.get_mut(&addr) {
             Some(known) => {
-                let moved = known.0 != mac;
-                *known = (mac, now);
+                let moved = known.mac != mac;
+                let before = known.flags.filter(|_| !moved);
+                *known = Neighbor {
+                    mac,
+                    flags: flags.or(before),
+                    seen: now,
+                };
                 if moved {
                     Learned::Moved
                 } else {
@@ -62,7 +91,8 @@ impl Neighbors {
             }
             None if full => Learned::Full,
             None => {
-                entries.insert(addr, (mac, now));
+                let seen = now;
+                entries.insert(addr, Neighbor { mac, flags, seen });
                 Learned::New
             }
         }
@@ -72,7 +102,7 @@ impl Neighbors {
     pub fn expire(&self, limits: &Limits, now: Now) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
-        entries.retain(|_, (_, seen)| !limits.over(*seen, now));
+        entries.retain(|_, known| !limits.over(known.seen, now));
         before - entries.len()
     }
 
@@ -99,18 +129,18 @@ impl Neighbors {
         let entries = self.entries();
         let mut list: Vec<_> = entries
             .iter()
-            .filter(|(_, (_, seen))| !limits.over(*seen, now))
-            .map(|(&addr, &(mac, seen))| NeighborEntry {
+            .filter(|(_, known)| !limits.over(known.seen, now))
+            .map(|(&addr, known)| NeighborEntry {
                 addr,
-                mac,
-                used: now.since(seen),
+                mac: known.mac,
+                used: now.since(known.seen),
             })
             .collect();
         list.sort_unstable_by_key(|e| e.addr);
         list
     }
 
-    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<IpAddr, (Mac, Now), Keyed>> {
+    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<IpAddr, Neighbor, Keyed>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,9 +169,18 @@ mod tests {
     #[test]
     fn who_claims_an_address_last_has_it_for_a_while() {
         let table = Neighbors::new([1, 2]);
-        assert_eq!(table.learn(addr(1), mac(1), &LIMITS, at(0)), Learned::New);
-        assert_eq!(table.learn(addr(1), mac(1), &LIMITS, at(1)), Learned::Known);
-        assert_eq!(table.learn(addr(1), mac(2), &LIMITS, at(2)), Learned::Moved);
+        assert_eq!(
+            table.learn(addr(1), mac(1), None, &LIMITS, at(0)),
+            Learned::New
+        );
+        assert_eq!(
+            table.learn(addr(1), mac(1), None, &LIMITS, at(1)),
+            Learned::Known
+        );
+        assert_eq!(
+            table.learn(addr(1), mac(2), None, &LIMITS, at(2)),
+            Learned::Moved
+        );
         assert_eq!(table.find(addr(1), &LIMITS, at(12)), Some(mac(2)));
         assert_eq!(table.find(addr(1), &LIMITS, at(13)), None);
         let entry = NeighborEntry {
@@ -158,15 +197,44 @@ mod tests {
     fn a_full_table_keeps_what_it_has() {
         let table = Neighbors::new([1, 2]);
         for n in 0..2 {
-            assert_eq!(table.learn(addr(n), mac(n), &LIMITS, at(0)), Learned::New);
+            assert_eq!(
+                table.learn(addr(n), mac(n), None, &LIMITS, at(0)),
+                Learned::New
+            );
         }
-        assert_eq!(table.learn(addr(9), mac(9), &LIMITS, at(0)), Learned::Full);
-        assert_eq!(table.learn(addr(0), mac(7), &LIMITS, at(0)), Learned::Moved);
+        assert_eq!(
+            table.learn(addr(9), mac(9), None, &LIMITS, at(0)),
+            Learned::Full
+        );
+        assert_eq!(
+            table.learn(addr(0), mac(7), None, &LIMITS, at(0)),
+            Learned::Moved
+        );
         assert_eq!(
             (table.len(), table.find(addr(9), &LIMITS, at(0))),
             (2, None)
         );
         table.clear();
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn what_was_advertised_lasts_as_long_as_the_mac_address() {
+        let table = Neighbors::new([1, 2]);
+        let router = Some(AdvertisementFlags {
+            router: true,
+            overrides: true,
+        });
+        let said = |n| table.neighbor(addr(1), &LIMITS, at(n)).unwrap().flags;
+        table.learn(addr(1), mac(1), None, &LIMITS, at(0));
+        assert_eq!(said(0), None);
+        table.learn(addr(1), mac(1), router, &LIMITS, at(1));
+        table.learn(addr(1), mac(1), None, &LIMITS, at(2));
+        assert_eq!(said(2), router);
+        let host = Some(AdvertisementFlags::default());
+        table.learn(addr(1), mac(1), host, &LIMITS, at(3));
+        assert_eq!(said(3), host);
+        table.learn(addr(1), mac(2), None, &LIMITS, at(4));
+        assert_eq!(said(4), None);
     }
 }

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::Mac;
-use crate::wire::nd::Nd;
+use crate::wire::nd::{AdvertisementFlags, Nd};
 
 /// What a message claims and what it asks; either may be missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
     /// An address, and the MAC address that its sender says it has.
     pub claim: Option<(IpAddr, Mac)>,
+    /// What an advertisement says of that address besides; nothing else tells it.
+    pub flags: Option<AdvertisementFlags>,
     /// An address whose MAC address is asked for.
     pub question: Option<Question>,
 }
@@ -29,6 +31,7 @@ impl From<&Arp> for Notice {
         let asks = arp.operation == Operation::Request && !arp.is_announcement();
         Notice {
             claim: (!arp.sender.is_unspecified()).then_some((arp.sender.into(), arp.sender_mac)),
+            flags: None,
             question: asks.then_some(Question {
                 target: arp.target.into(),
                 probe: arp.is_probe(),
@@ -42,13 +45,17 @@ impl From<&Nd> for Notice {
         match *nd {
             Nd::Solicitation { from, target, mac } => Notice {
                 claim: mac.map(|mac| (from.into(), mac)),
+                flags: None,
                 question: Some(Question {
                     target: target.into(),
                     probe: nd.is_probe(),
                 }),
             },
-            Nd::Advertisement { target, mac, .. } => Notice {
+            Nd::Advertisement {
+                target, mac, flags, ..
+            } => Notice {
                 claim: mac.map(|mac| (target.into(), mac)),
+                flags: Some(flags),
                 question: None,
             },
         }
@@ -123,7 +130,12 @@ mod tests {
             target: b,
             mac: Some(MAC),
             solicited: false,
+            flags: AdvertisementFlags {
+                router: true,
+                overrides: false,
+            },
         });
         assert_eq!((tells.claim, tells.question), (claim("fd00::2"), None));
+        assert!(tells.flags.is_some_and(|flags| flags.router) && asks.flags.is_none());
     }
 }

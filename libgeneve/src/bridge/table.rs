@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::{Fdb, Learned, Limits, Neighbors, Notice, Question};
 use crate::drop::DropReason;
@@ -12,6 +13,10 @@ use crate::policy::Defaults;
 use crate::qos::Bucket;
 use crate::time::Now;
 use crate::wire::ethernet::{Ethernet, Mac};
+use crate::wire::nd::AdvertisementFlags;
+
+/// How long a learned neighbour is answered for after it was heard of (RFC 4861 section 10, `REACHABLE_TIME`).
+const SPOKEN_FOR: Duration = Duration::from_secs(30);
 
 /// Where a MAC address is.
 #[derive(Clone, Debug)]
@@ -151,6 +156,14 @@ pub enum Toward {
     Host(Arc<Host>),
     /// To all of these: it is for a group, or for nobody knows whom.
     All(Arc<[Arc<Host>]>),
+}
+
+impl Toward {
+    /// Whether it is a station behind the TAP interface.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(self, Toward::Here)
+    }
 }
 
 /// An Ethernet link, ready for the packet path.
@@ -301,8 +314,11 @@ impl Bridge {
         if self.stations.get(&mac).is_some_and(|place| place != from) {
             return Err(from.forged());
         }
-        if self.learning && !tagged && mac.is_unicast() && !self.owners.contains_key(&addr) {
-            let _ = self.live.neighbors.learn(addr, mac, &self.limits, now);
+        // Whether a configured owner is a router is said by nobody else.
+        let configured = self.owners.get(&addr).is_some_and(|o| o.mac.is_some());
+        if (self.learning || configured) && !tagged && mac.is_unicast() {
+            let neighbors = &self.live.neighbors;
+            let _ = neighbors.learn(addr, mac, notice.flags, &self.limits, now);
         }
         Ok(())
     }
@@ -335,24 +351,33 @@ impl Bridge {
     ///
     /// `None` where nobody knows, where the owner is behind the TAP interface, too, and answers itself, and where the
     /// asking station has the address. Who probes for an address hears of an endpoint that is configured; a learned owner
-    /// defends itself.
+    /// defends itself. It also answers itself where it was not heard of for a while, so that one who is gone, or has
+    /// another MAC address now, is not spoken for; and where it has not said yet whether it is a router.
     #[must_use]
-    pub fn answer(&self, question: &Question, asker: Mac, now: Now) -> Option<Mac> {
-        let owner = self.owners.get(&question.target);
+    pub fn answer(
+        &self,
+        question: &Question,
+        asker: Mac,
+        now: Now,
+    ) -> Option<(Mac, AdvertisementFlags)> {
+        let target = question.target;
+        let owner = self.owners.get(&target);
         let configured = owner.and_then(|owner| owner.mac);
-        let mac = match configured {
-            Some(mac) => mac,
-            None if question.probe => return None,
-            None => self
-                .live
-                .neighbors
-                .find(question.target, &self.limits, now)?,
+        let learned = self.live.neighbors.neighbor(target, &self.limits, now);
+        let flags = learned.and_then(|known| known.flags);
+        let (mac, flags) = match (configured, learned) {
+            (Some(mac), _) => (mac, flags.unwrap_or_default()),
+            (None, Some(known)) if !question.probe && now.since(known.seen) < SPOKEN_FOR => {
+                let said = flags.or(target.is_ipv4().then(AdvertisementFlags::default))?;
+                (known.mac, said)
+            }
+            (None, _) => return None,
         };
         let elsewhere = match owner {
             Some(owner) => owner.place != Place::Here,
             None => matches!(self.toward(mac, now), Toward::Host(_)),
         };
-        (mac != asker && elsewhere).then_some(mac)
+        (mac != asker && elsewhere).then_some((mac, flags))
     }
 
     /// To which station, and in whose name, the answer to a frame goes: what is said to a group is answered from the
@@ -371,7 +396,7 @@ impl Bridge {
     /// Whether a station is behind the TAP interface.
     #[must_use]
     pub fn is_here(&self, mac: Mac, now: Now) -> bool {
-        matches!(self.toward(mac, now), Toward::Here)
+        self.toward(mac, now).is_here()
     }
 
     /// Whether a station behind the TAP interface has said that it has `addr`.

@@ -103,7 +103,7 @@ fn without_learning_nothing_is_written_down() {
     assert_eq!(all(bridge.toward(OTHER, NOW)), [2, 3]);
     let notice = Notice {
         claim: Some((addr(9), OTHER)),
-        question: None,
+        ..Notice::default()
     };
     assert_eq!(bridge.hear(&notice, &host(9), false, NOW), Ok(()));
     assert_eq!(bridge.mac_of(addr(9), NOW), None);
@@ -134,7 +134,7 @@ fn nobody_claims_the_address_of_an_endpoint() {
     let hear = |n, mac, from: &Place| {
         let notice = Notice {
             claim: Some((addr(n), mac)),
-            question: None,
+            ..Notice::default()
         };
         bridge.hear(&notice, from, false, NOW)
     };
@@ -163,7 +163,7 @@ fn nobody_claims_the_address_of_an_endpoint() {
     assert_eq!(bridge.mac_of(addr(9), NOW), Some(OTHER));
     let in_vlan = Notice {
         claim: Some((addr(10), OTHER)),
-        question: None,
+        ..Notice::default()
     };
     assert_eq!(bridge.hear(&in_vlan, &host(3), true, NOW), Ok(()));
     assert_eq!(bridge.mac_of(addr(10), NOW), None);
@@ -178,7 +178,8 @@ fn a_question_is_answered_where_the_owner_is_known_and_elsewhere() {
     let bridge = bridge(true);
     let ask = |n, probe, asker| {
         let target = addr(n);
-        bridge.answer(&Question { target, probe }, asker, NOW)
+        let answer = bridge.answer(&Question { target, probe }, asker, NOW);
+        answer.map(|(mac, _)| mac)
     };
     assert_eq!(ask(1, false, OTHER), Some(ENDPOINT));
     assert_eq!(ask(1, true, OTHER), Some(ENDPOINT), "the address is taken");
@@ -189,7 +190,7 @@ fn a_question_is_answered_where_the_owner_is_known_and_elsewhere() {
     let learned = Mac([2, 0, 0, 0, 0, 9]);
     let notice = Notice {
         claim: Some((addr(9), learned)),
-        question: None,
+        ..Notice::default()
     };
     bridge.hear(&notice, &host(9), false, NOW).unwrap();
     assert_eq!(ask(9, false, OTHER), None, "its host is not known");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::change::Change;
 use super::decide;
 use super::egress::{Egress, outward};
+use super::neighbor;
 use super::state::{Context, Exit, Prefix, Way};
 use super::{
     Answer, Forward, Outer, Refused, frame_reason, longest_segment, parse_reason, passes,
@@ -26,14 +27,30 @@ use crate::wire::arp::Arp;
 use crate::wire::ethernet::{Ethernet, Mac, ethertype};
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::{IPV6_HEADER_LEN, protocol};
-use crate::wire::nd::Nd;
+use crate::wire::nd::{AdvertisementFlags, Nd};
 use crate::wire::packet::{IpVersion, Packet, Transport};
 
 /// How long what was found out about a pair of MAC addresses is used before it is looked up, and its source's age is
 /// renewed.
 const FRESH_NANOS: u64 = 1_000_000_000;
 
-/// A frame from TAP that goes on.
+/// Where a frame from TAP goes.
+#[derive(Clone, Debug)]
+pub enum FrameOutput {
+    /// To other hosts.
+    Wire(Outgoing),
+    /// Back into the TAP interface, to another station behind it: address translation turned it there.
+    Tap {
+        /// The IP packet inside.
+        packet: Packet,
+        /// Bytes of the Ethernet header before it.
+        header_len: usize,
+        /// What the packet still asks for, counted from its first byte.
+        vnet: VnetHdr,
+    },
+}
+
+/// A frame from TAP that goes to other hosts.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The way to its host, or to the first of several.
@@ -132,7 +149,7 @@ impl Egress {
         bridge: &Bridge,
         frame: &mut [u8],
         vnet: &VnetHdr,
-    ) -> Result<Outgoing, Refused> {
+    ) -> Result<FrameOutput, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
         let header = Ethernet::parse(frame).map_err(|e| stopped(frame_reason(e)))?;
         let header_len = header.header_len();
@@ -154,7 +171,7 @@ impl Egress {
             header_len,
             vnet,
         };
-        match kind {
+        let sent = match kind {
             Kind::Ip(version) => {
                 let packet = Packet::parse(inner).map_err(|e| stopped(parse_reason(e)))?;
                 if packet.version != version {
@@ -163,7 +180,9 @@ impl Egress {
                 let notice = nd_notice(&packet, inner, vnet.needs_checksum()).map_err(stopped)?;
                 if let Some(notice) = notice {
                     sent.heed(&notice, tagged)?;
-                    return sent.plain(&mut self.plain, toward, inner.len(), Some(packet));
+                    let len = inner.len();
+                    let sent = sent.plain(&mut self.plain, toward, len, Some(packet))?;
+                    return Ok(FrameOutput::Wire(sent));
                 }
                 let passage = self.pass(cx, link, inner, &packet, &vnet)?;
                 let Exit::Bridge(prefix) = &passage.half.exit else {
@@ -174,11 +193,22 @@ impl Egress {
                 let mut toward = toward;
                 // What is for another address now is for another station, too.
                 if let Some(to) = change.turned(&packet) {
-                    let mac = bridge
-                        .mac_of(to, cx.now)
-                        .ok_or(stopped(DropReason::NoRoute))?;
+                    let asked = packet.dst;
+                    let mac = neighbor::station(cx, link, bridge, to, asked).map_err(stopped)?;
                     head[..6].copy_from_slice(&mac.0);
                     toward = bridge.toward(mac, cx.now);
+                    if toward.is_here() && change.hides_source(&packet) {
+                        // A bridge would take its sender to be behind this interface.
+                        head[6..12].copy_from_slice(&bridge.virtual_mac.0);
+                        let (mut packet, partial) = (packet, vnet.needs_checksum());
+                        let changed = change.apply(inner, &mut packet, partial);
+                        changed.map_err(stopped)?;
+                        return Ok(FrameOutput::Tap {
+                            packet,
+                            header_len,
+                            vnet,
+                        });
+                    }
                 }
                 sent.ip(&prefix, &change, toward, class, inner, packet)
             }
@@ -191,7 +221,8 @@ impl Egress {
                 sent.plain(&mut self.plain, toward, inner.len(), None)
             }
             Kind::Other => Err(stopped(DropReason::PolicyDenied)),
-        }
+        };
+        sent.map(FrameOutput::Wire)
     }
 }
 
@@ -222,11 +253,14 @@ impl Frame<'_> {
         let now = self.cx.now;
         let heard = self.bridge.hear(notice, &Place::Here, tagged, now);
         heard.map_err(|reason| self.stopped(reason))?;
+        let known_to_it = self.dst == self.bridge.virtual_mac;
         let Some(question) = &notice.question else {
-            return Ok(());
+            return match known_to_it {
+                true => Err(self.stopped(DropReason::NeighborNoted)),
+                false => Ok(()),
+            };
         };
         // What is asked of one station goes to that station; VLANs have neighbours of their own.
-        let known_to_it = self.dst == self.bridge.virtual_mac;
         if tagged || !(self.dst.is_multicast() || known_to_it) {
             return Ok(());
         }
@@ -236,15 +270,15 @@ impl Frame<'_> {
             false => functions.answers_for(question.target),
         };
         let mac = match ours {
-            true => Some(self.bridge.virtual_mac),
+            true => Some((self.bridge.virtual_mac, AdvertisementFlags::default())),
             false => self.bridge.answer(question, self.src, now),
         };
-        let Some(mac) = mac else {
+        let Some((mac, flags)) = mac else {
             return Ok(());
         };
         Tally::count(&self.bridge.live.tally.suppressed);
         Err(Refused {
-            answer: Some(Answer::Neighbor(mac)),
+            answer: Some(Answer::Neighbor(mac, flags)),
             ..self.stopped(DropReason::NeighborAnswered)
         })
     }
@@ -304,6 +338,7 @@ impl Frame<'_> {
             host,
             encap: Arc::clone(&prefix.encap),
             slots: prefix.slots,
+            neighbor: None,
         };
         let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class);
         let mut forward = forward.ok_or(gone)?;
@@ -480,7 +515,10 @@ pub(super) fn arrive(
             && translates(link, bridge, question.target, cx.now)
         {
             return Err(Refused {
-                answer: Some(Answer::Neighbor(bridge.virtual_mac)),
+                answer: Some(Answer::Neighbor(
+                    bridge.virtual_mac,
+                    AdvertisementFlags::default(),
+                )),
                 ..refused(DropReason::NeighborAnswered)
             });
         }
@@ -527,9 +565,9 @@ pub fn answer_frame(
     let (mut to, back) = bridge.way_back(&header);
     let (head, rest) = out.split_at_mut_checked(len)?;
     let (from, body) = match answer {
-        Answer::Neighbor(mac) => (
+        Answer::Neighbor(mac, flags) => (
             mac,
-            neighbor(mac, payload, header.ether_type(), &mut to, rest)?,
+            advertise((mac, flags), payload, header.ether_type(), &mut to, rest)?,
         ),
         _ => {
             let packet = Packet::parse(payload).ok()?;
@@ -553,8 +591,8 @@ fn may_answer_frame(answer: Answer, dst: Mac, packet: &Packet) -> bool {
 }
 
 /// The ARP reply or neighbour advertisement that tells of `mac`; `to` becomes everybody where nobody in particular asked.
-fn neighbor(
-    mac: Mac,
+fn advertise(
+    (mac, flags): (Mac, AdvertisementFlags),
     payload: &[u8],
     ether_type: u16,
     to: &mut Mac,
@@ -569,7 +607,7 @@ fn neighbor(
     let Some(Ok(Nd::Solicitation { from, target, .. })) = Nd::parse(&packet, payload, true) else {
         return None;
     };
-    let advertisement = crate::wire::nd::advertisement(target, mac, from);
+    let advertisement = crate::wire::nd::advertisement(target, mac, from, flags);
     if let IpAddr::V6(dst) = Packet::parse(&advertisement).ok()?.dst
         && dst.is_multicast()
     {

@@ -78,6 +78,16 @@ impl Change {
         (to != packet.dst).then_some(to)
     }
 
+    /// Whether the receiver of the packet takes somebody else for its sender, so that its answer passes here again.
+    pub(super) fn hides_source(&self, packet: &Packet) -> bool {
+        match self {
+            Change::None => false,
+            Change::Packet(to) => to.src.0 != packet.src,
+            // Nobody answers an error.
+            Change::Error { .. } => true,
+        }
+    }
+
     /// Rewrites `bytes`, which `packet` was parsed from and `link` received; `vnet` is what offloads have still to do.
     ///
     /// # Errors

@@ -299,17 +299,17 @@ impl Ingress {
             }
             Exit::Undecided | Exit::Bridge(_) => return Err(refused(DropReason::NoRoute)),
         };
-        let turned = passage.change.turned(&packet);
+        let (turned, asked) = (passage.change.turned(&packet), packet.dst);
         passage
             .change
             .apply(cx, index, inner, &mut packet, &whole)
             .map_err(refused)?;
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
             // What is for another address now is for another station, too, and that is behind the TAP.
-            let mac = bridge
-                .mac_of(to, cx.now)
-                .filter(|&mac| bridge.is_here(mac, cx.now));
-            let mac = mac.ok_or(refused(DropReason::NoRoute))?;
+            let mac = neighbor::station(cx, link, bridge, to, asked).map_err(refused)?;
+            if !bridge.is_here(mac, cx.now) {
+                return Err(refused(DropReason::NoRoute));
+            }
             datagram[start - frame_len..][..6].copy_from_slice(&mac.0);
         }
         if let (Onward::Tun(exit), Some(vnet)) = (&onward, &mut vnet)

@@ -438,8 +438,11 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
     let Planned {
         decision: mut after,
         reply: mut answers,
-    } = outcome.inspect_err(|_| {
-        flows.remove(&original);
+    } = outcome.inspect_err(|reason| {
+        // Whose MAC address is being asked for loses neither its port nor its backend by that.
+        if *reason != DropReason::NeighborUnresolved {
+            flows.remove(&original);
+        }
     })?;
     let fate = after.fate;
     let refused = fate != Fate::Forward;

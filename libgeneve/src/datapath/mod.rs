@@ -21,13 +21,13 @@ mod trace;
 
 use std::net::IpAddr;
 
-pub use self::bridge::{Outgoing, answer_frame, frame_packets};
+pub use self::bridge::{FrameOutput, Outgoing, answer_frame, frame_packets};
 pub use self::change::Change;
 pub use self::egress::{Egress, Forward};
 pub use self::explain::Stage;
 pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
 pub use self::log::Logged;
-pub use self::neighbor::{neighbor_answer, neighbor_question};
+pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
 pub use self::refuse::{answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Length, Traced, trace};
@@ -39,6 +39,7 @@ use crate::wire::encapsulation::EnvelopeError;
 use crate::wire::ethernet::{EthernetError, Mac};
 use crate::wire::geneve::GeneveError;
 use crate::wire::icmp::IcmpError;
+use crate::wire::nd::AdvertisementFlags;
 use crate::wire::packet::{IpVersion, Packet, PacketError};
 use crate::wire::vxlan::VxlanError;
 
@@ -159,8 +160,8 @@ pub enum Answer {
     Rejected,
     /// Only packets of so many bytes pass (RFC 1191, RFC 8201).
     TooBig(u16),
-    /// The station that it asked for has this MAC address; only frames ask that.
-    Neighbor(Mac),
+    /// The station that it asked for has this MAC address, and says this of itself; only frames ask that.
+    Neighbor(Mac, AdvertisementFlags),
 }
 
 /// A packet that was refused.

@@ -8,15 +8,22 @@ use std::sync::Arc;
 use super::decide::check_source;
 use super::state::Context;
 use super::{Answer, Refused};
-use crate::bridge::{Notice, Question};
+use crate::bridge::{Bridge, Notice, Question};
 use crate::drop::DropReason;
-use crate::link::{Host, Link};
+use crate::link::{Host, Link, LinkIndex};
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::{Ethernet, Mac, ethernet_header, ethertype};
 use crate::wire::geneve::protocol_type;
 use crate::wire::header::HeaderBytes;
-use crate::wire::nd::{self, Nd, solicited_node};
+use crate::wire::nd::{self, AdvertisementFlags, Nd, solicited_node};
 use crate::wire::packet::Packet;
+
+/// What the link says of the addresses that it answers for. It leads to what is behind it as a router does. Who has no route
+/// by it learns nothing from that; who has one would take it away without.
+const SPOKEN: AdvertisementFlags = AdvertisementFlags {
+    router: true,
+    overrides: false,
+};
 
 /// What a message from `host` comes to: it is for the link, never for its interface.
 pub(super) fn hear(cx: &Context<'_>, link: &Link, host: &Arc<Host>, notice: &Notice) -> Refused {
@@ -26,7 +33,7 @@ pub(super) fn hear(cx: &Context<'_>, link: &Link, host: &Arc<Host>, notice: &Not
     let index = link.config.index;
     match &notice.question {
         Some(question) if answers(link, question) => Refused {
-            answer: Some(Answer::Neighbor(link.config.lladdr)),
+            answer: Some(Answer::Neighbor(link.config.lladdr, SPOKEN)),
             ..Refused::of(DropReason::NeighborAnswered, index)
         },
         _ => Refused::of(DropReason::NeighborNoted, index),
@@ -36,14 +43,16 @@ pub(super) fn hear(cx: &Context<'_>, link: &Link, host: &Arc<Host>, notice: &Not
 /// Writes a neighbour's MAC address down, where the address belongs to the host that tells of it.
 pub(super) fn learn(cx: &Context<'_>, link: &Link, host: &Arc<Host>, addr: IpAddr, mac: Mac) {
     if mac.is_unicast() && check_source(link, host, addr).is_ok() {
-        link.config.neighbors.learn(addr, mac, cx.now);
+        link.config.neighbors.learn(addr, mac, host.addr, cx.now);
     }
 }
 
-/// Whether the address is the link's own, that of an endpoint of this host, or one that this host answers for itself.
+/// Whether the address is the link's own or its interface's, that of an endpoint of this host, or one that this host answers for itself.
 fn answers(link: &Link, question: &Question) -> bool {
-    let entry = link.routes.lookup(question.target);
-    entry.is_some_and(|entry| entry.local) || link.config.functions.answers_for(question.target)
+    let target = question.target;
+    link.routes.lookup(target).is_some_and(|entry| entry.local)
+        || link.config.functions.answers_for(target)
+        || link.config.neighbors.is_link_local(target)
 }
 
 /// Writes the answer to a question into `out`: what follows the Ethernet header. `payload` is what followed that of the
@@ -51,46 +60,124 @@ fn answers(link: &Link, question: &Question) -> bool {
 #[must_use]
 pub fn neighbor_answer(link: &Link, payload: &[u8], out: &mut [u8]) -> Option<usize> {
     let bridge = link.bridge.as_ref();
-    let own = bridge.map_or(link.config.lladdr, |bridge| bridge.virtual_mac);
+    let (own, flags) = match bridge {
+        Some(bridge) => (bridge.virtual_mac, AdvertisementFlags::default()),
+        None => (link.config.lladdr, SPOKEN),
+    };
     if let Ok(packet) = Packet::parse(payload) {
         let Nd::Solicitation { from, target, .. } = Nd::parse(&packet, payload, false)?.ok()?
         else {
             return None;
         };
-        return put(out, &nd::advertisement(target, own, from));
+        return put(out, &nd::advertisement(target, own, from, flags));
     }
     put(out, &Arp::parse(payload).ok()?.reply(own).to_bytes())
 }
 
-/// The question for the MAC address of `addr`: the header, and what follows it is written into `out`.
-#[must_use]
-pub fn neighbor_question(
+/// A question for a MAC address that is to be put.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The link.
+    pub link: LinkIndex,
+    /// The address whose owner is asked for.
+    pub addr: IpAddr,
+    /// Who is asked.
+    pub audience: Audience,
+}
+
+/// Who is asked for a MAC address.
+#[derive(Clone, Debug)]
+pub enum Audience {
+    /// A host, in the link's own name: the station at this MAC address, or all that it has.
+    Host(Arc<Host>, Option<Mac>),
+    /// All stations of a link in mode ethernet, in the name of this address, which translation turns to the one in question.
+    Stations(IpAddr),
+}
+
+/// Asks the neighbours of all links that flows go to whether they are still there, and forgets the silent ones; to be called
+/// every second. Returns whether one has moved or is gone, so that tables must be published anew for flows to follow it.
+pub fn tend_neighbors(cx: &Context<'_>) -> bool {
+    let mut moved = false;
+    for link in cx.tables.iter() {
+        let config = &link.config;
+        config.neighbors.tend(cx.now, |probe| {
+            if let Some(host) = link.host(probe.host) {
+                cx.state.ask(Ask {
+                    link: config.index,
+                    addr: probe.addr,
+                    audience: Audience::Host(Arc::clone(host), probe.mac),
+                });
+            }
+        });
+        moved |= config.neighbors.take_moved();
+    }
+    moved
+}
+
+/// The MAC address of a station to which translation turns packets for `asked`; all stations are asked where it is not known.
+///
+/// # Errors
+/// [`DropReason::NeighborUnresolved`].
+pub(super) fn station(
+    cx: &Context<'_>,
     link: &Link,
+    bridge: &Bridge,
     addr: IpAddr,
-    out: &mut [u8],
-) -> Option<(HeaderBytes, usize)> {
+    asked: IpAddr,
+) -> Result<Mac, DropReason> {
+    if let Some(mac) = bridge.mac_of(addr, cx.now) {
+        return Ok(mac);
+    }
+    if link.config.neighbors.ask(addr, cx.now) {
+        cx.state.ask(Ask {
+            link: link.config.index,
+            addr,
+            audience: Audience::Stations(asked),
+        });
+    }
+    Err(DropReason::NeighborUnresolved)
+}
+
+/// The bytes of a question: the header, Ethernet header included, and what follows it is written into `out`.
+#[must_use]
+pub fn neighbor_question(link: &Link, ask: &Ask, out: &mut [u8]) -> Option<(HeaderBytes, usize)> {
     let config = &link.config;
-    let own = config.lladdr;
-    let (dst, ether_type, len) = match addr {
+    let (own, from, at) = match (&ask.audience, &link.bridge) {
+        (Audience::Host(_, at), _) => (config.lladdr, None, *at),
+        (Audience::Stations(from), Some(bridge)) => (bridge.virtual_mac, Some(*from), None),
+        (Audience::Stations(_), None) => return None,
+    };
+    let sources = from.iter().chain(&config.addresses);
+    let (dst, ether_type, len) = match ask.addr {
         IpAddr::V4(target) => {
-            let mine = config.addresses.iter().find_map(|addr| match addr {
+            let mine = sources.filter_map(|addr| match addr {
                 IpAddr::V4(addr) => Some(*addr),
                 IpAddr::V6(_) => None,
             });
             let arp = Arp {
                 operation: Operation::Request,
                 sender_mac: own,
-                sender: mine.unwrap_or(Ipv4Addr::UNSPECIFIED),
+                sender: mine.into_iter().next().unwrap_or(Ipv4Addr::UNSPECIFIED),
                 target_mac: Mac::default(),
                 target,
             };
             let len = put(out, &arp.to_bytes())?;
-            (Mac::BROADCAST, ethertype::ARP, len)
+            (at.unwrap_or(Mac::BROADCAST), ethertype::ARP, len)
         }
         IpAddr::V6(target) => {
-            let len = put(out, &nd::solicitation(target, own, config.own_v6()))?;
-            let group = Mac::of_multicast_v6(solicited_node(target));
-            (group, ethertype::IPV6, len)
+            let mine = sources.filter_map(|addr| match addr {
+                IpAddr::V6(addr) => Some(*addr),
+                IpAddr::V4(_) => None,
+            });
+            let link_local = || config.neighbors.link_local().unwrap_or(own.link_local());
+            let from = mine.into_iter().next().unwrap_or_else(link_local);
+            let to = match at {
+                Some(_) => target,
+                None => solicited_node(target),
+            };
+            let len = put(out, &nd::solicitation(target, own, from, to))?;
+            let group = || Mac::of_multicast_v6(solicited_node(target));
+            (at.unwrap_or_else(group), ethertype::IPV6, len)
         }
     };
     let mut header = config

@@ -34,7 +34,7 @@ pub fn answer(
             }
             IcmpError::TooBig { mtu: mtu.into() }
         }
-        Answer::Neighbor(_) => return None,
+        Answer::Neighbor(..) => return None,
     };
     if !error.may_answer(packet) {
         return None;

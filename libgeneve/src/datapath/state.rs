@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::change::Change;
 use super::log::Log;
+use super::neighbor::Ask;
 use super::share::Shared;
 use crate::drop::DropReason;
 use crate::flow::{FlowTable, Fragments, Limits, PathMtus, Side};
-use crate::link::{Host, Link, LinkIndex, Tables};
+use crate::link::{Host, InUse, Link, LinkIndex, Tables};
 use crate::nat::{Identifications, Lease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
@@ -46,8 +46,7 @@ pub struct State {
     pub log: Log,
     headers: Shared<HeaderBytes>,
     halves: Shared<Half>,
-    /// Neighbours that are to be asked for their MAC address.
-    questions: Mutex<VecDeque<(LinkIndex, IpAddr, Arc<Host>)>>,
+    questions: Mutex<VecDeque<Ask>>,
 }
 
 impl State {
@@ -66,25 +65,29 @@ impl State {
         }
     }
 
-    /// Notes that `host` is to be asked who has `addr` in the VPC of `link`; one question too many is forgotten.
-    pub(super) fn ask(&self, link: LinkIndex, addr: IpAddr, host: &Arc<Host>) {
-        let mut questions = self
-            .questions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Notes a question to put; one too many is forgotten.
+    pub(super) fn ask(&self, ask: Ask) {
+        let mut questions = self.questions();
         if questions.len() < QUESTIONS {
-            questions.push_back((link, addr, Arc::clone(host)));
+            questions.push_back(ask);
         }
     }
 
-    /// The next question to put, by [`neighbor_question`](super::neighbor_question): on which link, for which address, and
-    /// to which host.
-    pub fn question(&self) -> Option<(LinkIndex, IpAddr, Arc<Host>)> {
-        let mut questions = self
-            .questions
+    /// The next question to put, by [`neighbor_question`](super::neighbor_question).
+    pub fn question(&self) -> Option<Ask> {
+        self.questions().pop_front()
+    }
+
+    /// Whether there is any.
+    #[must_use]
+    pub fn has_questions(&self) -> bool {
+        !self.questions().is_empty()
+    }
+
+    fn questions(&self) -> MutexGuard<'_, VecDeque<Ask>> {
+        self.questions
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        questions.pop_front()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a receiver takes the segments of a super-packet to be that it gets uncut: as long as its link's MTU, which
@@ -150,6 +153,8 @@ pub struct Way {
     pub encap: Arc<HeaderBytes>,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
+    /// The neighbour whose MAC address is in `encap`, where one was learned.
+    pub neighbor: Option<InUse>,
 }
 
 /// What goes before the frames of one side of a flow, whichever host gets them.
@@ -240,15 +245,16 @@ impl Half {
             Came::Wire(host) => (2, at(host)),
         };
         let exit = match &self.exit {
-            Exit::Undecided => (0, LinkIndex(0), 0, 0, 0),
-            Exit::Tun(link) => (1, *link, 0, 0, 0),
+            Exit::Undecided => (0, LinkIndex(0), 0, 0, 0, 0),
+            Exit::Tun(link) => (1, *link, 0, 0, 0, 0),
             Exit::Wire(way) => {
                 let encap = Arc::as_ptr(&way.encap).addr();
-                (2, way.link, at(&way.host), encap, way.slots)
+                let neighbor = way.neighbor.as_ref().map_or(0, InUse::id);
+                (2, way.link, at(&way.host), encap, way.slots, neighbor)
             }
             Exit::Bridge(prefix) => {
                 let encap = Arc::as_ptr(&prefix.encap).addr();
-                (3, prefix.link, 0, encap, prefix.slots)
+                (3, prefix.link, 0, encap, prefix.slots, 0)
             }
         };
         let meter = self.meter.as_ref().map(|meter| {

@@ -9,14 +9,14 @@ mod host;
 mod neighborhood;
 mod tables;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
 pub use self::host::{Host, HostRegistry, Whole};
-pub use self::neighborhood::Neighborhood;
+pub use self::neighborhood::{InUse, Neighborhood, Probe};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;
@@ -115,6 +115,8 @@ pub struct LinkConfig {
     pub mtu: u16,
     /// Addresses of the TUN interface.
     pub addresses: Vec<IpAddr>,
+    /// The broadcast addresses of their networks.
+    pub broadcasts: Vec<Ipv4Addr>,
     /// The link's `remote`, its routes and its endpoints.
     pub routes: Vec<RouteConfig>,
     /// What the link does beyond carrying packets.
@@ -132,7 +134,9 @@ impl LinkConfig {
             IpAddr::V6(addr) => Some(*addr),
             IpAddr::V4(_) => None,
         });
-        own.unwrap_or_else(|| self.lladdr.link_local())
+        let link_local = || self.neighbors.link_local();
+        own.or_else(link_local)
+            .unwrap_or_else(|| self.lladdr.link_local())
     }
 }
 

@@ -21,6 +21,7 @@ fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
         udp6_zero_csum_rx: false,
         mtu: 1464,
         addresses: vec![ip("10.0.0.1")],
+        broadcasts: Vec::new(),
         routes: vec![RouteConfig {
             prefix: "10.0.0.0/24".parse().unwrap(),
             hosts: hosts.iter().map(|host| ip(host)).collect(),

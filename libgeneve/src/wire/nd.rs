@@ -18,11 +18,23 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// Bytes of both messages before their options.
 const FIXED: usize = 24;
+const ROUTER: u8 = 0x80;
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
 const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 /// Nobody between sender and receiver may have forwarded the message (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// What an advertisement says of the target besides its MAC address (RFC 4861 section 4.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdvertisementFlags {
+    /// The target is a router. Who hears that it is none takes its routes by it away (RFC 4861 section 7.2.5).
+    pub router: bool,
+    /// The MAC address replaces another one that the receiver knows.
+    pub overrides: bool,
+}
 
 /// A solicitation or advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +56,8 @@ pub enum Nd {
         mac: Option<Mac>,
         /// It answers a solicitation.
         solicited: bool,
+        /// What else it says.
+        flags: AdvertisementFlags,
     },
 }
 
@@ -110,7 +124,11 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
             mac,
         });
     }
-    let solicited = fixed[4] & 0x40 != 0;
+    let solicited = fixed[4] & SOLICITED != 0;
+    let flags = AdvertisementFlags {
+        router: fixed[4] & ROUTER != 0,
+        overrides: fixed[4] & OVERRIDE != 0,
+    };
     if solicited && dst.is_multicast() {
         return None;
     }
@@ -118,6 +136,7 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
         target,
         mac,
         solicited,
+        flags,
     })
 }
 
@@ -146,21 +165,33 @@ pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low)
 }
 
-/// Writes the solicitation by which `from` at `mac` asks who has `target`, as a whole IPv6 packet with its checksum.
+/// Writes the solicitation by which `from` at `mac` asks who has `target`, as a whole IPv6 packet with its checksum. It goes
+/// `to` the group of the target, or to the target itself to see whether it is still there.
 #[must_use]
-pub fn solicitation(target: Ipv6Addr, mac: Mac, from: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
-    let to = solicited_node(target);
+pub fn solicitation(
+    target: Ipv6Addr,
+    mac: Mac,
+    from: Ipv6Addr,
+    to: Ipv6Addr,
+) -> [u8; ADVERTISEMENT_LEN] {
     message(SOLICITATION, 0, from, to, target, (SOURCE_LINK_LAYER, mac))
 }
 
 /// Writes the advertisement that `target` is at `mac`, as a whole IPv6 packet with its checksum, for whoever asked from
-/// the address `to`; everybody is told where that is `::`.
+/// the address `to`; everybody is told where that is `::`. What is said in the name of another repeats its `flags`
+/// (RFC 9047).
 #[must_use]
-pub fn advertisement(target: Ipv6Addr, mac: Mac, to: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
+pub fn advertisement(
+    target: Ipv6Addr,
+    mac: Mac,
+    to: Ipv6Addr,
+    flags: AdvertisementFlags,
+) -> [u8; ADVERTISEMENT_LEN] {
     let probe = to.is_unspecified();
     let dst = if probe { ALL_NODES } else { to };
-    // Solicited unless it goes to all; override never, because the target knows better (RFC 4861 section 7.2.8).
-    let flags = if probe { 0 } else { 0x40 };
+    // Solicited unless it goes to all.
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let flags = bit(!probe, SOLICITED) | bit(flags.router, ROUTER) | bit(flags.overrides, OVERRIDE);
     let option = (TARGET_LINK_LAYER, mac);
     message(ADVERTISEMENT, flags, target, dst, target, option)
 }
@@ -307,23 +338,34 @@ mod tests {
 
     #[test]
     fn an_advertisement_answers_whoever_asked_or_everybody() {
-        let bytes = advertisement(A, MAC, B);
+        let none = AdvertisementFlags::default();
+        let bytes = advertisement(A, MAC, B, none);
         let packet = Packet::parse(&bytes).unwrap();
         assert_eq!((packet.src, packet.dst), (A.into(), B.into()));
         let expected = Nd::Advertisement {
             target: A,
             mac: Some(MAC),
             solicited: true,
+            flags: none,
         };
         assert_eq!(parse(&bytes), Some(Ok(expected)));
-        let bytes = advertisement(A, MAC, Ipv6Addr::UNSPECIFIED);
+        let bytes = advertisement(A, MAC, Ipv6Addr::UNSPECIFIED, none);
         assert_eq!(Packet::parse(&bytes).unwrap().dst, IpAddr::V6(ALL_NODES));
         let expected = Nd::Advertisement {
             target: A,
             mac: Some(MAC),
             solicited: false,
+            flags: none,
         };
         assert_eq!(parse(&bytes), Some(Ok(expected)));
+        for (router, overrides) in [(true, false), (false, true), (true, true)] {
+            let said = AdvertisementFlags { router, overrides };
+            let bytes = advertisement(A, MAC, B, said);
+            let Some(Ok(Nd::Advertisement { flags, .. })) = parse(&bytes) else {
+                panic!("an advertisement");
+            };
+            assert_eq!(flags, said);
+        }
     }
 
     proptest! {

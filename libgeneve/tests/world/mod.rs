@@ -87,6 +87,7 @@ pub fn link(functions: Functions) -> LinkConfig {
         udp6_zero_csum_rx: false,
         mtu: 1464,
         addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
+        broadcasts: Vec::new(),
         routes,
         functions,
         bridge: None,

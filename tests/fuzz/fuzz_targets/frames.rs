@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use libgeneve::bridge::{BridgeConfig, Limits as FdbLimits, Live, OwnerConfig};
-use libgeneve::datapath::{Arrival, Context, Egress, Inbound, Ingress, State, answer_frame};
+use libgeneve::datapath::{Arrival, Context, Egress, FrameOutput, Inbound, Ingress, State, answer_frame};
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl};
 use libgeneve::offload::vnet::{self, VnetHdr};
@@ -58,6 +58,7 @@ fn tables() -> &'static Tables {
             udp6_zero_csum_rx: false,
             mtu: 1450,
             addresses: Vec::new(),
+broadcasts: Vec::new(),
             routes: Vec::new(),
             functions: Functions::default(),
             bridge: Some(BridgeConfig {
@@ -120,7 +121,11 @@ fuzz_target!(|data: &[u8]| {
             }
             let source = Ethernet::parse(frame).map(|frame| frame.src()).ok();
             match egress.frame(&cx, link, bridge, frame, &vnet) {
-                Ok(sent) => {
+                Ok(FrameOutput::Tap { packet, header_len, .. }) => {
+                    assert_ne!(source, Some(ON_FIRST), "it is on another host");
+                    assert!(header_len + usize::from(packet.total_len) <= frame.len());
+                }
+                Ok(FrameOutput::Wire(sent)) => {
                     assert_ne!(source, Some(ON_FIRST), "it is on another host");
                     let hosts = sent.flood.iter().flat_map(|hosts| hosts.iter());
                     assert!(

@@ -53,6 +53,7 @@ fn tables() -> &'static Tables {
             udp6_zero_csum_rx: false,
             mtu: 1450,
             addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
+broadcasts: Vec::new(),
             routes: routes.into(),
             functions: Functions::default(),
             bridge: None,
@@ -105,7 +106,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(Inbound::Packet(decap)) => {
                 assert!(decap.start + usize::from(decap.packet.total_len) <= before.len())
             }
-            Err(refused) if matches!(refused.answer, Some(Answer::Neighbor(_))) => {
+            Err(refused) if matches!(refused.answer, Some(Answer::Neighbor(..))) => {
                 let link = cx.tables.link(LinkIndex(0)).expect("made here");
                 let (header, payload) = way_back(link, &before).expect("it was read");
                 assert_eq!(header.len(), 22);

@@ -9,7 +9,7 @@ mod rules;
 mod shape;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -21,7 +21,6 @@ use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
 use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::service::{self, Services};
-use libgeneve::time::Now;
 
 pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
@@ -36,6 +35,15 @@ use crate::config::value::{Affinity, IfName, Rate, Size};
 const STAND_IN_PORTS: std::ops::RangeInclusive<u16> = 16_384..=32_767;
 /// Marks the pools of stand-ins, so that their ports are counted apart from those of the link's rules.
 const STAND_IN: u32 = 1 << 31;
+
+/// The broadcast addresses of networks that have one (RFC 919; RFC 3021 takes it from the smallest).
+fn broadcasts(addresses: &[IpNet]) -> Vec<Ipv4Addr> {
+    let of = |address: &IpNet| match address {
+        IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+        _ => None,
+    };
+    addresses.iter().filter_map(of).collect()
+}
 
 /// Compiles links, and keeps what outlives a compilation.
 #[derive(Default)]
@@ -142,6 +150,7 @@ impl Compiler {
             udp6_zero_csum_rx: link.udp6_zero_csum_rx,
             mtu,
             addresses: link.addresses.iter().map(IpNet::addr).collect(),
+            broadcasts: broadcasts(&link.addresses),
             routes: routes(state, link),
             functions,
             bridge: self.bridge(state, link),
@@ -232,15 +241,6 @@ impl Compiler {
     fn neighborhood(&mut self, name: &IfName) -> Arc<Neighborhood> {
         let new = || Arc::new(Neighborhood::new(random_key()));
         Arc::clone(self.neighborhoods.entry(name.clone()).or_insert_with(new))
-    }
-
-    /// Forgets neighbours that were not heard of for long. Returns whether any has moved to another MAC address, so that
-    /// tables must be published anew for flows to follow it.
-    pub(super) fn tend_neighbors(&self, now: Now) -> bool {
-        self.neighborhoods.values().fold(false, |moved, here| {
-            here.expire(now);
-            moved | here.take_moved()
-        })
     }
 
     fn bucket(

@@ -468,10 +468,11 @@ impl Core {
         self.listen_for(inner.running.keys());
     }
 
-    /// Forgets neighbours that are silent, and has flows follow those that moved to another MAC address.
+    /// Asks neighbours whether they are still there, forgets those that are silent, and has flows follow those that moved to
+    /// another MAC address.
     pub(in crate::daemon) async fn tend_neighbors(&self) {
-        let mut inner = self.inner().await;
-        if inner.compiler.tend_neighbors(self.engine.now()) {
+        if self.engine.tend_neighbors() {
+            let mut inner = self.inner().await;
             self.publish(&mut inner);
         }
     }

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use libgeneve::datapath::State as FlowState;
+use libgeneve::datapath::{self, Context, State as FlowState};
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
@@ -309,6 +309,23 @@ impl Engine {
                 let _ = worker.bell.write(1);
             }
         }
+    }
+
+    /// Has neighbours asked whether they are still there; to be called every second. Returns whether one has moved or is gone,
+    /// so that tables must be published anew for flows to follow it.
+    pub fn tend_neighbors(&self) -> bool {
+        let tables = self.tables();
+        let moved = datapath::tend_neighbors(&Context {
+            tables: &tables,
+            state: &self.shared.state,
+            now: self.now(),
+        });
+        if self.shared.state.has_questions()
+            && let Some(worker) = self.workers.first()
+        {
+            worker.tell(Command::AskNeighbors);
+        }
+        moved
     }
 
     /// How each worker is.

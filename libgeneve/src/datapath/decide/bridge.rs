@@ -1,7 +1,9 @@
 //! A flow of an Ethernet link: source check → service → NAT → policy → class. Where its frames go is no part of the
 //! decision: that says their MAC address, which may move while the flow lives.
 
+use super::masquerade::asked_here;
 use super::*;
+use crate::datapath::neighbor;
 
 /// A flow that begins with a frame from TAP.
 pub(super) fn from_tap<E: Explain>(
@@ -22,6 +24,9 @@ pub(super) fn from_tap<E: Explain>(
         return Ok(verdict);
     }
     course.leave(cx, link, subject, turn, log)?;
+    if turn != Turn::None && course.src.0 == key.src && is_here::<E>(cx, link, dst, key.dst)? {
+        course.masquerade(cx, subject, before, key.dst, log)?;
+    }
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let mark = course.mark(key.src, dst, kind);
     course.exit = exit(cx, link, &mark, log)?;
@@ -52,9 +57,34 @@ pub(super) fn from_wire<E: Explain>(
     }
     course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
     course.service = at.received.service;
+    if let Some(service) = &course.service
+        && turn == Turn::None
+        && asked_here(cx, link, key, service, before)
+    {
+        course.masquerade(cx, subject, before, service.addr, log)?;
+    }
     course.exit = Exit::Tun(link.config.index);
     super::tun::note_exit(&course.exit, log);
     Ok(verdict)
+}
+
+/// Whether the station that has `addr`, to which packets for `asked` are turned, is behind the TAP interface. One that is
+/// not known is asked for.
+fn is_here<E: Explain>(
+    cx: &Context<'_>,
+    link: &Link,
+    addr: IpAddr,
+    asked: IpAddr,
+) -> Result<bool, DropReason> {
+    let Some(bridge) = &link.bridge else {
+        return Ok(false);
+    };
+    let mac = match bridge.mac_of(addr, cx.now) {
+        None if !E::DRY => neighbor::station(cx, link, bridge, addr, asked)?,
+        None => return Ok(false),
+        Some(mac) => mac,
+    };
+    Ok(bridge.is_here(mac, cx.now))
 }
 
 /// The way out for frames with this mark.
@@ -64,10 +94,10 @@ pub(super) fn exit<E: Explain>(
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<Exit, DropReason> {
-    let (encap, slots) = encap::header(cx, link, None, mark, log)?;
+    let header = encap::header(cx, link, None, mark, log)?;
     Ok(Exit::Bridge(Prefix {
         link: link.config.index,
-        encap,
-        slots,
+        encap: header.encap,
+        slots: header.slots,
     }))
 }

@@ -1,13 +1,14 @@
 //! The header of a flow: which options go before its packets, and whose frame it is.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::datapath::explain::{Explain, Silent};
+use crate::datapath::neighbor::{Ask, Audience};
 use crate::datapath::state::Context;
 use crate::drop::DropReason;
 use crate::label::LabelSet;
-use crate::link::{Attachment, Host, Link};
+use crate::link::{Attachment, Host, InUse, Link};
 use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
 use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::ethernet::{Mac, ethernet_header, ethertype};
@@ -30,14 +31,23 @@ pub(super) struct Mark<'a> {
     pub(super) relayed: Option<&'a Received>,
 }
 
-/// The header of packets with this mark to `host`, and which known options are in it.
+/// A header, and what is known of it.
+pub(super) struct Header {
+    pub(super) encap: Arc<HeaderBytes>,
+    /// Known options in it, a bit for each slot of the schema.
+    pub(super) slots: u32,
+    /// The neighbour whose MAC address is in it, where one was learned.
+    pub(super) neighbor: Option<InUse>,
+}
+
+/// The header of packets with this mark to `host`.
 pub(super) fn header<E: Explain>(
     cx: &Context<'_>,
     link: &Link,
     host: Option<&Arc<Host>>,
     mark: &Mark<'_>,
     log: &mut E,
-) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
+) -> Result<Header, DropReason> {
     let ether_type = match mark.src {
         IpAddr::V4(_) => ethertype::IPV4,
         IpAddr::V6(_) => ethertype::IPV6,
@@ -50,16 +60,22 @@ pub(super) fn header<E: Explain>(
         Encapsulation::Geneve => with_options(cx, link, mark, protocol, log)?,
         plain => (plain.header(link.config.vni, protocol), 0),
     };
+    let mut neighbor = None;
     // A bridge has the frames of others, with their own headers.
     if link.config.inner == Inner::Ethernet && link.bridge.is_none() {
-        let dst = neighbor::<E>(cx, link, host, mark.dst)?;
+        let dst;
+        (dst, neighbor) = find_neighbor::<E>(cx, link, host, mark.dst)?;
         log.note("neighbor", || format!("{} is at {dst}", mark.dst));
         let frame = ethernet_header(dst, link.config.lladdr, ether_type);
         if !header.push(&frame) {
             return Err(DropReason::OptionMalformed);
         }
     }
-    Ok((super::kept::<E>(cx, header), slots))
+    Ok(Header {
+        encap: super::kept::<E>(cx, header),
+        slots,
+        neighbor,
+    })
 }
 
 /// The header of frames that belong to no flow, which carry what every packet of the link carries, and which known options
@@ -79,33 +95,44 @@ pub(in crate::datapath) fn plain_header(
         // Whose labels it would say belongs to nobody.
         relayed: Some(&Received::default()),
     };
-    header(cx, link, None, &mark, &mut Silent)
+    let Header { encap, slots, .. } = header(cx, link, None, &mark, &mut Silent)?;
+    Ok((encap, slots))
 }
 
-/// The MAC address of an inner destination; `host` is asked where it is not known.
-fn neighbor<E: Explain>(
+/// The MAC address of an inner destination, and whose it is where it was learned; `host` is asked where it is not known.
+fn find_neighbor<E: Explain>(
     cx: &Context<'_>,
     link: &Link,
     host: Option<&Arc<Host>>,
     dst: IpAddr,
-) -> Result<Mac, DropReason> {
-    match dst {
-        IpAddr::V4(Ipv4Addr::BROADCAST) => return Ok(Mac::BROADCAST),
-        IpAddr::V4(group) if group.is_multicast() => return Ok(Mac::of_multicast_v4(group)),
-        IpAddr::V6(group) if group.is_multicast() => return Ok(Mac::of_multicast_v6(group)),
-        _ => {}
-    }
+) -> Result<(Mac, Option<InUse>), DropReason> {
     let config = &link.config;
+    let group = match dst {
+        IpAddr::V4(dst) if dst.is_multicast() => Some(Mac::of_multicast_v4(dst)),
+        IpAddr::V4(dst) if dst.is_broadcast() || config.broadcasts.contains(&dst) => {
+            Some(Mac::BROADCAST)
+        }
+        IpAddr::V6(dst) if dst.is_multicast() => Some(Mac::of_multicast_v6(dst)),
+        _ => None,
+    };
     let endpoint = config.functions.endpoints.get(&dst);
-    let configured = endpoint.and_then(|e| e.lladdr);
-    let known = configured.or_else(|| config.neighbors.find(dst, cx.now));
-    if let (None, Some(host)) = (known, host)
+    if let Some(mac) = group.or_else(|| endpoint.and_then(|e| e.lladdr)) {
+        return Ok((mac, None));
+    }
+    if let Some((mac, neighbor)) = config.neighbors.find(dst, cx.now) {
+        return Ok((mac, Some(neighbor)));
+    }
+    if let Some(host) = host
         && !E::DRY
         && config.neighbors.ask(dst, cx.now)
     {
-        cx.state.ask(config.index, dst, host);
+        cx.state.ask(Ask {
+            link: config.index,
+            addr: dst,
+            audience: Audience::Host(Arc::clone(host), None),
+        });
     }
-    known.ok_or(DropReason::NeighborUnresolved)
+    Err(DropReason::NeighborUnresolved)
 }
 
 /// The Geneve header of packets with this mark, and which known options are in it.

@@ -6,6 +6,7 @@ mod arrival;
 mod bridge;
 mod course;
 mod encap;
+mod masquerade;
 mod reply;
 mod rules;
 mod tun;
@@ -267,11 +268,12 @@ fn wire_exit<E: Explain>(
     mark: &Mark<'_>,
     log: &mut E,
 ) -> Result<Exit, DropReason> {
-    let (encap, slots) = encap::header(cx, link, Some(host), mark, log)?;
+    let header = encap::header(cx, link, Some(host), mark, log)?;
     Ok(Exit::Wire(Way {
         host: Arc::clone(host),
         link: link.config.index,
-        encap,
-        slots,
+        encap: header.encap,
+        slots: header.slots,
+        neighbor: header.neighbor,
     }))
 }

@@ -33,11 +33,17 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     );
     let hash = hash_of(cx, &original.reversed());
     let exit = match &decision.half(Side::Original).came {
-        Came::Wire(_) if link.bridge.is_some() => {
+        // Both ends may be behind the TAP interface.
+        Came::Wire(_) | Came::Tun if link.bridge.is_some() && matches!(from, From::Tun) => {
             course.classify(link, Direction::Egress, left.src.0, class, None, log);
             let kind = kind_of(link, original.src, None);
             let mark = course.mark(left.src.0, original.src, kind);
             bridge::exit(cx, link, &mark, log)?
+        }
+        // Relayed here in the name of a service by whose address the client of this host is known.
+        Came::Wire(_) if service.is_some_and(|service| service.addr == reply.dst) => {
+            course.classify(link, Direction::Ingress, original.src, class, None, log);
+            Exit::Tun(original.link)
         }
         Came::Wire(host) => {
             course.classify(link, Direction::Egress, left.src.0, class, None, log);

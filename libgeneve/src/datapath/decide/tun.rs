@@ -47,6 +47,9 @@ pub(super) fn walk<E: Explain>(
         return Err(DropReason::UnderlayLoop);
     }
     course.leave(cx, link, subject, turn, log)?;
+    if host.is_none() && turn != Turn::None && course.src.0 == key.src {
+        course.masquerade(cx, subject, before, key.dst, log)?;
+    }
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     course.exit = match host {
         Some(host) => {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::masquerade::asked_here;
 use super::tun::note_exit;
 use super::*;
 use crate::datapath::neighbor;
@@ -46,6 +47,11 @@ pub(super) fn walk<E: Explain>(
     if turn == Turn::None {
         course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
         course.service = at.received.service;
+        if let Some(service) = &course.service
+            && asked_here(cx, link, key, service, before)
+        {
+            course.masquerade(cx, subject, before, service.addr, log)?;
+        }
         course.exit = Exit::Tun(link.config.index);
     } else {
         let entry = route(link, course.dst.0, log)?;

@@ -69,10 +69,32 @@ pub(super) fn request(sender: Mac, from: &str, target: &str) -> Vec<u8> {
     arp.to_bytes().to_vec()
 }
 
+/// What becomes of a frame from TAP that is to go to other hosts.
 pub(super) fn send(world: &World, mut frame: Vec<u8>) -> Result<Outgoing, Refused> {
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
-    Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)
+    let sent = Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)?;
+    Ok(outgoing(sent))
+}
+
+fn outgoing(sent: FrameOutput) -> Outgoing {
+    match sent {
+        FrameOutput::Wire(outgoing) => outgoing,
+        FrameOutput::Tap { .. } => panic!("it went back into TAP"),
+    }
+}
+
+/// What becomes of a frame from TAP that translation turns to another station behind it.
+pub(super) fn turn_back(world: &World, mut frame: Vec<u8>) -> Result<Vec<u8>, Refused> {
+    let link = world.link(LinkIndex(0)).unwrap();
+    let bridge = link.bridge.as_ref().unwrap();
+    match Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)? {
+        FrameOutput::Tap { header_len, .. } => {
+            assert_eq!(header_len, 14);
+            Ok(frame)
+        }
+        FrameOutput::Wire(sent) => panic!("it went to {:?}", hosts(&sent)),
+    }
 }
 
 pub(super) fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound, Refused> {
@@ -330,9 +352,8 @@ fn offloads_count_from_the_packet_and_a_flow_keeps_its_hash() {
     };
     let mut egress = Egress::default();
     let mut sent = || {
-        egress
-            .frame(&world.cx(), link, bridge, &mut bytes, &vnet)
-            .unwrap()
+        let sent = egress.frame(&world.cx(), link, bridge, &mut bytes, &vnet);
+        outgoing(sent.unwrap())
     };
     let (first, second) = (sent(), sent());
     assert_eq!((first.vnet.csum_start, first.vnet.csum_offset), (20, 6));

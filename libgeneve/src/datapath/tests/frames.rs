@@ -222,6 +222,12 @@ proptest! {
     }
 }
 
+/// What a link says of the addresses that it answers for.
+const ROUTER: nd::AdvertisementFlags = nd::AdvertisementFlags {
+    router: true,
+    overrides: false,
+};
+
 /// A VPC as [`framed`] has it that knows no MAC address.
 fn asking(encapsulation: Encapsulation) -> World {
     let mut config = framed(encapsulation);
@@ -253,7 +259,7 @@ pub(super) fn solicitation(from: &str, target: &str) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(target)) = (ip(from), ip(target)) else {
         panic!("IPv6");
     };
-    nd::solicitation(target, PEER, from).to_vec()
+    nd::solicitation(target, PEER, from, nd::solicited_node(target)).to_vec()
 }
 
 #[test]
@@ -279,7 +285,7 @@ fn a_link_answers_for_its_own_addresses_and_endpoints() {
             let datagram = message(encapsulation, ether_type, &question);
             let refused = decide(&world, &arrival(B), datagram.clone()).unwrap_err();
             assert_eq!(refused.reason, DropReason::NeighborAnswered);
-            assert_eq!(refused.answer, Some(Answer::Neighbor(OWN)));
+            assert_eq!(refused.answer, Some(Answer::Neighbor(OWN, ROUTER)));
             let link = world.link(LinkIndex(0)).unwrap();
             let (header, payload) = way_back(link, &datagram).unwrap();
             let mut out = [0; 100];
@@ -347,11 +353,12 @@ fn a_neighbour_is_asked_for_and_its_answer_is_used() {
                 let unresolved = egress(&world, link, &packet).unwrap_err();
                 assert_eq!(unresolved, DropReason::NeighborUnresolved);
             }
-            let (index, addr, host) = world.state.question().unwrap();
-            assert_eq!((index, addr, host.addr), (LinkIndex(0), ip(dst), ip(B)));
+            let ask = world.state.question().unwrap();
+            assert_eq!((ask.link, ask.addr), (LinkIndex(0), ip(dst)));
+            assert!(matches!(&ask.audience, Audience::Host(host, None) if host.addr == ip(B)));
             assert!(world.state.question().is_none(), "once a second");
             let mut out = [0; 100];
-            let (header, len) = neighbor_question(link, addr, &mut out).unwrap();
+            let (header, len) = neighbor_question(link, &ask, &mut out).unwrap();
             let frame = Ethernet::parse(&header[encapsulation.header_len()..]).unwrap();
             assert!(frame.dst().is_multicast());
             assert_eq!(frame.src(), OWN);
@@ -375,6 +382,7 @@ fn a_neighbour_is_asked_for_and_its_answer_is_used() {
 #[test]
 fn groups_are_nobodys_neighbours() {
     let mut config = framed(Encapsulation::Vxlan);
+    config.broadcasts = vec!["10.0.0.255".parse().unwrap()];
     config.routes = vec![
         route("0.0.0.0/0", &[B], Origin::Remote),
         route("::/0", &[B], Origin::Remote),
@@ -384,6 +392,7 @@ fn groups_are_nobodys_neighbours() {
     for (src, dst, mac) in [
         ("10.0.0.1", "224.0.0.251", "01:00:5e:00:00:fb"),
         ("10.0.0.1", "255.255.255.255", "ff:ff:ff:ff:ff:ff"),
+        ("10.0.0.1", "10.0.0.255", "ff:ff:ff:ff:ff:ff"),
         ("fd00::1", "ff02::16", "33:33:00:00:00:16"),
     ] {
         let forward = egress(&world, link, &parsed(src, dst)).unwrap();

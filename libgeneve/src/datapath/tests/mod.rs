@@ -7,8 +7,10 @@ mod flows;
 mod forged;
 mod frames;
 mod ingress;
+mod masquerade;
 mod memory;
 mod nat;
+mod neighbors;
 mod options;
 mod policy;
 mod qos;
@@ -78,6 +80,7 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
         udp6_zero_csum_rx: false,
         mtu: 1464,
         addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
+        broadcasts: Vec::new(),
         routes: vec![
             route("10.0.0.2/32", &[B], Origin::Endpoint),
             route("10.0.0.3/32", &[C], Origin::Endpoint),

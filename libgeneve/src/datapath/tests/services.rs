@@ -5,8 +5,8 @@ use super::*;
 use crate::options::{Attach, ServiceOption};
 use crate::service::{Affinity, Backend};
 
-const VIP: &str = "10.0.9.1";
-const VIP6: &str = "fd00::9:1";
+pub(super) const VIP: &str = "10.0.9.1";
+pub(super) const VIP6: &str = "fd00::9:1";
 
 /// This host knows the service; its clients are here.
 fn serving(affinity: Affinity, backends: Vec<Backend>) -> Site {
@@ -38,23 +38,6 @@ fn a_virtual_address_leads_to_a_backend_and_its_answer_comes_from_it() {
         assert_eq!(back.tuple(), format!("{VIP} 80 > 10.0.0.1 {port}"));
     }
     assert_eq!(site.flows(), 49);
-}
-
-#[test]
-fn a_backend_of_this_host_is_reached_through_its_interface() {
-    let site = serving(Affinity::None, vec![backend("10.0.0.1", 1)]);
-    let there = site.send(&tcp("172.16.0.1", VIP, (1000, 80), SYN)).unwrap();
-    assert_eq!(
-        (there.tun(), there.tuple()),
-        (0, "172.16.0.1 1000 > 10.0.0.1 8080".into())
-    );
-    let back = site
-        .send(&tcp("10.0.0.1", "172.16.0.1", (8080, 1000), SYN_ACK))
-        .unwrap();
-    assert_eq!(
-        (back.tun(), back.tuple()),
-        (0, format!("{VIP} 80 > 172.16.0.1 1000"))
-    );
 }
 
 /// The backends that many flows have before and after the change: of those that live on, and of new ones.
@@ -139,7 +122,7 @@ fn without_a_backend_there_is_no_service() {
 
 /// The load balancer (this host), the client's host B and the backend's host C, none of which knows the service but
 /// the first.
-fn fabric(number: u8) -> [Site; 3] {
+pub(super) fn fabric(number: u8) -> [Site; 3] {
     [HERE, B, C].map(|here| {
         let mut config = vpc(here, 0, RED);
         for vip in [VIP, VIP6] {

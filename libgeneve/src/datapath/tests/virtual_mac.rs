@@ -98,7 +98,10 @@ fn stations_are_told_another_mac_address_than_the_interfaces() {
         for dst in [Mac::BROADCAST, bridge.virtual_mac] {
             again[..6].copy_from_slice(&dst.0);
             let refused = send(&world, again.clone()).unwrap_err();
-            assert_eq!(refused.answer, Some(Answer::Neighbor(bridge.virtual_mac)));
+            assert_eq!(
+                refused.answer,
+                Some(Answer::Neighbor(bridge.virtual_mac, Default::default()))
+            );
             let mut out = [0; 100];
             let answer = refused.answer.unwrap();
             let len = answer_frame(&link.config, answer, bridge, &again, &mut out).unwrap();
@@ -131,7 +134,7 @@ fn hosts_are_told_of_what_is_translated_here_only() {
         let refused = receive(&world, B, &question).unwrap_err();
         assert_eq!(
             refused.answer,
-            Some(Answer::Neighbor(virtual_mac)),
+            Some(Answer::Neighbor(virtual_mac, Default::default())),
             "{target}"
         );
         let datagram = super::frames::with_frame(Encapsulation::Geneve, &question, &[]);
