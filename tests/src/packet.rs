@@ -148,6 +148,43 @@ pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8> {
     ip(from.0, to.0, 17, &segment)
 }
 
+/// The fragments of a UDP datagram, in order; each but the last has 800 bytes of payload.
+///
+/// # Panics
+/// If the addresses are of two families.
+#[must_use]
+pub fn fragments(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8], id: u16) -> Vec<Vec<u8>> {
+    const PIECE: usize = 800;
+    let whole = udp(from, to, payload);
+    let header_len = if from.0.is_ipv4() { 20 } else { 40 };
+    let (header, segment) = whole.split_at(header_len);
+    let count = segment.len().div_ceil(PIECE);
+    let pieces = segment.chunks(PIECE).enumerate();
+    let one = |(at, piece): (usize, &[u8])| {
+        let (offset, more) = ((at * PIECE / 8) as u16, at + 1 < count);
+        let mut bytes = header.to_vec();
+        if from.0.is_ipv4() {
+            let word = offset | u16::from(more) << 13;
+            bytes[2..4].copy_from_slice(&((20 + piece.len()) as u16).to_be_bytes());
+            bytes[4..6].copy_from_slice(&id.to_be_bytes());
+            bytes[6..8].copy_from_slice(&word.to_be_bytes());
+            bytes[10..12].fill(0);
+            let check = !(sum(0, &bytes) as u16);
+            bytes[10..12].copy_from_slice(&check.to_be_bytes());
+        } else {
+            let word = offset << 3 | u16::from(more);
+            bytes[4..6].copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
+            let next = std::mem::replace(&mut bytes[6], 44);
+            bytes.extend([next, 0]);
+            bytes.extend(word.to_be_bytes());
+            bytes.extend(u32::from(id).to_be_bytes());
+        }
+        bytes.extend_from_slice(piece);
+        bytes
+    };
+    pieces.map(one).collect()
+}
+
 /// A captured IP packet's fields.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {

@@ -7,7 +7,8 @@ use geneved_tests::peer::Peer;
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{Duo, Family, World, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use socket2::SockRef;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// The MTU of an interface, as the kernel has it.
@@ -168,14 +169,14 @@ on_both_backends! {
             let socket = UdpSocket::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
             let index = nix::net::if_::if_nametoindex("gnv0")?;
             socket.join_multicast_v6(&group, index)?;
+            SockRef::from(&socket).set_multicast_if_v6(index)?;
             socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-            let group = SocketAddrV6::new(group, 7000, 0, index);
-            Ok::<_, std::io::Error>((socket, SocketAddr::from(group)))
+            Ok::<_, std::io::Error>(socket)
         };
-        let (sender, group) = a.netns().run(|| open(0)).unwrap().unwrap();
-        let (receiver, _) = b.netns().run(|| open(7000)).unwrap().unwrap();
+        let sender = a.netns().run(|| open(0)).unwrap().unwrap();
+        let receiver = b.netns().run(|| open(7000)).unwrap().unwrap();
         eventually(5, "a long datagram arrives", || {
-            sender.send_to(&[7; 1400], group).unwrap();
+            sender.send_to(&[7; 1400], (group, 7000)).unwrap();
             receiver.recv(&mut [0; 2000]).is_ok_and(|n| n == 1400)
         });
         // That the path is narrow was learned with the first one, and told by somebody.

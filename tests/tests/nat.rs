@@ -2,14 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use geneved::lab::net::{Host, veth};
 use geneved::traffic::{Echo, Ends};
 use geneved_tests::datagrams::{Asker, Reflector};
+use geneved_tests::packet::{Parsed, fragments};
+use geneved_tests::sniffer::Sniffer;
 use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
 use geneved_tests::world::{Daemon, Io, link};
 use geneved_tests::{eventually, on_both_backends};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Takes whole IP packets.
+const IPPROTO_RAW: i32 = 255;
 
 /// 10.0.0.1 and fd00::1 live on host a, .3 on host c; host b leads to the outside, which is 203.0.113.9 and 2001:db8:9::9.
 struct Site {
@@ -187,6 +194,39 @@ on_both_backends! {
                 assert_eq!(seen.ip().to_string(), pool, "{len} bytes");
             }
         }
+    }
+
+    /// Two senders behind one address that choose one identification: the receiver puts together what belongs together.
+    fn fragments_of_two_senders_are_not_mixed_up(io) {
+        let site = Site::translating(io, "1024-65535");
+        let to: SocketAddr = format!("{}:7000", OUTSIDE[0]).parse().unwrap();
+        let receiver = site.outside.netns().run(|| UdpSocket::bind(to)).unwrap().unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let senders = [(site.a(), "10.0.0.1", 0xaa), (site.c(), "10.0.0.3", 0xcc)].map(|(host, from, byte)| {
+            let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)));
+            let socket = host.netns().run(raw).unwrap().unwrap();
+            (socket, fragments((from.parse().unwrap(), 4000), (to.ip(), to.port()), &[byte; 1500], 77))
+        });
+        // Each is awaited outside before the next is sent, so that those of the two alternate.
+        let wire = Sniffer::new(site.outside.netns(), "o0");
+        for piece in 0..2 {
+            for (socket, pieces) in &senders {
+                socket.send_to(&pieces[piece], &to.into()).unwrap();
+                let came = wire.find(Duration::from_secs(3), |bytes| {
+                    (Parsed::new(bytes)?.to == to.ip()).then_some(())
+                });
+                assert!(came.is_some(), "a fragment is lost");
+            }
+        }
+        let mut buffer = [0; 4000];
+        let mut seen: Vec<u8> = (0..2).map(|_| {
+            let n = receiver.recv(&mut buffer).expect("a datagram");
+            assert_eq!(n, 1500);
+            assert!(buffer[..n].iter().all(|&byte| byte == buffer[0]), "two were mixed up");
+            buffer[0]
+        }).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [0xaa, 0xcc]);
     }
 
     /// One address for one: whoever begins, the inside keeps its port and is seen by its outside address, and what stays

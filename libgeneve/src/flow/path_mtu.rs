@@ -51,7 +51,7 @@ impl PathMtus {
         };
         let mtu = u64::from(mtu.clamp(least, u16::MAX.into()));
         let (slot, tag) = self.place(link, dst);
-        slot.store(tag << 40 | seconds(now) << 16 | mtu, Relaxed);
+        slot.store((tag << 40) | (seconds(now) << 16) | mtu, Relaxed);
     }
 
     /// The longest packet, in bytes, that reaches `dst` in the VPC of `link`, if a report within ten minutes
@@ -81,7 +81,7 @@ impl PathMtus {
 const SECONDS: u64 = (1 << 24) - 1;
 
 fn seconds(now: Now) -> u64 {
-    now.0 / 1_000_000_000 & SECONDS
+    (now.0 / 1_000_000_000) & SECONDS
 }
 
 #[cfg(test)]
