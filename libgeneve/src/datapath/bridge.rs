@@ -200,8 +200,8 @@ impl Egress {
                     if toward.is_here() && change.hides_source(&packet) {
                         // A bridge would take its sender to be behind this interface.
                         head[6..12].copy_from_slice(&bridge.virtual_mac.0);
-                        let (mut packet, partial) = (packet, vnet.needs_checksum());
-                        let changed = change.apply(inner, &mut packet, partial);
+                        let (mut packet, index) = (packet, link.config.index);
+                        let changed = change.apply(cx, index, inner, &mut packet, &vnet);
                         changed.map_err(stopped)?;
                         return Ok(FrameOutput::Tap {
                             packet,
