@@ -19,6 +19,8 @@ pub struct TcpBulk {
     pub verify: bool,
     /// How long a stream may stand still before it is given up.
     pub patience: Duration,
+    /// The senders' congestion control; the system's default where it is not named.
+    pub congestion: Option<&'static str>,
 }
 
 impl Default for TcpBulk {
@@ -28,6 +30,7 @@ impl Default for TcpBulk {
             amount: Amount::For(Duration::from_secs(2)),
             verify: true,
             patience: PATIENCE,
+            congestion: None,
         }
     }
 }
@@ -102,6 +105,9 @@ impl TcpBulk {
             let sender = ends
                 .client
                 .run(|| TcpStream::connect_timeout(&server, self.patience))??;
+            if let Some(name) = self.congestion {
+                socket2::SockRef::from(&sender).set_tcp_congestion(name.as_bytes())?;
+            }
             let (receiver, _) = listener.accept()?;
             sender.set_write_timeout(Some(self.patience))?;
             receiver.set_read_timeout(Some(self.patience))?;
