@@ -150,9 +150,14 @@ fn classes_and_options_are_shown_in_the_words_that_make_them() {
         class: change::<QosWords>(Verb::Add, line).qos.unwrap(),
         passed_bytes: 5,
         dropped_bytes: 6,
+        marked_bytes: 7,
+        backlog_bytes: 8,
     };
     assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
-    assert!(shown(statistics(), &info).contains("passed 5 bytes, dropped 6 bytes"));
+    assert!(
+        shown(statistics(), &info)
+            .contains("passed 5 bytes, dropped 6 bytes, marked 7 bytes, backlog 8 bytes")
+    );
     let line = "tag class 0x0199 type 0x85 len 4 critical";
     let info = OptionInfo {
         option: change::<OptionWords>(Verb::Add, line).option.unwrap(),

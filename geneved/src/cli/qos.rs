@@ -63,9 +63,11 @@ impl Record for ClassInfo {
         let mut text = self.brief(style);
         if style.statistics > 0 {
             text += &format!(
-                "\n    passed {} bytes, dropped {} bytes",
+                "\n    passed {} bytes, dropped {} bytes, marked {} bytes, backlog {} bytes",
                 style.number(self.passed_bytes),
-                style.number(self.dropped_bytes)
+                style.number(self.dropped_bytes),
+                style.number(self.marked_bytes),
+                style.number(self.backlog_bytes)
             );
         }
         text
@@ -83,8 +85,12 @@ impl Record for ClassInfo {
     }
 
     fn json(&self, _: &Style) -> Value {
-        let counters =
-            json!({ "passed_bytes": self.passed_bytes, "dropped_bytes": self.dropped_bytes });
+        let counters = json!({
+            "passed_bytes": self.passed_bytes,
+            "dropped_bytes": self.dropped_bytes,
+            "marked_bytes": self.marked_bytes,
+            "backlog_bytes": self.backlog_bytes,
+        });
         with(&self.class, &counters)
     }
 }

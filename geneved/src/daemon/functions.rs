@@ -147,11 +147,13 @@ impl Core {
         name: &Name,
         class: &Class,
     ) -> ClassInfo {
-        let (passed_bytes, dropped_bytes) = self.class_bytes(inner, on, name);
+        let tallied = self.class_bytes(inner, on, name);
         ClassInfo {
             class: class.words(on, name),
-            passed_bytes,
-            dropped_bytes,
+            passed_bytes: tallied.passed,
+            dropped_bytes: tallied.refused,
+            marked_bytes: tallied.marked,
+            backlog_bytes: tallied.waiting,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use libgeneve::link::Link;
 use libgeneve::options::Known;
+use libgeneve::qos::Tallied;
 use std::sync::Arc;
 
 use super::core::{Core, Inner};
@@ -24,14 +25,14 @@ impl Core {
         usage.map_or((0, 0), |(_, usage)| (usage.in_use, usage.total))
     }
 
-    /// Bytes that passed a class, and that were over its rate.
-    pub(super) fn class_bytes(&self, inner: &Inner, dev: &IfName, name: &Name) -> (u64, u64) {
+    /// What became of the bytes of a class.
+    pub(super) fn class_bytes(&self, inner: &Inner, dev: &IfName, name: &Name) -> Tallied {
         let link = self.compiled(inner, dev);
         let classes = link
             .map(|l| l.config.functions.classes.clone())
             .unwrap_or_default();
         let class = classes.iter().find(|c| c.name == name.as_str());
-        class.map_or((0, 0), |c| c.tally.read())
+        class.map_or_else(Tallied::default, |c| c.tally.read())
     }
 
     /// Packets that were received and sent with a defined option.

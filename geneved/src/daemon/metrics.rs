@@ -7,7 +7,7 @@ use libgeneve::link::LinkIndex;
 
 use super::core::Core;
 use crate::config::value::{IfName, Name};
-use crate::control::protocol::Health;
+use crate::control::protocol::{ClassInfo, Health};
 use crate::io::{Direction, LinkCounters, Slots};
 use crate::observe::metrics::{self, Page};
 use crate::observe::scrape::Source;
@@ -202,19 +202,18 @@ impl Core {
             .for_each(|r| hits.add(&[r.policy.dev.as_str(), r.policy.name.as_str()], r.hits));
 
         let classes = self.list_classes(None).await.unwrap_or_default().classes;
-        let mut passed = page.metric(&metrics::CLASS_PASSED);
-        for c in &classes {
-            passed.add(
-                &[c.class.dev.as_str(), c.class.name.as_str()],
-                c.passed_bytes,
-            );
-        }
-        let mut dropped = page.metric(&metrics::CLASS_DROPPED);
-        for c in &classes {
-            dropped.add(
-                &[c.class.dev.as_str(), c.class.name.as_str()],
-                c.dropped_bytes,
-            );
+        type Bytes = fn(&ClassInfo) -> u64;
+        let of_classes: [(_, Bytes); 4] = [
+            (&metrics::CLASS_PASSED, |c| c.passed_bytes),
+            (&metrics::CLASS_DROPPED, |c| c.dropped_bytes),
+            (&metrics::CLASS_MARKED, |c| c.marked_bytes),
+            (&metrics::CLASS_BACKLOG, |c| c.backlog_bytes),
+        ];
+        for (metric, bytes) in of_classes {
+            let mut metric = page.metric(metric);
+            for c in &classes {
+                metric.add(&[c.class.dev.as_str(), c.class.name.as_str()], bytes(c));
+            }
         }
         self.backends(page).await;
     }

@@ -7,9 +7,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::buffers::Bid;
 use super::cmsg::Notes;
+use super::shape::Place;
 
 /// Which pool of buffers is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(super) enum Side {
     Tun,
     /// Filled by UDP receives.
     Udp,
+    /// Copies of packets that waited for their rates; never the backend's.
+    Waiting(Place),
 }
 
 /// What a turn brought. `slot` is the number that the worker gave to the TUN queue or socket.
@@ -57,6 +61,8 @@ pub(super) enum Wait {
     No,
     /// Until something completes.
     Forever,
+    /// The same, but no longer than this.
+    For(Duration),
 }
 
 /// A way to do I/O. All calls come from the worker's own thread.

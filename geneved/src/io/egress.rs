@@ -10,12 +10,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use libgeneve::datapath::{self, Context, Forward, Refused};
 use libgeneve::drop::DropReason;
+use libgeneve::ecn::Ecn;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::qos::Metered;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
@@ -23,6 +25,7 @@ use super::backend::{Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::reply;
+use super::shape::{Journey, To};
 use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
 use super::tunnel::{Read, TunnelGso};
 use super::udp::{Family, Pick};
@@ -108,7 +111,7 @@ impl Trains {
     }
 
     /// The open train of `key` that has room for such a datagram, or a new one.
-    fn with_room(
+    pub(super) fn with_room(
         &mut self,
         io: &mut impl Backend,
         want: &Want,
@@ -195,6 +198,8 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
 /// A packet in a buffer, parsed.
 #[derive(Clone, Copy)]
 pub(super) struct Held {
+    /// The link that it came on.
+    pub(super) link: LinkIndex,
     pub(super) side: Side,
     pub(super) bid: Bid,
     /// Where the IP packet begins in the buffer.
@@ -203,6 +208,30 @@ pub(super) struct Held {
     pub(super) frame_len: usize,
     pub(super) vnet: VnetHdr,
     pub(super) packet: Packet,
+}
+
+/// How a packet is cut.
+struct Cut<'a> {
+    encap: &'a [u8],
+    vnet: &'a VnetHdr,
+    packet: &'a Packet,
+    /// The longest fragment, where it has to be fragmented.
+    limit: Option<u16>,
+}
+
+impl Cut<'_> {
+    fn give(&self, inner: &mut [u8], out: &mut impl Segments) -> Result<(), DropReason> {
+        let Cut {
+            encap,
+            vnet,
+            packet,
+            ..
+        } = *self;
+        match self.limit {
+            Some(limit) => fragment(encap, vnet, packet, inner, limit, out).map(|_| ()),
+            None => split(encap, vnet, packet, inner, out).map(|_| ()),
+        }
+    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -274,6 +303,7 @@ impl<B: Backend> Worker<B> {
         match self.egress.decide(&cx, link, inner, &mut packet, &vnet) {
             Ok(onward) => {
                 let held = Held {
+                    link: here.index,
                     side: Side::Tun,
                     bid,
                     start: vnet::LEN,
@@ -288,9 +318,9 @@ impl<B: Backend> Worker<B> {
                             .ok_or(once(DropReason::LinkGone))?;
                         self.send(exit, &held, forward, Some(Read { bid, len }))
                     }
-                    Err(to) => {
-                        let to = tables.link(to).ok_or(once(DropReason::LinkGone))?;
-                        self.turn_back(to, &held)
+                    Err(back) => {
+                        let to = tables.link(back.link).ok_or(once(DropReason::LinkGone))?;
+                        self.turn_back(to, back.metered, &held)
                     }
                 }
                 .map_err(|(reason, packets)| (index, reason, packets))
@@ -308,14 +338,15 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Sends a packet to another host; `read` is there for one that came from TUN and may be handed over uncut.
+    /// Sends a packet to another host, or lets it wait for its rates; `read` is there for one that came from TUN and may be handed over uncut.
     pub(super) fn send(
         &mut self,
         link: &Link,
         held: &Held,
-        forward: Forward,
+        mut forward: Forward,
         read: Option<Read>,
     ) -> Result<(), (DropReason, u64)> {
+        let metered = self.must_wait(forward.metered.take());
         let Held {
             side,
             bid,
@@ -323,6 +354,7 @@ impl<B: Backend> Worker<B> {
             frame_len,
             mut vnet,
             packet,
+            ..
         } = *held;
         let packets = datapath::wire_packets(&vnet, &packet);
         let all = |reason| (reason, packets);
@@ -333,7 +365,7 @@ impl<B: Backend> Worker<B> {
         let want = want(here, link, forward, frame_len).map_err(all)?;
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
-            Side::Udp => &mut self.udp_buffers,
+            _ => &mut self.udp_buffers,
         };
         let map = buffers.map();
         let inner = &mut buffers.bytes_mut(bid)[start..];
@@ -356,6 +388,7 @@ impl<B: Backend> Worker<B> {
             vnet.gso_type != GsoType::None
                 && !too_long
                 && !want.whole
+                && metered.is_none()
                 && datapath::longest_segment(&vnet, &packet)
                     == usize::from(state.segments_taken(link, &packet, self.now))
         };
@@ -374,7 +407,7 @@ impl<B: Backend> Worker<B> {
         }
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
-            Side::Udp => &mut self.udp_buffers,
+            _ => &mut self.udp_buffers,
         };
         let (head, inner) = buffers.bytes_mut(bid).split_at_mut(start);
         let header = std::sync::Arc::clone(&want.forward.encap);
@@ -388,6 +421,34 @@ impl<B: Backend> Worker<B> {
             }
             &framed
         };
+        let cut = Cut {
+            encap,
+            vnet: &vnet,
+            packet: &packet,
+            limit: too_long.then_some(limit),
+        };
+        if let Some(metered) = metered {
+            let journey = Journey {
+                direction: match side {
+                    Side::Tun => Direction::Egress,
+                    _ => Direction::Ingress,
+                },
+                link: held.link,
+                to: To::Wire(want.forward),
+            };
+            let ecn = Ecn::of(packet.tos);
+            let shaping = &mut self.shaping;
+            let mut out = shaping.queue(&metered, journey, encap.len(), ecn, self.now);
+            let cut = cut.give(inner, &mut out);
+            let refused = out.refused;
+            self.shaping.fill(inner);
+            self.drop_evicted();
+            cut.map_err(all)?;
+            return match refused {
+                0 => Ok(()),
+                refused => Err((DropReason::RateExceeded, refused)),
+            };
+        }
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -399,11 +460,7 @@ impl<B: Backend> Worker<B> {
             holds: 0,
             lost: 0,
         };
-        let cut = if too_long {
-            fragment(encap, &vnet, &packet, inner, limit, &mut out).map(|_| ())
-        } else {
-            split(encap, &vnet, &packet, inner, &mut out).map(|_| ())
-        };
+        let cut = cut.give(inner, &mut out);
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
             buffers.hold(bid);
@@ -417,7 +474,12 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
-    pub(super) fn turn_back(&mut self, to: &Link, held: &Held) -> Result<(), (DropReason, u64)> {
+    pub(super) fn turn_back(
+        &mut self,
+        to: &Link,
+        metered: Option<Metered>,
+        held: &Held,
+    ) -> Result<(), (DropReason, u64)> {
         let packets = datapath::wire_packets(&held.vnet, &held.packet);
         let index = to.config.index;
         let Some(Some(there)) = self.links.get(index.0 as usize) else {
@@ -427,6 +489,18 @@ impl<B: Backend> Worker<B> {
         let inner = &mut self.tun_buffers.bytes_mut(held.bid)[held.start..];
         let (mtu, partial) = (to.config.mtu, held.vnet.needs_checksum());
         mtu::clamp_mss(inner, &held.packet, mtu, partial);
+        if let Some(metered) = self.must_wait(metered) {
+            let journey = Journey {
+                direction: Direction::Egress,
+                link: held.link,
+                to: To::Tun {
+                    exit: index,
+                    lane: 0,
+                    to_stack: false,
+                },
+            };
+            return self.queue_for_tun(held, &metered, journey);
+        }
         let Some(id) = self.writes.take() else {
             return Err((DropReason::NoBuffer, packets));
         };

@@ -3,21 +3,25 @@
 //! What a frame means is decided by `libgeneve::datapath`; its IP packet is cut, gathered and merged as that of any other
 //! link, with its Ethernet header before each piece.
 
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::bridge::Bridge;
 use libgeneve::datapath::{self, Answer, Context, Forward, Frame, FrameOutput, Outgoing, Refused};
 use libgeneve::drop::DropReason;
+use libgeneve::ecn::Ecn;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::qos::Metered;
 
 use super::backend::{Backend, Side};
 use super::buffers::Bid;
 use super::counters::Direction;
 use super::egress::{Held, IntoTrains, want};
 use super::reply;
+use super::shape::{Journey, To};
 use super::train::Write;
 use super::tunnel::Read;
 use super::worker::Worker;
@@ -47,8 +51,10 @@ impl<B: Backend> Worker<B> {
                 packet,
                 header_len,
                 vnet,
+                metered,
             }) => {
                 let held = Held {
+                    link: link.config.index,
                     side: Side::Tun,
                     bid: read.bid,
                     start: vnet::LEN + header_len,
@@ -56,7 +62,7 @@ impl<B: Backend> Worker<B> {
                     vnet,
                     packet,
                 };
-                self.turn_back(link, &held)
+                self.turn_back(link, metered, &held)
                     .map_err(|(reason, packets)| (index, reason, packets))
             }
             Err(Refused { reason, answer, .. }) => {
@@ -96,6 +102,7 @@ impl<B: Backend> Worker<B> {
             });
         };
         let mut held = Held {
+            link: link.config.index,
             side: Side::Tun,
             bid: read.bid,
             start,
@@ -125,11 +132,15 @@ impl<B: Backend> Worker<B> {
             return send(self, outgoing.forward.clone());
         };
         let mut result = Ok(());
-        for host in hosts.iter() {
-            let forward = Forward {
+        for (at, host) in hosts.iter().enumerate() {
+            let mut forward = Forward {
                 host: Arc::clone(host),
                 ..outgoing.forward.clone()
             };
+            if let Some(metered) = forward.metered.as_mut().filter(|_| at > 0) {
+                // The first copy pays for all.
+                metered.bytes = 0;
+            }
             let sent = send(self, forward);
             result = result.and(sent);
         }
@@ -140,10 +151,20 @@ impl<B: Backend> Worker<B> {
     fn send_whole(
         &mut self,
         link: &Link,
-        forward: Forward,
+        mut forward: Forward,
         bid: Bid,
-        frame: std::ops::Range<usize>,
+        frame: Range<usize>,
     ) -> Result<(), (DropReason, u64)> {
+        let index = link.config.index;
+        if let Some(metered) = self.must_wait(forward.metered.take()) {
+            let encap = Arc::clone(&forward.encap);
+            let journey = Journey {
+                direction: Direction::Egress,
+                link: index,
+                to: To::Wire(forward),
+            };
+            return self.queue_frame((Side::Tun, bid, frame), &encap, &metered, journey);
+        }
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return Err((DropReason::LinkGone, 1));
         };
@@ -174,7 +195,7 @@ impl<B: Backend> Worker<B> {
     /// Gives a frame from the wire that belongs to no flow to TAP.
     pub(super) fn deliver_frame(
         &mut self,
-        frame: &Frame,
+        frame: Frame,
         bid: Bid,
         at: usize,
         end: usize,
@@ -185,22 +206,70 @@ impl<B: Backend> Worker<B> {
         here.counters.options(Direction::Ingress, frame.options, 1);
         // It may tell of a neighbour.
         self.shared.chime.ring();
+        let range = at + frame.start..end;
+        let Some(metered) = self.must_wait(frame.metered) else {
+            return self.write_frame(frame.link, (Side::Udp, bid), range);
+        };
+        let journey = Journey {
+            direction: Direction::Ingress,
+            link: frame.link,
+            to: To::Tap(frame.link),
+        };
+        self.queue_frame((Side::Udp, bid, range), &[], &metered, journey)
+            .map_err(|(reason, _)| reason)
+    }
+
+    /// Writes a frame into TAP as it is.
+    pub(super) fn write_frame(
+        &mut self,
+        exit: LinkIndex,
+        (side, bid): (Side, Bid),
+        range: Range<usize>,
+    ) -> Result<(), DropReason> {
+        let here = self.links.get(exit.0 as usize).and_then(Option::as_ref);
+        let here = here.ok_or(DropReason::LinkGone)?;
         let id = self.writes.take().ok_or(DropReason::NoBuffer)?;
-        let start = at + frame.start;
-        let len = end - start;
         let write = self.writes.slot(id);
-        write.open(frame.link, Write::Ingress, |scratch| {
+        write.open(exit, Write::Ingress, |scratch| {
             let (hdr, _) = scratch.split_at_mut(vnet::LEN);
             VnetHdr::NONE.write(hdr.try_into().expect("split at LEN"));
             vnet::LEN
         });
-        (write.packets, write.bytes) = (1, len as u64);
-        write.push(
-            (Side::Udp, bid),
-            self.udp_buffers.map().iovec(bid, start, len),
-        );
-        self.udp_buffers.hold(bid);
+        (write.packets, write.bytes) = (1, range.len() as u64);
+        let buffers = match side {
+            Side::Tun => &mut self.tun_buffers,
+            Side::Udp => &mut self.udp_buffers,
+            Side::Waiting(place) => self.shaping.buffers(place),
+        };
+        let place = buffers.map().iovec(bid, range.start, range.len());
+        write.push((side, bid), place);
+        buffers.hold(bid);
         self.io.write(id, here.queue.as_raw_fd(), write.iovs());
         Ok(())
+    }
+
+    /// Lets a frame wait as it is, behind `encap`.
+    fn queue_frame(
+        &mut self,
+        (side, bid, range): (Side, Bid, Range<usize>),
+        encap: &[u8],
+        metered: &Metered,
+        journey: Journey,
+    ) -> Result<(), (DropReason, u64)> {
+        let buffers = match side {
+            Side::Tun => &mut self.tun_buffers,
+            _ => &mut self.udp_buffers,
+        };
+        let frame = &buffers.bytes_mut(bid)[range];
+        let shaping = &mut self.shaping;
+        let mut out = shaping.queue(metered, journey, encap.len(), Ecn::NotEct, self.now);
+        out.segment(encap, 0..frame.len());
+        let refused = out.refused;
+        self.shaping.fill(frame);
+        self.drop_evicted();
+        match refused {
+            0 => Ok(()),
+            refused => Err((DropReason::RateExceeded, refused)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Inbound, Onward};
+use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Forward, Inbound, Onward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
@@ -20,6 +20,7 @@ use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::egress::Held;
+use super::shape::{Journey, Place, To};
 use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
 use super::udp::Family;
@@ -71,9 +72,9 @@ type Dropped = (Option<LinkIndex>, DropReason, u64);
 /// What ingress keeps from one datagram to the next.
 pub(super) struct Ingress {
     pub(super) decide: datapath::Ingress,
-    merger: Merger<Bid>,
+    merger: Merger<(Side, Bid)>,
     /// Buffers of packets that were dropped while the merger held them.
-    dead: Vec<Bid>,
+    dead: Vec<(Side, Bid)>,
 }
 
 impl Ingress {
@@ -86,17 +87,52 @@ impl Ingress {
     }
 }
 
+/// A checked packet in a buffer, for TUN.
+pub(super) struct Delivery {
+    pub(super) side: Side,
+    pub(super) bid: Bid,
+    /// Where the IP packet begins in the buffer.
+    pub(super) start: usize,
+    /// Bytes of the Ethernet header before it that go with it.
+    pub(super) frame_len: usize,
+    /// Only packets of equal lanes may be merged.
+    pub(super) lane: u64,
+    /// An IP stack is right behind the interface.
+    pub(super) to_stack: bool,
+    pub(super) packet: Packet,
+    /// What TUN must finish, where the packet came unfinished.
+    pub(super) vnet: Option<VnetHdr>,
+}
+
+/// Where the buffers of each side are.
+struct Maps {
+    udp: Map,
+    short: Map,
+    long: Map,
+}
+
+impl Maps {
+    fn iovec(&self, (side, bid): (Side, Bid), start: usize, len: usize) -> libc::iovec {
+        let map = match side {
+            Side::Waiting(Place::Short) => self.short,
+            Side::Waiting(Place::Long) => self.long,
+            _ => self.udp,
+        };
+        map.iovec(bid, start, len)
+    }
+}
+
 /// Hands merged packets to TUN.
 struct IntoTun<'a, B> {
     io: &'a mut B,
     writes: &'a mut Writes,
     links: &'a [Option<LinkSlot>],
-    map: Map,
-    dead: &'a mut Vec<Bid>,
+    maps: Maps,
+    dead: &'a mut Vec<(Side, Bid)>,
 }
 
 impl<B: Backend> IntoTun<'_, B> {
-    fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, Bid>) {
+    fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, (Side, Bid)>) {
         let (link, frame_len) = (lane_link(lane), lane_frame(lane));
         let Some(Some(here)) = self.links.get(link.0 as usize) else {
             self.dead.extend(packet.parts.iter().map(|p| p.tag));
@@ -124,14 +160,13 @@ impl<B: Backend> IntoTun<'_, B> {
             // The frame's own header is where the first of its packets lies.
             let first = packet.parts[0];
             let start = first.start as usize - packet.header.len() - frame_len;
-            write.insert_frame(self.map.iovec(first.tag, start, frame_len));
+            write.insert_frame(self.maps.iovec(first.tag, start, frame_len));
         }
         for part in packet.parts {
-            write.push(
-                (Side::Udp, part.tag),
-                self.map
-                    .iovec(part.tag, part.start as usize, part.len as usize),
-            );
+            let place = self
+                .maps
+                .iovec(part.tag, part.start as usize, part.len as usize);
+            write.push(part.tag, place);
             write.bytes += u64::from(part.len);
         }
         write.bytes += packet.header.len() as u64 * write.packets;
@@ -174,9 +209,7 @@ impl<B: Backend> Worker<B> {
             self.decapsulate(tables, &arrival, bid, train);
         }
         self.release(Side::Udp, bid);
-        while let Some(bid) = self.ingress.dead.pop() {
-            self.release(Side::Udp, bid);
-        }
+        self.release_dead();
     }
 
     fn decapsulate(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, train: &Arrived) {
@@ -260,12 +293,13 @@ impl<B: Backend> Worker<B> {
         };
         match self.ingress.decide.receive(&cx, arrival, bytes) {
             Ok(Inbound::Frame(frame)) => {
-                let reason = self.deliver_frame(&frame, bid, at, end).err()?;
-                self.count_drop(Direction::Ingress, Some(frame.link), reason, 1);
-                Some((Some(frame.link), reason, 1))
+                let link = frame.link;
+                let reason = self.deliver_frame(frame, bid, at, end).err()?;
+                self.count_drop(Direction::Ingress, Some(link), reason, 1);
+                Some((Some(link), reason, 1))
             }
-            Ok(Inbound::Packet(decap)) => {
-                let (reason, packets) = self.onward(tables, bid, at, &decap).err()?;
+            Ok(Inbound::Packet(mut decap)) => {
+                let (reason, packets) = self.onward(tables, bid, at, &mut decap).err()?;
                 self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
                 Some((Some(decap.link), reason, packets))
             }
@@ -294,7 +328,7 @@ impl<B: Backend> Worker<B> {
         tables: &Tables,
         bid: Bid,
         at: usize,
-        decap: &Decap,
+        decap: &mut Decap,
     ) -> Result<(), (DropReason, u64)> {
         let packets = datapath::wire_packets(&decap.vnet.unwrap_or(VnetHdr::NONE), &decap.packet);
         if decap.options != 0
@@ -305,57 +339,103 @@ impl<B: Backend> Worker<B> {
         }
         let start = at + decap.start;
         let gone = (DropReason::LinkGone, packets);
+        let metered = decap.metered.take();
+        let mut held = Held {
+            link: decap.link,
+            side: Side::Udp,
+            bid,
+            start,
+            frame_len: 0,
+            vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
+            packet: decap.packet,
+        };
         match &decap.onward {
             Onward::Tun(exit) => {
                 let link = tables.link(*exit).ok_or(gone)?;
-                self.deliver(link, bid, start, decap);
+                let inner = &mut self.udp_buffers.bytes_mut(bid)[start..];
+                mtu::clamp_mss(inner, &decap.packet, link.config.mtu, decap.vnet.is_some());
+                held.frame_len = decap.frame_len;
+                if let Some(metered) = self.must_wait(metered) {
+                    let journey = Journey {
+                        direction: Direction::Ingress,
+                        link: decap.link,
+                        to: To::Tun {
+                            exit: *exit,
+                            lane: decap.lane,
+                            to_stack: decap.to_stack,
+                        },
+                    };
+                    return self.queue_for_tun(&held, &metered, journey);
+                }
+                let delivery = Delivery {
+                    side: Side::Udp,
+                    bid,
+                    start,
+                    frame_len: decap.frame_len,
+                    lane: decap.lane,
+                    to_stack: decap.to_stack,
+                    packet: decap.packet,
+                    vnet: decap.vnet,
+                };
+                self.deliver(link, &delivery);
                 Ok(())
             }
             Onward::Wire(forward) => {
                 let link = tables.link(forward.link).ok_or(gone)?;
-                let held = Held {
-                    side: Side::Udp,
-                    bid,
-                    start,
-                    frame_len: 0,
-                    vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
-                    packet: decap.packet,
+                let forward = Forward {
+                    metered,
+                    ..forward.clone()
                 };
-                self.send(link, &held, forward.clone(), None)
+                self.send(link, &held, forward, None)
             }
         }
     }
 
-    fn deliver(&mut self, link: &Link, bid: Bid, start: usize, decap: &Decap) {
-        let map = self.udp_buffers.map();
+    /// Gives a packet to TUN, perhaps together with those that come next.
+    pub(super) fn deliver(&mut self, link: &Link, delivery: &Delivery) {
+        let maps = self.maps();
+        let Delivery {
+            side, bid, packet, ..
+        } = delivery;
+        let buffers = match *side {
+            Side::Waiting(place) => self.shaping.buffers(place),
+            _ => &mut self.udp_buffers,
+        };
         // The merger keeps the packet beyond this call.
-        self.udp_buffers.hold(bid);
-        let inner = &mut self.udp_buffers.bytes_mut(bid)[start..];
-        mtu::clamp_mss(inner, &decap.packet, link.config.mtu, decap.vnet.is_some());
+        buffers.hold(*bid);
+        let inner = &mut buffers.bytes_mut(*bid)[delivery.start..];
         let Ingress { merger, dead, .. } = &mut self.ingress;
         let mut into = IntoTun {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
-            map,
+            maps,
             dead,
         };
-        let mut out = |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet);
-        let lane = lane(link.config.index, decap.frame_len, decap.lane);
-        let start = start as u32;
+        let mut out = |lane, packet: SuperPacket<'_, (Side, Bid)>| into.emit(lane, &packet);
+        let lane = lane(link.config.index, delivery.frame_len, delivery.lane);
+        let (tag, start) = ((*side, *bid), delivery.start as u32);
         let whole = Part {
-            tag: bid,
+            tag,
             start,
-            len: u32::from(decap.packet.total_len),
+            len: u32::from(packet.total_len),
         };
-        let udp = matches!(decap.packet.transport, Transport::Udp { .. });
-        match decap.vnet {
-            None if udp && !decap.to_stack => merger.pass(lane, whole, &decap.packet, &mut out),
-            None => merger.push(lane, bid, start, inner, &decap.packet, &mut out),
+        let udp = matches!(packet.transport, Transport::Udp { .. });
+        match delivery.vnet {
+            None if udp && !delivery.to_stack => merger.pass(lane, whole, packet, &mut out),
+            None => merger.push(lane, tag, start, inner, packet, &mut out),
             Some(vnet) => {
                 merger.flush(&mut out);
-                out(lane, unmerged(vnet, &decap.packet, &[whole]));
+                out(lane, unmerged(vnet, packet, &[whole]));
             }
+        }
+    }
+
+    fn maps(&mut self) -> Maps {
+        Maps {
+            udp: self.udp_buffers.map(),
+            short: self.shaping.buffers(Place::Short).map(),
+            long: self.shaping.buffers(Place::Long).map(),
         }
     }
 
@@ -395,18 +475,22 @@ impl<B: Backend> Worker<B> {
 
     /// Hands what the merger still holds to TUN.
     pub(super) fn flush_ingress(&mut self) {
-        let map = self.udp_buffers.map();
+        let maps = self.maps();
         let Ingress { merger, dead, .. } = &mut self.ingress;
         let mut into = IntoTun {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
-            map,
+            maps,
             dead,
         };
-        merger.flush(&mut |lane, packet: SuperPacket<'_, Bid>| into.emit(lane, &packet));
-        while let Some(bid) = self.ingress.dead.pop() {
-            self.release(Side::Udp, bid);
+        merger.flush(&mut |lane, packet: SuperPacket<'_, (Side, Bid)>| into.emit(lane, &packet));
+        self.release_dead();
+    }
+
+    fn release_dead(&mut self) {
+        while let Some((side, bid)) = self.ingress.dead.pop() {
+            self.release(side, bid);
         }
     }
 
@@ -456,7 +540,11 @@ impl<B: Backend> Worker<B> {
 }
 
 /// A packet that goes to TUN as it came, with the virtio header that makes it whole.
-fn unmerged<'a>(vnet: VnetHdr, packet: &Packet, parts: &'a [Part<Bid>]) -> SuperPacket<'a, Bid> {
+fn unmerged<'a>(
+    vnet: VnetHdr,
+    packet: &Packet,
+    parts: &'a [Part<(Side, Bid)>],
+) -> SuperPacket<'a, (Side, Bid)> {
     SuperPacket {
         vnet,
         header: &[],

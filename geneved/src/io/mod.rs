@@ -20,6 +20,7 @@ mod progress;
 mod recover;
 mod reply;
 mod sched;
+mod shape;
 mod spin;
 mod stock;
 mod syscalls;

@@ -24,6 +24,7 @@ impl Pace {
         let average = match side {
             Side::Tun => &mut self.tun,
             Side::Udp => &mut self.udp,
+            Side::Waiting(_) => return,
         };
         *average = (*average * 7 + len) / 8;
     }

@@ -65,6 +65,7 @@ impl<B: Backend> Worker<B> {
             },
             limit: u16::MAX,
             slots: 0,
+            metered: None,
         };
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return;

@@ -10,5 +10,13 @@ pub(super) const UDP_BUFFERS: u16 = 64;
 pub(super) const UDP_BUFFER: usize = 65_536 + 256;
 /// Trains under way: a super-packet may need two.
 pub(super) const TRAINS: usize = 2 * TUN_BUFFERS as usize;
+/// Packets of the usual MTU that may wait for their rates.
+pub(super) const SHORT_PLACES: u16 = 4096;
+/// Bytes of the place of each: 1,500 and the longest headers before them.
+pub(super) const SHORT_PLACE: usize = 2048;
+/// Longer packets that may.
+pub(super) const LONG_PLACES: u16 = 128;
+/// Bytes of the place of each: the longest IP packet and the longest headers before it.
+pub(super) const LONG_PLACE: usize = 65_536 + 512;
 /// TUN writes under way: a train of datagrams that cannot be merged needs one for each.
 pub(super) const WRITES: usize = 512;

@@ -4,9 +4,11 @@
 //! reported by the next turn. Buffers that come back are used again first, while they are in the cache.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
 
 use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
@@ -84,6 +86,35 @@ impl Syscalls {
     fn unwatch(&self, fd: RawFd) {
         // SAFETY: as in `watch`. A descriptor that is not watched any more is no harm.
         let _ = self.epoll.delete(unsafe { BorrowedFd::borrow_raw(fd) });
+    }
+
+    /// Waits as long as it is told; a time to the nanosecond, because packets that wait for a rate leave by it.
+    fn epoll_wait(&self, ready: &mut [EpollEvent], wait: Wait) -> nix::Result<usize> {
+        let time = match wait {
+            Wait::No => return self.epoll.wait(ready, EpollTimeout::ZERO),
+            Wait::Forever => return self.epoll.wait(ready, EpollTimeout::NONE),
+            Wait::For(time) => time,
+        };
+        let timeout = TimeSpec::from_duration(time);
+        // SAFETY: `EpollEvent` is transparent over `epoll_event`; the kernel writes at most as many as there are. The
+        // timeout lives through the call, and no signal mask is given.
+        let count = Errno::result(unsafe {
+            libc::epoll_pwait2(
+                self.epoll.0.as_raw_fd(),
+                ready.as_mut_ptr().cast(),
+                ready.len() as i32,
+                timeout.as_ref(),
+                std::ptr::null(),
+            )
+        });
+        match count {
+            // Before Linux 5.11; the burst makes good for the rest of the millisecond.
+            Err(Errno::ENOSYS) => {
+                let millis = u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX);
+                self.epoll.wait(ready, EpollTimeout::from(millis))
+            }
+            count => count.map(|count| count as usize),
+        }
     }
 
     fn read_tun(&mut self, slot: u32, done: &mut Vec<Done>) {
@@ -221,6 +252,7 @@ impl Backend for Syscalls {
         match side {
             Side::Tun => self.tun_pool.free.push(bid),
             Side::Udp => self.udp_pool.free.push(bid),
+            Side::Waiting(_) => {}
         }
     }
 
@@ -253,13 +285,8 @@ impl Backend for Syscalls {
             done.append(&mut self.finished);
             return Ok(());
         }
-        let timeout = if wait == Wait::Forever {
-            EpollTimeout::NONE
-        } else {
-            EpollTimeout::ZERO
-        };
         let mut ready = std::mem::replace(&mut self.ready, [EpollEvent::empty(); 64]);
-        let count = match self.epoll.wait(&mut ready, timeout) {
+        let count = match self.epoll_wait(&mut ready, wait) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
             Err(e) => return Err(e.into()),

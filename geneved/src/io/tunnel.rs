@@ -445,6 +445,7 @@ impl<B: Backend> Worker<B> {
         let start = vnet::LEN + frame_len;
         let packet = Packet::parse(&bytes[start..]);
         let held = Held {
+            link: forward.link,
             side: Side::Tun,
             bid,
             start,

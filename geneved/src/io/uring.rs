@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use io_uring::types::{BufRingEntry, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -238,13 +239,26 @@ impl Uring {
     ///
     /// In bulk it does not look: the core is needed by those who make and take the packets. It sleeps until a few have
     /// come, or for a moment if they do not, because every wake-up costs as much as a packet does.
-    fn sleep(&mut self) -> io::Result<usize> {
+    ///
+    /// With a time, it sleeps no longer than that.
+    fn sleep(&mut self, time: Option<Duration>) -> io::Result<usize> {
         let Uring { ring, spin, .. } = self;
-        if self.bulk {
-            if self.min_wait {
-                let company = SubmitArgs::new().timespec(&LONG).min_wait_usec(BULK_WAIT);
-                return ring.submitter().submit_with_args(BULK_COMPANY, &company);
+        let company = self.bulk && self.min_wait;
+        if let Some(time) = time {
+            let timespec = Timespec::from(time);
+            let mut until = SubmitArgs::new().timespec(&timespec);
+            if company {
+                let wait = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+                until = until.min_wait_usec(wait.min(BULK_WAIT));
             }
+            let completions = if company { BULK_COMPANY } else { 1 };
+            return ring.submitter().submit_with_args(completions, &until);
+        }
+        if company {
+            let company = SubmitArgs::new().timespec(&LONG).min_wait_usec(BULK_WAIT);
+            return ring.submitter().submit_with_args(BULK_COMPANY, &company);
+        }
+        if self.bulk {
             return ring.submit_and_wait(1);
         }
         if !ring.submission().is_empty() {
@@ -329,6 +343,7 @@ impl Backend for Uring {
         match side {
             Side::Tun => self.tun_pool.give(bid),
             Side::Udp => self.udp_pool.give(bid),
+            Side::Waiting(_) => {}
         }
     }
 
@@ -354,10 +369,17 @@ impl Backend for Uring {
         self.rearm();
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
         // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
-        let submitted = match wait {
-            Wait::Forever if self.ended.is_empty() && self.in_flight == 0 => self.sleep(),
-            Wait::Forever if self.ended.is_empty() => self.ring.submit_and_wait(self.in_flight),
-            _ => self.ring.submit_and_wait(0),
+        let time = match wait {
+            Wait::For(time) => Some(time),
+            Wait::No | Wait::Forever => None,
+        };
+        let no = wait == Wait::No || time.is_some_and(|time| time.is_zero());
+        let submitted = if no || !self.ended.is_empty() {
+            self.ring.submit_and_wait(0)
+        } else if self.in_flight > 0 {
+            self.ring.submit_and_wait(self.in_flight)
+        } else {
+            self.sleep(time)
         };
         match submitted {
             Ok(_) => {}

@@ -32,6 +32,7 @@ use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
 use super::sched;
+use super::shape::Shaping;
 use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
 use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
@@ -133,6 +134,7 @@ pub(super) struct Worker<B> {
     pub(super) next_unreachable: Now,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) waiting: Waiting,
+    pub(super) shaping: Shaping,
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
     unread: Vec<LinkIndex>,
@@ -175,6 +177,7 @@ impl<B: Backend> Worker<B> {
             next_unreachable: Now::default(),
             tunnel: post.tunnel,
             waiting: Waiting::default(),
+            shaping: Shaping::new()?,
             links: Vec::new(),
             unread: Vec::new(),
             retired: Vec::new(),
@@ -200,7 +203,7 @@ impl<B: Backend> Worker<B> {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut tables = self.shared.tables.load_full();
         while !self.stopping {
-            self.turn(&tables, Wait::Forever)?;
+            self.turn(&tables, self.wait())?;
             self.now = self.shared.now();
             let published = self.shared.tables.load();
             if !Arc::ptr_eq(&published, &tables) {
@@ -211,7 +214,7 @@ impl<B: Backend> Worker<B> {
                 self.begin_reading(&tables);
             }
             while let Some(event) = self.arrived.pop_front() {
-                if self.trains.scarce() || self.writes.scarce() {
+                if self.scarce() {
                     // Too many packets for one turn: hand over what there is, and get the slots back.
                     self.turn(&tables, Wait::No)?;
                 }
@@ -226,6 +229,7 @@ impl<B: Backend> Worker<B> {
                 self.ask_neighbors(&tables);
             }
             self.retry_parked(&tables);
+            self.release_waiting(&tables)?;
             self.trains.flush(&mut self.io);
             self.flush_ingress();
             self.tell_flows(&tables);
@@ -240,6 +244,22 @@ impl<B: Backend> Worker<B> {
             });
         }
         Ok(())
+    }
+
+    /// How long the next turn may take.
+    fn wait(&self) -> Wait {
+        if !self.arrived.is_empty() {
+            return Wait::No;
+        }
+        match self.shaping.departure() {
+            None => Wait::Forever,
+            Some(at) => Wait::For(at.since(self.shared.now())),
+        }
+    }
+
+    /// Whether trains or writes may not be enough for what comes next.
+    pub(super) fn scarce(&self) -> bool {
+        self.trains.scarce() || self.writes.scarce()
     }
 
     /// Tells the flow table what passed in this turn.
@@ -269,6 +289,7 @@ impl<B: Backend> Worker<B> {
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
             Side::Udp => &mut self.udp_buffers,
+            Side::Waiting(place) => return self.shaping.release(place, bid),
         };
         if buffers.release(bid) {
             self.io.recycle(side, bid);
@@ -333,7 +354,7 @@ impl<B: Backend> Worker<B> {
 
     /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
     /// them than buffers.
-    fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+    pub(super) fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
         while let Some(id) = self.trains.next_apart() {
             self.send_apart(tables, id);
         }
@@ -398,6 +419,7 @@ impl<B: Backend> Worker<B> {
             }
             Command::RemoveLink(index, answer) => {
                 self.drop_parked(index);
+                self.drop_queued(index);
                 match self.links.get_mut(index.0 as usize) {
                     Some(Some(link)) if !link.lost && !self.unread.contains(&index) => {
                         link.leaving = Some(answer);

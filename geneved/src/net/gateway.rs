@@ -45,8 +45,11 @@ impl Gateway {
             let mut devices = underlay::Devices::new();
             for addr in addresses {
                 let way = underlay::way(&handle, addr, None, &mut devices).await;
-                let way = way.map(|way| way.dev().to_owned());
-                ways.insert(addr, way.map_err(|e| e.to_string()));
+                let dev = way.map(|way| match way.own {
+                    true => "lo".to_owned(),
+                    false => way.dev().to_owned(),
+                });
+                ways.insert(addr, dev.map_err(|e| e.to_string()));
             }
             Gateway {
                 netns,

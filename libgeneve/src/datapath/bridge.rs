@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::change::Change;
 use super::decide;
-use super::egress::{Egress, outward};
+use super::egress::{Egress, metered, outward};
 use super::neighbor;
 use super::state::{Context, Exit, Prefix, Way};
 use super::{
@@ -22,6 +22,7 @@ use crate::drop::DropReason;
 use crate::link::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::policy::Action;
+use crate::qos::Metered;
 use crate::time::Now;
 use crate::wire::arp::Arp;
 use crate::wire::ethernet::{Ethernet, Mac, ethertype};
@@ -47,6 +48,8 @@ pub enum FrameOutput {
         header_len: usize,
         /// What the packet still asks for, counted from its first byte.
         vnet: VnetHdr,
+        /// The rates that it must be within before it does.
+        metered: Option<Metered>,
     },
 }
 
@@ -189,6 +192,7 @@ impl Egress {
                     return Err(stopped(DropReason::SplitHorizon));
                 };
                 let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let metered = metered(passage, &vnet, &packet);
                 let (prefix, change) = ((prefix.clone(), passage.hash), passage.change);
                 let mut toward = toward;
                 // What is for another address now is for another station, too.
@@ -207,10 +211,13 @@ impl Egress {
                             packet,
                             header_len,
                             vnet,
+                            metered,
                         });
                     }
                 }
-                sent.ip(&prefix, &change, toward, class, inner, packet)
+                let mut outgoing = sent.ip(&prefix, &change, toward, class, inner, packet)?;
+                outgoing.forward.metered = metered;
+                Ok(outgoing)
             }
             Kind::Arp => {
                 let arp = Arp::parse(inner).map_err(|_| stopped(DropReason::InnerMalformed))?;
@@ -380,32 +387,33 @@ impl Frame<'_> {
         len: usize,
         packet: Option<Packet>,
     ) -> Result<Outgoing, Refused> {
-        let functions = &self.link.config.functions;
         if self.vnet.gso_type != GsoType::None || packet.is_none() && self.vnet.needs_checksum() {
             return Err(self.stopped(DropReason::BadOffload));
-        }
-        if let Some(rate) = &functions.rate
-            && !rate.take(len as u64, self.cx.now)
-        {
-            return Err(self.stopped(DropReason::RateExceeded));
         }
         let (host, flood) = self.recipients(toward, 1)?;
         let (encap, slots) = self.header(kept)?;
         let config = &self.link.config;
         let [d, e, f, g, h, i] = self.dst.0;
         let [a, b, c, j, k, l] = self.src.0;
+        let hash = self
+            .cx
+            .tables
+            .hasher
+            .hash_bytes(&[d, e, f, g, h, i, a, b, c, j, k, l]);
+        let meter = self.link.meters.egress.as_ref();
         let mut forward = Forward {
             link: config.index,
             limit: super::egress::limit(&host, encap.len() + self.header_len),
             host,
             encap,
-            hash: self
-                .cx
-                .tables
-                .hasher
-                .hash_bytes(&[d, e, f, g, h, i, a, b, c, j, k, l]),
+            hash,
             outer: outer_of_frame(self.link),
             slots,
+            metered: meter.map(|meter| Metered {
+                meter: Arc::clone(meter),
+                flow: hash as u32,
+                bytes: len as u64,
+            }),
         };
         self.narrow(&mut forward, flood.as_deref(), packet.as_ref());
         let longest = packet.map_or(len, |packet| longest_segment(&self.vnet, &packet));
@@ -523,12 +531,7 @@ pub(super) fn arrive(
             });
         }
     }
-    match &link.config.functions.rate_ingress {
-        Some(rate) if !rate.take(payload.len() as u64, cx.now) => {
-            Err(refused(DropReason::RateExceeded))
-        }
-        _ => Ok(true),
-    }
+    Ok(true)
 }
 
 /// Whether `addr` is an outside address of NAT that no station and no interface here has for itself.

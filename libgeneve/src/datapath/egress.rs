@@ -11,6 +11,7 @@ use crate::drop::DropReason;
 use crate::link::{Host, Link, LinkIndex};
 use crate::mtu::minimum;
 use crate::offload::vnet::VnetHdr;
+use crate::qos::Metered;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
@@ -40,6 +41,17 @@ pub struct Forward {
     pub limit: u16,
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
+    /// The rates that it must be within before it is sent.
+    pub metered: Option<Metered>,
+}
+
+/// A packet whose flow's other end is on this host, too.
+#[derive(Clone, Debug)]
+pub struct TurnedBack {
+    /// The link into whose TUN interface it goes.
+    pub link: LinkIndex,
+    /// The rates that it must be within before it does.
+    pub metered: Option<Metered>,
 }
 
 impl Forward {
@@ -75,21 +87,25 @@ impl Egress {
         inner: &mut [u8],
         packet: &mut Packet,
         vnet: &VnetHdr,
-    ) -> Result<Result<Forward, LinkIndex>, Refused> {
+    ) -> Result<Result<Forward, TurnedBack>, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
         let passage = self.pass(cx, link, inner, packet, vnet)?;
         let forward = match &passage.half.exit {
             Exit::Wire(way) => {
                 let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
                 let forward = forward(cx, way, passage.hash, packet, class);
-                let forward = forward.ok_or(stopped(DropReason::LinkGone))?;
+                let mut forward = forward.ok_or(stopped(DropReason::LinkGone))?;
+                forward.metered = metered(passage, vnet, packet);
                 // Its sender knows the packet as it is before addresses are translated.
                 if !passes(&forward, vnet, packet) {
                     return Err(Refused::too_big(&forward, packet, link.config.index));
                 }
                 Ok(forward)
             }
-            Exit::Tun(link) => Err(*link),
+            Exit::Tun(link) => Err(TurnedBack {
+                link: *link,
+                metered: metered(passage, vnet, packet),
+            }),
             Exit::Undecided | Exit::Bridge(_) => return Err(stopped(DropReason::NoRoute)),
         };
         passage
@@ -99,7 +115,7 @@ impl Egress {
         Ok(forward)
     }
 
-    /// What was decided for the flow of a packet that is within its rates.
+    /// What was decided for the flow of a packet.
     #[inline]
     pub(super) fn pass(
         &mut self,
@@ -129,11 +145,6 @@ impl Egress {
             .recent
             .pass(cx, &seeker, 0)
             .map_err(|stop| Refused::stopped(&stop, link.config.index))?;
-        if let Some(meter) = &passage.half.meter
-            && !meter.admits(bytes, cx.now)
-        {
-            return Err(stopped(DropReason::RateExceeded));
-        }
         if error {
             heed_too_big(cx, link, packet, inner);
         }
@@ -154,6 +165,22 @@ pub(super) fn heed_too_big(cx: &Context<'_>, link: &Link, packet: &Packet, inner
         let mtus = &cx.state.path_mtus;
         mtus.report(link.config.index, quote.dst, mtu, cx.now);
     }
+}
+
+/// The rates that a packet of this flow must be within. One that is only counted is counted now.
+#[inline]
+pub(super) fn metered(passage: &Passage, vnet: &VnetHdr, packet: &Packet) -> Option<Metered> {
+    let meter = passage.half.meter.as_ref()?;
+    let bytes = wire_bytes(vnet, packet);
+    if !meter.limits() {
+        meter.count(bytes, true);
+        return None;
+    }
+    Some(Metered {
+        meter: Arc::clone(meter),
+        flow: passage.hash,
+        bytes,
+    })
 }
 
 /// The outer side of a packet that takes this way.
@@ -196,6 +223,7 @@ pub(super) fn outward(
         outer: outer(link, packet, class),
         limit,
         slots: way.slots,
+        metered: None,
     };
     forward.keep_minimum(packet, link.config.mtu);
     Some(forward)

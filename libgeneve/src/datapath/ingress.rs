@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bridge::{self, Kind};
-use super::egress::{Forward, forward, heed_too_big};
+use super::egress::{Forward, forward, heed_too_big, metered};
 use super::lookup::{Seeker, Wire, key_of};
 use super::neighbor;
 use super::recent::{Recent, tcp_flags};
@@ -19,6 +19,7 @@ use crate::link::{Host, Link, LinkIndex};
 use crate::offload::partial::{cut_to, partial};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::{Known, Received};
+use crate::qos::Metered;
 use crate::time::Now;
 use crate::wire::encapsulation::{Envelope, Inner};
 use crate::wire::ethernet::Ethernet;
@@ -46,7 +47,7 @@ pub enum Inbound {
 }
 
 /// A frame that belongs to no flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Frame {
     /// The link that it came on.
     pub link: LinkIndex,
@@ -54,6 +55,8 @@ pub struct Frame {
     pub start: usize,
     /// Known options of the packet, a bit for each slot of the schema.
     pub options: u32,
+    /// The rates that it must be within before it goes on.
+    pub metered: Option<Metered>,
 }
 
 /// A datagram's inner packet, checked.
@@ -79,7 +82,12 @@ pub struct Decap {
     pub to_stack: bool,
     /// Known options of the packet, a bit for each slot of the schema.
     pub options: u32,
+    /// The rates that it must be within before it goes on.
+    pub metered: Option<Metered>,
 }
+
+/// What belongs to no flow waits for its rates as one.
+const LOOSE_FLOW: u32 = u32::MAX;
 
 /// Headers that are remembered: datagrams of a few hosts, or of both families, arrive interleaved.
 const MEMORY: usize = 4;
@@ -209,11 +217,19 @@ impl Ingress {
         };
         let payload = &datagram[memo.header.len()..];
         let carried = (memo.kind, memo.tagged);
-        let loose = bridge::arrive(cx, link, bridge, host, carried, payload)?;
-        Ok(loose.then_some(Frame {
+        if !bridge::arrive(cx, link, bridge, host, carried, payload)? {
+            return Ok(None);
+        }
+        let meter = link.meters.ingress.as_ref();
+        Ok(Some(Frame {
             link: memo.link,
             start: memo.header.len() - memo.frame_len,
             options: memo.received.slots,
+            metered: meter.map(|meter| Metered {
+                meter: Arc::clone(meter),
+                flow: LOOSE_FLOW,
+                bytes: payload.len() as u64,
+            }),
         }))
     }
 
@@ -271,11 +287,6 @@ impl Ingress {
             Ok(passage) => passage,
             Err(stop) => return Err(Refused::stopped(&stop, index)),
         };
-        if let Some(meter) = &passage.half.meter
-            && !meter.admits(bytes, cx.now)
-        {
-            return Err(refused(DropReason::RateExceeded));
-        }
         if error {
             heed_too_big(cx, link, &packet, inner);
         }
@@ -319,6 +330,7 @@ impl Ingress {
         }
         Ok(Decap {
             link: index,
+            metered: metered(passage, &whole, &packet),
             onward,
             start,
             frame_len,

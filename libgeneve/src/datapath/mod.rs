@@ -23,13 +23,13 @@ use std::net::IpAddr;
 
 pub use self::bridge::{FrameOutput, Outgoing, answer_frame, frame_packets};
 pub use self::change::Change;
-pub use self::egress::{Egress, Forward};
+pub use self::egress::{Egress, Forward, TurnedBack};
 pub use self::explain::Stage;
 pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
 pub use self::log::Logged;
 pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
 pub use self::refuse::{answer, way_back};
-pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Meter, Prefix, State, Way};
+pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Length, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;

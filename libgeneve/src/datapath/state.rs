@@ -14,7 +14,7 @@ use crate::link::{Host, InUse, Link, LinkIndex, Tables};
 use crate::nat::{Identifications, Lease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
-use crate::qos::{Bucket, Class, take_all};
+use crate::qos::{Bucket, Meter};
 use crate::time::Now;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -182,32 +182,6 @@ pub enum Exit {
     Bridge(Prefix),
 }
 
-/// The rates and the marks of one side of a flow.
-#[derive(Clone, Debug, Default)]
-pub struct Meter {
-    /// The buckets of link, endpoint and class; each must have room.
-    pub buckets: [Option<Arc<Bucket>>; 3],
-    /// The outer DSCP, 0 to 63, where the class has one.
-    pub dscp: Option<u8>,
-    /// Drop precedence, 0 (last to be dropped) to 2.
-    pub precedence: u8,
-    /// The class that counts its packets.
-    pub class: Option<Arc<Class>>,
-}
-
-impl Meter {
-    /// Whether `bytes` are within every rate; if so, they are paid for.
-    #[inline]
-    pub(super) fn admits(&self, bytes: u64, now: Now) -> bool {
-        let buckets = self.buckets.iter().flatten().map(Arc::as_ref);
-        let admitted = take_all(buckets, bytes, now, self.precedence);
-        if let Some(class) = &self.class {
-            class.tally.count(bytes, admitted);
-        }
-        admitted
-    }
-}
-
 /// What is decided for one side of a flow, but for the flow's own numbers: equal ones are shared by flows.
 #[derive(Clone, Debug, Default)]
 pub struct Half {
@@ -216,7 +190,7 @@ pub struct Half {
     /// Where they go.
     pub exit: Exit,
     /// Rates and marks, where there are any.
-    pub meter: Option<Meter>,
+    pub meter: Option<Arc<Meter>>,
     /// Of the options that its packets carry: others ask for another decision.
     pub digest: u64,
     /// The virtual address that a client asked for, on the host of the backend (direct server return).

@@ -20,6 +20,7 @@ pub use self::neighborhood::{InUse, Neighborhood, Probe};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;
+use crate::qos::Meter;
 use crate::route::{Entry, Origin, Routes, Target};
 use crate::service::maglev::Maglev;
 use crate::wire::encapsulation::{Encapsulation, Inner};
@@ -154,6 +155,15 @@ pub struct Link {
     /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
     back: Vec<u32>,
     encap_len: usize,
+    /// The link's own rates, for what belongs to no flow.
+    pub(crate) meters: Meters,
+}
+
+/// The rates of a link in each direction.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    pub(crate) egress: Option<Arc<Meter>>,
+    pub(crate) ingress: Option<Arc<Meter>>,
 }
 
 impl Link {
@@ -192,6 +202,10 @@ impl Link {
         hosts.dedup_by_key(|h| h.addr);
         Link {
             encap_len: encap_len(&config),
+            meters: Meters {
+                egress: Meter::of(config.functions.rate.as_ref()),
+                ingress: Meter::of(config.functions.rate_ingress.as_ref()),
+            },
             routes,
             bridge,
             hosts,

@@ -25,7 +25,8 @@ use libgeneve::options::{
     Attach, ClassOption, EndpointOption, EndpointType, OptionMatch, Received, Schema,
 };
 use libgeneve::policy::{Action, Direction, Who};
-use libgeneve::qos::{Bucket, Class};
+use libgeneve::qos::{Admission, Bucket, Class, Metered, Queueing, Shaper};
+use libgeneve::time::Now;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni};
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::ip::write_ipv4_checksum;
@@ -55,6 +56,7 @@ impl Segments for Wire {
 struct Worker {
     egress: Egress,
     ingress: Ingress,
+    shaper: Shaper<()>,
     out: Wire,
     /// Packets are rewritten where they are.
     bytes: Vec<u8>,
@@ -65,6 +67,7 @@ impl Worker {
         Worker {
             egress: Egress::default(),
             ingress: Ingress::default(),
+            shaper: Shaper::new([8, 0]),
             out: Wire {
                 packets: 0,
                 header: [0; 512],
@@ -76,13 +79,18 @@ impl Worker {
     fn carry(&mut self, world: &World, parcel: &Parcel) -> Result<(), DropReason> {
         let bytes = &mut self.bytes[..parcel.bytes.len()];
         bytes.copy_from_slice(&parcel.bytes);
+        let now = world.now;
         match &parcel.way {
-            Way::Out(vnet) => out(world, &mut self.egress, vnet, bytes, &mut self.out),
-            Way::In(arrival) => self
-                .ingress
-                .decide(&world.cx(), arrival, bytes)
-                .map(|decap| black_box(&decap))
-                .map_err(|refused| refused.reason),
+            Way::Out(vnet) => {
+                let metered = out(world, &mut self.egress, vnet, bytes, &mut self.out)?;
+                wait(&mut self.shaper, metered, now)
+            }
+            Way::In(arrival) => {
+                let decap = self.ingress.decide(&world.cx(), arrival, bytes);
+                let decap = decap.map_err(|refused| refused.reason)?;
+                black_box(&decap);
+                wait(&mut self.shaper, decap.metered, now)
+            }
         }
     }
 
@@ -91,6 +99,25 @@ impl Worker {
         self.egress.settle(&world.cx());
         self.ingress.settle(&world.cx());
     }
+}
+
+/// Lets a packet wait that is over a rate, as long as there is room.
+fn wait(shaper: &mut Shaper<()>, metered: Option<Metered>, now: Now) -> Result<(), DropReason> {
+    let Some(metered) = metered.filter(|m| shaper.waits_for(&m.meter) || !m.passes(now)) else {
+        return Ok(());
+    };
+    shaper.begin();
+    while shaper.next(now).is_some() {}
+    if shaper.admit(&metered, 100, 0) == Admission::Granted {
+        let packet = Queueing {
+            bytes: 100,
+            cost: 100,
+            ect: false,
+            kind: 0,
+        };
+        shaper.push(&metered, packet, now, ());
+    }
+    Err(DropReason::RateExceeded)
 }
 
 fn black_box(decap: &Decap) {
@@ -105,14 +132,14 @@ fn out(
     vnet: &VnetHdr,
     bytes: &mut [u8],
     out: &mut Wire,
-) -> Result<(), DropReason> {
+) -> Result<Option<Metered>, DropReason> {
     let link = world.link();
     let mut packet = Packet::parse(bytes).map_err(datapath::parse_reason)?;
     let onward = egress
         .decide(&world.cx(), link, bytes, &mut packet, vnet)
         .map_err(|refused| refused.reason)?;
     let Ok(forward) = onward else {
-        return Ok(());
+        return Ok(None);
     };
     let Forward { encap, limit, .. } = &forward;
     let most = (*limit).min(link.config.mtu);
@@ -122,7 +149,7 @@ fn out(
     } else {
         split(encap, vnet, &packet, bytes, out)?;
     }
-    Ok(())
+    Ok(forward.metered)
 }
 
 enum Way {

@@ -240,7 +240,7 @@ impl Host {
                 let place = self.forwarded(&forward, &inner);
                 self.went(place, inner, &parsed, sound);
             }
-            Ok(Err(to)) => self.went(Place::Tun(to), inner, &parsed, sound),
+            Ok(Err(back)) => self.went(Place::Tun(back.link), inner, &parsed, sound),
             Err(refused) => assert_eq!(refused.link, Some(link.config.index)),
         }
     }

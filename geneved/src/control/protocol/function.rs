@@ -106,6 +106,10 @@ pub struct ClassInfo {
     pub passed_bytes: u64,
     /// Inner bytes that were over its rate.
     pub dropped_bytes: u64,
+    /// Inner bytes that passed with a congestion mark.
+    pub marked_bytes: u64,
+    /// Inner bytes that wait for the rate now.
+    pub backlog_bytes: u64,
 }
 
 /// The reply of `ListOptions`.

@@ -68,7 +68,11 @@ metrics! {
     CLASS_PASSED: Counter "geneved_class_passed_bytes_total" ["link", "class"]
         "Inner bytes that passed a class."
     CLASS_DROPPED: Counter "geneved_class_dropped_bytes_total" ["link", "class"]
-        "Inner bytes that were over the rate of a class."
+        "Inner bytes that were dropped because they were over a rate."
+    CLASS_MARKED: Counter "geneved_class_marked_bytes_total" ["link", "class"]
+        "Inner bytes that passed a class with a congestion mark in place of a drop."
+    CLASS_BACKLOG: Gauge "geneved_class_backlog_bytes" ["link", "class"]
+        "Inner bytes of a class that wait until they are within its rates."
     BACKEND_STATE: Gauge "geneved_backend_state" ["link", "service", "backend", "state"]
         "How a service's backend is: 1 for the state that it is in, of up, down, unknown and draining."
     BACKEND_WEIGHT: Gauge "geneved_backend_weight" ["link", "service", "backend"]

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::Subject;
 use super::encap::Mark;
 use crate::datapath::explain::Explain;
-use crate::datapath::state::{Context, Exit, Meter};
+use crate::datapath::state::{Context, Exit};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::{Link, LinkIndex};
 use crate::nat::{Lease, Pool, Source};
 use crate::options::{EndpointType, ServiceOption};
 use crate::policy::Direction;
+use crate::qos::Meter;
 use crate::route::Origin;
 use crate::wire::ip::protocol;
 

@@ -143,7 +143,7 @@ pub(super) fn first_half<E: Explain>(
     let half = Half {
         came,
         exit: course.exit,
-        meter: course.meter,
+        meter: course.meter.map(Arc::new),
         digest,
         service: course.service,
         header,

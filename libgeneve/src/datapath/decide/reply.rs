@@ -72,7 +72,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     let half = Half {
         came: from.came(),
         exit,
-        meter: course.meter,
+        meter: course.meter.map(Arc::new),
         digest: received.map_or(0, |(_, digest)| digest),
         ..Half::default()
     };

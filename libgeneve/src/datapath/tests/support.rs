@@ -12,6 +12,7 @@ use crate::link::Endpoint;
 use crate::nat;
 use crate::options::{Attach, Received};
 use crate::policy::{Action, Defaults, Direction, Policy, Rule};
+use crate::qos::Metered;
 use crate::service::{Affinity, Backend, ServiceConfig, Services};
 use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::Unreachable;
@@ -172,13 +173,29 @@ impl Site {
             )
             .map_err(|refused| refused.reason)?;
         assert_sound(&inner, &packet);
+        let metered = match &onward {
+            Ok(forward) => &forward.metered,
+            Err(back) => &back.metered,
+        };
+        self.within(metered)?;
         Ok(match onward {
             Ok(forward) => {
                 let datagram = [&forward.encap[..], &inner].concat();
                 Went::Wire(forward, datagram)
             }
-            Err(link) => Went::Tun(link, inner),
+            Err(back) => Went::Tun(back.link, inner),
         })
+    }
+
+    /// As whoever has no queue holds packets to their rates.
+    fn within(&self, metered: &Option<Metered>) -> Result<(), DropReason> {
+        match metered {
+            Some(metered) if !metered.passes(self.world.now) => {
+                metered.meter.count(metered.bytes, false);
+                Err(DropReason::RateExceeded)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A datagram from another host.
@@ -195,6 +212,8 @@ impl Site {
         let decap = Ingress::default().decide(&self.world.cx(), &arrival, &mut datagram)?;
         let inner = datagram[decap.start..].to_vec();
         assert_sound(&inner, &decap.packet);
+        self.within(&decap.metered)
+            .map_err(|reason| Refused::of(reason, decap.link))?;
         Ok(match decap.onward {
             Onward::Tun(link) => Went::Tun(link, inner),
             Onward::Wire(forward) => {

@@ -164,28 +164,6 @@ fn threads_together_take_no_more_than_there_is() {
     assert_eq!(total, 10_000);
 }
 
-#[test]
-fn a_bucket_survives_a_change_of_configuration_that_leaves_it_alone() {
-    let mut buckets = Buckets::default();
-    let bulk = || Limited::Class("bulk".into());
-    let before = buckets.bucket("gnv0", bulk(), 1000, 100);
-    assert!(before.take(100, Now(0)));
-    let after = buckets.bucket("gnv0", bulk(), 1000, 100);
-    assert!(Arc::ptr_eq(&before, &after));
-    let limited = [("gnv1", bulk()), ("gnv0", Limited::Link)];
-    for (link, limited) in limited {
-        assert!(!Arc::ptr_eq(
-            &before,
-            &buckets.bucket(link, limited, 1000, 100)
-        ));
-    }
-    let faster = buckets.bucket("gnv0", bulk(), 2000, 100);
-    assert!(faster.take(100, Now(0)));
-    drop((before, after));
-    buckets.prune();
-    assert_eq!(buckets.known.len(), 1);
-}
-
 proptest! {
     #[test]
     fn never_more_than_rate_and_burst_in_any_window(

@@ -1,13 +1,6 @@
-//! Quality of service: classes, and the token buckets that hold links, endpoints and classes to a rate.
-//!
-//! A bucket decides whether a packet is over its rate, and nothing else: which buckets a packet meets,
-//! and that it is dropped, is the datapath's business. A class's DSCP goes into the outer header
-//! there too.
+//! Token buckets that many threads take from without a lock.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::time::Now;
 
@@ -32,6 +25,8 @@ pub struct Bucket {
     horizon: u64,
     /// The moment at which the bucket is full again, in ticks; wraps around.
     full_at: AtomicU64,
+    /// It limits nobody any more.
+    retired: AtomicBool,
 }
 
 /// No packet is charged for more bytes than this; a super-packet has 64 KiB.
@@ -39,6 +34,9 @@ const LARGEST_PACKET: u64 = 1 << 20;
 
 /// The longest time that a burst is reckoned to last, in ticks.
 const LONGEST_BURST: u64 = 1 << 60;
+
+/// Bytes that queues may have reserved beyond the burst: the next portions of all of them together.
+const MOST_RESERVED: u64 = 64 << 20;
 
 /// A packet of this many bytes lasts at least 256 ticks, so that rounding up to one tick costs under half a per cent.
 const SMALL_PACKET: u64 = 64;
@@ -66,9 +64,13 @@ impl Bucket {
             depth: 0,
             horizon: 0,
             full_at: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
         };
         bucket.depth = bucket.ticks(burst);
-        bucket.horizon = bucket.depth + bucket.ticks(LARGEST_PACKET) + (SKEW << shift);
+        bucket.horizon = bucket.depth
+            + bucket.ticks(MOST_RESERVED)
+            + 2 * bucket.ticks(LARGEST_PACKET)
+            + (SKEW << shift);
         bucket
     }
 
@@ -84,7 +86,8 @@ impl Bucket {
         self.burst
     }
 
-    /// A burst, in bytes, that lets TCP reach `rate` bytes a second: 25 ms of it, and no less than two super-packets.
+    /// The burst, in bytes, of a rate that is given without one: 25 ms of it, and no less than two super-packets. A worker that
+    /// runs late catches up with it.
     #[must_use]
     pub const fn default_burst(rate: u64) -> u64 {
         const LEAST: u64 = 128 * 1024;
@@ -128,6 +131,41 @@ impl Bucket {
     pub fn would_take(&self, bytes: u64, now: Now, precedence: u8) -> bool {
         let debt = self.debt(self.full_at.load(Relaxed), self.tick(now));
         debt == 0 || debt + self.packet_ticks(bytes) <= self.depth_for(precedence)
+    }
+
+    /// Pays for `bytes` that wait, and returns the moment from which they are within the rate. Whoever asks first gets the
+    /// earlier moment, so that several queues share a bucket fairly. `None` where too much is reserved already:
+    /// nothing is paid for then.
+    #[must_use]
+    pub fn reserve(&self, bytes: u64, now: Now) -> Option<Now> {
+        if self.retired.load(Relaxed) {
+            return Some(now);
+        }
+        let (cost, tick) = (self.packet_ticks(bytes), self.tick(now));
+        let most = self.depth + self.ticks(MOST_RESERVED);
+        let mut full_at = self.full_at.load(Relaxed);
+        loop {
+            let debt = self.debt(full_at, tick);
+            if debt > most {
+                return None;
+            }
+            let next = tick.wrapping_add(debt + cost);
+            match self
+                .full_at
+                .compare_exchange_weak(full_at, next, Relaxed, Relaxed)
+            {
+                Ok(_) => {
+                    let wait = (debt + cost).saturating_sub(self.depth).min(debt);
+                    return Some(Now(now.0.saturating_add(wait.div_ceil(1 << self.shift))));
+                }
+                Err(there) => full_at = there,
+            }
+        }
+    }
+
+    /// Lets everything pass from now on, what waits included: the configuration has no use for it any more.
+    pub(super) fn retire(&self, retired: bool) {
+        self.retired.store(retired, Relaxed);
     }
 
     /// Bytes that could be taken at once at this moment, for those who watch.
@@ -187,88 +225,6 @@ where
             .all(|bucket| bucket.take_marked(bytes, now, precedence))
 }
 
-/// A class of service, ready for the packet path.
-#[derive(Clone, Debug)]
-pub struct Class {
-    /// The number that the class option carries.
-    pub id: u8,
-    /// Its name, unique on the link.
-    pub name: String,
-    /// What holds it to its rate on the way out; `None` where it has none.
-    pub bucket: Option<Arc<Bucket>>,
-    /// The same on the way in: the two directions do not share a rate.
-    pub ingress: Option<Arc<Bucket>>,
-    /// The DSCP of the outer header, 0 to 63; `None` where the link's setting applies.
-    pub dscp: Option<u8>,
-    /// What passed it, and what did not; shared by those that follow each other under one name.
-    pub tally: Arc<Tally>,
-}
-
-/// Bytes that met a class; inner IP packets, headers included.
-#[derive(Debug, Default)]
-pub struct Tally {
-    passed: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Tally {
-    /// Counts a packet that was within every rate, or over one.
-    #[inline]
-    pub fn count(&self, bytes: u64, passed: bool) {
-        let counter = if passed { &self.passed } else { &self.refused };
-        counter.fetch_add(bytes, Relaxed);
-    }
-
-    /// Bytes that passed, and bytes that did not.
-    #[must_use]
-    pub fn read(&self) -> (u64, u64) {
-        (self.passed.load(Relaxed), self.refused.load(Relaxed))
-    }
-}
-
-/// Whom a bucket limits, within one link.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Limited {
-    /// The link as a whole, on the way out.
-    Link,
-    /// The link as a whole, on the way in.
-    LinkIngress,
-    /// The class of this name, on the way out.
-    Class(String),
-    /// The class of this name, on the way in.
-    ClassIngress(String),
-    /// The endpoint at this address.
-    Endpoint(IpAddr),
-}
-
-/// Hands out buckets, so that one whose rate and burst stay as they are keeps its level across a change of
-/// configuration, and a reload gives nobody another burst.
-#[derive(Debug, Default)]
-pub struct Buckets {
-    known: HashMap<(String, Limited), Arc<Bucket>>,
-}
-
-impl Buckets {
-    /// The bucket of this link and of whom it limits there: the one that was handed out before where `rate`
-    /// (bytes a second) and `burst` (bytes) are the same, else a full one.
-    pub fn bucket(&mut self, link: &str, limited: Limited, rate: u64, burst: u64) -> Arc<Bucket> {
-        let fresh = || Arc::new(Bucket::new(rate, burst));
-        let kept = self
-            .known
-            .entry((link.to_owned(), limited))
-            .or_insert_with(fresh);
-        if (kept.rate, kept.burst) != (rate, burst) {
-            *kept = fresh();
-        }
-        Arc::clone(kept)
-    }
-
-    /// Forgets the buckets that nobody else holds.
-    pub fn prune(&mut self) {
-        self.known.retain(|_, bucket| Arc::strong_count(bucket) > 1);
-    }
-}
-
 #[cfg(test)]
-#[path = "qos_tests.rs"]
+#[path = "bucket_tests.rs"]
 mod tests;

@@ -1,0 +1,443 @@
+//! Packets that wait until they are within their rates: their bytes, and what becomes of them then.
+//!
+//! Which packet leaves when, and which is dropped, is decided by [`Shaper`]. A packet is copied into memory that is this
+//! worker's own and made with it, as the datagrams that cross the wire: a super-packet is cut before it waits, so that no flow
+//! waits for all of another's.
+
+use std::io;
+use std::ops::Range;
+
+use libgeneve::datapath::Forward;
+use libgeneve::drop::DropReason;
+use libgeneve::ecn::{self, Ecn};
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::offload::segments::Segments;
+use libgeneve::offload::split::split;
+use libgeneve::qos::{Admission, Leaving, Metered, Outcome, Queueing, Shaper};
+use libgeneve::time::Now;
+use libgeneve::wire::packet::Packet;
+
+use super::backend::{Backend, Side, Wait};
+use super::buffers::{Bid, Buffers};
+use super::counters::Direction;
+use super::egress::{Held, want};
+use super::ingress::Delivery;
+use super::stock::{LONG_PLACE, LONG_PLACES, SHORT_PLACE, SHORT_PLACES};
+use super::worker::Worker;
+
+/// The kinds of memory that packets wait in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// For packets of the usual MTU.
+    Short,
+    /// For any other.
+    Long,
+}
+
+/// One kind of memory.
+struct Store {
+    buffers: Buffers,
+    free: Vec<Bid>,
+}
+
+impl Store {
+    fn new(count: u16, len: usize) -> io::Result<Store> {
+        Ok(Store {
+            buffers: Buffers::new(count, len)?,
+            free: (0..count).rev().collect(),
+        })
+    }
+}
+
+/// Where a waiting packet goes.
+#[derive(Clone)]
+pub(super) enum To {
+    /// To another host.
+    Wire(Forward),
+    /// Into the TUN interface of a link; packets of equal lanes may be merged, those of UDP only where an IP stack is right
+    /// behind it.
+    Tun {
+        exit: LinkIndex,
+        lane: u64,
+        to_stack: bool,
+    },
+    /// Into the TAP interface of a link, as it is.
+    Tap(LinkIndex),
+}
+
+/// Who waits: what drops are counted for, and where it goes.
+#[derive(Clone)]
+pub(super) struct Journey {
+    pub(super) direction: Direction,
+    pub(super) link: LinkIndex,
+    pub(super) to: To,
+}
+
+/// A packet that waits.
+struct Waiting {
+    place: Place,
+    bid: Bid,
+    len: usize,
+    /// Bytes before the inner packet.
+    before: usize,
+    journey: Journey,
+}
+
+impl Waiting {
+    fn touches(&self, link: LinkIndex) -> bool {
+        let exit = match &self.journey.to {
+            To::Wire(forward) => forward.link,
+            To::Tun { exit, .. } | To::Tap(exit) => *exit,
+        };
+        self.journey.link == link || exit == link
+    }
+}
+
+/// A payload that has its place, and is still to be copied there.
+struct Pending {
+    place: Place,
+    bid: Bid,
+    at: usize,
+    payload: Range<usize>,
+}
+
+/// The waiting packets of one worker.
+pub(super) struct Shaping {
+    shaper: Shaper<Waiting>,
+    short: Store,
+    long: Store,
+    pending: Vec<Pending>,
+    /// What had to make room for others.
+    evicted: Vec<Waiting>,
+}
+
+impl Shaping {
+    /// All memory that it will ever have; it is touched only as packets wait.
+    pub(super) fn new() -> io::Result<Shaping> {
+        const SEGMENTS: usize = libgeneve::offload::segments::MAX_SEGMENTS;
+        Ok(Shaping {
+            shaper: Shaper::new([SHORT_PLACES, LONG_PLACES]),
+            short: Store::new(SHORT_PLACES, SHORT_PLACE)?,
+            long: Store::new(LONG_PLACES, LONG_PLACE)?,
+            pending: Vec::with_capacity(SEGMENTS),
+            evicted: Vec::with_capacity(usize::from(SHORT_PLACES + LONG_PLACES)),
+        })
+    }
+
+    /// When the next packet leaves.
+    #[inline]
+    pub(super) fn departure(&self) -> Option<Now> {
+        self.shaper.departure()
+    }
+
+    /// The memory of this kind.
+    pub(super) fn buffers(&mut self, place: Place) -> &mut Buffers {
+        &mut self.store(place).buffers
+    }
+
+    /// One user less of a place.
+    pub(super) fn release(&mut self, place: Place, bid: Bid) {
+        let store = self.store(place);
+        if store.buffers.release(bid) {
+            store.free.push(bid);
+        }
+    }
+
+    fn store(&mut self, place: Place) -> &mut Store {
+        match place {
+            Place::Short => &mut self.short,
+            Place::Long => &mut self.long,
+        }
+    }
+
+    /// Lets packets of this journey wait for their rates; `before` bytes of each are not charged.
+    pub(super) fn queue<'a>(
+        &'a mut self,
+        metered: &'a Metered,
+        journey: Journey,
+        before: usize,
+        ecn: Ecn,
+        now: Now,
+    ) -> IntoQueue<'a> {
+        IntoQueue {
+            shaping: self,
+            metered,
+            journey,
+            before,
+            ect: ecn != Ecn::NotEct,
+            now,
+            refused: 0,
+        }
+    }
+
+    /// Copies the payloads of the packets that were queued last, which lie in `bytes`.
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
+        while let Some(pending) = self.pending.pop() {
+            let payload = &bytes[pending.payload];
+            let to = self.buffers(pending.place).bytes_mut(pending.bid);
+            to[pending.at..][..payload.len()].copy_from_slice(payload);
+        }
+    }
+}
+
+/// Takes the segments of one packet into the queue of its rates. [`Shaping::fill`] copies their payload.
+pub(super) struct IntoQueue<'a> {
+    shaping: &'a mut Shaping,
+    metered: &'a Metered,
+    journey: Journey,
+    before: usize,
+    ect: bool,
+    now: Now,
+    /// Segments for which there was no room.
+    pub(super) refused: u64,
+}
+
+impl IntoQueue<'_> {
+    /// A place for a packet of so many bytes, `charged` of which are the inner packet's.
+    fn place(&mut self, len: usize, charged: u32) -> Option<(Place, Bid)> {
+        let place = match len {
+            ..=SHORT_PLACE => Place::Short,
+            ..=LONG_PLACE => Place::Long,
+            _ => return None,
+        };
+        loop {
+            let shaper = &mut self.shaping.shaper;
+            match shaper.admit(self.metered, charged, place as u8) {
+                Admission::Granted => break,
+                Admission::Evict(waiting) => self.shaping.evicted.push(waiting),
+                Admission::Refused => return None,
+            }
+        }
+        let store = self.shaping.store(place);
+        let bid = store.free.pop()?;
+        store.buffers.hold(bid);
+        Some((place, bid))
+    }
+}
+
+impl Segments for IntoQueue<'_> {
+    fn segment(&mut self, header: &[u8], payload: Range<usize>) {
+        let len = header.len() + payload.len();
+        let charged = len.saturating_sub(self.before) as u32;
+        let cost = if self.metered.bytes == 0 { 0 } else { charged };
+        let Some((place, bid)) = self.place(len, charged) else {
+            self.metered.meter.count(cost.into(), false);
+            self.refused += 1;
+            return;
+        };
+        let shaping = &mut *self.shaping;
+        shaping.buffers(place).bytes_mut(bid)[..header.len()].copy_from_slice(header);
+        shaping.pending.push(Pending {
+            place,
+            bid,
+            at: header.len(),
+            payload,
+        });
+        let waiting = Waiting {
+            place,
+            bid,
+            len,
+            before: self.before,
+            journey: self.journey.clone(),
+        };
+        let packet = Queueing {
+            bytes: charged,
+            cost,
+            ect: self.ect,
+            kind: place as u8,
+        };
+        shaping.shaper.push(self.metered, packet, self.now, waiting);
+    }
+}
+
+impl<B: Backend> Worker<B> {
+    /// Whether a packet has to wait for its rates; if not, it is paid for.
+    #[inline]
+    pub(super) fn must_wait(&self, metered: Option<Metered>) -> Option<Metered> {
+        let metered = metered?;
+        let passes = !self.shaping.shaper.waits_for(&metered.meter) && metered.passes(self.now);
+        (!passes).then_some(metered)
+    }
+
+    /// Lets a packet wait that goes into TUN.
+    pub(super) fn queue_for_tun(
+        &mut self,
+        held: &Held,
+        metered: &Metered,
+        journey: Journey,
+    ) -> Result<(), (DropReason, u64)> {
+        let packets = libgeneve::datapath::wire_packets(&held.vnet, &held.packet);
+        let buffers = match held.side {
+            Side::Tun => &mut self.tun_buffers,
+            _ => &mut self.udp_buffers,
+        };
+        let (head, inner) = buffers.bytes_mut(held.bid).split_at_mut(held.start);
+        let frame = &head[held.start - held.frame_len..];
+        let ecn = Ecn::of(held.packet.tos);
+        let shaping = &mut self.shaping;
+        let mut out = shaping.queue(metered, journey, frame.len(), ecn, self.now);
+        let cut = split(frame, &held.vnet, &held.packet, inner, &mut out);
+        let refused = out.refused;
+        self.shaping.fill(inner);
+        self.drop_evicted();
+        cut.map_err(|reason| (reason, packets))?;
+        match refused {
+            0 => Ok(()),
+            refused => Err((DropReason::RateExceeded, refused)),
+        }
+    }
+
+    /// Sends the waiting packets on that are within their rates by now.
+    pub(super) fn release_waiting(&mut self, tables: &Tables) -> io::Result<()> {
+        if self.shaping.shaper.is_empty() {
+            return Ok(());
+        }
+        self.shaping.shaper.begin();
+        while let Some(Leaving { item, outcome }) = self.shaping.shaper.next(self.now) {
+            if self.scarce() {
+                self.turn(tables, Wait::No)?;
+            }
+            let left = match outcome {
+                Outcome::Send => self.leave(tables, &item, false),
+                Outcome::Mark => self.leave(tables, &item, true),
+                Outcome::Drop => Err(DropReason::RateExceeded),
+            };
+            if let Err(reason) = left {
+                self.drop_waiting(&item, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what waits on a link that goes: another may get its place.
+    pub(super) fn drop_queued(&mut self, link: LinkIndex) {
+        let Shaping {
+            shaper, evicted, ..
+        } = &mut self.shaping;
+        shaper.retain(
+            |waiting| !waiting.touches(link),
+            |waiting| evicted.push(waiting),
+        );
+        while let Some(waiting) = self.shaping.evicted.pop() {
+            self.drop_waiting(&waiting, DropReason::LinkGone);
+        }
+    }
+
+    /// Counts what had to make room.
+    pub(super) fn drop_evicted(&mut self) {
+        while let Some(waiting) = self.shaping.evicted.pop() {
+            self.drop_waiting(&waiting, DropReason::RateExceeded);
+        }
+    }
+
+    fn drop_waiting(&mut self, waiting: &Waiting, reason: DropReason) {
+        let Journey {
+            direction,
+            link,
+            to,
+        } = &waiting.journey;
+        let link = Some(*link);
+        self.count_drop(*direction, link, reason, 1);
+        let fate = self.fate(*direction, link, Some(reason), 1);
+        if self.taps.want_drop(&fate) {
+            let start = match to {
+                To::Wire(forward) => forward.encap.len(),
+                To::Tun { .. } | To::Tap(_) => 0,
+            };
+            let buffers = self.shaping.buffers(waiting.place);
+            self.taps
+                .stage([&buffers.bytes_mut(waiting.bid)[start..waiting.len]]);
+            let (_, inner) = self.carries(link);
+            self.taps.offer_inner(&fate, inner);
+        }
+        self.shaping.release(waiting.place, waiting.bid);
+    }
+
+    /// Sends a packet on that has waited; its place is given back, or goes with it.
+    fn leave(&mut self, tables: &Tables, waiting: &Waiting, mark: bool) -> Result<(), DropReason> {
+        let Waiting {
+            place,
+            bid,
+            len,
+            before,
+            ..
+        } = *waiting;
+        if mark {
+            self.mark(waiting);
+        }
+        match &waiting.journey.to {
+            To::Wire(forward) => {
+                let mut forward = forward.clone();
+                if mark {
+                    forward.outer.tos |= Ecn::Ce as u8;
+                }
+                self.leave_over_wire(tables, waiting, forward)
+            }
+            To::Tun {
+                exit,
+                lane,
+                to_stack,
+            } => {
+                let link = tables.link(*exit).ok_or(DropReason::LinkGone)?;
+                let inner = &self.shaping.buffers(place).bytes_mut(bid)[before..len];
+                let packet = Packet::parse(inner).map_err(|_| DropReason::InnerMalformed)?;
+                let delivery = Delivery {
+                    side: Side::Waiting(place),
+                    bid,
+                    start: before,
+                    frame_len: before,
+                    lane: *lane,
+                    to_stack: *to_stack,
+                    packet,
+                    vnet: None,
+                };
+                self.deliver(link, &delivery);
+                self.shaping.release(place, bid);
+                Ok(())
+            }
+            To::Tap(exit) => {
+                self.write_frame(*exit, (Side::Waiting(place), bid), 0..len)?;
+                self.shaping.release(place, bid);
+                Ok(())
+            }
+        }
+    }
+
+    fn leave_over_wire(
+        &mut self,
+        tables: &Tables,
+        waiting: &Waiting,
+        forward: Forward,
+    ) -> Result<(), DropReason> {
+        let Waiting {
+            place,
+            bid,
+            len,
+            before,
+            ..
+        } = *waiting;
+        let gone = DropReason::LinkGone;
+        let link = tables.link(forward.link).ok_or(gone)?;
+        let here = self.links.get(forward.link.0 as usize);
+        let here = here.and_then(Option::as_ref).ok_or(gone)?;
+        let frame = before - forward.encap.len();
+        let want = want(here, link, forward, frame)?;
+        let train = self.trains.with_room(&mut self.io, &want, before, len);
+        let train = self.trains.train(train.ok_or(DropReason::NoBuffer)?);
+        let buffers = self.shaping.buffers(place);
+        let payload = buffers.map().iovec(bid, before, len - before);
+        train.push(&buffers.bytes_mut(bid)[..before], before, payload);
+        train.bids.push((Side::Waiting(place), bid));
+        Ok(())
+    }
+
+    /// Notes in a packet that it experienced congestion.
+    fn mark(&mut self, waiting: &Waiting) {
+        let buffers = self.shaping.buffers(waiting.place);
+        let inner = &mut buffers.bytes_mut(waiting.bid)[waiting.before..waiting.len];
+        if let Ok(mut packet) = Packet::parse(inner) {
+            let tos = packet.tos | Ecn::Ce as u8;
+            ecn::set_tos(inner, &mut packet, tos);
+        }
+    }
+}

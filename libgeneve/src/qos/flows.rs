@@ -1,0 +1,199 @@
+//! The packets that wait for one set of buckets: a queue for each of a few flows, served in turns (RFC 8290).
+//!
+//! A flow that begins to wait is served before those that wait already, for one quantum: a flow that sends little never
+//! waits behind one that sends much.
+
+use super::codel::Codel;
+use crate::time::Now;
+
+/// Flows of a set that are told apart.
+pub(super) const FLOWS: usize = 64;
+/// Bytes that a flow may send before it is the next one's turn.
+const QUANTUM: i64 = 1514;
+const NO_FLOW: u8 = u8::MAX;
+pub(super) const NO_PACKET: u16 = u16::MAX;
+
+/// A packet that waits, and the one behind it.
+#[derive(Debug)]
+pub(super) struct Node<T> {
+    pub(super) item: Option<T>,
+    pub(super) next: u16,
+    pub(super) bytes: u32,
+    /// Bytes that it is charged for.
+    pub(super) cost: u32,
+    /// It may be marked where another would be dropped.
+    pub(super) ect: bool,
+    /// Which kind of memory it takes.
+    pub(super) kind: u8,
+    pub(super) since: Now,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    head: u16,
+    tail: u16,
+    /// The next flow of its list.
+    next: u8,
+    /// It is in one of the lists.
+    listed: bool,
+    bytes: u32,
+    deficit: i64,
+    codel: Codel,
+}
+
+/// Flows in the order of their turns.
+#[derive(Clone, Copy, Debug)]
+struct Turns {
+    first: u8,
+    last: u8,
+}
+
+impl Turns {
+    const NONE: Turns = Turns {
+        first: NO_FLOW,
+        last: NO_FLOW,
+    };
+
+    fn push(&mut self, flows: &mut [Flow; FLOWS], id: u8) {
+        flows[usize::from(id)].next = NO_FLOW;
+        match self.last {
+            NO_FLOW => self.first = id,
+            last => flows[usize::from(last)].next = id,
+        }
+        self.last = id;
+    }
+
+    fn pop(&mut self, flows: &[Flow; FLOWS]) {
+        if self.first != NO_FLOW {
+            self.first = flows[usize::from(self.first)].next;
+            if self.first == NO_FLOW {
+                self.last = NO_FLOW;
+            }
+        }
+    }
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct FlowQueues {
+    flows: [Flow; FLOWS],
+    /// Flows that began to wait since their last turn.
+    new: Turns,
+    old: Turns,
+    pub(super) bytes: u64,
+}
+
+impl FlowQueues {
+    pub(super) fn new() -> Self {
+        let flow = Flow {
+            head: NO_PACKET,
+            tail: NO_PACKET,
+            next: NO_FLOW,
+            listed: false,
+            bytes: 0,
+            deficit: 0,
+            codel: Codel::default(),
+        };
+        FlowQueues {
+            flows: [flow; FLOWS],
+            new: Turns::NONE,
+            old: Turns::NONE,
+            bytes: 0,
+        }
+    }
+
+    /// The queue of the flow with this hash.
+    pub(super) fn of(hash: u32) -> usize {
+        (u64::from(hash) * FLOWS as u64 >> 32) as usize
+    }
+
+    /// Puts a packet behind the others of its flow.
+    pub(super) fn push<T>(&mut self, nodes: &mut [Node<T>], flow: usize, at: u16) {
+        let node = &mut nodes[usize::from(at)];
+        node.next = NO_PACKET;
+        let bytes = node.bytes;
+        let queue = &mut self.flows[flow];
+        match queue.tail {
+            NO_PACKET => queue.head = at,
+            tail => nodes[usize::from(tail)].next = at,
+        }
+        queue.tail = at;
+        queue.bytes += bytes;
+        self.bytes += u64::from(bytes);
+        if !queue.listed {
+            queue.listed = true;
+            queue.deficit = QUANTUM;
+            self.new.push(&mut self.flows, flow as u8);
+        }
+    }
+
+    /// The flow whose turn it is, and its first packet.
+    pub(super) fn turn(&mut self) -> Option<(usize, u16)> {
+        loop {
+            let is_new = self.new.first != NO_FLOW;
+            let turns = if is_new { &mut self.new } else { &mut self.old };
+            let id = turns.first;
+            if id == NO_FLOW {
+                return None;
+            }
+            let flow = &mut self.flows[usize::from(id)];
+            if flow.deficit > 0 && flow.head != NO_PACKET {
+                return Some((id.into(), flow.head));
+            }
+            let spent = flow.deficit <= 0;
+            if spent {
+                flow.deficit += QUANTUM;
+            }
+            turns.pop(&self.flows);
+            // A flow that is empty stays in turn once, so that it does not become a new one with its next packet.
+            if spent || is_new && self.old.first != NO_FLOW {
+                self.old.push(&mut self.flows, id);
+            } else {
+                self.flows[usize::from(id)].listed = false;
+            }
+        }
+    }
+
+    /// Takes the first packet of a flow.
+    pub(super) fn pop<T>(&mut self, nodes: &[Node<T>], flow: usize) -> Option<u16> {
+        let queue = &mut self.flows[flow];
+        let at = queue.head;
+        let node = nodes.get(usize::from(at))?;
+        queue.head = node.next;
+        if queue.head == NO_PACKET {
+            queue.tail = NO_PACKET;
+        }
+        queue.bytes -= node.bytes;
+        self.bytes -= u64::from(node.bytes);
+        Some(at)
+    }
+
+    /// Charges a packet that leaves to the turn of its flow.
+    pub(super) fn charge(&mut self, flow: usize, bytes: u32) {
+        self.flows[flow].deficit -= i64::from(bytes);
+    }
+
+    /// Whether the packet that was just taken from a flow is to be dropped or marked.
+    pub(super) fn judge(&mut self, flow: usize, waited: u64, target: u64, now: Now) -> bool {
+        let flow = &mut self.flows[flow];
+        let alone = flow.head == NO_PACKET;
+        flow.codel.judge(waited, alone, target, now)
+    }
+
+    /// How many packets of a flow wait; takes as long as there are many.
+    pub(super) fn count<T>(&self, nodes: &[Node<T>], flow: usize) -> usize {
+        let mut at = self.flows[flow].head;
+        let mut count = 0;
+        while let Some(node) = nodes.get(usize::from(at)) {
+            at = node.next;
+            count += 1;
+        }
+        count
+    }
+
+    /// The flow that has the most bytes waiting.
+    pub(super) fn fattest(&self) -> usize {
+        let flows = self.flows.iter().enumerate();
+        flows.max_by_key(|(_, f)| f.bytes).map_or(0, |(id, _)| id)
+    }
+}

@@ -1,0 +1,441 @@
+//! Packets of one worker that wait until they are within their rates.
+//!
+//! What must be within the same buckets and is counted by the same class waits together, in a queue that is bounded in
+//! bytes; different queues only meet where they share a bucket, and there each reserves its next portion in turn. The
+//! caller keeps the bytes and wakes up at [`Shaper::departure`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::flows::{FlowQueues, NO_PACKET, Node};
+use super::{Bucket, Meter, Metered};
+use crate::time::Now;
+
+/// Queues at once; what would need one more is dropped.
+const QUEUES: usize = 256;
+/// The queue of a rate holds what it carries in this time, in nanoseconds ...
+const LONGEST_WAIT: u64 = 20_000_000;
+/// ... or two super-packets, as long as those are not more than it carries in this time, ...
+const LONGEST_WAIT_OF_SUPER_PACKETS: u64 = 100_000_000;
+const SUPER_PACKETS: u64 = 128 << 10;
+/// ... and a few packets in any case.
+const FEW_PACKETS: u64 = 16 << 10;
+/// Waiting longer than this is too long, in nanoseconds (RFC 8289 section 4.2) ...
+const TARGET: u64 = 5_000_000;
+/// ... unless so many bytes take longer.
+const TARGET_BYTES: u64 = 3 * 1514;
+/// What is reserved at once lasts this long, in nanoseconds, and is no more than a super-packet.
+const PORTION: u64 = 1_000_000;
+const LARGEST_PORTION: u64 = 64 << 10;
+/// After so long a queue tries again whose bucket has lent too much already.
+const PATIENCE: u64 = 1_000_000;
+
+/// How many packets may wait in each kind of memory that the caller has.
+pub type Capacity = [u16; 2];
+
+/// A packet that is to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Queueing {
+    /// Its length in bytes, as its flow's turn is charged.
+    pub bytes: u32,
+    /// Bytes that its buckets are charged for.
+    pub cost: u32,
+    /// Its transport understands congestion marks.
+    pub ect: bool,
+    /// Which kind of memory it takes, an index into [`Capacity`].
+    pub kind: u8,
+}
+
+/// What is to be done with a packet that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on.
+    Send,
+    /// It goes on, marked with "congestion experienced".
+    Mark,
+    /// It is dropped: its flow sends too much.
+    Drop,
+}
+
+/// A packet that leaves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leaving<T> {
+    /// What was put in.
+    pub item: T,
+    /// What is to be done with it.
+    pub outcome: Outcome,
+}
+
+/// Whether a packet may wait.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission<T> {
+    /// It may: [`Shaper::push`] it.
+    Granted,
+    /// This one is dropped first, because its flow takes the most room; ask again.
+    Evict(T),
+    /// It is dropped.
+    Refused,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Shaper<T> {
+    queues: Vec<Queue>,
+    unused: Vec<u16>,
+    /// Queues in which something waits.
+    active: Vec<u16>,
+    by_identity: HashMap<[usize; 4], u16>,
+    nodes: Vec<Node<T>>,
+    free_nodes: Vec<u16>,
+    /// Packets for which there is room in each kind of memory.
+    free: Capacity,
+    /// How many of the active queues have had their turn.
+    visited: usize,
+    /// When the next packet leaves, as far as the queues were visited.
+    departure: Option<Now>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    meter: Arc<Meter>,
+    identity: [usize; 4],
+    flows: FlowQueues,
+    packets: Capacity,
+    /// Bytes that are paid for and within the rates.
+    credit: u64,
+    /// Bytes that are paid for and within the rates from `due` on.
+    reserved: u64,
+    due: Now,
+    limit: u64,
+    portion: u64,
+    target: u64,
+}
+
+impl<T> Shaper<T> {
+    /// An empty one. All its memory is made now.
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Self {
+        let nodes = capacity.iter().map(|&n| usize::from(n)).sum::<usize>();
+        let nodes = nodes.min(usize::from(NO_PACKET));
+        Shaper {
+            queues: Vec::with_capacity(QUEUES),
+            unused: Vec::with_capacity(QUEUES),
+            active: Vec::with_capacity(QUEUES),
+            by_identity: HashMap::with_capacity(2 * QUEUES),
+            nodes: Vec::with_capacity(nodes),
+            free_nodes: Vec::with_capacity(nodes),
+            free: capacity,
+            visited: 0,
+            departure: None,
+        }
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Whether packets wait that another one with this meter must not overtake.
+    #[inline]
+    #[must_use]
+    pub fn waits_for(&self, meter: &Meter) -> bool {
+        !self.is_empty() && self.by_identity.contains_key(&meter.identity())
+    }
+
+    /// Whether a packet may wait, of so many bytes in this kind of memory. The share of a queue shrinks as memory gets scarce:
+    /// it may have as many places as are free.
+    pub fn admit(&mut self, metered: &Metered, bytes: u32, kind: u8) -> Admission<T> {
+        let kind = usize::from(kind);
+        let free = self.free.get(kind).copied().unwrap_or(0);
+        let Some(&id) = self.by_identity.get(&metered.meter.identity()) else {
+            let possible = free > 0 && self.active.len() < QUEUES;
+            return if possible {
+                Admission::Granted
+            } else {
+                Admission::Refused
+            };
+        };
+        let queue = &self.queues[usize::from(id)];
+        let limit = match metered.meter.precedence {
+            0 => queue.limit,
+            1 => queue.limit - queue.limit / 3,
+            _ => queue.limit / 3,
+        };
+        let fits = queue.flows.bytes == 0 || queue.flows.bytes + u64::from(bytes) <= limit;
+        if fits && queue.packets[kind] < free {
+            return Admission::Granted;
+        }
+        let fattest = queue.flows.fattest();
+        if metered.meter.precedence > 0 || fattest == FlowQueues::of(metered.flow) {
+            return Admission::Refused;
+        }
+        match self.take(id, fattest) {
+            Some((node, item)) => {
+                let queue = &self.queues[usize::from(id)];
+                queue.meter.count(node.cost.into(), false);
+                Admission::Evict(item)
+            }
+            None => Admission::Refused,
+        }
+    }
+
+    /// Lets a packet wait that was [admitted](Shaper::admit).
+    pub fn push(&mut self, metered: &Metered, packet: Queueing, now: Now, item: T) {
+        let id = self.queue(&metered.meter);
+        let node = Node {
+            item: Some(item),
+            next: NO_PACKET,
+            bytes: packet.bytes.max(1),
+            cost: packet.cost,
+            ect: packet.ect,
+            kind: packet.kind,
+            since: now,
+        };
+        let at = match self.free_nodes.pop() {
+            Some(at) => {
+                self.nodes[usize::from(at)] = node;
+                at
+            }
+            None => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as u16
+            }
+        };
+        let queue = &mut self.queues[usize::from(id)];
+        let kind = usize::from(packet.kind);
+        queue.packets[kind] += 1;
+        self.free[kind] -= 1;
+        queue.wait(packet.cost.into(), true);
+        let flow = FlowQueues::of(metered.flow);
+        queue.flows.push(&mut self.nodes, flow, at);
+    }
+
+    /// Begins to let packets leave: every queue has its turn, the one that was served first last time comes last.
+    pub fn begin(&mut self) {
+        self.visited = 0;
+        self.departure = None;
+        if self.active.len() > 1 {
+            self.active.rotate_left(1);
+        }
+    }
+
+    /// The next packet that leaves at this moment; `None` where the others have to wait.
+    pub fn next(&mut self, now: Now) -> Option<Leaving<T>> {
+        while let Some(&id) = self.active.get(self.visited) {
+            match self.serve(id, now) {
+                Served::Packet(leaving) => return Some(leaving),
+                Served::Later(due) => {
+                    let sooner = self.departure.is_none_or(|first| due < first);
+                    if sooner {
+                        self.departure = Some(due);
+                    }
+                    self.visited += 1;
+                }
+                Served::Empty => self.retire(self.visited),
+            }
+        }
+        None
+    }
+
+    /// When the next packet leaves, once [`Shaper::next`] has returned `None`.
+    #[inline]
+    #[must_use]
+    pub fn departure(&self) -> Option<Now> {
+        self.departure
+    }
+
+    /// Takes out what is not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool, mut gone: impl FnMut(T)) {
+        for &id in &self.active {
+            let queue = &mut self.queues[usize::from(id)];
+            for flow in 0..super::flows::FLOWS {
+                let mut left = queue.flows.count(&self.nodes, flow);
+                while left > 0
+                    && let Some(at) = queue.flows.pop(&self.nodes, flow)
+                {
+                    left -= 1;
+                    let node = &mut self.nodes[usize::from(at)];
+                    if node.item.as_ref().is_some_and(&keep) {
+                        queue.flows.push(&mut self.nodes, flow, at);
+                        continue;
+                    }
+                    let kind = usize::from(node.kind);
+                    queue.packets[kind] -= 1;
+                    self.free[kind] += 1;
+                    queue.wait(node.cost.into(), false);
+                    self.free_nodes.push(at);
+                    if let Some(item) = node.item.take() {
+                        gone(item);
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, id: u16, now: Now) -> Served<T> {
+        loop {
+            let queue = &mut self.queues[usize::from(id)];
+            let Some((flow, at)) = queue.flows.turn() else {
+                return Served::Empty;
+            };
+            let cost = u64::from(self.nodes[usize::from(at)].cost);
+            if queue.credit < cost {
+                match queue.pay(cost, now) {
+                    Some(due) => return Served::Later(due),
+                    None => continue,
+                }
+            }
+            let Some((node, item)) = self.take(id, flow) else {
+                return Served::Empty;
+            };
+            let queue = &mut self.queues[usize::from(id)];
+            let waited = now.0.saturating_sub(node.since.0);
+            let outcome = match queue.flows.judge(flow, waited, queue.target, now) {
+                false => Outcome::Send,
+                true if node.ect => Outcome::Mark,
+                true => Outcome::Drop,
+            };
+            queue.meter.count(cost, outcome != Outcome::Drop);
+            if outcome != Outcome::Drop {
+                queue.credit -= cost;
+                queue.flows.charge(flow, node.bytes);
+            }
+            if let (Outcome::Mark, Some(class)) = (outcome, &queue.meter.class) {
+                class.tally.marked.fetch_add(cost, Relaxed);
+            }
+            return Served::Packet(Leaving { item, outcome });
+        }
+    }
+
+    /// Takes the first packet of a flow out.
+    fn take(&mut self, id: u16, flow: usize) -> Option<(Taken, T)> {
+        let queue = &mut self.queues[usize::from(id)];
+        let at = queue.flows.pop(&self.nodes, flow)?;
+        let node = &mut self.nodes[usize::from(at)];
+        let kind = usize::from(node.kind);
+        queue.packets[kind] -= 1;
+        self.free[kind] += 1;
+        queue.wait(node.cost.into(), false);
+        self.free_nodes.push(at);
+        let taken = Taken {
+            bytes: node.bytes,
+            cost: node.cost,
+            ect: node.ect,
+            since: node.since,
+        };
+        Some((taken, node.item.take()?))
+    }
+
+    /// The queue of this meter; a new one where nothing waits yet.
+    fn queue(&mut self, meter: &Arc<Meter>) -> u16 {
+        let identity = meter.identity();
+        if let Some(&id) = self.by_identity.get(&identity) {
+            return id;
+        }
+        let queue = Queue::new(Arc::clone(meter), identity);
+        let id = match self.unused.pop() {
+            Some(id) => {
+                self.queues[usize::from(id)] = queue;
+                id
+            }
+            None => {
+                self.queues.push(queue);
+                (self.queues.len() - 1) as u16
+            }
+        };
+        self.active.push(id);
+        self.by_identity.insert(identity, id);
+        id
+    }
+
+    /// Forgets a queue in which nothing waits any more.
+    fn retire(&mut self, active: usize) {
+        let id = self.active.swap_remove(active);
+        let identity = self.queues[usize::from(id)].identity;
+        self.by_identity.remove(&identity);
+        self.unused.push(id);
+    }
+}
+
+/// What a queue gives when it is its turn.
+enum Served<T> {
+    Packet(Leaving<T>),
+    Later(Now),
+    Empty,
+}
+
+/// What is to be known of a packet that was taken out.
+struct Taken {
+    bytes: u32,
+    cost: u32,
+    ect: bool,
+    since: Now,
+}
+
+impl Queue {
+    fn new(meter: Arc<Meter>, identity: [usize; 4]) -> Queue {
+        let rate = meter.buckets().map(Bucket::rate).min().unwrap_or(u64::MAX);
+        let burst = meter.buckets().map(Bucket::burst).min().unwrap_or(u64::MAX);
+        let rate = rate.max(1);
+        let carries = |nanos: u64| {
+            let bytes = u128::from(rate) * u128::from(nanos) / 1_000_000_000;
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
+        let lasts = |bytes: u64| bytes.saturating_mul(1_000_000_000) / rate;
+        let super_packets = carries(LONGEST_WAIT_OF_SUPER_PACKETS).min(SUPER_PACKETS);
+        Queue {
+            meter,
+            identity,
+            flows: FlowQueues::new(),
+            packets: [0; 2],
+            credit: 0,
+            reserved: 0,
+            due: Now(0),
+            limit: carries(LONGEST_WAIT).max(super_packets).max(FEW_PACKETS),
+            // A worker that runs late by less than most of the burst loses nothing.
+            portion: carries(PORTION).min(LARGEST_PORTION).min(burst / 4),
+            target: TARGET.max(lasts(TARGET_BYTES)),
+        }
+    }
+
+    /// Gets credit for a packet that costs more than there is; the moment to try again where that is later.
+    fn pay(&mut self, cost: u64, now: Now) -> Option<Now> {
+        if self.reserved == 0 {
+            let lacking = cost - self.credit;
+            let bytes = lacking.max(self.portion.min(self.flows.bytes));
+            let mut due = now;
+            for bucket in self.meter.buckets() {
+                let Some(moment) = bucket.reserve(bytes, now) else {
+                    // What the buckets before this one lent is lost: the rate is never exceeded by it.
+                    return Some(Now(now.0 + PATIENCE));
+                };
+                due = due.max(moment);
+            }
+            (self.reserved, self.due) = (bytes, due);
+        }
+        if self.due > now {
+            return Some(self.due);
+        }
+        self.credit += std::mem::take(&mut self.reserved);
+        None
+    }
+
+    /// Counts what waits, for those who watch.
+    fn wait(&self, bytes: u64, begins: bool) {
+        if let Some(class) = &self.meter.class {
+            let waiting = &class.tally.waiting;
+            if begins {
+                waiting.fetch_add(bytes, Relaxed);
+            } else {
+                waiting.fetch_sub(bytes, Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "shaper_tests.rs"]
+mod tests;
