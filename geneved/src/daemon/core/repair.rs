@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::running::Drift;
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
-use crate::net::interface::{self, Seen};
+use crate::net::interface::{self, Seen, can_have};
 use crate::net::watch::News;
 
 /// Seconds between two looks at interfaces that no news come of.
@@ -125,7 +127,14 @@ impl Core {
             }
             let drift = Drift::of(&seen, running.mtu, &link.addresses);
             if drift.is_none() {
-                (running.repairs.pending, running.defect) = (false, None);
+                running.repairs.pending = false;
+                let barred = barred(&link.addresses, running.mtu);
+                if let Some(barred) = &barred
+                    && running.defect.as_ref() != Some(barred)
+                {
+                    tracing::warn!(link = %name, "link \"{name}\" is not as configured: {barred}");
+                }
+                running.defect = barred;
                 continue;
             }
             if !running.repairs.allow(Instant::now()) {
@@ -151,7 +160,7 @@ impl Core {
             match restored.await {
                 Ok(()) => {
                     running.defect = None;
-                    tracing::warn!(link = %name, what, "link \"{name}\": somebody else changed it, and it is set right: {what}");
+                    tracing::warn!(link = %name, what, "link \"{name}\" was changed from outside, and is set right: {what}");
                     let detail = format!("link \"{name}\": {what}");
                     self.hub.tell(host_event(None, "link-repaired", detail));
                 }
@@ -221,6 +230,19 @@ async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName
     all
 }
 
+/// Why an interface of this MTU cannot have some of its addresses.
+fn barred(addresses: &[IpNet], mtu: u16) -> Option<String> {
+    let mut barred = addresses.iter().filter(|a| !can_have(a, mtu));
+    let first = barred.next()?;
+    let more = match barred.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "address {first}{more}: IPv6 needs an MTU of at least 1280, and the link has {mtu}"
+    ))
+}
+
 fn in_words(seen: &Seen, drift: &Drift) -> String {
     let mtu = drift
         .mtu
@@ -238,6 +260,17 @@ fn in_words(seen: &Seen, drift: &Drift) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_the_mtu_forbids_are_named() {
+        let addresses = ["10.0.0.1/24", "fd00::1/64", "fd01::1/64"].map(|a| a.parse().unwrap());
+        assert_eq!(barred(&addresses, 1280), None);
+        assert_eq!(barred(&addresses[..1], 68), None);
+        assert_eq!(
+            barred(&addresses, 1279).unwrap(),
+            "address fd00::1/64 and 1 more: IPv6 needs an MTU of at least 1280, and the link has 1279"
+        );
+    }
 
     #[test]
     fn a_repair_is_told_in_words() {
