@@ -3,9 +3,9 @@
 use geneved::lab::net::Host;
 use geneved::traffic::Ends;
 use geneved_tests::bridged::Bridged;
-use geneved_tests::eventually;
 use geneved_tests::trio::{Echoing, Talk};
 use geneved_tests::world::{Daemon, Duo, Io, answers, assert_tcp};
+use geneved_tests::{eventually, on_both_backends};
 
 fn static_nat(name: &str, inside: &str, outside: &str) -> String {
     format!(
@@ -133,4 +133,99 @@ fn stations_find_services_and_translated_addresses() {
     assert_tcp(&ends, 1, 1_000_000);
     let seen = bridged.stations[3].ip("neighbour show").unwrap();
     assert!(seen.contains("10.0.0.6"), "{seen}");
+}
+
+/// A VXLAN device of the kernel on host b with this MAC address, which says nothing by itself.
+fn silent_device(duo: &Duo, mac: &str) {
+    for command in [
+        format!(
+            "link add vx0 address {mac} type vxlan id 100 local 192.0.2.2 remote 192.0.2.1 dstport 4789"
+        ),
+        "address add 10.0.0.2/24 dev vx0".to_owned(),
+        "address add fd00::2/64 dev vx0 nodad".to_owned(),
+        "link set vx0 up".to_owned(),
+    ] {
+        duo.b.ip(&command).unwrap();
+    }
+}
+
+on_both_backends! {
+    /// A neighbour that flows go to is asked whether it is still there, and found at its new MAC address.
+    fn a_peer_with_a_new_mac_address_is_found(io) {
+        let duo = Duo::new();
+        let lines = "[[link]]\nname = \"ov0\"\ntype = \"vxlan\"\nid = 100\nremote = \"192.0.2.2\"\n\
+            address = [\"10.0.0.1/24\", \"fd00::1/64\"]\n";
+        let _daemon = duo.world.daemon(&duo.a, io, "", lines);
+        silent_device(&duo, "02:00:00:00:00:b1");
+        let both = ["10.0.0.2", "fd00::2"].map(|address| duo.ends(address));
+        for ends in &both {
+            eventually(10, "the peer answers", || answers(ends));
+        }
+        duo.b.ip("link del vx0").unwrap();
+        silent_device(&duo, "02:00:00:00:00:b2");
+        for ends in &both {
+            eventually(40, "the peer answers at its new address", || answers(ends));
+        }
+    }
+}
+
+/// The address that the kernel gave to an interface by itself.
+fn link_local(host: &Host, device: &str) -> String {
+    let mut found = None;
+    eventually(10, "the interface has a link-local address", || {
+        let shown = host.ip(&format!("-6 address show dev {device} scope link"));
+        let shown = shown.unwrap();
+        found = shown
+            .split_whitespace()
+            .find_map(|word| word.strip_suffix("/64").map(str::to_owned));
+        found.is_some() && !shown.contains("tentative")
+    });
+    found.unwrap()
+}
+
+#[test]
+fn link_local_addresses_of_both_ends_answer() {
+    let duo = Duo::new();
+    let lines = "[[link]]\nname = \"ov0\"\ntype = \"vxlan\"\nid = 100\nremote = \"192.0.2.2\"\n\
+        address = [\"10.0.0.1/24\", \"fd00::1/64\"]\n";
+    let _daemon = duo.world.daemon(&duo.a, Io::Uring, "", lines);
+    silent_device(&duo, "02:00:00:00:00:b1");
+    let (here, there) = (link_local(&duo.a, "ov0"), link_local(&duo.b, "vx0"));
+    for (from, device, to) in [(&duo.a, "ov0", there), (&duo.b, "vx0", here)] {
+        let to = format!("{to}%{device}");
+        eventually(10, &format!("{to} answers"), || {
+            from.exec("ping", &["-n", "-q", "-c", "1", "-W", "1", &to])
+                .is_ok()
+        });
+    }
+}
+
+/// Who hears that its router is none takes the routes by it away: an answer in a router's name says that it is one.
+#[test]
+fn a_router_behind_another_host_stays_one() {
+    let bridged = Bridged::new(
+        Io::Uring,
+        ["remote = \"192.0.2.2\"", "remote = \"192.0.2.1\""],
+    );
+    let router = &bridged.stations[2];
+    router.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+    let asker = &bridged.stations[0];
+    let ends = bridged.ends(0, 2, "fd00::3");
+    eventually(10, "the router answers", || answers(&ends));
+    let answered = || {
+        let drops = bridged.daemons[0].drops();
+        drops
+            .get("gnv0/egress/neighbor-answered")
+            .copied()
+            .unwrap_or(0)
+    };
+    let before = answered();
+    eventually(20, "geneved answers for the router", || {
+        asker.ip("-6 neighbour flush dev e0").unwrap();
+        // What the router said last is fresh then.
+        assert!(answers(&ends));
+        let seen = neighbor(asker, "fd00::3");
+        assert!(seen.contains("router"), "{seen}");
+        answered() > before
+    });
 }
