@@ -6,18 +6,17 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use toml::Spanned;
+use serde::Serialize;
 
 use super::secret::Secret;
 pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
-use super::state::{Fabric, State, nearest};
+use super::state::{Fabric, State};
+use super::tables;
 use super::words::{
     Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
-    RouteWords, ServiceWords, Subject, Verb,
+    RouteWords, ServiceWords, Subject,
 };
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -57,30 +56,6 @@ impl fmt::Display for Fault {
         }
         write!(f, " {}", self.what)
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    daemon: Option<Spanned<DaemonSettings>>,
-    #[serde(default)]
-    link: Vec<Spanned<LinkWords>>,
-    #[serde(default)]
-    route: Vec<Spanned<RouteWords>>,
-    #[serde(default)]
-    fdb: Vec<Spanned<FdbWords>>,
-    #[serde(default)]
-    endpoint: Vec<Spanned<EndpointWords>>,
-    #[serde(default)]
-    option: Vec<Spanned<OptionWords>>,
-    #[serde(default)]
-    qos: Vec<Spanned<QosWords>>,
-    #[serde(default)]
-    policy: Vec<Spanned<PolicyWords>>,
-    #[serde(default)]
-    nat: Vec<Spanned<NatWords>>,
-    #[serde(default)]
-    service: Vec<Spanned<ServiceWords>>,
 }
 
 /// Reads `path` and its `conf.d`.
@@ -145,103 +120,121 @@ fn unreadable(file: PathBuf, error: &io::Error) -> Fault {
     }
 }
 
+/// Faults with the text in which they are and their place there, to be told in this order.
+type Found = Vec<(usize, usize, String)>;
+
 fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     let mut config = Config::default();
+    let mut found = Found::new();
     let mut daemon_seen: Option<String> = None;
-    let mut changes: Vec<(usize, Range<usize>, Change)> = Vec::new();
+    let mut changes: Vec<(usize, usize, Change)> = Vec::new();
+    let mut broken: Vec<Option<String>> = Vec::new();
+    let mut garbled = false;
     for (index, (path, text)) in texts.iter().enumerate() {
-        let file: File = match toml::from_str(text) {
-            Ok(file) => file,
-            Err(error) => {
-                faults.push(Fault {
-                    file: path.clone(),
-                    at: error.span().map(|span| position(text, span.start)),
-                    what: with_nearest(&one_line(error.message())),
-                });
-                continue;
-            }
-        };
-        let span = file.daemon.as_ref().map(Spanned::span).unwrap_or_default();
-        if let Some(daemon) = file.daemon {
-            let daemon = daemon.into_inner();
-            let mut wrong = daemon.faults();
-            let (line, column) = position(text, span.start);
+        let tables = tables::read(text);
+        garbled |= tables.garbled > 0;
+        let line = |at: usize| position(text, at).0;
+        // What is read from a line that is no TOML is guessed.
+        let (no_toml, others) = tables.faults.split_at(tables.garbled);
+        let guessed: Vec<_> = no_toml.iter().map(|(at, _)| line(at.start)).collect();
+        let told = others
+            .iter()
+            .filter(|(at, _)| !guessed.contains(&line(at.start)));
+        let place = |(at, what): &(std::ops::Range<usize>, String)| (index, at.start, what.clone());
+        found.extend(no_toml.iter().chain(told).map(place));
+        if let Some(daemon) = tables.daemon {
+            let mut wrong = daemon.settings.faults();
+            let (line, column) = position(text, daemon.span.start);
             let here = format!("{}:{line}:{column}", path.display());
             match &daemon_seen {
-                Some(first) => wrong.push(format!(
-                    "[daemon] exists already; the first one is at {first}; keep it in one file"
+                Some(first) => wrong.push((
+                    String::new(),
+                    format!(
+                        "[daemon] exists already; the first one is at {first}; keep it in one file"
+                    ),
                 )),
                 None => daemon_seen = Some(here),
             }
-            if let Some(secret) = daemon.label_secret_file.as_deref() {
+            if let Some(secret) = daemon.settings.label_secret_file.as_deref() {
                 match Secret::read(secret) {
                     Ok(secret) => config.secret = Some(secret),
-                    Err(refusal) => wrong.push(format!("[daemon]: {refusal}")),
+                    Err(refusal) => {
+                        wrong.push(("label-secret-file".into(), format!("[daemon]: {refusal}")));
+                    }
                 }
             }
-            faults.extend(wrong.into_iter().map(|what| Fault {
-                file: path.clone(),
-                at: Some((line, column)),
-                what,
-            }));
-            config.daemon = daemon;
+            let place = |(key, what): (String, String)| (index, daemon.at(&key).start, what);
+            found.extend(wrong.into_iter().map(place));
+            config.daemon = daemon.settings;
         }
-        collect(index, file.option, Change::option, &mut changes);
-        collect(index, file.link, Change::link, &mut changes);
-        collect(index, file.qos, Change::qos, &mut changes);
-        collect(index, file.route, Change::route, &mut changes);
-        collect(index, file.fdb, Change::fdb, &mut changes);
-        collect(index, file.endpoint, Change::endpoint, &mut changes);
-        collect(index, file.policy, Change::policy, &mut changes);
-        collect(index, file.nat, Change::nat, &mut changes);
-        collect(index, file.service, Change::service, &mut changes);
+        let place = |(at, change): (std::ops::Range<usize>, Change)| (index, at.start, change);
+        changes.extend(tables.changes.into_iter().map(place));
+        broken.extend(tables.broken);
     }
     config.state = State::on(Fabric {
         // A secret that cannot be read is one fault, not one for each label.
         secret: config.daemon.label_secret_file.is_some(),
         option_class: config.daemon.option_class,
     });
+    // Objects that may be there do not prove that another names one that is not.
+    if !garbled {
+        judge(texts, &mut config.state, changes, &broken, &mut found);
+    }
+    found.sort_by_key(|(index, at, _)| (*index, *at));
+    faults.extend(found.into_iter().map(|(index, at, what)| {
+        let (path, text) = &texts[index];
+        Fault {
+            file: path.clone(),
+            at: Some(position(text, at)),
+            what,
+        }
+    }));
+    config
+}
+
+/// Puts the objects into the state, one by one. What does not fit is a fault, unless that is because of one that is
+/// `broken`.
+fn judge(
+    texts: &[(PathBuf, String)],
+    state: &mut State,
+    mut changes: Vec<(usize, usize, Change)>,
+    broken: &[Option<String>],
+    found: &mut Found,
+) {
     // An object may stand in a file before what it names.
     changes.sort_by_key(|(_, _, change)| rank(change));
     // Where each object stands that was accepted.
     let mut places: Vec<(Change, usize, usize)> = Vec::with_capacity(changes.len());
-    for (index, span, change) in changes {
-        let (path, text) = &texts[index];
-        match config.state.apply(&change) {
-            Ok(()) => places.push((change, index, span.start)),
-            Err(refusal) => {
-                let first = places.iter().find(|(c, ..)| c.names_the_same(&change));
-                let what = match first {
-                    Some((_, index, start)) => {
-                        let (path, text) = &texts[*index];
-                        let (line, column) = position(text, *start);
-                        format!(
-                            "{}; the first one is at {}:{line}:{column}",
-                            refusal.reason,
-                            path.display()
-                        )
-                    }
-                    None => refusal.to_string(),
-                };
-                faults.push(Fault {
-                    file: path.clone(),
-                    at: Some(position(text, span.start)),
-                    what,
-                });
+    for (index, at, change) in changes {
+        let refusal = match state.apply(&change) {
+            Ok(()) => {
+                places.push((change, index, at));
+                continue;
             }
+            Err(refusal) => refusal,
+        };
+        let because = |name: &Option<String>| match name {
+            Some(name) => refusal.reason.contains(&format!("\"{name}\"")),
+            None => refusal.reason.starts_with("Cannot find"),
+        };
+        if broken.iter().any(because) {
+            continue;
         }
+        let first = places.iter().find(|(c, ..)| c.names_the_same(&change));
+        let what = match first {
+            Some((_, index, start)) => {
+                let (path, text) = &texts[*index];
+                let (line, column) = position(text, *start);
+                format!(
+                    "{}; the first one is at {}:{line}:{column}",
+                    refusal.reason,
+                    path.display()
+                )
+            }
+            None => refusal.to_string(),
+        };
+        found.push((index, at, what));
     }
-    config
-}
-
-fn collect<T>(
-    index: usize,
-    words: Vec<Spanned<T>>,
-    change: fn(Verb, T) -> Change,
-    into: &mut Vec<(usize, Range<usize>, Change)>,
-) {
-    let add = |s: Spanned<T>| (index, s.span(), change(Verb::Add, s.into_inner()));
-    into.extend(words.into_iter().map(add));
 }
 
 /// What only names what has a lower rank.
@@ -255,30 +248,6 @@ fn rank(change: &Change) -> u8 {
     }
 }
 
-/// Puts the key that is meant before the list of all: "unknown field `remot`, expected one of `name`, ...".
-fn with_nearest(message: &str) -> String {
-    let Some((unknown, expected)) = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once("`, expected "))
-    else {
-        return message.to_owned();
-    };
-    // What is in backquotes is every other piece.
-    let keys = expected.split('`').skip(1).step_by(2);
-    match nearest(unknown, keys) {
-        Some(near) => format!("unknown key \"{unknown}\"; did you mean \"{near}\"?"),
-        None => format!(
-            "unknown key \"{unknown}\"; expected {}",
-            expected.replace('`', "\"")
-        ),
-    }
-}
-
-/// toml's messages may have several lines; a fault is one.
-fn one_line(message: &str) -> String {
-    message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-}
-
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -288,34 +257,42 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     )
 }
 
+/// A configuration in the form of a file: its tables, each with its keys.
+#[derive(Debug, Default, Serialize)]
+pub struct Tables {
+    daemon: DaemonSettings,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    option: Vec<OptionWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    link: Vec<LinkWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    qos: Vec<QosWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    route: Vec<RouteWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fdb: Vec<FdbWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    endpoint: Vec<EndpointWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    policy: Vec<PolicyWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nat: Vec<NatWords>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    service: Vec<ServiceWords>,
+}
+
 /// A configuration as a file that loads back to it.
 #[must_use]
 pub fn save(daemon: &DaemonSettings, state: &State) -> String {
-    #[derive(Default, Serialize)]
-    struct Out {
-        daemon: DaemonSettings,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        option: Vec<OptionWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        link: Vec<LinkWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        qos: Vec<QosWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        route: Vec<RouteWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        fdb: Vec<FdbWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        endpoint: Vec<EndpointWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        policy: Vec<PolicyWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        nat: Vec<NatWords>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        service: Vec<ServiceWords>,
-    }
-    let mut out = Out {
+    toml::to_string(&in_tables(daemon, state)).expect("words have a form in TOML")
+}
+
+/// The tables of that file.
+#[must_use]
+pub fn in_tables(daemon: &DaemonSettings, state: &State) -> Tables {
+    let mut out = Tables {
         daemon: daemon.clone(),
-        ..Out::default()
+        ..Tables::default()
     };
     for change in state.changes() {
         out.option.extend(change.option);
@@ -328,5 +305,5 @@ pub fn save(daemon: &DaemonSettings, state: &State) -> String {
         out.nat.extend(change.nat);
         out.service.extend(change.service);
     }
-    toml::to_string(&out).expect("words have a form in TOML")
+    out
 }

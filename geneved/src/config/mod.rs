@@ -9,6 +9,7 @@ pub mod plan;
 pub mod secret;
 pub mod settings;
 pub mod state;
+mod tables;
 pub mod value;
 pub mod words;
 

@@ -75,6 +75,25 @@ impl fmt::Display for Step {
     }
 }
 
+/// What happens to which object, for a log; of many objects the first ones.
+#[must_use]
+pub fn told(steps: &[Step]) -> String {
+    const FEW: usize = 8;
+    if steps.is_empty() {
+        return Plan::default().to_string();
+    }
+    let one = |step: &Step| {
+        let of = step.dev.as_ref().map(|dev| format!(" of {dev}"));
+        let (object, name) = (&step.object, &step.name);
+        format!("{object} {name}{} {}", of.unwrap_or_default(), step.verb)
+    };
+    let first: Vec<String> = steps.iter().take(FEW).map(one).collect();
+    match steps.len().saturating_sub(FEW) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 impl Plan {
     /// Compares two states.
     #[must_use]

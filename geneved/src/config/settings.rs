@@ -49,6 +49,9 @@ pub struct DaemonSettings {
     pub segmentation: Segmentation,
     /// The control socket.
     pub socket: PathBuf,
+    /// Whether the command line named the control socket, so that the file is not asked for it.
+    #[serde(skip)]
+    pub socket_is_named: bool,
     /// The socket that metrics are served on, or `none`.
     #[serde(rename = "metrics-socket", skip_serializing_if = "Option::is_none")]
     pub metrics_socket: Option<PathBuf>,
@@ -117,7 +120,8 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    fn in_range(&self) -> bool {
+    /// The names of those that are out of range.
+    fn out_of_range(&self) -> Vec<&'static str> {
         let Timeouts {
             syn,
             syn_ack,
@@ -130,20 +134,22 @@ impl Timeouts {
             other,
             refused,
         } = *self;
-        [
-            syn,
-            syn_ack,
-            established,
-            fin,
-            closed,
-            udp,
-            udp_replied,
-            icmp,
-            other,
-            refused,
-        ]
-        .iter()
-        .all(|seconds| (1..=10_000_000).contains(seconds))
+        let all = [
+            ("syn", syn),
+            ("syn-ack", syn_ack),
+            ("established", established),
+            ("fin", fin),
+            ("closed", closed),
+            ("udp", udp),
+            ("udp-replied", udp_replied),
+            ("icmp", icmp),
+            ("other", other),
+            ("refused", refused),
+        ];
+        let wrong = all
+            .into_iter()
+            .filter(|(_, seconds)| !(1..=10_000_000).contains(seconds));
+        wrong.map(|(name, _)| name).collect()
     }
 }
 
@@ -154,6 +160,7 @@ impl Default for DaemonSettings {
             workers: 1,
             segmentation: Segmentation::default(),
             socket: PathBuf::from(DEFAULT_SOCKET),
+            socket_is_named: false,
             metrics_socket: None,
             metrics: None,
             user: None,
@@ -240,6 +247,7 @@ impl DaemonSettings {
         };
         keys.into_iter()
             .filter(|key| running.get(*key) != wanted.get(*key))
+            .filter(|key| *key != "socket" || !self.socket_is_named)
             .map(|key| Kept {
                 key: key.clone(),
                 running: said(&running, key),
@@ -249,19 +257,23 @@ impl DaemonSettings {
             .collect()
     }
 
-    /// What is out of range, each with what it must be.
+    /// What is out of range: the key, and what it must be.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
         if !(1..=64).contains(&self.workers) {
-            wrong.push("[daemon]: workers must be from 1 to 64".to_owned());
+            let what = "[daemon]: workers must be from 1 to 64";
+            wrong.push(("workers".to_owned(), what.to_owned()));
         }
         if !(1_024..=16_777_216).contains(&self.flows) {
-            wrong.push("[daemon]: flows must be from 1024 to 16777216".to_owned());
+            let what = "[daemon]: flows must be from 1024 to 16777216";
+            wrong.push(("flows".to_owned(), what.to_owned()));
         }
-        if !self.timeouts.in_range() {
-            wrong.push("[daemon.timeouts]: seconds must be from 1 to 10000000".to_owned());
-        }
+        let seconds = self.timeouts.out_of_range().into_iter();
+        wrong.extend(seconds.map(|name| {
+            let what = format!("[daemon.timeouts]: {name}: seconds must be from 1 to 10000000");
+            (format!("timeouts.{name}"), what)
+        }));
         wrong
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::file::{Config, Fault, parse, save};
-use super::plan::Plan;
+use super::plan::{Plan, told};
 use super::state::nearest;
 
 pub(super) fn load(text: &str) -> Result<Config, Vec<Fault>> {
@@ -105,7 +105,7 @@ fn a_wrong_value_is_named_with_its_line_and_column() {
     let text = "[[link]]\nname = \"a\"\nid = 99999999\n";
     assert_eq!(
         fault(text),
-        "g.toml:3:6: argument \"99999999\" is wrong: invalid id: a number from 0 to 16777215\n"
+        "g.toml:3:6: id: expected an integer from 0 to 16777215, found the integer 99999999\n"
     );
     let text = "[[link]]\nname = \"a\"\nid = 1\nttl = \"never\"\n";
     assert!(fault(text).starts_with("g.toml:4:7: argument \"never\" is wrong: invalid ttl"));
@@ -158,6 +158,102 @@ local = true
             "g.toml:10:1: route \"10.0.0.1/24\": bits beyond the prefix length are set; did you mean \"10.0.0.0/24\"?",
             "g.toml:14:1: Cannot find device \"nosuch\"; \"geneved link show\" lists the links",
         ]
+    );
+}
+
+#[test]
+fn one_fault_of_a_key_or_value_hides_no_other() {
+    let text = r#"
+[daemon]
+workers = "two"
+flows = 10
+colour = "red"
+[daemon.timeouts]
+syn = 0
+udp = -1
+icpm = 5
+[[link]]
+name = "a"
+id = 99999999
+remot = "192.0.2.2"
+up = "yes"
+address = ["10.0.0.1/24", "10.0.0.300/24", 7]
+ageing = 5000000000
+mode = "ip6"
+[link2]
+[[link]]
+id = 5
+[fdb]
+mac = "02:00:00:00:00:01"
+dev = "a"
+dst = "192.0.2.2"
+[[route]]
+prefix = "10.1.0.0/16"
+dev = "a"
+via = ["192.0.2"]
+[[service]]
+name = "web"
+dev = "a"
+backend = [{ address = "10.0.0.1", prot = 1 }, { address = "10.0.0.2", port = 70000 }]
+[[qos]]
+name = "gold"
+dev = "b"
+id = 300
+rate = 100
+[[endpoint]]
+address = "10.0.0.9"
+dev = "a"
+local = 1
+[[policy]]
+name = "x"
+dev = "nosuch"
+direction = "ingress"
+action = "allow"
+from = true
+"#;
+    let said = fault(text);
+    let lines: Vec<_> = said.lines().collect();
+    let expected = [
+        r#"g.toml:3:11: workers: expected an integer from 0 to 65535, found the string "two""#,
+        r#"g.toml:4:9: [daemon]: flows must be from 1024 to 16777216"#,
+        r#"g.toml:5:1: unknown key "colour"; expected one of "io", "workers", "segmentation", "socket", "metrics-socket", "metrics", "user", "label-secret-file", "option-class", "flows", "timeouts""#,
+        r#"g.toml:7:7: [daemon.timeouts]: syn: seconds must be from 1 to 10000000"#,
+        r#"g.toml:8:7: timeouts.udp: expected an integer from 0 to 4294967295, found the integer -1"#,
+        r#"g.toml:9:1: unknown key "icpm"; did you mean "icmp"?"#,
+        r#"g.toml:12:6: id: expected an integer from 0 to 16777215, found the integer 99999999"#,
+        r#"g.toml:13:1: unknown key "remot"; did you mean "remote"?"#,
+        r#"g.toml:14:6: up: expected a boolean, found the string "yes""#,
+        r#"g.toml:15:27: argument "10.0.0.300/24" is wrong: invalid prefix: an IPv4 or IPv6 address, then / and its length"#,
+        r#"g.toml:15:44: argument "7" is wrong: invalid prefix: an IPv4 or IPv6 address, then / and its length"#,
+        r#"g.toml:16:10: ageing: expected an integer from 0 to 4294967295, found the integer 5000000000"#,
+        r#"g.toml:17:8: argument "ip6" is wrong: invalid mode: "ip" or "ethernet""#,
+        r#"g.toml:18:2: unknown key "link2"; did you mean "link"?"#,
+        r#"g.toml:19:1: [[link]]: key "name" is missing"#,
+        r#"g.toml:21:2: fdb: expected an array of tables, each of which begins with [[fdb]]"#,
+        r#"g.toml:24:7: dst: expected an array, found the string "192.0.2.2""#,
+        r#"g.toml:28:8: via: expected a string with an IPv4 or IPv6 address, found "192.0.2""#,
+        r#"g.toml:32:36: unknown key "prot"; did you mean "port"?"#,
+        r#"g.toml:32:79: backend: expected an integer from 0 to 65535, found the integer 70000"#,
+        r#"g.toml:36:6: id: expected an integer from 0 to 255, found the integer 300"#,
+        r#"g.toml:37:8: argument "100" is wrong: invalid rate: it has no unit; "100mbit" is 100 Mbit/s, "100bit" is 100 bit/s"#,
+        r#"g.toml:41:9: local: expected a boolean, found the integer 1"#,
+        r#"g.toml:47:8: from: expected a string, found the boolean true"#,
+    ];
+    assert_eq!(lines, expected, "{said}");
+    // No fault is told because of another one.
+    assert!(!said.contains("Cannot find"), "{said}");
+}
+
+#[test]
+fn a_text_that_is_no_toml_has_its_other_faults_told_as_well() {
+    let said = fault("[[link]]\nname = \n[[link]\nid = 1\n[[link]]\nname = \"b\"\nid = true\n");
+    assert!(said.contains("g.toml:2:"), "{said}");
+    assert!(said.contains("g.toml:3:"), "{said}");
+    assert!(
+        said.contains(
+            "g.toml:7:6: id: expected an integer from 0 to 16777215, found the boolean true"
+        ),
+        "{said}"
     );
 }
 
@@ -218,9 +314,9 @@ fn what_is_there_twice_is_named_with_both_places() {
     assert_eq!(
         faults,
         [
-            "conf.d/20.toml:1:1: [daemon] exists already; the first one is at g.toml:1:1; keep it in one file",
             "conf.d/10.toml:1:1: link \"a\" exists already; the first one is at g.toml:3:1",
             "conf.d/10.toml:8:1: route \"10.0.0.0/8\" dev a exists already; the first one is at conf.d/10.toml:4:1",
+            "conf.d/20.toml:1:1: [daemon] exists already; the first one is at g.toml:1:1; keep it in one file",
         ]
     );
 }
@@ -264,6 +360,21 @@ fn plans_replace_an_interface_only_where_its_mode_or_its_namespace_changes() {
         ("eeeee", "dddd")
     );
     assert!(Plan::between(&old.state, &old.state).is_empty());
+}
+
+#[test]
+fn a_log_names_what_a_plan_changes() {
+    let link = "[[link]]\nname = \"a\"\nid = 1\n";
+    let route = "[[route]]\nprefix = \"10.5.0.0/16\"\ndev = \"a\"\nvia = [\"192.0.2.1\"]\n";
+    let old = load(link).unwrap().state;
+    let new = load(&(link.replace("id = 1", "id = 1\nmtu = 1400") + route))
+        .unwrap()
+        .state;
+    let steps = Plan::between(&old, &new).steps();
+    assert_eq!(told(&steps), "link a changed, route 10.5.0.0/16 of a added");
+    assert_eq!(told(&[]), "nothing changed");
+    let many: Vec<_> = std::iter::repeat_n(steps[1].clone(), 11).collect();
+    assert!(told(&many).ends_with("route 10.5.0.0/16 of a added and 3 more"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn values_of_functions_are_shown_as_they_are_written() {
 fn rates_and_sizes_are_those_of_tc() {
     let rate = |text: &str| text.parse::<Rate>().map(Rate::bits);
     for (text, bits) in [
-        ("1000", 1000),
+        ("1000bit", 1000),
         ("1kbps", 8000),
         ("1mbps", 8_000_000),
         ("1.5Mbit", 1_500_000),
@@ -75,7 +75,9 @@ fn rates_and_sizes_are_those_of_tc() {
     for text in [
         "",
         "mbit",
-        "7",
+        "7bit",
+        "1000",
+        "1.5",
         "-1mbit",
         "1e3",
         "99999999tbit",
@@ -114,7 +116,7 @@ proptest::proptest! {
 
     #[test]
     fn rates_and_sizes_of_any_amount_are_shown_and_read_back(bits in 8u64.., bytes in 1u64..1 << 32) {
-        let rate: Rate = bits.to_string().parse().unwrap();
+        let rate: Rate = format!("{bits}bit").parse().unwrap();
         assert_eq!(rate.to_string().parse(), Ok(rate));
         let size: Size = bytes.to_string().parse().unwrap();
         assert_eq!(size.to_string().parse(), Ok(size));

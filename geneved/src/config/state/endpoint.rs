@@ -111,7 +111,8 @@ impl State {
         let object = format!("endpoint \"{address}\" dev {dev}");
         let key = (dev.clone(), *address);
         let there = self.endpoints.get(&key);
-        presence(verb, there.is_some(), &object, "geneved endpoint show")?;
+        let names = self.endpoints_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("endpoint", address), names)?;
         if verb == Verb::Del {
             if let Some(user) = self.proxy_of(&key) {
                 return Err(Refusal::new(

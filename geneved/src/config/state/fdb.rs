@@ -140,31 +140,22 @@ impl State {
         let there = self.fdb.get(&key);
         // Hosts are appended to a list, as "bridge fdb append" does.
         let appends = verb == Verb::Add && mac.is_list();
+        let names = self.fdb_of(dev).map(|(mac, _)| FdbMac(mac));
         presence(
             verb,
             there.is_some() && !appends,
             &object,
-            "geneved fdb show",
-        )
-        .or_else(|refusal| if appends { Ok(()) } else { Err(refusal) })?;
-        let mut hosts = there.map_or_else(Vec::new, |entry| entry.hosts.clone());
-        match verb {
-            Verb::Del if dst.is_empty() => hosts.clear(),
-            Verb::Del => {
-                if let Some(other) = dst.iter().find(|host| !hosts.contains(host)) {
-                    return Err(Refusal::new(
-                        format!("{object} has no dst {other}"),
-                        "see \"geneved fdb show\"",
-                    ));
-                }
-                hosts.retain(|host| !dst.contains(host));
-            }
-            Verb::Add => hosts.extend(dst),
-            Verb::Set | Verb::Replace => hosts.clone_from(dst),
-        }
-        if verb == Verb::Del && hosts.is_empty() {
+            ("fdb", mac),
+            names,
+        )?;
+        if verb == Verb::Del {
             self.fdb.remove(&key);
             return Ok(());
+        }
+        let mut hosts = there.map_or_else(Vec::new, |entry| entry.hosts.clone());
+        match verb {
+            Verb::Add => hosts.extend(dst),
+            Verb::Set | Verb::Replace | Verb::Del => hosts.clone_from(dst),
         }
         check_hosts(&object, "dst", link, &hosts)?;
         if !mac.is_list() && hosts.len() > 1 {

@@ -8,12 +8,12 @@ use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
 
-use super::{Bridging, Refusal, State, put};
+use super::{Bridging, Refusal, State, absent, put};
 use crate::config::value::{
     self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
     NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
 };
-use crate::config::words::LinkWords;
+use crate::config::words::{AddressWords, LinkWords, Verb};
 
 /// A link, every value decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,30 +135,12 @@ impl State {
 
     pub(super) fn set_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
         let mut link = self.link(&words.name)?.clone();
-        if words.netns.is_some() && words.netns != link.netns {
-            return Err(Refusal::new(
-                format!(
-                    "link \"{}\": its network namespace cannot be changed",
-                    words.name
-                ),
-                "delete the link and add it with another \"netns\"",
-            ));
-        }
-        if words
+        let netns = words.netns.is_some() && words.netns != link.netns;
+        let kind = words
             .kind
-            .is_some_and(|kind| link.encapsulation != kind.into())
-        {
-            return Err(Refusal::new(
-                format!("link \"{}\": its type cannot be changed", words.name),
-                "delete the link and add it with another \"type\"",
-            ));
-        }
-        if words.mode.is_some_and(|mode| mode != link.mode) {
-            return Err(Refusal::new(
-                format!("link \"{}\": its mode cannot be changed", words.name),
-                "delete the link and add it with another \"mode\"",
-            ));
-        }
+            .is_some_and(|kind| link.encapsulation != kind.into());
+        let mode = words.mode.is_some_and(|mode| mode != link.mode);
+        fixed(&words.name, netns, kind, mode)?;
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
         let was = self.links.insert(link.name.clone(), link);
@@ -166,6 +148,53 @@ impl State {
         if words.local.is_some() || words.inner.is_some() {
             self.keep_if_whole(&words.name, was)?;
         }
+        Ok(())
+    }
+
+    /// Whether a link as these words make it can take the place of itself with other settings.
+    pub(super) fn check_reset(&self, words: &LinkWords) -> Result<(), Refusal> {
+        let link = self.link(&words.name)?;
+        let kind = words.kind.unwrap_or_default();
+        fixed(
+            &words.name,
+            words.netns != link.netns,
+            link.encapsulation != kind.into(),
+            words.mode.unwrap_or(Mode::Ip) != link.mode,
+        )
+    }
+
+    /// Adds an address to those of a link, or takes one away.
+    pub(super) fn change_address(
+        &mut self,
+        verb: Verb,
+        words: &AddressWords,
+    ) -> Result<(), Refusal> {
+        let AddressWords { prefix, dev } = words;
+        let mut all = self.link(dev)?.addresses.clone();
+        let object = format!("address \"{prefix}\" dev {dev}");
+        let at = all.iter().position(|address| *address == prefix.0);
+        match (verb, at) {
+            (Verb::Add, Some(_)) => {
+                return Err(Refusal::new(format!("{object} exists already"), ""));
+            }
+            (Verb::Add | Verb::Replace, None) => all.push(prefix.0),
+            (Verb::Replace, Some(_)) => {}
+            (Verb::Del, Some(at)) => drop(all.remove(at)),
+            (Verb::Del, None) => {
+                let has: Vec<_> = all.iter().map(ToString::to_string).collect();
+                return Err(absent(&object, &prefix.to_string(), &has, "address"));
+            }
+            (Verb::Set, _) => {
+                return Err(Refusal::new(
+                    format!("{object} has no settings"),
+                    "add the new one, and delete the old one",
+                ));
+            }
+        }
+        let mut link = self.link(dev)?.clone();
+        link.addresses = all;
+        self.check_link(&link, &LinkWords::default())?;
+        self.links.insert(dev.clone(), link);
         Ok(())
     }
 
@@ -335,6 +364,22 @@ impl Link {
             maxaddress: bridging.map(|b| b.max_addresses),
             floodrate: bridging.map(|b| b.flood_rate),
         }
+    }
+}
+
+/// Refuses to change what a link cannot change.
+fn fixed(name: &IfName, netns: bool, kind: bool, mode: bool) -> Result<(), Refusal> {
+    let changes = [
+        (netns, "network namespace", "netns"),
+        (kind, "type", "type"),
+        (mode, "mode", "mode"),
+    ];
+    match changes.into_iter().find(|(changes, ..)| *changes) {
+        None => Ok(()),
+        Some((_, what, word)) => Err(Refusal::new(
+            format!("link \"{name}\": its {what} cannot be changed"),
+            format!("delete the link and add it with another \"{word}\""),
+        )),
     }
 }
 

@@ -8,6 +8,7 @@ mod encapsulation;
 mod endpoint;
 mod fdb;
 mod link;
+mod named;
 mod nat;
 mod nearest;
 mod option;
@@ -18,6 +19,7 @@ mod route;
 mod service;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -89,6 +91,16 @@ impl State {
     /// The change does not fit; the state is as before.
     pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
         let verb = change.verb;
+        let instead = match verb {
+            Verb::Del => self.removal(change)?,
+            _ => self.without(change)?,
+        };
+        if let Some(instead) = instead {
+            if let Some(Subject::Link(words)) = instead.subject() {
+                self.check_reset(words)?;
+            }
+            return self.apply(&instead);
+        }
         match change.subject() {
             Some(Subject::Link(link)) => match verb {
                 Verb::Add => self.add_link(link),
@@ -96,6 +108,7 @@ impl State {
                 Verb::Replace => self.replace_link(link),
                 Verb::Del => self.del_link(&link.name),
             },
+            Some(Subject::Address(address)) => self.change_address(verb, address),
             Some(Subject::Route(route)) => self.change_route(verb, route),
             Some(Subject::Fdb(entry)) => self.change_fdb(verb, entry),
             Some(Subject::Endpoint(endpoint)) => self.change_endpoint(verb, endpoint),
@@ -240,18 +253,36 @@ fn put<T>(into: &mut T, value: Option<T>) {
     }
 }
 
-fn presence(verb: Verb, there: bool, object: &str, list: &str) -> Result<(), Refusal> {
+/// Refuses a change that needs the object there, or not there. `kind` is the command line's word for it, `names` are
+/// those of its kind that are there.
+fn presence<N: ToString>(
+    verb: Verb,
+    there: bool,
+    object: &str,
+    (kind, name): (&str, &dyn fmt::Display),
+    names: impl Iterator<Item = N>,
+) -> Result<(), Refusal> {
     match (verb, there) {
         (Verb::Add, true) => Err(Refusal::new(
             format!("{object} exists already"),
             "change it with \"set\" or \"replace\", or delete it first",
         )),
-        (Verb::Set | Verb::Del, false) => Err(Refusal::new(
-            format!("{object} does not exist"),
-            format!("see \"{list}\""),
-        )),
+        (Verb::Set | Verb::Del, false) => {
+            let names: Vec<String> = names.map(|name| name.to_string()).collect();
+            Err(absent(object, &name.to_string(), &names, kind))
+        }
         _ => Ok(()),
     }
+}
+
+/// That an object is not there, with the one that may be meant.
+#[must_use]
+pub fn absent(object: &str, name: &str, names: &[String], kind: &str) -> Refusal {
+    let hint = match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) if near != name => format!("did you mean \"{near}\"?"),
+        _ => format!("\"geneved {kind} show\" lists what is there"),
+    };
+    Refusal::new(format!("Cannot find {object}"), hint)
 }
 
 /// The words that make an object: with `set` those that it has, but for what is named.

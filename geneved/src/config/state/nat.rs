@@ -272,7 +272,8 @@ impl State {
         let object = format!("nat \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.nats.get(&key);
-        presence(verb, there.is_some(), &object, "geneved nat show")?;
+        let names = self.nats_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("nat", name), names)?;
         if verb == Verb::Del {
             self.nats.remove(&key);
             return Ok(());

@@ -3,7 +3,7 @@
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
 use super::{Refusal, State, nearest, presence, required, whole};
-use crate::config::value::{ClassWord, KindWord, Name, NamedData};
+use crate::config::value::{ClassWord, KindWord, NONE, Name, NamedData};
 use crate::config::words::{OptionWords, Verb};
 
 /// How many options may be defined: what the counters have room for beside geneved's own.
@@ -42,7 +42,8 @@ impl State {
         let name = &words.name;
         let object = format!("option \"{name}\"");
         let there = self.options.get(name);
-        presence(verb, there.is_some(), &object, "geneved option show")?;
+        let names = self.options.keys();
+        presence(verb, there.is_some(), &object, ("option", name), names)?;
         if verb == Verb::Del {
             if let Some(user) = self.user_of_option(name) {
                 return Err(Refusal::new(
@@ -52,6 +53,12 @@ impl State {
             }
             self.options.remove(name);
             return Ok(());
+        }
+        if name.as_str() == NONE {
+            return Err(Refusal::new(
+                format!("{object}: \"{NONE}\" is the word for no option"),
+                "choose another name",
+            ));
         }
         let words = whole(verb, there.map(|o| o.words(name)), words.clone());
         let class = required(&object, "class", words.class)?.0;

@@ -108,7 +108,8 @@ impl State {
         let object = format!("policy \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.policies.get(&key);
-        presence(verb, there.is_some(), &object, "geneved policy show")?;
+        let names = self.policies_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("policy", name), names)?;
         if verb == Verb::Del {
             self.policies.remove(&key);
             return Ok(());

@@ -40,7 +40,8 @@ impl State {
         let object = format!("class \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.classes.get(&key).copied();
-        presence(verb, there.is_some(), &object, "geneved qos show")?;
+        let names = self.classes_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("qos", name), names)?;
         if verb == Verb::Del {
             if let Some(user) = self.user_of_class(dev, name) {
                 return Err(Refusal::new(

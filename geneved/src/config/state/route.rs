@@ -51,7 +51,8 @@ impl State {
         self.check_route_mode(&object, link)?;
         let key = (dev.clone(), prefix.0);
         let there = self.routes.get(&key);
-        presence(verb, there.is_some(), &object, "geneved route show")?;
+        let names = self.routes_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("route", prefix), names)?;
         if verb == Verb::Del {
             self.routes.remove(&key);
             return Ok(());

@@ -213,7 +213,8 @@ impl State {
         let object = format!("service \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.services.get(&key);
-        presence(verb, there.is_some(), &object, "geneved service show")?;
+        let names = self.services_of(dev).map(|(name, _)| name);
+        presence(verb, there.is_some(), &object, ("service", name), names)?;
         if verb == Verb::Del {
             self.services.remove(&key);
             return Ok(());

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use libgeneve::label::{LabelMap, Selector};
 
 use super::address::wrong_length;
-use super::{ValueError, as_word, wrong};
+use super::{NONE, ValueError, as_word, wrong};
 
 as_word! { LabelsWord SelectorWord Who }
 
@@ -79,6 +79,12 @@ impl FromStr for Who {
         let text = text.trim();
         if text == "any" {
             return Ok(Who::Any);
+        }
+        // It would be a key that hardly any endpoint has.
+        if text == NONE {
+            return wrong(
+                "everybody is \"any\"; a selector of this key is written \"none in (VALUE)\"",
+            );
         }
         let prefix = text
             .parse::<IpNet>()

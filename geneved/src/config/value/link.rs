@@ -8,7 +8,7 @@ use libgeneve::link::{Df, Tos, Ttl};
 use libgeneve::wire::encapsulation::Inner;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve;
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 
 use super::{ValueError, as_word, one_of, wrong};
@@ -62,16 +62,24 @@ impl Serialize for Vni {
 
 impl<'de> Deserialize<'de> for Vni {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(from)?;
-        u32::try_from(number)
-            .ok()
-            .and_then(geneve::Vni::new)
-            .map(Vni)
-            .ok_or_else(|| {
-                D::Error::custom(format_args!(
-                    "argument \"{number}\" is wrong: invalid id: a number from 0 to 16777215"
-                ))
-            })
+        struct Number;
+        impl serde::de::Visitor<'_> for Number {
+            type Value = Vni;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an integer from 0 to 16777215")
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Vni, E> {
+                let vni = u32::try_from(number).ok().and_then(geneve::Vni::new);
+                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
+                vni.map(Vni).ok_or_else(wrong)
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Vni, E> {
+                let wrong = || E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
+                let number = i64::try_from(number).map_err(|_| wrong())?;
+                self.visit_i64(number)
+            }
+        }
+        from.deserialize_any(Number)
     }
 }
 

@@ -58,7 +58,17 @@ struct Word<T>(std::marker::PhantomData<T>);
 impl<T: FromStr<Err = ValueError>> Visitor<'_> for Word<T> {
     type Value = T;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or a number")
+        f.write_str("a string or an integer")
+    }
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<T, E> {
+        // What the value must be is said better by its own reason than by its type.
+        match self.visit_str::<E>(if value { "true" } else { "false" }) {
+            Ok(_) => Err(E::invalid_type(
+                serde::de::Unexpected::Bool(value),
+                &"a string",
+            )),
+            Err(reason) => Err(reason),
+        }
     }
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
         text.parse()

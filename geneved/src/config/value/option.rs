@@ -6,7 +6,7 @@ use std::str::FromStr;
 use libgeneve::options::CLASS;
 use libgeneve::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
-use super::{Name, ValueError, as_word, wrong};
+use super::{NONE, Name, ValueError, as_word, wrong};
 
 as_word! { ClassWord KindWord NamedData RawOption MatchWord }
 
@@ -81,6 +81,9 @@ pub struct NamedData {
 impl FromStr for NamedData {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == NONE {
+            return wrong("invalid option: NAME or NAME=HEX, and none is the word for no option");
+        }
         let (name, data) = text.split_once('=').unwrap_or((text, ""));
         Ok(NamedData {
             name: name.parse()?,

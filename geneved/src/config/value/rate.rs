@@ -10,7 +10,7 @@ as_word! { Rate Size Dscp }
 /// A rate in bits per second, at least 8.
 ///
 /// `bit`, `kbit`, `mbit`, `gbit`, `tbit` count bits and `bps`, `kbps`, ... bytes, in steps of 1000;
-/// `kibit`, `kibps`, ... in steps of 1024; a bare number is bits.
+/// `kibit`, `kibps`, ... in steps of 1024. A number without a unit is refused, because it is mostly not meant as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
@@ -28,13 +28,12 @@ impl Rate {
     }
 }
 
-const RATE_UNITS: [(&str, u64); 18] = [
+const RATE_UNITS: [(&str, u64); 17] = [
     ("tbit", 1_000_000_000_000),
     ("gbit", 1_000_000_000),
     ("mbit", 1_000_000),
     ("kbit", 1_000),
     ("bit", 1),
-    ("", 1),
     ("tibit", 1 << 40),
     ("gibit", 1 << 30),
     ("mibit", 1 << 20),
@@ -55,6 +54,9 @@ impl FromStr for Rate {
         match scaled(text, &RATE_UNITS) {
             Some(bits) if bits >= 8 => Ok(Rate(bits)),
             Some(_) => wrong("invalid rate: at least 8bit"),
+            None if text.parse::<f64>().is_ok_and(f64::is_finite) => wrong(format!(
+                "invalid rate: it has no unit; \"{text}mbit\" is {text} Mbit/s, \"{text}bit\" is {text} bit/s"
+            )),
             None => wrong("invalid rate: a number and a unit, such as 100mbit, 10gbit or 1mbps"),
         }
     }

@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 
 mod fdb;
 mod function;
+mod keys;
 
 pub use self::fdb::FdbWords;
 pub use self::function::{
     BackendWords, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords,
     TraceWords,
 };
+pub use self::keys::{keys, keys_of};
 use super::value::{
     Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord, Mode,
     MtuWord, Name, NamedData, OrNone, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord,
@@ -149,6 +151,16 @@ pub struct LinkWords {
     pub floodrate: Option<u32>,
 }
 
+/// `geneved address add`: one address of a link, where `[[link]]` has all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressWords {
+    /// The address, with the length of its prefix.
+    pub prefix: Prefix,
+    /// The link.
+    pub dev: IfName,
+}
+
 /// `[[route]]`, `geneved route add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -248,6 +260,9 @@ pub struct Change {
     /// A link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkWords>,
+    /// An address of a link; it is added or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<AddressWords>,
     /// A route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteWords>,
@@ -272,6 +287,9 @@ pub struct Change {
     /// An option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<OptionWords>,
+    /// Keys of settings that are taken away, so that each is as if it had never been named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub none: Vec<String>,
 }
 
 /// The one object of a change.
@@ -279,6 +297,8 @@ pub struct Change {
 pub enum Subject<'a> {
     /// A link.
     Link(&'a LinkWords),
+    /// An address of a link.
+    Address(&'a AddressWords),
     /// A route.
     Route(&'a RouteWords),
     /// A MAC address.
@@ -302,6 +322,7 @@ impl Change {
         Change {
             verb,
             link: None,
+            address: None,
             route: None,
             fdb: None,
             endpoint: None,
@@ -310,7 +331,15 @@ impl Change {
             service: None,
             qos: None,
             option: None,
+            none: Vec::new(),
         }
+    }
+
+    /// The same, and these settings are taken away.
+    #[must_use]
+    pub fn without(self, none: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let none = none.into_iter().map(Into::into).collect();
+        Change { none, ..self }
     }
 
     /// A change of a link.
@@ -318,6 +347,15 @@ impl Change {
     pub fn link(verb: Verb, link: LinkWords) -> Self {
         Change {
             link: Some(link),
+            ..Change::of(verb)
+        }
+    }
+
+    /// A change of the addresses of a link.
+    #[must_use]
+    pub fn address(verb: Verb, address: AddressWords) -> Self {
+        Change {
+            address: Some(address),
             ..Change::of(verb)
         }
     }
@@ -399,6 +437,7 @@ impl Change {
     pub fn names_the_same(&self, other: &Change) -> bool {
         match (self.subject(), other.subject()) {
             (Some(Subject::Link(a)), Some(Subject::Link(b))) => a.name == b.name,
+            (Some(Subject::Address(a)), Some(Subject::Address(b))) => a == b,
             (Some(Subject::Route(a)), Some(Subject::Route(b))) => {
                 (&a.dev, &a.prefix) == (&b.dev, &b.prefix)
             }
@@ -428,6 +467,7 @@ impl Change {
     pub fn subject(&self) -> Option<Subject<'_>> {
         let all = [
             self.link.as_ref().map(Subject::Link),
+            self.address.as_ref().map(Subject::Address),
             self.route.as_ref().map(Subject::Route),
             self.fdb.as_ref().map(Subject::Fdb),
             self.endpoint.as_ref().map(Subject::Endpoint),
