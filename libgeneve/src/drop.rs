@@ -29,6 +29,13 @@ macro_rules! drop_reasons {
             pub fn explanation(self) -> &'static str {
                 match self { $(DropReason::$variant => concat!($($doc),+).trim_start(),)+ }
             }
+
+            /// Whether the packet was lost. Otherwise it had reached whom it was for: this host answered it, or took
+            /// note of it.
+            #[must_use]
+            pub const fn is_drop(self) -> bool {
+                !matches!(self, DropReason::NeighborAnswered | DropReason::NeighborNoted)
+            }
         }
     };
 }
@@ -110,6 +117,8 @@ drop_reasons! {
     ForwardingLoop => "forwarding-loop",
     /// No route, endpoint, forwarding entry or flood list of the VPC covers the inner destination.
     NoRoute => "no-route",
+    /// The packet is for a multicast or broadcast address that the VPC leads nowhere, as router solicitations and other questions to all neighbours are that each host sends by itself.
+    NoMulticastRoute => "no-multicast-route",
     /// The MAC address of the inner destination is not known yet; its host is being asked.
     NeighborUnresolved => "neighbor-unresolved",
     /// The packet is larger than the tunnel MTU; its sender was told.

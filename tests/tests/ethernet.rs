@@ -110,8 +110,9 @@ on_both_backends! {
             assert_ping(&bridged.ends(0, 2, address));
             assert_tcp(&bridged.ends(0, 2, address), 1, 1_000_000);
         }
-        let drops = bridged.daemons[0].drops();
-        assert!(drops.get("gnv0/egress/neighbor-answered") > Some(&1), "{drops:?}");
+        let link = &bridged.daemons[0].json("-s link show gnv0")[0];
+        let answered = link["consumed"]["egress"]["neighbor-answered"].as_u64();
+        assert!(answered > Some(1), "{link}");
         // Station 1 is known to nobody.
         assert_no_ping(&bridged.ends(1, 2, "10.0.0.3"));
         // It takes the address of station 2, which is on the other host.

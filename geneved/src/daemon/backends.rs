@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::core::{Core, Inner};
 use super::health::{self, HealthBoard, HealthChange, Target};
 use crate::config::state::{Service, State};
-use crate::config::value::IfName;
+use crate::config::value::{IfName, Name};
 use crate::control::protocol::{Health, HealthEvent, What};
 
 /// The backends that get no flows by the tables that were published last.
@@ -47,20 +47,29 @@ impl Core {
         let place = port.map_or(backend.to_string(), |port| {
             SocketAddr::new(backend, port).to_string()
         });
+        let services = services_of(&self.inner().await.state, &target);
+        let of = match services[..] {
+            [] => String::new(),
+            _ => {
+                let names: Vec<_> = services.iter().map(|name| format!("\"{name}\"")).collect();
+                format!(" of service {}", names.join(", "))
+            }
+        };
         let reason = match health {
             health::Health::Unknown => return,
             health::Health::Up => {
-                tracing::info!(%link, %backend, port, "link \"{link}\": backend {place} is up");
+                tracing::info!(%link, %backend, port, "link \"{link}\": backend {place}{of} is up");
                 None
             }
             health::Health::Down(why) => {
-                tracing::warn!(%link, %backend, port, why, "link \"{link}\": backend {place} is down: {why}");
+                tracing::warn!(%link, %backend, port, why, "link \"{link}\": backend {place}{of} is down: {why}");
                 Some(why)
             }
         };
         if let (Ok(dev), Some(port)) = (link.parse(), port) {
             self.hub().tell(What::Health(HealthEvent {
                 dev,
+                services,
                 address: backend,
                 port,
                 health: match reason {
@@ -108,6 +117,15 @@ pub(super) fn target(
         check: service.check,
         pace: service.pace,
     }
+}
+
+/// The services that have this backend.
+fn services_of(state: &State, backend: &Target) -> Vec<Name> {
+    let all = state.services.iter().filter(|((dev, _), service)| {
+        let mut targets = service.targets();
+        targets.any(|(addr, port, _)| target(state, dev, service, (addr, port)) == *backend)
+    });
+    all.map(|((_, name), _)| name.clone()).collect()
 }
 
 fn targets(state: &State) -> impl Iterator<Item = Target> {

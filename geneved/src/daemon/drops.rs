@@ -104,6 +104,9 @@ impl Core {
                         direction: way,
                         reason: reason.name().into(),
                         count,
+                        vni: (reason == DropReason::UnknownVni)
+                            .then(|| self.engine().unknown_vnis().first().map(|one| one.vni))
+                            .flatten(),
                         sample: watch.samples.remove(&(link, direction as u8, reason)),
                     }));
                 }

@@ -103,10 +103,18 @@ impl Core {
     }
 
     fn drops(&self, page: &mut Page, rows: &[Row]) {
+        let mut consumed = page.metric(&metrics::CONSUMED);
+        for (direction, word) in DIRECTIONS {
+            for row in rows {
+                for (reason, count) in row.counters.consumed(direction) {
+                    consumed.add(&[row.name.as_str(), word, reason.name()], count);
+                }
+            }
+        }
         let mut dropped = page.metric(&metrics::DROPPED);
         let nobody = self.engine().host_counters();
         for (direction, word) in DIRECTIONS {
-            for reason in DropReason::ALL {
+            for reason in DropReason::ALL.iter().filter(|reason| reason.is_drop()) {
                 let count = nobody.drops_of(direction, *reason);
                 dropped.add(&["", word, reason.name()], count);
             }

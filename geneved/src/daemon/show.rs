@@ -12,8 +12,11 @@ use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
     Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
+    UnknownVniInfo,
 };
+use crate::io::UnknownVni;
 use crate::net::interface::{self, Seen};
+use crate::net::netns;
 use crate::observe::counters::traffic;
 
 impl Core {
@@ -151,11 +154,19 @@ impl Core {
             detail: f.detail.clone(),
         });
         let ports = inner.open_port_numbers().collect();
+        let unknown = self.engine().unknown_vnis();
+        let seen = |one: UnknownVni| UnknownVniInfo {
+            vni: one.vni,
+            port: one.port,
+            host: one.host,
+            count: one.count,
+        };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Host {
             host: HostInfo {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
+                netns_inode: netns::own_inode(),
                 io: report.name.into(),
                 io_cause: report.cause.clone(),
                 workers: count(self.engine().workers()),
@@ -163,6 +174,7 @@ impl Core {
                 ports,
                 links: count(inner.state.links.len()),
                 traffic: traffic(&self.engine().host_counters()),
+                unknown_vnis: unknown.into_iter().map(seen).collect(),
                 remotes,
             },
         }

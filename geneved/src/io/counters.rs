@@ -128,6 +128,16 @@ impl Default for LinkCounters {
 impl LinkCounters {
     /// How many packets were dropped for each reason; only the reasons that occurred.
     pub fn drops(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        self.ended(direction).filter(|(reason, _)| reason.is_drop())
+    }
+
+    /// How many packets ended here, because they were for this host; only the reasons that occurred.
+    pub fn consumed(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        self.ended(direction)
+            .filter(|(reason, _)| !reason.is_drop())
+    }
+
+    fn ended(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         let counts = match direction {
             Direction::Ingress => &self.drops_ingress,
             Direction::Egress => &self.drops_egress,

@@ -309,6 +309,7 @@ impl<B: Backend> Worker<B> {
                     DropReason::NeighborAnswered | DropReason::NeighborNoted => {
                         self.shared.chime.ring();
                     }
+                    DropReason::UnknownVni => self.note_vni(tables, arrival, (bid, at, end)),
                     _ => {}
                 }
                 if let Some(answer) = refused.answer
@@ -319,6 +320,22 @@ impl<B: Backend> Worker<B> {
                 self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
                 Some((refused.link, refused.reason, 1))
             }
+        }
+    }
+
+    /// Remembers the VNI of a datagram that no link is for.
+    fn note_vni(
+        &mut self,
+        tables: &Tables,
+        arrival: &Arrival,
+        (bid, at, end): (Bid, usize, usize),
+    ) {
+        let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
+        let encapsulation = tables.encapsulation(arrival.port);
+        if let Some(Ok(envelope)) = encapsulation.map(|e| e.parse(bytes)) {
+            let vni = envelope.vni.into();
+            self.unknown_vnis
+                .note(vni, arrival.port, arrival.src, self.now.0);
         }
     }
 

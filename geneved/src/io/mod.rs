@@ -29,6 +29,7 @@ mod train;
 mod tun;
 mod tunnel;
 mod udp;
+mod unknown_vnis;
 mod uring;
 mod worker;
 
@@ -44,3 +45,4 @@ pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
 pub use tunnel::TunnelDevice;
 pub use udp::{SocketProfile, port_is_taken};
+pub use unknown_vnis::UnknownVni;

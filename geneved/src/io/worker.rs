@@ -37,6 +37,7 @@ use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRI
 use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
+use super::unknown_vnis::UnknownVnis;
 
 /// Answers to rejected packets in a second, and at once.
 const ANSWERS: u64 = 200;
@@ -97,6 +98,7 @@ pub(super) struct Post {
     pub(super) commands: CommandReceiver<Command>,
     pub(super) bell: Arc<EventFd>,
     pub(super) nobody: Arc<Counters>,
+    pub(super) unknown_vnis: Arc<UnknownVnis>,
     pub(super) progress: Arc<Progress>,
     pub(super) uso: bool,
     /// The queue for tunnel GSO, where the host has it.
@@ -142,6 +144,7 @@ pub(super) struct Worker<B> {
     retired: Vec<Arc<Pool>>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
+    pub(super) unknown_vnis: Arc<UnknownVnis>,
     pub(super) shared: Arc<Shared>,
     progress: Arc<Progress>,
     pub(super) taps: Taps,
@@ -183,6 +186,7 @@ impl<B: Backend> Worker<B> {
             retired: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
+            unknown_vnis: post.unknown_vnis,
             shared: post.shared,
             progress: post.progress,
             taps: Taps::new(),

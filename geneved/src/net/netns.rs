@@ -96,6 +96,21 @@ fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
+/// What tells the network namespace of this thread from others: the inode that its name in [`DIRECTORY`] has, too; 0 where
+/// it cannot be read.
+#[must_use]
+pub fn own_inode() -> u64 {
+    std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |found| found.ino())
+}
+
+/// What tells the network namespace `/run/netns/NAME` from others.
+///
+/// # Errors
+/// There is no such name.
+pub fn inode(name: &str) -> io::Result<u64> {
+    Ok(std::fs::metadata(path(name))?.ino())
+}
+
 /// Takes the calling thread, and sockets that it makes from here on, into the namespace `/run/netns/NAME`.
 ///
 /// # Errors

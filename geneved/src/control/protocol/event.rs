@@ -119,6 +119,9 @@ pub struct DropEvent {
     pub reason: String,
     /// How many.
     pub count: u64,
+    /// unknown-vni: the latest VNI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
     /// One of them, where one was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<Sample>,
@@ -178,6 +181,9 @@ fn is_zero(number: &u64) -> bool {
 pub struct HealthEvent {
     /// The link.
     pub dev: IfName,
+    /// The services of the link that it is a backend of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Name>,
     /// The backend's overlay address.
     pub address: IpAddr,
     /// Its port.

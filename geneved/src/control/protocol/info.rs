@@ -74,6 +74,12 @@ pub struct Traffic {
     pub drops_ingress: BTreeMap<String, u64>,
     /// Dropped on the way to the wire, by reason; only reasons that occurred.
     pub drops_egress: BTreeMap<String, u64>,
+    /// From the wire and for this host itself, which answered them or took note of them, by what they were.
+    #[serde(default)]
+    pub consumed_ingress: BTreeMap<String, u64>,
+    /// From the interface and for this host itself.
+    #[serde(default)]
+    pub consumed_egress: BTreeMap<String, u64>,
 }
 
 /// A route as it runs.
@@ -92,6 +98,9 @@ pub struct HostInfo {
     pub version: String,
     /// The process id.
     pub pid: u32,
+    /// The inode of the daemon's own network namespace, which tells namespaces apart.
+    #[serde(default)]
+    pub netns_inode: u64,
     /// The packet path's backend.
     pub io: String,
     /// Why it is this one.
@@ -106,8 +115,24 @@ pub struct HostInfo {
     pub links: u32,
     /// Packets that belong to no link.
     pub traffic: Traffic,
+    /// The VNIs of the latest of them that no link is for, 16 at most; the latest first.
+    #[serde(default)]
+    pub unknown_vnis: Vec<UnknownVniInfo>,
     /// The hosts that any link knows.
     pub remotes: Vec<RemoteInfo>,
+}
+
+/// A VNI for which there is no link, and a host that used it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownVniInfo {
+    /// The VNI.
+    pub vni: u32,
+    /// The UDP port that it came to.
+    pub port: u16,
+    /// The outer source.
+    pub host: IpAddr,
+    /// How many packets since it is among the latest.
+    pub count: u64,
 }
 
 /// One thing that the packet path can use.

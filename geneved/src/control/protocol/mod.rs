@@ -28,7 +28,9 @@ pub use self::function::{
     Options, Policies, PolicyInfo, ServiceInfo, Services, Side, Stage, Trace, TraceReport,
     Translated, Verdict,
 };
-pub use self::info::{FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic};
+pub use self::info::{
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic, UnknownVniInfo,
+};
 pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;
 
@@ -468,4 +470,7 @@ pub struct Host {
 pub struct Saved {
     /// TOML.
     pub text: String,
+    /// The same as an object.
+    #[serde(default)]
+    pub config: Value,
 }

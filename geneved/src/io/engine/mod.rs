@@ -32,6 +32,7 @@ use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
 use super::udp::{Pool, SocketProfile};
+use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
 use super::worker::{Command, LinkSlot, Shared};
 
 pub use config::{
@@ -46,6 +47,7 @@ struct Handle {
     bell: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
     nobody: Arc<Counters>,
+    unknown_vnis: Arc<UnknownVnis>,
     progress: Arc<Progress>,
     heart: Mutex<Heart>,
 }
@@ -288,6 +290,12 @@ impl Engine {
             set.add_to(&mut sum);
         }
         sum
+    }
+
+    /// The VNIs of the latest packets that no link is for, the latest first.
+    #[must_use]
+    pub fn unknown_vnis(&self) -> Vec<UnknownVni> {
+        latest(self.workers.iter().flat_map(|w| w.unknown_vnis.all()))
     }
 
     /// The counters of what belongs to no link.

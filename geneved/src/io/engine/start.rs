@@ -16,6 +16,7 @@ use crate::io::progress::Progress;
 use crate::io::sched;
 use crate::io::syscalls::Syscalls;
 use crate::io::tunnel::{TunnelDevice, TunnelGso};
+use crate::io::unknown_vnis::UnknownVnis;
 use crate::io::uring::Uring;
 use crate::io::worker::{Post, Worker};
 
@@ -32,6 +33,7 @@ impl Engine {
         )?);
         self.shared.chime.add(Arc::clone(&bell));
         let nobody = Arc::new(Counters::default());
+        let unknown_vnis = Arc::new(UnknownVnis::default());
         let progress = Arc::new(Progress::default());
         let own = Arc::clone(&progress);
         let post = Post {
@@ -39,6 +41,7 @@ impl Engine {
             commands: inbox,
             bell: Arc::clone(&bell),
             nobody: Arc::clone(&nobody),
+            unknown_vnis: Arc::clone(&unknown_vnis),
             progress: Arc::clone(&progress),
             uso,
             tunnel,
@@ -83,6 +86,7 @@ impl Engine {
             bell,
             thread: Some(thread),
             nobody,
+            unknown_vnis,
             progress,
             heart: Mutex::default(),
         })

@@ -39,6 +39,8 @@ metrics! {
         "Inner bytes of packets that were forwarded."
     DROPPED: Counter "geneved_dropped_packets_total" ["link", "direction", "reason"]
         "Packets that were not forwarded; an empty link stands for packets of no link, which have every reason. Links have the reasons that occurred."
+    CONSUMED: Counter "geneved_consumed_packets_total" ["link", "direction", "reason"]
+        "Packets that were for this host itself, as questions for neighbours are that it answered; they are neither forwarded nor dropped."
     OPTION_PACKETS: Counter "geneved_option_packets_total" ["link", "direction", "option"]
         "Packets with a Geneve option that this host knows."
     FLOWS: Gauge "geneved_flows" ["link"]

@@ -12,7 +12,7 @@ mod rules;
 mod tun;
 mod wire;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use self::arrival::check_departure;
@@ -217,7 +217,11 @@ fn route<'a, E: Explain>(
             format!("{made}: {addr} is {} on {place}", entry.kind)
         }
     });
-    found.ok_or(DropReason::NoRoute)
+    let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+    found.ok_or(match addr.is_multicast() || broadcast {
+        true => DropReason::NoMulticastRoute,
+        false => DropReason::NoRoute,
+    })
 }
 
 /// One of the hosts of an entry, by the flow's hash or, for scaled endpoints, as all hosts choose; `None` is this host.
