@@ -37,8 +37,9 @@ impl<'h> Shell<'h> {
         let path = socket.with_extension("bin");
         fs::create_dir_all(&path).expect("the daemon's directory is writable");
         let program = path.join("geneved");
+        // What asks no daemon has no socket.
         let words = format!(
-            "#!/bin/sh\nexec '{}' --socket '{}' \"$@\"\n",
+            "#!/bin/sh\ncase \" $* \" in\n*' lab '*|*' completions '*) exec '{0}' \"$@\";;\nesac\nexec '{0}' --socket '{1}' \"$@\"\n",
             world::binary().display(),
             socket.display()
         );

@@ -261,9 +261,11 @@ impl Daemon {
     /// Every drop counter that is not zero, as `LINK/DIRECTION/REASON`; of no link: `-/…`.
     pub fn drops(&self) -> BTreeMap<String, u64> {
         let mut counters = BTreeMap::new();
-        for link in self.json("-s link show").as_array().into_iter().flatten() {
-            let name = link["ifname"].as_str().unwrap_or("-");
-            for (direction, reasons) in link["drops"].as_object().into_iter().flatten() {
+        let (links, host) = (self.json("-s link show"), self.json("host show"));
+        let all = [links, host].into_iter();
+        for one in all.flat_map(|all| all.as_array().cloned().unwrap_or_default()) {
+            let name = one["ifname"].as_str().unwrap_or("-");
+            for (direction, reasons) in one["drops"].as_object().into_iter().flatten() {
                 for (reason, count) in reasons.as_object().into_iter().flatten() {
                     counters.insert(
                         format!("{name}/{direction}/{reason}"),

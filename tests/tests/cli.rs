@@ -212,6 +212,119 @@ fn what_is_shown_can_be_typed() {
     assert_eq!(done.lines().count(), 1, "{done}");
 }
 
+/// What is typed is done, or refused: qualifiers of `del`, `none`, options that mean nothing, names that are not there.
+const HEEDED: &str = r#"
+    geneved link add gnv0 type geneve id 100 local 192.0.2.1 remote 192.0.2.9 address 10.0.0.1/16
+    geneved link del gnv0 type vxlan
+    geneved address add 10.1.0.1/24 dev gnv0
+    geneved address add fd00::1/64 dev gnv0
+    geneved address add 10.1.0.1/24 dev gnv0
+    geneved address
+    geneved -6 address show dev gnv0
+    geneved -j address show 10.1.0.1/24
+    geneved addr del 10.1.0.9/24 dev gnv0
+    geneved addr del 10.1.0.1/24 dev gnv0
+    geneved -br link show gnv0
+    geneved link set gnv0 remote none local none address none ttl none lladdr none option none rate none
+    geneved link set gnv0 id none
+    geneved link set gnv0 remote none remote 192.0.2.9
+    geneved link show gnv0
+    geneved -br -j link
+    geneved route add 10.2.0.0/16 dev gnv0 via 192.0.2.2,192.0.2.3
+    geneved route del 10.2.0.0/16 dev gnv0 via 192.0.2.77
+    geneved route del 10.2.0.0/16 dev gnv0 type gateway
+    geneved route del 10.2.0.0/16 dev gnv0 via 192.0.2.2
+    geneved route
+    geneved route set 10.2.0.0/16 dev gnv0 via none
+    geneved route del 10.2.0.0/16 dev gnv0 via 192.0.2.3
+    geneved route add ::/0 dev gnv0 via 192.0.2.2
+    geneved -6 route
+    geneved route
+    geneved endpoint add 10.0.0.9 dev gnv0 host 192.0.2.2
+    geneved endpoint del 10.0.0.9 dev gnv0 host 192.0.2.3
+    geneved endpoint del 10.0.0.9 dev gnv0 type gateway labels a=b class none
+    geneved endpoint del 10.0.0.9 dev gnv0 type simple class none host 192.0.2.2
+    geneved policy add web dev gnv0 ingress from 10.0.0.0/8 proto tcp dport 80 allow
+    geneved policy set web dev gnv0 from none proto none dport none
+    geneved policy set web dev gnv0 action none
+    geneved policy show web
+    geneved service add web dev gnv0 vip 10.0.0.80 proto tcp port 80 backend 10.0.0.5 backend 10.0.0.6 check none
+    geneved service del web dev gnv0 backend 10.0.0.5:81
+    geneved service del web dev gnv0 backend 10.0.0.5
+    geneved service
+    geneved policy show wbe
+    geneved nat show nope
+    geneved service show nope
+    geneved qos show nope
+    geneved option show nope
+    geneved endpoint show 10.0.0.9
+    geneved route show 10.9.0.0/16
+    geneved link show nope
+    geneved qos del nope dev gnv0
+    geneved -br route
+    geneved -s endpoint
+    geneved -d nat
+    geneved -t link
+    geneved -4 policy
+    geneved -N link
+    geneved -s link set gnv0 up
+    geneved -j -br service
+    geneved -p link
+    geneved -force link
+    geneved -atomic link
+    geneved -batch /dev/null link show
+    geneved -j run
+    geneved -s lab
+    geneved --socket=x completions bash
+    geneved qos add gold dev gnv0 id 1 rate 100
+    geneved -j save | grep -o '"link":\[{"name":"[a-z0-9]*"'
+    geneved link show | head -0
+    geneved monitor | true
+    geneved capture write - 2>&1 | head -0
+    geneved top -b | head -1 | cut -c1-7
+    geneved foo 2>&1 | true
+"#;
+
+#[test]
+fn what_is_typed_is_done_or_refused() {
+    assert_snapshot!(shown(HEEDED));
+}
+
+/// `--socket` in front of `run` is where the daemon is asked, whatever its file says.
+#[test]
+fn the_socket_that_is_named_is_the_daemons() {
+    let duo = Duo::new();
+    let daemon = daemon(&duo);
+    let shell = Shell::beside(&daemon, &duo.a);
+    let script = r#"
+        printf '[daemon]\nio = "syscalls"\nsocket = "%s/file.sock"\n' "$PWD" >other.toml
+        geneved --socket "$PWD/named.sock" run --config other.toml 2>log & pid=$!
+        for i in $(seq 600); do [ -S named.sock ] && break; sleep 0.1; done
+        geneved --socket "$PWD/named.sock" reload
+        [ -e file.sock ] && echo "the file's socket is there"
+        kill $pid
+        wait $pid || cat log
+    "#;
+    let output = shell.run(&["sh"], script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text, "nothing changed\n");
+}
+
+/// `-n` means the namespace that a link is in, also where that is the daemon's own.
+#[test]
+fn a_link_is_found_in_the_namespace_of_its_daemon() {
+    let duo = Duo::new();
+    let daemon = daemon(&duo);
+    daemon.cli("link add gnv0 type geneve id 5");
+    let name = duo.a.name().to_owned();
+    let shell = Shell::beside(&daemon, &duo.a);
+    let said = shell.transcript(&format!(
+        "geneved -n {name} -br link show gnv0 | cut -c1-4\ngeneved -n {name} link set gnv0 mtu 1400"
+    ));
+    let said: Vec<_> = said.lines().filter(|line| !line.starts_with('$')).collect();
+    assert_eq!(said, ["gnv0"]);
+}
+
 const ERRORS: &str = r#"
     geneved
     geneved foo

@@ -9,9 +9,9 @@ use geneved_tests::world::{Duo, Io, binary};
 use serde_json::Value;
 
 /// Objects, and commands that work on none, that have a page of their own.
-const PAGES: [&str; 14] = [
-    "link", "route", "fdb", "endpoint", "policy", "nat", "service", "qos", "option", "flow",
-    "host", "lab", "check", "trace",
+const PAGES: [&str; 15] = [
+    "link", "address", "route", "fdb", "endpoint", "policy", "nat", "service", "qos", "option",
+    "flow", "host", "lab", "check", "trace",
 ];
 /// Where the words of `help` are written anew with `GENEVED_BLESS=1`.
 const OPENING: &str = ".Sh SYNOPSIS\n.Bd -literal\n";
@@ -217,7 +217,13 @@ fn the_examples_work_and_json_is_as_documented() {
             object => format!("{object} show"),
         };
         let mut found = BTreeSet::new();
-        keys(&daemon.json(&format!("-s -d {shown}")), &mut found);
+        // Every key that options can bring.
+        let options = match object {
+            "link" | "fdb" | "service" | "host" => "-s -d",
+            "policy" | "nat" | "qos" | "option" | "flow" => "-s",
+            _ => "",
+        };
+        keys(&daemon.json(&format!("{options} {shown}")), &mut found);
         assert!(
             object == "flow" || !found.is_empty(),
             "{name} shows nothing"

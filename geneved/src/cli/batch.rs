@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader};
 
 use super::context::Context;
 use super::error::CliError;
-use super::{dispatch, report};
+use super::{dispatch, output, report};
 
 /// Runs the commands of a file one after the other. With `force` a failure does not end it.
 ///
@@ -56,7 +56,7 @@ pub fn run_atomic(context: &mut Context, file: &str) -> Result<(), CliError> {
     match failed {
         None => Ok(()),
         Some(code) => {
-            eprintln!("Nothing of the batch was done");
+            output::tell("Nothing of the batch was done");
             Err(CliError::Reported(code))
         }
     }
@@ -92,7 +92,7 @@ fn unreadable(file: &str, number: usize, error: &io::Error) -> CliError {
 /// Reports what failed, with its line; the exit code that it leads to.
 fn complain(file: &str, number: usize, error: &CliError) -> u8 {
     report(&error.within(file, number));
-    eprintln!("Command failed {file}:{number}");
+    output::tell(format_args!("Command failed {file}:{number}"));
     error.code()
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libgeneve::drop::DropReason;
+use nix::poll::PollFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pcap_file::DataLink;
@@ -29,6 +30,8 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, wrong};
+use super::honours::Honours;
+use super::output;
 use crate::config::value::{Direction, IfName};
 use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Request};
 
@@ -65,7 +68,8 @@ const KEYS: [Key; 12] = [
 pub const VERB: Verb = Verb {
     name: "capture",
     about: "packets as a pcapng file, with the reason of a drop as comment",
-    command: Command::new(&["capture"], run, || grammar::words(&KEYS)),
+    command: Command::new(&["capture"], run, || grammar::words(&KEYS))
+        .honouring_only(Honours::SOCKET),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nPackets of both directions of such flows are captured.",
 };
 
@@ -99,13 +103,22 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         "-" => Box::new(io::stdout().lock()),
         file => Box::new(File::create(file).map_err(failed)?),
     };
-    let mut file = Capture::new(BufWriter::new(out), snaplen).map_err(failed)?;
+    let mut file = match Capture::new(BufWriter::new(out), snaplen) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        begun => begun.map_err(failed)?,
+    };
     let mut broken = None;
     let mut begun = false;
-    let outcome = client.follow(&request, Some(stop.as_fd()), |reply| {
+    let stdout = io::stdout();
+    let mut stops = vec![(stop.as_fd(), PollFlags::POLLIN)];
+    if path == "-" {
+        // Whoever has hung up is noticed although no packet comes.
+        stops.push((stdout.as_fd(), PollFlags::empty()));
+    }
+    let outcome = client.follow(&request, &stops, |reply| {
         // The first reply says that packets are looked at from now on.
         if !std::mem::replace(&mut begun, true) {
-            eprintln!("capturing, until interrupted");
+            output::tell("capturing, until interrupted");
         }
         let written = serde_json::from_value::<Captured>(reply)
             .map_err(io::Error::other)

@@ -11,6 +11,7 @@ use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use super::output::{self, Record};
 use super::style::Style;
 use crate::config::file::{self, Config, Fault};
@@ -39,7 +40,12 @@ const KEYS: [Keyword<Words>; 2] = [
 pub const VERB: Verb = Verb {
     name: "check",
     about: "is a configuration valid; without one, what can this host do",
-    command: Command::new(&["check"], run, || grammar::words(&KEYS)).in_netns(),
+    command: Command::new(&["check"], run, || grammar::words(&KEYS)).honouring_only(
+        Honours::SHAPE
+            .and(Honours::BRIEF)
+            .and(Honours::NETNS)
+            .and(Honours::SOCKET),
+    ),
     notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml\n\"--service\" asks as the user of geneved.service, with its capabilities.",
 };
 

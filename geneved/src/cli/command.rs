@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::error::CliError;
+use super::honours::Honours;
 use super::synopsis::Word;
 
 /// One command.
@@ -13,14 +14,14 @@ pub struct Command {
     pub run: fn(&mut Context, &[String]) -> Result<(), CliError>,
     /// The keywords that it takes.
     pub words: fn() -> Vec<Word>,
-    /// Whether `-n NETNS` means something to it.
-    pub netns: bool,
+    /// The options that mean something to it.
+    pub honours: Honours,
     /// Whether all that it does is to ask for a change, which can be gathered with others.
     pub changes: bool,
 }
 
 impl Command {
-    /// A command that does not care for `-n`, and does more than to ask for a change.
+    /// A command that asks the daemon and prints what it answers, and does more than to ask for a change.
     pub const fn new(
         names: &'static [&'static str],
         run: fn(&mut Context, &[String]) -> Result<(), CliError>,
@@ -30,18 +31,21 @@ impl Command {
             names,
             run,
             words,
-            netns: false,
+            honours: Honours::SHAPE.and(Honours::SOCKET),
             changes: false,
         }
     }
 
-    /// The same, but `-n NETNS` means something to it.
+    /// The same, and these options mean something to it, too.
     #[must_use]
-    pub const fn in_netns(self) -> Self {
-        Command {
-            netns: true,
-            ..self
-        }
+    pub const fn honouring(self, more: Honours) -> Self {
+        self.honouring_only(self.honours.and(more))
+    }
+
+    /// The same, but only these options mean something to it.
+    #[must_use]
+    pub const fn honouring_only(self, honours: Honours) -> Self {
+        Command { honours, ..self }
     }
 
     /// The same, but it only asks for a change.

@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::options::Options;
 use super::output::{self, Record};
 use super::style::Style;
+use crate::config::file::DEFAULT_SOCKET;
 use crate::config::words::Change;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Applied, Request};
@@ -17,8 +18,8 @@ use crate::control::protocol::{Applied, Request};
 /// What a command works with.
 pub struct Context {
     style: Style,
-    socket: PathBuf,
-    netns: Option<String>,
+    options: Options,
+    socket: Option<PathBuf>,
     client: Option<Client>,
     patience: Option<Duration>,
     /// Changes that are to be made all at once, while they are gathered.
@@ -29,8 +30,8 @@ impl Context {
     pub(super) fn new(options: &Options) -> Self {
         Context {
             style: Style::of(options),
+            options: options.clone(),
             socket: options.socket.clone(),
-            netns: options.netns.clone(),
             client: None,
             patience: None,
             gathered: None,
@@ -42,14 +43,19 @@ impl Context {
         self.style
     }
 
-    /// The daemon's control socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// What was said in front of the object.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The network namespace that `-n` names.
     pub fn netns(&self) -> Option<&str> {
-        self.netns.as_deref()
+        self.options.netns.as_deref()
+    }
+
+    /// The control socket that `--socket` names.
+    pub fn named_socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// Takes this process into the namespace that `-n` names.
@@ -79,7 +85,10 @@ impl Context {
     pub fn client(&mut self) -> Result<&mut Client, CliError> {
         Ok(match &mut self.client {
             Some(client) => client,
-            none => none.insert(Client::connect(&self.socket)?),
+            none => {
+                let usual = Path::new(DEFAULT_SOCKET);
+                none.insert(Client::connect(self.socket.as_deref().unwrap_or(usual))?)
+            }
         })
     }
 
@@ -134,7 +143,7 @@ impl Context {
 
     /// Asks the daemon of this socket from here on.
     pub fn use_socket(&mut self, socket: impl Into<PathBuf>) {
-        self.socket = socket.into();
+        self.socket = Some(socket.into());
         self.client = None;
     }
 

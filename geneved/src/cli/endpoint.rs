@@ -9,6 +9,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
 use super::grammar::{Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::Style;
@@ -52,8 +53,11 @@ pub struct Wanted {
 }
 
 impl Subject for EndpointWords {
+    const KIND: &'static str = "endpoint";
     const ADD: &'static [Key] = &SETTINGS;
     const DEL: &'static [Key] = &SETTINGS;
+
+    const HONOURS: Honours = Honours::FAMILY;
 
     type Info = EndpointWords;
     type Filter = Wanted;
@@ -73,6 +77,14 @@ impl Subject for EndpointWords {
     fn list(filter: &Wanted) -> Request {
         let dev = filter.dev.clone();
         Request::ListEndpoints { dev }
+    }
+
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.address.map(|address| address.to_string())
+    }
+
+    fn name(info: &EndpointWords, _: &Style) -> String {
+        info.address.to_string()
     }
 
     fn wants(filter: &Wanted, style: &Style, info: &EndpointWords) -> bool {

@@ -92,9 +92,7 @@ impl From<ClientError> for CliError {
         match error {
             ClientError::NoDaemon { .. } => CliError::NoDaemon(format!("Error: {text}")),
             // `ip` says this one without "Error: ".
-            ClientError::Refused(_) if text.starts_with("Cannot find device") => {
-                CliError::Refused(text)
-            }
+            ClientError::Refused(_) if text.starts_with("Cannot find ") => CliError::Refused(text),
             _ => CliError::Refused(format!("Error: {text}")),
         }
     }

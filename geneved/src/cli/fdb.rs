@@ -9,6 +9,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::Style;
@@ -36,8 +37,11 @@ pub struct Wanted {
 const WANTED_DEV: Keyword<Wanted> = key!(Wanted; "dev" | "brport", "LINK", dev);
 
 impl Subject for FdbWords {
+    const KIND: &'static str = "fdb";
     const ADD: &'static [Key] = &[MAC, DEV, DST.times(Times::Once)];
     const DEL: &'static [Key] = &[MAC, DEV, DST];
+
+    const HONOURS: Honours = Honours::STATISTICS.and(Honours::DETAILS);
 
     type Info = FdbInfo;
     type Filter = Wanted;
@@ -54,6 +58,14 @@ impl Subject for FdbWords {
     fn list(filter: &Wanted) -> Request {
         let dev = filter.dev.clone();
         Request::ListFdb { dev }
+    }
+
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.mac.map(|mac| mac.to_string())
+    }
+
+    fn name(info: &FdbInfo, _: &Style) -> String {
+        info.mac.to_string()
     }
 
     fn wants(filter: &Wanted, _: &Style, info: &FdbInfo) -> bool {

@@ -9,8 +9,9 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use super::object;
-use super::output::{Line, Record};
+use super::output::{self, Line, Record};
 use super::style::Style;
 use crate::config::value::Proto;
 use crate::config::words::FlowFilter;
@@ -46,7 +47,12 @@ pub const OBJECT: Object = Object {
     name: "flow",
     about: "who talks to whom right now",
     commands: &[
-        Command::new(object::SHOWN, show, || grammar::words(&SHOW)),
+        Command::new(object::SHOWN, show, || grammar::words(&SHOW)).honouring(
+            Honours::BRIEF
+                .and(Honours::COUNTERS)
+                .and(Honours::NUMERIC)
+                .and(Honours::FAMILY),
+        ),
         Command::new(&["flush"], flush, || grammar::words(&FILTER)),
     ],
     usual: Some(0),
@@ -70,7 +76,9 @@ fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     flows.retain(|flow| style.wants(flow.src));
     object::print(context, &flows)?;
     if told < total {
-        eprintln!("{told} of {total} flows are shown; name which ones, or \"limit N\"");
+        output::tell(format_args!(
+            "{told} of {total} flows are shown; name which ones, or \"limit N\""
+        ));
     }
     Ok(())
 }

@@ -52,8 +52,8 @@ pub const REFUSED: [Key; 7] = [
 /// Where the first word is none of geneved's: what is there for it.
 const OBJECTS: [(&[&str], &str); 19] = [
     (
-        &["a", "addr", "address", "addrs", "ip"],
-        "A link has its addresses: \"geneved link show\", \"geneved link set NAME address PREFIX\".",
+        &["addrs", "ip"],
+        "The addresses of links are in \"geneved address\".",
     ),
     (
         &[

@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::foreign;
 use super::synopsis::Word;
 use crate::config::state::nearest;
-use crate::config::value::ValueError;
+use crate::config::value::{NONE, ValueError};
 
 /// What a keyword does to the command under construction.
 pub enum Action<T: 'static> {
@@ -208,6 +208,30 @@ pub fn find<'a, C: Copy + PartialEq>(
 /// # Errors
 /// The first word that does not fit, in `ip`'s wording.
 pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Result<(), CliError> {
+    read(keywords, words, into, None)
+}
+
+/// Reads the words of a command that changes an object; the keywords whose value is `none`, where that is no value of
+/// theirs: what they set is taken away.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_change<T>(
+    keywords: &[Keyword<T>],
+    words: &[String],
+    into: &mut T,
+) -> Result<Vec<&'static str>, CliError> {
+    let mut none = Vec::new();
+    read(keywords, words, into, Some(&mut none))?;
+    Ok(none)
+}
+
+fn read<T>(
+    keywords: &[Keyword<T>],
+    words: &[String],
+    into: &mut T,
+    mut none: Option<&mut Vec<&'static str>>,
+) -> Result<(), CliError> {
     let mut given = vec![0usize; keywords.len()];
     let bare = keywords.iter().position(|k| k.bare);
     let mut words = words.iter().enumerate();
@@ -252,7 +276,13 @@ pub fn parse<T>(keywords: &[Keyword<T>], words: &[String], into: &mut T) -> Resu
                         keyword.names[0]
                     )));
                 }
-                set(into, value).map_err(|e| wrong_value(value, e))?;
+                match (set(into, value), &mut none) {
+                    (Ok(()), _) => {}
+                    (Err(_), Some(none)) if value == NONE && !keyword.bare => {
+                        none.push(keyword.names[0]);
+                    }
+                    (Err(error), _) => return Err(wrong_value(value, error)),
+                }
             }
             Action::Refused(why) => {
                 return Err(CliError::Refused(format!(

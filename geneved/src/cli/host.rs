@@ -6,7 +6,8 @@ use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::link::{dropped, drops};
+use super::honours::Honours;
+use super::link::{consumed, dropped, drops};
 use super::object;
 use super::output::Record;
 use super::style::Style;
@@ -19,7 +20,8 @@ const NOTHING: [Keyword<()>; 0] = [];
 pub const OBJECT: Object = Object {
     name: "host",
     about: "the daemon's own state, and other hosts",
-    commands: &[Command::new(object::SHOWN, show, Vec::new)],
+    commands: &[Command::new(object::SHOWN, show, Vec::new)
+        .honouring(Honours::BRIEF.and(Honours::DETAILS).and(Honours::COUNTERS))],
     usual: Some(0),
     notes: "",
 };
@@ -55,6 +57,15 @@ impl Record for HostInfo {
             text += &format!("\n    {}", super::check::feature(style, feature));
         }
         text += &dropped(style, &self.traffic);
+        for one in self.unknown_vnis.iter().filter(|_| style.statistics > 0) {
+            text += &format!(
+                "\n    unknown-vni {} port {} host {} count {}",
+                one.vni,
+                one.port,
+                style.address(one.host),
+                style.number(one.count)
+            );
+        }
         for remote in &self.remotes {
             let links: Vec<_> = remote.links.iter().map(IfName::as_str).collect();
             text += &format!("\n    remote {}", style.address(remote.address));
@@ -101,6 +112,8 @@ impl Record for HostInfo {
             "ports": self.ports,
             "links": self.links,
             "drops": drops(&self.traffic),
+            "consumed": consumed(&self.traffic),
+            "unknown_vnis": self.unknown_vnis,
             "remotes": self.remotes,
         })
     }

@@ -8,6 +8,7 @@ use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use crate::config::value::ValueError;
 use crate::lab::{self, LabCommand, LabOptions};
 
@@ -55,7 +56,7 @@ const fn command(
     names: &'static [&'static str],
     run: fn(&mut Context, &[String]) -> Result<(), CliError>,
 ) -> Command {
-    Command::new(names, run, || grammar::words(&KEYWORDS))
+    Command::new(names, run, || grammar::words(&KEYWORDS)).honouring_only(Honours::NOTHING)
 }
 
 fn run(command: LabCommand, words: &[String]) -> Result<(), CliError> {

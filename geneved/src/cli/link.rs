@@ -10,6 +10,7 @@ use super::error::CliError;
 use super::field::{flag, key};
 use super::foreign::REFUSED;
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Record, reasons};
 use super::style::Style;
@@ -18,6 +19,7 @@ use crate::config::value::{IfName, InnerWord, ValueError};
 use crate::config::words::{Change, Kind, LinkWords, Verb};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
+use crate::net::netns;
 
 type Key = Keyword<LinkWords>;
 
@@ -92,9 +94,18 @@ pub struct Wanted {
 }
 
 impl Subject for LinkWords {
+    const KIND: &'static str = "link";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 1);
     const DEL: &'static [Key] = &[NAME, TYPE];
+
+    const HONOURS: Honours = Honours::BRIEF
+        .and(Honours::BRIEF_JSON)
+        .and(Honours::DETAILS)
+        .and(Honours::COUNTERS)
+        .and(Honours::FAMILY)
+        .and(Honours::NETNS);
+    const CHANGE_HONOURS: Honours = Honours::NETNS;
 
     type Info = LinkInfo;
     type Filter = Wanted;
@@ -140,6 +151,14 @@ impl Subject for LinkWords {
         Request::ListLinks { name }
     }
 
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.name.as_ref().map(IfName::to_string)
+    }
+
+    fn name(info: &LinkInfo, _: &Style) -> String {
+        info.settings.name.to_string()
+    }
+
     fn wants(filter: &Wanted, _: &Style, info: &LinkInfo) -> bool {
         let kind = info.settings.kind.unwrap_or_default();
         (!filter.up || info.flags.iter().any(|flag| flag == "UP"))
@@ -149,15 +168,10 @@ impl Subject for LinkWords {
     fn show(filter: &Wanted, context: &mut Context) -> Result<(), CliError> {
         let style = context.style();
         let mut links = object::all::<LinkInfo>(context, &Self::list(filter))?;
-        if let Some(netns) = context.netns() {
-            links.retain(|link| link.settings.netns.as_deref() == Some(netns));
-            if let (Some(name), true) = (&filter.name, links.is_empty()) {
-                return Err(not_there(name, netns));
-            }
-        }
+        in_netns(context, filter.name.as_ref(), &mut links)?;
         links.retain(|link| Self::wants(filter, &style, link));
-        // What belongs to no link would otherwise be seen by nobody who only looks here.
-        let everything = filter.name.is_none() && context.netns().is_none();
+        // What belongs to no link would otherwise be seen by nobody who only looks here; JSON is an array of links.
+        let everything = filter.name.is_none() && context.netns().is_none() && !style.json;
         let host = match everything && style.statistics > 0 {
             true => Some(OfNoLink(
                 context.call::<Host>(&Request::GetHost)?.host.traffic,
@@ -170,8 +184,37 @@ impl Subject for LinkWords {
     }
 }
 
+/// Keeps the links that are in the namespace that `-n` names, if it names one.
+///
+/// # Errors
+/// There is no such namespace, or `name` is not in it.
+pub fn in_netns(
+    context: &mut Context,
+    name: Option<&IfName>,
+    links: &mut Vec<LinkInfo>,
+) -> Result<(), CliError> {
+    let Some(netns) = context.netns().map(str::to_owned) else {
+        return Ok(());
+    };
+    let wanted = netns::inode(&netns).map_err(|error| {
+        CliError::Refused(format!(
+            "Cannot open network namespace \"{netns}\": {error}; \"ip netns\" lists the names"
+        ))
+    })?;
+    // A link that names none is where the daemon is.
+    let Host { host } = context.call(&Request::GetHost)?;
+    links.retain(|link| match &link.settings.netns {
+        Some(other) => *other == netns || netns::inode(other).is_ok_and(|inode| inode == wanted),
+        None => host.netns_inode == wanted,
+    });
+    match name {
+        Some(name) if links.is_empty() => Err(not_there(name, &netns)),
+        _ => Ok(()),
+    }
+}
+
 /// Sees to it that `-n` names the namespace of a link that is changed.
-fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliError> {
+pub fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliError> {
     // With -atomic it may be on its way.
     let mut added = context.gathered().into_iter().flatten();
     let is_added = |change: &Change| {
@@ -184,11 +227,8 @@ fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliErr
     let request = Request::ListLinks {
         name: Some(name.clone()),
     };
-    let Links { links } = context.call(&request)?;
-    let there = links
-        .iter()
-        .any(|l| l.settings.netns.as_deref() == Some(netns));
-    there.then_some(()).ok_or_else(|| not_there(name, netns))
+    let Links { mut links } = context.call(&request)?;
+    in_netns(context, Some(name), &mut links)
 }
 
 fn not_there(name: &IfName, netns: &str) -> CliError {
@@ -203,13 +243,7 @@ fn not_there(name: &IfName, netns: &str) -> CliError {
 pub const OBJECT: Object = Object {
     name: "link",
     about: "VPCs on this host",
-    commands: &[
-        object::add::<LinkWords>().in_netns(),
-        object::set::<LinkWords>().in_netns(),
-        object::replace::<LinkWords>().in_netns(),
-        object::del::<LinkWords>().in_netns(),
-        object::show::<LinkWords>().in_netns(),
-    ],
+    commands: &object::commands::<LinkWords>(),
     usual: Some(object::SHOW),
     notes: "VNI := 0..16777215\nTTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nPREFIX := ADDR/LENGTH\nRATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]",
 };
@@ -231,8 +265,9 @@ impl Record for OfNoLink {
         String::new()
     }
 
+    /// It is none of the array of links.
     fn json(&self, _: &Style) -> Value {
-        json!({ "scope": "host", "drops": drops(&self.0) })
+        Value::Null
     }
 }
 
@@ -241,15 +276,22 @@ pub fn drops(traffic: &Traffic) -> Value {
     json!({ "ingress": traffic.drops_ingress, "egress": traffic.drops_egress })
 }
 
-/// Lines with the drops by reason, each with a newline before it.
+/// The same of what was for this host itself.
+pub fn consumed(traffic: &Traffic) -> Value {
+    json!({ "ingress": traffic.consumed_ingress, "egress": traffic.consumed_egress })
+}
+
+/// Lines with the drops by reason, each with a newline before it, and with what was for this host itself.
 pub fn dropped(style: &Style, traffic: &Traffic) -> String {
     let mut text = String::new();
-    for (direction, drops) in [
-        ("RX", &traffic.drops_ingress),
-        ("TX", &traffic.drops_egress),
+    for (kind, drops) in [
+        ("RX dropped", &traffic.drops_ingress),
+        ("TX dropped", &traffic.drops_egress),
+        ("RX consumed", &traffic.consumed_ingress),
+        ("TX consumed", &traffic.consumed_egress),
     ] {
         if !drops.is_empty() {
-            text += &format!("\n    {direction} dropped: {}", reasons(style, drops));
+            text += &format!("\n    {kind}: {}", reasons(style, drops));
             // Twice -s: what each of them means.
             let known = DropReason::ALL
                 .iter()

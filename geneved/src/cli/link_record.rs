@@ -3,7 +3,7 @@
 use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use serde_json::{Map, Value, json};
 
-use super::link::{dropped, drops};
+use super::link::{consumed, dropped, drops};
 use super::output::Record;
 use super::style::{Family, Style};
 use crate::config::value::{
@@ -68,6 +68,14 @@ impl Record for LinkInfo {
     }
 
     fn json(&self, style: &Style) -> Value {
+        if style.brief {
+            return json!({
+                "ifname": self.settings.name,
+                "operstate": self.operstate,
+                "id": self.settings.id,
+                "addr_info": self.addr_info(style),
+            });
+        }
         let mut link = Map::new();
         link.insert("ifindex".into(), json!(self.ifindex));
         link.insert("ifname".into(), json!(self.settings.name));
@@ -124,6 +132,7 @@ impl Record for LinkInfo {
                 }),
             );
             link.insert("drops".into(), drops(t));
+            link.insert("consumed".into(), consumed(t));
         }
         Value::Object(link)
     }

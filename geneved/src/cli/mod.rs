@@ -3,6 +3,7 @@
 //! Owns argument parsing, exit codes and what is printed. What the words mean is decided by the
 //! daemon, which is reached through [`crate::control`].
 
+mod address;
 mod batch;
 mod capture;
 mod check;
@@ -17,6 +18,7 @@ mod flow;
 mod foreign;
 mod grammar;
 mod help;
+mod honours;
 mod host;
 mod lab;
 mod link;
@@ -72,7 +74,7 @@ pub fn main(argv: impl Iterator<Item = OsString>) -> ExitCode {
 fn report(error: &CliError) {
     let text = error.to_string();
     if !text.is_empty() {
-        eprintln!("{}", text.trim_end());
+        output::tell(text.trim_end());
     }
 }
 
@@ -80,6 +82,7 @@ fn start(options: &Options) -> Result<(), CliError> {
     if options.version {
         return output::say(&format!("geneved {}", env!("CARGO_PKG_VERSION")));
     }
+    honours::check_alone(options)?;
     let mut context = Context::new(options);
     match &options.batch {
         Some(_) if options.force && options.atomic => Err(CliError::Usage(
@@ -187,11 +190,7 @@ fn run(
     command: &Command,
     words: &[String],
 ) -> Result<(), CliError> {
-    if let (Some(_), false) = (context.netns(), command.netns) {
-        return Err(CliError::Usage(format!(
-            "Error: option \"-n\" has no meaning for \"{name}\": the daemon serves the links of all namespaces at one socket. It can be given with \"link\", \"check\" and \"run\"; a daemon of another namespace is reached with --socket."
-        )));
-    }
+    honours::check(context.options(), name, command)?;
     if context.gathered().is_some() && !command.changes {
         return Err(CliError::Usage(format!(
             "Error: \"{name}\" is no change, and with \"-atomic\" a batch has nothing but changes: put it into a batch of its own."

@@ -1,11 +1,13 @@
 //! `geneved monitor`: what happens from now on.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nix::poll::PollFlags;
 use serde_json::{Value, json};
 
 use super::command::{Command, Verb};
@@ -13,9 +15,11 @@ use super::context::Context;
 use super::error::CliError;
 use super::flow::at;
 use super::grammar::{self, Keyword};
-use super::output::{Line, Record, render, with};
+use super::honours::Honours;
+use super::output::{self, Line, Record, render, with};
 use super::style::Style;
 use crate::config::value::Proto;
+use crate::control::client::ClientError;
 use crate::control::protocol::{
     ChangeKind, DropEvent, Event, Health, HealthEvent, HostEvent, LogEvent, Monitored, Request,
     Topic, What,
@@ -43,7 +47,13 @@ const KEYS: [Key; 12] = topics! {
 pub const VERB: Verb = Verb {
     name: "monitor",
     about: "what is changed, dropped, logged and found out, as it happens",
-    command: Command::new(&["monitor"], run, || grammar::words(&KEYS)),
+    command: Command::new(&["monitor"], run, || grammar::words(&KEYS)).honouring(
+        Honours::BRIEF
+            .and(Honours::DETAILS)
+            .and(Honours::COUNTERS)
+            .and(Honours::NUMERIC)
+            .and(Honours::TIME),
+    ),
     notes: "Without a word, or with \"all\", everything is told.",
 };
 
@@ -57,29 +67,28 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let request = Request::Monitor {
         topics: wanted.topics,
     };
-    let mut strange = None;
-    context.client()?.follow(&request, None, |reply| {
-        let event = match serde_json::from_value(reply) {
-            Ok(Monitored { event }) => event,
-            Err(error) => {
-                strange = Some(error.to_string());
-                return ControlFlow::Break(());
-            }
-        };
-        let text = show(&style, &event);
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let mut failed = None;
+    let stdout = io::stdout();
+    // Whoever has hung up is noticed although nothing happens.
+    let stops = [(stdout.as_fd(), PollFlags::empty())];
+    context.client()?.follow(&request, &stops, |reply| {
+        let printed = serde_json::from_value(reply)
+            .map_err(strange)
+            .and_then(|Monitored { event }| output::write(show(&style, &event).as_bytes()));
+        match printed {
+            Ok(()) if output::is_closed() => ControlFlow::Break(()),
             Ok(()) => ControlFlow::Continue(()),
-            // Nobody reads any more.
-            Err(_) => ControlFlow::Break(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
         }
     })?;
-    match strange {
-        Some(what) => Err(CliError::Refused(format!(
-            "an event of the daemon is not understood: {what}; is it of another version?"
-        ))),
-        None => Ok(()),
-    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn strange(error: serde_json::Error) -> CliError {
+    ClientError::Strange(format!("an event: {error}")).into()
 }
 
 /// One event as it is printed.
@@ -181,6 +190,7 @@ impl Record for DropEvent {
             .value("dev", self.dev.as_ref().map(|d| style.name(d.as_str())))
             .word(self.direction.word())
             .word(&style.health(false, &self.reason))
+            .value("vni", self.vni)
             .value("count", Some(style.number(self.count)));
         if let Some(s) = &self.sample {
             line = between(line, s.proto, (s.src, s.sport), (s.dst, s.dport))
@@ -235,6 +245,7 @@ impl Record for HealthEvent {
         let backend = std::net::SocketAddr::new(self.address, self.port);
         Line::new("health")
             .value("dev", Some(style.name(self.dev.as_str())))
+            .values("service", self.services.iter().map(|name| style.name(name)))
             .value("backend", Some(style.address(backend)))
             .word(&style.health(self.health == Health::Up, word))
             .value("reason", self.reason.as_ref())

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
@@ -36,9 +37,12 @@ const SETTINGS: [Key; 14] = [
 ];
 
 impl Subject for NatWords {
+    const KIND: &'static str = "nat";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
+
+    const HONOURS: Honours = Honours::COUNTERS.and(Honours::NUMERIC);
 
     type Info = NatInfo;
     type Filter = Wanted;
@@ -53,8 +57,16 @@ impl Subject for NatWords {
         Request::ListNats { dev }
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &NatInfo) -> bool {
-        filter.is(&info.nat.name)
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.named()
+    }
+
+    fn name(info: &NatInfo, _: &Style) -> String {
+        info.nat.name.to_string()
+    }
+
+    fn wants(_: &Wanted, _: &Style, _: &NatInfo) -> bool {
+        true
     }
 }
 

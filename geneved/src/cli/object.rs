@@ -9,8 +9,10 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use super::output::Record;
 use super::style::Style;
+use crate::config::state::absent;
 use crate::config::value::{Direction, IfName, Name};
 use crate::config::words::{Change, Verb};
 use crate::control::client::ClientError;
@@ -18,6 +20,8 @@ use crate::control::protocol::Request;
 
 /// An object as its commands gather it, word by word.
 pub trait Subject: Default + 'static {
+    /// What it is called.
+    const KIND: &'static str;
     /// The keywords of `add` and `replace`.
     const ADD: &'static [Keyword<Self>];
     /// The keywords of `set`.
@@ -38,8 +42,27 @@ pub trait Subject: Default + 'static {
     /// The words are not enough, or do not fit the options.
     fn change(self, verb: Verb, context: &mut Context) -> Result<Change, CliError>;
 
+    /// The options that mean something to `show`, beside those of every command that asks the daemon.
+    const HONOURS: Honours = Honours::NOTHING;
+    /// The options that mean something to commands that change it, beside those.
+    const CHANGE_HONOURS: Honours = Honours::NOTHING;
+
     /// What lists the objects, or more than those that the filter wants.
     fn list(filter: &Self::Filter) -> Request;
+
+    /// The objects, or more than those that the filter wants.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or refuses.
+    fn all(context: &mut Context, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError> {
+        all(context, &Self::list(filter))
+    }
+
+    /// The one object that the filter names, as its list shows it; `None` where it names none.
+    fn named(filter: &Self::Filter, style: &Style) -> Option<String>;
+
+    /// What an object is named by.
+    fn name(info: &Self::Info, style: &Style) -> String;
 
     /// Whether the filter wants this one.
     fn wants(filter: &Self::Filter, style: &Style, info: &Self::Info) -> bool;
@@ -50,10 +73,24 @@ pub trait Subject: Default + 'static {
     /// The daemon does not answer, or refuses.
     fn show(filter: &Self::Filter, context: &mut Context) -> Result<(), CliError> {
         let style = context.style();
-        let mut all = all::<Self::Info>(context, &Self::list(filter))?;
+        let mut all = Self::all(context, filter)?;
+        if let Some(name) = Self::named(filter, &style) {
+            find::<Self>(&name, &all, &style)?;
+            all.retain(|info| Self::name(info, &style) == name);
+        }
         all.retain(|info| Self::wants(filter, &style, info));
         print(context, &all)
     }
+}
+
+/// Refuses where none of the objects has this name.
+fn find<T: Subject>(name: &str, all: &[T::Info], style: &Style) -> Result<(), CliError> {
+    let names: Vec<String> = all.iter().map(|info| T::name(info, style)).collect();
+    if names.iter().any(|other| other == name) {
+        return Ok(());
+    }
+    let object = format!("{} \"{name}\"", T::KIND);
+    Err(ClientError::Refused(absent(&object, name, &names, T::KIND)).into())
 }
 
 /// The commands of an object that can be changed in place.
@@ -78,6 +115,7 @@ pub const fn add<T: Subject>() -> Command {
         || grammar::words(T::ADD),
     )
     .changing()
+    .honouring(T::CHANGE_HONOURS)
 }
 
 /// `set`, which `ip route` calls `change`.
@@ -88,6 +126,7 @@ pub const fn set<T: Subject>() -> Command {
         || grammar::words(T::SET),
     )
     .changing()
+    .honouring(T::CHANGE_HONOURS)
 }
 
 /// `replace`: `add`, or in place of what is there.
@@ -98,6 +137,7 @@ pub const fn replace<T: Subject>() -> Command {
         || grammar::words(T::ADD),
     )
     .changing()
+    .honouring(T::CHANGE_HONOURS)
 }
 
 /// `del`.
@@ -108,6 +148,7 @@ pub const fn del<T: Subject>() -> Command {
         || grammar::words(T::DEL),
     )
     .changing()
+    .honouring(T::CHANGE_HONOURS)
 }
 
 /// What `show` is called, which `ip` also calls `list` and `lst`.
@@ -124,6 +165,7 @@ pub const fn show<T: Subject>() -> Command {
         },
         || grammar::words(T::SHOW),
     )
+    .honouring(T::HONOURS)
 }
 
 fn change<T: Subject>(
@@ -133,9 +175,9 @@ fn change<T: Subject>(
     words: &[String],
 ) -> Result<(), CliError> {
     let mut subject = T::default();
-    grammar::parse(keys, words, &mut subject)?;
+    let none = grammar::parse_change(keys, words, &mut subject)?;
     let change = subject.change(verb, context)?;
-    context.apply(change)
+    context.apply(change.without(none))
 }
 
 /// Every object of a reply, whose one list may have any name.
@@ -179,10 +221,10 @@ pub const BY_NAME: Key = key!("name", "NAME", name).bare();
 pub const BY_LINK: Key = key!("dev", "LINK", dev);
 
 impl Wanted {
-    /// Whether no name was given, or this one.
+    /// The name that was given.
     #[must_use]
-    pub fn is(&self, name: &Name) -> bool {
-        self.name.as_ref().is_none_or(|wanted| wanted == name)
+    pub fn named(&self) -> Option<String> {
+        self.name.as_ref().map(Name::to_string)
     }
 }
 

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, BY_NAME, Subject, Wanted};
 use super::output::{Line, Record, with};
 use super::style::Style;
@@ -26,9 +27,12 @@ const SETTINGS: [Key; 5] = [
 ];
 
 impl Subject for OptionWords {
+    const KIND: &'static str = "option";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 1);
     const DEL: &'static [Key] = &[NAME];
+
+    const HONOURS: Honours = Honours::COUNTERS;
 
     type Info = OptionInfo;
     type Filter = Wanted;
@@ -42,8 +46,16 @@ impl Subject for OptionWords {
         Request::ListOptions
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &OptionInfo) -> bool {
-        filter.is(&info.option.name)
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.named()
+    }
+
+    fn name(info: &OptionInfo, _: &Style) -> String {
+        info.option.name.to_string()
+    }
+
+    fn wants(_: &Wanted, _: &Style, _: &OptionInfo) -> bool {
+        true
     }
 }
 

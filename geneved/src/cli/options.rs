@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use super::error::CliError;
-use crate::config::file::DEFAULT_SOCKET;
 use crate::config::state::nearest;
 
 /// VPC overlays over Geneve in user space: the daemon and its command line.
@@ -42,8 +41,8 @@ pub struct Options {
     #[argh(switch)]
     pub oneline: bool,
     /// colours: auto, always or never
-    #[argh(option, default = "Color::Auto")]
-    pub color: Color,
+    #[argh(option)]
+    pub color: Option<Color>,
     /// a line with the time before each event
     #[argh(switch)]
     pub timestamp: bool,
@@ -72,8 +71,8 @@ pub struct Options {
     #[argh(switch)]
     pub inet6: bool,
     /// the daemon's control socket
-    #[argh(option, default = "PathBuf::from(DEFAULT_SOCKET)")]
-    pub socket: PathBuf,
+    #[argh(option)]
+    pub socket: Option<PathBuf>,
     /// object, command and keywords
     #[argh(positional, greedy)]
     pub words: Vec<String>,
@@ -297,18 +296,18 @@ mod tests {
             (o.brief, o.oneline, o.tshort, o.force),
             (true, true, true, true)
         );
-        assert_eq!((o.color, o.socket), (Color::Auto, PathBuf::from("/s")));
+        assert_eq!((o.color, o.socket), (Some(Color::Auto), Some("/s".into())));
         assert_eq!(o.words, ["link", "show"]);
         assert_eq!(options("-statistics -json link").unwrap().statistics, 1);
         assert_eq!(options("-b - ").unwrap().batch.as_deref(), Some("-"));
         assert_eq!(options("-batch=f").unwrap().batch.as_deref(), Some("f"));
-        assert_eq!(options("-c link").unwrap().color, Color::Always);
+        assert_eq!(options("-c link").unwrap().color, Some(Color::Always));
         let o = options("-h -iec -t -N -4 -n blue link").unwrap();
         assert_eq!((o.human, o.iec, o.timestamp), (true, true, true));
         assert_eq!((o.numeric, o.inet, o.inet6), (true, true, false));
         assert_eq!(o.netns.as_deref(), Some("blue"));
         let o = options("-c=never --socket /a -c=auto --socket /b link").unwrap();
-        assert_eq!((o.color, o.socket), (Color::Auto, PathBuf::from("/b")));
+        assert_eq!((o.color, o.socket), (Some(Color::Auto), Some("/b".into())));
         let o = options("-stats -6 --netns=red -hu link").unwrap();
         assert_eq!((o.statistics, o.inet6, o.human), (1, true, true));
         for version in ["-V", "-Version", "-ver", "--version"] {

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -40,14 +41,35 @@ pub fn say(text: &str) -> Result<(), CliError> {
     write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
 }
 
-fn write(bytes: &[u8]) -> Result<(), CliError> {
+/// Prints text as it is to standard output; a reader that hangs up is no error.
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn write(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Refused(format!(
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(e) => Err(CliError::Refused(format!(
             "Error: cannot write to standard output: {e}"
         ))),
-        _ => Ok(()),
     }
+}
+
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the reader of standard output has hung up, so that nothing more needs to be printed.
+#[must_use]
+pub fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// Prints a line to standard error, for a person who may have gone.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// What [`print`] prints.

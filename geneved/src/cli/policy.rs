@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
@@ -43,9 +44,12 @@ const SETTINGS: [Key; 19] = [
 ];
 
 impl Subject for PolicyWords {
+    const KIND: &'static str = "policy";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
+
+    const HONOURS: Honours = Honours::COUNTERS.and(Honours::NUMERIC);
 
     type Info = PolicyInfo;
     type Filter = Wanted;
@@ -65,9 +69,17 @@ impl Subject for PolicyWords {
         Request::ListPolicies { dev }
     }
 
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.named()
+    }
+
+    fn name(info: &PolicyInfo, _: &Style) -> String {
+        info.policy.name.to_string()
+    }
+
     fn wants(filter: &Wanted, _: &Style, info: &PolicyInfo) -> bool {
         let rule = &info.policy;
-        filter.is(&rule.name) && (filter.direction.is_none() || filter.direction == rule.direction)
+        filter.direction.is_none() || filter.direction == rule.direction
     }
 }
 

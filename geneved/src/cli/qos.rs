@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
@@ -27,9 +28,12 @@ const SETTINGS: [Key; 6] = [
 ];
 
 impl Subject for QosWords {
+    const KIND: &'static str = "qos";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
     const DEL: &'static [Key] = &[NAME, DEV];
+
+    const HONOURS: Honours = Honours::COUNTERS;
 
     type Info = ClassInfo;
     type Filter = Wanted;
@@ -44,8 +48,16 @@ impl Subject for QosWords {
         Request::ListClasses { dev }
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &ClassInfo) -> bool {
-        filter.is(&info.class.name)
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.named()
+    }
+
+    fn name(info: &ClassInfo, _: &Style) -> String {
+        info.class.name.to_string()
+    }
+
+    fn wants(_: &Wanted, _: &Style, _: &ClassInfo) -> bool {
+        true
     }
 }
 

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Line, Record};
 use super::style::{Family, Style};
@@ -48,9 +49,13 @@ pub struct Wanted {
 }
 
 impl Subject for RouteWords {
+    const KIND: &'static str = "route";
     const ADD: &'static [Key] = &[PREFIX, DEV, VIA.times(Times::Once), TYPE, PROTO];
     const SET: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
     const DEL: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
+
+    const HONOURS: Honours = Honours::FAMILY;
+    const CHANGE_HONOURS: Honours = Honours::FAMILY;
 
     type Info = RouteInfo;
     type Filter = Wanted;
@@ -76,6 +81,16 @@ impl Subject for RouteWords {
     fn list(filter: &Wanted) -> Request {
         let dev = filter.dev.clone();
         Request::ListRoutes { dev }
+    }
+
+    fn named(filter: &Wanted, style: &Style) -> Option<String> {
+        filter
+            .prefix
+            .map(|prefix| destination(&of_family(prefix, style), style))
+    }
+
+    fn name(info: &RouteInfo, style: &Style) -> String {
+        destination(&info.route.prefix, style)
     }
 
     fn wants(filter: &Wanted, style: &Style, info: &RouteInfo) -> bool {
@@ -118,9 +133,12 @@ fn of_family(prefix: Prefix, style: &Style) -> Prefix {
     }
 }
 
-pub(super) fn destination(prefix: &Prefix) -> String {
+/// A prefix as `ip route` has it: `default` is that of IPv4, or with `-6` that of IPv6, so that what is shown can be
+/// typed.
+pub(super) fn destination(prefix: &Prefix, style: &Style) -> String {
     match (prefix.0.prefix_len(), prefix.0) {
         (0, ipnet::IpNet::V4(_)) => "default".into(),
+        (0, ipnet::IpNet::V6(_)) if style.family == Some(Family::Inet6) => "default".into(),
         (len, net) if len == net.max_prefix_len() => net.addr().to_string(),
         (_, net) => net.to_string(),
     }
@@ -128,7 +146,7 @@ pub(super) fn destination(prefix: &Prefix) -> String {
 
 impl Record for RouteInfo {
     fn text(&self, style: &Style) -> String {
-        Line::new(style.address(destination(&self.route.prefix)))
+        Line::new(style.address(destination(&self.route.prefix, style)))
             .value("dev", Some(style.name(&self.route.dev)))
             .value("via", Some(style.addresses(&self.route.via)))
             .value("type", self.route.kind)
@@ -136,9 +154,9 @@ impl Record for RouteInfo {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, style: &Style) -> Value {
         let mut route = json!({
-            "dst": destination(&self.route.prefix),
+            "dst": destination(&self.route.prefix, style),
             "dev": self.route.dev,
             "via": self.route.via,
             "protocol": self.origin,

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
@@ -60,9 +61,15 @@ const SETTINGS: [Key; 13] = [
 ];
 
 impl Subject for ServiceWords {
+    const KIND: &'static str = "service";
     const ADD: &'static [Key] = &SETTINGS;
     const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
-    const DEL: &'static [Key] = &[NAME, DEV];
+    const DEL: &'static [Key] = &[NAME, DEV, BACKEND];
+
+    const HONOURS: Honours = Honours::BRIEF
+        .and(Honours::DETAILS)
+        .and(Honours::STATISTICS)
+        .and(Honours::NUMERIC);
 
     type Info = ServiceInfo;
     type Filter = Wanted;
@@ -77,8 +84,16 @@ impl Subject for ServiceWords {
         Request::ListServices { dev }
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &ServiceInfo) -> bool {
-        filter.is(&info.service.name)
+    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+        filter.named()
+    }
+
+    fn name(info: &ServiceInfo, _: &Style) -> String {
+        info.service.name.to_string()
+    }
+
+    fn wants(_: &Wanted, _: &Style, _: &ServiceInfo) -> bool {
+        true
     }
 }
 
@@ -88,7 +103,7 @@ pub const OBJECT: Object = Object {
     about: "virtual addresses and their backends",
     commands: &object::commands::<ServiceWords>(),
     usual: Some(object::SHOW),
-    notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again.\nA check is made every interval (2 s) and may take timeout (1 s): after fall (3)\nfailures a backend is down, after rise (2) answers it is up.",
+    notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again; del takes those away that are named.\nA check is made every interval (2 s) and may take timeout (1 s): after fall (3)\nfailures a backend is down, after rise (2) answers it is up.",
 };
 
 const fn word(health: Health) -> &'static str {

@@ -8,6 +8,7 @@ use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use super::output::Record;
 use super::style::Style;
 use crate::config::file::DEFAULT_PATH;
@@ -42,7 +43,8 @@ const NOTHING: [Keyword<()>; 0] = [];
 pub const RUN: Verb = Verb {
     name: "run",
     about: "the daemon, in the foreground",
-    command: Command::new(&["run"], run, || grammar::words(&RUN_KEYS)).in_netns(),
+    command: Command::new(&["run"], run, || grammar::words(&RUN_KEYS))
+        .honouring_only(Honours::NETNS.and(Honours::SOCKET)),
     notes: "FILE := /etc/geneved/geneved.toml if left out; *.toml in conf.d beside it is\nread as well",
 };
 
@@ -60,7 +62,8 @@ pub const RELOAD: Verb = Verb {
             context.print(&[&done as &dyn Record])
         },
         || grammar::words(&RELOAD_KEYS),
-    ),
+    )
+    .honouring(Honours::BRIEF),
     notes: "--dry-run, or -n, changes nothing and says what would be done",
 };
 
@@ -91,7 +94,8 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     grammar::parse(&RUN_KEYS, &apart, &mut given)?;
     context.enter_netns()?;
     let path = given.config.unwrap_or_else(|| DEFAULT_PATH.into());
-    crate::daemon::run(Path::new(&path)).map_err(|faults| {
+    let socket = context.named_socket();
+    crate::daemon::run(Path::new(&path), socket).map_err(|faults| {
         let text: Vec<_> = faults
             .iter()
             .map(|fault| format!("Error: {fault}"))
@@ -128,6 +132,6 @@ impl Record for Saved {
     }
 
     fn json(&self, _: &Style) -> Value {
-        json!(self)
+        self.config.clone()
     }
 }

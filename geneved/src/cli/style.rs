@@ -90,9 +90,9 @@ impl Style {
         let terminal =
             || std::io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
         let wanted = match options.color {
-            Color::Never => false,
-            Color::Auto => terminal(),
-            Color::Always => true,
+            Some(Color::Never) => false,
+            Some(Color::Auto) | None => terminal(),
+            Some(Color::Always) => true,
         };
         let background = std::env::var("COLORFGBG").unwrap_or_default();
         Style {

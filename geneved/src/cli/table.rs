@@ -2,13 +2,14 @@
 
 use super::command::{Object, Verb};
 use super::{
-    capture, check, complete, endpoint, fdb, flow, grammar, host, lab, link, monitor, nat, option,
-    policy, qos, route, service, state, top, trace,
+    address, capture, check, complete, endpoint, fdb, flow, grammar, host, lab, link, monitor, nat,
+    option, policy, qos, route, service, state, top, trace,
 };
 
 /// Every object.
-pub const OBJECTS: [&Object; 13] = [
+pub const OBJECTS: [&Object; 14] = [
     &link::OBJECT,
+    &address::OBJECT,
     &route::OBJECT,
     &fdb::OBJECT,
     &endpoint::OBJECT,

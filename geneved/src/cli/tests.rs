@@ -14,7 +14,7 @@ use crate::control::protocol::{
 fn done(line: &str) -> Result<(), super::error::CliError> {
     let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
     let mut options = super::options::parse(&words)?;
-    options.socket = "/nonexistent/control.sock".into();
+    options.socket = Some("/nonexistent/control.sock".into());
     dispatch(&mut Context::new(&options), &options.words)
 }
 
@@ -279,6 +279,7 @@ fn link() -> LinkInfo {
             tx_bytes: 300,
             drops_ingress: BTreeMap::from([("unknown-host".into(), 4), ("too-big".into(), 1)]),
             drops_egress: BTreeMap::new(),
+            ..Traffic::default()
         },
     }
 }
@@ -403,7 +404,7 @@ fn a_link_as_json_has_the_keys_of_ip() {
             r#""addr_info":[{"family":"inet","local":"10.0.0.1","prefixlen":24},{"family":"inet6","local":"fd00::1","prefixlen":64}],"#,
             r#""state":"running","mtu_sum":{"text":"1500 - 36 = 1464","underlay":1500,"inner":1464},"io":"io_uring","#,
             r#""stats64":{"rx":{"bytes":12345678901,"packets":12,"errors":0,"dropped":5},"tx":{"bytes":300,"packets":3,"errors":0,"dropped":0}},"#,
-            r#""drops":{"ingress":{"too-big":1,"unknown-host":4},"egress":{}}}]"#,
+            r#""drops":{"ingress":{"too-big":1,"unknown-host":4},"egress":{}},"consumed":{"ingress":{},"egress":{}}}]"#,
             "\n"
         )
     );
@@ -466,6 +467,7 @@ fn routes_and_endpoints() {
 fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
     let host = HostInfo {
         version: "1.2.3".into(),
+        netns_inode: 4026531840,
         pid: 7,
         io: "syscalls".into(),
         io_cause: "sysctl kernel.io_uring_disabled is 2".into(),
@@ -488,6 +490,12 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
             drops_ingress: BTreeMap::from([("unknown-vni".into(), 9)]),
             ..Traffic::default()
         },
+        unknown_vnis: vec![crate::control::protocol::UnknownVniInfo {
+            vni: 77,
+            port: 6081,
+            host: "192.0.2.9".parse().unwrap(),
+            count: 3,
+        }],
         remotes: vec![RemoteInfo {
             address: "192.0.2.2".parse().unwrap(),
             path_mtu: Some(1400),

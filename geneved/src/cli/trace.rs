@@ -9,6 +9,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::output::{Line, Record};
 use super::style::Style;
 use crate::config::value::{DfWord, Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
@@ -55,7 +56,7 @@ const KEYS: [Key; 14] = [
 pub const VERB: Verb = Verb {
     name: "trace",
     about: "what would happen to a packet, stage by stage, and why",
-    command: Command::new(&["trace"], run, || grammar::words(&KEYS)),
+    command: Command::new(&["trace"], run, || grammar::words(&KEYS)).honouring(Honours::BRIEF),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\", \"option\" and \"labels\" are what an incoming packet comes from and with;\n\"len\" is the length of the whole inner IP packet.",
 };
 

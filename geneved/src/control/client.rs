@@ -120,15 +120,15 @@ impl Client {
         }
     }
 
-    /// Asks for what has many replies, and gives them to `each` until there are no more, `each` breaks, or there is
-    /// something to read from `stop`. Unless the replies have ended, the connection is of no further use.
+    /// Asks for what has many replies, and gives them to `each` until there are no more, `each` breaks, or one of
+    /// `stops` is ready as it says, or hung up. Unless the replies have ended, the connection is of no further use.
     ///
     /// # Errors
     /// As [`Client::call`]; the daemon ended.
     pub fn follow(
         &mut self,
         request: &Request,
-        stop: Option<BorrowedFd<'_>>,
+        stops: &[(BorrowedFd<'_>, PollFlags)],
         mut each: impl FnMut(serde_json::Value) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         let path = self.path.clone();
@@ -141,7 +141,7 @@ impl Client {
         self.stream.set_read_timeout(None).map_err(failed)?;
         loop {
             while !self.received.contains(&0) {
-                if self.stopped(stop).map_err(failed)? {
+                if self.stopped(stops).map_err(failed)? {
                     return Ok(());
                 }
                 self.receive().map_err(failed)?;
@@ -159,15 +159,12 @@ impl Client {
         }
     }
 
-    /// Waits for the daemon or for `stop`; whether it was `stop`.
-    fn stopped(&self, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
-        let Some(stop) = stop else { return Ok(false) };
-        let mut both = [
-            PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stop, PollFlags::POLLIN),
-        ];
-        poll(&mut both, PollTimeout::NONE)?;
-        Ok(both[1].any() == Some(true))
+    /// Waits for the daemon or for one of `stops`; whether it was one of them.
+    fn stopped(&self, stops: &[(BorrowedFd<'_>, PollFlags)]) -> io::Result<bool> {
+        let mut all = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        all.extend(stops.iter().map(|(fd, events)| PollFd::new(*fd, *events)));
+        poll(&mut all, PollTimeout::NONE)?;
+        Ok(all[1..].iter().any(|stop| stop.any() == Some(true)))
     }
 
     fn receive(&mut self) -> io::Result<()> {

@@ -169,7 +169,7 @@ fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_
                 numbers.push(n["n"].as_u64());
                 ControlFlow::Continue(())
             };
-            client.follow(&all, None, take).unwrap();
+            client.follow(&all, &[], take).unwrap();
             // The connection is good for another call.
             client
                 .call::<Applied>(&Request::Reload { dry_run: false })
@@ -190,7 +190,7 @@ fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_
                     _ => ControlFlow::Continue(()),
                 }
             };
-            client.follow(&Request::Monitor { topics }, None, take)
+            client.follow(&Request::Monitor { topics }, &[], take)
         });
         endless.await.unwrap().unwrap();
         let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -45,6 +45,7 @@ use self::core::{Concerned, Core, host_event};
 use self::health::HealthBoard;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io};
+use crate::config::plan;
 use crate::config::settings::Kept;
 use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
@@ -66,14 +67,19 @@ const PATH_MTU_REFRESH: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often the kernel is asked for all ways: of some changes it does not tell, such as those of nexthop objects.
 const WAYS_REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Runs the daemon until SIGTERM or SIGINT. `config` is its file.
+/// Runs the daemon until SIGTERM or SIGINT. `path` is its configuration, and `socket` its control socket in place of the
+/// one that stands there.
 ///
 /// # Errors
 /// Everything that keeps it from starting, one sentence each, with the remedy.
-pub fn run(path: &Path) -> Result<(), Vec<String>> {
+pub fn run(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     crate::observe::log::init();
-    let config = file::load(path)
+    let mut config = file::load(path)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    if let Some(socket) = socket {
+        config.daemon.socket = socket.to_owned();
+        config.daemon.socket_is_named = true;
+    }
     let fail = |e: Refusal| vec![e.to_string()];
     server::ensure_free(&config.daemon.socket).map_err(fail)?;
     let holders = host::port_holders(&config.state);
@@ -310,7 +316,8 @@ impl Core {
         tell_systemd(&[NotifyState::Ready]);
         match &done {
             Ok(done) => {
-                tracing::info!(summary = done.summary, "reloaded: {}", done.summary);
+                let told = plan::told(&done.steps);
+                tracing::info!(summary = done.summary, "reloaded: {told}");
                 self.hub()
                     .tell(host_event(None, "reloaded", done.summary.clone()));
                 for kept in &done.restart {
@@ -398,7 +405,7 @@ impl Service for Core {
             match request {
                 Request::Apply { changes } => {
                     let plan = self.apply(&changes).await?;
-                    tracing::info!(summary = %plan, "changed: {plan}");
+                    tracing::info!(summary = %plan, "changed: {}", plan::told(&plan.steps()));
                     json(Applied {
                         summary: plan.to_string(),
                     })
@@ -423,9 +430,14 @@ impl Service for Core {
                 Request::Monitor { .. } | Request::Capture { .. } => Err(Failure::ExpectedMore),
                 Request::Reload { dry_run: true } => json(self.reload_file(true).await?),
                 Request::Reload { dry_run: false } => json(self.reload().await?),
-                Request::Save => json(Saved {
-                    text: file::save(self.settings(), &self.state().await),
-                }),
+                Request::Save => {
+                    let (settings, state) = (self.settings(), self.state().await);
+                    let config = serde_json::to_value(file::in_tables(settings, &state));
+                    json(Saved {
+                        text: file::save(settings, &state),
+                        config: config.expect("words have a form in JSON"),
+                    })
+                }
             }
         })
     }

@@ -14,6 +14,7 @@ use super::command::{Command, Object};
 use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword, Times};
+use super::honours::Honours;
 use super::options::{self, SPELLINGS, Takes};
 use super::output;
 use super::synopsis::Word;
@@ -35,7 +36,9 @@ pub const OBJECT: Object = Object {
                 output::say(&candidate.line())?;
             }
             Ok(())
-        }),
+        })
+        // Names come from the daemon.
+        .honouring(Honours::SOCKET),
     ],
     usual: None,
     notes: "bash, zsh, fish: print the script of that shell\nwords -- WORD...: print what can stand in the place of the last WORD",
@@ -45,7 +48,7 @@ const fn script(
     names: &'static [&'static str],
     run: fn(&mut Context, &[String]) -> Result<(), CliError>,
 ) -> Command {
-    Command::new(names, run, Vec::new)
+    Command::new(names, run, Vec::new).honouring_only(Honours::NOTHING)
 }
 
 fn say(words: &[String], script: &str) -> Result<(), CliError> {

@@ -10,6 +10,7 @@ use super::super::context::Context;
 use super::super::error::CliError;
 use super::super::field::key;
 use super::super::grammar::{self, Keyword, Times};
+use super::super::honours::Honours;
 use super::super::object;
 use super::super::output::{Line, Record};
 use super::super::style::Style;
@@ -30,7 +31,8 @@ const KEYS: [Keyword<Words>; 2] = [
 ];
 
 /// The command.
-pub const COMMAND: Command = Command::new(&["get"], get, || grammar::words(&KEYS));
+pub const COMMAND: Command =
+    Command::new(&["get"], get, || grammar::words(&KEYS)).honouring(Honours::FAMILY);
 
 /// How an address is reached in one VPC.
 struct Way {
@@ -46,6 +48,12 @@ fn get(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let mut wanted = Words::default();
     grammar::parse(&KEYS, words, &mut wanted)?;
     let address = wanted.address.ok_or_else(CliError::incomplete)?;
+    if !context.style().wants(address) {
+        return Err(grammar::wrong(
+            &address.to_string(),
+            "it is not of the address family that the option asks for",
+        ));
+    }
     let dev = wanted.dev;
     let mut links: Vec<LinkInfo> = object::all(context, &Request::ListLinks { name: dev.clone() })?;
     let routes: Vec<RouteInfo> = object::all(context, &Request::ListRoutes { dev: dev.clone() })?;
@@ -101,17 +109,17 @@ impl Record for Way {
         Line::new(style.address(self.address))
             .value("dev", Some(style.name(&self.dev)))
             .value("via", via)
-            .value("prefix", Some(destination(&Prefix(self.prefix))))
+            .value("prefix", Some(destination(&Prefix(self.prefix), style)))
             .value("proto", Some(&self.origin))
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, style: &Style) -> Value {
         json!({
             "dst": self.address,
             "dev": self.dev,
             "via": self.via,
-            "prefix": destination(&Prefix(self.prefix)),
+            "prefix": destination(&Prefix(self.prefix), style),
             "protocol": self.origin,
         })
     }

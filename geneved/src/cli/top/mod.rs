@@ -15,6 +15,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
+use super::honours::Honours;
 use super::output;
 use crate::config::value::ValueError;
 use crate::control::protocol::{Rated, Rates, Request};
@@ -71,7 +72,7 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
 pub const VERB: Verb = Verb {
     name: "top",
     about: "how busy workers, links, hosts and flows are",
-    command: Command::new(&["top"], run, || grammar::words(&KEYS)),
+    command: Command::new(&["top"], run, || grammar::words(&KEYS)).honouring(Honours::BRIEF),
     notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
 };
 
@@ -113,6 +114,9 @@ fn lines(context: &mut Context, wanted: &Words, model: &mut Model) -> Result<(),
         output::print(&context.style(), &[&*model])?;
         if left > 1 && !context.style().json {
             output::say("")?;
+        }
+        if output::is_closed() {
+            break;
         }
         left -= 1;
         wait = wanted.delay;

@@ -348,6 +348,7 @@ pub(super) mod tests {
                 tx_bytes: n * 10_000 * scale,
                 drops_ingress: BTreeMap::new(),
                 drops_egress: drops("no-route", n * 100),
+                ..Traffic::default()
             },
         };
         let flow = serde_json::json!({

@@ -1,0 +1,164 @@
+//! Which options mean something to which command, and the refusal of every other.
+
+use std::ops::BitOr;
+
+use super::command::Command;
+use super::error::CliError;
+use super::options::Options;
+
+/// Options in front of an object, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Honours(u16);
+
+impl Honours {
+    /// None.
+    pub const NOTHING: Honours = Honours(0);
+    /// `-j`, `-p`, `-o`, `-c`: the shape of what is printed.
+    pub const SHAPE: Honours = Honours(1);
+    /// `-br`.
+    pub const BRIEF: Honours = Honours(1 << 1);
+    /// `-br` together with `-j`.
+    pub const BRIEF_JSON: Honours = Honours(1 << 2);
+    /// `-d`.
+    pub const DETAILS: Honours = Honours(1 << 3);
+    /// `-s`.
+    pub const STATISTICS: Honours = Honours(1 << 4);
+    /// `-h` and `-iec`.
+    pub const UNITS: Honours = Honours(1 << 5);
+    /// `-N`.
+    pub const NUMERIC: Honours = Honours(1 << 6);
+    /// `-4` and `-6`.
+    pub const FAMILY: Honours = Honours(1 << 7);
+    /// `-t` and `-ts`.
+    pub const TIME: Honours = Honours(1 << 8);
+    /// `-n`.
+    pub const NETNS: Honours = Honours(1 << 9);
+    /// `--socket`.
+    pub const SOCKET: Honours = Honours(1 << 10);
+
+    /// Counters, and the units that they are shown in.
+    pub const COUNTERS: Honours = Self::STATISTICS.and(Self::UNITS);
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Honours) -> Honours {
+        Honours(self.0 | other.0)
+    }
+
+    /// Whether all of these are among them.
+    #[must_use]
+    pub const fn has(self, other: Honours) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Honours {
+    type Output = Honours;
+    fn bitor(self, other: Honours) -> Honours {
+        self.and(other)
+    }
+}
+
+/// Every option that not all commands take, as `help` spells it.
+const SPELLED: [(Honours, &str); 17] = [
+    (Honours::SHAPE, "-j"),
+    (Honours::SHAPE, "-p"),
+    (Honours::SHAPE, "-o"),
+    (Honours::SHAPE, "-c"),
+    (Honours::BRIEF, "-br"),
+    (Honours::DETAILS, "-d"),
+    (Honours::STATISTICS, "-s"),
+    (Honours::UNITS, "-h"),
+    (Honours::UNITS, "-iec"),
+    (Honours::NUMERIC, "-N"),
+    (Honours::FAMILY, "-4"),
+    (Honours::FAMILY, "-6"),
+    (Honours::TIME, "-t"),
+    (Honours::TIME, "-ts"),
+    (Honours::NETNS, "-n"),
+    (Honours::SOCKET, "--socket"),
+    (Honours::BRIEF_JSON, "-br -j"),
+];
+
+fn is_given(options: &Options, spelled: &str) -> bool {
+    match spelled {
+        "-j" => options.json,
+        "-p" => options.pretty,
+        "-o" => options.oneline,
+        "-c" => options.color.is_some(),
+        "-br" => options.brief,
+        "-d" => options.details,
+        "-s" => options.statistics > 0,
+        "-h" => options.human,
+        "-iec" => options.iec,
+        "-N" => options.numeric,
+        "-4" => options.inet,
+        "-6" => options.inet6,
+        "-t" => options.timestamp,
+        "-ts" => options.tshort,
+        "-n" => options.netns.is_some(),
+        "--socket" => options.socket.is_some(),
+        _ => options.brief && options.json,
+    }
+}
+
+/// Refuses the first option that means nothing to a command. Those of a batch are for whichever of its commands
+/// honours them, but `-n`, which says what a command is about.
+///
+/// # Errors
+/// The option, and those that the command takes.
+pub fn check(options: &Options, name: &str, command: &Command) -> Result<(), CliError> {
+    let stray = SPELLED.iter().find(|(honours, spelled)| {
+        let for_all = options.batch.is_some() && *honours != Honours::NETNS;
+        is_given(options, spelled) && !command.honours.has(*honours) && !for_all
+    });
+    let Some((honours, spelled)) = stray else {
+        return Ok(());
+    };
+    let advice = match *honours {
+        Honours::NETNS => "the daemon serves the links of all namespaces at one socket. It can be given with \"link\", \"address\", \"check\" and \"run\"; a daemon of another namespace is reached with --socket".to_owned(),
+        Honours::SOCKET => "it does not ask the daemon".to_owned(),
+        Honours::BRIEF_JSON => "its JSON has every key: leave one of them out".to_owned(),
+        _ => {
+            let taken = SPELLED.iter().filter(|(h, s)| command.honours.has(*h) && !s.contains(' '));
+            let taken: Vec<_> = taken.map(|(_, spelled)| *spelled).collect();
+            match taken[..] {
+                [] => "it takes no options".to_owned(),
+                _ => format!("it takes {}", taken.join(", ")),
+            }
+        }
+    };
+    let plural = if spelled.contains(' ') {
+        "options"
+    } else {
+        "option"
+    };
+    let verb = if spelled.contains(' ') { "have" } else { "has" };
+    Err(CliError::Usage(format!(
+        "Error: {plural} \"{spelled}\" {verb} no meaning for \"{name}\": {advice}."
+    )))
+}
+
+/// Refuses options that need another one, which is missing.
+///
+/// # Errors
+/// Both.
+pub fn check_alone(options: &Options) -> Result<(), CliError> {
+    let batch = options.batch.is_some();
+    let lacks = [
+        (options.force && !batch, "-force", "-batch FILE"),
+        (options.atomic && !batch, "-atomic", "-batch FILE"),
+        (options.pretty && !options.json, "-p", "-j"),
+    ];
+    if let Some((_, option, needed)) = lacks.into_iter().find(|(lacks, ..)| *lacks) {
+        return Err(CliError::Usage(format!(
+            "Error: option \"{option}\" has no meaning without \"{needed}\"."
+        )));
+    }
+    match options.words.first() {
+        Some(word) if batch => Err(CliError::Usage(format!(
+            "Error: argument \"{word}\" is wrong: with \"-batch\" the commands are in the file, and nothing follows it"
+        ))),
+        _ => Ok(()),
+    }
+}
