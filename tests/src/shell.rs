@@ -39,7 +39,7 @@ impl<'h> Shell<'h> {
         let program = path.join("geneved");
         // What asks no daemon has no socket.
         let words = format!(
-            "#!/bin/sh\ncase \" $* \" in\n*' lab '*|*' completions '*) exec '{0}' \"$@\";;\nesac\nexec '{0}' --socket '{1}' \"$@\"\n",
+            "#!/bin/sh\ncase \" $* \" in\n*' lab '*|*' completions '[bzf]*) exec '{0}' \"$@\";;\nesac\nexec '{0}' --socket '{1}' \"$@\"\n",
             world::binary().display(),
             socket.display()
         );

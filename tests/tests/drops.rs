@@ -130,6 +130,15 @@ on_both_backends! {
         for vni in [0, 101, 0xff_ffff] {
             peer.assert_drops(&Geneve::new(vni), "unknown-vni");
         }
+        let host = &peer.daemon.json("host show")[0];
+        for (at, vni) in [0xff_ffff, 101, 0].into_iter().enumerate() {
+            let seen = &host["unknown_vnis"][at];
+            assert_eq!(seen["vni"], vni, "{host}");
+            assert_eq!((&seen["host"], &seen["port"]), (&"192.0.2.2".into(), &6081.into()));
+            assert!(seen["count"].as_u64() > Some(0), "{seen}");
+        }
+        let text = peer.daemon.cli("-s host show");
+        assert!(text.contains("unknown-vni 16777215 port 6081 host 192.0.2.2 count "), "{text}");
     }
 
     fn an_unknown_host_is_dropped(io) {

@@ -18,8 +18,11 @@ fn a_packet_goes_to_the_host_of_its_destination() {
 fn without_a_host_there_is_no_way() {
     let none = Err(DropReason::NoRoute);
     assert_eq!(to(&red(), "10.0.0.1", "10.9.9.9"), none);
-    assert_eq!(to(&red(), "10.0.0.1", "224.0.0.251"), none);
-    assert_eq!(to(&red(), "fd00::1", "ff02::1"), none);
+    // What each host asks all others by itself is told apart from what somebody sends to an address.
+    let multicast = Err(DropReason::NoMulticastRoute);
+    assert_eq!(to(&red(), "10.0.0.1", "224.0.0.251"), multicast);
+    assert_eq!(to(&red(), "10.0.0.1", "255.255.255.255"), multicast);
+    assert_eq!(to(&red(), "fd00::1", "ff02::2"), multicast);
     // What lives here does not leave.
     assert_eq!(to(&red(), "10.0.0.2", "10.0.0.1").unwrap_err(), {
         DropReason::SourceNotLocal
