@@ -53,6 +53,11 @@ impl Context {
         self.options.netns.as_deref()
     }
 
+    /// The control socket of the daemon that is asked.
+    pub fn socket(&self) -> &Path {
+        self.named_socket().unwrap_or(Path::new(DEFAULT_SOCKET))
+    }
+
     /// The control socket that `--socket` names.
     pub fn named_socket(&self) -> Option<&Path> {
         self.socket.as_deref()
@@ -120,7 +125,7 @@ impl Context {
         mut each: impl FnMut(T),
     ) -> Result<(), CliError> {
         let mut strange = None;
-        self.client()?.follow(request, None, |reply| {
+        self.client()?.follow(request, &[], |reply| {
             match serde_json::from_value(reply) {
                 Ok(reply) => each(reply),
                 Err(error) => strange = Some(ClientError::Strange(error.to_string())),
