@@ -140,6 +140,35 @@ on_both_backends! {
         }
     }
 
+    /// The service is another host's, which sends the client back to a backend of the client's own host.
+    fn what_another_host_relays_back_is_answered_in_the_name_of_the_service(io) {
+        let duo = Duo::new();
+        let client = duo.world.host("client");
+        veth(
+            (&duo.b, "p2", &["10.0.2.1/24", "fd00:2::1/64"]),
+            (&client, "e0", &["10.0.2.6/24", "fd00:2::6/64"]),
+            1400,
+        )
+        .unwrap();
+        client.ip("route add default via 10.0.2.1").unwrap();
+        client.ip("-6 route add default via fd00:2::1").unwrap();
+        duo.b.sysctl("ipv4/ip_forward", "1").unwrap();
+        duo.b.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+        let vips = ["10.0.0.100", "fd00::100"];
+        let balancer = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], "remote = \"192.0.2.2\"")
+            + &services(vips, ["10.0.0.2:8080", "[fd00::2]:8080"]);
+        let _balancer = duo.world.daemon(&duo.a, io, "", &balancer);
+        let own = link("gnv0", 100, &["10.0.0.2/24", "fd00::2/64"], "remote = \"192.0.2.1\"")
+            + &endpoint("gnv0", vips[0], Some("192.0.2.1"), "")
+            + &endpoint("gnv0", vips[1], Some("192.0.2.1"), "");
+        let _own = duo.world.daemon(&duo.b, io, "", &own);
+        let _server = Echoing::start(&duo.b, 8080, "backend");
+        for vip in vips {
+            let name = if vip.contains(':') { format!("[{vip}]") } else { vip.to_owned() };
+            assert_served(&[&client, &duo.b], &format!("{name}:80"), vip, "backend");
+        }
+    }
+
     /// Mode ethernet: both are stations on one bridge, and nothing was heard of the backend before.
     fn a_station_answers_another_of_its_bridge_in_the_name_of_the_service(io) {
         let vips = ["10.0.0.100", "fd00::100"];
