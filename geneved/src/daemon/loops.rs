@@ -263,7 +263,7 @@ mod tests {
         let itself = ways(&[("192.0.2.2", by("gnv0", 32)), ("10.0.0.2", by("gnv0", 24))]);
         let gnv0 = ("gnv0".to_owned(), "192.0.2.2".to_owned());
         let gnv1 = ("gnv1".to_owned(), "10.0.0.2".to_owned());
-        assert_eq!(found(&state, &itself), [gnv0.clone()]);
+        assert_eq!(found(&state, &itself), vec![gnv0.clone()]);
         let around = ways(&[("192.0.2.2", by("gnv1", 32)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &around), [gnv0, gnv1]);
         let why = loops(&state, &around)

@@ -191,33 +191,33 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn held(holder: Option<Holder>, looks: u32) -> (Option<Holder>, u32) {
+    fn held(holder: Option<&Holder>, looks: u32) -> (Option<Holder>, u32) {
         let left = Cell::new(looks);
         let taken = || {
             left.set(left.get().saturating_sub(1));
             left.get() > 0
         };
-        let found = wait_until_free(taken, || holder.clone(), Duration::from_millis(200));
+        let found = wait_until_free(taken, || holder.cloned(), Duration::from_millis(200));
         (found, left.get())
     }
 
     #[test]
     fn who_is_ending_or_not_there_is_waited_for_and_nobody_else() {
         let hidden = Holder::Hidden { uid: 0 };
-        assert_eq!(held(Some(hidden.clone()), 3), (None, 0));
+        assert_eq!(held(Some(&hidden), 3), (None, 0));
         assert_eq!(held(None, 3), (None, 0));
         let live = Holder::Process {
             pid: std::process::id().cast_signed(),
             name: "geneved".into(),
         };
-        assert_eq!(held(Some(live.clone()), 9), (Some(live), 8));
+        assert_eq!(held(Some(&live), 9), (Some(live), 8));
         let device = Holder::Device {
             name: "geneve0".into(),
             kind: "geneve",
         };
-        assert_eq!(held(Some(device.clone()), 9), (Some(device), 8));
+        assert_eq!(held(Some(&device), 9), (Some(device), 8));
         // Nor is anybody waited for without end.
-        assert_eq!(held(Some(hidden.clone()), u32::MAX).0, Some(hidden));
+        assert_eq!(held(Some(&hidden), u32::MAX).0, Some(hidden));
     }
 
     #[test]
