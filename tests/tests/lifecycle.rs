@@ -298,14 +298,21 @@ fn whoever_insists_is_left_alone_for_a_while() {
 #[test]
 fn a_link_waits_for_its_port_and_its_name() {
     let world = World::new();
-    let a = world.host("a");
+    let (a, guest) = (world.host("a"), world.host("in"));
+    guest.ip("link add gnv3 type bridge").unwrap();
     a.ip("link set lo up").unwrap();
     a.ip("link add gnv1 type bridge").unwrap();
     let bind = || std::net::UdpSocket::bind("0.0.0.0:6081").unwrap();
     let socket = a.netns().run(bind).unwrap();
     let links = link("gnv0", 100, &["10.0.0.1/24"], "")
         + &link("gnv1", 101, &["10.1.0.1/24"], "dstport = 6082")
-        + &link("gnv2", 102, &["10.2.0.1/24"], "dstport = 6082");
+        + &link("gnv2", 102, &["10.2.0.1/24"], "dstport = 6082")
+        + &link(
+            "gnv3",
+            103,
+            &["10.3.0.1/24"],
+            &format!("dstport = 6082\nnetns = \"{}\"", guest.name()),
+        );
     let daemon = world.daemon(&a, Io::Uring, "", &links);
     let holder = format!("(pid {})", std::process::id());
     await_state(
@@ -329,4 +336,13 @@ fn a_link_waits_for_its_port_and_its_name() {
     a.ip("link del gnv1").unwrap();
     await_state(&daemon, "gnv1", "running", "");
     assert!(has_address(&a, "gnv1", "10.1.0.1"));
+    await_state(
+        &daemon,
+        "gnv3",
+        "waiting",
+        "an interface named \"gnv3\" exists",
+    );
+    guest.ip("link del gnv3").unwrap();
+    await_state(&daemon, "gnv3", "running", "");
+    assert!(has_address(&guest, "gnv3", "10.3.0.1"));
 }

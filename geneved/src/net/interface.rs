@@ -122,6 +122,14 @@ pub async fn create(
     all_or_none: bool,
 ) -> Result<Vec<Result<Tun, InterfaceError>>, NetnsError> {
     let target = netns.as_deref().map(netns::open).transpose()?;
+    // The kernel finds it out only when the device is there already, and this may be asked every second.
+    let taken = match &netns {
+        None => Vec::new(),
+        Some(_) => {
+            let names = wanted.iter().map(|w| w.name.clone()).collect();
+            observe(netns.clone(), names).await?
+        }
+    };
     let (wanted, made) = within(None, move |handle| async move {
         if let Some(target) = &target
             && let Err(error) = watch::number(&handle, target).await
@@ -133,6 +141,9 @@ pub async fn create(
             let tap = wanted.tap.is_some();
             let one = match &target {
                 None => create_tun(&wanted.name, queues, tap).map_err(InterfaceError::from),
+                Some(_) if taken.iter().any(|seen| seen.name == wanted.name) => {
+                    Err(TunError::Exists(wanted.name.clone()).into())
+                }
                 Some(target) => move_in(&handle, &wanted.name, target, queues, tap).await,
             };
             let failed = one.is_err();
