@@ -86,6 +86,8 @@ pub struct Shaper<T> {
     /// Queues in which something waits.
     active: Vec<u16>,
     by_identity: HashMap<[usize; 4], u16>,
+    /// The queue that was found last.
+    latest: u16,
     nodes: Vec<Node<T>>,
     free_nodes: Vec<u16>,
     /// Packets for which there is room in each kind of memory.
@@ -99,6 +101,7 @@ pub struct Shaper<T> {
 #[derive(Debug)]
 struct Queue {
     meter: Arc<Meter>,
+    /// Of its meter; zeros while it is not in use.
     identity: [usize; 4],
     flows: FlowQueues,
     packets: Capacity,
@@ -123,6 +126,7 @@ impl<T> Shaper<T> {
             unused: Vec::with_capacity(QUEUES),
             active: Vec::with_capacity(QUEUES),
             by_identity: HashMap::with_capacity(2 * QUEUES),
+            latest: 0,
             nodes: Vec::with_capacity(nodes),
             free_nodes: Vec::with_capacity(nodes),
             free: capacity,
@@ -142,7 +146,7 @@ impl<T> Shaper<T> {
     #[inline]
     #[must_use]
     pub fn waits_for(&self, meter: &Meter) -> bool {
-        !self.is_empty() && self.by_identity.contains_key(&meter.identity())
+        !self.is_empty() && self.find(&meter.identity()).is_some()
     }
 
     /// Whether a packet may wait, of so many bytes in this kind of memory. The share of a queue shrinks as memory gets scarce:
@@ -150,7 +154,7 @@ impl<T> Shaper<T> {
     pub fn admit(&mut self, metered: &Metered, bytes: u32, kind: u8) -> Admission<T> {
         let kind = usize::from(kind);
         let free = self.free.get(kind).copied().unwrap_or(0);
-        let Some(&id) = self.by_identity.get(&metered.meter.identity()) else {
+        let Some(id) = self.find(&metered.meter.identity()) else {
             let possible = free > 0 && self.active.len() < QUEUES;
             return if possible {
                 Admission::Granted
@@ -329,10 +333,20 @@ impl<T> Shaper<T> {
         Some((taken, node.item.take()?))
     }
 
+    /// The queue in which packets with this meter wait.
+    #[inline]
+    fn find(&self, identity: &[usize; 4]) -> Option<u16> {
+        match self.queues.get(usize::from(self.latest)) {
+            Some(latest) if latest.identity == *identity => Some(self.latest),
+            _ => self.by_identity.get(identity).copied(),
+        }
+    }
+
     /// The queue of this meter; a new one where nothing waits yet.
     fn queue(&mut self, meter: &Arc<Meter>) -> u16 {
         let identity = meter.identity();
-        if let Some(&id) = self.by_identity.get(&identity) {
+        if let Some(id) = self.find(&identity) {
+            self.latest = id;
             return id;
         }
         let queue = Queue::new(Arc::clone(meter), identity);
@@ -347,6 +361,7 @@ impl<T> Shaper<T> {
             }
         };
         self.active.push(id);
+        self.latest = id;
         self.by_identity.insert(identity, id);
         id
     }
@@ -354,7 +369,7 @@ impl<T> Shaper<T> {
     /// Forgets a queue in which nothing waits any more.
     fn retire(&mut self, active: usize) {
         let id = self.active.swap_remove(active);
-        let identity = self.queues[usize::from(id)].identity;
+        let identity = std::mem::take(&mut self.queues[usize::from(id)].identity);
         self.by_identity.remove(&identity);
         self.unused.push(id);
     }
