@@ -134,7 +134,7 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
                 let link = world.link(LinkIndex(0)).unwrap();
                 let bridge = link.bridge.as_ref().unwrap();
                 let mut out = [0; 200];
-                let len = answer_frame(refused.answer?, bridge, &frame, &mut out)?;
+                let len = answer_frame(&link.config, refused.answer?, bridge, &frame, &mut out)?;
                 let payload = Ethernet::parse(&out[..len]).unwrap().payload().to_vec();
                 let packet = Packet::parse(&payload).unwrap();
                 let Nd::Advertisement { flags, mac, .. } =
