@@ -73,7 +73,7 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let stops = [(stdout.as_fd(), PollFlags::empty())];
     context.client()?.follow(&request, &stops, |reply| {
         let printed = serde_json::from_value(reply)
-            .map_err(strange)
+            .map_err(|error| strange(&error))
             .and_then(|Monitored { event }| output::write(show(&style, &event).as_bytes()));
         match printed {
             Ok(()) if output::is_closed() => ControlFlow::Break(()),
@@ -87,7 +87,7 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     failed.map_or(Ok(()), Err)
 }
 
-fn strange(error: serde_json::Error) -> CliError {
+fn strange(error: &serde_json::Error) -> CliError {
     ClientError::Strange(format!("an event: {error}")).into()
 }
 

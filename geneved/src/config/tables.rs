@@ -136,7 +136,7 @@ impl Tables {
             let name = name(one.get_ref());
             match self.object(&title, one) {
                 Some((words, true)) if !single => {
-                    self.changes.push((span, change(Verb::Add, words)))
+                    self.changes.push((span, change(Verb::Add, words)));
                 }
                 _ => self.broken.push(name),
             }

@@ -78,7 +78,7 @@ fn parts(change: &Change) -> (String, Words) {
 }
 
 /// The change that makes an object of these words.
-fn change(verb: Verb, kind: &str, words: Words, object: &str) -> Result<Change, Refusal> {
+fn change(verb: Verb, kind: &str, words: &Words, object: &str) -> Result<Change, Refusal> {
     serde_json::from_value(serde_json::json!({ "verb": verb, kind: words }))
         .map_err(|error| Refusal::new(format!("{object}: {error}"), ""))
 }
@@ -229,7 +229,7 @@ impl State {
         let some_left = has.get(key).is_some_and(|list| !is_usual(list));
         let elsewhere = has.contains_key("local") || has.contains_key("target");
         match some_left || elsewhere {
-            true => change(Verb::Replace, &kind, has, &object).map(Some),
+            true => change(Verb::Replace, &kind, &has, &object).map(Some),
             false => Ok(None),
         }
     }
@@ -281,6 +281,6 @@ impl State {
             all.remove("burst");
         }
         all.extend(named);
-        change(Verb::Replace, &kind, all, &object).map(Some)
+        change(Verb::Replace, &kind, &all, &object).map(Some)
     }
 }
