@@ -240,7 +240,9 @@ fn calls_that_were_sent_ahead_hold_up_nobody_else() {
         let sending = spawn_local(async move { greedy.write_all(&ahead).await });
         for _ in 0..20 {
             let start = Instant::now();
-            ask::<Applied>(&path, Request::Reload).await.unwrap();
+            ask::<Applied>(&path, Request::Reload { dry_run: false })
+                .await
+                .unwrap();
             assert!(start.elapsed() < Duration::from_secs(1));
         }
         sending.await.unwrap().unwrap();
@@ -275,7 +277,9 @@ fn half_messages_and_replies_that_nobody_reads_take_bounded_memory() {
         let grown = resident().saturating_sub(before) >> 20;
         assert!(grown < 320, "{grown} MiB for 120 clients that are stuck");
         let start = Instant::now();
-        ask::<Applied>(&path, Request::Reload).await.unwrap();
+        ask::<Applied>(&path, Request::Reload { dry_run: false })
+            .await
+            .unwrap();
         assert!(start.elapsed() < Duration::from_secs(1));
     });
 }
