@@ -338,7 +338,8 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Sends a packet to another host, or lets it wait for its rates; `read` is there for one that came from TUN and may be handed over uncut.
+    /// Sends a packet to another host, or lets it wait for its rates; `read` is there for one that came from TUN and may be
+    /// handed over uncut.
     pub(super) fn send(
         &mut self,
         link: &Link,

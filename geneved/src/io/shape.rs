@@ -196,8 +196,8 @@ impl IntoQueue<'_> {
     /// A place for a packet of so many bytes, `charged` of which are the inner packet's.
     fn place(&mut self, len: usize, charged: u32) -> Option<(Place, Bid)> {
         let place = match len {
-            ..=SHORT_PLACE => Place::Short,
-            ..=LONG_PLACE => Place::Long,
+            0..=SHORT_PLACE => Place::Short,
+            _ if len <= LONG_PLACE => Place::Long,
             _ => return None,
         };
         loop {

@@ -104,7 +104,7 @@ impl FlowQueues {
 
     /// The queue of the flow with this hash.
     pub(super) fn of(hash: u32) -> usize {
-        (u64::from(hash) * FLOWS as u64 >> 32) as usize
+        ((u64::from(hash) * FLOWS as u64) >> 32) as usize
     }
 
     /// Puts a packet behind the others of its flow.

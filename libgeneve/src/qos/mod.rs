@@ -119,12 +119,14 @@ impl Meter {
         self.buckets.iter().flatten().map(Arc::as_ref)
     }
 
-    /// What tells apart whose packets wait for each other.
+    /// What tells apart whose packets wait for each other: it stays the same when tables are published that leave buckets
+    /// and class as they are.
     fn identity(&self) -> [usize; 4] {
         let at =
             |bucket: &Option<Arc<Bucket>>| bucket.as_ref().map_or(0, |b| Arc::as_ptr(b).addr());
         let [link, endpoint, class] = self.buckets.each_ref().map(at);
-        let counted = self.class.as_ref().map_or(0, |c| Arc::as_ptr(c).addr());
+        let tally = |class: &Arc<Class>| Arc::as_ptr(&class.tally).addr();
+        let counted = self.class.as_ref().map_or(0, tally);
         [link, endpoint, class, counted]
     }
 }

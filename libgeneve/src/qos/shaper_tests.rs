@@ -302,6 +302,34 @@ fn a_queue_that_stays_long_is_dropped_from_or_marked() {
 }
 
 #[test]
+fn a_class_that_is_published_anew_keeps_its_queue() {
+    let limit = bucket(1_250_000, 3000);
+    let tally = Arc::new(Tally::default());
+    let publish = || {
+        let class = Class {
+            id: 1,
+            name: "bulk".into(),
+            bucket: Some(Arc::clone(&limit)),
+            ingress: None,
+            dscp: None,
+            tally: Arc::clone(&tally),
+        };
+        Arc::new(Meter {
+            buckets: [None, None, Some(Arc::clone(&limit))],
+            class: Some(Arc::new(class)),
+            ..Meter::default()
+        })
+    };
+    let mut line = Line::new(PLENTY);
+    for n in 0..20 {
+        line.offer(&publish(), (1, n, MTU));
+    }
+    line.run(line.now + SECOND, 0);
+    let order: Vec<_> = line.sent.iter().map(|(_, item)| item.1).collect();
+    assert_eq!(order, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_waits_for_a_limit_that_is_taken_away_waits_no_longer() {
     let slow = bucket(1_000, 1);
     let all = meter([Some(&slow), None, None]);
