@@ -347,7 +347,7 @@ impl Frame<'_> {
             slots: prefix.slots,
             neighbor: None,
         };
-        let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class);
+        let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class, None);
         let mut forward = forward.ok_or(gone)?;
         self.narrow(&mut forward, flood.as_deref(), Some(&packet));
         // Its sender knows the packet as it is before addresses are translated.

@@ -93,9 +93,9 @@ impl Egress {
         let forward = match &passage.half.exit {
             Exit::Wire(way) => {
                 let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
-                let forward = forward(cx, way, passage.hash, packet, class);
-                let mut forward = forward.ok_or(stopped(DropReason::LinkGone))?;
-                forward.metered = metered(passage, vnet, packet);
+                let metered = metered(passage, vnet, packet);
+                let forward = forward(cx, way, passage.hash, packet, class, metered);
+                let forward = forward.ok_or(stopped(DropReason::LinkGone))?;
                 // Its sender knows the packet as it is before addresses are translated.
                 if !passes(&forward, vnet, packet) {
                     return Err(Refused::too_big(&forward, packet, link.config.index));
@@ -191,8 +191,9 @@ pub(super) fn forward(
     hash: u32,
     packet: &Packet,
     class: Option<u8>,
+    metered: Option<Metered>,
 ) -> Option<Forward> {
-    outward(cx, way, 0, hash, packet, class)
+    outward(cx, way, 0, hash, packet, class, metered)
 }
 
 /// The same for a packet in a frame whose header has `frame` bytes that are not in the way's own header.
@@ -204,6 +205,7 @@ pub(super) fn outward(
     hash: u32,
     packet: &Packet,
     class: Option<u8>,
+    metered: Option<Metered>,
 ) -> Option<Forward> {
     let link = cx.tables.link(way.link)?;
     let mut limit = limit(&way.host, way.encap.len() + frame);
@@ -223,7 +225,7 @@ pub(super) fn outward(
         outer: outer(link, packet, class),
         limit,
         slots: way.slots,
-        metered: None,
+        metered,
     };
     forward.keep_minimum(packet, link.config.mtu);
     Some(forward)

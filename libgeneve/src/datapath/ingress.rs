@@ -508,7 +508,7 @@ fn relay(
         return Err(DropReason::ForwardingLoop);
     }
     let link = cx.tables.link(way.link).ok_or(DropReason::LinkGone)?;
-    let mut forward = forward(cx, way, hash, packet, class).ok_or(DropReason::LinkGone)?;
+    let mut forward = forward(cx, way, hash, packet, class, None).ok_or(DropReason::LinkGone)?;
     // No interface of this host has kept the packet to the tunnel's MTU, which counts the longest options.
     let room = usize::from(link.config.mtu) + link.encap_len();
     let most = room.saturating_sub(way.encap.len());

@@ -128,7 +128,7 @@ fn measure(
         account.note("mtu", || format!("{bytes} bytes fit"));
         return Ok(());
     };
-    let forward = forward(cx, way, 0, &packet, None).ok_or(DropReason::LinkGone)?;
+    let forward = forward(cx, way, 0, &packet, None, None).ok_or(DropReason::LinkGone)?;
     let limit = forward.limit;
     if !passes(&forward, &VnetHdr::NONE, &packet) {
         let refused = Refused::too_big(&forward, &packet, link.config.index);
