@@ -1,7 +1,7 @@
 //! What changes in the underlay, as the kernel tells it: routes, addresses, rules, devices.
 //!
 //! Changes come in bursts, and where containers come and go, without end. What is told is put together until a burst is
-//! over, or for [`MOST`] where it is not; who only needs to know that something changed is told at once, by a number.
+//! over, or for `MOST` where it is not; who only needs to know that something changed is told at once, by a number.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

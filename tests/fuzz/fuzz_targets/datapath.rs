@@ -68,7 +68,7 @@ fn tables() -> &'static Tables {
                 udp6_zero_csum_rx: false,
                 mtu: 1464,
                 addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
-broadcasts: Vec::new(),
+                broadcasts: Vec::new(),
                 routes,
                 functions: Functions::default(),
                 bridge: None,

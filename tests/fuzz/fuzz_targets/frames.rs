@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use libgeneve::bridge::{BridgeConfig, Limits as FdbLimits, Live, OwnerConfig};
-use libgeneve::datapath::{Arrival, Context, Egress, FrameOutput, Inbound, Ingress, State, answer_frame};
+use libgeneve::datapath::{
+    Arrival, Context, Egress, FrameOutput, Inbound, Ingress, State, answer_frame,
+};
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl};
 use libgeneve::offload::vnet::{self, VnetHdr};
@@ -58,7 +60,7 @@ fn tables() -> &'static Tables {
             udp6_zero_csum_rx: false,
             mtu: 1450,
             addresses: Vec::new(),
-broadcasts: Vec::new(),
+            broadcasts: Vec::new(),
             routes: Vec::new(),
             functions: Functions::default(),
             bridge: Some(BridgeConfig {
@@ -121,7 +123,9 @@ fuzz_target!(|data: &[u8]| {
             }
             let source = Ethernet::parse(frame).map(|frame| frame.src()).ok();
             match egress.frame(&cx, link, bridge, frame, &vnet) {
-                Ok(FrameOutput::Tap { packet, header_len, .. }) => {
+                Ok(FrameOutput::Tap {
+                    packet, header_len, ..
+                }) => {
                     assert_ne!(source, Some(ON_FIRST), "it is on another host");
                     assert!(header_len + usize::from(packet.total_len) <= frame.len());
                 }
@@ -141,7 +145,7 @@ fuzz_target!(|data: &[u8]| {
                 }
                 Err(refused) => {
                     if let Some(answer) = refused.answer {
-                        answered(answer, bridge, frame, source);
+                        answered(answer, link, frame, source);
                     }
                 }
             }
@@ -178,12 +182,13 @@ fuzz_target!(|data: &[u8]| {
 
 fn answered(
     answer: libgeneve::datapath::Answer,
-    bridge: &libgeneve::bridge::Bridge,
+    link: &libgeneve::link::Link,
     frame: &[u8],
     source: Option<Mac>,
 ) {
+    let bridge = link.bridge.as_ref().expect("a link in mode ethernet");
     let mut out = [0; 1400];
-    if let Some(len) = answer_frame(answer, bridge, frame, &mut out) {
+    if let Some(len) = answer_frame(&link.config, answer, bridge, frame, &mut out) {
         let reply = Ethernet::parse(&out[..len]).expect("a sound frame");
         assert!(reply.dst().is_multicast() || Some(reply.dst()) == source);
     }

@@ -57,7 +57,7 @@ impl Core {
             .collect();
         if !bare.is_empty() {
             let state = inner.state.clone();
-            let ways = self.ways(&inner, &state).await;
+            let ways = self.ways(inner, &state).await;
             let made = self.bring_up(inner, &state, &bare, &ways, Unready::Wait);
             // Nothing is refused here.
             let _ = made.await;
