@@ -225,6 +225,8 @@ const HEEDED: &str = r#"
     geneved addr del 10.1.0.9/24 dev gnv0
     geneved addr del 10.1.0.1/24 dev gnv0
     geneved -br link show gnv0
+    geneved link address add 10.2.0.1/24 dev gnv0
+    geneved link address
     geneved link set gnv0 remote none local none address none ttl none lladdr none option none rate none
     geneved link set gnv0 id none
     geneved link set gnv0 remote none remote 192.0.2.9

@@ -101,6 +101,15 @@ fn dispatch(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         return Err(CliError::Usage(help::everything()));
     };
     match target(first)? {
+        // An address belongs to a link, so it is looked for there, too.
+        Target::Object(object)
+            if object.name == link::OBJECT.name
+                && rest
+                    .first()
+                    .is_some_and(|word| word == address::OBJECT.name) =>
+        {
+            on_object(context, &address::OBJECT, &rest[1..])
+        }
         Target::Object(object) => on_object(context, object, rest),
         Target::Verb(verb) => match asks_for_help(rest) {
             true => output::say(&help::verb(verb)),
