@@ -14,6 +14,8 @@ pub mod value;
 pub mod words;
 
 #[cfg(test)]
+mod deletion_tests;
+#[cfg(test)]
 mod encapsulation_tests;
 #[cfg(test)]
 mod function_tests;
