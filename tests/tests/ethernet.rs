@@ -259,7 +259,7 @@ fn the_forwarding_table_is_kept_and_guarded() {
             "fdb add 02:00:00:00:00:01 dev gnv0 dst 192.0.2.3",
             "is the lladdr of link",
         ),
-        ("fdb del 02:00:00:00:07:09 dev gnv0", "does not exist"),
+        ("fdb del 02:00:00:00:07:09 dev gnv0", "Cannot find fdb"),
         (
             "fdb add 02:00:00:00:07:02 dev gnv9 dst 192.0.2.3",
             "Cannot find device",
