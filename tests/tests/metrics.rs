@@ -14,8 +14,9 @@ use geneved_tests::world::{Daemon, Duo, Io, assert_ping, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
 use serde_json::Value;
 
-/// Shown only where the underlay reported a path MTU; the tests of MTUs look at it.
-const RARE: [&str; 1] = ["geneved_host_path_mtu_bytes"];
+/// Shown only where the underlay reported a path MTU, or a neighbour's question was answered; the tests of MTUs and of
+/// Ethernet links look at them.
+const RARE: [&str; 2] = ["geneved_host_path_mtu_bytes", "geneved_consumed_packets_total"];
 
 fn socket(duo: &Duo) -> PathBuf {
     std::env::temp_dir().join(duo.world.name("metrics"))

@@ -213,11 +213,8 @@ fn a_router_behind_another_host_stays_one() {
     let ends = bridged.ends(0, 2, "fd00::3");
     eventually(10, "the router answers", || answers(&ends));
     let answered = || {
-        let drops = bridged.daemons[0].drops();
-        drops
-            .get("gnv0/egress/neighbor-answered")
-            .copied()
-            .unwrap_or(0)
+        let consumed = &bridged.daemons[0].link("gnv0")["consumed"]["egress"];
+        consumed["neighbor-answered"].as_u64().unwrap_or(0)
     };
     let before = answered();
     eventually(20, "geneved answers for the router", || {
