@@ -16,7 +16,10 @@ use serde_json::Value;
 
 /// Shown only where the underlay reported a path MTU, or a neighbour's question was answered; the tests of MTUs and of
 /// Ethernet links look at them.
-const RARE: [&str; 2] = ["geneved_host_path_mtu_bytes", "geneved_consumed_packets_total"];
+const RARE: [&str; 2] = [
+    "geneved_host_path_mtu_bytes",
+    "geneved_consumed_packets_total",
+];
 
 fn socket(duo: &Duo) -> PathBuf {
     std::env::temp_dir().join(duo.world.name("metrics"))

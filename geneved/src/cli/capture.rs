@@ -232,8 +232,9 @@ impl<W: Write> Capture<W> {
             Direction::Egress => OUTBOUND,
         })];
         if let Some(reason) = &packet.reason {
+            let vni = outer_vni(&data).filter(|_| packet.outer);
             options.push(EnhancedPacketOption::Comment(
-                comment(reason, packet.packets).into(),
+                comment(reason, vni, packet.packets).into(),
             ));
         }
         let block = EnhancedPacketBlock {
@@ -265,13 +266,58 @@ impl<W: Write> Capture<W> {
     }
 }
 
+/// The VNI of a packet of the underlay; Geneve and VXLAN have it at the same place behind the UDP header.
+fn outer_vni(packet: &[u8]) -> Option<u32> {
+    const UDP: usize = 8;
+    const VNI: usize = 4;
+    let ip = match packet.first()? >> 4 {
+        4 => usize::from(packet[0] & 0xf) * 4,
+        _ => 40,
+    };
+    let bytes = packet.get(ip + UDP + VNI..ip + UDP + VNI + 3)?;
+    Some(
+        bytes
+            .iter()
+            .fold(0, |vni, byte| vni << 8 | u32::from(*byte)),
+    )
+}
+
 /// What a person reads beside a packet that was dropped.
-fn comment(reason: &str, packets: u32) -> String {
+fn comment(reason: &str, vni: Option<u32>, packets: u32) -> String {
     let known = DropReason::ALL.iter().find(|r| r.name() == reason);
+    let reason = match (known, vni) {
+        (Some(DropReason::UnknownVni), Some(vni)) => format!("{reason} {vni}"),
+        _ => reason.to_owned(),
+    };
     let explained = known.map_or("", |r| r.explanation());
     let of = match packets {
         0 | 1 => String::new(),
         many => format!(" ({many} packets on the wire)"),
     };
     format!("dropped: {reason}{of}: {explained}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vni_without_a_link_is_named() {
+        let geneve = [0, 0, 0x65, 0x58, 0x00, 0x10, 0x92, 0];
+        for (version, ip) in [(0x45, 20), (0x60, 40)] {
+            let mut packet = vec![0; ip + 8];
+            packet[0] = version;
+            packet.extend_from_slice(&geneve);
+            let vni = outer_vni(&packet);
+            assert_eq!(vni, Some(4242));
+            let said = comment("unknown-vni", vni, 1);
+            assert!(said.starts_with("dropped: unknown-vni 4242: "), "{said}");
+            assert_eq!(outer_vni(&packet[..ip + 12]), None);
+        }
+        let said = comment("unknown-host", Some(4242), 3);
+        assert!(
+            said.starts_with("dropped: unknown-host (3 packets on the wire): "),
+            "{said}"
+        );
+    }
 }

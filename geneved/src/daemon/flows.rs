@@ -1,7 +1,7 @@
 //! Flows as people see them: listing, forgetting, and the log of rules.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
@@ -171,12 +171,27 @@ impl Core {
                 }));
             }
             let link = names.get(&entry.key.link).map_or("-", |n| n.as_str());
-            tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "link \"{link}\": rule \"{rule}\" says {verdict} to protocol {protocol} from {src} {sport} to {dst} {dport}");
+            tracing::info!(target: "geneved::policy", link, rule, verdict, %src, sport, %dst, dport, protocol, "link \"{link}\": rule \"{rule}\" says {verdict} to {}", described(&entry.key));
         }
         if suppressed > 0 {
             tracing::info!(target: "geneved::policy", suppressed, "{suppressed} further flows were not logged");
         }
     }
+}
+
+/// A flow as a person reads it: `TCP from 10.0.0.1:50000 to 10.0.0.2:80`, or `ICMP from 10.0.0.1 to 10.0.0.2`.
+fn described(key: &FlowKey) -> String {
+    let proto = Proto(key.protocol);
+    let at = |addr: IpAddr, port| match proto.has_ports() {
+        true => SocketAddr::new(addr, port).to_string(),
+        false => addr.to_string(),
+    };
+    let name = match proto.to_string() {
+        number if number.starts_with(|c: char| c.is_ascii_digit()) => format!("protocol {number}"),
+        name => name.to_uppercase(),
+    };
+    let (from, to) = (at(key.src, key.sport), at(key.dst, key.dport));
+    format!("{name} from {from} to {to}")
 }
 
 pub(super) fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
@@ -281,4 +296,27 @@ pub(super) fn class_name(inner: &Inner, dev: &IfName, id: u8) -> Option<Name> {
     let mut classes = inner.state.classes_of(dev);
     let found = classes.find(|(_, class)| class.id == id);
     found.map(|(name, _)| name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_described_by_the_names_of_their_protocols() {
+        let key = |protocol| FlowKey {
+            link: LinkIndex(0),
+            src: "10.0.0.1".parse().unwrap(),
+            dst: "fd00::2".parse().unwrap(),
+            protocol,
+            sport: 50_000,
+            dport: 80,
+        };
+        assert_eq!(
+            described(&key(6)),
+            "TCP from 10.0.0.1:50000 to [fd00::2]:80"
+        );
+        assert_eq!(described(&key(1)), "ICMP from 10.0.0.1 to fd00::2");
+        assert_eq!(described(&key(99)), "protocol 99 from 10.0.0.1 to fd00::2");
+    }
 }
