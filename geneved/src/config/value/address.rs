@@ -243,7 +243,7 @@ impl fmt::Display for AddrPort {
 /// Whether a tunnel can lead to this underlay address.
 ///
 /// # Errors
-/// It is unspecified, multicast or broadcast.
+/// It is unspecified, multicast, broadcast or link-local.
 pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
     let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
@@ -251,6 +251,11 @@ pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
         wrong("the unspecified address names no host")
     } else if addr.is_multicast() || broadcast {
         wrong("a tunnel leads to one host, so its address must be unicast")
+    } else if matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local()) {
+        // It means something on one interface only (RFC 4007), and a tunnel names none.
+        wrong(
+            "a link-local address needs an interface, which a tunnel does not name; use a global or unique local one",
+        )
     } else if mapped {
         wrong("write the IPv4 address itself instead of its IPv6-mapped form")
     } else {
