@@ -77,6 +77,9 @@ pub const VERB: Verb = Verb {
 fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let mut wanted = Words::default();
     grammar::parse(&KEYS, words, &mut wanted)?;
+    if wanted.count == Some(0) {
+        return Err(wrong("0", "at least 1; without \"count\" there is no end"));
+    }
     let capture = CaptureWords {
         count: wanted.count.unwrap_or(0).into(),
         snaplen: wanted.snaplen.unwrap_or(0),
@@ -93,22 +96,22 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     });
     let stop = watched.map_err(failed)?;
     let client = context.client()?;
-    let out: Box<dyn Write> = match path {
-        "-" if io::stdout().is_terminal() => {
-            return Err(wrong(
-                "-",
-                "packets are not for a terminal: name a file with \"write\", or pipe them into \"tshark -r -\"",
-            ));
-        }
-        "-" => Box::new(io::stdout().lock()),
-        file => Box::new(File::create(file).map_err(failed)?),
+    if path == "-" && io::stdout().is_terminal() {
+        return Err(wrong(
+            "-",
+            "packets are not for a terminal: name a file with \"write\", or pipe them into \"tshark -r -\"",
+        ));
+    }
+    let begin = || {
+        let out: Box<dyn Write> = match path {
+            "-" => Box::new(io::stdout().lock()),
+            file => Box::new(File::create(file)?),
+        };
+        Capture::new(BufWriter::new(out), snaplen)
     };
-    let mut file = match Capture::new(BufWriter::new(out), snaplen) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        begun => begun.map_err(failed)?,
-    };
+    // A file that is there already is not lost where the daemon refuses.
+    let mut file: Option<Capture<_>> = None;
     let mut broken = None;
-    let mut begun = false;
     let stdout = io::stdout();
     let mut stops = vec![(stop.as_fd(), PollFlags::POLLIN)];
     if path == "-" {
@@ -116,13 +119,16 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         stops.push((stdout.as_fd(), PollFlags::empty()));
     }
     let outcome = client.follow(&request, &stops, |reply| {
-        // The first reply says that packets are looked at from now on.
-        if !std::mem::replace(&mut begun, true) {
-            output::tell("capturing, until interrupted");
-        }
-        let written = serde_json::from_value::<Captured>(reply)
-            .map_err(io::Error::other)
-            .and_then(|captured| file.add(&captured));
+        let captured = serde_json::from_value::<Captured>(reply).map_err(io::Error::other);
+        let written = captured.and_then(|captured| match &mut file {
+            Some(file) => file.add(&captured),
+            // The first reply says that packets are looked at from now on.
+            none => {
+                let begun = none.insert(begin()?);
+                output::tell("capturing, until interrupted");
+                begun.add(&captured)
+            }
+        });
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
@@ -131,13 +137,16 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
             }
         }
     });
-    let closed = file.close();
-    eprintln!(
-        "{} packets captured, {} found no room",
-        file.packets, file.lost
-    );
+    let closed = file.as_mut().map(|file| {
+        let closed = file.close();
+        eprintln!(
+            "{} packets captured, {} found no room",
+            file.packets, file.lost
+        );
+        closed
+    });
     outcome?;
-    match broken.or(closed.err()) {
+    match broken.or(closed.and_then(Result::err)) {
         // The reader of a pipe has seen enough.
         Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Some(error) => Err(failed(error)),

@@ -9,7 +9,7 @@ use super::command::Object;
 use super::context::Context;
 use super::error::CliError;
 use super::field::{addresses, key};
-use super::grammar::{Keyword, Times};
+use super::grammar::{self, Keyword, Times};
 use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Line, Record};
@@ -74,7 +74,14 @@ impl Subject for RouteWords {
     ];
 
     fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
-        self.prefix = of_family(self.prefix, &context.style());
+        let style = context.style();
+        self.prefix = of_family(self.prefix, &style);
+        if !style.wants(self.prefix.0.addr()) {
+            return Err(grammar::wrong(
+                &self.prefix.to_string(),
+                "it is not of the family that is named in front of \"route\"",
+            ));
+        }
         Ok(Change::route(verb, self))
     }
 

@@ -14,9 +14,10 @@ use super::secret::Secret;
 pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
 use super::state::{Fabric, State};
 use super::tables;
+use super::value::{IfName, Mode};
 use super::words::{
     Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
-    RouteWords, ServiceWords, Subject,
+    RouteWords, ServiceWords, Subject, Verb,
 };
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -109,7 +110,7 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
 
 fn unreadable(file: PathBuf, error: &io::Error) -> Fault {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "; name another with --config FILE",
+        io::ErrorKind::NotFound => "; name another: \"run --config FILE\", \"check FILE\"",
         io::ErrorKind::PermissionDenied => "; check its owner and mode",
         _ => "",
     };
@@ -178,7 +179,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     });
     // Objects that may be there do not prove that another names one that is not.
     if !garbled {
-        judge(texts, &mut config.state, changes, &broken, &mut found);
+        judge(texts, &mut config.state, changes, broken, &mut found);
     }
     found.sort_by_key(|(index, at, _)| (*index, *at));
     faults.extend(found.into_iter().map(|(index, at, what)| {
@@ -198,9 +199,12 @@ fn judge(
     texts: &[(PathBuf, String)],
     state: &mut State,
     mut changes: Vec<(usize, usize, Change)>,
-    broken: &[Option<String>],
+    mut broken: Vec<Option<String>>,
     found: &mut Found,
 ) {
+    for name in broken.iter().flatten() {
+        stand_in(state, name, None);
+    }
     // An object may stand in a file before what it names.
     changes.sort_by_key(|(_, _, change)| rank(change));
     // Where each object stands that was accepted.
@@ -221,6 +225,10 @@ fn judge(
             continue;
         }
         let first = places.iter().find(|(c, ..)| c.names_the_same(&change));
+        if let (Some(Subject::Link(link)), None) = (change.subject(), first) {
+            stand_in(state, link.name.as_str(), link.mode);
+            broken.push(Some(link.name.to_string()));
+        }
         let what = match first {
             Some((_, index, start)) => {
                 let (path, text) = &texts[*index];
@@ -235,6 +243,23 @@ fn judge(
         };
         found.push((index, at, what));
     }
+}
+
+/// Puts a link without faults in the place of one that has some, so that what is on it can be judged.
+fn stand_in(state: &mut State, name: &str, mode: Option<Mode>) {
+    const HIGHEST: u32 = (1 << 24) - 1;
+    let Ok(name) = name.parse::<IfName>() else {
+        return;
+    };
+    let used = u32::try_from(state.links.len()).unwrap_or(0);
+    let link = LinkWords {
+        id: (HIGHEST - used).to_string().parse().ok(),
+        mode,
+        name,
+        ..LinkWords::default()
+    };
+    // Where it does not fit either, nothing that is on it is judged.
+    let _ = state.apply(&Change::link(Verb::Add, link));
 }
 
 /// What only names what has a lower rank.

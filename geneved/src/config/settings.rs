@@ -269,6 +269,13 @@ impl DaemonSettings {
             let what = "[daemon]: flows must be from 1024 to 16777216";
             wrong.push(("flows".to_owned(), what.to_owned()));
         }
+        // The kernel's bound for a name, with its final NUL (unix(7)).
+        const LONGEST: usize = 107;
+        let length = self.socket.as_os_str().len();
+        if !(1..=LONGEST).contains(&length) {
+            let what = format!("[daemon]: socket must be a path of 1 to {LONGEST} bytes");
+            wrong.push(("socket".to_owned(), what));
+        }
         let seconds = self.timeouts.out_of_range().into_iter();
         wrong.extend(seconds.map(|name| {
             let what = format!("[daemon.timeouts]: {name}: seconds must be from 1 to 10000000");

@@ -129,6 +129,33 @@ fn rfc8926_26_links_of_one_port_agree_on_zero_checksums() {
 }
 
 #[test]
+fn what_is_on_a_link_with_a_fault_is_judged_all_the_same_and_blamed_on_no_other() {
+    for broken in ["ageing = 5", "rate = 5"] {
+        let text = format!(
+            "[[link]]\nname = \"gnv0\"\nid = 100\n{broken}\n[[link]]\nname = \"gnv1\"\nid = 101\n\
+             [[route]]\nprefix = \"10.1.0.5/16\"\ndev = \"gnv0\"\nvia = [\"192.0.2.2\"]\n\
+             [[route]]\nprefix = \"10.2.0.0/16\"\ndev = \"gnv0\"\nvia = [\"192.0.2.2\"]\n"
+        );
+        let faults = fault(&text);
+        let lines: Vec<_> = faults.lines().collect();
+        assert_eq!(lines.len(), 2, "{faults}");
+        assert!(
+            lines[1].contains("bits beyond the prefix length"),
+            "{faults}"
+        );
+        assert!(!faults.contains("Cannot find"), "{faults}");
+    }
+}
+
+#[test]
+fn a_socket_that_the_kernel_could_not_take_is_a_fault() {
+    for path in [String::new(), format!("/tmp/{}", "x".repeat(103))] {
+        let said = fault(&format!("[daemon]\nsocket = \"{path}\"\n"));
+        assert!(said.contains("a path of 1 to 107 bytes"), "{said}");
+    }
+}
+
+#[test]
 fn all_faults_are_reported_at_once() {
     let text = "
 [[link]]

@@ -33,6 +33,7 @@ fn values_out_of_range_are_refused() {
     assert!("sixteen-letters-".parse::<IfName>().is_err());
     assert!(tunnel_address("224.0.0.1".parse().unwrap()).is_err());
     assert!(tunnel_address("::ffff:192.0.2.1".parse().unwrap()).is_err());
+    assert!(tunnel_address("127.0.0.1".parse().unwrap()).is_err());
     assert!(tunnel_address("fe80::1".parse().unwrap()).is_err());
     assert!(tunnel_address("fd00::1".parse().unwrap()).is_ok());
 }

@@ -12,12 +12,58 @@ use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::header::HeaderBytes;
 
 use self::kernel::Underlay;
-use super::core::Core;
+use super::core::{Core, Running};
 use super::flows::class_name;
-use crate::config::state::Refusal;
+use crate::config::state::{Link, Refusal};
 use crate::config::value::{ClassWord, KindWord, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Stage, Trace, TraceReport, Verdict};
+use crate::net::interface::{self, Seen};
+
+/// Why no packet passes a link's interface.
+struct Stopped {
+    stage: datapath::Stage,
+    /// What geneved counts a packet under; `None` where it gets none.
+    reason: Option<DropReason>,
+}
+
+/// What is wrong with the interface of a link, if anything is.
+async fn interface(link: &Link, running: &Running, heading: &Heading) -> Option<Stopped> {
+    let name = &link.name;
+    let stopped = |result, reason| {
+        let stage = "interface";
+        let stage = datapath::Stage { stage, result };
+        Some(Stopped { stage, reason })
+    };
+    if let Some(obstacle) = &running.obstacle {
+        let state = obstacle.state();
+        let reason = match running.has_interface() {
+            true => DropReason::UnderlayUnreachable,
+            false => DropReason::LinkGone,
+        };
+        return stopped(
+            format!("{name} is {state}: {}", obstacle.cause()),
+            Some(reason),
+        );
+    }
+    let seen = interface::observe(link.netns.clone(), vec![name.to_string()]).await;
+    let up = |seen: &Seen| seen.flags.iter().any(|flag| flag == "UP");
+    match seen.ok()?.first() {
+        Some(seen) if up(seen) => None,
+        Some(_) => stopped(
+            format!("{name} is down; \"geneved link set {name} up\" brings it up"),
+            match heading {
+                Heading::Ingress { .. } => Some(DropReason::TunRefused),
+                Heading::Egress => None,
+            },
+        ),
+        None => None,
+    }
+}
+
+fn carries(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Forward | Verdict::Deliver)
+}
 
 impl Core {
     /// What would happen to a packet; nothing is changed.
@@ -42,7 +88,11 @@ impl Core {
             now: self.engine().now(),
         };
         let traced = datapath::trace(&cx, link, &described);
-        stages.extend(kernel::before(configured, &described).await);
+        let stopped = interface(configured, running, &described.heading).await;
+        match &stopped {
+            Some(stopped) => stages.push(stopped.stage.clone()),
+            None => stages.extend(kernel::before(configured, &described).await),
+        }
         let way = way(&traced);
         let encapsulation = link.config.encapsulation;
         let options = way.map_or_else(Vec::new, |way| carried(encapsulation, &way.encap));
@@ -52,6 +102,16 @@ impl Core {
         let (mut verdict, mut reason) = verdict(&traced);
         let host = way.map(|way| way.host.addr);
         stages.extend(traced.stages);
+        if let (Some(stopped), true) = (&stopped, carries(verdict)) {
+            stages.push(datapath::Stage {
+                stage: "drop",
+                result: match stopped.reason {
+                    Some(why) => format!("{why}: {}", why.explanation()),
+                    None => "the kernel does, and counts it at the interface".to_owned(),
+                },
+            });
+            (verdict, reason) = (Verdict::Drop, stopped.reason);
+        }
         if let (Verdict::Forward, Some(host)) = (verdict, host) {
             match self.underlay(&inner, configured, host, &mut stages).await {
                 Underlay::Routed => {}
@@ -69,7 +129,8 @@ impl Core {
                 }
             }
         }
-        let here = matches!(traced.outcome, Ok(Exit::Tun(index)) if index == running.index);
+        let here = matches!(traced.outcome, Ok(Exit::Tun(index)) if index == running.index)
+            && stopped.is_none();
         if let (Heading::Ingress { .. }, Some(key), true) =
             (&described.heading, traced.translated, here)
         {

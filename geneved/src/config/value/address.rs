@@ -243,12 +243,14 @@ impl fmt::Display for AddrPort {
 /// Whether a tunnel can lead to this underlay address.
 ///
 /// # Errors
-/// It is unspecified, multicast, broadcast or link-local.
+/// It is unspecified, loopback, multicast, broadcast or link-local.
 pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
     let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
     if addr.is_unspecified() || addr == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         wrong("the unspecified address names no host")
+    } else if addr.is_loopback() {
+        wrong("a loopback address leads to this host only")
     } else if addr.is_multicast() || broadcast {
         wrong("a tunnel leads to one host, so its address must be unicast")
     } else if matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local()) {

@@ -180,6 +180,7 @@ impl Core {
             let applied = state.apply(change);
             applied.map_err(|refusal| refusal.of_change(number))?;
             named.extend(change.link.as_ref().map(|link| link.name.clone()));
+            named.extend(change.address.as_ref().map(|address| address.dev.clone()));
         }
         self.refuse_loops(&inner, &state).await?;
         let mut plan = Plan::between(&inner.state, &state);
