@@ -107,7 +107,7 @@ impl Core {
                 stage: "drop",
                 result: match stopped.reason {
                     Some(why) => format!("{why}: {}", why.explanation()),
-                    None => "the kernel does, and counts it at the interface".to_owned(),
+                    None => "the kernel drops it; geneved does not see it".to_owned(),
                 },
             });
             (verdict, reason) = (Verdict::Drop, stopped.reason);
