@@ -46,6 +46,45 @@ fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<L
     Some(Loop::Through(by.name.clone()))
 }
 
+/// The hosts of a link by which its MTU is computed. One that is behind another link whose own MTU follows from this one's
+/// is none of them: each would go on to make the other smaller.
+pub(super) fn measured(state: &State, ways: &Ways, link: &Link) -> Vec<IpAddr> {
+    let mut hosts = hosts_of(state, link);
+    hosts.retain(|host| {
+        let way = ways.way(*host, link.local);
+        let (Some(Ok(way)), None) = (way, ways.loop_of(&link.name, *host)) else {
+            return true;
+        };
+        let mut seen = BTreeSet::new();
+        !entered(state, way).any(|next| rests_on(state, ways, next, &link.name, &mut seen))
+    });
+    hosts
+}
+
+/// Whether a host of `link` is behind the link `end`, perhaps through others.
+fn rests_on<'a>(
+    state: &'a State,
+    ways: &Ways,
+    link: &'a Link,
+    end: &IfName,
+    seen: &mut BTreeSet<&'a IfName>,
+) -> bool {
+    if link.name == *end {
+        return true;
+    }
+    if !seen.insert(&link.name) {
+        return false;
+    }
+    hosts_of(state, link).into_iter().any(|host| {
+        let Some(Ok(way)) = ways.way(host, link.local) else {
+            return false;
+        };
+        let next: Vec<_> = entered(state, way).collect();
+        next.into_iter()
+            .any(|next| rests_on(state, ways, next, end, seen))
+    })
+}
+
 /// Whether what `link` gets for `inner` ends in `end`.
 fn leads_to<'a>(
     state: &'a State,
@@ -255,6 +294,48 @@ mod tests {
             found(&state, &with_addresses(&State::default(), &state, &ways)),
             []
         );
+    }
+
+    #[test]
+    fn links_behind_each_other_do_not_make_each_other_smaller() {
+        let state = state(
+            r#"
+            [[link]]
+            name = "x1"
+            id = 501
+            remote = "192.0.2.2"
+            [[link]]
+            name = "x2"
+            id = 502
+            remote = "192.0.2.2"
+            [[route]]
+            prefix = "10.71.0.0/16"
+            dev = "x1"
+            via = ["10.62.0.9"]
+            [[route]]
+            prefix = "10.72.0.0/16"
+            dev = "x2"
+            via = ["10.61.0.9"]
+        "#,
+        );
+        let link = |name: &str| &state.links[&name.parse::<IfName>().unwrap()];
+        let mutual = ways(&[
+            ("192.0.2.2", by("eth0", 24)),
+            ("10.62.0.9", by("x2", 24)),
+            ("10.61.0.9", by("x1", 24)),
+        ]);
+        assert_eq!(found(&state, &mutual), []);
+        for name in ["x1", "x2"] {
+            let outside: IpAddr = "192.0.2.2".parse().unwrap();
+            assert_eq!(measured(&state, &mutual, link(name)), [outside]);
+        }
+        // One that is behind another is narrower, as it should be.
+        let nested = ways(&[
+            ("192.0.2.2", by("eth0", 24)),
+            ("10.62.0.9", by("x2", 24)),
+            ("10.61.0.9", by("eth0", 24)),
+        ]);
+        assert_eq!(measured(&state, &nested, link("x1")).len(), 2);
     }
 
     #[test]

@@ -169,7 +169,11 @@ impl<B: Backend> IntoTun<'_, B> {
             write.push(part.tag, place);
             write.bytes += u64::from(part.len);
         }
-        write.bytes += packet.header.len() as u64 * write.packets;
+        // Every packet had the headers; those of a packet that came uncut are among its parts, once.
+        write.bytes += match packet.header.len() as u64 {
+            0 => u64::from(packet.vnet.hdr_len) * write.packets.saturating_sub(1),
+            len => len * write.packets,
+        };
         self.io.write(id, here.queue.as_raw_fd(), write.iovs());
     }
 }

@@ -12,7 +12,7 @@ use crate::config::state::{Link, State};
 use crate::config::value::{Mode, MtuWord};
 use crate::control::protocol::MtuSum;
 use crate::daemon::compile::options_len;
-use crate::daemon::loops::loops;
+use crate::daemon::loops::{loops, measured};
 use crate::net::changes::Changes;
 use crate::net::mtu::Ways;
 
@@ -124,7 +124,7 @@ pub(super) fn mtu_of(
         options: options_len(state, link),
     };
     let before = running.map(|running| running.sum.underlay);
-    let hosts = hosts_of(state, link);
+    let hosts = measured(state, ways, link);
     let sum = ways.sum(
         (&link.name, &hosts),
         link.local,
