@@ -226,6 +226,15 @@ pub fn parse_change<T>(
     Ok(none)
 }
 
+/// The keyword that was given and says the opposite of `name`, as `noudpcsum` does of `udpcsum`.
+fn opposite<T>(keywords: &[Keyword<T>], given: &[usize], name: &str) -> Option<&'static str> {
+    let opposes = |other: &str| {
+        other.strip_prefix("no") == Some(name) || name.strip_prefix("no") == Some(other)
+    };
+    let mut there = keywords.iter().zip(given).filter(|(_, given)| **given > 0);
+    there.find_map(|(keyword, _)| Some(keyword.names[0]).filter(|other| opposes(other)))
+}
+
 fn read<T>(
     keywords: &[Keyword<T>],
     words: &[String],
@@ -261,7 +270,13 @@ fn read<T>(
         let keyword = &keywords[index];
         given[index] += 1;
         match keyword.action {
-            Action::Flag(set) => set(into),
+            Action::Flag(set) => {
+                if let Some(other) = opposite(keywords, &given, keyword.names[0]) {
+                    let reason = format_args!("it is the opposite of \"{other}\"");
+                    return Err(wrong(word, reason));
+                }
+                set(into);
+            }
             Action::Value(_, set) => {
                 let value = match value {
                     Some(word) => word,

@@ -94,3 +94,14 @@ fn help_is_made_of_the_same_table() {
         "geneved x add [ name ] NAME [ count N ] [ column C ]... [ [no]on ]"
     );
 }
+
+#[test]
+fn a_flag_and_its_opposite_do_not_stand_together() {
+    assert_eq!(words("x on on").unwrap(), words("x on").unwrap());
+    for (line, word, other) in [("x on noon", "noon", "on"), ("x noon on", "on", "noon")] {
+        let said = words(line).unwrap_err();
+        let expected =
+            format!("Error: argument \"{word}\" is wrong: it is the opposite of \"{other}\"");
+        assert_eq!(said, expected);
+    }
+}
