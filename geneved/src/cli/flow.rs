@@ -1,7 +1,4 @@
 //! `geneved flow`: who talks to whom right now.
-
-use std::net::{IpAddr, SocketAddr};
-
 use serde_json::{Value, json};
 
 use super::command::{Command, Object};
@@ -13,7 +10,6 @@ use super::honours::Honours;
 use super::object;
 use super::output::{self, Line, Record};
 use super::style::Style;
-use crate::config::value::Proto;
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};
 
@@ -103,18 +99,10 @@ impl Record for Count {
     }
 }
 
-/// An address, with its port where the protocol has ports.
-pub fn at(proto: Proto, addr: IpAddr, port: u16) -> String {
-    match proto.has_ports() {
-        true => SocketAddr::new(addr, port).to_string(),
-        false => addr.to_string(),
-    }
-}
-
 impl Record for FlowInfo {
     fn text(&self, style: &Style) -> String {
         let between = |src, sport, dst, dport| {
-            let (src, dst) = (at(self.proto, src, sport), at(self.proto, dst, dport));
+            let (src, dst) = (self.proto.at(src, sport), self.proto.at(dst, dport));
             format!("{} > {}", style.address(src), style.address(dst))
         };
         let carried = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);

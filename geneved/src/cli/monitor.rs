@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::command::{Command, Verb};
 use super::context::Context;
 use super::error::CliError;
-use super::flow::at;
 use super::grammar::{self, Keyword};
 use super::honours::Honours;
 use super::output::{self, Line, Record, render, with};
@@ -180,8 +179,8 @@ impl Record for Timed<'_> {
 /// Who speaks to whom, as words of a filter.
 fn between(line: Line, proto: Proto, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Line {
     line.value("proto", Some(proto))
-        .value("from", Some(at(proto, src.0, src.1)))
-        .value("to", Some(at(proto, dst.0, dst.1)))
+        .value("from", Some(proto.at(src.0, src.1)))
+        .value("to", Some(proto.at(dst.0, dst.1)))
 }
 
 impl Record for DropEvent {

@@ -1,7 +1,7 @@
 //! Flows as people see them: listing, forgetting, and the log of rules.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
@@ -182,15 +182,11 @@ impl Core {
 /// A flow as a person reads it: `TCP from 10.0.0.1:50000 to 10.0.0.2:80`, or `ICMP from 10.0.0.1 to 10.0.0.2`.
 fn described(key: &FlowKey) -> String {
     let proto = Proto(key.protocol);
-    let at = |addr: IpAddr, port| match proto.has_ports() {
-        true => SocketAddr::new(addr, port).to_string(),
-        false => addr.to_string(),
-    };
     let name = match proto.to_string() {
         number if number.starts_with(|c: char| c.is_ascii_digit()) => format!("protocol {number}"),
         name => name.to_uppercase(),
     };
-    let (from, to) = (at(key.src, key.sport), at(key.dst, key.dport));
+    let (from, to) = (proto.at(key.src, key.sport), proto.at(key.dst, key.dport));
     format!("{name} from {from} to {to}")
 }
 

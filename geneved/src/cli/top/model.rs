@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::super::flow::at;
 use super::super::output::Record;
 use super::super::style::Style;
 use crate::config::value::ValueError;
@@ -223,8 +222,8 @@ pub(super) fn ends(flow: &FlowRates) -> (String, String, String) {
     let f = &flow.flow;
     (
         f.proto.to_string(),
-        at(f.proto, f.src, f.sport),
-        at(f.proto, f.dst, f.dport),
+        f.proto.at(f.src, f.sport),
+        f.proto.at(f.dst, f.dport),
     )
 }
 

@@ -1,6 +1,7 @@
 //! Values of rules, NAT, services and flows.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -133,6 +134,15 @@ impl Proto {
     #[must_use]
     pub fn has_ports(self) -> bool {
         self == Self::TCP || self == Self::UDP
+    }
+
+    /// An address, with its port where the protocol has ports.
+    #[must_use]
+    pub fn at(self, addr: IpAddr, port: u16) -> String {
+        match self.has_ports() {
+            true => SocketAddr::new(addr, port).to_string(),
+            false => addr.to_string(),
+        }
     }
 
     /// Whether it is ICMP of either family.
