@@ -1,0 +1,43 @@
+//! Scenarios with the real binary in network namespaces, one module for each subject. One program:
+//! linking the daemon once is most of what building them takes.
+
+mod adversity;
+mod capture;
+mod carry;
+mod cli;
+mod completions;
+mod control;
+mod dissect;
+mod drops;
+mod duties;
+mod encapsulations;
+mod ethernet;
+mod flood;
+mod fragments;
+mod frames;
+mod hairpin;
+mod health;
+mod interop;
+mod lifecycle;
+mod man;
+mod metrics;
+mod monitor;
+mod mtu;
+mod nat;
+mod neighbors;
+mod operator;
+mod outer;
+mod ovs;
+mod policy;
+mod ports;
+mod qos;
+mod recipes;
+mod scale;
+mod segmentation;
+mod service;
+mod top;
+mod types;
+mod underlay;
+mod vpc;
+mod vxlan;
+mod whole;
