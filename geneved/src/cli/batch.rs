@@ -2,11 +2,14 @@
 //! standard input.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::context::Context;
 use super::error::CliError;
 use super::{dispatch, output, report};
+
+/// Bytes of a line at most; one that is longer is no command, but perhaps a device.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Runs the commands of a file one after the other. With `force` a failure does not end it.
 ///
@@ -101,16 +104,40 @@ type Numbered = (usize, Result<Vec<String>, &'static str>);
 
 /// The commands of a file with the numbers of the lines on which they begin.
 struct Commands<R> {
-    lines: io::Lines<R>,
+    from: R,
     number: usize,
 }
 
 impl<R: BufRead> Commands<R> {
     fn of(reader: R) -> Self {
         Commands {
-            lines: reader.lines(),
+            from: reader,
             number: 0,
         }
+    }
+
+    /// The next line, without its end.
+    fn line(&mut self) -> Option<io::Result<String>> {
+        let mut line = Vec::new();
+        let most = MOST_BYTES as u64 + 1;
+        match self.from.by_ref().take(most).read_until(b'\n', &mut line) {
+            Ok(0) => return None,
+            Ok(_) if line.len() > MOST_BYTES => {
+                let what = format!("the line is longer than {} MiB", MOST_BYTES >> 20);
+                return Some(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+            }
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        line.pop_if(|last| *last == b'\n');
+        line.pop_if(|last| *last == b'\r');
+        let text = String::from_utf8(line);
+        Some(text.map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "stream did not contain valid UTF-8",
+            )
+        }))
     }
 }
 
@@ -121,7 +148,7 @@ impl<R: BufRead> Iterator for Commands<R> {
         let first = self.number + 1;
         let mut command: Option<String> = None;
         loop {
-            let line = match self.lines.next() {
+            let line = match self.line() {
                 Some(Ok(line)) => line,
                 Some(Err(error)) => return Some(Err((self.number + 1, error))),
                 // The last line may end with a backslash.
@@ -166,6 +193,8 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, BufReader};
+
     use super::{Commands, split};
 
     #[test]
@@ -193,5 +222,11 @@ mod tests {
         assert_eq!((words(2), words(4)), ("c|de".into(), "last".into()));
         assert!(all[3].1.is_err());
         assert!(Commands::of(&b"a\n\xff\n"[..]).nth(1).unwrap().is_err());
+        // What has no end is not read to its end.
+        let (line, error) = Commands::of(BufReader::new(io::repeat(0)))
+            .next()
+            .unwrap()
+            .unwrap_err();
+        assert_eq!((line, error.kind()), (1, io::ErrorKind::InvalidData));
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::regular;
 use super::secret::Secret;
 pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
 use super::state::{Fabric, State};
@@ -26,6 +27,9 @@ pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
 pub const DEFAULT_SOCKET: &str = "/run/geneved/control.sock";
 /// Where metrics are served if the control socket is where it usually is.
 pub const DEFAULT_METRICS_SOCKET: &str = "/run/geneved/metrics.sock";
+
+/// The most bytes of all files together; half a million endpoints need less.
+pub const MOST_BYTES: usize = 64 << 20;
 
 /// A configuration that is whole and consistent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,9 +70,24 @@ impl fmt::Display for Fault {
 pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut texts = Vec::new();
+    let mut left = MOST_BYTES;
     for path in files(path) {
-        match fs::read_to_string(&path) {
-            Ok(text) => texts.push((path, text)),
+        match regular::read_to_string(&path, left) {
+            Ok(Some(text)) => {
+                left -= text.len();
+                texts.push((path, text));
+            }
+            Ok(None) => {
+                faults.push(Fault {
+                    file: path,
+                    at: None,
+                    what: format!(
+                        "with it there are more than {} MiB of configuration",
+                        MOST_BYTES >> 20
+                    ),
+                });
+                break;
+            }
             Err(error) => faults.push(unreadable(path, &error)),
         }
     }

@@ -6,10 +6,12 @@
 
 pub mod file;
 pub mod plan;
+pub mod regular;
 pub mod secret;
 pub mod settings;
 pub mod state;
 mod tables;
+mod trusted;
 pub mod value;
 pub mod words;
 

@@ -1,15 +1,16 @@
 //! The fabric's secret: read from its file, never shown.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libgeneve::label::LabelKey;
 use nix::unistd::{Group, User, getegid, geteuid};
 
+use super::regular;
 use super::state::Refusal;
+use super::trusted::{self, Hole, is_ours};
 
 /// The least bytes of a secret, white space at its end not counted.
 pub const MIN_SECRET: usize = 16;
@@ -24,14 +25,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
-}
-
-/// The owner, in a user namespace, of what belongs to nobody in it, such as the root of its files.
-const OUTSIDE: u32 = 65_534;
-
-/// Whether the owner is root or the daemon's own user.
-fn is_ours(uid: u32) -> bool {
-    uid == 0 || uid == geteuid().as_raw()
 }
 
 /// The group of the service that the packages install.
@@ -98,16 +91,7 @@ impl Secret {
             }
             _ => refuse(&e, String::new()),
         };
-        // A FIFO would keep the daemon waiting.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(refuse(&"not a regular file", String::new()));
-        }
+        let (file, metadata) = regular::open(path).map_err(failed)?;
         let mode = metadata.mode() & 0o7777;
         if mode & 0o037 != 0 {
             return Err(refuse(
@@ -124,24 +108,28 @@ impl Secret {
                 format!("\"{}\"", repair(&shown)),
             ));
         }
-        // Whoever may write to a directory may exchange what is in it, but for what is not theirs in a sticky one.
-        let real = path.canonicalize().map_err(failed)?;
-        for directory in real.ancestors().skip(1) {
-            let metadata = directory.metadata().map_err(failed)?;
-            let mode = metadata.mode() & 0o7777;
-            let directory = directory.display();
-            let ours = is_ours(metadata.uid()) || metadata.uid() == OUTSIDE;
-            if (mode & 0o022 != 0 && mode & 0o1000 == 0) || !ours {
-                return Err(refuse(
-                    &format_args!(
-                        "others can write to {directory} (mode {mode:04o}, user {})",
-                        metadata.uid()
-                    ),
+        let hole = trusted::follow(path).map_err(failed)?.err();
+        let exchanged = match hole {
+            None => None,
+            Some(Hole::Directory { path, mode, uid }) => {
+                let directory = path.display();
+                Some((
+                    format!("others can write to {directory} (mode {mode:04o}, user {uid})"),
                     format!(
                         "\"chown root {directory}; chmod go-w {directory}\", or another place for the secret"
                     ),
-                ));
+                ))
             }
+            Some(Hole::Link { path, uid }) => Some((
+                format!(
+                    "user {uid} owns the symbolic link {}, and could let it lead elsewhere",
+                    path.display()
+                ),
+                "name the file that it leads to".to_owned(),
+            )),
+        };
+        if let Some((what, hint)) = exchanged {
+            return Err(refuse(&what, hint));
         }
         let mut bytes = Vec::new();
         file.take(MAX_SECRET + 1)

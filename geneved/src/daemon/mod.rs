@@ -26,6 +26,7 @@ mod privilege;
 mod random;
 mod rates;
 mod show;
+mod termination;
 mod trace;
 mod unreachable;
 mod watchdog;
@@ -43,6 +44,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::core::{Concerned, Core, host_event};
 use self::health::HealthBoard;
+use self::termination::Termination;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io};
 use crate::config::plan;
@@ -54,6 +56,7 @@ use crate::io::Event;
 use crate::net::changes::{Changes, Underlay};
 use crate::net::port::Holder;
 use crate::net::watch::Watch;
+use crate::observe::log::tell_left_out;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
 
@@ -74,6 +77,12 @@ const WAYS_REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
 /// Everything that keeps it from starting, one sentence each, with the remedy.
 pub fn run(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     crate::observe::log::init();
+    let done = prepare(path, socket);
+    crate::observe::log::finish();
+    done
+}
+
+fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     let mut config = file::load(path)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     if let Some(socket) = socket {
@@ -88,8 +97,11 @@ pub fn run(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     if !config.state.links.is_empty() {
         privilege::ensure_net_admin().map_err(fail)?;
     }
+    crate::observe::log::begin();
+    let termination =
+        Termination::watch().map_err(|e| vec![format!("cannot watch for signals: {e}")])?;
     let path = path.to_owned();
-    let live = |config| live(config, path, holders, watch);
+    let live = |config| live(config, path, holders, watch, termination);
     match control_ring(config.daemon.io) {
         Ok(ring) => ring.block_on(live(config)).map_err(fail),
         Err(why) => {
@@ -118,11 +130,11 @@ async fn live(
     path: PathBuf,
     holders: BTreeMap<u16, Holder>,
     watch: Watch,
+    mut termination: Termination,
 ) -> Result<(), Refusal> {
     let settings = &config.daemon;
-    let mut terminate = on(SignalKind::terminate())?;
-    let mut interrupt = on(SignalKind::interrupt())?;
-    let mut hangup = on(SignalKind::hangup())?;
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))?;
     let mut underlay =
         Underlay::follow().map_err(|e| Refusal::new(format!("{NO_NETLINK}: {e}"), ""))?;
     let netlink = underlay.handle.clone();
@@ -177,8 +189,7 @@ async fn live(
             tokio::select! {
                 () = &mut serving => {}
                 () = &mut scraping => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = termination.recv() => break,
                 _ = hangup.recv() => {
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { let _ = core.reload().await; });
@@ -204,6 +215,7 @@ async fn live(
                     core.engine().feel_pulse();
                     core.tend_flows().await;
                     tell_repeats();
+                    tell_left_out();
                     core.tell_drops().await;
                     core.forget_rates();
                     let core = Rc::clone(&core);
@@ -248,10 +260,6 @@ fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
         }
     });
     Ok(())
-}
-
-fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Refusal> {
-    signal(kind).map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))
 }
 
 fn heed(core: &Rc<Core>, event: Event) {

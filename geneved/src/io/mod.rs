@@ -15,6 +15,7 @@ mod frames;
 mod ingress;
 mod neighbors;
 mod pace;
+mod privilege;
 mod probe;
 mod progress;
 mod recover;
@@ -38,6 +39,7 @@ pub use engine::{
     BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
     StartError,
 };
+pub use privilege::give_up_capabilities;
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use recover::path_mtu;

@@ -3,20 +3,31 @@
 //! A message says everything for people. In the journal each value is a field of its own beside it, such as `LINK=gnv0` or
 //! `HOST=192.0.2.2`, for programs. What goes wrong again and again is told a few times and then only counted
 //! ([`super::repeats`]).
+//!
+//! Nobody who logs waits for whoever reads the log ([`super::lines`]).
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
+use super::lines::Lines;
 use super::repeats::Repeats;
 
 /// The environment variable that holds the filter, such as `debug` or `geneved::net=trace`.
 pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
 
-/// Sets the log up for the whole process; a second call does nothing.
+/// So long the end of the daemon waits for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static LINES: LazyLock<Lines> = LazyLock::new(Lines::new);
+
+/// Sets the log up for the whole process; a second call does nothing. On standard error nothing appears before
+/// [`begin`].
 pub fn init() {
     let filter =
         EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -33,11 +44,35 @@ pub fn init() {
                     Ok(())
                 }
             }))
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(&*LINES)
+            .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .boxed(),
     };
     let layer = layer.with_filter(Repeats).with_filter(filter);
     let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+/// Begins to write to standard error, with a thread that may do what the caller may do now.
+pub fn begin() {
+    if let Err(error) = LINES.start(io::stderr()) {
+        eprintln!("the log cannot be written: {error}");
+    }
+}
+
+/// Tells how many lines were left out because nobody took them. Called now and then.
+pub fn tell_left_out() {
+    if let Some(lines) = LINES.take_left_out() {
+        tracing::warn!(
+            lines,
+            "{lines} lines are missing in this log: whoever reads it was too slow"
+        );
+    }
+}
+
+/// Waits a moment for the last lines to be written.
+pub fn finish() {
+    begin();
+    tell_left_out();
+    LINES.flush(LAST_LINES);
 }

@@ -6,6 +6,7 @@
 
 pub mod counters;
 pub mod hub;
+mod lines;
 pub mod log;
 pub mod metrics;
 pub mod repeats;

@@ -4,13 +4,13 @@ use std::io;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 
-use caps::CapSet;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Engine, Event, Handle, IoChoice, StartError};
 use crate::io::backend::Backend;
 use crate::io::buffers::Buffers;
 use crate::io::counters::Counters;
+use crate::io::privilege::give_up_capabilities;
 use crate::io::probe;
 use crate::io::progress::Progress;
 use crate::io::sched;
@@ -118,11 +118,8 @@ fn live<B: Backend>(
 ) -> io::Result<()> {
     match worker {
         Ok(worker) => {
-            // Whatever packets could make of a worker, it may do nothing: all that it works on is open by now. A
-            // sandbox that forbids giving capabilities away is no reason not to work.
-            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-                let _ = caps::clear(None, set);
-            }
+            // Whatever packets could make of a worker, it may do nothing: all that it works on is open by now.
+            give_up_capabilities();
             let _ = ready.send(Ok(()));
             worker.run()
         }
