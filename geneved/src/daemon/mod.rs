@@ -98,6 +98,7 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
         privilege::ensure_net_admin().map_err(fail)?;
     }
     crate::observe::log::begin();
+    crate::io::raise_limit();
     let termination =
         Termination::watch().map_err(|e| vec![format!("cannot watch for signals: {e}")])?;
     let path = path.to_owned();

@@ -12,12 +12,13 @@ use libgeneve::options::EndpointType;
 use nix::ifaddrs::getifaddrs;
 use nix::unistd::{Group, User, geteuid};
 
-use super::core::{hosts_of, needed_ports, port_taken};
+use super::core::{FAMILIES, hosts_of, needed_ports, port_taken, profile};
 use super::gateway;
 use super::host;
 use crate::config::file::Config;
 use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
+use crate::io::{Descriptors, sockets_of};
 use crate::net::gateway::Gateway;
 use crate::net::netns::DIRECTORY;
 use crate::net::underlay::{self, Devices};
@@ -46,9 +47,33 @@ pub fn warnings(config: &Config, files: &[PathBuf]) -> Vec<String> {
             ));
         }
     }
+    all.extend(descriptors(config));
     all.extend(ports(state, &config.daemon.socket));
     all.extend(block_on(routes(state)).unwrap_or_default());
     all
+}
+
+/// What a daemon has open that has no links: its own, and those of each worker.
+const OPEN: (usize, usize) = (24, 4);
+
+/// Whether the links fit into the descriptors that a daemon of this user may have.
+fn descriptors(config: &Config) -> Option<String> {
+    let (state, workers) = (&config.state, usize::from(config.daemon.workers));
+    let mut profiles = Vec::new();
+    for link in state.links.values() {
+        let profile = profile(link, &config.daemon);
+        if !profiles.contains(&profile) {
+            profiles.push(profile);
+        }
+    }
+    let sockets: usize = profiles.iter().map(sockets_of).sum();
+    let needed =
+        state.links.len() * workers + sockets + needed_ports(state).len() * workers * FAMILIES;
+    let (own, each) = OPEN;
+    let cause = Descriptors::with((own + each * workers) as u64).refuse(needed)?;
+    Some(format!(
+        "not all links can be made: the configuration {cause}"
+    ))
 }
 
 /// Runs what asks the kernel by netlink; `None` where it cannot be asked.

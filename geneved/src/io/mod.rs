@@ -8,6 +8,7 @@ mod backend;
 mod buffers;
 mod cmsg;
 mod counters;
+mod descriptors;
 mod egress;
 mod engine;
 mod features;
@@ -35,6 +36,7 @@ mod uring;
 mod worker;
 
 pub use counters::{Direction, LinkCounters};
+pub use descriptors::{Descriptors, connections, raise_limit};
 pub use engine::{
     BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
     StartError,
@@ -46,5 +48,5 @@ pub use recover::path_mtu;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
 pub use tunnel::TunnelDevice;
-pub use udp::{SocketProfile, port_is_taken};
+pub use udp::{SocketProfile, port_is_taken, sockets_of};
 pub use unknown_vnis::UnknownVni;

@@ -231,12 +231,22 @@ impl Pool {
     /// # Errors
     /// As [`Pool::open`].
     pub(super) fn open_whole(&self) -> io::Result<()> {
-        if self.whole.get().is_none() {
+        if self.lacks_whole() {
             let sockets = Sockets::open(&self.profile, self.seed)?;
             // Only the main thread opens sockets.
             let _ = self.whole.set(sockets);
         }
         Ok(())
+    }
+
+    /// Whether it has no sockets for whole datagrams.
+    pub(super) fn lacks_whole(&self) -> bool {
+        self.whole.get().is_none()
+    }
+
+    /// Whether it has sockets for whole datagrams beside the usual ones.
+    pub(super) fn has_both(&self) -> bool {
+        self.usual.is_some() && self.whole.get().is_some()
     }
 
     /// Shows every socket.
@@ -326,6 +336,24 @@ impl Sockets {
             open(Family::V6, false, FRAGMENT_SOCKETS)?,
         ];
         Ok(Sockets { df_set, df_unset })
+    }
+}
+
+/// How many sockets a pool of this profile has at most, where datagrams leave one way only.
+#[must_use]
+pub fn sockets_of(profile: &SocketProfile) -> usize {
+    let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
+    let range = usize::from(high.saturating_sub(low)) + 1;
+    let (many, few) = (POOL_SOCKETS.min(range), FRAGMENT_SOCKETS.min(range));
+    let v4 = match profile.df {
+        Df::Set => many + few,
+        Df::Unset => many,
+        Df::Inherit => 2 * many,
+    };
+    match profile.local.map(Family::of) {
+        Some(Family::V4) => v4,
+        Some(Family::V6) => many + few,
+        None => v4 + many + few,
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics;
 use crate::config::state::Refusal;
+use crate::io::connections;
 use crate::net::unix::SocketFile;
 
 /// Scrapers beyond these are hung up on.
@@ -65,7 +66,7 @@ impl Scrape {
 
     /// Serves scrapers until the future is dropped.
     pub async fn serve<S: Source + 'static>(&self, source: Rc<S>) {
-        let places = Rc::new(Semaphore::new(MAX_SCRAPERS));
+        let places = Rc::new(Semaphore::new(connections(MAX_SCRAPERS)));
         loop {
             let unix = async {
                 match &self.unix {

@@ -10,6 +10,8 @@ use nix::unistd::Uid;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::io::connections;
+
 /// Clients beyond these are told that the daemon is busy.
 pub(super) const MAX_CLIENTS: usize = 512;
 /// Places beside those that only root and the daemon's own user get.
@@ -49,7 +51,8 @@ impl Default for Admission {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Admission {
             privileged: |uid| uid.is_root() || uid == Uid::effective(),
-            clients: semaphore(MAX_CLIENTS),
+            // Fewer where the process may have few descriptors, which they are not to take from others.
+            clients: semaphore(connections(MAX_CLIENTS)),
             reserved: semaphore(RESERVED),
             received: semaphore(RECEIVED),
             replies: semaphore(REPLIES),

@@ -13,7 +13,7 @@ use crate::config::file::{DaemonSettings, Segmentation};
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::daemon::compile::lladdr;
-use crate::io::{SocketProfile, SourceSockets, Tun};
+use crate::io::{Descriptors, SocketProfile, SourceSockets, Tun};
 use crate::net::interface::{self, InterfaceError, Wanted, can_have};
 use crate::net::mtu::Ways;
 use crate::net::netns;
@@ -37,6 +37,19 @@ struct Batch<'a> {
     netns: Option<netns::Identity>,
 }
 
+impl<'a> Batch<'a> {
+    /// One link that cannot be made now.
+    fn without_interface(link: &'a Link, cause: String, profile: SocketProfile) -> Self {
+        Batch {
+            links: vec![link],
+            sockets: vec![SourceSockets::none(profile)],
+            causes: vec![Some(cause)],
+            made: Vec::new(),
+            netns: None,
+        }
+    }
+}
+
 impl Core {
     /// Makes the interfaces of these links and hands them to the workers. One that waited keeps its index.
     ///
@@ -56,7 +69,15 @@ impl Core {
             by_netns.entry(link.netns.clone()).or_default().push(link);
         }
         let mut up: Vec<IfName> = Vec::new();
-        for (netns, links) in by_netns {
+        for (netns, mut links) in by_netns {
+            if unready == Unready::Wait {
+                let (fit, others) = self.fitting(links);
+                links = fit;
+                for (link, cause) in others {
+                    let batch = Batch::without_interface(link, cause, self.profile(link));
+                    self.install(inner, state, batch, ways, unready, &mut up)?;
+                }
+            }
             let outcome = match self.make(inner, state, netns, links, ways, unready).await {
                 Ok(batch) => self.install(inner, state, batch, ways, unready, &mut up),
                 Err(refusal) => Err(refusal),
@@ -161,7 +182,12 @@ impl Core {
         {
             return Err(format!("its local address {local} is not on this host"));
         }
-        let sockets = self.engine.open_sockets(self.profile(link));
+        let profile = self.profile(link);
+        let needed = self.engine.descriptors_for(&profile);
+        if let Some(cause) = Descriptors::now().refuse(needed) {
+            return Err(cause);
+        }
+        let sockets = self.engine.open_sockets(profile);
         sockets.map_err(|error| error.to_string())
     }
 
@@ -238,7 +264,8 @@ fn wish(link: &Link, mtu: u16, carrier: bool) -> Wanted {
     }
 }
 
-fn profile(link: &Link, daemon: &DaemonSettings) -> SocketProfile {
+/// What a link asks of the sockets that it sends from.
+pub(in crate::daemon) fn profile(link: &Link, daemon: &DaemonSettings) -> SocketProfile {
     SocketProfile {
         local: link.local,
         srcport: link.srcport.0.clone(),

@@ -4,6 +4,7 @@
 //! runs to the state that is wanted. New interfaces come first, because they can fail; what goes is
 //! removed last, because that cannot.
 
+mod descriptors;
 mod interfaces;
 mod mtu;
 mod ports;
@@ -42,6 +43,8 @@ use crate::io::Engine;
 use crate::net::mtu::Ways;
 use crate::net::port::Holder;
 use crate::observe::hub::Hub;
+pub(in crate::daemon) use descriptors::FAMILIES;
+pub(in crate::daemon) use interfaces::profile;
 use interfaces::{Unready, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
@@ -266,6 +269,9 @@ impl Core {
         unready: Unready,
     ) -> Result<(), Refusal> {
         inner.compiler.verify(&new)?;
+        if unready == Unready::Refuse {
+            self.ensure_descriptors(inner, &new, plan)?;
+        }
         let ways = self.ways(inner, &new).await;
         let must: BTreeSet<IfName> = match unready {
             Unready::Wait => BTreeSet::new(),

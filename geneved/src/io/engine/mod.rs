@@ -24,6 +24,7 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::counters::{Counters, LinkCounters};
+use super::descriptors::Descriptors;
 use super::neighbors::Chime;
 use super::probe;
 use super::progress::{Heart, Progress, WorkerReport};
@@ -31,7 +32,7 @@ use super::recover::read_errors;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
-use super::udp::{Pool, SocketProfile};
+use super::udp::{self, Pool, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
 use super::worker::{Command, LinkSlot, Shared};
 
@@ -210,6 +211,23 @@ impl Engine {
             .map_err(|error| StartError::SourcePorts { low, high, error })
     }
 
+    /// How many descriptors [`Engine::open_sockets`] takes for this profile at most.
+    #[must_use]
+    pub fn descriptors_for(&self, profile: &SocketProfile) -> usize {
+        let state = self.state();
+        let pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
+        let pools: Vec<_> = pools.collect();
+        if pools.iter().any(|pool| pool.profile == *profile) {
+            return 0;
+        }
+        // Where some host needs whole datagrams, every pool gets sockets for them.
+        let ways = match !profile.whole && pools.iter().any(|pool| pool.has_both()) {
+            true => 2,
+            false => 1,
+        };
+        ways * udp::sockets_of(profile)
+    }
+
     /// Puts a link to work: its TUN's queues, and the sockets that it sends from.
     pub fn attach(&self, link: LinkIndex, tun: Tun, sockets: &SourceSockets) {
         let mut state = self.state();
@@ -243,13 +261,18 @@ impl Engine {
     /// Opens what is needed to send whole datagrams to hosts that are found to need them ([`Host::set_whole`]).
     ///
     /// # Errors
-    /// Where not a single source port can be opened once more.
+    /// Where they do not fit, or not a single source port can be opened once more.
     ///
     /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
     pub fn open_whole(&self) -> io::Result<()> {
         let state = self.state();
-        let mut pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
-        pools.try_for_each(|pool| pool.open_whole())
+        let pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
+        let lacking: Vec<_> = pools.filter(|pool| pool.lacks_whole()).collect();
+        let needed = lacking.iter().map(|pool| udp::sockets_of(&pool.profile));
+        if let Some(cause) = Descriptors::now().refuse(needed.sum()) {
+            return Err(io::Error::other(cause));
+        }
+        lacking.iter().try_for_each(|pool| pool.open_whole())
     }
 
     /// What ICMP errors said since the last call, host by host. Otherwise an error waits at its socket until something is

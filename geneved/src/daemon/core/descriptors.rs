@@ -1,0 +1,83 @@
+//! File descriptors that links need, counted before anything is opened.
+
+use super::ports::needed_ports;
+use super::{Core, Inner, refuse};
+use crate::config::plan::Plan;
+use crate::config::state::{Link, Refusal, State};
+use crate::daemon::core::running::Running;
+use crate::io::{Descriptors, SocketProfile};
+
+/// Receiving sockets of a worker for each port: IPv4 and IPv6.
+pub(in crate::daemon) const FAMILIES: usize = 2;
+
+impl Core {
+    /// Refuses a change that would not fit.
+    ///
+    /// # Errors
+    /// It needs more descriptors than there are, with the numbers.
+    pub(super) fn ensure_descriptors(
+        &self,
+        inner: &Inner,
+        new: &State,
+        plan: &Plan,
+    ) -> Result<(), Refusal> {
+        let bare = |name: &&_| !inner.running.get(name).is_some_and(Running::has_interface);
+        let made = plan.add.iter().chain(plan.replace.iter().filter(bare));
+        let interfaces = made.count() * self.engine.workers();
+        let concerned = plan.add.iter().chain(&plan.replace).chain(&plan.set);
+        let links: Vec<&Link> = concerned.filter_map(|name| new.links.get(name)).collect();
+        let mut profiles = Vec::new();
+        let sockets: usize = links
+            .iter()
+            .map(|link| self.sockets_beside(&mut profiles, link))
+            .sum();
+        let ports = needed_ports(new);
+        let ports = ports.keys().filter(|port| !inner.ports.contains_key(port));
+        let ports = ports.count() * self.engine.workers() * FAMILIES;
+        match Descriptors::now().refuse(interfaces + sockets + ports) {
+            None => Ok(()),
+            Some(cause) => Err(match links[..] {
+                [link] => refuse(&link.name, &cause),
+                _ => Refusal::new(format!("the change {cause}"), ""),
+            }),
+        }
+    }
+
+    /// Of these links those that fit, and each other one with the cause.
+    pub(super) fn fitting<'a>(
+        &self,
+        links: Vec<&'a Link>,
+    ) -> (Vec<&'a Link>, Vec<(&'a Link, String)>) {
+        let now = Descriptors::now();
+        let mut profiles = Vec::new();
+        let mut used = 0;
+        let (mut fit, mut others) = (Vec::new(), Vec::new());
+        for link in links {
+            let known = profiles.len();
+            let more = self.engine.workers() + self.sockets_beside(&mut profiles, link);
+            let left = now.left.saturating_sub(used);
+            match (Descriptors { left, ..now }).refuse(more) {
+                None => {
+                    used += more as u64;
+                    fit.push(link);
+                }
+                Some(cause) => {
+                    profiles.truncate(known);
+                    others.push((link, cause));
+                }
+            }
+        }
+        (fit, others)
+    }
+
+    /// The sockets that a link needs beside those of the profiles that were counted before.
+    fn sockets_beside(&self, profiles: &mut Vec<SocketProfile>, link: &Link) -> usize {
+        let profile = self.profile(link);
+        if profiles.contains(&profile) {
+            return 0;
+        }
+        let needed = self.engine.descriptors_for(&profile);
+        profiles.push(profile);
+        needed
+    }
+}
