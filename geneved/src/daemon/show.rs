@@ -1,12 +1,12 @@
 //! What runs, as the control socket shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use libgeneve::wire::encapsulation;
 
 use super::compile::lladdr;
-use super::core::{Core, Inner, Obstacle, hosts_of};
+use super::core::{Core, ELSEWHERE, Inner, Obstacle, hosts_of};
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
@@ -222,17 +222,21 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
     for (netns, names) in by_netns {
         let texts = names.iter().map(ToString::to_string).collect();
         let observed = interface::observe(netns, texts).await;
+        let observed = observed.map(|seen| {
+            let named = seen.into_iter().map(|seen| (seen.name.clone(), seen));
+            named.collect::<HashMap<_, _>>()
+        });
         for name in names {
             let Some(sight) = all.get_mut(name) else {
                 continue;
             };
             match &observed {
-                Ok(seen) => match seen.iter().find(|s| s.name == name.as_str()) {
+                Ok(seen) => match seen.get(name.as_str()) {
                     Some(seen) => sight.seen = seen.clone(),
                     // The queues are open, so it lives.
                     None => {
                         sight.state = "lost";
-                        sight.cause = Some("the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or delete the link".to_owned());
+                        sight.cause = Some(ELSEWHERE.to_owned());
                     }
                 },
                 // It works on where its namespace lives on without its name.

@@ -9,9 +9,8 @@ impl State {
     /// Whether the encapsulation of a link suits the rest of it, and the other links.
     pub(super) fn check_encapsulation(&self, link: &Link) -> Result<(), Refusal> {
         let (name, encapsulation) = (&link.name, link.encapsulation);
-        let other = self.links.values().find(|other| {
-            other.name != *name && other.port == link.port && other.encapsulation != encapsulation
-        });
+        let other = self.other_on_port(link);
+        let other = other.filter(|other| other.encapsulation != encapsulation);
         if let Some(other) = other {
             return Err(Refusal::new(
                 format!(

@@ -129,7 +129,7 @@ impl State {
         };
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
-        self.links.insert(link.name.clone(), link);
+        self.put_link(link);
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl State {
         fixed(&words.name, netns, kind, mode)?;
         overwrite(&mut link, words);
         self.check_link(&link, words)?;
-        let was = self.links.insert(link.name.clone(), link);
+        let was = self.put_link(link);
         // What is on the link names hosts and addresses that have to suit these.
         if words.local.is_some() || words.inner.is_some() {
             self.keep_if_whole(&words.name, was)?;
@@ -194,17 +194,17 @@ impl State {
         let mut link = self.link(dev)?.clone();
         link.addresses = all;
         self.check_link(&link, &LinkWords::default())?;
-        self.links.insert(dev.clone(), link);
+        self.put_link(link);
         Ok(())
     }
 
     /// A link that has nothing of the one before it but what is on it, or a new one.
     pub(super) fn replace_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
-        let was = self.links.remove(&words.name);
+        let was = self.take_link(&words.name);
         match self.add_link(words) {
             Ok(()) => self.keep_if_whole(&words.name, was),
             Err(refusal) => {
-                self.links.extend(was.map(|link| (link.name.clone(), link)));
+                was.map(|link| self.put_link(link));
                 Err(refusal)
             }
         }
@@ -213,17 +213,15 @@ impl State {
     /// Puts the link back as it was if something on it does not suit the new one.
     fn keep_if_whole(&mut self, name: &IfName, was: Option<Link>) -> Result<(), Refusal> {
         self.is_whole().inspect_err(|_| match was {
-            Some(link) => drop(self.links.insert(name.clone(), link)),
-            None => drop(self.links.remove(name)),
+            Some(link) => drop(self.put_link(link)),
+            None => drop(self.take_link(name)),
         })
     }
 
     fn check_link(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {
         let name = &link.name;
-        let taken = self
-            .links
-            .values()
-            .find(|other| other.name != *name && (other.vni, other.port) == (link.vni, link.port));
+        let taken = self.link_with(link.port, link.vni.into());
+        let taken = taken.filter(|other| other.name != *name);
         if let Some(other) = taken {
             return Err(Refusal::new(
                 format!(
@@ -236,11 +234,8 @@ impl State {
         self.check_encapsulation(link)?;
         self.check_mode(link, words)?;
         // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
-        let differs = self.links.values().find(|other| {
-            other.name != *name
-                && other.port == link.port
-                && other.udp6_zero_csum_rx != link.udp6_zero_csum_rx
-        });
+        let differs = self.other_on_port(link);
+        let differs = differs.filter(|other| other.udp6_zero_csum_rx != link.udp6_zero_csum_rx);
         if let Some(other) = differs {
             return Err(Refusal::new(
                 format!(
@@ -314,7 +309,7 @@ impl State {
     pub(super) fn del_link(&mut self, name: &IfName) -> Result<(), Refusal> {
         self.link(name)?;
         self.no_proxy_leads_to(name)?;
-        self.links.remove(name);
+        self.take_link(name);
         self.routes.retain(|(dev, _), _| dev != name);
         self.fdb.retain(|(dev, _), _| dev != name);
         self.endpoints.retain(|(dev, _), _| dev != name);

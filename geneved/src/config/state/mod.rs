@@ -13,6 +13,7 @@ mod nat;
 mod nearest;
 mod option;
 mod policy;
+mod port;
 mod qos;
 mod refusal;
 mod route;
@@ -57,8 +58,10 @@ pub struct State {
     pub fabric: Fabric,
     /// Options that were defined, by name.
     pub options: BTreeMap<Name, DefinedOption>,
-    /// Links by name.
+    /// Links by name. Put and taken by [`State::put_link`] and [`State::take_link`] only.
     pub links: BTreeMap<IfName, Link>,
+    /// The names of links by port and VNI, so that a new one is not compared with all.
+    by_port: BTreeMap<(u16, u32), IfName>,
     /// Routes by prefix.
     pub routes: BTreeMap<(IfName, IpNet), Route>,
     /// Hosts by MAC address, on Ethernet links.

@@ -49,8 +49,8 @@ use interfaces::{Unready, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
 pub(in crate::daemon) use ports::{needed_ports, port_taken};
-pub(in crate::daemon) use repair::Concerned;
 use repair::Interfaces;
+pub(in crate::daemon) use repair::{Concerned, ELSEWHERE};
 pub(in crate::daemon) use running::{Obstacle, Running};
 
 /// The owner of engine, tables and state. Everything runs on one thread.
@@ -228,14 +228,17 @@ impl Core {
     async fn plan(&self, inner: &Inner, state: &State) -> Plan {
         let mut plan = Plan::between(&inner.state, state);
         let stays = |name: &IfName| state.links.contains_key(name);
-        let lost = inner.running.iter().filter(|(name, running)| {
-            stays(name) && matches!(running.obstacle, Some(Obstacle::Removed(_)))
-        });
-        let lost: Vec<_> = lost.map(|(name, _)| name.clone()).collect();
+        let (absent, astray) = self.astray(inner).await;
+        let lost = inner
+            .running
+            .iter()
+            .filter(|(_, running)| running.is_lost());
+        let lost = lost.map(|(name, _)| name).chain(&absent);
+        let lost: Vec<_> = lost.filter(|name| stays(name)).cloned().collect();
         plan.set.retain(|n| !lost.contains(n));
         plan.replace.retain(|n| !lost.contains(n));
         plan.replace.extend(lost);
-        for name in self.astray(inner).await {
+        for name in astray {
             if stays(&name) && !plan.set.contains(&name) && !plan.replace.contains(&name) {
                 plan.set.push(name);
             }

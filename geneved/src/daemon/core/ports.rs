@@ -103,6 +103,7 @@ impl Core {
                 Err(error) => tracing::error!(port, %error, "UDP port {port} was lost: {error}"),
             }
         }
+        self.engine.receive();
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::running::Drift;
+use super::running::{Drift, Obstacle};
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
@@ -71,10 +71,13 @@ impl Core {
             match (news, &mut *concerned) {
                 (_, Concerned::All) => {}
                 (News::Anything, _) => *concerned = Concerned::All,
-                (News::Link(name, _), Concerned::Some(names)) => {
+                (News::Link(name, index), Concerned::Some(names)) => {
                     if self.interfaces.names.borrow().contains(name) {
                         names.insert(name.clone());
                     }
+                    // It may have had another name until now.
+                    let by_index = self.interfaces.by_index.borrow();
+                    names.extend(by_index.get(index).into_iter().flatten().cloned());
                 }
                 (News::Address(index), Concerned::Some(names)) => {
                     let by_index = self.interfaces.by_index.borrow();
@@ -99,7 +102,7 @@ impl Core {
         let due = inner
             .running
             .iter()
-            .filter(|(_, running)| running.repairs.pending || (unheard && running.netns.is_some()));
+            .filter(|(_, r)| r.repairs.pending || r.absent || (unheard && r.netns.is_some()));
         let due = Concerned::Some(due.map(|(name, _)| name.to_string()).collect());
         drop(inner);
         if !due.is_nobody() {
@@ -110,14 +113,19 @@ impl Core {
     /// Looks at interfaces, after the kernel told that something about them has changed.
     pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &Concerned) {
         let mut inner = self.inner().await;
-        let mut changed = Vec::new();
+        let mut changed = self.look_for_returned(&mut inner, concerned).await;
         for (name, seen) in observe(&inner, |name| concerned.has(name)).await {
+            let Some(seen) = seen else {
+                changed.extend(self.note_absent(&mut inner, name));
+                continue;
+            };
             let Some(link) = inner.state.links.get(&name).cloned() else {
                 continue;
             };
             let Some(running) = inner.running.get_mut(&name) else {
                 continue;
             };
+            running.absent = false;
             if running.told.as_ref() != Some(&seen) {
                 let first = running.told.is_none();
                 running.told = Some(seen.clone());
@@ -193,10 +201,15 @@ impl Core {
         running.defect = defect;
     }
 
-    /// Links whose interfaces are not as they are configured: their MTU, their addresses, or whether they are up.
-    pub(super) async fn astray(&self, inner: &Inner) -> Vec<IfName> {
-        let mut astray = Vec::new();
+    /// Links whose interfaces are not where they belong; and those whose interfaces are not as they are configured: their
+    /// MTU, their addresses, or whether they are up.
+    pub(super) async fn astray(&self, inner: &Inner) -> (Vec<IfName>, Vec<IfName>) {
+        let (mut absent, mut astray) = (Vec::new(), Vec::new());
         for (name, seen) in observe(inner, |_| true).await {
+            let Some(seen) = seen else {
+                absent.push(name);
+                continue;
+            };
             if let (Some(link), Some(running)) =
                 (inner.state.links.get(&name), inner.running.get(&name))
                 && (seen.is_up() != link.up
@@ -205,12 +218,52 @@ impl Core {
                 astray.push(name);
             }
         }
-        astray
+        (absent, astray)
+    }
+
+    /// Notes that an interface is not found under its name; tells it at the second look, because one that was removed is
+    /// told of otherwise by then.
+    fn note_absent(&self, inner: &mut Inner, name: IfName) -> Option<IfName> {
+        let running = inner.running.get_mut(&name)?;
+        if !std::mem::replace(&mut running.absent, true) {
+            return None;
+        }
+        running.absent = false;
+        let cause = ELSEWHERE.to_owned();
+        tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}");
+        let detail = format!("link \"{name}\": {cause}");
+        self.hub.tell(host_event(None, "link-lost", detail));
+        running.obstacle = Some(Obstacle::Elsewhere(cause));
+        Some(name)
+    }
+
+    /// Takes back interfaces that were elsewhere and have their name again.
+    async fn look_for_returned(&self, inner: &mut Inner, concerned: &Concerned) -> Vec<IfName> {
+        let mut returned = Vec::new();
+        let elsewhere = inner.running.iter().filter_map(|(name, running)| {
+            let number = running.told.as_ref()?.ifindex;
+            let gone = matches!(running.obstacle, Some(Obstacle::Elsewhere(_)));
+            (gone && concerned.has(name)).then(|| (name.clone(), number))
+        });
+        for (name, number) in elsewhere.collect::<Vec<_>>() {
+            let netns = inner.state.links.get(&name).and_then(|l| l.netns.clone());
+            let seen = interface::observe(netns, vec![name.to_string()]).await;
+            let ours = seen.is_ok_and(|seen| seen.iter().any(|seen| seen.ifindex == number));
+            if let (true, Some(running)) = (ours, inner.running.get_mut(&name)) {
+                let was = running.obstacle.take();
+                self.tell_obstacle(&name, was.as_ref(), None);
+                returned.push(name);
+            }
+        }
+        returned
     }
 }
 
-/// What the kernel says of the interfaces of these links, if they have one.
-async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName, Seen)> {
+/// Why a link whose queues are open is lost all the same, and what to do.
+pub(in crate::daemon) const ELSEWHERE: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
+
+/// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name.
+async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName, Option<Seen>)> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let running = inner.running.iter();
     for (name, _) in running.filter(|(name, r)| r.has_interface() && wanted(name)) {
@@ -221,11 +274,15 @@ async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName
     let mut all = Vec::new();
     for (netns, names) in by_netns {
         let texts = names.iter().map(ToString::to_string).collect();
-        let seen = interface::observe(netns, texts).await.unwrap_or_default();
-        all.extend(seen.into_iter().filter_map(|seen| {
-            let name = names.iter().find(|name| name.as_str() == seen.name)?;
-            Some(((*name).clone(), seen))
-        }));
+        // Nothing is known of a namespace that cannot be entered.
+        let Ok(seen) = interface::observe(netns, texts).await else {
+            continue;
+        };
+        let mut seen: HashMap<_, _> = seen.into_iter().map(|s| (s.name.clone(), s)).collect();
+        let found = names
+            .into_iter()
+            .map(|name| (name.clone(), seen.remove(name.as_str())));
+        all.extend(found);
     }
     all
 }

@@ -27,6 +27,8 @@ pub(in crate::daemon) struct Running {
     pub(super) attempts: Attempts,
     /// The interface as those who watch were told of it last.
     pub(super) told: Option<Seen>,
+    /// It was not found at the last look. One that was removed is told of by the worker that reads it.
+    pub(super) absent: bool,
 }
 
 impl Running {
@@ -42,12 +44,21 @@ impl Running {
             repairs: Repairs::default(),
             attempts: Attempts::default(),
             told: None,
+            absent: false,
         }
     }
 
     /// Whether it has an interface, whether or not packets can leave by it.
     pub(in crate::daemon) fn has_interface(&self) -> bool {
         matches!(self.obstacle, None | Some(Obstacle::NoSockets(_)))
+    }
+
+    /// Whether it is made anew on a reload.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(
+            self.obstacle,
+            Some(Obstacle::Removed(_) | Obstacle::Elsewhere(_))
+        )
     }
 
     /// Whether it is made ready as soon as what keeps it from that is gone.
@@ -64,6 +75,9 @@ impl Running {
 pub(in crate::daemon) enum Obstacle {
     /// Somebody removed its interface, which is made again when somebody asks for it.
     Removed(String),
+    /// Somebody renamed its interface, or moved it to another namespace. It is made again when somebody asks for it, and
+    /// taken back where it comes back.
+    Elsewhere(String),
     /// Its interface cannot be made yet.
     NoInterface(String),
     /// It has an interface, but its port or its local address cannot be had yet.
@@ -73,15 +87,17 @@ pub(in crate::daemon) enum Obstacle {
 impl Obstacle {
     /// Why.
     pub(in crate::daemon) fn cause(&self) -> &str {
-        let (Obstacle::Removed(cause) | Obstacle::NoInterface(cause) | Obstacle::NoSockets(cause)) =
-            self;
+        let (Obstacle::Removed(cause)
+        | Obstacle::Elsewhere(cause)
+        | Obstacle::NoInterface(cause)
+        | Obstacle::NoSockets(cause)) = self;
         cause
     }
 
     /// The link's state in a word.
     pub(in crate::daemon) fn state(&self) -> &'static str {
         match self {
-            Obstacle::Removed(_) => "lost",
+            Obstacle::Removed(_) | Obstacle::Elsewhere(_) => "lost",
             Obstacle::NoInterface(_) | Obstacle::NoSockets(_) => "waiting",
         }
     }

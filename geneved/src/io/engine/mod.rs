@@ -32,7 +32,7 @@ use super::recover::read_errors;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
-use super::udp::{self, Pool, SocketProfile};
+use super::udp::{self, Pool, Receiver, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
 use super::worker::{Command, LinkSlot, Shared};
 
@@ -88,6 +88,8 @@ impl SourceSockets {
 #[derive(Default)]
 struct State {
     ports: Vec<u16>,
+    /// Receiving sockets that are open, each with the worker that is to read it.
+    unread: Vec<(usize, Receiver)>,
     pools: Vec<std::sync::Weak<Pool>>,
     counters: HashMap<LinkIndex, Vec<Arc<Counters>>>,
 }
@@ -171,6 +173,7 @@ impl Engine {
         for worker in &self.workers {
             let _ = worker.bell.write(1);
         }
+        self.receive();
     }
 
     /// The tables in force.

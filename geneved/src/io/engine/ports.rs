@@ -8,7 +8,7 @@ use crate::io::udp::{self, Family, Receiver};
 use crate::io::worker::Command;
 
 impl Engine {
-    /// Listens on a UDP port, over IPv4 and IPv6. A port that is open already stays as it is. With `zero_checksum6`
+    /// Opens a UDP port, over IPv4 and IPv6, that is read from [`Engine::receive`] on. A port that is open already stays as it is. With `zero_checksum6`
     /// datagrams over IPv6 without a checksum are let through (RFC 6935), to every link of the port.
     ///
     /// # Errors
@@ -37,23 +37,34 @@ impl Engine {
             };
             sockets.push((v4, v6));
         }
-        for (worker, (v4, v6)) in self.workers.iter().zip(sockets) {
+        for (worker, (v4, v6)) in sockets.into_iter().enumerate() {
             for socket in [Some(v4), v6].into_iter().flatten() {
                 let receiver = Receiver {
                     port,
                     fd: OwnedFd::from(socket),
                 };
-                worker.tell(Command::AddSocket(receiver));
+                state.unread.push((worker, receiver));
             }
         }
         state.ports.push(port);
         Ok(())
     }
 
+    /// Has the workers read from the ports that were opened. What came until then waits in the sockets, so that no datagram
+    /// is held against tables from before its link.
+    pub fn receive(&self) {
+        let unread = std::mem::take(&mut self.state().unread);
+        for (worker, receiver) in unread {
+            self.workers[worker].tell(Command::AddSocket(receiver));
+        }
+    }
+
     /// Stops listening on a UDP port.
     pub fn close_port(&self, port: u16) {
         let mut state = self.state();
         state.ports.retain(|&p| p != port);
+        state.unread.retain(|(_, receiver)| receiver.port != port);
+        drop(state);
         self.ask_all(|answer| Command::RemovePort(port, answer));
     }
 }
