@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use libgeneve::flow::{FlowKey, FlowTable, Limits, Lookup, Seen};
+use libgeneve::flow::{FlowKey, FlowTable, Limits, Lookup, Seen, TcpSegment};
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 use libgeneve::wire::transport::TcpFlags;
@@ -21,7 +21,12 @@ type Decision = [u64; 15];
 
 const fn seen(flags: TcpFlags) -> Seen {
     Seen {
-        tcp: Some(flags),
+        tcp: Some(TcpSegment {
+            flags,
+            seq: if flags.contains(TcpFlags::SYN) { 0 } else { 1 },
+            ack: 1,
+            len: 0,
+        }),
         packets: 1,
         bytes: 1400,
     }

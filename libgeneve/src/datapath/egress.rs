@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bridge::{Lately, Plain};
 use super::lookup::{Seeker, key_of};
-use super::recent::{Recent, tcp_flags};
+use super::recent::Recent;
 use super::state::{Context, Exit, From, Passage, Way};
 use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets};
 use crate::drop::DropReason;
@@ -136,7 +136,7 @@ impl Egress {
             from: From::Tun,
             wire: None,
             seen: crate::flow::Seen {
-                tcp: tcp_flags(packet),
+                tcp: crate::flow::TcpSegment::of(packet),
                 packets: wire_packets(vnet, packet),
                 bytes,
             },

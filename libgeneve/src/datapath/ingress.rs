@@ -6,7 +6,7 @@ use super::bridge::{self, Kind};
 use super::egress::{Forward, forward, heed_too_big, metered};
 use super::lookup::{Seeker, Wire, key_of};
 use super::neighbor;
-use super::recent::{Recent, tcp_flags};
+use super::recent::Recent;
 use super::state::{Context, Exit, From};
 use super::{
     Arrival, Refused, envelope_reason, frame_reason, parse_reason, passes, wire_bytes, wire_packets,
@@ -14,7 +14,7 @@ use super::{
 use crate::bridge::{Bridge, Notice, Place};
 use crate::drop::DropReason;
 use crate::ecn;
-use crate::flow::Seen;
+use crate::flow::{Seen, TcpSegment};
 use crate::link::{Host, Link, LinkIndex};
 use crate::offload::partial::{cut_to, partial};
 use crate::offload::vnet::{GsoType, VnetHdr};
@@ -278,7 +278,7 @@ impl Ingress {
                 digest: memo.digest,
             }),
             seen: Seen {
-                tcp: tcp_flags(&packet),
+                tcp: TcpSegment::of(&packet),
                 packets: wire_packets(&whole, &packet),
                 bytes,
             },

@@ -121,12 +121,3 @@ fn turns(packet: &Packet) -> bool {
         _ => false,
     }
 }
-
-/// The flags of a TCP packet, for the flow's state.
-#[inline]
-pub(super) fn tcp_flags(packet: &Packet) -> Option<TcpFlags> {
-    match packet.transport {
-        Transport::Tcp { flags, .. } => Some(flags),
-        _ => None,
-    }
-}

@@ -36,12 +36,14 @@ impl<D: Clone> FlowTable<D> {
     ///
     /// Where the table or the link's share is full, an old flow is evicted: of refused flows first,
     /// then of closed connections, of half-open ones, of datagram flows (of half-open ones they are
-    /// at most seven times as many), at last of connections that one end has closed. Established
-    /// connections are never evicted. "Old" is exact to a second, and among the flows of one shard.
+    /// at most seven times as many), at last of connections that one end has closed. A link never gives
+    /// up established connections for a flow of its own. "Old" is exact to a second, and among the flows
+    /// of one shard.
     ///
     /// A link may have as many flows as the table has room for, divided by the links in use, or 1,024 if
     /// that is more. A link at its limit gives up flows of its own. In a full table a link below its
-    /// part takes the place of a flow of the link that has most, if that link is above its part.
+    /// part takes the place of a flow of a link that is above its part; there established connections
+    /// go, too, after all others.
     ///
     /// # Errors
     ///
@@ -213,14 +215,22 @@ impl<D: Clone> FlowTable<D> {
     fn make_room(&self, newcomer: &Usage, short: Short, near: u16) -> bool {
         let other = match short {
             Short::OfShare => None,
-            Short::OfRoom => self.census.most_above_part(newcomer),
+            Short::OfRoom => self.census.above_part(newcomer),
         };
-        other.is_some_and(|other| self.evict(&other, newcomer, near))
-            || self.evict(newcomer, newcomer, near)
+        other.is_some_and(|other| {
+            self.evict(&other, other.eviction_order(), newcomer, near)
+                || self.evict(&other, [Group::Established], newcomer, near)
+        }) || self.evict(newcomer, newcomer.eviction_order(), newcomer, near)
     }
 
-    fn evict(&self, from: &Usage, newcomer: &Usage, near: u16) -> bool {
-        for group in from.eviction_order() {
+    fn evict(
+        &self,
+        from: &Usage,
+        groups: impl IntoIterator<Item = Group>,
+        newcomer: &Usage,
+        near: u16,
+    ) -> bool {
+        for group in groups {
             if from.count(group) == 0 {
                 continue;
             }

@@ -33,7 +33,7 @@ pub use key::FlowKey;
 pub use path_mtu::PathMtus;
 pub use shard::Seen;
 pub use table::{FlowTable, Found, Limits, Lookup};
-pub use tcp::{Side, State};
+pub use tcp::{Side, State, TcpSegment};
 pub use timeouts::Timeouts;
 pub use upkeep::{FlowCursor, FlowStats, FlowView, LinkFlows};
 

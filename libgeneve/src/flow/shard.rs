@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
@@ -13,25 +14,46 @@ use super::key::FlowKey;
 use super::lists::{Group, LISTS, LinkLists, Linked, NONE, Neighbours, list_of};
 use super::share::{Census, Usage};
 use super::slab::{Placed, Slab};
-use super::tcp::{Side, State, Track};
+use super::tcp::{Sent, Side, State, TcpSegment, Track};
 use super::timeouts::InForce;
 use crate::link::LinkIndex;
 use crate::time::Now;
-use crate::wire::transport::TcpFlags;
 
 /// How exact the order of a list is: a flow is moved to the end at most this often, because each
 /// move writes to its neighbours.
-const MOVE_EVERY: u64 = 1_000_000_000;
+const MOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Set in an index entry that stands for an alias.
 const ALIAS: u32 = 1 << 31;
 
+/// A moment, exact to a tenth of a second: four bytes that every flow has, good for 13 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tenths(u32);
+
+impl Tenths {
+    const NANOS: u64 = 100_000_000;
+
+    fn before(now: Now) -> Tenths {
+        Tenths(u32::try_from(now.0 / Tenths::NANOS).unwrap_or(u32::MAX))
+    }
+
+    /// What has not passed by then has not passed by `now`.
+    #[inline]
+    fn after(now: Now) -> Tenths {
+        Tenths(u32::try_from(now.0.div_ceil(Tenths::NANOS)).unwrap_or(u32::MAX))
+    }
+
+    #[inline]
+    pub(super) fn moment(self) -> Now {
+        Now(u64::from(self.0) * Tenths::NANOS)
+    }
+}
+
 /// What a packet adds to its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The flags of a TCP segment; `None` for other protocols and where they cannot be read. Of a
-    /// super-packet they are those of its one header.
-    pub tcp: Option<TcpFlags>,
+    /// The TCP segment, of several the latest; `None` for other protocols and where its header cannot be read.
+    pub tcp: Option<TcpSegment>,
     /// Packets on the wire.
     pub packets: u64,
     /// Bytes of inner IP packets.
@@ -57,15 +79,17 @@ pub(super) struct Flow<D> {
     track: Track,
     pub(super) refused: bool,
     pub(super) generation: u32,
-    /// What `seen` was when the flow was moved to the end of its list.
-    pub(super) moved: Now,
+    /// What `seen` was when the flow was moved to the end of its list, or a little later.
+    moved: Tenths,
+    pub(super) created: Tenths,
     pub(super) packets: [u64; 2],
     pub(super) bytes: [u64; 2],
     pub(super) decision: D,
     pub(super) reply: FlowKey,
     lists: u32,
     neighbours: Neighbours,
-    pub(super) created: Now,
+    /// What each end of a TCP connection sent, until it is established.
+    sent: [Sent; 2],
 }
 
 impl<D> Flow<D> {
@@ -77,20 +101,23 @@ impl<D> Flow<D> {
         seen: &Seen,
         now: Now,
     ) -> Self {
+        let mut sent = Default::default();
+        let track = Track::new(keys.0.protocol, seen.tcp.as_ref(), &mut sent);
         Flow {
             original: keys.0,
             reply: keys.1,
             epoch,
-            created: now,
+            created: Tenths::before(now),
             seen: now,
-            moved: now,
+            moved: Tenths::after(now),
             packets: [seen.packets, 0],
             bytes: [seen.bytes, 0],
             neighbours: Neighbours::ALONE,
             tag: 0,
             lists: 0,
             generation: 0,
-            track: Track::new(keys.0.protocol, seen.tcp),
+            track,
+            sent,
             refused,
             decision,
         }
@@ -358,8 +385,8 @@ impl<D> Shard<D> {
         flow.packets[number] = flow.packets[number].saturating_add(seen.packets);
         flow.bytes[number] = flow.bytes[number].saturating_add(seen.bytes);
         flow.seen = flow.seen.max(now);
-        flow.track.step(side, seen.tcp);
-        if flow.list() != list || now.0.saturating_sub(flow.moved.0) >= MOVE_EVERY {
+        flow.track.step(side, seen.tcp.as_ref(), &mut flow.sent);
+        if flow.list() != list || now.since(flow.moved.moment()) >= MOVE_EVERY {
             self.relist(at, list);
         }
     }
@@ -369,7 +396,7 @@ impl<D> Shard<D> {
         let Some(flow) = self.flows.get_mut(at) else {
             return;
         };
-        flow.moved = flow.seen;
+        flow.moved = Tenths::after(flow.seen);
         let (to, lists) = (flow.list(), flow.lists as usize);
         if let Some(lists) = self.links.get_mut(lists) {
             lists.unlink(&mut self.flows, list, at);
@@ -403,7 +430,7 @@ impl<D> Shard<D> {
             for list in 0..LISTS {
                 while let Some(at) = self.links[lists].oldest(list) {
                     let flow = self.flows.get(at)?;
-                    if timeouts.end(list, flow.moved) > now {
+                    if timeouts.end(list, flow.moved.moment()) > now {
                         break;
                     }
                     if budget == 0 {

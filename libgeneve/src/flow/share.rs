@@ -6,17 +6,22 @@
 //!
 //! The rule, with `n` flows at most and `l` links, of which each is in use or was announced:
 //!
-//! - A link's part is `n / l`. It may not have more flows than its part or 1,024, whichever is more.
-//!   A link that has more, because there were fewer links before, keeps them and gets no further
-//!   ones.
-//! - A link that is at its limit gives up a flow of its own for a new one.
-//! - If the table is full, a link below its part takes the place of a flow of the link that has most,
-//!   if that one is above its part; else a flow of its own.
+//! - A link's part is `n / l`, but at least one flow. It may not have more flows than its part or
+//!   1,024, whichever is more. A link that has more, because there were fewer links before, keeps them
+//!   until others need the room, and gets no further ones.
+//! - A link that is at its limit gives up a flow of its own for a new one, though no established
+//!   connection.
+//! - If the table is full, a link below its part takes the place of a flow of a link that is above its
+//!   part, even that of an established connection; else a flow of its own.
+//!
+//! Which link is above its part is found without looking at all links: they are kept by the magnitude of
+//! their number of flows, and one of the largest gives way. Of links whose number is of the magnitude of
+//! their part some dozens are looked at each time, in turn.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use siphasher::sip::SipHasher13;
 
@@ -26,12 +31,25 @@ use crate::link::LinkIndex;
 /// Flows that a link may have however many links there are.
 const ALWAYS: usize = 1024;
 
+/// Links of one magnitude that are looked at for one new flow.
+const LOOKED_AT: usize = 64;
+
+/// The magnitudes of the number of a link's flows: none, 1, 2 to 3, 4 to 7, and so on.
+const MAGNITUDES: usize = 33;
+
+fn magnitude(flows: u32) -> usize {
+    (u32::BITS - flows.leading_zeros()) as usize
+}
+
 /// The flows of one link, counted.
 #[derive(Debug)]
 pub(super) struct Usage {
     pub(super) link: LinkIndex,
     flows: AtomicU32,
     groups: [AtomicU32; GROUPS],
+    /// Where it stands in [`ByMagnitude`]; written with that locked.
+    magnitude: AtomicUsize,
+    place: AtomicUsize,
     /// Flows of the link that had to go for new ones.
     pub(super) evicted: AtomicU64,
     /// Flows of the link that were not admitted.
@@ -69,9 +87,60 @@ impl Usage {
         };
         [Group::Refused, Group::Closed, first, second, Group::FinWait]
     }
+}
 
-    fn evictable(&self) -> bool {
-        self.flows.load(Relaxed) > self.count(Group::Established)
+/// Links by the magnitude of the number of their flows.
+#[derive(Debug)]
+struct ByMagnitude {
+    links: [Vec<Arc<Usage>>; MAGNITUDES],
+    /// From where on links of one magnitude are looked at next.
+    turn: usize,
+}
+
+impl Default for ByMagnitude {
+    fn default() -> Self {
+        ByMagnitude {
+            links: [const { Vec::new() }; MAGNITUDES],
+            turn: 0,
+        }
+    }
+}
+
+impl ByMagnitude {
+    fn add(&mut self, usage: Arc<Usage>) {
+        let magnitude = magnitude(usage.flows.load(Relaxed));
+        let links = &mut self.links[magnitude];
+        usage.magnitude.store(magnitude, Relaxed);
+        usage.place.store(links.len(), Relaxed);
+        links.push(usage);
+    }
+
+    /// Moves a link to where it belongs now.
+    fn settle(&mut self, usage: &Usage) {
+        let (from, place) = (usage.magnitude.load(Relaxed), usage.place.load(Relaxed));
+        if magnitude(usage.flows.load(Relaxed)) == from {
+            return;
+        }
+        let usage = self.links[from].swap_remove(place);
+        if let Some(moved) = self.links[from].get(place) {
+            moved.place.store(place, Relaxed);
+        }
+        self.add(usage);
+    }
+
+    /// A link that has more than so many flows: of those that are looked at, the one that has most.
+    fn above(&mut self, part: usize) -> Option<Arc<Usage>> {
+        let least = u32::try_from(part).map_or(MAGNITUDES, magnitude);
+        for links in self.links.get(least..)?.iter().rev() {
+            let (before, after) = links.split_at(self.turn.checked_rem(links.len()).unwrap_or(0));
+            let looked_at = after.iter().chain(before).take(LOOKED_AT);
+            let above = looked_at.filter(|usage| usage.flows() > part);
+            if let Some(most) = above.max_by_key(|usage| usage.flows()) {
+                return Some(Arc::clone(most));
+            }
+        }
+        self.turn = self.turn.wrapping_add(LOOKED_AT);
+        None
     }
 }
 
@@ -83,6 +152,7 @@ pub(super) struct Census {
     announced: AtomicU32,
     in_use: AtomicU32,
     links: RwLock<HashMap<LinkIndex, Arc<Usage>, BuildHasherDefault<SipHasher13>>>,
+    by_magnitude: Mutex<ByMagnitude>,
 }
 
 impl Census {
@@ -93,6 +163,7 @@ impl Census {
             announced: AtomicU32::new(1),
             in_use: AtomicU32::new(0),
             links: RwLock::default(),
+            by_magnitude: Mutex::default(),
         }
     }
 
@@ -125,13 +196,17 @@ impl Census {
         }
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            Arc::new(Usage {
+            let usage = Arc::new(Usage {
                 link,
                 flows: AtomicU32::new(0),
                 groups: Default::default(),
+                magnitude: AtomicUsize::new(0),
+                place: AtomicUsize::new(0),
                 evicted: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
-            })
+            });
+            self.by_magnitude(|index| index.add(Arc::clone(&usage)));
+            usage
         };
         links.entry(link).or_insert_with(new).clone()
     }
@@ -140,7 +215,25 @@ impl Census {
     fn part(&self, newcomer: &Usage) -> usize {
         let in_use = self.in_use.load(Relaxed) + u32::from(newcomer.flows() == 0);
         let links = in_use.max(self.announced.load(Relaxed)).max(1);
-        self.limit() / links as usize
+        (self.limit() / links as usize).max(1)
+    }
+
+    fn by_magnitude<R>(&self, with: impl FnOnce(&mut ByMagnitude) -> R) -> R {
+        let mut index = self.by_magnitude.lock();
+        with(index.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut()))
+    }
+
+    /// What follows from a link's having another number of flows than `before`. Whoever comes last of several threads finds
+    /// the number that it has in the end.
+    fn changed(&self, usage: &Usage, before: u32, after: u32) {
+        if magnitude(before) != magnitude(after) {
+            self.by_magnitude(|index| index.settle(usage));
+        }
+        match (before, after) {
+            (0, _) => self.in_use.fetch_add(1, Relaxed),
+            (_, 0) => self.in_use.fetch_sub(1, Relaxed),
+            _ => 0,
+        };
     }
 
     /// The flows that a link may have, in the eyes of one that wants one more.
@@ -163,9 +256,7 @@ impl Census {
             usage.flows.fetch_sub(1, Relaxed);
             return Err(Short::OfRoom);
         }
-        if before == 0 {
-            self.in_use.fetch_add(1, Relaxed);
-        }
+        self.changed(usage, before, before + 1);
         Ok(())
     }
 
@@ -176,33 +267,26 @@ impl Census {
     }
 
     fn leave_link(&self, usage: &Usage) {
-        if usage.flows.fetch_sub(1, Relaxed) == 1 {
-            self.in_use.fetch_sub(1, Relaxed);
-        }
+        let before = usage.flows.fetch_sub(1, Relaxed);
+        self.changed(usage, before, before.wrapping_sub(1));
     }
 
     /// Counts a flow of one link as one of another.
     pub(super) fn hand_over(&self, from: &Usage, to: &Usage) {
         if from.link != to.link {
-            if to.flows.fetch_add(1, Relaxed) == 0 {
-                self.in_use.fetch_add(1, Relaxed);
-            }
+            let before = to.flows.fetch_add(1, Relaxed);
+            self.changed(to, before, before + 1);
             self.leave_link(from);
         }
     }
 
-    /// The link that has to give up a flow for one of another link's: the one with most, if it is
-    /// above its part and has flows that may go.
-    pub(super) fn most_above_part(&self, newcomer: &Usage) -> Option<Arc<Usage>> {
+    /// The link that has to give up a flow for one of another link's, which is below its part: one that is above.
+    pub(super) fn above_part(&self, newcomer: &Usage) -> Option<Arc<Usage>> {
         let part = self.part(newcomer);
         if newcomer.flows() >= part {
             return None;
         }
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
-        let above = links
-            .values()
-            .filter(|usage| usage.flows() > part && usage.evictable());
-        above.max_by_key(|usage| usage.flows()).cloned()
+        self.by_magnitude(|index| index.above(part))
     }
 }
 

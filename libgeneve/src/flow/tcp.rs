@@ -1,13 +1,16 @@
 //! Where a flow is in its life, as far as a host in the middle can tell.
 //!
-//! TCP is followed loosely: by flags and by who sent them, never by sequence numbers, so that a
-//! connection picked up in its middle works. New connections by the numbers of an old one are told
-//! as Linux tells them (net/netfilter/nf_conntrack_proto_tcp.c): a SYN begins one at once where the
+//! TCP is followed loosely: by flags and by who sent them, so that a connection picked up in its
+//! middle works. Sequence numbers decide one thing, whether a connection is established: each end must
+//! have sent a SYN or data, and the other acknowledged it within a window. Bare ACKs, and what one end
+//! makes up alone, are never worth the long life of a connection. New connections by the numbers of an old one are
+//! told as Linux tells them (net/netfilter/nf_conntrack_proto_tcp.c): a SYN begins one at once where the
 //! old one is closed, and elsewhere once the other end answers it with SYN and ACK. Datagram
 //! protocols only know whether they were answered. Leaves to [`timeouts`](super::timeouts) how long
 //! each state may last.
 
 use crate::wire::ip::protocol;
+use crate::wire::packet::{Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
 /// Which end of a flow sent a packet.
@@ -43,9 +46,9 @@ pub enum State {
     SynSent,
     /// TCP: the other end has answered it with a SYN.
     SynReceived,
-    /// TCP: seen in its middle, from one end only.
+    /// TCP: seen in its middle, and not yet known to be one that both ends keep.
     PickedUp,
-    /// TCP: the handshake was seen, or data of both ends.
+    /// TCP: each end has sent a SYN or data, and the other has acknowledged it.
     Established,
     /// TCP: one end has sent a FIN.
     FinWait,
@@ -100,8 +103,78 @@ impl std::fmt::Display for State {
     }
 }
 
+/// What the state of a flow depends on of a TCP segment. Of a super-packet it is all that its one header stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpSegment {
+    /// The flag bits.
+    pub flags: TcpFlags,
+    /// The sequence number.
+    pub seq: u32,
+    /// The acknowledgment number.
+    pub ack: u32,
+    /// Bytes of payload.
+    pub len: u16,
+}
+
+impl TcpSegment {
+    /// The segment in a packet; `None` for other protocols, and where its header cannot be read.
+    #[inline]
+    #[must_use]
+    pub fn of(packet: &Packet) -> Option<TcpSegment> {
+        match packet.transport {
+            Transport::Tcp {
+                flags, seq, ack, ..
+            } => Some(TcpSegment {
+                flags,
+                seq,
+                ack,
+                len: packet.total_len.saturating_sub(packet.payload_offset),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The sequence number after it: SYN and FIN have one each (RFC 9293 section 3.4).
+    fn end(&self) -> u32 {
+        let one = |flag| u32::from(self.flags.contains(flag));
+        let len = u32::from(self.len) + one(TcpFlags::SYN) + one(TcpFlags::FIN);
+        self.seq.wrapping_add(len)
+    }
+}
+
+/// The largest window (RFC 7323 section 2.3), in bytes: numbers further apart are not of one connection.
+const LARGEST_WINDOW: u32 = 1 << 30;
+
+/// What is acknowledged is at most so many bytes behind what was sent: as much as a fast connection has under way.
+const UNDER_WAY: u32 = 1 << 24;
+
+/// The sequence number after the last SYN or data that one end was seen to send; 0 where it sent none. A flow has room for
+/// no more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent(u32);
+
+impl Sent {
+    /// One more segment. One that is further away than any window is another connection's.
+    fn add(&mut self, segment: &TcpSegment) {
+        let end = segment.end();
+        if end == segment.seq {
+            return;
+        }
+        let (ahead, behind) = (end.wrapping_sub(self.0), self.0.wrapping_sub(end));
+        if self.0 == 0 || ahead <= LARGEST_WINDOW || behind > LARGEST_WINDOW {
+            self.0 = end;
+        }
+    }
+
+    /// Whether this acknowledges something that was sent within a window, and nothing that was not.
+    fn acknowledged(self, ack: u32) -> bool {
+        self.0 != 0 && self.0.wrapping_sub(ack) < UNDER_WAY
+    }
+}
+
 const HEARD_BOTH: u8 = 0b0011;
 const FINISHED: u8 = 0b1100;
+const ACKNOWLEDGED: u8 = 0b1100_0000;
 
 /// A flow's state and what it takes to move on.
 #[derive(Clone, Copy, Debug)]
@@ -111,13 +184,13 @@ pub(super) struct Track {
     opener: Side,
     /// Bits 0 and 1: sides of which a segment other than SYN and RST was seen. Bits 2 and 3: sides
     /// that sent a FIN. Bits 4 and 5: sides that sent a SYN on a connection that is not closed, whose receiver decides
-    /// whether to believe it.
+    /// whether to believe it. Bits 6 and 7: sides of which the other end has acknowledged a SYN or data.
     ends: u8,
 }
 
 impl Track {
     /// The state after the first packet, which is of [`Side::Original`].
-    pub(super) fn new(protocol: u8, tcp: Option<TcpFlags>) -> Track {
+    pub(super) fn new(protocol: u8, tcp: Option<&TcpSegment>, sent: &mut [Sent; 2]) -> Track {
         let state = match protocol {
             protocol::TCP => State::PickedUp,
             protocol::UDP => State::Udp,
@@ -129,63 +202,86 @@ impl Track {
             opener: Side::Original,
             ends: 0,
         };
-        if let Some(flags) = tcp.filter(|_| state == State::PickedUp) {
+        if let Some(segment) = tcp.filter(|_| state == State::PickedUp) {
+            let flags = segment.flags;
             if flags.contains(TcpFlags::RST) {
                 track.state = State::Closed;
             } else if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
-                track.opener = Side::Reply;
-                track.state = State::SynReceived;
+                track.begin(State::SynReceived, Side::Reply);
+                track.answer_syn(Side::Original, segment, sent);
             } else if flags.contains(TcpFlags::SYN) {
                 track.state = State::SynSent;
+                sent[Side::Original as usize].add(segment);
             } else {
-                track.segment(Side::Original, flags);
+                track.segment(Side::Original, segment, sent);
             }
         }
         track
     }
 
-    /// What a further packet of `side` changes. `tcp` are the flags of a TCP segment.
+    /// What a further packet of `side` changes. `tcp` is the TCP segment; `sent` what both ends sent before.
     #[inline]
-    pub(super) fn step(&mut self, side: Side, tcp: Option<TcpFlags>) {
+    pub(super) fn step(&mut self, side: Side, tcp: Option<&TcpSegment>, sent: &mut [Sent; 2]) {
         match (self.state, tcp) {
             (State::Udp, _) if side == Side::Reply => self.state = State::UdpReplied,
             (State::Udp | State::UdpReplied | State::Icmp | State::Other, _) | (_, None) => {}
             // What nearly every segment is.
-            (State::Established, Some(flags))
-                if !flags.intersects(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN) => {}
-            (_, Some(flags)) => self.control(side, flags),
+            (State::Established, Some(segment))
+                if !segment
+                    .flags
+                    .intersects(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN) => {}
+            (_, Some(segment)) => self.control(side, segment, sent),
         }
     }
 
-    fn control(&mut self, side: Side, flags: TcpFlags) {
+    fn control(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+        let flags = segment.flags;
         if flags.contains(TcpFlags::RST) {
             self.state = State::Closed;
-            self.ends &= FINISHED;
+            self.ends &= FINISHED | ACKNOWLEDGED;
         } else if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
-            self.syn_ack(side);
+            self.syn_ack(side, segment, sent);
         } else if flags.contains(TcpFlags::SYN) {
-            self.syn(side);
+            self.syn(side, segment, sent);
         } else {
-            self.segment(side, flags);
+            self.segment(side, segment, sent);
         }
     }
 
-    fn syn(&mut self, side: Side) {
+    fn syn(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
         match self.state {
             State::SynSent if side == self.opener => {}
             State::SynSent => self.state = State::SynReceived,
-            State::Closed | State::PickedUp => self.begin(State::SynSent, side),
-            _ => self.ends |= side.bit() << 4,
+            State::Closed | State::PickedUp => {
+                self.begin(State::SynSent, side);
+                *sent = Default::default();
+            }
+            _ => {
+                self.ends |= side.bit() << 4;
+                return;
+            }
         }
+        sent[side as usize] = Sent(segment.end());
     }
 
-    fn syn_ack(&mut self, side: Side) {
+    fn syn_ack(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
         if self.state == State::SynSent && side != self.opener {
             self.state = State::SynReceived;
+            self.follow(side, segment, sent);
         } else if self.ends & side.other().bit() << 4 != 0 {
             // The receiver had no connection, or none that it would keep.
             self.begin(State::SynReceived, side.other());
+            self.answer_syn(side, segment, sent);
+        } else if self.state == State::SynReceived {
+            self.follow(side, segment, sent);
         }
+    }
+
+    /// `segment` answers a SYN whose number was not noted: it is the one before what is acknowledged.
+    fn answer_syn(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+        sent[side as usize] = Sent(segment.end());
+        sent[side.other() as usize] = Sent(segment.ack);
+        self.ends |= side.other().bit() << 6;
     }
 
     /// Another connection by the same numbers.
@@ -197,23 +293,36 @@ impl Track {
         };
     }
 
-    fn segment(&mut self, side: Side, flags: TcpFlags) {
+    /// Notes what `side` sends, and whether it acknowledges what the other end has sent.
+    fn follow(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+        sent[side as usize].add(segment);
+        let other = side.other();
+        if segment.flags.contains(TcpFlags::ACK) && sent[other as usize].acknowledged(segment.ack) {
+            self.ends |= other.bit() << 6;
+        }
+    }
+
+    fn segment(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
         self.ends |= side.bit();
-        if flags.contains(TcpFlags::FIN) {
+        if segment.flags.contains(TcpFlags::FIN) {
             self.ends |= side.bit() << 2;
         }
+        if self.state != State::Established {
+            self.follow(side, segment, sent);
+        }
         let heard_both = self.ends & HEARD_BOTH == HEARD_BOTH;
+        let acknowledged = self.ends & ACKNOWLEDGED == ACKNOWLEDGED;
         let finished = self.ends & FINISHED;
         if finished == FINISHED {
             self.state = State::Closed;
             return;
         }
         match self.state {
-            State::SynReceived if self.ends & self.opener.bit() != 0 => {
+            State::SynReceived if acknowledged && self.ends & self.opener.bit() != 0 => {
                 self.state = State::Established;
             }
             // After an RST that its receiver did not believe, both ends go on.
-            State::SynSent | State::PickedUp | State::Closed if heard_both => {
+            State::SynSent | State::PickedUp | State::Closed if acknowledged && heard_both => {
                 self.state = State::Established;
             }
             _ => {}
@@ -235,12 +344,131 @@ mod tests {
     const FIN: TcpFlags = TcpFlags(0x11);
     const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
+    /// Two ends that send what they are told to, one byte in each segment that is not a SYN, an RST or a FIN, and
+    /// acknowledge all that the other has sent.
+    struct Talk {
+        next: [u32; 2],
+    }
+
+    impl Talk {
+        fn segment(&mut self, side: Side, flags: TcpFlags) -> TcpSegment {
+            let alone = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
+            let segment = TcpSegment {
+                flags,
+                seq: self.next[side as usize],
+                ack: self.next[side.other() as usize],
+                len: u16::from(!flags.intersects(alone)),
+            };
+            self.next[side as usize] = segment.end();
+            segment
+        }
+    }
+
     fn after(first: TcpFlags, rest: &[(Side, TcpFlags)]) -> State {
-        let mut track = Track::new(protocol::TCP, Some(first));
+        // Numbers that wrap around.
+        let next = [u32::MAX - 2, 77];
+        let (mut talk, mut sent) = (Talk { next }, Default::default());
+        let mut track = Track::new(protocol::TCP, Some(&talk.segment(A, first)), &mut sent);
         for &(side, flags) in rest {
-            track.step(side, Some(flags));
+            track.step(side, Some(&talk.segment(side, flags)), &mut sent);
         }
         track.state
+    }
+
+    fn after_segments(segments: &[(Side, TcpSegment)]) -> State {
+        let mut sent = Default::default();
+        let mut track = Track::new(protocol::TCP, Some(&segments[0].1), &mut sent);
+        for (side, segment) in &segments[1..] {
+            track.step(*side, Some(segment), &mut sent);
+        }
+        track.state
+    }
+
+    fn numbered(flags: TcpFlags, seq: u32, ack: u32, len: u16) -> TcpSegment {
+        TcpSegment {
+            flags,
+            seq,
+            ack,
+            len,
+        }
+    }
+
+    #[test]
+    fn acks_without_data_never_establish_what_was_picked_up() {
+        let ack = |seq, ack| numbered(ACK, seq, ack, 0);
+        let both = [
+            (A, ack(5, 9)),
+            (B, ack(9, 5)),
+            (A, ack(5, 9)),
+            (B, ack(9, 5)),
+        ];
+        assert_eq!(after_segments(&both), State::PickedUp);
+        let zero = [
+            (A, ack(0, 0)),
+            (B, ack(0, 0)),
+            (A, ack(1, 1)),
+            (B, ack(1, 1)),
+        ];
+        assert_eq!(after_segments(&zero), State::PickedUp);
+    }
+
+    #[test]
+    fn data_that_the_other_end_did_not_acknowledge_counts_for_nothing() {
+        let data = |seq, ack| numbered(ACK, seq, ack, 100);
+        let one_end = [(A, data(1000, 1)), (A, data(1100, 2)), (A, data(1200, 3))];
+        assert_eq!(after_segments(&one_end), State::PickedUp);
+        // Made up, beyond what was sent, and before it.
+        for made_up in [0xff00_0000, 1101, 0x8000_0000] {
+            let steps = [
+                (A, data(1000, 50)),
+                (B, data(50, made_up)),
+                (A, data(1100, 150)),
+            ];
+            assert_eq!(after_segments(&steps), State::PickedUp, "{made_up}");
+        }
+        let steps = [
+            (A, data(1000, 50)),
+            (B, data(50, 1100)),
+            (A, data(1100, 150)),
+        ];
+        assert_eq!(after_segments(&steps), State::Established);
+        let syn = numbered(SYN, 1000, 0, 0);
+        let syn_ack = |ack| numbered(SYN_ACK, 50, ack, 0);
+        let ack = |ack| numbered(ACK, 1001, ack, 0);
+        for (second, third, state) in [
+            (1001, 51, State::Established),
+            (1002, 51, State::SynReceived),
+            (1001, 52, State::SynReceived),
+            (0x8000_0007, 7, State::SynReceived),
+        ] {
+            let steps = [(A, syn), (B, syn_ack(second)), (A, ack(third))];
+            assert_eq!(after_segments(&steps), state, "{second} {third}");
+        }
+    }
+
+    #[test]
+    fn a_connection_by_other_numbers_is_followed_from_where_it_is() {
+        let data = |seq, ack| numbered(ACK, seq, ack, 100);
+        let forged = (A, data(0x9000_0000, 0));
+        let steps = [
+            forged,
+            (A, data(1000, 50)),
+            (B, data(50, 1100)),
+            (A, data(1100, 150)),
+        ];
+        assert_eq!(after_segments(&steps), State::Established);
+        // What is late, or sent again, changes nothing.
+        let mut sent = Sent::default();
+        for (seq, to) in [
+            (1000, 1100),
+            (1300, 1400),
+            (1100, 1400),
+            (900, 1400),
+            (0x8000_0000, 0x8000_0064),
+        ] {
+            sent.add(&data(seq, 0));
+            assert_eq!(sent.0, to);
+        }
     }
 
     #[test]
@@ -254,17 +482,20 @@ mod tests {
         );
         assert_eq!(after(SYN, &[(B, SYN_ACK), (A, ACK)]), State::Established);
         assert_eq!(after(SYN_ACK, &[(B, ACK)]), State::Established);
-        assert_eq!(after(SYN, &[(A, ACK), (B, ACK)]), State::Established);
+        assert_eq!(after(SYN, &[(A, ACK), (B, ACK)]), State::SynSent);
+        let without_syn_ack = [(A, ACK), (B, ACK), (A, ACK)];
+        assert_eq!(after(SYN, &without_syn_ack), State::Established);
         let simultaneous = [(B, SYN), (A, SYN_ACK), (B, SYN_ACK), (A, ACK)];
         assert_eq!(after(SYN, &simultaneous), State::Established);
     }
 
     #[test]
-    fn a_connection_picked_up_is_established_when_both_ends_were_heard() {
+    fn a_connection_picked_up_is_established_when_data_of_both_ends_was_acknowledged() {
         assert_eq!(after(ACK, &[(A, ACK)]), State::PickedUp);
-        assert_eq!(after(ACK, &[(B, ACK)]), State::Established);
+        assert_eq!(after(ACK, &[(B, ACK)]), State::PickedUp);
+        assert_eq!(after(ACK, &[(B, ACK), (A, ACK)]), State::Established);
         assert_eq!(after(ACK, &[(A, FIN)]), State::PickedUp);
-        assert_eq!(after(FIN, &[(B, ACK)]), State::FinWait);
+        assert_eq!(after(FIN, &[(B, ACK), (A, ACK)]), State::FinWait);
     }
 
     #[test]
@@ -420,18 +651,20 @@ mod tests {
 
     #[test]
     fn datagrams_know_only_whether_they_were_answered() {
-        let mut udp = Track::new(protocol::UDP, None);
-        udp.step(A, None);
+        let mut sent = Default::default();
+        let mut udp = Track::new(protocol::UDP, None, &mut sent);
+        udp.step(A, None, &mut sent);
         assert_eq!(udp.state, State::Udp);
-        udp.step(B, Some(RST));
+        udp.step(B, Some(&numbered(RST, 0, 0, 0)), &mut sent);
         assert_eq!(udp.state, State::UdpReplied);
         for number in [protocol::ICMP, protocol::ICMPV6] {
-            let mut icmp = Track::new(number, None);
-            icmp.step(B, None);
+            let mut icmp = Track::new(number, None, &mut sent);
+            icmp.step(B, None, &mut sent);
             assert_eq!(icmp.state, State::Icmp);
         }
-        assert_eq!(Track::new(50, None).state, State::Other);
-        assert_eq!(Track::new(protocol::TCP, None).state, State::PickedUp);
+        assert_eq!(Track::new(50, None, &mut sent).state, State::Other);
+        let unread = Track::new(protocol::TCP, None, &mut sent);
+        assert_eq!(unread.state, State::PickedUp);
     }
 
     #[test]

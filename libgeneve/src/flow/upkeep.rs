@@ -31,7 +31,7 @@ pub struct FlowView<'a, D> {
     pub state: State,
     /// The epoch in which it was decided.
     pub epoch: u64,
-    /// When its first packet came.
+    /// When its first packet came, exact to a tenth of a second.
     pub created: Now,
     /// When its last packet came.
     pub seen: Now,
@@ -89,7 +89,7 @@ impl<D: Clone> FlowTable<D> {
             refused: flow.refused,
             state: flow.state(),
             epoch: flow.epoch,
-            created: flow.created,
+            created: flow.created.moment(),
             seen: flow.seen,
             timeout: self.timeouts.of(flow.list()),
             packets: flow.packets,

@@ -103,6 +103,10 @@ pub fn tcp_header((src, dst): (u16, u16), flags: TcpFlags, seq: u32) -> Vec<u8> 
     header[..2].copy_from_slice(&src.to_be_bytes());
     header[2..4].copy_from_slice(&dst.to_be_bytes());
     header[4..8].copy_from_slice(&seq.to_be_bytes());
+    if flags.contains(TcpFlags::ACK) {
+        // Of a peer that sent a SYN and the number 0 in it.
+        header[8..12].copy_from_slice(&1_u32.to_be_bytes());
+    }
     header[12..14].copy_from_slice(&[0x50, flags.0]);
     header
 }

@@ -1,6 +1,7 @@
-//! Tests of the flow table: what is found and what is counted; eviction, sharing and a model beside.
+//! Tests of the flow table: what is found and what is counted; eviction, fairness, sharing and a model beside.
 
 mod eviction;
+mod fairness;
 mod model;
 mod sharing;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use super::super::admission::InsertError;
 use super::*;
-use crate::flow::State;
+use crate::flow::{State, TcpSegment};
 use crate::wire::ip::protocol;
 use crate::wire::transport::TcpFlags;
 
@@ -44,9 +45,16 @@ fn udp(link: LinkIndex, number: u32) -> FlowKey {
     key(link, protocol::UDP, number)
 }
 
+/// A packet; with such flags it is a segment of a connection on which nothing but SYNs was sent.
 fn seen(flags: Option<TcpFlags>) -> Seen {
+    let number = |flags: TcpFlags| u32::from(!flags.contains(SYN));
     Seen {
-        tcp: flags,
+        tcp: flags.map(|flags| TcpSegment {
+            flags,
+            seq: number(flags),
+            ack: 1,
+            len: 0,
+        }),
         packets: 1,
         bytes: 100,
     }
