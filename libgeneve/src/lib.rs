@@ -14,6 +14,7 @@
 //! - [`policy`]: which flows a link lets through.
 //! - [`service`]: virtual addresses, and which backend a new flow gets.
 //! - [`qos`]: classes and token buckets.
+//! - [`sent`]: what was sent lately, by which ICMP errors of the underlay are judged.
 //! - [`time`]: time, which is an argument.
 //! - [`datapath`]: the packet's journey, egress and ingress, readable from top to bottom.
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
@@ -37,6 +38,7 @@ pub mod options;
 pub mod policy;
 pub mod qos;
 pub mod route;
+pub mod sent;
 pub mod service;
 pub mod time;
 pub mod wire;

@@ -309,7 +309,8 @@ impl Frame<'_> {
     /// The longest packet that reaches everybody who gets the frame.
     fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>, packet: Option<&Packet>) {
         for host in flood.unwrap_or_default() {
-            let limit = super::egress::limit(host, forward.encap.len() + self.header_len);
+            let before = forward.encap.len() + self.header_len;
+            let limit = super::egress::limit(host, &forward.outer, before);
             forward.limit = forward.limit.min(limit);
         }
         if let Some(packet) = packet {
@@ -401,13 +402,14 @@ impl Frame<'_> {
             .hasher
             .hash_bytes(&[d, e, f, g, h, i, a, b, c, j, k, l]);
         let meter = self.link.meters.egress.as_ref();
+        let outer = outer_of_frame(self.link);
         let mut forward = Forward {
             link: config.index,
-            limit: super::egress::limit(&host, encap.len() + self.header_len),
+            limit: super::egress::limit(&host, &outer, encap.len() + self.header_len),
             host,
             encap,
             hash,
-            outer: outer_of_frame(self.link),
+            outer,
             slots,
             metered: meter.map(|meter| Metered {
                 meter: Arc::clone(meter),

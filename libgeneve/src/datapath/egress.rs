@@ -208,7 +208,8 @@ pub(super) fn outward(
     metered: Option<Metered>,
 ) -> Option<Forward> {
     let link = cx.tables.link(way.link)?;
-    let mut limit = limit(&way.host, way.encap.len() + frame);
+    let outer = outer(link, packet, class);
+    let mut limit = limit(&way.host, &outer, way.encap.len() + frame);
     // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
     // in the name of a service, may be longer.
     let mtu = usize::from(link.config.mtu);
@@ -222,7 +223,7 @@ pub(super) fn outward(
         encap: Arc::clone(&way.encap),
         // Whoever chooses by it may take any of its bits.
         hash: u64::from(hash) << 32 | u64::from(hash),
-        outer: outer(link, packet, class),
+        outer,
         limit,
         slots: way.slots,
         metered,
@@ -233,7 +234,7 @@ pub(super) fn outward(
 
 /// The longest inner packet that reaches `host` in one piece behind so many bytes.
 #[inline]
-pub(super) fn limit(host: &Host, before: usize) -> u16 {
-    let mtu = host.path_mtu();
+pub(super) fn limit(host: &Host, outer: &Outer, before: usize) -> u16 {
+    let mtu = host.longest(outer.df || host.addr.is_ipv6());
     mtu.map_or(u16::MAX, |mtu| inner_limit(host.addr, mtu, before))
 }

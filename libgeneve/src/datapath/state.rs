@@ -15,6 +15,7 @@ use crate::nat::{Identifications, Lease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Meter};
+use crate::sent::SentLately;
 use crate::time::Now;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -42,6 +43,8 @@ pub struct State {
     pub(super) identifications: Identifications,
     /// How narrow the ways are behind interfaces, here and on other hosts.
     pub path_mtus: PathMtus,
+    /// What left for other hosts lately.
+    pub sent: SentLately,
     /// Flows that a rule wants to be in the log.
     pub log: Log,
     headers: Shared<HeaderBytes>,
@@ -58,6 +61,7 @@ impl State {
             fragments: Fragments::new(FRAGMENTED_PACKETS, key),
             identifications: Identifications::new(key),
             path_mtus: PathMtus::new(key),
+            sent: SentLately::new(key),
             log: Log::default(),
             headers: Shared::new(SHARED_HEADERS),
             halves: Shared::new(SHARED_HALVES),

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use super::path_mtu::PathMtu;
 use crate::time::Now;
 use crate::wire::encapsulation::Inner;
 
@@ -29,7 +30,8 @@ pub struct Host {
     pub id: u32,
     /// The underlay address.
     pub addr: IpAddr,
-    path_mtu: AtomicU32,
+    /// The MTU of the path there.
+    pub path: PathMtu,
     no_gso: AtomicBool,
     whole: AtomicU8,
     heard: AtomicU64,
@@ -45,7 +47,7 @@ impl Host {
         Host {
             id,
             addr,
-            path_mtu: AtomicU32::new(0),
+            path: PathMtu::default(),
             no_gso: AtomicBool::new(false),
             whole: AtomicU8::new(Whole::None as u8),
             heard: AtomicU64::new(0),
@@ -56,12 +58,24 @@ impl Host {
     #[inline]
     #[must_use]
     pub fn path_mtu(&self) -> Option<u32> {
-        Some(self.path_mtu.load(Relaxed)).filter(|&mtu| mtu != 0)
+        self.path.reported()
     }
 
-    /// Learns a path MTU in bytes of outer IP packet; `None` forgets it.
+    /// The longest outer IP packet, in bytes, that may be sent, as far as is known; `whole` says that it must not be
+    /// fragmented on the way.
+    #[inline]
+    #[must_use]
+    pub fn longest(&self, whole: bool) -> Option<u32> {
+        let reported = self.path.reported();
+        match self.path.route().filter(|_| whole) {
+            Some(route) => Some(reported.map_or(route, |reported| reported.min(route))),
+            None => reported,
+        }
+    }
+
+    /// Sets a path MTU in bytes of outer IP packet that nobody reported; `None` forgets it.
     pub fn set_path_mtu(&self, mtu: Option<u32>) {
-        self.path_mtu.store(mtu.unwrap_or(0), Relaxed);
+        self.path.set_reported(mtu);
     }
 
     /// Whether trains to this host may use `UDP_SEGMENT`.

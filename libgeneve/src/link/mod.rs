@@ -7,6 +7,7 @@
 mod functions;
 mod host;
 mod neighborhood;
+mod path_mtu;
 mod tables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
 pub use self::host::{Host, HostRegistry, Whole};
 pub use self::neighborhood::{InUse, Neighborhood, Probe};
+pub use self::path_mtu::{Evidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;

@@ -202,6 +202,8 @@ pub struct Quote {
     pub offset: u16,
     /// Bytes that are there of it; with RFC 4884 extensions, their bytes are counted, too.
     pub len: u16,
+    /// Bytes that the quoted packet says to have, its headers included.
+    pub packet_len: u32,
     /// The quoted packet's transport header, from the quoted packet's start.
     pub transport_offset: u16,
     /// The quoted packet's transport protocol.
@@ -291,7 +293,16 @@ impl Packet {
             return None;
         }
         let quoted = bytes.get(usize::from(self.payload_offset)..usize::from(self.total_len))?;
-        let (src, dst, offset, protocol, fragment) = match self.version {
+        Quote::read(self.version, quoted, self.payload_offset)
+    }
+}
+
+impl Quote {
+    /// Reads the beginning of a packet of this family that an ICMP error quotes from `offset` on; `None` if it quotes
+    /// less than the IP headers. A later part of the packet need not be there.
+    #[must_use]
+    pub fn read(version: IpVersion, quoted: &[u8], offset: u16) -> Option<Quote> {
+        let (src, dst, transport_offset, protocol, fragment, packet_len) = match version {
             IpVersion::V4 => {
                 let ip = Ipv4::parse(quoted)?;
                 let fragment = v4_fragment(ip.fragment_offset(), ip.more_fragments());
@@ -301,6 +312,7 @@ impl Packet {
                     ip.header_len(),
                     ip.protocol(),
                     fragment,
+                    u32::from(ip.total_len()),
                 )
             }
             IpVersion::V6 => {
@@ -312,20 +324,22 @@ impl Packet {
                     chain.offset,
                     chain.protocol,
                     chain.fragment,
+                    IPV6_HEADER_LEN as u32 + u32::from(ip.payload_len()),
                 )
             }
         };
-        let start = quoted.get(offset..).and_then(<[u8]>::first_chunk::<8>);
-        let transport = match start {
+        let start = quoted.get(transport_offset..);
+        let transport = match start.and_then(<[u8]>::first_chunk::<8>) {
             Some(start) if fragment != Fragment::Later => {
-                QuotedTransport::read(start, self.version, protocol)
+                QuotedTransport::read(start, version, protocol)
             }
             _ => QuotedTransport::Unavailable,
         };
         Some(Quote {
-            offset: self.payload_offset,
+            offset,
             len: quoted.len() as u16,
-            transport_offset: offset as u16,
+            packet_len,
+            transport_offset: transport_offset as u16,
             protocol,
             src,
             dst,

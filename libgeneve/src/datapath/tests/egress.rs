@@ -183,6 +183,24 @@ fn what_every_link_must_carry_is_fragmented_outside() {
     }
 }
 
+#[test]
+fn what_the_route_allows_limits_only_what_must_not_be_fragmented() {
+    let limit = |df: Df, packet: &Packet| {
+        let mut config = config(0, RED, GENEVE_PORT);
+        config.df = df;
+        let tables = tables(vec![config]);
+        let link = tables.link(LinkIndex(0)).unwrap();
+        let host = link.host(ip(B)).unwrap();
+        host.path.set_route(Some(1450));
+        let route = egress(&tables, link, packet).unwrap().limit;
+        host.set_path_mtu(Some(1400));
+        (route, egress(&tables, link, packet).unwrap().limit)
+    };
+    let packet = parsed("10.0.0.1", "10.0.0.2");
+    assert_eq!(limit(Df::Set, &packet), (1450 - 36, 1400 - 36));
+    assert_eq!(limit(Df::Unset, &packet), (u16::MAX, 1400 - 36));
+}
+
 fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> Outer {
     let mut config = config(0, RED, GENEVE_PORT);
     change(&mut config);

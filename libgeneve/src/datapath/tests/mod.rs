@@ -6,6 +6,7 @@ mod egress;
 mod flows;
 mod forged;
 mod frames;
+mod icmp_errors;
 mod ingress;
 mod masquerade;
 mod memory;
