@@ -101,6 +101,25 @@ fn the_unit_is_hardened() {
 }
 
 /// Ready when everything is there, watched by the workers' progress, and not when one of them is stuck.
+/// A thread of another process that stands still until this is dropped: a test that fails while it is
+/// traced would wait for its daemon for ever.
+struct StoppedThread(Pid);
+
+impl StoppedThread {
+    fn new(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
 #[test]
 fn the_watchdog_is_fed_by_what_workers_do() {
     let duo = Duo::new();
@@ -128,17 +147,14 @@ fn the_watchdog_is_fed_by_what_workers_do() {
     }
 
     let worker = threads(daemon.pid(), "worker-1");
-    let worker = Pid::from_raw(worker[0]);
-    ptrace::seize(worker, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(worker).unwrap();
-    waitpid(worker, Some(WaitPidFlag::__WALL)).unwrap();
+    let stopped = StoppedThread::new(Pid::from_raw(worker[0]));
     eventually(10, "the stuck worker is told of", || {
         daemon.log().contains("workers do not answer")
     });
     while manager.hears(Duration::from_millis(10)).is_some() {}
     let silence = manager.hears(Duration::from_secs(2));
     assert_eq!(silence, None, "fed while a worker is stuck");
-    ptrace::detach(worker, None).unwrap();
+    drop(stopped);
     manager.hears_within("WATCHDOG=1", 10);
     assert!(daemon.log().contains("all workers answer again"));
 
