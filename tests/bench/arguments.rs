@@ -8,6 +8,7 @@ use std::time::Duration;
 
 const HELP: &str = "\
 bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2, ethtool, iperf3
+bench soak [OPTIONS]: a long run under everything at once; `bench soak --help` says more
   --quick               1.5 s for each measurement and 2 rounds (else 3 s and 3 rounds)
   --rounds N            how many rounds
   --seconds S           length of each throughput measurement
@@ -107,7 +108,8 @@ fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
         .map_err(|_| format!("{word:?} is not a number\n{HELP}"))
 }
 
-fn beside_this_program() -> PathBuf {
+/// The daemon of the same build.
+pub fn beside_this_program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.with_file_name("geneved")
 }

@@ -1,5 +1,7 @@
 //! Overlay benchmarks: geneved beside the kernel's VXLAN device over the same veth, in the same run.
 //!
+//! `bench soak` runs for long under everything at once (see [`soak`]).
+//!
 //! `cargo run --release -p geneved-tests --bin bench -- --help` says what can be chosen. Every round
 //! measures every tunnel once, one right after the other; what is printed is the median of the rounds
 //! with their range, and ratios are formed within a round.
@@ -8,6 +10,7 @@ mod arguments;
 mod copy;
 mod measure;
 mod report;
+mod soak;
 mod tunnel;
 mod underlay;
 
@@ -21,7 +24,11 @@ use tunnel::Pair;
 const PREFIX: &str = "gnvbench";
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if_eq("soak").is_some() {
+        return soak::main(words);
+    }
+    let arguments = match Arguments::parse(words) {
         Ok(arguments) => arguments,
         Err(words) => {
             eprintln!("{words}");

@@ -99,6 +99,7 @@ impl TcpBulk {
         let listener = ends
             .server
             .run(|| TcpListener::bind(SocketAddr::new(ends.address, 0)))??;
+        listener.set_nonblocking(true)?;
         let server = listener.local_addr()?;
         let mut pairs = Vec::with_capacity(self.streams);
         for _ in 0..self.streams {
@@ -108,7 +109,7 @@ impl TcpBulk {
             if let Some(name) = self.congestion {
                 socket2::SockRef::from(&sender).set_tcp_congestion(name.as_bytes())?;
             }
-            let (receiver, _) = listener.accept()?;
+            let receiver = self.accept(&listener)?;
             sender.set_write_timeout(Some(self.patience))?;
             receiver.set_read_timeout(Some(self.patience))?;
             pairs.push((sender, receiver));
@@ -144,6 +145,24 @@ impl TcpBulk {
             report.intact += usize::from(sent == received);
         }
         Ok(report)
+    }
+
+    /// The other end of a connection that its client holds to stand: the last segment of the handshake may be lost.
+    fn accept(&self, listener: &TcpListener) -> io::Result<TcpStream> {
+        let start = Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((receiver, _)) => {
+                    receiver.set_nonblocking(false)?;
+                    return Ok(receiver);
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(error) if start.elapsed() > self.patience => {
+                    return Err(stuck(&error, "connecting", 0));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     fn send(&self, mut stream: TcpStream, seed: u64) -> io::Result<Seen> {

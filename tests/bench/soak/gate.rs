@@ -1,0 +1,134 @@
+//! When everybody works and when everybody rests.
+//!
+//! A round is a storm, in which all actors take one step after the other, and a rest, in which none does: what is counted
+//! and what is held is compared between rests.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Storm,
+    Rest,
+    End,
+}
+
+struct State {
+    phase: Phase,
+    /// Who takes a step, and how many of that name do.
+    busy: BTreeMap<String, usize>,
+}
+
+/// Lets actors take steps, or holds them.
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// At rest.
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                phase: Phase::Rest,
+                busy: BTreeMap::new(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `step` when it may; false if there are no more steps to take.
+    pub fn step(&self, name: &str, step: impl FnOnce()) -> bool {
+        let mut state = self.state();
+        while state.phase == Phase::Rest {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.phase == Phase::End {
+            return false;
+        }
+        *state.busy.entry(name.to_owned()).or_default() += 1;
+        drop(state);
+        let _leave = Leave(self, name);
+        step();
+        true
+    }
+
+    /// Waits for this long, or until the storm is over; whether it goes on.
+    pub fn pause(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        let mut state = self.state();
+        while state.phase == Phase::Storm {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    /// Lets everybody take steps for this long; ends early when `stop` says so.
+    pub fn storm(&self, time: Duration, mut stop: impl FnMut() -> bool) {
+        self.turn(Phase::Storm);
+        let start = Instant::now();
+        while start.elapsed() < time && !stop() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits until everybody rests.
+    ///
+    /// # Errors
+    /// Who still takes a step after `patience`.
+    pub fn rest(&self, patience: Duration) -> Result<(), String> {
+        self.turn(Phase::Rest);
+        let end = Instant::now() + patience;
+        let mut state = self.state();
+        while !state.busy.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let names: Vec<_> = state.busy.keys().cloned().collect();
+                return Err(names.join(", "));
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// Nobody takes a further step.
+    pub fn end(&self) {
+        self.turn(Phase::End);
+    }
+
+    fn turn(&self, phase: Phase) {
+        self.state().phase = phase;
+        self.changed.notify_all();
+    }
+}
+
+/// Takes a name out again, also if the step panics.
+struct Leave<'a>(&'a Gate, &'a str);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if let Some(count) = state.busy.get_mut(self.1) {
+            *count -= 1;
+            if *count == 0 {
+                state.busy.remove(self.1);
+            }
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,130 @@
+//! Good traffic: what must arrive, and must arrive as it was sent.
+
+use super::actor::{Actor, Cx};
+use geneved::traffic::{Amount, Echo, Ends, PingPong, TcpBulk, Transport, UdpBurst};
+use std::time::Duration;
+
+/// How long a TCP stream may stand still: longer than any disturbance and the kernel's retransmission after it.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// What a conversation consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Bulk, with every byte compared.
+    Tcp,
+    /// Datagrams of all sizes, with every byte compared.
+    Udp,
+    /// One datagram to and fro at a time.
+    PingPong,
+    /// ICMP echo.
+    Ping,
+}
+
+/// A conversation that is held again and again.
+pub struct Good {
+    kind: Kind,
+    name: String,
+    ends: Vec<Ends>,
+    next: usize,
+    /// Whether whoever it is held with may be gone.
+    mortal: bool,
+}
+
+impl Good {
+    /// Between all of these ends in turn.
+    pub fn new(kind: Kind, device: &str, ends: Vec<Ends>, mortal: bool) -> Box<dyn Actor> {
+        let name = format!("good {kind:?} {device}").to_lowercase();
+        Box::new(Self {
+            kind,
+            name,
+            ends,
+            next: 0,
+            mortal,
+        })
+    }
+
+    fn hold(&self, ends: &Ends, cx: &mut Cx<'_>) -> Result<u64, String> {
+        match self.kind {
+            Kind::Tcp => {
+                let bulk = TcpBulk {
+                    streams: 1 + cx.rng.usize(..2),
+                    amount: Amount::Count(cx.rng.u64(10_000..6_000_000)),
+                    patience: PATIENCE,
+                    ..TcpBulk::default()
+                };
+                let report = bulk.run(ends).map_err(|error| error.to_string())?;
+                match report.is_intact() {
+                    true => Ok(report.bytes),
+                    false => Err(format!("CORRUPTED: {report}")),
+                }
+            }
+            Kind::Udp => {
+                let burst = UdpBurst {
+                    // Up to three fragments inside.
+                    size: cx.rng.usize(8..3500),
+                    amount: Amount::Count(500),
+                    pace: Some(cx.rng.u32(500..4000).into()),
+                    batch: 8,
+                    flows: 1 + cx.rng.usize(..4),
+                    ..UdpBurst::default()
+                };
+                let report = burst.run(ends).map_err(|error| error.to_string())?;
+                cx.ledger.count("lost udp", report.lost());
+                match report.corrupted + report.duplicated {
+                    0 => Ok(report.received),
+                    _ => Err(format!("CORRUPTED: {} B: {report}", burst.size)),
+                }
+            }
+            Kind::PingPong => {
+                let pingpong = PingPong {
+                    transport: Transport::Udp,
+                    size: cx.rng.usize(8..1300),
+                    rounds: 100,
+                    ..PingPong::default()
+                };
+                let report = pingpong.run(ends).map_err(|error| error.to_string())?;
+                cx.ledger.count("lost pingpong", report.lost);
+                Ok(report.times.count() as u64)
+            }
+            Kind::Ping => {
+                let echo = Echo {
+                    count: 20,
+                    size: cx.rng.usize(0..3000),
+                    ..Echo::default()
+                };
+                let report = echo
+                    .run(&ends.client, ends.address)
+                    .map_err(|error| error.to_string())?;
+                cx.ledger.count("lost ping", report.sent - report.received);
+                match report.corrupted {
+                    0 => Ok(report.received),
+                    _ => Err(format!("CORRUPTED: {} B: {report}", echo.size)),
+                }
+            }
+        }
+    }
+}
+
+impl Actor for Good {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+        let ends = self.ends[self.next % self.ends.len()].clone();
+        self.next += 1;
+        match self.hold(&ends, cx) {
+            Err(words) if self.mortal && !words.starts_with("CORRUPTED") => {
+                cx.ledger.count("broken with a host or link that went", 1);
+                cx.gate.pause(Duration::from_millis(200));
+                Ok(0)
+            }
+            Err(words) => Err(format!("{words} (to {})", ends.address)),
+            done => done,
+        }
+    }
+
+    fn must_progress(&self) -> bool {
+        !self.mortal
+    }
+}

@@ -1,0 +1,305 @@
+//! What an attacker on the underlay sends: broken and forged datagrams, and ICMP errors about datagrams that were or were
+//! not sent.
+
+use super::actor::{Actor, Cx, any_of};
+use super::hosts::{self, ATTACKER, CHURNED, FRAMES, Hosts, STANDING, VXLAN, Vpc};
+use fastrand::Rng;
+use geneved_tests::packet::{self, Geneve, option};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const GENEVE_PORT: u16 = 6081;
+const VXLAN_PORT: u16 = 4789;
+/// `IPPROTO_RAW`: whoever sends writes the IP header, too.
+const RAW: i32 = 255;
+/// Packets between two looks at the clock.
+const BATCH: u32 = 50;
+/// The source ports that flows are spread over.
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Raw sockets of both families, in the attacker's namespace.
+struct RawSockets([Socket; 2]);
+
+impl RawSockets {
+    fn open(hosts: &Hosts) -> io::Result<Self> {
+        hosts.attacker.netns().run(|| {
+            let open = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)));
+            Ok(Self([open(Domain::IPV4)?, open(Domain::IPV6)?]))
+        })?
+    }
+
+    /// Sends a whole IP packet; false where the kernel refuses it.
+    fn send(&self, to: IpAddr, packet: &[u8]) -> bool {
+        let socket = &self.0[usize::from(to.is_ipv6())];
+        socket
+            .send_to(packet, &SocketAddr::new(to, 0).into())
+            .is_ok()
+    }
+}
+
+/// What an attacker does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attack {
+    /// Broken headers and unknown VNIs, from its own address.
+    Malformed,
+    /// The same, with valid VNIs and what is inside, in the name of a host that the VPC knows.
+    Spoofed,
+    /// ICMP errors that quote our ports.
+    Errors,
+    /// Those that claim that the path is narrow.
+    Narrow,
+}
+
+/// An attacker on the underlay.
+struct Attacker {
+    attack: Attack,
+    sockets: RawSockets,
+    rate: u32,
+}
+
+/// The attackers of these kinds.
+pub fn attackers(
+    hosts: &Hosts,
+    arguments: &super::arguments::Arguments,
+) -> io::Result<Vec<Box<dyn Actor>>> {
+    let kinds = [
+        Attack::Malformed,
+        Attack::Spoofed,
+        Attack::Errors,
+        Attack::Narrow,
+    ];
+    let wanted = kinds
+        .into_iter()
+        .filter(|attack| arguments.has(attack.word()));
+    wanted
+        .map(|attack| {
+            let sockets = RawSockets::open(hosts)?;
+            let rate = match attack {
+                Attack::Narrow => arguments.rate.min(20),
+                _ => arguments.rate,
+            };
+            Ok(Box::new(Attacker {
+                attack,
+                sockets,
+                rate,
+            }) as Box<dyn Actor>)
+        })
+        .collect()
+}
+
+impl Attack {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Spoofed => "spoofed",
+            Self::Errors => "icmp",
+            Self::Narrow => "icmp-mtu",
+        }
+    }
+}
+
+impl Actor for Attacker {
+    fn name(&self) -> String {
+        format!("hostile {}", self.attack.word())
+    }
+
+    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+        let batch = BATCH.min(self.rate);
+        let mut sent = [0; 2];
+        for _ in 0..batch {
+            let side = cx.rng.usize(..2);
+            let packet = match self.attack {
+                Attack::Malformed => malformed(cx.rng, side),
+                Attack::Spoofed => spoofed(cx.rng, side),
+                Attack::Errors => error(cx.rng, side, false),
+                Attack::Narrow => error(cx.rng, side, true),
+            };
+            let to = hosts::underlay(packet[0] >> 4 == 6, side);
+            sent[side] += u64::from(self.sockets.send(to, &packet));
+        }
+        // For the judge of what arrived: datagrams to each host.
+        if matches!(self.attack, Attack::Malformed | Attack::Spoofed) {
+            for (side, sent) in sent.into_iter().enumerate() {
+                cx.ledger.count(&format!("forged to {side}"), sent);
+            }
+        }
+        cx.gate.pause(Duration::from_secs_f64(
+            f64::from(batch) / f64::from(self.rate),
+        ));
+        Ok(sent.iter().sum())
+    }
+}
+
+/// An outer datagram around `payload`.
+fn datagram(rng: &mut Rng, from: IpAddr, to: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
+    packet::udp((from, rng.u16(SOURCE_PORTS)), (to, port), payload)
+}
+
+/// Headers that are broken in one way or another, from an address that no VPC knows.
+fn malformed(rng: &mut Rng, side: usize) -> Vec<u8> {
+    let six = rng.bool();
+    let (from, to) = (hosts::underlay(six, ATTACKER), hosts::underlay(six, side));
+    let (port, mut payload) = encapsulated(rng, side);
+    match rng.u8(..6) {
+        0 => payload.truncate(rng.usize(..payload.len().min(24))),
+        1 => {
+            let len = rng.usize(1..1400);
+            payload = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+        }
+        2 => payload[0] = rng.u8(..),
+        // A VNI that nobody has.
+        3 => payload[4..7].copy_from_slice(&rng.u32(0x10_0000..).to_be_bytes()[..3]),
+        _ => flip(rng, &mut payload, 4),
+    }
+    keep_off(&mut payload);
+    datagram(rng, from, to, port, &payload)
+}
+
+/// In the name of the other host: what the VPC's own checks see.
+fn spoofed(rng: &mut Rng, side: usize) -> Vec<u8> {
+    let vpc = any_of(rng, &STANDING);
+    let (port, mut payload) = encapsulated_in(rng, vpc, side);
+    let inner = payload.len().min(8);
+    match rng.u8(..5) {
+        0 => payload.truncate(rng.usize(..payload.len())),
+        1 => flip(rng, &mut payload[inner..], 2),
+        2 => flip(rng, &mut payload, 6),
+        3 => {
+            let len = rng.usize(..200);
+            payload.extend(std::iter::repeat_with(|| rng.u8(..)).take(len));
+        }
+        _ => {}
+    }
+    keep_off(&mut payload);
+    let six = vpc.remote(side).is_ipv6();
+    let (from, to) = (hosts::underlay(six, 1 - side), hosts::underlay(six, side));
+    datagram(rng, from, to, port, &payload)
+}
+
+/// Nobody forges packets of the VPC whose link comes and goes: its counters go with it.
+fn keep_off(payload: &mut [u8]) {
+    if let Some(vni) = payload.get_mut(4..7)
+        && vni == &CHURNED.vni.to_be_bytes()[1..]
+    {
+        vni[0] ^= 0x40;
+    }
+}
+
+fn flip(rng: &mut Rng, bytes: &mut [u8], most: usize) {
+    if bytes.is_empty() {
+        return;
+    }
+    for _ in 0..=rng.usize(..most) {
+        let at = rng.usize(..bytes.len());
+        bytes[at] ^= 1 << rng.u8(..8);
+    }
+}
+
+fn encapsulated(rng: &mut Rng, side: usize) -> (u16, Vec<u8>) {
+    let vpc = any_of(rng, &STANDING);
+    encapsulated_in(rng, vpc, side)
+}
+
+/// The port of a VPC, and a datagram's payload that is in order.
+fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
+    let inner = inner(rng, vpc, side);
+    if vpc.vni == VXLAN.vni {
+        let mut bytes = vec![8, 0, 0, 0];
+        bytes.extend(&vpc.vni.to_be_bytes()[1..]);
+        bytes.push(0);
+        bytes.extend(frame(rng, &inner));
+        return (VXLAN_PORT, bytes);
+    }
+    let six = inner[0] >> 4 == 6;
+    let mut header = Geneve::new(vpc.vni);
+    header.protocol = if six { packet::IPV6 } else { packet::IPV4 };
+    for _ in 0..rng.usize(..3) {
+        let len = 4 * rng.usize(..6);
+        let data: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+        let class = any_of(rng, &[0xff47, 0x0108, 0x0102, 0x014b, 0x1234]);
+        header.options.extend(option(class, rng.u8(..), &data));
+    }
+    header.control = rng.u8(..16) == 0;
+    header.critical = rng.bool();
+    if vpc.vni == FRAMES.vni {
+        header.protocol = 0x6558;
+        return (GENEVE_PORT, header.datagram(&frame(rng, &inner)));
+    }
+    (GENEVE_PORT, header.datagram(&inner))
+}
+
+/// An inner packet from the other host's tenant; nobody listens where it goes.
+fn inner(rng: &mut Rng, vpc: &Vpc, side: usize) -> Vec<u8> {
+    let six = rng.bool();
+    // Where MAC addresses are learned from packets, whoever can forge the other host's address can forge its tenant's MAC
+    // address: not in this tenant's name, whose good traffic would go there.
+    let from = if vpc.vni == VXLAN.vni { 200 } else { 1 - side };
+    let (from, to) = (vpc.address(six, from), vpc.address(six, side));
+    let len = rng.usize(..1000);
+    let payload: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+    match rng.u8(..4) {
+        // Any protocol, with anything in it.
+        0 => packet::ip(from, to, rng.u8(..), &payload),
+        1 => icmp(from, to, rng.u8(..), rng.u8(..), rng.u32(..), &payload),
+        _ => packet::udp((from, rng.u16(1..)), (to, 9), &payload),
+    }
+}
+
+/// A frame around it, from a station that nobody knows.
+fn frame(rng: &mut Rng, inner: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xff; 6];
+    bytes.extend([2, 0x66, 0, 0, rng.u8(..), rng.u8(..)]);
+    bytes.extend(
+        if inner[0] >> 4 == 6 {
+            packet::IPV6
+        } else {
+            packet::IPV4
+        }
+        .to_be_bytes(),
+    );
+    bytes.extend(inner);
+    bytes
+}
+
+/// An ICMP error to host `side` about a datagram that it may have sent.
+fn error(rng: &mut Rng, side: usize, narrow: bool) -> Vec<u8> {
+    let six = rng.bool();
+    let (own, victim) = (hosts::underlay(six, ATTACKER), hosts::underlay(six, side));
+    let other = hosts::underlay(six, any_of(rng, &[1 - side, 2]));
+    // Evenly spaced ones are the easiest to guess.
+    let port = match rng.bool() {
+        true => rng.u16(SOURCE_PORTS),
+        false => SOURCE_PORTS.start() + 256 * rng.u16(..64),
+    };
+    let (to_port, payload) = encapsulated(rng, 1 - side);
+    let mut quoted = packet::udp((victim, port), (other, to_port), &payload);
+    quoted.truncate(rng.usize(24..200));
+    let (kind, code, word) = match (six, narrow) {
+        (false, true) => (3, 4, rng.u32(68..1500)),
+        (true, true) => (2, 0, rng.u32(..1500)),
+        (false, false) => (
+            any_of(rng, &[3, 3, 11, 12]),
+            any_of(rng, &[0, 1, 2, 3, 13]),
+            0,
+        ),
+        (true, false) => (any_of(rng, &[1, 3, 4]), rng.u8(..8), 0),
+    };
+    icmp(own, victim, kind, code, word, &quoted)
+}
+
+/// An ICMP message: four bytes after its checksum, and a body.
+pub fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, word: u32, body: &[u8]) -> Vec<u8> {
+    let protocol = if from.is_ipv6() { 58 } else { 1 };
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(word.to_be_bytes());
+    message.extend(body);
+    let pseudo = match from.is_ipv6() {
+        true => packet::pseudo(from, to, protocol, message.len()),
+        false => 0,
+    };
+    let check = !(packet::sum(pseudo, &message) as u16);
+    message[2..4].copy_from_slice(&check.to_be_bytes());
+    packet::ip(from, to, protocol, &message)
+}

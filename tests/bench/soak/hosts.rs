@@ -1,0 +1,466 @@
+//! The three hosts on a switch, their tenants in namespaces, the attacker, and what the daemons are configured with.
+//!
+//! Hosts a and b have a VPC of each kind between them and are measured; host c is there to be killed.
+
+use super::arguments::Arguments;
+use geneved::lab::daemon::{Daemon, Site};
+use geneved::lab::net::{self, Host};
+use geneved::traffic::{Echo, Ends};
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// What the names of all namespaces of a soak begin with; the process number follows.
+const PREFIX: &str = "gnvsoak";
+
+/// One virtual network.
+pub struct Vpc {
+    /// Its interface on each host.
+    pub device: &'static str,
+    /// Its VNI.
+    pub vni: u32,
+    /// Lines of `[[link]]`.
+    kind: &'static str,
+    /// Whether the underlay is IPv6.
+    over6: bool,
+    /// The third number of its IPv4 addresses, and the second group of its IPv6 ones.
+    number: u8,
+    /// The host at its other end, seen from host a.
+    pub peer: usize,
+}
+
+/// IP packets over Geneve; its interfaces cut nothing themselves, so packets can be counted one by one.
+pub const PLAIN: Vpc = Vpc {
+    device: "gp",
+    vni: 100,
+    kind: "type = \"geneve\"",
+    over6: false,
+    number: 1,
+    peer: 1,
+};
+/// Frames of a TAP, over IPv6.
+pub const FRAMES: Vpc = Vpc {
+    device: "gf",
+    vni: 200,
+    kind: "type = \"geneve\"\nmode = \"ethernet\"",
+    over6: true,
+    number: 2,
+    peer: 1,
+};
+/// VXLAN.
+pub const VXLAN: Vpc = Vpc {
+    device: "gv",
+    vni: 300,
+    kind: "type = \"vxlan\"",
+    over6: false,
+    number: 3,
+    peer: 1,
+};
+/// Rules, a class, and a gateway with source NAT at host b.
+pub const FUNCTIONS: Vpc = Vpc {
+    device: "gn",
+    vni: 400,
+    kind: "type = \"geneve\"",
+    over6: true,
+    number: 4,
+    peer: 1,
+};
+/// Its link on host a comes and goes.
+pub const CHURNED: Vpc = Vpc {
+    device: "gw",
+    vni: 500,
+    kind: "type = \"geneve\"",
+    over6: false,
+    number: 5,
+    peer: 1,
+};
+/// To host c, which is killed.
+pub const KILLED: Vpc = Vpc {
+    device: "gc",
+    vni: 600,
+    kind: "type = \"geneve\"",
+    over6: false,
+    number: 6,
+    peer: 2,
+};
+/// Those that stand through everything: whatever happens, they carry.
+pub const STANDING: [&Vpc; 4] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS];
+const ALL: [&Vpc; 6] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS, &CHURNED, &KILLED];
+
+/// An address outside of the VPC with functions, behind host b.
+pub const OUTSIDE: &str = "203.0.113.1";
+/// As whom host a's tenant is seen outside.
+const POOL: &str = "198.51.100.1";
+
+impl Vpc {
+    /// The overlay address of the tenant on host a (0), b (1) or c (2).
+    pub fn address(&self, six: bool, side: usize) -> IpAddr {
+        let text = match six {
+            false => format!("10.9.{}.{}", self.number, side + 1),
+            true => format!("fd00:{}::{}", self.number, side + 1),
+        };
+        text.parse().expect("an address")
+    }
+
+    /// `address` with its length, both families.
+    pub fn prefixes(&self, side: usize) -> [String; 2] {
+        [
+            format!("{}/24", self.address(false, side)),
+            format!("{}/64", self.address(true, side)),
+        ]
+    }
+
+    /// Where packets to it go in the underlay, seen from `side`.
+    pub fn remote(&self, side: usize) -> IpAddr {
+        underlay(self.over6, if side == 0 { self.peer } else { 0 })
+    }
+
+    /// Whether host `side` is one of its two.
+    pub fn is_on(&self, side: usize) -> bool {
+        side == 0 || side == self.peer
+    }
+}
+
+/// The underlay address of a host.
+pub fn underlay(six: bool, side: usize) -> IpAddr {
+    let text = match six {
+        false => format!("192.0.2.{}", side + 1),
+        true => format!("2001:db8::{}", side + 1),
+    };
+    text.parse().expect("an address")
+}
+
+/// The attacker's number in the underlay.
+pub const ATTACKER: usize = 65;
+
+/// How a configuration differs from the usual one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// The usual one.
+    Usual,
+    /// With this many more rules, another rate, and a further link.
+    More(u32),
+}
+
+/// Everything that stands while it is soaked.
+pub struct Hosts {
+    /// The daemons of hosts a, b and c; host c's is missing between death and birth.
+    pub daemons: [Mutex<Option<Daemon>>; 3],
+    sites: [Site; 3],
+    pids: [u32; 2],
+    /// The namespaces of the hosts.
+    pub hosts: [Host; 3],
+    tenants: Vec<(usize, &'static str, Host)>,
+    /// What joins them: port `p0` leads to host a, and so on.
+    pub switch: Host,
+    /// Whoever is on the underlay besides.
+    pub attacker: Host,
+    prefix: String,
+    directory: PathBuf,
+}
+
+impl Hosts {
+    /// Makes them and starts the daemons.
+    pub fn new(arguments: &Arguments) -> io::Result<Self> {
+        remove_left_over();
+        let prefix = format!("{PREFIX}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(&prefix);
+        std::fs::create_dir_all(&directory)?;
+        let make = |name: &str| Host::new(&format!("{prefix}-{name}"));
+        let hosts = [make("a")?, make("b")?, make("c")?];
+        let (switch, attacker) = (make("switch")?, make("x")?);
+        switch.ip("link add br0 type bridge")?;
+        switch.ip("link set br0 up")?;
+        let ends = hosts.iter().zip(0..).chain([(&attacker, ATTACKER)]);
+        for (port, (host, number)) in ends.enumerate() {
+            // An address would be gone with its interface's first going down.
+            host.sysctl("ipv6/conf/default/keep_addr_on_down", "1")?;
+            host.sysctl("ipv6/conf/default/accept_ra", "0")?;
+            let [v4, v6] = [
+                format!("{}/24", underlay(false, number)),
+                format!("{}/64", underlay(true, number)),
+            ];
+            let port = format!("p{port}");
+            net::veth((host, "u0", &[&v4, &v6]), (&switch, &port, &[]), 1500)?;
+            switch.ip(&format!("link set {port} master br0"))?;
+        }
+        let mut tenants = Vec::new();
+        for vpc in ALL {
+            for side in (0..3).filter(|&side| vpc.is_on(side)) {
+                let tenant = make(&format!("{}{side}", vpc.device))?;
+                tenant.sysctl("ipv6/conf/default/accept_ra", "0")?;
+                tenants.push((side, vpc.device, tenant));
+            }
+        }
+        let site = |name: &str| Site {
+            binary: arguments.geneved.clone(),
+            directory: directory.clone(),
+            name: name.to_owned(),
+        };
+        let mut made = Self {
+            daemons: [const { Mutex::new(None) }; 3],
+            sites: [site("a"), site("b"), site("c")],
+            pids: [0; 2],
+            hosts,
+            tenants,
+            switch,
+            attacker,
+            prefix,
+            directory,
+        };
+        for side in 0..3 {
+            let daemon = made.start(side)?;
+            if let Some(pid) = made.pids.get_mut(side) {
+                *pid = daemon.pid();
+            }
+            *made.daemons[side].get_mut().expect("nobody has panicked") = Some(daemon);
+        }
+        made.make_routes()?;
+        Ok(made)
+    }
+
+    /// What is not geneved's to configure.
+    fn make_routes(&self) -> io::Result<()> {
+        self.tenant(&FUNCTIONS, 0)
+            .ip(&format!("route add {OUTSIDE} dev gn"))?;
+        let outside = self.tenant(&FUNCTIONS, 1);
+        outside.ip(&format!("address add {OUTSIDE}/32 dev lo"))?;
+        outside.ip(&format!("route add {POOL} dev gn"))?;
+        for side in [0, 1] {
+            let mut words = vec!["-K", PLAIN.device];
+            words.extend("tso off gso off tx-udp-segmentation off".split(' '));
+            self.tenant(&PLAIN, side).exec("ethtool", &words)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon of a host with its usual configuration.
+    pub fn start(&self, side: usize) -> io::Result<Daemon> {
+        let text = self.configuration(side, Variant::Usual);
+        Daemon::start(self.sites[side].clone(), &self.hosts[side], &text)
+    }
+
+    /// Where a daemon's files are.
+    pub fn site(&self, side: usize) -> &Site {
+        &self.sites[side]
+    }
+
+    /// The process of host a's or b's daemon.
+    pub fn pid(&self, side: usize) -> u32 {
+        self.pids[side]
+    }
+
+    /// Runs the command line against a daemon.
+    pub fn cli(&self, side: usize, words: &str) -> io::Result<String> {
+        let site = &self.sites[side];
+        geneved::lab::daemon::cli(&site.binary, &site.socket(), words)
+    }
+
+    /// Where metrics are served.
+    pub fn metrics(&self, side: usize) -> PathBuf {
+        self.directory.join(format!("{side}.metrics"))
+    }
+
+    /// The directory of all files.
+    pub fn directory(&self) -> &PathBuf {
+        &self.directory
+    }
+
+    /// The namespace that a VPC's interface is in on a host.
+    pub fn tenant(&self, vpc: &Vpc, side: usize) -> &Host {
+        let found = self
+            .tenants
+            .iter()
+            .find(|(s, device, _)| (*s, *device) == (side, vpc.device));
+        &found.expect("each VPC has a tenant on its hosts").2
+    }
+
+    /// From the tenant on `side` to the one on the other host.
+    pub fn ends(&self, vpc: &Vpc, six: bool, side: usize) -> Ends {
+        let other = if side == 0 { vpc.peer } else { 0 };
+        let (from, to) = (self.tenant(vpc, side), self.tenant(vpc, other));
+        Ends::new(from.netns(), to.netns(), vpc.address(six, other))
+    }
+
+    /// From host a's tenant through the gateway.
+    pub fn outside(&self) -> Ends {
+        let (from, to) = (self.tenant(&FUNCTIONS, 0), self.tenant(&FUNCTIONS, 1));
+        let address = OUTSIDE.parse().expect("an address");
+        Ends::new(from.netns(), to.netns(), address)
+    }
+
+    /// The name of a further namespace.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// Writes the configuration that a daemon reads at its next reload.
+    pub fn write(&self, side: usize, variant: Variant) -> io::Result<()> {
+        let site = &self.sites[side];
+        let head = format!("[daemon]\nsocket = \"{}\"\n", site.socket().display());
+        std::fs::write(site.config(), head + &self.configuration(side, variant))
+    }
+
+    fn configuration(&self, side: usize, variant: Variant) -> String {
+        // Both backends are soaked in one run.
+        let io = ["io_uring", "syscalls", "auto"][side];
+        let mut text = format!(
+            "io = \"{io}\"\nflows = 16384\nmetrics-socket = \"{}\"\n",
+            self.metrics(side).display()
+        );
+        for vpc in ALL.into_iter().filter(|vpc| vpc.is_on(side)) {
+            let rate = if vpc.device == PLAIN.device {
+                ""
+            } else {
+                "rate = \"2gbit\"\n"
+            };
+            text += &self.link(vpc, side, rate);
+        }
+        if side == 2 {
+            return text;
+        }
+        text += &functions(side, variant);
+        if let Variant::More(rules) = variant {
+            for rule in 0..rules {
+                let (direction, port) = (["ingress", "egress"][rule as usize % 2], 10 + rule);
+                write!(
+                    text,
+                    "[[policy]]\nname = \"more-{rule}\"\ndev = \"gn\"\ndirection = \"{direction}\"\nproto = \"tcp\"\n\
+                     dport = {port}\naction = \"reject\"\n",
+                )
+                .unwrap();
+            }
+            write!(
+                text,
+                "[[link]]\nname = \"gx\"\nid = {}\nremote = \"{}\"\naddress = [\"10.9.70.1/24\"]\n",
+                700 + rules,
+                underlay(false, 1 - side)
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    /// A `[[link]]` table.
+    fn link(&self, vpc: &Vpc, side: usize, more: &str) -> String {
+        let [v4, v6] = vpc.prefixes(side);
+        format!(
+            "[[link]]\nname = \"{}\"\n{}\nid = {}\nremote = \"{}\"\naddress = [\"{v4}\", \"{v6}\"]\nnetns = \"{}\"\n{more}",
+            vpc.device,
+            vpc.kind,
+            vpc.vni,
+            vpc.remote(side),
+            self.tenant(vpc, side).name(),
+        )
+    }
+
+    /// Pings through every VPC in both families until all is answered.
+    ///
+    /// # Errors
+    /// Which VPC does not carry within `patience`.
+    pub fn await_all_carry(&self, patience: Duration) -> Result<(), String> {
+        let end = Instant::now() + patience;
+        let echo = Echo {
+            count: 2,
+            interval: Duration::from_millis(5),
+            timeout: Duration::from_millis(500),
+            ..Echo::default()
+        };
+        for vpc in ALL {
+            for six in [false, true] {
+                let ends = self.ends(vpc, six, 0);
+                let answered = || {
+                    echo.run(&ends.client, ends.address)
+                        .is_ok_and(|r| r.all_answered())
+                };
+                while !answered() {
+                    if Instant::now() > end {
+                        let family = if six { "IPv6" } else { "IPv4" };
+                        return Err(format!("{} does not carry {family}", vpc.device));
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether datagrams reach hosts a and b one by one, or in the trains that they were sent in.
+    ///
+    /// # Errors
+    /// The switch's ports cannot be set.
+    pub fn cut_trains(&self, single: bool) -> io::Result<()> {
+        let way = if single { "off" } else { "on" };
+        for port in ["p0", "p1"] {
+            for feature in [
+                "tx-udp-segmentation",
+                "tx-udp_tnl-segmentation",
+                "tx-udp_tnl-csum-segmentation",
+                "tx-gso-partial",
+            ] {
+                let set = self.switch.exec("ethtool", &["-K", port, feature, way]);
+                // Older kernels have fewer of these; what is not there cannot be on.
+                if feature == "tx-udp-segmentation" {
+                    set?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be removed if the process is interrupted.
+    pub fn tidy() -> impl FnOnce() + Send + 'static {
+        || {
+            let prefix = format!("{PREFIX}-{}-", std::process::id());
+            net::namespaces(&prefix).iter().for_each(|name| {
+                let _ = net::remove(name);
+            });
+            let _ =
+                std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
+        }
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            drop(daemon.get_mut().ok().and_then(Option::take));
+        }
+    }
+}
+
+/// Rules, a class and the gateway of the VPC that has them.
+fn functions(side: usize, variant: Variant) -> String {
+    let rate = if variant == Variant::Usual {
+        "900mbit"
+    } else {
+        "700mbit"
+    };
+    let mut text = format!(
+        "[[qos]]\nname = \"bulk\"\ndev = \"gn\"\nid = 1\nrate = \"{rate}\"\ndscp = \"af11\"\n"
+    );
+    text += "[[policy]]\nname = \"tcp\"\ndev = \"gn\"\ndirection = \"egress\"\npref = 500\nproto = \"tcp\"\nclass = \"bulk\"\naction = \"allow\"\n";
+    text += "[[policy]]\nname = \"no\"\ndev = \"gn\"\ndirection = \"ingress\"\nproto = \"udp\"\ndport = 9\naction = \"reject\"\n";
+    if side == 0 {
+        let gateway = FUNCTIONS.remote(0);
+        write!(text, "[[route]]\nprefix = \"{OUTSIDE}/32\"\ndev = \"gn\"\nvia = [\"{gateway}\"]\ntype = \"gateway\"\n")
+    } else {
+        let inside = FUNCTIONS.address(false, 0);
+        write!(text, "[[nat]]\nname = \"out\"\ndev = \"gn\"\ntype = \"snat\"\nfrom = \"{inside}/32\"\nsource = \"{POOL}\"\n")
+    }
+    .unwrap();
+    text
+}
+
+/// Removes what dead processes left.
+fn remove_left_over() {
+    for name in net::namespaces(&format!("{PREFIX}-")) {
+        let pid = name.split('-').nth(1).unwrap_or("");
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            let _ = net::remove(&name);
+        }
+    }
+}

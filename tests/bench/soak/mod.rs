@@ -1,0 +1,235 @@
+//! `bench soak`: a long run under everything at once, that fails on any drift.
+//!
+//! Three hosts with VPCs of every kind carry traffic that is checked byte by byte, while an attacker and hostile tenants
+//! send what they should not, configurations change, links, namespaces and the underlay go and come, and daemons stand
+//! still or die. After each storm everybody rests, and all counters must add up, all buffers and ports be given back, and
+//! memory, descriptors and threads be where they were.
+
+mod account;
+mod actor;
+mod arguments;
+mod clients;
+mod gate;
+mod good;
+mod hostile;
+mod hosts;
+mod logs;
+mod tenant;
+mod trouble;
+mod verdict;
+
+use account::{Passed, Reading};
+use actor::{Actor, Ledger, Troupe};
+use arguments::Arguments;
+use gate::Gate;
+use geneved::lab::{interrupt, net};
+use good::{Good, Kind};
+use hosts::{CHURNED, Hosts, KILLED, STANDING, Variant, Vpc};
+use logs::Logs;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use verdict::Verdict;
+
+/// How long actors may take until they rest: a TCP stream that stands still gives up before.
+const REST: Duration = Duration::from_secs(90);
+/// How long it may take after a storm until everything carries, and all sums are equal.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// Runs it with these words of the command line.
+pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
+    let arguments = match Arguments::parse(words) {
+        Ok(arguments) => arguments,
+        Err(words) => {
+            eprintln!("{words}");
+            return ExitCode::from(1);
+        }
+    };
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all was well.
+fn run(arguments: &Arguments) -> io::Result<bool> {
+    net::prepare()?;
+    interrupt::tidy_on_signal(Hosts::tidy())?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(65_536)), hard)?;
+    println!(
+        "soak: {} rounds of {:.0} s, seed {}, {}",
+        arguments.rounds,
+        arguments.storm.as_secs_f64(),
+        arguments.seed,
+        arguments.geneved.display()
+    );
+    let hosts = Arc::new(Hosts::new(arguments)?);
+    hosts.await_all_carry(RECOVERY).map_err(io::Error::other)?;
+    let (gate, ledger) = (Arc::new(Gate::new()), Arc::new(Ledger::default()));
+    let troupe = Troupe::start(&gate, &ledger, arguments.seed, cast(&hosts, arguments)?);
+    let mut soak = Soak {
+        verdict: Verdict::new(take(&hosts)?, arguments.rounds),
+        logs: Logs::default(),
+        hosts,
+        gate,
+        ledger,
+    };
+    for round in 1..=arguments.rounds {
+        if let Err(error) = soak.round(round, arguments.storm) {
+            soak.ledger.fail(format!("round {round}: {error}"));
+        }
+        if !soak.ledger.failures().is_empty() {
+            break;
+        }
+    }
+    drop(troupe);
+    let well = soak.verdict.print(&soak.ledger, &soak.logs);
+    if arguments.keep || !well {
+        println!(
+            "soak: logs and configurations are in {}",
+            soak.hosts.directory().display()
+        );
+    } else {
+        let _ = std::fs::remove_dir_all(soak.hosts.directory());
+    }
+    Ok(well)
+}
+
+/// Everybody who does something.
+fn cast(hosts: &Arc<Hosts>, arguments: &Arguments) -> io::Result<Vec<Box<dyn Actor>>> {
+    let mut all = Vec::new();
+    let both_ways = |vpc: &Vpc| {
+        let ways = [(0, false), (1, true), (0, true), (1, false)];
+        ways.map(|(side, six)| hosts.ends(vpc, six, if side == 0 { 0 } else { vpc.peer }))
+            .to_vec()
+    };
+    for vpc in STANDING {
+        for kind in [Kind::Tcp, Kind::Udp, Kind::PingPong, Kind::Ping] {
+            all.push(Good::new(kind, vpc.device, both_ways(vpc), false));
+        }
+    }
+    for vpc in [&CHURNED, &KILLED] {
+        for kind in [Kind::Tcp, Kind::Udp, Kind::Ping] {
+            all.push(Good::new(kind, vpc.device, both_ways(vpc), true));
+        }
+    }
+    for kind in [Kind::Tcp, Kind::PingPong] {
+        all.push(Good::new(kind, "outside", vec![hosts.outside()], false));
+    }
+    all.extend(hostile::attackers(hosts, arguments)?);
+    all.extend(tenant::tenants(hosts, arguments)?);
+    all.extend(trouble::troubles(hosts, arguments));
+    if arguments.has("clients") {
+        all.push(clients::Clients::new(hosts));
+    }
+    Ok(all)
+}
+
+/// Readings of hosts a and b.
+fn take(hosts: &Hosts) -> io::Result<[Reading; 2]> {
+    Ok([Reading::take(hosts, 0)?, Reading::take(hosts, 1)?])
+}
+
+struct Soak {
+    hosts: Arc<Hosts>,
+    gate: Arc<Gate>,
+    ledger: Arc<Ledger>,
+    verdict: Verdict,
+    logs: Logs,
+}
+
+impl Soak {
+    /// One storm and the rest after it.
+    fn round(&mut self, round: usize, storm: Duration) -> io::Result<()> {
+        // Every other round the switch cuts trains, so that the kernel counts what the daemon counts.
+        let single = round % 2 == 1;
+        self.hosts.cut_trains(single)?;
+        let before = self.ledger.entries();
+        self.gate
+            .storm(storm, || !self.ledger.failures().is_empty() || self.ended());
+        self.gate
+            .rest(REST)
+            .map_err(|names| io::Error::other(format!("it does not end: {names}")))?;
+        if !self.ledger.failures().is_empty() || self.ended() {
+            return Err(io::Error::other("the storm was broken off"));
+        }
+        for side in 0..2 {
+            self.hosts.write(side, Variant::Usual)?;
+            self.hosts.cli(side, "reload")?;
+        }
+        self.hosts
+            .await_all_carry(RECOVERY)
+            .map_err(|words| io::Error::other(format!("after the storm {words}")))?;
+        self.ledger.check_progress(&before);
+        self.settle(&before, single)?;
+        self.logs.read(&self.hosts, &self.ledger)?;
+        self.verdict.row(round, &before, &self.ledger);
+        Ok(())
+    }
+
+    /// Whether a daemon that nobody killed has ended.
+    fn ended(&self) -> bool {
+        let mut ended = false;
+        for (side, daemon) in self.hosts.daemons.iter().take(2).enumerate() {
+            let mut daemon = daemon
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(Ok(Some(status))) =
+                daemon.as_mut().map(geneved::lab::daemon::Daemon::exited)
+            {
+                self.ledger
+                    .fail(format!("the daemon of host {side} ended: {status}"));
+                *daemon = None;
+                ended = true;
+            }
+            ended |= daemon.is_none();
+        }
+        ended
+    }
+
+    /// Takes readings until nothing is wrong with them, or time is up.
+    fn settle(
+        &mut self,
+        before: &std::collections::BTreeMap<String, actor::Entry>,
+        single: bool,
+    ) -> io::Result<()> {
+        let end = Instant::now() + RECOVERY;
+        loop {
+            for side in 0..2 {
+                self.hosts.cli(side, "flow flush")?;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let now = take(&self.hosts)?;
+            let forged = |side: usize| {
+                let name = format!("forged to {side}");
+                self.ledger.done(&name) - before.get(&name).map_or(0, |entry| entry.done)
+            };
+            let faults: Vec<_> = (0..2)
+                .flat_map(|side| {
+                    let passed = Passed {
+                        side,
+                        before: self.verdict.last(),
+                        now: &now,
+                        single,
+                        forged: forged(side),
+                    };
+                    let drift = self.verdict.drift(side, &now[side]);
+                    let all = passed.faults().into_iter().chain(drift);
+                    all.map(move |words| format!("host {}: {words}", ["a", "b"][side]))
+                })
+                .collect();
+            if faults.is_empty() || Instant::now() > end {
+                faults.into_iter().for_each(|words| self.ledger.fail(words));
+                self.verdict.add(now);
+                return Ok(());
+            }
+        }
+    }
+}

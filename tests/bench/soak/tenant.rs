@@ -1,0 +1,268 @@
+//! What hostile tenants do with the interfaces that they were given: forged virtio headers, broken packets, and ICMP errors
+//! inside.
+
+use super::actor::{Actor, Cx, any_of};
+use super::arguments::Arguments;
+use super::hostile::icmp;
+use super::hosts::{FRAMES, FUNCTIONS, Hosts, PLAIN, VXLAN, Vpc};
+use fastrand::Rng;
+use geneved_tests::packet;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{LinkAddr, MsgFlags, recvfrom, sendto, setsockopt};
+use nix::{libc, setsockopt_impl, sockopt_impl};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+sockopt_impl!(
+    /// Each packet has a `virtio_net_hdr` before it (packet(7), linux/if_packet.h).
+    PacketVnetHdr,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool
+);
+
+/// Packets between two looks at the clock.
+const BATCH: u32 = 20;
+
+/// A packet socket on one interface.
+struct Wire {
+    socket: Socket,
+    /// The interface, for packets of each family.
+    devices: [LinkAddr; 2],
+    vpc: &'static Vpc,
+    side: usize,
+}
+
+impl Wire {
+    fn open(hosts: &Hosts, vpc: &'static Vpc, side: usize, vnet: bool) -> io::Result<Self> {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+            if vnet {
+                setsockopt(&socket, PacketVnetHdr, &true)?;
+            }
+            let devices = match vpc.device == FRAMES.device {
+                true => [station(vpc)?; 2],
+                false => [learned(vpc, side, false)?, learned(vpc, side, true)?],
+            };
+            Ok(Self {
+                socket,
+                devices,
+                vpc,
+                side,
+            })
+        };
+        hosts.tenant(vpc, side).netns().run(open)?
+    }
+
+    /// Sends a packet of this family; whether the kernel took it.
+    fn send(&self, six: bool, bytes: &[u8]) -> bool {
+        let device = &self.devices[usize::from(six)];
+        sendto(
+            self.socket.as_raw_fd(),
+            bytes,
+            device,
+            MsgFlags::MSG_DONTWAIT,
+        )
+        .is_ok()
+    }
+
+    /// This tenant's address, and the other's.
+    fn addresses(&self, six: bool) -> (IpAddr, IpAddr) {
+        (
+            self.vpc.address(six, self.side),
+            self.vpc.address(six, 1 - self.side),
+        )
+    }
+
+    /// The Ethernet header of an interface that has one, for everybody.
+    fn head(&self, rng: &mut Rng, six: bool) -> Vec<u8> {
+        if self.vpc.device != FRAMES.device {
+            return Vec::new();
+        }
+        let mut bytes = vec![0xff; 6];
+        bytes.extend([2, 0x77, 0, 0, 0, rng.u8(..)]);
+        bytes.extend(if six { packet::IPV6 } else { packet::IPV4 }.to_be_bytes());
+        bytes
+    }
+}
+
+/// The address of an interface that has one.
+fn station(vpc: &Vpc) -> io::Result<LinkAddr> {
+    let device = getifaddrs()?
+        .filter(|interface| interface.interface_name == vpc.device)
+        .find_map(|interface| interface.address?.as_link_addr().copied());
+    device.ok_or_else(|| io::Error::other(format!("{} has no address", vpc.device)))
+}
+
+/// That of one that has none, for a family: what a packet comes with that goes out through it.
+fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
+    /// `ETH_P_ALL`, in the byte order of the wire.
+    const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+    let ear = Socket::new(
+        Domain::PACKET,
+        Type::DGRAM,
+        Some(Protocol::from(EVERYTHING)),
+    )?;
+    ear.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let index = nix::net::if_::if_nametoindex(vpc.device)?;
+    let protocol = if six { packet::IPV6 } else { packet::IPV4 };
+    let voice = UdpSocket::bind((vpc.address(six, side), 0))?;
+    loop {
+        voice.send_to(b"where", (vpc.address(six, 1 - side), 9))?;
+        let (_, from) = recvfrom::<LinkAddr>(ear.as_raw_fd(), &mut [0; 2048])?;
+        let from = from.ok_or_else(|| io::Error::other("a packet without an interface"))?;
+        if from.ifindex() == index as usize && u16::from_be(from.protocol()) == protocol {
+            return Ok(from);
+        }
+    }
+}
+
+/// Sends forged virtio headers, or broken packets.
+struct Tenant {
+    wires: Vec<Wire>,
+    vnet: bool,
+    rate: u32,
+}
+
+/// The hostile tenants.
+pub fn tenants(hosts: &Hosts, arguments: &Arguments) -> io::Result<Vec<Box<dyn Actor>>> {
+    let mut all: Vec<Box<dyn Actor>> = Vec::new();
+    for (vnet, word) in [(true, "virtio"), (false, "inner")] {
+        if !arguments.has(word) {
+            continue;
+        }
+        // What comes out of the plain one is counted packet by packet: nothing that counts as several goes in.
+        let vpcs: &[&'static Vpc] = match vnet {
+            true => &[&FRAMES, &VXLAN, &FUNCTIONS],
+            false => &[&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS],
+        };
+        let wires = vpcs
+            .iter()
+            .flat_map(|&vpc| [0, 1].map(|side| Wire::open(hosts, vpc, side, vnet)));
+        let wires = wires.collect::<io::Result<Vec<_>>>()?;
+        all.push(Box::new(Tenant {
+            wires,
+            vnet,
+            rate: arguments.rate,
+        }));
+    }
+    Ok(all)
+}
+
+impl Actor for Tenant {
+    fn name(&self) -> String {
+        format!("hostile {}", if self.vnet { "virtio" } else { "inner" })
+    }
+
+    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+        let wire = &self.wires[cx.rng.usize(..self.wires.len())];
+        let batch = BATCH.min(self.rate);
+        let mut taken = 0;
+        for _ in 0..batch {
+            let six = cx.rng.bool();
+            let bytes = if self.vnet {
+                forged(wire, cx.rng, six)
+            } else {
+                broken(wire, cx.rng, six)
+            };
+            taken += u64::from(wire.send(six, &bytes));
+        }
+        cx.gate.pause(Duration::from_secs_f64(
+            f64::from(batch) / f64::from(self.rate),
+        ));
+        Ok(taken)
+    }
+}
+
+/// A TCP segment that nobody waits for.
+fn tcp(rng: &mut Rng, from: IpAddr, to: IpAddr, len: usize) -> Vec<u8> {
+    let mut segment = [rng.u16(1..).to_be_bytes(), 9_u16.to_be_bytes()].concat();
+    segment.extend(rng.u64(..).to_be_bytes());
+    segment.extend([0x50, 0x10, 0x20, 0, 0, 0, 0, 0]);
+    segment.resize(20 + len, 0x5a);
+    packet::ip(from, to, 6, &segment)
+}
+
+/// A packet under a virtio header that lies in one field or in all of them.
+fn forged(wire: &Wire, rng: &mut Rng, six: bool) -> Vec<u8> {
+    let (from, to) = wire.addresses(six);
+    let len = match rng.bool() {
+        true => rng.usize(..1400),
+        false => rng.usize(..40_000),
+    };
+    let packet = match rng.bool() {
+        true => tcp(rng, from, to, len),
+        false => packet::udp((from, rng.u16(1..)), (to, 9), &vec![0x5a; len]),
+    };
+    let head = wire.head(rng, six);
+    let is_tcp = packet[if six { 6 } else { 9 }] == 6;
+    let network = if six { 40 } else { 20 };
+    let start = head.len() as u16 + network;
+    // What would be right, and then some of it is not.
+    let gso = match (is_tcp, six) {
+        (true, false) => 1,
+        (true, true) => 4,
+        (false, _) => 5,
+    };
+    let (mut flags, mut kind) = (1_u8, if len > 1300 { gso } else { 0 });
+    let mut words = [
+        start + if is_tcp { 20 } else { 8 },
+        1200,
+        start,
+        if is_tcp { 16 } else { 6 },
+    ];
+    match rng.u8(..8) {
+        0 => kind = rng.u8(..),
+        1 => kind = any_of(rng, &[0, 1, 3, 4, 5, 0x81, 0x84, 0x85]),
+        2 => flags = rng.u8(..),
+        3..=5 => words[rng.usize(..4)] = any_of(rng, &[0, 1, 7, 64, 1448, u16::MAX]),
+        6 => words = std::array::from_fn(|_| rng.u16(..)),
+        _ => {}
+    }
+    let mut bytes = vec![flags, kind];
+    bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    bytes.extend(head);
+    bytes.extend(packet);
+    bytes
+}
+
+/// A packet that is not in order, or an ICMP error about a flow that is or is not there.
+fn broken(wire: &Wire, rng: &mut Rng, six: bool) -> Vec<u8> {
+    let (from, to) = wire.addresses(six);
+    let len = rng.usize(..1200);
+    let mut packet = packet::udp((from, rng.u16(1..)), (to, 9), &vec![0x5a; len]);
+    match rng.u8(..6) {
+        0 => {
+            let kept = rng.usize(1..packet.len());
+            packet.truncate(kept);
+        }
+        1 => packet.iter_mut().for_each(|byte| *byte = rng.u8(..)),
+        2 => packet = packet::ip(from, to, rng.u8(..), &packet),
+        3 => {
+            // The other tenant's datagram to this one, which may have been sent.
+            let mut quoted = packet::udp((to, rng.u16(1..)), (from, rng.u16(32_768..)), &[0; 40]);
+            quoted.truncate(28 + rng.usize(..60));
+            let (kind, code) = if six {
+                (1, rng.u8(..5))
+            } else {
+                (3, rng.u8(..4))
+            };
+            packet = icmp(from, to, kind, code, 0, &quoted);
+        }
+        // Another's name.
+        4 => packet = packet::udp((wire.vpc.address(six, 100), 9), (to, 9), &[0; 20]),
+        _ => {
+            for _ in 0..4 {
+                let at = rng.usize(..packet.len());
+                packet[at] ^= 1 << rng.u8(..8);
+            }
+        }
+    }
+    let mut bytes = wire.head(rng, six);
+    bytes.extend(packet);
+    bytes
+}

@@ -1,0 +1,166 @@
+//! The table of rounds, and what the whole run came to.
+
+use super::account::{Reading, slope};
+use super::actor::{Entry, Ledger};
+use super::logs::Logs;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// KiB by which memory may grow in a short run, in which fixed stocks may be used for the first time.
+const FIRST_USE: f64 = 32.0 * 1024.0;
+/// KiB by which it may grow over the rounds of a long one, beside a part of what there is.
+const NOISE: f64 = 4.0 * 1024.0;
+const NOISE_PART: f64 = 0.05;
+/// From so many readings on a run is a long one.
+const LONG: usize = 10;
+
+/// All readings, and the judge of them.
+pub struct Verdict {
+    start: Instant,
+    readings: Vec<[Reading; 2]>,
+    warm_up: usize,
+}
+
+impl Verdict {
+    /// Begins with the readings before the first storm.
+    pub fn new(first: [Reading; 2], rounds: usize) -> Self {
+        let head = "| round | time, s | a: MiB, fds, threads | b: MiB, fds, threads | TCP, MB | UDP, k | pings | UDP lost, k | hostile, k | changes | kernel's losses |";
+        println!("{head}\n|{}", "---|".repeat(head.matches('|').count() - 1));
+        Self {
+            start: Instant::now(),
+            readings: vec![first],
+            warm_up: (rounds / 5).max(1),
+        }
+    }
+
+    /// The readings of the last rest.
+    pub fn last(&self) -> &[Reading; 2] {
+        self.readings.last().expect("there is a first one")
+    }
+
+    /// Adds the readings of a rest.
+    pub fn add(&mut self, now: [Reading; 2]) {
+        self.readings.push(now);
+    }
+
+    /// What is more than it was when all was warm.
+    pub fn drift(&self, side: usize, now: &Reading) -> Vec<String> {
+        let Some(warm) = self.readings.get(self.warm_up) else {
+            return Vec::new();
+        };
+        let warm = &warm[side];
+        let mut drifts = Vec::new();
+        for (what, now, then) in [
+            ("descriptors", now.descriptors, warm.descriptors),
+            ("threads", now.threads, warm.threads),
+        ] {
+            if now != then {
+                drifts.push(format!("{now} {what} instead of {then}"));
+            }
+        }
+        drifts
+    }
+
+    /// Prints the last round's row.
+    pub fn row(&self, round: usize, before: &BTreeMap<String, Entry>, ledger: &Ledger) {
+        let now = ledger.entries();
+        let done = |kind: &str| {
+            let sum = |entries: &BTreeMap<String, Entry>| -> u64 {
+                let of_kind = entries.iter().filter(|(name, _)| name.starts_with(kind));
+                of_kind.map(|(_, entry)| entry.done).sum()
+            };
+            sum(&now) - sum(before)
+        };
+        let host = |side: usize| {
+            let reading = &self.last()[side];
+            let mib = reading.memory as f64 / 1024.0;
+            format!("{mib:.1}, {}, {}", reading.descriptors, reading.threads)
+        };
+        let overflows: u64 = (0..2).map(|side| self.overflows(side)).sum();
+        println!(
+            "| {round} | {:.0} | {} | {} | {:.1} | {:.1} | {} | {:.1} | {:.1} | {} | {overflows} |",
+            self.start.elapsed().as_secs_f64(),
+            host(0),
+            host(1),
+            done("good tcp") as f64 / 1e6,
+            done("good udp") as f64 / 1e3,
+            done("good ping"),
+            done("lost udp") as f64 / 1e3,
+            done("hostile") as f64 / 1e3,
+            done("trouble"),
+        );
+    }
+
+    /// Datagrams of the last round that found a full socket.
+    fn overflows(&self, side: usize) -> u64 {
+        match self.readings.as_slice() {
+            [.., before, now] => now[side].overflows - before[side].overflows,
+            _ => 0,
+        }
+    }
+
+    /// KiB that memory grew by in a round, and whether that is a drift.
+    fn growth(&self, side: usize) -> (f64, bool) {
+        let warm: Vec<u64> = self
+            .readings
+            .iter()
+            .skip(self.warm_up)
+            .map(|all| all[side].memory)
+            .collect();
+        let judged = match warm.len() {
+            // What is used for the first time late is no leak: a leak goes on.
+            n if n >= 2 * LONG => &warm[n / 2..],
+            _ => &warm[..],
+        };
+        let slope = slope(judged);
+        let rounds = judged.len().saturating_sub(1) as f64;
+        let level = judged.first().copied().unwrap_or(0) as f64;
+        let allowed = match judged.len() {
+            n if n >= LONG => NOISE + NOISE_PART * level,
+            _ => FIRST_USE,
+        };
+        (slope, slope * rounds > allowed)
+    }
+
+    /// Prints what the run came to; whether all was well.
+    pub fn print(&self, ledger: &Ledger, logs: &Logs) -> bool {
+        for side in 0..2 {
+            let (slope, drifts) = self.growth(side);
+            let host = ["a", "b"][side];
+            println!("soak: host {host}: memory grows by {slope:.0} KiB a round");
+            if drifts {
+                ledger.fail(format!(
+                    "host {host}: memory grows by {slope:.0} KiB a round"
+                ));
+            }
+            let drops: Vec<_> = self.last()[side].drops().into_iter().collect();
+            let drops: Vec<_> = drops
+                .iter()
+                .map(|(reason, count)| format!("{reason} {count}"))
+                .collect();
+            println!("soak: host {host}: dropped {}", drops.join(", "));
+        }
+        for (name, entry) in ledger.entries() {
+            println!("soak: {name}: {} in {} steps", entry.done, entry.steps);
+        }
+        for (warning, count) in logs.warnings() {
+            println!("soak: logged {count} times: {warning}");
+        }
+        let failures = ledger.failures();
+        for words in &failures {
+            println!("soak: FAILED: {words}");
+        }
+        let time = self.start.elapsed().as_secs();
+        match failures.len() {
+            0 => println!(
+                "soak: all was well in {} rounds, {time} s",
+                self.readings.len() - 1
+            ),
+            n => println!(
+                "soak: {n} failures in {} rounds, {time} s",
+                self.readings.len() - 1
+            ),
+        }
+        failures.is_empty()
+    }
+}
