@@ -19,7 +19,7 @@ pub struct Clients {
 
 impl Clients {
     /// Those of these hosts.
-    pub fn new(hosts: &Arc<Hosts>) -> Box<dyn Actor> {
+    pub fn actor(hosts: &Arc<Hosts>) -> Box<dyn Actor> {
         Box::new(Self {
             hosts: Arc::clone(hosts),
         })

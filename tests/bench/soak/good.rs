@@ -32,7 +32,7 @@ pub struct Good {
 
 impl Good {
     /// Between all of these ends in turn.
-    pub fn new(kind: Kind, device: &str, ends: Vec<Ends>, mortal: bool) -> Box<dyn Actor> {
+    pub fn actor(kind: Kind, device: &str, ends: Vec<Ends>, mortal: bool) -> Box<dyn Actor> {
         let name = format!("good {kind:?} {device}").to_lowercase();
         Box::new(Self {
             kind,

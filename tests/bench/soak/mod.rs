@@ -112,22 +112,22 @@ fn cast(hosts: &Arc<Hosts>, arguments: &Arguments) -> io::Result<Vec<Box<dyn Act
     };
     for vpc in STANDING {
         for kind in [Kind::Tcp, Kind::Udp, Kind::PingPong, Kind::Ping] {
-            all.push(Good::new(kind, vpc.device, both_ways(vpc), false));
+            all.push(Good::actor(kind, vpc.device, both_ways(vpc), false));
         }
     }
     for vpc in [&CHURNED, &KILLED] {
         for kind in [Kind::Tcp, Kind::Udp, Kind::Ping] {
-            all.push(Good::new(kind, vpc.device, both_ways(vpc), true));
+            all.push(Good::actor(kind, vpc.device, both_ways(vpc), true));
         }
     }
     for kind in [Kind::Tcp, Kind::PingPong] {
-        all.push(Good::new(kind, "outside", vec![hosts.outside()], false));
+        all.push(Good::actor(kind, "outside", vec![hosts.outside()], false));
     }
     all.extend(hostile::attackers(hosts, arguments)?);
     all.extend(tenant::tenants(hosts, arguments)?);
     all.extend(trouble::troubles(hosts, arguments));
     if arguments.has("clients") {
-        all.push(clients::Clients::new(hosts));
+        all.push(clients::Clients::actor(hosts));
     }
     Ok(all)
 }
