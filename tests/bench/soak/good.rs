@@ -68,7 +68,14 @@ impl Good {
                     flows: 1 + cx.rng.usize(..4),
                     ..UdpBurst::default()
                 };
-                let report = burst.run(ends).map_err(|error| error.to_string())?;
+                let report = match burst.run(ends) {
+                    // Its kernel tells a connected socket of the path's new MTU by failing the next datagram.
+                    Err(error) if error.to_string().contains("EMSGSIZE") => {
+                        cx.ledger.count("udp told that the path is narrower", 1);
+                        return Ok(0);
+                    }
+                    report => report.map_err(|error| error.to_string())?,
+                };
                 cx.ledger.count("lost udp", report.lost());
                 match report.corrupted + report.duplicated {
                     0 => Ok(report.received),
