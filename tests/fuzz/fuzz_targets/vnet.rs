@@ -1,0 +1,132 @@
+//! `virtio_net_hdr` as a tenant may forge it: what it is said to mean is the same everywhere, and what is written for
+//! the kernel is a header that it can act on.
+//!
+//! Input: an MTU (two bytes, big-endian), a number of bytes, `virtio_net_hdr` (10 bytes), the inner packet.
+#![no_main]
+
+use std::ops::Range;
+
+use libfuzzer_sys::fuzz_target;
+use libgeneve::datapath::{longest_segment, may_cut_shorter, may_fragment, wire_bytes, wire_packets};
+use libgeneve::offload::fragment::fragment;
+use libgeneve::offload::partial::{cut_to, partial};
+use libgeneve::offload::segments::Segments;
+use libgeneve::offload::split::split;
+use libgeneve::offload::vnet::{self, GsoType, VnetError, VnetHdr};
+use libgeneve::wire::packet::Packet;
+
+const ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
+
+/// The lengths of the inner packets, and their payloads in order.
+#[derive(Default)]
+struct Collect(Vec<(usize, Range<usize>)>);
+
+impl Segments for Collect {
+    fn segment(&mut self, header: &[u8], payload: Range<usize>) {
+        let len = header.len() - ENCAP.len() + payload.len();
+        self.0.push((len, payload));
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [high, low, moved, rest @ ..] = data else {
+        return;
+    };
+    let mtu = u16::from_be_bytes([*high, *low]);
+    let vnet = match VnetHdr::parse(rest) {
+        Err(VnetError::Truncated) => {
+            assert!(rest.len() < vnet::LEN);
+            return;
+        }
+        Err(VnetError::GsoType(kind)) => {
+            assert_eq!(kind, rest[1]);
+            return;
+        }
+        Ok(vnet) => vnet,
+    };
+    let (header, bytes) = rest.split_at(vnet::LEN);
+    assert_eq!(written(&vnet), header);
+    moves(&vnet, usize::from(*moved));
+
+    let mut bytes = bytes.to_vec();
+    let Ok(packet) = Packet::parse(&bytes) else {
+        return;
+    };
+    egress(vnet, &packet, &mut bytes, mtu);
+    ingress(&packet, &mut bytes, mtu);
+});
+
+fn written(vnet: &VnetHdr) -> [u8; vnet::LEN] {
+    let mut bytes = [0xaa; vnet::LEN];
+    vnet.write(&mut bytes);
+    bytes
+}
+
+/// A header moves behind another one and back.
+fn moves(vnet: &VnetHdr, len: usize) {
+    let before = vnet.before(len);
+    assert_eq!(before.gso_size, vnet.gso_size);
+    assert_eq!(VnetHdr::parse(&written(&before)), Ok(before));
+    let Some(behind) = vnet.behind(len) else {
+        assert!(vnet.needs_checksum() && usize::from(vnet.csum_start) < len);
+        return;
+    };
+    if vnet.needs_checksum() {
+        assert_eq!(behind.before(len).csum_start, vnet.csum_start);
+    }
+}
+
+/// As many packets and bytes are counted as are made, and no longer than is allowed.
+fn egress(mut vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
+    if longest_segment(&vnet, packet) > usize::from(mtu) {
+        if may_cut_shorter(&vnet, packet) {
+            vnet.gso_size = mtu.saturating_sub(packet.payload_offset).max(1);
+        } else if may_fragment(&vnet, packet) {
+            return fragments(&vnet, packet, bytes, mtu);
+        }
+    }
+    let (packets, length) = (wire_packets(&vnet, packet), wire_bytes(&vnet, packet));
+    let mut out = Collect::default();
+    let Ok(split) = split(&ENCAP, &vnet, packet, bytes, &mut out) else {
+        assert!(out.0.is_empty());
+        assert!(packets > 0, "what is dropped is counted");
+        return;
+    };
+    assert_eq!(u64::from(split.segments), packets);
+    assert_eq!(out.0.len() as u64, packets);
+    assert_eq!(out.0.iter().map(|(len, _)| *len as u64).sum::<u64>(), length);
+    let longest = out.0.iter().map(|(len, _)| *len).max().expect("there is one");
+    assert!(longest <= longest_segment(&vnet, packet));
+}
+
+fn fragments(vnet: &VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
+    let mut out = Collect::default();
+    match fragment(&ENCAP, vnet, packet, bytes, mtu, &mut out) {
+        Err(_) => assert!(out.0.is_empty()),
+        Ok(split) => {
+            assert_eq!(usize::from(split.segments), out.0.len());
+            assert!(out.0.iter().all(|(len, _)| *len <= usize::from(mtu)));
+            for pair in out.0.windows(2) {
+                assert_eq!(pair[0].1.end, pair[1].1.start);
+            }
+            let end = out.0.last().expect("there is one").1.end;
+            assert_eq!(end, usize::from(packet.total_len));
+        }
+    }
+}
+
+/// What the kernel is told of an unfinished packet lies inside of it, and our own reader takes it.
+fn ingress(packet: &Packet, bytes: &mut [u8], mtu: u16) {
+    let Ok(Some(mut finish)) = partial(bytes, packet, mtu.into()) else {
+        return;
+    };
+    cut_to(&mut finish, packet, mtu / 2);
+    assert_eq!(VnetHdr::parse(&written(&finish)), Ok(finish));
+    assert!(finish.needs_checksum());
+    assert!(finish.csum_start + finish.csum_offset + 2 <= packet.total_len);
+    assert!(finish.hdr_len <= packet.total_len);
+    assert_eq!(finish.gso_type == GsoType::None, finish.gso_size == 0);
+    let mut out = Collect::default();
+    let split = split(&ENCAP, &finish, packet, bytes, &mut out);
+    assert!(split.is_ok() || finish.gso_type != GsoType::None);
+}
