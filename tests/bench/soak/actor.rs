@@ -50,11 +50,15 @@ struct Pages {
     must_progress: Vec<String>,
 }
 
-/// What was done, and what must not have happened.
-#[derive(Default)]
-pub struct Ledger(Mutex<Pages>);
+/// What was done, and what must not have happened, since when.
+pub struct Ledger(Mutex<Pages>, Instant);
 
 impl Ledger {
+    /// An empty one, from now on.
+    pub fn new() -> Self {
+        Self(Mutex::default(), Instant::now())
+    }
+
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +73,8 @@ impl Ledger {
 
     /// Notes what fails the run.
     pub fn fail(&self, words: String) {
-        eprintln!("soak: FAILED: {words}");
+        let time = self.1.elapsed().as_secs();
+        eprintln!("soak: FAILED: after {time} s: {words}");
         self.pages().failures.push(words);
     }
 

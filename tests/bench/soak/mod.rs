@@ -72,7 +72,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     );
     let hosts = Arc::new(Hosts::new(arguments)?);
     hosts.await_all_carry(RECOVERY).map_err(io::Error::other)?;
-    let (gate, ledger) = (Arc::new(Gate::new()), Arc::new(Ledger::default()));
+    let (gate, ledger) = (Arc::new(Gate::new()), Arc::new(Ledger::new()));
     let troupe = Troupe::start(&gate, &ledger, arguments.seed, cast(&hosts, arguments)?);
     let mut soak = Soak {
         verdict: Verdict::new(take(&hosts)?, arguments.rounds),
@@ -86,6 +86,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
             soak.ledger.fail(format!("round {round}: {error}"));
         }
         if !soak.ledger.failures().is_empty() {
+            soak.describe();
             break;
         }
     }
@@ -93,7 +94,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let well = soak.verdict.print(&soak.ledger, &soak.logs);
     if arguments.keep || !well {
         println!(
-            "soak: logs and configurations are in {}",
+            "soak: logs, configurations and states are in {}",
             soak.hosts.directory().display()
         );
     } else {
@@ -172,6 +173,29 @@ impl Soak {
         self.logs.read(&self.hosts, &self.ledger)?;
         self.verdict.row(round, &before, &self.ledger);
         Ok(())
+    }
+
+    /// Leaves what the daemons say of themselves beside their logs.
+    fn describe(&mut self) {
+        let _ = self.logs.read(&self.hosts, &self.ledger);
+        for side in 0..2 {
+            let mut text = String::new();
+            for words in [
+                "-s link show",
+                "host show",
+                "flow show",
+                "nat show",
+                "qos show",
+            ] {
+                let shown = self
+                    .hosts
+                    .cli(side, words)
+                    .unwrap_or_else(|error| error.to_string());
+                text += &format!("---- {words}\n{shown}\n");
+            }
+            let path = self.hosts.site(side).log().with_extension("state");
+            let _ = std::fs::write(path, text);
+        }
     }
 
     /// Whether a daemon that nobody killed has ended.
