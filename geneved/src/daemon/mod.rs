@@ -97,10 +97,11 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     if !config.state.links.is_empty() {
         privilege::ensure_net_admin().map_err(fail)?;
     }
-    crate::observe::log::begin();
-    crate::io::raise_limit();
+    // Threads that are made before it would die of the signals.
     let termination =
         Termination::watch().map_err(|e| vec![format!("cannot watch for signals: {e}")])?;
+    crate::observe::log::begin();
+    crate::io::raise_limit();
     let path = path.to_owned();
     let live = |config| live(config, path, holders, watch, termination);
     match control_ring(config.daemon.io) {

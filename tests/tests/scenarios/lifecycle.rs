@@ -120,6 +120,44 @@ on_both_backends! {
         assert!(!log.contains("ERROR"), "{log}");
     }
 
+    fn an_interface_that_is_renamed_or_moved_is_told_of_and_comes_back_or_is_made_anew(io) {
+        let duo = Duo::new();
+        let other = duo.world.host("other");
+        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let monitor = Live::start(&a, "monitor host");
+        eventually(SOON, "the monitor watches", || {
+            duo.a.ip("address del 10.0.0.1/24 dev gnv0").unwrap();
+            eventually(SOON, "10.0.0.1 is back", || has_address(&duo.a, "gnv0", "10.0.0.1"));
+            monitor.any(std::time::Duration::from_millis(500))
+        });
+        let rename = |from: &str, to: &str| {
+            for words in [format!("{from} down"), format!("{from} name {to}"), format!("{to} up")] {
+                duo.a.ip(&format!("link set {words}")).unwrap();
+            }
+        };
+        rename("gnv0", "stolen0");
+        monitor.line(&["link-lost", "gnv0", "renamed or moved"]);
+        await_state(&a, "gnv0", "lost", "renamed or moved");
+        rename("stolen0", "gnv0");
+        monitor.line(&["link-ready", "gnv0"]);
+        await_state(&a, "gnv0", "running", "");
+        eventually(SOON, "it carries", || answers(&duo.ends("10.0.0.2")));
+
+        duo.a.ip(&format!("link set gnv0 netns {}", other.name())).unwrap();
+        monitor.line(&["link-lost", "gnv0", "renamed or moved"]);
+        assert_eq!(a.process().log().matches("link \"gnv0\" lost").count(), 2, "{}", a.process().log());
+        let told = a.cli("reload");
+        assert!(told.contains("replaced link gnv0"), "{told}");
+        await_state(&a, "gnv0", "running", "");
+        assert!(device(&other, "gnv0").is_null(), "the one that was moved is still there");
+        assert_ping(&duo.ends("10.0.0.2"));
+        // Nobody has to wait until it is noticed.
+        rename("gnv0", "stolen0");
+        a.cli("reload");
+        assert_ping(&duo.ends("10.0.0.2"));
+        assert!(device(&duo.a, "stolen0").is_null());
+    }
+
     fn what_others_do_to_an_interface_is_seen_and_set_right(io) {
         for elsewhere in [false, true] {
             let duo = Duo::new();

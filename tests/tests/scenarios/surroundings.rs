@@ -20,11 +20,20 @@ use nix::unistd::{Pid, mkfifo};
 const REMOTE: &str = "remote = \"192.0.2.2\"";
 
 /// Sends SIGTERM; how long the daemon takes to end.
-fn terminate(daemon: &mut Launch) -> Duration {
+fn terminate(daemon: &mut Launch) -> (Duration, Option<i32>) {
     let began = Instant::now();
     kill(Pid::from_raw(daemon.pid()), Signal::SIGTERM).unwrap();
-    daemon.ended();
-    began.elapsed()
+    let status = daemon.ended();
+    (began.elapsed(), status.code())
+}
+
+/// Ends a daemon that is to end in order.
+fn assert_ends(mut daemon: Launch) {
+    let (took, code) = terminate(&mut daemon);
+    assert!(
+        took < Duration::from_secs(5) && code == Some(0),
+        "{took:?}, {code:?}"
+    );
 }
 
 /// Descriptors are used up to the hard limit, and the change that would go beyond is refused with the number.
@@ -36,7 +45,7 @@ fn what_does_not_fit_into_the_descriptors_is_refused_and_the_rest_works_on() {
         objects: &link("gnv0", 100, &["10.0.0.1/24"], REMOTE),
         ..How::default()
     };
-    let mut daemon = Launch::new(&duo.world, &duo.a, how).ready();
+    let daemon = Launch::new(&duo.world, &duo.a, how).ready();
     let add = |n: u16| {
         let ports = 20_000 + 100 * n;
         daemon.cli(&format!(
@@ -105,7 +114,7 @@ fn what_does_not_fit_into_the_descriptors_is_refused_and_the_rest_works_on() {
         checked.contains("not all links can be made: the configuration needs"),
         "{checked}"
     );
-    assert!(terminate(&mut daemon) < Duration::from_secs(5));
+    assert_ends(daemon);
 }
 
 /// A FIFO would block and a device has no end: neither is read, by check, at start, or on reload.
@@ -184,7 +193,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
         };
         (Launch::new(&duo.world, &host, how).ready(), host)
     };
-    let (mut daemon, _host) = start("c");
+    let (daemon, _host) = start("c");
     let began = Instant::now();
     for n in 0..200 {
         daemon
@@ -196,7 +205,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
         daemon.cli("link del gnv0").unwrap();
         assert!(began.elapsed() < Duration::from_secs(120));
     }
-    assert!(terminate(&mut daemon) < Duration::from_secs(5));
+    assert_ends(daemon);
     let (daemon, _other) = start("d");
     for n in 0..200 {
         daemon
@@ -236,7 +245,7 @@ fn a_daemon_that_hangs_obeys_sigterm_all_the_same() {
     ptrace::seize(main, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(main).unwrap();
     waitpid(main, Some(WaitPidFlag::__WALL)).unwrap();
-    let took = terminate(&mut daemon);
+    let (took, _) = terminate(&mut daemon);
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(
         daemon.log().contains("not stopped within"),
