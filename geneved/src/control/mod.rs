@@ -5,6 +5,7 @@
 pub mod client;
 pub mod protocol;
 pub mod server;
+pub mod steps;
 
 #[cfg(test)]
 mod tests;

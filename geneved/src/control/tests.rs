@@ -25,8 +25,8 @@ impl Service for Echo {
     fn answer(&self, request: Request) -> Answer<'_> {
         Box::pin(async move {
             match request {
-                Request::Save => Ok(json!({ "text": "x".repeat(3_000_000) })),
-                Request::Reload { .. } => Ok(json!({ "summary": "nothing changed" })),
+                Request::Save => Ok(json!({ "text": "x".repeat(3_000_000) }).into()),
+                Request::Reload { .. } => Ok(json!({ "summary": "nothing changed" }).into()),
                 _ => Err(Refusal::new("no such thing", "look elsewhere").into()),
             }
         })

@@ -81,7 +81,7 @@ impl Core {
         }
         let mut inner = self.inner().await;
         if self.board(|board| inner.down.errs(board, &target)) {
-            self.publish(&mut inner);
+            self.publish(&mut inner).await;
         }
     }
 

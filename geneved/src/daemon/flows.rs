@@ -19,6 +19,7 @@ use crate::control::protocol::{
     Failure, FlowInfo, Flows, Flushed, LogEvent, Side, Topic, Translated, Verdict, What,
 };
 use crate::control::server::Replies;
+use crate::control::steps::Steps;
 
 /// Flows that are listed at most where the client takes one reply only.
 const MOST: u32 = 1_000;
@@ -115,11 +116,15 @@ impl Core {
         let inner = self.inner().await;
         super::show::check(&inner, filter.dev.as_ref())?;
         let names = names(&inner);
-        let count = self
-            .engine()
-            .flows()
-            .flows
-            .flush(|view| admits(&filter, &names, view));
+        drop(inner);
+        let (mut count, mut cursor) = (0, FlowCursor::default());
+        let mut steps = Steps::default();
+        let flows = &self.engine().flows().flows;
+        while let Some(ended) = flows.flush_some(&mut cursor, |view| admits(&filter, &names, view))
+        {
+            count += ended;
+            steps.rest().await;
+        }
         Ok(Flushed { count })
     }
 

@@ -2,35 +2,36 @@
 //!
 //! What was configured comes from the state, what it does from `live`.
 
+use std::cmp::Reverse;
+
 use super::core::{Core, Inner};
 use super::gateway;
 use super::show::{check, wants};
 use crate::config::state::{Class, DefinedOption, Nat, Policy, Refusal, Service};
-use crate::config::value::{IfName, Name};
+use crate::config::value::{IfName, Name, RuleAction};
 use crate::control::protocol::{
     BackendInfo, ClassInfo, Classes, Health, NatInfo, Nats, OptionInfo, Options, Policies,
     PolicyInfo, ServiceInfo, Services,
 };
+use crate::control::steps::Steps;
 
 impl Core {
     pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<Policies, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.policies.iter();
-        let mut policies: Vec<_> = all
-            .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), policy)| self.policy_info(&inner, on, name, policy))
-            .collect();
-        policies.sort_by(|a, b| {
-            let order = |p: &PolicyInfo| {
-                let p = &p.policy;
-                (p.dev.clone(), p.direction, p.pref)
-            };
-            // At equal preference the stricter one is asked first.
-            order(a)
-                .cmp(&order(b))
-                .then(strictness(b).cmp(&strictness(a)))
+        let mut wanted: Vec<_> = all.filter(|((on, _), _)| wants(dev.as_ref(), on)).collect();
+        // At equal preference the stricter one is asked first.
+        wanted.sort_by_key(|((on, _), policy)| {
+            let strictness = strictness(policy.action);
+            (on, policy.direction, policy.pref, Reverse(strictness))
         });
+        let mut policies = Vec::with_capacity(wanted.len());
+        let mut steps = Steps::default();
+        for ((on, name), policy) in wanted {
+            policies.push(self.policy_info(&inner, on, name, policy));
+            steps.rest().await;
+        }
         Ok(Policies { policies })
     }
 
@@ -60,24 +61,26 @@ impl Core {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.services.iter();
-        let services = all
-            .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), service)| self.service_info(&inner, on, name, service));
-        Ok(Services {
-            services: services.collect(),
-        })
+        let mut services = Vec::new();
+        let mut steps = Steps::default();
+        for ((on, name), service) in all.filter(|((on, _), _)| wants(dev.as_ref(), on)) {
+            services.push(self.service_info(&inner, on, name, service));
+            steps.rest().await;
+        }
+        Ok(Services { services })
     }
 
     pub(super) async fn list_classes(&self, dev: Option<IfName>) -> Result<Classes, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.classes.iter();
-        let classes = all
-            .filter(|((on, _), _)| wants(dev.as_ref(), on))
-            .map(|((on, name), class)| self.class_info(&inner, on, name, class));
-        Ok(Classes {
-            classes: classes.collect(),
-        })
+        let mut classes = Vec::new();
+        let mut steps = Steps::default();
+        for ((on, name), class) in all.filter(|((on, _), _)| wants(dev.as_ref(), on)) {
+            classes.push(self.class_info(&inner, on, name, class));
+            steps.rest().await;
+        }
+        Ok(Classes { classes })
     }
 
     pub(super) async fn list_options(&self) -> Options {
@@ -172,11 +175,10 @@ impl Core {
     }
 }
 
-fn strictness(info: &PolicyInfo) -> u8 {
-    use crate::config::value::RuleAction::{Allow, Deny, Reject};
-    match info.policy.action {
-        Some(Deny) => 2,
-        Some(Reject) => 1,
-        Some(Allow) | None => 0,
+fn strictness(action: RuleAction) -> u8 {
+    match action {
+        RuleAction::Deny => 2,
+        RuleAction::Reject => 1,
+        RuleAction::Allow => 0,
     }
 }

@@ -37,7 +37,6 @@ use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
 use sd_notify::NotifyState;
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
@@ -51,7 +50,8 @@ use crate::config::plan;
 use crate::config::settings::Kept;
 use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
-use crate::control::server::{self, Answer, Following, Listener, Service};
+use crate::control::server::{self, Answer, Following, Listener, Parameters, Service};
+use crate::control::steps;
 use crate::io::Event;
 use crate::net::changes::{Changes, Underlay};
 use crate::net::port::Holder;
@@ -174,12 +174,8 @@ async fn live(
         socket.display()
     );
     tell_systemd(&[NotifyState::Ready]);
-    let mut refresh = tokio::time::interval(PATH_MTU_REFRESH);
-    let mut asking = tokio::time::interval(WAYS_REFRESH);
-    asking.reset();
-    let mut tending = tokio::time::interval(FLOW_UPKEEP);
-    let mut retry = tokio::time::interval(Core::RETRY);
-    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tend(&core);
+    let mut pulse = tokio::time::interval(FLOW_UPKEEP);
     let mut watchdog = Watchdog::default();
     let watched = watchdog::interval();
     let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
@@ -200,34 +196,16 @@ async fn live(
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { core.underlay_changed(&changes).await });
                 }
-                _ = asking.tick() => {
-                    let core = Rc::clone(&core);
-                    tokio::task::spawn_local(async move {
-                        core.underlay_changed(&Changes::everything()).await;
-                    });
-                }
                 Some(event) = events.recv() => heed(&core, event),
-                Some(change) = health.recv() => core.health_changed(change).await,
-                _ = retry.tick(), if core.waiting() > 0 => {
+                Some(change) = health.recv() => {
                     let core = Rc::clone(&core);
-                    tokio::task::spawn_local(async move { core.retry_links().await });
+                    tokio::task::spawn_local(async move { core.health_changed(change).await });
                 }
-                _ = refresh.tick() => core.refresh_path_mtus().await,
-                _ = tending.tick() => {
+                _ = pulse.tick() => {
                     core.engine().feel_pulse();
-                    core.tend_flows().await;
                     tell_repeats();
                     tell_left_out();
-                    core.tell_drops().await;
                     core.forget_rates();
-                    let core = Rc::clone(&core);
-                    tokio::task::spawn_local(async move {
-                        core.look_link_local().await;
-                        core.tend_neighbors().await;
-                        core.tend_unreachable().await;
-                        core.tend_interfaces().await;
-                        core.far_ends_changed().await;
-                    });
                 }
                 _ = watching.tick(), if watched.is_some() => watchdog.look(core.engine()),
             }
@@ -238,6 +216,47 @@ async fn live(
     drop(listener);
     core.shut_down().await;
     Ok(())
+}
+
+/// Does what is to be done now and then. Each of these may wait for a change that is under way, and keeps nobody else waiting
+/// meanwhile.
+fn tend(core: &Rc<Core>) {
+    every(core, PATH_MTU_REFRESH, async |core| {
+        core.refresh_path_mtus().await;
+    });
+    every(core, WAYS_REFRESH, async |core| {
+        core.underlay_changed(&Changes::everything()).await;
+    });
+    every(core, Core::RETRY, async |core| {
+        if core.waiting() > 0 {
+            core.retry_links().await;
+        }
+    });
+    every(core, FLOW_UPKEEP, async |core| {
+        core.tend_flows().await;
+        core.tell_drops().await;
+    });
+    every(core, FLOW_UPKEEP, async |core| {
+        core.look_link_local().await;
+        core.tend_neighbors().await;
+        core.tend_unreachable().await;
+        core.tend_interfaces().await;
+        core.far_ends_changed().await;
+    });
+}
+
+/// Does this again and again, the first time after `pause`.
+fn every(core: &Rc<Core>, pause: std::time::Duration, work: impl AsyncFn(&Core) + 'static) {
+    let core = Rc::clone(core);
+    tokio::task::spawn_local(async move {
+        let mut ticks = tokio::time::interval(pause);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.reset();
+        loop {
+            ticks.tick().await;
+            work(&core).await;
+        }
+    });
 }
 
 /// Has the interfaces of links looked at whenever something about them has changed.
@@ -310,6 +329,10 @@ fn heed(core: &Rc<Core>, event: Event) {
     }
 }
 
+fn no_thread(error: std::io::Error) -> Refusal {
+    Refusal::new(format!("there is no thread to do it: {error}"), "")
+}
+
 fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd cannot be told: {error}");
@@ -352,7 +375,9 @@ impl Core {
 
     /// With `dry_run` nothing is changed.
     async fn reload_file(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
-        let config = file::load(self.config_path()).map_err(|faults| {
+        let path = self.config_path().to_owned();
+        let loaded = steps::apart(move || file::load(&path)).await;
+        let config = loaded.map_err(no_thread)?.map_err(|faults| {
             let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
             Refusal::new(all.join("\n"), "")
         })?;
@@ -408,8 +433,15 @@ impl Core {
 
 impl Service for Core {
     fn answer(&self, request: Request) -> Answer<'_> {
-        fn json<T: serde::Serialize>(value: T) -> Result<Value, Failure> {
-            Ok(serde_json::to_value(value).expect("replies have a form in JSON"))
+        fn json<T: serde::Serialize>(value: T) -> Result<Parameters, Failure> {
+            let value = serde_json::to_value(value);
+            Ok(value.expect("replies have a form in JSON").into())
+        }
+        async fn listed<T: serde::Serialize>(
+            name: &str,
+            items: &[T],
+        ) -> Result<Parameters, Failure> {
+            Ok(Parameters::Json(steps::list(name, items).await))
         }
         Box::pin(async move {
             match request {
@@ -420,16 +452,28 @@ impl Service for Core {
                         summary: plan.to_string(),
                     })
                 }
-                Request::ListLinks { name } => json(self.links(name).await?),
-                Request::ListRoutes { dev } => json(self.routes(dev).await?),
-                Request::ListFdb { dev } => json(self.list_fdb(dev).await?),
+                Request::ListLinks { name } => {
+                    listed("links", &self.links(name).await?.links).await
+                }
+                Request::ListRoutes { dev } => {
+                    listed("routes", &self.routes(dev).await?.routes).await
+                }
+                Request::ListFdb { dev } => listed("fdb", &self.list_fdb(dev).await?.fdb).await,
                 Request::FlushFdb { dev } => json(self.flush_fdb(dev).await?),
-                Request::ListEndpoints { dev } => json(self.endpoints(dev).await?),
-                Request::ListPolicies { dev } => json(self.list_policies(dev).await?),
-                Request::ListNats { dev } => json(self.list_nats(dev).await?),
-                Request::ListServices { dev } => json(self.list_services(dev).await?),
-                Request::ListClasses { dev } => json(self.list_classes(dev).await?),
-                Request::ListOptions => json(self.list_options().await),
+                Request::ListEndpoints { dev } => {
+                    listed("endpoints", &self.endpoints(dev).await?.endpoints).await
+                }
+                Request::ListPolicies { dev } => {
+                    listed("policies", &self.list_policies(dev).await?.policies).await
+                }
+                Request::ListNats { dev } => listed("nats", &self.list_nats(dev).await?.nats).await,
+                Request::ListServices { dev } => {
+                    listed("services", &self.list_services(dev).await?.services).await
+                }
+                Request::ListClasses { dev } => {
+                    listed("classes", &self.list_classes(dev).await?.classes).await
+                }
+                Request::ListOptions => listed("options", &self.list_options().await.options).await,
                 Request::ListFlows { filter, limit } => json(self.list_flows(filter, limit).await?),
                 Request::FlushFlows { filter } => json(self.flush_flows(filter).await?),
                 Request::Trace { packet } => json(self.trace(packet).await?),
@@ -441,12 +485,16 @@ impl Service for Core {
                 Request::Reload { dry_run: true } => json(self.reload_file(true).await?),
                 Request::Reload { dry_run: false } => json(self.reload().await?),
                 Request::Save => {
-                    let (settings, state) = (self.settings(), self.state().await);
-                    let config = serde_json::to_value(file::in_tables(settings, &state));
-                    json(Saved {
-                        text: file::save(settings, &state),
-                        config: config.expect("words have a form in JSON"),
-                    })
+                    let (settings, state) = (self.settings().clone(), self.state().await);
+                    let saved = steps::apart(move || {
+                        let config = serde_json::to_value(file::in_tables(&settings, &state));
+                        let saved = Saved {
+                            text: file::save(&settings, &state),
+                            config: config.expect("words have a form in JSON"),
+                        };
+                        serde_json::to_vec(&saved).expect("words have a form in JSON")
+                    });
+                    Ok(Parameters::Json(saved.await.map_err(no_thread)?))
                 }
             }
         })

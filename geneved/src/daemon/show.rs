@@ -14,6 +14,7 @@ use crate::control::protocol::{
     Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
     UnknownVniInfo,
 };
+use crate::control::steps::Steps;
 use crate::io::UnknownVni;
 use crate::net::interface::{self, Seen};
 use crate::net::netns;
@@ -33,45 +34,51 @@ impl Core {
 
     /// These links as they run; one that does not is left out.
     pub(super) async fn link_infos(&self, inner: &Inner, names: &[IfName]) -> Vec<LinkInfo> {
-        let seen = see(inner, names).await;
-        names
-            .iter()
-            .filter_map(|name| {
-                let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
-                let Sight { seen, state, cause } = seen.get(name)?.clone();
-                Some(LinkInfo {
-                    settings: link.words(),
-                    state: state.to_owned(),
-                    cause: cause.or_else(|| inner.ways.kept_away(name)),
-                    ifindex: seen.ifindex,
-                    lladdr: (link.inner == encapsulation::Inner::Ethernet)
-                        .then(|| MacWord(lladdr(link))),
-                    flags: seen.flags,
-                    operstate: match (seen.operstate.is_empty(), state) {
-                        (false, _) => seen.operstate,
-                        (true, "lost") => "LOST".into(),
-                        (true, "waiting") => "DOWN".into(),
-                        (true, _) => "UNKNOWN".into(),
-                    },
-                    addresses: seen.addresses.into_iter().map(Prefix).collect(),
-                    mtu: if seen.mtu > 0 {
-                        seen.mtu
-                    } else {
-                        running.mtu.into()
-                    },
-                    txqlen: seen.txqlen,
-                    mtu_sum: running.sum.clone(),
-                    io: self.engine().backend().name.into(),
-                    traffic: traffic(&self.engine().link_counters(running.index)),
-                })
-            })
-            .collect()
+        let mut seen = see(inner, names).await;
+        let mut infos = Vec::with_capacity(names.len());
+        let mut steps = Steps::default();
+        for name in names {
+            let sight = seen.remove(name);
+            infos.extend(sight.and_then(|sight| self.link_info(inner, name, sight)));
+            steps.rest().await;
+        }
+        infos
+    }
+
+    fn link_info(&self, inner: &Inner, name: &IfName, sight: Sight) -> Option<LinkInfo> {
+        let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
+        let Sight { seen, state, cause } = sight;
+        Some(LinkInfo {
+            settings: link.words(),
+            state: state.to_owned(),
+            cause: cause.or_else(|| inner.ways.kept_away(name)),
+            ifindex: seen.ifindex,
+            lladdr: (link.inner == encapsulation::Inner::Ethernet).then(|| MacWord(lladdr(link))),
+            flags: seen.flags,
+            operstate: match (seen.operstate.is_empty(), state) {
+                (false, _) => seen.operstate,
+                (true, "lost") => "LOST".into(),
+                (true, "waiting") => "DOWN".into(),
+                (true, _) => "UNKNOWN".into(),
+            },
+            addresses: seen.addresses.into_iter().map(Prefix).collect(),
+            mtu: if seen.mtu > 0 {
+                seen.mtu
+            } else {
+                running.mtu.into()
+            },
+            txqlen: seen.txqlen,
+            mtu_sum: running.sum.clone(),
+            io: self.engine().backend().name.into(),
+            traffic: traffic(&self.engine().link_counters(running.index)),
+        })
     }
 
     pub(super) async fn routes(&self, dev: Option<IfName>) -> Result<Routes, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let mut routes = Vec::new();
+        let mut steps = Steps::default();
         for link in inner
             .state
             .links
@@ -96,11 +103,14 @@ impl Core {
                     routes.push(RouteInfo { route, origin });
                 }
             }
-            let own = inner.state.routes_of(&link.name);
-            routes.extend(own.map(|(prefix, own)| RouteInfo {
-                route: own.words(&link.name, prefix),
-                origin: "static".into(),
-            }));
+            for (prefix, own) in inner.state.routes_of(&link.name) {
+                routes.push(RouteInfo {
+                    route: own.words(&link.name, prefix),
+                    origin: "static".into(),
+                });
+                steps.rest().await;
+            }
+            steps.rest().await;
         }
         Ok(Routes { routes })
     }
@@ -113,9 +123,12 @@ impl Core {
             .endpoints
             .iter()
             .filter(|((d, _), _)| wants(dev.as_ref(), d));
-        let endpoints = wanted
-            .map(|((dev, address), endpoint)| endpoint.words(dev, *address))
-            .collect();
+        let mut endpoints = Vec::new();
+        let mut steps = Steps::default();
+        for ((dev, address), endpoint) in wanted {
+            endpoints.push(endpoint.words(dev, *address));
+            steps.rest().await;
+        }
         Ok(Endpoints { endpoints })
     }
 

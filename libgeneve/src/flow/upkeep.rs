@@ -134,9 +134,23 @@ impl<D: Clone> FlowTable<D> {
         self.sweep(|flow| which(&self.view(flow)))
     }
 
+    /// As [`FlowTable::flush`], for the next few hundred flows at most, from where `cursor` is; `None` after the last.
+    pub fn flush_some(
+        &self,
+        cursor: &mut FlowCursor,
+        mut which: impl FnMut(&FlowView<'_, D>) -> bool,
+    ) -> Option<u64> {
+        self.sweep_some(cursor, |flow| which(&self.view(flow)))
+    }
+
     /// Ends every flow whose packets, or whose replies, are a link's.
     pub fn remove_link(&self, link: LinkIndex) {
         self.sweep(|flow| flow.original.link == link || flow.reply.link == link);
+        self.forget_link(link);
+    }
+
+    /// Forgets how often flows of a link were evicted or refused; its flows are ended by then.
+    pub fn forget_link(&self, link: LinkIndex) {
         // The link that gets the index next begins with its own counts.
         if let Some(usage) = self.census.find(link) {
             usage.evicted.store(0, Relaxed);
@@ -145,29 +159,38 @@ impl<D: Clone> FlowTable<D> {
     }
 
     fn sweep(&self, mut which: impl FnMut(&Flow<D>) -> bool) -> u64 {
-        let mut ended = 0;
-        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
-        for number in 0..self.shards() {
-            let mut from = 0;
-            loop {
-                let mut shard = self.lock(number);
-                let end = shard.flows.end();
-                let to = end.min(from + STEP);
-                for at in from..to {
-                    if shard.flows.get(at).is_some_and(&mut which) {
-                        taken.extend(shard.take(at, |usage| self.census.leave(usage)));
-                    }
-                }
-                drop(shard);
-                ended += taken.len() as u64;
-                self.bury(taken.drain(..));
-                if to == end {
-                    break;
-                }
-                from = to;
-            }
+        let (mut ended, mut cursor) = (0, FlowCursor::default());
+        while let Some(some) = self.sweep_some(&mut cursor, &mut which) {
+            ended += some;
         }
         ended
+    }
+
+    fn sweep_some(
+        &self,
+        cursor: &mut FlowCursor,
+        mut which: impl FnMut(&Flow<D>) -> bool,
+    ) -> Option<u64> {
+        if cursor.shard == self.shards() {
+            return None;
+        }
+        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
+        let mut shard = self.lock(cursor.shard);
+        let end = shard.flows.end();
+        let to = end.min(cursor.at + STEP);
+        for at in cursor.at..to {
+            if shard.flows.get(at).is_some_and(&mut which) {
+                taken.extend(shard.take(at, |usage| self.census.leave(usage)));
+            }
+        }
+        drop(shard);
+        match to == end {
+            true => (cursor.shard, cursor.at) = (cursor.shard + 1, 0),
+            false => cursor.at = to,
+        }
+        let ended = taken.len() as u64;
+        self.bury(taken);
+        Some(ended)
     }
 
     /// Ends the flows whose time is over and gives their number; to be called every second or so.

@@ -40,7 +40,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(1);
 
 /// What a request leads to.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Failure>> + 'a>>;
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Parameters, Failure>> + 'a>>;
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Parameters {
+    /// Something short.
+    Value(Value),
+    /// An object in JSON that was written in steps, because it may be long.
+    Json(Vec<u8>),
+}
+
+impl From<Value> for Parameters {
+    fn from(value: Value) -> Self {
+        Parameters::Value(value)
+    }
+}
 
 /// Replies of a call that has many; dropped when the client hangs up.
 pub type Replies = LocalBoxStream<'static, Value>;
@@ -132,8 +147,8 @@ async fn converse(
             Ok(Asked::Request(request)) if request.lists() => admission.make(place).await,
             _ => None,
         };
-        let reply = match asked {
-            Ok(Asked::Known(value)) => done(value),
+        let bytes = match asked {
+            Ok(Asked::Known(value)) => encode(&done(value)),
             Ok(Asked::Request(request)) if more && request.streaming() != Streaming::Never => {
                 match Rc::clone(service).follow(request).await {
                     Ok(replies) => {
@@ -144,21 +159,20 @@ async fn converse(
                         }
                         continue;
                     }
-                    Err(failure) => refusal(failure),
+                    Err(failure) => encode(&refusal(failure)),
                 }
             }
             Ok(Asked::Request(request)) if request.streaming() == Streaming::Always => {
-                refusal(Failure::ExpectedMore)
+                encode(&refusal(Failure::ExpectedMore))
             }
             Ok(Asked::Request(request)) => match service.answer(request).await {
-                Ok(parameters) => done(parameters),
-                Err(failure) => refusal(failure),
+                Ok(Parameters::Value(value)) => encode(&done(value)),
+                Ok(Parameters::Json(text)) => framed(text),
+                Err(failure) => encode(&refusal(failure)),
             },
-            Err(failure) => refusal(failure),
+            Err(failure) => encode(&refusal(failure)),
         };
         if !oneway {
-            let bytes = encode(&reply);
-            drop(reply);
             let _charge = admission.reply(place, bytes.len()).await;
             drop(making);
             write(stream, &bytes, admission).await?;
@@ -305,6 +319,13 @@ fn error(name: &str, parameters: Value) -> Reply {
         error: Some(format!("{INTERFACE}.{name}")),
         continues: false,
     }
+}
+
+/// A reply with these parameters.
+fn framed(mut parameters: Vec<u8>) -> Vec<u8> {
+    parameters.splice(0..0, *b"{\"parameters\":");
+    parameters.extend_from_slice(b"}\0");
+    parameters
 }
 
 fn encode(reply: &Reply) -> Vec<u8> {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
 
 use ipnet::IpNet;
+use libgeneve::datapath::Decision;
+use libgeneve::flow::{FlowCursor, FlowView};
 use libgeneve::link::LinkIndex;
 
 use super::mtu::mtu_of;
@@ -12,6 +14,7 @@ use super::{Core, Inner, refuse};
 use crate::config::file::{DaemonSettings, Segmentation};
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
+use crate::control::steps::Steps;
 use crate::daemon::compile::lladdr;
 use crate::io::{Descriptors, SocketProfile, SourceSockets, Tun};
 use crate::net::interface::{self, InterfaceError, Wanted, can_have};
@@ -83,7 +86,7 @@ impl Core {
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = outcome {
-                self.take_down(inner, &up);
+                self.take_down(inner, &up).await;
                 return Err(refusal);
             }
         }
@@ -192,13 +195,35 @@ impl Core {
     }
 
     /// Removes the interfaces of these links.
-    pub(super) fn take_down(&self, inner: &mut Inner, names: &[IfName]) {
+    pub(super) async fn take_down(&self, inner: &mut Inner, names: &[IfName]) {
+        let mut steps = Steps::default();
+        let mut gone = BTreeSet::new();
         for name in names {
             if let Some(running) = inner.running.remove(name) {
                 self.engine.detach(running.index);
-                // Another link may get the index.
-                self.engine.flows().flows.remove_link(running.index);
+                gone.insert(running.index);
+                steps.rest().await;
             }
+        }
+        self.forget_flows(&gone).await;
+    }
+
+    /// Ends all flows of links whose indices others may get.
+    async fn forget_flows(&self, links: &BTreeSet<LinkIndex>) {
+        if links.is_empty() {
+            return;
+        }
+        let mut steps = Steps::default();
+        let flows = &self.engine.flows().flows;
+        let mut cursor = FlowCursor::default();
+        let of = |view: &FlowView<'_, Decision>| {
+            links.contains(&view.original.link) || links.contains(&view.reply.link)
+        };
+        while flows.flush_some(&mut cursor, of).is_some() {
+            steps.rest().await;
+        }
+        for link in links {
+            flows.forget_link(*link);
         }
     }
 

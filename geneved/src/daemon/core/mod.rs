@@ -31,6 +31,7 @@ use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::IfName;
 use crate::config::words::Change;
 use crate::control::protocol::{HostEvent, What};
+use crate::control::steps::Steps;
 use crate::daemon::backends::{Down, target};
 use crate::daemon::compile::{Compiler, Places};
 use crate::daemon::drops::DropWatch;
@@ -179,7 +180,9 @@ impl Core {
         let mut inner = self.inner().await;
         let mut state = inner.state.clone();
         let mut named = Vec::new();
+        let mut steps = Steps::default();
         for (number, change) in changes.iter().enumerate() {
+            steps.rest().await;
             let applied = state.apply(change);
             applied.map_err(|refusal| refusal.of_change(number))?;
             named.extend(change.link.as_ref().map(|link| link.name.clone()));
@@ -292,13 +295,15 @@ impl Core {
             .await?;
         let adjusted = self.adjust_and_replace(inner, &new, plan, &ways, unready);
         if let Err(refusal) = adjusted.await {
-            self.take_down(inner, &plan.add);
+            self.take_down(inner, &plan.add).await;
             return Err(refusal);
         }
+        let mut steps = Steps::default();
         for (name, running) in &mut inner.running {
             if let Some(link) = new.links.get(name) {
                 (running.mtu, running.sum) = mtu_of(&new, link, &ways, Some(running));
             }
+            steps.rest().await;
         }
         let watched = self.hub.wants_changes();
         let gone = match watched {
@@ -308,9 +313,9 @@ impl Core {
         let old = std::mem::replace(&mut inner.state, new);
         self.look_far(inner, Some(&ways)).await;
         self.note_ways(inner, ways);
-        self.publish(inner);
+        self.publish(inner).await;
         remove_many(inner, &old, &plan.del).await;
-        self.take_down(inner, &plan.del);
+        self.take_down(inner, &plan.del).await;
         if watched {
             self.tell_changes(inner, &old, gone).await;
         }
@@ -418,7 +423,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let running = |name: &IfName| Some((name.clone(), inner.running.get(name)?.clone()));
         let before: Vec<_> = names.iter().filter_map(running).collect();
-        self.take_down(inner, names);
+        self.take_down(inner, names).await;
         let result = self.bring_up(inner, new, names, ways, unready).await;
         if result.is_err() {
             let (ran, bare): (Vec<_>, Vec<_>) =
@@ -428,13 +433,13 @@ impl Core {
             let ways = self.ways(inner, old).await;
             // What cannot be put back now waits.
             let _ = self.bring_up(inner, old, &ran, &ways, Unready::Wait).await;
-            self.publish(inner);
+            self.publish(inner).await;
         }
         result
     }
 
     /// Compiles the state for the workers.
-    pub(in crate::daemon) fn publish(&self, inner: &mut Inner) {
+    pub(in crate::daemon) async fn publish(&self, inner: &mut Inner) {
         let Inner {
             state,
             running,
@@ -455,6 +460,7 @@ impl Core {
             !down.has(&target(state, dev, service, at))
         };
         let mut links = Vec::with_capacity(running.len());
+        let mut steps = Steps::default();
         for (name, running) in running.iter() {
             if let Some(link) = state.links.get(name) {
                 let config = compiler.link(state, link, running.mtu, &places, &healthy);
@@ -462,6 +468,7 @@ impl Core {
                 let link = link.without(|host| ways.loop_of(name, host).is_some());
                 links.push(Arc::new(link));
             }
+            steps.rest().await;
         }
         *epoch += 1;
         let mut tables = Tables::new(links, *hasher);
@@ -483,7 +490,7 @@ impl Core {
     pub(in crate::daemon) async fn tend_neighbors(&self) {
         if self.engine.tend_neighbors() {
             let mut inner = self.inner().await;
-            self.publish(&mut inner);
+            self.publish(&mut inner).await;
         }
     }
 
@@ -500,9 +507,9 @@ impl Core {
         let mut inner = self.inner().await;
         let names: Vec<_> = inner.running.keys().cloned().collect();
         let old = std::mem::take(&mut inner.state);
-        self.publish(&mut inner);
+        self.publish(&mut inner).await;
         remove_many(&inner, &old, &names).await;
-        self.take_down(&mut inner, &names);
+        self.take_down(&mut inner, &names).await;
         self.close_ports(&mut inner);
     }
 }

@@ -74,7 +74,7 @@ impl Core {
             }
         }
         if !changed.is_empty() {
-            self.publish(&mut inner);
+            self.publish(&mut inner).await;
             let changed: Vec<_> = changed.into_iter().collect();
             self.tell_links(&inner, &changed).await;
         }

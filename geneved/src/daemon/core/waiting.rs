@@ -65,7 +65,7 @@ impl Core {
             changed.extend(bare.into_iter().filter(ready));
         }
         if !changed.is_empty() {
-            self.publish(inner);
+            self.publish(inner).await;
             self.tell_links(inner, &changed).await;
         }
     }
@@ -165,7 +165,7 @@ impl Core {
         }
         if nameless {
             // Health checks are made inside, and would keep it alive.
-            self.publish(&mut inner);
+            self.publish(&mut inner).await;
         }
         for name in &moved {
             let cause = "its network namespace is another one now".to_owned();
@@ -192,7 +192,7 @@ impl Core {
         {
             let cause = format!("its network namespace \"{netns}\" was deleted");
             self.without_interface(&mut inner, &name, cause);
-            self.publish(&mut inner);
+            self.publish(&mut inner).await;
             self.tell_links(&inner, &[name]).await;
             return;
         }

@@ -1,0 +1,83 @@
+//! Long work of the control side, in steps short enough that nobody else waits for it.
+//!
+//! The control side is one thread: control socket, netlink, timers and the service manager's watchdog. What takes long there
+//! rests now and then, and what cannot be cut is done by a thread of its own.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+/// So long work goes on without a rest. Together with what is done between two questions, nobody waits longer than 10 ms.
+const STEP: Duration = Duration::from_millis(4);
+
+/// A piece of work that rests now and then.
+#[derive(Debug)]
+pub struct Steps {
+    since: Instant,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Steps {
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Steps {
+    /// Lets others do their work, if it is time for that.
+    pub async fn rest(&mut self) {
+        if self.since.elapsed() >= STEP {
+            tokio::task::yield_now().await;
+            self.since = Instant::now();
+        }
+    }
+}
+
+/// An object of JSON with one list, made in steps.
+pub async fn list<T: Serialize>(name: &str, items: &[T]) -> Vec<u8> {
+    let mut steps = Steps::default();
+    let mut text = format!("{{\"{name}\":[").into_bytes();
+    for (number, item) in items.iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        serde_json::to_writer(&mut text, item).expect("replies have a form in JSON");
+        steps.rest().await;
+    }
+    text.extend_from_slice(b"]}");
+    text
+}
+
+/// Does work that knows no rest on a thread of its own.
+///
+/// # Errors
+/// The thread cannot be had.
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (send, receive) = oneshot::channel();
+    thread::Builder::new().name("apart".into()).spawn(move || {
+        let _ = send.send(work());
+    })?;
+    let ended = |_| io::Error::other("the thread ended early");
+    receive.await.map_err(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_made_in_steps_is_what_it_is_at_once() {
+        let items: Vec<_> = (0..1000).map(|n| serde_json::json!({ "n": n })).collect();
+        let whole = serde_json::json!({ "items": items });
+        assert_eq!(
+            list("items", &items).await,
+            serde_json::to_vec(&whole).unwrap()
+        );
+        assert_eq!(list::<u8>("items", &[]).await, b"{\"items\":[]}");
+        assert_eq!(apart(|| 7).await.unwrap(), 7);
+    }
+}
