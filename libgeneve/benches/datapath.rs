@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use libgeneve::datapath::{Arrival, Egress, Ingress};
 use libgeneve::flow::Limits;
-use libgeneve::link::Functions;
+use libgeneve::link::{Functions, RxInterface};
 use libgeneve::offload::vnet::VnetHdr;
 use libgeneve::wire::geneve::{GENEVE_PORT, GeneveBuilder, protocol_type};
 use libgeneve::wire::packet::Packet;
@@ -108,6 +108,7 @@ fn known(name: &str, functions: fn() -> Functions) {
         src: ip(B),
         dst: Some(ip(HERE)),
         tos: 0,
+        interface: RxInterface::Underlay,
     };
     let mut bytes = datagram.clone();
     let mut take = |turn: bool| {

@@ -59,6 +59,8 @@ drop_reasons! {
     ProtocolType => "protocol-type",
     /// No link on this host has this VNI on this port.
     UnknownVni => "unknown-vni",
+    /// The outer datagram did not come from the underlay, but out of a link, through an interface that a link's packets can reach, from this host itself, or by an interface that is not known yet.
+    NotFromUnderlay => "not-from-underlay",
     /// The outer source is not a host that the VPC knows.
     UnknownHost => "unknown-host",
     /// The outer destination is not the link's local address.
@@ -87,6 +89,14 @@ drop_reasons! {
     InnerMalformed => "inner-malformed",
     /// The inner packet's checksum is wrong, so it cannot be merged or finished safely.
     InnerChecksum => "inner-checksum",
+    /// The inner source or destination is an IPv4-mapped IPv6 address, which is never on a wire (RFC 4291 section 2.5.5.2).
+    MappedAddress => "mapped-address",
+    /// The inner source or destination is a loopback address, which never leaves a host (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
+    LoopbackAddress => "loopback-address",
+    /// The inner source is a multicast or broadcast address, or unspecified in a packet that is not for a group.
+    SourceNotUnicast => "source-not-unicast",
+    /// The inner packet's sender prescribes its route: by a source route option (RFC 7126 section 4), or by an IPv6 routing header other than that of Mobile IPv6 (RFC 5095, RFC 8754).
+    SourceRoute => "source-route",
     /// A super-packet asks for a segmentation that its headers do not allow.
     BadOffload => "bad-offload",
     /// A rule of the link's policy, or its default, denies the flow.

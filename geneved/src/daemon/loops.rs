@@ -40,10 +40,42 @@ fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<L
     if entered(state, way).any(|entered| entered.name == link.name) {
         return Some(Loop::Itself);
     }
+    if let Some(shared) = shared(state, way) {
+        return Some(shared);
+    }
     let mut seen = BTreeSet::new();
     let by =
         entered(state, way).find(|next| leads_to(state, ways, (next, host), link, &mut seen))?;
     Some(Loop::Through(by.name.clone()))
+}
+
+/// Why a way may not be taken that leads through a bridge with a link among its ports.
+pub(super) fn shared(state: &State, way: &Way) -> Option<Loop> {
+    way.ports.iter().find_map(|(bridge, port)| {
+        let link = state.links.get(&port.parse::<IfName>().ok()?)?;
+        let here = link.netns.is_none();
+        here.then(|| Loop::Shared(bridge.clone(), link.name.clone()))
+    })
+}
+
+/// Each link with a host of its own, and the link behind whose interface that host is: tunnels in tunnels.
+pub(super) type Nested = BTreeSet<(IfName, IpAddr, IfName)>;
+
+/// All of them.
+pub(super) fn nested(state: &State, ways: &Ways) -> Nested {
+    let mut found = Nested::new();
+    for link in state.links.values() {
+        for host in hosts_of(state, link) {
+            let (Some(Ok(way)), None) =
+                (ways.way(host, link.local), ways.loop_of(&link.name, host))
+            else {
+                continue;
+            };
+            let outer = entered(state, way).map(|outer| outer.name.clone());
+            found.extend(outer.map(|outer| (link.name.clone(), host, outer)));
+        }
+    }
+    found
 }
 
 /// The hosts of a link by which its MTU is computed. One that is behind another link whose own MTU follows from this one's
@@ -158,6 +190,7 @@ fn with_addresses(old: &State, new: &State, ways: &Ways) -> Ways {
                 *way = Ok(Way {
                     devices: Vec::new(),
                     through: vec![link.name.to_string()],
+                    ports: Vec::new(),
                     mtu: 0,
                     own: net.addr() == host,
                     prefix_len: net.prefix_len(),
@@ -201,6 +234,10 @@ impl Core {
     pub(super) fn note_ways(&self, inner: &mut Inner, ways: Ways) -> BTreeSet<IfName> {
         let old = std::mem::replace(&mut inner.ways, ways);
         let mut changed = BTreeSet::new();
+        let nested = nested(&inner.state, &inner.ways);
+        let others = nested.symmetric_difference(&inner.nested);
+        changed.extend(others.map(|(link, ..)| link.clone()));
+        inner.nested = nested;
         for ((link, host), why) in inner.ways.loops() {
             if old.loop_of(link, *host).is_some() {
                 continue;
@@ -248,6 +285,7 @@ mod tests {
         Ok(Way {
             devices: Vec::new(),
             through: vec![device.into()],
+            ports: Vec::new(),
             mtu: 1500,
             own: false,
             prefix_len,
@@ -294,6 +332,27 @@ mod tests {
             found(&state, &with_addresses(&State::default(), &state, &ways)),
             []
         );
+    }
+
+    #[test]
+    fn a_host_behind_a_link_is_heard_by_it() {
+        let state = state(TWO);
+        let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
+        let name = |name: &str| name.parse::<IfName>().unwrap();
+        let expected = (name("gnv1"), "10.0.0.2".parse().unwrap(), name("gnv0"));
+        assert_eq!(nested(&state, &ways), Nested::from([expected]));
+    }
+
+    #[test]
+    fn a_bridge_of_underlay_and_link_carries_nothing() {
+        let state = state(TWO);
+        let mut way = by("br0", 24).unwrap();
+        way.ports = vec![("br0".into(), "eth0".into()), ("br0".into(), "gnv1".into())];
+        let ways = ways(&[("192.0.2.2", Ok(way)), ("10.0.0.2", by("gnv0", 24))]);
+        let found: Vec<_> = loops(&state, &ways).into_values().collect();
+        assert_eq!(found, [Loop::Shared("br0".into(), "gnv1".parse().unwrap())]);
+        let why = found[0].to_string();
+        assert!(why.ends_with("take one of them out of br0"), "{why}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod preflight;
 mod privilege;
 mod random;
 mod rates;
+mod rx_interfaces;
 mod show;
 mod termination;
 mod trace;
@@ -159,6 +160,7 @@ async fn live(
     )
     .await?;
     follow_interfaces(&core, watch)?;
+    core.follow_devices().await?;
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
     let (links, waiting) = (plan.add.len(), core.waiting());
@@ -315,6 +317,16 @@ fn heed(core: &Rc<Core>, event: Event) {
         Event::Unreachable(refusals) => {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.host_unreachable(&refusals).await });
+        }
+        Event::NotFromUnderlay {
+            link,
+            src,
+            interface,
+        } => {
+            let core = Rc::clone(core);
+            tokio::task::spawn_local(async move {
+                core.tell_not_from_underlay(link, src, interface).await;
+            });
         }
         Event::SocketLost { port, error } => {
             let detail = format!("port {port}: {error}");

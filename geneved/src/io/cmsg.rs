@@ -18,6 +18,9 @@ pub(super) struct Notes {
     pub(super) segment: u16,
     /// The local address that it was sent to.
     pub(super) dst: Option<IpAddr>,
+    /// The index of the interface that received it, in the socket's namespace; 0 where that is not known. Of one that is a
+    /// port of a VRF its own, of one that is a port of a bridge the bridge's.
+    pub(super) interface: u32,
     /// TOS or traffic class: DSCP and ECN.
     pub(super) tos: u8,
 }
@@ -31,12 +34,14 @@ pub(super) fn read(control: &[u8]) -> Notes {
         (libc::IPPROTO_IP, libc::IP_TOS) => notes.tos = data.first().copied().unwrap_or(0),
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => notes.tos = int(data) as u8,
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            notes.interface = int(data).cast_unsigned();
             notes.dst = data
                 .get(8..12)
                 .and_then(|b| <[u8; 4]>::try_from(b).ok())
                 .map(|b| Ipv4Addr::from(b).into());
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            notes.interface = data.get(16..).map_or(0, int).cast_unsigned();
             notes.dst = data
                 .get(..16)
                 .and_then(|b| <[u8; 16]>::try_from(b).ok())
@@ -47,15 +52,29 @@ pub(super) fn read(control: &[u8]) -> Notes {
     notes
 }
 
-/// The error that an entry of a socket's error queue is about (ip(7), `struct sock_extended_err`).
-pub(super) fn error(control: &[u8]) -> Option<i32> {
+/// An entry of a socket's error queue (ip(7), `struct sock_extended_err`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueuedError {
+    /// The error number.
+    pub(super) number: i32,
+    /// An ICMP message says so, and not this host's own kernel.
+    pub(super) of_icmp: bool,
+}
+
+/// The error that an entry of a socket's error queue is about.
+pub(super) fn error(control: &[u8]) -> Option<QueuedError> {
+    // linux/errqueue.h
+    const SO_EE_ORIGIN_LOCAL: u8 = 1;
     let mut found = None;
     each(control, |level, kind, data| {
         if matches!(
             (level, kind),
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
         ) {
-            found = Some(int(data));
+            found = Some(QueuedError {
+                number: int(data),
+                of_icmp: data.get(4) != Some(&SO_EE_ORIGIN_LOCAL),
+            });
         }
     });
     found
@@ -182,6 +201,45 @@ mod tests {
             )
         );
         assert_eq!(read(request.bytes()).tos, 0xb9);
+    }
+
+    #[test]
+    fn the_interface_is_read_in_both_families() {
+        let mut request = Request::default();
+        let mut info = [0; 12];
+        info[..4].copy_from_slice(&7u32.to_ne_bytes());
+        info[8..].copy_from_slice(&[192, 0, 2, 1]);
+        request.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        let notes = read(request.bytes());
+        assert_eq!(
+            (notes.interface, notes.dst),
+            (7, Some([192, 0, 2, 1].into()))
+        );
+        let mut request = Request::default();
+        let mut info = [0; 20];
+        info[15] = 1;
+        info[16..].copy_from_slice(&9u32.to_ne_bytes());
+        request.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        let notes = read(request.bytes());
+        assert_eq!(
+            (notes.interface, notes.dst),
+            (9, Some(Ipv6Addr::LOCALHOST.into()))
+        );
+        assert_eq!(read(&[]).interface, 0);
+    }
+
+    #[test]
+    fn an_error_is_the_kernels_own_or_of_icmp() {
+        for (origin, of_icmp) in [(1, false), (2, true), (3, true)] {
+            let mut request = Request::default();
+            let mut said = [0; 16];
+            said[..4].copy_from_slice(&libc::EHOSTUNREACH.to_ne_bytes());
+            said[4] = origin;
+            request.push(libc::IPPROTO_IP, libc::IP_RECVERR, &said);
+            let number = libc::EHOSTUNREACH;
+            let expected = QueuedError { number, of_icmp };
+            assert_eq!(error(request.bytes()), Some(expected));
+        }
     }
 
     #[test]

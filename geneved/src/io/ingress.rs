@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Forward, Inbound, Onward};
 use libgeneve::drop::DropReason;
@@ -20,6 +21,7 @@ use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
 use super::counters::Direction;
 use super::egress::Held;
+use super::engine::Event;
 use super::shape::{Journey, Place, To};
 use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
@@ -28,6 +30,9 @@ use super::worker::{LinkSlot, Worker};
 
 /// Flows that the merger holds open at once.
 const MERGED_FLOWS: usize = 16;
+
+/// Between two words of one worker about datagrams that did not come from the underlay.
+const NOT_FROM_UNDERLAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// The TUN writes of one worker.
 pub(super) struct Writes {
@@ -209,6 +214,7 @@ impl<B: Backend> Worker<B> {
                 src: train.src.ip(),
                 dst: train.notes.dst,
                 tos: train.notes.tos,
+                interface: self.rx.of(train.notes.interface),
             };
             self.decapsulate(tables, &arrival, bid, train);
         }
@@ -314,6 +320,9 @@ impl<B: Backend> Worker<B> {
                         self.shared.chime.ring();
                     }
                     DropReason::UnknownVni => self.note_vni(tables, arrival, (bid, at, end)),
+                    DropReason::NotFromUnderlay => {
+                        self.tell_not_from_underlay(arrival, refused.link)
+                    }
                     _ => {}
                 }
                 if let Some(answer) = refused.answer
@@ -324,6 +333,18 @@ impl<B: Backend> Worker<B> {
                 self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
                 Some((refused.link, refused.reason, 1))
             }
+        }
+    }
+
+    /// Has the daemon tell of a datagram that did not come from the underlay, now and then.
+    fn tell_not_from_underlay(&mut self, arrival: &Arrival, link: Option<LinkIndex>) {
+        if self.now >= self.next_not_from_underlay {
+            self.next_not_from_underlay = self.now + NOT_FROM_UNDERLAY_PAUSE;
+            let _ = self.shared.events.send(Event::NotFromUnderlay {
+                link,
+                src: arrival.src,
+                interface: self.rx.index(),
+            });
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Host, Tables};
+use libgeneve::link::{Host, RxInterface, Tables};
 use libgeneve::wire::packet::Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -20,6 +20,7 @@ use super::cmsg;
 use super::counters::Direction;
 use super::engine::{Event, Refusals};
 use super::reply;
+use super::rx_interfaces::RxInterfaces;
 use super::train::Sending;
 use super::worker::Worker;
 
@@ -105,7 +106,7 @@ impl<B: Backend> Worker<B> {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
             return Outcome::lost(train, error);
         }
-        if let Some(refusals) = drain_errors(socket) {
+        if let Some(refusals) = self.drain_errors(socket) {
             self.tell_unreachable(refusals);
         }
         let train = self.trains.train(id);
@@ -148,6 +149,8 @@ impl<B: Backend> Worker<B> {
         // No other worker's datagram gets into one that is being put together.
         let _cork = pool.map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
         let send: Send = if pool.is_some() { send_whole } else { send_now };
+        let believed = self.rx.table();
+        let mut forged = 0;
         let mut outcome = Outcome {
             error,
             ..Outcome::default()
@@ -159,7 +162,7 @@ impl<B: Backend> Worker<B> {
                     return Err(error);
                 }
                 // A pending ICMP error says nothing about this datagram.
-                drain_errors(socket);
+                forged += read_errors(socket, &believed, &mut |_, _| {});
                 // SAFETY: as above.
                 unsafe { send(socket, message) }
             });
@@ -174,10 +177,35 @@ impl<B: Backend> Worker<B> {
                 }
             }
         });
+        self.count_forged(forged);
         if outcome.lost > 0 && outcome.error == libc::EMSGSIZE {
             outcome.learned = learn(self.trains.train(id).host.as_deref());
         }
         outcome
+    }
+
+    /// Empties the socket's error queue and with it the pending error: the last error that came from outside and is not
+    /// about the path MTU, whose datagram it was about, and how many there were about that host.
+    fn drain_errors(&mut self, socket: RawFd) -> Option<Refusals> {
+        let mut found: Option<Refusals> = None;
+        let believed = self.rx.table();
+        let forged = read_errors(socket, &believed, &mut |host, error| {
+            let before = found.as_ref().filter(|refusals| refusals.host == host);
+            found = Some(Refusals {
+                host,
+                error: io::Error::from_raw_os_error(error),
+                count: before.map_or(0, |refusals| refusals.count) + 1,
+                certain: false,
+            });
+        });
+        self.count_forged(forged);
+        found
+    }
+
+    /// Counts ICMP errors that no interface of the underlay received.
+    fn count_forged(&self, errors: u64) {
+        let reason = DropReason::NotFromUnderlay;
+        self.nobody.dropped(Direction::Ingress, reason, errors);
     }
 
     /// Passes on what errors said of a host. Anybody may send ICMP errors, so not each is worth a word.
@@ -349,25 +377,15 @@ unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), 
     if rc == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// Empties the socket's error queue and with it the pending error: the last error that came from outside and is not about
-/// the path MTU, whose datagram it was about, and how many there were about that host.
-fn drain_errors(socket: RawFd) -> Option<Refusals> {
-    let mut found: Option<Refusals> = None;
-    read_errors(socket, &mut |host, error| {
-        let before = found.as_ref().filter(|refusals| refusals.host == host);
-        found = Some(Refusals {
-            host,
-            error: io::Error::from_raw_os_error(error),
-            count: before.map_or(0, |refusals| refusals.count) + 1,
-            certain: false,
-        });
-    });
-    found
-}
-
 /// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`). Shows each error that came from
-/// outside and is not about the path MTU, and whose datagram it was about.
-pub(super) fn read_errors(socket: RawFd, show: &mut impl FnMut(IpAddr, i32)) {
+/// outside and is not about the path MTU, and whose datagram it was about. Returns how many were none of the underlay's:
+/// who can make this host receive an ICMP error can quote any datagram in it.
+pub(super) fn read_errors(
+    socket: RawFd,
+    believed: &RxInterfaces,
+    show: &mut impl FnMut(IpAddr, i32),
+) -> u64 {
+    let mut forged = 0;
     let mut control = [0u8; 512];
     for _ in 0..64 {
         let mut name = [0u8; size_of::<libc::sockaddr_in6>()];
@@ -389,13 +407,25 @@ pub(super) fn read_errors(socket: RawFd, show: &mut impl FnMut(IpAddr, i32)) {
         if rc < 0 {
             break;
         }
-        let error = control.get(..message.msg_controllen).and_then(cmsg::error);
-        if let (Some(error), Some(about)) = (error, source(&name))
-            && error != libc::EMSGSIZE
+        let control = control.get(..message.msg_controllen).unwrap_or_default();
+        let Some(error) = cmsg::error(control) else {
+            continue;
+        };
+        let interface = cmsg::read(control).interface;
+        // This host's own kernel says by loopback that a neighbour does not answer.
+        let own = matches!(
+            believed.of(interface),
+            RxInterface::Underlay | RxInterface::Loopback
+        );
+        if error.of_icmp && !own {
+            forged += 1;
+        } else if let Some(about) = source(&name)
+            && error.number != libc::EMSGSIZE
         {
-            show(about.ip(), error);
+            show(about.ip(), error.number);
         }
     }
+    forged
 }
 
 /// Asks the kernel for the path MTU to `host`, which its routing cache has learned from ICMP, and notes it.

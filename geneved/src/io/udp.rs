@@ -425,6 +425,8 @@ fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::R
         Family::V4 => {
             set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
             set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+            // Says which interface received an ICMP error.
+            set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             if !profile.udp_csum {
                 set_int(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
             }
@@ -438,6 +440,7 @@ fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::R
                 discover,
             )?;
             set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+            set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             if profile.udp6_zero_csum_tx {
                 set_int(&socket, libc::SOL_UDP, UDP_NO_CHECK6_TX, 1)?;
             }

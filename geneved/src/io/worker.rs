@@ -31,6 +31,7 @@ use super::ingress::{Ingress, Writes};
 use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
+use super::rx_interfaces::{RxInterfaces, RxLookup};
 use super::sched;
 use super::shape::Shaping;
 use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
@@ -90,6 +91,8 @@ pub(super) struct Shared {
     pub(super) chime: Chime,
     /// Another number after each change of the underlay's routes and addresses.
     pub(super) underlay: Arc<AtomicU32>,
+    /// Which interfaces datagrams are believed from.
+    pub(super) rx_interfaces: ArcSwap<RxInterfaces>,
 }
 
 /// What a worker gets at birth.
@@ -130,10 +133,14 @@ pub(super) struct Worker<B> {
     pub(super) egress: datapath::Egress,
     /// The time of this turn.
     pub(super) now: Now,
+    /// Which interfaces datagrams are believed from.
+    pub(super) rx: RxLookup,
     /// How often rejected packets are answered.
     pub(super) answers: Bucket,
     /// When a host that cannot be reached is worth a word again.
     pub(super) next_unreachable: Now,
+    /// When a datagram that did not come from the underlay is worth a word again.
+    pub(super) next_not_from_underlay: Now,
     pub(super) tunnel: Option<TunnelGso>,
     pub(super) waiting: Waiting,
     pub(super) shaping: Shaping,
@@ -176,8 +183,10 @@ impl<B: Backend> Worker<B> {
             ingress: Ingress::new(post.uso),
             egress: datapath::Egress::default(),
             now: Now::default(),
+            rx: RxLookup::default(),
             answers: Bucket::new(ANSWERS, ANSWERS),
             next_unreachable: Now::default(),
+            next_not_from_underlay: Now::default(),
             tunnel: post.tunnel,
             waiting: Waiting::default(),
             shaping: Shaping::new()?,
@@ -209,6 +218,7 @@ impl<B: Backend> Worker<B> {
         while !self.stopping {
             self.turn(&tables, self.wait())?;
             self.now = self.shared.now();
+            self.rx.refresh(&self.shared.rx_interfaces);
             let published = self.shared.tables.load();
             if !Arc::ptr_eq(&published, &tables) {
                 self.forget(&tables);

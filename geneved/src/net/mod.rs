@@ -6,6 +6,7 @@
 //! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
 pub mod changes;
+pub mod devices;
 pub mod far;
 pub mod gateway;
 pub mod interface;

@@ -22,7 +22,7 @@ const ASSUMED: u32 = 1500;
 /// A host, and the address that it is sent to from, where the operator named one.
 pub type Pair = (IpAddr, Option<IpAddr>);
 
-/// Why packets to a host would come back.
+/// Why nothing is sent to a host: packets to it would come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loop {
     /// The host is this one. That is `meant` where only endpoints name it: they are written alike on all hosts.
@@ -34,6 +34,9 @@ pub enum Loop {
     Itself,
     /// The route leads into the interface of this link, which leads there.
     Through(IfName),
+    /// The route leads through this bridge, of which the interface of this link is a port: what comes from the host cannot
+    /// be told from what comes out of the link.
+    Shared(String, IfName),
 }
 
 impl fmt::Display for Loop {
@@ -42,6 +45,10 @@ impl fmt::Display for Loop {
         match self {
             Loop::Own { .. } => f.write_str("it is an address of this host itself"),
             Loop::Itself => write!(f, "{ROUTE} into the link itself"),
+            Loop::Shared(bridge, link) => write!(
+                f,
+                "{ROUTE} through {bridge}, of which link \"{link}\" is a port, so that its datagrams cannot be told from those of the link's tenants; take one of them out of {bridge}"
+            ),
             Loop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
         }
     }
@@ -241,8 +248,10 @@ mod tests {
                         index: 2,
                         mtu,
                         lower: None,
+                        has_ports: false,
                     }],
                     through: vec!["eth0".into()],
+                    ports: Vec::new(),
                     mtu,
                     own: false,
                     prefix_len: 24,

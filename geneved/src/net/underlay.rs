@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::first;
+use super::{first, netlink_error};
 
 /// The way to a host, by all next hops that the kernel may choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Way {
     pub devices: Vec<Device>,
     /// Names of what they go through: these interfaces, and those that a VLAN or the like is a part of.
     pub through: Vec<String>,
+    /// The bridges and the like among them with each of their ports, by name: what leaves by the one reaches the other.
+    pub ports: Vec<(String, String)>,
     /// The least that these allow: the route's MTU where it has one, otherwise the interface's; bytes of outer IP packet.
     /// What was learned of the path to this one host is no part of it.
     pub mtu: u32,
@@ -41,6 +44,8 @@ pub struct Device {
     pub mtu: u32,
     /// The device that its packets go through, where it is no more than a part of that: a VLAN, a macvlan, an ipvlan.
     pub lower: Option<u32>,
+    /// Whether it may have ports: a bridge, a bond, a team.
+    pub has_ports: bool,
 }
 
 impl Way {
@@ -48,6 +53,28 @@ impl Way {
     #[must_use]
     pub fn dev(&self) -> &str {
         self.devices.first().map_or("", |device| &device.name)
+    }
+}
+
+impl Way {
+    async fn add_ports(&mut self, handle: &Handle, device: &Device) -> io::Result<()> {
+        if !device.has_ports {
+            return Ok(());
+        }
+        let mut all = handle.link().get().execute();
+        while let Some(message) = all.try_next().await.map_err(netlink_error)? {
+            let attributes = message.attributes;
+            let of_it = LinkAttribute::Controller(device.index);
+            if !attributes.contains(&of_it) {
+                continue;
+            }
+            let names = attributes.into_iter().filter_map(|a| match a {
+                LinkAttribute::IfName(name) => Some((device.name.clone(), name)),
+                _ => None,
+            });
+            self.ports.extend(names);
+        }
+        Ok(())
     }
 }
 
@@ -72,6 +99,7 @@ pub async fn way(
     let mut way = Way {
         devices: Vec::new(),
         through: Vec::new(),
+        ports: Vec::new(),
         mtu: u32::MAX,
         own: route.own,
         prefix_len: route.prefix_len,
@@ -87,10 +115,12 @@ pub async fn way(
         }
         let mut lower = device.lower;
         way.through.push(device.name.clone());
+        way.add_ports(handle, &device).await?;
         way.devices.push(device);
         for _ in 0..DEPTH {
             let Some(index) = lower else { break };
             let below = self::device(handle, index, known).await?;
+            way.add_ports(handle, &below).await?;
             way.through.push(below.name);
             lower = below.lower;
         }
@@ -119,6 +149,7 @@ impl Device {
             index,
             mtu: 1500,
             lower: None,
+            has_ports: false,
         };
         let (mut link, mut elsewhere, mut part) = (None, false, false);
         for attribute in message.attributes {
@@ -128,7 +159,10 @@ impl Device {
                 LinkAttribute::Link(index) if index > 0 => link = Some(index),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
-                    use InfoKind::{IpVlan, MacVlan, MacVtap, Vlan};
+                    use InfoKind::{Bond, Bridge, IpVlan, MacVlan, MacVtap, Team, Vlan};
+                    device.has_ports = infos
+                        .iter()
+                        .any(|info| matches!(info, LinkInfo::Kind(Bridge | Bond | Team)));
                     part = infos.iter().any(|info| {
                         matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan))
                     });

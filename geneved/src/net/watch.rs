@@ -146,6 +146,34 @@ pub async fn number(handle: &Handle, netns: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// The number that a namespace has in the caller's; `None` where it has none.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn number_of(handle: &Handle, netns: &File) -> io::Result<Option<i32>> {
+    let mut message = NsidMessage::default();
+    let fd = u32::try_from(netns.as_raw_fd()).map_err(io::Error::other)?;
+    message.attributes = vec![NsidAttribute::Fd(fd)];
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(message));
+    request.header.flags = NLM_F_REQUEST;
+    let mut handle = handle.clone();
+    let mut answers = handle.request(request).map_err(io::Error::other)?;
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(found)) => {
+                let id = found.attributes.iter().find_map(|a| match a {
+                    NsidAttribute::Id(id) => Some(*id),
+                    _ => None,
+                });
+                return Ok(id.filter(|id| *id >= 0));
+            }
+            NetlinkPayload::Error(error) if error.raw_code() != 0 => return Err(error.to_io()),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use rtnetlink::packet_route::address::AddressMessage;

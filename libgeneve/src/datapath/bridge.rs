@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::change::Change;
 use super::decide;
 use super::egress::{Egress, metered, outward};
+use super::martian::martian;
 use super::neighbor;
 use super::state::{Context, Exit, Prefix, Way};
 use super::{
@@ -180,6 +181,7 @@ impl Egress {
                 if packet.version != version {
                     return Err(stopped(DropReason::InnerMalformed));
                 }
+                martian(&link.config, &packet, inner).map_err(stopped)?;
                 let notice = nd_notice(&packet, inner, vnet.needs_checksum()).map_err(stopped)?;
                 if let Some(notice) = notice {
                     sent.heed(&notice, tagged)?;
@@ -505,7 +507,7 @@ pub(super) fn arrive(
     let malformed = |_| refused(DropReason::InnerMalformed);
     let notice = match kind {
         Kind::Ip(IpVersion::V4) => return Ok(false),
-        Kind::Ip(IpVersion::V6) => match solicits(payload).map_err(refused)? {
+        Kind::Ip(IpVersion::V6) => match solicits(&link.config, payload).map_err(refused)? {
             Some(notice) => Some(notice),
             None => return Ok(false),
         },
@@ -545,12 +547,13 @@ fn translates(link: &Link, bridge: &Bridge, addr: IpAddr, now: Now) -> bool {
 
 /// What a neighbour solicitation or advertisement in these bytes says; others are told apart by their first header.
 #[inline]
-fn solicits(payload: &[u8]) -> Result<Option<Notice>, DropReason> {
+fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<Notice>, DropReason> {
     // Messages with extension headers are none that hosts send (RFC 6980 section 5).
     if payload.get(6) != Some(&protocol::ICMPV6) {
         return Ok(None);
     }
     let packet = Packet::parse(payload).map_err(parse_reason)?;
+    martian(link, &packet, payload)?;
     nd_notice(&packet, payload, false)
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bridge::{Lately, Plain};
 use super::lookup::{Seeker, key_of};
+use super::martian::martian;
 use super::recent::Recent;
 use super::state::{Context, Exit, From, Passage, Way};
 use super::{Outer, Refused, inner_limit, outer, passes, wire_bytes, wire_packets};
@@ -89,6 +90,7 @@ impl Egress {
         vnet: &VnetHdr,
     ) -> Result<Result<Forward, TurnedBack>, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+        martian(&link.config, packet, inner).map_err(stopped)?;
         let passage = self.pass(cx, link, inner, packet, vnet)?;
         let forward = match &passage.half.exit {
             Exit::Wire(way) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bridge::{self, Kind};
 use super::egress::{Forward, forward, heed_too_big, metered};
 use super::lookup::{Seeker, Wire, key_of};
+use super::martian::martian;
 use super::neighbor;
 use super::recent::Recent;
 use super::state::{Context, Exit, From};
@@ -15,7 +16,7 @@ use crate::bridge::{Bridge, Notice, Place};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::{Seen, TcpSegment};
-use crate::link::{Host, Link, LinkIndex};
+use crate::link::{Host, Link, LinkIndex, RxInterface};
 use crate::offload::partial::{cut_to, partial};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::options::{Known, Received};
@@ -252,6 +253,7 @@ impl Ingress {
         if Kind::Ip(packet.version) != memo.kind {
             return Err(refused(DropReason::InnerMalformed));
         }
+        martian(&link.config, &packet, inner).map_err(refused)?;
         if link.config.inner == Inner::Ethernet
             && link.bridge.is_none()
             && let Some(message) = Nd::parse(&packet, inner, false)
@@ -349,6 +351,9 @@ impl Ingress {
         arrival: &Arrival,
         datagram: &[u8],
     ) -> Result<(), Refused> {
+        if arrival.interface != RxInterface::Underlay {
+            heard_elsewhere(cx, arrival, datagram)?;
+        }
         let unknown = Refused::nobodys(DropReason::UnknownVni);
         let encapsulation = cx.tables.encapsulation(arrival.port).ok_or(unknown)?;
         let envelope = encapsulation
@@ -367,6 +372,9 @@ impl Ingress {
         let host = link
             .host(arrival.src)
             .ok_or(refused(DropReason::UnknownHost))?;
+        if !link.hears(host, arrival.interface) {
+            return Err(refused(DropReason::NotFromUnderlay));
+        }
         host.hear(cx.now);
         let received = Received::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
         if envelope.control {
@@ -399,6 +407,26 @@ impl Ingress {
         memo.lane = self.lanes;
         memo.arrival = Some(*arrival);
         Ok(())
+    }
+}
+
+/// Lets a datagram pass that another interface than one of the underlay received, if it is of a host that is behind that
+/// interface. Otherwise nothing in it is believed: whose interface it came by counts it.
+#[cold]
+fn heard_elsewhere(cx: &Context<'_>, arrival: &Arrival, datagram: &[u8]) -> Result<(), Refused> {
+    let RxInterface::Link(through) = arrival.interface else {
+        return Err(Refused::nobodys(DropReason::NotFromUnderlay));
+    };
+    let heard = || {
+        let encapsulation = cx.tables.encapsulation(arrival.port)?;
+        let envelope = encapsulation.parse(datagram).ok()?;
+        let link = cx.tables.by_vni(arrival.port, envelope.vni)?;
+        let host = link.host(arrival.src)?;
+        Some(link.hears(host, arrival.interface))
+    };
+    match heard() {
+        Some(true) => Ok(()),
+        Some(false) | None => Err(Refused::of(DropReason::NotFromUnderlay, through)),
     }
 }
 

@@ -13,6 +13,7 @@ mod icmp_error;
 mod ingress;
 mod log;
 mod lookup;
+mod martian;
 mod neighbor;
 mod recent;
 mod refuse;
@@ -29,13 +30,14 @@ pub use self::explain::Stage;
 pub use self::icmp_error::{Doubt, OuterError, judge_icmp_error};
 pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
 pub use self::log::Logged;
+pub use self::martian::martian;
 pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
 pub use self::refuse::{answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Length, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;
-use crate::link::{Df, Link, LinkIndex, Tos, Ttl};
+use crate::link::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::wire::encapsulation::EnvelopeError;
 use crate::wire::ethernet::{EthernetError, Mac};
@@ -153,6 +155,8 @@ pub struct Arrival {
     pub dst: Option<IpAddr>,
     /// The outer DSCP and ECN.
     pub tos: u8,
+    /// Which interface received it.
+    pub interface: RxInterface,
 }
 
 /// What the sender of a packet is told.

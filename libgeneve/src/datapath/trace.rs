@@ -7,6 +7,7 @@ use super::decide::{self, Arrived, Entrance, Planned, Subject};
 use super::egress::forward;
 use super::explain::{Account, Explain, Stage};
 use super::lookup::from_memory;
+use super::martian::martian_addresses;
 use super::state::{Context, Decision, Exit, Fate, From};
 use super::{Refused, passes};
 use crate::drop::DropReason;
@@ -236,6 +237,8 @@ fn walk(
         key: described.key,
         icmp: described.icmp,
     };
+    let key = &described.key;
+    martian_addresses(&link.config, key.src, key.dst)?;
     let known = cx.state.flows.peek(&described.key);
     account.note("flow", || match &known {
         None => "no flow: this packet would begin one".to_owned(),

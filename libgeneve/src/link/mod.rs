@@ -8,6 +8,7 @@ mod functions;
 mod host;
 mod neighborhood;
 mod path_mtu;
+mod rx;
 mod tables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +20,7 @@ pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyT
 pub use self::host::{Host, HostRegistry, Whole};
 pub use self::neighborhood::{InUse, Neighborhood, Probe};
 pub use self::path_mtu::{Evidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
+pub use self::rx::{HeardBy, RxInterface};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::options::EndpointType;
@@ -156,6 +158,8 @@ pub struct Link {
     hosts: Vec<Arc<Host>>,
     /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
     back: Vec<u32>,
+    /// Ids of those that are not heard through the underlay alone. Mostly none.
+    heard_by: Vec<(u32, HeardBy)>,
     encap_len: usize,
     /// The link's own rates, for what belongs to no flow.
     pub(crate) meters: Meters,
@@ -212,6 +216,7 @@ impl Link {
             bridge,
             hosts,
             back: Vec::new(),
+            heard_by: Vec::new(),
             config,
         }
     }

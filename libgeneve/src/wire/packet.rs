@@ -151,6 +151,19 @@ impl Packet {
         }
     }
 
+    /// Whether the sender prescribes the packet's route: by an IPv4 source route option (RFC 791 section 3.1), or by an
+    /// IPv6 routing header of any type but 2, which only names the home of a mobile node (RFC 6275 section 6.4). `bytes` are
+    /// those that it was parsed from.
+    #[must_use]
+    pub fn prescribes_route(&self, bytes: &[u8]) -> bool {
+        let before = bytes.get(..usize::from(self.transport_offset));
+        let Some(before) = before else { return false };
+        match self.version {
+            IpVersion::V4 => before.get(IPV4_HEADER_LEN..).is_some_and(has_source_route),
+            IpVersion::V6 => before.get(6).is_some_and(|&next| has_route(before, next)),
+        }
+    }
+
     /// The source and destination port of TCP or UDP.
     #[inline]
     #[must_use]
@@ -281,6 +294,47 @@ impl Chain {
             source_routed: false,
         }
     }
+}
+
+/// Whether there is a loose or a strict source route among these IPv4 options (RFC 791 section 3.1). What follows an option
+/// whose length cannot be is none.
+fn has_source_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    while let Some(&kind) = options.first() {
+        let len = match kind {
+            END => return false,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return true,
+            NO_OPERATION => 1,
+            _ => options.get(1).map_or(0, |&len| usize::from(len)),
+        };
+        match options.get(len..) {
+            Some(rest) if len > 0 => options = rest,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether a routing header that prescribes a route is in the chain of IPv6 extension headers, of which the first is `next`;
+/// `before` ends with it.
+fn has_route(before: &[u8], mut next: u8) -> bool {
+    const MOBILE: u8 = 2;
+    let mut offset = IPV6_HEADER_LEN;
+    while let Some(header) = before.get(offset..).and_then(<[u8]>::first_chunk::<8>) {
+        if next == protocol::ROUTING && header[2] != MOBILE {
+            return true;
+        }
+        offset += match next {
+            protocol::FRAGMENT => 8,
+            protocol::AH => usize::from(header[1]) * 4 + 8,
+            _ => usize::from(header[1]) * 8 + 8,
+        };
+        next = header[0];
+    }
+    false
 }
 
 /// Whether the walk looks behind this header. ESP hides what follows; after No Next Header nothing

@@ -14,7 +14,7 @@ use libgeneve::datapath::{self, Arrival, Decap, Egress, Forward, Ingress, Onward
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowKey, Limits};
 use libgeneve::label::{Labels, Selector};
-use libgeneve::link::{Endpoint, Functions};
+use libgeneve::link::{Endpoint, Functions, RxInterface};
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::merge::{Merger, SuperPacket};
@@ -178,6 +178,7 @@ fn inward(name: impl Into<String>, host: &str, bytes: Vec<u8>) -> Parcel {
         src: ip(host),
         dst: Some(ip(HERE)),
         tos: 2,
+        interface: RxInterface::Underlay,
     };
     Parcel {
         name: name.into(),

@@ -15,7 +15,8 @@ use libfuzzer_sys::fuzz_target;
 use libgeneve::datapath::{self, Arrival, Context, Egress, Ingress, Onward, State};
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables, Tos,
+    Ttl,
 };
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
@@ -215,6 +216,7 @@ impl Receiver<'_> {
             src: addr(HOSTS[usize::from(control >> 1 & 3)]),
             dst: None,
             tos: control >> 4 & 3,
+            interface: RxInterface::Underlay,
         };
         if control & 0x40 != 0 {
             make_right(&mut bytes);

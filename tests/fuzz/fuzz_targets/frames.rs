@@ -16,7 +16,9 @@ use libgeneve::datapath::{
     Arrival, Context, Egress, FrameOutput, Inbound, Ingress, State, answer_frame,
 };
 use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl};
+use libgeneve::link::{
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RxInterface, Tables, Tos, Ttl,
+};
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy::{Action, Defaults};
 use libgeneve::qos::Bucket;
@@ -155,6 +157,7 @@ fuzz_target!(|data: &[u8]| {
                 src: HOSTS[usize::from(control >> 1 & 1)].into(),
                 dst: None,
                 tos: 0,
+                interface: RxInterface::Underlay,
             };
             if let Ok(envelope) = Encapsulation::Geneve.parse(&bytes) {
                 let at = envelope.header_len;

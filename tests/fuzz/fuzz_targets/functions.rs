@@ -22,7 +22,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use libgeneve::datapath::{Arrival, Context, Egress, Forward, Ingress, Onward, Refused, State};
 use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{HostRegistry, Link, LinkIndex, Tables};
+use libgeneve::link::{HostRegistry, Link, LinkIndex, RxInterface, Tables};
 use libgeneve::nat;
 use libgeneve::offload::vnet::VnetHdr;
 use libgeneve::options::Attach;
@@ -273,6 +273,7 @@ impl Host {
             src: from,
             dst: Some(ip(HERE)),
             tos: 0,
+            interface: RxInterface::Underlay,
         };
         let mut ingress = std::mem::take(&mut self.ingress);
         let decided = ingress.decide(&self.cx(), &arrival, &mut datagram);

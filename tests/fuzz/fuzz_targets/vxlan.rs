@@ -11,7 +11,8 @@ use libgeneve::datapath::{
 };
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, Tables, Tos, Ttl,
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables, Tos,
+    Ttl,
 };
 use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
@@ -94,6 +95,7 @@ fuzz_target!(|data: &[u8]| {
         src: addr(HOST),
         dst: None,
         tos: 0,
+        interface: RxInterface::Underlay,
     };
     let mut ingress = Ingress::default();
     // Once as it is, and once for the link, so that more than the header is reached.

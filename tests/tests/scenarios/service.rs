@@ -100,7 +100,6 @@ fn the_unit_is_hardened() {
     assert!(level <= 2.0, "{told}");
 }
 
-/// Ready when everything is there, watched by the workers' progress, and not when one of them is stuck.
 /// A thread of another process that stands still until this is dropped: a test that fails while it is
 /// traced would wait for its daemon for ever.
 struct StoppedThread(Pid);
@@ -120,6 +119,7 @@ impl Drop for StoppedThread {
     }
 }
 
+/// Ready when everything is there, watched by the workers' progress, and not when one of them is stuck.
 #[test]
 fn the_watchdog_is_fed_by_what_workers_do() {
     let duo = Duo::new();

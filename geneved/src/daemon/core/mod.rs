@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HostRegistry, Tables};
+use libgeneve::link::{HeardBy, HostRegistry, Tables};
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -37,11 +37,13 @@ use crate::daemon::compile::{Compiler, Places};
 use crate::daemon::drops::DropWatch;
 use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
+use crate::daemon::loops::Nested;
 use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
+use crate::daemon::rx_interfaces::RxWatch;
 use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
-use crate::net::mtu::Ways;
+use crate::net::mtu::{Loop, Ways};
 use crate::net::port::Holder;
 use crate::observe::hub::Hub;
 pub(in crate::daemon) use descriptors::FAMILIES;
@@ -66,6 +68,8 @@ pub(in crate::daemon) struct Core {
     waiting: Cell<usize>,
     /// The interfaces that changes are heard of.
     interfaces: Interfaces,
+    /// Which interfaces belong to the underlay.
+    pub(in crate::daemon) rx: std::cell::RefCell<RxWatch>,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
     hub: Hub,
@@ -96,6 +100,8 @@ pub(in crate::daemon) struct Inner {
     pub(in crate::daemon) far: FarEnds,
     /// How the kernel routes to the hosts, as far as it has told of changes.
     pub(in crate::daemon) ways: Ways,
+    /// Hosts that are behind links.
+    pub(in crate::daemon) nested: Nested,
 }
 
 impl Core {
@@ -123,6 +129,7 @@ impl Core {
             inner: Mutex::new(inner),
             waiting: Cell::new(0),
             interfaces: Interfaces::default(),
+            rx: std::cell::RefCell::default(),
             board: board.into(),
             started: SystemTime::now(),
             hub: Hub::default(),
@@ -291,6 +298,7 @@ impl Core {
         };
         self.open_ports(inner, &new, &must).await?;
         self.listen_for(inner.running.keys().chain(&plan.add));
+        self.note_own_links(inner, &new);
         self.bring_up(inner, &new, &plan.add, &ways, unready)
             .await?;
         let adjusted = self.adjust_and_replace(inner, &new, plan, &ways, unready);
@@ -313,6 +321,7 @@ impl Core {
         let old = std::mem::replace(&mut inner.state, new);
         self.look_far(inner, Some(&ways)).await;
         self.note_ways(inner, ways);
+        self.note_namespaces(inner).await;
         self.publish(inner).await;
         remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del).await;
@@ -449,6 +458,7 @@ impl Core {
             compiler,
             down,
             ways,
+            nested,
             ..
         } = inner;
         let places: Places = running
@@ -466,6 +476,13 @@ impl Core {
                 let config = compiler.link(state, link, running.mtu, &places, &healthy);
                 let link = libgeneve::link::Link::new(config, registry);
                 let link = link.without(|host| ways.loop_of(name, host).is_some());
+                let link = link.with_heard_by(|host| {
+                    let mut heard_by = behind(nested, &places, name, host);
+                    if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
+                        heard_by.push(HeardBy::Nobody);
+                    }
+                    heard_by
+                });
                 links.push(Arc::new(link));
             }
             steps.rest().await;
@@ -479,6 +496,13 @@ impl Core {
             .flows
             .set_links(u32::try_from(running.len()).unwrap_or(u32::MAX));
         self.engine.publish(Arc::new(tables));
+        self.note_own_links(inner, &inner.state);
+        let Inner {
+            state,
+            registry,
+            compiler,
+            ..
+        } = inner;
         compiler.prune(state);
         registry.prune();
         self.count_waiting(inner);
@@ -512,6 +536,18 @@ impl Core {
         self.take_down(&mut inner, &names).await;
         self.close_ports(&mut inner);
     }
+}
+
+/// The links behind whose interfaces a host of the link `name` is.
+fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<HeardBy> {
+    if nested.is_empty() {
+        return Vec::new();
+    }
+    let of_it = nested
+        .iter()
+        .filter(|(link, at, _)| link == name && *at == host);
+    let outer = of_it.filter_map(|(.., outer)| places.get(outer));
+    outer.copied().map(HeardBy::Link).collect()
 }
 
 /// What is told of a host; of this one, without an address.

@@ -95,6 +95,7 @@ impl Core {
     /// Looks after what nobody tells of; to be called every second or so.
     pub(in crate::daemon) async fn tend_interfaces(&self) {
         self.look_at_namespaces().await;
+        self.note_namespaces(&*self.inner().await).await;
         let looks = self.interfaces.looks.get().wrapping_add(1);
         self.interfaces.looks.set(looks);
         let unheard = self.interfaces.deaf.get() && looks.is_multiple_of(DEAF_LOOKS);

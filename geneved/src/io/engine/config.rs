@@ -104,6 +104,15 @@ pub enum Event {
     },
     /// Datagrams to a host do not arrive or are not sent; told once a second at most.
     Unreachable(Refusals),
+    /// A datagram did not come from the underlay; told once a minute at most by each worker.
+    NotFromUnderlay {
+        /// The link out of which it came, if it is known to have come out of one.
+        link: Option<LinkIndex>,
+        /// Its outer source, which anybody may have written.
+        src: IpAddr,
+        /// The index of the interface that received it; 0 where that is not known.
+        interface: u32,
+    },
     /// A worker stopped because its backend broke.
     WorkerLost {
         /// The worker's number.

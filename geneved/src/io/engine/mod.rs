@@ -18,17 +18,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use libgeneve::datapath::{self, Context, State as FlowState};
+use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::counters::{Counters, LinkCounters};
+use super::counters::{Counters, Direction, LinkCounters};
 use super::descriptors::Descriptors;
 use super::neighbors::Chime;
 use super::probe;
 use super::progress::{Heart, Progress, WorkerReport};
 use super::recover::read_errors;
+use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
@@ -71,6 +73,10 @@ pub struct Engine {
     events: Mutex<Option<UnboundedReceiver<Event>>>,
     /// Held once by everybody who sees packets.
     taps: Arc<()>,
+    /// What is counted here and not by a worker.
+    nobody: Counters,
+    /// The name of the device for tunnel GSO, if there is one.
+    tunnel: Option<String>,
 }
 
 /// The sockets that a link sends from.
@@ -125,6 +131,7 @@ impl Engine {
             events: sender,
             chime: Chime::default(),
             underlay: Arc::clone(&config.underlay),
+            rx_interfaces: ArcSwap::default(),
         });
         let mut engine = Engine {
             workers: Vec::new(),
@@ -138,6 +145,8 @@ impl Engine {
             state: Mutex::default(),
             events: Mutex::new(Some(receiver)),
             taps: Arc::default(),
+            nobody: Counters::default(),
+            tunnel: tunnel.as_ref().ok().map(|device| device.name().to_owned()),
         };
         let workers = config.workers.max(1);
         let mut tunnel = engine.tunnel_gso(tunnel);
@@ -160,6 +169,12 @@ impl Engine {
         &self.report
     }
 
+    /// The name of the device for tunnel GSO, if there is one.
+    #[must_use]
+    pub fn tunnel_device(&self) -> Option<&str> {
+        self.tunnel.as_deref()
+    }
+
     /// How many workers there are, and so queues of each TUN.
     #[must_use]
     pub fn workers(&self) -> usize {
@@ -174,6 +189,12 @@ impl Engine {
             let _ = worker.bell.write(1);
         }
         self.receive();
+    }
+
+    /// Believes what these interfaces receive from now on, and nothing else. Workers look at it in their next turn; until
+    /// the first call nothing is believed.
+    pub fn set_rx_interfaces(&self, interfaces: RxInterfaces) {
+        self.shared.rx_interfaces.store(Arc::new(interfaces));
     }
 
     /// The tables in force.
@@ -294,9 +315,13 @@ impl Engine {
             refusals.count += 1;
         };
         let state = self.state();
+        let believed = self.shared.rx_interfaces.load();
+        let mut forged = 0;
         for pool in state.pools.iter().filter_map(std::sync::Weak::upgrade) {
-            pool.each_socket(|socket| read_errors(socket, &mut note));
+            pool.each_socket(|socket| forged += read_errors(socket, &believed, &mut note));
         }
+        let reason = DropReason::NotFromUnderlay;
+        self.nobody.dropped(Direction::Ingress, reason, forged);
         found.into_values().collect()
     }
 
@@ -331,6 +356,7 @@ impl Engine {
         for worker in &self.workers {
             worker.nobody.add_to(&mut sum);
         }
+        self.nobody.add_to(&mut sum);
         sum
     }
 

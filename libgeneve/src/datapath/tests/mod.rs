@@ -211,6 +211,7 @@ fn arrival(src: &str) -> Arrival {
         src: ip(src),
         dst: Some(ip(HERE)),
         tos: 0,
+        interface: RxInterface::Underlay,
     }
 }
 

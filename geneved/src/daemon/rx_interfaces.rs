@@ -1,0 +1,190 @@
+//! Which interfaces of the daemon's namespace datagrams are believed from: found out whenever devices or links change.
+//!
+//! Nothing here waits for a change of configuration that is under way: until a device is known, nothing is believed that
+//! comes by it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use libgeneve::link::{LinkIndex, RxInterface};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::core::{Core, Inner, Running, host_event};
+use crate::config::state::{Refusal, State};
+use crate::io::RxInterfaces;
+use crate::net::devices::{Devices, Heard, News, Own, listen};
+use crate::net::netns::{self, Identity};
+use crate::net::watch;
+
+/// Changes come in bursts; so long one is gathered.
+const BURST: Duration = Duration::from_millis(10);
+/// How long it takes until the kernel is asked again after it did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known of the devices of the daemon's namespace.
+#[derive(Debug, Default)]
+pub(super) struct RxWatch {
+    devices: Devices,
+    own: Own,
+    published: BTreeMap<u32, RxInterface>,
+    /// The numbers of the namespaces that links are in.
+    numbers: BTreeMap<String, (Identity, i32)>,
+}
+
+impl Core {
+    /// Begins to follow the devices, once all are known.
+    pub(super) async fn follow_devices(self: &Rc<Self>) -> Result<(), Refusal> {
+        let refuse = |e: io::Error| Refusal::new(format!("{}: {e}", super::NO_NETLINK), "");
+        if let Some(tunnel) = self.engine().tunnel_device() {
+            self.rx.borrow_mut().own.others.insert(tunnel.to_owned());
+        }
+        let mut news = listen().map_err(refuse)?;
+        self.ask_devices().await.map_err(refuse)?;
+        let core = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                core.heed_devices(&mut news).await;
+                tracing::error!("netlink says no more of devices; asking again");
+                news = core.listen_again().await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn ask_devices(&self) -> io::Result<()> {
+        let devices = Devices::ask(self.netlink()).await?;
+        self.rx.borrow_mut().devices.replace(devices);
+        self.publish_rx_interfaces();
+        Ok(())
+    }
+
+    async fn listen_again(&self) -> News {
+        loop {
+            sleep(PAUSE).await;
+            if let Ok(news) = listen()
+                && self.ask_devices().await.is_ok()
+            {
+                return news;
+            }
+        }
+    }
+
+    /// Follows the news until they end.
+    async fn heed_devices(&self, news: &mut News) {
+        while let Some(message) = news.next().await {
+            let mut heard = self.rx.borrow_mut().devices.heed(message);
+            let end = Instant::now() + BURST;
+            while heard != Heard::Nothing
+                && let Ok(Some(message)) = timeout_at(end, news.next()).await
+            {
+                heard = heard.max(self.rx.borrow_mut().devices.heed(message));
+            }
+            match heard {
+                Heard::Nothing => {}
+                Heard::Changed => self.publish_rx_interfaces(),
+                Heard::Lost => {
+                    while self.ask_devices().await.is_err() {
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes which interfaces are links' own: those that run, and those of `state` that are being made.
+    pub(super) fn note_own_links(&self, inner: &Inner, state: &State) {
+        let here = state.links.values().filter(|link| link.netns.is_none());
+        let links = here.map(|link| {
+            let running = inner.running.get(&link.name);
+            let running = running.filter(|running| running.has_interface());
+            (link.name.to_string(), running.map(|running| running.index))
+        });
+        let running = |(name, running): (_, &Running)| {
+            let link = inner.state.links.get(name)?;
+            link.netns
+                .is_none()
+                .then(|| (name.to_string(), Some(running.index)))
+        };
+        let links = inner.running.iter().filter_map(running).chain(links);
+        let links: BTreeMap<String, Option<LinkIndex>> = links.collect();
+        let changed = self.rx.borrow().own.links != links;
+        if changed {
+            self.rx.borrow_mut().own.links = links;
+            self.publish_rx_interfaces();
+        }
+    }
+
+    /// Notes the namespaces that links are in: what leads there is no part of the underlay.
+    pub(super) async fn note_namespaces(&self, inner: &Inner) {
+        let mut numbers = BTreeMap::new();
+        for name in inner.state.links.values().filter_map(|l| l.netns.as_ref()) {
+            if numbers.contains_key(name) {
+                continue;
+            }
+            let Some(identity) = netns::identity(name) else {
+                continue;
+            };
+            let known = self.rx.borrow().numbers.get(name).copied();
+            let number = match known.filter(|(known, _)| *known == identity) {
+                Some((_, number)) => Some(number),
+                None => match netns::open(name) {
+                    Ok(file) => watch::number_of(self.netlink(), &file).await.ok().flatten(),
+                    Err(_) => None,
+                },
+            };
+            numbers.extend(number.map(|number| (name.clone(), (identity, number))));
+        }
+        let namespaces = numbers.values().map(|(_, number)| *number).collect();
+        let mut rx = self.rx.borrow_mut();
+        rx.numbers = numbers;
+        if rx.own.namespaces != namespaces {
+            rx.own.namespaces = namespaces;
+            drop(rx);
+            self.publish_rx_interfaces();
+        }
+    }
+
+    fn publish_rx_interfaces(&self) {
+        let mut rx = self.rx.borrow_mut();
+        let RxWatch {
+            devices,
+            own,
+            published,
+            ..
+        } = &mut *rx;
+        let now = devices.classify(own);
+        if now != *published {
+            let all = now.iter().map(|(index, what)| (*index, *what));
+            self.engine().set_rx_interfaces(RxInterfaces::new(all));
+            *published = now;
+        }
+    }
+
+    /// Tells of a datagram that did not come from the underlay.
+    pub(super) async fn tell_not_from_underlay(
+        &self,
+        link: Option<LinkIndex>,
+        src: IpAddr,
+        interface: u32,
+    ) {
+        let inner = self.inner().await;
+        let mut running = inner.running.iter();
+        let name = running.find(|(_, running)| Some(running.index) == link);
+        let device = self.rx.borrow().devices.name(interface).map(str::to_owned);
+        let device = device.unwrap_or_else(|| format!("the interface with index {interface}"));
+        let whose = match name {
+            Some((name, _)) => format!("link \"{name}\": "),
+            None => String::new(),
+        };
+        let detail = format!(
+            "{whose}an outer datagram from {src} came by {device} and not from the underlay; it is dropped, and so are others like it"
+        );
+        tracing::warn!(%src, device, "{detail}");
+        self.hub()
+            .tell(host_event(Some(src), "not-from-underlay", detail));
+    }
+}
