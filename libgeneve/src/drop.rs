@@ -69,6 +69,8 @@ drop_reasons! {
     SourceMismatch => "source-mismatch",
     /// The inner source, MAC or IP address, belongs to another host, yet the packet came from this one's TUN or TAP.
     SourceNotLocal => "source-not-local",
+    /// The inner destination, after translation, is not behind the link's interface: no address of it, no endpoint of this host and in no allowed prefix.
+    DestinationNotHere => "destination-not-here",
     /// The inner frame is for a MAC address that is not the link's.
     WrongMac => "wrong-mac",
     /// The inner frame has a VLAN tag, and the link has no VLANs (RFC 7348 section 6.1).

@@ -37,6 +37,8 @@ impl Target {
 /// What made an entry: decides which of two equal prefixes stays visible, and what egress checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
+    /// `allowed PREFIX` of the link: it lives behind the interface, unless something else says where it lives.
+    Allowed,
     /// `remote ADDR` of the link: the default route.
     Remote,
     /// `geneved route add`.

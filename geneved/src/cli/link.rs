@@ -37,7 +37,7 @@ fn kind(word: &str) -> Result<Kind, ValueError> {
 }
 
 /// The type stands behind the name, as `ip` has it.
-const OWN: [Key; 39] = [
+const OWN: [Key; 40] = [
     NAME,
     TYPE.times(Times::Once),
     key!("id" | "vni", "VNI", id),
@@ -67,6 +67,7 @@ const OWN: [Key; 39] = [
     key!("segmentation", "{ auto | off }", segmentation),
     key!("mtu", "{ auto | N }", mtu),
     key!("address", "PREFIX", address).times(Times::Many),
+    key!("allowed", "PREFIX", allowed).times(Times::Many),
     key!("netns", "NETNS", netns),
     key!("ingress", "{ allow | deny }", ingress),
     key!("egress", "{ allow | deny }", egress),
@@ -83,7 +84,7 @@ const OWN: [Key; 39] = [
     flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-const SETTINGS: [Key; 46] = grammar::joined(OWN, REFUSED);
+const SETTINGS: [Key; 47] = grammar::joined(OWN, REFUSED);
 
 /// Which links are shown.
 #[derive(Default)]

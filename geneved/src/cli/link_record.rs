@@ -49,6 +49,9 @@ impl Record for LinkInfo {
         }
         if style.statistics > 0 {
             text += &statistics(style, &self.traffic);
+            for one in &self.undelivered {
+                text += &format!("\n    {}", one.sentence(self.settings.name.as_str()));
+            }
         }
         text
     }
@@ -109,6 +112,7 @@ impl Record for LinkInfo {
             ("ingress", s.ingress.map(|v| json!(v))),
             ("egress", s.egress.map(|v| json!(v))),
             ("labels", s.labels.map(|v| json!(v))),
+            ("allowed", (!s.allowed.is_empty()).then(|| json!(s.allowed))),
             ("option", (!s.option.is_empty()).then(|| json!(s.option))),
             ("segmentation", s.segmentation.map(|v| json!(v))),
             ("rate", s.rate.map(|v| json!(v))),
@@ -133,6 +137,9 @@ impl Record for LinkInfo {
             );
             link.insert("drops".into(), drops(t));
             link.insert("consumed".into(), consumed(t));
+            if !self.undelivered.is_empty() {
+                link.insert("undelivered".into(), json!(self.undelivered));
+            }
         }
         Value::Object(link)
     }
@@ -188,6 +195,9 @@ impl LinkInfo {
         }
         if let (MtuWord::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
             say("mtu", mtu.to_string());
+        }
+        for prefix in &s.allowed {
+            say("allowed", style.prefix(&prefix.0));
         }
         if let Some(netns) = &s.netns {
             say("netns", netns.clone());

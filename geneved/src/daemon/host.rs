@@ -10,12 +10,15 @@ use nix::unistd::{User, geteuid};
 use serde::de::DeserializeOwned;
 
 use super::core::needed_ports;
+use super::forwarding;
 use super::preflight::block_on;
 use crate::config::file::DEFAULT_PATH;
 use crate::config::state::State;
+use crate::config::value::Mode;
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Host, HostInfo, Nats, Request};
+use crate::control::protocol::{Host, HostInfo, LinkInfo, Links, Nats, Request};
 use crate::io::{Feature, probe};
+use crate::net::netns;
 use crate::net::port::{Holder, holder, wait_until_free};
 
 /// Without these there is nothing that geneved could do.
@@ -33,6 +36,7 @@ pub fn features(socket: &Path) -> Vec<Feature> {
     let running = answering(socket);
     let mut all = probe();
     let nat = running.is_ok().then(|| nat(socket)).flatten();
+    let links = running.as_ref().ok().map(|daemon| links(socket, daemon));
     all.extend([
         capability(
             "net-admin",
@@ -64,6 +68,7 @@ pub fn features(socket: &Path) -> Vec<Feature> {
         daemon(socket, running),
     ]);
     all.extend(nat);
+    all.extend(links.into_iter().flatten());
     all
 }
 
@@ -93,6 +98,38 @@ fn nat(socket: &Path) -> Option<Feature> {
         available,
         detail,
     })
+}
+
+/// What is wrong with where the links of the running daemon lead: packets that are not delivered, and those that the kernel
+/// may pass on.
+fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
+    // That the daemon does not answer is told already.
+    let Ok(Links { links }) = ask(socket, &Request::ListLinks { name: None }) else {
+        return Vec::new();
+    };
+    let wrong = |name, detail| Feature {
+        name,
+        available: false,
+        detail,
+    };
+    let of_link = |link: &LinkInfo| {
+        let name = link.settings.name.as_str().to_owned();
+        let all = link.undelivered.clone().into_iter();
+        all.map(move |one| one.sentence(&name))
+    };
+    let undelivered = links.iter().flat_map(of_link);
+    let mut all: Vec<_> = undelivered.map(|what| wrong("delivery", what)).collect();
+    let here = netns::own_inode() == daemon.netns_inode;
+    let placed = links.iter().filter_map(|link| {
+        let settings = &link.settings;
+        let routed = settings.mode != Some(Mode::Ethernet) || !settings.address.is_empty();
+        // The daemon's own namespace may be another than this one.
+        let seen = here || settings.netns.is_some();
+        (routed && seen).then_some((&settings.name, settings.netns.as_deref()))
+    });
+    let forwarded = block_on(forwarding::between_links(placed)).unwrap_or_default();
+    all.extend(forwarded.into_iter().map(|what| wrong("forwarding", what)));
+    all
 }
 
 /// Asks the daemon at `socket`.

@@ -13,6 +13,7 @@ mod engine;
 mod far;
 mod fdb;
 mod flows;
+mod forwarding;
 mod functions;
 mod gateway;
 pub mod health;
@@ -29,6 +30,7 @@ mod rx_interfaces;
 mod show;
 mod termination;
 mod trace;
+mod undelivered;
 mod unreachable;
 mod watchdog;
 
@@ -56,7 +58,7 @@ use crate::control::steps;
 use crate::io::Event;
 use crate::net::changes::{Changes, Underlay};
 use crate::net::port::Holder;
-use crate::net::watch::Watch;
+use crate::net::watch::{News, Watch};
 use crate::observe::log::tell_left_out;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
@@ -243,6 +245,7 @@ fn tend(core: &Rc<Core>) {
         core.tend_neighbors().await;
         core.tend_unreachable().await;
         core.tend_interfaces().await;
+        core.tell_undelivered().await;
         core.far_ends_changed().await;
     });
 }
@@ -273,6 +276,10 @@ fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
             core.note(&news, &mut concerned);
             if concerned.is_nobody() {
                 continue;
+            }
+            // Packets for an address come as soon as it is there.
+            if news.iter().any(|news| matches!(news, News::Address(_))) {
+                core.follow_addresses(&concerned).await;
             }
             // Changes come in bursts; one look is enough for all of them.
             tokio::time::sleep(SETTLE).await;

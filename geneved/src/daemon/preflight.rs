@@ -13,6 +13,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::unistd::{Group, User, geteuid};
 
 use super::core::{FAMILIES, hosts_of, needed_ports, port_taken, profile};
+use super::forwarding;
 use super::gateway;
 use super::host;
 use crate::config::file::Config;
@@ -139,6 +140,9 @@ async fn routes(state: &State) -> Vec<String> {
         }
         all.extend(ways_out(state, link).await);
     }
+    all.extend(
+        forwarding::between_links(state.links.values().filter_map(forwarding::routed)).await,
+    );
     all
 }
 

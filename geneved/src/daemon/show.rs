@@ -62,6 +62,7 @@ impl Core {
                 (true, _) => "UNKNOWN".into(),
             },
             addresses: seen.addresses.into_iter().map(Prefix).collect(),
+            undelivered: self.undelivered(inner, link),
             mtu: if seen.mtu > 0 {
                 seen.mtu
             } else {

@@ -160,6 +160,41 @@ impl fmt::Display for Lack<'_> {
     }
 }
 
+/// The families that a kernel forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+/// What the kernel of a namespace forwards that comes in by one of these links.
+///
+/// # Errors
+/// The namespace cannot be entered.
+pub async fn forwarding(
+    netns: Option<String>,
+    links: Vec<String>,
+) -> Result<Forwarding, NetnsError> {
+    within(netns, move |_| async move {
+        Forwarding {
+            v4: links.iter().any(|link| lets_in_v4(link)),
+            v6: setting("ipv6/conf/all/forwarding"),
+        }
+    })
+    .await
+}
+
+/// Whether IPv4 packets that come in by this device are forwarded. One that is not there yet will be as the default is.
+fn lets_in_v4(device: &str) -> bool {
+    let own = match Path::new("/proc/sys/net/ipv4/conf").join(device).exists() {
+        true => device,
+        false => "default",
+    };
+    setting(&format!("ipv4/conf/{own}/forwarding"))
+}
+
 /// Whether IPv4 packets pass from the link to another device and back: the device that a packet comes in by decides.
 fn forwards_v4(link: &str) -> bool {
     let on = |device: &str| setting(&format!("ipv4/conf/{device}/forwarding"));
@@ -171,12 +206,7 @@ fn forwards_v4(link: &str) -> bool {
         let name = name.to_string_lossy();
         !["all", "default", "lo", link].contains(&&*name) && on(&name)
     });
-    // A link that is not there yet will be as the default is.
-    let own = match Path::new("/proc/sys/net/ipv4/conf").join(link).exists() {
-        true => link,
-        false => "default",
-    };
-    other && on(own)
+    other && lets_in_v4(link)
 }
 
 /// Whether a setting below `/proc/sys/net`, of the calling thread's namespace, is on.

@@ -67,6 +67,8 @@ pub struct Seen {
     pub lladdr: Option<Mac>,
     /// Its addresses, but for the link-local one that the kernel makes by itself.
     pub addresses: Vec<IpNet>,
+    /// The link-local address that the kernel made.
+    pub link_local: Option<IpNet>,
 }
 
 impl Seen {
@@ -336,14 +338,18 @@ pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Se
             }
         }
         let mut found = HashMap::<u32, Vec<IpNet>>::new();
+        let mut made = HashMap::<u32, IpNet>::new();
         let mut stream = std::pin::pin!(handle.address().get().execute());
         while let Ok(Some(message)) = stream.try_next().await {
-            if let Some(address) = address_of(&message) {
-                let index = message.header.index;
-                found.entry(index).or_default().push(address);
+            let index = message.header.index;
+            match address_of(&message) {
+                Some((address, false)) => found.entry(index).or_default().push(address),
+                Some((address, true)) => drop(made.insert(index, address)),
+                None => {}
             }
         }
         for seen in &mut all {
+            seen.link_local = made.remove(&seen.ifindex);
             seen.addresses = found.remove(&seen.ifindex).unwrap_or_default();
         }
         all
@@ -459,19 +465,17 @@ async fn addresses(
         .await
         .map_err(|e| setting("its addresses".into(), e))?
     {
-        if let Some(net) = address_of(&message) {
+        if let Some((net, false)) = address_of(&message) {
             found.push((net, message));
         }
     }
     Ok(found)
 }
 
-/// The address that the message is about; `None` for the link-local one that the kernel makes by itself.
-fn address_of(message: &AddressMessage) -> Option<IpNet> {
+/// The address that the message is about, and whether it is the link-local one that the kernel makes by itself.
+fn address_of(message: &AddressMessage) -> Option<(IpNet, bool)> {
     let by_kernel = AddressAttribute::Protocol(AddressProtocol::LinkLocal);
-    if message.attributes.contains(&by_kernel) {
-        return None;
-    }
+    let made = message.attributes.contains(&by_kernel);
     // Local and Address differ on interfaces that have a peer address; Local is ours.
     let of = |local: bool| {
         message.attributes.iter().find_map(|a| match a {
@@ -481,7 +485,8 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
         })
     };
     let ip = of(true).or_else(|| of(false))?;
-    IpNet::new(ip, message.header.prefix_len).ok()
+    let address = IpNet::new(ip, message.header.prefix_len).ok()?;
+    Some((address, made))
 }
 
 async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {

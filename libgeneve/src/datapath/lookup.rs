@@ -74,7 +74,8 @@ pub(super) fn key_of(
         && let Some(quote) = packet.quote(bytes)
     {
         let key = FlowKey::of_quote(index, &quote).reversed();
-        if cx.state.flows.contains(&key) {
+        // It is for whoever sent what it quotes (RFC 792, RFC 4443 section 2.2); the flow says nothing of anybody else.
+        if quote.src == packet.dst && cx.state.flows.contains(&key) {
             return Ok((key, true));
         }
         // Where there are rules, an error about nothing is not let through as a flow of its own.

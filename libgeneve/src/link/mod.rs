@@ -4,6 +4,7 @@
 //! and publishes it; workers that still hold the old one finish their batch with it. The only
 //! values that change inside are what the underlay taught about a [`Host`].
 
+mod delivery;
 mod functions;
 mod host;
 mod neighborhood;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::delivery::{AllowedPrefixes, DeliveredAs, Undelivered, UndeliveredPackets};
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
 pub use self::host::{Host, HostRegistry, Whole};
 pub use self::neighborhood::{InUse, Neighborhood, Probe};
@@ -118,10 +120,14 @@ pub struct LinkConfig {
     pub udp6_zero_csum_rx: bool,
     /// The inner MTU in force, in bytes of inner IP packet.
     pub mtu: u16,
-    /// Addresses of the TUN interface.
+    /// Addresses of the TUN interface: those of the configuration, then those that others gave it.
     pub addresses: Vec<IpAddr>,
     /// The broadcast addresses of their networks.
     pub broadcasts: Vec<Ipv4Addr>,
+    /// Prefixes that are said to live behind the interface.
+    pub allowed: Vec<IpNet>,
+    /// What came for other destinations than those behind the interface.
+    pub undelivered: Arc<UndeliveredPackets>,
     /// The link's `remote`, its routes and its endpoints.
     pub routes: Vec<RouteConfig>,
     /// What the link does beyond carrying packets.
@@ -154,6 +160,8 @@ pub struct Link {
     pub routes: Routes,
     /// Where each MAC address lives, for a link whose interface is a TAP.
     pub bridge: Option<Bridge>,
+    /// What is said to live behind the interface, whatever else the routes have for it.
+    allowed: AllowedPrefixes,
     /// The hosts that any route or endpoint names, sorted by address.
     hosts: Vec<Arc<Host>>,
     /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
@@ -180,6 +188,9 @@ impl Link {
         let mut hosts: Vec<Arc<Host>> = Vec::new();
         for addr in &config.addresses {
             routes.insert(IpNet::from(*addr), Entry::local(Origin::Own));
+        }
+        for prefix in &config.allowed {
+            routes.insert(*prefix, Entry::local(Origin::Allowed));
         }
         for route in &config.routes {
             let list: Vec<_> = route
@@ -212,6 +223,7 @@ impl Link {
                 egress: Meter::of(config.functions.rate.as_ref()),
                 ingress: Meter::of(config.functions.rate_ingress.as_ref()),
             },
+            allowed: AllowedPrefixes::new(&config.allowed),
             routes,
             bridge,
             hosts,

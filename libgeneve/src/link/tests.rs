@@ -22,6 +22,8 @@ fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
         mtu: 1464,
         addresses: vec![ip("10.0.0.1")],
         broadcasts: Vec::new(),
+        allowed: Vec::new(),
+        undelivered: Default::default(),
         routes: vec![RouteConfig {
             prefix: "10.0.0.0/24".parse().unwrap(),
             hosts: hosts.iter().map(|host| ip(host)).collect(),

@@ -88,6 +88,8 @@ pub fn link(functions: Functions) -> LinkConfig {
         mtu: 1464,
         addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
         broadcasts: Vec::new(),
+        allowed: Vec::new(),
+        undelivered: Default::default(),
         routes,
         functions,
         bridge: None,

@@ -70,6 +70,13 @@ fn tables() -> &'static Tables {
                 mtu: 1464,
                 addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
                 broadcasts: Vec::new(),
+                allowed: match uniform {
+                    true => ["0.0.0.0/0", "::/0"]
+                        .map(|p| p.parse().expect("a literal"))
+                        .into(),
+                    false => Vec::new(),
+                },
+                undelivered: Default::default(),
                 routes,
                 functions: Functions::default(),
                 bridge: None,

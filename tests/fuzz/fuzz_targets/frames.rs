@@ -63,6 +63,8 @@ fn tables() -> &'static Tables {
             mtu: 1450,
             addresses: Vec::new(),
             broadcasts: Vec::new(),
+            allowed: Vec::new(),
+            undelivered: Default::default(),
             routes: Vec::new(),
             functions: Functions::default(),
             bridge: Some(BridgeConfig {

@@ -55,6 +55,10 @@ fn tables() -> &'static Tables {
             mtu: 1450,
             addresses: vec![addr("10.0.0.1"), addr("fd00::1")],
             broadcasts: Vec::new(),
+            allowed: ["10.0.0.0/8", "fd00::/8"]
+                .map(|p| p.parse().expect("a literal"))
+                .into(),
+            undelivered: Default::default(),
             routes: routes.into(),
             functions: Functions::default(),
             bridge: None,

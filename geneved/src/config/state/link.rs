@@ -58,6 +58,8 @@ pub struct Link {
     pub mtu: MtuWord,
     /// Addresses of the interface.
     pub addresses: Vec<IpNet>,
+    /// Prefixes that live behind the interface, besides them.
+    pub allowed: Vec<IpNet>,
     /// The network namespace of the interface; `None` is the daemon's.
     pub netns: Option<String>,
     /// What happens to an incoming flow that no rule decides.
@@ -118,6 +120,7 @@ impl State {
             segmentation: LinkSegmentation::Auto,
             mtu: MtuWord::Auto,
             addresses: Vec::new(),
+            allowed: Vec::new(),
             netns: None,
             ingress: Action::Allow,
             egress: Action::Allow,
@@ -233,6 +236,7 @@ impl State {
         }
         self.check_encapsulation(link)?;
         self.check_mode(link, words)?;
+        check_allowed(link)?;
         // The kernel lets datagrams without a checksum through for a socket, not for a VNI.
         let differs = self.other_on_port(link);
         let differs = differs.filter(|other| other.udp6_zero_csum_rx != link.udp6_zero_csum_rx);
@@ -346,6 +350,7 @@ impl Link {
             segmentation: Some(self.segmentation),
             mtu: Some(self.mtu),
             address: self.addresses.iter().copied().map(Prefix).collect(),
+            allowed: self.allowed.iter().copied().map(Prefix).collect(),
             netns: self.netns.clone(),
             ingress: Some(self.ingress),
             egress: Some(self.egress),
@@ -360,6 +365,44 @@ impl Link {
             floodrate: bridging.map(|b| b.flood_rate),
         }
     }
+}
+
+/// What is said to live behind a link must be something that can.
+fn check_allowed(link: &Link) -> Result<(), Refusal> {
+    let name = &link.name;
+    if link.mode == Mode::Ethernet && !link.allowed.is_empty() {
+        return Err(Refusal::new(
+            format!("link \"{name}\": allowed is for links in mode ip"),
+            "frames are delivered by their MAC address: leave \"allowed\" out",
+        ));
+    }
+    for (at, prefix) in link.allowed.iter().enumerate() {
+        let refuse = |why: &str, hint: String| {
+            let what = format!("link \"{name}\": allowed \"{prefix}\": {why}");
+            Err(Refusal::new(what, hint))
+        };
+        if *prefix != prefix.trunc() {
+            let hint = format!("did you mean \"{}\"?", prefix.trunc());
+            return refuse("bits beyond the prefix length are set", hint);
+        }
+        let addr = prefix.addr();
+        if prefix.prefix_len() > 0 && addr.is_multicast() {
+            return refuse(
+                "it is a multicast group",
+                "groups are always allowed: leave it out".into(),
+            );
+        }
+        if addr.is_loopback() {
+            return refuse(
+                "nothing behind a link has a loopback address",
+                "name the prefix of what is there".into(),
+            );
+        }
+        if link.allowed[..at].contains(prefix) {
+            return refuse("it is named twice", String::new());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to change what a link cannot change.
@@ -406,6 +449,9 @@ fn overwrite(link: &mut Link, words: &LinkWords) {
     }
     if !words.address.is_empty() {
         link.addresses = words.address.iter().map(|p| p.0).collect();
+    }
+    if !words.allowed.is_empty() {
+        link.allowed = words.allowed.iter().map(|p| p.0).collect();
     }
 }
 

@@ -113,6 +113,9 @@ pub struct LinkWords {
     /// Addresses of the interface.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<Prefix>,
+    /// Prefixes that live behind the interface, besides its own addresses; mode ip.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Prefix>,
     /// The network namespace that the interface is put into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,

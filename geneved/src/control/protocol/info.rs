@@ -30,6 +30,9 @@ pub struct LinkInfo {
     /// The addresses that the interface has, whoever gave them, but for the link-local one that the kernel makes.
     #[serde(default)]
     pub addresses: Vec<Prefix>,
+    /// Packets that were not delivered because their destination is not behind the link, by prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undelivered: Vec<UndeliveredInfo>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
     /// The interface's queue length in packets.
@@ -40,6 +43,39 @@ pub struct LinkInfo {
     pub io: String,
     /// Its counters.
     pub traffic: Traffic,
+}
+
+/// Packets for destinations in one prefix that came for a link and are not behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeliveredInfo {
+    /// The /24 or /64 of the destinations.
+    pub prefix: Prefix,
+    /// How many came, at least.
+    pub packets: u64,
+    /// The latest destination.
+    pub last: IpAddr,
+    /// The command that has them delivered.
+    pub remedy: String,
+}
+
+impl UndeliveredInfo {
+    /// The same in words.
+    #[must_use]
+    pub fn sentence(&self, link: &str) -> String {
+        let UndeliveredInfo {
+            prefix,
+            packets,
+            last,
+            remedy,
+        } = self;
+        let (count, were) = match packets {
+            1 => ("1 packet".to_owned(), "was"),
+            packets => (format!("{packets} packets"), "were"),
+        };
+        format!(
+            "{count} for {prefix} (last {last}) came for link \"{link}\" and {were} dropped, because no such address is behind it; if there is: \"{remedy}\""
+        )
+    }
 }
 
 /// How a tunnel MTU came about; all in bytes.

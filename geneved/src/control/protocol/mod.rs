@@ -29,7 +29,8 @@ pub use self::function::{
     Translated, Verdict,
 };
 pub use self::info::{
-    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic, UnknownVniInfo,
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic, UndeliveredInfo,
+    UnknownVniInfo,
 };
 pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;

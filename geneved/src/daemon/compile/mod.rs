@@ -15,7 +15,9 @@ use std::sync::atomic::AtomicU64;
 
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
-use libgeneve::link::{Endpoint, Functions, LinkConfig, LinkIndex, Neighborhood, ProxyTarget};
+use libgeneve::link::{
+    Endpoint, Functions, LinkConfig, LinkIndex, Neighborhood, ProxyTarget, UndeliveredPackets,
+};
 use libgeneve::nat;
 use libgeneve::options::{EndpointType, OptionDef, Schema};
 use libgeneve::policy::{self, Policy};
@@ -37,12 +39,12 @@ const STAND_IN_PORTS: std::ops::RangeInclusive<u16> = 16_384..=32_767;
 const STAND_IN: u32 = 1 << 31;
 
 /// The broadcast addresses of networks that have one (RFC 919; RFC 3021 takes it from the smallest).
-fn broadcasts(addresses: &[IpNet]) -> Vec<Ipv4Addr> {
+fn broadcasts<'a>(addresses: impl Iterator<Item = &'a IpNet>) -> Vec<Ipv4Addr> {
     let of = |address: &IpNet| match address {
         IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
         _ => None,
     };
-    addresses.iter().filter_map(of).collect()
+    addresses.filter_map(of).collect()
 }
 
 /// Compiles links, and keeps what outlives a compilation.
@@ -57,6 +59,7 @@ pub(super) struct Compiler {
     services: BTreeMap<IfName, Arc<Services>>,
     bridges: BTreeMap<IfName, bridge::Kept>,
     neighborhoods: BTreeMap<IfName, Arc<Neighborhood>>,
+    undelivered: BTreeMap<IfName, Arc<UndeliveredPackets>>,
 }
 
 /// Whether a backend of a link's service passes its checks.
@@ -116,15 +119,17 @@ impl Compiler {
         Schema::new(state.fabric.option_class.0, defined).unwrap_or_default()
     }
 
-    /// What the packet path reads of a link. `healthy` says whether a backend passes its checks.
+    /// What the packet path reads of a link. `followed` are the addresses that others gave its interface; `healthy` says whether a backend passes its checks.
     pub(super) fn link(
         &mut self,
         state: &State,
         link: &Link,
         mtu: u16,
+        followed: &[IpNet],
         places: &Places,
         healthy: &Healthy<'_>,
     ) -> LinkConfig {
+        let addresses = || link.addresses.iter().chain(followed);
         let index = places.get(&link.name).copied().unwrap_or_default();
         let functions = self
             .functions(state, link, places, healthy)
@@ -149,8 +154,10 @@ impl Compiler {
             df: link.df,
             udp6_zero_csum_rx: link.udp6_zero_csum_rx,
             mtu,
-            addresses: link.addresses.iter().map(IpNet::addr).collect(),
-            broadcasts: broadcasts(&link.addresses),
+            addresses: addresses().map(IpNet::addr).collect(),
+            broadcasts: broadcasts(addresses()),
+            allowed: link.allowed.clone(),
+            undelivered: Arc::clone(self.undelivered.entry(link.name.clone()).or_default()),
             routes: routes(state, link),
             functions,
             bridge: self.bridge(state, link),
@@ -396,6 +403,8 @@ impl Compiler {
         self.services
             .retain(|name, _| state.links.contains_key(name));
         self.bridges
+            .retain(|name, _| state.links.contains_key(name));
+        self.undelivered
             .retain(|name, _| state.links.contains_key(name));
         self.neighborhoods
             .retain(|name, _| state.links.contains_key(name));

@@ -5,6 +5,7 @@
 //! removed last, because that cannot.
 
 mod descriptors;
+mod following;
 mod interfaces;
 mod mtu;
 mod ports;
@@ -41,6 +42,7 @@ use crate::daemon::loops::Nested;
 use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::rx_interfaces::RxWatch;
+use crate::daemon::undelivered::Told as ToldUndelivered;
 use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
 use crate::net::mtu::{Loop, Ways};
@@ -75,6 +77,8 @@ pub(in crate::daemon) struct Core {
     hub: Hub,
     /// Where dropped packets are seen, while somebody watches them.
     pub(in crate::daemon) drops: std::cell::RefCell<Option<DropWatch>>,
+    /// What was said of packets that were not delivered.
+    pub(in crate::daemon) told_undelivered: std::cell::RefCell<ToldUndelivered>,
     /// What flows had counted, while somebody asks how busy they are.
     pub(in crate::daemon) flow_memory: std::cell::RefCell<Option<FlowMemory>>,
 }
@@ -134,6 +138,7 @@ impl Core {
             started: SystemTime::now(),
             hub: Hub::default(),
             drops: std::cell::RefCell::default(),
+            told_undelivered: std::cell::RefCell::default(),
             flow_memory: std::cell::RefCell::default(),
         }
     }
@@ -473,7 +478,14 @@ impl Core {
         let mut steps = Steps::default();
         for (name, running) in running.iter() {
             if let Some(link) = state.links.get(name) {
-                let config = compiler.link(state, link, running.mtu, &places, &healthy);
+                let config = compiler.link(
+                    state,
+                    link,
+                    running.mtu,
+                    running.following.addresses(),
+                    &places,
+                    &healthy,
+                );
                 let link = libgeneve::link::Link::new(config, registry);
                 let link = link.without(|host| ways.loop_of(name, host).is_some());
                 let link = link.with_heard_by(|host| {

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::following::follow;
 use super::running::{Drift, Obstacle};
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
@@ -51,7 +52,7 @@ impl Concerned {
         matches!(self, Concerned::Some(names) if names.is_empty())
     }
 
-    fn has(&self, name: &IfName) -> bool {
+    pub(super) fn has(&self, name: &IfName) -> bool {
         match self {
             Concerned::Some(names) => names.contains(name.as_str()),
             Concerned::All => true,
@@ -100,10 +101,9 @@ impl Core {
         self.interfaces.looks.set(looks);
         let unheard = self.interfaces.deaf.get() && looks.is_multiple_of(DEAF_LOOKS);
         let inner = self.inner().await;
-        let due = inner
-            .running
-            .iter()
-            .filter(|(_, r)| r.repairs.pending || r.absent || (unheard && r.netns.is_some()));
+        let due = inner.running.iter().filter(|(_, r)| {
+            r.repairs.pending || r.following.pending || r.absent || (unheard && r.netns.is_some())
+        });
         let due = Concerned::Some(due.map(|(name, _)| name.to_string()).collect());
         drop(inner);
         if !due.is_nobody() {
@@ -115,10 +115,19 @@ impl Core {
     pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &Concerned) {
         let mut inner = self.inner().await;
         let mut changed = self.look_for_returned(&mut inner, concerned).await;
-        for (name, seen) in observe(&inner, |name| concerned.has(name)).await {
+        let seen = observe(&inner, |name| concerned.has(name)).await;
+        if follow(&mut inner, &seen) {
+            self.publish(&mut inner).await;
+        }
+        for (name, seen) in seen {
             let Some(seen) = seen else {
                 changed.extend(self.note_absent(&mut inner, name));
                 continue;
+            };
+            // Nobody is told of the one that the kernel makes.
+            let seen = Seen {
+                link_local: None,
+                ..seen
             };
             let Some(link) = inner.state.links.get(&name).cloned() else {
                 continue;
@@ -264,7 +273,10 @@ impl Core {
 pub(in crate::daemon) const ELSEWHERE: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
 
 /// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name.
-async fn observe(inner: &Inner, wanted: impl Fn(&IfName) -> bool) -> Vec<(IfName, Option<Seen>)> {
+pub(super) async fn observe(
+    inner: &Inner,
+    wanted: impl Fn(&IfName) -> bool,
+) -> Vec<(IfName, Option<Seen>)> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let running = inner.running.iter();
     for (name, _) in running.filter(|(name, r)| r.has_interface() && wanted(name)) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
 
+use super::following::Following;
 use crate::control::protocol::MtuSum;
 use crate::net::interface::Seen;
 use crate::net::netns::Identity;
@@ -24,6 +25,8 @@ pub(in crate::daemon) struct Running {
     /// What could not be given back to the interface, and why.
     pub(in crate::daemon) defect: Option<String>,
     pub(super) repairs: Repairs,
+    /// The addresses that others gave its interface.
+    pub(super) following: Following,
     pub(super) attempts: Attempts,
     /// The interface as those who watch were told of it last.
     pub(super) told: Option<Seen>,
@@ -42,6 +45,7 @@ impl Running {
             nameless: false,
             defect: None,
             repairs: Repairs::default(),
+            following: Following::default(),
             attempts: Attempts::default(),
             told: None,
             absent: false,

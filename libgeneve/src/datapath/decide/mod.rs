@@ -5,6 +5,7 @@
 mod arrival;
 mod bridge;
 mod course;
+mod delivery;
 mod encap;
 mod masquerade;
 mod reply;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use self::arrival::check_departure;
 pub(super) use self::arrival::{Role, check_arrival, check_source, may_answer_directly, seconds};
 use self::course::{Course, Turn, is_icmp, stays, translatable};
+use self::delivery::{check_answer, check_delivery};
 use self::encap::Mark;
 pub(super) use self::encap::plain_header;
 pub(super) use self::reply::second_half;
@@ -202,6 +204,7 @@ fn route<'a, E: Explain>(
         None => format!("no route covers {addr}"),
         Some(entry) => {
             let made = match entry.origin {
+                Origin::Allowed => "an allowed prefix",
                 Origin::Remote => "the link's remote",
                 Origin::Route => "a route",
                 Origin::Endpoint => "an endpoint",

@@ -41,6 +41,9 @@ pub(super) fn walk<E: Explain>(
     let turn = course.destination(link, subject, before, log)?;
     // Backends answer the client itself.
     let leaves = turn != Turn::Service && leaves_here(link, key, at.received);
+    if turn == Turn::None {
+        check_delivery(link, key, leaves, log)?;
+    }
     if leaves || turn == Turn::Hairpin {
         course.source(cx, link, subject, log)?;
     }
@@ -271,7 +274,9 @@ fn leaves_here(link: &Link, key: &FlowKey, received: &Received) -> bool {
     match received.endpoint {
         Some(option) => option.dst == EndpointType::Gateway,
         None => {
-            let here = link.routes.lookup(key.dst).is_some_and(|e| e.local);
+            // What translation covers leaves by it, unless it is known to live here by more than a prefix.
+            let here = |e: &Entry| e.local && e.origin != Origin::Allowed;
+            let here = link.routes.lookup(key.dst).is_some_and(here);
             !here && !stays(link, key.src, key.dst)
         }
     }

@@ -2,6 +2,7 @@
 //! and the choice of host, source port and outer header.
 
 mod bridge;
+mod delivery;
 mod egress;
 mod flows;
 mod forged;
@@ -82,6 +83,8 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
         mtu: 1464,
         addresses: vec![ip("10.0.0.1"), ip("fd00::1")],
         broadcasts: Vec::new(),
+        allowed: Vec::new(),
+        undelivered: Default::default(),
         routes: vec![
             route("10.0.0.2/32", &[B], Origin::Endpoint),
             route("10.0.0.3/32", &[C], Origin::Endpoint),

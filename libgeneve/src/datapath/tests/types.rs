@@ -71,8 +71,9 @@ fn scaled_is_for_what_is_here_among_others() {
         .insert(ip("10.0.0.9"), local(EndpointType::Scaled));
     let scaled = to(EndpointType::Scaled);
     assert_eq!(heard(&functions, "10.0.0.9", &scaled).unwrap().tun(), 0);
-    // Without the option the packet for another host is the kernel's to route; with it, it is a lie.
-    assert_eq!(heard(&functions, "10.0.0.3", &plain()).unwrap().tun(), 0);
+    // Without the option the packet is one for another host that came here; with it, it is a lie.
+    let elsewhere = heard(&functions, "10.0.0.3", &plain());
+    assert_eq!(elsewhere.unwrap_err(), DropReason::DestinationNotHere);
     assert_eq!(heard(&functions, "10.0.0.3", &scaled).unwrap_err(), LIE);
     functions
         .endpoints
@@ -93,7 +94,9 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
         ..Functions::default()
     };
     let gateway = to(EndpointType::Gateway);
-    let inside = heard(&functions, "10.0.0.3", &plain()).unwrap();
+    let inside = heard(&functions, "10.0.0.3", &plain());
+    assert_eq!(inside.unwrap_err(), DropReason::DestinationNotHere);
+    let inside = heard(&functions, "10.0.0.1", &plain()).unwrap();
     assert_eq!(inside.packet().src, ip("10.0.0.2"));
     let outside = heard(&functions, "10.0.0.3", &gateway).unwrap();
     assert_eq!(
@@ -104,7 +107,8 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
     assert_eq!(heard(&functions, "10.0.0.1", &gateway).unwrap_err(), LIE);
     let none = heard(&Functions::default(), "8.8.8.8", &gateway);
     assert_eq!(none.unwrap_err(), DropReason::NotGateway);
-    assert!(heard(&Functions::default(), "8.8.8.8", &plain()).is_ok());
+    let nobodys = heard(&Functions::default(), "8.8.8.8", &plain());
+    assert_eq!(nobodys.unwrap_err(), DropReason::DestinationNotHere);
     let other = snat(
         "out",
         "10.9.0.0/24",
@@ -130,7 +134,6 @@ fn host_is_for_the_host_itself() {
     let mut functions = Functions::default();
     let host = to(EndpointType::Host);
     assert_eq!(heard(&functions, "10.0.0.1", &host).unwrap().tun(), 0);
-    assert!(heard(&functions, "10.0.0.3", &plain()).is_ok());
     assert_eq!(heard(&functions, "10.0.0.3", &host).unwrap_err(), LIE);
     functions
         .endpoints

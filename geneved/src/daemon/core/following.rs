@@ -1,0 +1,132 @@
+//! The addresses that others give to the interfaces of links: packets for them are delivered there, as for those of the
+//! configuration.
+
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::repair::observe;
+use super::{Concerned, Core, Inner};
+use crate::config::state::Link;
+use crate::config::value::{IfName, Mode};
+use crate::net::interface::Seen;
+
+/// Addresses of one interface that are followed beside the configured ones: whoever may give it addresses, perhaps a tenant in
+/// a namespace of its own, does not make the tables as large as it likes.
+const MOST: usize = 1024;
+
+/// So many changes of one interface are followed at once, and then one a second: each has the tables of all links published
+/// anew.
+const BURST: u64 = 10;
+
+/// What others made of the addresses of one interface, and how often of late.
+#[derive(Clone, Debug, Default)]
+pub(in crate::daemon) struct Following {
+    addresses: Vec<IpNet>,
+    /// Beyond [`MOST`].
+    left_out: usize,
+    since: Option<Instant>,
+    changes: u64,
+    /// A change waits for its turn.
+    pub(super) pending: bool,
+}
+
+impl Following {
+    /// The addresses that the configuration does not name.
+    pub(super) fn addresses(&self) -> &[IpNet] {
+        &self.addresses
+    }
+
+    /// Follows what was seen, if it is time; whether anything is another than before.
+    fn follow(&mut self, seen: &Seen, link: &Link, now: Instant) -> bool {
+        let (addresses, left_out) = others(seen, link);
+        self.pending = false;
+        if addresses == self.addresses {
+            return false;
+        }
+        if !self.allow(now) {
+            self.pending = true;
+            return false;
+        }
+        let name = &link.name;
+        if left_out > 0 && self.left_out == 0 {
+            tracing::warn!(link = %name, left_out, "link \"{name}\": its interface has {left_out} addresses beyond the first {MOST}, and packets for those are dropped; allow their prefix: \"geneved link set {name} allowed PREFIX\"");
+        }
+        (self.addresses, self.left_out) = (addresses, left_out);
+        true
+    }
+
+    fn allow(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let seconds = now.duration_since(since).as_secs();
+        if seconds > 0 {
+            self.changes = self.changes.saturating_sub(seconds);
+            self.since = Some(now);
+        }
+        let allowed = self.changes < BURST;
+        self.changes += u64::from(allowed);
+        allowed
+    }
+}
+
+/// The addresses of an interface that its link's configuration does not name, and how many of them are left out.
+fn others(seen: &Seen, link: &Link) -> (Vec<IpNet>, usize) {
+    // Frames are delivered by MAC address.
+    if link.mode == Mode::Ethernet {
+        return (Vec::new(), 0);
+    }
+    let all = seen.addresses.iter().chain(&seen.link_local);
+    let mut all: Vec<_> = all
+        .filter(|address| !link.addresses.contains(address))
+        .copied()
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    let left_out = all.len().saturating_sub(MOST);
+    all.truncate(MOST);
+    (all, left_out)
+}
+
+impl Core {
+    /// Follows the addresses of these links, after the kernel told that some have changed.
+    pub(in crate::daemon) async fn follow_addresses(&self, concerned: &Concerned) {
+        let mut inner = self.inner().await;
+        let seen = observe(&inner, |name| concerned.has(name)).await;
+        if follow(&mut inner, &seen) {
+            self.publish(&mut inner).await;
+        }
+    }
+}
+
+/// Follows what was seen of these links; whether the tables are to be published anew.
+pub(super) fn follow(inner: &mut Inner, seen: &[(IfName, Option<Seen>)]) -> bool {
+    let now = Instant::now();
+    let mut changed = false;
+    for (name, seen) in seen {
+        if let (Some(seen), Some(link), Some(running)) = (
+            seen,
+            inner.state.links.get(name),
+            inner.running.get_mut(name),
+        ) {
+            changed |= running.following.follow(seen, link, now);
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whoever_changes_addresses_again_and_again_is_followed_once_a_second() {
+        let (mut following, start) = (Following::default(), Instant::now());
+        let mut at = |ms| following.allow(start + Duration::from_millis(ms));
+        assert!((0..10).all(&mut at));
+        assert!(!at(900));
+        assert!(at(1100) && !at(1200));
+        assert!(at(2200) && !at(2300));
+    }
+}

@@ -1,0 +1,71 @@
+//! Whether a packet may be delivered into the interface: what is not behind the link is not the link's to reach.
+
+use std::net::IpAddr;
+
+use super::{Explain, From};
+use crate::drop::DropReason;
+use crate::flow::FlowKey;
+use crate::link::Link;
+
+/// The first packet of a flow, whose destination no function of the link has turned; `leaves` says that it leaves the VPC by
+/// this host.
+///
+/// # Errors
+/// [`DropReason::DestinationNotHere`].
+pub(super) fn check_delivery<E: Explain>(
+    link: &Link,
+    key: &FlowKey,
+    leaves: bool,
+    log: &mut E,
+) -> Result<(), DropReason> {
+    // The other side of a gateway is everything, for the sources that its rules translate.
+    let nat = link.config.functions.nat.as_ref();
+    if leaves && nat.is_some_and(|nat| nat.source(key.src).is_some()) {
+        log.note("destination", || {
+            format!(
+                "{} is outside of the VPC, and this host a gateway to it",
+                key.dst
+            )
+        });
+        return Ok(());
+    }
+    check::<E>(link, key.dst, log)
+}
+
+/// An answer to a flow that began behind the interface, or whose client turned out to be there.
+///
+/// # Errors
+/// [`DropReason::DestinationNotHere`].
+pub(super) fn check_answer<E: Explain>(
+    link: &Link,
+    original: &FlowKey,
+    reply: &FlowKey,
+    from: From<'_>,
+    log: &mut E,
+) -> Result<(), DropReason> {
+    // Whom translation knows from outside is outside; and what comes out of the interface may go back into it.
+    let translated = link.config.functions.nat.is_some() && *reply != original.reversed();
+    let turned_back = matches!(from, From::Tun) && reply.link == original.link;
+    // Mode ethernet delivers by MAC address.
+    if link.bridge.is_some() || translated || turned_back {
+        return Ok(());
+    }
+    check::<E>(link, original.src, log)
+}
+
+fn check<E: Explain>(link: &Link, addr: IpAddr, log: &mut E) -> Result<(), DropReason> {
+    let delivered = link.delivers(addr);
+    log.note("destination", || match delivered {
+        Some(what) => format!("{addr} is {what}"),
+        None => format!(
+            "{addr} is not behind the link: no address of it, no endpoint of this host, in no allowed prefix"
+        ),
+    });
+    if delivered.is_some() {
+        return Ok(());
+    }
+    if !E::DRY {
+        link.config.undelivered.note(addr);
+    }
+    Err(DropReason::DestinationNotHere)
+}

@@ -1,0 +1,223 @@
+//! Which destinations are delivered into the interface of a link in mode ip, and what came for others.
+//!
+//! The interface is in the network namespace of its host: whatever comes out of it, the kernel there takes for itself if
+//! any of its interfaces has the address, or forwards. So only what the link is there for is delivered.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixSet;
+
+use super::Link;
+use crate::route::Origin;
+
+/// As what a destination is delivered into the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveredAs {
+    /// An address of the interface.
+    Address,
+    /// An endpoint of this host.
+    Endpoint,
+    /// It is in a prefix that is said to live behind the interface.
+    Allowed,
+    /// A multicast group.
+    Multicast,
+    /// The broadcast address of a network of the interface.
+    Broadcast,
+}
+
+impl fmt::Display for DeliveredAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeliveredAs::Address => "an address of the link",
+            DeliveredAs::Endpoint => "an endpoint of this host",
+            DeliveredAs::Allowed => "in an allowed prefix of the link",
+            DeliveredAs::Multicast => "a multicast group",
+            DeliveredAs::Broadcast => "the broadcast address of the link's network",
+        })
+    }
+}
+
+/// The prefixes that are said to live behind the interface of a link.
+#[derive(Clone, Debug, Default)]
+pub struct AllowedPrefixes {
+    v4: PrefixSet<Ipv4Net>,
+    v6: PrefixSet<Ipv6Net>,
+}
+
+impl AllowedPrefixes {
+    /// These prefixes; their host bits are ignored.
+    #[must_use]
+    pub fn new(prefixes: &[IpNet]) -> Self {
+        let mut all = Self::default();
+        for prefix in prefixes {
+            match prefix.trunc() {
+                IpNet::V4(net) => drop(all.v4.insert(net)),
+                IpNet::V6(net) => drop(all.v6.insert(net)),
+            }
+        }
+        all
+    }
+
+    /// Whether one of them covers `addr`.
+    #[must_use]
+    pub fn covers(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(addr) => self.v4.get_lpm(&addr.into()).is_some(),
+            IpAddr::V6(addr) => self.v6.get_lpm(&addr.into()).is_some(),
+        }
+    }
+}
+
+impl Link {
+    /// As what a packet for `addr`, its destination after translation, is delivered into the interface; `None` where it must
+    /// not be.
+    #[must_use]
+    pub fn delivers(&self, addr: IpAddr) -> Option<DeliveredAs> {
+        // Nobody is reached by these from outside of a host, whatever covers them.
+        if addr.is_loopback() || addr.is_unspecified() {
+            return None;
+        }
+        if addr.is_multicast() {
+            return Some(DeliveredAs::Multicast);
+        }
+        if let Some(entry) = self.routes.lookup(addr).filter(|entry| entry.local) {
+            return Some(match entry.origin {
+                Origin::Own => DeliveredAs::Address,
+                Origin::Allowed => DeliveredAs::Allowed,
+                Origin::Remote | Origin::Route | Origin::Endpoint => DeliveredAs::Endpoint,
+            });
+        }
+        let endpoint = self.config.functions.endpoints.get(&addr);
+        if endpoint.is_some_and(|endpoint| endpoint.local) {
+            return Some(DeliveredAs::Endpoint);
+        }
+        // A route or the remote may have the same prefix, or one within it.
+        if self.allowed.covers(addr) {
+            return Some(DeliveredAs::Allowed);
+        }
+        match addr {
+            IpAddr::V4(addr) if self.config.broadcasts.contains(&addr) => {
+                Some(DeliveredAs::Broadcast)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Prefixes that are remembered for each link.
+const PREFIXES: usize = 8;
+
+/// Packets that were not delivered because their destination is not behind the link, put together by prefix: what an
+/// operator needs to see which `allowed` is missing. Each link has its own, so that no tenant fills another's.
+#[derive(Debug, Default)]
+pub struct UndeliveredPackets {
+    list: Mutex<[Option<Undelivered>; PREFIXES]>,
+}
+
+/// Packets for destinations in one prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// The /24 or /64 of the destinations.
+    pub prefix: IpNet,
+    /// How many came. It is a lower bound: a packet that comes while another is being counted is not.
+    pub packets: u64,
+    /// The latest destination.
+    pub last: IpAddr,
+}
+
+impl UndeliveredPackets {
+    /// Notes one packet. Where no place is free, the prefix with the fewest packets gives way.
+    pub fn note(&self, addr: IpAddr) {
+        let Ok(mut list) = self.list.try_lock() else {
+            return;
+        };
+        let prefix = prefix_of(addr);
+        let same = |one: &Option<Undelivered>| one.is_some_and(|one| one.prefix == prefix);
+        let at = list.iter().position(same).or_else(|| {
+            let fewest = list.iter().enumerate();
+            let fewest = fewest.min_by_key(|(_, one)| one.map_or(0, |one| one.packets));
+            fewest.map(|(at, _)| at)
+        });
+        let Some(place) = at.map(|at| &mut list[at]) else {
+            return;
+        };
+        let before = place.filter(|one| one.prefix == prefix);
+        *place = Some(Undelivered {
+            prefix,
+            packets: before.map_or(0, |one| one.packets).saturating_add(1),
+            last: addr,
+        });
+    }
+
+    /// What was noted, by prefix.
+    #[must_use]
+    pub fn all(&self) -> Vec<Undelivered> {
+        let list = self
+            .list
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all: Vec<_> = list.iter().flatten().copied().collect();
+        all.sort_unstable_by_key(|one| one.prefix);
+        all
+    }
+}
+
+/// The prefix that destinations are put together by.
+fn prefix_of(addr: IpAddr) -> IpNet {
+    let len = match addr {
+        IpAddr::V4(Ipv4Addr::BROADCAST) => 32,
+        IpAddr::V4(_) => 24,
+        IpAddr::V6(_) => 64,
+    };
+    IpNet::new(addr, len).map_or_else(|_| addr.into(), |net| net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(addr: &str) -> IpAddr {
+        addr.parse().unwrap()
+    }
+
+    #[test]
+    fn prefixes_cover_what_they_name_and_nothing_else() {
+        let allowed = ["10.9.0.7/24", "fd09::/48"].map(|p| p.parse().unwrap());
+        let allowed = AllowedPrefixes::new(&allowed);
+        for (addr, covered) in [
+            ("10.9.0.0", true),
+            ("10.9.0.255", true),
+            ("10.9.1.0", false),
+            ("fd09::1", true),
+            ("fd09:0:1::1", false),
+        ] {
+            assert_eq!(allowed.covers(ip(addr)), covered, "{addr}");
+        }
+    }
+
+    #[test]
+    fn packets_are_put_together_by_prefix_and_the_most_stay() {
+        let undelivered = UndeliveredPackets::default();
+        for addr in ["10.9.0.7", "10.9.0.8", "fd09::1", "fd09::2", "fd09::3"] {
+            undelivered.note(ip(addr));
+        }
+        // Somebody tries one address after the other.
+        for third in 0..200 {
+            undelivered.note(Ipv4Addr::new(172, 16, third, 1).into());
+        }
+        let all = undelivered.all();
+        assert_eq!(all.len(), PREFIXES);
+        let of = |prefix: &str| {
+            let prefix: IpNet = prefix.parse().unwrap();
+            all.iter().find(|one| one.prefix == prefix).copied()
+        };
+        let v4 = of("10.9.0.0/24").unwrap();
+        assert_eq!((v4.packets, v4.last), (2, ip("10.9.0.8")));
+        assert_eq!(of("fd09::/64").unwrap().packets, 3);
+        undelivered.note(Ipv4Addr::BROADCAST.into());
+        assert_eq!(prefix_of(Ipv4Addr::BROADCAST.into()).prefix_len(), 32);
+    }
+}
