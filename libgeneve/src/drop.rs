@@ -36,6 +36,17 @@ macro_rules! drop_reasons {
             pub const fn is_drop(self) -> bool {
                 !matches!(self, DropReason::NeighborAnswered | DropReason::NeighborNoted)
             }
+
+            /// The reason of a packet whose sender should have been told, and was not.
+            #[must_use]
+            pub const fn unanswered(self) -> DropReason {
+                match self {
+                    DropReason::NeighborAnswered => DropReason::NeighborUnanswered,
+                    DropReason::TooBig => DropReason::TooBigUnanswered,
+                    DropReason::PolicyRejected => DropReason::PolicyRejectedUnanswered,
+                    other => other,
+                }
+            }
         }
     };
 }
@@ -85,6 +96,8 @@ drop_reasons! {
     FloodRate => "flood-rate",
     /// An ARP request or neighbour solicitation that was answered here, for an address that is known.
     NeighborAnswered => "neighbor-answered",
+    /// An ARP request or neighbour solicitation for an address that is known, which got no answer: the link has had as many of late as it may have.
+    NeighborUnanswered => "neighbor-unanswered",
     /// An ARP or neighbour discovery message that asks this host for nothing; the link took note of who sent it.
     NeighborNoted => "neighbor-noted",
     /// The inner packet is shorter than its own length field or has a malformed header.
@@ -103,15 +116,17 @@ drop_reasons! {
     BadOffload => "bad-offload",
     /// A rule of the link's policy, or its default, denies the flow.
     PolicyDenied => "policy-denied",
-    /// A rule of the link's policy rejects the flow; its sender was told where the rate of answers allowed it.
+    /// A rule of the link's policy rejects the flow; its sender was told where that is allowed.
     PolicyRejected => "policy-rejected",
+    /// A rule of the link's policy rejects the flow; its sender was not told, because the link has had as many such answers of late as it may have.
+    PolicyRejectedUnanswered => "policy-rejected-unanswered",
     /// The flow table has no room for another flow of the link.
     FlowTableFull => "flow-table-full",
     /// A fragment whose first fragment was not seen, so that its flow is not known, where its ports matter.
     FragmentUnknown => "fragment-unknown",
     /// An ICMP error about a flow that is not there.
     IcmpUnrelated => "icmp-unrelated",
-    /// The address pool of source NAT has no port left for the protocol.
+    /// The address pool of source NAT, or the sender's share of the ports that stand for clients of proxied endpoints, has no port left for the protocol.
     NatExhausted => "nat-exhausted",
     /// The packet must be rewritten and cannot be: its transport is unreadable, or of a protocol without ports.
     NatUntranslatable => "nat-untranslatable",
@@ -135,6 +150,8 @@ drop_reasons! {
     NeighborUnresolved => "neighbor-unresolved",
     /// The packet is larger than the tunnel MTU; its sender was told.
     TooBig => "too-big",
+    /// The packet is larger than the tunnel MTU; its sender was not told, because the link has had as many such answers of late as it may have.
+    TooBigUnanswered => "too-big-unanswered",
     /// The packet is larger than the tunnel MTU and its sender must not be told (an ICMP error, a multicast).
     TooBigSilent => "too-big-silent",
     /// The outer header reports congestion on a packet that cannot carry it (RFC 6040 section 4.2).

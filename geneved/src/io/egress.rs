@@ -17,6 +17,7 @@ use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::policy;
 use libgeneve::qos::Metered;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
@@ -326,13 +327,14 @@ impl<B: Backend> Worker<B> {
                 .map_err(|(reason, packets)| (index, reason, packets))
             }
             Err(Refused { reason, answer, .. }) => {
-                if let Some(answer) = answer
-                    && self.answers.take(1, self.now)
-                {
-                    reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                        datapath::answer(&link.config, answer, &packet, inner, out)
-                    });
-                }
+                let told = answer.is_none_or(|answer| {
+                    here.answers
+                        .take(policy::Direction::Egress, answer, self.now)
+                        && reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+                            datapath::answer(&link.config, answer, &packet, inner, out)
+                        })
+                });
+                let reason = if told { reason } else { reason.unanswered() };
                 Err((index, reason, packets))
             }
         }

@@ -8,12 +8,13 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::bridge::Bridge;
-use libgeneve::datapath::{self, Answer, Context, Forward, Frame, FrameOutput, Outgoing, Refused};
+use libgeneve::datapath::{self, Context, Forward, Frame, FrameOutput, Outgoing, Refused};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::policy;
 use libgeneve::qos::Metered;
 
 use super::backend::{Backend, Side};
@@ -73,15 +74,17 @@ impl<B: Backend> Worker<B> {
                     self.shared.chime.ring();
                 }
                 let here = self.links.get(link.config.index.0 as usize);
-                if let (Some(answer), Some(Some(here))) = (answer, here) {
-                    // A question for a neighbour is answered as often as it is asked: without the answer nothing flows.
-                    let asked = matches!(answer, Answer::Neighbor(..));
-                    if asked || self.answers.take(1, self.now) {
-                        reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                            datapath::answer_frame(&link.config, answer, bridge, frame, out)
-                        });
-                    }
-                }
+                let here = here.and_then(Option::as_ref);
+                let told = answer.is_none_or(|answer| {
+                    here.is_some_and(|here| {
+                        here.answers
+                            .take(policy::Direction::Egress, answer, self.now)
+                            && reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+                                datapath::answer_frame(&link.config, answer, bridge, frame, out)
+                            })
+                    })
+                });
+                let reason = if told { reason } else { reason.unanswered() };
                 Err((index, reason, datapath::frame_packets(vnet, frame)))
             }
         }

@@ -14,6 +14,7 @@ use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::mtu;
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::policy;
 use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
 use libgeneve::wire::packet::{Packet, Transport};
 
@@ -325,13 +326,15 @@ impl<B: Backend> Worker<B> {
                     }
                     _ => {}
                 }
-                if let Some(answer) = refused.answer
-                    && self.answers.take(1, self.now)
-                {
-                    self.answer(tables, arrival, answer, (bid, at, end), refused.link);
-                }
-                self.count_drop(Direction::Ingress, refused.link, refused.reason, 1);
-                Some((refused.link, refused.reason, 1))
+                let told = refused.answer.is_none_or(|answer| {
+                    self.answer(tables, arrival, answer, (bid, at, end), refused.link)
+                });
+                let reason = match told {
+                    true => refused.reason,
+                    false => refused.reason.unanswered(),
+                };
+                self.count_drop(Direction::Ingress, refused.link, reason, 1);
+                Some((refused.link, reason, 1))
             }
         }
     }
@@ -481,7 +484,8 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Tells the sender of a datagram's inner packet why it is refused.
+    /// Tells the sender of a datagram's inner packet why it is refused, where that is allowed; false where it could not be
+    /// told, or the link's budget is spent.
     fn answer(
         &mut self,
         tables: &Tables,
@@ -489,30 +493,37 @@ impl<B: Backend> Worker<B> {
         answer: Answer,
         (bid, at, end): (Bid, usize, usize),
         index: Option<LinkIndex>,
-    ) {
-        let Some(link) = index.and_then(|i| tables.link(i)) else {
-            return;
+    ) -> bool {
+        let Some((index, link)) = index.and_then(|i| Some((i, tables.link(i)?))) else {
+            return false;
+        };
+        let Some(Some(here)) = self.links.get(index.0 as usize) else {
+            return false;
         };
         let Some(host) = link.host(arrival.src) else {
-            return;
+            return false;
         };
+        if !here
+            .answers
+            .take(policy::Direction::Ingress, answer, self.now)
+        {
+            return false;
+        }
         let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
         let Some((header, inner)) = datapath::way_back(link, bytes) else {
-            return;
+            return false;
         };
         let mut reply = [0; SCRATCH];
         let (hash, len) = if matches!(answer, Answer::Neighbor(..)) {
             (0, datapath::neighbor_answer(link, inner, &mut reply))
         } else {
             let Ok(packet) = Packet::parse(inner) else {
-                return;
+                return false;
             };
             let len = datapath::answer(&link.config, answer, &packet, inner, &mut reply);
             (tables.hasher.hash(&packet), len)
         };
-        if let Some(len) = len {
-            self.answer_over_wire(hash, link, host, header, &reply[..len]);
-        }
+        len.is_none_or(|len| self.answer_over_wire(hash, link, host, header, &reply[..len]))
     }
 
     /// Hands what the merger still holds to TUN.

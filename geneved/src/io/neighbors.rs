@@ -23,8 +23,8 @@ use super::reply;
 use super::train::SCRATCH;
 use super::worker::Worker;
 
-/// Packets that wait at once; Linux lets about as many small ones wait for each neighbour (arp(7), `unres_qlen`).
-const ROOM: usize = 8;
+/// Packets that wait at once. Where more would, the link that has most of them gives way to one that has fewer.
+const ROOM: usize = 16;
 /// A packet waits no longer: its sender has sent it again by then (RFC 6298 section 2.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -43,6 +43,20 @@ pub(super) struct Waiting {
     parked: Vec<Parked>,
     /// What the chime's count was when they were tried last.
     heard: u64,
+}
+
+impl Waiting {
+    /// The oldest packet of the link that has most, if that is more than `newcomer` would have with one more.
+    fn displaced_by(&self, newcomer: LinkIndex) -> Option<usize> {
+        let of = |link| self.parked.iter().filter(|p| p.link == link).count();
+        let most = self
+            .parked
+            .iter()
+            .map(|p| p.link)
+            .max_by_key(|&link| of(link))?;
+        let oldest = || self.parked.iter().position(|p| p.link == most);
+        (of(most) > of(newcomer) + 1).then(oldest).flatten()
+    }
 }
 
 /// Wakes the workers whose packets wait when any of them hears a neighbour: the answer may come to another one.
@@ -78,7 +92,8 @@ impl Chime {
 }
 
 impl<B: Backend> Worker<B> {
-    /// Lets a packet wait for its neighbour; false where there is no room. The caller's hold of the buffer goes with it.
+    /// Lets a packet wait for its neighbour; false where its link has its share of the room. The caller's hold of the
+    /// buffer goes with it.
     pub(super) fn park(
         &mut self,
         slot: u32,
@@ -86,9 +101,18 @@ impl<B: Backend> Worker<B> {
         bid: Bid,
         len: usize,
     ) -> bool {
-        let Some(link) = link.filter(|_| self.waiting.parked.len() < ROOM) else {
+        let Some(link) = link else {
             return false;
         };
+        if self.waiting.parked.len() >= ROOM {
+            let Some(at) = self.waiting.displaced_by(link) else {
+                return false;
+            };
+            let packet = self.waiting.parked.remove(at);
+            let reason = DropReason::NeighborUnresolved;
+            self.count_drop(Direction::Egress, Some(packet.link), reason, 1);
+            self.unpark(packet.bid);
+        }
         let since = self.now;
         self.shared.chime.waiting.fetch_add(1, SeqCst);
         self.waiting.parked.push(Parked {
@@ -189,5 +213,31 @@ impl<B: Backend> Worker<B> {
                 self.answer_over_wire(0, link, host, header, question);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_with_most_waiting_packets_gives_way_until_shares_are_equal() {
+        let mut waiting = Waiting::default();
+        let packet = |link| Parked {
+            slot: link,
+            link: LinkIndex(link),
+            bid: 0,
+            len: 0,
+            since: Now::default(),
+        };
+        waiting.parked.extend((0..ROOM).map(|_| packet(1)));
+        assert_eq!(waiting.displaced_by(LinkIndex(1)), None);
+        for _ in 0..ROOM / 2 {
+            let at = waiting.displaced_by(LinkIndex(2)).expect("1 has more");
+            assert_eq!(waiting.parked.remove(at).link, LinkIndex(1));
+            waiting.parked.push(packet(2));
+        }
+        assert_eq!(waiting.displaced_by(LinkIndex(2)), None);
+        assert!(waiting.displaced_by(LinkIndex(3)).is_some());
     }
 }

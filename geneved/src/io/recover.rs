@@ -12,6 +12,7 @@ use std::time::Duration;
 use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Host, RxInterface, Tables};
+use libgeneve::policy;
 use libgeneve::wire::packet::Packet;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -58,9 +59,9 @@ impl<B: Backend> Worker<B> {
             here.counters
                 .options(Direction::Egress, train.key.options, outcome.packets);
             if outcome.lost > 0 {
-                let reason = reason(outcome.error);
-                if reason == DropReason::TooBig {
-                    self.tell_sender(tables, id);
+                let mut reason = reason(outcome.error);
+                if reason == DropReason::TooBig && !self.tell_sender(tables, id) {
+                    reason = reason.unanswered();
                 }
                 let train = self.trains.train(id);
                 if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
@@ -126,7 +127,10 @@ impl<B: Backend> Worker<B> {
             Err(_) => {}
         }
         let mut outcome = self.send_each(id, error);
-        let refused = matches!(error, libc::EIO | libc::EINVAL | libc::EMSGSIZE);
+        // Without DF what is too long for the path passes datagram by datagram, in fragments: that says nothing of segmentation,
+        // and the sender of one long packet must not take it from all others.
+        let df = self.trains.train(id).key.outer.df;
+        let refused = error == libc::EIO || df && matches!(error, libc::EINVAL | libc::EMSGSIZE);
         if outcome.lost == 0
             && refused
             && let Some(host) = &self.trains.train(id).host
@@ -245,44 +249,52 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Sends Packet Too Big for the first packet of a refused train.
-    fn tell_sender(&mut self, tables: &Tables, id: u32) {
+    /// Sends Packet Too Big for the first packet of a refused train, where that is allowed; false where it could not, or the link's budget is spent.
+    fn tell_sender(&mut self, tables: &Tables, id: u32) -> bool {
         let train = self.trains.train(id);
         let Some(Some(here)) = self.links.get(train.key.link.0 as usize) else {
-            return;
+            return false;
         };
         let Some(link) = tables.link(here.index) else {
-            return;
+            return false;
         };
-        let Some(host) = &train.host else { return };
+        let Some(host) = &train.host else {
+            return false;
+        };
         // The sender of a translated packet would not know it again; its next one is refused before that.
         let functions = &link.config.functions;
         if functions.nat.is_some() || functions.services.is_some() {
-            return;
+            return false;
         }
         let Some(path_mtu) = host.path_mtu() else {
-            return;
+            return false;
         };
-        let datagram = train.first();
         let before = usize::from(train.key.before);
         let mtu = datapath::inner_limit(host.addr, path_mtu, before.max(link.encap_len()));
+        let answer = Answer::TooBig(mtu);
+        if !here
+            .answers
+            .take(policy::Direction::Egress, answer, self.now)
+        {
+            return false;
+        }
+        let datagram = train.first();
         if let Some(bridge) = &link.bridge {
             let Ok(envelope) = link.config.encapsulation.parse(&datagram) else {
-                return;
+                return false;
             };
             let frame = &datagram[envelope.header_len..];
-            reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-                datapath::answer_frame(&link.config, Answer::TooBig(mtu), bridge, frame, out)
+            return reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
+                datapath::answer_frame(&link.config, answer, bridge, frame, out)
             });
-            return;
         }
         let inner = &datagram[before.min(datagram.len())..];
         let Ok(packet) = Packet::parse(inner) else {
-            return;
+            return false;
         };
         reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-            datapath::answer(&link.config, Answer::TooBig(mtu), &packet, inner, out)
-        });
+            datapath::answer(&link.config, answer, &packet, inner, out)
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use super::ingress::Writes;
 use super::train::{SCRATCH, Write};
 use super::worker::{LinkSlot, Worker};
 
-/// Writes a packet of our own into the link's TUN; false where `build` makes none, or there is no room.
+/// Writes a packet of our own into the link's TUN, where `build` makes one; false where there is no room for it.
 pub(super) fn into_tun(
     writes: &mut Writes,
     io: &mut impl Backend,
@@ -39,11 +39,11 @@ pub(super) fn into_tun(
     } else {
         writes.finish(id);
     }
-    told
+    true
 }
 
 impl<B: Backend> Worker<B> {
-    /// Sends a packet of our own to `host`: `header`, and `answer` behind it.
+    /// Sends a packet of our own to `host`: `header`, and `answer` behind it. False where it cannot be sent.
     pub(super) fn answer_over_wire(
         &mut self,
         hash: u64,
@@ -51,7 +51,7 @@ impl<B: Backend> Worker<B> {
         host: &Arc<Host>,
         header: HeaderBytes,
         answer: &[u8],
-    ) {
+    ) -> bool {
         let forward = Forward {
             link: link.config.index,
             host: Arc::clone(host),
@@ -68,10 +68,10 @@ impl<B: Backend> Worker<B> {
             metered: None,
         };
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
-            return;
+            return false;
         };
         let Ok(want) = want(here, link, forward, 0) else {
-            return;
+            return false;
         };
         let before = usize::from(want.key.before);
         let mut datagram = [0; MAX_PREFIX_LEN + SCRATCH];
@@ -91,5 +91,6 @@ impl<B: Backend> Worker<B> {
             lost: 0,
         };
         out.segment(&datagram[..len], 0..0);
+        out.lost == 0
     }
 }

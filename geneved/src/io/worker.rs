@@ -13,10 +13,9 @@ use std::sync::mpsc::{Receiver as CommandReceiver, Sender, TryRecvError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use libgeneve::datapath::{self, Context, State};
+use libgeneve::datapath::{self, AnswerBudgets, Context, State};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
-use libgeneve::qos::Bucket;
 use libgeneve::time::Now;
 use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use nix::sys::eventfd::EventFd;
@@ -39,9 +38,6 @@ use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 use super::unknown_vnis::UnknownVnis;
-
-/// Answers to rejected packets in a second, and at once.
-const ANSWERS: u64 = 200;
 
 /// What the daemon tells a worker.
 pub(super) enum Command {
@@ -67,6 +63,8 @@ pub(super) struct LinkSlot {
     pub(super) lost: bool,
     pub(super) pool: Arc<Pool>,
     pub(super) counters: Arc<Counters>,
+    /// How often senders of its packets are told something.
+    pub(super) answers: AnswerBudgets,
     /// Whether trains may be sent at all (`segmentation`).
     pub(super) gso: bool,
     pub(super) leaving: Option<Sender<()>>,
@@ -135,8 +133,6 @@ pub(super) struct Worker<B> {
     pub(super) now: Now,
     /// Which interfaces datagrams are believed from.
     pub(super) rx: RxLookup,
-    /// How often rejected packets are answered.
-    pub(super) answers: Bucket,
     /// When a host that cannot be reached is worth a word again.
     pub(super) next_unreachable: Now,
     /// When a datagram that did not come from the underlay is worth a word again.
@@ -184,7 +180,6 @@ impl<B: Backend> Worker<B> {
             egress: datapath::Egress::default(),
             now: Now::default(),
             rx: RxLookup::default(),
-            answers: Bucket::new(ANSWERS, ANSWERS),
             next_unreachable: Now::default(),
             next_not_from_underlay: Now::default(),
             tunnel: post.tunnel,

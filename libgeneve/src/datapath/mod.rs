@@ -32,7 +32,7 @@ pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
 pub use self::log::Logged;
 pub use self::martian::martian;
 pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
-pub use self::refuse::{answer, way_back};
+pub use self::refuse::{AnswerBudgets, answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Length, Traced, trace};
 use crate::drop::DropReason;

@@ -1,16 +1,56 @@
-//! What the sender of a refused packet is told: a TCP reset, or an ICMP error.
+//! What the sender of a refused packet is told: a TCP reset, or an ICMP error; and how often.
 
 use std::net::IpAddr;
 
 use super::Answer;
 use crate::link::{Link, LinkConfig};
 use crate::mtu::minimum;
+use crate::policy::Direction;
+use crate::qos::Bucket;
+use crate::time::Now;
 use crate::wire::encapsulation::Inner;
 use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::{IcmpError, Unreachable};
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::reset;
+
+/// Errors that one link is answered in a second, and at once, for each kind and direction (RFC 1812 section 4.3.2.8, RFC 4443
+/// section 2.4 f).
+const ERRORS: u64 = 200;
+
+/// Questions for neighbours that one link is answered in a second, and at once, for each direction: nothing flows without.
+const NEIGHBORS: u64 = 1000;
+
+/// How many answers the packets of one link may still have: of each kind, and for each direction, so that neither one link
+/// nor one kind takes those of another. Of a fixed size.
+#[derive(Debug)]
+pub struct AnswerBudgets {
+    /// By direction, then by kind.
+    buckets: [[Bucket; 3]; 2],
+}
+
+impl Default for AnswerBudgets {
+    fn default() -> Self {
+        let each = || [NEIGHBORS, ERRORS, ERRORS].map(|answers| Bucket::new(answers, answers));
+        AnswerBudgets {
+            buckets: [each(), each()],
+        }
+    }
+}
+
+impl AnswerBudgets {
+    /// Whether a packet that went in this direction may be answered; if so, it is counted.
+    #[must_use]
+    pub fn take(&self, direction: Direction, answer: Answer, now: Now) -> bool {
+        let kind = match answer {
+            Answer::Neighbor(..) => 0,
+            Answer::TooBig(_) => 1,
+            Answer::Rejected => 2,
+        };
+        self.buckets[direction as usize][kind].take(1, now)
+    }
+}
 
 /// Writes the answer to `packet`, which `bytes` begin with, into `out`: a whole IP packet from its destination to its
 /// source, because the tunnel is one hop. A group of receivers is nobody's address (RFC 4443 section 2.2): what is too
@@ -75,4 +115,34 @@ pub fn way_back<'a>(link: &Link, datagram: &'a [u8]) -> Option<(HeaderBytes, &'a
     }
     let back = ethernet_header(frame.src(), config.lladdr, frame.ether_type());
     header.push(&back).then_some((header, frame.payload()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ethernet::Mac;
+    use crate::wire::nd::AdvertisementFlags;
+
+    #[test]
+    fn each_kind_and_direction_has_answers_of_its_own() {
+        let budgets = AnswerBudgets::default();
+        let second = |n: u64| Now(n * 1_000_000_000);
+        let kinds = [
+            (
+                Answer::Neighbor(Mac::default(), AdvertisementFlags::default()),
+                NEIGHBORS,
+            ),
+            (Answer::TooBig(1400), ERRORS),
+            (Answer::Rejected, ERRORS),
+        ];
+        let directions = [Direction::Ingress, Direction::Egress];
+        for now in [second(1), second(2)] {
+            for (answer, most) in kinds {
+                for direction in directions {
+                    let taken = (0..10_000).filter(|_| budgets.take(direction, answer, now));
+                    assert_eq!(taken.count() as u64, most, "{answer:?} {direction:?}");
+                }
+            }
+        }
+    }
 }

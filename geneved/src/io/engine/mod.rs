@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use libgeneve::datapath::{self, Context, State as FlowState};
+use libgeneve::datapath::{self, AnswerBudgets, Context, State as FlowState};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
@@ -266,6 +266,7 @@ impl Engine {
                 lost: false,
                 pool: Arc::clone(&sockets.0),
                 counters,
+                answers: AnswerBudgets::default(),
                 gso,
                 leaving: None,
             })));
