@@ -308,18 +308,9 @@ fn heed(core: &Rc<Core>, event: Event) {
                 .tell(host_event(Some(host), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to {host} and not used for it: {error}");
         }
-        Event::TunnelGso { host, works } => {
-            let detail = if works { "on" } else { "off" };
-            core.hub()
-                .tell(host_event(Some(host), "tunnel-gso", detail.to_owned()));
-            if works {
-                tracing::info!(%host, "the kernel forwards super-packets to {host} again: they are handed to it uncut");
-            } else {
-                tracing::warn!(
-                    %host,
-                    "the kernel does not forward super-packets to {host} (a firewall or the reverse-path filter?): geneved cuts them itself"
-                );
-            }
+        Event::TunnelGso { link, host, works } => {
+            let core = Rc::clone(core);
+            tokio::task::spawn_local(async move { core.tunnel_gso(link, host, works).await });
         }
         Event::Unreachable(refusals) => {
             let core = Rc::clone(core);

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 
 use super::core::{Core, Inner, host_event, hosts_of};
@@ -110,6 +111,27 @@ impl Inner {
 }
 
 impl Core {
+    /// Tells that the kernel does not forward a link's super-packets to a host any more, or does so again.
+    pub(super) async fn tunnel_gso(&self, index: LinkIndex, host: IpAddr, works: bool) {
+        let inner = self.inner().await;
+        let mut links = inner.running.iter();
+        let Some((link, _)) = links.find(|(_, running)| running.index == index) else {
+            return;
+        };
+        let detail = format!("{} for {link}", if works { "on" } else { "off" });
+        self.hub()
+            .tell(host_event(Some(host), "tunnel-gso", detail));
+        if works {
+            tracing::info!(%host, %link, "the kernel forwards super-packets of {link} to {host} again: they are handed to it uncut");
+        } else {
+            tracing::warn!(
+                %host,
+                %link,
+                "the kernel does not forward super-packets of {link} to {host} (a firewall or the reverse-path filter?): geneved cuts them itself"
+            );
+        }
+    }
+
     /// Notes that datagrams to this host did not arrive or were not sent, if any link has it.
     pub(super) async fn host_unreachable(&self, refusals: &Refusals) {
         let mut inner = self.inner().await;

@@ -5,9 +5,12 @@
 //! needs a device of its own, for which alone forwarding is switched on. Only TCP super-packets over an IPv4
 //! underlay take this way; everything else goes through the sockets, with the same ports.
 //!
-//! Whether packets really leave is found out with the first one to each host, by the kernel's count of forwarded packets,
-//! and again every few seconds: firewall rules come and go.
+//! Whether packets really leave is found out with the first one of each link to each host, by the kernel's count of forwarded
+//! packets, and again every few seconds: firewall rules come and go. What is refused counts against the link that it came from and
+//! against no other: whoever is behind a link may write virtio headers of his own. Most of those do not get as far as the
+//! kernel, and what is handed to it is written anew from the packet's own headers.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +18,8 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
-use libgeneve::link::Tables;
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::offload::split::is_sound_tcp;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::time::Now;
 use libgeneve::wire::checksum::pseudo_header;
@@ -103,7 +107,7 @@ impl TunnelDevice {
             queue,
             mac,
             forced,
-            seats: Vec::new(),
+            seats: HashMap::new(),
         })
     }
 }
@@ -120,21 +124,16 @@ pub(super) struct TunnelGso {
     mac: Mac,
     /// The operator asked for it, whatever the underlay's device can do.
     forced: bool,
-    seats: Vec<Seats>,
+    /// By the link, and the host's id.
+    seats: HashMap<(LinkIndex, u32), Seat>,
 }
 
-/// What is known of the ways from one address that links name as theirs, or from whichever the kernel chooses.
-#[derive(Debug)]
-struct Seats {
-    named: Option<IpAddr>,
-    /// By the host's id.
-    seats: Vec<Seat>,
-}
-
-/// What is known of the way to a host.
+/// What is known of the way of a link's packets to a host.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
     state: State,
+    /// The address that the link named as its own when that was found out.
+    named: Option<IpAddr>,
     /// When that was found out.
     since: Now,
     /// The underlay's generation in which the following was found out.
@@ -191,15 +190,14 @@ impl TunnelGso {
             return None;
         };
         let fits = usize::from(packet.total_len) + before + UDP + IPV4 <= MAX_IP;
-        let tcp = matches!(vnet.gso_type, GsoType::TcpV4 | GsoType::TcpV6) && vnet.needs_checksum();
-        if !fits || !tcp || !forward.outer.df {
+        if !fits || !is_sound_tcp(vnet, packet) || !forward.outer.df {
             return None;
         }
         let forced = self.forced;
-        let seat = self.seat(forward.host.id, local);
-        if seat.found_in != Some(underlay) {
+        let seat = self.seat(forward.link, forward.host.id);
+        if seat.found_in != Some(underlay) || seat.named != local {
             seat.look(remote, local, forced);
-            seat.found_in = Some(underlay);
+            (seat.found_in, seat.named) = (Some(underlay), local);
         }
         let watched = match seat.state {
             State::Untried => true,
@@ -217,24 +215,13 @@ impl TunnelGso {
         })
     }
 
-    fn seat(&mut self, host: u32, named: Option<IpAddr>) -> &mut Seat {
-        let host = host as usize;
-        let at = self.seats.iter().position(|seats| seats.named == named);
-        let at = at.unwrap_or_else(|| {
-            let seats = Vec::new();
-            self.seats.push(Seats { named, seats });
-            self.seats.len() - 1
-        });
-        let seats = &mut self.seats[at].seats;
-        if seats.len() <= host {
-            seats.resize(host + 1, Seat::default());
-        }
-        &mut seats[host]
+    fn seat(&mut self, link: LinkIndex, host: u32) -> &mut Seat {
+        self.seats.entry((link, host)).or_default()
     }
 
-    /// Notes whether packets to a host pass; true where that is news.
-    fn settle(&mut self, host: u32, named: Option<IpAddr>, works: bool, now: Now) -> bool {
-        let seat = self.seat(host, named);
+    /// Notes whether a link's packets to a host pass; true where that is news.
+    fn settle(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
+        let seat = self.seat(link, host);
         let state = if works { State::Works } else { State::Refused };
         seat.since = now;
         let before = std::mem::replace(&mut seat.state, state);
@@ -260,7 +247,7 @@ impl TunnelGso {
         let udp_start = outer_start + IPV4;
         // The inner Ethernet header, where there is one, lies before the packet in its buffer.
         let inner_at = (ETHERNET + IPV4 + UDP + before) as u16;
-        self.virtio(vnet, inner_at, checksum, &mut out[..VIRTIO]);
+        self.virtio((vnet, packet), inner_at, checksum, &mut out[..VIRTIO]);
 
         let ethernet = &mut out[VIRTIO..outer_start];
         ethernet[..6].copy_from_slice(&self.mac.0);
@@ -293,7 +280,14 @@ impl TunnelGso {
     }
 
     /// `struct virtio_net_hdr_v1_hash_tunnel` (linux/virtio_net.h), little-endian; offsets count from the Ethernet header.
-    fn virtio(&self, vnet: &VnetHdr, inner_at: u16, checksum: bool, out: &mut [u8]) {
+    fn virtio(
+        &self,
+        (vnet, packet): (&VnetHdr, &Packet),
+        inner_at: u16,
+        checksum: bool,
+        out: &mut [u8],
+    ) {
+        const TCP_CHECKSUM: u16 = 16;
         const NEEDS_CSUM: u8 = 1;
         const UDP_TUNNEL_CSUM: u8 = 8;
         const GSO_TCPV4: u8 = 1;
@@ -308,10 +302,10 @@ impl TunnelGso {
             GSO_TCPV6
         };
         out[1] = kind | GSO_UDP_TUNNEL_IPV4 | if vnet.ecn { GSO_ECN } else { 0 };
-        out[2..4].copy_from_slice(&(inner_at + vnet.hdr_len).to_le_bytes());
+        out[2..4].copy_from_slice(&(inner_at + packet.payload_offset).to_le_bytes());
         out[4..6].copy_from_slice(&vnet.gso_size.to_le_bytes());
-        out[6..8].copy_from_slice(&(inner_at + vnet.csum_start).to_le_bytes());
-        out[8..10].copy_from_slice(&vnet.csum_offset.to_le_bytes());
+        out[6..8].copy_from_slice(&(inner_at + packet.transport_offset).to_le_bytes());
+        out[8..10].copy_from_slice(&TCP_CHECKSUM.to_le_bytes());
         out[20..22].copy_from_slice(&((ETHERNET + IPV4) as u16).to_le_bytes());
         out[22..24].copy_from_slice(&inner_at.to_le_bytes());
     }
@@ -376,16 +370,14 @@ impl<B: Backend> Worker<B> {
         true
     }
 
-    /// Notes whether the kernel forwards super-packets to a host, and tells the daemon if that is news.
+    /// Notes whether the kernel forwards a link's super-packets to a host, and tells the daemon if that is news.
     fn note_way(&mut self, forward: &Forward, works: bool) {
-        let here = self.links.get(forward.link.0 as usize);
-        let here = here.and_then(Option::as_ref);
-        let named = here.and_then(|here| here.pool.profile.local);
+        let (link, host) = (forward.link, forward.host.addr);
         if let Some(tunnel) = &mut self.tunnel
-            && tunnel.settle(forward.host.id, named, works, self.now)
+            && tunnel.settle(link, forward.host.id, works, self.now)
         {
-            let host = forward.host.addr;
-            let _ = self.shared.events.send(Event::TunnelGso { host, works });
+            let news = Event::TunnelGso { link, host, works };
+            let _ = self.shared.events.send(news);
         }
     }
 
@@ -401,7 +393,7 @@ impl<B: Backend> Worker<B> {
             .offer_outer(&fate, encapsulation, None, IPV4 + UDP);
     }
 
-    /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows to this host.
+    /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.
     pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
         let write = self.writes.slot(id);
         let (link, (_, bid)) = (write.link, write.bids[0]);
@@ -492,4 +484,28 @@ fn forwarded() -> Option<u64> {
         .split_whitespace()
         .position(|name| name == "ForwDatagrams")?;
     lines.next()?.split_whitespace().nth(column)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_counts_against_its_link_and_host_alone_and_is_news_once() {
+        let mut tunnel = TunnelGso {
+            queue: fs::File::open("/dev/null").expect("it is there").into(),
+            mac: Mac::default(),
+            forced: true,
+            seats: HashMap::new(),
+        };
+        let (greedy, modest) = (LinkIndex(1), LinkIndex(2));
+        let now = Now(5);
+        assert!(!tunnel.settle(modest, 7, true, now), "what is expected");
+        assert!(tunnel.settle(greedy, 7, false, now));
+        assert!(!tunnel.settle(greedy, 7, false, now));
+        assert_eq!(tunnel.seat(greedy, 7).state, State::Refused);
+        assert_eq!(tunnel.seat(modest, 7).state, State::Works);
+        assert_eq!(tunnel.seat(greedy, 8).state, State::Untried);
+        assert!(tunnel.settle(greedy, 7, true, now), "it works again");
+    }
 }

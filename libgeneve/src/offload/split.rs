@@ -11,7 +11,7 @@ use std::ops::Range;
 
 pub use super::segments::Segments;
 use super::segments::{Headers, MAX_SEGMENTS, put16, read16};
-use super::vnet::{GsoType, VnetHdr};
+use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use crate::drop::DropReason;
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
@@ -71,6 +71,29 @@ pub fn split(
         }
         _ => Err(DropReason::BadOffload),
     }
+}
+
+/// Whether a TCP super-packet may be handed to a kernel uncut: `vnet` is what a kernel writes that made the packet itself.
+/// Whoever may open a packet socket writes what he likes (`PACKET_VNET_HDR`), and nothing of that may get a refusal that
+/// others would suffer from.
+#[inline]
+#[must_use]
+pub fn is_sound_tcp(vnet: &VnetHdr, packet: &Packet) -> bool {
+    let flags = match (vnet.gso_type, packet.version, packet.transport) {
+        (GsoType::TcpV4, IpVersion::V4, Transport::Tcp { flags, .. })
+        | (GsoType::TcpV6, IpVersion::V6, Transport::Tcp { flags, .. }) => flags,
+        _ => return false,
+    };
+    let payload = packet.total_len.saturating_sub(packet.payload_offset);
+    let segments = usize::from(payload.div_ceil(vnet.gso_size.max(1)));
+    !flags.intersects(TcpFlags::SYN | TcpFlags::RST | TcpFlags::URG)
+        && packet.fragment == Fragment::Whole
+        && !packet.source_routed
+        && vnet.flags == NEEDS_CSUM
+        && vnet.csum_start == packet.transport_offset
+        && Some(vnet.csum_offset) == packet.checksum_offset()
+        && vnet.gso_size > 0
+        && (2..=MAX_SEGMENTS).contains(&segments)
 }
 
 /// Passes a packet on in one piece.

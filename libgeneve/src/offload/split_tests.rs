@@ -346,3 +346,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_what_a_kernel_says_of_its_own_super_packets_is_handed_to_one() {
+    for v6 in [false, true] {
+        let sample = Sample {
+            v6,
+            payload: vec![1; 1000],
+            ..Sample::default()
+        };
+        let (mut vnet, packet, _) = sample.super_packet(300);
+        vnet.flags = NEEDS_CSUM;
+        vnet.csum_start = packet.transport_offset;
+        vnet.csum_offset = 16;
+        assert!(is_sound_tcp(&vnet, &packet), "{vnet:?} {packet:?}");
+        let other = match vnet.gso_type {
+            GsoType::TcpV4 => GsoType::TcpV6,
+            _ => GsoType::TcpV4,
+        };
+        let forgeries: [fn(&mut VnetHdr); 8] = [
+            |vnet| vnet.flags = 0,
+            |vnet| vnet.csum_start += 2,
+            |vnet| vnet.csum_start = u16::MAX,
+            |vnet| vnet.csum_offset = 6,
+            |vnet| vnet.gso_size = 0,
+            |vnet| vnet.gso_size = 1000,
+            |vnet| vnet.gso_type = GsoType::UdpL4,
+            |vnet| vnet.gso_type = GsoType::None,
+        ];
+        for (number, forge) in forgeries.iter().enumerate() {
+            let mut forged = vnet;
+            forge(&mut forged);
+            assert!(!is_sound_tcp(&forged, &packet), "{number}");
+        }
+        let crossed = VnetHdr {
+            gso_type: other,
+            ..vnet
+        };
+        assert!(!is_sound_tcp(&crossed, &packet));
+        let mut routed = packet;
+        routed.source_routed = true;
+        assert!(!is_sound_tcp(&vnet, &routed));
+        let mut fragment = packet;
+        fragment.fragment = Fragment::First;
+        assert!(!is_sound_tcp(&vnet, &fragment));
+    }
+}

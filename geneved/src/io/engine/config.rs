@@ -95,8 +95,10 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
-    /// The kernel does not forward super-packets to a host any more, or does so again.
+    /// The kernel does not forward a link's super-packets to a host any more, or does so again.
     TunnelGso {
+        /// The link.
+        link: LinkIndex,
         /// The host's address.
         host: IpAddr,
         /// Whether it forwards them.
