@@ -15,7 +15,7 @@ use super::output::{Line, Record};
 use super::style::Style;
 use crate::config::value::{IfName, Name, OrNone, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
-use crate::control::protocol::Request;
+use crate::control::protocol::{EndpointInfo, Request};
 
 type Key = Keyword<EndpointWords>;
 
@@ -57,9 +57,9 @@ impl Subject for EndpointWords {
     const ADD: &'static [Key] = &SETTINGS;
     const DEL: &'static [Key] = &SETTINGS;
 
-    const HONOURS: Honours = Honours::FAMILY;
+    const HONOURS: Honours = Honours::FAMILY.and(Honours::COUNTERS);
 
-    type Info = EndpointWords;
+    type Info = EndpointInfo;
     type Filter = Wanted;
     const SHOW: &'static [Keyword<Wanted>] = &[
         key!(Wanted; "address", "ADDR", address).bare(),
@@ -83,11 +83,12 @@ impl Subject for EndpointWords {
         filter.address.map(|address| address.to_string())
     }
 
-    fn name(info: &EndpointWords, _: &Style) -> String {
-        info.address.to_string()
+    fn name(info: &EndpointInfo, _: &Style) -> String {
+        info.endpoint.address.to_string()
     }
 
-    fn wants(filter: &Wanted, style: &Style, info: &EndpointWords) -> bool {
+    fn wants(filter: &Wanted, style: &Style, info: &EndpointInfo) -> bool {
+        let info = &info.endpoint;
         let simple = TypeWord(libgeneve::options::EndpointType::Simple);
         style.wants(info.address)
             && filter.address.is_none_or(|a| a == info.address)
@@ -111,6 +112,28 @@ pub const OBJECT: Object = Object {
     usual: Some(object::SHOW),
     notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs \"target\" or \"host\". \"labels none\" says that there are none.",
 };
+
+impl Record for EndpointInfo {
+    fn text(&self, style: &Style) -> String {
+        let mut text = self.endpoint.text(style);
+        if style.statistics > 0 && self.total > 0 {
+            let (in_use, total) = (style.number(self.in_use), style.number(self.total));
+            text += &format!("\n    ports in use {in_use} of {total}");
+        }
+        text
+    }
+
+    fn json(&self, style: &Style) -> Value {
+        let mut all = self.endpoint.json(style);
+        if self.total > 0 {
+            super::output::extend(
+                &mut all,
+                &json!({ "in_use": self.in_use, "total": self.total }),
+            );
+        }
+        all
+    }
+}
 
 impl Record for EndpointWords {
     fn text(&self, style: &Style) -> String {

@@ -1,10 +1,12 @@
 //! What functions do right now: their counters.
 
 use libgeneve::link::Link;
+use libgeneve::nat::Usage;
 use libgeneve::options::Known;
 use libgeneve::qos::Tallied;
 use std::sync::Arc;
 
+use super::compile::proxies_into;
 use super::core::{Core, Inner};
 use crate::config::value::{IfName, Name};
 use crate::io::Direction;
@@ -23,6 +25,23 @@ impl Core {
         let nat = link.config.functions.nat.as_ref();
         let usage = nat.and_then(|nat| nat.usages().find(|(rule, _)| *rule == name.as_str()));
         usage.map_or((0, 0), |(_, usage)| (usage.in_use, usage.total))
+    }
+
+    /// Ports that stand for the clients of a link at proxied endpoints with targets on another: those in use, and those that the
+    /// link may have. By both links.
+    pub(super) fn stand_in_ports(&self, inner: &Inner) -> Vec<(IfName, IfName, Usage)> {
+        let mut found = Vec::new();
+        for (target, running) in &inner.running {
+            let link = self.engine().tables().link(running.index).map(Arc::clone);
+            let pools = link.and_then(|link| link.config.functions.stand_ins.clone());
+            let Some(pools) = pools else { continue };
+            for consumer in proxies_into(&inner.state, target) {
+                let index = inner.running.get(consumer).map(|running| running.index);
+                let usage = index.and_then(|index| pools.usage_of_share(index));
+                found.extend(usage.map(|usage| (target.clone(), consumer.clone(), usage)));
+            }
+        }
+        found
     }
 
     /// What became of the bytes of a class.

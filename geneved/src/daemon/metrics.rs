@@ -203,6 +203,16 @@ impl Core {
         let mut limit = page.metric(&metrics::NAT_PORTS_LIMIT);
         pools().for_each(|n| limit.add(&[n.nat.dev.as_str(), n.nat.name.as_str()], n.total));
 
+        let shares = self.stand_in_ports(&*self.inner().await);
+        let mut in_use = page.metric(&metrics::STAND_IN_PORTS_IN_USE);
+        shares
+            .iter()
+            .for_each(|(link, by, usage)| in_use.add(&[link.as_str(), by.as_str()], usage.in_use));
+        let mut limit = page.metric(&metrics::STAND_IN_PORTS_LIMIT);
+        shares
+            .iter()
+            .for_each(|(link, by, usage)| limit.add(&[link.as_str(), by.as_str()], usage.total));
+
         let rules = self.list_policies(None).await.unwrap_or_default().policies;
         let mut hits = page.metric(&metrics::RULE_HITS);
         rules

@@ -11,8 +11,8 @@ use crate::config::state::Refusal;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
-    Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo, Routes,
-    UnknownVniInfo,
+    EndpointInfo, Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo,
+    Routes, UnknownVniInfo,
 };
 use crate::control::steps::Steps;
 use crate::io::UnknownVni;
@@ -124,10 +124,21 @@ impl Core {
             .endpoints
             .iter()
             .filter(|((d, _), _)| wants(dev.as_ref(), d));
+        let shares = self.stand_in_ports(&inner);
         let mut endpoints = Vec::new();
         let mut steps = Steps::default();
         for ((dev, address), endpoint) in wanted {
-            endpoints.push(endpoint.words(dev, *address));
+            let target = endpoint.target.as_ref();
+            let share = target.and_then(|(on, _)| {
+                let mut shares = shares.iter();
+                shares.find(|(link, consumer, _)| link == on && consumer == dev)
+            });
+            let usage = share.map(|(_, _, usage)| *usage).unwrap_or_default();
+            endpoints.push(EndpointInfo {
+                endpoint: endpoint.words(dev, *address),
+                in_use: usage.in_use,
+                total: usage.total,
+            });
             steps.rest().await;
         }
         Ok(Endpoints { endpoints })

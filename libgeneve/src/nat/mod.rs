@@ -26,7 +26,7 @@ use prefix_trie::PrefixMap;
 
 pub use icmp::rewrite_error;
 pub use identification::{Identifications, needs_identification, set_identification};
-pub use pool::{Exhausted, Lease, MAX_ADDRESSES, Pool, Registry, Usage};
+pub use pool::{Exhausted, Lease, MAX_ADDRESSES, Pool, Registry, Share, Usage};
 pub use rewrite::{Rewrite, Untranslatable, rewrite};
 pub use rule::{NatError, Rule};
 
@@ -44,6 +44,8 @@ pub struct Nat {
     by_inside: HashMap<IpAddr, Plain>,
     by_destination: HashMap<IpAddr, Inbound>,
     space: Option<Arc<Space>>,
+    /// How many links share the pools, where they are not the link's alone.
+    consumers: Option<u32>,
 }
 
 /// An address that stands for another, by which rule.
@@ -148,6 +150,33 @@ impl Nat {
             }
         }
         Ok(nat)
+    }
+
+    /// The same for so many links, other than the one that it is compiled for, that share its pools.
+    #[must_use]
+    pub fn shared_by(self, consumers: u32) -> Nat {
+        Nat {
+            consumers: Some(consumers),
+            ..self
+        }
+    }
+
+    /// The part of its pools that a link has, where links share them.
+    #[must_use]
+    pub fn share(&self, consumer: LinkIndex) -> Option<Share> {
+        let consumers = self.consumers?;
+        Some(Share {
+            consumer,
+            consumers,
+        })
+    }
+
+    /// The usage of a link's part, of the pool that is nearest to exhaustion; `None` where links do not share them.
+    #[must_use]
+    pub fn usage_of_share(&self, consumer: LinkIndex) -> Option<Usage> {
+        let share = self.share(consumer)?;
+        let usages = self.pools().map(|(_, pool)| pool.usage_of_share(&share));
+        usages.max_by_key(|usage| (usage.in_use << 32).checked_div(usage.total))
     }
 
     /// Whether there is no rule at all.

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::space::{Mappings, Port, Protocol, Space, Spec};
+use super::space::{Holder, Mappings, Port, Protocol, Space, Spec};
 use crate::link::LinkIndex;
 use crate::time::Now;
 
@@ -31,6 +31,15 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the address pool has no port left")]
 pub struct Exhausted;
+
+/// A part of a pool that several links share, each with as many ports of each protocol as the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The link whose part it is.
+    pub consumer: LinkIndex,
+    /// How many links share the pool; 0 counts as 1.
+    pub consumers: u32,
+}
 
 /// The addresses and ports of one source NAT rule.
 ///
@@ -116,10 +125,28 @@ impl Pool {
         inside: (IpAddr, u16),
         now: Now,
     ) -> Result<Lease, Exhausted> {
+        self.lease_of(None, proto, inside, now)
+    }
+
+    /// Like [`Pool::lease`], of one link's part where the pool is shared. There an inside address may hold as many ports as its
+    /// link's part has left: one alone gets half, two a third each.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`], also where others have ports left.
+    pub fn lease_of(
+        self: &Arc<Self>,
+        share: Option<&Share>,
+        proto: u8,
+        inside: (IpAddr, u16),
+        now: Now,
+    ) -> Result<Lease, Exhausted> {
         let inside = self.port(proto, inside)?;
         let mut mappings = self.space.lock();
+        self.check_share(share, &mappings, &inside)?;
         let outside = self.choose(&mut mappings, &inside, now)?;
-        let mapping = mappings.hold(inside, outside).ok_or(Exhausted)?;
+        let consumer = share.map(|share| share.consumer);
+        let mapping = mappings.hold(inside, outside, consumer).ok_or(Exhausted)?;
         drop(mappings);
         Ok(Lease {
             space: Arc::clone(&self.space),
@@ -133,29 +160,65 @@ impl Pool {
         self.spec.place(addr).is_some()
     }
 
-    /// What [`Pool::lease`] would give; leases nothing.
+    /// What [`Pool::lease_of`] would give; leases nothing.
     ///
     /// # Errors
     ///
     /// [`Exhausted`].
     pub fn peek(
         &self,
+        share: Option<&Share>,
         proto: u8,
         inside: (IpAddr, u16),
         now: Now,
     ) -> Result<(IpAddr, u16), Exhausted> {
         let inside = self.port(proto, inside)?;
-        let outside = self.choose(&mut self.space.lock(), &inside, now)?;
+        let mut mappings = self.space.lock();
+        self.check_share(share, &mappings, &inside)?;
+        let outside = self.choose(&mut mappings, &inside, now)?;
         Ok((outside.addr, outside.number))
+    }
+
+    /// Whether an inside port has one already, or its link's part has one for it.
+    fn check_share(
+        &self,
+        share: Option<&Share>,
+        mappings: &Mappings,
+        inside: &Port,
+    ) -> Result<(), Exhausted> {
+        let Some(share) = share.filter(|_| !mappings.is_held(inside)) else {
+            return Ok(());
+        };
+        let protocol = inside.protocol;
+        let of_link = mappings.held_by(protocol, Holder::Link(share.consumer));
+        let of_address = mappings.held_by(protocol, Holder::Address(inside.addr));
+        let left = self.part(share, protocol).saturating_sub(of_link);
+        if of_address < left {
+            Ok(())
+        } else {
+            Err(Exhausted)
+        }
+    }
+
+    /// How many ports of a protocol one link's part has.
+    fn part(&self, share: &Share, protocol: Protocol) -> u64 {
+        self.spec.total(protocol) / u64::from(share.consumers.max(1))
+    }
+
+    /// The usage of one link's part, of the protocol that is nearest to exhaustion.
+    #[must_use]
+    pub fn usage_of_share(&self, share: &Share) -> Usage {
+        let mappings = self.space.lock();
+        nearest_to_exhaustion(Protocol::ALL.map(|protocol| Usage {
+            in_use: mappings.held_by(protocol, Holder::Link(share.consumer)),
+            total: self.part(share, protocol),
+        }))
     }
 
     /// The usage of the protocol that is nearest to exhaustion.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let each = Protocol::ALL.map(|protocol| self.usage_of_protocol(protocol));
-        each.into_iter()
-            .max_by_key(|usage| (usage.in_use << 32).checked_div(usage.total))
-            .unwrap_or_default()
+        nearest_to_exhaustion(Protocol::ALL.map(|protocol| self.usage_of_protocol(protocol)))
     }
 
     /// The usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for
@@ -239,6 +302,11 @@ impl Pool {
     pub(super) fn space(&self) -> &Arc<Space> {
         &self.space
     }
+}
+
+fn nearest_to_exhaustion(usages: [Usage; 3]) -> Usage {
+    let used = |usage: &Usage| (usage.in_use << 32).checked_div(usage.total);
+    usages.into_iter().max_by_key(used).unwrap_or_default()
 }
 
 impl Drop for Pool {

@@ -71,7 +71,7 @@ proptest! {
                     let by_inside: HashMap<_, _> = live.iter().map(|(p, i, l)| ((*p, *i), l.outside())).collect();
                     let used: HashSet<_> = live.iter().filter(|l| l.0 == proto).map(|l| l.2.outside()).collect();
                     let total = pool.usage_of(proto).total;
-                    let expected = pool.peek(proto, from, now);
+                    let expected = pool.peek(None, proto, from, now);
                     let leased = pool.lease(proto, from, now);
                     prop_assert_eq!(expected.ok(), leased.as_ref().ok().map(Lease::outside));
                     let known = by_inside.get(&(proto, from));
@@ -129,7 +129,7 @@ fn an_exhausted_pool_gives_again_what_comes_back() {
     };
     assert_eq!(pool.usage(), usage);
     assert_eq!(pool.lease(6, inside(9, 1), NOW), Err(Exhausted));
-    assert_eq!(pool.peek(6, inside(9, 1), NOW), Err(Exhausted));
+    assert_eq!(pool.peek(None, 6, inside(9, 1), NOW), Err(Exhausted));
     assert!(pool.lease(17, inside(9, 1), NOW).is_ok());
     assert!(
         pool.lease(6, inside(3, 3), NOW).is_ok(),
@@ -197,7 +197,7 @@ fn a_port_of_tcp_that_comes_back_rests_before_another_gets_it() {
     // From the first look at it on, not from the last lease before it.
     let late = NOW + REST * 9;
     assert_ne!(lease(2, late).outside(), outside);
-    assert_ne!(pool.peek(6, inside(2, 5000), late), Ok(outside));
+    assert_ne!(pool.peek(None, 6, inside(2, 5000), late), Ok(outside));
     let over = late + REST;
     assert_ne!(lease(3, Now(over.0 - 1)).outside(), outside);
     // Whose it was may have it again, and nobody but a flow that lives is found by it.
@@ -262,4 +262,59 @@ fn a_new_pool_knows_what_rests() {
     assert_eq!(last.outside().1, 5000);
     drop((before, next, last));
     assert_eq!(after.usage_of(6).in_use, 0);
+}
+
+/// A client of a link that shares a pool, as the datapath tells them apart.
+fn client(link: u8, host: u8, port: u16) -> (IpAddr, u16) {
+    (IpAddr::from([10, link, 0, host]), port)
+}
+
+#[test]
+fn a_greedy_consumer_and_a_greedy_address_leave_their_neighbours_their_ports() {
+    let mut registry = Registry::default();
+    let spec = Spec {
+        first: IpAddr::from([192, 0, 2, 1]),
+        addresses: 1,
+        ports: 1000..=1999,
+        reserved: Vec::new(),
+    };
+    let pool = registry.pool(LinkIndex(9), "stand-in", spec);
+    let share = |link: u32| Share {
+        consumer: LinkIndex(link),
+        consumers: 2,
+    };
+    let ask = |link: u8, host, port| {
+        let share = share(link.into());
+        pool.lease_of(Some(&share), 6, client(link, host, port), NOW)
+    };
+    // One address alone gets half of its link's part.
+    let greedy: Vec<_> = (0..60_000).filter_map(|n| ask(1, 1, n).ok()).collect();
+    assert_eq!(greedy.len(), 250);
+    let other: Vec<_> = (0..100).map(|n| ask(1, 2, n).unwrap()).collect();
+    let rest: Vec<_> = (3..=200)
+        .flat_map(|host| (0..100).map(move |n| (host, n)))
+        .filter_map(|(host, n)| ask(1, host, n).ok())
+        .collect();
+    assert!(greedy.len() + other.len() + rest.len() <= 500);
+    let usage = pool.usage_of_share(&share(1));
+    assert_eq!(usage.total, 500);
+    assert_eq!(
+        usage.in_use as usize,
+        greedy.len() + other.len() + rest.len()
+    );
+    // All of the other link's part is there, and its other protocols are not touched.
+    let modest: Vec<_> = (0..250).map(|n| ask(2, 1, n).unwrap()).collect();
+    assert_eq!(pool.usage_of_share(&share(2)).in_use, 250);
+    let udp = pool.lease_of(Some(&share(1)), 17, client(1, 1, 7), NOW);
+    assert!(udp.is_ok());
+    // A port that is there is had again, however many others there are.
+    assert_eq!(ask(1, 1, 0).unwrap().outside(), greedy[0].outside());
+    drop((greedy, other, rest, modest, udp));
+    for link in [1, 2] {
+        assert_eq!(pool.usage_of_share(&share(link)).in_use, 0);
+    }
+    // What rests counts for nobody, and again once it is held.
+    let again = ask(1, 1, 0).unwrap();
+    assert_eq!(pool.usage_of_share(&share(1)).in_use, 1);
+    drop(again);
 }

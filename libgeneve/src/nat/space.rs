@@ -6,6 +6,7 @@
 //! pool hands out next is [`pool`](super::pool)'s choice.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -15,6 +16,7 @@ use hashbrown::HashTable;
 
 use super::ports::Ports;
 use super::resting::{Queue, Resting};
+use crate::link::LinkIndex;
 use crate::time::Now;
 use crate::wire::ip::protocol;
 
@@ -188,10 +190,21 @@ struct Account {
 struct Mapping {
     inside: Port,
     outside: Port,
+    /// The link whose share it counts against, where pools are shared.
+    consumer: Option<LinkIndex>,
     /// 0 for one that rests, and for a place that is free.
     leases: u32,
     /// Counts how often its place was given back.
     generation: u32,
+}
+
+/// Whose ports are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    /// All inside ports of a link.
+    Link(LinkIndex),
+    /// Those of an inside address.
+    Address(IpAddr),
 }
 
 /// What is known of the ports of one protocol on one outside address.
@@ -226,6 +239,8 @@ pub(super) struct Mappings {
     /// Entries of the queues of all addresses.
     resting: usize,
     accounts: Vec<Option<Account>>,
+    /// How many ports each link that shares the pools holds, and each inside address of those; none of them is 0.
+    held: HashMap<(Protocol, Holder), u32>,
     /// Counts the mappings that were ever made.
     pub(super) turn: u64,
 }
@@ -356,7 +371,13 @@ impl Mappings {
 
     /// Counts one more lease of `outside` for `inside`, and makes the mapping if it is new; gives its number. `None` if the
     /// port belongs to another inside port.
-    pub(super) fn hold(&mut self, inside: Port, outside: Port) -> Option<u32> {
+    /// Where pools are shared, it counts as one of `consumer`'s.
+    pub(super) fn hold(
+        &mut self,
+        inside: Port,
+        outside: Port,
+        consumer: Option<LinkIndex>,
+    ) -> Option<u32> {
         if let Some(at) = self.by_outside(&outside) {
             let mapping = &self.all[at as usize];
             if mapping.inside == inside {
@@ -368,7 +389,7 @@ impl Mappings {
             }
             self.forget(at);
         }
-        let at = self.place(inside, outside)?;
+        let at = self.place(inside, outside, consumer)?;
         let Mappings {
             all,
             keys,
@@ -390,10 +411,11 @@ impl Mappings {
     }
 
     /// A place for a mapping that nobody holds yet.
-    fn place(&mut self, inside: Port, outside: Port) -> Option<u32> {
+    fn place(&mut self, inside: Port, outside: Port, consumer: Option<LinkIndex>) -> Option<u32> {
         let mut mapping = Mapping {
             inside,
             outside,
+            consumer,
             leases: 0,
             generation: 0,
         };
@@ -421,7 +443,29 @@ impl Mappings {
             self.each_account(&outside, |count, spec, place| {
                 count.add(spec, outside.protocol, place, 1);
             });
+            for holder in self.holders(at).into_iter().flatten() {
+                *self.held.entry((outside.protocol, holder)).or_default() += 1;
+            }
         }
+    }
+
+    /// Against whose shares a mapping counts.
+    fn holders(&self, at: u32) -> [Option<Holder>; 2] {
+        let mapping = &self.all[at as usize];
+        let of = |link| [Holder::Link(link), Holder::Address(mapping.inside.addr)].map(Some);
+        mapping.consumer.map_or([None, None], of)
+    }
+
+    /// How many ports of a protocol somebody holds of pools that are shared.
+    pub(super) fn held_by(&self, protocol: Protocol, holder: Holder) -> u64 {
+        let held = self.held.get(&(protocol, holder));
+        held.map_or(0, |&ports| ports.into())
+    }
+
+    /// Whether somebody holds the mapping of this inside port.
+    pub(super) fn is_held(&self, inside: &Port) -> bool {
+        let at = self.by_inside(inside);
+        at.is_some_and(|at| self.all[at as usize].leases > 0)
     }
 
     /// Gives one lease back; with the last one the port is free, or begins to rest.
@@ -436,6 +480,14 @@ impl Mappings {
         self.each_account(&outside, |count, spec, place| {
             count.remove(spec, outside.protocol, place);
         });
+        for holder in self.holders(at).into_iter().flatten() {
+            if let Entry::Occupied(mut held) = self.held.entry((outside.protocol, holder)) {
+                *held.get_mut() -= 1;
+                if *held.get() == 0 {
+                    held.remove();
+                }
+            }
+        }
         if outside.protocol == Protocol::Tcp {
             self.lay_down(at, generation, &outside);
         } else {

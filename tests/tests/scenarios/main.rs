@@ -35,6 +35,7 @@ mod recipes;
 mod scale;
 mod segmentation;
 mod service;
+mod shares;
 mod soak;
 mod surroundings;
 mod top;

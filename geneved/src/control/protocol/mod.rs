@@ -456,7 +456,18 @@ pub struct Routes {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Endpoints {
     /// By link, then by address.
-    pub endpoints: Vec<EndpointWords>,
+    pub endpoints: Vec<EndpointInfo>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointInfo {
+    /// The endpoint.
+    pub endpoint: EndpointWords,
+    /// Ports that stand for clients of its link where its target is; 0 where it is not proxied by this host.
+    pub in_use: u64,
+    /// Ports that may stand for them; 0 where it is not proxied by this host.
+    pub total: u64,
 }
 
 /// The reply of `GetHost`.

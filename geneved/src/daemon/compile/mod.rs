@@ -8,7 +8,7 @@ mod lladdr;
 mod rules;
 mod shape;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -45,6 +45,21 @@ fn broadcasts<'a>(addresses: impl Iterator<Item = &'a IpNet>) -> Vec<Ipv4Addr> {
         _ => None,
     };
     addresses.filter_map(of).collect()
+}
+
+/// The links with endpoints that stand for one of `link`, each once.
+pub(super) fn proxies_into<'a>(
+    state: &'a State,
+    link: &'a IfName,
+) -> impl Iterator<Item = &'a IfName> {
+    let proxied = state
+        .endpoints
+        .iter()
+        .filter_map(move |((dev, _), endpoint)| {
+            let (on, _) = endpoint.target.as_ref()?;
+            (on == link).then_some(dev)
+        });
+    proxied.collect::<BTreeSet<_>>().into_iter()
 }
 
 /// Compiles links, and keeps what outlives a compilation.
@@ -324,11 +339,8 @@ impl Compiler {
         link: &Link,
         places: &Places,
     ) -> Result<Option<Arc<nat::Nat>>, String> {
-        let wanted = state
-            .endpoints
-            .values()
-            .any(|e| e.target.as_ref().is_some_and(|(on, _)| *on == link.name));
-        if !wanted {
+        let consumers = proxies_into(state, &link.name).count();
+        if consumers == 0 {
             return Ok(None);
         }
         let own = |v4: bool| {
@@ -352,7 +364,8 @@ impl Compiler {
         let index = places.get(&link.name).copied().unwrap_or_default();
         let nat = nat::Nat::compile(LinkIndex(index.0 | STAND_IN), rules, &mut self.pools)
             .map_err(|e| e.to_string())?;
-        Ok(Some(Arc::new(nat)))
+        let consumers = u32::try_from(consumers).unwrap_or(u32::MAX);
+        Ok(Some(Arc::new(nat.shared_by(consumers))))
     }
 
     fn services(

@@ -65,6 +65,10 @@ metrics! {
         "Ports that a source NAT's pool has lent."
     NAT_PORTS_LIMIT: Gauge "geneved_nat_ports_limit" ["link", "nat"]
         "Ports that a source NAT's pool has."
+    STAND_IN_PORTS_IN_USE: Gauge "geneved_stand_in_ports_in_use" ["link", "consumer"]
+        "Ports of a link's address that stand for the clients of another link at proxied endpoints."
+    STAND_IN_PORTS_LIMIT: Gauge "geneved_stand_in_ports_limit" ["link", "consumer"]
+        "Ports of a link's address that the clients of another link may have at proxied endpoints."
     RULE_HITS: Counter "geneved_rule_hits_total" ["link", "rule"]
         "Flows that a rule decided."
     CLASS_PASSED: Counter "geneved_class_passed_bytes_total" ["link", "class"]

@@ -10,7 +10,7 @@ use crate::datapath::state::{Context, Exit};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::{Link, LinkIndex};
-use crate::nat::{Lease, Pool, Source};
+use crate::nat::{Lease, Pool, Share, Source};
 use crate::options::{EndpointType, ServiceOption};
 use crate::policy::Direction;
 use crate::qos::Meter;
@@ -133,7 +133,7 @@ impl Course {
                     return Err(DropReason::NatUntranslatable);
                 }
                 let inside = (subject.key.src, subject.key.sport);
-                let outside = self.borrow::<E>(cx, pool, subject.key.protocol, inside)?;
+                let outside = self.borrow::<E>(cx, (pool, None), subject.key.protocol, inside)?;
                 self.src = outside;
                 if is_icmp(subject.key.protocol) {
                     // An identifier stands for both ports.
@@ -166,19 +166,21 @@ impl Course {
         self.source(cx, link, subject, log)
     }
 
-    /// An outside address and port of a pool.
+    /// An outside address and port of a pool, or of one link's part of it.
     pub(super) fn borrow<E: Explain>(
         &mut self,
         cx: &Context<'_>,
-        pool: &Arc<Pool>,
+        (pool, share): (&Arc<Pool>, Option<&Share>),
         number: u8,
         inside: (IpAddr, u16),
     ) -> Result<(IpAddr, u16), DropReason> {
         let exhausted = |_| DropReason::NatExhausted;
         if E::DRY {
-            return pool.peek(number, inside, cx.now).map_err(exhausted);
+            return pool.peek(share, number, inside, cx.now).map_err(exhausted);
         }
-        let lease = pool.lease(number, inside, cx.now).map_err(exhausted)?;
+        let lease = pool
+            .lease_of(share, number, inside, cx.now)
+            .map_err(exhausted)?;
         let outside = lease.outside();
         self.lease = Some(lease);
         Ok(outside)

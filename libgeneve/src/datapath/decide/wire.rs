@@ -164,12 +164,14 @@ pub(super) fn stand_in<E: Explain>(
         return Err(DropReason::NatUntranslatable);
     }
     let pools = there.config.functions.stand_ins.as_ref();
-    let Some(Source::Pool { pool, .. }) = pools.and_then(|pools| pools.source(target.addr)) else {
+    let pools = pools.ok_or(DropReason::EndpointType)?;
+    let Some(Source::Pool { pool, .. }) = pools.source(target.addr) else {
         return Err(DropReason::EndpointType);
     };
+    let share = pools.share(link.config.index);
     let entry = route(there, target.addr, log)?;
     let inside = (client(link, subject.key.src), subject.key.sport);
-    let outside = course.borrow::<E>(cx, pool, subject.key.protocol, inside)?;
+    let outside = course.borrow::<E>(cx, (pool, share.as_ref()), subject.key.protocol, inside)?;
     log.note("proxy", || {
         let vni = there.config.vni;
         format!(
