@@ -8,6 +8,7 @@
 
 pub mod bridged;
 pub mod datagrams;
+pub mod forged;
 pub mod guest;
 pub mod launch;
 pub mod live;

@@ -8,7 +8,7 @@ use super::output::{Record, render};
 use super::style::Style;
 use crate::config::words::{EndpointWords, Kind, LinkWords, RouteWords};
 use crate::control::protocol::{
-    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic,
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
 };
 
 fn done(line: &str) -> Result<(), super::error::CliError> {
@@ -496,9 +496,17 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
             host: "192.0.2.9".parse().unwrap(),
             count: 3,
         }],
+        icmp_errors: Default::default(),
         remotes: vec![RemoteInfo {
             address: "192.0.2.2".parse().unwrap(),
             path_mtu: Some(1400),
+            path_mtu_report: Some(PathMtuInfo {
+                by: "192.0.2.7".parse().unwrap(),
+                reported: 1400,
+                evidence: "flow".into(),
+                age_s: 12,
+                left_s: 588,
+            }),
             gso: false,
             whole: Some("frames".into()),
             whole_cause: Some("the other end of dev eth0, p0, is a port of a bridge".into()),
@@ -514,6 +522,7 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
     io_uring     no  forbidden
     RX dropped: unknown-vni 9
     remote 192.0.2.2 path-mtu 1400 gso off whole frames dev gnv0
+        path-mtu reported 1400 by 192.0.2.7 evidence flow 12 s ago, longer packets are tried again in 588 s
         unreachable: no such host answers on its network, 3 s ago
 "
     );

@@ -67,6 +67,10 @@ pub struct DaemonSettings {
     /// The class of geneved's own options; the same on every host.
     #[serde(rename = "option-class")]
     pub option_class: ClassWord,
+    /// The least that is believed of a path MTU that an ICMP error reports, in bytes of outer IP packet, 68 to 65,535;
+    /// 576 over IPv4 where it is not set, and never below 1280 over IPv6.
+    #[serde(rename = "min-path-mtu", skip_serializing_if = "Option::is_none")]
+    pub min_path_mtu: Option<u16>,
     /// How many flows all links together may have, 1,024 to 16,777,216.
     pub flows: usize,
     /// How long a flow lives without packets.
@@ -166,6 +170,7 @@ impl Default for DaemonSettings {
             user: None,
             label_secret_file: None,
             option_class: ClassWord::default(),
+            min_path_mtu: None,
             flows: 262_144,
             timeouts: Timeouts::default(),
         }
@@ -193,6 +198,7 @@ fn why_kept(key: &str) -> &'static str {
         "socket" | "metrics" | "metrics-socket" => "clients are connected to it",
         "user" => "what was given away cannot be taken back",
         "label-secret-file" | "option-class" => "flows were decided by it, on other hosts as well",
+        "min-path-mtu" => "what is known of paths was believed by it",
         "flows" => "the table's room is taken at start",
         key if key.starts_with("timeouts.") => "the table of flows is made with it",
         _ => "it is read at start only",
@@ -265,6 +271,10 @@ impl DaemonSettings {
             let what = "[daemon]: workers must be from 1 to 64";
             wrong.push(("workers".to_owned(), what.to_owned()));
         }
+        if self.min_path_mtu.is_some_and(|mtu| mtu < 68) {
+            let what = "[daemon]: min-path-mtu must be from 68 to 65535";
+            wrong.push(("min-path-mtu".to_owned(), what.to_owned()));
+        }
         if !(1_024..=16_777_216).contains(&self.flows) {
             let what = "[daemon]: flows must be from 1024 to 16777216";
             wrong.push(("flows".to_owned(), what.to_owned()));
@@ -296,6 +306,7 @@ mod tests {
             label_secret_file: Some("/etc/geneved/label-secret".into()),
             metrics_socket: Some("none".into()),
             metrics: "127.0.0.1:9469".parse().ok(),
+            min_path_mtu: Some(1400),
             ..DaemonSettings::default()
         };
         for key in flat(&full).keys() {
@@ -305,7 +316,13 @@ mod tests {
         let keys: Vec<_> = kept.iter().map(|k| k.key.as_str()).collect();
         assert_eq!(
             keys,
-            ["label-secret-file", "metrics", "metrics-socket", "user"]
+            [
+                "label-secret-file",
+                "metrics",
+                "metrics-socket",
+                "min-path-mtu",
+                "user"
+            ]
         );
         let shorter = DaemonSettings {
             timeouts: Timeouts {

@@ -243,7 +243,7 @@ from = true
     let expected = [
         r#"g.toml:3:11: workers: expected an integer from 0 to 65535, found the string "two""#,
         r#"g.toml:4:9: [daemon]: flows must be from 1024 to 16777216"#,
-        r#"g.toml:5:1: unknown key "colour"; expected one of "io", "workers", "segmentation", "socket", "metrics-socket", "metrics", "user", "label-secret-file", "option-class", "flows", "timeouts""#,
+        r#"g.toml:5:1: unknown key "colour"; expected one of "io", "workers", "segmentation", "socket", "metrics-socket", "metrics", "user", "label-secret-file", "option-class", "min-path-mtu", "flows", "timeouts""#,
         r#"g.toml:7:7: [daemon.timeouts]: syn: seconds must be from 1 to 10000000"#,
         r#"g.toml:8:7: timeouts.udp: expected an integer from 0 to 4294967295, found the integer -1"#,
         r#"g.toml:9:1: unknown key "icpm"; did you mean "icmp"?"#,

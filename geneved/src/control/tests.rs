@@ -337,6 +337,7 @@ fn an_independent_varlink_client_can_introspect_the_service() {
             "Monitor",
             "Capture",
             "GetHost",
+            "FlushHosts",
             "Reload",
             "Save",
         ];
@@ -401,6 +402,10 @@ fn requests_survive_the_wire_and_arguments_may_be_left_out() {
         },
         Request::Trace {
             packet: serde_json::from_str(packet).unwrap(),
+        },
+        Request::FlushHosts { address: None },
+        Request::FlushHosts {
+            address: "192.0.2.2".parse().ok(),
         },
         Request::GetRates {
             flows: 20,

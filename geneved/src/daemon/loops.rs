@@ -233,6 +233,7 @@ impl Core {
     /// right again. Returns the links for which that changed.
     pub(super) fn note_ways(&self, inner: &mut Inner, ways: Ways) -> BTreeSet<IfName> {
         let old = std::mem::replace(&mut inner.ways, ways);
+        self.note_path_mtus(inner, &old);
         let mut changed = BTreeSet::new();
         let nested = nested(&inner.state, &inner.ways);
         let others = nested.symmetric_difference(&inner.nested);

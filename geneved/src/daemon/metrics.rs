@@ -275,6 +275,10 @@ impl Core {
                 path_mtu.add(&[&remote.address.to_string()], mtu);
             }
         }
+        let mut errors = page.metric(&metrics::ICMP_ERRORS);
+        for (verdict, count) in self.engine().error_verdicts() {
+            errors.add(&[verdict.name()], count);
+        }
     }
 
     fn workers(&self, page: &mut Page) {

@@ -22,6 +22,7 @@ mod link_local;
 mod live;
 mod loops;
 mod metrics;
+mod path_mtu;
 pub mod preflight;
 mod privilege;
 mod random;
@@ -163,6 +164,7 @@ async fn live(
     .await?;
     follow_interfaces(&core, watch)?;
     core.follow_devices().await?;
+    tokio::task::spawn_local(Rc::clone(&core).follow_errors());
     let plan = core.become_state(config.state).await?;
     let listener = Listener::bind(&socket)?;
     let (links, waiting) = (plan.add.len(), core.waiting());
@@ -226,7 +228,7 @@ async fn live(
 /// meanwhile.
 fn tend(core: &Rc<Core>) {
     every(core, PATH_MTU_REFRESH, async |core| {
-        core.refresh_path_mtus().await;
+        core.expire_path_mtus().await;
     });
     every(core, WAYS_REFRESH, async |core| {
         core.underlay_changed(&Changes::everything()).await;
@@ -297,11 +299,6 @@ fn heed(core: &Rc<Core>, event: Event) {
         Event::QueueLost { link, error } => {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.link_lost(link, &error).await });
-        }
-        Event::PathMtu { host, mtu } => {
-            tracing::info!(%host, mtu, "path MTU to {host}: {mtu}");
-            core.hub()
-                .tell(host_event(Some(host), "path-mtu", mtu.to_string()));
         }
         Event::GsoOff { host, error } => {
             core.hub()
@@ -488,6 +485,7 @@ impl Service for Core {
                 Request::FlushFlows { filter } => json(self.flush_flows(filter).await?),
                 Request::Trace { packet } => json(self.trace(packet).await?),
                 Request::GetHost => json(self.host().await),
+                Request::FlushHosts { address } => json(self.flush_hosts(address).await?),
                 Request::GetRates { flows, by_packets } => json(Rated {
                     rates: self.rates(flows, by_packets).await,
                 }),

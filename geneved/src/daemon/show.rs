@@ -7,6 +7,7 @@ use libgeneve::wire::encapsulation;
 
 use super::compile::lladdr;
 use super::core::{Core, ELSEWHERE, Inner, Obstacle, hosts_of};
+use super::path_mtu::path_mtu_info;
 use crate::config::state::Refusal;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
@@ -147,14 +148,9 @@ impl Core {
     pub(super) async fn host(&self) -> Host {
         let inner = self.inner().await;
         let report = self.engine().backend();
-        let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
-        for link in inner.state.links.values() {
-            for host in hosts_of(&inner.state, link) {
-                links.entry(host).or_default().push(link.name.clone());
-            }
-        }
         let now = self.engine().now();
-        let remotes = links
+        let remotes = inner
+            .known_hosts()
             .into_iter()
             .map(|(address, links)| {
                 let host = inner.registry.find(address);
@@ -164,6 +160,7 @@ impl Core {
                 RemoteInfo {
                     address,
                     path_mtu: host.and_then(|h| h.path_mtu()),
+                    path_mtu_report: host.and_then(|h| path_mtu_info(h, now)),
                     gso: host.is_none_or(|h| h.gso()),
                     whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
                     whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
@@ -200,9 +197,28 @@ impl Core {
                 links: count(inner.state.links.len()),
                 traffic: traffic(&self.engine().host_counters()),
                 unknown_vnis: unknown.into_iter().map(seen).collect(),
+                icmp_errors: self
+                    .engine()
+                    .error_verdicts()
+                    .into_iter()
+                    .map(|(verdict, count)| (verdict.name().to_owned(), count))
+                    .collect(),
                 remotes,
             },
         }
+    }
+}
+
+impl Inner {
+    /// Every host that any link knows, and the links that do.
+    pub(super) fn known_hosts(&self) -> BTreeMap<IpAddr, Vec<IfName>> {
+        let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
+        for link in self.state.links.values() {
+            for host in hosts_of(&self.state, link) {
+                links.entry(host).or_default().push(link.name.clone());
+            }
+        }
+        links
     }
 }
 

@@ -19,6 +19,9 @@ const KEPT: Duration = Duration::from_secs(20);
 /// Within this a second error has to come before anything is shown: a single one may be chance.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// Whoever was heard of less long ago is there.
+const ALIVE: Duration = Duration::from_secs(1);
+
 /// What was said of each host.
 #[derive(Debug, Default)]
 pub(super) struct Unreachable(BTreeMap<IpAddr, Said>);
@@ -59,6 +62,11 @@ impl Unreachable {
         let alive = !said.certain && heard.is_some_and(|heard| heard > said.last);
         let age = now.since(said.last);
         (age < KEPT && !alive).then_some((said.why.as_str(), age.as_secs()))
+    }
+
+    /// Forgets what was said of these hosts.
+    pub(super) fn forget(&mut self, which: impl Fn(&IpAddr) -> bool) {
+        self.0.retain(|host, _| !which(host));
     }
 
     /// Forgets the hosts that were heard since, and returns those of them that were shown.
@@ -143,6 +151,10 @@ impl Core {
         }
         let (why, now) = (meaning(&refusals.error), self.engine().now());
         let heard = inner.heard(host);
+        // Whoever was heard a moment ago is there, whatever an ICMP error says.
+        if !refusals.certain && heard.is_some_and(|heard| now.since(heard) < ALIVE) {
+            return;
+        }
         let of = (refusals.count, refusals.certain);
         if inner.unreachable.note(host, now, why.clone(), of)
             && inner.unreachable.of(host, now, heard).is_some()

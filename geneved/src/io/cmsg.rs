@@ -59,21 +59,34 @@ pub(super) struct QueuedError {
     pub(super) number: i32,
     /// An ICMP message says so, and not this host's own kernel.
     pub(super) of_icmp: bool,
+    /// What comes with it: the MTU, where the datagram was too big.
+    pub(super) info: u32,
+    /// Whose address an ICMP message came from.
+    pub(super) by: Option<IpAddr>,
+    /// The index of the interface that received the ICMP message, as in [`Notes`].
+    pub(super) interface: u32,
 }
 
 /// The error that an entry of a socket's error queue is about.
 pub(super) fn error(control: &[u8]) -> Option<QueuedError> {
     // linux/errqueue.h
     const SO_EE_ORIGIN_LOCAL: u8 = 1;
+    const EXTENDED_ERR: usize = 16;
     let mut found = None;
     each(control, |level, kind, data| {
         if matches!(
             (level, kind),
             (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
         ) {
+            let info = data.get(8..).map_or(0, int);
+            // The address of who reports it follows.
+            let by = data.get(EXTENDED_ERR..).and_then(super::backend::source);
             found = Some(QueuedError {
                 number: int(data),
                 of_icmp: data.get(4) != Some(&SO_EE_ORIGIN_LOCAL),
+                info: info.cast_unsigned(),
+                by: by.map(|by| by.ip()),
+                interface: read(control).interface,
             });
         }
     });
@@ -229,17 +242,31 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_kernels_own_or_of_icmp() {
+    fn an_error_says_whose_it_is_and_what_comes_with_it() {
+        let mut said = [0; 32];
+        said[..4].copy_from_slice(&libc::EMSGSIZE.to_ne_bytes());
+        said[8..12].copy_from_slice(&1400u32.to_ne_bytes());
+        said[16..18].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+        said[20..24].copy_from_slice(&[192, 0, 2, 7]);
         for (origin, of_icmp) in [(1, false), (2, true), (3, true)] {
-            let mut request = Request::default();
-            let mut said = [0; 16];
-            said[..4].copy_from_slice(&libc::EHOSTUNREACH.to_ne_bytes());
             said[4] = origin;
+            let mut request = Request::default();
+            let mut info = [0; 12];
+            info[..4].copy_from_slice(&7u32.to_ne_bytes());
+            request.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
             request.push(libc::IPPROTO_IP, libc::IP_RECVERR, &said);
-            let number = libc::EHOSTUNREACH;
-            let expected = QueuedError { number, of_icmp };
+            let expected = QueuedError {
+                number: libc::EMSGSIZE,
+                of_icmp,
+                info: 1400,
+                by: Some([192, 0, 2, 7].into()),
+                interface: 7,
+            };
             assert_eq!(error(request.bytes()), Some(expected));
         }
+        let mut short = Request::default();
+        short.push(libc::IPPROTO_IP, libc::IP_RECVERR, &said[..4]);
+        assert_eq!(error(short.bytes()).unwrap().by, None);
     }
 
     #[test]

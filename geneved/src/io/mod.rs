@@ -11,6 +11,7 @@ mod counters;
 mod descriptors;
 mod egress;
 mod engine;
+mod errors;
 mod features;
 mod frames;
 mod ingress;
@@ -42,10 +43,10 @@ pub use engine::{
     BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
     StartError,
 };
+pub use errors::{ErrorVerdict, UnderlayNews};
 pub use privilege::give_up_capabilities;
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
-pub use recover::path_mtu;
 pub use rx_interfaces::RxInterfaces;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};

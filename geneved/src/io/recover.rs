@@ -1,32 +1,32 @@
 //! When the kernel refuses a train: find out why, learn from it, and lose no packet that could be sent.
 //!
-//! Off the packet path: it runs once per refusal. A pending ICMP error makes one send fail and says
-//! nothing about that send; a device may refuse segmentation; the path may be narrower than thought.
+//! Off the packet path: it runs once per refusal. A pending ICMP error makes one send fail and says nothing about
+//! that send; a device may refuse segmentation, or be narrower than thought. What errors say is read by
+//! [`errors`](super::errors).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Host, RxInterface, Tables};
+use libgeneve::link::Tables;
 use libgeneve::policy;
 use libgeneve::wire::packet::Packet;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::backend::{Backend, source};
-use super::cmsg;
+use super::backend::Backend;
 use super::counters::Direction;
 use super::engine::{Event, Refusals};
 use super::reply;
-use super::rx_interfaces::RxInterfaces;
 use super::train::Sending;
 use super::worker::Worker;
 
 /// Between two words about hosts that cannot be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+/// How often a send is tried that may fail for a pending ICMP error only: each failure takes one error away, and while the
+/// main thread reads a socket's errors, or somebody sends them in thousands, the next one may be there already.
+const TRIES: usize = 6;
 
 impl<B: Backend> Worker<B> {
     /// A train was sent, or refused.
@@ -53,6 +53,9 @@ impl<B: Backend> Worker<B> {
             self.tell_taps_of_train(id, outcome);
         }
         let train = self.trains.train(id);
+        if let Some((host, port, len)) = train.longest() {
+            self.shared.state.sent.note(host, port, len, self.now);
+        }
         if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
             here.counters
                 .forwarded(Direction::Egress, outcome.packets, outcome.bytes);
@@ -107,20 +110,13 @@ impl<B: Backend> Worker<B> {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
             return Outcome::lost(train, error);
         }
-        if let Some(refusals) = self.drain_errors(socket) {
-            self.tell_unreachable(refusals);
-        }
-        let train = self.trains.train(id);
         let message = train.message();
         // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends.
-        let again = unsafe { send_now(socket, message) };
+        let again = unsafe { send_past_errors(send_now, socket, message, error, TRIES - 1) };
         match again {
             Ok(()) => return Outcome::sent(train),
             Err(error) if train.segments == 1 => {
-                let mut outcome = Outcome::lost(train, error);
-                if error == libc::EMSGSIZE {
-                    outcome.learned = learn(train.host.as_deref());
-                }
+                let outcome = Outcome::lost(train, error);
                 self.announce(id, &outcome);
                 return outcome;
             }
@@ -153,23 +149,15 @@ impl<B: Backend> Worker<B> {
         // No other worker's datagram gets into one that is being put together.
         let _cork = pool.map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
         let send: Send = if pool.is_some() { send_whole } else { send_now };
-        let believed = self.rx.table();
-        let mut forged = 0;
         let mut outcome = Outcome {
             error,
             ..Outcome::default()
         };
         train.singly(|message, len| {
+            // All are for the same host: what is refused for good once is not tried as often again.
+            let tries = if outcome.lost == 0 { TRIES } else { 1 };
             // SAFETY: the message points into the train and its buffers, which are held until `settle`.
-            let sent = unsafe { send(socket, message) }.or_else(|error| {
-                if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
-                    return Err(error);
-                }
-                // A pending ICMP error says nothing about this datagram.
-                forged += read_errors(socket, &believed, &mut |_, _| {});
-                // SAFETY: as above.
-                unsafe { send(socket, message) }
-            });
+            let sent = unsafe { send_past_errors(send, socket, message, 0, tries) };
             match sent {
                 Ok(()) => {
                     outcome.packets += 1;
@@ -181,35 +169,7 @@ impl<B: Backend> Worker<B> {
                 }
             }
         });
-        self.count_forged(forged);
-        if outcome.lost > 0 && outcome.error == libc::EMSGSIZE {
-            outcome.learned = learn(self.trains.train(id).host.as_deref());
-        }
         outcome
-    }
-
-    /// Empties the socket's error queue and with it the pending error: the last error that came from outside and is not
-    /// about the path MTU, whose datagram it was about, and how many there were about that host.
-    fn drain_errors(&mut self, socket: RawFd) -> Option<Refusals> {
-        let mut found: Option<Refusals> = None;
-        let believed = self.rx.table();
-        let forged = read_errors(socket, &believed, &mut |host, error| {
-            let before = found.as_ref().filter(|refusals| refusals.host == host);
-            found = Some(Refusals {
-                host,
-                error: io::Error::from_raw_os_error(error),
-                count: before.map_or(0, |refusals| refusals.count) + 1,
-                certain: false,
-            });
-        });
-        self.count_forged(forged);
-        found
-    }
-
-    /// Counts ICMP errors that no interface of the underlay received.
-    fn count_forged(&self, errors: u64) {
-        let reason = DropReason::NotFromUnderlay;
-        self.nobody.dropped(Direction::Ingress, reason, errors);
     }
 
     /// Passes on what errors said of a host. Anybody may send ICMP errors, so not each is worth a word.
@@ -229,7 +189,7 @@ impl<B: Backend> Worker<B> {
                 host: host.addr,
                 error: io::Error::from_raw_os_error(outcome.error),
                 count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
-                // The others may come of an ICMP error that arrived just now.
+                // The others may come of ICMP errors that arrived just now.
                 certain: matches!(
                     outcome.error,
                     libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
@@ -240,9 +200,6 @@ impl<B: Backend> Worker<B> {
         let Some(host) = self.trains.train(id).host.as_ref().map(|h| h.addr) else {
             return;
         };
-        if let Some(mtu) = outcome.learned {
-            let _ = self.shared.events.send(Event::PathMtu { host, mtu });
-        }
         if let Some(error) = outcome.gso_off {
             let error = io::Error::from_raw_os_error(error);
             let _ = self.shared.events.send(Event::GsoOff { host, error });
@@ -266,7 +223,7 @@ impl<B: Backend> Worker<B> {
         if functions.nat.is_some() || functions.services.is_some() {
             return false;
         }
-        let Some(path_mtu) = host.path_mtu() else {
+        let Some(path_mtu) = host.longest(true) else {
             return false;
         };
         let before = usize::from(train.key.before);
@@ -304,7 +261,6 @@ struct Outcome {
     bytes: u64,
     lost: u64,
     error: i32,
-    learned: Option<u32>,
     gso_off: Option<i32>,
 }
 
@@ -389,99 +345,43 @@ unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), 
     if rc == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// Empties the socket's error queue and with it the pending error (ip(7), `IP_RECVERR`). Shows each error that came from
-/// outside and is not about the path MTU, and whose datagram it was about. Returns how many were none of the underlay's:
-/// who can make this host receive an ICMP error can quote any datagram in it.
-pub(super) fn read_errors(
-    socket: RawFd,
-    believed: &RxInterfaces,
-    show: &mut impl FnMut(IpAddr, i32),
-) -> u64 {
-    let mut forged = 0;
-    let mut control = [0u8; 512];
-    for _ in 0..64 {
-        let mut name = [0u8; size_of::<libc::sockaddr_in6>()];
-        // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_name = name.as_mut_ptr().cast();
-        message.msg_namelen = name.len() as libc::socklen_t;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = control.len();
-        // SAFETY: the kernel writes at most msg_namelen bytes into `name` and msg_controllen bytes into `control`, both of
-        // which live through the call, and no payload.
-        let rc = unsafe {
-            libc::recvmsg(
-                socket,
-                &raw mut message,
-                libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
-            )
-        };
-        if rc < 0 {
-            break;
-        }
-        let control = control.get(..message.msg_controllen).unwrap_or_default();
-        let Some(error) = cmsg::error(control) else {
-            continue;
-        };
-        let interface = cmsg::read(control).interface;
-        // This host's own kernel says by loopback that a neighbour does not answer.
-        let own = matches!(
-            believed.of(interface),
-            RxInterface::Underlay | RxInterface::Loopback
-        );
-        if error.of_icmp && !own {
-            forged += 1;
-        } else if let Some(about) = source(&name)
-            && error.number != libc::EMSGSIZE
-        {
-            show(about.ip(), error.number);
-        }
-    }
-    forged
+/// Whether a send may fail so for a pending ICMP error, which says nothing about it (linux/net/ipv4/icmp.c,
+/// `icmp_err_convert`; linux/net/ipv6/icmp.c, `icmpv6_err_convert`).
+fn may_be_pending(error: i32) -> bool {
+    matches!(
+        error,
+        libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENOPROTOOPT
+            | libc::ECONNREFUSED
+            | libc::EMSGSIZE
+            | libc::EOPNOTSUPP
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EACCES
+            | libc::EPROTO
+    )
 }
 
-/// Asks the kernel for the path MTU to `host`, which its routing cache has learned from ICMP, and notes it.
-fn learn(host: Option<&Host>) -> Option<u32> {
-    let host = host?;
-    let mtu = path_mtu(host.addr).ok()?;
-    let known = host.path_mtu();
-    host.set_path_mtu(Some(mtu));
-    (known != Some(mtu)).then_some(mtu)
-}
-
-/// The kernel's path MTU to `addr`, in bytes of outer IP packet (ip(7) and ipv6(7), `IP_MTU`, `IPV6_MTU`).
+/// Sends, and tries again while it fails with what may be a pending error, `tries` times in all; `error` is what an
+/// earlier try ended with, or 0.
 ///
-/// # Errors
-/// Where there is no route to `addr`.
-pub fn path_mtu(addr: IpAddr) -> io::Result<u32> {
-    const DISCARD_PORT: u16 = 9;
-    let (level, name) = if addr.is_ipv4() {
-        (libc::IPPROTO_IP, libc::IP_MTU)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
-    };
-    let socket = Socket::new(
-        Domain::for_address((addr, DISCARD_PORT).into()),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    // Connecting a UDP socket sends nothing; it only looks the route up.
-    socket.connect(&SocketAddr::new(addr, DISCARD_PORT).into())?;
-    let mut mtu: i32 = 0;
-    let mut len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes, the size of `mtu`.
-    let rc = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw mut mtu).cast(),
-            &raw mut len,
-        )
-    };
-    if rc == 0 {
-        Ok(mtu.max(0) as u32)
-    } else {
-        Err(io::Error::last_os_error())
+/// # Safety
+/// As [`send_now`].
+unsafe fn send_past_errors(
+    send: Send,
+    socket: RawFd,
+    message: *const libc::msghdr,
+    mut error: i32,
+    tries: usize,
+) -> Result<(), i32> {
+    for _ in 0..tries {
+        // SAFETY: the caller vouches for the message.
+        match unsafe { send(socket, message) } {
+            Ok(()) => return Ok(()),
+            Err(new) if may_be_pending(new) => error = new,
+            Err(new) => return Err(new),
+        }
     }
+    Err(error)
 }

@@ -61,11 +61,6 @@ impl RxLookup {
     pub(super) fn index(&self) -> u32 {
         self.latest.0
     }
-
-    /// The table that is used now.
-    pub(super) fn table(&self) -> Arc<RxInterfaces> {
-        Arc::clone(&self.table)
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use libgeneve::datapath::{Forward, Outer};
 use libgeneve::link::{Host, LinkIndex};
 use libgeneve::offload::vnet;
+use libgeneve::wire::transport::UDP_HEADER_LEN;
 use socket2::SockAddr;
 
 use super::backend::Side;
@@ -201,6 +202,14 @@ impl Train {
         })
     }
 
+    /// The host that its datagrams are for, the port that they are from, and how long the longest is with its outer
+    /// headers.
+    #[inline]
+    pub(super) fn longest(&self) -> Option<(IpAddr, u16, usize)> {
+        let addr = self.host.as_ref()?.addr;
+        Some((addr, self.source_port, outer_len(addr, self.segment_len)))
+    }
+
     /// The pieces of its datagrams, one datagram after the other.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
         // A datagram begins with its header.
@@ -348,6 +357,12 @@ impl TunWrite {
             rest
         })
     }
+}
+
+/// How long a datagram is whose UDP payload has `payload` bytes, with its outer headers.
+pub(super) fn outer_len(host: IpAddr, payload: usize) -> usize {
+    let ip = if host.is_ipv4() { 20 } else { 40 };
+    ip + UDP_HEADER_LEN + payload
 }
 
 fn iovec(bytes: &[u8]) -> libc::iovec {

@@ -33,7 +33,7 @@ use super::counters::Direction;
 use super::egress::{Held, Want};
 use super::engine::{Event, Segmentation};
 use super::features;
-use super::train::Write;
+use super::train::{Write, outer_len};
 use super::tun::tap_with_tunnel_offload;
 use super::worker::Worker;
 
@@ -337,6 +337,11 @@ impl<B: Backend> Worker<B> {
             return false;
         };
         self.trains.queue_key(&mut self.io, &want.key);
+        let host = want.forward.host.addr;
+        let payload = usize::from(want.key.before) + datapath::longest_segment(vnet, packet);
+        let len = outer_len(host, payload);
+        let sent = &self.shared.state.sent;
+        sent.note(host, want.source.port, len, self.now);
         let frame = usize::from(want.key.before) - want.forward.encap.len();
         let write = self.writes.slot(id);
         write.open(want.key.link, Write::Egress, |scratch| {

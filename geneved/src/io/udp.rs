@@ -17,7 +17,10 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// Bytes asked for as receive and send buffer of each socket.
 const SOCKET_BUFFER: usize = 8 << 20;
-/// Source-port sockets of one family at most; a larger range is sampled.
+/// Bytes asked for as receive buffer of a socket that only sends, whose error queue is bounded by it: eight errors that
+/// quote much, or fifty that quote little. The kernel allows twice as many.
+const ERROR_QUEUE: usize = 16 << 10;
+/// Source-port sockets of one family at most; of a larger range so many are drawn.
 const POOL_SOCKETS: usize = 64;
 /// The same for datagrams that are fragmented only because the path is narrower than IPv6 may be: no router spreads
 /// fragments by ports.
@@ -149,6 +152,10 @@ fn force_buffers(socket: &Socket) {
     if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     }
+    force_send_buffer(socket);
+}
+
+fn force_send_buffer(socket: &Socket) {
     if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     }
@@ -176,7 +183,10 @@ pub struct SocketProfile {
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) profile: SocketProfile,
-    seed: u64,
+    /// What tells it from others of this daemon, also of those that are gone.
+    pub(super) serial: u32,
+    /// Ports of the range in the order in which they are tried.
+    ports: Vec<u16>,
     /// Those that trains are sent from; none where each datagram leaves whole.
     usual: Option<Sockets>,
     /// Those that whole datagrams are put together on, from the same ports. A datagram that somebody else sent from one
@@ -195,14 +205,16 @@ struct Sockets {
 }
 
 impl Pool {
-    /// Opens the sockets. `seed` decides where in a large range the sample begins.
+    /// Opens the sockets. `serial` tells the pool from others.
     ///
     /// # Errors
     /// Where not a single port of the range can be bound in a family that the host has.
-    pub(super) fn open(profile: SocketProfile, seed: u64) -> io::Result<Arc<Self>> {
+    pub(super) fn open(profile: SocketProfile, serial: u32) -> io::Result<Arc<Self>> {
         let mut pool = Pool {
+            // Some ports may be taken: look at up to four times as many as are wanted.
+            ports: draw_ports(&profile.srcport, 4 * POOL_SOCKETS),
             profile,
-            seed,
+            serial,
             usual: None,
             whole: OnceLock::new(),
             cork: Mutex::default(),
@@ -210,7 +222,7 @@ impl Pool {
         if pool.profile.whole {
             pool.open_whole()?;
         } else {
-            pool.usual = Some(Sockets::open(&pool.profile, seed)?);
+            pool.usual = Some(Sockets::open(&pool.profile, &pool.ports)?);
         }
         Ok(Arc::new(pool))
     }
@@ -219,7 +231,8 @@ impl Pool {
     pub(super) fn closed(profile: SocketProfile) -> Arc<Self> {
         Arc::new(Pool {
             profile,
-            seed: 0,
+            serial: 0,
+            ports: Vec::new(),
             usual: None,
             whole: OnceLock::new(),
             cork: Mutex::default(),
@@ -232,7 +245,7 @@ impl Pool {
     /// As [`Pool::open`].
     pub(super) fn open_whole(&self) -> io::Result<()> {
         if self.lacks_whole() {
-            let sockets = Sockets::open(&self.profile, self.seed)?;
+            let sockets = Sockets::open(&self.profile, &self.ports)?;
             // Only the main thread opens sockets.
             let _ = self.whole.set(sockets);
         }
@@ -251,10 +264,20 @@ impl Pool {
 
     /// Shows every socket.
     pub(super) fn each_socket(&self, mut visit: impl FnMut(RawFd)) {
-        for sockets in self.usual.iter().chain(self.whole.get()) {
-            let sources = sockets.df_set.iter().chain(&sockets.df_unset).flatten();
-            sources.for_each(|source| visit(source.socket.as_raw_fd()));
-        }
+        self.sources()
+            .for_each(|source| visit(source.socket.as_raw_fd()));
+    }
+
+    /// The source port of a socket of this pool.
+    pub(super) fn port_of(&self, socket: RawFd) -> Option<u16> {
+        let mut sources = self.sources();
+        let source = sources.find(|source| source.socket.as_raw_fd() == socket)?;
+        Some(source.port)
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        let all = self.usual.iter().chain(self.whole.get());
+        all.flat_map(|sockets| sockets.df_set.iter().chain(&sockets.df_unset).flatten())
     }
 
     /// The socket for a flow's hash, of those for `whole` datagrams or of the others; `None` where the family is not there.
@@ -301,7 +324,7 @@ impl Pool {
 }
 
 impl Sockets {
-    fn open(profile: &SocketProfile, seed: u64) -> io::Result<Self> {
+    fn open(profile: &SocketProfile, ports: &[u16]) -> io::Result<Self> {
         let family_ok = |family| {
             profile
                 .local
@@ -311,7 +334,7 @@ impl Sockets {
             if !family_ok(family) {
                 return Ok(Vec::new());
             }
-            match senders(profile, (family, df), most, seed) {
+            match senders(profile, (family, df), most, ports) {
                 Err(e) if family == Family::V6 && no_ipv6(&e) && profile.local.is_none() => {
                     Ok(Vec::new())
                 }
@@ -380,26 +403,32 @@ fn no_ipv6(error: &io::Error) -> bool {
     )
 }
 
+/// So many different ports of a range, or all of them, in an order that nobody outside can guess: whoever knows which
+/// ports are sent from can write ICMP errors about what was sent.
+fn draw_ports(range: &RangeInclusive<u16>, most: usize) -> Vec<u16> {
+    use std::hash::{BuildHasher, RandomState};
+    let mut ports: Vec<u16> = range.clone().collect();
+    // The standard library seeds it from the system's random source.
+    let random = RandomState::new();
+    let most = most.min(ports.len());
+    for at in 0..most {
+        let left = (ports.len() - at) as u64;
+        let drawn = (u128::from(random.hash_one(at)) * u128::from(left)) >> 64;
+        ports.swap(at, at + drawn as usize);
+    }
+    ports.truncate(most);
+    ports
+}
+
 fn senders(
     profile: &SocketProfile,
     (family, df): (Family, bool),
     most: usize,
-    seed: u64,
+    ports: &[u16],
 ) -> io::Result<Vec<Source>> {
-    let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
-    let range = usize::from(high.saturating_sub(low)) + 1;
-    let first = if range > most {
-        seed as usize % range
-    } else {
-        0
-    };
-    let stride = (range / most).max(1);
-    let mut sockets = Vec::with_capacity(most.min(range));
+    let mut sockets = Vec::with_capacity(most.min(ports.len()));
     let mut last_error = None;
-    // Some ports may be taken: look at up to four times as many as are wanted.
-    for step in 0..(4 * most).min(range) {
-        let lap = step * stride / range;
-        let port = low + ((first + step * stride + lap) % range) as u16;
+    for &port in ports {
         match sender(profile, family, df, port) {
             Ok(socket) => sockets.push(Source { socket, port }),
             Err(e) => last_error = Some(e),
@@ -414,13 +443,22 @@ fn senders(
     }
 }
 
+/// How a socket treats the path MTU (ip(7), `IP_MTU_DISCOVER`). What the kernel has cached of a path is anybody's
+/// claim, so it is not asked: with `PROBE` DF is set and the device's MTU holds, with `OMIT` DF is not set, and
+/// routers cut. IPv6 has no such routers, so what has to be cut is cut here, by the kernel's cache, which never goes
+/// below 1280.
+fn discover(family: Family, df: bool) -> i32 {
+    match (family, df) {
+        (Family::V4, true) => libc::IP_PMTUDISC_PROBE,
+        (Family::V4, false) => libc::IP_PMTUDISC_OMIT,
+        (Family::V6, true) => libc::IPV6_PMTUDISC_PROBE,
+        (Family::V6, false) => libc::IPV6_PMTUDISC_DONT,
+    }
+}
+
 fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
-    let discover = if df {
-        libc::IP_PMTUDISC_DO
-    } else {
-        libc::IP_PMTUDISC_DONT
-    };
+    let discover = discover(family, df);
     match family {
         Family::V4 => {
             set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
@@ -449,7 +487,8 @@ fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::R
     // Pools of other profiles may use the same ports.
     socket.set_reuse_port(true)?;
     refuse_everything(&socket)?;
-    force_buffers(&socket);
+    force_send_buffer(&socket);
+    socket.set_recv_buffer_size(ERROR_QUEUE)?;
     let local = profile.local.unwrap_or(family.unspecified());
     socket.bind(&SocketAddr::new(local, port).into())?;
     Ok(socket)
@@ -472,5 +511,30 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn raw(&self) -> RawFd {
         self.fd.as_fd().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_drawn_from_the_whole_range_and_no_two_alike() {
+        let range = 49_152..=65_535;
+        let ports = draw_ports(&range, 256);
+        let distinct: BTreeSet<_> = ports.iter().copied().collect();
+        assert_eq!((ports.len(), distinct.len()), (256, 256));
+        assert!(ports.iter().all(|port| range.contains(port)));
+        // A range that nobody can guess from one port: the steps between neighbours are not all alike.
+        let sorted: Vec<_> = distinct.into_iter().collect();
+        let steps: BTreeSet<_> = sorted.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.len() > 16, "{steps:?}");
+        assert_ne!(draw_ports(&range, 256), ports, "another draw");
+        let mut few = draw_ports(&(50_000..=50_003), 256);
+        few.sort_unstable();
+        assert_eq!(few, [50_000, 50_001, 50_002, 50_003]);
+        assert_eq!(draw_ports(&(7..=7), 256), [7]);
     }
 }

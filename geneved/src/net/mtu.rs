@@ -96,6 +96,15 @@ impl Ways {
         Some(way.as_ref().map_err(String::as_str))
     }
 
+    /// Every address that links send to this host from, and the way from there.
+    pub fn pairs_of(
+        &self,
+        host: IpAddr,
+    ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<Way, String>)> + Clone {
+        let here = self.known.iter().filter(move |((to, _), _)| *to == host);
+        here.map(|((_, local), way)| (local, way))
+    }
+
     /// Changes what is known of each host.
     pub fn change_each(&mut self, mut change: impl FnMut(IpAddr, &mut Result<Way, String>)) {
         for ((host, _), way) in &mut self.known {

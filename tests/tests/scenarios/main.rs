@@ -11,6 +11,7 @@ mod dissect;
 mod drops;
 mod duties;
 mod encapsulations;
+mod errors;
 mod ethernet;
 mod flood;
 mod fragments;

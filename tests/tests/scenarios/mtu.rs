@@ -114,15 +114,21 @@ on_both_backends! {
                 });
                 assert_tcp(&Ends::new(a.netns(), b.netns(), to), 1, 3_000_000);
             }
-            // The path becomes wider, and the kernel forgets what it had learned.
+            let host = &daemon.json("host show")[0]["remotes"][0];
+            assert_eq!((&host["address"], &host["path_mtu"]), (&to.into(), &1400.into()), "{host}");
+            let by = if six { "2001:db8:1::2" } else { "192.0.2.2" };
+            assert_eq!(host["path_mtu_report"]["by"], by, "{host}");
+            // The path becomes wider.
             router.ip("link set rb mtu 1500").unwrap();
             b.ip("link set u0 mtu 1500").unwrap();
-            a.ip(if six { "-6 route flush cache" } else { "route flush cache" }).unwrap();
-            eventually(15, "a path MTU that holds no more is forgotten", || {
-                let host = &daemon.json("host show")[0]["remotes"][0];
-                assert_eq!(host["address"], to, "{host}");
-                host["path_mtu"].as_u64().is_none_or(|mtu| mtu == 1500)
-            });
+            daemon.cli("host flush");
+            let whole = Echo { count: 3, size: 1400, ..Echo::default() };
+            for address in ["10.0.0.2", "fd00::2"] {
+                eventually(5, "long packets pass whole", || {
+                    whole.run(a.netns(), address.parse().unwrap()).unwrap().all_answered()
+                });
+            }
+            assert_eq!(daemon.json("host show")[0]["remotes"][0]["path_mtu"], serde_json::Value::Null);
         }
     }
 

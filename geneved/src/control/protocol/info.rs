@@ -154,6 +154,9 @@ pub struct HostInfo {
     /// The VNIs of the latest of them that no link is for, 16 at most; the latest first.
     #[serde(default)]
     pub unknown_vnis: Vec<UnknownVniInfo>,
+    /// ICMP errors about what was sent, by what was made of them; see the metric of that name.
+    #[serde(default)]
+    pub icmp_errors: BTreeMap<String, u64>,
     /// The hosts that any link knows.
     pub remotes: Vec<RemoteInfo>,
 }
@@ -182,6 +185,22 @@ pub struct FeatureInfo {
     pub detail: String,
 }
 
+/// A reported path MTU that is believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathMtuInfo {
+    /// Whose address the ICMP error came from, which may be forged.
+    pub by: IpAddr,
+    /// What it said, in bytes; less than what is sent by where that is the least that is believed.
+    pub reported: u32,
+    /// Why it is believed: it quotes a packet of a flow that is there (`flow`), or a datagram that is longer left lately
+    /// from the quoted port (`length`).
+    pub evidence: String,
+    /// How many seconds ago it came.
+    pub age_s: u64,
+    /// In how many seconds longer packets are tried again.
+    pub left_s: u64,
+}
+
 /// Another host, and what was learned about the way to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteInfo {
@@ -190,6 +209,9 @@ pub struct RemoteInfo {
     /// The path MTU that the underlay reported, in bytes of outer IP packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_mtu: Option<u32>,
+    /// Who reported it, and until when it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu_report: Option<PathMtuInfo>,
     /// Whether trains are sent with `UDP_SEGMENT`.
     pub gso: bool,
     /// Which datagrams leave whole, each by itself and with finished checksums, because of who is at the other end of the

@@ -11,6 +11,8 @@ mod info;
 mod rates;
 mod reload;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,8 +31,8 @@ pub use self::function::{
     Translated, Verdict,
 };
 pub use self::info::{
-    FeatureInfo, HostInfo, LinkInfo, MtuSum, RemoteInfo, RouteInfo, Traffic, UndeliveredInfo,
-    UnknownVniInfo,
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
+    UndeliveredInfo, UnknownVniInfo,
 };
 pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;
@@ -166,6 +168,11 @@ pub enum Request {
     },
     /// The daemon's own state.
     GetHost,
+    /// Forget what was learned of the ways to hosts.
+    FlushHosts {
+        /// Of which host; all of them, if none is named.
+        address: Option<IpAddr>,
+    },
     /// Read the configuration again.
     Reload {
         /// Only say what would be done.
@@ -272,6 +279,12 @@ struct Rehearsal {
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Remote {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+}
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Packet {
     packet: TraceWords,
 }
@@ -339,6 +352,8 @@ impl Request {
             "Capture" => arguments::<Capture>(call.parameters)
                 .map(|Capture { capture }| Request::Capture { capture }),
             "GetHost" => Ok(Request::GetHost),
+            "FlushHosts" => arguments::<Remote>(call.parameters)
+                .map(|Remote { address }| Request::FlushHosts { address }),
             "Reload" => arguments::<Rehearsal>(call.parameters)
                 .map(|Rehearsal { dry_run }| Request::Reload { dry_run }),
             "Save" => Ok(Request::Save),
@@ -391,6 +406,9 @@ impl Request {
                 ("Capture", json(serde_json::to_value(Capture { capture })))
             }
             Request::GetHost => ("GetHost", Value::Null),
+            Request::FlushHosts { address } => {
+                ("FlushHosts", json(serde_json::to_value(Remote { address })))
+            }
             Request::Reload { dry_run } => {
                 ("Reload", json(serde_json::to_value(Rehearsal { dry_run })))
             }
@@ -426,6 +444,7 @@ impl Request {
                 | Request::Monitor { .. }
                 | Request::Capture { .. }
                 | Request::GetHost
+                | Request::FlushHosts { .. }
                 | Request::Reload { .. }
         )
     }

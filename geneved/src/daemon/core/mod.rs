@@ -530,14 +530,6 @@ impl Core {
         }
     }
 
-    /// What was learned of a path ends when the kernel forgets it (`net.ipv4.route.mtu_expires`), or the path has changed.
-    pub(in crate::daemon) async fn refresh_path_mtus(&self) {
-        let inner = self.inner().await;
-        for host in inner.registry.iter().filter(|h| h.path_mtu().is_some()) {
-            host.set_path_mtu(crate::io::path_mtu(host.addr).ok());
-        }
-    }
-
     /// Removes all interfaces.
     pub(in crate::daemon) async fn shut_down(&self) {
         let mut inner = self.inner().await;

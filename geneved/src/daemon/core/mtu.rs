@@ -38,8 +38,6 @@ impl Core {
     /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
     /// MTUs by them.
     pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
-        // Another path may be wider.
-        self.refresh_path_mtus().await;
         let mut inner = self.inner().await;
         self.look_at_locals(&mut inner).await;
         let mut ways = inner.ways.clone();

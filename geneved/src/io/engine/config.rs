@@ -81,13 +81,6 @@ pub enum Event {
         /// What the kernel said.
         error: io::Error,
     },
-    /// The underlay's path to a host is narrower than its first hop.
-    PathMtu {
-        /// The host's address.
-        host: IpAddr,
-        /// Bytes of outer IP packet.
-        mtu: u32,
-    },
     /// Trains to a host were refused and are not sent any more.
     GsoOff {
         /// The host's address.
@@ -127,7 +120,7 @@ pub enum Event {
 /// Errors for datagrams to one host.
 #[derive(Debug)]
 pub struct Refusals {
-    /// The host's address, or whatever an ICMP error claims that was sent to.
+    /// The host's address.
     pub host: IpAddr,
     /// What the last of them comes to.
     pub error: io::Error,
@@ -159,6 +152,9 @@ pub enum StartError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The sockets' errors cannot be heard of.
+    #[error("cannot hear of ICMP errors: {0}")]
+    ErrorQueues(io::Error),
     /// No source port could be opened.
     #[error("cannot open a source port in {low}-{high}: {error}")]
     SourcePorts {

@@ -10,7 +10,7 @@ mod start;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -22,14 +22,15 @@ use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::counters::{Counters, Direction, LinkCounters};
 use super::descriptors::Descriptors;
+use super::errors::{ErrorQueues, ErrorVerdict, UnderlayNews};
 use super::neighbors::Chime;
 use super::probe;
 use super::progress::{Heart, Progress, WorkerReport};
-use super::recover::read_errors;
 use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
@@ -71,6 +72,8 @@ pub struct Engine {
     gso: bool,
     state: Mutex<State>,
     events: Mutex<Option<UnboundedReceiver<Event>>>,
+    /// What comes back of what is sent.
+    errors: ErrorQueues,
     /// Held once by everybody who sees packets.
     taps: Arc<()>,
     /// What is counted here and not by a worker.
@@ -97,6 +100,8 @@ struct State {
     /// Receiving sockets that are open, each with the worker that is to read it.
     unread: Vec<(usize, Receiver)>,
     pools: Vec<std::sync::Weak<Pool>>,
+    /// How many pools there have been.
+    serial: u32,
     counters: HashMap<LinkIndex, Vec<Arc<Counters>>>,
 }
 
@@ -144,6 +149,7 @@ impl Engine {
             gso,
             state: Mutex::default(),
             events: Mutex::new(Some(receiver)),
+            errors: ErrorQueues::new().map_err(StartError::ErrorQueues)?,
             taps: Arc::default(),
             nobody: Counters::default(),
             tunnel: tunnel.as_ref().ok().map(|device| device.name().to_owned()),
@@ -231,6 +237,9 @@ impl Engine {
     pub fn open_sockets(&self, profile: SocketProfile) -> Result<SourceSockets, StartError> {
         let (low, high) = (*profile.srcport.start(), *profile.srcport.end());
         let pool = self.state().pool(profile);
+        if let Ok(pool) = &pool {
+            self.errors.watch(pool);
+        }
         pool.map(SourceSockets)
             .map_err(|error| StartError::SourcePorts { low, high, error })
     }
@@ -290,40 +299,55 @@ impl Engine {
     ///
     /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
     pub fn open_whole(&self) -> io::Result<()> {
-        let state = self.state();
-        let pools = state.pools.iter().filter_map(std::sync::Weak::upgrade);
-        let lacking: Vec<_> = pools.filter(|pool| pool.lacks_whole()).collect();
+        let mut lacking = self.state().live_pools();
+        lacking.retain(|pool| pool.lacks_whole());
         let needed = lacking.iter().map(|pool| udp::sockets_of(&pool.profile));
         if let Some(cause) = Descriptors::now().refuse(needed.sum()) {
             return Err(io::Error::other(cause));
         }
-        lacking.iter().try_for_each(|pool| pool.open_whole())
+        lacking.iter().try_for_each(|pool| {
+            pool.open_whole()?;
+            self.errors.watch(pool);
+            Ok(())
+        })
     }
 
-    /// What ICMP errors said since the last call, host by host. Otherwise an error waits at its socket until something is
-    /// sent from there, which may be long after.
+    /// The descriptor that is readable while [`Engine::read_errors`] has something to do.
+    ///
+    /// # Errors
+    /// Where there are no more descriptors.
+    pub fn error_queues(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        self.errors.descriptor()
+    }
+
+    /// Reads a share of the errors about what was sent, and tells what follows from those that may be true. Returns whether
+    /// there may be more.
+    pub fn read_errors(&self, mut tell: impl FnMut(UnderlayNews)) -> bool {
+        let pools = self.state().live_pools();
+        let tables = self.tables();
+        let cx = Context {
+            tables: &tables,
+            state: &self.shared.state,
+            now: self.now(),
+        };
+        let believed = self.shared.rx_interfaces.load();
+        let more = self.errors.read(&cx, &pools, &believed, &mut tell);
+        let forged = self.errors.take_forged();
+        self.nobody
+            .dropped(Direction::Ingress, DropReason::NotFromUnderlay, forged);
+        more
+    }
+
+    /// How many ICMP errors about what was sent came to each verdict.
+    #[must_use]
+    pub fn error_verdicts(&self) -> Vec<(ErrorVerdict, u64)> {
+        self.errors.counts().to_vec()
+    }
+
+    /// What believed ICMP errors said since the last call of hosts that cannot be reached.
     #[must_use]
     pub fn refusals(&self) -> Vec<Refusals> {
-        let mut found: HashMap<IpAddr, Refusals> = HashMap::new();
-        let mut note = |host: IpAddr, error: i32| {
-            let refusals = found.entry(host).or_insert_with(|| Refusals {
-                host,
-                error: io::Error::from_raw_os_error(error),
-                count: 0,
-                certain: false,
-            });
-            refusals.error = io::Error::from_raw_os_error(error);
-            refusals.count += 1;
-        };
-        let state = self.state();
-        let believed = self.shared.rx_interfaces.load();
-        let mut forged = 0;
-        for pool in state.pools.iter().filter_map(std::sync::Weak::upgrade) {
-            pool.each_socket(|socket| forged += read_errors(socket, &believed, &mut note));
-        }
-        let reason = DropReason::NotFromUnderlay;
-        self.nobody.dropped(Direction::Ingress, reason, forged);
-        found.into_values().collect()
+        self.errors.take_refusals()
     }
 
     /// Takes a link from the workers; its TUN device is gone when this returns.
@@ -430,6 +454,11 @@ impl Engine {
 }
 
 impl State {
+    fn live_pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.iter();
+        pools.filter_map(std::sync::Weak::upgrade).collect()
+    }
+
     fn pool(&mut self, profile: SocketProfile) -> io::Result<Arc<Pool>> {
         if let Some(pool) = self
             .pools
@@ -439,8 +468,8 @@ impl State {
         {
             return Ok(pool);
         }
-        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
-        let pool = Pool::open(profile, seed)?;
+        self.serial += 1;
+        let pool = Pool::open(profile, self.serial)?;
         self.pools.push(Arc::downgrade(&pool));
         Ok(pool)
     }

@@ -87,6 +87,8 @@ metrics! {
         "Whether datagrams are sent to a host in trains (UDP GSO)."
     HOST_PATH_MTU: Gauge "geneved_host_path_mtu_bytes" ["host"]
         "Path MTU that the underlay reported for a host; absent where it reported none."
+    ICMP_ERRORS: Counter "geneved_icmp_errors_total" ["verdict"]
+        "ICMP errors about datagrams that were sent: believed, or about nothing that was sent lately (not-sent), about what is no link's (not-ours), or with an MTU that all that was sent fits."
     WORKER_TURNS: Counter "geneved_worker_turns_total" ["worker"]
         "Turns of a worker's loop."
     WORKER_CPU: Counter "geneved_worker_cpu_seconds_total" ["worker"]

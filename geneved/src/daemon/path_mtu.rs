@@ -1,0 +1,186 @@
+//! The MTU of the path to each host: what errors about what was sent say of it, for how long, and its end.
+
+use std::fs;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use libgeneve::link::{Evidence, Host, PathMtuReport, REPORT_LIFETIME};
+use libgeneve::time::Now;
+
+use super::core::{Core, Inner, host_event};
+use crate::config::state::{Refusal, absent};
+use crate::control::protocol::{Flushed, PathMtuInfo};
+use crate::io::UnderlayNews;
+use crate::net::mtu::Ways;
+
+/// Between two looks at errors. Each look takes a bounded share, so a flood of them costs the main thread a few percent.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Core {
+    /// Reads errors about what was sent as they come, without end.
+    pub(super) async fn follow_errors(self: Rc<Self>) {
+        let queues = self.engine().error_queues();
+        let queues = match queues {
+            Ok(queues) => queues,
+            Err(error) => {
+                tracing::error!(%error, "ICMP errors are not heard of: {error}");
+                return;
+            }
+        };
+        loop {
+            let Ok(mut ready) = queues.readable().await else {
+                return;
+            };
+            loop {
+                let mut all = Vec::new();
+                let more = self.engine().read_errors(|news| all.push(news));
+                if !all.is_empty() {
+                    self.heed_errors(&all).await;
+                }
+                if !more {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            ready.clear_ready();
+        }
+    }
+
+    async fn heed_errors(&self, all: &[UnderlayNews]) {
+        let inner = self.inner().await;
+        let now = self.engine().now();
+        for news in all {
+            match *news {
+                UnderlayNews::PathMtu {
+                    host,
+                    mtu,
+                    by,
+                    evidence,
+                } => {
+                    let report = PathMtuReport {
+                        mtu,
+                        reported: mtu,
+                        by,
+                        at: now,
+                        evidence,
+                    };
+                    if let Some(host) = inner.registry.find(host) {
+                        self.learn_path_mtu(host, report);
+                    }
+                }
+                UnderlayNews::OwnMtu { host, mtu } => {
+                    // The route says so as well, but is asked a moment later.
+                    if let Some(host) = inner.registry.find(host)
+                        && host.path.route().is_none_or(|known| known > mtu)
+                    {
+                        host.path.set_route(Some(mtu));
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn_path_mtu(&self, host: &Host, report: PathMtuReport) {
+        let least = self.settings().min_path_mtu.map(u32::from);
+        let Some(report) = host.path.learn(report, least) else {
+            return;
+        };
+        let (host, mtu, by) = (host.addr, report.mtu, report.by);
+        let bound = match report.reported < mtu {
+            true => format!(
+                " ({} was reported, which is less than is believed)",
+                report.reported
+            ),
+            false => String::new(),
+        };
+        tracing::info!(%host, mtu, %by, "path MTU to {host}: {mtu}, as {by} reports{bound}");
+        self.hub()
+            .tell(host_event(Some(host), "path-mtu", mtu.to_string()));
+    }
+
+    /// Ends reports whose time is over: longer packets are tried again.
+    pub(super) async fn expire_path_mtus(&self) {
+        let inner = self.inner().await;
+        let now = self.engine().now();
+        for host in inner.registry.iter() {
+            if host.path_mtu().is_some() && host.path.expire(now, lifetime(host.addr)).is_some() {
+                self.tell_raised(host.addr, "its time is over");
+            }
+        }
+    }
+
+    fn tell_raised(&self, host: IpAddr, why: &str) {
+        tracing::info!(%host, "path MTU to {host}: longer packets are tried again, because {why}");
+        let detail = format!("longer packets are tried again, because {why}");
+        self.hub().tell(host_event(Some(host), "path-mtu", detail));
+    }
+
+    /// Notes what the ways to all hosts allow. A report about a path that was another one ends.
+    pub(super) fn note_path_mtus(&self, inner: &Inner, old: &Ways) {
+        for host in inner.registry.iter() {
+            let pairs = inner.ways.pairs_of(host.addr);
+            let least = pairs
+                .clone()
+                .filter_map(|(_, way)| Some(way.as_ref().ok()?.mtu))
+                .min();
+            host.path.set_route(least);
+            let moved = pairs.clone().any(|(local, way)| {
+                matches!((old.way(host.addr, *local), way), (Some(Ok(old)), Ok(new)) if old != new)
+            });
+            if moved && host.path.forget().is_some() {
+                self.tell_raised(host.addr, "the route to it changed");
+            }
+        }
+    }
+
+    /// Forgets what was learned of the way to a host, or to all of them.
+    pub(super) async fn flush_hosts(&self, address: Option<IpAddr>) -> Result<Flushed, Refusal> {
+        let mut inner = self.inner().await;
+        let hosts = inner.known_hosts();
+        if let Some(wanted) = address
+            && !hosts.contains_key(&wanted)
+        {
+            let names: Vec<String> = hosts.keys().map(ToString::to_string).collect();
+            let name = wanted.to_string();
+            return Err(absent(&format!("host \"{name}\""), &name, &names, "host"));
+        }
+        let mut count = 0;
+        let wanted = |host: &IpAddr| address.is_none_or(|wanted| wanted == *host);
+        for host in inner.registry.iter().filter(|host| wanted(&host.addr)) {
+            let knew = host.path.forget().is_some();
+            let refused = !host.gso();
+            host.set_gso(true);
+            count += u64::from(knew || refused);
+        }
+        inner.unreachable.forget(wanted);
+        Ok(Flushed { count })
+    }
+}
+
+/// What is told of a reported path MTU.
+pub(super) fn path_mtu_info(host: &Host, now: Now) -> Option<PathMtuInfo> {
+    let report = host.path.report()?;
+    let age = now.since(report.at);
+    let left = lifetime(host.addr).saturating_sub(age);
+    let evidence = match report.evidence {
+        Evidence::Flow => "flow",
+        Evidence::Length => "length",
+    };
+    Some(PathMtuInfo {
+        by: report.by,
+        reported: report.reported,
+        evidence: evidence.to_owned(),
+        age_s: age.as_secs(),
+        left_s: left.as_secs(),
+    })
+}
+
+/// For how long a report about this host holds: as long as the kernel keeps its own.
+fn lifetime(host: IpAddr) -> Duration {
+    let family = if host.is_ipv4() { "ipv4" } else { "ipv6" };
+    let path = format!("/proc/sys/net/{family}/route/mtu_expires");
+    let seconds = fs::read_to_string(path).ok();
+    let seconds = seconds.and_then(|text| text.trim().parse().ok());
+    seconds.map_or(REPORT_LIFETIME, Duration::from_secs)
+}

@@ -1,0 +1,360 @@
+//! What came back of what was sent: the sockets' error queues, read as they fill, and judged.
+//!
+//! An ICMP error lands in the error queue of the socket that it quotes the port of, whoever sent it. The main thread
+//! hears of it by an epoll descriptor of its own, and reads a bounded share a round; what is not read yet is bounded by
+//! the sockets' small receive buffers. The error that the kernel also leaves pending at the socket costs the next send
+//! from there, which is tried again ([`super::recover`]).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libgeneve::datapath::{Context, Doubt, OuterError, judge_icmp_error};
+use libgeneve::link::{Evidence, RxInterface};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::backend::source;
+use super::cmsg::{self, QueuedError};
+use super::engine::Refusals;
+use super::rx_interfaces::RxInterfaces;
+use super::udp::Pool;
+
+/// Sockets that are looked at in a round.
+const SOCKETS: usize = 64;
+/// Errors that are read from one socket in a round: each leaves the next one pending, which a send meets meanwhile.
+const ERRORS: usize = 4;
+/// Bytes of a quote that are looked at: the longest header of an encapsulation, an Ethernet header, an IP header with
+/// the extension headers that are usual, and the ports.
+const QUOTED: usize = 512;
+
+/// What the main thread hears of the sockets that are sent from.
+#[derive(Debug)]
+pub(super) struct ErrorQueues {
+    epoll: Epoll,
+    refusals: Mutex<HashMap<IpAddr, Refusals>>,
+    counts: [AtomicU64; ErrorVerdict::ALL.len()],
+    forged: AtomicU64,
+}
+
+/// What was made of an ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ErrorVerdict {
+    /// It may be true.
+    Believed,
+    /// Nothing left for that host from that port lately.
+    NotSent,
+    /// What it quotes is not of any link.
+    NotOurs,
+    /// What left fits the MTU that it reports.
+    Fits,
+    /// It came in by an interface that is none of the underlay's: a tenant can quote any datagram.
+    NotFromUnderlay,
+}
+
+impl ErrorVerdict {
+    /// All of them.
+    pub const ALL: [ErrorVerdict; 5] = [
+        ErrorVerdict::Believed,
+        ErrorVerdict::NotSent,
+        ErrorVerdict::NotOurs,
+        ErrorVerdict::Fits,
+        ErrorVerdict::NotFromUnderlay,
+    ];
+
+    /// The word in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            ErrorVerdict::Believed => "believed",
+            ErrorVerdict::NotSent => "not-sent",
+            ErrorVerdict::NotOurs => "not-ours",
+            ErrorVerdict::Fits => "fits",
+            ErrorVerdict::NotFromUnderlay => "not-from-underlay",
+        }
+    }
+}
+
+impl From<Doubt> for ErrorVerdict {
+    fn from(doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::NotSent => ErrorVerdict::NotSent,
+            Doubt::NotOurs => ErrorVerdict::NotOurs,
+            Doubt::Fits => ErrorVerdict::Fits,
+        }
+    }
+}
+
+/// What follows from errors at once. Hosts that cannot be reached are told by [`Engine::refusals`](super::Engine::refusals).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderlayNews {
+    /// The path to a host is said to be narrower than what was sent, and that may be true.
+    PathMtu {
+        /// The host's address.
+        host: IpAddr,
+        /// Bytes of outer IP packet.
+        mtu: u32,
+        /// Whose address the error came from.
+        by: IpAddr,
+        /// Why it may be true.
+        evidence: Evidence,
+    },
+    /// This host's own kernel sends no longer packets to a host.
+    OwnMtu {
+        /// The host's address.
+        host: IpAddr,
+        /// Bytes of outer IP packet.
+        mtu: u32,
+    },
+}
+
+impl ErrorQueues {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Where epoll cannot be set up.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(ErrorQueues {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            refusals: Mutex::default(),
+            counts: Default::default(),
+            forged: AtomicU64::default(),
+        })
+    }
+
+    /// Hears of these sockets until they are closed.
+    pub(super) fn watch(&self, pool: &Pool) {
+        pool.each_socket(|socket| {
+            // Errors are told without being asked for.
+            let event = EpollEvent::new(EpollFlags::empty(), name(pool.serial, socket));
+            // SAFETY: the pool, which the caller holds, keeps the descriptor open; closing it ends this by itself.
+            let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+            // One that is heard of already stays as it is; one that cannot be heard of is still sent from, and its
+            // queue is bounded.
+            let _ = self.epoll.add(socket, event);
+        });
+    }
+
+    /// The descriptor that is readable while there are errors.
+    ///
+    /// # Errors
+    /// Where there are no more descriptors.
+    pub(super) fn descriptor(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let own = self.epoll.0.as_fd().try_clone_to_owned()?;
+        // SAFETY: an `OwnedFd` is the same descriptor, and open, for as long as it lives, and nobody takes it out.
+        let readable = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
+        Ok(readable?)
+    }
+
+    /// Reads and judges a share of the errors of these pools' sockets, and believes those that `believed` interfaces received; what follows from them is given to `tell`. Returns
+    /// whether there may be more.
+    pub(super) fn read(
+        &self,
+        cx: &Context<'_>,
+        pools: &[Arc<Pool>],
+        believed: &RxInterfaces,
+        tell: &mut impl FnMut(UnderlayNews),
+    ) -> bool {
+        let mut ready = [EpollEvent::empty(); SOCKETS];
+        let Ok(count) = self.epoll.wait(&mut ready, EpollTimeout::ZERO) else {
+            return false;
+        };
+        for event in &ready[..count] {
+            let (serial, socket) = of_name(event.data());
+            // The pool of an event that comes late is gone, and its number may be another's by now.
+            let pool = pools.iter().find(|pool| pool.serial == serial);
+            if let Some(port) = pool.and_then(|pool| pool.port_of(socket)) {
+                self.read_socket(cx, believed, socket, port, tell);
+            }
+        }
+        count > 0
+    }
+
+    fn read_socket(
+        &self,
+        cx: &Context<'_>,
+        believed: &RxInterfaces,
+        socket: RawFd,
+        source_port: u16,
+        tell: &mut impl FnMut(UnderlayNews),
+    ) {
+        let mut quoted = [0; QUOTED];
+        for _ in 0..ERRORS {
+            let Some((error, about, len)) = read_one(socket, &mut quoted) else {
+                // The queue was full when an error came: it is pending all the same.
+                forget_pending(socket);
+                return;
+            };
+            let mtu = (error.number == libc::EMSGSIZE).then_some(error.info);
+            if !error.of_icmp {
+                if let Some(mtu) = mtu.filter(|&mtu| mtu > 0) {
+                    let host = about.ip();
+                    tell(UnderlayNews::OwnMtu { host, mtu });
+                }
+                continue;
+            }
+            // This host's own kernel says by loopback that a neighbour does not answer.
+            let rx = believed.of(error.interface);
+            if !matches!(rx, RxInterface::Underlay | RxInterface::Loopback) {
+                self.count(ErrorVerdict::NotFromUnderlay);
+                self.forged.fetch_add(1, Relaxed);
+                continue;
+            }
+            let outer = OuterError {
+                host: about.ip(),
+                port: about.port(),
+                source_port,
+                mtu,
+                quoted: &quoted[..len],
+            };
+            let evidence = match judge_icmp_error(cx, &outer) {
+                Ok(evidence) => evidence,
+                Err(doubt) => {
+                    self.count(doubt.into());
+                    continue;
+                }
+            };
+            self.count(ErrorVerdict::Believed);
+            match (mtu, error.by) {
+                (Some(mtu), Some(by)) => tell(UnderlayNews::PathMtu {
+                    host: outer.host,
+                    mtu,
+                    by,
+                    evidence,
+                }),
+                (Some(_), None) => {}
+                (None, _) => self.note_refusal(outer.host, error.number),
+            }
+        }
+    }
+
+    fn count(&self, verdict: ErrorVerdict) {
+        self.counts[verdict as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many came in since the last call that no interface of the underlay received.
+    pub(super) fn take_forged(&self) -> u64 {
+        self.forged.swap(0, Relaxed)
+    }
+
+    /// How many errors came to each verdict.
+    pub(super) fn counts(&self) -> [(ErrorVerdict, u64); ErrorVerdict::ALL.len()] {
+        ErrorVerdict::ALL.map(|verdict| (verdict, self.counts[verdict as usize].load(Relaxed)))
+    }
+
+    /// Something was sent to the host lately, so there are no more of these than hosts.
+    fn note_refusal(&self, host: IpAddr, error: i32) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusals = refusals.entry(host).or_insert_with(|| Refusals {
+            host,
+            error: io::Error::from_raw_os_error(error),
+            count: 0,
+            certain: false,
+        });
+        refusals.error = io::Error::from_raw_os_error(error);
+        refusals.count += 1;
+    }
+
+    /// What errors said since the last call, host by host.
+    pub(super) fn take_refusals(&self) -> Vec<Refusals> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.drain().map(|(_, refusals)| refusals).collect()
+    }
+}
+
+/// A socket's name among the events.
+fn name(serial: u32, socket: RawFd) -> u64 {
+    u64::from(serial) << 32 | u64::from(socket.cast_unsigned())
+}
+
+fn of_name(name: u64) -> (u32, RawFd) {
+    ((name >> 32) as u32, (name as u32).cast_signed())
+}
+
+/// Takes one error from the queue (ip(7), `IP_RECVERR`): what it says, the address and port that the datagram was for, and
+/// how many bytes of its payload are quoted.
+fn read_one(
+    socket: RawFd,
+    quoted: &mut [u8; QUOTED],
+) -> Option<(QueuedError, std::net::SocketAddr, usize)> {
+    #[repr(align(8))]
+    struct Control([u8; 256]);
+    let mut control = Control([0; 256]);
+    let mut from = [0u8; size_of::<libc::sockaddr_in6>()];
+    loop {
+        let mut iov = libc::iovec {
+            iov_base: quoted.as_mut_ptr().cast(),
+            iov_len: quoted.len(),
+        };
+        // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_name = from.as_mut_ptr().cast();
+        message.msg_namelen = from.len() as libc::socklen_t;
+        message.msg_iov = &raw mut iov;
+        message.msg_iovlen = 1;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = control.0.len();
+        // SAFETY: the kernel writes at most msg_namelen bytes into `from`, msg_controllen into `control` and iov_len into
+        // `quoted`, all of which live through the call.
+        let rc = unsafe {
+            libc::recvmsg(
+                socket,
+                &raw mut message,
+                libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+            )
+        };
+        let len = usize::try_from(rc).ok()?;
+        let error = control
+            .0
+            .get(..message.msg_controllen)
+            .and_then(cmsg::error);
+        // What says nothing is none.
+        if let (Some(error), Some(about)) = (error, source(&from)) {
+            return Some((error, about, len.min(QUOTED)));
+        }
+    }
+}
+
+/// Takes the pending error from the socket (socket(7), `SO_ERROR`).
+fn forget_pending(socket: RawFd) {
+    let mut error: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, the size of `error`.
+    unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut len,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_by_its_name() {
+        for (serial, socket) in [(0, 0), (1, 17), (u32::MAX, i32::MAX)] {
+            assert_eq!(of_name(name(serial, socket)), (serial, socket));
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_its_place_and_name() {
+        for (at, verdict) in ErrorVerdict::ALL.into_iter().enumerate() {
+            assert_eq!(verdict as usize, at);
+        }
+        let mut names = ErrorVerdict::ALL.map(ErrorVerdict::name).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ErrorVerdict::ALL.len());
+    }
+}
