@@ -1,13 +1,14 @@
 //! What scenarios and benchmarks share.
 //!
 //! [`world`] has hosts and daemons, [`trio`] and [`datagrams`] conversations between them, [`bridged`] stations behind
-//! them, [`guest`] a virtual machine, [`ovs`] another program as a peer, [`packet`] bytes made by hand, [`sniffer`] eyes,
+//! them, [`guest`] a virtual machine, [`flooder`] a greedy sender, [`ovs`] another program as a peer, [`packet`] bytes made by hand, [`sniffer`] eyes,
 //! [`relay`] a bad underlay, [`peer`] the other side of a tunnel without a daemon, [`scrape`] metrics, [`launch`] a daemon
 //! started in a way of one's own, [`live`] commands that go on, [`shell`] what users type. None of it uses libgeneve, so
 //! that an error there cannot hide itself here.
 
 pub mod bridged;
 pub mod datagrams;
+pub mod flooder;
 pub mod forged;
 pub mod guest;
 pub mod launch;

@@ -71,8 +71,8 @@ pub(super) trait Backend {
     fn add_tun(&mut self, slot: u32, fd: RawFd);
     /// Stops reading; [`Done::TunEnd`] follows, after which the worker may close the descriptor.
     fn remove_tun(&mut self, slot: u32);
-    /// Receives from this socket until it is removed.
-    fn add_socket(&mut self, slot: u32, fd: RawFd);
+    /// Receives from this socket until it is removed; little in each turn where it takes what is of no VPC (`stray`).
+    fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool);
     /// Stops receiving; [`Done::SocketEnd`] follows.
     fn remove_socket(&mut self, slot: u32);
     /// Packets come in bulk from now on, or do so no longer ([`super::pace`]).
@@ -104,11 +104,11 @@ pub(super) fn source(name: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(addr, port))
 }
 
-/// Notes the descriptor of a slot.
-pub(super) fn place(list: &mut Vec<Option<RawFd>>, slot: u32, fd: RawFd) {
+/// Notes what is at a slot.
+pub(super) fn place<T>(list: &mut Vec<Option<T>>, slot: u32, what: T) {
     let slot = slot as usize;
     if list.len() <= slot {
-        list.resize(slot + 1, None);
+        list.resize_with(slot + 1, || None);
     }
-    list[slot] = Some(fd);
+    list[slot] = Some(what);
 }

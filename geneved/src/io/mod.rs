@@ -12,6 +12,7 @@ mod descriptors;
 mod egress;
 mod engine;
 mod errors;
+mod fair;
 mod features;
 mod frames;
 mod ingress;
@@ -26,6 +27,7 @@ mod rx_interfaces;
 mod sched;
 mod shape;
 mod spin;
+mod steering;
 mod stock;
 mod syscalls;
 mod tap;
@@ -41,7 +43,7 @@ pub use counters::{Direction, LinkCounters};
 pub use descriptors::{Descriptors, connections, raise_limit};
 pub use engine::{
     BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
-    StartError,
+    StartError, descriptors_of_port,
 };
 pub use errors::{ErrorVerdict, UnderlayNews};
 pub use privilege::give_up_capabilities;

@@ -4,8 +4,12 @@
 pub(super) const TUN_BUFFERS: u16 = 64;
 /// Bytes of a TUN buffer: the longest IP packet and its virtio header.
 pub(super) const TUN_BUFFER: usize = 65_536 + 64;
-/// Buffers for received trains.
-pub(super) const UDP_BUFFERS: u16 = 64;
+/// Buffers for received trains: together no more huge pages than those that any socket may use would need alone.
+pub(super) const UDP_BUFFERS: u16 = 64 + CROWD_BUFFERS + STRAY_BUFFERS;
+/// Those of them that sockets with much to read share among themselves, so that others find buffers beside them.
+pub(super) const CROWD_BUFFERS: u16 = 24;
+/// Those of them for what is of no VPC.
+pub(super) const STRAY_BUFFERS: u16 = 7;
 /// Bytes of a UDP buffer: the longest datagram, its address and its control messages.
 pub(super) const UDP_BUFFER: usize = 65_536 + 256;
 /// Trains under way: a super-packet may need two.

@@ -13,8 +13,10 @@ use nix::sys::time::TimeSpec;
 use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
+use super::stock::STRAY_BUFFERS;
 
-/// Packets taken from one descriptor before the others get their turn.
+/// Packets taken from one descriptor before the others get their turn. It takes no more than half of the buffers that are
+/// free, either, so that those after it find some.
 const BUDGET: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,11 +31,19 @@ enum Tag {
 pub(super) struct Syscalls {
     epoll: Epoll,
     tuns: Vec<Option<RawFd>>,
-    sockets: Vec<Option<RawFd>>,
+    sockets: Vec<Option<Socket>>,
     tun_pool: Pool,
     udp_pool: Pool,
     finished: Vec<Done>,
     ready: [EpollEvent; 64],
+    /// Which of the descriptors that are ready is the first to be read.
+    first: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Socket {
+    fd: RawFd,
+    stray: bool,
 }
 
 struct Pool {
@@ -49,6 +59,11 @@ impl Pool {
             map: buffers.map(),
             len: buffers.len(),
         }
+    }
+
+    /// How many packets one descriptor may take.
+    fn budget(&self) -> usize {
+        (self.free.len() / 2).clamp(1, BUDGET)
     }
 }
 
@@ -67,6 +82,7 @@ impl Syscalls {
             udp_pool: Pool::new(udp),
             finished: Vec::with_capacity(1024),
             ready: [EpollEvent::empty(); 64],
+            first: 0,
         };
         backend.watch(bell, Tag::Bell, 0)?;
         Ok(backend)
@@ -121,7 +137,7 @@ impl Syscalls {
         let Some(Some(fd)) = self.tuns.get(slot as usize).copied() else {
             return;
         };
-        for _ in 0..BUDGET {
+        for _ in 0..self.tun_pool.budget() {
             let Some(bid) = self.tun_pool.free.pop() else {
                 return;
             };
@@ -148,10 +164,14 @@ impl Syscalls {
     }
 
     fn receive(&mut self, slot: u32, done: &mut Vec<Done>) {
-        let Some(Some(fd)) = self.sockets.get(slot as usize).copied() else {
+        let Some(Some(Socket { fd, stray })) = self.sockets.get(slot as usize).copied() else {
             return;
         };
-        for _ in 0..BUDGET {
+        let budget = match stray {
+            true => self.udp_pool.budget().min(STRAY_BUFFERS.into()),
+            false => self.udp_pool.budget(),
+        };
+        for _ in 0..budget {
             let Some(bid) = self.udp_pool.free.pop() else {
                 return;
             };
@@ -224,8 +244,8 @@ impl Backend for Syscalls {
         }
     }
 
-    fn add_socket(&mut self, slot: u32, fd: RawFd) {
-        place(&mut self.sockets, slot, fd);
+    fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool) {
+        place(&mut self.sockets, slot, Socket { fd, stray });
         if let Err(e) = self.watch(fd, Tag::Socket, slot) {
             self.finished.push(Done::SocketEnd {
                 slot,
@@ -235,7 +255,8 @@ impl Backend for Syscalls {
     }
 
     fn remove_socket(&mut self, slot: u32) {
-        if let Some(fd) = self.sockets.get_mut(slot as usize).and_then(Option::take) {
+        let socket = self.sockets.get_mut(slot as usize).and_then(Option::take);
+        if let Some(Socket { fd, .. }) = socket {
             self.unwatch(fd);
             self.finished.push(Done::SocketEnd {
                 slot,
@@ -291,7 +312,10 @@ impl Backend for Syscalls {
             Err(nix::errno::Errno::EINTR) => 0,
             Err(e) => return Err(e.into()),
         };
-        for event in &ready[..count] {
+        // The kernel names those that stay ready in the same order each time.
+        self.first = self.first.wrapping_add(1);
+        let (late, early) = ready[..count].split_at(self.first.checked_rem(count).unwrap_or(0));
+        for event in early.iter().chain(late) {
             let slot = event.data() as u32;
             match (event.data() >> 32) as u8 {
                 t if t == Tag::Tun as u8 => self.read_tun(slot, done),

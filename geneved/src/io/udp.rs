@@ -1,6 +1,6 @@
 //! UDP sockets: those that receive on the Geneve port, and the pools that source ports come from.
 //!
-//! A receiving socket belongs to one worker (`SO_REUSEPORT` spreads flows over them). The sockets of
+//! A receiving socket belongs to one worker, and a port has several ([`super::steering`]). The sockets of
 //! a pool are shared by all workers and only send: a filter that refuses everything keeps stray
 //! datagrams to those ports out, while ICMP errors still reach the error queue.
 
@@ -15,11 +15,17 @@ use libgeneve::link::Df;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-/// Bytes asked for as receive and send buffer of each socket.
+use super::steering::refuse_groups;
+
+/// Bytes asked for as send buffer of each socket.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// Bytes asked for as receive buffer of a socket that only sends, whose error queue is bounded by it: eight errors that
 /// quote much, or fifty that quote little. The kernel allows twice as many.
 const ERROR_QUEUE: usize = 16 << 10;
+/// Bytes asked for as receive buffer of each socket of VPCs; the kernel counts its own part, and allows twice as many.
+const QUEUE_BUFFER: usize = 2 << 20;
+/// The same for the socket that takes what is of no VPC: only the latest of it is worth a look.
+const STRAY_BUFFER: usize = 128 << 10;
 /// Source-port sockets of one family at most; of a larger range so many are drawn.
 const POOL_SOCKETS: usize = 64;
 /// The same for datagrams that are fragmented only because the path is narrower than IPv6 may be: no router spreads
@@ -101,7 +107,7 @@ pub fn port_is_taken(port: u16) -> bool {
     taken(Family::V4) || taken(Family::V6)
 }
 
-/// Opens one worker's receiving socket on `port`; `shared` where other workers have theirs on the same one.
+/// Opens one of the receiving sockets of `port`; the first one takes what is of no VPC ([`super::steering`]).
 ///
 /// # Errors
 /// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
@@ -109,16 +115,19 @@ pub(super) fn receiver(
     family: Family,
     port: u16,
     zero_checksum6: bool,
-    shared: bool,
+    first: bool,
 ) -> io::Result<Socket> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
     if family == Family::V6 {
         socket.set_only_v6(true)?;
     }
-    if shared {
-        socket.set_reuse_port(true)?;
+    socket.set_reuse_port(true)?;
+    if first {
+        force_receive_buffer(&socket, STRAY_BUFFER);
+    } else {
+        force_receive_buffer(&socket, QUEUE_BUFFER);
+        refuse_groups(&socket)?;
     }
-    force_buffers(&socket);
     set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).or_else(unless_unknown)?;
     match family {
         Family::V4 => {
@@ -148,11 +157,10 @@ fn unless_unknown(error: io::Error) -> io::Result<()> {
 }
 
 /// The forced size needs `CAP_NET_ADMIN`; without it the kernel's limit holds.
-fn force_buffers(socket: &Socket) {
-    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+fn force_receive_buffer(socket: &Socket, bytes: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        let _ = socket.set_recv_buffer_size(bytes);
     }
-    force_send_buffer(socket);
 }
 
 fn force_send_buffer(socket: &Socket) {
@@ -505,6 +513,8 @@ fn refuse_everything(socket: &Socket) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Receiver {
     pub(super) port: u16,
+    /// It takes what is of no VPC: it is read last, and little of it.
+    pub(super) stray: bool,
     pub(super) fd: OwnedFd,
 }
 

@@ -5,6 +5,7 @@
 //! `ENOBUFS` and is armed again as soon as there are some.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -17,11 +18,20 @@ use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
 use super::spin::Spin;
+use super::stock::{CROWD_BUFFERS, STRAY_BUFFERS};
 
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 const TUN_GROUP: u16 = 0;
-const UDP_GROUP: u16 = 1;
+/// Of the buffers for received trains: those that any socket may use, those that sockets with much to read use while others
+/// have some, too, and those for what is of no VPC.
+const USUAL_GROUP: u16 = 1;
+const CROWD_GROUP: u16 = 2;
+const STRAY_GROUP: u16 = 3;
+/// A socket that brought so many trains in one turn has much to read. The kernel takes 32 from one before the next.
+const MUCH: u32 = 16;
+/// Sockets share the buffers if two have brought something within so many turns.
+const RECENT: u64 = 16;
 /// Completions that a sleeping worker waits for in bulk, and for how long it does if fewer come, in µs.
 const BULK_COMPANY: usize = 8;
 const BULK_WAIT: u32 = 50;
@@ -51,9 +61,9 @@ pub(super) struct Uring {
     // The ring is dropped before what it points to.
     ring: IoUring,
     tun_pool: BufferRing,
-    udp_pool: BufferRing,
+    udp_pools: UdpPools,
     tuns: Vec<Option<RawFd>>,
-    sockets: Vec<Option<RawFd>>,
+    sockets: Vec<Option<Listener>>,
     rearm_tun: Vec<u32>,
     rearm_socket: Vec<u32>,
     /// Removed while they waited for buffers; reported by the next turn.
@@ -66,6 +76,19 @@ pub(super) struct Uring {
     bulk: bool,
     /// Whether the kernel can wait for several completions for a limited time (Linux 6.12).
     min_wait: bool,
+    turns: u64,
+    /// The socket that brought something last, and in which turn there was another one before.
+    latest: u32,
+    shared: u64,
+}
+
+/// A socket that is received from.
+struct Listener {
+    fd: RawFd,
+    stray: bool,
+    /// Trains that it brought in the last turn in which it brought any.
+    took: u32,
+    turn: u64,
 }
 
 impl Uring {
@@ -82,8 +105,8 @@ impl Uring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let min_wait = ring.params().is_feature_min_timeout();
-        let tun_pool = BufferRing::new(&ring, TUN_GROUP, tun)?;
-        let udp_pool = BufferRing::new(&ring, UDP_GROUP, udp)?;
+        let tun_pool = BufferRing::new(&ring, TUN_GROUP, tun, 0..tun.count())?;
+        let udp_pools = UdpPools::new(&ring, udp)?;
         // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
         let mut recv_template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         recv_template.msg_namelen = NAME_ROOM;
@@ -91,7 +114,7 @@ impl Uring {
         let mut uring = Uring {
             ring,
             tun_pool,
-            udp_pool,
+            udp_pools,
             tuns: Vec::new(),
             sockets: Vec::new(),
             rearm_tun: Vec::with_capacity(64),
@@ -103,6 +126,9 @@ impl Uring {
             spin: Spin::default(),
             bulk: false,
             min_wait,
+            turns: RECENT,
+            latest: 0,
+            shared: 0,
         };
         uring.arm_bell();
         Ok(uring)
@@ -123,12 +149,33 @@ impl Uring {
         }
     }
 
-    fn arm_socket(&mut self, slot: u32) {
-        if let Some(Some(fd)) = self.sockets.get(slot as usize) {
-            let recv =
-                opcode::RecvMsgMulti::new(Fd(*fd), &raw const *self.recv_template, UDP_GROUP)
-                    .build();
-            self.push(&recv.user_data(user_data(Tag::Socket, slot)));
+    /// Receives into buffers of those that suit the socket; false where there are none.
+    fn arm_socket(&mut self, slot: u32) -> bool {
+        let Some(Some(listener)) = self.sockets.get(slot as usize) else {
+            return true;
+        };
+        let shared = self.turns - self.shared <= RECENT;
+        let much = shared && self.took(slot) >= MUCH;
+        let Some(group) = self.udp_pools.group_for(listener.stray, much) else {
+            return false;
+        };
+        let template = &raw const *self.recv_template;
+        let recv = opcode::RecvMsgMulti::new(Fd(listener.fd), template, group).build();
+        self.push(&recv.user_data(user_data(Tag::Socket, slot)));
+        true
+    }
+
+    /// Notes that a socket brought a train.
+    fn note_train(&mut self, slot: u32) {
+        let turn = self.turns;
+        if let Some(Some(listener)) = self.sockets.get_mut(slot as usize) {
+            if listener.turn != turn {
+                (listener.turn, listener.took) = (turn, 0);
+            }
+            listener.took += 1;
+        }
+        if std::mem::replace(&mut self.latest, slot) != slot {
+            self.shared = turn;
         }
     }
 
@@ -174,6 +221,40 @@ impl Uring {
         }
     }
 
+    fn collect(&mut self, done: &mut Vec<Done>) {
+        loop {
+            let Some(entry) = self.ring.completion().next() else {
+                return;
+            };
+            self.completed(&entry, done);
+        }
+    }
+
+    /// Reads on from the TUNs that have more while the worker is behind: the kernel takes a single packet from each before
+    /// it goes on, but many from a socket.
+    fn read_more(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
+        let mut seen = 0;
+        for _ in 0..MUCH {
+            let from_tun = |event: &Done| matches!(event, Done::Tun { .. });
+            let had = std::mem::replace(&mut seen, done.len());
+            if !done[had..].iter().any(from_tun) || !self.ring.submission().taskrun() {
+                break;
+            }
+            match self.ring.submit_and_wait(0) {
+                Err(e)
+                    if !matches!(
+                        e.raw_os_error(),
+                        Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                    ) =>
+                {
+                    return Err(e);
+                }
+                _ => self.collect(done),
+            }
+        }
+        Ok(())
+    }
+
     fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
             self.tun_pool.taken();
@@ -207,13 +288,14 @@ impl Uring {
 
     fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
-            self.udp_pool.taken();
+            self.udp_pools.of(bid).taken();
+            self.note_train(slot);
             match usize::try_from(result)
                 .ok()
                 .and_then(|len| self.arrived(bid, len))
             {
                 Some(train) => done.push(Done::Datagrams { slot, bid, train }),
-                None => self.udp_pool.give(bid),
+                None => self.udp_pools.of(bid).give(bid),
             }
         }
         if cqueue::more(flags) {
@@ -270,8 +352,8 @@ impl Uring {
         spin.sleep(|| ring.submit_and_wait(1))
     }
 
-    fn arrived(&self, bid: Bid, len: usize) -> Option<Arrived> {
-        let addr = self.udp_pool.map.addr(bid);
+    fn arrived(&mut self, bid: Bid, len: usize) -> Option<Arrived> {
+        let addr = self.udp_pools.of(bid).map.addr(bid);
         // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
         // buffer is given back.
         let bytes = unsafe { std::slice::from_raw_parts(addr, len) };
@@ -287,16 +369,27 @@ impl Uring {
     }
 
     /// Arms again what ended for want of buffers, as far as there are some.
+    /// Trains that a socket brought in the last turn.
+    fn took(&self, slot: u32) -> u32 {
+        match self.sockets.get(slot as usize) {
+            Some(Some(listener)) if listener.turn == self.turns => listener.took,
+            _ => 0,
+        }
+    }
+
     fn rearm(&mut self) {
         if self.tun_pool.supply() {
             while let Some(slot) = self.rearm_tun.pop() {
                 self.arm_tun(slot);
             }
         }
-        if self.udp_pool.supply() {
-            while let Some(slot) = self.rearm_socket.pop() {
-                self.arm_socket(slot);
-            }
+        self.udp_pools.supply();
+        if !self.rearm_socket.is_empty() {
+            // Who had least is the first to get buffers, each time.
+            let mut waiting = std::mem::take(&mut self.rearm_socket);
+            waiting.sort_unstable_by_key(|&slot| self.took(slot));
+            waiting.retain(|&slot| !self.arm_socket(slot));
+            self.rearm_socket = waiting;
         }
     }
 }
@@ -318,9 +411,17 @@ impl Backend for Uring {
         }
     }
 
-    fn add_socket(&mut self, slot: u32, fd: RawFd) {
-        place(&mut self.sockets, slot, fd);
-        self.arm_socket(slot);
+    fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool) {
+        let listener = Listener {
+            fd,
+            stray,
+            took: 0,
+            turn: 0,
+        };
+        place(&mut self.sockets, slot, listener);
+        if !self.arm_socket(slot) {
+            self.rearm_socket.push(slot);
+        }
     }
 
     fn remove_socket(&mut self, slot: u32) {
@@ -336,13 +437,13 @@ impl Backend for Uring {
     fn bulk(&mut self, bulk: bool) {
         self.bulk = bulk;
         self.tun_pool.bulk = bulk;
-        self.udp_pool.bulk = bulk;
+        self.udp_pools.usual.bulk = bulk;
     }
 
     fn recycle(&mut self, side: Side, bid: Bid) {
         match side {
             Side::Tun => self.tun_pool.give(bid),
-            Side::Udp => self.udp_pool.give(bid),
+            Side::Udp => self.udp_pools.of(bid).give(bid),
             Side::Waiting(_) => {}
         }
     }
@@ -367,6 +468,7 @@ impl Backend for Uring {
 
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         self.rearm();
+        self.turns += 1;
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
         // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
         let time = match wait {
@@ -390,11 +492,9 @@ impl Backend for Uring {
                 ) => {}
             Err(e) => return Err(e),
         }
-        loop {
-            let Some(entry) = self.ring.completion().next() else {
-                break;
-            };
-            self.completed(&entry, done);
+        self.collect(done);
+        if wait == Wait::No {
+            self.read_more(done)?;
         }
         while let Some((tag, slot)) = self.ended.pop() {
             match tag {
@@ -420,6 +520,53 @@ impl Drop for Uring {
 /// their turn comes.
 const BULK_SUPPLY: u16 = 32;
 
+/// The buffers for received trains.
+struct UdpPools {
+    usual: BufferRing,
+    crowd: BufferRing,
+    stray: BufferRing,
+}
+
+impl UdpPools {
+    fn new(ring: &IoUring, buffers: &Buffers) -> io::Result<Self> {
+        // Whoever only looks whether it works has few.
+        let part = buffers.count() / 3;
+        let stray = buffers.count() - STRAY_BUFFERS.min(part);
+        let crowd = stray - CROWD_BUFFERS.min(part);
+        Ok(UdpPools {
+            usual: BufferRing::new(ring, USUAL_GROUP, buffers, 0..crowd)?,
+            crowd: BufferRing::new(ring, CROWD_GROUP, buffers, crowd..stray)?,
+            stray: BufferRing::new(ring, STRAY_GROUP, buffers, stray..buffers.count())?,
+        })
+    }
+
+    /// Those that a buffer belongs to.
+    fn of(&mut self, bid: Bid) -> &mut BufferRing {
+        match bid {
+            bid if bid >= self.stray.range.start => &mut self.stray,
+            bid if bid >= self.crowd.range.start => &mut self.crowd,
+            _ => &mut self.usual,
+        }
+    }
+
+    fn supply(&mut self) {
+        for pool in [&mut self.usual, &mut self.crowd, &mut self.stray] {
+            pool.supply();
+        }
+    }
+
+    /// Which of them a socket that has `much` to read, or not, is to use now.
+    fn group_for(&self, stray: bool, much: bool) -> Option<u16> {
+        let has = |pool: &BufferRing| pool.available > 0;
+        match (stray, much) {
+            (true, _) => has(&self.stray).then_some(STRAY_GROUP),
+            (false, true) => has(&self.crowd).then_some(CROWD_GROUP),
+            (false, false) if has(&self.usual) => Some(USUAL_GROUP),
+            (false, false) => has(&self.crowd).then_some(CROWD_GROUP),
+        }
+    }
+}
+
 /// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that wait to get into it.
 struct BufferRing {
     entries: NonNull<BufRingEntry>,
@@ -427,7 +574,8 @@ struct BufferRing {
     mask: u16,
     tail: u16,
     available: u16,
-    count: u16,
+    /// The buffers that belong to it.
+    range: Range<Bid>,
     spare: Vec<Bid>,
     /// Whether packets come in bulk.
     bulk: bool,
@@ -436,8 +584,8 @@ struct BufferRing {
 }
 
 impl BufferRing {
-    fn new(ring: &IoUring, group: u16, buffers: &Buffers) -> io::Result<Self> {
-        let count = buffers.count().next_power_of_two();
+    fn new(ring: &IoUring, group: u16, buffers: &Buffers, range: Range<Bid>) -> io::Result<Self> {
+        let count = (range.len() as u16).next_power_of_two();
         let layout = std::alloc::Layout::from_size_align(
             size_of::<BufRingEntry>() * usize::from(count),
             4096,
@@ -452,8 +600,8 @@ impl BufferRing {
             mask: count - 1,
             tail: 0,
             available: 0,
-            count: buffers.count(),
-            spare: (0..buffers.count()).rev().collect(),
+            spare: range.clone().rev().collect(),
+            range,
             bulk: false,
             map: buffers.map(),
             len: buffers.len() as u32,
@@ -486,7 +634,7 @@ impl BufferRing {
             self.mask + 1
         };
         // Buffers under way count, too: what matters is how many take turns.
-        while self.count - (self.spare.len() as u16) < target {
+        while self.range.len() - self.spare.len() < usize::from(target) {
             let Some(bid) = self.spare.pop() else { break };
             self.publish(bid);
         }

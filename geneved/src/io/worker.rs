@@ -1,10 +1,9 @@
-//! The worker: one thread, one queue of each TUN, one socket of each Geneve port, all its own.
+//! The worker: one thread, one queue of each TUN, a few sockets of each Geneve port, all its own.
 //!
 //! A turn of the loop takes what the backend completed, sends each packet through
 //! [`egress`](super::egress) or [`ingress`](super::ingress), and queues the trains and TUN writes
 //! that came of it. Everything is made at the start; nothing is allocated on the packet path.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use super::buffers::{Bid, Buffers};
 use super::counters::{Counters, Direction};
 use super::egress::Trains;
 use super::engine::Event;
+use super::fair::{FairQueue, cost};
 use super::ingress::{Ingress, Writes};
 use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
@@ -38,6 +38,11 @@ use super::tap::{Fate, Tap, Taps};
 use super::tunnel::TunnelGso;
 use super::udp::{Pool, Receiver};
 use super::unknown_vnis::UnknownVnis;
+
+/// What the packets of one turn may cost ([`cost`]), so that those that come meanwhile get theirs.
+const TURN: i32 = 1024;
+/// The same while several TUN queues and sockets bring packets: who brings little is looked after more often.
+const SHARED_TURN: i32 = 128;
 
 /// What the daemon tells a worker.
 pub(super) enum Command {
@@ -119,6 +124,16 @@ enum Arrival {
     Datagrams { slot: u32, bid: Bid, train: Arrived },
 }
 
+/// The number of a TUN queue among all that packets come from.
+fn tun_source(slot: u32) -> u32 {
+    2 * slot
+}
+
+/// The number of a socket among all that packets come from.
+fn socket_source(slot: u32) -> u32 {
+    2 * slot + 1
+}
+
 /// See the module's description.
 pub(super) struct Worker<B> {
     // The backend goes before the buffers: it is dropped first, and the kernel stops writing into them.
@@ -152,7 +167,9 @@ pub(super) struct Worker<B> {
     progress: Arc<Progress>,
     pub(super) taps: Taps,
     done: Vec<Done>,
-    arrived: VecDeque<Arrival>,
+    arrived: FairQueue<Arrival>,
+    /// Packets of several TUN queues and sockets waited in the turn before.
+    shared_turn: bool,
     pace: Pace,
     commands: CommandReceiver<Command>,
     bell: Arc<EventFd>,
@@ -195,7 +212,8 @@ impl<B: Backend> Worker<B> {
             progress: post.progress,
             taps: Taps::new(),
             done: Vec::with_capacity(1024),
-            arrived: VecDeque::with_capacity(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
+            arrived: FairQueue::new(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
+            shared_turn: false,
             pace: Pace::default(),
             commands: post.commands,
             bell: post.bell,
@@ -222,7 +240,13 @@ impl<B: Backend> Worker<B> {
             if !self.unread.is_empty() {
                 self.begin_reading(&tables);
             }
-            while let Some(event) = self.arrived.pop_front() {
+            let mut spent = 0;
+            let mut shared = self.arrived.is_shared();
+            while spent < self.turn_cost(shared)
+                && let Some((event, cost)) = self.arrived.pop()
+            {
+                spent += cost;
+                shared |= self.arrived.is_shared();
                 if self.scarce() {
                     // Too many packets for one turn: hand over what there is, and get the slots back.
                     self.turn(&tables, Wait::No)?;
@@ -234,6 +258,7 @@ impl<B: Backend> Worker<B> {
                     }
                 }
             }
+            self.shared_turn = shared;
             if std::mem::take(&mut self.asking) {
                 self.ask_neighbors(&tables);
             }
@@ -253,6 +278,14 @@ impl<B: Backend> Worker<B> {
             });
         }
         Ok(())
+    }
+
+    /// What the packets of this turn may cost.
+    fn turn_cost(&self, shared: bool) -> i32 {
+        match shared || self.shared_turn {
+            true => SHARED_TURN,
+            false => TURN,
+        }
     }
 
     /// How long the next turn may take.
@@ -373,12 +406,23 @@ impl<B: Backend> Worker<B> {
             match event {
                 Done::Tun { slot, bid, len } => {
                     self.pace.note(Side::Tun, len);
-                    self.arrived.push_back(Arrival::Tun { slot, bid, len });
+                    self.arrive(
+                        tun_source(slot),
+                        cost(1, len),
+                        Arrival::Tun { slot, bid, len },
+                    );
                 }
                 Done::Datagrams { slot, bid, train } => {
-                    self.pace.note(Side::Udp, train.len as usize);
-                    self.arrived
-                        .push_back(Arrival::Datagrams { slot, bid, train });
+                    let len = train.len as usize;
+                    self.pace.note(Side::Udp, len);
+                    let datagrams = len.div_ceil(train.notes.segment.max(1).into());
+                    let datagrams = if train.notes.segment == 0 {
+                        1
+                    } else {
+                        datagrams
+                    };
+                    let arrival = Arrival::Datagrams { slot, bid, train };
+                    self.arrive(socket_source(slot), cost(datagrams, len), arrival);
                 }
                 Done::Sent { id, result } => self.on_sent(tables, id, result),
                 Done::Wrote { id, result } => self.on_wrote(tables, id, result),
@@ -394,6 +438,17 @@ impl<B: Backend> Worker<B> {
             let _ = sched::slice(bulk);
         }
         result
+    }
+
+    /// Notes a packet that was read.
+    fn arrive(&mut self, source: u32, cost: i32, arrival: Arrival) {
+        // There is room for as many as there are buffers, and each source was made known.
+        if let Err(lost) = self.arrived.push(source, cost, arrival) {
+            match lost {
+                Arrival::Tun { bid, .. } => self.io.recycle(Side::Tun, bid),
+                Arrival::Datagrams { bid, .. } => self.io.recycle(Side::Udp, bid),
+            }
+        }
     }
 
     fn on_bell(&mut self) {
@@ -418,6 +473,7 @@ impl<B: Backend> Worker<B> {
                 if self.links.len() <= slot {
                     self.links.resize_with(slot + 1, || None);
                 }
+                self.arrived.add_source(tun_source(link.index.0));
                 self.unread.push(link.index);
                 self.links[slot] = Some(*link);
             }
@@ -447,7 +503,8 @@ impl<B: Backend> Worker<B> {
                     .iter()
                     .position(Option::is_none)
                     .unwrap_or(self.sockets.len());
-                self.io.add_socket(slot as u32, socket.raw());
+                self.arrived.add_source(socket_source(slot as u32));
+                self.io.add_socket(slot as u32, socket.raw(), socket.stray);
                 let entry = Some(SocketSlot {
                     port: socket.port,
                     socket,

@@ -14,6 +14,7 @@ mod encapsulations;
 mod errors;
 mod ethernet;
 mod flood;
+mod floods;
 mod fragments;
 mod frames;
 mod hairpin;

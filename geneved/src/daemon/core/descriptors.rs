@@ -5,10 +5,7 @@ use super::{Core, Inner, refuse};
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, State};
 use crate::daemon::core::running::Running;
-use crate::io::{Descriptors, SocketProfile};
-
-/// Receiving sockets of a worker for each port: IPv4 and IPv6.
-pub(in crate::daemon) const FAMILIES: usize = 2;
+use crate::io::{Descriptors, SocketProfile, descriptors_of_port};
 
 impl Core {
     /// Refuses a change that would not fit.
@@ -33,7 +30,7 @@ impl Core {
             .sum();
         let ports = needed_ports(new);
         let ports = ports.keys().filter(|port| !inner.ports.contains_key(port));
-        let ports = ports.count() * self.engine.workers() * FAMILIES;
+        let ports = ports.count() * descriptors_of_port(self.engine.workers());
         match Descriptors::now().refuse(interfaces + sockets + ports) {
             None => Ok(()),
             Some(cause) => Err(match links[..] {

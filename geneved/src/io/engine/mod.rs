@@ -39,9 +39,12 @@ use super::udp::{self, Pool, Receiver, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
 use super::worker::{Command, LinkSlot, Shared};
 
+use ports::OpenPort;
+
 pub use config::{
     BackendReport, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
 };
+pub use ports::descriptors_of_port;
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -96,7 +99,7 @@ impl SourceSockets {
 
 #[derive(Default)]
 struct State {
-    ports: Vec<u16>,
+    ports: Vec<OpenPort>,
     /// Receiving sockets that are open, each with the worker that is to read it.
     unread: Vec<(usize, Receiver)>,
     pools: Vec<std::sync::Weak<Pool>>,
@@ -189,7 +192,8 @@ impl Engine {
 
     /// Puts new tables in force; workers use them from their next turn on.
     pub fn publish(&self, tables: Arc<Tables>) {
-        self.shared.tables.store(tables);
+        self.shared.tables.store(Arc::clone(&tables));
+        self.spread(&mut self.state(), &tables);
         // Links that were attached before they were in the tables begin to work.
         for worker in &self.workers {
             let _ = worker.bell.write(1);

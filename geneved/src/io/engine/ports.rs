@@ -1,11 +1,53 @@
-//! The UDP ports that the workers listen on.
+//! The UDP ports that the workers listen on, and how many sockets each has.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::{Engine, StartError};
+use libgeneve::link::Tables;
+use libgeneve::wire::geneve::Vni;
+use nix::sys::resource::{Resource, getrlimit};
+use socket2::Socket;
+
+use super::{Engine, StartError, State};
+use crate::io::steering::{Layout, steer};
 use crate::io::udp::{self, Family, Receiver};
 use crate::io::worker::Command;
+
+/// Sockets of a worker for the VPCs of a port and family, where they are few: each has several then, for its sources.
+const PLACES: u32 = 16;
+/// The same where there are many VPCs: more than that share.
+const MOST_PLACES: u32 = 256;
+/// All receiving sockets together, beyond those that each port has at least; but no more than this part of the descriptors.
+const MOST_SOCKETS: u64 = 2048;
+const PART_OF_DESCRIPTORS: u64 = 16;
+
+/// Descriptors that a port needs at least: in each address family a socket of no VPC, one of each worker, and the first
+/// once more.
+#[must_use]
+pub const fn descriptors_of_port(workers: usize) -> usize {
+    const FAMILIES: usize = 2;
+    FAMILIES * (workers + 2)
+}
+
+/// A port that the workers listen on.
+#[derive(Debug)]
+pub(super) struct OpenPort {
+    port: u16,
+    zero_checksum6: bool,
+    /// The sockets of each address family.
+    groups: Vec<Group>,
+    /// What the sockets are steered by.
+    vnis: Vec<Vni>,
+}
+
+/// The sockets of one family.
+#[derive(Debug)]
+struct Group {
+    layout: Layout,
+    /// The first of them, once more: programs are attached to all of them by it.
+    first: Socket,
+}
 
 impl Engine {
     /// Opens a UDP port, over IPv4 and IPv6, that is read from [`Engine::receive`] on. A port that is open already stays as it is. With `zero_checksum6`
@@ -15,38 +57,38 @@ impl Engine {
     /// Where the port cannot be had.
     pub fn open_port(&self, port: u16, zero_checksum6: bool) -> Result<(), StartError> {
         let mut state = self.state();
-        if state.ports.contains(&port) {
+        if state.ports.iter().any(|open| open.port == port) {
             return Ok(());
         }
         let failed = |error| StartError::Port { port, error };
+        udp::ensure_free(Family::V4, port).map_err(failed)?;
+        match udp::ensure_free(Family::V6, port) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(failed(e)),
+            // Whether the host has IPv6 is found out below.
+            _ => {}
+        }
+        let mut groups = Vec::new();
         let mut sockets = Vec::new();
-        let shared = self.workers.len() > 1;
-        if shared {
-            udp::ensure_free(Family::V4, port).map_err(failed)?;
-            match udp::ensure_free(Family::V6, port) {
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(failed(e)),
-                // Whether the host has IPv6 is found out below.
-                _ => {}
+        for family in [Family::V4, Family::V6] {
+            match self.open_group(family, port, zero_checksum6) {
+                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && family == Family::V6 => {}
+                other => {
+                    let (group, opened) = other.map_err(failed)?;
+                    groups.push(group);
+                    sockets.push(opened);
+                }
             }
         }
-        for _ in &self.workers {
-            let v4 = udp::receiver(Family::V4, port, false, shared).map_err(failed)?;
-            let v6 = match udp::receiver(Family::V6, port, zero_checksum6, shared) {
-                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
-                other => Some(other.map_err(failed)?),
-            };
-            sockets.push((v4, v6));
+        for opened in sockets {
+            self.hand_over(&mut state.unread, port, opened);
         }
-        for (worker, (v4, v6)) in sockets.into_iter().enumerate() {
-            for socket in [Some(v4), v6].into_iter().flatten() {
-                let receiver = Receiver {
-                    port,
-                    fd: OwnedFd::from(socket),
-                };
-                state.unread.push((worker, receiver));
-            }
-        }
-        state.ports.push(port);
+        state.ports.push(OpenPort {
+            port,
+            zero_checksum6,
+            groups,
+            vnis: Vec::new(),
+        });
+        self.spread(&mut state, &self.shared.tables.load());
         Ok(())
     }
 
@@ -62,9 +104,115 @@ impl Engine {
     /// Stops listening on a UDP port.
     pub fn close_port(&self, port: u16) {
         let mut state = self.state();
-        state.ports.retain(|&p| p != port);
+        state.ports.retain(|open| open.port != port);
         state.unread.retain(|(_, receiver)| receiver.port != port);
         drop(state);
         self.ask_all(|answer| Command::RemovePort(port, answer));
     }
+
+    /// Gives the VPCs of these tables sockets, and has the kernel queue their datagrams there.
+    pub(super) fn spread(&self, state: &mut State, tables: &Tables) {
+        let State { ports, unread, .. } = state;
+        let mut wanted: HashMap<u16, Vec<Vni>> = HashMap::new();
+        for link in tables.iter() {
+            let config = &link.config;
+            wanted.entry(config.port).or_default().push(config.vni);
+        }
+        for at in 0..ports.len() {
+            let mut vnis = wanted.remove(&ports[at].port).unwrap_or_default();
+            vnis.sort_unstable();
+            vnis.dedup();
+            let places = u32::try_from(vnis.len()).unwrap_or(u32::MAX);
+            let places = places.clamp(PLACES, MOST_PLACES);
+            let few = ports[at].groups.iter().any(|g| g.layout.places < places);
+            if few && !vnis.is_empty() {
+                let room = room(ports);
+                self.add_places(&mut ports[at], unread, places, room);
+            } else if vnis == ports[at].vnis {
+                continue;
+            }
+            for group in &ports[at].groups {
+                if let Err(error) = steer(&group.first, &group.layout, &vnis) {
+                    let port = ports[at].port;
+                    tracing::debug!(port, %error, "datagrams are not queued by VPC: {error}");
+                }
+            }
+            ports[at].vnis = vnis;
+        }
+    }
+
+    /// The socket of no VPC, and one of each worker.
+    fn open_group(
+        &self,
+        family: Family,
+        port: u16,
+        zero6: bool,
+    ) -> io::Result<(Group, Vec<Socket>)> {
+        let workers = self.workers.len() as u32;
+        let open = |number| udp::receiver(family, port, zero6, number == 0);
+        let sockets: Vec<_> = (0..=workers).map(open).collect::<io::Result<_>>()?;
+        let group = Group {
+            layout: Layout {
+                family,
+                workers,
+                places: 1,
+            },
+            first: sockets[0].try_clone()?,
+        };
+        Ok((group, sockets))
+    }
+
+    /// Opens sockets until a port has so many places, or there is no `room` for more.
+    fn add_places(
+        &self,
+        port: &mut OpenPort,
+        unread: &mut Vec<(usize, Receiver)>,
+        places: u32,
+        mut room: u64,
+    ) {
+        let workers = self.workers.len() as u32;
+        let (number, zero6) = (port.port, port.zero_checksum6);
+        for group in &mut port.groups {
+            while group.layout.places < places && room >= u64::from(workers) {
+                let open = |_| udp::receiver(group.layout.family, number, zero6, false);
+                // Without more descriptors or memory VPCs share what there is.
+                let Ok(sockets) = (0..workers).map(open).collect::<io::Result<Vec<_>>>() else {
+                    break;
+                };
+                for (worker, socket) in sockets.into_iter().enumerate() {
+                    let receiver = Receiver {
+                        port: number,
+                        stray: false,
+                        fd: OwnedFd::from(socket),
+                    };
+                    unread.push((worker, receiver));
+                }
+                group.layout.places += 1;
+                room -= u64::from(workers);
+            }
+        }
+    }
+
+    /// The first socket is the first worker's, and of the others each has one.
+    fn hand_over(&self, unread: &mut Vec<(usize, Receiver)>, port: u16, sockets: Vec<Socket>) {
+        let owners = std::iter::once(0).chain(0..self.workers.len());
+        for (number, (worker, socket)) in owners.zip(sockets).enumerate() {
+            let receiver = Receiver {
+                port,
+                stray: number == 0,
+                fd: OwnedFd::from(socket),
+            };
+            unread.push((worker, receiver));
+        }
+    }
+}
+
+/// How many sockets there may be beside those that are open.
+fn room(ports: &[OpenPort]) -> u64 {
+    let open = |group: &Group| 1 + u64::from(group.layout.places * group.layout.workers);
+    let open: u64 = ports.iter().flat_map(|p| &p.groups).map(open).sum();
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    (soft / PART_OF_DESCRIPTORS)
+        .min(MOST_SOCKETS)
+        .saturating_sub(open)
 }
