@@ -301,10 +301,13 @@ impl Backend for Syscalls {
     }
 
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
-        // Finished operations give buffers back, so they are reported before anything is read into new ones.
+        // Finished operations give buffers back, so they are reported before anything is read into new ones; but a worker
+        // that is behind finishes some in every turn.
         if !self.finished.is_empty() {
             done.append(&mut self.finished);
-            return Ok(());
+            if wait != Wait::No {
+                return Ok(());
+            }
         }
         let mut ready = std::mem::replace(&mut self.ready, [EpollEvent::empty(); 64]);
         let count = match self.epoll_wait(&mut ready, wait) {

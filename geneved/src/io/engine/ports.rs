@@ -172,12 +172,15 @@ impl Engine {
     ) {
         let workers = self.workers.len() as u32;
         let (number, zero6) = (port.port, port.zero_checksum6);
-        for group in &mut port.groups {
-            while group.layout.places < places && room >= u64::from(workers) {
+        for place in 1..places {
+            for group in &mut port.groups {
+                if group.layout.places > place || room < u64::from(workers) {
+                    continue;
+                }
                 let open = |_| udp::receiver(group.layout.family, number, zero6, false);
                 // Without more descriptors or memory VPCs share what there is.
                 let Ok(sockets) = (0..workers).map(open).collect::<io::Result<Vec<_>>>() else {
-                    break;
+                    return;
                 };
                 for (worker, socket) in sockets.into_iter().enumerate() {
                     let receiver = Receiver {
