@@ -42,7 +42,7 @@ use super::unknown_vnis::UnknownVnis;
 /// What the packets of one turn may cost ([`cost`]), so that those that come meanwhile get theirs.
 const TURN: i32 = 1024;
 /// The same while several TUN queues and sockets bring packets: who brings little is looked after more often.
-const SHARED_TURN: i32 = 128;
+const SHARED_TURN: i32 = 512;
 
 /// What the daemon tells a worker.
 pub(super) enum Command {
