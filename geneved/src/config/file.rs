@@ -3,6 +3,7 @@
 //! Reads `FILE` and, beside it, `conf.d/*.toml` in the order of their names. All faults of all
 //! files are reported at once; with a single fault nothing is loaded.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -150,10 +151,11 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     let mut changes: Vec<(usize, usize, Change)> = Vec::new();
     let mut broken: Vec<Option<String>> = Vec::new();
     let mut garbled = false;
+    let lines: Vec<_> = texts.iter().map(|(_, text)| Lines::of(text)).collect();
     for (index, (path, text)) in texts.iter().enumerate() {
         let tables = tables::read(text);
         garbled |= tables.garbled > 0;
-        let line = |at: usize| position(text, at).0;
+        let line = |at: usize| lines[index].position(at).0;
         // What is read from a line that is no TOML is guessed.
         let (no_toml, others) = tables.faults.split_at(tables.garbled);
         let guessed: Vec<_> = no_toml.iter().map(|(at, _)| line(at.start)).collect();
@@ -164,7 +166,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
         found.extend(no_toml.iter().chain(told).map(place));
         if let Some(daemon) = tables.daemon {
             let mut wrong = daemon.settings.faults();
-            let (line, column) = position(text, daemon.span.start);
+            let (line, column) = lines[index].position(daemon.span.start);
             let here = format!("{}:{line}:{column}", path.display());
             match &daemon_seen {
                 Some(first) => wrong.push((
@@ -198,16 +200,14 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
     });
     // Objects that may be there do not prove that another names one that is not.
     if !garbled {
-        judge(texts, &mut config.state, changes, broken, &mut found);
+        let places = (texts, &lines[..]);
+        judge(places, &mut config.state, changes, broken, &mut found);
     }
     found.sort_by_key(|(index, at, _)| (*index, *at));
-    faults.extend(found.into_iter().map(|(index, at, what)| {
-        let (path, text) = &texts[index];
-        Fault {
-            file: path.clone(),
-            at: Some(position(text, at)),
-            what,
-        }
+    faults.extend(found.into_iter().map(|(index, at, what)| Fault {
+        file: texts[index].0.clone(),
+        at: Some(lines[index].position(at)),
+        what,
     }));
     config
 }
@@ -215,13 +215,15 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
 /// Puts the objects into the state, one by one. What does not fit is a fault, unless that is because of one that is
 /// `broken`.
 fn judge(
-    texts: &[(PathBuf, String)],
+    (texts, lines): (&[(PathBuf, String)], &[Lines<'_>]),
     state: &mut State,
     mut changes: Vec<(usize, usize, Change)>,
-    mut broken: Vec<Option<String>>,
+    broken: Vec<Option<String>>,
     found: &mut Found,
 ) {
-    for name in broken.iter().flatten() {
+    let nameless = broken.contains(&None);
+    let mut broken: HashSet<String> = broken.into_iter().flatten().collect();
+    for name in &broken {
         stand_in(state, name, None);
     }
     // An object may stand in a file before what it names.
@@ -236,22 +238,24 @@ fn judge(
             }
             Err(refusal) => refusal,
         };
-        let because = |name: &Option<String>| match name {
-            Some(name) => refusal.reason.contains(&format!("\"{name}\"")),
-            None => refusal.reason.starts_with("Cannot find"),
-        };
-        if broken.iter().any(because) {
+        let mut quoted = refusal.reason.split('"').skip(1).step_by(2);
+        if quoted.any(|name| broken.contains(name))
+            || (nameless && refusal.reason.starts_with("Cannot find"))
+        {
             continue;
         }
-        let first = places.iter().find(|(c, ..)| c.names_the_same(&change));
+        let first = match refusal.reason.ends_with("exists already") {
+            true => places.iter().find(|(c, ..)| c.names_the_same(&change)),
+            false => None,
+        };
         if let (Some(Subject::Link(link)), None) = (change.subject(), first) {
             stand_in(state, link.name.as_str(), link.mode);
-            broken.push(Some(link.name.to_string()));
+            broken.insert(link.name.to_string());
         }
         let what = match first {
             Some((_, index, start)) => {
-                let (path, text) = &texts[*index];
-                let (line, column) = position(text, *start);
+                let path = &texts[*index].0;
+                let (line, column) = lines[*index].position(*start);
                 format!(
                     "{}; the first one is at {}:{line}:{column}",
                     refusal.reason,
@@ -292,13 +296,28 @@ fn rank(change: &Change) -> u8 {
     }
 }
 
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
+/// Where the lines of a text begin.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        let later = text.match_indices('\n').map(|(at, _)| at + 1);
+        Lines {
+            text,
+            starts: std::iter::once(0).chain(later).collect(),
+        }
+    }
+
+    /// Line and column of an offset, both from 1.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self.starts[line - 1];
+        let before = self.text.get(start..offset).unwrap_or("");
+        (line, before.chars().count() + 1)
+    }
 }
 
 /// A configuration in the form of a file: its tables, each with its keys.

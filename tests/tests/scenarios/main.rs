@@ -5,6 +5,7 @@ mod adversity;
 mod capture;
 mod carry;
 mod cli;
+mod clients;
 mod completions;
 mod control;
 mod dissect;

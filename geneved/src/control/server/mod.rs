@@ -15,20 +15,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::admission::Admission;
-use self::admission::Place;
+use self::admission::{OWN, Place};
 use self::received::Received;
 use super::protocol::{
     Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE, Streaming,
 };
+use super::steps;
 use crate::config::state::Refusal;
 use crate::net::unix::{self, SocketFile};
 
@@ -138,11 +140,15 @@ async fn converse(
         let Some(message) = received.message(stream, admission).await? else {
             return Ok(());
         };
-        let call: Call = serde_json::from_slice(&message)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        drop(message);
-        let (oneway, more) = (call.oneway, call.more && !call.oneway);
-        let asked = read(call);
+        let Understood {
+            oneway,
+            more,
+            asked,
+        } = match message.len() {
+            // So much takes a while.
+            OWN.. => steps::apart(move || understand(&message)).await??,
+            _ => understand(&message)?,
+        };
         let making = match &asked {
             Ok(Asked::Request(request)) if request.lists() => admission.make(place).await,
             _ => None,
@@ -258,6 +264,36 @@ enum Asked {
     Known(Value),
     /// The daemon's business.
     Request(Request),
+}
+
+/// A call, and how it is to be answered.
+struct Understood {
+    oneway: bool,
+    more: bool,
+    asked: Result<Asked, Failure>,
+}
+
+fn understand(message: &[u8]) -> io::Result<Understood> {
+    let call: Call = serde_json::from_slice(message)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(Understood {
+        oneway: call.oneway,
+        more: call.more && !call.oneway,
+        asked: read(call),
+    })
+}
+
+/// All messages that a client sends until it hangs up, as the server takes them; for tests and fuzzing.
+///
+/// # Errors
+/// The last one does not end, or is too long.
+pub async fn messages(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<Bytes>> {
+    let (admission, mut received) = (Admission::default(), Received::default());
+    let mut all = Vec::new();
+    while let Some(message) = received.message(from, &admission).await? {
+        all.push(message);
+    }
+    Ok(all)
 }
 
 fn read(call: Call) -> Result<Asked, Failure> {
