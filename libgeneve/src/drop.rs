@@ -3,6 +3,8 @@
 //! One table that metrics, command line, logs and documents all read. Every packet that enters
 //! geneved leaves it forwarded or counted under exactly one of these.
 
+use crate::offload::OffloadError;
+
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
         /// Why a packet was not forwarded.
@@ -170,6 +172,17 @@ drop_reasons! {
     NoBuffer => "no-buffer",
     /// The link went away while the packet was on its way.
     LinkGone => "link-gone",
+}
+
+impl From<OffloadError> for DropReason {
+    fn from(error: OffloadError) -> DropReason {
+        match error {
+            OffloadError::Unfit => DropReason::BadOffload,
+            OffloadError::Malformed => DropReason::InnerMalformed,
+            OffloadError::TooBig => DropReason::TooBig,
+            OffloadError::Checksum => DropReason::InnerChecksum,
+        }
+    }
 }
 
 impl std::fmt::Display for DropReason {

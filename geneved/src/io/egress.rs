@@ -229,9 +229,10 @@ impl Cut<'_> {
             ..
         } = *self;
         match self.limit {
-            Some(limit) => fragment(encap, vnet, packet, inner, limit, out).map(|_| ()),
-            None => split(encap, vnet, packet, inner, out).map(|_| ()),
-        }
+            Some(limit) => fragment(encap, vnet, packet, inner, limit, out)?,
+            None => split(encap, vnet, packet, inner, out)?,
+        };
+        Ok(())
     }
 }
 

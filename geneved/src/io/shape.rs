@@ -280,7 +280,7 @@ impl<B: Backend> Worker<B> {
         let refused = out.refused;
         self.shaping.fill(inner);
         self.drop_evicted();
-        cut.map_err(|reason| (reason, packets))?;
+        cut.map_err(|error| (error.into(), packets))?;
         match refused {
             0 => Ok(()),
             refused => Err((DropReason::RateExceeded, refused)),

@@ -262,7 +262,8 @@ impl Ingress {
             let nd = message.map_err(|_| refused(DropReason::InnerMalformed))?;
             return Err(neighbor::hear(cx, link, host, &Notice::from(&nd)));
         }
-        let mut vnet = partial(inner, &packet, usize::from(link.config.mtu)).map_err(refused)?;
+        let mut vnet = partial(inner, &packet, usize::from(link.config.mtu))
+            .map_err(|error| refused(error.into()))?;
         let (key, error) =
             key_of(cx, link, &packet, inner, Some(&memo.received)).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);

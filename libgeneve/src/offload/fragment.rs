@@ -4,10 +4,10 @@
 //! Who is told when DF forbids it, and what the limit is, is the caller's business. Payload is not
 //! copied.
 
+use super::OffloadError;
 use super::segments::{Headers, MAX_SEGMENTS, Segments, put16, read16};
 use super::split::{Split, check_bounds, finish_checksum, whole};
 use super::vnet::{GsoType, VnetHdr};
-use crate::drop::DropReason;
 use crate::wire::ip::{IPV4_HEADER_LEN, write_ipv4_checksum};
 use crate::wire::packet::{IpVersion, Packet};
 
@@ -27,10 +27,10 @@ const COPIED: u8 = 0x80;
 /// # Errors
 ///
 /// Nothing was given to `out` then.
-/// - [`DropReason::TooBig`]: IPv6 or DF; a limit that leaves no 8 bytes behind the header, or asks for
+/// - [`OffloadError::TooBig`]: IPv6 or DF; a limit that leaves no 8 bytes behind the header, or asks for
 ///   more than [`MAX_SEGMENTS`] fragments.
-/// - [`DropReason::BadOffload`]: a super-packet, or as in [`split`](super::split::split).
-/// - [`DropReason::InnerMalformed`]: IP options that do not add up; a fragment that would end behind
+/// - [`OffloadError::Unfit`]: a super-packet, or as in [`split`](super::split::split).
+/// - [`OffloadError::Malformed`]: IP options that do not add up; a fragment that would end behind
 ///   the 65,535 bytes that a packet may have; `packet` does not describe `bytes`.
 #[inline]
 pub fn fragment(
@@ -40,13 +40,13 @@ pub fn fragment(
     bytes: &mut [u8],
     limit: u16,
     out: &mut impl Segments,
-) -> Result<Split, DropReason> {
+) -> Result<Split, OffloadError> {
     check_bounds(packet, bytes)?;
     if vnet.gso_type != GsoType::None {
-        return Err(DropReason::BadOffload);
+        return Err(OffloadError::Unfit);
     }
     if packet.total_len > limit && (packet.version == IpVersion::V6 || packet.dont_fragment) {
-        return Err(DropReason::TooBig);
+        return Err(OffloadError::TooBig);
     }
     finish_checksum(vnet, packet, bytes)?;
     if packet.total_len <= limit {
@@ -61,17 +61,17 @@ fn cut(
     bytes: &[u8],
     limit: usize,
     out: &mut impl Segments,
-) -> Result<Split, DropReason> {
+) -> Result<Split, OffloadError> {
     let header_len = usize::from(packet.transport_offset);
     let total_len = usize::from(packet.total_len);
     let flags = read16(bytes, 6);
     let before = usize::from(flags & OFFSET) * 8;
     if before + total_len > usize::from(u16::MAX) {
-        return Err(DropReason::InnerMalformed);
+        return Err(OffloadError::Malformed);
     }
     let least = limit.saturating_sub(header_len) & !7;
     if least == 0 || (total_len - header_len).div_ceil(least) > MAX_SEGMENTS {
-        return Err(DropReason::TooBig);
+        return Err(OffloadError::TooBig);
     }
     let (later, later_len) = later_header(&bytes[..header_len])?;
     let mut headers = Headers::new(encap, &bytes[..header_len])?;
@@ -114,7 +114,7 @@ fn cut(
 
 /// The header of all fragments but the first, and its length: the fixed part, and the options that are
 /// to be copied.
-fn later_header(header: &[u8]) -> Result<([u8; 60], usize), DropReason> {
+fn later_header(header: &[u8]) -> Result<([u8; 60], usize), OffloadError> {
     let mut later = [0; 60];
     later[..IPV4_HEADER_LEN].copy_from_slice(&header[..IPV4_HEADER_LEN]);
     let mut len = IPV4_HEADER_LEN;
@@ -124,9 +124,9 @@ fn later_header(header: &[u8]) -> Result<([u8; 60], usize), DropReason> {
             0 => break,
             1 => options = rest,
             _ => {
-                let option_len = usize::from(*rest.first().ok_or(DropReason::InnerMalformed)?);
+                let option_len = usize::from(*rest.first().ok_or(OffloadError::Malformed)?);
                 if option_len < 2 || option_len > options.len() {
-                    return Err(DropReason::InnerMalformed);
+                    return Err(OffloadError::Malformed);
                 }
                 let (option, after) = options.split_at(option_len);
                 if kind & COPIED != 0 {
@@ -155,7 +155,7 @@ mod tests {
 
     const ENCAP: [u8; 12] = *b"\x01\0\x08\0\0\0\x64\0\xff\x47\x01\0";
 
-    fn cut(bytes: &mut [u8], vnet: &VnetHdr, limit: u16) -> Result<Vec<Vec<u8>>, DropReason> {
+    fn cut(bytes: &mut [u8], vnet: &VnetHdr, limit: u16) -> Result<Vec<Vec<u8>>, OffloadError> {
         let packet = Packet::parse(bytes).unwrap();
         let mut out = Collect::default();
         let result = fragment(&ENCAP, vnet, &packet, bytes, limit, &mut out);
@@ -258,12 +258,12 @@ mod tests {
         bytes[21..23].copy_from_slice(&[7, 40]);
         assert_eq!(
             cut(&mut bytes, &VnetHdr::NONE, 100),
-            Err(DropReason::InnerMalformed)
+            Err(OffloadError::Malformed)
         );
         bytes[21..23].copy_from_slice(&[7, 1]);
         assert_eq!(
             cut(&mut bytes, &VnetHdr::NONE, 100),
-            Err(DropReason::InnerMalformed)
+            Err(OffloadError::Malformed)
         );
     }
 
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_may_not_be_fragmented_is_too_big() {
-        let too_big = Err(DropReason::TooBig);
+        let too_big = Err(OffloadError::TooBig);
         let with_df = Sample {
             df: true,
             ..sample_of(500)
@@ -321,10 +321,10 @@ mod tests {
         write_ipv4_checksum(&mut far);
         assert_eq!(
             cut(&mut far, &VnetHdr::NONE, 200),
-            Err(DropReason::InnerMalformed)
+            Err(OffloadError::Malformed)
         );
         let (vnet, _, mut bytes) = sample_of(500).super_packet(100);
-        assert_eq!(cut(&mut bytes, &vnet, 200), Err(DropReason::BadOffload));
+        assert_eq!(cut(&mut bytes, &vnet, 200), Err(OffloadError::Unfit));
     }
 
     proptest! {

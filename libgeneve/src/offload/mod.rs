@@ -17,5 +17,23 @@ pub mod segments;
 pub mod split;
 pub mod vnet;
 
+/// Why a packet cannot be cut or finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum OffloadError {
+    /// What is asked for does not fit the packet: another protocol, no segment size, too many segments.
+    #[error("the segmentation or checksum that is asked for does not fit the packet")]
+    Unfit,
+    /// The headers do not add up, or are not those of these bytes.
+    #[error("the packet's headers do not add up")]
+    Malformed,
+    /// The packet is longer than it may be, and must not be cut.
+    #[error("the packet is longer than it may be and must not be cut")]
+    TooBig,
+    /// The checksum is unfinished and cannot be finished.
+    #[error("the packet's unfinished checksum cannot be finished")]
+    Checksum,
+}
+
 #[cfg(test)]
 pub(crate) mod samples;

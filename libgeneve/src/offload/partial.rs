@@ -12,17 +12,17 @@
 //!   what fills the MTU is a right one, since TCP is a stream, unless the way behind TUN is narrower: [`cut_to`].
 //! - A UDP datagram that is longer than the MTU was to be segmented, too (a long datagram would have been
 //!   fragmented before the tunnel, with a finished checksum). Its boundaries are lost, and inventing
-//!   others would change what the application receives: [`DropReason::TooBig`].
-//! - A SYN or RST cannot be segmented: [`DropReason::TooBig`].
+//!   others would change what the application receives: [`OffloadError::TooBig`].
+//! - A SYN or RST cannot be segmented: [`OffloadError::TooBig`].
 //! - A UDP datagram with bytes behind its own length cannot be finished by the kernel, which would sum
-//!   them, too: [`DropReason::InnerChecksum`].
+//!   them, too: [`OffloadError::Checksum`].
 //!
 //! Fragments and source-routed packets never have partial checksums.
 
+use super::OffloadError;
 use super::segments::read16;
 use super::split::check_bounds;
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
-use crate::drop::DropReason;
 use crate::wire::checksum::{is_partial, pseudo_header};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::transport::TcpFlags;
@@ -33,9 +33,9 @@ use crate::wire::transport::TcpFlags;
 ///
 /// # Errors
 ///
-/// What cannot be made whole: [`DropReason::TooBig`], [`DropReason::InnerChecksum`].
+/// What cannot be made whole: [`OffloadError::TooBig`], [`OffloadError::Checksum`].
 #[inline]
-pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetHdr>, DropReason> {
+pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetHdr>, OffloadError> {
     let csum_offset: u16 = match packet.transport {
         Transport::Tcp { .. } => 16,
         Transport::Udp { .. } => 6,
@@ -58,7 +58,7 @@ pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetH
         return Ok(None);
     }
     if covered_len != packet.transport_len() {
-        return Err(DropReason::InnerChecksum);
+        return Err(OffloadError::Checksum);
     }
     let finish = VnetHdr {
         flags: NEEDS_CSUM,
@@ -71,10 +71,10 @@ pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetH
         return Ok(Some(finish));
     }
     let Transport::Tcp { flags, .. } = packet.transport else {
-        return Err(DropReason::TooBig);
+        return Err(OffloadError::TooBig);
     };
     let segmented = segmented(&finish, packet, flags, mtu);
-    segmented.map(Some).ok_or(DropReason::TooBig)
+    segmented.map(Some).ok_or(OffloadError::TooBig)
 }
 
 /// Makes the segments of a packet that [`partial`] recognised no longer than `mtu` bytes of inner IP packet, where it is
@@ -204,7 +204,7 @@ mod tests {
             ..Sample::default()
         };
         let (_, packet, bytes) = udp.super_packet(1000);
-        assert_eq!(partial(&bytes, &packet, 1400), Err(DropReason::TooBig));
+        assert_eq!(partial(&bytes, &packet, 1400), Err(OffloadError::TooBig));
         for flags in [TcpFlags::SYN, TcpFlags::RST | TcpFlags::ACK] {
             let tcp = Sample {
                 flags,
@@ -212,14 +212,14 @@ mod tests {
                 ..Sample::default()
             };
             let (_, packet, bytes) = tcp.super_packet(1000);
-            assert_eq!(partial(&bytes, &packet, 1400), Err(DropReason::TooBig));
+            assert_eq!(partial(&bytes, &packet, 1400), Err(OffloadError::TooBig));
         }
         let tcp = Sample {
             payload: long,
             ..Sample::default()
         };
         let (_, packet, bytes) = tcp.super_packet(1000);
-        assert_eq!(partial(&bytes, &packet, 52), Err(DropReason::TooBig));
+        assert_eq!(partial(&bytes, &packet, 52), Err(OffloadError::TooBig));
         // Two bytes behind the datagram's own length.
         let padded = Sample {
             tcp: false,
@@ -229,10 +229,7 @@ mod tests {
         bytes[24..26].copy_from_slice(&106u16.to_be_bytes());
         let packet = Packet::parse(&bytes).unwrap();
         packet.write_partial_checksum(&mut bytes);
-        assert_eq!(
-            partial(&bytes, &packet, 1400),
-            Err(DropReason::InnerChecksum)
-        );
+        assert_eq!(partial(&bytes, &packet, 1400), Err(OffloadError::Checksum));
     }
 
     proptest! {
@@ -247,7 +244,7 @@ mod tests {
                     prop_assert!(longest.unwrap() <= mtu);
                 }
                 other => {
-                    prop_assert_eq!(other, Err(DropReason::TooBig));
+                    prop_assert_eq!(other, Err(OffloadError::TooBig));
                     prop_assert!(bytes.len() > mtu);
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::drop::DropReason;
+use super::OffloadError;
 
 /// Longest Geneve header with its options, in bytes: 8 and 63 words (RFC 8926 section 3.4).
 pub const MAX_ENCAP: usize = 8 + 63 * 4;
@@ -37,16 +37,16 @@ impl Headers {
     ///
     /// # Errors
     ///
-    /// [`DropReason::BadOffload`] if both do not fit.
+    /// [`OffloadError::Unfit`] if both do not fit.
     #[inline]
-    pub(super) fn new(encap: &[u8], inner: &[u8]) -> Result<Headers, DropReason> {
+    pub(super) fn new(encap: &[u8], inner: &[u8]) -> Result<Headers, OffloadError> {
         let mut headers = Headers {
             bytes: [0; MAX_HEADERS],
             encap: encap.len(),
             len: encap.len() + inner.len(),
         };
         if headers.len > MAX_HEADERS {
-            return Err(DropReason::BadOffload);
+            return Err(OffloadError::Unfit);
         }
         headers.bytes[..encap.len()].copy_from_slice(encap);
         headers.bytes[encap.len()..headers.len].copy_from_slice(inner);

@@ -9,10 +9,10 @@
 
 use std::ops::Range;
 
+use super::OffloadError;
 pub use super::segments::Segments;
 use super::segments::{Headers, MAX_SEGMENTS, put16, read16};
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
-use crate::drop::DropReason;
 use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
@@ -42,10 +42,10 @@ pub struct Split {
 /// # Errors
 ///
 /// Nothing was given to `out` then.
-/// - [`DropReason::BadOffload`]: `vnet` does not fit the packet: another protocol, a fragment or a
+/// - [`OffloadError::Unfit`]: `vnet` does not fit the packet: another protocol, a fragment or a
 ///   source-routed packet to segment, a segment size of 0, more than [`MAX_SEGMENTS`], headers that
 ///   are longer than 512 bytes together with `encap`, a checksum where the packet has none.
-/// - [`DropReason::InnerMalformed`]: `packet` does not describe `bytes`.
+/// - [`OffloadError::Malformed`]: `packet` does not describe `bytes`.
 #[inline]
 pub fn split(
     encap: &[u8],
@@ -53,7 +53,7 @@ pub fn split(
     packet: &Packet,
     bytes: &mut [u8],
     out: &mut impl Segments,
-) -> Result<Split, DropReason> {
+) -> Result<Split, OffloadError> {
     check_bounds(packet, bytes)?;
     match (vnet.gso_type, packet.version, packet.transport) {
         (GsoType::None, ..) => {
@@ -69,7 +69,7 @@ pub fn split(
         (GsoType::UdpL4, _, Transport::Udp { len, .. }) if len == packet.transport_len() => {
             cut::<UdpSegments>(encap, vnet, packet, bytes, out)
         }
-        _ => Err(DropReason::BadOffload),
+        _ => Err(OffloadError::Unfit),
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn whole(encap: &[u8], packet: &Packet, out: &mut impl Segments) -> S
 
 /// A `Packet` has public fields: one that was not parsed from these bytes must not lead out of them.
 #[inline]
-pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), DropReason> {
+pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), OffloadError> {
     let ordered = packet.transport_offset <= packet.payload_offset
         && packet.payload_offset <= packet.total_len
         && usize::from(packet.total_len) <= bytes.len();
@@ -131,7 +131,7 @@ pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), DropReas
     if ordered && ip_fits && transport_fits {
         Ok(())
     } else {
-        Err(DropReason::InnerMalformed)
+        Err(OffloadError::Malformed)
     }
 }
 
@@ -141,14 +141,14 @@ pub(super) fn finish_checksum(
     vnet: &VnetHdr,
     packet: &Packet,
     bytes: &mut [u8],
-) -> Result<(), DropReason> {
+) -> Result<(), OffloadError> {
     if !vnet.needs_checksum() {
         return Ok(());
     }
     if vnet.csum_start == packet.transport_offset {
         let fits = Some(vnet.csum_offset) == packet.checksum_offset();
         if !fits || packet.fragment != Fragment::Whole {
-            return Err(DropReason::BadOffload);
+            return Err(OffloadError::Unfit);
         }
         if packet.write_checksum(bytes) {
             return Ok(());
@@ -158,13 +158,13 @@ pub(super) fn finish_checksum(
             .payload_offset
             .max(packet.transport_offset.saturating_add(1))
     {
-        return Err(DropReason::BadOffload);
+        return Err(OffloadError::Unfit);
     }
     let start = usize::from(vnet.csum_start);
     let field = start + usize::from(vnet.csum_offset);
     let end = usize::from(packet.total_len);
     if field + 2 > end {
-        return Err(DropReason::BadOffload);
+        return Err(OffloadError::Unfit);
     }
     // The field takes part in the sum: it holds the pseudo-header's.
     let check = match Sum::ZERO.bytes(&bytes[start..end]).checksum() {
@@ -201,7 +201,7 @@ fn cut<C: Cut>(
     packet: &Packet,
     bytes: &[u8],
     out: &mut impl Segments,
-) -> Result<Split, DropReason> {
+) -> Result<Split, OffloadError> {
     let checksum_fits = !vnet.needs_checksum()
         || vnet.csum_start == packet.transport_offset
             && usize::from(vnet.csum_offset) == C::CHECKSUM;
@@ -210,7 +210,7 @@ fn cut<C: Cut>(
         || packet.fragment != Fragment::Whole
         || packet.source_routed
     {
-        return Err(DropReason::BadOffload);
+        return Err(OffloadError::Unfit);
     }
     let header_len = usize::from(packet.payload_offset);
     let total_len = usize::from(packet.total_len);
@@ -218,7 +218,7 @@ fn cut<C: Cut>(
     let step = usize::from(vnet.gso_size);
     let count = (total_len - header_len).div_ceil(step).max(1);
     if count > MAX_SEGMENTS {
-        return Err(DropReason::BadOffload);
+        return Err(OffloadError::Unfit);
     }
     let mut headers = Headers::new(encap, &bytes[..header_len])?;
     let inner = headers.inner();

@@ -14,7 +14,7 @@ fn inner_packets(
     vnet: &VnetHdr,
     packet: &Packet,
     bytes: &mut [u8],
-) -> Result<Vec<Vec<u8>>, DropReason> {
+) -> Result<Vec<Vec<u8>>, OffloadError> {
     let mut out = Collect::default();
     let split = split(&ENCAP, vnet, packet, bytes, &mut out)?;
     let whole = out.packets(bytes);
@@ -37,7 +37,7 @@ fn tcp_of(packet: &Packet) -> (TcpFlags, u32) {
     (flags, seq)
 }
 
-fn refused(vnet: &VnetHdr, packet: &Packet, bytes: &[u8]) -> Option<DropReason> {
+fn refused(vnet: &VnetHdr, packet: &Packet, bytes: &[u8]) -> Option<OffloadError> {
     let mut out = Collect::default();
     let result = split(&ENCAP, vnet, packet, &mut bytes.to_vec(), &mut out);
     assert!(result.is_ok() || out.pieces.is_empty());
@@ -184,7 +184,7 @@ fn rfc8926_42_a_checksum_inside_a_tenants_own_tunnel_is_finished_there() {
 
 #[test]
 fn offloads_that_do_not_fit_their_packet_are_refused() {
-    let bad = Some(DropReason::BadOffload);
+    let bad = Some(OffloadError::Unfit);
     let (good, packet, bytes) = Sample::default().super_packet(50);
     assert_eq!(refused(&good, &packet, &bytes), None);
     let wrong = [
@@ -263,7 +263,7 @@ fn offloads_that_do_not_fit_their_packet_are_refused() {
 #[test]
 fn a_packet_that_does_not_describe_the_bytes_is_refused() {
     let (vnet, packet, bytes) = Sample::default().super_packet(50);
-    let malformed = Some(DropReason::InnerMalformed);
+    let malformed = Some(OffloadError::Malformed);
     let lies = [
         Packet {
             total_len: packet.total_len + 1,
