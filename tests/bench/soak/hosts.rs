@@ -192,6 +192,8 @@ impl Hosts {
             for side in (0..3).filter(|&side| vpc.is_on(side)) {
                 let tenant = make(&format!("{}{side}", vpc.device))?;
                 tenant.sysctl("ipv6/conf/default/accept_ra", "0")?;
+                // TCP that waited through several outages would not be tried again for half a minute (Linux 6.15).
+                let _ = tenant.sysctl("ipv4/tcp_rto_max_ms", "2000");
                 tenants.push((side, vpc.device, tenant));
             }
         }

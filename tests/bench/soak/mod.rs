@@ -218,6 +218,42 @@ impl Soak {
         ended
     }
 
+    /// What is wrong with these readings.
+    fn faults(
+        &self,
+        now: &[Reading; 2],
+        before: &std::collections::BTreeMap<String, actor::Entry>,
+        single: bool,
+    ) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (side, host) in ["a", "b"].into_iter().enumerate() {
+            let forged = format!("forged to {side}");
+            let forged_before = before.get(&forged).map_or(0, |entry| entry.done);
+            let passed = Passed {
+                side,
+                before: self.verdict.last(),
+                now,
+                single,
+                forged: self.ledger.done(&forged) - forged_before,
+            };
+            let drift = self.verdict.drift(side, &now[side]);
+            let all = passed.faults().into_iter().chain(drift);
+            faults.extend(all.map(|words| format!("host {host}: {words}")));
+        }
+        faults
+    }
+
+    /// Says whether new packets set right what is wrong: then something waited for them that should not have.
+    fn look_again(&self, before: &std::collections::BTreeMap<String, actor::Entry>, single: bool) {
+        let carried = self.hosts.await_all_carry(RECOVERY);
+        std::thread::sleep(Duration::from_millis(300));
+        if let (Ok(()), Ok(now)) = (carried, take(&self.hosts)) {
+            for words in self.faults(&now, before, single) {
+                println!("soak: after further packets: {words}");
+            }
+        }
+    }
+
     /// Takes readings until nothing is wrong with them, or time is up.
     fn settle(
         &mut self,
@@ -231,25 +267,11 @@ impl Soak {
             }
             std::thread::sleep(Duration::from_millis(300));
             let now = take(&self.hosts)?;
-            let forged = |side: usize| {
-                let name = format!("forged to {side}");
-                self.ledger.done(&name) - before.get(&name).map_or(0, |entry| entry.done)
-            };
-            let faults: Vec<_> = (0..2)
-                .flat_map(|side| {
-                    let passed = Passed {
-                        side,
-                        before: self.verdict.last(),
-                        now: &now,
-                        single,
-                        forged: forged(side),
-                    };
-                    let drift = self.verdict.drift(side, &now[side]);
-                    let all = passed.faults().into_iter().chain(drift);
-                    all.map(move |words| format!("host {}: {words}", ["a", "b"][side]))
-                })
-                .collect();
+            let faults = self.faults(&now, before, single);
             if faults.is_empty() || Instant::now() > end {
+                if !faults.is_empty() {
+                    self.look_again(before, single);
+                }
                 faults.into_iter().for_each(|words| self.ledger.fail(words));
                 self.verdict.add(now);
                 return Ok(());

@@ -68,7 +68,7 @@ impl Kind {
         match self {
             Self::Reload | Self::Links | Self::Netns => 1500,
             Self::Rules => 200,
-            Self::Underlay | Self::Stall => 6000,
+            Self::Underlay | Self::Stall => 10_000,
             Self::Kill => 3000,
         }
     }
