@@ -1,7 +1,9 @@
-//! The deciding half of geneved.
+//! Wire formats and offloads of overlay networks, and the deciding half of geneved.
 //!
 //! Bytes in, verdicts and bytes out. This crate has no sockets, no clock, no async, no logging and
 //! no unsafe code: whoever calls it brings the packets, the tables and the time.
+//!
+//! Without the feature `datapath`, which is on by default, there are only [`wire`] and [`offload`].
 //!
 //! - [`wire`]: one protocol a file, views over bytes that were checked, and builders.
 //! - [`offload`]: `virtio_net_hdr`, split of super-packets into trains, merge of trains.
@@ -20,25 +22,46 @@
 //! - [`drop`](mod@drop): the one table of reasons for which a packet is not forwarded.
 #![forbid(unsafe_code)]
 
+// What the README shows is tried.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 // Unit tests share the packets of the integration tests, which know the crate by its name.
 #[cfg(test)]
 extern crate self as libgeneve;
 
+#[cfg(feature = "datapath")]
 pub mod bridge;
+#[cfg(feature = "datapath")]
 pub mod datapath;
+#[cfg(feature = "datapath")]
 pub mod drop;
+#[cfg(feature = "datapath")]
 pub mod ecn;
+#[cfg(feature = "datapath")]
 pub mod flow;
+#[cfg(feature = "datapath")]
 pub mod label;
+#[cfg(feature = "datapath")]
 pub mod link;
+#[cfg(feature = "datapath")]
 pub mod mtu;
+#[cfg(feature = "datapath")]
 pub mod nat;
 pub mod offload;
+#[cfg(feature = "datapath")]
 pub mod options;
+#[cfg(feature = "datapath")]
 pub mod policy;
+#[cfg(feature = "datapath")]
 pub mod qos;
+#[cfg(feature = "datapath")]
 pub mod route;
+#[cfg(feature = "datapath")]
 pub mod sent;
+#[cfg(feature = "datapath")]
 pub mod service;
+#[cfg(feature = "datapath")]
 pub mod time;
 pub mod wire;

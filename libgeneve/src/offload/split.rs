@@ -20,6 +20,7 @@ use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 
 /// What a packet became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Split {
     /// How many packets: 1 to [`MAX_SEGMENTS`].
     pub segments: u16,

@@ -36,6 +36,22 @@ pub enum GsoType {
 }
 
 /// What TUN says about a packet, or is told about one.
+///
+/// ```
+/// use libgeneve::offload::vnet::{GsoType, LEN, NEEDS_CSUM, VnetHdr};
+///
+/// let vnet = VnetHdr {
+///     flags: NEEDS_CSUM,
+///     gso_type: GsoType::TcpV4,
+///     gso_size: 1448,
+///     csum_start: 20,
+///     csum_offset: 16,
+///     ..VnetHdr::NONE
+/// };
+/// let mut bytes = [0; LEN];
+/// vnet.write(&mut bytes);
+/// assert_eq!(VnetHdr::parse(&bytes), Ok(vnet));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct VnetHdr {
     /// [`NEEDS_CSUM`] and [`DATA_VALID`].
@@ -56,6 +72,7 @@ pub struct VnetHdr {
 
 /// Why bytes are no header that geneved can act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VnetError {
     /// Fewer than [`LEN`] bytes.
     #[error("shorter than its header")]

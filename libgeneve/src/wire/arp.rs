@@ -39,6 +39,7 @@ pub struct Arp {
 
 /// Why bytes are no ARP message that an overlay may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ArpError {
     /// Fewer than [`ARP_LEN`] bytes.
     #[error("shorter than an ARP message")]

@@ -14,6 +14,20 @@ use super::option::OptionIter;
 use super::vxlan::{VXLAN_HEADER_LEN, VXLAN_PORT, Vxlan, VxlanError, vxlan_header};
 
 /// How packets of a VPC are wrapped into UDP.
+///
+/// ```
+/// use libgeneve::wire::encapsulation::{Encapsulation, EnvelopeError, Inner};
+/// use libgeneve::wire::geneve::{Vni, protocol_type};
+///
+/// let vni = Vni::new(100).expect("24 bits");
+/// for encapsulation in Encapsulation::ALL {
+///     let header = encapsulation.header(vni, protocol_type::ETHERNET);
+///     let envelope = encapsulation.parse(&header)?;
+///     assert_eq!((envelope.vni, envelope.inner()), (vni, Some(Inner::Ethernet)));
+///     assert_eq!(envelope.header_len, header.len());
+/// }
+/// # Ok::<(), EnvelopeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Encapsulation {
     /// RFC 8926: carries packets of any kind, and options.
@@ -97,6 +111,7 @@ impl<'a> Envelope<'a> {
 
 /// Why a datagram cannot be unwrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EnvelopeError {
     /// It is not a Geneve packet.
     #[error(transparent)]

@@ -159,6 +159,7 @@ pub struct Ethernet<'a> {
 
 /// Why bytes are not an Ethernet frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EthernetError {
     /// The frame ends before its header does.
     #[error("the frame ends before its Ethernet header does")]

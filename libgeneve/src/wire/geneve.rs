@@ -28,6 +28,13 @@ pub mod protocol_type {
 }
 
 /// A virtual network identifier: 24 bits.
+///
+/// ```
+/// use libgeneve::wire::geneve::Vni;
+///
+/// assert_eq!("0x64".parse(), Ok(Vni::new(100).expect("24 bits")));
+/// assert_eq!(Vni::new(1 << 24), None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vni(u32);
 
@@ -107,6 +114,20 @@ impl FromStr for Vni {
 /// A Geneve packet whose version, lengths and option list were checked.
 ///
 /// Reserved bits, 6 after C and 8 after the VNI, are ignored.
+///
+/// ```
+/// use libgeneve::wire::geneve::{Geneve, GeneveError};
+///
+/// // VNI 100, IPv4, one option of class 0x0102 with four bytes.
+/// let datagram = [2, 0, 8, 0, 0, 0, 100, 0, 1, 2, 1, 1, 9, 9, 9, 9, 0x45];
+/// let geneve = Geneve::parse(&datagram)?;
+/// assert_eq!((geneve.vni().value(), geneve.protocol()), (100, 0x0800));
+/// let option = geneve.options().next().expect("there is one");
+/// assert_eq!(option.to_string(), "0x0102:0x01=09090909");
+/// assert_eq!(geneve.payload(), [0x45]);
+/// assert_eq!(Geneve::parse(&datagram[..12]).unwrap_err(), GeneveError::Truncated);
+/// # Ok::<(), GeneveError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Geneve<'a> {
     base: &'a [u8; BASE_HEADER_LEN],
@@ -116,6 +137,7 @@ pub struct Geneve<'a> {
 
 /// Why bytes are not a Geneve packet. Each of them means: drop it, silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GeneveError {
     /// The buffer ends before the base header, or before Opt Len says.
     #[error("the packet ends before its Geneve header does")]
@@ -234,6 +256,18 @@ impl<'a> Geneve<'a> {
 }
 
 /// Puts a header together on the stack; derives Opt Len and the C bit from the options.
+///
+/// ```
+/// use libgeneve::wire::geneve::{BuildError, GeneveBuilder, Vni, protocol_type};
+/// use libgeneve::wire::option::{OptionClass, OptionType};
+///
+/// let builder = GeneveBuilder::new(Vni::MAX, protocol_type::IPV6);
+/// let header = builder.option(OptionClass(0xff47), OptionType(0x81), &[1, 2, 3, 4])?.finish();
+/// assert_eq!(header[..8], [2, 0x40, 0x86, 0xdd, 0xff, 0xff, 0xff, 0]);
+/// let odd = builder.option(OptionClass(0xff47), OptionType(1), &[1, 2, 3]);
+/// assert_eq!(odd.unwrap_err(), BuildError::DataLength(3));
+/// # Ok::<(), BuildError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct GeneveBuilder {
     header: HeaderBytes,
@@ -241,6 +275,7 @@ pub struct GeneveBuilder {
 
 /// Why an option cannot be added to a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// The data's length in bytes is not a multiple of 4 from 0 to 124.
     #[error("option data of {0} bytes: the length is a multiple of 4, at most {MAX_OPTION_DATA}")]

@@ -16,6 +16,29 @@ use super::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Where the parts of an IP packet are, and what its headers say. Holds offsets, no borrow.
+///
+/// ```
+/// use libgeneve::wire::ip::{Ipv4Header, protocol};
+/// use libgeneve::wire::packet::{Packet, PacketError, Transport};
+/// use libgeneve::wire::transport::udp_header;
+///
+/// let header = Ipv4Header {
+///     tos: 0,
+///     total_len: 28,
+///     identification: 1,
+///     dont_fragment: true,
+///     ttl: 64,
+///     protocol: protocol::UDP,
+///     src: [10, 0, 0, 1].into(),
+///     dst: [10, 0, 0, 2].into(),
+/// };
+/// let mut bytes = [&header.to_bytes()[..], &udp_header(5000, 53, 8, 0)].concat();
+/// let packet = Packet::parse(&bytes)?;
+/// assert_eq!(packet.transport, Transport::Udp { src: 5000, dst: 53, len: 8 });
+/// assert!(packet.write_checksum(&mut bytes));
+/// assert!(Packet::parse(&bytes[..27]).is_err());
+/// # Ok::<(), PacketError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The IP version.
@@ -105,6 +128,7 @@ pub enum Fragment {
 
 /// Why bytes are not an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PacketError {
     /// The version is neither 4 nor 6.
     #[error("neither IPv4 nor IPv6")]

@@ -14,6 +14,15 @@ const VALID_VNI: u8 = 0x08;
 /// A VXLAN packet whose length and I flag were checked.
 ///
 /// Reserved bits, 7 beside the I flag, 24 before and 8 after the VNI, are ignored.
+///
+/// ```
+/// use libgeneve::wire::vxlan::{Vxlan, VxlanError};
+///
+/// let vxlan = Vxlan::parse(&[8, 0, 0, 0, 0, 0, 100, 0, 0xff])?;
+/// assert_eq!(vxlan.vni().value(), 100);
+/// assert_eq!(Vxlan::parse(&[0; 8]).unwrap_err(), VxlanError::NoVni);
+/// # Ok::<(), VxlanError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Vxlan<'a> {
     header: &'a [u8; VXLAN_HEADER_LEN],
@@ -22,6 +31,7 @@ pub struct Vxlan<'a> {
 
 /// Why bytes are not a VXLAN packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VxlanError {
     /// The buffer ends before the header does.
     #[error("the packet ends before its VXLAN header does")]

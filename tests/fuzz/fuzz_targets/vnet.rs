@@ -42,6 +42,7 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(kind, rest[1]);
             return;
         }
+        Err(other) => panic!("an error that nobody told of: {other}"),
         Ok(vnet) => vnet,
     };
     let (header, bytes) = rest.split_at(vnet::LEN);
