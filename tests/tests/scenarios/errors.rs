@@ -1,9 +1,10 @@
 //! ICMP errors of the underlay: a storm of them costs nobody a packet, and one of them proves little.
 
+use geneved::lab::net::Host;
 use geneved::traffic::{Echo, Ends};
 use geneved_tests::forged::{Forger, Says, source_ports};
 use geneved_tests::packet::{Geneve, IPV6, udp};
-use geneved_tests::world::{Daemon, Duo, Family, answers, assert_tcp, link};
+use geneved_tests::world::{Daemon, Duo, Family, Io, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +17,14 @@ const LOW: u16 = 40_000;
 /// The port of the flow that is quoted, at both ends.
 const FLOW: u16 = 7777;
 
-/// Two daemons with IPv4 and IPv6 inside.
-fn overlay(duo: &Duo, io: geneved_tests::world::Io, family: Family, daemon: &str) -> [Daemon; 2] {
+/// Two daemons with IPv4 and IPv6 inside; host a's link is that of a tenant, where one is named.
+fn overlay(duo: &Duo, io: Io, family: Family, daemon: &str, tenant: Option<&Host>) -> [Daemon; 2] {
     let start = |side: usize| {
         let remote = Duo::underlay(family, 1 - side);
-        let more = format!("remote = \"{remote}\"\n{SRCPORT}");
+        let tenant = tenant.filter(|_| side == 0);
+        let place = tenant.map(|tenant| format!("\nnetns = \"{}\"", tenant.name()));
+        let place = place.unwrap_or_default();
+        let more = format!("remote = \"{remote}\"\n{SRCPORT}{place}");
         let addresses = [
             format!("10.0.0.{}/24", side + 1),
             format!("fd00::{}/64", side + 1),
@@ -84,8 +88,12 @@ on_both_backends! {
     fn a_storm_of_icmp_errors_costs_nobody_a_packet(io) {
         for family in Family::BOTH {
             let duo = Duo::new();
-            let [mut a, _b] = overlay(&duo, io, family, "");
-            let ends = [duo.ends("10.0.0.2"), duo.ends("fd00::2")];
+            // A raw socket in the attacked namespace gets all of the storm, and none here.
+            let tenant = duo.world.host("t");
+            let [mut a, _b] = overlay(&duo, io, family, "", Some(&tenant));
+            let ends = ["10.0.0.2", "fd00::2"].map(|address| {
+                Ends::new(tenant.netns(), duo.b.netns(), address.parse().unwrap())
+            });
             for ends in &ends {
                 eventually(5, "the overlay carries", || answers(ends));
             }
@@ -127,7 +135,7 @@ on_both_backends! {
     fn a_forged_path_mtu_ends_nothing(io) {
         for family in Family::BOTH {
             let duo = Duo::new();
-            let [a, _b] = overlay(&duo, io, family, "");
+            let [a, _b] = overlay(&duo, io, family, "", None);
             let v6 = family == Family::V6;
             let [victim, to] = [0, 1].map(|side| Duo::underlay(family, side));
             let forger = Forger::new(&duo.b, victim);
@@ -198,7 +206,7 @@ on_both_backends! {
             let v6 = family == Family::V6;
             let words = if v6 { "ipv6" } else { "ipv4" };
             duo.a.sysctl(&format!("{words}/route/mtu_expires"), "3").unwrap();
-            let [a, _b] = overlay(&duo, io, family, "min-path-mtu = 1390");
+            let [a, _b] = overlay(&duo, io, family, "min-path-mtu = 1390", None);
             let [victim, to] = [0, 1].map(|side| Duo::underlay(family, side));
             let forger = Forger::new(&duo.b, victim);
             let ports = source_ports(&duo.a, v6, LOW);
