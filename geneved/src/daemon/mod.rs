@@ -390,7 +390,7 @@ impl Core {
         })?;
         let mut state = config.state;
         // What [daemon] says holds from the next start on.
-        let running = self.state().await.fabric;
+        let running = self.inner().await.state.fabric;
         if state.fabric.secret && !running.secret {
             let labelled = state.links.keys().find(|link| state.uses_labels(link));
             if let Some(link) = labelled {

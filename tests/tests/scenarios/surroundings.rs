@@ -72,7 +72,7 @@ fn what_does_not_fit_into_the_descriptors_is_refused_and_the_rest_works_on() {
             REMOTE.replace([' ', '=', '"'], " ")
         ))
         .unwrap();
-    let idle: Vec<_> = (0..150)
+    let idle: Vec<_> = (0..100)
         .map(|_| UnixStream::connect(daemon.socket()))
         .collect();
     daemon.cli("link show").unwrap();
