@@ -88,7 +88,8 @@ pub const KILLED: Vpc = Vpc {
 };
 /// Those that stand through everything: whatever happens, they carry.
 pub const STANDING: [&Vpc; 4] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS];
-const ALL: [&Vpc; 6] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS, &CHURNED, &KILLED];
+/// All of them.
+pub const ALL: [&Vpc; 6] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS, &CHURNED, &KILLED];
 
 /// An address outside of the VPC with functions, behind host b.
 pub const OUTSIDE: &str = "203.0.113.1";

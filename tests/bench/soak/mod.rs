@@ -35,6 +35,8 @@ use verdict::Verdict;
 
 /// How long actors may take until they rest: a TCP stream that stands still gives up before.
 const REST: Duration = Duration::from_secs(90);
+/// From then on it is worth a look at what they wait for.
+const UNEASE: Duration = Duration::from_secs(20);
 /// How long it may take after a storm until everything carries, and all sums are equal.
 const RECOVERY: Duration = Duration::from_secs(20);
 
@@ -86,7 +88,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
             soak.ledger.fail(format!("round {round}: {error}"));
         }
         if !soak.ledger.failures().is_empty() {
-            soak.describe();
+            soak.describe("state");
             break;
         }
     }
@@ -155,6 +157,10 @@ impl Soak {
         let before = self.ledger.entries();
         self.gate
             .storm(storm, || !self.ledger.failures().is_empty() || self.ended());
+        if let Err(names) = self.gate.rest(UNEASE) {
+            println!("soak: after {UNEASE:?} of rest there still work: {names}");
+            self.describe("stuck");
+        }
         self.gate
             .rest(REST)
             .map_err(|names| io::Error::other(format!("it does not end: {names}")))?;
@@ -175,8 +181,8 @@ impl Soak {
         Ok(())
     }
 
-    /// Leaves what the daemons say of themselves beside their logs.
-    fn describe(&mut self) {
+    /// Leaves what the daemons and the tenants' TCP say of themselves beside the logs.
+    fn describe(&mut self, extension: &str) {
         let _ = self.logs.read(&self.hosts, &self.ledger);
         for side in 0..2 {
             let mut text = String::new();
@@ -193,7 +199,12 @@ impl Soak {
                     .unwrap_or_else(|error| error.to_string());
                 text += &format!("---- {words}\n{shown}\n");
             }
-            let path = self.hosts.site(side).log().with_extension("state");
+            for vpc in hosts::ALL.into_iter().filter(|vpc| vpc.is_on(side)) {
+                // It is a part of iproute2.
+                let sockets = self.hosts.tenant(vpc, side).exec("ss", &["-tine"]);
+                text += &format!("---- {}\n{}\n", vpc.device, sockets.unwrap_or_default());
+            }
+            let path = self.hosts.site(side).log().with_extension(extension);
             let _ = std::fs::write(path, text);
         }
     }
