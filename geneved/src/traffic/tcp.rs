@@ -191,6 +191,10 @@ impl TcpBulk {
             bytes += next as u64;
         }
         stream.shutdown(Shutdown::Write)?;
+        // A socket that nobody holds is given up after a few retransmissions, or the first ICMP error, with all that it has
+        // not sent yet. So it is held until the receiver has read everything and closed its own.
+        stream.set_read_timeout(Some(self.patience))?;
+        let _ = stream.read(&mut [0]);
         Ok(Seen {
             bytes,
             hash: self.verify.then(|| hasher.finalize()),
