@@ -16,6 +16,7 @@ use super::core::{hosts_of, needed_ports, port_taken, profile};
 use super::forwarding;
 use super::gateway;
 use super::host;
+use super::loops;
 use crate::config::file::Config;
 use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
@@ -113,17 +114,22 @@ async fn routes(state: &State) -> Vec<String> {
     if let Ok((connection, netlink, _)) = rtnetlink::new_connection() {
         tokio::spawn(connection);
         let mut without = Vec::new();
+        let mut shared = Vec::new();
         let mut devices = Devices::new();
         for link in state.links.values() {
             for host in hosts_of(state, link) {
-                if let Err(error) = underlay::way(&netlink, host, link.local, &mut devices).await {
-                    without.push(format!(
-                        "link \"{}\": the kernel has no route to host {host}: {error}",
-                        link.name
-                    ));
+                let name = &link.name;
+                match underlay::way(&netlink, host, link.local, &mut devices).await {
+                    Err(error) => without.push(format!(
+                        "link \"{name}\": the kernel has no route to host {host}: {error}"
+                    )),
+                    Ok(way) => shared.extend(loops::shared(state, &way).map(|why| {
+                        format!("link \"{name}\": nothing is sent to host {host}, and nothing is heard from it: {why}")
+                    })),
                 }
             }
         }
+        all.extend(shared.into_iter().take(NAMED_HOSTS));
         let more = without.len().saturating_sub(NAMED_HOSTS);
         all.extend(without.into_iter().take(NAMED_HOSTS));
         if more > 0 {

@@ -235,12 +235,12 @@ impl<'a> Paths<'a> {
         let Some(controller) = self.devices.get(&index).and_then(|d| d.controller) else {
             return beyond;
         };
+        beyond.push(controller);
         let kind = self.devices.get(&controller);
-        // A VRF is a table of routes: its ports receive by themselves.
+        // A VRF is a table of routes: its other ports receive by themselves.
         if kind.is_some_and(|device| device.kind == Some(InfoKind::Vrf)) {
             return beyond;
         }
-        beyond.push(controller);
         if kind.is_some_and(Device::is_switch) {
             beyond.extend(&self.switch);
         }
@@ -450,14 +450,14 @@ mod tests {
     }
 
     #[test]
-    fn a_vrf_is_only_a_table() {
+    fn a_vrf_leads_to_none_of_its_other_ports() {
         let all = vec![
             port(2, tap()),
             device("red", Some(InfoKind::Vrf)),
             port(2, device("eth0", None)),
         ];
         let under = RxInterface::Underlay;
-        assert_eq!(classified(all), [GNV0, under, under]);
+        assert_eq!(classified(all), [GNV0, GNV0, under]);
     }
 
     #[test]

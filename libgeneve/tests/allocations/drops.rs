@@ -95,6 +95,12 @@ fn drops_on_the_way_out_allocate_nothing() {
             (DropReason::IcmpUnrelated, outward("error", unrelated)),
             (DropReason::InnerMalformed, outward("short", vec![0x45; 12])),
             (DropReason::NotIp, outward("not IP", vec![0x50; 40])),
+            (DropReason::LoopbackAddress, udp(ip("127.0.0.1"), b, 1)),
+            (
+                DropReason::MappedAddress,
+                udp(ip("fd00::1"), ip("::ffff:10.0.0.2"), 1),
+            ),
+            (DropReason::SourceNotUnicast, udp(ip("224.0.0.1"), b, 1)),
         ],
     );
 }
@@ -132,6 +138,12 @@ fn drops_on_the_way_in_allocate_nothing() {
     // A flow of B's, in whose name C speaks.
     assert_eq!(worker.carry(&world, &from_b("good", plain(&good))), Ok(()));
     let mut wrong_local = from_b("local", plain(&good));
+    let mut by_link = from_b("by a link", plain(&good));
+    let mut by_nobody = from_b("by nobody knows what", vec![0xff; 9]);
+    if let (Way::In(link), Way::In(nobody)) = (&mut by_link.way, &mut by_nobody.way) {
+        link.interface = RxInterface::Link(LinkIndex(0));
+        nobody.interface = RxInterface::Unknown;
+    }
     let mut congested = from_b("congested", plain(&udp(b, a, 2)));
     congested.bytes[9] = 0;
     write_ipv4_checksum(&mut congested.bytes[8..]);
@@ -192,6 +204,16 @@ fn drops_on_the_way_in_allocate_nothing() {
                 inward("stranger", "192.0.2.66", plain(&good)),
             ),
             (DropReason::WrongLocal, wrong_local),
+            (DropReason::NotFromUnderlay, by_link),
+            (DropReason::NotFromUnderlay, by_nobody),
+            (
+                DropReason::LoopbackAddress,
+                from_b("loopback", plain(&udp(b, ip("127.0.0.1"), 1))),
+            ),
+            (
+                DropReason::SourceNotUnicast,
+                from_b("broadcast", plain(&udp(ip("255.255.255.255"), a, 1))),
+            ),
             (
                 DropReason::SourceMismatch,
                 from_b("C's", plain(&udp(c, a, 1))),

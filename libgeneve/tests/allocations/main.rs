@@ -14,7 +14,7 @@ use libgeneve::datapath::{self, Arrival, Decap, Egress, Forward, Ingress, Onward
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowKey, Limits};
 use libgeneve::label::{Labels, Selector};
-use libgeneve::link::{Endpoint, Functions, RxInterface};
+use libgeneve::link::{Endpoint, Functions, LinkIndex, RxInterface};
 use libgeneve::mtu;
 use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::merge::{Merger, SuperPacket};

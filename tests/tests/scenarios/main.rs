@@ -21,6 +21,7 @@ mod frames;
 mod hairpin;
 mod health;
 mod interop;
+mod isolation;
 mod lifecycle;
 mod man;
 mod metrics;

@@ -9,6 +9,7 @@ mod forged;
 mod frames;
 mod icmp_errors;
 mod ingress;
+mod martians;
 mod masquerade;
 mod memory;
 mod nat;

@@ -1,0 +1,430 @@
+//! No tenant wraps packets for another: outer datagrams, and ICMP errors about those that were sent, are believed from
+//! interfaces of the underlay only. And what no network carries comes out of no link.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
+use std::time::Duration;
+
+use geneved::lab::net::Host;
+use geneved_tests::packet::{Geneve, IPV4, IPV6, Parsed, ip, sum, udp};
+use geneved_tests::peer::{INNER6, Peer};
+use geneved_tests::sniffer::Sniffer;
+use geneved_tests::world::{Daemon, Duo, Family, Io, answers, link};
+use geneved_tests::{eventually, on_both_backends};
+
+/// Packets of an attack.
+const COUNT: u64 = 20;
+/// How long something that must not come is waited for.
+const SILENCE: Duration = Duration::from_millis(200);
+/// EtherType of frames in Geneve.
+const FRAMES: u16 = 0x6558;
+/// MAC addresses: of the interface out of which the attack comes, of the victim's, of whoever sends.
+const THIEF: [u8; 6] = [2, 0, 0, 0, 0, 0x64];
+const VICTIM: [u8; 6] = [2, 0, 0, 0, 0, 0xc8];
+const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn ethernet(to: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
+    let ether_type = ether_type.to_be_bytes();
+    [&to[..], &SENDER, &ether_type, payload].concat()
+}
+
+/// Host a with two VPCs: 100, whose tenants on host b send what they like, and 200, into which they must not get. Host b is
+/// a socket.
+struct Site {
+    daemon: Daemon,
+    socket: UdpSocket,
+    victim: Sniffer,
+    vxlan: bool,
+    ethernet: bool,
+    family: Family,
+    duo: Duo,
+}
+
+impl Site {
+    /// `vxlan` is what VPC 200 is wrapped in, `ethernet` the mode of the link of VPC 100.
+    fn new(io: Io, family: Family, vxlan: bool, ethernet: bool) -> Site {
+        let duo = Duo::new();
+        for setting in ["all", "default", "u0"] {
+            duo.a
+                .sysctl(&format!("ipv4/conf/{setting}/rp_filter"), "0")
+                .unwrap();
+        }
+        let remote = Duo::underlay(family, 1);
+        let socket = Peer::bind(&duo, SocketAddr::new(remote, 6081));
+        let mode = match ethernet {
+            true => "mode = \"ethernet\"\nlladdr = \"02:00:00:00:00:64\"",
+            false => "",
+        };
+        let thief = link(
+            "gnv0",
+            100,
+            &["10.0.0.1/24", "fd00::1/64"],
+            &format!("remote = \"{remote}\"\n{mode}"),
+        );
+        let victim = link(
+            "gnv1",
+            200,
+            &["10.2.0.1/24"],
+            &format!("remote = \"{remote}\""),
+        );
+        let victim = match vxlan {
+            true => victim.replace("\"geneve\"", "\"vxlan\"") + "lladdr = \"02:00:00:00:00:c8\"\n",
+            false => victim,
+        };
+        let daemon = duo.world.daemon(&duo.a, io, "", &(thief + &victim));
+        let victim = Sniffer::new(duo.a.netns(), "gnv1");
+        Site {
+            daemon,
+            socket,
+            victim,
+            vxlan,
+            ethernet,
+            family,
+            duo,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        if self.vxlan { 4789 } else { 6081 }
+    }
+
+    /// What host b sends to VPC 200, from this inner UDP port.
+    fn good(&self, port: u16) -> Vec<u8> {
+        let inner = udp((addr("10.2.0.2"), port), (addr("10.2.0.1"), 9), &[0x5a; 40]);
+        match self.vxlan {
+            true => [
+                &[8, 0, 0, 0, 0, 0, 200, 0][..],
+                &ethernet(VICTIM, IPV4, &inner),
+            ]
+            .concat(),
+            false => Geneve::new(200).datagram(&inner),
+        }
+    }
+
+    /// The same, wrapped by a tenant of VPC 100: it leaves `gnv0` for host a's own underlay address.
+    fn wrapped(&self, port: u16, to: [u8; 6]) -> Vec<u8> {
+        let [from, here] = [1, 0].map(|side| Duo::underlay(self.family, side));
+        let outer = udp((from, 4000), (here, self.port()), &self.good(port));
+        let protocol = match self.family {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        };
+        let (protocol, payload) = match self.ethernet {
+            false => (protocol, outer),
+            true => (FRAMES, ethernet(to, protocol, &outer)),
+        };
+        Geneve {
+            protocol,
+            ..Geneve::new(100)
+        }
+        .datagram(&payload)
+    }
+
+    fn send(&self, datagram: &[u8], port: u16) {
+        let to = SocketAddr::new(Duo::underlay(self.family, 0), port);
+        self.socket
+            .send_to(datagram, to)
+            .expect("the underlay takes it");
+    }
+
+    /// Whether anything from these inner ports comes out of the victim's link.
+    fn arrives(&self, ports: Range<u16>) -> bool {
+        let came = self.victim.find(SILENCE, |bytes| {
+            let (from, _, _) = Parsed::new(bytes)?.udp()?;
+            ports.contains(&from).then_some(())
+        });
+        came.is_some()
+    }
+
+    /// What the underlay brings arrives.
+    #[track_caller]
+    fn assert_open(&self) {
+        eventually(5, "ordinary traffic arrives", || {
+            self.send(&self.good(7000), self.port());
+            self.arrives(7000..7001)
+        });
+    }
+
+    fn counted(&self) -> u64 {
+        let drops = self.daemon.drops();
+        drops
+            .get("gnv0/ingress/not-from-underlay")
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// None of an attack arrives, and each is counted once, at the link that it came out of.
+    #[track_caller]
+    fn assert_closed(&self, name: &str, to: [u8; 6]) {
+        let before = self.counted();
+        let ports = 9000..9000 + COUNT as u16;
+        for port in ports.clone() {
+            self.send(&self.wrapped(port, to), 6081);
+        }
+        eventually(5, &format!("{name}: all are counted"), || {
+            self.counted() >= before + COUNT
+        });
+        assert!(!self.arrives(ports), "{name}");
+        assert_eq!(self.counted(), before + COUNT, "{name}");
+    }
+}
+
+/// The MAC address of an interface.
+fn lladdr(host: &Host, device: &str) -> [u8; 6] {
+    let text = host.ip(&format!("-j link show {device}")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mac = json[0]["address"].as_str().unwrap();
+    let bytes: Vec<u8> = mac
+        .split(':')
+        .map(|b| u8::from_str_radix(b, 16).unwrap())
+        .collect();
+    bytes.try_into().unwrap()
+}
+
+on_both_backends! {
+    fn what_a_tenant_wraps_does_not_get_into_another_vpc(io) {
+        for family in Family::BOTH {
+            for (vxlan, ethernet) in [(false, false), (false, true), (true, false), (true, true)] {
+                let site = Site::new(io, family, vxlan, ethernet);
+                site.assert_open();
+                let name = format!("{family:?} vxlan {vxlan} ethernet {ethernet}");
+                site.assert_closed(&name, THIEF);
+                site.duo.a.sysctl("ipv4/conf/gnv0/rp_filter", "2").unwrap();
+                site.assert_closed(&name, THIEF);
+                site.assert_open();
+                let drops = site.daemon.drops();
+                assert!(!drops.keys().any(|name| name.starts_with("gnv1/ingress")), "{drops:?}");
+                let log = site.daemon.process().log();
+                assert!(log.contains("by gnv0 and not from the underlay"), "{log}");
+            }
+        }
+    }
+
+    fn devices_above_a_link_are_no_underlay(io) {
+        for family in Family::BOTH {
+            let site = Site::new(io, family, false, true);
+            let a = &site.duo.a;
+            site.assert_open();
+            a.ip("link add link gnv0 name mac0 type macvlan mode bridge").unwrap();
+            a.ip("link set mac0 up").unwrap();
+            a.sysctl("ipv4/conf/mac0/rp_filter", "0").unwrap();
+            site.assert_open();
+            site.assert_closed("a macvlan", lladdr(a, "mac0"));
+            a.ip("link del mac0").unwrap();
+            // A link that was renamed is the same.
+            a.ip("link set gnv0 down").unwrap();
+            a.ip("link set gnv0 name blue").unwrap();
+            a.ip("link set blue up").unwrap();
+            site.assert_open();
+            let before = site.counted();
+            site.send(&site.wrapped(9500, THIEF), 6081);
+            assert!(!site.arrives(9500..9501));
+            let host = site.daemon.drops();
+            let others = host.get("-/ingress/not-from-underlay").copied().unwrap_or(0);
+            assert_eq!(site.counted() + others, before + 1, "{host:?}");
+        }
+    }
+
+    fn a_bridge_with_a_tap_is_no_underlay(io) {
+        let site = Site::new(io, Family::V4, false, true);
+        let a = &site.duo.a;
+        a.ip("link add br0 type bridge").unwrap();
+        a.ip("link set br0 up").unwrap();
+        a.ip("link set gnv0 master br0").unwrap();
+        site.assert_open();
+        site.assert_closed("a bridge", lladdr(a, "br0"));
+        // What hangs on another port of the bridge by a veth.
+        a.ip("link add v0 type veth peer name v1").unwrap();
+        for command in ["link set v0 up", "link set v1 up", "link set v0 master br0"] {
+            a.ip(command).unwrap();
+        }
+        a.sysctl("ipv4/conf/v1/rp_filter", "0").unwrap();
+        site.assert_open();
+        site.assert_closed("a veth on a bridge", lladdr(a, "v1"));
+    }
+
+    fn a_bridge_of_underlay_and_link_is_refused(io) {
+        let duo = Duo::new();
+        let remote = "remote = \"192.0.2.2\"\n";
+        let a = duo.world.daemon(&duo.a, io, "", &link("gnv0", 100, &["10.0.0.1/24"], remote));
+        let _b = duo.world.daemon(&duo.b, io, "", &link("gnv0", 100, &["10.0.0.2/24"], "remote = \"192.0.2.1\"\n"));
+        let ends = duo.ends("10.0.0.2");
+        eventually(5, "the overlay carries", || answers(&ends));
+        a.cli("link add tap0 type geneve id 200 mode ethernet");
+        for command in [
+            "link add br0 type bridge",
+            "address del 192.0.2.1/24 dev u0",
+            "address add 192.0.2.1/24 dev br0",
+            "link set br0 up",
+            "link set u0 master br0",
+        ] {
+            duo.a.ip(command).unwrap();
+        }
+        eventually(10, "the underlay may be a bridge", || answers(&ends));
+        duo.a.ip("link set tap0 master br0").unwrap();
+        let cause = || a.link("gnv0")["cause"].as_str().unwrap_or_default().to_owned();
+        eventually(10, "it is said of the link", || {
+            cause().contains("through br0, of which link \"tap0\" is a port")
+        });
+        assert!(!answers(&ends));
+        assert!(a.process().log().contains("take one of them out of br0"));
+        let refused = a.refused("link add gnv5 type geneve id 500 remote 192.0.2.2");
+        assert!(refused.contains("of which link \"tap0\" is a port"), "{refused}");
+        duo.a.ip("link set tap0 nomaster").unwrap();
+        eventually(10, "it carries again", || answers(&ends));
+        assert_eq!(cause(), "");
+    }
+
+    fn a_tunnel_in_a_tunnel_carries_as_it_is_configured(io) {
+        for family in Family::BOTH {
+            let duo = Duo::new();
+            let start = |side: usize, host| {
+                let remote = Duo::underlay(family, 1 - side);
+                let (here, there) = (side + 1, 2 - side);
+                let outer = link("gnv0", 100, &[&format!("10.0.0.{here}/24")], &format!("remote = \"{remote}\""));
+                let inner = link("gnv1", 200, &[&format!("10.2.0.{here}/24")], &format!("remote = \"10.0.0.{there}\""));
+                duo.world.daemon(host, io, "", &(outer + &inner))
+            };
+            let [a, _b] = [start(0, &duo.a), start(1, &duo.b)];
+            eventually(10, "the inner tunnel carries", || answers(&duo.ends("10.2.0.2")));
+            // Until the kernel's route into gnv0 is heard of, nobody is behind it.
+            let counted = || {
+                let drops = a.drops();
+                drops.get("gnv0/ingress/not-from-underlay").copied().unwrap_or(0)
+            };
+            let before = counted();
+            for _ in 0..20 {
+                assert!(answers(&duo.ends("10.2.0.2")));
+            }
+            assert_eq!(counted(), before);
+            // A third VPC is not behind gnv0.
+            a.cli("link add gnv2 type geneve id 300 remote 192.0.2.2 address 10.3.0.1/24");
+            let socket = duo.b.netns().run(|| UdpSocket::bind("10.0.0.2:0")).unwrap().unwrap();
+            let inner = udp((addr("10.3.0.2"), 1), (addr("10.3.0.1"), 9), &[0; 8]);
+            socket.send_to(&Geneve::new(300).datagram(&inner), "10.0.0.1:6081").unwrap();
+            eventually(5, "it is dropped", || counted() == before + 1);
+        }
+    }
+
+    fn an_own_datagram_is_not_from_the_underlay(io) {
+        let peer = Peer::new(io, Family::V4, "");
+        peer.assert_passes(&Geneve::new(100));
+        let (port, inner) = peer.inner();
+        let own = peer.duo.a.netns().run(|| UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
+        own.send_to(&Geneve::new(100).datagram(&inner), "127.0.0.1:6081").unwrap();
+        eventually(5, "it is counted", || {
+            peer.daemon.drops().get("-/ingress/not-from-underlay") == Some(&1)
+        });
+        assert!(peer.emerged(port, SILENCE).is_none());
+    }
+
+    fn an_icmp_error_out_of_a_link_is_not_believed(io) {
+        for family in Family::BOTH {
+            let site = Site::new(io, family, false, false);
+            // The ports that the daemon sends from: those of what host b gets.
+            let underlay = Sniffer::new(site.duo.b.netns(), "u0");
+            let to = addr("10.0.0.2");
+            let _ = geneved::traffic::Echo {
+                count: 1,
+                timeout: Duration::from_millis(50),
+                ..geneved::traffic::Echo::default()
+            }
+            .run(site.duo.a.netns(), to);
+            let [there, here] = [1, 0].map(|side| Duo::underlay(family, side));
+            let port = underlay.find(Duration::from_secs(3), |bytes| {
+                let (from, to, _) = Parsed::new(bytes)?.udp()?;
+                (to == 6081).then_some(from)
+            });
+            let port = port.expect("it sends");
+            let quoted = udp((here, port), (there, 6081), &Geneve::new(100).datagram(&[0; 64]));
+            let protocol = if family == Family::V4 { IPV4 } else { IPV6 };
+            let header = Geneve { protocol, ..Geneve::new(100) };
+            // A flow of the VPC, so that an error about it is let into the link.
+            site.send(&header.datagram(&udp((there, 6081), (here, port), &[0; 8])), 6081);
+            for _ in 0..3 {
+                site.send(&header.datagram(&port_unreachable(there, here, &quoted)), 6081);
+            }
+            eventually(5, "they are counted", || {
+                site.daemon.drops().get("-/ingress/not-from-underlay").copied().unwrap_or(0) >= 3
+            });
+            let remotes = site.daemon.json("host show")[0]["remotes"].clone();
+            assert_eq!(remotes[0]["unreachable"], serde_json::Value::Null, "{remotes}");
+        }
+    }
+
+    fn what_no_network_carries_comes_out_of_no_link(io) {
+        let peer = Peer::new(io, Family::V4, "");
+        let gone = |[from, to]: [&str; 2], reason: &str| {
+            let (port, inner) = peer.inner_between([from, to]);
+            let protocol = if from.contains(':') { IPV6 } else { IPV4 };
+            let header = Geneve { protocol, ..Geneve::new(100) };
+            peer.assert_vanishes(Some(port), &header.datagram(&inner), reason);
+        };
+        for addresses in [["::ffff:10.0.0.2", "fd00::1"], ["fd00::2", "::ffff:10.0.0.1"]] {
+            gone(addresses, "mapped-address");
+        }
+        for addresses in [["127.0.0.1", "10.0.0.1"], ["10.0.0.2", "127.0.0.1"], ["::1", "fd00::1"], ["fd00::2", "::1"]] {
+            gone(addresses, "loopback-address");
+        }
+        for addresses in [
+            ["224.0.0.5", "10.0.0.1"],
+            ["255.255.255.255", "10.0.0.1"],
+            ["10.0.0.255", "10.0.0.1"],
+            ["0.0.0.0", "10.0.0.1"],
+            ["ff02::1", "fd00::1"],
+            ["::", "fd00::1"],
+        ] {
+            gone(addresses, "source-not-unicast");
+        }
+        let [from, to] = INNER6.map(addr);
+        for kind in [0, 3, 4] {
+            let (port, plain) = peer.inner_between(INNER6);
+            let routing = [&[17, 0, kind, 0, 0, 0, 0, 0][..], &plain[40..]].concat();
+            let header = Geneve { protocol: IPV6, ..Geneve::new(100) };
+            peer.assert_vanishes(Some(port), &header.datagram(&ip(from, to, 43, &routing)), "source-route");
+        }
+        for kind in [131, 137] {
+            let (port, plain) = peer.inner();
+            let options = [1, kind, 7, 4, 10, 0, 0, 9];
+            let routed = with_options(&plain, options);
+            peer.assert_vanishes(Some(port), &Geneve::new(100).datagram(&routed), "source-route");
+        }
+        // Other options, and other extension headers, pass.
+        let (port, plain) = peer.inner();
+        let noted = with_options(&plain, [1, 7, 7, 4, 0, 0, 0, 0]);
+        peer.assert_emerges(port, &Geneve::new(100).datagram(&noted));
+    }
+}
+
+/// The same IPv4 packet with 8 bytes of options.
+fn with_options(plain: &[u8], options: [u8; 8]) -> Vec<u8> {
+    let mut bytes = [&plain[..20], &options, &plain[20..]].concat();
+    bytes[0] = 0x47;
+    let len = (bytes.len() as u16).to_be_bytes();
+    bytes[2..4].copy_from_slice(&len);
+    bytes[10..12].fill(0);
+    let check = !(sum(0, &bytes[..28]) as u16);
+    bytes[10..12].copy_from_slice(&check.to_be_bytes());
+    bytes
+}
+
+/// An ICMP error: nobody listens where `quoted` went.
+fn port_unreachable(from: IpAddr, to: IpAddr, quoted: &[u8]) -> Vec<u8> {
+    let (protocol, kind, code, base) = match from {
+        IpAddr::V4(_) => (1, 3, 3, 0),
+        IpAddr::V6(_) => (
+            58,
+            1,
+            4,
+            geneved_tests::packet::pseudo(from, to, 58, 8 + quoted.len()),
+        ),
+    };
+    let mut message = [&[kind, code, 0, 0, 0, 0, 0, 0][..], quoted].concat();
+    let check = !(sum(base, &message) as u16);
+    message[2..4].copy_from_slice(&check.to_be_bytes());
+    ip(from, to, protocol, &message)
+}
