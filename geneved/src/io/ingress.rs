@@ -322,7 +322,7 @@ impl<B: Backend> Worker<B> {
                     }
                     DropReason::UnknownVni => self.note_vni(tables, arrival, (bid, at, end)),
                     DropReason::NotFromUnderlay => {
-                        self.tell_not_from_underlay(arrival, refused.link)
+                        self.tell_not_from_underlay(arrival, refused.link);
                     }
                     _ => {}
                 }
