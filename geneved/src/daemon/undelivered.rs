@@ -11,8 +11,10 @@ use crate::config::state::Link;
 use crate::config::value::{IfName, Prefix};
 use crate::control::protocol::UndeliveredInfo;
 
-/// So long nothing more is said of a link: whoever tries one address after the other does not fill the log.
-const PAUSE: Duration = Duration::from_secs(600);
+/// So long packets are put together before the first word is said of a link.
+const FIRST: Duration = Duration::from_secs(3);
+/// So long nothing more is said of it: whoever tries one address after the other does not fill the log.
+const PAUSE: Duration = Duration::from_secs(60);
 /// Prefixes of a link of which is known that they were told.
 const MOST: usize = 64;
 
@@ -23,27 +25,27 @@ pub(super) struct Told(BTreeMap<IfName, OfLink>);
 #[derive(Debug)]
 struct OfLink {
     prefixes: BTreeSet<IpNet>,
-    at: Instant,
+    next: Instant,
 }
 
 impl Told {
     /// Those that nobody was told of yet, if it is time.
     fn news(&mut self, link: &IfName, all: Vec<UndeliveredInfo>) -> Vec<UndeliveredInfo> {
+        if all.is_empty() {
+            return all;
+        }
         let now = Instant::now();
-        let known = self.0.get(link);
-        if known.is_some_and(|of| now.duration_since(of.at) < PAUSE || of.prefixes.len() >= MOST) {
+        let of = self.0.entry(link.clone()).or_insert_with(|| OfLink {
+            prefixes: BTreeSet::new(),
+            next: now + FIRST,
+        });
+        if now < of.next || of.prefixes.len() >= MOST {
             return Vec::new();
         }
-        let told =
-            |one: &UndeliveredInfo| known.is_some_and(|of| of.prefixes.contains(&one.prefix.0));
-        let news: Vec<_> = all.into_iter().filter(|one| !told(one)).collect();
+        let mut news = all;
+        news.retain(|one| of.prefixes.insert(one.prefix.0));
         if !news.is_empty() {
-            let of = self.0.entry(link.clone()).or_insert(OfLink {
-                prefixes: BTreeSet::new(),
-                at: now,
-            });
-            of.at = now;
-            of.prefixes.extend(news.iter().map(|one| one.prefix.0));
+            of.next = now + PAUSE;
         }
         news
     }
@@ -111,11 +113,13 @@ mod tests {
         let mut told = Told::default();
         let (blue, red) = ("blue".parse().unwrap(), "red".parse().unwrap());
         let first = vec![one("10.9.0.0/24"), one("fd09::/64")];
+        assert_eq!(told.news(&blue, first.clone()), []);
+        told.0.get_mut(&blue).unwrap().next -= FIRST;
         assert_eq!(told.news(&blue, first.clone()), first);
         let more = vec![one("10.9.0.0/24"), one("10.9.1.0/24")];
         assert_eq!(told.news(&blue, more.clone()), []);
-        assert_eq!(told.news(&red, more.clone()), more);
-        told.0.get_mut(&blue).unwrap().at -= PAUSE;
+        assert_eq!(told.news(&red, more.clone()), []);
+        told.0.get_mut(&blue).unwrap().next -= PAUSE;
         assert_eq!(told.news(&blue, more), [one("10.9.1.0/24")]);
     }
 

@@ -117,10 +117,10 @@ pub struct UndeliveredPackets {
     list: Mutex<[Option<Undelivered>; PREFIXES]>,
 }
 
-/// Packets for destinations in one prefix.
+/// Packets for one destination, or for several in one prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The /24 or /64 of the destinations.
+    /// The destination, or the /24 or /64 of several.
     pub prefix: IpNet,
     /// How many came. It is a lower bound: a packet that comes while another is being counted is not.
     pub packets: u64,
@@ -134,8 +134,8 @@ impl UndeliveredPackets {
         let Ok(mut list) = self.list.try_lock() else {
             return;
         };
-        let prefix = prefix_of(addr);
-        let same = |one: &Option<Undelivered>| one.is_some_and(|one| one.prefix == prefix);
+        let group = group_of(addr);
+        let same = |one: &Option<Undelivered>| one.is_some_and(|one| group_of(one.last) == group);
         let at = list.iter().position(same).or_else(|| {
             let fewest = list.iter().enumerate();
             let fewest = fewest.min_by_key(|(_, one)| one.map_or(0, |one| one.packets));
@@ -144,11 +144,21 @@ impl UndeliveredPackets {
         let Some(place) = at.map(|at| &mut list[at]) else {
             return;
         };
-        let before = place.filter(|one| one.prefix == prefix);
-        *place = Some(Undelivered {
-            prefix,
-            packets: before.map_or(0, |one| one.packets).saturating_add(1),
-            last: addr,
+        *place = Some(match place.filter(|one| group_of(one.last) == group) {
+            None => Undelivered {
+                prefix: addr.into(),
+                packets: 1,
+                last: addr,
+            },
+            Some(before) => Undelivered {
+                prefix: if before.last == addr {
+                    before.prefix
+                } else {
+                    group
+                },
+                packets: before.packets.saturating_add(1),
+                last: addr,
+            },
         });
     }
 
@@ -165,8 +175,8 @@ impl UndeliveredPackets {
     }
 }
 
-/// The prefix that destinations are put together by.
-fn prefix_of(addr: IpAddr) -> IpNet {
+/// The prefix by which several destinations are put together.
+fn group_of(addr: IpAddr) -> IpNet {
     let len = match addr {
         IpAddr::V4(Ipv4Addr::BROADCAST) => 32,
         IpAddr::V4(_) => 24,
@@ -217,7 +227,10 @@ mod tests {
         let v4 = of("10.9.0.0/24").unwrap();
         assert_eq!((v4.packets, v4.last), (2, ip("10.9.0.8")));
         assert_eq!(of("fd09::/64").unwrap().packets, 3);
-        undelivered.note(Ipv4Addr::BROADCAST.into());
-        assert_eq!(prefix_of(Ipv4Addr::BROADCAST.into()).prefix_len(), 32);
+        assert!(
+            all.iter()
+                .any(|one| one.prefix == ip("172.16.199.1").into())
+        );
+        assert_eq!(group_of(Ipv4Addr::BROADCAST.into()).prefix_len(), 32);
     }
 }

@@ -267,6 +267,10 @@ fn drops_on_the_way_in_allocate_nothing() {
                 DropReason::NatUntranslatable,
                 from_b("esp", typed(EndpointType::Gateway, &esp)),
             ),
+            (
+                DropReason::DestinationNotHere,
+                from_b("elsewhere", plain(&udp(b, ip("169.254.169.254"), 1))),
+            ),
             (DropReason::NoBackend, inward("vip", C, labelled(&vip))),
             (DropReason::RateExceeded, fast),
             (DropReason::FragmentUnknown, from_b("piece", plain(&piece))),

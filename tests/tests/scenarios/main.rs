@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod completions;
 mod control;
+mod delivery;
 mod dissect;
 mod drops;
 mod duties;

@@ -206,7 +206,13 @@ on_both_backends! {
             (&client, "k0", &["10.4.0.7/24", "fd04::7/64"]),
             1500,
         ).unwrap();
-        let [_a, _b] = duo.overlay(io, Family::V4, "");
+        let side = |own: usize, other: usize, more: &str| {
+            let remote = format!("remote = \"192.0.2.{other}\"\n{more}");
+            link("gnv0", 100, &[&format!("10.0.0.{own}/24"), &format!("fd00::{own}/64")], &remote)
+        };
+        let behind_a = "allowed = [\"10.4.0.0/24\", \"fd04::/64\"]\n";
+        let _a = duo.world.daemon(&duo.a, io, "", &side(1, 2, behind_a));
+        let _b = duo.world.daemon(&duo.b, io, "", &side(2, 1, ""));
         for (family, through, net, address) in [
             ("-4", "10.5.0", "10.4.0.0/24", "10.4.0.7"),
             ("-6", "fd05:", "fd04::/64", "fd04::7"),

@@ -64,6 +64,13 @@ fn start(world: &World, host: &Host, example: &str) -> Launch {
     Launch::new(world, host, how).ready()
 }
 
+/// The example with its link in this namespace.
+fn in_netns(example: &str, namespace: &Host) -> String {
+    let named = "netns = \"vpc\"";
+    assert!(example.contains(named), "{example}");
+    example.replace(named, &format!("netns = \"{}\"", namespace.name()))
+}
+
 fn ping(from: &Host, to: &Host, address: &str) {
     let ends = Ends::new(from.netns(), to.netns(), address.parse().unwrap());
     eventually(10, &format!("{address} answers"), || {
@@ -92,14 +99,15 @@ fn no_example_is_without_a_test() {
 fn two_hosts_reach_each_other() {
     let duo = Duo::new();
     let text = example("two-hosts");
-    let _a = start(&duo.world, &duo.a, &text);
+    let inside = ["in-a", "in-b"].map(|name| duo.world.host(name));
+    let _a = start(&duo.world, &duo.a, &in_netns(&text, &inside[0]));
     let swapped = text
         .replace("remote = \"192.0.2.2\"", "remote = \"192.0.2.1\"")
         .replace("10.0.0.1/24", "10.0.0.2/24")
         .replace("fd00::1/64", "fd00::2/64");
-    let _b = start(&duo.world, &duo.b, &swapped);
+    let _b = start(&duo.world, &duo.b, &in_netns(&swapped, &inside[1]));
     for address in ["10.0.0.2", "fd00::2"] {
-        ping(&duo.a, &duo.b, address);
+        ping(&inside[0], &inside[1], address);
     }
 }
 
@@ -129,7 +137,8 @@ fn tenants_have_equal_addresses() {
 fn a_mesh_has_a_prefix_on_each_host() {
     let trio = Trio::new();
     let [a, b, c] = &trio.hosts;
-    let _a = start(&trio.world, a, &example("mesh"));
+    let inside = trio.world.host("in-a");
+    let _a = start(&trio.world, a, &in_netns(&example("mesh"), &inside));
     let back = |link: String| {
         link + "[[route]]\nprefix = \"10.0.1.0/24\"\ndev = \"gnv0\"\nvia = [\"192.0.2.1\"]\n"
     };
@@ -145,7 +154,7 @@ fn a_mesh_has_a_prefix_on_each_host() {
         ("10.0.2.7", "c"),
         ("10.0.4.9", "b or c"),
     ] {
-        let mut talk = Talk::open(a, &format!("{address}:7000")).unwrap();
+        let mut talk = Talk::open(&inside, &format!("{address}:7000")).unwrap();
         assert!(on.contains(&talk.server), "{address} is on {}", talk.server);
         assert!(talk.carries(100_000));
     }
@@ -162,14 +171,15 @@ fn a_policy_lets_through_what_its_rules_allow() {
     assert!(make.contains("install -m 0640"), "{make}");
     let made = duo.a.exec("sh", &["-euc", &make]);
     made.unwrap();
-    let _a = start(&duo.world, &duo.a, &text);
+    let inside = duo.world.host("in-a");
+    let _a = start(&duo.world, &duo.a, &in_netns(&text, &inside));
     let tables = link("gnv0", 100, &["10.0.1.1/16"], "")
         + &endpoint("gnv0", "10.0.1.1", None, "labels = \"app=web,env=prod\"")
         + &endpoint("gnv0", "10.0.0.1", Some("192.0.2.1"), "");
     let secret = format!("label-secret-file = \"{path}\"");
     let b = duo.world.daemon(&duo.b, Io::Uring, &secret, &tables);
-    let _servers = [5432, 22].map(|port| Echoing::start(&duo.a, port, "db"));
-    ping(&duo.b, &duo.a, "10.0.0.1");
+    let _servers = [5432, 22].map(|port| Echoing::start(&inside, port, "db"));
+    ping(&duo.b, &inside, "10.0.0.1");
     let mut talk = Talk::open(&duo.b, "10.0.0.1:5432").unwrap();
     assert!(talk.carries(100_000));
     let denied = Talk::open(&duo.b, "10.0.0.1:22").err().unwrap();
@@ -194,19 +204,20 @@ fn a_service_has_backends_and_does_without_one_that_fails() {
     let of_c = tables(&["10.0.2.10/16", "10.0.2.11/16"]);
     let _c = trio.world.daemon(c, Io::Uring, "", &of_c);
     let mut servers = vec![Echoing::start(b, 8080, "b"), Echoing::start(c, 8080, "c")];
-    let _a = start(&trio.world, a, &example("service"));
-    let mut talk = Talk::open(a, "10.0.0.80:80").unwrap();
+    let inside = trio.world.host("in-a");
+    let _a = start(&trio.world, a, &in_netns(&example("service"), &inside));
+    let mut talk = Talk::open(&inside, "10.0.0.80:80").unwrap();
     assert!(talk.carries(100_000));
     // One client has one backend, as long as that is there.
     let (other, gone) = match &*talk.server {
         "b" => ("c", servers.remove(0)),
         _ => ("b", servers.remove(1)),
     };
-    let again = Talk::open(a, "10.0.0.80:80").unwrap();
+    let again = Talk::open(&inside, "10.0.0.80:80").unwrap();
     assert_eq!(again.server, talk.server);
     drop(gone);
     eventually(20, "the other backend takes over", || {
-        Talk::open(a, "10.0.0.80:80").is_ok_and(|talk| talk.server == other)
+        Talk::open(&inside, "10.0.0.80:80").is_ok_and(|talk| talk.server == other)
     });
 }
 

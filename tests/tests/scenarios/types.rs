@@ -24,9 +24,10 @@ fn typed(source: u8, destination: u8) -> Geneve {
     }
 }
 
-/// A daemon with these tables, and a peer that says what it likes.
+/// A daemon with these tables, behind whose link two more addresses live, and a peer that says what it likes.
 fn peer(io: Io, tables: &str) -> Peer {
-    Peer::on(Duo::new(), io, Family::V4, tables)
+    let allowed = "allowed = [\"10.0.0.7/32\", \"10.0.0.9/32\"]\n";
+    Peer::on(Duo::new(), io, Family::V4, &format!("{allowed}{tables}"))
 }
 
 /// Asserts that a packet to `to` of this type is dropped, and that one of no type is not.

@@ -48,7 +48,7 @@ pub struct LinkInfo {
 /// Packets for destinations in one prefix that came for a link and are not behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndeliveredInfo {
-    /// The /24 or /64 of the destinations.
+    /// The destination, or the /24 or /64 of several.
     pub prefix: Prefix,
     /// How many came, at least.
     pub packets: u64,

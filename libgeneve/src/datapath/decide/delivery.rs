@@ -21,7 +21,7 @@ pub(super) fn check_delivery<E: Explain>(
     // The other side of a gateway is everything, for the sources that its rules translate.
     let nat = link.config.functions.nat.as_ref();
     if leaves && nat.is_some_and(|nat| nat.source(key.src).is_some()) {
-        log.note("destination", || {
+        log.note("delivery", || {
             format!(
                 "{} is outside of the VPC, and this host a gateway to it",
                 key.dst
@@ -55,7 +55,7 @@ pub(super) fn check_answer<E: Explain>(
 
 fn check<E: Explain>(link: &Link, addr: IpAddr, log: &mut E) -> Result<(), DropReason> {
     let delivered = link.delivers(addr);
-    log.note("destination", || match delivered {
+    log.note("delivery", || match delivered {
         Some(what) => format!("{addr} is {what}"),
         None => format!(
             "{addr} is not behind the link: no address of it, no endpoint of this host, in no allowed prefix"
