@@ -198,7 +198,7 @@ fn none_takes_a_setting_away() {
     set(
         "link",
         r#""name":"gnv0","mtu":1400"#,
-        r#""none":["remote","local","address","ttl"]"#,
+        r#""none":["remote","local","address","allowed","ttl"]"#,
     )
     .unwrap();
     assert!(
@@ -207,7 +207,7 @@ fn none_takes_a_setting_away() {
             .contains("missing virtual network identifier")
     );
     let link = &state.links[&"gnv0".parse().unwrap()];
-    assert!(link.remote.is_none() && link.addresses.is_empty());
+    assert!(link.remote.is_none() && link.addresses.is_empty() && link.allowed.is_empty());
     let rule = &state.policies[&("gnv0".parse().unwrap(), "web-in".parse().unwrap())];
     assert_eq!(rule.from, super::value::Who::Any);
     assert!(rule.option.is_none() && rule.sport.is_none() && rule.class.is_none());

@@ -112,6 +112,7 @@ type = "gateway"
 [[link]]
 name = "gnv0"
 id = 100
+allowed = ["10.9.0.0/24", "fd09::/64"]
 ingress = "deny"
 egress = "allow"
 labels = "critical"

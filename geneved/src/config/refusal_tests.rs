@@ -282,3 +282,30 @@ fn services_classes_options_and_endpoints_that_cannot_be_are_refused() {
         assert!(said.contains(expected), "{object} {words}: {said}");
     }
 }
+
+#[test]
+fn what_cannot_live_behind_a_link_is_refused() {
+    for (allowed, expected) in [
+        (r#"["10.9.0.7/24"]"#, "did you mean \"10.9.0.0/24\"?"),
+        (r#"["224.0.0.0/4"]"#, "it is a multicast group"),
+        (r#"["ff05::/16"]"#, "it is a multicast group"),
+        (r#"["127.0.0.0/8"]"#, "has a loopback address"),
+        (r#"["10.9.0.0/24","10.9.0.0/24"]"#, "it is named twice"),
+        (
+            r#"["10.9.0.0/24"],"mode":"ethernet""#,
+            "allowed is for links in mode ip",
+        ),
+    ] {
+        let mut state = State::default();
+        let words = format!(r#""name":"gnv0","id":1,"allowed":{allowed}"#);
+        let refusal = change(&mut state, "add", "link", &words).expect_err(&words);
+        assert!(refusal.contains(expected), "{words}: {refusal}");
+        assert!(state.links.is_empty());
+    }
+    let mut state = State::default();
+    let words = r#""name":"gnv0","id":1,"allowed":["0.0.0.0/0","::/0","10.9.0.0/24"]"#;
+    change(&mut state, "add", "link", words).unwrap();
+    change(&mut state, "set", "link", r#""name":"gnv0","mtu":1400"#).unwrap();
+    let link = &state.links[&"gnv0".parse().unwrap()];
+    assert_eq!(link.allowed.len(), 3);
+}

@@ -50,6 +50,7 @@ udp6zerocsumrx = true
 srcport = "50000-50999"
 mtu = 1400
 address = ["10.0.0.1/24", "fd00::1/64"]
+allowed = ["10.9.0.0/24", "fd09::/64"]
 netns = "blue"
 ingress = "allow"
 [[link]]
