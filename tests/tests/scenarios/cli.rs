@@ -264,7 +264,7 @@ const HEEDED: &str = r#"
     geneved link show nope
     geneved qos del nope dev gnv0
     geneved -br route
-    geneved -s endpoint
+    geneved -s route
     geneved -d nat
     geneved -t link
     geneved -4 policy
