@@ -419,6 +419,9 @@ impl Backend for Uring {
             turn: 0,
         };
         place(&mut self.sockets, slot, listener);
+        // All of them may wait for buffers at once, and packets allocate nothing.
+        let room = self.sockets.len().saturating_sub(self.rearm_socket.len());
+        self.rearm_socket.reserve(room);
         if !self.arm_socket(slot) {
             self.rearm_socket.push(slot);
         }

@@ -1,9 +1,10 @@
 //! A greedy sender and a modest one: whatever is poured into one VPC, or into none, another VPC keeps its packets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use geneved::traffic::{Amount, Ends, UdpBurst, UdpReport};
+use geneved_tests::eventually;
 use geneved_tests::flooder::Flooder;
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{Geneve, udp};
@@ -152,8 +153,8 @@ fn assert_keeps(what: &str, ends: &Ends) {
 
 on_both_backends! {
     fn another_vpc_is_flooded(io) {
-        for family in Family::BOTH {
-            let crowd = Crowd::new(io, family, Kind::Geneve, "");
+        for (family, settings) in [(Family::V4, "workers = 2"), (Family::V6, "")] {
+            let crowd = Crowd::new(io, family, Kind::Geneve, settings);
             let flooder = crowd.pour(&crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1"));
             crowd.assert_modest_keeps("another VPC", &flooder);
         }
@@ -195,6 +196,22 @@ on_both_backends! {
             assert_keeps("another link", &crowd.back("10.0.0.1"));
             eprintln!("another link: {}", sending.join().unwrap().unwrap());
         });
+    }
+
+    /// The kernel hands a broadcast datagram to every socket of a port.
+    fn a_broadcast_datagram_is_taken_once(io) {
+        let crowd = Crowd::new(io, Family::V4, Kind::Geneve, "workers = 2");
+        let bind = || UdpSocket::bind("192.0.2.2:0");
+        let socket = crowd.duo.b.netns().run(bind).unwrap().unwrap();
+        socket.set_broadcast(true).unwrap();
+        let before = crowd.looked_at();
+        let train = crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1");
+        for datagram in &train[..5] {
+            socket.send_to(datagram, "192.0.2.255:6081").unwrap();
+        }
+        eventually(5, "they are looked at", || crowd.looked_at() >= before + 5);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(crowd.looked_at(), before + 5);
     }
 
     fn vnis_of_nobody_and_garbage_are_poured_in(io) {

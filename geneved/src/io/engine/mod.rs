@@ -192,8 +192,8 @@ impl Engine {
 
     /// Puts new tables in force; workers use them from their next turn on.
     pub fn publish(&self, tables: Arc<Tables>) {
-        self.shared.tables.store(Arc::clone(&tables));
         self.spread(&mut self.state(), &tables);
+        self.shared.tables.store(tables);
         // Links that were attached before they were in the tables begin to work.
         for worker in &self.workers {
             let _ = worker.bell.write(1);
