@@ -5,6 +5,7 @@
 //! with `uring` and `syscalls` behind it. What a packet means is `libgeneve`'s business.
 
 mod backend;
+mod buffer_ring;
 mod buffers;
 mod cmsg;
 mod counters;

@@ -1,0 +1,173 @@
+//! Buffers that the kernel fills for io_uring: which of them are offered to whom.
+
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+
+use super::buffers::{Bid, Buffers, Map};
+use super::stock::{CROWD_BUFFERS, STRAY_BUFFERS};
+
+/// Of the buffers for received trains: those that any socket may use, those that sockets with much to read use while others
+/// have some, too, and those for what is of no VPC.
+const USUAL_GROUP: u16 = 1;
+const CROWD_GROUP: u16 = 2;
+const STRAY_GROUP: u16 = 3;
+/// Buffers that take turns while packets come in bulk: the ring is first in, first out, and more of them would be cold when
+/// their turn comes.
+const BULK_SUPPLY: u16 = 32;
+
+/// The buffers for received trains.
+pub(super) struct UdpPools {
+    pub(super) usual: BufferRing,
+    crowd: BufferRing,
+    stray: BufferRing,
+}
+
+impl UdpPools {
+    pub(super) fn new(ring: &IoUring, buffers: &Buffers) -> io::Result<Self> {
+        // Whoever only looks whether it works has few.
+        let part = buffers.count() / 3;
+        let stray = buffers.count() - STRAY_BUFFERS.min(part);
+        let crowd = stray - CROWD_BUFFERS.min(part);
+        Ok(UdpPools {
+            usual: BufferRing::new(ring, USUAL_GROUP, buffers, 0..crowd)?,
+            crowd: BufferRing::new(ring, CROWD_GROUP, buffers, crowd..stray)?,
+            stray: BufferRing::new(ring, STRAY_GROUP, buffers, stray..buffers.count())?,
+        })
+    }
+
+    /// Those that a buffer belongs to.
+    pub(super) fn of(&mut self, bid: Bid) -> &mut BufferRing {
+        match bid {
+            bid if bid >= self.stray.range.start => &mut self.stray,
+            bid if bid >= self.crowd.range.start => &mut self.crowd,
+            _ => &mut self.usual,
+        }
+    }
+
+    pub(super) fn supply(&mut self) {
+        for pool in [&mut self.usual, &mut self.crowd, &mut self.stray] {
+            pool.supply();
+        }
+    }
+
+    /// Which of them a socket that has `much` to read, or not, is to use now.
+    pub(super) fn group_for(&self, stray: bool, much: bool) -> Option<u16> {
+        let has = |pool: &BufferRing| pool.available > 0;
+        match (stray, much) {
+            (true, _) => has(&self.stray).then_some(STRAY_GROUP),
+            (false, true) => has(&self.crowd).then_some(CROWD_GROUP),
+            (false, false) if has(&self.usual) => Some(USUAL_GROUP),
+            (false, false) => has(&self.crowd).then_some(CROWD_GROUP),
+        }
+    }
+}
+
+/// A ring of provided buffers (io_uring_register_buf_ring(3)), and the buffers that wait to get into it.
+pub(super) struct BufferRing {
+    entries: NonNull<BufRingEntry>,
+    layout: std::alloc::Layout,
+    mask: u16,
+    tail: u16,
+    available: u16,
+    /// The buffers that belong to it.
+    range: Range<Bid>,
+    spare: Vec<Bid>,
+    /// Whether packets come in bulk.
+    pub(super) bulk: bool,
+    pub(super) map: Map,
+    len: u32,
+}
+
+impl BufferRing {
+    pub(super) fn new(
+        ring: &IoUring,
+        group: u16,
+        buffers: &Buffers,
+        range: Range<Bid>,
+    ) -> io::Result<Self> {
+        let count = (range.len() as u16).next_power_of_two();
+        let layout = std::alloc::Layout::from_size_align(
+            size_of::<BufRingEntry>() * usize::from(count),
+            4096,
+        )
+        .map_err(io::Error::other)?;
+        // SAFETY: the layout's size is not zero.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        let entries = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut pool = BufferRing {
+            entries,
+            layout,
+            mask: count - 1,
+            tail: 0,
+            available: 0,
+            spare: range.clone().rev().collect(),
+            range,
+            bulk: false,
+            map: buffers.map(),
+            len: buffers.len() as u32,
+        };
+        // SAFETY: the memory holds `count` entries, is page-aligned, and lives as long as self, which is dropped
+        // after the ring.
+        unsafe {
+            ring.submitter()
+                .register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)
+        }?;
+        pool.supply();
+        Ok(pool)
+    }
+
+    /// Notes that the kernel used a buffer.
+    pub(super) fn taken(&mut self) {
+        self.available -= 1;
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn give(&mut self, bid: Bid) {
+        self.spare.push(bid);
+    }
+
+    /// Puts as many buffers into the ring as suit the packets that come; true where there are some.
+    pub(super) fn supply(&mut self) -> bool {
+        let target = if self.bulk {
+            BULK_SUPPLY
+        } else {
+            self.mask + 1
+        };
+        // Buffers under way count, too: what matters is how many take turns.
+        while self.range.len() - self.spare.len() < usize::from(target) {
+            let Some(bid) = self.spare.pop() else { break };
+            self.publish(bid);
+        }
+        self.available > 0
+    }
+
+    fn publish(&mut self, bid: Bid) {
+        let at = usize::from(self.tail & self.mask);
+        // SAFETY: `at` is below the number of entries; the kernel reads entries only up to the tail, which is
+        // published below.
+        let entry = unsafe { self.entries.add(at).as_mut() };
+        entry.set_addr(self.map.addr(bid) as u64);
+        entry.set_len(self.len);
+        entry.set_bid(bid);
+        self.tail = self.tail.wrapping_add(1);
+        self.available += 1;
+        // SAFETY: entries is the ring's first entry, in which the kernel keeps the tail; it is aligned for a u16
+        // and shared with the kernel, hence the atomic store with release order.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()).cast_mut();
+            AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout. The ring, which alone used it, is closed before.
+        unsafe { std::alloc::dealloc(self.entries.as_ptr().cast(), self.layout) };
+    }
+}
