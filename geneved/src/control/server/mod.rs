@@ -156,10 +156,12 @@ async fn converse(
         let bytes = match asked {
             Ok(Asked::Known(value)) => encode(&done(value)),
             Ok(Asked::Request(request)) if more && request.streaming() != Streaming::Never => {
+                // What is there already is made in turns; what is yet to happen nobody waits for.
+                let turns = request.lists().then_some((admission, place));
                 match Rc::clone(service).follow(request).await {
                     Ok(replies) => {
                         drop(making);
-                        match stream_out(stream, &mut received, replies).await? {
+                        match stream_out(stream, &mut received, replies, turns).await? {
                             Some(last) => write(stream, &encode(&last), admission).await?,
                             None => return Ok(()),
                         }
@@ -228,12 +230,18 @@ async fn stream_out(
     stream: &mut UnixStream,
     received: &mut Received,
     mut replies: Replies,
+    turns: Option<(&Admission, &Place)>,
 ) -> io::Result<Option<Reply>> {
     let mut bytes = Vec::new();
     loop {
         let (mut from, mut to) = stream.split();
+        let now = std::mem::take(&mut bytes);
         let mut writing = std::pin::pin!(async {
-            to.write_all(&bytes).await?;
+            to.write_all(&now).await?;
+            let _turn = match turns {
+                Some((admission, place)) => admission.make(place).await,
+                None => None,
+            };
             Ok::<_, io::Error>(replies.next().await)
         });
         let next = loop {
