@@ -265,6 +265,8 @@ impl<B: Backend> Worker<B> {
             self.retry_parked(&tables);
             self.release_waiting(&tables)?;
             self.trains.flush(&mut self.io);
+            // Before the worker tells what is in use, and perhaps sleeps for long.
+            self.send_all_apart(&tables);
             self.flush_ingress();
             self.tell_flows(&tables);
             if !self.retired.is_empty() && self.trains.in_use() == 0 {
@@ -394,12 +396,17 @@ impl<B: Backend> Worker<B> {
         });
     }
 
-    /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
-    /// them than buffers.
-    pub(super) fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+    /// Sends the trains that go datagram by datagram.
+    fn send_all_apart(&mut self, tables: &Tables) {
         while let Some(id) = self.trains.next_apart() {
             self.send_apart(tables, id);
         }
+    }
+
+    /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
+    /// them than buffers.
+    pub(super) fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+        self.send_all_apart(tables);
         let mut done = std::mem::take(&mut self.done);
         let result = self.io.turn(wait, &mut done);
         for event in done.drain(..) {

@@ -144,12 +144,6 @@ impl Reading {
         all
     }
 
-    /// Whether the underlay reported a path MTU for any host.
-    fn knows_narrow_path(&self) -> bool {
-        let mut series = self.metrics.keys();
-        series.any(|series| series.starts_with("geneved_host_path_mtu_bytes"))
-    }
-
     /// What must be nothing when nobody sends.
     fn held(&self) -> Vec<String> {
         let held = [
@@ -195,6 +189,8 @@ pub struct Passed<'a> {
     pub now: &'a [Reading; 2],
     /// Whether every datagram arrives by itself, so that sums are exact.
     pub single: bool,
+    /// Whether ICMP errors claimed that the way is narrow.
+    pub narrow: bool,
     /// Datagrams that were forged and sent to the host.
     pub forged: u64,
 }
@@ -263,8 +259,8 @@ impl Passed<'_> {
         }
         let plain = now.plain - self.before[self.side].plain;
         let counted = self.ended(self.side, PLAIN.device, "egress");
-        // Where the way is said to be narrow, packets without DF become several.
-        if plain > counted || plain < counted && !now.knows_narrow_path() {
+        // Where somebody says that the way is narrow, packets without DF become several.
+        if plain > counted || plain < counted && !self.narrow {
             faults.push(format!(
                 "{} handed out {plain} packets, and {counted} are counted",
                 PLAIN.device

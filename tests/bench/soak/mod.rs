@@ -77,6 +77,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let (gate, ledger) = (Arc::new(Gate::new()), Arc::new(Ledger::new()));
     let troupe = Troupe::start(&gate, &ledger, arguments.seed, cast(&hosts, arguments)?);
     let mut soak = Soak {
+        narrow: arguments.has("icmp-mtu"),
         verdict: Verdict::new(take(&hosts)?, arguments.rounds),
         logs: Logs::default(),
         hosts,
@@ -141,6 +142,7 @@ fn take(hosts: &Hosts) -> io::Result<[Reading; 2]> {
 }
 
 struct Soak {
+    narrow: bool,
     hosts: Arc<Hosts>,
     gate: Arc<Gate>,
     ledger: Arc<Ledger>,
@@ -245,6 +247,7 @@ impl Soak {
                 before: self.verdict.last(),
                 now,
                 single,
+                narrow: self.narrow,
                 forged: self.ledger.done(&forged) - forged_before,
             };
             let drift = self.verdict.drift(side, &now[side]);
