@@ -12,7 +12,7 @@ use libgeneve::options::EndpointType;
 use nix::ifaddrs::getifaddrs;
 use nix::unistd::{Group, User, geteuid};
 
-use super::core::{hosts_of, needed_ports, port_taken, profile};
+use super::core::{for_port, hosts_of, needed_ports, port_taken, profile};
 use super::forwarding;
 use super::gateway;
 use super::host;
@@ -20,7 +20,7 @@ use super::loops;
 use crate::config::file::Config;
 use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
-use crate::io::{Descriptors, descriptors_of_port, sockets_of};
+use crate::io::{Descriptors, sockets_of};
 use crate::net::gateway::Gateway;
 use crate::net::netns::DIRECTORY;
 use crate::net::underlay::{self, Devices};
@@ -69,9 +69,8 @@ fn descriptors(config: &Config) -> Option<String> {
         }
     }
     let sockets: usize = profiles.iter().map(sockets_of).sum();
-    let needed = state.links.len() * workers
-        + sockets
-        + needed_ports(state).len() * descriptors_of_port(workers);
+    let needed =
+        state.links.len() * workers + sockets + needed_ports(state).len() * for_port(workers);
     let (own, each) = OPEN;
     let cause = Descriptors::with((own + each * workers) as u64).refuse(needed)?;
     Some(format!(

@@ -44,7 +44,7 @@ pub use counters::{Direction, LinkCounters};
 pub use descriptors::{Descriptors, connections, raise_limit};
 pub use engine::{
     BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
-    StartError, descriptors_of_port,
+    StartError,
 };
 pub use errors::{ErrorVerdict, UnderlayNews};
 pub use privilege::give_up_capabilities;

@@ -5,7 +5,13 @@ use super::{Core, Inner, refuse};
 use crate::config::plan::Plan;
 use crate::config::state::{Link, Refusal, State};
 use crate::daemon::core::running::Running;
-use crate::io::{Descriptors, SocketProfile, descriptors_of_port};
+use crate::io::{Descriptors, SocketProfile};
+
+/// What a port needs: for IPv4 and IPv6 a socket of each worker, one for what is of no VPC, and a handle to steer them by.
+/// Further sockets are opened as long as there are many descriptors.
+pub(in crate::daemon) const fn for_port(workers: usize) -> usize {
+    2 * (workers + 2)
+}
 
 impl Core {
     /// Refuses a change that would not fit.
@@ -30,7 +36,7 @@ impl Core {
             .sum();
         let ports = needed_ports(new);
         let ports = ports.keys().filter(|port| !inner.ports.contains_key(port));
-        let ports = ports.count() * descriptors_of_port(self.engine.workers());
+        let ports = ports.count() * for_port(self.engine.workers());
         match Descriptors::now().refuse(interfaces + sockets + ports) {
             None => Ok(()),
             Some(cause) => Err(match links[..] {

@@ -48,6 +48,7 @@ use crate::io::Engine;
 use crate::net::mtu::{Loop, Ways};
 use crate::net::port::Holder;
 use crate::observe::hub::Hub;
+pub(in crate::daemon) use descriptors::for_port;
 pub(in crate::daemon) use interfaces::profile;
 use interfaces::{Unready, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;

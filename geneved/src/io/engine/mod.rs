@@ -44,7 +44,6 @@ use ports::OpenPort;
 pub use config::{
     BackendReport, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
 };
-pub use ports::descriptors_of_port;
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 
 use libgeneve::link::Tables;
 use libgeneve::wire::geneve::Vni;
-use nix::sys::resource::{Resource, getrlimit};
 use socket2::Socket;
 
 use super::{Engine, StartError, State};
+use crate::io::descriptors::Descriptors;
 use crate::io::steering::{Layout, steer};
 use crate::io::udp::{self, Family, Receiver};
 use crate::io::worker::Command;
@@ -22,13 +22,8 @@ const MOST_PLACES: u32 = 256;
 const MOST_SOCKETS: u64 = 2048;
 const PART_OF_DESCRIPTORS: u64 = 16;
 
-/// Descriptors that a port needs at least: in each address family a socket of no VPC, one of each worker, and the first
-/// once more.
-#[must_use]
-pub const fn descriptors_of_port(workers: usize) -> usize {
-    const FAMILIES: usize = 2;
-    FAMILIES * (workers + 2)
-}
+/// A socket, and the number of the worker that is to read it.
+type Unread = (usize, Receiver);
 
 /// A port that the workers listen on.
 #[derive(Debug)]
@@ -68,20 +63,18 @@ impl Engine {
             _ => {}
         }
         let mut groups = Vec::new();
-        let mut sockets = Vec::new();
+        let mut receivers = Vec::new();
         for family in [Family::V4, Family::V6] {
             match self.open_group(family, port, zero_checksum6) {
                 Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && family == Family::V6 => {}
                 other => {
                     let (group, opened) = other.map_err(failed)?;
                     groups.push(group);
-                    sockets.push(opened);
+                    receivers.extend(opened);
                 }
             }
         }
-        for opened in sockets {
-            self.hand_over(&mut state.unread, port, opened);
-        }
+        state.unread.append(&mut receivers);
         state.ports.push(OpenPort {
             port,
             zero_checksum6,
@@ -127,7 +120,7 @@ impl Engine {
             let few = ports[at].groups.iter().any(|g| g.layout.places < places);
             if few && !vnis.is_empty() {
                 let room = room(ports);
-                self.add_places(&mut ports[at], unread, places, room);
+                self.add_places(&mut ports[at], places, room, unread);
             } else if vnis == ports[at].vnis {
                 continue;
             }
@@ -141,13 +134,13 @@ impl Engine {
         }
     }
 
-    /// The socket of no VPC, and one of each worker.
+    /// The socket of no VPC, which is the first worker's, and one of each worker.
     fn open_group(
         &self,
         family: Family,
         port: u16,
         zero6: bool,
-    ) -> io::Result<(Group, Vec<Socket>)> {
+    ) -> io::Result<(Group, Vec<Unread>)> {
         let workers = self.workers.len() as u32;
         let open = |number| udp::receiver(family, port, zero6, number == 0);
         let sockets: Vec<_> = (0..=workers).map(open).collect::<io::Result<_>>()?;
@@ -159,16 +152,25 @@ impl Engine {
             },
             first: sockets[0].try_clone()?,
         };
-        Ok((group, sockets))
+        let receiver = |(number, socket): (usize, Socket)| {
+            let receiver = Receiver {
+                port,
+                stray: number == 0,
+                fd: OwnedFd::from(socket),
+            };
+            (number.saturating_sub(1), receiver)
+        };
+        let receivers = sockets.into_iter().enumerate().map(receiver).collect();
+        Ok((group, receivers))
     }
 
     /// Opens sockets until a port has so many places, or there is no `room` for more.
     fn add_places(
         &self,
         port: &mut OpenPort,
-        unread: &mut Vec<(usize, Receiver)>,
         places: u32,
         mut room: u64,
+        unread: &mut Vec<Unread>,
     ) {
         let workers = self.workers.len() as u32;
         let (number, zero6) = (port.port, port.zero_checksum6);
@@ -182,30 +184,15 @@ impl Engine {
                 let Ok(sockets) = (0..workers).map(open).collect::<io::Result<Vec<_>>>() else {
                     return;
                 };
-                for (worker, socket) in sockets.into_iter().enumerate() {
-                    let receiver = Receiver {
-                        port: number,
-                        stray: false,
-                        fd: OwnedFd::from(socket),
-                    };
-                    unread.push((worker, receiver));
-                }
+                let receiver = |socket| Receiver {
+                    port: number,
+                    stray: false,
+                    fd: OwnedFd::from(socket),
+                };
+                unread.extend(sockets.into_iter().map(receiver).enumerate());
                 group.layout.places += 1;
                 room -= u64::from(workers);
             }
-        }
-    }
-
-    /// The first socket is the first worker's, and of the others each has one.
-    fn hand_over(&self, unread: &mut Vec<(usize, Receiver)>, port: u16, sockets: Vec<Socket>) {
-        let owners = std::iter::once(0).chain(0..self.workers.len());
-        for (number, (worker, socket)) in owners.zip(sockets).enumerate() {
-            let receiver = Receiver {
-                port,
-                stray: number == 0,
-                fd: OwnedFd::from(socket),
-            };
-            unread.push((worker, receiver));
         }
     }
 }
@@ -214,8 +201,9 @@ impl Engine {
 fn room(ports: &[OpenPort]) -> u64 {
     let open = |group: &Group| 1 + u64::from(group.layout.places * group.layout.workers);
     let open: u64 = ports.iter().flat_map(|p| &p.groups).map(open).sum();
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    (soft / PART_OF_DESCRIPTORS)
+    let Descriptors { limit, left } = Descriptors::now();
+    (limit / PART_OF_DESCRIPTORS)
         .min(MOST_SOCKETS)
         .saturating_sub(open)
+        .min(left / 4)
 }
