@@ -28,7 +28,7 @@
 struct Readme;
 
 // Unit tests share the packets of the integration tests, which know the crate by its name.
-#[cfg(test)]
+#[cfg(all(test, feature = "datapath"))]
 extern crate self as libgeneve;
 
 #[cfg(feature = "datapath")]
