@@ -37,7 +37,7 @@ pub const OBJECT: Object = Object {
         Command::new(&["flush"], flush, || grammar::words(FLUSH)),
     ],
     usual: Some(0),
-    notes: "flush forgets what was learned of the ways to all hosts, or to one; longer packets are tried again.",
+    notes: "HOST := ADDR\nWhat was learned of the way to HOST, or to all hosts, is flushed.",
 };
 
 fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
