@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How long a TCP stream may stand still: longer than any disturbance and the kernel's retransmission after it.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// The same with whoever may be gone.
+const SHORT: Duration = Duration::from_secs(5);
+
 /// What a conversation consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -49,7 +52,7 @@ impl Good {
                 let bulk = TcpBulk {
                     streams: 1 + cx.rng.usize(..2),
                     amount: Amount::Count(cx.rng.u64(10_000..6_000_000)),
-                    patience: PATIENCE,
+                    patience: if self.mortal { SHORT } else { PATIENCE },
                     ..TcpBulk::default()
                 };
                 let report = bulk.run(ends).map_err(|error| error.to_string())?;
