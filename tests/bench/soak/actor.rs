@@ -83,16 +83,6 @@ impl Ledger {
         self.pages().entries.clone()
     }
 
-    /// The sum of what entries of a kind have done: those whose name begins so.
-    pub fn done(&self, kind: &str) -> u64 {
-        let pages = self.pages();
-        let of_kind = pages
-            .entries
-            .iter()
-            .filter(|(name, _)| name.starts_with(kind));
-        of_kind.map(|(_, entry)| entry.done).sum()
-    }
-
     /// What failed so far.
     pub fn failures(&self) -> Vec<String> {
         self.pages().failures.clone()

@@ -119,7 +119,7 @@ impl Actor for Attacker {
             let to = hosts::underlay(packet[0] >> 4 == 6, side);
             sent[side] += u64::from(self.sockets.send(to, &packet));
         }
-        // For the judge of what arrived: datagrams to each host.
+        // Said at the end, beside what arrived.
         if matches!(self.attack, Attack::Malformed | Attack::Spoofed) {
             for (side, sent) in sent.into_iter().enumerate() {
                 cx.ledger.count(&format!("forged to {side}"), sent);

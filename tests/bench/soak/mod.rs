@@ -187,7 +187,7 @@ impl Soak {
             true if round == self.rounds => self.ledger.check_progress(&BTreeMap::new()),
             true => {}
         }
-        self.settle(&before, single)?;
+        self.settle(single)?;
         self.logs.read(&self.hosts, &self.ledger)?;
         self.verdict.row(round, &before, &self.ledger);
         Ok(())
@@ -242,23 +242,15 @@ impl Soak {
     }
 
     /// What is wrong with these readings.
-    fn faults(
-        &self,
-        now: &[Reading; 2],
-        before: &BTreeMap<String, actor::Entry>,
-        single: bool,
-    ) -> Vec<String> {
+    fn faults(&self, now: &[Reading; 2], single: bool) -> Vec<String> {
         let mut faults = Vec::new();
         for (side, host) in ["a", "b"].into_iter().enumerate() {
-            let forged = format!("forged to {side}");
-            let forged_before = before.get(&forged).map_or(0, |entry| entry.done);
             let passed = Passed {
                 side,
                 before: self.verdict.last(),
                 now,
                 single,
                 narrow: self.narrow,
-                forged: self.ledger.done(&forged) - forged_before,
             };
             let drift = self.verdict.drift(side, &now[side]);
             let all = passed.faults().into_iter().chain(drift);
@@ -268,18 +260,18 @@ impl Soak {
     }
 
     /// Says whether new packets set right what is wrong: then something waited for them that should not have.
-    fn look_again(&self, before: &BTreeMap<String, actor::Entry>, single: bool) {
+    fn look_again(&self, single: bool) {
         let carried = self.hosts.await_all_carry(RECOVERY);
         std::thread::sleep(Duration::from_millis(300));
         if let (Ok(()), Ok(now)) = (carried, take(&self.hosts)) {
-            for words in self.faults(&now, before, single) {
+            for words in self.faults(&now, single) {
                 println!("soak: after further packets: {words}");
             }
         }
     }
 
     /// Takes readings until nothing is wrong with them, or time is up.
-    fn settle(&mut self, before: &BTreeMap<String, actor::Entry>, single: bool) -> io::Result<()> {
+    fn settle(&mut self, single: bool) -> io::Result<()> {
         let end = Instant::now() + RECOVERY;
         loop {
             for side in 0..2 {
@@ -287,10 +279,10 @@ impl Soak {
             }
             std::thread::sleep(Duration::from_millis(300));
             let now = take(&self.hosts)?;
-            let faults = self.faults(&now, before, single);
+            let faults = self.faults(&now, single);
             if faults.is_empty() || Instant::now() > end {
                 if !faults.is_empty() {
-                    self.look_again(before, single);
+                    self.look_again(single);
                 }
                 faults.into_iter().for_each(|words| self.ledger.fail(words));
                 self.verdict.add(now);
