@@ -34,6 +34,12 @@ fn values_out_of_range_are_refused() {
     assert!(tunnel_address("224.0.0.1".parse().unwrap()).is_err());
     assert!(tunnel_address("::ffff:192.0.2.1".parse().unwrap()).is_err());
     assert!(tunnel_address("127.0.0.1".parse().unwrap()).is_err());
+    for never in ["127.0.0.1", "::1", "::ffff:10.0.0.1"] {
+        assert!(overlay_address(never.parse().unwrap()).is_err(), "{never}");
+    }
+    for may in ["10.0.0.1", "224.0.0.5", "fe80::1", "::10.0.0.1"] {
+        assert!(overlay_address(may.parse().unwrap()).is_ok(), "{may}");
+    }
     assert!(tunnel_address("fe80::1".parse().unwrap()).is_err());
     assert!(tunnel_address("fd00::1".parse().unwrap()).is_ok());
 }

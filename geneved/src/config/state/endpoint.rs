@@ -10,7 +10,7 @@ use libgeneve::wire::ethernet::Mac;
 use super::route::check_hosts;
 use super::{Refusal, State, option, presence, put};
 use crate::config::value::{
-    IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord,
+    IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord, overlay_address,
 };
 use crate::config::words::{EndpointWords, Verb};
 
@@ -138,6 +138,7 @@ impl State {
         endpoint: &Endpoint,
     ) -> Result<(), Refusal> {
         let link = self.link(&key.0)?;
+        overlay_address(key.1).map_err(|e| Refusal::new(format!("{object}: {e}"), ""))?;
         let several = endpoint.hosts.len() + usize::from(endpoint.local) > 1;
         if endpoint.colocated && endpoint.kind() != EndpointType::Scaled {
             return Err(Refusal::new(

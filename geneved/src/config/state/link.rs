@@ -11,7 +11,8 @@ use libgeneve::wire::geneve::Vni;
 use super::{Bridging, Refusal, State, absent, put};
 use crate::config::value::{
     self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
-    NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, tunnel_address,
+    NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, overlay_address,
+    tunnel_address,
 };
 use crate::config::words::{AddressWords, LinkWords, Verb};
 
@@ -233,6 +234,11 @@ impl State {
                 ),
                 "choose another id or dstport",
             ));
+        }
+        for address in &link.addresses {
+            overlay_address(address.addr()).map_err(|e| {
+                Refusal::new(format!("link \"{name}\": address {address}: {e}"), "")
+            })?;
         }
         self.check_encapsulation(link)?;
         self.check_mode(link, words)?;

@@ -265,6 +265,21 @@ pub fn tunnel_address(addr: IpAddr) -> Result<(), ValueError> {
     }
 }
 
+/// Whether packets of a VPC may have this address; those with others are dropped.
+///
+/// # Errors
+/// It is a loopback or an IPv4-mapped address.
+pub fn overlay_address(addr: IpAddr) -> Result<(), ValueError> {
+    let mapped = matches!(addr, IpAddr::V6(a) if a.to_ipv4_mapped().is_some());
+    if addr.is_loopback() {
+        wrong("a loopback address never leaves its host, so no packet of a VPC has it")
+    } else if mapped {
+        wrong("write the IPv4 address itself instead of its IPv6-mapped form")
+    } else {
+        Ok(())
+    }
+}
+
 /// `ADDR[@LINK]`: an endpoint, on the link that is meant anyway unless another is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

@@ -19,7 +19,7 @@ use std::str::FromStr;
 use serde::de::Visitor;
 
 pub use self::address::{
-    AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, tunnel_address,
+    AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, overlay_address, tunnel_address,
 };
 pub use self::bridge::{FdbMac, Mode};
 pub use self::label::{LabelsWord, SelectorWord, Who};
