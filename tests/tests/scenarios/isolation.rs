@@ -55,9 +55,11 @@ impl Site {
         }
         let remote = Duo::underlay(family, 1);
         let socket = Peer::bind(&duo, SocketAddr::new(remote, 6081));
+        // Even a link that delivers there lets nobody wrap packets.
+        let here = Duo::underlay(family, 0);
         let mode = match ethernet {
-            true => "mode = \"ethernet\"\nlladdr = \"02:00:00:00:00:64\"",
-            false => "",
+            true => "mode = \"ethernet\"\nlladdr = \"02:00:00:00:00:64\"".to_owned(),
+            false => format!("allowed = [\"{here}\"]"),
         };
         let thief = link(
             "gnv0",
