@@ -23,7 +23,7 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// quote much, or fifty that quote little. The kernel allows twice as many.
 const ERROR_QUEUE: usize = 16 << 10;
 /// Bytes asked for as receive buffer of each socket of VPCs; the kernel counts its own part, and allows twice as many.
-const QUEUE_BUFFER: usize = 4 << 20;
+const QUEUE_BUFFER: usize = 8 << 20;
 /// The same for the socket that takes what is of no VPC: only the latest of it is worth a look.
 const STRAY_BUFFER: usize = 128 << 10;
 /// Source-port sockets of one family at most; of a larger range so many are drawn.
