@@ -58,16 +58,17 @@ fn only_what_is_behind_the_link_is_delivered() {
         "10.0.0.3",
         "10.9.1.7",
         "255.255.255.255",
-        "127.0.0.1",
         "0.0.0.0",
         "fd09:1::1",
-        "::1",
         "fe80::1",
         "10.8.0.255",
     ];
     let flows = site.flows();
     for dst in elsewhere {
         assert_eq!(heard(&site, dst), Err(NOT_HERE), "{dst}");
+    }
+    for dst in ["127.0.0.1", "::1"] {
+        assert_eq!(heard(&site, dst), Err(DropReason::LoopbackAddress), "{dst}");
     }
     assert_eq!(site.flows(), flows);
     let noted = site.link(0).config.undelivered.all();
@@ -92,7 +93,7 @@ fn a_prefix_that_is_behind_another_host_too_is_delivered_and_leaves_as_it_did() 
     let went = |dst| site.send(&udp("10.0.0.1", dst, (1, 2), 0)).unwrap().host();
     assert_eq!((went("10.7.0.9"), went("172.16.0.9")), (ip(C), ip(B)));
     // Whatever is allowed, loopback is not.
-    assert_eq!(heard(&site, "127.0.0.1"), Err(NOT_HERE));
+    assert_eq!(heard(&site, "127.0.0.1"), Err(DropReason::LoopbackAddress));
 }
 
 #[test]
