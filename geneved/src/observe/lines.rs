@@ -5,7 +5,7 @@
 //! were given away, and has none.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -23,6 +23,8 @@ pub(super) struct Lines {
     receiver: Mutex<Option<Receiver<Vec<u8>>>>,
     waiting: AtomicUsize,
     left_out: AtomicU64,
+    /// Nobody has to read them: they go to a regular file, by whoever logs.
+    direct: AtomicBool,
 }
 
 impl Lines {
@@ -33,6 +35,7 @@ impl Lines {
             receiver: Mutex::new(Some(receiver)),
             waiting: AtomicUsize::new(0),
             left_out: AtomicU64::new(0),
+            direct: AtomicBool::new(false),
         }
     }
 
@@ -54,6 +57,11 @@ impl Lines {
             .name("log".into())
             .spawn(write)
             .map(drop)
+    }
+
+    /// From now on lines are written to standard error at once; to be called where that waits for nobody.
+    pub(super) fn write_directly(&self) {
+        self.direct.store(true, Ordering::Release);
     }
 
     /// Waits until all lines are written, but not longer than this.
@@ -89,6 +97,9 @@ pub(super) struct Line(&'static Lines);
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lines = self.0;
+        if lines.direct.load(Ordering::Acquire) {
+            return io::stderr().write_all(line).map(|()| line.len());
+        }
         let before = lines.waiting.fetch_add(line.len(), Ordering::AcqRel);
         let waits = before + line.len() <= ROOM && lines.sender.send(line.to_vec()).is_ok();
         if !waits {

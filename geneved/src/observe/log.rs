@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use nix::sys::stat::{SFlag, fstat};
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -57,6 +58,11 @@ pub fn init() {
 pub fn begin() {
     if let Err(error) = LINES.start(io::stderr()) {
         eprintln!("the log cannot be written: {error}");
+    }
+    let found = fstat(io::stderr());
+    if found.is_ok_and(|found| found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()) {
+        LINES.flush(LAST_LINES);
+        LINES.write_directly();
     }
 }
 
