@@ -134,7 +134,7 @@ impl Plan {
 
     /// All that happens, links first.
     #[must_use]
-    pub fn steps(&self) -> Vec<Step> {
+    pub fn into_steps(self) -> Vec<Step> {
         let link = |verb, name: &IfName| Step {
             verb,
             object: "link".into(),
@@ -142,15 +142,15 @@ impl Plan {
             dev: None,
         };
         let lists = [
-            (StepVerb::Removed, &self.del),
-            (StepVerb::Added, &self.add),
-            (StepVerb::Replaced, &self.replace),
-            (StepVerb::Changed, &self.set),
+            (StepVerb::Removed, self.del),
+            (StepVerb::Added, self.add),
+            (StepVerb::Replaced, self.replace),
+            (StepVerb::Changed, self.set),
         ];
         let links = lists
             .into_iter()
-            .flat_map(|(verb, names)| names.iter().map(move |name| link(verb, name)));
-        links.chain(self.objects.iter().cloned()).collect()
+            .flat_map(|(verb, names)| names.into_iter().map(move |name| link(verb, &name)));
+        links.chain(self.objects).collect()
     }
 }
 

@@ -398,7 +398,7 @@ fn a_log_names_what_a_plan_changes() {
     let new = load(&(link.replace("id = 1", "id = 1\nmtu = 1400") + route))
         .unwrap()
         .state;
-    let steps = Plan::between(&old, &new).steps();
+    let steps = Plan::between(&old, &new).into_steps();
     assert_eq!(told(&steps), "link a changed, route 10.5.0.0/16 of a added");
     assert_eq!(told(&[]), "nothing changed");
     let many: Vec<_> = std::iter::repeat_n(steps[1].clone(), 11).collect();

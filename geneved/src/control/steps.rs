@@ -3,7 +3,7 @@
 //! The control side is one thread: control socket, netlink, timers and the service manager's watchdog. What takes long there
 //! rests now and then, and what cannot be cut is done by a thread of its own.
 
-use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,17 +52,38 @@ pub async fn list<T: Serialize>(name: &str, items: &[T]) -> Vec<u8> {
     text
 }
 
-/// Does work that knows no rest on a thread of its own.
-///
-/// # Errors
-/// The thread cannot be had.
-pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+/// Does work that knows no rest on a thread of its own. Where none is to be had it is done here, and others wait.
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = oneshot::channel();
-    thread::Builder::new().name("apart".into()).spawn(move || {
-        let _ = send.send(work());
-    })?;
-    let ended = |_| io::Error::other("the thread ended early");
-    receive.await.map_err(ended)
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let there = Arc::clone(&work);
+    let thread = thread::Builder::new().name("apart".into()).spawn(move || {
+        if let Some(work) = take(&there) {
+            let _ = send.send(work());
+        }
+    });
+    if thread.is_err()
+        && let Some(work) = take(&work)
+    {
+        return work();
+    }
+    match receive.await {
+        Ok(done) => done,
+        // It was told where it happened.
+        Err(_) => panic!("what was done on a thread of its own panicked"),
+    }
+}
+
+/// Does work on a thread of its own if it is `long`, and at once otherwise.
+pub async fn apart_if<T: Send + 'static>(
+    long: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match long {
+        true => apart(work).await,
+        false => work(),
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +99,6 @@ mod tests {
             serde_json::to_vec(&whole).unwrap()
         );
         assert_eq!(list::<u8>("items", &[]).await, b"{\"items\":[]}");
-        assert_eq!(apart(|| 7).await.unwrap(), 7);
+        assert_eq!(apart(|| 7).await, 7);
     }
 }

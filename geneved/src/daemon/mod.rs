@@ -27,6 +27,7 @@ pub mod preflight;
 mod privilege;
 mod random;
 mod rates;
+mod reload;
 mod rx_interfaces;
 mod show;
 mod termination;
@@ -51,9 +52,8 @@ use self::termination::Termination;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io};
 use crate::config::plan;
-use crate::config::settings::Kept;
 use crate::config::state::Refusal;
-use crate::control::protocol::{Applied, Failure, Monitored, Rated, Reloaded, Request, Saved};
+use crate::control::protocol::{Applied, Failure, Monitored, Rated, Request, Saved};
 use crate::control::server::{self, Answer, Following, Listener, Parameters, Service};
 use crate::control::steps;
 use crate::io::Event;
@@ -336,105 +336,9 @@ fn heed(core: &Rc<Core>, event: Event) {
     }
 }
 
-fn no_thread(error: std::io::Error) -> Refusal {
-    Refusal::new(format!("there is no thread to do it: {error}"), "")
-}
-
 fn tell_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd cannot be told: {error}");
-    }
-}
-
-impl Core {
-    /// Reads the file again and applies the differences.
-    async fn reload(&self) -> Result<Reloaded, Refusal> {
-        if let Ok(state) = NotifyState::monotonic_usec_now() {
-            tell_systemd(&[NotifyState::Reloading, state]);
-        }
-        let done = self.reload_file(false).await;
-        tell_systemd(&[NotifyState::Ready]);
-        match &done {
-            Ok(done) => {
-                let told = plan::told(&done.steps);
-                tracing::info!(summary = done.summary, "reloaded: {told}");
-                self.hub()
-                    .tell(host_event(None, "reloaded", done.summary.clone()));
-                for kept in &done.restart {
-                    tracing::warn!(
-                        key = kept.key,
-                        running = kept.running,
-                        configured = kept.configured,
-                        reason = kept.reason,
-                        "{} changes from {} to {} with a restart only",
-                        kept.key,
-                        kept.running,
-                        kept.configured
-                    );
-                }
-            }
-            Err(refusal) => {
-                tracing::error!(%refusal, "not reloaded; nothing was changed: {refusal}");
-            }
-        }
-        done
-    }
-
-    /// With `dry_run` nothing is changed.
-    async fn reload_file(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
-        let path = self.config_path().to_owned();
-        let loaded = steps::apart(move || file::load(&path)).await;
-        let config = loaded.map_err(no_thread)?.map_err(|faults| {
-            let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            Refusal::new(all.join("\n"), "")
-        })?;
-        let mut state = config.state;
-        // What [daemon] says holds from the next start on.
-        let running = self.inner().await.state.fabric;
-        if state.fabric.secret && !running.secret {
-            let labelled = state.links.keys().find(|link| state.uses_labels(link));
-            if let Some(link) = labelled {
-                return Err(Refusal::new(
-                    format!(
-                        "link \"{link}\" uses labels, and the daemon started without \"label-secret-file\""
-                    ),
-                    "restart the daemon",
-                ));
-            }
-        }
-        state.fabric = running;
-        let mut restart = self.settings().kept_from(&config.daemon);
-        if restart.iter().all(|kept| kept.key != "label-secret-file")
-            && config.secret.as_ref() != self.secret()
-        {
-            restart.push(Kept {
-                key: "label-secret-file".into(),
-                running: "the secret that was read at start".into(),
-                configured: "another secret".into(),
-                reason: "flows were decided by it, on other hosts as well".into(),
-            });
-        }
-        let plan = match dry_run {
-            true => self.rehearse(&state).await?,
-            false => self.become_state(state).await?,
-        };
-        let mut summary = match dry_run {
-            true => format!("nothing was changed; it would be: {plan}"),
-            false => plan.to_string(),
-        };
-        if !restart.is_empty() {
-            summary += "; [daemon] changed, which needs a restart";
-        }
-        match self.waiting() {
-            0 => {}
-            1 => summary += "; 1 link waits (\"geneved link show\")",
-            waiting => summary += &format!("; {waiting} links wait (\"geneved link show\")"),
-        }
-        Ok(Reloaded {
-            summary,
-            steps: plan.steps(),
-            restart,
-        })
     }
 }
 
@@ -453,11 +357,11 @@ impl Service for Core {
         Box::pin(async move {
             match request {
                 Request::Apply { changes } => {
-                    let plan = self.apply(&changes).await?;
-                    tracing::info!(summary = %plan, "changed: {}", plan::told(&plan.steps()));
-                    json(Applied {
-                        summary: plan.to_string(),
-                    })
+                    let plan = self.apply(changes).await?;
+                    let summary = plan.to_string();
+                    let told = plan::told(&plan.into_steps());
+                    tracing::info!(summary, "changed: {told}");
+                    json(Applied { summary })
                 }
                 Request::ListLinks { name } => {
                     listed("links", &self.links(name).await?.links).await
@@ -490,8 +394,13 @@ impl Service for Core {
                     rates: self.rates(flows, by_packets).await,
                 }),
                 Request::Monitor { .. } | Request::Capture { .. } => Err(Failure::ExpectedMore),
-                Request::Reload { dry_run: true } => json(self.reload_file(true).await?),
-                Request::Reload { dry_run: false } => json(self.reload().await?),
+                Request::Reload { dry_run } => {
+                    let done = match dry_run {
+                        true => self.reload_file(true).await?,
+                        false => self.reload().await?,
+                    };
+                    Ok(Parameters::Json(reload::told(done).await))
+                }
                 Request::Save => {
                     let (settings, state) = (self.settings().clone(), self.state().await);
                     let saved = steps::apart(move || {
@@ -502,7 +411,7 @@ impl Service for Core {
                         };
                         serde_json::to_vec(&saved).expect("words have a form in JSON")
                     });
-                    Ok(Parameters::Json(saved.await.map_err(no_thread)?))
+                    Ok(Parameters::Json(saved.await))
                 }
             }
         })

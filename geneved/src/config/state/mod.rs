@@ -124,6 +124,21 @@ impl State {
         }
     }
 
+    /// How many objects there are.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        let of_links = [
+            self.routes.len(),
+            self.fdb.len(),
+            self.classes.len(),
+            self.endpoints.len(),
+            self.policies.len(),
+            self.nats.len(),
+            self.services.len(),
+        ];
+        self.options.len() + self.links.len() + of_links.iter().sum::<usize>()
+    }
+
     /// The link of this name.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ async fn converse(
             asked,
         } = match message.len() {
             // So much takes a while.
-            OWN.. => steps::apart(move || understand(&message)).await??,
+            OWN.. => steps::apart(move || understand(&message)).await?,
             _ => understand(&message)?,
         };
         let making = match &asked {

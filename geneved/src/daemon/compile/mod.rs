@@ -83,6 +83,29 @@ pub(super) type Healthy<'a> = dyn Fn(&IfName, &Service, (IpAddr, u16)) -> bool +
 /// The links that run, and where they are in the tables.
 pub(super) type Places = BTreeMap<IfName, LinkIndex>;
 
+/// Whether a state can be compiled with this key for labels.
+///
+/// # Errors
+/// Two labels of one endpoint have the same hash.
+pub(super) fn verify(key: Option<&LabelKey>, state: &State) -> Result<(), Refusal> {
+    for ((dev, addr), endpoint) in &state.endpoints {
+        if let Some(labels) = &endpoint.labels {
+            hashed(key, labels).map_err(|why| {
+                Refusal::new(
+                    format!("endpoint \"{addr}\" dev {dev}: {why}"),
+                    "rename one of the labels",
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn hashed(key: Option<&LabelKey>, labels: &LabelMap) -> Result<LabelSet, String> {
+    let key = key.ok_or("there is no label-secret-file")?;
+    labels.hashed(key).map_err(|e| e.to_string())
+}
+
 impl Compiler {
     /// A compiler that hashes labels with `key`.
     pub(super) fn new(key: Option<LabelKey>) -> Self {
@@ -92,28 +115,9 @@ impl Compiler {
         }
     }
 
-    /// Whether a state can be compiled.
-    ///
-    /// # Errors
-    /// Two labels of one endpoint have the same hash.
-    pub(super) fn verify(&self, state: &State) -> Result<(), Refusal> {
-        for ((dev, addr), endpoint) in &state.endpoints {
-            if let Some(labels) = &endpoint.labels {
-                self.hashed(labels).map_err(|why| {
-                    Refusal::new(
-                        format!("endpoint \"{addr}\" dev {dev}: {why}"),
-                        "rename one of the labels",
-                    )
-                })?;
-            }
-        }
-        Ok(())
-    }
-
     /// The hashes of labels.
     pub(super) fn hashed(&self, labels: &LabelMap) -> Result<LabelSet, String> {
-        let key = self.key.as_ref().ok_or("there is no label-secret-file")?;
-        labels.hashed(key).map_err(|e| e.to_string())
+        hashed(self.key.as_ref(), labels)
     }
 
     /// The options that are known.

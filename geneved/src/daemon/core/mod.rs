@@ -9,6 +9,8 @@ mod following;
 mod interfaces;
 mod mtu;
 mod ports;
+mod prepare;
+mod publish;
 mod repair;
 mod running;
 mod waiting;
@@ -21,20 +23,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HeardBy, HostRegistry, Tables};
+use libgeneve::link::HostRegistry;
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
-use crate::config::state::{Link, Refusal, Service, State};
+use crate::config::state::{Link, Refusal, State};
 use crate::config::value::IfName;
-use crate::config::words::Change;
 use crate::control::protocol::{HostEvent, What};
 use crate::control::steps::Steps;
-use crate::daemon::backends::{Down, target};
-use crate::daemon::compile::{Compiler, Places};
+use crate::daemon::backends::Down;
+use crate::daemon::compile::Compiler;
 use crate::daemon::drops::DropWatch;
 use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
@@ -45,7 +46,7 @@ use crate::daemon::rx_interfaces::RxWatch;
 use crate::daemon::undelivered::Told as ToldUndelivered;
 use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
-use crate::net::mtu::{Loop, Ways};
+use crate::net::mtu::Ways;
 use crate::net::port::Holder;
 use crate::observe::hub::Hub;
 pub(in crate::daemon) use descriptors::for_port;
@@ -58,6 +59,9 @@ use repair::Interfaces;
 pub(in crate::daemon) use repair::{Concerned, ELSEWHERE};
 pub(in crate::daemon) use running::{Obstacle, Running};
 
+/// With no more objects than this, a thread of its own costs more than it keeps from the main loop.
+const FEW: usize = 256;
+
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
     engine: Engine,
@@ -65,6 +69,8 @@ pub(in crate::daemon) struct Core {
     settings: DaemonSettings,
     secret: Option<Secret>,
     config_path: PathBuf,
+    /// Held by whoever changes the state, from before anything is compared with it. Taken before `inner`.
+    changing: Mutex<()>,
     inner: Mutex<Inner>,
     /// How many links wait.
     waiting: Cell<usize>,
@@ -86,7 +92,8 @@ pub(in crate::daemon) struct Core {
 /// What changes, one change at a time.
 #[derive(Default)]
 pub(in crate::daemon) struct Inner {
-    pub(in crate::daemon) state: State,
+    /// Shared, because what takes long is made of it beside the main loop.
+    pub(in crate::daemon) state: Arc<State>,
     pub(in crate::daemon) running: BTreeMap<IfName, Running>,
     pub(in crate::daemon) registry: HostRegistry,
     /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
@@ -130,6 +137,7 @@ impl Core {
             settings,
             secret,
             config_path,
+            changing: Mutex::default(),
             inner: Mutex::new(inner),
             waiting: Cell::new(0),
             interfaces: Interfaces::default(),
@@ -183,94 +191,24 @@ impl Core {
         self.inner.lock().await
     }
 
-    pub(in crate::daemon) async fn state(&self) -> State {
-        self.inner().await.state.clone()
-    }
-
-    /// Makes all of these changes or none.
-    pub(in crate::daemon) async fn apply(&self, changes: &[Change]) -> Result<Plan, Refusal> {
-        let mut inner = self.inner().await;
-        let mut state = inner.state.clone();
-        let mut named = Vec::new();
-        let mut steps = Steps::default();
-        for (number, change) in changes.iter().enumerate() {
-            steps.rest().await;
-            let applied = state.apply(change);
-            applied.map_err(|refusal| refusal.of_change(number))?;
-            named.extend(change.link.as_ref().map(|link| link.name.clone()));
-            named.extend(change.address.as_ref().map(|address| address.dev.clone()));
-        }
-        self.refuse_loops(&inner, &state).await?;
-        let mut plan = Plan::between(&inner.state, &state);
-        // Somebody else may have changed the interface; who sets the link wants it as it is set.
-        named.retain(|name| {
-            inner.state.links.contains_key(name)
-                && state.links.contains_key(name)
-                && !plan.replace.contains(name)
-        });
-        for name in named {
-            let there = inner.running.get(&name).is_some_and(Running::has_interface);
-            if !there {
-                plan.set.retain(|n| *n != name);
-                plan.replace.push(name);
-            } else if !plan.set.contains(&name) {
-                plan.set.push(name);
-            }
-        }
-        self.transition(&mut inner, state, plan, Unready::Refuse)
-            .await
-    }
-
-    /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
-    pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
-        let mut inner = self.inner().await;
-        let plan = self.plan(&inner, &state).await;
-        self.transition(&mut inner, state, plan, Unready::Wait)
-            .await
-    }
-
-    /// What [`Core::become_state`] would do.
-    ///
-    /// # Errors
-    /// It would be refused.
-    pub(in crate::daemon) async fn rehearse(&self, state: &State) -> Result<Plan, Refusal> {
-        let inner = self.inner().await;
-        inner.compiler.verify(state)?;
-        Ok(self.plan(&inner, state).await)
-    }
-
-    /// The steps to this state, from what is configured and from what the kernel has.
-    async fn plan(&self, inner: &Inner, state: &State) -> Plan {
-        let mut plan = Plan::between(&inner.state, state);
-        let stays = |name: &IfName| state.links.contains_key(name);
-        let (absent, astray) = self.astray(inner).await;
-        let lost = inner
-            .running
-            .iter()
-            .filter(|(_, running)| running.is_lost());
-        let lost = lost.map(|(name, _)| name).chain(&absent);
-        let lost: Vec<_> = lost.filter(|name| stays(name)).cloned().collect();
-        plan.set.retain(|n| !lost.contains(n));
-        plan.replace.retain(|n| !lost.contains(n));
-        plan.replace.extend(lost);
-        for name in astray {
-            if stays(&name) && !plan.set.contains(&name) && !plan.replace.contains(&name) {
-                plan.set.push(name);
-            }
-        }
-        plan
+    pub(in crate::daemon) async fn state(&self) -> Arc<State> {
+        Arc::clone(&self.inner().await.state)
     }
 
     async fn transition(
         &self,
         inner: &mut Inner,
-        new: State,
+        new: Arc<State>,
         plan: Plan,
         unready: Unready,
     ) -> Result<Plan, Refusal> {
         if plan.is_empty() {
             // A daemon that starts without links has a secret all the same.
-            inner.state.fabric = new.fabric;
+            if inner.state.fabric != new.fabric {
+                inner.state = new;
+            } else {
+                discard(new);
+            }
             return Ok(plan);
         }
         let result = self.carry_out(inner, new, &plan, unready).await;
@@ -282,11 +220,10 @@ impl Core {
     async fn carry_out(
         &self,
         inner: &mut Inner,
-        new: State,
+        new: Arc<State>,
         plan: &Plan,
         unready: Unready,
     ) -> Result<(), Refusal> {
-        inner.compiler.verify(&new)?;
         if unready == Unready::Refuse {
             self.ensure_descriptors(inner, &new, plan)?;
         }
@@ -333,23 +270,26 @@ impl Core {
         if watched {
             self.tell_changes(inner, &old, gone).await;
         }
+        discard(old);
         Ok(())
     }
 
     async fn adjust_and_replace(
         &self,
         inner: &mut Inner,
-        new: &State,
+        new: &Arc<State>,
         plan: &Plan,
         ways: &Ways,
         unready: Unready,
     ) -> Result<(), Refusal> {
-        let old = inner.state.clone();
+        let old = Arc::clone(&inner.state);
+        let mut steps = Steps::default();
         // A route to a new host may change the MTU of a link that is otherwise as it was.
         let mut done = Vec::new();
         let mut result = Ok(());
         let names: Vec<IfName> = inner.running.keys().cloned().collect();
         for name in names {
+            steps.rest().await;
             let (Some(was), Some(link)) = (old.links.get(&name), new.links.get(&name)) else {
                 continue;
             };
@@ -430,7 +370,7 @@ impl Core {
     async fn replace(
         &self,
         inner: &mut Inner,
-        (old, new): (&State, &State),
+        (old, new): (&Arc<State>, &Arc<State>),
         names: &[IfName],
         ways: &Ways,
         unready: Unready,
@@ -452,75 +392,6 @@ impl Core {
         result
     }
 
-    /// Compiles the state for the workers.
-    pub(in crate::daemon) async fn publish(&self, inner: &mut Inner) {
-        let Inner {
-            state,
-            running,
-            registry,
-            hasher,
-            epoch,
-            compiler,
-            down,
-            ways,
-            nested,
-            ..
-        } = inner;
-        let places: Places = running
-            .iter()
-            .map(|(name, r)| (name.clone(), r.index))
-            .collect();
-        *down = self.board(|board| Down::of(state, board));
-        let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
-            !down.has(&target(state, dev, service, at))
-        };
-        let mut links = Vec::with_capacity(running.len());
-        let mut steps = Steps::default();
-        for (name, running) in running.iter() {
-            if let Some(link) = state.links.get(name) {
-                let config = compiler.link(
-                    state,
-                    link,
-                    running.mtu,
-                    running.following.addresses(),
-                    &places,
-                    &healthy,
-                );
-                let link = libgeneve::link::Link::new(config, registry);
-                let link = link.without(|host| ways.loop_of(name, host).is_some());
-                let link = link.with_heard_by(|host| {
-                    let mut heard_by = behind(nested, &places, name, host);
-                    if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
-                        heard_by.push(HeardBy::Nobody);
-                    }
-                    heard_by
-                });
-                links.push(Arc::new(link));
-            }
-            steps.rest().await;
-        }
-        *epoch += 1;
-        let mut tables = Tables::new(links, *hasher);
-        tables.epoch = *epoch;
-        tables.schema = Arc::new(Compiler::schema(state));
-        let flows = self.engine.flows();
-        flows
-            .flows
-            .set_links(u32::try_from(running.len()).unwrap_or(u32::MAX));
-        self.engine.publish(Arc::new(tables));
-        self.note_own_links(inner, &inner.state);
-        let Inner {
-            state,
-            registry,
-            compiler,
-            ..
-        } = inner;
-        compiler.prune(state);
-        registry.prune();
-        self.count_waiting(inner);
-        self.listen_for(inner.running.keys());
-    }
-
     /// Asks neighbours whether they are still there, forgets those that are silent, and has flows follow those that moved to
     /// another MAC address.
     pub(in crate::daemon) async fn tend_neighbors(&self) {
@@ -532,6 +403,7 @@ impl Core {
 
     /// Removes all interfaces.
     pub(in crate::daemon) async fn shut_down(&self) {
+        let _changing = self.changing.lock().await;
         let mut inner = self.inner().await;
         let names: Vec<_> = inner.running.keys().cloned().collect();
         let old = std::mem::take(&mut inner.state);
@@ -542,18 +414,6 @@ impl Core {
     }
 }
 
-/// The links behind whose interfaces a host of the link `name` is.
-fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<HeardBy> {
-    if nested.is_empty() {
-        return Vec::new();
-    }
-    let of_it = nested
-        .iter()
-        .filter(|(link, at, _)| link == name && *at == host);
-    let outer = of_it.filter_map(|(.., outer)| places.get(outer));
-    outer.copied().map(HeardBy::Link).collect()
-}
-
 /// What is told of a host; of this one, without an address.
 pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail: String) -> What {
     What::Host(HostEvent {
@@ -561,6 +421,16 @@ pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail:
         what: what.into(),
         detail,
     })
+}
+
+/// Drops a state that is no more, which takes a while if it is large.
+fn discard(state: Arc<State>) {
+    if state.objects() > FEW {
+        // Where there is no thread it is dropped here.
+        let _ = std::thread::Builder::new()
+            .name("apart".into())
+            .spawn(move || drop(state));
+    }
 }
 
 /// Whether a link is to listen on another port than before.

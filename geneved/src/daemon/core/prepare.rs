@@ -1,0 +1,125 @@
+//! Changes made ready: what there will be, whether it can be, and what is to be done for it.
+//!
+//! All of it is done beside the main loop, on a thread of its own where there is much. Who changes something holds
+//! `Core::changing` from then on until it is done, so that nothing is compared with what is not there any more; `Core::inner`
+//! is held only while the change is made.
+
+use std::sync::Arc;
+
+use super::interfaces::Unready;
+use super::{Core, FEW, Inner, Running};
+use crate::config::plan::Plan;
+use crate::config::secret::Secret;
+use crate::config::state::{Refusal, State};
+use crate::config::value::IfName;
+use crate::config::words::Change;
+use crate::control::steps;
+use crate::daemon::compile::verify;
+
+/// A state to be, and the steps to it from the one that runs.
+struct Prepared {
+    state: Arc<State>,
+    plan: Plan,
+}
+
+impl Core {
+    /// Makes all of these changes or none.
+    pub(in crate::daemon) async fn apply(&self, changes: Vec<Change>) -> Result<Plan, Refusal> {
+        let _changing = self.changing.lock().await;
+        let mut named = Vec::new();
+        for change in &changes {
+            named.extend(change.link.as_ref().map(|link| link.name.clone()));
+            named.extend(change.address.as_ref().map(|address| address.dev.clone()));
+        }
+        let many = changes.len();
+        let make = move |old: &State| {
+            let mut state = old.clone();
+            for (number, change) in changes.iter().enumerate() {
+                let applied = state.apply(change);
+                applied.map_err(|refusal| refusal.of_change(number))?;
+            }
+            Ok(state)
+        };
+        let Prepared { state, mut plan } = self.prepare(many, make).await?;
+        let mut inner = self.inner().await;
+        self.refuse_loops(&inner, &state).await?;
+        // Somebody else may have changed the interface; who sets the link wants it as it is set.
+        named.retain(|name| {
+            inner.state.links.contains_key(name)
+                && state.links.contains_key(name)
+                && !plan.replace.contains(name)
+        });
+        for name in named {
+            let there = inner.running.get(&name).is_some_and(Running::has_interface);
+            if !there {
+                plan.set.retain(|n| *n != name);
+                plan.replace.push(name);
+            } else if !plan.set.contains(&name) {
+                plan.set.push(name);
+            }
+        }
+        self.transition(&mut inner, state, plan, Unready::Refuse)
+            .await
+    }
+
+    /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
+    pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
+        let _changing = self.changing.lock().await;
+        let Prepared { state, plan } = self.prepare(state.objects(), move |_| Ok(state)).await?;
+        let mut inner = self.inner().await;
+        let plan = self.with_lost(&inner, &state, plan).await;
+        self.transition(&mut inner, state, plan, Unready::Wait)
+            .await
+    }
+
+    /// What [`Core::become_state`] would do.
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub(in crate::daemon) async fn rehearse(&self, state: State) -> Result<Plan, Refusal> {
+        let _changing = self.changing.lock().await;
+        let Prepared { state, plan } = self.prepare(state.objects(), move |_| Ok(state)).await?;
+        let inner = self.inner().await;
+        Ok(self.with_lost(&inner, &state, plan).await)
+    }
+
+    /// Makes a state of about so many objects more, sees whether it can be compiled, and compares it with the one that runs.
+    async fn prepare(
+        &self,
+        more: usize,
+        make: impl FnOnce(&State) -> Result<State, Refusal> + Send + 'static,
+    ) -> Result<Prepared, Refusal> {
+        let old = self.state().await;
+        let key = self.secret().map(Secret::label_key);
+        let long = old.objects() + more > FEW;
+        let prepare = move || {
+            let state = make(&old)?;
+            verify(key.as_ref(), &state)?;
+            let plan = Plan::between(&old, &state);
+            let state = Arc::new(state);
+            Ok(Prepared { state, plan })
+        };
+        steps::apart_if(long, prepare).await
+    }
+
+    /// The steps to this state, with those for what the kernel has not as it is configured.
+    async fn with_lost(&self, inner: &Inner, state: &State, mut plan: Plan) -> Plan {
+        let stays = |name: &IfName| state.links.contains_key(name);
+        let (absent, astray) = self.astray(inner).await;
+        let lost = inner
+            .running
+            .iter()
+            .filter(|(_, running)| running.is_lost());
+        let lost = lost.map(|(name, _)| name).chain(&absent);
+        let lost: Vec<_> = lost.filter(|name| stays(name)).cloned().collect();
+        plan.set.retain(|n| !lost.contains(n));
+        plan.replace.retain(|n| !lost.contains(n));
+        plan.replace.extend(lost);
+        for name in astray {
+            if stays(&name) && !plan.set.contains(&name) && !plan.replace.contains(&name) {
+                plan.set.push(name);
+            }
+        }
+        plan
+    }
+}

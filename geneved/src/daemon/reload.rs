@@ -1,0 +1,110 @@
+//! The configuration read again while the daemon runs.
+
+use sd_notify::NotifyState;
+
+use super::core::{Core, host_event};
+use super::tell_systemd;
+use crate::config::settings::Kept;
+use crate::config::state::Refusal;
+use crate::config::{file, plan};
+use crate::control::protocol::Reloaded;
+use crate::control::steps;
+
+/// What was done, as the client is told. It may be long.
+pub(super) async fn told(done: Reloaded) -> Vec<u8> {
+    let write = move || serde_json::to_vec(&done).expect("replies have a form in JSON");
+    steps::apart(write).await
+}
+
+impl Core {
+    /// Reads the file again and applies the differences.
+    pub(super) async fn reload(&self) -> Result<Reloaded, Refusal> {
+        if let Ok(state) = NotifyState::monotonic_usec_now() {
+            tell_systemd(&[NotifyState::Reloading, state]);
+        }
+        let done = self.reload_file(false).await;
+        tell_systemd(&[NotifyState::Ready]);
+        match &done {
+            Ok(done) => {
+                let told = plan::told(&done.steps);
+                tracing::info!(summary = done.summary, "reloaded: {told}");
+                self.hub()
+                    .tell(host_event(None, "reloaded", done.summary.clone()));
+                for kept in &done.restart {
+                    tracing::warn!(
+                        key = kept.key,
+                        running = kept.running,
+                        configured = kept.configured,
+                        reason = kept.reason,
+                        "{} changes from {} to {} with a restart only",
+                        kept.key,
+                        kept.running,
+                        kept.configured
+                    );
+                }
+            }
+            Err(refusal) => {
+                tracing::error!(%refusal, "not reloaded; nothing was changed: {refusal}");
+            }
+        }
+        done
+    }
+
+    /// With `dry_run` nothing is changed.
+    pub(super) async fn reload_file(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+        let path = self.config_path().to_owned();
+        let config = steps::apart(move || file::load(&path))
+            .await
+            .map_err(|faults| {
+                let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                Refusal::new(all.join("\n"), "")
+            })?;
+        let mut state = config.state;
+        // What [daemon] says holds from the next start on.
+        let running = self.state().await.fabric;
+        if state.fabric.secret && !running.secret {
+            let labelled = state.links.keys().find(|link| state.uses_labels(link));
+            if let Some(link) = labelled {
+                return Err(Refusal::new(
+                    format!(
+                        "link \"{link}\" uses labels, and the daemon started without \"label-secret-file\""
+                    ),
+                    "restart the daemon",
+                ));
+            }
+        }
+        state.fabric = running;
+        let mut restart = self.settings().kept_from(&config.daemon);
+        if restart.iter().all(|kept| kept.key != "label-secret-file")
+            && config.secret.as_ref() != self.secret()
+        {
+            restart.push(Kept {
+                key: "label-secret-file".into(),
+                running: "the secret that was read at start".into(),
+                configured: "another secret".into(),
+                reason: "flows were decided by it, on other hosts as well".into(),
+            });
+        }
+        let plan = match dry_run {
+            true => self.rehearse(state).await?,
+            false => self.become_state(state).await?,
+        };
+        let mut summary = match dry_run {
+            true => format!("nothing was changed; it would be: {plan}"),
+            false => plan.to_string(),
+        };
+        if !restart.is_empty() {
+            summary += "; [daemon] changed, which needs a restart";
+        }
+        match self.waiting() {
+            0 => {}
+            1 => summary += "; 1 link waits (\"geneved link show\")",
+            waiting => summary += &format!("; {waiting} links wait (\"geneved link show\")"),
+        }
+        Ok(Reloaded {
+            summary,
+            steps: plan.into_steps(),
+            restart,
+        })
+    }
+}
