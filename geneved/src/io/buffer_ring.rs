@@ -60,9 +60,8 @@ impl UdpPools {
         let has = |pool: &BufferRing| pool.available > 0;
         match (stray, much) {
             (true, _) => has(&self.stray).then_some(STRAY_GROUP),
-            (false, true) => has(&self.crowd).then_some(CROWD_GROUP),
             (false, false) if has(&self.usual) => Some(USUAL_GROUP),
-            (false, false) => has(&self.crowd).then_some(CROWD_GROUP),
+            (false, _) => has(&self.crowd).then_some(CROWD_GROUP),
         }
     }
 }
