@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol,
+};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
@@ -240,7 +242,7 @@ pub async fn update(
         let there = addresses(&handle, seen.ifindex).await?;
         for address in all {
             if !there.iter().any(|(a, _)| *a == address) {
-                add_address(&handle, seen.ifindex, address).await?;
+                add_address(&handle, &seen, address).await?;
             }
         }
         Ok(())
@@ -278,7 +280,7 @@ pub async fn restore(
         }
         let mut result = Ok(());
         for address in missing {
-            match add_address(&handle, seen.ifindex, address).await {
+            match add_address(&handle, &seen, address).await {
                 // Somebody else gives it back as well, and was quicker.
                 Err(InterfaceError::Setting { error, .. })
                     if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
@@ -387,7 +389,8 @@ pub async fn remove(netns: Option<String>, names: Vec<String>) -> Result<(), Int
 }
 
 async fn set_up(handle: &Handle, wanted: &Wanted, all_or_none: bool) -> Result<(), InterfaceError> {
-    let index = look(handle, &wanted.name).await?.ifindex;
+    let seen = look(handle, &wanted.name).await?;
+    let index = seen.ifindex;
     let change = by_index(index)
         .mtu(wanted.mtu.into())
         .txqueuelen(TX_QUEUE_LEN);
@@ -410,7 +413,7 @@ async fn set_up(handle: &Handle, wanted: &Wanted, all_or_none: bool) -> Result<(
         }
     }
     for address in &wanted.addresses {
-        match add_address(handle, index, *address).await {
+        match add_address(handle, &seen, *address).await {
             Err(error) if all_or_none => return Err(error),
             // It is found missing, and told, when the interface is looked at.
             _ => {}
@@ -439,10 +442,16 @@ async fn set(
         .map_err(|e| setting(what(), e))
 }
 
-async fn add_address(handle: &Handle, index: u32, address: IpNet) -> Result<(), InterfaceError> {
-    handle
+async fn add_address(handle: &Handle, seen: &Seen, address: IpNet) -> Result<(), InterfaceError> {
+    let mut request = handle
         .address()
-        .add(index, address.addr(), address.prefix_len())
+        .add(seen.ifindex, address.addr(), address.prefix_len());
+    // Without neighbours there are no duplicates to detect, but the kernel would call the address tentative for a moment
+    // all the same, and nobody could bind to it.
+    if seen.flags.iter().any(|flag| flag == "NOARP") {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request
         .execute()
         .await
         .map_err(|e| setting(format!("address {address}"), e))
