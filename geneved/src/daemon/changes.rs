@@ -6,21 +6,26 @@ use super::core::{Core, Inner};
 use crate::config::state::State;
 use crate::config::value::IfName;
 use crate::control::protocol::{ChangeKind, LinkInfo, RouteInfo, What};
+use crate::control::steps::Steps;
 
 impl Core {
     /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
     pub(super) async fn tell_changes(&self, inner: &Inner, old: &State, gone: Vec<LinkInfo>) {
         let (hub, new) = (self.hub(), &inner.state);
+        let mut steps = Steps::default();
         for (change, name, option) in differences(&old.options, &new.options) {
+            steps.rest().await;
             let info = self.option_info(inner, name, option);
             hub.changed(change, What::Option(info));
         }
         self.tell_new_links(inner, old).await;
         for (change, (on, name), class) in differences(&old.classes, &new.classes) {
+            steps.rest().await;
             let info = self.class_info(inner, on, name, class);
             hub.changed(change, What::Qos(info));
         }
         for (change, (on, prefix), route) in differences(&old.routes, &new.routes) {
+            steps.rest().await;
             let info = RouteInfo {
                 route: route.words(on, *prefix),
                 origin: "static".into(),
@@ -28,17 +33,21 @@ impl Core {
             hub.changed(change, What::Route(info));
         }
         for (change, (on, address), endpoint) in differences(&old.endpoints, &new.endpoints) {
+            steps.rest().await;
             hub.changed(change, What::Endpoint(endpoint.words(on, *address)));
         }
         for (change, (on, name), policy) in differences(&old.policies, &new.policies) {
+            steps.rest().await;
             let info = self.policy_info(inner, on, name, policy);
             hub.changed(change, What::Policy(Box::new(info)));
         }
         for (change, (on, name), nat) in differences(&old.nats, &new.nats) {
+            steps.rest().await;
             let info = self.nat_info(inner, on, name, nat);
             hub.changed(change, What::Nat(Box::new(info)));
         }
         for (change, (on, name), service) in differences(&old.services, &new.services) {
+            steps.rest().await;
             let info = self.service_info(inner, on, name, service);
             hub.changed(change, What::Service(Box::new(info)));
         }

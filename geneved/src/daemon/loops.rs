@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::core::{Core, Inner, host_event, hosts_of};
 use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, Mode};
-use crate::net::mtu::{Loop, Ways};
+use crate::control::steps;
+use crate::net::mtu::{Loop, Nested, Ways};
 use crate::net::underlay::Way;
 
 /// Why packets of a link to a host would come back, by the link's name.
@@ -58,10 +60,7 @@ pub(super) fn shared(state: &State, way: &Way) -> Option<Loop> {
     })
 }
 
-/// Each link with a host of its own, and the link behind whose interface that host is: tunnels in tunnels.
-pub(super) type Nested = BTreeSet<(IfName, IpAddr, IfName)>;
-
-/// All of them.
+/// All hosts of links that are behind links.
 pub(super) fn nested(state: &State, ways: &Ways) -> Nested {
     let mut found = Nested::new();
     for link in state.links.values() {
@@ -213,32 +212,41 @@ fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
 
 impl Core {
     /// Refuses what would make packets come back that do not do so already.
-    pub(super) async fn refuse_loops(&self, inner: &Inner, new: &State) -> Result<(), Refusal> {
-        let ways = with_addresses(&inner.state, new, &self.ways(inner, new).await);
-        for ((name, host), why) in loops(new, &ways) {
-            let meant = why == Loop::Own { meant: true };
-            if meant || inner.ways.loop_of(&name, host).is_some() {
-                continue;
-            }
-            return Err(Refusal::new(
-                format!("link \"{name}\": host {host}: {why}"),
-                "hosts (\"remote\", \"via\", \"host\", \"dst\") are addresses of other machines in the underlay; \
-                 name that one, or give it a route that does not go through the link",
-            ));
-        }
-        Ok(())
+    pub(super) async fn refuse_loops(
+        &self,
+        inner: &Inner,
+        new: &Arc<State>,
+    ) -> Result<(), Refusal> {
+        let ways = self.ways(inner, new).await;
+        let (old, new) = (Arc::clone(&inner.state), Arc::clone(new));
+        let before = Arc::clone(&inner.ways);
+        let long = old.is_long() || new.is_long();
+        let find = move || {
+            let ways = with_addresses(&old, &new, &ways);
+            let mut loops = loops(&new, &ways).into_iter();
+            loops.find(|((name, host), why)| {
+                let meant = *why == Loop::Own { meant: true };
+                !meant && before.loop_of(name, *host).is_none()
+            })
+        };
+        let Some(((name, host), why)) = steps::apart_if(long, find).await else {
+            return Ok(());
+        };
+        Err(Refusal::new(
+            format!("link \"{name}\": host {host}: {why}"),
+            "hosts (\"remote\", \"via\", \"host\", \"dst\") are addresses of other machines in the underlay; \
+             name that one, or give it a route that does not go through the link",
+        ))
     }
 
     /// Has the packet path keep away from hosts from which packets would come back, and says which are new and which are
     /// right again. Returns the links for which that changed.
-    pub(super) fn note_ways(&self, inner: &mut Inner, ways: Ways) -> BTreeSet<IfName> {
+    pub(super) fn note_ways(&self, inner: &mut Inner, ways: Arc<Ways>) -> BTreeSet<IfName> {
         let old = std::mem::replace(&mut inner.ways, ways);
         self.note_path_mtus(inner, &old);
         let mut changed = BTreeSet::new();
-        let nested = nested(&inner.state, &inner.ways);
-        let others = nested.symmetric_difference(&inner.nested);
+        let others = inner.ways.nested.symmetric_difference(&old.nested);
         changed.extend(others.map(|(link, ..)| link.clone()));
-        inner.nested = nested;
         for ((link, host), why) in inner.ways.loops() {
             if old.loop_of(link, *host).is_some() {
                 continue;

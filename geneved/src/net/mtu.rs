@@ -3,7 +3,7 @@
 //! What was learned of a path later (ICMP) does not lower it: that concerns one host, and the packet
 //! path tells the inner senders by itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -54,25 +54,46 @@ impl fmt::Display for Loop {
     }
 }
 
-/// The ways to hosts, each asked for once.
+/// What a link's MTU is computed from, beside the ways.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    /// The hosts that count.
+    pub hosts: Vec<IpAddr>,
+    /// Bytes of the longest options that it sends.
+    pub options: u16,
+    /// Whether IPv6 is to live on it.
+    pub ipv6: bool,
+}
+
+/// Each link with a host of its own, and the link behind whose interface that host is: tunnels in tunnels.
+pub type Nested = BTreeSet<(IfName, IpAddr, IfName)>;
+
+/// The ways to hosts, each asked for once, and what follows from them for the links of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Ways {
-    known: HashMap<Pair, Result<Way, String>>,
+    known: BTreeMap<Pair, Result<Way, String>>,
     devices: Devices,
+    /// All hosts that are behind links.
+    pub nested: Nested,
+    /// By the link's name.
+    pub bases: BTreeMap<IfName, Basis>,
     /// Why packets of a link to a host would come back to this host, by the link's name.
     loops: BTreeMap<(IfName, IpAddr), Loop>,
 }
 
 impl Ways {
-    /// Asks the kernel for the ways to all `hosts` of a link that are not known yet.
-    pub async fn ask(&mut self, handle: &Handle, hosts: &[IpAddr], local: Option<IpAddr>) {
-        for host in hosts {
-            if !self.known.contains_key(&(*host, local)) {
-                let way = underlay::way(handle, *host, local, &mut self.devices).await;
-                self.known
-                    .insert((*host, local), way.map_err(|e| e.to_string()));
-            }
+    /// Asks the kernel for a way that is not known yet.
+    pub async fn ask(&mut self, handle: &Handle, pair: Pair) {
+        if !self.known.contains_key(&pair) {
+            let way = underlay::way(handle, pair.0, pair.1, &mut self.devices).await;
+            self.known.insert(pair, way.map_err(|e| e.to_string()));
         }
+    }
+
+    /// Whether it was asked for this way.
+    #[must_use]
+    pub fn knows(&self, pair: &Pair) -> bool {
+        self.known.contains_key(pair)
     }
 
     /// Forgets what may not be so any more.
@@ -101,8 +122,9 @@ impl Ways {
         &self,
         host: IpAddr,
     ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<Way, String>)> + Clone {
-        let here = self.known.iter().filter(move |((to, _), _)| *to == host);
-        here.map(|((_, local), way)| (local, way))
+        let here = self.known.range((host, None)..);
+        here.take_while(move |((to, _), _)| *to == host)
+            .map(|((_, local), way)| (local, way))
     }
 
     /// Changes what is known of each host.

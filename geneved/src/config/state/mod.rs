@@ -42,6 +42,9 @@ pub use self::service::{Pace, Service};
 use super::value::{ClassWord, IfName, Name};
 use super::words::{Change, Subject, Verb};
 
+/// The most objects of which it is said that they are few.
+const FEW: usize = 256;
+
 /// What the objects rest on: settings of the daemon that do not change while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fabric {
@@ -124,9 +127,15 @@ impl State {
         }
     }
 
-    /// How many objects there are.
+    /// Whether it is so much that looking through it takes long. With less a thread of its own costs more than it keeps
+    /// from others.
     #[must_use]
-    pub fn objects(&self) -> usize {
+    pub fn is_long(&self) -> bool {
+        self.objects() > FEW
+    }
+
+    /// How many objects there are.
+    fn objects(&self) -> usize {
         let of_links = [
             self.routes.len(),
             self.fdb.len(),

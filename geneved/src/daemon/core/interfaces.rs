@@ -78,11 +78,15 @@ impl Core {
                 links = fit;
                 for (link, cause) in others {
                     let batch = Batch::without_interface(link, cause, self.profile(link));
-                    self.install(inner, state, batch, ways, unready, &mut up)?;
+                    self.install(inner, state, batch, ways, unready, &mut up)
+                        .await?;
                 }
             }
             let outcome = match self.make(inner, state, netns, links, ways, unready).await {
-                Ok(batch) => self.install(inner, state, batch, ways, unready, &mut up),
+                Ok(batch) => {
+                    self.install(inner, state, batch, ways, unready, &mut up)
+                        .await
+                }
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = outcome {
@@ -111,7 +115,9 @@ impl Core {
             made: Vec::new(),
         };
         let mut wanted = Vec::new();
+        let mut steps = Steps::default();
         for link in &batch.links {
+            steps.rest().await;
             let (sockets, cause) = match self.sockets(inner, link) {
                 Ok(sockets) => (sockets, None),
                 Err(cause) if unready == Unready::Refuse => return Err(refuse(&link.name, &cause)),
@@ -138,7 +144,7 @@ impl Core {
         Ok(batch)
     }
 
-    fn install(
+    async fn install(
         &self,
         inner: &mut Inner,
         state: &State,
@@ -148,7 +154,9 @@ impl Core {
         up: &mut Vec<IfName>,
     ) -> Result<(), Refusal> {
         let mut made = batch.made.into_iter();
+        let mut steps = Steps::default();
         for ((link, sockets), cause) in batch.links.iter().zip(batch.sockets).zip(batch.causes) {
+            steps.rest().await;
             let before = inner.running.get(&link.name);
             let index = before.map_or_else(|| free_index(&inner.running), |r| r.index);
             let attempts = before.map(|r| r.attempts);

@@ -39,7 +39,6 @@ use crate::daemon::compile::Compiler;
 use crate::daemon::drops::DropWatch;
 use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
-use crate::daemon::loops::Nested;
 use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::rx_interfaces::RxWatch;
@@ -58,9 +57,6 @@ pub(in crate::daemon) use ports::{needed_ports, port_taken};
 use repair::Interfaces;
 pub(in crate::daemon) use repair::{Concerned, ELSEWHERE};
 pub(in crate::daemon) use running::{Obstacle, Running};
-
-/// With no more objects than this, a thread of its own costs more than it keeps from the main loop.
-const FEW: usize = 256;
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
@@ -110,9 +106,7 @@ pub(in crate::daemon) struct Inner {
     pub(in crate::daemon) down: Down,
     pub(in crate::daemon) far: FarEnds,
     /// How the kernel routes to the hosts, as far as it has told of changes.
-    pub(in crate::daemon) ways: Ways,
-    /// Hosts that are behind links.
-    pub(in crate::daemon) nested: Nested,
+    pub(in crate::daemon) ways: Arc<Ways>,
 }
 
 impl Core {
@@ -425,7 +419,7 @@ pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail:
 
 /// Drops a state that is no more, which takes a while if it is large.
 fn discard(state: Arc<State>) {
-    if state.objects() > FEW {
+    if state.is_long() {
         // Where there is no thread it is dropped here.
         let _ = std::thread::Builder::new()
             .name("apart".into())

@@ -1,7 +1,9 @@
 //! MTUs, as the ways through the underlay allow.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use libgeneve::mtu::{TunnelMtu, minimum};
 use libgeneve::wire::packet::IpVersion;
@@ -11,28 +13,51 @@ use super::{Core, Inner, Running};
 use crate::config::state::{Link, State};
 use crate::config::value::{Mode, MtuWord};
 use crate::control::protocol::MtuSum;
+use crate::control::steps::{self, Steps};
 use crate::daemon::compile::options_len;
-use crate::daemon::loops::{loops, measured};
+use crate::daemon::loops::{loops, measured, nested};
 use crate::net::changes::Changes;
-use crate::net::mtu::Ways;
+use crate::net::mtu::{Basis, Ways};
 
 impl Core {
     /// What each host of these links is reached by; who was asked for before is not asked for again.
-    pub(in crate::daemon) async fn ways(&self, inner: &Inner, state: &State) -> Ways {
-        self.complete(inner.ways.clone(), state).await
+    pub(in crate::daemon) async fn ways(&self, inner: &Inner, state: &Arc<State>) -> Arc<Ways> {
+        self.ways_after(inner, &Changes::default(), state).await
     }
 
-    async fn complete(&self, mut ways: Ways, state: &State) -> Ways {
-        let mut wanted = BTreeSet::new();
-        for link in state.links.values() {
-            let hosts = hosts_of(state, link);
-            ways.ask(&self.netlink, &hosts, link.local).await;
-            wanted.extend(hosts.into_iter().map(|host| (host, link.local)));
+    /// The same, after the underlay changed so.
+    async fn ways_after(&self, inner: &Inner, changes: &Changes, state: &Arc<State>) -> Arc<Ways> {
+        let long = state.is_long();
+        let (known, all, changes) = (Arc::clone(&inner.ways), Arc::clone(state), changes.clone());
+        let look = move || {
+            let mut ways = Ways::clone(&known);
+            ways.forget(&changes);
+            let mut wanted = BTreeSet::new();
+            for link in all.links.values() {
+                let hosts = hosts_of(&all, link);
+                wanted.extend(hosts.into_iter().map(|host| (host, link.local)));
+            }
+            ways.keep(|pair| wanted.contains(pair));
+            wanted.retain(|pair| !ways.knows(pair));
+            (ways, wanted)
+        };
+        let (mut ways, unknown) = steps::apart_if(long, look).await;
+        let mut steps = Steps::default();
+        for pair in unknown {
+            ways.ask(&self.netlink, pair).await;
+            steps.rest().await;
         }
-        ways.keep(|pair| wanted.contains(pair));
-        let loops = loops(state, &ways);
-        ways.set_loops(loops);
-        ways
+        let state = Arc::clone(state);
+        let conclude = move || {
+            let loops = loops(&state, &ways);
+            ways.set_loops(loops);
+            ways.nested = nested(&state, &ways);
+            let links = state.links.values();
+            let bases = links.map(|link| (link.name.clone(), basis(&state, &ways, link)));
+            ways.bases = bases.collect();
+            Arc::new(ways)
+        };
+        steps::apart_if(long, conclude).await
     }
 
     /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
@@ -40,9 +65,7 @@ impl Core {
     pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
         let mut inner = self.inner().await;
         self.look_at_locals(&mut inner).await;
-        let mut ways = inner.ways.clone();
-        ways.forget(changes);
-        let ways = self.complete(ways, &inner.state).await;
+        let ways = self.ways_after(&inner, changes, &inner.state).await;
         self.look_far(&mut inner, Some(&ways)).await;
         let mut changed = self.note_ways(&mut inner, ways);
         let Inner {
@@ -51,7 +74,9 @@ impl Core {
             ways,
             ..
         } = &mut *inner;
+        let mut steps = Steps::default();
         for (name, running) in running.iter_mut() {
+            steps.rest().await;
             let Some(link) = state.links.get(name) else {
                 continue;
             };
@@ -106,6 +131,15 @@ fn carries_ipv6(state: &State, link: &Link) -> bool {
     link.mode == Mode::Ethernet || own || routed() || endpoint()
 }
 
+/// What of a link's configuration its MTU follows from.
+fn basis(state: &State, ways: &Ways, link: &Link) -> Basis {
+    Basis {
+        hosts: measured(state, ways, link),
+        options: options_len(state, link),
+        ipv6: carries_ipv6(state, link),
+    }
+}
+
 /// The MTU that a link is to have, and the sum behind the one that is computed. What a link that is `running` had of the
 /// underlay holds on while no way to any of its hosts is known.
 pub(super) fn mtu_of(
@@ -114,17 +148,20 @@ pub(super) fn mtu_of(
     ways: &Ways,
     running: Option<&Running>,
 ) -> (u16, MtuSum) {
+    let basis = match ways.bases.get(&link.name) {
+        Some(basis) => Cow::Borrowed(basis),
+        None => Cow::Owned(basis(state, ways, link)),
+    };
     let shape = TunnelMtu {
         underlay: 0,
         outer: IpVersion::V4,
         encapsulation: link.encapsulation,
         inner: link.inner,
-        options: options_len(state, link),
+        options: basis.options,
     };
     let before = running.map(|running| running.sum.underlay);
-    let hosts = measured(state, ways, link);
     let sum = ways.sum(
-        (&link.name, &hosts),
+        (&link.name, &basis.hosts),
         link.local,
         shape,
         before.filter(|&mtu| mtu > 0),
@@ -132,7 +169,7 @@ pub(super) fn mtu_of(
     match link.mtu {
         MtuWord::Auto => {
             // An interface cannot have less, however little the underlay leaves.
-            let (least, family) = match carries_ipv6(state, link) {
+            let (least, family) = match basis.ipv6 {
                 true => (minimum(IpVersion::V6), "IPv6"),
                 false => (minimum(IpVersion::V4), "IPv4"),
             };

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::interfaces::Unready;
-use super::{Core, FEW, Inner, Running};
+use super::{Core, Inner, Running};
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
 use crate::config::state::{Refusal, State};
@@ -15,6 +15,9 @@ use crate::config::value::IfName;
 use crate::config::words::Change;
 use crate::control::steps;
 use crate::daemon::compile::verify;
+
+/// The most changes that are made at once without a thread of their own.
+const FEW_CHANGES: usize = 64;
 
 /// A state to be, and the steps to it from the one that runs.
 struct Prepared {
@@ -31,7 +34,7 @@ impl Core {
             named.extend(change.link.as_ref().map(|link| link.name.clone()));
             named.extend(change.address.as_ref().map(|address| address.dev.clone()));
         }
-        let many = changes.len();
+        let long = changes.len() > FEW_CHANGES;
         let make = move |old: &State| {
             let mut state = old.clone();
             for (number, change) in changes.iter().enumerate() {
@@ -40,7 +43,7 @@ impl Core {
             }
             Ok(state)
         };
-        let Prepared { state, mut plan } = self.prepare(many, make).await?;
+        let Prepared { state, mut plan } = self.prepare(long, make).await?;
         let mut inner = self.inner().await;
         self.refuse_loops(&inner, &state).await?;
         // Somebody else may have changed the interface; who sets the link wants it as it is set.
@@ -65,7 +68,7 @@ impl Core {
     /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
     pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let Prepared { state, plan } = self.prepare(state.objects(), move |_| Ok(state)).await?;
+        let Prepared { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let mut inner = self.inner().await;
         let plan = self.with_lost(&inner, &state, plan).await;
         self.transition(&mut inner, state, plan, Unready::Wait)
@@ -78,20 +81,20 @@ impl Core {
     /// It would be refused.
     pub(in crate::daemon) async fn rehearse(&self, state: State) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let Prepared { state, plan } = self.prepare(state.objects(), move |_| Ok(state)).await?;
+        let Prepared { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let inner = self.inner().await;
         Ok(self.with_lost(&inner, &state, plan).await)
     }
 
-    /// Makes a state of about so many objects more, sees whether it can be compiled, and compares it with the one that runs.
+    /// Makes a state, which takes `long` or not, sees whether it can be compiled, and compares it with the one that runs.
     async fn prepare(
         &self,
-        more: usize,
+        long: bool,
         make: impl FnOnce(&State) -> Result<State, Refusal> + Send + 'static,
     ) -> Result<Prepared, Refusal> {
         let old = self.state().await;
         let key = self.secret().map(Secret::label_key);
-        let long = old.objects() + more > FEW;
+        let long = long || old.is_long();
         let prepare = move || {
             let state = make(&old)?;
             verify(key.as_ref(), &state)?;

@@ -7,14 +7,13 @@ use ipnet::IpNet;
 use libgeneve::flow::FlowHasher;
 use libgeneve::link::{HeardBy, HostRegistry, Tables};
 
-use super::{Core, FEW, Inner};
+use super::{Core, Inner};
 use crate::config::state::{Service, State};
 use crate::config::value::IfName;
 use crate::control::steps;
 use crate::daemon::backends::{Down, target};
 use crate::daemon::compile::{Compiler, Places};
-use crate::daemon::loops::Nested;
-use crate::net::mtu::{Loop, Ways};
+use crate::net::mtu::{Loop, Nested, Ways};
 
 /// What tables are compiled from, and what outlives that. While a thread compiles it belongs to that thread; who holds
 /// `Core::inner` waits for it.
@@ -27,8 +26,7 @@ struct Sources {
     compiler: Compiler,
     registry: HostRegistry,
     down: Down,
-    ways: Ways,
-    nested: Nested,
+    ways: Arc<Ways>,
 }
 
 /// What is known of a link that runs.
@@ -48,7 +46,6 @@ impl Sources {
             registry,
             down,
             ways,
-            nested,
             ..
         } = self;
         let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
@@ -68,7 +65,7 @@ impl Sources {
             let link = libgeneve::link::Link::new(config, registry);
             let link = link.without(|host| ways.loop_of(name, host).is_some());
             let link = link.with_heard_by(|host| {
-                let mut heard_by = behind(nested, places, name, host);
+                let mut heard_by = behind(&ways.nested, places, name, host);
                 if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
                     heard_by.push(HeardBy::Nobody);
                 }
@@ -102,20 +99,17 @@ impl Core {
             compiler: std::mem::take(&mut inner.compiler),
             registry: std::mem::take(&mut inner.registry),
             down: self.board(|board| Down::of(&inner.state, board)),
-            ways: std::mem::take(&mut inner.ways),
-            nested: std::mem::take(&mut inner.nested),
+            ways: Arc::clone(&inner.ways),
         };
         let compile = move || {
             let tables = sources.compile();
             (tables, sources)
         };
-        let long = inner.state.objects() > FEW;
+        let long = inner.state.is_long();
         let (tables, sources) = steps::apart_if(long, compile).await;
         inner.compiler = sources.compiler;
         inner.registry = sources.registry;
         inner.down = sources.down;
-        inner.ways = sources.ways;
-        inner.nested = sources.nested;
         let links = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
         self.engine.flows().flows.set_links(links);
         self.engine.publish(Arc::new(tables));
