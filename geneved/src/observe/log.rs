@@ -4,7 +4,7 @@
 //! `HOST=192.0.2.2`, for programs. What goes wrong again and again is told a few times and then only counted
 //! ([`super::repeats`]).
 //!
-//! Nobody who logs waits for whoever reads the log ([`super::lines`]).
+//! Nobody who logs waits for whoever reads the log (`lines.rs`).
 
 use std::io::{self, IsTerminal};
 use std::sync::LazyLock;

@@ -61,7 +61,7 @@ pub struct State {
     pub fabric: Fabric,
     /// Options that were defined, by name.
     pub options: BTreeMap<Name, DefinedOption>,
-    /// Links by name. Put and taken by [`State::put_link`] and [`State::take_link`] only.
+    /// Links by name. Put and taken by `put_link` and `take_link` only.
     pub links: BTreeMap<IfName, Link>,
     /// The names of links by port and VNI, so that a new one is not compared with all.
     by_port: BTreeMap<(u16, u32), IfName>,
