@@ -29,6 +29,7 @@ mod random;
 mod rates;
 mod reload;
 mod rx_interfaces;
+mod service_manager;
 mod show;
 mod termination;
 mod trace;
@@ -179,7 +180,7 @@ async fn live(
         "ready: {links} links{waits}, control socket {}",
         socket.display()
     );
-    tell_systemd(&[NotifyState::Ready]);
+    core.service_manager().tell(&[NotifyState::Ready]);
     tend(&core);
     let mut pulse = tokio::time::interval(FLOW_UPKEEP);
     let mut watchdog = Watchdog::default();
@@ -209,16 +210,17 @@ async fn live(
                 }
                 _ = pulse.tick() => {
                     core.engine().feel_pulse();
+                    core.service_manager().retry();
                     tell_repeats();
                     tell_left_out();
                     core.forget_rates();
                 }
-                _ = watching.tick(), if watched.is_some() => watchdog.look(core.engine()),
+                _ = watching.tick(), if watched.is_some() => watchdog.look(&core),
             }
         }
     }
     tracing::info!("stopping");
-    tell_systemd(&[NotifyState::Stopping]);
+    core.service_manager().tell(&[NotifyState::Stopping]);
     drop(listener);
     core.shut_down().await;
     Ok(())
@@ -333,12 +335,6 @@ fn heed(core: &Rc<Core>, event: Event) {
             core.hub().tell(host_event(None, "worker-lost", detail));
             tracing::error!(worker, %error, "worker {worker} stopped: {error}; restart the daemon");
         }
-    }
-}
-
-fn tell_systemd(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd cannot be told: {error}");
     }
 }
 

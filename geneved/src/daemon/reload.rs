@@ -3,7 +3,6 @@
 use sd_notify::NotifyState;
 
 use super::core::{Core, host_event};
-use super::tell_systemd;
 use crate::config::settings::Kept;
 use crate::config::state::Refusal;
 use crate::config::{file, plan};
@@ -20,10 +19,11 @@ impl Core {
     /// Reads the file again and applies the differences.
     pub(super) async fn reload(&self) -> Result<Reloaded, Refusal> {
         if let Ok(state) = NotifyState::monotonic_usec_now() {
-            tell_systemd(&[NotifyState::Reloading, state]);
+            self.service_manager()
+                .tell(&[NotifyState::Reloading, state]);
         }
         let done = self.reload_file(false).await;
-        tell_systemd(&[NotifyState::Ready]);
+        self.service_manager().tell(&[NotifyState::Ready]);
         match &done {
             Ok(done) => {
                 let told = plan::told(&done.steps);

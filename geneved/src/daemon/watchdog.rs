@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::io::Engine;
+use super::core::Core;
 
 /// Whether workers were stuck at the last look.
 #[derive(Default)]
@@ -23,8 +23,8 @@ pub(super) fn interval() -> Option<Duration> {
 
 impl Watchdog {
     /// Tells the service manager that all is well, if it is.
-    pub(super) fn look(&mut self, engine: &Engine) {
-        let reports = engine.worker_reports();
+    pub(super) fn look(&mut self, core: &Core) {
+        let reports = core.engine().worker_reports();
         let still: Vec<usize> = (0..reports.len())
             .filter(|&n| !reports[n].stalled.is_zero())
             .collect();
@@ -32,7 +32,7 @@ impl Watchdog {
             if std::mem::take(&mut self.stuck) {
                 tracing::info!("all workers answer again");
             }
-            super::tell_systemd(&[NotifyState::Watchdog]);
+            core.service_manager().mention(&[NotifyState::Watchdog]);
         } else if !std::mem::replace(&mut self.stuck, true) {
             tracing::error!(
                 workers = ?still,

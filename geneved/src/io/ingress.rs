@@ -20,14 +20,14 @@ use libgeneve::wire::packet::{Packet, Transport};
 
 use super::backend::{Arrived, Backend, Side};
 use super::buffers::{Bid, Map};
-use super::counters::Direction;
+use super::counters::{Counters, Direction};
 use super::egress::Held;
 use super::engine::Event;
 use super::shape::{Journey, Place, To};
 use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
 use super::udp::Family;
-use super::worker::{LinkSlot, Worker};
+use super::worker::{LinkSlot, Worker, counters_of};
 
 /// Flows that the merger holds open at once.
 const MERGED_FLOWS: usize = 16;
@@ -133,6 +133,8 @@ struct IntoTun<'a, B> {
     io: &'a mut B,
     writes: &'a mut Writes,
     links: &'a [Option<LinkSlot>],
+    /// Counts what is for links that went while their packets were merged.
+    nobody: &'a Counters,
     maps: Maps,
     dead: &'a mut Vec<(Side, Bid)>,
 }
@@ -140,18 +142,22 @@ struct IntoTun<'a, B> {
 impl<B: Backend> IntoTun<'_, B> {
     fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, (Side, Bid)>) {
         let (link, frame_len) = (lane_link(lane), lane_frame(lane));
-        let Some(Some(here)) = self.links.get(link.0 as usize) else {
-            self.dead.extend(packet.parts.iter().map(|p| p.tag));
-            return;
+        let here = self.links.get(link.0 as usize).and_then(Option::as_ref);
+        let taken = match here {
+            None => Err(DropReason::LinkGone),
+            Some(here) => match self.writes.take() {
+                None => Err(DropReason::NoBuffer),
+                Some(id) => Ok((here, id)),
+            },
         };
-        let Some(id) = self.writes.take() else {
-            here.counters.dropped(
-                Direction::Ingress,
-                DropReason::NoBuffer,
-                u64::from(packet.segments),
-            );
-            self.dead.extend(packet.parts.iter().map(|p| p.tag));
-            return;
+        let (here, id) = match taken {
+            Ok(taken) => taken,
+            Err(reason) => {
+                let counters = counters_of(self.links, link, self.nobody);
+                counters.dropped(Direction::Ingress, reason, u64::from(packet.segments));
+                self.dead.extend(packet.parts.iter().map(|p| p.tag));
+                return;
+            }
         };
         let write = self.writes.slot(id);
         write.open(link, Write::Ingress, |scratch| {
@@ -454,6 +460,7 @@ impl<B: Backend> Worker<B> {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
+            nobody: &self.nobody,
             maps,
             dead,
         };
@@ -534,6 +541,7 @@ impl<B: Backend> Worker<B> {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
+            nobody: &self.nobody,
             maps,
             dead,
         };
@@ -570,13 +578,12 @@ impl<B: Backend> Worker<B> {
             self.tell_taps_of_write(id, result < 0);
         }
         let write = self.writes.slot(id);
-        if let (Some(Some(here)), Write::Ingress) = (self.links.get(write.link.0 as usize), kind) {
+        if kind == Write::Ingress {
+            let counters = counters_of(&self.links, write.link, &self.nobody);
             if result >= 0 {
-                here.counters
-                    .forwarded(Direction::Ingress, write.packets, write.bytes);
+                counters.forwarded(Direction::Ingress, write.packets, write.bytes);
             } else {
-                here.counters
-                    .dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
+                counters.dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
             }
         }
         if kind == Write::Egress {

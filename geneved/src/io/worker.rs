@@ -75,6 +75,16 @@ pub(super) struct LinkSlot {
     pub(super) leaving: Option<Sender<()>>,
 }
 
+/// The counters of a link, or those of what belongs to no link where it is gone.
+pub(super) fn counters_of<'a>(
+    links: &'a [Option<LinkSlot>],
+    link: LinkIndex,
+    nobody: &'a Counters,
+) -> &'a Counters {
+    let here = links.get(link.0 as usize).and_then(Option::as_ref);
+    here.map_or(nobody, |here| &here.counters)
+}
+
 /// A receiving socket as one worker has it.
 pub(super) struct SocketSlot {
     pub(super) port: u16,
@@ -348,11 +358,11 @@ impl<B: Backend> Worker<B> {
         reason: DropReason,
         packets: u64,
     ) {
-        let here = link
-            .and_then(|l| self.links.get(l.0 as usize))
-            .and_then(Option::as_ref);
-        here.map_or(&self.nobody, |l| &l.counters)
-            .dropped(direction, reason, packets);
+        let counters = match link {
+            Some(link) => counters_of(&self.links, link, &self.nobody),
+            None => &self.nobody,
+        };
+        counters.dropped(direction, reason, packets);
     }
 
     /// What a link's datagrams are, for those who see them; what is usual for a link that is gone.

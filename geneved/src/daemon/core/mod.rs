@@ -42,6 +42,7 @@ use crate::daemon::health::HealthBoard;
 use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::rx_interfaces::RxWatch;
+use crate::daemon::service_manager::ServiceManager;
 use crate::daemon::undelivered::Told as ToldUndelivered;
 use crate::daemon::unreachable::Unreachable;
 use crate::io::Engine;
@@ -76,6 +77,7 @@ pub(in crate::daemon) struct Core {
     pub(in crate::daemon) rx: std::cell::RefCell<RxWatch>,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
+    service_manager: ServiceManager,
     hub: Hub,
     /// Where dropped packets are seen, while somebody watches them.
     pub(in crate::daemon) drops: std::cell::RefCell<Option<DropWatch>>,
@@ -138,6 +140,7 @@ impl Core {
             rx: std::cell::RefCell::default(),
             board: board.into(),
             started: SystemTime::now(),
+            service_manager: ServiceManager::of_environment(),
             hub: Hub::default(),
             drops: std::cell::RefCell::default(),
             told_undelivered: std::cell::RefCell::default(),
@@ -152,6 +155,11 @@ impl Core {
     /// Where everybody is told what happens.
     pub(in crate::daemon) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// Who started the daemon.
+    pub(in crate::daemon) fn service_manager(&self) -> &ServiceManager {
+        &self.service_manager
     }
 
     /// When the daemon started.
