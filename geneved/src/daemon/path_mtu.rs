@@ -137,7 +137,7 @@ impl Core {
     /// Forgets what was learned of the way to a host, or to all of them.
     pub(super) async fn flush_hosts(&self, address: Option<IpAddr>) -> Result<Flushed, Refusal> {
         let mut inner = self.inner().await;
-        let hosts = inner.known_hosts();
+        let hosts = inner.known_hosts().await;
         if let Some(wanted) = address
             && !hosts.contains_key(&wanted)
         {

@@ -149,27 +149,26 @@ impl Core {
         let inner = self.inner().await;
         let report = self.engine().backend();
         let now = self.engine().now();
-        let remotes = inner
-            .known_hosts()
-            .into_iter()
-            .map(|(address, links)| {
-                let host = inner.registry.find(address);
-                let of = links.iter().filter_map(|name| inner.state.links.get(name));
-                let fault = inner.fault(address, of, now);
-                let (why, age) = fault.map_or((None, None), |(why, age)| (Some(why), age));
-                RemoteInfo {
-                    address,
-                    path_mtu: host.and_then(|h| h.path_mtu()),
-                    path_mtu_report: host.and_then(|h| path_mtu_info(h, now)),
-                    gso: host.is_none_or(|h| h.gso()),
-                    whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
-                    whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
-                    unreachable: why,
-                    unreachable_age: age,
-                    links,
-                }
-            })
-            .collect();
+        let mut remotes = Vec::new();
+        let mut steps = Steps::default();
+        for (address, links) in inner.known_hosts().await {
+            steps.rest().await;
+            let host = inner.registry.find(address);
+            let of = links.iter().filter_map(|name| inner.state.links.get(name));
+            let fault = inner.fault(address, of, now);
+            let (why, age) = fault.map_or((None, None), |(why, age)| (Some(why), age));
+            remotes.push(RemoteInfo {
+                address,
+                path_mtu: host.and_then(|h| h.path_mtu()),
+                path_mtu_report: host.and_then(|h| path_mtu_info(h, now)),
+                gso: host.is_none_or(|h| h.gso()),
+                whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
+                whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
+                unreachable: why,
+                unreachable_age: age,
+                links,
+            });
+        }
         let features = report.features.iter().map(|f| FeatureInfo {
             name: f.name.into(),
             available: f.available,
@@ -211,9 +210,11 @@ impl Core {
 
 impl Inner {
     /// Every host that any link knows, and the links that do.
-    pub(super) fn known_hosts(&self) -> BTreeMap<IpAddr, Vec<IfName>> {
+    pub(super) async fn known_hosts(&self) -> BTreeMap<IpAddr, Vec<IfName>> {
         let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
+        let mut steps = Steps::default();
         for link in self.state.links.values() {
+            steps.rest().await;
             for host in hosts_of(&self.state, link) {
                 links.entry(host).or_default().push(link.name.clone());
             }

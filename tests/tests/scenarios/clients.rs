@@ -100,6 +100,9 @@ on_both_backends! {
                 let _ = socket.send_to(b"x", (address, 1 + (n % 60_000) as u16));
             }
         }).unwrap();
+        // Those who ask for them keep the daemon busy only if they are there.
+        let flows = daemon.cli("flow show limit 200000").lines().count();
+        assert!(flows >= 90_000, "only {flows} flows");
         let quiet = daemon.resident();
         let socket = daemon.process().site().socket();
         std::fs::set_permissions(socket.parent().unwrap(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -117,21 +120,25 @@ on_both_backends! {
             .unwrap();
         thread::sleep(Duration::from_secs(3));
         assert!(attacker.try_wait().unwrap().is_none(), "nobody attacks");
-        // Its processor time, because others may have this machine's.
-        let (mut worst, mut waited) = (Duration::ZERO, Duration::ZERO);
+        let mut used = Vec::new();
+        let mut waits = Vec::new();
         let mut most = 0;
         for _ in 0..20 {
-            let (began, used) = (Instant::now(), daemon.cpu());
+            let (began, before) = (Instant::now(), daemon.cpu());
             daemon.cli("link show");
-            worst = worst.max(daemon.cpu().saturating_sub(used));
-            waited = waited.max(began.elapsed());
+            used.push(daemon.cpu().saturating_sub(before));
+            waits.push(began.elapsed());
             most = most.max(daemon.resident());
             thread::sleep(Duration::from_millis(200));
         }
         attacker.kill().unwrap();
         attacker.wait().unwrap();
-        println!("root waited {waited:?} at most, of which the daemon worked {worst:?}; {} MiB more", most.saturating_sub(quiet) >> 20);
-        assert!(worst < Duration::from_secs(2), "it worked {worst:?} before it answered root, who waited {waited:?}");
+        (used.sort_unstable(), waits.sort_unstable());
+        let (usual, longest, worst) = (waits[waits.len() / 2], waits[waits.len() - 1], used[used.len() - 1]);
+        println!("root waited {usual:?}, at most {longest:?}; the daemon worked {worst:?} at most; {} MiB more", most.saturating_sub(quiet) >> 20);
+        // Others may have this machine's processors, but not all the time.
+        assert!(usual < Duration::from_secs(2) && longest < Duration::from_secs(5), "root waited: {waits:?}");
+        assert!(worst < Duration::from_secs(2), "the daemon worked before it answered root: {used:?}");
         assert!(most < quiet + (400 << 20), "{quiet} became {most}");
         daemon.assert_alive();
         assert!(!daemon.process().log().contains("do not answer"));

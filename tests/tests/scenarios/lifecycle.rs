@@ -145,7 +145,10 @@ on_both_backends! {
 
         duo.a.ip(&format!("link set gnv0 netns {}", other.name())).unwrap();
         monitor.line(&["link-lost", "gnv0", "renamed or moved"]);
-        assert_eq!(a.process().log().matches("link \"gnv0\" lost").count(), 2, "{}", a.process().log());
+        // The log is written by a thread of its own.
+        eventually(SOON, "the log tells of both times", || {
+            a.process().log().matches("link \"gnv0\" lost").count() == 2
+        });
         let told = a.cli("reload");
         assert!(told.contains("replaced link gnv0"), "{told}");
         await_state(&a, "gnv0", "running", "");
