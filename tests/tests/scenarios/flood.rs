@@ -40,7 +40,9 @@ on_both_backends! {
         let flows = format!("flows = {TABLE}");
         let start = |side: usize, host| {
             let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
-            let link = link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote);
+            // Nobody answers there, but packets for it are delivered.
+            let nobody = ["", "\nallowed = [\"10.0.0.77\"]"][side];
+            let link = link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &(remote + nobody));
             duo.world.daemon(host, io, &flows, &link)
         };
         let daemons = [start(0, &duo.a), start(1, &duo.b)];
