@@ -61,6 +61,11 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
         proto = "tcp"
         port = 80
         backend = ["10.0.0.2:8080", { address = "10.0.0.3", port = 8080, weight = 0 }]
+        [[endpoint]]
+        address = "10.0.0.90"
+        dev = "gnv0"
+        type = "proxied"
+        target = "172.16.0.3@gnv2"
         [[option]]
         name = "colour"
         class = "0x0108"
@@ -74,7 +79,8 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
     let remote = |host| format!("remote = \"{host}\"");
     let a = link("gnv0", 100, &["10.0.0.1/24"], &remote("192.0.2.2"))
         + functions
-        + &link("gnv1", 101, &[], "mode = \"ethernet\"");
+        + &link("gnv1", 101, &[], "mode = \"ethernet\"")
+        + &link("gnv2", 102, &[], &remote("192.0.2.2"));
     let b = link("gnv0", 100, &["10.0.0.2/24"], &remote("192.0.2.1"));
     [
         duo.world.daemon(&duo.a, io, &daemon, &a),
