@@ -88,6 +88,7 @@ pub fn run(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
 }
 
 fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
+    crate::io::bound_heap();
     let mut config = file::load(path)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     if let Some(socket) = socket {

@@ -16,6 +16,7 @@ mod errors;
 mod fair;
 mod features;
 mod frames;
+mod heap;
 mod ingress;
 mod neighbors;
 mod pace;
@@ -47,6 +48,7 @@ pub use engine::{
     StartError,
 };
 pub use errors::{ErrorVerdict, UnderlayNews};
+pub use heap::bound_heap;
 pub use privilege::give_up_capabilities;
 pub use probe::{Feature, probe};
 pub use progress::{Slots, WorkerReport};
