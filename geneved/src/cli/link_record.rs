@@ -49,8 +49,11 @@ impl Record for LinkInfo {
         }
         if style.statistics > 0 {
             text += &statistics(style, &self.traffic);
-            for one in &self.undelivered {
-                text += &format!("\n    {}", one.sentence(self.settings.name.as_str()));
+            if let Some(undelivered) = &self.undelivered {
+                text += &format!(
+                    "\n    {}",
+                    undelivered.sentence(self.settings.name.as_str())
+                );
             }
         }
         text
@@ -137,8 +140,8 @@ impl Record for LinkInfo {
             );
             link.insert("drops".into(), drops(t));
             link.insert("consumed".into(), consumed(t));
-            if !self.undelivered.is_empty() {
-                link.insert("undelivered".into(), json!(self.undelivered));
+            if let Some(undelivered) = &self.undelivered {
+                link.insert("undelivered".into(), json!(undelivered));
             }
         }
         Value::Object(link)

@@ -262,7 +262,7 @@ fn link() -> LinkInfo {
         addresses: ["10.0.0.1/24", "fd00::1/64"]
             .map(|a| a.parse().unwrap())
             .into(),
-        undelivered: Vec::new(),
+        undelivered: None,
         mtu: 1464,
         txqlen: 1000,
         mtu_sum: MtuSum {

@@ -113,11 +113,10 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
         detail,
     };
     let of_link = |link: &LinkInfo| {
-        let name = link.settings.name.as_str().to_owned();
-        let all = link.undelivered.clone().into_iter();
-        all.map(move |one| one.sentence(&name))
+        let all = link.undelivered.as_ref();
+        all.map(|all| all.sentence(link.settings.name.as_str()))
     };
-    let undelivered = links.iter().flat_map(of_link);
+    let undelivered = links.iter().filter_map(of_link);
     let mut all: Vec<_> = undelivered.map(|what| wrong("delivery", what)).collect();
     let here = netns::own_inode() == daemon.netns_inode;
     let placed = links.iter().filter_map(|link| {

@@ -1,15 +1,18 @@
 //! Tells of packets that were not delivered because their destination is not behind their link: put together, once, with
-//! the word that allows them.
+//! the command that allows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use libgeneve::time::Now;
 
 use super::core::{Core, Inner};
+use crate::config::file::DEFAULT_SOCKET;
 use crate::config::state::Link;
 use crate::config::value::{IfName, Prefix};
-use crate::control::protocol::UndeliveredInfo;
+use crate::control::protocol::{UndeliveredInfo, UndeliveredPrefix};
 
 /// So long packets are put together before the first word is said of a link.
 const FIRST: Duration = Duration::from_secs(3);
@@ -17,6 +20,8 @@ const FIRST: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(60);
 /// Prefixes of a link of which is known that they were told.
 const MOST: usize = 64;
+/// So long packets are remembered after the latest.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// What was said of each link.
 #[derive(Debug, Default)]
@@ -29,45 +34,58 @@ struct OfLink {
 }
 
 impl Told {
-    /// Those that nobody was told of yet, if it is time.
-    fn news(&mut self, link: &IfName, all: Vec<UndeliveredInfo>) -> Vec<UndeliveredInfo> {
-        if all.is_empty() {
-            return all;
-        }
+    /// What nobody was told of yet, if it is time.
+    fn news(&mut self, link: &IfName, all: Option<UndeliveredInfo>) -> Option<UndeliveredInfo> {
+        let Some(mut news) = all else {
+            // Everything is forgotten, and what comes again is told again.
+            self.0.remove(link);
+            return None;
+        };
         let now = Instant::now();
         let of = self.0.entry(link.clone()).or_insert_with(|| OfLink {
             prefixes: BTreeSet::new(),
             next: now + FIRST,
         });
         if now < of.next || of.prefixes.len() >= MOST {
-            return Vec::new();
+            return None;
         }
-        let mut news = all;
-        news.retain(|one| of.prefixes.insert(one.prefix.0));
-        if !news.is_empty() {
-            of.next = now + PAUSE;
+        news.prefixes.retain(|one| of.prefixes.insert(one.prefix.0));
+        if news.prefixes.is_empty() {
+            return None;
         }
-        news
+        of.next = now + PAUSE;
+        Some(news)
     }
 }
 
 impl Core {
-    /// What came for this link and was not delivered, but for what would be by now.
-    pub(super) fn undelivered(&self, inner: &Inner, link: &Link) -> Vec<UndeliveredInfo> {
-        let running = inner.running.get(&link.name);
+    /// What came for this link of late and was not delivered, but for what would be by now.
+    pub(super) fn undelivered(&self, inner: &Inner, link: &Link) -> Option<UndeliveredInfo> {
+        let running = inner.running.get(&link.name)?;
         let tables = self.engine().tables();
-        let Some(there) = running.and_then(|running| tables.link(running.index)) else {
-            return Vec::new();
-        };
-        let all = there.config.undelivered.all().into_iter();
-        all.filter(|one| there.delivers(one.last).is_none())
-            .map(|one| UndeliveredInfo {
-                prefix: Prefix(one.prefix),
-                packets: one.packets,
-                last: one.last,
-                remedy: remedy(link, one.prefix),
-            })
-            .collect()
+        let there = tables.link(running.index)?;
+        let now = self.engine().now();
+        let since = Now(now.0.saturating_sub(KEPT.as_secs() * 1_000_000_000));
+        let noted = &there.config.undelivered;
+        noted.forget(since, |one| {
+            one.at < since || there.delivers(one.last).is_some()
+        });
+        let (all, others) = noted.all();
+        if all.is_empty() {
+            return None;
+        }
+        let remedy = self.allowing(link, all.iter().map(|one| one.prefix));
+        let prefixes = all.into_iter().map(|one| UndeliveredPrefix {
+            prefix: Prefix(one.prefix),
+            packets: one.packets,
+            last: one.last,
+            age: now.since(one.at).as_secs(),
+        });
+        Some(UndeliveredInfo {
+            prefixes: prefixes.collect(),
+            others,
+            remedy,
+        })
     }
 
     /// Tells what has come since; to be called every second or so.
@@ -77,58 +95,109 @@ impl Core {
         told.0
             .retain(|name, _| inner.state.links.contains_key(name));
         for link in inner.state.links.values() {
-            let news = told.news(&link.name, self.undelivered(&inner, link));
-            let name = &link.name;
-            for one in news {
-                let what = one.sentence(name.as_str());
-                tracing::warn!(link = %name, prefix = %one.prefix, packets = one.packets, "{what}");
+            if let Some(news) = told.news(&link.name, self.undelivered(&inner, link)) {
+                let name = &link.name;
+                let packets: u64 = news.prefixes.iter().map(|one| one.packets).sum();
+                let what = news.sentence(name.as_str());
+                tracing::warn!(link = %name, packets, "{what}");
             }
         }
     }
+
+    /// How prefixes are allowed beside those that are: the command, and what the file needs.
+    pub(super) fn allowing(
+        &self,
+        link: &Link,
+        prefixes: impl IntoIterator<Item = IpNet>,
+    ) -> String {
+        remedy(&self.settings().socket, link, prefixes)
+    }
 }
 
-/// The command that allows a prefix beside those that are.
-fn remedy(link: &Link, prefix: IpNet) -> String {
-    let allowed = link.allowed.iter().chain([&prefix]);
-    let allowed: String = allowed.map(|prefix| format!(" allowed {prefix}")).collect();
-    format!("geneved link set {}{allowed}", link.name)
+fn remedy(socket: &Path, link: &Link, prefixes: impl IntoIterator<Item = IpNet>) -> String {
+    let all: Vec<_> = link.allowed.iter().copied().chain(prefixes).collect();
+    let words: String = all
+        .iter()
+        .map(|prefix| format!(" allowed {prefix}"))
+        .collect();
+    let listed: Vec<_> = all.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+    let socket = match socket == Path::new(DEFAULT_SOCKET) {
+        true => String::new(),
+        false => format!(" --socket {}", socket.display()),
+    };
+    let name = &link.name;
+    format!(
+        "if such addresses should be reachable behind {name}, run: \"geneved{socket} link set {name}{words}\", which is the whole list \
+         from then on; for it to last, the file needs: allowed = [{}]",
+        listed.join(", ")
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::state::State;
+    use crate::config::words::{Change, Verb};
 
-    fn one(prefix: &str) -> UndeliveredInfo {
-        let prefix: IpNet = prefix.parse().unwrap();
-        UndeliveredInfo {
-            prefix: Prefix(prefix),
-            packets: 1204,
-            last: prefix.addr(),
-            remedy: format!("geneved link set blue allowed {prefix}"),
-        }
+    fn remedied(prefixes: &[&str]) -> String {
+        let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap());
+        let words = serde_json::from_str(r#"{"name":"blue","id":1,"allowed":["10.8.0.0/16"]}"#);
+        let mut state = State::default();
+        let add = Change::link(Verb::Add, words.unwrap());
+        state.apply(&add).unwrap();
+        let link = state.links.values().next().unwrap();
+        remedy(Path::new("/run/x.sock"), link, prefixes)
+    }
+
+    fn came(prefixes: &[&str]) -> Option<UndeliveredInfo> {
+        let one = |prefix: &&str| {
+            let prefix: IpNet = prefix.parse().unwrap();
+            UndeliveredPrefix {
+                prefix: Prefix(prefix),
+                packets: 1204,
+                last: prefix.addr(),
+                age: 3,
+            }
+        };
+        Some(UndeliveredInfo {
+            prefixes: prefixes.iter().map(one).collect(),
+            others: false,
+            remedy: remedied(prefixes),
+        })
     }
 
     #[test]
     fn a_prefix_is_told_once_and_a_link_does_not_fill_the_log() {
         let mut told = Told::default();
         let (blue, red) = ("blue".parse().unwrap(), "red".parse().unwrap());
-        let first = vec![one("10.9.0.0/24"), one("fd09::/64")];
-        assert_eq!(told.news(&blue, first.clone()), []);
+        let first = || came(&["10.9.0.0/24", "fd09::/64"]);
+        assert_eq!(told.news(&blue, first()), None);
         told.0.get_mut(&blue).unwrap().next -= FIRST;
-        assert_eq!(told.news(&blue, first.clone()), first);
-        let more = vec![one("10.9.0.0/24"), one("10.9.1.0/24")];
-        assert_eq!(told.news(&blue, more.clone()), []);
-        assert_eq!(told.news(&red, more.clone()), []);
+        assert_eq!(told.news(&blue, first()), first());
+        let more = || came(&["10.9.0.0/24", "10.9.1.0/24"]);
+        assert_eq!(told.news(&blue, more()), None);
+        assert_eq!(told.news(&red, more()), None);
         told.0.get_mut(&blue).unwrap().next -= PAUSE;
-        assert_eq!(told.news(&blue, more), [one("10.9.1.0/24")]);
+        let news = told.news(&blue, more()).unwrap();
+        // The command is for all of them, as the list is replaced.
+        assert_eq!(news.prefixes, came(&["10.9.1.0/24"]).unwrap().prefixes);
+        assert_eq!(news.remedy, more().unwrap().remedy);
+        // What was forgotten is told again.
+        assert_eq!(told.news(&blue, None), None);
+        assert!(!told.0.contains_key(&blue));
     }
 
     #[test]
-    fn the_sentence_has_the_word_that_allows_it() {
+    fn the_sentence_has_one_command_that_allows_everything() {
+        let mut all = came(&["10.9.0.0/24", "fd09::1/128"]).unwrap();
+        all.others = true;
         assert_eq!(
-            one("10.9.0.0/24").sentence("blue"),
-            "1204 packets for 10.9.0.0/24 (last 10.9.0.0) came for link \"blue\" and were dropped, because no such address is \
-             behind it; if there is: \"geneved link set blue allowed 10.9.0.0/24\""
+            all.sentence("blue"),
+            "dropped what came for link \"blue\" because no such address is behind it: 1204 packets to 10.9.0.0/24 (the last to \
+             10.9.0.0 3 s ago), 1204 packets to fd09::1/128 (the last 3 s ago) and others; if such addresses should be reachable behind \
+             blue, run: \"geneved --socket /run/x.sock link set blue allowed 10.8.0.0/16 allowed 10.9.0.0/24 allowed \
+             fd09::1/128\", which is the whole list from then on; for it to last, the file needs: allowed = \
+             [\"10.8.0.0/16\", \"10.9.0.0/24\", \"fd09::1/128\"]"
         );
     }
 }

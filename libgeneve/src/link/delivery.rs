@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
 use super::Link;
 use crate::route::Origin;
+use crate::time::Now;
 
 /// As what a destination is delivered into the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +115,14 @@ const PREFIXES: usize = 8;
 /// operator needs to see which `allowed` is missing. Each link has its own, so that no tenant fills another's.
 #[derive(Debug, Default)]
 pub struct UndeliveredPackets {
-    list: Mutex<[Option<Undelivered>; PREFIXES]>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    list: [Option<Undelivered>; PREFIXES],
+    /// When a prefix gave way to another for the last time.
+    gave_way: Option<Now>,
 }
 
 /// Packets for one destination, or for several in one prefix.
@@ -126,52 +134,66 @@ pub struct Undelivered {
     pub packets: u64,
     /// The latest destination.
     pub last: IpAddr,
+    /// When it came.
+    pub at: Now,
 }
 
 impl UndeliveredPackets {
     /// Notes one packet. Where no place is free, the prefix with the fewest packets gives way.
-    pub fn note(&self, addr: IpAddr) {
-        let Ok(mut list) = self.list.try_lock() else {
+    pub fn note(&self, addr: IpAddr, now: Now) {
+        let Ok(mut noted) = self.noted.try_lock() else {
             return;
         };
         let group = group_of(addr);
         let same = |one: &Option<Undelivered>| one.is_some_and(|one| group_of(one.last) == group);
-        let at = list.iter().position(same).or_else(|| {
-            let fewest = list.iter().enumerate();
+        let at = noted.list.iter().position(same).or_else(|| {
+            let fewest = noted.list.iter().enumerate();
             let fewest = fewest.min_by_key(|(_, one)| one.map_or(0, |one| one.packets));
             fewest.map(|(at, _)| at)
         });
-        let Some(place) = at.map(|at| &mut list[at]) else {
+        let Some(place) = at.map(|at| &mut noted.list[at]) else {
             return;
         };
-        *place = Some(match place.filter(|one| group_of(one.last) == group) {
-            None => Undelivered {
-                prefix: addr.into(),
-                packets: 1,
-                last: addr,
-            },
-            Some(before) => Undelivered {
-                prefix: if before.last == addr {
+        let was = place.replace(Undelivered {
+            prefix: addr.into(),
+            packets: 1,
+            last: addr,
+            at: now,
+        });
+        match (was, place) {
+            (Some(before), Some(one)) if group_of(before.last) == group => {
+                one.packets = before.packets.saturating_add(1);
+                one.prefix = if before.last == addr {
                     before.prefix
                 } else {
                     group
-                },
-                packets: before.packets.saturating_add(1),
-                last: addr,
-            },
-        });
+                };
+            }
+            (Some(_), _) => noted.gave_way = Some(now),
+            (None, _) => {}
+        }
     }
 
-    /// What was noted, by prefix.
+    /// Forgets packets of which `over` says that they are of no interest any more, and that prefixes gave way before `since`.
+    pub fn forget(&self, since: Now, over: impl Fn(&Undelivered) -> bool) {
+        let mut noted = self.lock();
+        for place in &mut noted.list {
+            *place = place.filter(|one| !over(one));
+        }
+        noted.gave_way = noted.gave_way.filter(|at| *at >= since);
+    }
+
+    /// What was noted, by prefix, and whether prefixes gave way, so that there were others.
     #[must_use]
-    pub fn all(&self) -> Vec<Undelivered> {
-        let list = self
-            .list
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut all: Vec<_> = list.iter().flatten().copied().collect();
+    pub fn all(&self) -> (Vec<Undelivered>, bool) {
+        let noted = *self.lock();
+        let mut all: Vec<_> = noted.list.into_iter().flatten().collect();
         all.sort_unstable_by_key(|one| one.prefix);
-        all
+        (all, noted.gave_way.is_some())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,14 +234,14 @@ mod tests {
     fn packets_are_put_together_by_prefix_and_the_most_stay() {
         let undelivered = UndeliveredPackets::default();
         for addr in ["10.9.0.7", "10.9.0.8", "fd09::1", "fd09::2", "fd09::3"] {
-            undelivered.note(ip(addr));
+            undelivered.note(ip(addr), Now(1));
         }
         // Somebody tries one address after the other.
         for third in 0..200 {
-            undelivered.note(Ipv4Addr::new(172, 16, third, 1).into());
+            undelivered.note(Ipv4Addr::new(172, 16, third, 1).into(), Now(2));
         }
-        let all = undelivered.all();
-        assert_eq!(all.len(), PREFIXES);
+        let (all, others) = undelivered.all();
+        assert_eq!((all.len(), others), (PREFIXES, true));
         let of = |prefix: &str| {
             let prefix: IpNet = prefix.parse().unwrap();
             all.iter().find(|one| one.prefix == prefix).copied()
@@ -232,5 +254,12 @@ mod tests {
                 .any(|one| one.prefix == ip("172.16.199.1").into())
         );
         assert_eq!(group_of(Ipv4Addr::BROADCAST.into()).prefix_len(), 32);
+        // What is of no interest any more is forgotten.
+        undelivered.forget(Now(2), |one| one.at >= Now(2));
+        let (all, others) = undelivered.all();
+        assert_eq!((all.len(), others), (2, true));
+        undelivered.forget(Now(3), |one| one.last == ip("fd09::3"));
+        let (all, others) = undelivered.all();
+        assert_eq!((all, others), (vec![v4], false));
     }
 }

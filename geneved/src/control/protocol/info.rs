@@ -1,6 +1,7 @@
 //! Links, routes and the daemon itself, as they run.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -30,9 +31,9 @@ pub struct LinkInfo {
     /// The addresses that the interface has, whoever gave them, but for the link-local one that the kernel makes.
     #[serde(default)]
     pub addresses: Vec<Prefix>,
-    /// Packets that were not delivered because their destination is not behind the link, by prefix.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub undelivered: Vec<UndeliveredInfo>,
+    /// Packets that were not delivered because their destination is not behind the link, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered: Option<UndeliveredInfo>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
     /// The interface's queue length in packets.
@@ -45,36 +46,68 @@ pub struct LinkInfo {
     pub traffic: Traffic,
 }
 
-/// Packets for destinations in one prefix that came for a link and are not behind it.
+/// Packets that came for a link within the last hour and whose destinations are not behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndeliveredInfo {
+    /// By prefix; those with the most packets.
+    pub prefixes: Vec<UndeliveredPrefix>,
+    /// Whether there were others.
+    pub others: bool,
+    /// How they are all delivered: the command, and what the file needs.
+    pub remedy: String,
+}
+
+/// Packets for destinations in one prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeliveredPrefix {
     /// The destination, or the /24 or /64 of several.
     pub prefix: Prefix,
     /// How many came, at least.
     pub packets: u64,
     /// The latest destination.
     pub last: IpAddr,
-    /// The command that has them delivered.
-    pub remedy: String,
+    /// How many seconds ago it came.
+    pub age: u64,
 }
 
 impl UndeliveredInfo {
     /// The same in words.
     #[must_use]
     pub fn sentence(&self, link: &str) -> String {
-        let UndeliveredInfo {
+        let mut all: Vec<_> = self.prefixes.iter().map(ToString::to_string).collect();
+        if self.others {
+            all.push("others".into());
+        }
+        let last = all.pop().unwrap_or_default();
+        let what = match all[..] {
+            [] => last,
+            _ => format!("{} and {last}", all.join(", ")),
+        };
+        format!(
+            "dropped what came for link \"{link}\" because no such address is behind it: {what}; {}",
+            self.remedy
+        )
+    }
+}
+
+impl fmt::Display for UndeliveredPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UndeliveredPrefix {
             prefix,
             packets,
             last,
-            remedy,
+            age,
         } = self;
-        let (count, were) = match packets {
-            1 => ("1 packet".to_owned(), "was"),
-            packets => (format!("{packets} packets"), "were"),
+        let packets = match packets {
+            1 => "1 packet".to_owned(),
+            packets => format!("{packets} packets"),
         };
-        format!(
-            "{count} for {prefix} (last {last}) came for link \"{link}\" and {were} dropped, because no such address is behind it; if there is: \"{remedy}\""
-        )
+        let single = prefix.0.prefix_len() == prefix.0.max_prefix_len();
+        let last = match single {
+            true => String::new(),
+            false => format!("to {last} "),
+        };
+        write!(f, "{packets} to {prefix} (the last {last}{age} s ago)")
     }
 }
 

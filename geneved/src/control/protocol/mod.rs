@@ -32,7 +32,7 @@ pub use self::function::{
 };
 pub use self::info::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
-    UndeliveredInfo, UnknownVniInfo,
+    UndeliveredInfo, UndeliveredPrefix, UnknownVniInfo,
 };
 pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;

@@ -6,6 +6,7 @@ use super::{Explain, From};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::Link;
+use crate::time::Now;
 
 /// The first packet of a flow, whose destination no function of the link has turned; `leaves` says that it leaves the VPC by
 /// this host.
@@ -16,6 +17,7 @@ pub(super) fn check_delivery<E: Explain>(
     link: &Link,
     key: &FlowKey,
     leaves: bool,
+    now: Now,
     log: &mut E,
 ) -> Result<(), DropReason> {
     // The other side of a gateway is everything, for the sources that its rules translate.
@@ -29,7 +31,7 @@ pub(super) fn check_delivery<E: Explain>(
         });
         return Ok(());
     }
-    check::<E>(link, key.dst, log)
+    check::<E>(link, key.dst, now, log)
 }
 
 /// An answer to a flow that began behind the interface, or whose client turned out to be there.
@@ -41,6 +43,7 @@ pub(super) fn check_answer<E: Explain>(
     original: &FlowKey,
     reply: &FlowKey,
     from: From<'_>,
+    now: Now,
     log: &mut E,
 ) -> Result<(), DropReason> {
     // Whom translation knows from outside is outside; and what comes out of the interface may go back into it.
@@ -50,10 +53,10 @@ pub(super) fn check_answer<E: Explain>(
     if link.bridge.is_some() || translated || turned_back {
         return Ok(());
     }
-    check::<E>(link, original.src, log)
+    check::<E>(link, original.src, now, log)
 }
 
-fn check<E: Explain>(link: &Link, addr: IpAddr, log: &mut E) -> Result<(), DropReason> {
+fn check<E: Explain>(link: &Link, addr: IpAddr, now: Now, log: &mut E) -> Result<(), DropReason> {
     let delivered = link.delivers(addr);
     log.note("delivery", || match delivered {
         Some(what) => format!("{addr} is {what}"),
@@ -65,7 +68,7 @@ fn check<E: Explain>(link: &Link, addr: IpAddr, log: &mut E) -> Result<(), DropR
         return Ok(());
     }
     if !E::DRY {
-        link.config.undelivered.note(addr);
+        link.config.undelivered.note(addr, now);
     }
     Err(DropReason::DestinationNotHere)
 }

@@ -42,7 +42,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
         }
         // Relayed here in the name of a service by whose address the client of this host is known.
         Came::Wire(_) if service.is_some_and(|service| service.addr == reply.dst) => {
-            check_answer(link, original, reply, from, log)?;
+            check_answer(link, original, reply, from, cx.now, log)?;
             course.classify(link, Direction::Ingress, original.src, class, None, log);
             Exit::Tun(original.link)
         }
@@ -66,7 +66,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
             wire_exit(cx, link, host, &mark, log)?
         }
         Came::Tun | Came::Nowhere => {
-            check_answer(link, original, reply, from, log)?;
+            check_answer(link, original, reply, from, cx.now, log)?;
             course.classify(link, Direction::Ingress, original.src, class, None, log);
             Exit::Tun(original.link)
         }

@@ -42,7 +42,7 @@ pub(super) fn walk<E: Explain>(
     // Backends answer the client itself.
     let leaves = turn != Turn::Service && leaves_here(link, key, at.received);
     if turn == Turn::None {
-        check_delivery(link, key, leaves, log)?;
+        check_delivery(link, key, leaves, cx.now, log)?;
     }
     if leaves || turn == Turn::Hairpin {
         course.source(cx, link, subject, log)?;

@@ -71,7 +71,7 @@ fn only_what_is_behind_the_link_is_delivered() {
         assert_eq!(heard(&site, dst), Err(DropReason::LoopbackAddress), "{dst}");
     }
     assert_eq!(site.flows(), flows);
-    let noted = site.link(0).config.undelivered.all();
+    let (noted, _) = site.link(0).config.undelivered.all();
     let sum: u64 = noted.iter().map(|one| one.packets).sum();
     assert!(noted.len() == 8 && sum >= 8, "{noted:?}");
 }
