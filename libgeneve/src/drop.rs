@@ -144,7 +144,7 @@ drop_reasons! {
     RateExceeded => "rate-exceeded",
     /// The packet would leave by the link and to the host that it came from, or was relayed too often.
     ForwardingLoop => "forwarding-loop",
-    /// No route, endpoint, forwarding entry or flood list of the VPC covers the inner destination.
+    /// No route, endpoint, forwarding entry or flood list of the VPC leads the inner destination to another host.
     NoRoute => "no-route",
     /// The packet is for a multicast or broadcast address that the VPC leads nowhere, as router solicitations and other questions to all neighbours are that each host sends by itself.
     NoMulticastRoute => "no-multicast-route",

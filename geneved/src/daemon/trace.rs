@@ -6,8 +6,12 @@
 mod described;
 mod kernel;
 
+use std::net::IpAddr;
+
 use libgeneve::datapath::{self, Context, Exit, Heading, Traced, Way};
 use libgeneve::drop::DropReason;
+use libgeneve::link;
+use libgeneve::route::Target;
 use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::header::HeaderBytes;
 
@@ -15,7 +19,7 @@ use self::kernel::Underlay;
 use super::core::{Core, Running};
 use super::flows::class_name;
 use crate::config::state::{Link, Refusal};
-use crate::config::value::{ClassWord, KindWord, RawOption};
+use crate::config::value::{ClassWord, KindWord, Mode, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Stage, Trace, TraceReport, Verdict};
 use crate::net::interface::{self, Seen};
@@ -91,7 +95,10 @@ impl Core {
         let stopped = interface(configured, running, &described.heading).await;
         match &stopped {
             Some(stopped) => stages.push(stopped.stage.clone()),
-            None => stages.extend(kernel::before(configured, &described).await),
+            None => {
+                let stays = stays(link, &traced, described.key.dst);
+                stages.extend(kernel::before(configured, &described, stays).await);
+            }
         }
         let way = way(&traced);
         let encapsulation = link.config.encapsulation;
@@ -101,6 +108,9 @@ impl Core {
             .and_then(|id| class_name(&inner, &packet.dev, id));
         let (mut verdict, mut reason) = verdict(&traced);
         let host = way.map(|way| way.host.addr);
+        if matches!(described.heading, Heading::Egress) && carries(verdict) {
+            stages.extend(self.unanswered(configured, link, &traced, described.key.src));
+        }
         stages.extend(traced.stages);
         if let (Some(stopped), true) = (&stopped, carries(verdict)) {
             stages.push(datapath::Stage {
@@ -134,7 +144,7 @@ impl Core {
         if let (Heading::Ingress { .. }, Some(key), true) =
             (&described.heading, traced.translated, here)
         {
-            kernel::after(configured, &key, &mut stages).await;
+            kernel::after(configured, &key, link.delivers(key.dst), &mut stages).await;
         }
         let stages = stages.into_iter().map(|stage| Stage {
             stage: stage.stage.to_owned(),
@@ -152,6 +162,35 @@ impl Core {
             },
         })
     }
+
+    /// That answers to a packet for another host would not be delivered, if they would not.
+    fn unanswered(
+        &self,
+        configured: &Link,
+        link: &link::Link,
+        traced: &Traced,
+        src: IpAddr,
+    ) -> Option<datapath::Stage> {
+        let left = way(traced)?;
+        let translated = traced.translated.is_some_and(|key| key.src != src);
+        if configured.mode != Mode::Ip || translated || link.delivers(src).is_some() {
+            return None;
+        }
+        let remedy = self.allowing(configured, [src.into()]);
+        Some(datapath::Stage {
+            stage: "delivery",
+            result: format!(
+                "answers of {} to {src} will be dropped, because it is not behind {}; {remedy}",
+                left.host.addr, configured.name
+            ),
+        })
+    }
+}
+
+/// Whether a destination that gets nothing is behind this host, so that packets to it must not come into the link.
+fn stays(link: &link::Link, traced: &Traced, dst: IpAddr) -> bool {
+    let entry = link.routes.lookup(dst);
+    traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, Target::Local))
 }
 
 fn way(traced: &Traced) -> Option<&Way> {

@@ -140,15 +140,33 @@ on_both_backends! {
             assert_eq!(tenants.not_here() == before.0, delivered, "{to}");
         }
         // The operator is told, with the word for it.
-        let remedy = "geneved link set gnv0 allowed 192.0.2.2/32";
-        eventually(10, "the log tells", || tenants.daemons[1].process().log().contains(remedy));
+        eventually(10, "the log tells", || {
+            let log = tenants.daemons[1].process().log();
+            log.contains("link set gnv0 allowed") && log.contains(" allowed 192.0.2.2/32")
+        });
         let shell = Shell::beside(&tenants.daemons[1], tenants.b());
         let checked = shell.types("geneved check | grep -E '^(delivery|forwarding)'");
         assert!(checked.contains("forwarding   no  links \"blue\" and \"gnv0\" are in the host's network namespace"), "{checked}");
         assert!(checked.contains("net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"), "{checked}");
-        assert!(checked.contains("came for link \"gnv0\""), "{checked}");
+        assert_eq!(checked.matches("came for link \"gnv0\"").count(), 1, "{checked}");
+        assert!(checked.contains(" allowed 192.0.2.2/32"), "{checked}");
         let told = tenants.daemons[1].cli("trace dev gnv0 ingress from 10.0.0.1 to 10.20.0.3 proto tcp dport 80");
         assert!(told.contains("10.20.0.3 is not behind the link") && told.ends_with("drop destination-not-here\n"), "{told}");
+        // The command that is named opens all of it, and then there is nothing more to tell.
+        let command = checked.split('"').find(|words| words.starts_with("geneved ") && words.contains(" link set gnv0")).unwrap();
+        shell.types(command);
+        for address in ["192.0.2.2", "169.254.169.254", "2001:db8:77::2"] {
+            assert!(tenants.reaches(address), "{command}: {address}: {:?}", tenants.drops());
+        }
+        let checked = shell.types("geneved check | grep '^delivery.*gnv0'");
+        assert!(!checked.contains("gnv0"), "{checked}");
+        // What is behind this host must not be led into the link, and nobody is told to.
+        let told = tenants.daemons[1].cli("trace dev gnv0 egress from 10.0.0.2 to 192.0.2.2 proto tcp dport 80");
+        assert!(told.contains("the kernel must not route it into the link") && !told.contains("route add"), "{told}");
+        let told = tenants.daemons[1].cli("trace dev gnv0 ingress from 10.0.0.1 to 10.0.0.255 proto udp dport 9");
+        assert!(told.contains("whoever listens to it") && !told.contains("again"), "{told}");
+        let told = tenants.daemons[1].cli("trace dev gnv0 egress from 198.51.100.9 to 10.0.0.1 proto tcp dport 80");
+        assert!(told.contains("to 198.51.100.9 will be dropped") && told.contains(" allowed 198.51.100.9/32"), "{told}");
     }
 
     fn allowed_opens_what_it_names_and_nothing_else(io) {

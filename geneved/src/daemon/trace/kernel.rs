@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use libgeneve::datapath::{Described, Heading, Stage};
 use libgeneve::flow::FlowKey;
+use libgeneve::link::DeliveredAs;
 
 use crate::config::state::Link;
 use crate::config::value::Mode;
@@ -69,8 +70,9 @@ impl Core {
     }
 }
 
-/// Whether this host's own packets to the destination would come into the link at all.
-pub(super) async fn before(link: &Link, described: &Described) -> Option<Stage> {
+/// Whether this host's own packets to the destination would come into the link at all; `stays` says that it is behind this
+/// host, so that they must not.
+pub(super) async fn before(link: &Link, described: &Described, stays: bool) -> Option<Stage> {
     let dst = described.key.dst;
     if link.mode != Mode::Ip || !matches!(described.heading, Heading::Egress) {
         return None;
@@ -78,6 +80,8 @@ pub(super) async fn before(link: &Link, described: &Described) -> Option<Stage> 
     let gateway = look(link, vec![dst]).await?;
     let leads = match gateway.way(dst) {
         _ if gateway.leads_in(dst) => return None,
+        // So it should be, and what is decided says why.
+        _ if stays => return None,
         Ok(dev) => format!("to {dev}"),
         Err(why) => format!("nowhere ({why})"),
     };
@@ -90,9 +94,21 @@ pub(super) async fn before(link: &Link, described: &Described) -> Option<Stage> 
 }
 
 /// What the kernel does with a packet from the wire that leaves the VPC by the link's interface.
-pub(super) async fn after(link: &Link, key: &FlowKey, stages: &mut Vec<Stage>) {
+pub(super) async fn after(
+    link: &Link,
+    key: &FlowKey,
+    delivered: Option<DeliveredAs>,
+    stages: &mut Vec<Stage>,
+) {
     let own = link.addresses.iter().any(|net| net.addr() == key.dst);
     if link.mode != Mode::Ip || own {
+        return;
+    }
+    if let Some(group @ (DeliveredAs::Broadcast | DeliveredAs::Multicast)) = delivered {
+        stages.push(told(format!(
+            "{} is {group}: whoever listens to it by {} gets it",
+            key.dst, link.name
+        )));
         return;
     }
     let Some(gateway) = look(link, vec![key.dst, key.src]).await else {

@@ -41,6 +41,9 @@ pub(super) fn walk<E: Explain>(
     let here = here || entry.local && entry.spread.is_some();
     if host.is_none() && turn == Turn::None && !here {
         // What the kernel gave to the interface would come back to it, unless its destination is another now.
+        log.note("exit", || {
+            format!("{dst} is behind this host; the kernel must not route it into the link")
+        });
         return Err(DropReason::NoRoute);
     }
     if host.is_some_and(|host| wraps_again(link, host, key)) {
