@@ -73,9 +73,13 @@ pub(super) fn key_of(
     if packet.is_icmp_error()
         && let Some(quote) = packet.quote(bytes)
     {
+        // It is for whoever sent what it quotes (RFC 792, RFC 4443 section 2.2). A kernel believes it whoever it is for: one that
+        // quotes the host's own datagrams would have it send shorter packets to other hosts.
+        if quote.src != packet.dst {
+            return Err(DropReason::IcmpUnrelated);
+        }
         let key = FlowKey::of_quote(index, &quote).reversed();
-        // It is for whoever sent what it quotes (RFC 792, RFC 4443 section 2.2); the flow says nothing of anybody else.
-        if quote.src == packet.dst && cx.state.flows.contains(&key) {
+        if cx.state.flows.contains(&key) {
             return Ok((key, true));
         }
         // Where there are rules, an error about nothing is not let through as a flow of its own.

@@ -176,8 +176,8 @@ fn an_error_is_for_whoever_sent_what_it_quotes() {
     let error = unreachable(&sent, ip("10.0.0.2"), Unreachable::Prohibited);
     let told = site.hear(B, &error, &plain()).unwrap();
     assert_eq!(told.packet().dst, ip("10.0.0.1"));
-    // The same about the same flow, for somebody else.
-    for dst in ["169.254.169.254", "192.0.2.1"] {
+    // The same about the same flow, for somebody else; of an address of the link, too.
+    for dst in ["169.254.169.254", "192.0.2.1", "10.0.0.44"] {
         let forged = packets::in_ip(
             (ip("10.0.0.2"), ip(dst)),
             protocol::ICMP,
@@ -186,7 +186,7 @@ fn an_error_is_for_whoever_sent_what_it_quotes() {
         );
         assert_eq!(
             site.hear(B, &forged, &plain()).unwrap_err(),
-            NOT_HERE,
+            DropReason::IcmpUnrelated,
             "{dst}"
         );
     }
