@@ -273,10 +273,12 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
                 continue;
             };
             match &observed {
-                Ok(seen) => match seen.get(name.as_str()) {
-                    Some(seen) => sight.seen = seen.clone(),
-                    // The queues are open, so it lives.
-                    None => {
+                Ok(seen) => match (seen.get(name.as_str()), inner.running.get(name)) {
+                    (Some(seen), Some(running)) if running.owns(seen) => {
+                        sight.seen = seen.clone();
+                    }
+                    // The queues are open, so it lives; another one may have its name.
+                    _ => {
                         sight.state = "lost";
                         sight.cause = Some(ELSEWHERE.to_owned());
                     }

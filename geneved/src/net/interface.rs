@@ -44,6 +44,26 @@ pub struct Wanted {
     pub carrier: bool,
 }
 
+/// An interface that geneved made: another one that has its name since is not it, and is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The network namespace that it is in, where that is not the daemon's own.
+    pub netns: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ifindex: u32,
+}
+
+/// An interface that was just made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its queues.
+    pub tun: Tun,
+    /// Its number.
+    pub ifindex: u32,
+}
+
 /// Whether an interface of this MTU can have the address: the kernel has no IPv6 below 1280 (RFC 8200, section 5).
 #[must_use]
 pub fn can_have(address: &IpNet, mtu: u16) -> bool {
@@ -98,6 +118,11 @@ pub enum InterfaceError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// Another interface has the name.
+    #[error(
+        "another interface is named \"{0}\" now, and is left alone; rename or remove it, then \"geneved reload\" makes the link's own anew"
+    )]
+    Another(String),
 }
 
 fn hint(what: &str, error: &io::Error) -> &'static str {
@@ -124,7 +149,7 @@ pub async fn create(
     wanted: Vec<Wanted>,
     queues: usize,
     all_or_none: bool,
-) -> Result<Vec<Result<Tun, InterfaceError>>, NetnsError> {
+) -> Result<Vec<Result<Made, InterfaceError>>, NetnsError> {
     let target = netns.as_deref().map(netns::open).transpose()?;
     // The kernel finds it out only when the device is there already, and this may be asked every second.
     let taken = match &netns {
@@ -163,7 +188,10 @@ pub async fn create(
         let mut ready = Vec::with_capacity(made.len());
         for (wanted, tun) in wanted.iter().zip(made) {
             let one = match tun {
-                Ok(tun) => set_up(&handle, wanted, all_or_none).await.map(|()| tun),
+                Ok(tun) => {
+                    let ready = set_up(&handle, wanted, all_or_none).await;
+                    ready.map(|ifindex| Made { tun, ifindex })
+                }
                 Err(error) => Err(error),
             };
             let failed = one.is_err();
@@ -206,13 +234,9 @@ async fn move_in(
 ///
 /// # Errors
 /// What the kernel refused first.
-pub async fn update(
-    netns: Option<String>,
-    wanted: Wanted,
-    before: Vec<IpNet>,
-) -> Result<(), InterfaceError> {
-    within(netns, move |handle| async move {
-        let seen = look(&handle, &wanted.name).await?;
+pub async fn update(own: Own, wanted: Wanted, before: Vec<IpNet>) -> Result<(), InterfaceError> {
+    within(own.netns.clone(), move |handle| async move {
+        let seen = look_for(&handle, &own).await?;
         adjust_mtu(&handle, &seen, wanted.mtu).await?;
         // The kernel forgets its neighbours with it, even if it is the same.
         if let Some(mac) = wanted.tap.filter(|mac| seen.lladdr != Some(*mac)) {
@@ -254,9 +278,9 @@ pub async fn update(
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn set_mtu(netns: Option<String>, name: String, mtu: u16) -> Result<(), InterfaceError> {
-    within(netns, move |handle| async move {
-        let seen = look(&handle, &name).await?;
+pub async fn set_mtu(own: Own, mtu: u16) -> Result<(), InterfaceError> {
+    within(own.netns.clone(), move |handle| async move {
+        let seen = look_for(&handle, &own).await?;
         adjust_mtu(&handle, &seen, mtu).await
     })
     .await?
@@ -268,13 +292,12 @@ pub async fn set_mtu(netns: Option<String>, name: String, mtu: u16) -> Result<()
 /// # Errors
 /// What the kernel refused first.
 pub async fn restore(
-    netns: Option<String>,
-    name: String,
+    own: Own,
     mtu: Option<u16>,
     missing: Vec<IpNet>,
 ) -> Result<(), InterfaceError> {
-    within(netns, move |handle| async move {
-        let seen = look(&handle, &name).await?;
+    within(own.netns.clone(), move |handle| async move {
+        let seen = look_for(&handle, &own).await?;
         if let Some(mtu) = mtu {
             adjust_mtu(&handle, &seen, mtu).await?;
         }
@@ -296,13 +319,9 @@ pub async fn restore(
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn set_carrier(
-    netns: Option<String>,
-    name: String,
-    on: bool,
-) -> Result<(), InterfaceError> {
-    within(netns, move |handle| async move {
-        let index = look(&handle, &name).await?.ifindex;
+pub async fn set_carrier(own: Own, on: bool) -> Result<(), InterfaceError> {
+    within(own.netns.clone(), move |handle| async move {
+        let index = look_for(&handle, &own).await?.ifindex;
         carrier(&handle, index, on).await
     })
     .await?
@@ -365,13 +384,13 @@ pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Se
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel refused.
-pub async fn remove(netns: Option<String>, names: Vec<String>) -> Result<(), InterfaceError> {
+pub async fn remove(netns: Option<String>, all: Vec<Own>) -> Result<(), InterfaceError> {
     // A number that nobody else has reason to use; "ip link" shows it for the moment.
     let group = LinkAttribute::Group(0x6e76_0000 | (std::process::id() & 0xffff));
     within(netns, move |handle| async move {
         let mut any = false;
-        for name in names {
-            if let Ok(seen) = look(&handle, &name).await {
+        for own in all {
+            if let Ok(seen) = look_for(&handle, &own).await {
                 let change = by_index(seen.ifindex).append_extra_attribute(group.clone());
                 set(&handle, change, || "group".to_owned()).await?;
                 any = true;
@@ -388,7 +407,12 @@ pub async fn remove(netns: Option<String>, names: Vec<String>) -> Result<(), Int
     .await?
 }
 
-async fn set_up(handle: &Handle, wanted: &Wanted, all_or_none: bool) -> Result<(), InterfaceError> {
+/// Makes a new interface as it is wanted; gives its number.
+async fn set_up(
+    handle: &Handle,
+    wanted: &Wanted,
+    all_or_none: bool,
+) -> Result<u32, InterfaceError> {
     let seen = look(handle, &wanted.name).await?;
     let index = seen.ifindex;
     let change = by_index(index)
@@ -422,7 +446,7 @@ async fn set_up(handle: &Handle, wanted: &Wanted, all_or_none: bool) -> Result<(
     if wanted.up {
         set(handle, by_index(index).up(), || "state up".to_owned()).await?;
     }
-    Ok(())
+    Ok(index)
 }
 
 fn by_index(index: u32) -> LinkMessageBuilder<LinkUnspec> {
@@ -496,6 +520,15 @@ fn address_of(message: &AddressMessage) -> Option<(IpNet, bool)> {
     let ip = of(true).or_else(|| of(false))?;
     let address = IpNet::new(ip, message.header.prefix_len).ok()?;
     Some((address, made))
+}
+
+/// What the kernel says of an interface of geneved's; an error where another one has its name.
+async fn look_for(handle: &Handle, own: &Own) -> Result<Seen, InterfaceError> {
+    let seen = look(handle, &own.name).await?;
+    match own.ifindex == seen.ifindex {
+        true => Ok(seen),
+        false => Err(InterfaceError::Another(own.name.clone())),
+    }
 }
 
 async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {

@@ -138,9 +138,13 @@ on_both_backends! {
         rename("gnv0", "stolen0");
         monitor.line(&["link-lost", "gnv0", "renamed or moved"]);
         await_state(&a, "gnv0", "lost", "renamed or moved");
-        rename("stolen0", "gnv0");
-        monitor.line(&["link-ready", "gnv0"]);
+        // It has to be down to be renamed, and whoever forgets that is told.
+        for words in ["stolen0 down", "stolen0 name gnv0"] {
+            duo.a.ip(&format!("link set {words}")).unwrap();
+        }
+        monitor.line(&["link-ready", "gnv0", "is down", "geneved link set gnv0 up"]);
         await_state(&a, "gnv0", "running", "");
+        a.cli("link set gnv0 up");
         eventually(SOON, "it carries", || answers(&duo.ends("10.0.0.2")));
 
         duo.a.ip(&format!("link set gnv0 netns {}", other.name())).unwrap();
@@ -159,6 +163,43 @@ on_both_backends! {
         a.cli("reload");
         assert_ping(&duo.ends("10.0.0.2"));
         assert!(device(&duo.a, "stolen0").is_null());
+    }
+
+    fn another_interface_that_gets_the_name_of_a_link_is_never_touched(io) {
+        let duo = Duo::new();
+        let inside = duo.world.host("in");
+        for host in [&duo.a, &inside] {
+            let netns = match host.name() == inside.name() {
+                true => format!("netns = \"{}\"\n", inside.name()),
+                false => String::new(),
+            };
+            let daemon = duo.world.daemon(&duo.a, io, "",
+                &link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &format!("{netns}remote = \"192.0.2.2\"")));
+            await_state(&daemon, "gnv0", "running", "");
+            // Between two looks of the daemon.
+            for words in ["link set gnv0 down", "link set gnv0 name bar0", "link add gnv0 type veth peer name gnv0peer",
+                "link set gnv0 mtu 1300", "link set gnv0 up"] {
+                host.ip(words).unwrap();
+            }
+            await_state(&daemon, "gnv0", "lost", "renamed or moved");
+            let check = daemon.cli("check");
+            assert!(check.contains("gnv0 is lost: the interface was renamed"), "{check}");
+            // Whoever changes the link is told, and "reload" makes none beside the other one.
+            let refused = daemon.refused("link set gnv0 ttl 7");
+            assert!(refused.contains("an interface named \"gnv0\" exists already"), "{refused}");
+            daemon.cli("reload");
+            await_state(&daemon, "gnv0", "waiting", "an interface named \"gnv0\" exists already");
+            host.ip("link set gnv0 down").unwrap();
+            host.ip("link set gnv0 up").unwrap();
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            assert_eq!(device(host, "gnv0")["mtu"], 1300);
+            for address in ["10.0.0.1", "fd00::1"] {
+                assert!(!has_address(host, "gnv0", address), "{address}");
+            }
+            host.ip("link del gnv0").unwrap();
+            await_state(&daemon, "gnv0", "running", "");
+            assert!(has_address(host, "gnv0", "10.0.0.1"));
+        }
     }
 
     fn what_others_do_to_an_interface_is_seen_and_set_right(io) {

@@ -16,8 +16,8 @@ use crate::config::state::{Link, Refusal, State};
 use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::control::steps::Steps;
 use crate::daemon::compile::lladdr;
-use crate::io::{Descriptors, SocketProfile, SourceSockets, Tun};
-use crate::net::interface::{self, InterfaceError, Wanted, can_have};
+use crate::io::{Descriptors, SocketProfile, SourceSockets};
+use crate::net::interface::{self, InterfaceError, Made, Own, Wanted, can_have};
 use crate::net::mtu::Ways;
 use crate::net::netns;
 
@@ -36,7 +36,7 @@ struct Batch<'a> {
     sockets: Vec<SourceSockets>,
     /// Why some have no sockets.
     causes: Vec<Option<String>>,
-    made: Vec<Result<Tun, InterfaceError>>,
+    made: Vec<Result<Made, InterfaceError>>,
     netns: Option<netns::Identity>,
 }
 
@@ -164,8 +164,9 @@ impl Core {
             let mut running = Running::new(index, mtu, sum);
             running.attempts = attempts.unwrap_or_default();
             running.obstacle = match made.next() {
-                Some(Ok(tun)) => {
-                    self.engine.attach(index, tun, &sockets);
+                Some(Ok(made)) => {
+                    self.engine.attach(index, made.tun, &sockets);
+                    running.ifindex = made.ifindex;
                     running.netns = batch.netns;
                     up.push(link.name.clone());
                     cause.map(Obstacle::NoSockets)
@@ -252,18 +253,18 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
     if names.len() < MANY {
         return;
     }
-    let mut by_netns: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    let mut by_netns: BTreeMap<Option<String>, Vec<Own>> = BTreeMap::new();
     for name in names {
-        let there = inner.running.get(name).is_some_and(Running::has_interface);
-        if let (Some(link), true) = (state.links.get(name), there) {
+        let running = inner.running.get(name).filter(|r| r.has_interface());
+        if let (Some(link), Some(running)) = (state.links.get(name), running) {
             by_netns
                 .entry(link.netns.clone())
                 .or_default()
-                .push(name.to_string());
+                .push(running.own(link));
         }
     }
-    for (netns, names) in by_netns {
-        if let Err(error) = interface::remove(netns, names).await {
+    for (netns, all) in by_netns {
+        if let Err(error) = interface::remove(netns, all).await {
             // They go when the workers let go of them.
             tracing::debug!(%error, "interfaces cannot be removed at once");
         }
@@ -271,15 +272,15 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
 }
 
 /// Has the interface of a link that was like `was` be like `link`.
-pub(super) async fn update(link: &Link, mtu: u16, was: &Link) -> Result<(), Refusal> {
+pub(super) async fn update(own: Own, link: &Link, mtu: u16, was: &Link) -> Result<(), Refusal> {
     let before = was.addresses.clone();
-    interface::update(link.netns.clone(), wish(link, mtu, true), before)
+    interface::update(own, wish(link, mtu, true), before)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }
 
-pub(super) async fn update_mtu(link: &Link, mtu: u16) -> Result<(), Refusal> {
-    interface::set_mtu(link.netns.clone(), link.name.to_string(), mtu)
+pub(super) async fn update_mtu(own: Own, link: &Link, mtu: u16) -> Result<(), Refusal> {
+    interface::set_mtu(own, mtu)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }

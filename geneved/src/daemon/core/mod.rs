@@ -305,7 +305,7 @@ impl Core {
             if plan.set.contains(&name) {
                 result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
-                match update_mtu(link, mtu).await {
+                match update_mtu(running.own(link), link, mtu).await {
                     Err(refusal) if unready == Unready::Wait => {
                         self.note_defect(inner, link, &refusal);
                     }
@@ -355,7 +355,10 @@ impl Core {
                 sockets => Some(sockets),
             },
         };
-        match update(link, mtu, was).await {
+        let Some(running) = inner.running.get(&link.name) else {
+            return Ok(());
+        };
+        match update(running.own(was), link, mtu, was).await {
             // One bad link does not keep the others from what a file says.
             Err(refusal) if unready == Unready::Wait => self.note_defect(inner, link, &refusal),
             updated => updated?,

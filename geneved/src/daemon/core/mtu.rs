@@ -85,7 +85,7 @@ impl Core {
             if mtu == running.mtu || !running.has_interface() {
                 continue;
             }
-            match update_mtu(link, mtu).await {
+            match update_mtu(running.own(link), link, mtu).await {
                 Ok(()) => {
                     tracing::info!(link = %name, from = running.mtu, to = mtu, sum = running.sum.text, "link \"{name}\": MTU {} becomes {mtu}: {}", running.mtu, running.sum.text);
                     running.mtu = mtu;

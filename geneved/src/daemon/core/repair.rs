@@ -169,12 +169,7 @@ impl Core {
                 continue;
             }
             let what = in_words(&seen, &drift);
-            let restored = interface::restore(
-                link.netns.clone(),
-                name.to_string(),
-                drift.mtu,
-                drift.missing,
-            );
+            let restored = interface::restore(running.own(&link), drift.mtu, drift.missing);
             match restored.await {
                 Ok(()) => {
                     running.defect = None;
@@ -187,8 +182,8 @@ impl Core {
         }
         let mut by_index = HashMap::<u32, Vec<String>>::new();
         for (name, running) in &inner.running {
-            if let Some(seen) = &running.told {
-                let names = by_index.entry(seen.ifindex).or_default();
+            if running.ifindex != 0 {
+                let names = by_index.entry(running.ifindex).or_default();
                 names.push(name.to_string());
             }
         }
@@ -250,29 +245,49 @@ impl Core {
     /// Takes back interfaces that were elsewhere and have their name again.
     async fn look_for_returned(&self, inner: &mut Inner, concerned: &Concerned) -> Vec<IfName> {
         let mut returned = Vec::new();
-        let elsewhere = inner.running.iter().filter_map(|(name, running)| {
-            let number = running.told.as_ref()?.ifindex;
+        let elsewhere = inner.running.iter().filter(|(name, running)| {
             let gone = matches!(running.obstacle, Some(Obstacle::Elsewhere(_)));
-            (gone && concerned.has(name)).then(|| (name.clone(), number))
+            gone && concerned.has(name)
         });
-        for (name, number) in elsewhere.collect::<Vec<_>>() {
-            let netns = inner.state.links.get(&name).and_then(|l| l.netns.clone());
-            let seen = interface::observe(netns, vec![name.to_string()]).await;
-            let ours = seen.is_ok_and(|seen| seen.iter().any(|seen| seen.ifindex == number));
-            if let (true, Some(running)) = (ours, inner.running.get_mut(&name)) {
-                let was = running.obstacle.take();
-                self.tell_obstacle(&name, was.as_ref(), None);
+        let elsewhere = elsewhere.map(|(name, _)| name.clone());
+        for name in elsewhere.collect::<Vec<_>>() {
+            let Some(link) = inner.state.links.get(&name) else {
+                continue;
+            };
+            let up = link.up;
+            let seen = interface::observe(link.netns.clone(), vec![name.to_string()]).await;
+            let Some(running) = inner.running.get_mut(&name) else {
+                continue;
+            };
+            let seen = seen.unwrap_or_default();
+            if let Some(seen) = seen.iter().find(|seen| running.owns(seen)) {
+                running.obstacle = None;
+                self.tell_returned(&name, up && !seen.is_up());
                 returned.push(name);
             }
         }
         returned
+    }
+
+    /// Tells that a link has its interface again. To be renamed it had to be down, and it may be so still.
+    fn tell_returned(&self, name: &IfName, down: bool) {
+        let hint = match down {
+            true => {
+                format!(", but its interface is down; \"geneved link set {name} up\" brings it up")
+            }
+            false => String::new(),
+        };
+        tracing::info!(link = %name, "link \"{name}\" is ready{hint}");
+        let detail = format!("link \"{name}\"{hint}");
+        self.hub.tell(host_event(None, "link-ready", detail));
     }
 }
 
 /// Why a link whose queues are open is lost all the same, and what to do.
 pub(in crate::daemon) const ELSEWHERE: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
 
-/// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name.
+/// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name, or
+/// another one has it.
 pub(super) async fn observe(
     inner: &Inner,
     wanted: impl Fn(&IfName) -> bool,
@@ -292,9 +307,12 @@ pub(super) async fn observe(
             continue;
         };
         let mut seen: HashMap<_, _> = seen.into_iter().map(|s| (s.name.clone(), s)).collect();
-        let found = names
-            .into_iter()
-            .map(|name| (name.clone(), seen.remove(name.as_str())));
+        let found = names.into_iter().map(|name| {
+            let running = inner.running.get(name);
+            let seen = seen.remove(name.as_str());
+            let own = seen.filter(|seen| running.is_some_and(|r| r.owns(seen)));
+            (name.clone(), own)
+        });
         all.extend(found);
     }
     all

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
 
 use super::following::Following;
+use crate::config::state::Link;
 use crate::control::protocol::MtuSum;
-use crate::net::interface::Seen;
+use crate::net::interface::{Own, Seen};
 use crate::net::netns::Identity;
 
 /// A link as it runs, or why it does not.
@@ -18,6 +19,8 @@ pub(in crate::daemon) struct Running {
     /// The MTU that its interface is to have.
     pub(in crate::daemon) mtu: u16,
     pub(in crate::daemon) obstacle: Option<Obstacle>,
+    /// The number of its interface, 0 where it has none: another interface may get its name.
+    pub(in crate::daemon) ifindex: u32,
     /// The network namespace that its interface was put into, where that is not the daemon's own.
     pub(super) netns: Option<Identity>,
     /// Somebody deleted the name of its namespace; the interface may live on in it.
@@ -41,6 +44,7 @@ impl Running {
             sum,
             mtu,
             obstacle: None,
+            ifindex: 0,
             netns: None,
             nameless: false,
             defect: None,
@@ -55,6 +59,20 @@ impl Running {
     /// Whether it has an interface, whether or not packets can leave by it.
     pub(in crate::daemon) fn has_interface(&self) -> bool {
         matches!(self.obstacle, None | Some(Obstacle::NoSockets(_)))
+    }
+
+    /// Whether what was seen under its name is its own interface.
+    pub(in crate::daemon) fn owns(&self, seen: &Seen) -> bool {
+        self.ifindex == seen.ifindex
+    }
+
+    /// Its interface, which is to be that of this link.
+    pub(super) fn own(&self, link: &Link) -> Own {
+        Own {
+            netns: link.netns.clone(),
+            name: link.name.to_string(),
+            ifindex: self.ifindex,
+        }
     }
 
     /// Whether it is made anew on a reload.
@@ -79,7 +97,7 @@ impl Running {
 pub(in crate::daemon) enum Obstacle {
     /// Somebody removed its interface, which is made again when somebody asks for it.
     Removed(String),
-    /// Somebody renamed its interface, or moved it to another namespace. It is made again when somebody asks for it, and
+    /// Somebody renamed its interface, or moved it to another namespace; another one may have its name. It is made again when somebody asks for it, and
     /// taken back where it comes back.
     Elsewhere(String),
     /// Its interface cannot be made yet.

@@ -94,7 +94,7 @@ impl Core {
         };
         self.engine.set_sockets(running.index, sockets);
         if running.obstacle.is_some() {
-            set_carrier(link, true).await;
+            set_carrier(link, running, true).await;
             self.set_obstacle(inner, &link.name, None);
         }
     }
@@ -104,7 +104,7 @@ impl Core {
         if let Some(running) = inner.running.get(&link.name) {
             let none = SourceSockets::none(self.profile(link));
             self.engine.set_sockets(running.index, &none);
-            set_carrier(link, false).await;
+            set_carrier(link, running, false).await;
             self.set_obstacle(inner, &link.name, Some(Obstacle::NoSockets(cause)));
         }
     }
@@ -185,7 +185,7 @@ impl Core {
             .find(|(_, r)| r.index == index && r.has_interface());
         let Some((name, running)) = found else { return };
         let (name, made_in) = (name.clone(), running.netns);
-        let number = running.told.as_ref().map(|seen| seen.ifindex);
+        let number = running.ifindex;
         let netns = inner.state.links.get(&name).and_then(|l| l.netns.clone());
         if let Some(netns) = &netns
             && netns::identity(netns) != made_in
@@ -198,7 +198,7 @@ impl Core {
         }
         // The event may be about the link that had this index before; an interface of this name may be somebody else's.
         let seen = interface::observe(netns, vec![name.to_string()]).await;
-        let ours = |seen: &Seen| number.is_none_or(|number| number == seen.ifindex);
+        let ours = |seen: &Seen| seen.ifindex == number;
         if seen.is_ok_and(|seen| seen.iter().any(ours)) {
             return;
         }
@@ -221,6 +221,7 @@ impl Core {
             self.engine.detach(running.index);
             self.engine.flows().flows.remove_link(running.index);
             running.nameless = false;
+            running.ifindex = 0;
         }
         self.set_obstacle(inner, name, Some(Obstacle::NoInterface(cause)));
     }
@@ -256,9 +257,8 @@ impl Core {
     }
 }
 
-async fn set_carrier(link: &Link, on: bool) {
-    let (netns, name) = (link.netns.clone(), link.name.to_string());
-    if let Err(error) = interface::set_carrier(netns, name, on).await {
+async fn set_carrier(link: &Link, running: &Running, on: bool) {
+    if let Err(error) = interface::set_carrier(running.own(link), on).await {
         // Linux before 4.20 does not take it; the link works, or does not, all the same.
         tracing::debug!(link = %link.name, %error, "the carrier cannot be switched");
     }
