@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+mod counted;
 pub mod daemon;
 pub mod io;
 pub mod lab;

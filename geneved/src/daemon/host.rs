@@ -17,6 +17,7 @@ use crate::config::state::State;
 use crate::config::value::Mode;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Host, HostInfo, LinkInfo, Links, Nats, Request};
+use crate::counted::counted;
 use crate::io::{Feature, probe};
 use crate::net::netns;
 use crate::net::port::{Holder, holder, wait_until_free};
@@ -100,8 +101,8 @@ fn nat(socket: &Path) -> Option<Feature> {
     })
 }
 
-/// What is wrong with where the links of the running daemon lead: packets that are not delivered, and those that the kernel
-/// may pass on.
+/// What is wrong with the links of the running daemon: those that do not work, packets that are not delivered, and those that
+/// the kernel may pass on.
 fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
     // That the daemon does not answer is told already.
     let Ok(Links { links }) = ask(socket, &Request::ListLinks { name: None }) else {
@@ -117,7 +118,8 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
         all.map(|all| all.sentence(link.settings.name.as_str()))
     };
     let undelivered = links.iter().filter_map(of_link);
-    let mut all: Vec<_> = undelivered.map(|what| wrong("delivery", what)).collect();
+    let mut all: Vec<_> = links.iter().filter_map(not_as_configured).collect();
+    all.extend(undelivered.map(|what| wrong("delivery", what)));
     let here = netns::own_inode() == daemon.netns_inode;
     let placed = links.iter().filter_map(|link| {
         let settings = &link.settings;
@@ -129,6 +131,25 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
     let forwarded = block_on(forwarding::between_links(placed)).unwrap_or_default();
     all.extend(forwarded.into_iter().map(|what| wrong("forwarding", what)));
     all
+}
+
+/// What is wrong with a link itself: it is lost, waits, or runs with what it cannot have.
+fn not_as_configured(link: &LinkInfo) -> Option<Feature> {
+    let name = &link.settings.name;
+    let cause = link.cause.as_deref();
+    let detail = match (&*link.state, cause) {
+        ("running", None) => return None,
+        ("running", Some(cause)) => format!("{name} is not as configured: {cause}"),
+        (state, cause) => format!(
+            "{name} is {state}: {}",
+            cause.unwrap_or("no cause is known")
+        ),
+    };
+    Some(Feature {
+        name: "link",
+        available: false,
+        detail,
+    })
 }
 
 /// Asks the daemon at `socket`.
@@ -255,11 +276,11 @@ fn daemon(socket: &Path, running: Result<HostInfo, ClientError>) -> Feature {
         Ok(daemon) => (
             true,
             format!(
-                "geneved {} answers at {}: pid {}, {} links, {}",
+                "geneved {} answers at {}: pid {}, {}, {}",
                 daemon.version,
                 socket.display(),
                 daemon.pid,
-                daemon.links,
+                counted(daemon.links, "link"),
                 daemon.io
             ),
         ),
