@@ -43,6 +43,8 @@ fn tables() -> &'static Tables {
                 udp6_zero_csum_rx: false,
                 mtu: 1400,
                 addresses: Vec::new(),
+                allowed: Vec::new(),
+                undelivered: Default::default(),
                 broadcasts: Vec::new(),
                 routes: Vec::new(),
                 functions: Functions::default(),
