@@ -162,6 +162,14 @@ impl Site {
     /// None of an attack arrives, and each is counted once, at the link that it came out of.
     #[track_caller]
     fn assert_closed(&self, name: &str, to: [u8; 6]) {
+        // A device that is new is not believed from the first packet on, and soon known as the link's.
+        eventually(5, &format!("{name}: it is known"), || {
+            let before = self.counted();
+            self.send(&self.wrapped(8999, to), 6081);
+            std::thread::sleep(Duration::from_millis(100));
+            self.counted() > before
+        });
+        assert!(!self.arrives(8999..9000), "{name}");
         let before = self.counted();
         let ports = 9000..9000 + COUNT as u16;
         for port in ports.clone() {

@@ -186,7 +186,7 @@ on_both_backends! {
             assert!(check.contains("gnv0 is lost: the interface was renamed"), "{check}");
             // Whoever changes the link is told, and "reload" makes none beside the other one.
             let refused = daemon.refused("link set gnv0 ttl 7");
-            assert!(refused.contains("an interface named \"gnv0\" exists already"), "{refused}");
+            assert!(refused.contains("another interface is named \"gnv0\" now, and is left alone"), "{refused}");
             daemon.cli("reload");
             await_state(&daemon, "gnv0", "waiting", "an interface named \"gnv0\" exists already");
             host.ip("link set gnv0 down").unwrap();

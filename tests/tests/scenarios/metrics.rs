@@ -62,6 +62,10 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
         port = 80
         backend = ["10.0.0.2:8080", { address = "10.0.0.3", port = 8080, weight = 0 }]
         [[endpoint]]
+        address = "172.16.0.3"
+        dev = "gnv2"
+        host = "192.0.2.2"
+        [[endpoint]]
         address = "10.0.0.90"
         dev = "gnv0"
         type = "proxied"
