@@ -64,7 +64,7 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
         [[endpoint]]
         address = "172.16.0.3"
         dev = "gnv2"
-        host = "192.0.2.2"
+        host = ["192.0.2.2"]
         [[endpoint]]
         address = "10.0.0.90"
         dev = "gnv0"
