@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 /// `1 link`, `2 links`: the plural is the word with an `s`.
 #[must_use]
-pub fn counted<N: Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     match number == N::from(1) {
         true => format!("{number} {what}"),
         false => format!("{number} {what}s"),

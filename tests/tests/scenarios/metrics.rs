@@ -16,9 +16,12 @@ use serde_json::Value;
 
 /// Shown only where the underlay reported a path MTU, or a neighbour's question was answered; the tests of MTUs and of
 /// Ethernet links look at them.
-const RARE: [&str; 2] = [
+const RARE: [&str; 4] = [
     "geneved_host_path_mtu_bytes",
     "geneved_consumed_packets_total",
+    // Once a proxied endpoint has had clients; the scenario of shares reads them.
+    "geneved_stand_in_ports_in_use",
+    "geneved_stand_in_ports_limit",
 ];
 
 fn socket(duo: &Duo) -> PathBuf {
@@ -61,15 +64,6 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
         proto = "tcp"
         port = 80
         backend = ["10.0.0.2:8080", { address = "10.0.0.3", port = 8080, weight = 0 }]
-        [[endpoint]]
-        address = "172.16.0.3"
-        dev = "gnv2"
-        host = ["192.0.2.2"]
-        [[endpoint]]
-        address = "10.0.0.90"
-        dev = "gnv0"
-        type = "proxied"
-        target = "172.16.0.3@gnv2"
         [[option]]
         name = "colour"
         class = "0x0108"
@@ -83,8 +77,7 @@ fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
     let remote = |host| format!("remote = \"{host}\"");
     let a = link("gnv0", 100, &["10.0.0.1/24"], &remote("192.0.2.2"))
         + functions
-        + &link("gnv1", 101, &[], "mode = \"ethernet\"")
-        + &link("gnv2", 102, &[], &remote("192.0.2.2"));
+        + &link("gnv1", 101, &[], "mode = \"ethernet\"");
     let b = link("gnv0", 100, &["10.0.0.2/24"], &remote("192.0.2.1"));
     [
         duo.world.daemon(&duo.a, io, &daemon, &a),
