@@ -132,7 +132,8 @@ on_both_backends! {
         }
         attacker.kill().unwrap();
         attacker.wait().unwrap();
-        (used.sort_unstable(), waits.sort_unstable());
+        used.sort_unstable();
+        waits.sort_unstable();
         let (usual, longest, worst) = (waits[waits.len() / 2], waits[waits.len() - 1], used[used.len() - 1]);
         println!("root waited {usual:?}, at most {longest:?}; the daemon worked {worst:?} at most; {} MiB more", most.saturating_sub(quiet) >> 20);
         // Others may have this machine's processors, but not all the time.

@@ -19,7 +19,7 @@ use serde_json::Value;
 const RARE: [&str; 4] = [
     "geneved_host_path_mtu_bytes",
     "geneved_consumed_packets_total",
-    // Once a proxied endpoint has had clients; the scenario of shares reads them.
+    // Once a proxied endpoint has had clients.
     "geneved_stand_in_ports_in_use",
     "geneved_stand_in_ports_limit",
 ];
