@@ -288,7 +288,7 @@ fn check_knows_the_daemon_that_runs() {
     assert!(own.contains(&line), "{own}");
     assert!(
         own.contains(&format!(
-            "answers at {socket}: pid {pid}, 1 links, syscalls"
+            "answers at {socket}: pid {pid}, 1 link, syscalls"
         )),
         "{own}"
     );
