@@ -99,6 +99,8 @@ fn rules_that_log_and_backends_that_fail_are_told() {
         "",
         &link("gnv0", 100, &["10.0.0.2/24"], "remote = \"192.0.2.1\""),
     );
+    // Until the addresses that the kernel makes are known, tables are published anew, and rules of old ones have no name.
+    std::thread::sleep(Duration::from_secs(3));
     let all = monitor(&a, "-j monitor");
     let _ = duo
         .a

@@ -287,9 +287,7 @@ fn check_knows_the_daemon_that_runs() {
     let line = format!("port-6081    yes UDP port 6081 is that of the running daemon (pid {pid})");
     assert!(own.contains(&line), "{own}");
     assert!(
-        own.contains(&format!(
-            "answers at {socket}: pid {pid}, 1 link, syscalls"
-        )),
+        own.contains(&format!("answers at {socket}: pid {pid}, 1 link, syscalls")),
         "{own}"
     );
     let (foreign, _) = said(&run(&duo, binary(), &["--socket", "/nonexistent", "check"]));
