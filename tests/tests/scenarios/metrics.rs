@@ -12,6 +12,7 @@ use geneved::observe::metrics::ALL;
 use geneved_tests::scrape::{ask, get, idle, names, promtool, scrape, series};
 use geneved_tests::world::{Daemon, Duo, Io, assert_ping, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
+use libgeneve::drop::DropReason;
 use serde_json::Value;
 
 /// Shown only where the underlay reported a path MTU, or a neighbour's question was answered; the tests of MTUs and of
@@ -239,6 +240,27 @@ fn the_manual_page_lists_every_metric_with_its_kind_and_labels() {
             };
             format!("{}{labels} Pq {}", m.name, m.kind.word())
         })
+        .collect();
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn the_manual_page_explains_every_drop_reason_as_the_daemon_does() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../man/geneved-metrics.7");
+    let page = fs::read_to_string(path).unwrap();
+    let (_, list) = page.split_once(".Ss Drop reasons").expect("a section");
+    let (list, _) = list.split_once("\n.El").expect("its end");
+    let listed: Vec<(String, String)> = list
+        .split("\n.It Sy ")
+        .skip(1)
+        .map(|item| {
+            let (name, text) = item.split_once('\n').expect("a name and a sentence");
+            (name.to_owned(), text.replace('\n', " "))
+        })
+        .collect();
+    let expected: Vec<(String, String)> = DropReason::ALL
+        .iter()
+        .map(|reason| (reason.name().to_owned(), reason.explanation().to_owned()))
         .collect();
     assert_eq!(listed, expected);
 }
