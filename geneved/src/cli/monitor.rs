@@ -37,9 +37,9 @@ macro_rules! topics {
     };
 }
 
-const KEYS: [Key; 12] = topics! {
-    "link" Link "route" Route "endpoint" Endpoint "policy" Policy "nat" Nat "service" Service "qos" Qos
-    "option" Option "drop" Drop "log" Log "health" Health "host" Host
+const KEYS: [Key; 13] = topics! {
+    "link" Link "route" Route "endpoint" Endpoint "fdb" Fdb "policy" Policy "nat" Nat "service" Service
+    "qos" Qos "option" Option "drop" Drop "log" Log "health" Health "host" Host
 };
 
 /// The command.
@@ -126,6 +126,7 @@ impl Timed<'_> {
             What::Link(link) => &**link,
             What::Route(route) => route,
             What::Endpoint(endpoint) => endpoint,
+            What::Fdb(entry) => entry,
             What::Policy(policy) => &**policy,
             What::Nat(nat) => &**nat,
             What::Service(service) => &**service,

@@ -1,9 +1,10 @@
 //! Configuration: file, validated desired state, plan of changes.
 //!
 //! A file and a command at run time go the same way: words as written ([`words`], with the single
-//! values of [`value`]) become objects that fit together ([`state`]), and [`plan`] says what must be
-//! done to get there. Nothing here touches the kernel.
+//! values of [`value`]) become objects that fit together ([`state`]), [`difference`] says in what
+//! two states differ, and [`plan`] what must be done to get from one to the other. Nothing here touches the kernel.
 
+pub mod difference;
 pub mod file;
 pub mod plan;
 pub mod regular;

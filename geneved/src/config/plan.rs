@@ -3,13 +3,13 @@
 //! Owns the order and the kinds of steps. Taking them, and taking them back when one fails, is
 //! [`crate::daemon`]'s.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::difference::{ChangeKind, Difference, Object, differences};
 use super::state::{Link, State};
-use super::value::{IfName, Name};
+use super::value::IfName;
 
 /// Steps from one state to another. Links that no list names keep their interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// What is done.
-    pub verb: StepVerb,
+    pub verb: ChangeKind,
     /// The kind of object, in the command line's word for it.
     pub object: String,
     /// What it is called: a name, a prefix or an address.
@@ -40,34 +40,9 @@ pub struct Step {
     pub dev: Option<IfName>,
 }
 
-/// What is done with an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StepVerb {
-    /// It was not there.
-    Added,
-    /// It stays, with other settings.
-    Changed,
-    /// Its interface is made anew; only links.
-    Replaced,
-    /// It is not there any more.
-    Removed,
-}
-
-impl fmt::Display for StepVerb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            StepVerb::Added => "added",
-            StepVerb::Changed => "changed",
-            StepVerb::Replaced => "replaced",
-            StepVerb::Removed => "removed",
-        })
-    }
-}
-
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {} {}", self.verb, self.object, self.name)?;
+        write!(f, "{:<8} {} {}", self.verb.word(), self.object, self.name)?;
         match &self.dev {
             Some(dev) => write!(f, " dev {dev}"),
             None => Ok(()),
@@ -85,7 +60,8 @@ pub fn told(steps: &[Step]) -> String {
     let one = |step: &Step| {
         let of = step.dev.as_ref().map(|dev| format!(" of {dev}"));
         let (object, name) = (&step.object, &step.name);
-        format!("{object} {name}{} {}", of.unwrap_or_default(), step.verb)
+        let verb = step.verb.word();
+        format!("{object} {name}{} {verb}", of.unwrap_or_default())
     };
     let first: Vec<String> = steps.iter().take(FEW).map(one).collect();
     match steps.len().saturating_sub(FEW) {
@@ -99,30 +75,25 @@ impl Plan {
     #[must_use]
     pub fn between(old: &State, new: &State) -> Self {
         let mut plan = Plan::default();
-        plan.del.extend(
-            old.links
-                .keys()
-                .filter(|n| !new.links.contains_key(*n))
-                .cloned(),
-        );
-        for (name, link) in &new.links {
-            match old.links.get(name) {
-                None => plan.add.push(name.clone()),
-                Some(was) if was == link => {}
-                Some(was) if needs_new_interface(was, link) => plan.replace.push(name.clone()),
-                Some(_) => plan.set.push(name.clone()),
-            }
+        for Difference { change, object } in differences(old, new) {
+            let Object::Link(name, link) = object else {
+                plan.objects.push(Step {
+                    verb: change,
+                    object: object.kind().to_owned(),
+                    name: object.name(),
+                    dev: object.dev().cloned(),
+                });
+                continue;
+            };
+            let was = old.links.get(name);
+            let list = match change {
+                ChangeKind::Added => &mut plan.add,
+                ChangeKind::Deleted => &mut plan.del,
+                _ if was.is_some_and(|was| needs_new_interface(was, link)) => &mut plan.replace,
+                _ => &mut plan.set,
+            };
+            list.push(name.clone());
         }
-        let objects = &mut plan.objects;
-        differences("option", (&old.options, &new.options), alone, objects);
-        differences("route", (&old.routes, &new.routes), on_link, objects);
-        let endpoints = (&old.endpoints, &new.endpoints);
-        differences("endpoint", endpoints, on_link, objects);
-        differences("fdb", (&old.fdb, &new.fdb), on_link, objects);
-        differences("qos", (&old.classes, &new.classes), on_link, objects);
-        differences("policy", (&old.policies, &new.policies), on_link, objects);
-        differences("nat", (&old.nats, &new.nats), on_link, objects);
-        differences("service", (&old.services, &new.services), on_link, objects);
         plan
     }
 
@@ -142,10 +113,10 @@ impl Plan {
             dev: None,
         };
         let lists = [
-            (StepVerb::Removed, self.del),
-            (StepVerb::Added, self.add),
-            (StepVerb::Replaced, self.replace),
-            (StepVerb::Changed, self.set),
+            (ChangeKind::Deleted, self.del),
+            (ChangeKind::Added, self.add),
+            (ChangeKind::Replaced, self.replace),
+            (ChangeKind::Changed, self.set),
         ];
         let links = lists
             .into_iter()
@@ -183,39 +154,4 @@ impl fmt::Display for Plan {
 /// An interface cannot become another kind, and one that is given to another namespace comes there without addresses.
 fn needs_new_interface(was: &Link, link: &Link) -> bool {
     (&was.netns, was.mode) != (&link.netns, link.mode)
-}
-
-fn alone(name: &Name) -> (String, Option<IfName>) {
-    (name.to_string(), None)
-}
-
-fn on_link<N: fmt::Display>((dev, name): &(IfName, N)) -> (String, Option<IfName>) {
-    (name.to_string(), Some(dev.clone()))
-}
-
-fn differences<K: Ord, V: PartialEq>(
-    object: &str,
-    (old, new): (&BTreeMap<K, V>, &BTreeMap<K, V>),
-    name: impl Fn(&K) -> (String, Option<IfName>),
-    into: &mut Vec<Step>,
-) {
-    let step = |verb, key: &K| {
-        let (name, dev) = name(key);
-        let object = object.to_owned();
-        Step {
-            verb,
-            object,
-            name,
-            dev,
-        }
-    };
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    into.extend(gone.map(|key| step(StepVerb::Removed, key)));
-    for (key, value) in new {
-        match old.get(key) {
-            None => into.push(step(StepVerb::Added, key)),
-            Some(was) if was != value => into.push(step(StepVerb::Changed, key)),
-            Some(_) => {}
-        }
-    }
 }

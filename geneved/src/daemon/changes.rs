@@ -3,68 +3,78 @@
 use std::collections::BTreeMap;
 
 use super::core::{Core, Inner};
+use super::fdb;
+use crate::config::difference::{ChangeKind, Difference, Object, differences};
 use crate::config::state::State;
 use crate::config::value::IfName;
-use crate::control::protocol::{ChangeKind, LinkInfo, RouteInfo, What};
+use crate::control::protocol::{LinkInfo, RouteInfo, What};
 use crate::control::steps::Steps;
 
 impl Core {
     /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
     pub(super) async fn tell_changes(&self, inner: &Inner, old: &State, gone: Vec<LinkInfo>) {
-        let (hub, new) = (self.hub(), &inner.state);
         let mut steps = Steps::default();
-        for (change, name, option) in differences(&old.options, &new.options) {
-            steps.rest().await;
-            let info = self.option_info(inner, name, option);
-            hub.changed(change, What::Option(info));
-        }
-        self.tell_new_links(inner, old).await;
-        for (change, (on, name), class) in differences(&old.classes, &new.classes) {
-            steps.rest().await;
-            let info = self.class_info(inner, on, name, class);
-            hub.changed(change, What::Qos(info));
-        }
-        for (change, (on, prefix), route) in differences(&old.routes, &new.routes) {
-            steps.rest().await;
-            let info = RouteInfo {
-                route: route.words(on, *prefix),
-                origin: "static".into(),
-            };
-            hub.changed(change, What::Route(info));
-        }
-        for (change, (on, address), endpoint) in differences(&old.endpoints, &new.endpoints) {
-            steps.rest().await;
-            hub.changed(change, What::Endpoint(endpoint.words(on, *address)));
-        }
-        for (change, (on, name), policy) in differences(&old.policies, &new.policies) {
-            steps.rest().await;
-            let info = self.policy_info(inner, on, name, policy);
-            hub.changed(change, What::Policy(Box::new(info)));
-        }
-        for (change, (on, name), nat) in differences(&old.nats, &new.nats) {
-            steps.rest().await;
-            let info = self.nat_info(inner, on, name, nat);
-            hub.changed(change, What::Nat(Box::new(info)));
-        }
-        for (change, (on, name), service) in differences(&old.services, &new.services) {
-            steps.rest().await;
-            let info = self.service_info(inner, on, name, service);
-            hub.changed(change, What::Service(Box::new(info)));
+        let all: Vec<_> = differences(old, &inner.state).collect();
+        for of_one_kind in all.chunk_by(|a, b| a.object.kind() == b.object.kind()) {
+            self.tell_links_there(inner, of_one_kind).await;
+            for difference in of_one_kind {
+                steps.rest().await;
+                self.tell_difference(inner, old, *difference);
+            }
         }
         for link in gone {
-            hub.changed(ChangeKind::Deleted, What::Link(Box::new(link)));
+            let what = What::Link(Box::new(link));
+            self.hub().changed(ChangeKind::Deleted, what);
         }
     }
 
-    async fn tell_new_links(&self, inner: &Inner, old: &State) {
-        let changed: Vec<_> = differences(&old.links, &inner.state.links)
-            .filter(|(change, ..)| *change != ChangeKind::Deleted)
-            .map(|(change, name, _)| (change, name.clone()))
-            .collect();
-        let names: Vec<_> = changed.iter().map(|(_, name)| name.clone()).collect();
+    /// Tells what became of an object that is no link.
+    fn tell_difference(
+        &self,
+        inner: &Inner,
+        old: &State,
+        Difference { change, object }: Difference<'_>,
+    ) {
+        let what = match object {
+            Object::Link(..) => return,
+            Object::Option(name, option) => What::Option(self.option_info(inner, name, option)),
+            Object::Qos(on, name, class) => What::Qos(self.class_info(inner, on, name, class)),
+            Object::Route(on, prefix, route) => What::Route(RouteInfo {
+                route: route.words(on, prefix),
+                origin: "static".into(),
+            }),
+            Object::Endpoint(on, address, endpoint) => What::Endpoint(endpoint.words(on, address)),
+            Object::Fdb(on, mac, entry) => {
+                let was = old.fdb.get(&(on.clone(), mac));
+                for (change, info) in fdb::changes(change, (on, mac), entry, was) {
+                    self.hub().changed(change, What::Fdb(info));
+                }
+                return;
+            }
+            Object::Policy(on, name, policy) => {
+                What::Policy(Box::new(self.policy_info(inner, on, name, policy)))
+            }
+            Object::Nat(on, name, nat) => What::Nat(Box::new(self.nat_info(inner, on, name, nat))),
+            Object::Service(on, name, service) => {
+                What::Service(Box::new(self.service_info(inner, on, name, service)))
+            }
+        };
+        self.hub().changed(change, what);
+    }
+
+    /// Tells of the links among these differences that are there, new or not as they were.
+    async fn tell_links_there(&self, inner: &Inner, differences: &[Difference<'_>]) {
+        let there = differences.iter().filter_map(|difference| {
+            let Object::Link(name, _) = difference.object else {
+                return None;
+            };
+            let there = difference.change != ChangeKind::Deleted;
+            there.then(|| (name.clone(), difference.change))
+        });
+        let there: BTreeMap<IfName, ChangeKind> = there.collect();
+        let names: Vec<IfName> = there.keys().cloned().collect();
         for info in self.link_infos(inner, &names).await {
-            let of = |(_, name): &&(ChangeKind, IfName)| *name == info.settings.name;
-            if let Some((change, _)) = changed.iter().find(of) {
+            if let Some(change) = there.get(&info.settings.name) {
                 self.hub().changed(*change, What::Link(Box::new(info)));
             }
         }
@@ -79,40 +89,5 @@ impl Core {
             let what = What::Link(Box::new(info));
             self.hub().changed(ChangeKind::Changed, what);
         }
-    }
-}
-
-/// What is new or not as it was, then what is gone.
-fn differences<'a, K: Ord, V: PartialEq>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = (ChangeKind, &'a K, &'a V)> {
-    let there = new.iter().filter_map(|(key, value)| {
-        let change = match old.get(key) {
-            None => ChangeKind::Added,
-            Some(before) if before != value => ChangeKind::Changed,
-            Some(_) => return None,
-        };
-        Some((change, key, value))
-    });
-    let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
-    there.chain(gone.map(|(key, value)| (ChangeKind::Deleted, key, value)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_equal_is_no_difference() {
-        let old = BTreeMap::from([(1, 'a'), (2, 'b'), (3, 'c')]);
-        let new = BTreeMap::from([(2, 'b'), (3, 'x'), (4, 'd')]);
-        let all: Vec<_> = differences(&old, &new).collect();
-        let expected = [
-            (ChangeKind::Changed, &3, &'x'),
-            (ChangeKind::Added, &4, &'d'),
-            (ChangeKind::Deleted, &1, &'a'),
-        ];
-        assert_eq!(all, expected);
     }
 }

@@ -1,11 +1,14 @@
 //! Forwarding tables of Ethernet links, as the control socket shows them.
 
+use std::net::IpAddr;
+
 use libgeneve::bridge::{Bridge, Place};
 use libgeneve::wire::ethernet::Mac;
 
 use super::compile::lladdr;
 use super::core::{Core, Inner};
-use crate::config::state::{Link, Refusal};
+use crate::config::difference::ChangeKind;
+use crate::config::state::{self, Link, Refusal};
 use crate::config::value::{FdbMac, IfName, Mode};
 use crate::control::protocol::{Fdb, FdbInfo, FdbOrigin, Flushed};
 
@@ -66,10 +69,38 @@ fn bridges<'a>(inner: &'a Inner, dev: Option<&'a IfName>) -> impl Iterator<Item 
     links.filter(move |link| link.mode == Mode::Ethernet && super::show::wants(dev, &link.name))
 }
 
-fn entry(link: &Link, mac: Mac, origin: FdbOrigin) -> FdbInfo {
+/// What became of each host of an entry that is configured; `was` is what an entry that changed was before.
+pub(super) fn changes(
+    change: ChangeKind,
+    (dev, mac): (&IfName, Mac),
+    entry: &state::Fdb,
+    was: Option<&state::Fdb>,
+) -> Vec<(ChangeKind, FdbInfo)> {
+    let told = |change, host: &IpAddr| (change, configured_entry(dev, mac, *host));
+    match was {
+        // A list is as many entries as it has hosts, and a change is a change of some of them.
+        Some(was) if change == ChangeKind::Changed && FdbMac(mac).is_list() => {
+            let new = entry.hosts.iter().filter(|host| !was.hosts.contains(host));
+            let gone = was.hosts.iter().filter(|host| !entry.hosts.contains(host));
+            let new = new.map(|host| told(ChangeKind::Added, host));
+            new.chain(gone.map(|host| told(ChangeKind::Deleted, host)))
+                .collect()
+        }
+        _ => entry.hosts.iter().map(|host| told(change, host)).collect(),
+    }
+}
+
+fn configured_entry(dev: &IfName, mac: Mac, host: IpAddr) -> FdbInfo {
+    FdbInfo {
+        dst: Some(host),
+        ..entry(dev, mac, FdbOrigin::Static)
+    }
+}
+
+fn entry(dev: &IfName, mac: Mac, origin: FdbOrigin) -> FdbInfo {
     FdbInfo {
         mac: FdbMac(mac),
-        dev: link.name.clone(),
+        dev: dev.clone(),
         dst: None,
         origin,
         used_s: None,
@@ -78,25 +109,23 @@ fn entry(link: &Link, mac: Mac, origin: FdbOrigin) -> FdbInfo {
 }
 
 fn configured(inner: &Inner, link: &Link, fdb: &mut Vec<FdbInfo>) {
-    fdb.push(entry(link, lladdr(link), FdbOrigin::Own));
+    fdb.push(entry(&link.name, lladdr(link), FdbOrigin::Own));
     for (_, endpoint) in inner.state.endpoints_of(&link.name) {
         let Some(mac) = endpoint.lladdr else { continue };
         fdb.push(FdbInfo {
             dst: endpoint.hosts.first().copied(),
-            ..entry(link, mac, FdbOrigin::Endpoint)
+            ..entry(&link.name, mac, FdbOrigin::Endpoint)
         });
     }
     if let Some(remote) = link.remote {
         fdb.push(FdbInfo {
             dst: Some(remote),
-            ..entry(link, Mac::default(), FdbOrigin::Remote)
+            ..entry(&link.name, Mac::default(), FdbOrigin::Remote)
         });
     }
     for (mac, listed) in inner.state.fdb_of(&link.name) {
-        fdb.extend(listed.hosts.iter().map(|&host| FdbInfo {
-            dst: Some(host),
-            ..entry(link, mac, FdbOrigin::Static)
-        }));
+        let hosts = listed.hosts.iter();
+        fdb.extend(hosts.map(|&host| configured_entry(&link.name, mac, host)));
     }
 }
 
@@ -112,6 +141,58 @@ fn learned(core: &Core, link: &Link, bridge: &Bridge, fdb: &mut Vec<FdbInfo>) {
         },
         used_s: Some(seen.used.as_secs()),
         updated_s: Some(seen.updated.as_secs()),
-        ..entry(link, seen.mac, FdbOrigin::Learned)
+        ..entry(&link.name, seen.mac, FdbOrigin::Learned)
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::{Topic, What};
+    use crate::observe::hub::Hub;
+
+    fn hosts(last: &[u8]) -> state::Fdb {
+        let hosts = last.iter().map(|n| IpAddr::from([192, 0, 2, *n])).collect();
+        state::Fdb { hosts }
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_changes_gives_an_event() {
+        let hub = Hub::default();
+        let mut watch = hub.watch(&[Topic::Fdb]);
+        assert!(hub.wants_changes());
+        let (dev, station) = ("a".parse::<IfName>().unwrap(), Mac([2, 0, 0, 0, 0, 1]));
+        let (old, new) = (hosts(&[1]), hosts(&[2]));
+        for (change, info) in changes(ChangeKind::Changed, (&dev, station), &new, Some(&old)) {
+            hub.changed(change, What::Fdb(info));
+        }
+        let event = watch.next().await;
+        assert_eq!(event.change, Some(ChangeKind::Changed));
+        let What::Fdb(info) = &event.what else {
+            panic!("{event:?}")
+        };
+        assert_eq!(
+            (info.dst, info.origin),
+            (Some([192, 0, 2, 2].into()), FdbOrigin::Static)
+        );
+    }
+
+    #[test]
+    fn a_list_changes_by_its_hosts() {
+        let dev: IfName = "a".parse().unwrap();
+        let told = |change, new: &state::Fdb, old: Option<&state::Fdb>| -> Vec<_> {
+            let all = changes(change, (&dev, Mac::default()), new, old);
+            all.into_iter()
+                .map(|(change, info)| (change, info.dst.unwrap().to_string()))
+                .collect()
+        };
+        let (old, new) = (hosts(&[1, 2]), hosts(&[2, 3]));
+        let expected = [
+            (ChangeKind::Added, "192.0.2.3".to_owned()),
+            (ChangeKind::Deleted, "192.0.2.1".to_owned()),
+        ];
+        assert_eq!(told(ChangeKind::Changed, &new, Some(&old)), expected);
+        assert_eq!(told(ChangeKind::Added, &new, None).len(), 2);
+        assert_eq!(told(ChangeKind::Deleted, &old, Some(&old)).len(), 2);
+    }
 }

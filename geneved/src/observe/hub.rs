@@ -64,7 +64,8 @@ impl Hub {
 
     /// Whether anybody watches objects of the configuration.
     pub fn wants_changes(&self) -> bool {
-        Topic::ALL[..8].iter().any(|&topic| self.wants(topic))
+        let mut objects = Topic::ALL.iter().filter(|topic| topic.is_configuration());
+        objects.any(|&topic| self.wants(topic))
     }
 
     /// Tells what happened.
@@ -184,6 +185,19 @@ mod tests {
             assert_eq!(detail(&*slow.next().await), n.to_string());
         }
         assert_eq!(detail(&*slow.next().await), "lost 3");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_any_kind_of_object_wants_changes() {
+        for &topic in Topic::ALL {
+            let hub = Hub::default();
+            let _watch = hub.watch(&[topic]);
+            assert_eq!(hub.wants_changes(), topic.is_configuration(), "{topic:?}");
+        }
+        assert_eq!(
+            Topic::ALL.iter().filter(|t| t.is_configuration()).count(),
+            9
+        );
     }
 
     #[tokio::test]

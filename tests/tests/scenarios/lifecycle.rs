@@ -299,7 +299,7 @@ on_both_backends! {
         a.cli("route add 10.5.0.0/16 dev gnv1 via 192.0.2.2");
         for flag in ["--dry-run", "-n"] {
             let would = a.cli(&format!("reload {flag}"));
-            for line in ["replaced link gnv0", "removed  link gnv1", "removed  route 10.5.0.0/16 dev gnv1", "nothing was changed"] {
+            for line in ["replaced link gnv0", "deleted  link gnv1", "deleted  route 10.5.0.0/16 dev gnv1", "nothing was changed"] {
                 assert!(would.contains(line), "no \"{line}\" in {would}");
             }
         }

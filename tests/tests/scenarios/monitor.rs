@@ -35,7 +35,7 @@ on_both_backends! {
         let duo = Duo::new();
         let [a, _b] = duo.overlay(io, Family::V4, "");
         let text = monitor(&a, "monitor");
-        let data = monitor(&a, "-j monitor link route endpoint policy option");
+        let data = monitor(&a, "-j monitor link route endpoint fdb policy option");
         a.cli("route add 10.7.0.0/16 dev gnv0 via 192.0.2.2");
         let shown = a.cli("route show 10.7.0.0/16");
         assert_eq!(text.line(&["10.7.0.0"]), shown.trim_end());
@@ -57,6 +57,16 @@ on_both_backends! {
         let event = json(&data.line(&["\"object\":\"link\"", "\"deleted\":true"]));
         assert_eq!(event["ifname"], "gnv1");
         assert!(event["ifindex"].as_u64() > Some(0), "{event}");
+        a.cli("link add gnv2 type geneve id 8 mode ethernet");
+        a.cli("fdb add 02:00:00:00:00:07 dev gnv2 dst 192.0.2.2");
+        let shown = a.cli("fdb show 02:00:00:00:00:07 dev gnv2");
+        assert_eq!(text.line(&["02:00:00:00:00:07"]), shown.trim_end());
+        let event = json(&data.line(&["02:00:00:00:00:07"]));
+        assert_eq!((&event["object"], &event["change"]), (&"fdb".into(), &"added".into()));
+        assert_eq!((&event["dst"], &event["state"]), (&"192.0.2.2".into(), &"permanent".into()));
+        a.cli("fdb del 02:00:00:00:00:07 dev gnv2");
+        assert!(text.line(&["Deleted 02:00"]).starts_with("Deleted 02:00:00:00:00:07 dev gnv2 dst 192.0.2.2"));
+        assert_eq!(json(&data.line(&["\"object\":\"fdb\"", "\"deleted\":true"]))["ifname"], "gnv2");
     }
 
     fn drops_are_told_with_their_reason_their_number_and_one_of_them(io) {

@@ -47,7 +47,7 @@ on_both_backends! {
 
         fs::write(&file, wider.replace("10.2.0.0/16", "10.3.0.0/16")).unwrap();
         let told = a.cli("reload");
-        assert!(told.contains("removed  route 10.2.0.0/16 dev gnv1\n"), "{told}");
+        assert!(told.contains("deleted  route 10.2.0.0/16 dev gnv1\n"), "{told}");
         assert!(told.contains("added    route 10.3.0.0/16 dev gnv1\n"), "{told}");
         assert!(told.contains("restart  [daemon] workers = 2 (1 runs): each has a queue"), "{told}");
         fs::write(&file, &before).unwrap();

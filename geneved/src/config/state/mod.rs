@@ -64,7 +64,7 @@ pub struct State {
     /// Links by name. Put and taken by `put_link` and `take_link` only.
     pub links: BTreeMap<IfName, Link>,
     /// The names of links by port and VNI, so that a new one is not compared with all.
-    by_port: BTreeMap<(u16, u32), IfName>,
+    pub(super) by_port: BTreeMap<(u16, u32), IfName>,
     /// Routes by prefix.
     pub routes: BTreeMap<(IfName, IpNet), Route>,
     /// Hosts by MAC address, on Ethernet links.

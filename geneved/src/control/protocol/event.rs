@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::fdb::FdbInfo;
 use super::function::{ClassInfo, Health, NatInfo, OptionInfo, PolicyInfo, ServiceInfo};
 use super::info::{LinkInfo, RouteInfo};
+pub use crate::config::difference::ChangeKind;
 use crate::config::value::{Direction, IfName, Name, Proto};
 use crate::config::words::EndpointWords;
 
@@ -27,18 +29,6 @@ pub struct Event {
     /// The object, or what happened.
     #[serde(flatten)]
     pub what: What,
-}
-
-/// What became of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// It is not as it was.
-    Changed,
-    /// It is gone; told as it was.
-    Deleted,
 }
 
 macro_rules! topics {
@@ -85,6 +75,8 @@ topics! {
     Route(RouteInfo) = "route",
     /// An endpoint.
     Endpoint(EndpointWords) = "endpoint",
+    /// A MAC address that is configured, and one host that it is on.
+    Fdb(FdbInfo) = "fdb",
     /// A rule.
     Policy(Box<PolicyInfo>) = "policy",
     /// A translation.
@@ -105,6 +97,25 @@ topics! {
     Host(HostEvent) = "host",
     /// Events that this client did not take in time and will not see.
     Lost(u64) = "lost",
+}
+
+impl Topic {
+    /// Whether it is a kind of object of the configuration.
+    #[must_use]
+    pub const fn is_configuration(self) -> bool {
+        match self {
+            Topic::Link
+            | Topic::Route
+            | Topic::Endpoint
+            | Topic::Fdb
+            | Topic::Policy
+            | Topic::Nat
+            | Topic::Service
+            | Topic::Qos
+            | Topic::Option => true,
+            Topic::Drop | Topic::Log | Topic::Health | Topic::Host | Topic::Lost => false,
+        }
+    }
 }
 
 /// Packets that were dropped for one reason in about a second.

@@ -1,0 +1,236 @@
+//! In what two states differ.
+//!
+//! A plan, the answer to a reload and the events of those who watch are all made of it, so that none of them knows a
+//! kind of object that another one forgets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use libgeneve::wire::ethernet::Mac;
+use serde::{Deserialize, Serialize};
+
+use super::state::{Class, DefinedOption, Endpoint, Fdb, Link, Nat, Policy, Route, Service, State};
+use super::value::{IfName, Name};
+
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is not as it was.
+    Changed,
+    /// Its interface is made anew: what a plan does with a link that changed so much.
+    Replaced,
+    /// It is gone; told as it was.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            ChangeKind::Added => "added",
+            ChangeKind::Changed => "changed",
+            ChangeKind::Replaced => "replaced",
+            ChangeKind::Deleted => "deleted",
+        }
+    }
+}
+
+/// An object that is not the same in both states.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference<'a> {
+    /// What became of it: added, changed or deleted.
+    pub change: ChangeKind,
+    /// The object, as it is in the new state; if it was deleted, as it was in the old one.
+    pub object: Object<'a>,
+}
+
+/// An object of a state, with its link and its name, prefix or address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Object<'a> {
+    /// An option.
+    Option(&'a Name, &'a DefinedOption),
+    /// A link.
+    Link(&'a IfName, &'a Link),
+    /// A class.
+    Qos(&'a IfName, &'a Name, &'a Class),
+    /// A route.
+    Route(&'a IfName, IpNet, &'a Route),
+    /// An endpoint.
+    Endpoint(&'a IfName, IpAddr, &'a Endpoint),
+    /// The hosts of a MAC address.
+    Fdb(&'a IfName, Mac, &'a Fdb),
+    /// A rule.
+    Policy(&'a IfName, &'a Name, &'a Policy),
+    /// A translation.
+    Nat(&'a IfName, &'a Name, &'a Nat),
+    /// A service.
+    Service(&'a IfName, &'a Name, &'a Service),
+}
+
+impl<'a> Object<'a> {
+    /// Its kind, in the command line's word for it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Object::Option(..) => "option",
+            Object::Link(..) => "link",
+            Object::Qos(..) => "qos",
+            Object::Route(..) => "route",
+            Object::Endpoint(..) => "endpoint",
+            Object::Fdb(..) => "fdb",
+            Object::Policy(..) => "policy",
+            Object::Nat(..) => "nat",
+            Object::Service(..) => "service",
+        }
+    }
+
+    /// What it is called: a name, a prefix or an address.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Object::Link(name, _) => name.to_string(),
+            Object::Route(_, prefix, _) => prefix.to_string(),
+            Object::Endpoint(_, address, _) => address.to_string(),
+            Object::Fdb(_, mac, _) => mac.to_string(),
+            Object::Option(name, _)
+            | Object::Qos(_, name, _)
+            | Object::Policy(_, name, _)
+            | Object::Nat(_, name, _)
+            | Object::Service(_, name, _) => name.to_string(),
+        }
+    }
+
+    /// Its link, where it is on one.
+    #[must_use]
+    pub const fn dev(&self) -> Option<&'a IfName> {
+        match self {
+            Object::Option(..) | Object::Link(..) => None,
+            Object::Qos(dev, ..)
+            | Object::Route(dev, ..)
+            | Object::Endpoint(dev, ..)
+            | Object::Fdb(dev, ..)
+            | Object::Policy(dev, ..)
+            | Object::Nat(dev, ..)
+            | Object::Service(dev, ..) => Some(dev),
+        }
+    }
+}
+
+/// In what two states differ, kind by kind: options, links, then what is on links. Of each kind first what is new or
+/// not as it was, then what is gone.
+pub fn differences<'a>(
+    old: &'a State,
+    new: &'a State,
+) -> impl Iterator<Item = Difference<'a>> + use<'a> {
+    // A kind of object that is added to the state must be compared, too.
+    let State {
+        fabric: _,
+        by_port: _,
+        options,
+        links,
+        routes,
+        fdb,
+        classes,
+        endpoints,
+        policies,
+        nats,
+        services,
+    } = new;
+    let options = of_one_kind(&old.options, options, Object::Option);
+    let links = of_one_kind(&old.links, links, Object::Link);
+    let classes = of_one_kind(&old.classes, classes, |(dev, name), class| {
+        Object::Qos(dev, name, class)
+    });
+    let routes = of_one_kind(&old.routes, routes, |(dev, prefix), route| {
+        Object::Route(dev, *prefix, route)
+    });
+    let endpoints = of_one_kind(&old.endpoints, endpoints, |(dev, address), endpoint| {
+        Object::Endpoint(dev, *address, endpoint)
+    });
+    let fdb = of_one_kind(&old.fdb, fdb, |(dev, mac), entry| {
+        Object::Fdb(dev, *mac, entry)
+    });
+    let policies = of_one_kind(&old.policies, policies, |(dev, name), rule| {
+        Object::Policy(dev, name, rule)
+    });
+    let nats = of_one_kind(&old.nats, nats, |(dev, name), nat| {
+        Object::Nat(dev, name, nat)
+    });
+    let services = of_one_kind(&old.services, services, |(dev, name), service| {
+        Object::Service(dev, name, service)
+    });
+    let first = options.chain(links).chain(classes);
+    let ways = routes.chain(endpoints).chain(fdb);
+    let functions = policies.chain(nats).chain(services);
+    first.chain(ways).chain(functions)
+}
+
+fn of_one_kind<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+    object: impl Fn(&'a K, &'a V) -> Object<'a> + Copy,
+) -> impl Iterator<Item = Difference<'a>> {
+    let there = new.iter().filter_map(move |(key, value)| {
+        let change = match old.get(key) {
+            None => ChangeKind::Added,
+            Some(before) if before != value => ChangeKind::Changed,
+            Some(_) => return None,
+        };
+        let object = object(key, value);
+        Some(Difference { change, object })
+    });
+    let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
+    let gone = gone.map(move |(key, value)| Difference {
+        change: ChangeKind::Deleted,
+        object: object(key, value),
+    });
+    there.chain(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(routes: &str) -> State {
+        let link = "[[link]]\nname = \"a\"\nid = 1\nmode = \"ethernet\"\n";
+        let text = format!("{link}{routes}");
+        crate::config::tests::load(&text).unwrap().state
+    }
+
+    fn entry(mac: u8, host: u8) -> String {
+        format!(
+            "[[fdb]]\nmac = \"02:00:00:00:00:0{mac}\"\ndev = \"a\"\ndst = [\"192.0.2.{host}\"]\n"
+        )
+    }
+
+    #[test]
+    fn what_is_equal_is_no_difference_and_what_is_gone_comes_last() {
+        let old = state(&(entry(1, 1) + &entry(2, 2) + &entry(3, 3)));
+        let new = state(&(entry(2, 2) + &entry(3, 9) + &entry(4, 4)));
+        let all: Vec<_> = differences(&old, &new)
+            .map(|d| (d.change, d.object.kind(), d.object.name()))
+            .collect();
+        let expected = [
+            (ChangeKind::Changed, "fdb", "02:00:00:00:00:03".to_owned()),
+            (ChangeKind::Added, "fdb", "02:00:00:00:00:04".to_owned()),
+            (ChangeKind::Deleted, "fdb", "02:00:00:00:00:01".to_owned()),
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(differences(&old, &old).count(), 0);
+    }
+
+    #[test]
+    fn an_object_knows_its_link_and_a_link_is_on_none() {
+        let (old, new) = (State::default(), state(&entry(1, 1)));
+        let dev: IfName = "a".parse().unwrap();
+        let all: Vec<_> = differences(&old, &new)
+            .map(|d| (d.object.kind(), d.object.dev().cloned()))
+            .collect();
+        assert_eq!(all, [("link", None), ("fdb", Some(dev))]);
+    }
+}
