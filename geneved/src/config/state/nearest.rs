@@ -1,32 +1,48 @@
 //! Suggestions for words that were mistyped.
 
+use strsim::osa_distance;
+
+/// Letters of a word that are compared at most: who sends a longer one pays no more for it.
+const LONGEST: usize = 64;
+
 /// The candidate that is nearest to a word that was mistyped, if one is near enough.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let typed = beginning(word);
     candidates
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+        .map(|candidate| (osa_distance(typed, beginning(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.len().min(word.len()) / 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Edits (insert, delete, replace, swap of neighbours) that turn one word into the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<_>, Vec<_>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for i in 0..=a.len() {
-        for j in 0..=b.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-                let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                    least = least.min(rows[i - 2][j - 2] + 1);
-                }
-                least
-            };
-        }
+/// The beginning of a word.
+fn beginning(word: &str) -> &str {
+    match word.char_indices().nth(LONGEST) {
+        Some((at, _)) => &word[..at],
+        None => word,
     }
-    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_that_are_lost_replaced_or_swapped_are_near() {
+        let words = ["remote", "local", "id"];
+        for typed in ["remte", "remotte", "remite", "remoet"] {
+            assert_eq!(nearest(typed, words), Some("remote"));
+        }
+        assert_eq!(nearest("ix", words), Some("id"));
+        assert_eq!(nearest("xyz", words), None);
+    }
+
+    #[test]
+    fn long_words_are_compared_by_their_beginning() {
+        let long = "ä".repeat(100);
+        assert_eq!(beginning(&long).chars().count(), LONGEST);
+        assert_eq!(nearest(&"a".repeat(1 << 20), ["remote"]), None);
+        assert_eq!(nearest(&long, [long.as_str()]), Some(long.as_str()));
+    }
 }
