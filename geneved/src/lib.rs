@@ -11,4 +11,5 @@ pub mod io;
 pub mod lab;
 pub mod net;
 pub mod observe;
+mod random;
 pub mod traffic;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use libgeneve::flow::{Limits, Timeouts};
 use rtnetlink::Handle;
 
-use super::random;
 use crate::config::file::{Io, Segmentation};
 use crate::config::settings::{self, DaemonSettings};
 use crate::config::state::Refusal;
 use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
 use crate::net;
 use crate::net::changes::Underlay;
+use crate::random::Keys;
 
 /// Starts the workers, which follow this underlay: that of the daemon's own namespace.
 ///
@@ -20,13 +20,14 @@ use crate::net::changes::Underlay;
 pub(super) async fn start(
     settings: &DaemonSettings,
     underlay: &Underlay,
+    keys: &Keys,
 ) -> Result<Engine, Refusal> {
     let config = EngineConfig {
         limits: Limits {
             flows: settings.flows,
             timeouts: timeouts(&settings.timeouts),
         },
-        key: random::random_key(),
+        key: keys.of("flow table"),
         underlay: Arc::clone(&underlay.generation),
         io: match settings.io {
             Io::Auto => IoChoice::Auto,

@@ -25,7 +25,6 @@ mod metrics;
 mod path_mtu;
 pub mod preflight;
 mod privilege;
-mod random;
 mod rates;
 mod reload;
 mod rx_interfaces;
@@ -64,6 +63,7 @@ use crate::net::watch::{News, Watch};
 use crate::observe::log::tell_left_out;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
+use crate::random::Keys;
 
 /// How often flows are looked after, and the log of rules is read.
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);
@@ -146,12 +146,13 @@ async fn live(
     let mut underlay =
         Underlay::follow().map_err(|e| Refusal::new(format!("{NO_NETLINK}: {e}"), ""))?;
     let netlink = underlay.handle.clone();
-    let engine = engine::start(settings, &underlay).await?;
+    let keys = Keys::draw()?;
+    let engine = engine::start(settings, &underlay, &keys).await?;
     let mut events = engine.events();
     let socket = settings.socket.clone();
     let (board, mut health) = HealthBoard::new();
     let core = Rc::new(Core::new(
-        engine,
+        (engine, keys),
         netlink,
         config.daemon,
         path,

@@ -16,6 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::steering::refuse_groups;
+use crate::random;
 
 /// Bytes asked for as send buffer of each socket.
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -216,11 +217,11 @@ impl Pool {
     /// Opens the sockets. `serial` tells the pool from others.
     ///
     /// # Errors
-    /// Where not a single port of the range can be bound in a family that the host has.
+    /// Where not a single port of the range can be bound in a family that the host has, or none can be drawn.
     pub(super) fn open(profile: SocketProfile, serial: u32) -> io::Result<Arc<Self>> {
         let mut pool = Pool {
             // Some ports may be taken: look at up to four times as many as are wanted.
-            ports: draw_ports(&profile.srcport, 4 * POOL_SOCKETS),
+            ports: draw_ports(&profile.srcport, 4 * POOL_SOCKETS)?,
             profile,
             serial,
             usual: None,
@@ -413,19 +414,16 @@ fn no_ipv6(error: &io::Error) -> bool {
 
 /// So many different ports of a range, or all of them, in an order that nobody outside can guess: whoever knows which
 /// ports are sent from can write ICMP errors about what was sent.
-fn draw_ports(range: &RangeInclusive<u16>, most: usize) -> Vec<u16> {
-    use std::hash::{BuildHasher, RandomState};
+fn draw_ports(range: &RangeInclusive<u16>, most: usize) -> io::Result<Vec<u16>> {
     let mut ports: Vec<u16> = range.clone().collect();
-    // The standard library seeds it from the system's random source.
-    let random = RandomState::new();
     let most = most.min(ports.len());
     for at in 0..most {
         let left = (ports.len() - at) as u64;
-        let drawn = (u128::from(random.hash_one(at)) * u128::from(left)) >> 64;
+        let drawn = (u128::from(random::number()?) * u128::from(left)) >> 64;
         ports.swap(at, at + drawn as usize);
     }
     ports.truncate(most);
-    ports
+    Ok(ports)
 }
 
 fn senders(
@@ -533,7 +531,7 @@ mod tests {
     #[test]
     fn ports_are_drawn_from_the_whole_range_and_no_two_alike() {
         let range = 49_152..=65_535;
-        let ports = draw_ports(&range, 256);
+        let ports = draw_ports(&range, 256).unwrap();
         let distinct: BTreeSet<_> = ports.iter().copied().collect();
         assert_eq!((ports.len(), distinct.len()), (256, 256));
         assert!(ports.iter().all(|port| range.contains(port)));
@@ -541,10 +539,10 @@ mod tests {
         let sorted: Vec<_> = distinct.into_iter().collect();
         let steps: BTreeSet<_> = sorted.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steps.len() > 16, "{steps:?}");
-        assert_ne!(draw_ports(&range, 256), ports, "another draw");
-        let mut few = draw_ports(&(50_000..=50_003), 256);
+        assert_ne!(draw_ports(&range, 256).unwrap(), ports, "another draw");
+        let mut few = draw_ports(&(50_000..=50_003), 256).unwrap();
         few.sort_unstable();
         assert_eq!(few, [50_000, 50_001, 50_002, 50_003]);
-        assert_eq!(draw_ports(&(7..=7), 256), [7]);
+        assert_eq!(draw_ports(&(7..=7), 256).unwrap(), [7]);
     }
 }

@@ -12,7 +12,6 @@ use super::rules::default_action;
 use super::{Compiler, lladdr};
 use crate::config::state::{Endpoint, Link, State};
 use crate::config::value::Mode;
-use crate::daemon::random::random_key;
 
 /// What an Ethernet link keeps from one configuration to the next.
 pub(super) struct Kept {
@@ -22,9 +21,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    fn new(rate: u32) -> Self {
+    fn new(key: [u64; 2], rate: u32) -> Self {
         Kept {
-            live: Arc::new(Live::new(random_key())),
+            live: Arc::new(Live::new(key)),
             flood: (rate, bucket(rate)),
         }
     }
@@ -47,8 +46,9 @@ impl Compiler {
         }
         let bridging = link.bridging;
         let rate = bridging.flood_rate;
+        let key = || self.keys.of(&format!("stations of {}", link.name));
         let kept = self.bridges.entry(link.name.clone());
-        let kept = kept.or_insert_with(|| Kept::new(rate));
+        let kept = kept.or_insert_with(|| Kept::new(key(), rate));
         if kept.flood.0 != rate {
             kept.flood = (rate, bucket(rate));
         }

@@ -28,9 +28,9 @@ pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
-use super::random::random_key;
 use crate::config::state::{Link, Refusal, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
+use crate::random::Keys;
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
 /// that Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).
@@ -63,9 +63,10 @@ pub(super) fn proxies_into<'a>(
 }
 
 /// Compiles links, and keeps what outlives a compilation.
-#[derive(Default)]
 pub(super) struct Compiler {
     pub(super) key: Option<LabelKey>,
+    /// Of the tables that links have.
+    keys: Keys,
     pools: nat::Registry,
     buckets: Buckets,
     hits: HashMap<(IfName, String), Arc<AtomicU64>>,
@@ -107,12 +108,26 @@ fn hashed(key: Option<&LabelKey>, labels: &LabelMap) -> Result<LabelSet, String>
 }
 
 impl Compiler {
-    /// A compiler that hashes labels with `key`.
-    pub(super) fn new(key: Option<LabelKey>) -> Self {
+    /// A compiler that hashes labels with `key`, and gives links tables with `keys`.
+    pub(super) fn new(key: Option<LabelKey>, keys: Keys) -> Self {
         Compiler {
             key,
-            ..Compiler::default()
+            keys,
+            pools: nat::Registry::default(),
+            buckets: Buckets::default(),
+            hits: HashMap::new(),
+            tallies: HashMap::new(),
+            policies: BTreeMap::new(),
+            services: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            neighborhoods: BTreeMap::new(),
+            undelivered: BTreeMap::new(),
         }
+    }
+
+    /// One that has compiled nothing yet.
+    pub(super) fn without_links(&self) -> Self {
+        Compiler::new(self.key.clone(), self.keys.clone())
     }
 
     /// The hashes of labels.
@@ -265,7 +280,8 @@ impl Compiler {
     }
 
     fn neighborhood(&mut self, name: &IfName) -> Arc<Neighborhood> {
-        let new = || Arc::new(Neighborhood::new(random_key()));
+        let key = || self.keys.of(&format!("neighbors of {name}"));
+        let new = || Arc::new(Neighborhood::new(key()));
         Arc::clone(self.neighborhoods.entry(name.clone()).or_insert_with(new))
     }
 

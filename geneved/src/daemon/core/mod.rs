@@ -39,7 +39,6 @@ use crate::daemon::compile::Compiler;
 use crate::daemon::drops::DropWatch;
 use crate::daemon::far::FarEnds;
 use crate::daemon::health::HealthBoard;
-use crate::daemon::random::random_key;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::rx_interfaces::RxWatch;
 use crate::daemon::service_manager::ServiceManager;
@@ -49,6 +48,7 @@ use crate::io::Engine;
 use crate::net::mtu::Ways;
 use crate::net::port::Holder;
 use crate::observe::hub::Hub;
+use crate::random::Keys;
 pub(in crate::daemon) use descriptors::for_port;
 pub(in crate::daemon) use interfaces::profile;
 use interfaces::{Unready, remove_many, update, update_mtu};
@@ -88,7 +88,6 @@ pub(in crate::daemon) struct Core {
 }
 
 /// What changes, one change at a time.
-#[derive(Default)]
 pub(in crate::daemon) struct Inner {
     /// Shared, because what takes long is made of it beside the main loop.
     pub(in crate::daemon) state: Arc<State>,
@@ -113,7 +112,7 @@ pub(in crate::daemon) struct Inner {
 
 impl Core {
     pub(in crate::daemon) fn new(
-        engine: Engine,
+        (engine, keys): (Engine, Keys),
         netlink: Handle,
         settings: DaemonSettings,
         config_path: PathBuf,
@@ -122,10 +121,19 @@ impl Core {
         holders: BTreeMap<u16, Holder>,
     ) -> Self {
         let inner = Inner {
-            compiler: Compiler::new(secret.as_ref().map(Secret::label_key)),
-            hasher: FlowHasher::new(random_key()),
+            state: Arc::default(),
+            running: BTreeMap::new(),
+            registry: HostRegistry::default(),
+            ports: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             holders,
-            ..Inner::default()
+            hasher: FlowHasher::new(keys.of("flows in packets")),
+            epoch: 0,
+            compiler: Compiler::new(secret.as_ref().map(Secret::label_key), keys),
+            unreachable: Unreachable::default(),
+            down: Down::default(),
+            far: FarEnds::default(),
+            ways: Arc::default(),
         };
         Core {
             engine,

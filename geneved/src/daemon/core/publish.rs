@@ -90,13 +90,14 @@ impl Core {
             followed: running.following.addresses().to_vec(),
         });
         let places = inner.running.iter();
+        let none = inner.compiler.without_links();
         let mut sources = Sources {
             state: Arc::clone(&inner.state),
             links: interfaces.collect(),
             places: places.map(|(name, r)| (name.clone(), r.index)).collect(),
             hasher: inner.hasher,
             epoch: inner.epoch,
-            compiler: std::mem::take(&mut inner.compiler),
+            compiler: std::mem::replace(&mut inner.compiler, none),
             registry: std::mem::take(&mut inner.registry),
             down: self.board(|board| Down::of(&inner.state, board)),
             ways: Arc::clone(&inner.ways),

@@ -11,7 +11,6 @@ mod probe;
 mod verdict;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use self::verdict::Verdict;
 use crate::config::state::Pace;
 use crate::config::value::CheckWord;
 use crate::net::netns;
+use crate::random;
 
 /// Changes that may wait for the daemon; when it is that far behind, checks wait too.
 const CHANGES: usize = 1024;
@@ -304,14 +304,11 @@ async fn check(target: Target, shared: Shared, changes: mpsc::Sender<HealthChang
     }
 }
 
-/// A part of the period, so that many checks that begin together do not stay together.
+/// A part of the period, so that many checks that begin together do not stay together. Without a random number all of
+/// it: the check is late, and no less sure.
 fn spread(period: Duration) -> Duration {
-    period.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64)
-}
-
-/// The standard library seeds it from the system's random source.
-fn random() -> u64 {
-    RandomState::new().hash_one(0u8)
+    let drawn = random::number().unwrap_or(u64::MAX);
+    period.mul_f64((drawn >> 11) as f64 / (1u64 << 53) as f64)
 }
 
 #[cfg(test)]

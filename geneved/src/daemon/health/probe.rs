@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::Target;
 use crate::config::value::CheckWord;
+use crate::random;
 
 /// How a check went.
 pub(super) enum Outcome {
@@ -112,7 +113,7 @@ async fn echo(target: &Target) -> io::Result<()> {
     socket.connect(&SocketAddr::new(target.addr, 0).into())?;
     // Sending and receiving on a connected socket is the same for all kinds of datagrams.
     let socket = tokio::net::UdpSocket::from_std(socket.into())?;
-    let request = Echo::new(target.addr);
+    let request = Echo::new(target.addr)?;
     socket.send(&request.bytes).await?;
     let mut room = [0; 512];
     loop {
@@ -147,7 +148,9 @@ impl Echo {
     const HEADER: usize = 8;
     const LEN: usize = Self::HEADER + 16;
 
-    fn new(to: IpAddr) -> Echo {
+    /// # Errors
+    /// There is no random number, without which anybody could write the reply.
+    fn new(to: IpAddr) -> io::Result<Echo> {
         static SEQUENCE: AtomicU64 = AtomicU64::new(0);
         let sequence = SEQUENCE.fetch_add(1, Relaxed);
         let v4 = to.is_ipv4();
@@ -157,12 +160,12 @@ impl Echo {
         bytes[6..8].copy_from_slice(&(sequence as u16).to_be_bytes());
         // The payload identifies the request: a ping socket puts an identifier of its own in the header.
         bytes[8..16].copy_from_slice(&sequence.to_be_bytes());
-        bytes[16..].copy_from_slice(&super::random().to_be_bytes());
+        bytes[16..].copy_from_slice(&random::bytes::<8>()?);
         if v4 {
             let check = Sum::ZERO.bytes(&bytes).checksum();
             bytes[2..4].copy_from_slice(&check.to_be_bytes());
         }
-        Echo { bytes, v4 }
+        Ok(Echo { bytes, v4 })
     }
 
     /// Whether `packet` is the reply: an ICMP message, over IPv4 on a raw socket with its IP header.
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_told_from_other_icmp_by_type_and_payload() {
-        let request = Echo::new(Ipv4Addr::LOCALHOST.into());
+        let request = Echo::new(Ipv4Addr::LOCALHOST.into()).unwrap();
         assert_eq!(Sum::ZERO.bytes(&request.bytes).checksum(), 0);
         let mut reply = request.bytes;
         assert!(!request.is_answered_by(&reply), "the request itself");
@@ -195,13 +198,17 @@ mod tests {
         assert!(request.is_answered_by(&reply), "a ping socket's");
         let header = [&[0x46][..], &[0; 23]].concat();
         assert!(request.is_answered_by(&[&header[..], &reply].concat()));
-        assert!(!Echo::new(Ipv4Addr::LOCALHOST.into()).is_answered_by(&reply));
+        assert!(
+            !Echo::new(Ipv4Addr::LOCALHOST.into())
+                .unwrap()
+                .is_answered_by(&reply)
+        );
         for len in 0..reply.len() {
             assert!(!request.is_answered_by(&reply[..len]));
         }
         assert!(!request.is_answered_by(&[0x4f]));
 
-        let request = Echo::new(Ipv6Addr::LOCALHOST.into());
+        let request = Echo::new(Ipv6Addr::LOCALHOST.into()).unwrap();
         let mut reply = request.bytes;
         reply[0] = 129;
         assert!(request.is_answered_by(&reply));

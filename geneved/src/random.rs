@@ -1,0 +1,68 @@
+//! Numbers that nobody outside can guess, from the system's random source.
+
+use std::io;
+
+use crate::config::state::Refusal;
+
+/// So many random bytes.
+///
+/// # Errors
+/// The system's random source gives none.
+pub(crate) fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A random number.
+///
+/// # Errors
+/// The system's random source gives none.
+pub(crate) fn number() -> io::Result<u64> {
+    bytes().map(u64::from_ne_bytes)
+}
+
+/// Keys of hash functions, all drawn at once, so that none can be missing later.
+#[derive(Clone)]
+pub(crate) struct Keys([u8; 32]);
+
+impl Keys {
+    /// Draws them; other ones for each start.
+    ///
+    /// # Errors
+    /// The system's random source gives none.
+    pub(crate) fn draw() -> Result<Keys, Refusal> {
+        bytes().map(Keys).map_err(|error| {
+            Refusal::new(
+                format!("the system's random source gives no keys: {error}"),
+                "getrandom(2) must be there and allowed: see the filter of system calls that the daemon runs under",
+            )
+        })
+    }
+
+    /// The key of this use; of no two uses does one tell anything of the other.
+    pub(crate) fn of(&self, purpose: &str) -> [u64; 2] {
+        let hash = blake3::keyed_hash(&self.0, purpose.as_bytes());
+        let half = |at: usize| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&hash.as_bytes()[at..at + 8]);
+            u64::from_ne_bytes(half)
+        };
+        [half(0), half(8)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_and_each_use_has_a_key_of_its_own() {
+        let (one, other) = (Keys::draw().unwrap(), Keys::draw().unwrap());
+        assert_eq!(one.of("flows"), one.clone().of("flows"));
+        assert_ne!(one.of("flows"), one.of("neighbors"));
+        assert_ne!(one.of("flows"), other.of("flows"));
+        let [first, second] = one.of("flows");
+        assert_ne!(first, second);
+    }
+}
