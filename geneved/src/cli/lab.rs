@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::command::{Command, Object};
-use super::context::Context;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
 use super::honours::Honours;
@@ -14,57 +13,94 @@ use crate::lab::{self, LabCommand, LabOptions};
 
 type Key = Keyword<LabOptions>;
 
-const KEYWORDS: [Key; 4] = [
-    Key::value(&["prefix"], "NAME", |o, v| {
-        o.prefix = v.to_owned();
-        Ok(())
-    }),
-    Key::value(&["seconds"], "N", |o, v| {
-        let seconds = v
-            .parse()
-            .map_err(|_| ValueError("not a number of seconds".into()))?;
-        o.duration = Duration::from_secs(seconds);
-        Ok(())
-    }),
-    Key::value(&["io"], "{ auto | io_uring | syscalls }", |o, v| {
-        if !["auto", "io_uring", "syscalls"].contains(&v) {
-            return Err(ValueError("\"auto\", \"io_uring\" or \"syscalls\"".into()));
-        }
-        o.io = v.to_owned();
-        Ok(())
-    }),
-    Key::value(&["binary"], "FILE", |o, v| {
-        o.binary = Some(PathBuf::from(v));
-        Ok(())
-    }),
-];
+const PREFIX: Key = Key::value(&["prefix"], "NAME", |o, v| {
+    o.prefix = v.to_owned();
+    Ok(())
+});
+const SECONDS: Key = Key::value(&["seconds"], "N", |o, v| {
+    let seconds = v
+        .parse()
+        .map_err(|_| ValueError("not a number of seconds".into()))?;
+    o.duration = Duration::from_secs(seconds);
+    Ok(())
+});
+const IO: Key = Key::value(&["io"], "{ auto | io_uring | syscalls }", |o, v| {
+    if !["auto", "io_uring", "syscalls"].contains(&v) {
+        return Err(ValueError("\"auto\", \"io_uring\" or \"syscalls\"".into()));
+    }
+    o.io = v.to_owned();
+    Ok(())
+});
+const BINARY: Key = Key::value(&["binary"], "FILE", |o, v| {
+    o.binary = Some(PathBuf::from(v));
+    Ok(())
+});
+
+/// What each command takes: hosts that stand send nothing, and those that are removed have no daemon to choose.
+const RUN: &[Key] = &[PREFIX, SECONDS, IO, BINARY];
+const UP: &[Key] = &[PREFIX, IO, BINARY];
+const DOWN: &[Key] = &[PREFIX];
 
 /// The demonstration's commands.
 pub const OBJECT: Object = Object {
     name: "lab",
     about: "two hosts in network namespaces on this machine, to see it work",
     commands: &[
-        command(&["run"], |_, words| run(LabCommand::Run, words)),
-        command(&["up"], |_, words| run(LabCommand::Up, words)),
-        command(&["down"], |_, words| run(LabCommand::Down, words)),
+        Command::new(
+            &["run"],
+            |_, words| run(LabCommand::Run, RUN, words),
+            || grammar::words(RUN),
+        )
+        .honouring_only(Honours::NOTHING),
+        Command::new(
+            &["up"],
+            |_, words| run(LabCommand::Up, UP, words),
+            || grammar::words(UP),
+        )
+        .honouring_only(Honours::NOTHING),
+        Command::new(
+            &["down"],
+            |_, words| run(LabCommand::Down, DOWN, words),
+            || grammar::words(DOWN),
+        )
+        .honouring_only(Honours::NOTHING),
     ],
     usual: Some(0),
     notes: "NAME := what the names of the namespaces begin with: geneved-lab if left out\nN := how long each transfer runs: 2 if left out",
 };
 
-const fn command(
-    names: &'static [&'static str],
-    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
-) -> Command {
-    Command::new(names, run, || grammar::words(&KEYWORDS)).honouring_only(Honours::NOTHING)
-}
-
-fn run(command: LabCommand, words: &[String]) -> Result<(), CliError> {
+fn run(command: LabCommand, keywords: &[Key], words: &[String]) -> Result<(), CliError> {
     let mut options = LabOptions::default();
-    grammar::parse(&KEYWORDS, words, &mut options)?;
+    grammar::parse(keywords, words, &mut options)?;
     let code = lab::run(command, &options).map_err(|e| CliError::Refused(format!("Error: {e}")))?;
     match code == ExitCode::SUCCESS {
         true => Ok(()),
         false => Err(CliError::Reported(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_mean_nothing_to_a_command_are_refused() {
+        let refused = |keywords: &[Key]| {
+            let words = ["seconds".to_owned(), "5".to_owned()];
+            let parsed = grammar::parse(keywords, &words, &mut LabOptions::default());
+            match parsed {
+                Err(CliError::Usage(text)) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            refused(DOWN),
+            "Error: argument \"seconds\" is wrong: unknown keyword; expected \"prefix\""
+        );
+        assert!(refused(UP).ends_with("expected \"prefix\", \"io\", \"binary\""));
+        let mut options = LabOptions::default();
+        let words = ["seconds".to_owned(), "5".to_owned()];
+        grammar::parse(RUN, &words, &mut options).unwrap();
+        assert_eq!(options.duration, Duration::from_secs(5));
     }
 }
