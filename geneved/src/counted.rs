@@ -5,9 +5,15 @@ use std::fmt::Display;
 /// `1 link`, `2 links`: the plural is the word with an `s`.
 #[must_use]
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    format!("{number} {}", noun(number, what))
+}
+
+/// The word alone, beside a number that is written otherwise.
+#[must_use]
+pub fn noun<N: Copy + PartialEq + From<u8>>(number: N, what: &str) -> String {
     match number == N::from(1) {
-        true => format!("{number} {what}"),
-        false => format!("{number} {what}s"),
+        true => what.to_owned(),
+        false => format!("{what}s"),
     }
 }
 
@@ -20,5 +26,6 @@ mod tests {
         assert_eq!(counted(1_usize, "link"), "1 link");
         assert_eq!(counted(0_u32, "host"), "0 hosts");
         assert_eq!(counted(2_u64, "route"), "2 routes");
+        assert_eq!(format!("1.0k {}", noun(1000_u64, "event")), "1.0k events");
     }
 }

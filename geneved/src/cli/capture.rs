@@ -34,6 +34,7 @@ use super::honours::Honours;
 use super::output;
 use crate::config::value::{Direction, IfName};
 use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Request};
+use crate::counted::counted;
 
 #[derive(Default)]
 struct Words {
@@ -140,8 +141,9 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     let closed = file.as_mut().map(|file| {
         let closed = file.close();
         eprintln!(
-            "{} packets captured, {} found no room",
-            file.packets, file.lost
+            "{} captured, {} found no room",
+            counted(file.packets, "packet"),
+            file.lost
         );
         closed
     });

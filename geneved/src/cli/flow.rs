@@ -12,6 +12,7 @@ use super::output::{self, Line, Record};
 use super::style::Style;
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};
+use crate::counted::counted;
 
 /// A million flows would be hundreds of megabytes of text.
 const USUAL_LIMIT: u32 = 10_000;
@@ -91,7 +92,7 @@ struct Count(u64);
 
 impl Record for Count {
     fn text(&self, _: &Style) -> String {
-        format!("{} flows flushed", self.0)
+        format!("{} flushed", counted(self.0, "flow"))
     }
 
     fn json(&self, _: &Style) -> Value {

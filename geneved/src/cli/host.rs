@@ -16,6 +16,7 @@ use super::output::Record;
 use super::style::Style;
 use crate::config::value::IfName;
 use crate::control::protocol::{Flushed, Host, HostInfo, PathMtuInfo, Request};
+use crate::counted::counted;
 
 const NOTHING: [Keyword<()>; 0] = [];
 
@@ -59,7 +60,7 @@ struct Count(u64);
 
 impl Record for Count {
     fn text(&self, _: &Style) -> String {
-        format!("{} hosts flushed", self.0)
+        format!("{} flushed", counted(self.0, "host"))
     }
 
     fn json(&self, _: &Style) -> Value {

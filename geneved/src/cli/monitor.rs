@@ -23,6 +23,7 @@ use crate::control::protocol::{
     ChangeKind, DropEvent, Event, Health, HealthEvent, HostEvent, LogEvent, Monitored, Request,
     Topic, What,
 };
+use crate::counted::noun;
 
 #[derive(Default)]
 struct Words {
@@ -283,8 +284,9 @@ impl Record for HostEvent {
 impl Record for u64 {
     fn text(&self, style: &Style) -> String {
         format!(
-            "lost {} events: they were not read in time",
-            style.number(*self)
+            "lost {} {}, not read in time",
+            style.number(*self),
+            noun(*self, "event")
         )
     }
 

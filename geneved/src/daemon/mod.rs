@@ -56,6 +56,7 @@ use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Request, Saved};
 use crate::control::server::{self, Answer, Following, Listener, Parameters, Service};
 use crate::control::steps;
+use crate::counted::counted;
 use crate::io::Event;
 use crate::net::changes::{Changes, Underlay};
 use crate::net::port::Holder;
@@ -179,7 +180,8 @@ async fn live(
         links,
         waiting,
         socket = %socket.display(),
-        "ready: {links} links{waits}, control socket {}",
+        "ready: {}{waits}, control socket {}",
+        counted(links, "link"),
         socket.display()
     );
     core.service_manager().tell(&[NotifyState::Ready]);

@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod net;
 mod show;
 
+use crate::counted::counted;
 use hosts::Hosts;
 use std::fs;
 use std::io;
@@ -95,7 +96,7 @@ pub fn run(command: LabCommand, options: &LabOptions) -> io::Result<ExitCode> {
     net::prepare()?;
     if command == LabCommand::Down {
         let count = options.remove_all()?;
-        println!("{count} host(s) removed");
+        println!("{} removed", counted(count, "host"));
         return Ok(ExitCode::SUCCESS);
     }
     if options.mark().exists() {

@@ -11,6 +11,8 @@ use tracing::callsite::Identifier;
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
 
+use crate::counted::counted;
+
 /// How often something is told within the window.
 const BURST: u64 = 10;
 /// After this a place may complain again.
@@ -68,7 +70,8 @@ pub fn tell_repeats() {
         tracing::warn!(
             repeated = count,
             at = place,
-            "the same as from {place} was not logged again {count} times"
+            "the same as from {place} was not logged again {}",
+            counted(count, "time")
         );
     }
 }

@@ -1,6 +1,7 @@
 //! TCP bulk transfer, verified by checksum or, for benchmarks, not.
 
 use super::{Amount, Ends, PATIENCE, Pattern, Rate};
+use crate::counted::counted;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -72,11 +73,11 @@ impl fmt::Display for TcpReport {
         };
         write!(
             f,
-            "{}, {:.1} MB in {:.2} s over {} stream(s), {content}",
+            "{}, {:.1} MB in {:.2} s over {}, {content}",
             self.rate(),
             self.bytes as f64 / 1e6,
             self.elapsed.as_secs_f64(),
-            self.streams,
+            counted(self.streams, "stream"),
         )
     }
 }
@@ -227,7 +228,10 @@ impl TcpBulk {
 fn stuck(error: &io::Error, doing: &str, bytes: u64) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!("TCP stream broke while {doing}, after {bytes} bytes: {error}"),
+        format!(
+            "TCP stream broke while {doing}, after {}: {error}",
+            counted(bytes, "byte")
+        ),
     )
 }
 

@@ -190,7 +190,7 @@ on_both_backends! {
                 }
                 assert_eq!(mtu(), Some(least));
                 assert!(a.cli("host show").contains(&format!("reported 576 by {to}")));
-                assert!(a.cli(&format!("host flush {to}")).contains("1 hosts flushed"));
+                assert!(a.cli(&format!("host flush {to}")).contains("1 host flushed"));
                 assert_eq!(mtu(), None);
                 let whole = Echo { count: 3, size: 1380, ..Echo::default() };
                 eventually(5, "long packets pass whole", || {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::value::{IfName, MacWord, Prefix};
 use crate::config::words::{LinkWords, RouteWords};
+use crate::counted::counted;
 
 /// A link as it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -98,10 +99,7 @@ impl fmt::Display for UndeliveredPrefix {
             last,
             age,
         } = self;
-        let packets = match packets {
-            1 => "1 packet".to_owned(),
-            packets => format!("{packets} packets"),
-        };
+        let packets = counted(*packets, "packet");
         let single = prefix.0.prefix_len() == prefix.0.max_prefix_len();
         let last = match single {
             true => String::new(),
