@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use libgeneve::datapath::{self, Context, Forward, Refused};
@@ -29,7 +30,7 @@ use super::reply;
 use super::shape::{Journey, To};
 use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
 use super::tunnel::{Read, TunnelGso};
-use super::udp::{Family, Pick};
+use super::udp::{Family, Pick, Pool};
 use super::worker::{LinkSlot, Worker};
 
 /// Trains that may be open for more segments at once.
@@ -72,8 +73,9 @@ impl Trains {
         self.slots.len() - self.free.len()
     }
 
-    /// Gives the slot of a finished train back.
+    /// Gives the slot of a finished train back, and lets go of its socket.
     pub(super) fn finish(&mut self, id: u32) {
+        self.slots[id as usize].pool = None;
         self.free.push(id);
     }
 
@@ -111,11 +113,12 @@ impl Trains {
         }
     }
 
-    /// The open train of `key` that has room for such a datagram, or a new one.
+    /// The open train of `want` that has room for such a datagram, or a new one; `pool` is what `want` was made from.
     pub(super) fn with_room(
         &mut self,
         io: &mut impl Backend,
         want: &Want,
+        pool: &Arc<Pool>,
         header: usize,
         len: usize,
     ) -> Option<u32> {
@@ -137,7 +140,13 @@ impl Trains {
         }
         let id = self.free.pop()?;
         let train = &mut self.slots[id as usize];
-        train.open(want.key, &want.forward.host, want.source.port, want.port);
+        train.open(
+            want.key,
+            pool,
+            &want.forward.host,
+            want.source.port,
+            want.port,
+        );
         train.sending = want.sending;
         self.open.push(id);
         Some(id)
@@ -161,6 +170,8 @@ pub(super) struct IntoTrains<'a, B> {
     pub(super) trains: &'a mut Trains,
     pub(super) io: &'a mut B,
     pub(super) want: Want,
+    /// The sockets that `want` was made from.
+    pub(super) pool: &'a Arc<Pool>,
     pub(super) map: Map,
     pub(super) bid: (Side, Bid),
     /// Where the inner packet begins in its buffer.
@@ -178,7 +189,7 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
         let len = header.len() + payload.len();
         let Some(id) = self
             .trains
-            .with_room(self.io, &self.want, header.len(), len)
+            .with_room(self.io, &self.want, self.pool, header.len(), len)
         else {
             self.lost += 1;
             return;
@@ -414,7 +425,7 @@ impl<B: Backend> Worker<B> {
             _ => &mut self.udp_buffers,
         };
         let (head, inner) = buffers.bytes_mut(bid).split_at_mut(start);
-        let header = std::sync::Arc::clone(&want.forward.encap);
+        let header = Arc::clone(&want.forward.encap);
         let mut framed = HeaderBytes::default();
         let encap: &[u8] = if frame_len == 0 {
             &header
@@ -453,10 +464,15 @@ impl<B: Backend> Worker<B> {
                 refused => Err((DropReason::RateExceeded, refused)),
             };
         }
+        // No command is obeyed within a packet: it is the link that `want` was made for.
+        let Some(Some(here)) = self.links.get(want.key.link.0 as usize) else {
+            return Err(all(DropReason::LinkGone));
+        };
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
+            pool: &here.pool,
             map,
             bid: (side, bid),
             start,

@@ -177,6 +177,7 @@ impl<B: Backend> Worker<B> {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
+            pool: &here.pool,
             map: self.tun_buffers.map(),
             bid: (Side::Tun, bid),
             start: frame.start,

@@ -143,11 +143,13 @@ impl<B: Backend> Worker<B> {
         let train = self.trains.train(id);
         let socket = train.key.socket;
         let encap = train.encap_bytes / train.segments.max(1);
-        let here = self.links.get(train.key.link.0 as usize);
-        let pool = here.and_then(Option::as_ref).map(|here| &here.pool);
+        // The train's own: its link may send from other sockets by now, or be gone.
+        let pool = train.pool.clone();
         let pool = pool.filter(|_| train.sending == Sending::Whole);
         // No other worker's datagram gets into one that is being put together.
-        let _cork = pool.map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
+        let _cork = pool
+            .as_ref()
+            .map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
         let send: Send = if pool.is_some() { send_whole } else { send_now };
         let mut outcome = Outcome {
             error,

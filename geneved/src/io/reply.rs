@@ -83,6 +83,7 @@ impl<B: Backend> Worker<B> {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
+            pool: &here.pool,
             map: self.udp_buffers.map(),
             bid: (Side::Udp, 0),
             start: 0,

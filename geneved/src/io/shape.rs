@@ -422,7 +422,9 @@ impl<B: Backend> Worker<B> {
         let here = here.and_then(Option::as_ref).ok_or(gone)?;
         let frame = before - forward.encap.len();
         let want = want(here, link, forward, frame)?;
-        let train = self.trains.with_room(&mut self.io, &want, before, len);
+        let train = self
+            .trains
+            .with_room(&mut self.io, &want, &here.pool, before, len);
         let train = self.trains.train(train.ok_or(DropReason::NoBuffer)?);
         let buffers = self.shaping.buffers(place);
         let payload = buffers.map().iovec(bid, before, len - before);

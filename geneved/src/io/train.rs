@@ -17,7 +17,7 @@ use super::backend::Side;
 use super::buffers::Bid;
 use super::cmsg::Request;
 use super::tap::Envelope;
-use super::udp::Family;
+use super::udp::{Family, Pool};
 
 /// Datagrams in a train at most: the kernel's `UDP_MAX_SEGMENTS` (udp.h).
 pub(super) const MAX_SEGMENTS: usize = 128;
@@ -33,6 +33,7 @@ pub(super) const SCRATCH: usize = 1536;
 pub(super) struct TrainKey {
     pub(super) link: LinkIndex,
     pub(super) host: u32,
+    /// One of the train's pool: open, and no other, for as long as a train has this key.
     pub(super) socket: RawFd,
     pub(super) outer: Outer,
     /// Known options in the Geneve header, a bit for each slot of the schema: they are counted for the whole train.
@@ -56,6 +57,8 @@ pub(super) enum Sending {
 pub(super) struct Train {
     pub(super) key: TrainKey,
     pub(super) host: Option<Arc<Host>>,
+    /// Keeps the socket of `key` open until the train is finished.
+    pub(super) pool: Option<Arc<Pool>>,
     /// Length of each datagram, but perhaps of the last; Geneve header included.
     pub(super) segment_len: usize,
     pub(super) segments: usize,
@@ -86,6 +89,7 @@ impl Train {
                 before: 0,
             },
             host: None,
+            pool: None,
             segment_len: 0,
             segments: 0,
             bytes: 0,
@@ -103,9 +107,18 @@ impl Train {
         }
     }
 
-    /// Starts an empty train.
-    pub(super) fn open(&mut self, key: TrainKey, host: &Arc<Host>, source_port: u16, port: u16) {
+    /// Starts an empty train; the socket of `key` is one of `pool`.
+    pub(super) fn open(
+        &mut self,
+        key: TrainKey,
+        pool: &Arc<Pool>,
+        host: &Arc<Host>,
+        source_port: u16,
+        port: u16,
+    ) {
+        debug_assert!(pool.port_of(key.socket).is_some());
         self.key = key;
+        self.pool = Some(Arc::clone(pool));
         self.source_port = source_port;
         if self.host.as_ref().is_none_or(|h| h.id != host.id) {
             self.host = Some(Arc::clone(host));

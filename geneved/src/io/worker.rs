@@ -168,8 +168,6 @@ pub(super) struct Worker<B> {
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
     unread: Vec<LinkIndex>,
-    /// Sockets that no link sends from any more; trains under way may still name them.
-    retired: Vec<Arc<Pool>>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
     pub(super) unknown_vnis: Arc<UnknownVnis>,
@@ -214,7 +212,6 @@ impl<B: Backend> Worker<B> {
             shaping: Shaping::new()?,
             links: Vec::new(),
             unread: Vec::new(),
-            retired: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
             unknown_vnis: post.unknown_vnis,
@@ -279,9 +276,6 @@ impl<B: Backend> Worker<B> {
             self.send_all_apart(&tables);
             self.flush_ingress();
             self.tell_flows(&tables);
-            if !self.retired.is_empty() && self.trains.in_use() == 0 {
-                self.retired.clear();
-            }
             self.progress.turned(&Slots {
                 tun_buffers: self.tun_buffers.held(),
                 udp_buffers: self.udp_buffers.held(),
@@ -496,7 +490,7 @@ impl<B: Backend> Worker<B> {
             }
             Command::SetPool(index, pool) => {
                 if let Some(Some(link)) = self.links.get_mut(index.0 as usize) {
-                    self.retired.push(std::mem::replace(&mut link.pool, pool));
+                    link.pool = pool;
                 }
             }
             Command::RemoveLink(index, answer) => {
@@ -508,7 +502,7 @@ impl<B: Backend> Worker<B> {
                         self.io.remove_tun(index.0);
                     }
                     Some(slot) => {
-                        self.retired.extend(slot.take().map(|link| link.pool));
+                        *slot = None;
                         self.unread.retain(|&i| i != index);
                     }
                     None => {}
@@ -560,7 +554,7 @@ impl<B: Backend> Worker<B> {
                     error,
                 });
             }
-            _ => self.retired.extend(entry.take().map(|link| link.pool)),
+            _ => *entry = None,
         }
     }
 
