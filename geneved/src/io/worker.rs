@@ -168,6 +168,8 @@ pub(super) struct Worker<B> {
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
     unread: Vec<LinkIndex>,
+    /// Links that are gone, but for their queues: writes under way may still name those.
+    ended: Vec<LinkSlot>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
     pub(super) nobody: Arc<Counters>,
     pub(super) unknown_vnis: Arc<UnknownVnis>,
@@ -212,6 +214,7 @@ impl<B: Backend> Worker<B> {
             shaping: Shaping::new()?,
             links: Vec::new(),
             unread: Vec::new(),
+            ended: Vec::new(),
             sockets: Vec::new(),
             nobody: post.nobody,
             unknown_vnis: post.unknown_vnis,
@@ -411,8 +414,17 @@ impl<B: Backend> Worker<B> {
     /// them than buffers.
     pub(super) fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
         self.send_all_apart(tables);
+        // Somebody waits until the queues of links that ended are closed.
+        let wait = if self.ended.is_empty() {
+            wait
+        } else {
+            Wait::No
+        };
         let mut done = std::mem::take(&mut self.done);
         let result = self.io.turn(wait, &mut done);
+        if self.io.idle() {
+            self.ended.clear();
+        }
         for event in done.drain(..) {
             match event {
                 Done::Tun { slot, bid, len } => {
@@ -502,7 +514,10 @@ impl<B: Backend> Worker<B> {
                         self.io.remove_tun(index.0);
                     }
                     Some(slot) => {
-                        *slot = None;
+                        if let Some(mut link) = slot.take() {
+                            link.leaving = Some(answer);
+                            self.ended.push(link);
+                        }
                         self.unread.retain(|&i| i != index);
                     }
                     None => {}
@@ -554,7 +569,7 @@ impl<B: Backend> Worker<B> {
                     error,
                 });
             }
-            _ => *entry = None,
+            _ => self.ended.extend(entry.take()),
         }
     }
 
