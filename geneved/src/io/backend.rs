@@ -79,10 +79,18 @@ pub(super) trait Backend {
     fn bulk(&mut self, bulk: bool);
     /// Takes a buffer back.
     fn recycle(&mut self, side: Side, bid: Bid);
-    /// Queues a train. `msg` and all that it points to stay valid and untouched until [`Done::Sent`].
-    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr);
-    /// Queues a TUN write; the same holds until [`Done::Wrote`].
-    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
+    /// Queues a train.
+    ///
+    /// # Safety
+    /// Until [`Done::Sent`] of `id`, or until the backend is dropped: `fd` stays open; `msg` and all that it points to may be
+    /// read and stay where they are.
+    unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr);
+    /// Queues a TUN write.
+    ///
+    /// # Safety
+    /// Until [`Done::Wrote`] of `id`, or until the backend is dropped: `fd` stays open; the iovecs and all that they point to
+    /// may be read and stay where they are.
+    unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
     /// Whether no train and no write is queued or under way.
     fn idle(&self) -> bool;
     /// Submits, waits, and appends what was completed to `done`.

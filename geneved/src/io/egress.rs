@@ -107,7 +107,11 @@ impl Trains {
     fn queue(&mut self, io: &mut impl Backend, id: u32) {
         let train = &mut self.slots[id as usize];
         if train.sending == Sending::Together {
-            io.send(id, train.key.socket, train.message());
+            let (socket, message) = (train.key.socket, train.message());
+            // SAFETY: the train's pool keeps the socket open until the train is finished. The message lies in its slot and
+            // points there and to what `push` was promised; nobody opens or changes a train that is in neither `open` nor
+            // `free`, and it gets there again only once it was reported as sent. The backend is dropped before all of this.
+            unsafe { io.send(id, socket, message) };
         } else {
             self.apart.push(id);
         }
@@ -198,7 +202,9 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
         let place = self
             .map
             .iovec(self.bid.1, self.start + payload.start, payload.len());
-        train.push(header, self.before, place);
+        // SAFETY: `with_room` gave a train that it fits. The payload lies in a mapping that outlives the backend; its buffer is
+        // held by whoever cuts the packet, who then holds it once for each train that has it among its `bids`.
+        unsafe { train.push(header, self.before, place) };
         // What is wholly in the header needs no buffer.
         if !payload.is_empty() && train.bids.last() != Some(&self.bid) {
             train.bids.push(self.bid);
@@ -536,9 +542,13 @@ impl<B: Backend> Worker<B> {
         let start = held.start - held.frame_len;
         let len = held.frame_len + usize::from(held.packet.total_len);
         let place = self.tun_buffers.map().iovec(held.bid, start, len);
-        write.push((Side::Tun, held.bid), place);
+        // SAFETY: the buffer is held for the write; `on_wrote` releases it.
+        unsafe { write.push((Side::Tun, held.bid), place) };
         self.tun_buffers.hold(held.bid);
-        self.io.write(id, there.queue.as_raw_fd(), write.iovs());
+        let queue = there.queue.as_raw_fd();
+        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
+        // is held until then.
+        unsafe { self.io.write(id, queue, write.iovs()) };
         Ok(())
     }
 }

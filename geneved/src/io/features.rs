@@ -49,12 +49,18 @@ pub(super) fn device_of(addr: IpAddr) -> Option<String> {
 fn names(device: &str) -> io::Result<Vec<String>> {
     // struct ethtool_sset_info: command, reserved, mask, one count for the set that was asked for.
     let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
-    call(device, &mut info)?;
+    // SAFETY: the answer is as long as the question, and has one count for the only bit that is set.
+    unsafe { call(device, &mut info) }?;
     let count = info[4] as usize;
+    if count == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     // struct ethtool_gstrings: command, set, length, strings of 32 bytes.
     let mut strings = vec![0u32; 3 + count * STRING / 4];
     strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
-    call(device, &mut strings)?;
+    // SAFETY: the kernel writes as many strings as the set has, which is what it said just now: the set of features is part
+    // of the kernel and the same for all devices.
+    unsafe { call(device, &mut strings) }?;
     let bytes: Vec<u8> = strings[3..]
         .iter()
         .flat_map(|word| word.to_ne_bytes())
@@ -73,17 +79,21 @@ fn active(device: &str, features: usize) -> io::Result<Vec<u32>> {
     let blocks = features.div_ceil(32);
     let mut request = vec![0u32; 2 + 4 * blocks];
     request[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
-    call(device, &mut request)?;
+    // SAFETY: the kernel writes no more blocks than `size` says, and there is room for so many.
+    unsafe { call(device, &mut request) }?;
     Ok(request[2..].chunks_exact(4).map(|block| block[2]).collect())
 }
 
-/// `SIOCETHTOOL`; `data` begins with the command and is long enough for the answer to it.
-fn call(device: &str, data: &mut [u32]) -> io::Result<()> {
+/// `SIOCETHTOOL`; `data` begins with the command.
+///
+/// # Safety
+/// `data` is as long as what the kernel reads and writes for the command.
+unsafe fn call(device: &str, data: &mut [u32]) -> io::Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     let mut request = interface_request(device)?;
     request.ifr_ifru.ifru_data = data.as_mut_ptr().cast();
-    // SAFETY: the request and `data`, to which it points, live until the call returns. The kernel writes no more than
-    // the sizes in `data`'s own header say, and the callers made it as long as those.
+    // SAFETY: the request and `data`, to which it points, live until the call returns; the caller vouches for the length of
+    // `data`.
     unsafe { ethtool(socket.as_raw_fd(), &raw mut request) }?;
     Ok(())
 }

@@ -246,9 +246,13 @@ impl<B: Backend> Worker<B> {
             Side::Waiting(place) => self.shaping.buffers(place),
         };
         let place = buffers.map().iovec(bid, range.start, range.len());
-        write.push((side, bid), place);
+        // SAFETY: the buffer is held for the write; `on_wrote` releases it.
+        unsafe { write.push((side, bid), place) };
         buffers.hold(bid);
-        self.io.write(id, here.queue.as_raw_fd(), write.iovs());
+        let queue = here.queue.as_raw_fd();
+        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
+        // is held until then.
+        unsafe { self.io.write(id, queue, write.iovs()) };
         Ok(())
     }
 

@@ -172,13 +172,16 @@ impl<B: Backend> IntoTun<'_, B> {
             // The frame's own header is where the first of its packets lies.
             let first = packet.parts[0];
             let start = first.start as usize - packet.header.len() - frame_len;
-            write.insert_frame(self.maps.iovec(first.tag, start, frame_len));
+            let frame = self.maps.iovec(first.tag, start, frame_len);
+            // SAFETY: it lies in the buffer of the first part, which is pushed below.
+            unsafe { write.insert_frame(frame) };
         }
         for part in packet.parts {
             let place = self
                 .maps
                 .iovec(part.tag, part.start as usize, part.len as usize);
-            write.push(part.tag, place);
+            // SAFETY: the merger got the part with a hold on its buffer, which becomes the write's; `on_wrote` releases it.
+            unsafe { write.push(part.tag, place) };
             write.bytes += u64::from(part.len);
         }
         // Every packet had the headers; those of a packet that came uncut are among its parts, once.
@@ -186,7 +189,10 @@ impl<B: Backend> IntoTun<'_, B> {
             0 => u64::from(packet.vnet.hdr_len) * write.packets.saturating_sub(1),
             len => len * write.packets,
         };
-        self.io.write(id, here.queue.as_raw_fd(), write.iovs());
+        let queue = here.queue.as_raw_fd();
+        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
+        // is held until then.
+        unsafe { self.io.write(id, queue, write.iovs()) };
     }
 }
 

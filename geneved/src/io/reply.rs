@@ -35,7 +35,10 @@ pub(super) fn into_tun(
         vnet::LEN + len.unwrap_or(0)
     });
     if told {
-        io.write(id, here.queue.as_raw_fd(), write.iovs());
+        let queue = here.queue.as_raw_fd();
+        // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and all bytes are
+        // its own.
+        unsafe { io.write(id, queue, write.iovs()) };
     } else {
         writes.finish(id);
     }

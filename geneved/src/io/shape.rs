@@ -428,7 +428,10 @@ impl<B: Backend> Worker<B> {
         let train = self.trains.train(train.ok_or(DropReason::NoBuffer)?);
         let buffers = self.shaping.buffers(place);
         let payload = buffers.map().iovec(bid, before, len - before);
-        train.push(&buffers.bytes_mut(bid)[..before], before, payload);
+        let header = &buffers.bytes_mut(bid)[..before];
+        // SAFETY: `with_room` gave a train that it fits. The packet's place is held since it began to wait, and goes with the
+        // train, which releases it; nobody else knows it any more.
+        unsafe { train.push(header, before, payload) };
         train.bids.push((Side::Waiting(place), bid));
         Ok(())
     }

@@ -175,7 +175,9 @@ impl Syscalls {
             let Some(bid) = self.udp_pool.free.pop() else {
                 return;
             };
-            match receive_one(fd, self.udp_pool.map.addr(bid), self.udp_pool.len) {
+            let (base, room) = (self.udp_pool.map.addr(bid), self.udp_pool.len);
+            // SAFETY: the buffer has `len` bytes, and it is nobody else's: it was free, and is not reported yet.
+            match unsafe { receive_one(fd, base, room) } {
                 Some(train) => done.push(Done::Datagrams { slot, bid, train }),
                 None => {
                     self.udp_pool.free.push(bid);
@@ -187,7 +189,10 @@ impl Syscalls {
 }
 
 /// Receives one train into the `room` bytes at `base`; `None` where there is none.
-fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> {
+///
+/// # Safety
+/// These bytes may be written, and nobody else reads or writes them, until the call returns.
+unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> {
     #[repr(align(8))]
     struct Control([u8; cmsg::RECV_ROOM]);
     let mut control = Control([0; cmsg::RECV_ROOM]);
@@ -204,7 +209,8 @@ fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> {
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = control.0.len();
-    // SAFETY: name, control and iov live through the call, and the buffer's `room` bytes are free.
+    // SAFETY: name, control and iov live through the call, and their lengths are given; the caller vouches for the `room`
+    // bytes at `base`.
     let rc = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let len = u32::try_from(rc).ok()?;
     Some(Arrived {
@@ -277,8 +283,8 @@ impl Backend for Syscalls {
         }
     }
 
-    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
-        // SAFETY: the worker keeps the message and all that it points to until `Sent`.
+    unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+        // SAFETY: the caller vouches for the message beyond the end of this call; the kernel only reads it.
         let rc = unsafe { libc::sendmsg(fd, msg, libc::MSG_DONTWAIT) };
         self.finished.push(Done::Sent {
             id,
@@ -286,8 +292,8 @@ impl Backend for Syscalls {
         });
     }
 
-    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
-        // SAFETY: the worker keeps the iovecs and what they point to until `Wrote`.
+    unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+        // SAFETY: the caller vouches for the iovecs beyond the end of this call; the kernel only reads what they point to.
         let rc = unsafe { libc::writev(fd, iov.as_ptr(), iov.len() as i32) };
         self.finished.push(Done::Wrote {
             id,

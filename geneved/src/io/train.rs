@@ -147,9 +147,13 @@ impl Train {
                 && self.headers.len() + header <= HEADER_ROOM)
     }
 
-    /// Adds a datagram that [`Train::fits`] allows: `header` is copied, `payload` stays where it is.
+    /// Adds a datagram: `header` is copied, `payload` stays where it is.
+    ///
+    /// # Safety
+    /// [`Train::fits`] allows it, or the headers would move. Until the train is finished, the payload may be read, and nobody
+    /// writes it but who leaves its bytes as they are: it lies in a buffer that the train holds.
     #[inline]
-    pub(super) fn push(&mut self, header: &[u8], encap: usize, payload: libc::iovec) {
+    pub(super) unsafe fn push(&mut self, header: &[u8], encap: usize, payload: libc::iovec) {
         let len = header.len() + payload.iov_len;
         if self.segments == 0 {
             self.segment_len = len;
@@ -229,7 +233,8 @@ impl Train {
         let starts = (0..self.iovs.len()).filter(|&at| self.is_header(at));
         starts.map(move |at| {
             let next = (at + 1..self.iovs.len()).find(|&next| self.is_header(next));
-            // SAFETY: the iovecs were made from slices of `headers`, or of buffers that this train still holds.
+            // SAFETY: the iovecs were made from slices of `headers`, which does not move, or given to `push`, whose caller
+            // vouches for them until the train is finished. Its `bids` are released after this, by its last user.
             let piece = |iov: &libc::iovec| unsafe {
                 std::slice::from_raw_parts(iov.iov_base.cast_const().cast::<u8>(), iov.iov_len)
             };
@@ -243,7 +248,7 @@ impl Train {
     pub(super) fn first(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.segment_len);
         for iov in self.iovs.iter().take(2) {
-            // SAFETY: the iovec was made from a slice of `headers` or of a buffer that this train still holds.
+            // SAFETY: as in `datagrams`.
             bytes.extend_from_slice(unsafe {
                 std::slice::from_raw_parts(iov.iov_base.cast::<u8>(), iov.iov_len)
             });
@@ -336,8 +341,11 @@ impl TunWrite {
         self.iovs.push(iovec(&self.scratch[..used]));
     }
 
-    /// Puts the Ethernet header, which lies in a buffer that is held, behind the virtio header.
-    pub(super) fn insert_frame(&mut self, header: libc::iovec) {
+    /// Puts the Ethernet header behind the virtio header.
+    ///
+    /// # Safety
+    /// As [`TunWrite::push`]; the buffer is one of those that are pushed.
+    pub(super) unsafe fn insert_frame(&mut self, header: libc::iovec) {
         let all = std::mem::take(&mut self.iovs[0].iov_len);
         self.iovs[0] = iovec(&self.scratch[..vnet::LEN]);
         self.iovs.push(header);
@@ -347,8 +355,12 @@ impl TunWrite {
     }
 
     /// Appends bytes that lie in a buffer.
+    ///
+    /// # Safety
+    /// Until the write is finished, the bytes may be read, and nobody writes them but who leaves them as they are: the buffer is
+    /// held for the write.
     #[inline]
-    pub(super) fn push(&mut self, bid: (Side, Bid), bytes: libc::iovec) {
+    pub(super) unsafe fn push(&mut self, bid: (Side, Bid), bytes: libc::iovec) {
         debug_assert!(self.iovs.len() < self.iovs.capacity());
         self.bids.push(bid);
         self.iovs.push(bytes);
@@ -361,7 +373,8 @@ impl TunWrite {
     /// What is written, without its first `skip` bytes.
     pub(super) fn pieces(&self, mut skip: usize) -> impl Iterator<Item = &[u8]> {
         self.iovs.iter().map(move |iov| {
-            // SAFETY: the iovec was made from a slice of `scratch` or of a buffer that this write still holds.
+            // SAFETY: the iovec was made from a slice of `scratch`, which is boxed and only written by `open`, or given to
+            // `push` or `insert_frame`, whose caller vouches for it until the write is finished.
             let piece = unsafe {
                 std::slice::from_raw_parts(iov.iov_base.cast_const().cast::<u8>(), iov.iov_len)
             };

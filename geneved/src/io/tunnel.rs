@@ -354,7 +354,8 @@ impl<B: Backend> Worker<B> {
             vnet::LEN,
             frame + usize::from(packet.total_len),
         );
-        write.push((Side::Tun, read.bid), inner);
+        // SAFETY: the buffer is held for the packet, and below for a write that outlasts it.
+        unsafe { write.push((Side::Tun, read.bid), inner) };
         if way.watched {
             let works = tunnel.try_out(write.iovs());
             let (packets, bytes) = (write.packets, write.bytes);
@@ -370,8 +371,10 @@ impl<B: Backend> Worker<B> {
         }
         write.forward = Some(want.forward.clone());
         self.tun_buffers.hold(read.bid);
-        self.io
-            .write(id, tunnel.queue.as_raw_fd(), self.writes.slot(id).iovs());
+        let queue = tunnel.queue.as_raw_fd();
+        // SAFETY: the tunnel's queue is the worker's own and outlives the backend; the slot is used again after `Wrote`, and the
+        // buffer is held until then.
+        unsafe { self.io.write(id, queue, self.writes.slot(id).iovs()) };
         true
     }
 

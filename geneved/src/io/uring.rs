@@ -443,7 +443,8 @@ impl Backend for Uring {
         }
     }
 
-    fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+    unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+        // What the entry points to: see the contract of `Backend::send`.
         let send = opcode::SendMsg::new(Fd(fd), msg)
             .flags(libc::MSG_DONTWAIT as u32)
             .build();
@@ -451,7 +452,8 @@ impl Backend for Uring {
         self.push(&send.user_data(user_data(Tag::Send, id)));
     }
 
-    fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+    unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+        // What the entry points to: see the contract of `Backend::write`.
         let write = opcode::Writev::new(Fd(fd), iov.as_ptr(), iov.len() as u32).build();
         self.in_flight += 1;
         self.push(&write.user_data(user_data(Tag::Write, id)));
