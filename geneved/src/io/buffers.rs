@@ -99,10 +99,17 @@ impl Buffers {
 
     /// The bytes of a buffer that the worker holds.
     pub(super) fn bytes_mut(&mut self, bid: Bid) -> &mut [u8] {
-        // SAFETY: the piece of `len` bytes lies inside the mapping and pieces do not overlap; `&mut self`
-        // excludes other references from this process. The kernel writes into a buffer only while the
-        // backend owns it, which ended with the completion that gave this bid to the worker, and reads it
-        // (sends, TUN writes) without being disturbed: the worker does not touch a buffer that it has queued.
+        // SAFETY: the piece of `len` bytes lies inside the mapping, which self owns, is initialised because anonymous
+        // memory is zero, and overlaps no other; `&mut self` excludes other references that were made here. Those who
+        // know addresses only:
+        // - The kernel writes into a buffer only while the backend owns it, which ended with the completion that gave
+        //   this bid to the worker.
+        // - Trains and TUN writes that are open or queued are read, by the kernel and by taps, while the buffer may be
+        //   borrowed again: for another datagram of the same received train, whose bytes are disjoint; or for the same
+        //   packet on its way to one more host, which is only read, but for an MSS that may be too large for this host,
+        //   too. Then its checksum is right as well before the kernel, which reads trains in the worker's own calls
+        //   (`MSG_DONTWAIT`), gets to see it. Within one borrow, a packet is written before the first piece of it is
+        //   given away.
         unsafe { std::slice::from_raw_parts_mut(self.addr(bid), self.len) }
     }
 
@@ -141,8 +148,8 @@ impl Map {
 
     /// The iovec of `len` bytes from `start` of a buffer.
     pub(super) fn iovec(self, bid: Bid, start: usize, len: usize) -> libc::iovec {
-        assert!(start + len <= self.stride);
-        // SAFETY: start lies inside the buffer's piece of `stride` bytes.
+        assert!(start <= self.stride && len <= self.stride - start);
+        // SAFETY: start is at most the `stride` bytes of the buffer's piece, all of which lie inside the mapping.
         let base = unsafe { self.addr(bid).add(start) };
         libc::iovec {
             iov_base: base.cast(),
@@ -153,7 +160,7 @@ impl Map {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: mapping and mapped are those that were made made in `new`, and no reference into it can
+        // SAFETY: mapping and mapped are those that were made in `new`, and no reference into it can
         // outlive self. The backend, which knows the addresses, is dropped before its buffers.
         let _ = unsafe { munmap(self.mapping.cast(), self.mapped.get()) };
     }
