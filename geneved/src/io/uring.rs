@@ -29,6 +29,8 @@ const BULK_COMPANY: usize = 8;
 const BULK_WAIT: u32 = 50;
 /// The kernel heeds the time to wait for company only beside a time to wait at all, in seconds.
 const LONG: Timespec = Timespec::new().sec(3600);
+/// How often the queue is handed over to make room in it for one entry.
+const TRIES: usize = 4;
 /// Room for the sender's address in a received datagram's buffer.
 const NAME_ROOM: u32 = 32;
 
@@ -60,7 +62,14 @@ pub(super) struct Uring {
     rearm_socket: Vec<u32>,
     /// Removed while they waited for buffers; reported by the next turn.
     ended: Vec<(Tag, u32)>,
+    /// To be removed, though there was no room to say so; the next turn does.
+    leaving: Vec<(Tag, u32)>,
+    /// Sends and writes for which there was no room; reported by the next turn.
+    refused: Vec<Done>,
+    /// There was no room for an entry: nobody sleeps before the next turn has tried again.
+    full: bool,
     bell: RawFd,
+    bell_armed: bool,
     recv_template: Box<libc::msghdr>,
     /// Sends and writes whose completion is outstanding.
     in_flight: usize,
@@ -112,7 +121,11 @@ impl Uring {
             rearm_tun: Vec::with_capacity(64),
             rearm_socket: Vec::with_capacity(64),
             ended: Vec::new(),
+            leaving: Vec::new(),
+            refused: Vec::new(),
+            full: false,
             bell,
+            bell_armed: false,
             recv_template,
             in_flight: 0,
             spin: Spin::default(),
@@ -130,18 +143,23 @@ impl Uring {
         let poll = opcode::PollAdd::new(Fd(self.bell), libc::POLLIN as u32)
             .multi(true)
             .build();
-        self.push(&poll.user_data(user_data(Tag::Bell, 0)));
+        // SAFETY: the entry points to nothing. The worker has the bell for as long as the ring.
+        self.bell_armed = unsafe { self.push(&poll.user_data(user_data(Tag::Bell, 0))) };
     }
 
-    fn arm_tun(&mut self, slot: u32) {
-        if let Some(Some(fd)) = self.tuns.get(slot as usize) {
-            // Length 0 takes the buffer's own length.
-            let read = opcode::ReadMulti::new(Fd(*fd), 0, TUN_GROUP).build();
-            self.push(&read.user_data(user_data(Tag::Tun, slot)));
-        }
+    /// Reads into buffers from the TUN; false where there is no room to say so.
+    fn arm_tun(&mut self, slot: u32) -> bool {
+        let Some(Some(fd)) = self.tuns.get(slot as usize) else {
+            return true;
+        };
+        // Length 0 takes the buffer's own length.
+        let read = opcode::ReadMulti::new(Fd(*fd), 0, TUN_GROUP).build();
+        // SAFETY: the entry points to nothing; the buffers are those of the group, which outlive the ring. The worker closes
+        // the descriptor only after `TunEnd`.
+        unsafe { self.push(&read.user_data(user_data(Tag::Tun, slot))) }
     }
 
-    /// Receives into buffers of those that suit the socket; false where there are none.
+    /// Receives into buffers of those that suit the socket; false where there are none, or no room to say so.
     fn arm_socket(&mut self, slot: u32) -> bool {
         let Some(Some(listener)) = self.sockets.get(slot as usize) else {
             return true;
@@ -153,8 +171,9 @@ impl Uring {
         };
         let template = &raw const *self.recv_template;
         let recv = opcode::RecvMsgMulti::new(Fd(listener.fd), template, group).build();
-        self.push(&recv.user_data(user_data(Tag::Socket, slot)));
-        true
+        // SAFETY: the template is boxed in self, never changed, and dropped after the ring; the buffers are those of the group,
+        // which outlive it, too. The worker closes the descriptor only after `SocketEnd`.
+        unsafe { self.push(&recv.user_data(user_data(Tag::Socket, slot))) }
     }
 
     /// Notes that a socket brought a train.
@@ -173,20 +192,27 @@ impl Uring {
 
     fn cancel(&mut self, tag: Tag, slot: u32) {
         let cancel = opcode::AsyncCancel::new(user_data(tag, slot)).build();
-        self.push(&cancel.user_data(user_data(Tag::Cancel, slot)));
+        // SAFETY: the entry points to nothing.
+        if !unsafe { self.push(&cancel.user_data(user_data(Tag::Cancel, slot))) } {
+            self.leaving.push((tag, slot));
+        }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
-        loop {
-            // SAFETY: whatever the entry points to stays valid until its completion: iovecs and message headers
-            // live in the worker's slots, which are not reused before `Sent` or `Wrote`; descriptors are closed
-            // only after `TunEnd` or `SocketEnd`; the receive template is boxed in self.
+    /// Queues an entry; false where the queue is full and the kernel takes nothing from it.
+    ///
+    /// # Safety
+    /// What the entry points to stays valid until its completion, or until the ring is dropped.
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
+        for _ in 0..TRIES {
+            // SAFETY: the caller vouches for what the entry points to.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
-                return;
+                return true;
             }
             // The queue is full: hand it over. An error shows again, and is reported, in the next turn.
             let _ = self.ring.submit();
         }
+        self.full = true;
+        false
     }
 
     fn completed(&mut self, entry: &cqueue::Entry, done: &mut Vec<Done>) {
@@ -360,7 +386,6 @@ impl Uring {
         })
     }
 
-    /// Arms again what ended for want of buffers, as far as there are some.
     /// Trains that a socket brought in the last turn.
     fn took(&self, slot: u32) -> u32 {
         match self.sockets.get(slot as usize) {
@@ -369,10 +394,23 @@ impl Uring {
         }
     }
 
+    /// Arms again what ended for want of buffers, as far as there are some, and does what there was no room for.
     fn rearm(&mut self) {
+        if !self.bell_armed {
+            self.arm_bell();
+        }
+        for (tag, slot) in std::mem::take(&mut self.leaving) {
+            match tag {
+                Tag::Tun => self.remove_tun(slot),
+                _ => self.remove_socket(slot),
+            }
+        }
         if self.tun_pool.supply() {
             while let Some(slot) = self.rearm_tun.pop() {
-                self.arm_tun(slot);
+                if !self.arm_tun(slot) {
+                    self.rearm_tun.push(slot);
+                    break;
+                }
             }
         }
         self.udp_pools.supply();
@@ -388,8 +426,12 @@ impl Uring {
 
 impl Backend for Uring {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
+        // Another had the slot.
+        self.leaving.retain(|&l| l != (Tag::Tun, slot));
         place(&mut self.tuns, slot, fd);
-        self.arm_tun(slot);
+        if !self.arm_tun(slot) {
+            self.rearm_tun.push(slot);
+        }
     }
 
     fn remove_tun(&mut self, slot: u32) {
@@ -410,6 +452,7 @@ impl Backend for Uring {
             took: 0,
             turn: 0,
         };
+        self.leaving.retain(|&l| l != (Tag::Socket, slot));
         place(&mut self.sockets, slot, listener);
         // All of them may wait for buffers at once, and packets allocate nothing.
         let room = self.sockets.len().saturating_sub(self.rearm_socket.len());
@@ -444,19 +487,27 @@ impl Backend for Uring {
     }
 
     unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
-        // What the entry points to: see the contract of `Backend::send`.
         let send = opcode::SendMsg::new(Fd(fd), msg)
             .flags(libc::MSG_DONTWAIT as u32)
             .build();
-        self.in_flight += 1;
-        self.push(&send.user_data(user_data(Tag::Send, id)));
+        // SAFETY: the caller vouches for the message until `Sent`.
+        if unsafe { self.push(&send.user_data(user_data(Tag::Send, id))) } {
+            self.in_flight += 1;
+        } else {
+            let result = -libc::EBUSY;
+            self.refused.push(Done::Sent { id, result });
+        }
     }
 
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
-        // What the entry points to: see the contract of `Backend::write`.
         let write = opcode::Writev::new(Fd(fd), iov.as_ptr(), iov.len() as u32).build();
-        self.in_flight += 1;
-        self.push(&write.user_data(user_data(Tag::Write, id)));
+        // SAFETY: the caller vouches for the iovecs until `Wrote`.
+        if unsafe { self.push(&write.user_data(user_data(Tag::Write, id))) } {
+            self.in_flight += 1;
+        } else {
+            let result = -libc::EBUSY;
+            self.refused.push(Done::Wrote { id, result });
+        }
     }
 
     fn idle(&self) -> bool {
@@ -464,6 +515,7 @@ impl Backend for Uring {
     }
 
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        let full = std::mem::take(&mut self.full);
         self.rearm();
         self.turns += 1;
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
@@ -472,7 +524,7 @@ impl Backend for Uring {
             Wait::For(time) => Some(time),
             Wait::No | Wait::Forever => None,
         };
-        let no = wait == Wait::No || time.is_some_and(|time| time.is_zero());
+        let no = full || self.full || wait == Wait::No || time.is_some_and(|time| time.is_zero());
         let submitted = if no || !self.ended.is_empty() {
             self.ring.submit_and_wait(0)
         } else if self.in_flight > 0 {
@@ -493,6 +545,7 @@ impl Backend for Uring {
         if wait == Wait::No {
             self.read_more(done)?;
         }
+        done.append(&mut self.refused);
         while let Some((tag, slot)) = self.ended.pop() {
             match tag {
                 Tag::Tun => self.tun_ended(slot, libc::ECANCELED, done),
@@ -510,5 +563,50 @@ impl Drop for Uring {
             .ring
             .submitter()
             .register_sync_cancel(None, io_uring::types::CancelBuilder::any());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+
+    #[test]
+    fn what_a_stuck_ring_does_not_take_is_refused() {
+        let buffers = Buffers::new(8, 2048).unwrap();
+        let bell = EventFd::new().unwrap();
+        let Ok(mut uring) = Uring::new(&buffers, &buffers, bell.as_raw_fd()) else {
+            // Forbidden here.
+            return;
+        };
+        let other = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: both are open. The ring's number means a file from now on that takes nothing from its queue.
+        let rc = unsafe { libc::dup2(other.as_raw_fd(), uring.ring.as_raw_fd()) };
+        assert!(rc >= 0);
+        for id in 0..SUBMISSIONS + 8 {
+            // SAFETY: the kernel gets to see none of them.
+            unsafe { uring.send(id, -1, std::ptr::null()) };
+        }
+        let reported = uring.refused.len() + uring.in_flight;
+        assert_eq!(reported, SUBMISSIONS as usize + 8);
+        assert!(uring.refused.len() >= 8 && uring.full);
+        // SAFETY: as above.
+        unsafe { uring.write(7, -1, &[]) };
+        let wrote = Done::Wrote {
+            id: 7,
+            result: -libc::EBUSY,
+        };
+        assert_eq!(
+            format!("{:?}", uring.refused.last()),
+            format!("{:?}", Some(wrote))
+        );
+        uring.remove_tun(3);
+        assert_eq!(uring.leaving.len(), 1);
+        uring.add_tun(3, -1);
+        assert!(uring.leaving.is_empty());
+        assert_eq!(uring.rearm_tun, [3]);
     }
 }
