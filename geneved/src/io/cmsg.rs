@@ -6,6 +6,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const HEADER: usize = 16;
+/// A word: what lengths are, and what each message begins on.
+const WORD: usize = 8;
+const _: () = {
+    assert!(size_of::<usize>() == WORD);
+    assert!(size_of::<libc::cmsghdr>() == HEADER);
+    assert!(align_of::<libc::cmsghdr>() <= WORD);
+    assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
+    assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
+    // The bytes begin on a word, and the next message does after each.
+    assert!(align_of::<Request>() >= WORD);
+    assert!(std::mem::offset_of!(Request, bytes).is_multiple_of(WORD));
+    assert!(SEND_ROOM.is_multiple_of(WORD) && RECV_ROOM.is_multiple_of(WORD));
+};
 /// Room for the control messages of one received datagram.
 pub(super) const RECV_ROOM: usize = 128;
 /// Room for the control messages of one train.
@@ -105,7 +118,7 @@ pub(super) fn each(mut control: &[u8], mut visit: impl FnMut(i32, i32, &[u8])) {
             i32::from_ne_bytes(word(head, 12)),
             data,
         );
-        let Some(next) = control.get(len.next_multiple_of(8)..) else {
+        let Some(next) = control.get(len.next_multiple_of(WORD)..) else {
             return;
         };
         control = next;
@@ -172,13 +185,13 @@ impl Request {
 
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
         let len = HEADER + data.len();
-        let end = self.used + len.next_multiple_of(8);
+        let end = self.used + len.next_multiple_of(WORD);
         let Some(room) = self.bytes.get_mut(self.used..end) else {
             debug_assert!(false, "SEND_ROOM holds every request at once");
             return;
         };
         room.fill(0);
-        room[..8].copy_from_slice(&len.to_ne_bytes());
+        room[..WORD].copy_from_slice(&len.to_ne_bytes());
         room[8..12].copy_from_slice(&level.to_ne_bytes());
         room[12..16].copy_from_slice(&kind.to_ne_bytes());
         room[HEADER..len].copy_from_slice(data);
