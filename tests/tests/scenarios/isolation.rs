@@ -160,11 +160,11 @@ impl Site {
         })
     }
 
-    /// None of an attack arrives, and each is counted once, at the link that it came out of.
+    /// Probes until the daemon knows that what comes by a device came out of the link.
     #[track_caller]
-    fn assert_closed(&self, name: &str, to: [u8; 6]) {
-        // A device that is new is not believed from the first packet on, and soon known as the link's. The kernel may lose
-        // the first packets through a device that is new; what it carries is counted before the next one is sent.
+    fn probe(&self, name: &str, to: [u8; 6]) {
+        // The kernel may lose the first packets through a device that is new; what it carries is counted before the next
+        // one is sent.
         eventually(10, &format!("{name}: it is known"), || {
             let before = self.counted();
             self.send(&self.wrapped(8999, to), 6081);
@@ -174,7 +174,26 @@ impl Site {
             }
             self.counted()[0] > before[0]
         });
+    }
+
+    /// None of an attack by a device that belongs to the link since it was made arrives, not even the first packet, and
+    /// each is counted once, at the link that it came out of.
+    #[track_caller]
+    fn assert_closed(&self, name: &str, to: [u8; 6]) {
+        self.probe(name, to);
         assert!(!self.arrives(8999..9000), "{name}");
+        self.assert_known(name, to);
+    }
+
+    /// The same where a device was one of the underlay before: from when the daemon has heard of the change.
+    #[track_caller]
+    fn assert_closes(&self, name: &str, to: [u8; 6]) {
+        self.probe(name, to);
+        self.assert_known(name, to);
+    }
+
+    #[track_caller]
+    fn assert_known(&self, name: &str, to: [u8; 6]) {
         let [before, unknown] = self.counted();
         let ports = 9000..9000 + COUNT as u16;
         for port in ports.clone() {
@@ -249,7 +268,7 @@ on_both_backends! {
         a.ip("link set br0 up").unwrap();
         a.ip("link set gnv0 master br0").unwrap();
         site.assert_open();
-        site.assert_closed("a bridge", lladdr(a, "br0"));
+        site.assert_closes("a bridge", lladdr(a, "br0"));
         // What hangs on another port of the bridge by a veth.
         a.ip("link add v0 type veth peer name v1").unwrap();
         for command in ["link set v0 up", "link set v1 up", "link set v0 master br0"] {
@@ -257,7 +276,7 @@ on_both_backends! {
         }
         a.sysctl("ipv4/conf/v1/rp_filter", "0").unwrap();
         site.assert_open();
-        site.assert_closed("a veth on a bridge", lladdr(a, "v1"));
+        site.assert_closes("a veth on a bridge", lladdr(a, "v1"));
     }
 
     fn a_bridge_of_underlay_and_link_is_refused(io) {
