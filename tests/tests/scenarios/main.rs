@@ -1,11 +1,9 @@
 //! Scenarios with the real binary in network namespaces, one module for each subject. One program:
 //! linking the daemon once is most of what building them takes.
 
-mod adversity;
 mod capture;
 mod carry;
 mod cli;
-mod clients;
 mod completions;
 mod control;
 mod delivery;
@@ -13,16 +11,13 @@ mod dissect;
 mod drops;
 mod duties;
 mod encapsulations;
-mod errors;
 mod ethernet;
-mod flood;
-mod floods;
+mod exclusive;
 mod fragments;
 mod frames;
 mod hairpin;
 mod health;
 mod interop;
-mod isolation;
 mod lifecycle;
 mod man;
 mod metrics;
@@ -35,13 +30,9 @@ mod outer;
 mod ovs;
 mod policy;
 mod ports;
-mod qos;
 mod recipes;
-mod scale;
 mod segmentation;
 mod service;
-mod shares;
-mod soak;
 mod surroundings;
 mod top;
 mod types;

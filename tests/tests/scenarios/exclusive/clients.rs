@@ -109,7 +109,7 @@ on_both_backends! {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
         // Through /proc, because another user may not get to where the program is.
         let mut attacker = Command::new("/proc/self/exe")
-            .args(["--exact", "clients::attacker", "--ignored", "--nocapture"])
+            .args(["--exact", "exclusive::clients::attacker", "--ignored", "--nocapture"])
             .env(SOCKET, &socket)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
