@@ -1,17 +1,61 @@
-//! ARP for IPv4 over Ethernet (RFC 826, RFC 5227): a checked message, and its bytes.
+//! ARP for IPv4 over Ethernet (RFC 826, RFC 5227): layout, checked message, writer.
 //!
 //! Owns the layout, and which messages are probes and announcements. Who may claim an address and who
 //! answers is left to [`crate::bridge`].
 
 use std::net::Ipv4Addr;
 
-use super::ethernet::Mac;
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
+
+use super::ethernet::{Mac, ethertype};
+use super::prefix;
 
 /// Bytes of an ARP message for IPv4 over Ethernet.
-pub const ARP_LEN: usize = 28;
+pub const ARP_LEN: usize = size_of::<ArpPacket>();
 
-/// Hardware type Ethernet, protocol type IPv4, and the lengths of their addresses.
-const PREAMBLE: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+/// `ares_hrd$Ethernet`.
+const ETHERNET: u16 = 1;
+/// `ares_op$REQUEST`.
+const REQUEST: u16 = 1;
+/// `ares_op$REPLY`.
+const REPLY: u16 = 2;
+
+/// An ARP packet with the addresses of IPv4 over Ethernet (RFC 826, "Packet format").
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct ArpPacket {
+    /// `ar$hrd`: the hardware address space; 1 is Ethernet.
+    pub hardware_type: U16,
+    /// `ar$pro`: the protocol address space, as an EtherType.
+    pub protocol_type: U16,
+    /// `ar$hln`: bytes of each hardware address.
+    pub hardware_len: u8,
+    /// `ar$pln`: bytes of each protocol address.
+    pub protocol_len: u8,
+    /// `ar$op`: 1 is a request, 2 a reply.
+    pub operation: U16,
+    /// `ar$sha`: the sender's hardware address.
+    pub sender_hardware: Mac,
+    /// `ar$spa`: the sender's protocol address.
+    pub sender_protocol: [u8; 4],
+    /// `ar$tha`: the target's hardware address, if known.
+    pub target_hardware: Mac,
+    /// `ar$tpa`: the target's protocol address.
+    pub target_protocol: [u8; 4],
+}
+
+impl ArpPacket {
+    /// Whether the addresses are those of IPv4 over Ethernet.
+    fn is_ipv4_over_ethernet(&self) -> bool {
+        self.hardware_type == ETHERNET
+            && self.protocol_type == ethertype::IPV4
+            && usize::from(self.hardware_len) == size_of::<Mac>()
+            && usize::from(self.protocol_len) == size_of::<Ipv4Addr>()
+    }
+}
 
 /// What an ARP message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,41 +102,42 @@ impl Arp {
     /// # Errors
     /// See [`ArpError`].
     pub fn parse(bytes: &[u8]) -> Result<Arp, ArpError> {
-        let bytes = bytes.first_chunk::<ARP_LEN>().ok_or(ArpError::Truncated)?;
-        if bytes[..6] != PREAMBLE {
+        let packet: &ArpPacket = prefix(bytes).ok_or(ArpError::Truncated)?;
+        if !packet.is_ipv4_over_ethernet() {
             return Err(ArpError::Kind);
         }
-        let operation = match u16::from_be_bytes([bytes[6], bytes[7]]) {
-            1 => Operation::Request,
-            2 => Operation::Reply,
+        let operation = match packet.operation.get() {
+            REQUEST => Operation::Request,
+            REPLY => Operation::Reply,
             _ => return Err(ArpError::Operation),
         };
-        let mac = |at: usize| Mac(std::array::from_fn(|i| bytes[at + i]));
-        let address =
-            |at: usize| Ipv4Addr::new(bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]);
         Ok(Arp {
             operation,
-            sender_mac: mac(8),
-            sender: address(14),
-            target_mac: mac(18),
-            target: address(24),
+            sender_mac: packet.sender_hardware,
+            sender: packet.sender_protocol.into(),
+            target_mac: packet.target_hardware,
+            target: packet.target_protocol.into(),
         })
     }
 
     /// The message as it is on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ARP_LEN] {
-        let mut bytes = [0; ARP_LEN];
-        bytes[..6].copy_from_slice(&PREAMBLE);
-        bytes[7] = match self.operation {
-            Operation::Request => 1,
-            Operation::Reply => 2,
+        let operation = match self.operation {
+            Operation::Request => REQUEST,
+            Operation::Reply => REPLY,
         };
-        bytes[8..14].copy_from_slice(&self.sender_mac.0);
-        bytes[14..18].copy_from_slice(&self.sender.octets());
-        bytes[18..24].copy_from_slice(&self.target_mac.0);
-        bytes[24..].copy_from_slice(&self.target.octets());
-        bytes
+        transmute!(ArpPacket {
+            hardware_type: ETHERNET.into(),
+            protocol_type: ethertype::IPV4.into(),
+            hardware_len: size_of::<Mac>() as u8,
+            protocol_len: size_of::<Ipv4Addr>() as u8,
+            operation: operation.into(),
+            sender_hardware: self.sender_mac,
+            sender_protocol: self.sender.octets(),
+            target_hardware: self.target_mac,
+            target_protocol: self.target.octets(),
+        })
     }
 
     /// The answer to this request in the name of `mac`, which has the target address.
@@ -191,7 +236,7 @@ mod tests {
         fn what_parses_is_written_back_as_it_was(bytes in proptest::collection::vec(any::<u8>(), 20..60), shape in any::<bool>()) {
             let mut bytes = bytes;
             if shape {
-                bytes[..6].copy_from_slice(&PREAMBLE);
+                bytes[..6].copy_from_slice(&request().to_bytes()[..6]);
                 bytes[6] = 0;
                 bytes[7] = 1 + bytes[7] % 2;
             }

@@ -1,18 +1,28 @@
-//! The Ethernet II header with up to two VLAN tags: view and builder (IEEE 802.3, 802.1Q, 802.1ad).
+//! The Ethernet II header with up to two VLAN tags: layout, view and writers (IEEE 802.3, 802.1Q, 802.1ad).
 //!
 //! Owns MAC addresses, tags and the EtherType of what follows. What the frame carries is others': [`arp`](super::arp),
 //! [`packet`](super::packet).
 
 use std::fmt;
+use std::mem::offset_of;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
+
+use super::prefix;
+
 /// Bytes of a header without tags.
-pub const ETHERNET_HEADER_LEN: usize = 14;
+pub const ETHERNET_HEADER_LEN: usize = size_of::<EthernetHeader>();
 /// Bytes of one VLAN tag.
-pub const VLAN_TAG_LEN: usize = 4;
+pub const VLAN_TAG_LEN: usize = size_of::<VlanTag>();
 /// Bytes of the longest header: two tags.
 pub const MAX_ETHERNET_HEADER_LEN: usize = ETHERNET_HEADER_LEN + 2 * VLAN_TAG_LEN;
+/// Where tags begin, and in a frame without any the EtherType.
+const TAGS: usize = offset_of!(EthernetHeader, ether_type);
+/// The least EtherType: what is below is a length (IEEE 802.3 section 3.2.6).
+const MIN_ETHER_TYPE: u16 = 0x600;
 
 /// EtherTypes (IEEE 802 numbers).
 pub mod ethertype {
@@ -28,8 +38,62 @@ pub mod ethertype {
     pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
+/// The header of an untagged frame (IEEE 802.3 section 3.1.1).
+///
+/// In a tagged frame the tags stand between `source` and the EtherType, so that `ether_type` is the TPID of the
+/// first one.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct EthernetHeader {
+    /// Whom the frame is for.
+    pub destination: Mac,
+    /// Who sent it.
+    pub source: Mac,
+    /// The EtherType of the payload, or the TPID of the first tag.
+    pub ether_type: U16,
+}
+
+/// One VLAN tag (IEEE 802.1Q section 9.6).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct VlanTag {
+    /// The tag protocol identifier: [`ethertype::VLAN`] or [`ethertype::SERVICE_VLAN`].
+    pub tpid: U16,
+    /// The tag control information: priority (3 bits), drop eligibility (1 bit), VLAN id (12 bits).
+    pub tci: U16,
+}
+
+impl VlanTag {
+    /// The VLAN id: 0 (only a priority) to 4,095.
+    #[inline]
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        self.tci.get() & 0xfff
+    }
+}
+
 /// A MAC address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(transparent)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -131,27 +195,10 @@ impl FromStr for Mac {
     }
 }
 
-/// One VLAN tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VlanTag {
-    /// [`ethertype::VLAN`] or [`ethertype::SERVICE_VLAN`].
-    pub kind: u16,
-    /// Priority (3 bits), drop eligibility (1 bit), VLAN id (12 bits).
-    pub control: u16,
-}
-
-impl VlanTag {
-    /// The VLAN id: 0 (only a priority) to 4,095.
-    #[inline]
-    #[must_use]
-    pub const fn id(self) -> u16 {
-        self.control & 0xfff
-    }
-}
-
 /// An Ethernet frame whose header was checked: it is whole, and has two tags at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Ethernet<'a> {
+    header: &'a EthernetHeader,
     bytes: &'a [u8],
     header_len: usize,
     ether_type: u16,
@@ -183,50 +230,44 @@ impl<'a> Ethernet<'a> {
     /// As [`EthernetError`] says.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Ethernet<'a>, EthernetError> {
-        let mut at = ETHERNET_HEADER_LEN;
-        loop {
-            let field = bytes.get(at - 2..at).ok_or(EthernetError::Truncated)?;
-            let ether_type = u16::from_be_bytes([field[0], field[1]]);
-            match ether_type {
-                ethertype::VLAN | ethertype::SERVICE_VLAN if at == MAX_ETHERNET_HEADER_LEN => {
-                    return Err(EthernetError::TooManyTags);
-                }
-                ethertype::VLAN | ethertype::SERVICE_VLAN => at += VLAN_TAG_LEN,
-                0..0x600 => return Err(EthernetError::NoEtherType),
-                _ => {
-                    let frame = Ethernet {
-                        bytes,
-                        header_len: at,
-                        ether_type,
-                    };
-                    return if frame.src().is_unicast() {
-                        Ok(frame)
-                    } else {
-                        Err(EthernetError::Source)
-                    };
-                }
+        let header: &EthernetHeader = prefix(bytes).ok_or(EthernetError::Truncated)?;
+        let mut header_len = ETHERNET_HEADER_LEN;
+        let mut ether_type = header.ether_type.get();
+        while matches!(ether_type, ethertype::VLAN | ethertype::SERVICE_VLAN) {
+            if header_len == MAX_ETHERNET_HEADER_LEN {
+                return Err(EthernetError::TooManyTags);
             }
+            let next = bytes.get(header_len + VLAN_TAG_LEN - size_of::<U16>()..);
+            let next: &U16 = next.and_then(prefix).ok_or(EthernetError::Truncated)?;
+            header_len += VLAN_TAG_LEN;
+            ether_type = next.get();
         }
+        if ether_type < MIN_ETHER_TYPE {
+            return Err(EthernetError::NoEtherType);
+        }
+        if !header.source.is_unicast() {
+            return Err(EthernetError::Source);
+        }
+        Ok(Ethernet {
+            header,
+            bytes,
+            header_len,
+            ether_type,
+        })
     }
 
     /// Whom the frame is for.
     #[inline]
     #[must_use]
     pub fn dst(&self) -> Mac {
-        let [a, b, c, d, e, f, ..] = *self.bytes else {
-            unreachable!("parsed")
-        };
-        Mac([a, b, c, d, e, f])
+        self.header.destination
     }
 
     /// Who sent it: never a group.
     #[inline]
     #[must_use]
     pub fn src(&self) -> Mac {
-        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *self.bytes else {
-            unreachable!("parsed")
-        };
-        Mac([a, b, c, d, e, f])
+        self.header.source
     }
 
     /// The EtherType of the payload, behind all tags.
@@ -238,12 +279,11 @@ impl<'a> Ethernet<'a> {
 
     /// The VLAN tags, the outermost first: none, one or two.
     #[inline]
-    pub fn tags(&self) -> impl Iterator<Item = VlanTag> + 'a {
-        let tags = &self.bytes[ETHERNET_HEADER_LEN - 2..self.header_len - 2];
-        tags.chunks_exact(VLAN_TAG_LEN).map(|tag| VlanTag {
-            kind: u16::from_be_bytes([tag[0], tag[1]]),
-            control: u16::from_be_bytes([tag[2], tag[3]]),
-        })
+    #[must_use]
+    pub fn tags(&self) -> &'a [VlanTag] {
+        let tags = self.bytes.get(TAGS..self.header_len - size_of::<U16>());
+        tags.and_then(|tags| FromBytes::ref_from_bytes(tags).ok())
+            .unwrap_or_default()
     }
 
     /// Whether there is a VLAN tag.
@@ -278,14 +318,14 @@ impl<'a> Ethernet<'a> {
 /// The header of an untagged frame.
 #[must_use]
 pub fn ethernet_header(dst: Mac, src: Mac, ether_type: u16) -> [u8; ETHERNET_HEADER_LEN] {
-    let mut bytes = [0; ETHERNET_HEADER_LEN];
-    bytes[..6].copy_from_slice(&dst.0);
-    bytes[6..12].copy_from_slice(&src.0);
-    bytes[12..].copy_from_slice(&ether_type.to_be_bytes());
-    bytes
+    transmute!(EthernetHeader {
+        destination: dst,
+        source: src,
+        ether_type: ether_type.into(),
+    })
 }
 
-/// Puts a header with tags, the outermost first, before what `out` holds; `None` for more than two.
+/// The header of a frame with tags, the outermost first, and its length; `None` for more than two.
 #[must_use]
 pub fn tagged_header(
     dst: Mac,
@@ -293,20 +333,15 @@ pub fn tagged_header(
     tags: &[VlanTag],
     ether_type: u16,
 ) -> Option<([u8; MAX_ETHERNET_HEADER_LEN], usize)> {
-    if tags.len() > 2 {
-        return None;
-    }
     let mut bytes = [0; MAX_ETHERNET_HEADER_LEN];
-    bytes[..6].copy_from_slice(&dst.0);
-    bytes[6..12].copy_from_slice(&src.0);
-    let mut at = 12;
-    for tag in tags {
-        bytes[at..at + 2].copy_from_slice(&tag.kind.to_be_bytes());
-        bytes[at + 2..at + 4].copy_from_slice(&tag.control.to_be_bytes());
-        at += VLAN_TAG_LEN;
-    }
-    bytes[at..at + 2].copy_from_slice(&ether_type.to_be_bytes());
-    Some((bytes, at + 2))
+    let header_len = ETHERNET_HEADER_LEN + size_of_val(tags);
+    let (before, last) = bytes
+        .get_mut(TAGS..header_len)?
+        .split_at_mut(size_of_val(tags));
+    before.copy_from_slice(tags.as_bytes());
+    last.copy_from_slice(&ether_type.to_be_bytes());
+    bytes[..TAGS].copy_from_slice([dst, src].as_bytes());
+    Some((bytes, header_len))
 }
 
 #[cfg(test)]
@@ -365,18 +400,18 @@ mod tests {
     #[test]
     fn two_tags_are_read_and_a_third_is_refused() {
         let outer = VlanTag {
-            kind: ethertype::SERVICE_VLAN,
-            control: 0x6fff,
+            tpid: ethertype::SERVICE_VLAN.into(),
+            tci: 0x6fff.into(),
         };
         let inner = VlanTag {
-            kind: ethertype::VLAN,
-            control: 5,
+            tpid: ethertype::VLAN.into(),
+            tci: 5.into(),
         };
         let tags = [outer, inner];
         for n in 0..=2 {
             let (bytes, len) = tagged_header(A, B, &tags[..n], ethertype::ARP).unwrap();
             let frame = Ethernet::parse(&bytes[..len]).unwrap();
-            assert_eq!(frame.tags().collect::<Vec<_>>(), tags[..n]);
+            assert_eq!(frame.tags(), &tags[..n]);
             assert_eq!(frame.ether_type(), ethertype::ARP);
             assert_eq!(frame.header_len(), ETHERNET_HEADER_LEN + n * VLAN_TAG_LEN);
         }
@@ -387,6 +422,22 @@ mod tests {
             Ethernet::parse(&bytes[..len]).unwrap_err(),
             EthernetError::TooManyTags
         );
+    }
+
+    #[test]
+    fn a_tagged_header_has_the_layout_of_802_1q() {
+        let tag = VlanTag {
+            tpid: ethertype::VLAN.into(),
+            tci: 0x2005.into(),
+        };
+        let (bytes, len) = tagged_header(A, B, &[tag], ethertype::IPV6).unwrap();
+        let expected = [
+            0x52, 0x54, 0, 0x12, 0x34, 0x56, 2, 0, 0, 0, 0, 1, 0x81, 0, 0x20, 5, 0x86, 0xdd,
+        ];
+        assert_eq!(bytes[..len], expected);
+        let header: &EthernetHeader = prefix(&bytes).unwrap();
+        assert_eq!((header.destination, header.source), (A, B));
+        assert_eq!(header.ether_type.get(), ethertype::VLAN);
     }
 
     #[test]
@@ -412,8 +463,25 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(frame) = Ethernet::parse(&bytes) {
                 prop_assert_eq!(frame.header_len() + frame.payload().len(), bytes.len());
-                prop_assert!(frame.tags().count() <= 2 && frame.src().is_unicast());
+                prop_assert!(frame.tags().len() <= 2 && frame.src().is_unicast());
                 let _ = (frame.dst(), frame.ether_type());
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(dst: [u8; 6], src: [u8; 5], tci in prop::collection::vec(any::<u16>(), 0..3), kind in 0x9000u16..) {
+            let (dst, src) = (Mac(dst), Mac::local(src));
+            let tags: Vec<_> = tci
+                .iter()
+                .map(|&tci| VlanTag { tpid: ethertype::VLAN.into(), tci: tci.into() })
+                .collect();
+            let (bytes, len) = tagged_header(dst, src, &tags, kind).unwrap();
+            let frame = Ethernet::parse(&bytes[..len]).unwrap();
+            prop_assert_eq!((frame.dst(), frame.src(), frame.ether_type()), (dst, src, kind));
+            prop_assert_eq!(frame.tags(), tags);
+            prop_assert!(frame.payload().is_empty());
+            for short in 0..len {
+                prop_assert_eq!(Ethernet::parse(&bytes[..short]).unwrap_err(), EthernetError::Truncated);
             }
         }
 

@@ -1,8 +1,9 @@
-//! Wire formats: views over bytes that were checked once, and builders.
+//! Wire formats: header structs, views over bytes that were checked once, and writers.
 //!
-//! Every protocol has one file. A view's existence proves that its bytes were checked: after the
-//! constructor returned `Ok`, no accessor panics. All multi-byte fields are big-endian on the wire
-//! and in host order in the accessors.
+//! Every protocol has one file, in the same order: the header as a `repr(C)` struct that is read and
+//! written in place, the checked view, the writer. The struct has the fields of the RFC in their
+//! order, multi-byte ones as big-endian integers, and holds whatever bytes are there; a view's
+//! existence proves that they were checked: after its constructor returned `Ok`, no accessor panics.
 
 pub mod arp;
 pub mod checksum;
@@ -19,3 +20,25 @@ pub mod reset;
 pub mod transport;
 pub mod transport_checksum;
 pub mod vxlan;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The header at the start of `bytes`, in place; `None` if they end before it does.
+#[inline]
+pub(crate) fn prefix<H>(bytes: &[u8]) -> Option<&H>
+where
+    H: FromBytes + Immutable + KnownLayout + Unaligned,
+{
+    let (header, _) = H::ref_from_prefix(bytes).ok()?;
+    Some(header)
+}
+
+/// As [`prefix`], to be changed.
+#[inline]
+pub(crate) fn prefix_mut<H>(bytes: &mut [u8]) -> Option<&mut H>
+where
+    H: FromBytes + IntoBytes + KnownLayout + Unaligned,
+{
+    let (header, _) = H::mut_from_prefix(bytes).ok()?;
+    Some(header)
+}

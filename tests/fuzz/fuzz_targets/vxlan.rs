@@ -11,8 +11,8 @@ use libgeneve::datapath::{
 };
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables, Tos,
-    Ttl,
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
+    Tos, Ttl,
 };
 use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
@@ -78,8 +78,8 @@ fn consistent(data: &[u8]) {
     let Ok(frame) = Ethernet::parse(vxlan.payload()) else {
         return;
     };
-    let tags: Vec<_> = frame.tags().collect();
-    let (header, len) = tagged_header(frame.dst(), frame.src(), &tags, frame.ether_type())
+    let tags = frame.tags();
+    let (header, len) = tagged_header(frame.dst(), frame.src(), tags, frame.ether_type())
         .expect("two tags at most");
     assert_eq!(&header[..len], frame.header_bytes());
     let text = frame.src().to_string();

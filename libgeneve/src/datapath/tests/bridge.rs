@@ -198,8 +198,8 @@ fn a_question_for_an_endpoint_is_answered_in_its_name() {
     let known = request(LOCAL, "10.0.0.1", "10.0.0.2");
     assert!(send(&world, frame(ON_B, LOCAL, ethertype::ARP, &known)).is_ok());
     let tag = VlanTag {
-        kind: ethertype::VLAN,
-        control: 5,
+        tpid: ethertype::VLAN.into(),
+        tci: 5.into(),
     };
     let (header, len) = tagged_header(Mac::BROADCAST, LOCAL, &[tag], ethertype::ARP).unwrap();
     let sent = send(&world, [&header[..len], &known].concat()).unwrap();

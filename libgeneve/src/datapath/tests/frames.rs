@@ -144,8 +144,8 @@ fn what_is_in_the_frame_is_an_ip_packet_of_its_ether_type() {
 #[test]
 fn rfc7348_61_a_frame_with_a_vlan_tag_is_dropped() {
     let tag = VlanTag {
-        kind: ethertype::VLAN,
-        control: 7,
+        tpid: ethertype::VLAN.into(),
+        tci: 7.into(),
     };
     let (header, len) = tagged_header(OWN, PEER, &[tag], ethertype::IPV4).unwrap();
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
