@@ -1,4 +1,4 @@
-//! The Geneve base header: view and builder (RFC 8926 section 3.4).
+//! The Geneve base header: layout, view and builder (RFC 8926 section 3.4).
 //!
 //! Owns version, Opt Len, the O and C bits, the protocol type and the VNI, and the check that the
 //! option list fills Opt Len exactly. The options themselves are [`option`](super::option)'s; which
@@ -7,16 +7,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::header::{HeaderBytes, MAX_PREFIX_LEN};
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::header::HeaderBytes;
 use super::option::{
-    GeneveOption, MAX_OPTION_DATA, MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionIter,
-    OptionType, lengths_add_up,
+    GeneveOption, MAX_OPTION_DATA, MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionHeader,
+    OptionIter, OptionType, lengths_add_up,
 };
 
 /// The UDP port of Geneve (RFC 8926 section 3.3).
 pub const GENEVE_PORT: u16 = 6081;
 /// Bytes of the header without options.
-pub const BASE_HEADER_LEN: usize = 8;
+pub const BASE_HEADER_LEN: usize = size_of::<GeneveHeader>();
 /// The most bytes of a header: 8 of the base header and 63 words of options.
 pub const MAX_HEADER_LEN: usize = BASE_HEADER_LEN + MAX_OPTIONS_LEN;
 
@@ -25,6 +28,45 @@ pub mod protocol_type {
     pub use crate::wire::ethernet::ethertype::{IPV4, IPV6};
     /// An Ethernet frame ("transparent Ethernet bridging").
     pub const ETHERNET: u16 = 0x6558;
+}
+
+/// The Geneve base header (RFC 8926 section 3.4).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct GeneveHeader {
+    /// Ver (2 bits) and Opt Len (6 bits): words of four bytes that the options take.
+    pub version_opt_len: u8,
+    /// O: control packet; C: critical options are present; six reserved bits.
+    pub flags: u8,
+    /// Protocol Type: the EtherType of the payload.
+    pub protocol_type: U16,
+    /// Virtual Network Identifier.
+    pub vni: [u8; 3],
+    /// Reserved: zero when sent, ignored when received.
+    pub reserved: u8,
+}
+
+impl GeneveHeader {
+    /// The O bit of [`flags`](Self::flags).
+    pub const CONTROL: u8 = 0x80;
+    /// The C bit of [`flags`](Self::flags).
+    pub const CRITICAL: u8 = 0x40;
+
+    /// The version: only 0 is known.
+    #[inline]
+    #[must_use]
+    pub const fn version(&self) -> u8 {
+        self.version_opt_len >> 6
+    }
+
+    /// Bytes of all options: 0 to 252.
+    #[inline]
+    #[must_use]
+    pub const fn options_len(&self) -> usize {
+        (self.version_opt_len & 0x3f) as usize * 4
+    }
 }
 
 /// A virtual network identifier: 24 bits.
@@ -58,6 +100,14 @@ impl Vni {
     pub const fn from_wire(bytes: [u8; 3]) -> Vni {
         let [a, b, c] = bytes;
         Vni(u32::from_be_bytes([0, a, b, c]))
+    }
+
+    /// The identifier as a header has it: 24 bits, big-endian.
+    #[inline]
+    #[must_use]
+    pub const fn to_wire(self) -> [u8; 3] {
+        let [_, a, b, c] = self.0.to_be_bytes();
+        [a, b, c]
     }
 
     /// The identifier as a number: 0 to 16,777,215.
@@ -130,7 +180,7 @@ impl FromStr for Vni {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Geneve<'a> {
-    base: &'a [u8; BASE_HEADER_LEN],
+    base: &'a GeneveHeader,
     bytes: &'a [u8],
     header_len: usize,
 }
@@ -164,8 +214,9 @@ impl<'a> Geneve<'a> {
         if version != 0 {
             return Err(GeneveError::Version(version));
         }
-        let (base, rest) = bytes.split_first_chunk().ok_or(GeneveError::Truncated)?;
-        let options_len = usize::from(base[0] & 0x3f) * 4;
+        let (base, rest) =
+            GeneveHeader::ref_from_prefix(bytes).map_err(|_| GeneveError::Truncated)?;
+        let options_len = base.options_len();
         let options = rest.get(..options_len).ok_or(GeneveError::Truncated)?;
         if !lengths_add_up(options) {
             return Err(GeneveError::OptionLength);
@@ -181,21 +232,21 @@ impl<'a> Geneve<'a> {
     #[inline]
     #[must_use]
     pub fn vni(&self) -> Vni {
-        Vni::from_wire([self.base[4], self.base[5], self.base[6]])
+        Vni::from_wire(self.base.vni)
     }
 
     /// The EtherType of the payload; see [`protocol_type`].
     #[inline]
     #[must_use]
     pub fn protocol(&self) -> u16 {
-        u16::from_be_bytes([self.base[2], self.base[3]])
+        self.base.protocol_type.get()
     }
 
     /// The O bit: this is a control message, and its payload is never forwarded.
     #[inline]
     #[must_use]
     pub fn is_control(&self) -> bool {
-        self.base[1] & 0x80 != 0
+        self.base.flags & GeneveHeader::CONTROL != 0
     }
 
     /// The C bit: the sender says that an option is critical. [`Geneve::unknown_critical`] does not
@@ -203,7 +254,7 @@ impl<'a> Geneve<'a> {
     #[inline]
     #[must_use]
     pub fn has_critical(&self) -> bool {
-        self.base[1] & 0x40 != 0
+        self.base.flags & GeneveHeader::CRITICAL != 0
     }
 
     /// The options, in their order on the wire.
@@ -270,6 +321,8 @@ impl<'a> Geneve<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct GeneveBuilder {
+    base: GeneveHeader,
+    /// The base header's place, and the options behind it.
     header: HeaderBytes,
 }
 
@@ -289,21 +342,22 @@ impl GeneveBuilder {
     /// A header without options for payload of the EtherType `protocol`.
     #[must_use]
     pub fn new(vni: Vni, protocol: u16) -> GeneveBuilder {
-        let mut bytes = [0; MAX_PREFIX_LEN];
-        bytes[2..4].copy_from_slice(&protocol.to_be_bytes());
-        bytes[4..7].copy_from_slice(&vni.0.to_be_bytes()[1..]);
         GeneveBuilder {
-            header: HeaderBytes {
-                len: BASE_HEADER_LEN as u16,
-                bytes,
+            base: GeneveHeader {
+                version_opt_len: 0,
+                flags: 0,
+                protocol_type: protocol.into(),
+                vni: vni.to_wire(),
+                reserved: 0,
             },
+            header: HeaderBytes::default(),
         }
     }
 
     /// Sets the O bit: the packet is a control message.
     #[must_use]
     pub fn control(mut self) -> GeneveBuilder {
-        self.header.bytes[1] |= 0x80;
+        self.base.flags |= GeneveHeader::CONTROL;
         self
     }
 
@@ -328,16 +382,19 @@ impl GeneveBuilder {
         if end > MAX_HEADER_LEN {
             return Err(BuildError::OptionsLength(end - BASE_HEADER_LEN));
         }
-        let [class_high, class_low] = class.0.to_be_bytes();
-        let header = [class_high, class_low, kind.0, (data.len() / 4) as u8];
-        let bytes = &mut self.header.bytes;
-        bytes[at..at + OPTION_HEADER_LEN].copy_from_slice(&header);
-        bytes[at + OPTION_HEADER_LEN..end].copy_from_slice(data);
-        bytes[0] = ((end - BASE_HEADER_LEN) / 4) as u8;
-        if kind.is_critical() {
-            bytes[1] |= 0x40;
-        }
+        let option = OptionHeader {
+            option_class: class.0.into(),
+            option_type: kind.0,
+            length: (data.len() / 4) as u8,
+        };
+        let room = &mut self.header.bytes[at..end];
+        room[..OPTION_HEADER_LEN].copy_from_slice(option.as_bytes());
+        room[OPTION_HEADER_LEN..].copy_from_slice(data);
         self.header.len = end as u16;
+        self.base.version_opt_len = ((end - BASE_HEADER_LEN) / 4) as u8;
+        if kind.is_critical() {
+            self.base.flags |= GeneveHeader::CRITICAL;
+        }
         Ok(self)
     }
 
@@ -352,7 +409,8 @@ impl GeneveBuilder {
 
     /// The header.
     #[must_use]
-    pub fn finish(self) -> HeaderBytes {
+    pub fn finish(mut self) -> HeaderBytes {
+        self.header.bytes[..BASE_HEADER_LEN].copy_from_slice(self.base.as_bytes());
         self.header
     }
 }

@@ -9,8 +9,11 @@
 
 use std::fmt;
 
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 /// Bytes of an option's header.
-pub const OPTION_HEADER_LEN: usize = 4;
+pub const OPTION_HEADER_LEN: usize = size_of::<OptionHeader>();
 /// The most data bytes of one option: 31 words.
 pub const MAX_OPTION_DATA: usize = 124;
 /// The most bytes of all options of a packet with their headers: 63 words.
@@ -49,6 +52,29 @@ impl fmt::Display for OptionType {
     }
 }
 
+/// The header of an option (RFC 8926 section 3.5).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct OptionHeader {
+    /// Option Class: the name space of the type.
+    pub option_class: U16,
+    /// Type; its high bit is the C bit.
+    pub option_type: u8,
+    /// Three reserved bits, and Length: words of four bytes that follow.
+    pub length: u8,
+}
+
+impl OptionHeader {
+    /// Bytes of data behind the header: 0 to 124.
+    #[inline]
+    #[must_use]
+    pub const fn data_len(&self) -> usize {
+        (self.length & 0x1f) as usize * 4
+    }
+}
+
 /// One option of a packet.
 ///
 /// The three reserved bits of its header are ignored on receipt and zero when built.
@@ -73,17 +99,14 @@ impl<'a> GeneveOption<'a> {
     /// The option at the start of `list`, and the rest of the list; `None` if it does not fit.
     #[inline]
     fn split(list: &'a [u8]) -> Option<(GeneveOption<'a>, &'a [u8])> {
-        let (header, rest) = list.split_first_chunk::<OPTION_HEADER_LEN>()?;
-        let (data, rest) = rest.split_at_checked(usize::from(header[3] & 0x1f) * 4)?;
-        let class = OptionClass(u16::from_be_bytes([header[0], header[1]]));
-        Some((
-            GeneveOption {
-                class,
-                kind: OptionType(header[2]),
-                data,
-            },
-            rest,
-        ))
+        let (header, rest) = OptionHeader::ref_from_prefix(list).ok()?;
+        let (data, rest) = rest.split_at_checked(header.data_len())?;
+        let option = GeneveOption {
+            class: OptionClass(header.option_class.get()),
+            kind: OptionType(header.option_type),
+            data,
+        };
+        Some((option, rest))
     }
 }
 

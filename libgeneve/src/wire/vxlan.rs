@@ -1,15 +1,33 @@
-//! The VXLAN header: view and builder (RFC 7348 section 5).
+//! The VXLAN header: layout, view and writer (RFC 7348 section 5).
 //!
 //! Owns the I flag, the VNI and the reserved bits. What follows the header is always an Ethernet frame.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 use super::geneve::Vni;
 
 /// The UDP port of VXLAN (RFC 7348 section 5).
 pub const VXLAN_PORT: u16 = 4789;
 /// Bytes of the header.
-pub const VXLAN_HEADER_LEN: usize = 8;
+pub const VXLAN_HEADER_LEN: usize = size_of::<VxlanHeader>();
 /// The I flag: the VNI is valid.
 const VALID_VNI: u8 = 0x08;
+
+/// The VXLAN header (RFC 7348 section 5).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct VxlanHeader {
+    /// The I flag (0x08): the VNI is valid; seven reserved bits.
+    pub flags: u8,
+    /// Reserved: zero when sent, ignored when received.
+    pub reserved: [u8; 3],
+    /// The VXLAN network identifier.
+    pub vni: [u8; 3],
+    /// Reserved: zero when sent, ignored when received.
+    pub reserved_last: u8,
+}
 
 /// A VXLAN packet whose length and I flag were checked.
 ///
@@ -25,7 +43,7 @@ const VALID_VNI: u8 = 0x08;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Vxlan<'a> {
-    header: &'a [u8; VXLAN_HEADER_LEN],
+    header: &'a VxlanHeader,
     payload: &'a [u8],
 }
 
@@ -49,8 +67,9 @@ impl<'a> Vxlan<'a> {
     /// As [`VxlanError`] says.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Vxlan<'a>, VxlanError> {
-        let (header, payload) = bytes.split_first_chunk().ok_or(VxlanError::Truncated)?;
-        if header[0] & VALID_VNI == 0 {
+        let (header, payload) =
+            VxlanHeader::ref_from_prefix(bytes).map_err(|_| VxlanError::Truncated)?;
+        if header.flags & VALID_VNI == 0 {
             return Err(VxlanError::NoVni);
         }
         Ok(Vxlan { header, payload })
@@ -60,14 +79,14 @@ impl<'a> Vxlan<'a> {
     #[inline]
     #[must_use]
     pub fn vni(&self) -> Vni {
-        Vni::from_wire([self.header[4], self.header[5], self.header[6]])
+        Vni::from_wire(self.header.vni)
     }
 
     /// The header as it was received.
     #[inline]
     #[must_use]
-    pub fn header_bytes(&self) -> &'a [u8; VXLAN_HEADER_LEN] {
-        self.header
+    pub fn header_bytes(&self) -> &'a [u8] {
+        self.header.as_bytes()
     }
 
     /// The inner Ethernet frame.
@@ -81,8 +100,12 @@ impl<'a> Vxlan<'a> {
 /// The header of packets of `vni`: the I flag is set, reserved bits are zero.
 #[must_use]
 pub fn vxlan_header(vni: Vni) -> [u8; VXLAN_HEADER_LEN] {
-    let [_, a, b, c] = vni.value().to_be_bytes();
-    [VALID_VNI, 0, 0, 0, a, b, c, 0]
+    transmute!(VxlanHeader {
+        flags: VALID_VNI,
+        reserved: [0; 3],
+        vni: vni.to_wire(),
+        reserved_last: 0,
+    })
 }
 
 #[cfg(test)]
