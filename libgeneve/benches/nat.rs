@@ -175,30 +175,15 @@ fn packets() {
 fn tcp(v6: bool, payload: u16) -> Vec<u8> {
     let len = 20 + payload;
     let mut bytes = if v6 {
-        Ipv6Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_len: len,
-            next_header: protocol::TCP,
-            hop_limit: 64,
-            src: [0xfd00, 0, 0, 0, 0, 0, 0, 1].into(),
-            dst: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
-        }
-        .to_bytes()
-        .to_vec()
+        let [src, dst] = [1, 2].map(|last| [0xfd00, 0, 0, 0, 0, 0, 0, last].into());
+        Ipv6Header::new(src, dst, protocol::TCP, len)
+            .to_bytes()
+            .to_vec()
     } else {
-        Ipv4Header {
-            tos: 0,
-            total_len: len + 20,
-            identification: 1,
-            dont_fragment: true,
-            ttl: 64,
-            protocol: protocol::TCP,
-            src: [10, 0, 0, 1].into(),
-            dst: [10, 0, 0, 2].into(),
-        }
-        .to_bytes()
-        .to_vec()
+        let [src, dst] = [1, 2].map(|last| [10, 0, 0, last].into());
+        Ipv4Header::new(src, dst, protocol::TCP, len)
+            .to_bytes()
+            .to_vec()
     };
     let start = bytes.len();
     bytes.resize(start + usize::from(len), 0x5a);

@@ -80,16 +80,9 @@ fn super_packet(tcp: bool, payload: usize, gso_size: u16) -> (VnetHdr, Packet, V
         udp_header(40_000, 443, payload as u16 + 8, 0).to_vec()
     };
     transport.extend((0..payload).map(|i| i as u8));
-    let header = Ipv4Header {
-        tos: 0,
-        total_len: transport.len() as u16 + 20,
-        identification: 1,
-        dont_fragment: true,
-        ttl: 64,
-        protocol: if tcp { protocol::TCP } else { protocol::UDP },
-        src: [10, 0, 0, 1].into(),
-        dst: [10, 0, 0, 2].into(),
-    };
+    let [src, dst] = [1, 2].map(|last| [10, 0, 0, last].into());
+    let number = if tcp { protocol::TCP } else { protocol::UDP };
+    let header = Ipv4Header::new(src, dst, number, transport.len() as u16);
     let bytes = [&header.to_bytes()[..], &transport].concat();
     let packet = Packet::parse(&bytes).expect("a packet of our own");
     let vnet = VnetHdr {

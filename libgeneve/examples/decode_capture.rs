@@ -100,16 +100,8 @@ fn ip(bytes: &[u8]) -> String {
 /// A capture of two packets, the second of which is cut off.
 fn sample() -> Outcome<Vec<u8>> {
     let ip = |src: [u8; 4], dst: [u8; 4], payload: &[u8]| -> Outcome<Vec<u8>> {
-        let header = Ipv4Header {
-            tos: 0,
-            total_len: u16::try_from(20 + payload.len())?,
-            identification: 1,
-            dont_fragment: true,
-            ttl: 64,
-            protocol: protocol::UDP,
-            src: src.into(),
-            dst: dst.into(),
-        };
+        let len = u16::try_from(payload.len())?;
+        let header = Ipv4Header::new(src.into(), dst.into(), protocol::UDP, len);
         Ok([&header.to_bytes()[..], payload].concat())
     };
     let udp = |port: u16, payload: &[u8]| -> Outcome<Vec<u8>> {

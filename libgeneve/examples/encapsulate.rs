@@ -13,16 +13,8 @@ use libgeneve::wire::transport::udp_header;
 /// An inner packet: a UDP datagram.
 fn inner(payload: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let datagram_len = u16::try_from(8 + payload.len())?;
-    let header = Ipv4Header {
-        tos: 0,
-        total_len: 20 + datagram_len,
-        identification: 1,
-        dont_fragment: true,
-        ttl: 64,
-        protocol: protocol::UDP,
-        src: [10, 0, 0, 1].into(),
-        dst: [10, 0, 0, 2].into(),
-    };
+    let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let header = Ipv4Header::new(src, dst, protocol::UDP, datagram_len);
     let udp = udp_header(5000, 6000, datagram_len, 0);
     let mut bytes = [&header.to_bytes()[..], &udp, payload].concat();
     Packet::parse(&bytes)?.write_checksum(&mut bytes);

@@ -18,16 +18,8 @@ const MSS: u16 = 1400;
 
 /// A TCP packet with so many bytes of payload.
 fn tcp(payload: u16) -> Vec<u8> {
-    let header = Ipv4Header {
-        tos: 0,
-        total_len: 40 + payload,
-        identification: 7,
-        dont_fragment: true,
-        ttl: 64,
-        protocol: protocol::TCP,
-        src: [10, 0, 0, 1].into(),
-        dst: [10, 0, 0, 2].into(),
-    };
+    let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let header = Ipv4Header::new(src, dst, protocol::TCP, 20 + payload);
     let mut bytes = header.to_bytes().to_vec();
     bytes.extend(40_000u16.to_be_bytes());
     bytes.extend(443u16.to_be_bytes());

@@ -204,24 +204,15 @@ fn headers(
     let mut bytes = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
             tos: envelope.tos,
-            total_len: datagram.saturating_add(20),
-            identification: 0,
-            dont_fragment: true,
             ttl,
-            protocol: protocol::UDP,
-            src,
-            dst,
+            ..Ipv4Header::new(src, dst, protocol::UDP, datagram)
         }
         .to_bytes()
         .to_vec(),
         _ => Ipv6Header {
-            traffic_class: envelope.tos,
-            flow_label: 0,
-            payload_len: datagram,
-            next_header: protocol::UDP,
+            version_class_flow: Ipv6Header::class_and_flow(envelope.tos, 0),
             hop_limit: ttl,
-            src: six(src),
-            dst: six(dst),
+            ..Ipv6Header::new(six(src), six(dst), protocol::UDP, datagram)
         }
         .to_bytes()
         .to_vec(),

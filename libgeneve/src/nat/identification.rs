@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use crate::flow::FlowHasher;
-use crate::wire::checksum::update16;
+use crate::wire::ip::Ipv4Header;
 use crate::wire::packet::{Fragment, IpVersion, Packet};
+use crate::wire::prefix_mut;
 
 /// Counters, a power of two: those who share one run through its numbers faster.
 const COUNTERS: usize = 4096;
@@ -61,13 +62,11 @@ pub fn needs_identification(packet: &Packet, src: IpAddr) -> bool {
 /// Gives an IPv4 packet, which `packet` was parsed from, this identification.
 #[inline]
 pub fn set_identification(bytes: &mut [u8], packet: &mut Packet, id: u16) {
-    let Some(header) = bytes.first_chunk_mut::<20>() else {
+    let Some(header) = prefix_mut::<Ipv4Header>(bytes) else {
         return;
     };
-    let old = u16::from_be_bytes([header[4], header[5]]);
-    let check = u16::from_be_bytes([header[10], header[11]]);
-    header[4..6].copy_from_slice(&id.to_be_bytes());
-    header[10..12].copy_from_slice(&update16(check, old, id).to_be_bytes());
+    let old = std::mem::replace(&mut header.identification, id.into());
+    header.update_checksum(old.to_bytes(), id.to_be_bytes());
     if packet.fragment != Fragment::Whole {
         packet.fragment_id = id.into();
     }
@@ -121,7 +120,7 @@ mod tests {
             let mut packet = Packet::parse(&bytes).unwrap();
             set_identification(&mut bytes, &mut packet, id);
             prop_assert!(ipv4_checksum_holds(&bytes[..20]));
-            prop_assert_eq!(Ipv4::parse(&bytes).unwrap().identification(), id);
+            prop_assert_eq!(Ipv4::parse(&bytes).unwrap().identification.get(), id);
             prop_assert_eq!(packet, Packet::parse(&bytes).unwrap());
         }
     }

@@ -5,14 +5,13 @@
 //! copied.
 
 use super::OffloadError;
-use super::segments::{Headers, MAX_SEGMENTS, Segments, put16, read16};
+use super::segments::{Headers, MAX_SEGMENTS, Segments};
 use super::split::{Split, check_bounds, finish_checksum, whole};
 use super::vnet::{GsoType, VnetHdr};
-use crate::wire::ip::{IPV4_HEADER_LEN, write_ipv4_checksum};
+use crate::wire::ip::{IPV4_HEADER_LEN, Ipv4Header, write_ipv4_checksum};
 use crate::wire::packet::{IpVersion, Packet};
+use crate::wire::{prefix, prefix_mut};
 
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
 /// The bit of an option's type that says that each fragment has it.
 const COPIED: u8 = 0x80;
 
@@ -64,8 +63,9 @@ fn cut(
 ) -> Result<Split, OffloadError> {
     let header_len = usize::from(packet.transport_offset);
     let total_len = usize::from(packet.total_len);
-    let flags = read16(bytes, 6);
-    let before = usize::from(flags & OFFSET) * 8;
+    let header = prefix::<Ipv4Header>(bytes).ok_or(OffloadError::Malformed)?;
+    let flags = header.flags_fragment_offset.get();
+    let before = usize::from(header.fragment_offset()) * 8;
     if before + total_len > usize::from(u16::MAX) {
         return Err(OffloadError::Malformed);
     }
@@ -86,19 +86,18 @@ fn cut(
         let last = total_len - at <= room;
         let len = if last { total_len - at } else { room & !7 };
         let more = if last {
-            flags & MORE_FRAGMENTS
+            flags & Ipv4Header::MORE_FRAGMENTS
         } else {
-            MORE_FRAGMENTS
+            Ipv4Header::MORE_FRAGMENTS
         };
+        let kept = flags & (Ipv4Header::RESERVED | Ipv4Header::DONT_FRAGMENT);
         let offset = (before + at - header_len) / 8;
         let header = headers.inner();
         let fragment_len = (header.len() + len) as u16;
-        put16(header, 2, fragment_len);
-        put16(
-            header,
-            6,
-            flags & !(MORE_FRAGMENTS | OFFSET) | more | offset as u16,
-        );
+        if let Some(fixed) = prefix_mut::<Ipv4Header>(header) {
+            fixed.total_len = fragment_len.into();
+            fixed.flags_fragment_offset = (kept | more | offset as u16).into();
+        }
         write_ipv4_checksum(header);
         split.last_len = (encap.len() + header.len() + len) as u32;
         split.segment_len = split.segment_len.max(split.last_len);
@@ -188,7 +187,7 @@ mod tests {
         for bytes in fragments {
             let header = Ipv4::parse(bytes).unwrap();
             assert!(header.checksum_holds());
-            assert_eq!(usize::from(header.total_len()), bytes.len());
+            assert_eq!(usize::from(header.total_len.get()), bytes.len());
             let offset = usize::from(header.fragment_offset() - first) * 8;
             assert_eq!(offset, payload.len());
             payload.extend_from_slice(&bytes[header.header_len()..]);
@@ -205,7 +204,7 @@ mod tests {
             .iter()
             .map(|bytes| {
                 let header = Ipv4::parse(bytes).unwrap();
-                assert_eq!(header.identification(), 7);
+                assert_eq!(header.identification.get(), 7);
                 (
                     bytes.len(),
                     header.fragment_offset(),
@@ -237,7 +236,7 @@ mod tests {
             .map(|bytes| Ipv4::parse(bytes).unwrap())
             .collect();
         assert_eq!(headers[0].fragment_offset(), 100);
-        assert!(headers.iter().all(Ipv4::more_fragments));
+        assert!(headers.iter().all(|header| header.more_fragments()));
         assert_eq!(reassembled(&fragments), original[20..]);
     }
 

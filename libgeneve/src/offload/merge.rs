@@ -13,14 +13,18 @@
 
 use std::net::IpAddr;
 
+use zerocopy::FromBytes;
+
 pub use super::partial::partial;
-use super::segments::{put16, read16};
 use super::split::check_bounds;
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
-use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+use crate::wire::checksum::{self, Sum, pseudo_header};
+use crate::wire::ip::{
+    IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header, write_ipv4_checksum,
+};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
-use crate::wire::transport::TcpFlags;
+use crate::wire::transport::{TcpFlags, TcpHeader, UdpHeader};
+use crate::wire::{prefix, prefix_mut};
 
 /// Most packets in one super-packet: TUN refuses UDP super-packets of more (`UDP_MAX_SEGMENTS`).
 pub const MAX_PARTS: usize = 128;
@@ -202,7 +206,8 @@ impl<T: Copy> Merger<T> {
         let ip_len = usize::from(packet.transport_offset);
         match packet.version {
             IpVersion::V4 => {
-                let evil = inner[6] & 0x80 != 0;
+                let header: &Ipv4Header = prefix(inner)?;
+                let evil = header.flags_fragment_offset.get() & Ipv4Header::RESERVED != 0;
                 let whole = Sum::ZERO.bytes(&inner[..ip_len]).checksum() == 0;
                 if ip_len != IPV4_HEADER_LEN || evil || !whole {
                     return None;
@@ -218,8 +223,8 @@ impl<T: Copy> Merger<T> {
             Transport::Udp { len, .. }
                 if self.uso && len == transport_len && !packet.is_for_group() =>
             {
-                let has_checksum = read16(inner, ip_len + 6) != 0;
-                has_checksum.then_some((TcpFlags::default(), 0))?
+                let header: &UdpHeader = prefix(&inner[ip_len..])?;
+                (header.checksum != 0).then_some((TcpFlags::default(), 0))?
             }
             _ => return None,
         };
@@ -379,8 +384,8 @@ impl<T: Copy> Held<T> {
         self.payload_len += segment.payload_len;
         self.next_seq = self.next_seq.wrapping_add(segment.payload_len);
         let last = segment.flags.intersects(LAST);
-        if last {
-            self.header[self.ip_len + 13] |= segment.flags.0 & LAST.0;
+        if last && let Some(header) = prefix_mut::<TcpHeader>(&mut self.header[self.ip_len..]) {
+            header.flags.0 |= segment.flags.0 & LAST.0;
         }
         if last || segment.payload_len < self.gso_size || self.parts.len() == MAX_PARTS {
             Append::Last
@@ -395,13 +400,18 @@ impl<T: Copy> Held<T> {
         if !self.is_tcp {
             return true;
         }
-        let first = &self.header[self.ip_len..self.header_len];
-        let next = &segment.header[self.ip_len..];
-        let only_in_one = TcpFlags(first[13] ^ next[13]).without(LAST | TcpFlags::CWR);
-        // From the acknowledgment to the data offset; window; urgent pointer and options.
-        let equal = first[8..13] == next[8..13]
-            && first[14..16] == next[14..16]
-            && first[18..] == next[18..];
+        let (Ok((first, first_options)), Ok((next, next_options))) = (
+            TcpHeader::ref_from_prefix(&self.header[self.ip_len..self.header_len]),
+            TcpHeader::ref_from_prefix(&segment.header[self.ip_len..]),
+        ) else {
+            return false;
+        };
+        let only_in_one = TcpFlags(first.flags.0 ^ next.flags.0).without(LAST | TcpFlags::CWR);
+        let equal = first.acknowledgment_number == next.acknowledgment_number
+            && first.data_offset == next.data_offset
+            && first.window == next.window
+            && first.urgent_pointer == next.urgent_pointer
+            && first_options == next_options;
         // CWR begins something new, as it stays with the first segment when a super-packet is cut.
         equal
             && segment.seq == self.next_seq
@@ -413,18 +423,24 @@ impl<T: Copy> Held<T> {
     /// identification is the same in all of them.
     #[inline]
     fn ip_continues(&self, next: &[u8]) -> Option<bool> {
-        let first = &self.header;
         if self.ip_len == IPV6_HEADER_LEN {
-            // Version, traffic class and flow label; hop limit.
-            return (first[..4] == next[..4] && first[7] == next[7]).then_some(false);
+            let (first, next): (&Ipv6Header, &Ipv6Header) = (prefix(&self.header)?, prefix(next)?);
+            let equal = first.version_class_flow == next.version_class_flow
+                && first.hop_limit == next.hop_limit;
+            return equal.then_some(false);
         }
-        let dont_fragment = next[6] & 0x40 != 0;
-        if (first[1], first[6], first[8]) != (next[1], next[6], next[8]) {
+        let (first, next): (&Ipv4Header, &Ipv4Header) = (prefix(&self.header)?, prefix(next)?);
+        // Neither is a fragment: of flags and offset there is only DF.
+        let equal = first.tos == next.tos
+            && first.flags_fragment_offset == next.flags_fragment_offset
+            && first.ttl == next.ttl;
+        if !equal {
             return None;
         }
-        let step = read16(next, 4).wrapping_sub(read16(first, 4));
+        let step = next.identification.get();
+        let step = step.wrapping_sub(first.identification.get());
         let count = self.parts.len() as u16;
-        let fixed_id = self.fixed_id || count == 1 && dont_fragment && step == 0;
+        let fixed_id = self.fixed_id || count == 1 && next.dont_fragment() && step == 0;
         let expected = if fixed_id { 0 } else { count };
         (step == expected).then_some(fixed_id)
     }
@@ -460,29 +476,36 @@ impl<T: Copy> Held<T> {
         let total_len = (header_len as u32 + self.payload_len) as u16;
         let is_v6 = ip_len == IPV6_HEADER_LEN;
         if is_v6 {
-            put16(header, 4, total_len - IPV6_HEADER_LEN as u16);
+            if let Some(ip) = prefix_mut::<Ipv6Header>(header) {
+                ip.payload_len = (total_len - IPV6_HEADER_LEN as u16).into();
+            }
         } else {
-            put16(header, 2, total_len);
-            put16(header, 10, 0);
-            let check = Sum::ZERO.bytes(&header[..ip_len]).checksum();
-            put16(header, 10, check);
+            if let Some(ip) = prefix_mut::<Ipv4Header>(header) {
+                ip.total_len = total_len.into();
+            }
+            write_ipv4_checksum(header);
         }
         let transport_len = total_len - ip_len as u16;
         let key = &self.key;
         let pseudo = pseudo_header(key.src, key.dst, key.protocol, u32::from(transport_len));
         let (gso_type, csum_offset) = match (self.is_tcp, is_v6) {
-            (true, false) => (GsoType::TcpV4, 16),
-            (true, true) => (GsoType::TcpV6, 16),
-            (false, _) => (GsoType::UdpL4, 6),
+            (true, false) => (GsoType::TcpV4, TcpHeader::CHECKSUM_OFFSET),
+            (true, true) => (GsoType::TcpV6, TcpHeader::CHECKSUM_OFFSET),
+            (false, _) => (GsoType::UdpL4, UdpHeader::CHECKSUM_OFFSET),
         };
-        if !self.is_tcp {
-            put16(header, ip_len + 4, transport_len);
+        let transport = &mut header[ip_len..];
+        let mut ecn = false;
+        if self.is_tcp {
+            let tcp: Option<&TcpHeader> = prefix(transport);
+            ecn = tcp.is_some_and(|tcp| tcp.flags.contains(TcpFlags::CWR));
+        } else if let Some(udp) = prefix_mut::<UdpHeader>(transport) {
+            udp.length = transport_len.into();
         }
-        put16(header, ip_len + usize::from(csum_offset), pseudo.fold());
+        checksum::set_field(transport, csum_offset.into(), pseudo.fold());
         VnetHdr {
             flags: NEEDS_CSUM,
             gso_type,
-            ecn: self.is_tcp && TcpFlags(header[ip_len + 13]).contains(TcpFlags::CWR),
+            ecn,
             hdr_len: header_len as u16,
             gso_size: self.gso_size as u16,
             csum_start: ip_len as u16,

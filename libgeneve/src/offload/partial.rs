@@ -20,12 +20,11 @@
 //! Fragments and source-routed packets never have partial checksums.
 
 use super::OffloadError;
-use super::segments::read16;
 use super::split::check_bounds;
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
-use crate::wire::checksum::{is_partial, pseudo_header};
+use crate::wire::checksum::{self, is_partial, pseudo_header};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
-use crate::wire::transport::TcpFlags;
+use crate::wire::transport::{TcpFlags, TcpHeader, UdpHeader};
 
 /// What TUN must be told about a packet whose checksum is partial; `None` for any other packet.
 ///
@@ -37,8 +36,8 @@ use crate::wire::transport::TcpFlags;
 #[inline]
 pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetHdr>, OffloadError> {
     let csum_offset: u16 = match packet.transport {
-        Transport::Tcp { .. } => 16,
-        Transport::Udp { .. } => 6,
+        Transport::Tcp { .. } => TcpHeader::CHECKSUM_OFFSET,
+        Transport::Udp { .. } => UdpHeader::CHECKSUM_OFFSET,
         _ => return Ok(None),
     };
     if packet.fragment != Fragment::Whole
@@ -51,7 +50,8 @@ pub fn partial(inner: &[u8], packet: &Packet, mtu: usize) -> Result<Option<VnetH
         Transport::Udp { len, .. } => len,
         _ => packet.transport_len(),
     };
-    let field = read16(inner, usize::from(packet.transport_offset + csum_offset));
+    let field = usize::from(packet.transport_offset + csum_offset);
+    let field = checksum::field(inner, field);
     let (src, dst) = (packet.src, packet.dst);
     let pseudo = pseudo_header(src, dst, packet.protocol, u32::from(covered_len));
     if !is_partial(field, pseudo) {

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use super::segments::Segments;
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use crate::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use crate::wire::packet::Packet;
-use crate::wire::transport::{TcpFlags, udp_header};
+use crate::wire::tcp::{TcpFlags, TcpHeader};
+use crate::wire::udp::udp_header;
 
 /// What a packet's headers say.
 #[derive(Clone, Debug)]
@@ -48,16 +50,12 @@ impl Default for Sample {
 impl Sample {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut transport = if self.tcp {
-            let mut tcp = vec![0; 20];
-            tcp[0..2].copy_from_slice(&self.port.to_be_bytes());
-            tcp[2..4].copy_from_slice(&443u16.to_be_bytes());
-            tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
-            tcp[8..12].copy_from_slice(&77u32.to_be_bytes());
-            tcp[12] = (20 + self.options.len() as u8) << 2;
-            tcp[13] = self.flags.0;
-            tcp[14..16].copy_from_slice(&501u16.to_be_bytes());
-            tcp.extend_from_slice(&self.options);
-            tcp
+            let header = TcpHeader {
+                data_offset: (20 + self.options.len() as u8) << 2,
+                window: 501.into(),
+                ..TcpHeader::new((self.port, 443), self.seq, 77, self.flags)
+            };
+            [header.as_bytes(), &self.options].concat()
         } else {
             udp_header(self.port, 53, (8 + self.payload.len()) as u16, 0).to_vec()
         };
@@ -68,27 +66,27 @@ impl Sample {
             protocol::UDP
         };
         let header = if self.v6 {
+            let (src, dst) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
             Ipv6Header {
-                traffic_class: self.tos,
-                flow_label: 0x12345,
-                payload_len: transport.len() as u16,
-                next_header: number,
+                version_class_flow: Ipv6Header::class_and_flow(self.tos, 0x12345),
                 hop_limit: self.ttl,
-                src: "fd00::1".parse().unwrap(),
-                dst: "fd00::2".parse().unwrap(),
+                ..Ipv6Header::new(src, dst, number, transport.len() as u16)
             }
             .to_bytes()
             .to_vec()
         } else {
+            let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+            let flags = if self.df {
+                Ipv4Header::DONT_FRAGMENT
+            } else {
+                0
+            };
             Ipv4Header {
                 tos: self.tos,
-                total_len: (20 + transport.len()) as u16,
-                identification: self.id,
-                dont_fragment: self.df,
+                identification: self.id.into(),
+                flags_fragment_offset: flags.into(),
                 ttl: self.ttl,
-                protocol: number,
-                src: [10, 0, 0, 1].into(),
-                dst: [10, 0, 0, 2].into(),
+                ..Ipv4Header::new(src, dst, number, transport.len() as u16)
             }
             .to_bytes()
             .to_vec()

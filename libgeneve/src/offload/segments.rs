@@ -65,15 +65,3 @@ impl Headers {
         &self.bytes[..self.len]
     }
 }
-
-/// Stores a 16-bit field, big-endian.
-#[inline]
-pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Reads a 16-bit field, big-endian.
-#[inline]
-pub(super) fn read16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}

@@ -9,14 +9,17 @@
 
 use std::ops::Range;
 
+use zerocopy::byteorder::network_endian::{U16, U32};
+
 use super::OffloadError;
 pub use super::segments::Segments;
-use super::segments::{Headers, MAX_SEGMENTS, put16, read16};
+use super::segments::{Headers, MAX_SEGMENTS};
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
-use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
+use crate::wire::checksum::{self, Sum, pseudo_header};
+use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
-use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
+use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, TcpHeader, UDP_HEADER_LEN, UdpHeader};
+use crate::wire::{prefix, prefix_mut};
 
 /// What a packet became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,8 @@ pub(super) fn check_bounds(packet: &Packet, bytes: &[u8]) -> Result<(), OffloadE
     let ip_header = usize::from(packet.transport_offset);
     let ip_fits = match packet.version {
         IpVersion::V4 => {
-            ip_header >= IPV4_HEADER_LEN && ordered && usize::from(bytes[0] & 15) * 4 == ip_header
+            let header_len = prefix(bytes).map(Ipv4Header::header_len);
+            ip_header >= IPV4_HEADER_LEN && header_len == Some(ip_header)
         }
         IpVersion::V6 => ip_header >= IPV6_HEADER_LEN,
     };
@@ -172,17 +176,17 @@ pub(super) fn finish_checksum(
         0 => 0xffff,
         check => check,
     };
-    put16(bytes, field, check);
+    checksum::set_field(bytes, field, check);
     Ok(())
 }
 
 /// One protocol's headers, from one segment to the next.
 trait Cut: Sized {
     /// Where the checksum field is, from the transport header.
-    const CHECKSUM: usize;
+    const CHECKSUM: u16;
     /// Sums what all segments share; `header` is the transport header, `pseudo` the pseudo-header's
-    /// sum without its length.
-    fn new(header: &mut [u8], pseudo: Sum) -> Self;
+    /// sum without its length. `None` if there is no such header.
+    fn new(header: &mut [u8], pseudo: Sum) -> Option<Self>;
     /// Rewrites `header` for the segment whose payload is `bytes[range]`.
     fn write(&self, header: &mut [u8], payload: &[u8], place: &Place);
 }
@@ -204,8 +208,7 @@ fn cut<C: Cut>(
     out: &mut impl Segments,
 ) -> Result<Split, OffloadError> {
     let checksum_fits = !vnet.needs_checksum()
-        || vnet.csum_start == packet.transport_offset
-            && usize::from(vnet.csum_offset) == C::CHECKSUM;
+        || vnet.csum_start == packet.transport_offset && vnet.csum_offset == C::CHECKSUM;
     if !checksum_fits
         || vnet.gso_size == 0
         || packet.fragment != Fragment::Whole
@@ -223,9 +226,9 @@ fn cut<C: Cut>(
     }
     let mut headers = Headers::new(encap, &bytes[..header_len])?;
     let inner = headers.inner();
-    let ip = Ip::new(packet.version, &mut inner[..transport]);
+    let ip = Ip::new(packet.version, &mut inner[..transport]).ok_or(OffloadError::Malformed)?;
     let pseudo = pseudo_header(packet.src, packet.dst, packet.protocol, 0);
-    let template = C::new(&mut inner[transport..], pseudo);
+    let template = C::new(&mut inner[transport..], pseudo).ok_or(OffloadError::Malformed)?;
     let mut longest = 0;
     let mut last_len = 0;
     for index in 0..count {
@@ -262,17 +265,19 @@ enum Ip {
 
 impl Ip {
     #[inline]
-    fn new(version: IpVersion, header: &mut [u8]) -> Ip {
+    fn new(version: IpVersion, header: &mut [u8]) -> Option<Ip> {
         if version == IpVersion::V6 {
-            return Ip::V6;
+            return Some(Ip::V6);
         }
-        let identification = read16(header, 4);
-        header[2..6].fill(0);
-        put16(header, 10, 0);
-        Ip::V4 {
+        let fixed: &mut Ipv4Header = prefix_mut(header)?;
+        let identification = fixed.identification.get();
+        fixed.total_len = U16::ZERO;
+        fixed.identification = U16::ZERO;
+        fixed.checksum = U16::ZERO;
+        Some(Ip::V4 {
             sum: Sum::ZERO.bytes(header),
             identification,
-        }
+        })
     }
 
     #[inline]
@@ -283,15 +288,18 @@ impl Ip {
                 identification,
             } => {
                 let identification = identification.wrapping_add(index);
-                put16(header, 2, total_len);
-                put16(header, 4, identification);
-                put16(
-                    header,
-                    10,
-                    sum.word(total_len).word(identification).checksum(),
-                );
+                let sum = sum.word(total_len).word(identification);
+                if let Some(fixed) = prefix_mut::<Ipv4Header>(header) {
+                    fixed.total_len = total_len.into();
+                    fixed.identification = identification.into();
+                    fixed.checksum = sum.checksum().into();
+                }
             }
-            Ip::V6 => put16(header, 4, total_len - IPV6_HEADER_LEN as u16),
+            Ip::V6 => {
+                if let Some(fixed) = prefix_mut::<Ipv6Header>(header) {
+                    fixed.payload_len = (total_len - IPV6_HEADER_LEN as u16).into();
+                }
+            }
         }
     }
 }
@@ -304,20 +312,20 @@ struct TcpSegments {
 }
 
 impl Cut for TcpSegments {
-    const CHECKSUM: usize = 16;
+    const CHECKSUM: u16 = TcpHeader::CHECKSUM_OFFSET;
 
     #[inline]
-    fn new(header: &mut [u8], pseudo: Sum) -> Self {
-        let seq = u32::from(read16(header, 4)) << 16 | u32::from(read16(header, 6));
-        let flags = TcpFlags(header[13]);
-        header[4..8].fill(0);
-        header[13] = 0;
-        put16(header, Self::CHECKSUM, 0);
-        TcpSegments {
+    fn new(header: &mut [u8], pseudo: Sum) -> Option<Self> {
+        let fixed: &mut TcpHeader = prefix_mut(header)?;
+        let (seq, flags) = (fixed.sequence_number.get(), fixed.flags);
+        fixed.sequence_number = U32::ZERO;
+        fixed.flags = TcpFlags::default();
+        fixed.checksum = U16::ZERO;
+        Some(TcpSegments {
             sum: pseudo.bytes(header),
             seq,
             flags,
-        }
+        })
     }
 
     #[inline]
@@ -330,11 +338,13 @@ impl Cut for TcpSegments {
         if !place.last {
             flags = flags.without(TcpFlags::PSH | TcpFlags::FIN);
         }
-        header[4..8].copy_from_slice(&seq.to_be_bytes());
-        header[13] = flags.0;
         let len = (header.len() + payload.len()) as u32;
         let sum = self.sum.dword(len).dword(seq).word(u16::from(flags.0));
-        put16(header, Self::CHECKSUM, sum.bytes(payload).checksum());
+        if let Some(fixed) = prefix_mut::<TcpHeader>(header) {
+            fixed.sequence_number = seq.into();
+            fixed.flags = flags;
+            fixed.checksum = sum.bytes(payload).checksum().into();
+        }
     }
 }
 
@@ -344,27 +354,29 @@ struct UdpSegments {
 }
 
 impl Cut for UdpSegments {
-    const CHECKSUM: usize = 6;
+    const CHECKSUM: u16 = UdpHeader::CHECKSUM_OFFSET;
 
     #[inline]
-    fn new(header: &mut [u8], pseudo: Sum) -> Self {
-        header[4..8].fill(0);
-        UdpSegments {
+    fn new(header: &mut [u8], pseudo: Sum) -> Option<Self> {
+        let fixed: &mut UdpHeader = prefix_mut(header)?;
+        (fixed.length, fixed.checksum) = (U16::ZERO, U16::ZERO);
+        Some(UdpSegments {
             sum: pseudo.bytes(header),
-        }
+        })
     }
 
     #[inline]
     fn write(&self, header: &mut [u8], payload: &[u8], _: &Place) {
         let len = (header.len() + payload.len()) as u16;
-        put16(header, 4, len);
         // Once in the pseudo-header, once in the header.
         let sum = self.sum.word(len).word(len).bytes(payload);
         let check = match sum.checksum() {
             0 => 0xffff,
             check => check,
         };
-        put16(header, Self::CHECKSUM, check);
+        if let Some(fixed) = prefix_mut::<UdpHeader>(header) {
+            (fixed.length, fixed.checksum) = (len.into(), check.into());
+        }
     }
 }
 

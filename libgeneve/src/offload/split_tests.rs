@@ -101,7 +101,7 @@ fn cwr_stays_with_the_first_segment_and_psh_and_fin_with_the_last() {
         .iter()
         .map(|bytes| {
             let (flags, seq) = tcp_of(&Packet::parse(bytes).unwrap());
-            (flags, seq, Ipv4::parse(bytes).unwrap().identification())
+            (flags, seq, Ipv4::parse(bytes).unwrap().identification.get())
         })
         .collect();
     assert_eq!(found, expected);
@@ -149,13 +149,13 @@ fn a_udp_checksum_of_zero_is_sent_as_ffff() {
         ..Sample::default()
     };
     let plain = sample.bytes();
-    let check = read16(&plain, 26);
+    let check = checksum::field(&plain, 26);
     sample.payload[2..].copy_from_slice(&check.to_be_bytes());
     for gso in [GsoType::None, GsoType::UdpL4] {
         let (mut vnet, packet, mut bytes) = sample.super_packet(4);
         vnet.gso_type = gso;
         let packets = inner_packets(&vnet, &packet, &mut bytes).unwrap();
-        assert_eq!(read16(&packets[0], 26), 0xffff);
+        assert_eq!(checksum::field(&packets[0], 26), 0xffff);
     }
 }
 

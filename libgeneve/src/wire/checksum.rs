@@ -152,6 +152,19 @@ pub fn update_addr(check: u16, old: IpAddr, new: IpAddr) -> u16 {
     Sum::ZERO.word(!check).word(removed).address(new).checksum()
 }
 
+/// The checksum field at `at` of `bytes`, in host order.
+#[inline]
+#[must_use]
+pub(crate) fn field(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Stores a checksum, given in host order, at `at` of `bytes`.
+#[inline]
+pub(crate) fn set_field(bytes: &mut [u8], at: usize, check: u16) {
+    bytes[at..at + 2].copy_from_slice(&check.to_be_bytes());
+}
+
 /// Whether a transport checksum field holds a partial checksum: the folded, non-inverted sum of the
 /// pseudo-header, which leaves the rest to an offload (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
 #[inline]

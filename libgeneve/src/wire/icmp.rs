@@ -1,27 +1,81 @@
 //! ICMP and ICMPv6 errors: build one for a packet, and read what one quotes.
 //!
-//! Owns the layout of "unreachable", "too big" and "time exceeded", and the rules for when an error
+//! Owns the layout of the header that all messages share and of "unreachable", "too big" and "time exceeded", and the rules for when an error
 //! may be sent at all. When to send one, and at which rate, is the caller's decision; what an MTU is,
 //! too. The lookup of a query's identifier is [`packet`](super::packet)'s.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::mem::offset_of;
+use std::net::IpAddr;
+
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 use super::checksum::{Sum, pseudo_header};
-use super::ip::{
-    IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpVersion, Ipv4, Ipv4Header, Ipv6, Ipv6Header, protocol,
-};
-use super::packet::{Fragment, Packet, Transport, v4_fragment, walk_extensions};
+use super::ip::{IPV6_HEADER_LEN, IpVersion, Ipv4, Ipv4Header, Ipv6, Ipv6Header, protocol};
+use super::packet::{Fragment, Packet, Transport, is_icmp_query, walk_extensions};
+use super::prefix;
+use super::udp::UdpHeader;
 
 /// The most bytes of an ICMP error over IPv4 with its IP header (RFC 1812 section 4.3.2.3).
 pub const MAX_V4_ERROR_LEN: usize = 576;
 /// The most bytes of an ICMPv6 error with its IP header: the minimum MTU (RFC 4443 section 2.4 c).
 pub const MAX_V6_ERROR_LEN: usize = 1280;
 /// Bytes of an ICMP message before what it quotes.
-pub const ICMP_HEADER_LEN: usize = 8;
-/// The TTL or hop limit of errors that are built here.
-const TTL: u8 = 64;
+pub const ICMP_HEADER_LEN: usize = size_of::<IcmpHeader>();
 /// The precedence of ICMP errors over IPv4, "internetwork control" (RFC 1812 section 4.3.2.5).
 const V4_TOS: u8 = 0xc0;
+
+/// What every message begins with, of 8 bytes (RFC 792; RFC 4443 section 2.1).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct IcmpHeader {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// Checksum: over the message, for ICMPv6 with the pseudo-header.
+    pub checksum: U16,
+    /// What depends on the type: the identifier and sequence number of a query, what an error says besides its code.
+    pub rest: [u8; 4],
+}
+
+impl IcmpHeader {
+    /// Where the checksum is: what `virtio_net_hdr` calls `csum_offset`.
+    pub const CHECKSUM_OFFSET: u16 = offset_of!(IcmpHeader, checksum) as u16;
+
+    /// The identifier of a query or its reply.
+    #[inline]
+    pub(super) fn query_id(&self, version: IpVersion) -> Option<u16> {
+        let [high, low, ..] = self.rest;
+        is_icmp_query(version, self.kind).then_some(u16::from_be_bytes([high, low]))
+    }
+
+    /// Stores another identifier.
+    #[inline]
+    pub(crate) fn set_query_id(&mut self, id: u16) {
+        [self.rest[0], self.rest[1]] = id.to_be_bytes();
+    }
+
+    /// The MTU of "fragmentation needed" (RFC 1191 section 4) or "packet too big" (RFC 4443 section 3.2).
+    const fn reported_mtu(&self, version: IpVersion) -> Option<u32> {
+        match (version, self.kind, self.code) {
+            (IpVersion::V4, 3, 4) => Some(u32::from_be_bytes(self.rest) & 0xffff),
+            (IpVersion::V6, 2, _) => Some(u32::from_be_bytes(self.rest)),
+            _ => None,
+        }
+    }
+}
+
+/// What every quote has of a TCP header: its first eight bytes (RFC 9293 section 3.1).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct TcpBeginning {
+    source_port: U16,
+    destination_port: U16,
+    sequence_number: U32,
+}
 
 /// What an ICMP error says. The packet it answers decides the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +105,9 @@ pub enum Unreachable {
 }
 
 impl IcmpError {
-    /// Type, code and the four bytes after the checksum.
-    fn header(self, version: IpVersion) -> (u8, u8, [u8; 4]) {
-        match (self, version) {
+    /// The header, without its checksum.
+    fn header(self, version: IpVersion) -> IcmpHeader {
+        let (kind, code, rest) = match (self, version) {
             (IcmpError::TooBig { mtu }, IpVersion::V4) => (3, 4, mtu.min(0xffff).to_be_bytes()),
             (IcmpError::TooBig { mtu }, IpVersion::V6) => (2, 0, mtu.to_be_bytes()),
             (IcmpError::TimeExceeded, IpVersion::V4) => (11, 0, [0; 4]),
@@ -76,6 +130,12 @@ impl IcmpError {
                 };
                 (1, code, [0; 4])
             }
+        };
+        IcmpHeader {
+            kind,
+            code,
+            checksum: U16::ZERO,
+            rest,
         }
     }
 
@@ -117,62 +177,39 @@ impl IcmpError {
         out: &mut [u8],
     ) -> Option<usize> {
         let offender = bytes.get(..usize::from(packet.total_len))?;
-        let (header_len, max_len) = match packet.version {
-            IpVersion::V4 => (IPV4_HEADER_LEN, MAX_V4_ERROR_LEN),
-            IpVersion::V6 => (IPV6_HEADER_LEN, MAX_V6_ERROR_LEN),
+        let header_len = packet.version.header_len();
+        let max_len = match packet.version {
+            IpVersion::V4 => MAX_V4_ERROR_LEN,
+            IpVersion::V6 => MAX_V6_ERROR_LEN,
         };
         let quote = &offender[..offender.len().min(max_len - header_len - ICMP_HEADER_LEN)];
         let message_len = ICMP_HEADER_LEN + quote.len();
         let out = out.get_mut(..header_len + message_len)?;
         let (ip, message) = out.split_at_mut(header_len);
 
-        let (kind, code, rest) = self.header(packet.version);
-        message[..4].copy_from_slice(&[kind, code, 0, 0]);
-        message[4..8].copy_from_slice(&rest);
-        message[8..].copy_from_slice(quote);
         let covered = match (from, packet.src) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                ip.copy_from_slice(&v4_header(src, dst, header_len + message_len));
+                let header = Ipv4Header {
+                    tos: V4_TOS,
+                    ..Ipv4Header::new(src, dst, protocol::ICMP, message_len as u16)
+                };
+                ip.copy_from_slice(&header.to_bytes());
                 Sum::ZERO
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                ip.copy_from_slice(&v6_header(src, dst, message_len));
+                let header = Ipv6Header::new(src, dst, protocol::ICMPV6, message_len as u16);
+                ip.copy_from_slice(&header.to_bytes());
                 pseudo_header(from, packet.src, protocol::ICMPV6, message_len as u32)
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
         };
-        let check = covered.bytes(message).checksum();
-        message[2..4].copy_from_slice(&check.to_be_bytes());
+        let (header, rest) = IcmpHeader::mut_from_prefix(message).ok()?;
+        *header = self.header(packet.version);
+        rest.copy_from_slice(quote);
+        let sum = covered.bytes(header.as_bytes()).bytes(rest);
+        header.checksum = sum.checksum().into();
         Some(header_len + message_len)
     }
-}
-
-fn v4_header(src: Ipv4Addr, dst: Ipv4Addr, total_len: usize) -> [u8; IPV4_HEADER_LEN] {
-    Ipv4Header {
-        tos: V4_TOS,
-        total_len: total_len as u16,
-        identification: 0,
-        // An identification of zero is only good for packets that are never fragmented (RFC 6864).
-        dont_fragment: true,
-        ttl: TTL,
-        protocol: protocol::ICMP,
-        src,
-        dst,
-    }
-    .to_bytes()
-}
-
-fn v6_header(src: Ipv6Addr, dst: Ipv6Addr, payload_len: usize) -> [u8; IPV6_HEADER_LEN] {
-    Ipv6Header {
-        traffic_class: 0,
-        flow_label: 0,
-        payload_len: payload_len as u16,
-        next_header: protocol::ICMPV6,
-        hop_limit: TTL,
-        src,
-        dst,
-    }
-    .to_bytes()
 }
 
 /// Whether an address can be that of a single host to which an error finds its way.
@@ -269,19 +306,11 @@ impl Packet {
     /// does not know RFC 1191 reports 0. `bytes` are those that the packet was parsed from.
     #[must_use]
     pub fn reported_mtu(&self, bytes: &[u8]) -> Option<u32> {
-        let Transport::Icmp { kind, code, .. } = self.transport else {
+        let Transport::Icmp { .. } = self.transport else {
             return None;
         };
-        let message = bytes
-            .get(usize::from(self.transport_offset)..)?
-            .first_chunk::<8>()?;
-        match (self.version, kind, code) {
-            (IpVersion::V4, 3, 4) => Some(u32::from(u16::from_be_bytes([message[6], message[7]]))),
-            (IpVersion::V6, 2, _) => Some(u32::from_be_bytes([
-                message[4], message[5], message[6], message[7],
-            ])),
-            _ => None,
-        }
+        let message: &IcmpHeader = prefix(bytes.get(usize::from(self.transport_offset)..)?)?;
+        message.reported_mtu(self.version)
     }
 
     /// The packet that this ICMP error quotes; `None` if this is no ICMP error, is a fragment, or
@@ -305,33 +334,33 @@ impl Quote {
         let (src, dst, transport_offset, protocol, fragment, packet_len) = match version {
             IpVersion::V4 => {
                 let ip = Ipv4::parse(quoted)?;
-                let fragment = v4_fragment(ip.fragment_offset(), ip.more_fragments());
+                let fragment = Fragment::of(ip.fragment_offset(), ip.more_fragments());
                 (
                     ip.src().into(),
                     ip.dst().into(),
                     ip.header_len(),
-                    ip.protocol(),
+                    ip.protocol,
                     fragment,
-                    u32::from(ip.total_len()),
+                    u32::from(ip.total_len.get()),
                 )
             }
             IpVersion::V6 => {
                 let ip = Ipv6::parse(quoted)?;
-                let chain = walk_extensions(quoted, ip.next_header()).ok()?;
+                let chain = walk_extensions(quoted, ip.next_header).ok()?;
                 (
                     ip.src().into(),
                     ip.dst().into(),
                     chain.offset,
                     chain.protocol,
                     chain.fragment,
-                    IPV6_HEADER_LEN as u32 + u32::from(ip.payload_len()),
+                    IPV6_HEADER_LEN as u32 + u32::from(ip.payload_len.get()),
                 )
             }
         };
         let start = quoted.get(transport_offset..);
-        let transport = match start.and_then(<[u8]>::first_chunk::<8>) {
+        let transport = match start.and_then(<[u8]>::first_chunk) {
             Some(start) if fragment != Fragment::Later => {
-                QuotedTransport::read(start, version, protocol)
+                QuotedTransport::read(*start, version, protocol)
             }
             _ => QuotedTransport::Unavailable,
         };
@@ -350,22 +379,29 @@ impl Quote {
 }
 
 impl QuotedTransport {
-    fn read(start: &[u8; 8], version: IpVersion, protocol: u8) -> QuotedTransport {
-        let src = u16::from_be_bytes([start[0], start[1]]);
-        let dst = u16::from_be_bytes([start[2], start[3]]);
+    fn read(start: [u8; 8], version: IpVersion, protocol: u8) -> QuotedTransport {
         match (protocol, version) {
             (protocol::TCP, _) => {
-                let seq = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
-                QuotedTransport::Tcp { src, dst, seq }
+                let tcp: TcpBeginning = transmute!(start);
+                QuotedTransport::Tcp {
+                    src: tcp.source_port.get(),
+                    dst: tcp.destination_port.get(),
+                    seq: tcp.sequence_number.get(),
+                }
             }
-            (protocol::UDP, _) => QuotedTransport::Udp { src, dst },
+            (protocol::UDP, _) => {
+                let udp: UdpHeader = transmute!(start);
+                QuotedTransport::Udp {
+                    src: udp.source_port.get(),
+                    dst: udp.destination_port.get(),
+                }
+            }
             (protocol::ICMP, IpVersion::V4) | (protocol::ICMPV6, IpVersion::V6) => {
-                let id = super::packet::is_icmp_query(version, start[0])
-                    .then(|| u16::from_be_bytes([start[4], start[5]]));
+                let icmp: IcmpHeader = transmute!(start);
                 QuotedTransport::Icmp {
-                    kind: start[0],
-                    code: start[1],
-                    id,
+                    kind: icmp.kind,
+                    code: icmp.code,
+                    id: icmp.query_id(version),
                 }
             }
             _ => QuotedTransport::Other,

@@ -13,12 +13,16 @@ pub mod geneve;
 pub mod header;
 pub mod icmp;
 pub mod ip;
+pub mod ipv4;
+pub mod ipv6;
 pub mod nd;
 pub mod option;
 pub mod packet;
 pub mod reset;
+pub mod tcp;
 pub mod transport;
 pub mod transport_checksum;
+pub mod udp;
 pub mod vxlan;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,4 +1,4 @@
-//! Neighbor Discovery's solicitations and advertisements (RFC 4861 sections 4.3, 4.4, 7.1).
+//! Neighbor Discovery's solicitations and advertisements: layout, checked message, writers (RFC 4861 sections 4.3, 4.4, 7.1).
 //!
 //! Owns the layout, the checks that RFC 4861 asks of every receiver, and the advertisement that answers.
 //! Router discovery and redirects are packets as others are. Who may claim an address and who answers is
@@ -6,18 +6,20 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
+
+use super::checksum::pseudo_header;
 use super::ethernet::Mac;
-use super::ip::{IPV6_HEADER_LEN, Ipv6Header, protocol};
+use super::ip::{Ipv6Header, protocol};
 use super::packet::{Fragment, Packet, Transport};
 use super::transport_checksum::ChecksumState;
 
 /// Bytes of an advertisement with its IPv6 header and the target's MAC address.
-pub const ADVERTISEMENT_LEN: usize = IPV6_HEADER_LEN + 32;
+pub const ADVERTISEMENT_LEN: usize = size_of::<WholeMessage>();
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-/// Bytes of both messages before their options.
-const FIXED: usize = 24;
 const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
@@ -26,6 +28,49 @@ const TARGET_LINK_LAYER: u8 = 2;
 /// Nobody between sender and receiver may have forwarded the message (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// A neighbour solicitation or advertisement without its options (RFC 4861 sections 4.3 and 4.4).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct NeighborMessage {
+    /// Type: 135 is a solicitation, 136 an advertisement.
+    pub kind: u8,
+    /// Code: 0.
+    pub code: u8,
+    /// Checksum, of ICMPv6.
+    pub checksum: U16,
+    /// R, S and O of an advertisement; reserved in a solicitation.
+    pub flags: u8,
+    /// Reserved: zero when sent, ignored when received.
+    pub reserved: [u8; 3],
+    /// Target Address.
+    pub target: [u8; 16],
+}
+
+/// A link-layer address option of Ethernet (RFC 4861 section 4.6.1, RFC 2464 section 6).
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct LinkLayerOption {
+    /// Type: 1 is the source's address, 2 the target's.
+    pub kind: u8,
+    /// Length, in words of eight bytes: 1.
+    pub length: u8,
+    /// The MAC address.
+    pub mac: Mac,
+}
+
+/// What is written here: a packet of one message with one option.
+#[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct WholeMessage {
+    ip: Ipv6Header,
+    message: NeighborMessage,
+    option: LinkLayerOption,
+}
 
 /// What an advertisement says of the target besides its MAC address (RFC 4861 section 4.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,9 +146,8 @@ impl Nd {
 }
 
 fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
-    let fixed = message.first_chunk::<FIXED>()?;
-    let target: [u8; 16] = fixed[8..].try_into().expect("24 less 8");
-    let target = Ipv6Addr::from(target);
+    let (message, options) = NeighborMessage::ref_from_prefix(message).ok()?;
+    let target = Ipv6Addr::from(message.target);
     if target.is_multicast() {
         return None;
     }
@@ -111,7 +155,7 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
         SOLICITATION => SOURCE_LINK_LAYER,
         _ => TARGET_LINK_LAYER,
     };
-    let mac = link_layer(&message[FIXED..], wanted)?;
+    let mac = link_layer(options, wanted)?;
     if kind == SOLICITATION {
         // A solicitation from "::" goes to the target's own group and tells no MAC address.
         let probe = src.is_unspecified();
@@ -124,10 +168,10 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
             mac,
         });
     }
-    let solicited = fixed[4] & SOLICITED != 0;
+    let solicited = message.flags & SOLICITED != 0;
     let flags = AdvertisementFlags {
-        router: fixed[4] & ROUTER != 0,
-        overrides: fixed[4] & OVERRIDE != 0,
+        router: message.flags & ROUTER != 0,
+        overrides: message.flags & OVERRIDE != 0,
     };
     if solicited && dst.is_multicast() {
         return None;
@@ -143,18 +187,19 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
 /// The MAC address in the option of this type, if there is one; `None` if the options are broken.
 fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
     let mut found = None;
-    while let [kind, len, ..] = *options {
-        let len = usize::from(len) * 8;
-        if len == 0 || len > options.len() {
+    while !options.is_empty() {
+        // Every option has a word of eight bytes at least, as this one has.
+        let (option, _) = LinkLayerOption::ref_from_prefix(options).ok()?;
+        let len = usize::from(option.length) * size_of::<LinkLayerOption>();
+        if len == 0 {
             return None;
         }
-        let (option, rest) = options.split_at(len);
-        if kind == wanted && found.is_none() {
-            found = Some(Mac(std::array::from_fn(|i| option[2 + i])));
+        if option.kind == wanted && found.is_none() {
+            found = Some(option.mac);
         }
-        options = rest;
+        options = options.get(len..)?;
     }
-    options.is_empty().then_some(found)
+    Some(found)
 }
 
 /// The group in which an address is asked for (RFC 4291 section 2.7.1).
@@ -204,26 +249,31 @@ fn message(
     target: Ipv6Addr,
     (option, mac): (u8, Mac),
 ) -> [u8; ADVERTISEMENT_LEN] {
-    let mut bytes = [0; ADVERTISEMENT_LEN];
-    let header = Ipv6Header {
-        traffic_class: 0,
-        flow_label: 0,
-        payload_len: (ADVERTISEMENT_LEN - IPV6_HEADER_LEN) as u16,
-        next_header: protocol::ICMPV6,
-        hop_limit: HOP_LIMIT,
-        src,
-        dst,
+    let mut message = NeighborMessage {
+        kind,
+        code: 0,
+        checksum: U16::ZERO,
+        flags,
+        reserved: [0; 3],
+        target: target.octets(),
     };
-    let (ip, message) = bytes.split_at_mut(IPV6_HEADER_LEN);
-    ip.copy_from_slice(&header.to_bytes());
-    message[0] = kind;
-    message[4] = flags;
-    message[8..24].copy_from_slice(&target.octets());
-    message[24..26].copy_from_slice(&[option, 1]);
-    message[26..].copy_from_slice(&mac.0);
-    let packet = Packet::parse(&bytes).expect("made here");
-    packet.write_checksum(&mut bytes);
-    bytes
+    let option = LinkLayerOption {
+        kind: option,
+        length: 1,
+        mac,
+    };
+    let len = (size_of_val(&message) + size_of_val(&option)) as u16;
+    let pseudo = pseudo_header(src.into(), dst.into(), protocol::ICMPV6, len.into());
+    let sum = pseudo.bytes(message.as_bytes()).bytes(option.as_bytes());
+    message.checksum = sum.checksum().into();
+    transmute!(WholeMessage {
+        ip: Ipv6Header {
+            hop_limit: HOP_LIMIT,
+            ..Ipv6Header::new(src, dst, protocol::ICMPV6, len)
+        },
+        message,
+        option,
+    })
 }
 
 #[cfg(test)]
@@ -237,13 +287,8 @@ mod tests {
 
     fn message(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, rest: &[u8]) -> Vec<u8> {
         let header = Ipv6Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_len: 8 + rest.len() as u16,
-            next_header: protocol::ICMPV6,
             hop_limit: 255,
-            src,
-            dst,
+            ..Ipv6Header::new(src, dst, protocol::ICMPV6, 8 + rest.len() as u16)
         };
         let mut bytes = header.to_bytes().to_vec();
         bytes.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
@@ -331,6 +376,22 @@ mod tests {
     }
 
     #[test]
+    fn an_advertisement_has_the_layout_of_rfc_4861() {
+        let flags = AdvertisementFlags {
+            router: true,
+            overrides: true,
+        };
+        let bytes = advertisement(A, MAC, B, flags);
+        assert_eq!(bytes.len(), 72);
+        assert_eq!(bytes[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
+        assert_eq!((bytes[40], bytes[41], bytes[44]), (136, 0, 0xe0));
+        assert_eq!(bytes[48..64], A.octets());
+        assert_eq!(bytes[64..], [2, 1, 2, 0, 0, 0, 0, 1]);
+        let packet = Packet::parse(&bytes).unwrap();
+        assert_eq!(packet.checksum_state(&bytes), ChecksumState::Valid);
+    }
+
+    #[test]
     fn other_packets_are_neither() {
         assert_eq!(parse(&message(134, A, ALL_NODES, &[0; 16])), None);
         assert_eq!(parse(&message(128, A, B, &[])), None);
@@ -369,6 +430,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_is_read(target: Ipv6Addr, mac: [u8; 6], from: Ipv6Addr, router: bool, overrides: bool) {
+            prop_assume!(!target.is_multicast() && !from.is_multicast() && !from.is_unspecified());
+            let (mac, flags) = (Mac(mac), AdvertisementFlags { router, overrides });
+            let bytes = advertisement(target, mac, from, flags);
+            let said = Nd::Advertisement { target, mac: Some(mac), solicited: true, flags };
+            prop_assert_eq!(parse(&bytes), Some(Ok(said)));
+            let bytes = super::solicitation(target, mac, from, solicited_node(target));
+            let asked = Nd::Solicitation { from, target, mac: Some(mac) };
+            prop_assert_eq!(parse(&bytes), Some(Ok(asked)));
+        }
+
         #[test]
         fn arbitrary_messages_never_panic(kind in 130u8..140, rest in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = parse(&message(kind, A, B, &rest));

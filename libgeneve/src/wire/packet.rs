@@ -5,11 +5,18 @@
 //! [`transport_checksum`](super::transport_checksum), and the packet that an ICMP error quotes to
 //! [`icmp`](super::icmp).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
+use zerocopy::transmute_ref;
+
+use super::icmp::{ICMP_HEADER_LEN, IcmpHeader};
 pub use super::ip::IpVersion;
-use super::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
-use super::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
+use super::ip::protocol;
+use super::ipv4::{IPV4_HEADER_LEN, Ipv4Header};
+use super::ipv6::{ExtensionHeader, FragmentHeader, IPV6_HEADER_LEN, Ipv6Header, RoutingHeader};
+use super::prefix;
+use super::tcp::{TCP_HEADER_LEN, TcpFlags, TcpHeader};
+use super::udp::{UDP_HEADER_LEN, UdpHeader};
 
 /// IPv6 extension headers that are walked before a packet is refused. RFC 8200 section 4.1 knows
 /// seven places; the bound keeps the work for a hostile packet small.
@@ -20,18 +27,9 @@ pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// ```
 /// use libgeneve::wire::ip::{Ipv4Header, protocol};
 /// use libgeneve::wire::packet::{Packet, PacketError, Transport};
-/// use libgeneve::wire::transport::udp_header;
+/// use libgeneve::wire::udp::udp_header;
 ///
-/// let header = Ipv4Header {
-///     tos: 0,
-///     total_len: 28,
-///     identification: 1,
-///     dont_fragment: true,
-///     ttl: 64,
-///     protocol: protocol::UDP,
-///     src: [10, 0, 0, 1].into(),
-///     dst: [10, 0, 0, 2].into(),
-/// };
+/// let header = Ipv4Header::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), protocol::UDP, 8);
 /// let mut bytes = [&header.to_bytes()[..], &udp_header(5000, 53, 8, 0)].concat();
 /// let packet = Packet::parse(&bytes)?;
 /// assert_eq!(packet.transport, Transport::Udp { src: 5000, dst: 53, len: 8 });
@@ -126,6 +124,19 @@ pub enum Fragment {
     Later,
 }
 
+impl Fragment {
+    /// Which one a fragment offset and the bit for more fragments describe.
+    #[inline]
+    #[must_use]
+    pub const fn of(offset: u16, more_fragments: bool) -> Fragment {
+        match (offset, more_fragments) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First,
+            _ => Fragment::Later,
+        }
+    }
+}
+
 /// Why bytes are not an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -184,7 +195,7 @@ impl Packet {
         let Some(before) = before else { return false };
         match self.version {
             IpVersion::V4 => before.get(IPV4_HEADER_LEN..).is_some_and(has_source_route),
-            IpVersion::V6 => before.get(6).is_some_and(|&next| has_route(before, next)),
+            IpVersion::V6 => has_route(before),
         }
     }
 
@@ -215,59 +226,53 @@ impl Packet {
 
 #[inline]
 fn parse_v4(bytes: &[u8]) -> Result<Packet, PacketError> {
-    let fixed = bytes
-        .first_chunk::<IPV4_HEADER_LEN>()
-        .ok_or(PacketError::Truncated)?;
-    let header_len = usize::from(fixed[0] & 0x0f) * 4;
-    let total_len = u16::from_be_bytes([fixed[2], fixed[3]]);
+    let header: &Ipv4Header = prefix(bytes).ok_or(PacketError::Truncated)?;
+    let header_len = header.header_len();
+    let total_len = header.total_len.get();
     if header_len < IPV4_HEADER_LEN || usize::from(total_len) < header_len {
         return Err(PacketError::BadHeader);
     }
     let packet = bytes
         .get(..usize::from(total_len))
         .ok_or(PacketError::Truncated)?;
-    let flags = u16::from_be_bytes([fixed[6], fixed[7]]);
-    let fragment = v4_fragment(flags & 0x1fff, flags & 0x2000 != 0);
+    let fragment = Fragment::of(header.fragment_offset(), header.more_fragments());
     let (transport, payload_offset) =
-        parse_transport(packet, header_len, IpVersion::V4, fixed[9], fragment)?;
+        parse_transport(packet, header_len, IpVersion::V4, header.protocol, fragment)?;
     Ok(Packet {
         version: IpVersion::V4,
         transport_offset: header_len as u16,
         payload_offset: payload_offset as u16,
         total_len,
-        protocol: fixed[9],
-        src: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]).into(),
-        dst: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]).into(),
+        protocol: header.protocol,
+        src: header.src().into(),
+        dst: header.dst().into(),
         transport,
         fragment,
         fragment_id: match fragment {
             Fragment::Whole => 0,
-            Fragment::First | Fragment::Later => {
-                u32::from(u16::from_be_bytes([fixed[4], fixed[5]]))
-            }
+            Fragment::First | Fragment::Later => header.identification.get().into(),
         },
-        tos: fixed[1],
-        ttl: fixed[8],
-        dont_fragment: flags & 0x4000 != 0,
+        tos: header.tos,
+        ttl: header.ttl,
+        dont_fragment: header.dont_fragment(),
         source_routed: false,
     })
 }
 
 #[inline]
 fn parse_v6(bytes: &[u8]) -> Result<Packet, PacketError> {
-    let fixed = bytes
-        .first_chunk::<IPV6_HEADER_LEN>()
-        .ok_or(PacketError::Truncated)?;
-    let total_len = u16::from_be_bytes([fixed[4], fixed[5]])
+    let header: &Ipv6Header = prefix(bytes).ok_or(PacketError::Truncated)?;
+    let payload_len = header.payload_len.get();
+    let total_len = payload_len
         .checked_add(IPV6_HEADER_LEN as u16)
         .ok_or(PacketError::BadHeader)?;
     let packet = bytes
         .get(..usize::from(total_len))
         .ok_or(PacketError::Truncated)?;
-    let chain = if is_extension(fixed[6]) {
-        walk_extensions(packet, fixed[6])?
+    let chain = if is_extension(header.next_header) {
+        walk_extensions(packet, header.next_header)?
     } else {
-        Chain::new(fixed[6])
+        Chain::new(header.next_header)
     };
     let (transport, payload_offset) = parse_transport(
         packet,
@@ -276,24 +281,19 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet, PacketError> {
         chain.protocol,
         chain.fragment,
     )?;
-    let address = |at: usize| {
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&fixed[at..at + 16]);
-        IpAddr::from(Ipv6Addr::from(octets))
-    };
     Ok(Packet {
         version: IpVersion::V6,
         transport_offset: chain.offset as u16,
         payload_offset: payload_offset as u16,
         total_len,
         protocol: chain.protocol,
-        src: address(8),
-        dst: address(24),
+        src: header.src().into(),
+        dst: header.dst().into(),
         transport,
         fragment: chain.fragment,
         fragment_id: chain.fragment_id,
-        tos: fixed[0] << 4 | fixed[1] >> 4,
-        ttl: fixed[7],
+        tos: header.traffic_class(),
+        ttl: header.hop_limit,
         dont_fragment: true,
         source_routed: chain.source_routed,
     })
@@ -342,23 +342,29 @@ fn has_source_route(mut options: &[u8]) -> bool {
     false
 }
 
-/// Whether a routing header that prescribes a route is in the chain of IPv6 extension headers, of which the first is `next`;
-/// `before` ends with it.
-fn has_route(before: &[u8], mut next: u8) -> bool {
+/// Whether a routing header that prescribes a route is among the extension headers of an IPv6 packet, with the last of which
+/// `before` ends.
+fn has_route(before: &[u8]) -> bool {
     const MOBILE: u8 = 2;
+    let Some(mut next) = prefix(before).map(|fixed: &Ipv6Header| fixed.next_header) else {
+        return false;
+    };
     let mut offset = IPV6_HEADER_LEN;
-    while let Some(header) = before.get(offset..).and_then(<[u8]>::first_chunk::<8>) {
-        if next == protocol::ROUTING && header[2] != MOBILE {
+    while let Some(header) = extension(before, offset) {
+        let routing: &RoutingHeader = transmute_ref!(header);
+        if next == protocol::ROUTING && routing.routing_type != MOBILE {
             return true;
         }
-        offset += match next {
-            protocol::FRAGMENT => 8,
-            protocol::AH => usize::from(header[1]) * 4 + 8,
-            _ => usize::from(header[1]) * 8 + 8,
-        };
-        next = header[0];
+        offset += header.len(next);
+        next = header.next_header;
     }
     false
+}
+
+/// The beginning of the IPv6 extension header at `offset`.
+#[inline]
+fn extension(packet: &[u8], offset: usize) -> Option<&ExtensionHeader> {
+    prefix(packet.get(offset..)?)
 }
 
 /// Whether the walk looks behind this header. ESP hides what follows; after No Next Header nothing
@@ -383,35 +389,27 @@ pub(super) fn walk_extensions(packet: &[u8], next: u8) -> Result<Chain, PacketEr
         if !is_extension(chain.protocol) || chain.fragment == Fragment::Later {
             return Ok(chain);
         }
-        // Every extension header has at least 8 bytes (RFC 8200 section 4, RFC 4302 section 2).
-        let header = packet
-            .get(chain.offset..)
-            .and_then(<[u8]>::first_chunk::<8>)
-            .ok_or(PacketError::BadHeader)?;
-        let len = match chain.protocol {
+        let header = extension(packet, chain.offset).ok_or(PacketError::BadHeader)?;
+        match chain.protocol {
             protocol::FRAGMENT => {
                 // A second one could make a fragment look whole to us and not to the receiver.
                 if std::mem::replace(&mut fragmented, true) {
                     return Err(PacketError::BadHeader);
                 }
-                let word = u16::from_be_bytes([header[2], header[3]]);
-                chain.fragment = match (word & 0xfff8, word & 1) {
-                    (0, 0) => Fragment::Whole,
-                    (0, _) => Fragment::First,
-                    _ => Fragment::Later,
-                };
+                let header: &FragmentHeader = transmute_ref!(header);
+                chain.fragment = Fragment::of(header.fragment_offset(), header.more_fragments());
                 if chain.fragment != Fragment::Whole {
-                    chain.fragment_id =
-                        u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                    chain.fragment_id = header.identification.get();
                 }
-                8
             }
-            protocol::AH => usize::from(header[1]) * 4 + 8,
-            _ => usize::from(header[1]) * 8 + 8,
-        };
-        chain.source_routed |= chain.protocol == protocol::ROUTING && header[3] != 0;
-        chain.offset += len;
-        chain.protocol = header[0];
+            protocol::ROUTING => {
+                let header: &RoutingHeader = transmute_ref!(header);
+                chain.source_routed |= header.segments_left != 0;
+            }
+            _ => {}
+        }
+        chain.offset += header.len(chain.protocol);
+        chain.protocol = header.next_header;
         if chain.offset > packet.len() {
             return Err(PacketError::BadHeader);
         }
@@ -444,10 +442,10 @@ fn parse_transport(
     };
     match (protocol, version) {
         (protocol::TCP, _) => {
-            let Some(h) = segment.first_chunk::<TCP_HEADER_LEN>() else {
+            let Some(header) = prefix::<TcpHeader>(segment) else {
                 return cut_off();
             };
-            let header_len = usize::from(h[12] >> 4) * 4;
+            let header_len = header.header_len();
             if header_len < TCP_HEADER_LEN {
                 return Err(PacketError::BadHeader);
             }
@@ -455,62 +453,49 @@ fn parse_transport(
                 return cut_off();
             }
             let transport = Transport::Tcp {
-                src: u16::from_be_bytes([h[0], h[1]]),
-                dst: u16::from_be_bytes([h[2], h[3]]),
-                flags: TcpFlags(h[13]),
-                seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-                ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+                src: header.source_port.get(),
+                dst: header.destination_port.get(),
+                flags: header.flags,
+                seq: header.sequence_number.get(),
+                ack: header.acknowledgment_number.get(),
             };
             Ok((transport, offset + header_len))
         }
         (protocol::UDP, _) => {
-            let Some(h) = segment.first_chunk::<UDP_HEADER_LEN>() else {
+            let Some(header) = prefix::<UdpHeader>(segment) else {
                 return cut_off();
             };
-            let len = u16::from_be_bytes([h[4], h[5]]);
+            let len = header.length.get();
             let too_long = usize::from(len) > segment.len() && fragment == Fragment::Whole;
             if usize::from(len) < UDP_HEADER_LEN || too_long {
                 return Err(PacketError::BadHeader);
             }
             let transport = Transport::Udp {
-                src: u16::from_be_bytes([h[0], h[1]]),
-                dst: u16::from_be_bytes([h[2], h[3]]),
+                src: header.source_port.get(),
+                dst: header.destination_port.get(),
                 len,
             };
             Ok((transport, offset + UDP_HEADER_LEN))
         }
         (protocol::ICMP, IpVersion::V4) | (protocol::ICMPV6, IpVersion::V6) => {
-            let Some(h) = segment.first_chunk::<8>() else {
+            let Some(header) = prefix::<IcmpHeader>(segment) else {
                 return cut_off();
             };
-            let id = is_icmp_query(version, h[0]).then(|| u16::from_be_bytes([h[4], h[5]]));
-            Ok((
-                Transport::Icmp {
-                    kind: h[0],
-                    code: h[1],
-                    id,
-                },
-                offset + 8,
-            ))
+            let transport = Transport::Icmp {
+                kind: header.kind,
+                code: header.code,
+                id: header.query_id(version),
+            };
+            Ok((transport, offset + ICMP_HEADER_LEN))
         }
         _ => Ok((Transport::Other, offset)),
-    }
-}
-
-/// Which fragment an IPv4 header's fragment offset and MF bit describe.
-#[inline]
-pub(super) fn v4_fragment(offset: u16, more_fragments: bool) -> Fragment {
-    match (offset, more_fragments) {
-        (0, false) => Fragment::Whole,
-        (0, true) => Fragment::First,
-        _ => Fragment::Later,
     }
 }
 
 /// Whether an ICMP message has an identifier: echo, timestamp, information and address mask requests
 /// and replies of IPv4, echo of IPv6.
 #[inline]
-pub(crate) fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
+pub(crate) const fn is_icmp_query(version: IpVersion, kind: u8) -> bool {
     match version {
         IpVersion::V4 => matches!(kind, 0 | 8 | 13..=18),
         IpVersion::V6 => matches!(kind, 128 | 129),

@@ -6,32 +6,25 @@ use proptest::prelude::*;
 /// Small valid packets, with checksums of zero where a test is to fill them in.
 pub(crate) mod sample {
     use super::super::super::ip::{Ipv4Header, Ipv6Header, protocol};
-    use super::super::super::transport::udp_header;
+    use super::super::super::udp::udp_header;
     use proptest::prelude::*;
 
     pub(crate) fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let header = Ipv4Header {
             tos: 0x2a,
-            total_len: (20 + payload.len()) as u16,
-            identification: 7,
-            dont_fragment: true,
-            ttl: 64,
-            protocol,
-            src: [10, 0, 0, 1].into(),
-            dst: [10, 0, 0, 2].into(),
+            identification: 7.into(),
+            ..Ipv4Header::new(src, dst, protocol, payload.len() as u16)
         };
         [&header.to_bytes()[..], payload].concat()
     }
 
     pub(crate) fn v6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let (src, dst) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
         let header = Ipv6Header {
-            traffic_class: 0x2a,
-            flow_label: 0x12345,
-            payload_len: payload.len() as u16,
-            next_header,
+            version_class_flow: Ipv6Header::class_and_flow(0x2a, 0x12345),
             hop_limit: 63,
-            src: "fd00::1".parse().unwrap(),
-            dst: "fd00::2".parse().unwrap(),
+            ..Ipv6Header::new(src, dst, next_header, payload.len() as u16)
         };
         [&header.to_bytes()[..], payload].concat()
     }

@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header, protocol};
-use super::packet::{Packet, Transport};
-use super::transport::{TCP_HEADER_LEN, TcpFlags};
+use zerocopy::IntoBytes;
 
-/// The TTL or hop limit of a reset.
-const TTL: u8 = 64;
+use super::ip::{Ipv4Header, Ipv6Header, protocol};
+use super::packet::{Packet, Transport};
+use super::tcp::{TCP_HEADER_LEN, TcpFlags, TcpHeader};
 
 /// Writes the reset that answers `packet` into `out`, as a whole IP packet with all checksums, and gives its length:
 /// 40 bytes over IPv4, 60 over IPv6. `None` if the packet is no TCP segment, is itself a reset (RFC 9293 section 3.10.7.1),
@@ -39,50 +38,25 @@ pub fn answer(packet: &Packet, out: &mut [u8]) -> Option<usize> {
             TcpFlags::RST | TcpFlags::ACK,
         )
     };
-    let ip_len = match (packet.src, packet.dst) {
+    let len = packet.version.header_len() + TCP_HEADER_LEN;
+    let out = out.get_mut(..len)?;
+    let (ip, tcp) = out.split_at_mut(packet.version.header_len());
+    let tcp_len = TCP_HEADER_LEN as u16;
+    match (packet.src, packet.dst) {
         (IpAddr::V4(to), IpAddr::V4(from)) => {
-            let header = Ipv4Header {
-                tos: 0,
-                total_len: (IPV4_HEADER_LEN + TCP_HEADER_LEN) as u16,
-                identification: 0,
-                dont_fragment: true,
-                ttl: TTL,
-                protocol: protocol::TCP,
-                src: from,
-                dst: to,
-            };
-            out.get_mut(..IPV4_HEADER_LEN)?
-                .copy_from_slice(&header.to_bytes());
-            IPV4_HEADER_LEN
+            let header = Ipv4Header::new(from, to, protocol::TCP, tcp_len);
+            header.to_bytes().write_to(ip).ok()?;
         }
         (IpAddr::V6(to), IpAddr::V6(from)) => {
-            let header = Ipv6Header {
-                traffic_class: 0,
-                flow_label: 0,
-                payload_len: TCP_HEADER_LEN as u16,
-                next_header: protocol::TCP,
-                hop_limit: TTL,
-                src: from,
-                dst: to,
-            };
-            out.get_mut(..IPV6_HEADER_LEN)?
-                .copy_from_slice(&header.to_bytes());
-            IPV6_HEADER_LEN
+            let header = Ipv6Header::new(from, to, protocol::TCP, tcp_len);
+            header.write_to(ip).ok()?;
         }
         _ => return None,
-    };
-    let len = ip_len + TCP_HEADER_LEN;
-    let tcp = out.get_mut(ip_len..len)?;
-    tcp.fill(0);
-    tcp[0..2].copy_from_slice(&dst.to_be_bytes());
-    tcp[2..4].copy_from_slice(&src.to_be_bytes());
-    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
-    tcp[8..12].copy_from_slice(&ack.to_be_bytes());
-    tcp[12] = 0x50;
-    tcp[13] = flags.0;
-    let whole = out.get_mut(..len)?;
-    let reset = Packet::parse(whole).ok()?;
-    reset.write_checksum(whole).then_some(len)
+    }
+    let header = TcpHeader::new((dst, src), seq, ack, flags);
+    header.write_to(tcp).ok()?;
+    let reset = Packet::parse(out).ok()?;
+    reset.write_checksum(out).then_some(len)
 }
 
 #[cfg(test)]

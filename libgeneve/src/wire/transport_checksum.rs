@@ -3,9 +3,12 @@
 //! Owns which bytes each protocol's checksum covers and where its field is. The arithmetic is
 //! [`checksum`](super::checksum)'s.
 
-use super::checksum::{Sum, is_partial, pseudo_header};
+use super::checksum::{self, Sum, is_partial, pseudo_header};
+use super::icmp::IcmpHeader;
 use super::ip::IpVersion;
 use super::packet::{Fragment, Packet, Transport};
+use super::tcp::TcpHeader;
+use super::udp::UdpHeader;
 
 /// What the transport checksum of a packet is found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Packet {
             return ChecksumState::Unknown;
         };
         let is_udp = matches!(self.transport, Transport::Udp { .. });
-        let field = u16::from_be_bytes([covered[cover.field], covered[cover.field + 1]]);
+        let field = checksum::field(covered, cover.field);
         if is_udp && field == 0 {
             // Over IPv6 a UDP checksum is mandatory inside the overlay (RFC 8200 section 8.1).
             return match self.version {
@@ -76,13 +79,13 @@ impl Packet {
         let Some(covered) = bytes.get_mut(cover.start..cover.end) else {
             return false;
         };
-        covered[cover.field..cover.field + 2].fill(0);
+        checksum::set_field(covered, cover.field, 0);
         let sum = cover.pseudo_header.unwrap_or(Sum::ZERO).bytes(covered);
         let check = match (self.transport, sum.checksum()) {
             (Transport::Udp { .. }, 0) => 0xffff,
             (_, check) => check,
         };
-        covered[cover.field..cover.field + 2].copy_from_slice(&check.to_be_bytes());
+        checksum::set_field(covered, cover.field, check);
         true
     }
 
@@ -99,8 +102,7 @@ impl Packet {
         let Some(covered) = bytes.get_mut(cover.start..cover.end) else {
             return false;
         };
-        let partial = pseudo_header.fold();
-        covered[cover.field..cover.field + 2].copy_from_slice(&partial.to_be_bytes());
+        checksum::set_field(covered, cover.field, pseudo_header.fold());
         true
     }
 
@@ -110,9 +112,9 @@ impl Packet {
     #[must_use]
     pub fn checksum_offset(&self) -> Option<u16> {
         match self.transport {
-            Transport::Tcp { .. } => Some(16),
-            Transport::Udp { .. } => Some(6),
-            Transport::Icmp { .. } => Some(2),
+            Transport::Tcp { .. } => Some(TcpHeader::CHECKSUM_OFFSET),
+            Transport::Udp { .. } => Some(UdpHeader::CHECKSUM_OFFSET),
+            Transport::Icmp { .. } => Some(IcmpHeader::CHECKSUM_OFFSET),
             Transport::Other | Transport::Unavailable => None,
         }
     }

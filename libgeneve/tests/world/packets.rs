@@ -67,24 +67,19 @@ pub fn in_ip(
     let header = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
             tos,
-            total_len: (20 + transport.len()) as u16,
-            identification: 7,
-            dont_fragment,
-            ttl: 64,
-            protocol: number,
-            src,
-            dst,
+            identification: 7.into(),
+            flags_fragment_offset: if dont_fragment {
+                Ipv4Header::DONT_FRAGMENT.into()
+            } else {
+                0.into()
+            },
+            ..Ipv4Header::new(src, dst, number, transport.len() as u16)
         }
         .to_bytes()
         .to_vec(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
-            traffic_class: tos,
-            flow_label: 0,
-            payload_len: transport.len() as u16,
-            next_header: number,
-            hop_limit: 64,
-            src,
-            dst,
+            version_class_flow: Ipv6Header::class_and_flow(tos, 0),
+            ..Ipv6Header::new(src, dst, number, transport.len() as u16)
         }
         .to_bytes()
         .to_vec(),

@@ -337,28 +337,14 @@ fn inner_packet(protocols: &str) -> Vec<u8> {
 
 fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let header = Ipv4Header {
-        tos: 0,
-        total_len: 20 + payload.len() as u16,
-        identification: 1,
-        dont_fragment: true,
-        ttl: 64,
-        protocol,
-        src,
-        dst,
+        identification: 1.into(),
+        ..Ipv4Header::new(src, dst, protocol, payload.len() as u16)
     };
     whole([&header.to_bytes()[..], payload].concat())
 }
 
 fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, payload: &[u8]) -> Vec<u8> {
-    let header = Ipv6Header {
-        traffic_class: 0,
-        flow_label: 0,
-        payload_len: payload.len() as u16,
-        next_header,
-        hop_limit: 64,
-        src,
-        dst,
-    };
+    let header = Ipv6Header::new(src, dst, next_header, payload.len() as u16);
     whole([&header.to_bytes()[..], payload].concat())
 }
 

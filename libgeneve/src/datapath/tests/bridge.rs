@@ -215,14 +215,10 @@ fn a_solicitation_for_an_endpoint_is_answered_and_a_probe_hears_of_it() {
     let group = nd::solicited_node(target);
     let solicit = |from: &str, options: &[u8]| {
         let from: std::net::Ipv6Addr = from.parse().unwrap();
+        let len = (24 + options.len()) as u16;
         let header = Ipv6Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_len: (24 + options.len()) as u16,
-            next_header: protocol::ICMPV6,
             hop_limit: 255,
-            src: from,
-            dst: group,
+            ..Ipv6Header::new(from, group, protocol::ICMPV6, len)
         };
         let message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target.octets(), options].concat();
         let mut packet = [&header.to_bytes()[..], &message].concat();
@@ -374,16 +370,8 @@ fn a_packet_that_is_too_long_is_answered_by_the_station_that_it_was_for() {
     let bridge = link.bridge.as_ref().unwrap();
     link.host(ip(B)).unwrap().set_path_mtu(Some(1400));
     let payload = vec![7; 1380];
-    let header = Ipv4Header {
-        tos: 0,
-        total_len: 20 + payload.len() as u16,
-        identification: 1,
-        dont_fragment: true,
-        ttl: 64,
-        protocol: 99,
-        src: "10.0.0.1".parse().unwrap(),
-        dst: "10.0.0.2".parse().unwrap(),
-    };
+    let (src, dst) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+    let header = Ipv4Header::new(src, dst, 99, payload.len() as u16);
     let packet = [&header.to_bytes()[..], &payload].concat();
     let long = frame(ON_B, LOCAL, ethertype::IPV4, &packet);
     let refused = send(&world, long.clone()).unwrap_err();

@@ -160,24 +160,17 @@ fn udp(src: &str, dst: &str, ports: (u16, u16), tos: u8) -> Vec<u8> {
     let header = match (ip(src), ip(dst)) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
             tos,
-            total_len: 60,
-            identification: 7,
-            dont_fragment: false,
+            identification: 7.into(),
+            flags_fragment_offset: 0.into(),
             ttl: 7,
-            protocol: protocol::UDP,
-            src,
-            dst,
+            ..Ipv4Header::new(src, dst, protocol::UDP, 40)
         }
         .to_bytes()
         .to_vec(),
         (IpAddr::V6(src), IpAddr::V6(dst)) => Ipv6Header {
-            traffic_class: tos,
-            flow_label: 0,
-            payload_len: 40,
-            next_header: protocol::UDP,
+            version_class_flow: Ipv6Header::class_and_flow(tos, 0),
             hop_limit: 9,
-            src,
-            dst,
+            ..Ipv6Header::new(src, dst, protocol::UDP, 40)
         }
         .to_bytes()
         .to_vec(),

@@ -436,7 +436,7 @@ fn a_flow_that_is_allowed_again_after_its_time_holds_its_port() {
 #[test]
 fn identifications_are_unique_behind_one_address() {
     let site = gateway((5000, 5999));
-    let id_of = |went: &Went| Ipv4::parse(went.inner()).unwrap().identification();
+    let id_of = |went: &Went| Ipv4::parse(went.inner()).unwrap().identification.get();
     let mut seen = HashSet::new();
     for round in 0..3u16 {
         for src in ["10.0.0.2", "10.0.0.3"] {
@@ -457,12 +457,12 @@ fn identifications_are_unique_behind_one_address() {
     let own = Ipv4::parse(&atomic).unwrap();
     assert!(own.dont_fragment());
     let out = site.hear(B, &atomic, &plain()).unwrap();
-    assert_eq!(id_of(&out), own.identification());
+    assert_eq!(id_of(&out), own.identification.get());
     // So does what is not translated.
     let inside = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     let heard = site.hear(B, &inside, &plain()).unwrap();
     assert_eq!(
         id_of(&heard),
-        Ipv4::parse(&inside).unwrap().identification()
+        Ipv4::parse(&inside).unwrap().identification.get()
     );
 }
