@@ -4,8 +4,9 @@
 //! Which model a link uses is its configuration.
 
 use crate::drop::DropReason;
-use crate::wire::checksum::update16;
+use crate::wire::ip::{Ipv4Header, Ipv6Header};
 use crate::wire::packet::{IpVersion, Packet};
+use crate::wire::prefix_mut;
 
 /// The ECN field: the low two bits of the traffic class (RFC 3168 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,21 +139,18 @@ impl Dscp {
 pub fn set_tos(inner: &mut [u8], packet: &mut Packet, tos: u8) {
     match packet.version {
         IpVersion::V4 => {
-            let Some(header) = inner.first_chunk_mut::<20>() else {
+            let Some(header) = prefix_mut::<Ipv4Header>(inner) else {
                 return;
             };
-            let check = u16::from_be_bytes([header[10], header[11]]);
-            let old = u16::from_be_bytes([header[0], header[1]]);
-            let new = u16::from_be_bytes([header[0], tos]);
-            header[1] = tos;
-            header[10..12].copy_from_slice(&update16(check, old, new).to_be_bytes());
+            let old = [header.version_ihl, header.tos];
+            header.tos = tos;
+            header.update_checksum(old, [header.version_ihl, tos]);
         }
         IpVersion::V6 => {
-            let Some(header) = inner.first_chunk_mut::<2>() else {
+            let Some(header) = prefix_mut::<Ipv6Header>(inner) else {
                 return;
             };
-            header[0] = header[0] & 0xf0 | tos >> 4;
-            header[1] = tos << 4 | header[1] & 0x0f;
+            header.version_class_flow = Ipv6Header::class_and_flow(tos, header.flow_label());
         }
     }
     packet.tos = tos;

@@ -5,10 +5,14 @@
 
 use std::fmt;
 
+use zerocopy::FromBytes;
+use zerocopy::byteorder::network_endian::U16;
+
 use crate::wire::checksum::update16;
 use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
-use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
+use crate::wire::prefix_mut;
+use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, TcpHeader, UDP_HEADER_LEN};
 
 /// The smallest MTU that a link which carries IPv6 may have (RFC 8200 section 5).
 pub const MIN_IPV6: u32 = 1280;
@@ -34,10 +38,7 @@ impl TunnelMtu {
     /// Bytes of the outer IP header: 20 or 40.
     #[must_use]
     pub const fn outer_ip(&self) -> u32 {
-        match self.outer {
-            IpVersion::V4 => 20,
-            IpVersion::V6 => 40,
-        }
+        self.outer.header_len() as u32
     }
 
     /// Bytes that encapsulation adds to an inner packet.
@@ -126,54 +127,49 @@ pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16, partial: bool) -> 
     if !flags.contains(TcpFlags::SYN) || packet.fragment != Fragment::Whole {
         return false;
     }
-    let ip = match packet.version {
-        IpVersion::V4 => 20,
-        IpVersion::V6 => 40,
-    };
-    let Some(most) = mtu
-        .checked_sub(ip + TCP_HEADER_LEN as u16)
-        .filter(|&most| most > 0)
-    else {
+    let headers = packet.version.header_len() + TCP_HEADER_LEN;
+    let Some(most) = mtu.checked_sub(headers as u16).filter(|&most| most > 0) else {
         return false;
     };
     let range = usize::from(packet.transport_offset)..usize::from(packet.payload_offset);
-    let Some(header) = bytes
-        .get_mut(range)
-        .filter(|header| header.len() >= TCP_HEADER_LEN)
-    else {
+    let header = bytes.get_mut(range).map(TcpHeader::mut_from_prefix);
+    let Some(Ok((header, options))) = header else {
         return false;
     };
-    let Some(at) = mss_option(header) else {
+    let Some(at) = mss_option(options) else {
         return false;
     };
-    let old = u16::from_be_bytes([header[at], header[at + 1]]);
+    let Some(mss) = options.get_mut(at..).and_then(prefix_mut::<U16>) else {
+        return false;
+    };
+    let old = mss.get();
     if old <= most {
         return false;
     }
-    header[at..at + 2].copy_from_slice(&most.to_be_bytes());
+    *mss = most.into();
     if !partial {
-        let check = u16::from_be_bytes([header[16], header[17]]);
+        let check = header.checksum.get();
         // At an odd offset the value's bytes belong to two words, in the other order.
         let check = if at % 2 == 0 {
             update16(check, old, most)
         } else {
             update16(check, old.swap_bytes(), most.swap_bytes())
         };
-        header[16..18].copy_from_slice(&check.to_be_bytes());
+        header.checksum = check.into();
     }
     true
 }
 
-/// Where the value of the MSS option is in a TCP header (RFC 9293 section 3.1).
-fn mss_option(header: &[u8]) -> Option<usize> {
-    let mut at = TCP_HEADER_LEN;
+/// Where the value of the MSS option is among TCP options (RFC 9293 section 3.1).
+fn mss_option(options: &[u8]) -> Option<usize> {
+    let mut at = 0;
     loop {
-        match *header.get(at)? {
+        match *options.get(at)? {
             OPTION_END => return None,
             OPTION_NOP => at += 1,
             kind => {
-                let len = usize::from(*header.get(at + 1)?);
-                if len < 2 || at + len > header.len() {
+                let len = usize::from(*options.get(at + 1)?);
+                if len < 2 || at + len > options.len() {
                     return None;
                 }
                 if kind == OPTION_MSS {

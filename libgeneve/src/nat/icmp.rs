@@ -7,14 +7,12 @@
 use std::net::IpAddr;
 
 use super::rewrite::{
-    Kind, Rewrite, Untranslatable, add_to_checksum, families_match, header_len, set_addresses,
+    Kind, Rewrite, TCP_REWRITTEN, Untranslatable, added_to, families_match, set_addresses,
 };
 use crate::wire::checksum::Sum;
-use crate::wire::icmp::{Quote, QuotedTransport};
+use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpHeader, Quote, QuotedTransport};
 use crate::wire::packet::{Fragment, IpVersion, Packet};
-
-/// Bytes of a transport header up to the end of the last field that NAT may change: TCP's checksum.
-const TRANSPORT_LEN: usize = 18;
+use crate::wire::prefix_mut;
 
 /// Gives an ICMP error the addresses `src` and `dst`, and the packet that it quotes the addresses
 /// and ports of `quoted`, in the direction of the quoted packet. `packet`, which was parsed from
@@ -40,19 +38,19 @@ pub fn rewrite_error(
     let transport = usize::from(packet.transport_offset);
     if !families_match(packet.version, src, dst)
         || !families_match(packet.version, quoted.src.0, quoted.dst.0)
-        || transport < header_len(packet.version)
+        || transport < packet.version.header_len()
     {
         return Err(Untranslatable);
     }
     let ip = bytes
         .get_mut(..usize::from(packet.total_len))
-        .filter(|ip| ip.len() >= transport + 8)
+        .filter(|ip| ip.len() >= transport + ICMP_HEADER_LEN)
         .ok_or(Untranslatable)?;
     let (head, message) = ip.split_at_mut(transport);
     let start = usize::from(quote.offset)
         .checked_sub(transport)
         .ok_or(Untranslatable)?;
-    let end = start + usize::from(quote.transport_offset) + TRANSPORT_LEN;
+    let end = start + usize::from(quote.transport_offset) + TCP_REWRITTEN;
     let end = end.min(message.len());
     let beginning = message.get_mut(start..end).ok_or(Untranslatable)?;
 
@@ -72,7 +70,9 @@ pub fn rewrite_error(
     if packet.version == IpVersion::V6 {
         added = added.add(addresses);
     }
-    add_to_checksum(message, 2, added);
+    if let Some(header) = prefix_mut::<IcmpHeader>(message) {
+        header.checksum = added_to(header.checksum.get(), added).into();
+    }
     (packet.src, packet.dst) = (src, dst);
     Ok(())
 }

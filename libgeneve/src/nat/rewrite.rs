@@ -6,13 +6,19 @@
 
 use std::net::IpAddr;
 
-use crate::wire::checksum::Sum;
-use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
+use crate::wire::checksum::{self, Sum};
+use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpHeader};
+use crate::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
+use crate::wire::prefix_mut;
+use crate::wire::transport::{TcpHeader, UDP_HEADER_LEN, UdpHeader};
 
 /// UDP-Lite and DCCP have checksums over the pseudo-header that are not known here (RFC 3828, RFC 4340).
 const UDP_LITE: u8 = 136;
 const DCCP: u8 = 33;
+
+/// Bytes of a TCP header up to the end of the last field that NAT may change: its checksum.
+pub(super) const TCP_REWRITTEN: usize = TcpHeader::CHECKSUM_OFFSET as usize + size_of::<u16>();
 
 /// The addresses and ports that a packet shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +67,7 @@ pub fn rewrite(
     let ip = bytes
         .get_mut(..usize::from(packet.total_len))
         .filter(|ip| ip.len() >= transport + kind.len())
-        .filter(|_| transport >= header_len(packet.version))
+        .filter(|_| transport >= packet.version.header_len())
         .ok_or(Untranslatable)?;
     let (head, segment) = ip.split_at_mut(transport);
     let addresses = set_addresses(head, (packet.src, packet.dst), (to.src.0, to.dst.0));
@@ -77,14 +83,6 @@ pub fn rewrite(
     Ok(())
 }
 
-/// Bytes of the fixed IP header.
-pub(super) fn header_len(version: IpVersion) -> usize {
-    match version {
-        IpVersion::V4 => IPV4_HEADER_LEN,
-        IpVersion::V6 => IPV6_HEADER_LEN,
-    }
-}
-
 /// Whether both addresses are of the version's family.
 pub(super) fn families_match(version: IpVersion, src: IpAddr, dst: IpAddr) -> bool {
     let v4 = version == IpVersion::V4;
@@ -96,8 +94,7 @@ fn change(old: Sum, new: Sum) -> Sum {
     Sum::ZERO.word(!old.fold()).add(new)
 }
 
-/// Stores the addresses in the IP header at the start of `head`, which has [`header_len`] bytes at
-/// least, brings an IPv4 header's checksum up to date, and gives what the addresses add to a sum
+/// Stores the addresses in the IP header at the start of `head`, which has all of it, brings an IPv4 header's checksum up to date, and gives what the addresses add to a sum
 /// that covers them.
 pub(super) fn set_addresses(
     head: &mut [u8],
@@ -110,31 +107,25 @@ pub(super) fn set_addresses(
     );
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            head[12..16].copy_from_slice(&src.octets());
-            head[16..20].copy_from_slice(&dst.octets());
-            add_to_checksum(head, 10, added);
+            if let Some(header) = prefix_mut::<Ipv4Header>(head) {
+                (header.source, header.destination) = (src.octets(), dst.octets());
+                let check = header.checksum.get();
+                header.checksum = added_to(check, added).into();
+            }
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            head[8..24].copy_from_slice(&src.octets());
-            head[24..40].copy_from_slice(&dst.octets());
+            if let Some(header) = prefix_mut::<Ipv6Header>(head) {
+                (header.source, header.destination) = (src.octets(), dst.octets());
+            }
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
     }
     added
 }
 
-fn read(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn write(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Adds to what the checksum at `at` covers (RFC 1624 equation 3).
-pub(super) fn add_to_checksum(bytes: &mut [u8], at: usize, added: Sum) {
-    let check = Sum::ZERO.word(!read(bytes, at)).add(added).checksum();
-    write(bytes, at, check);
+/// The checksum that covers `added` besides what `check` covers (RFC 1624 equation 3).
+pub(super) fn added_to(check: u16, added: Sum) -> u16 {
+    Sum::ZERO.word(!check).add(added).checksum()
 }
 
 /// The part of a transport header that NAT may change, with what it says before.
@@ -170,8 +161,9 @@ impl Kind {
     /// Bytes of the transport header up to the last field that may change.
     fn len(self) -> usize {
         match self {
-            Kind::Tcp(..) => 18,
-            Kind::Udp(..) | Kind::Query(_) | Kind::Message => 8,
+            Kind::Tcp(..) => TCP_REWRITTEN,
+            Kind::Udp(..) => UDP_HEADER_LEN,
+            Kind::Query(_) | Kind::Message => ICMP_HEADER_LEN,
             Kind::Bare => 0,
         }
     }
@@ -187,43 +179,58 @@ impl Kind {
         partial: bool,
     ) {
         let (field, ports) = match self {
-            Kind::Tcp(src, dst) => (16, set_ports(segment, (src, dst), to)),
-            Kind::Udp(src, dst) => (6, set_ports(segment, (src, dst), to)),
+            Kind::Tcp(src, dst) => (
+                TcpHeader::CHECKSUM_OFFSET,
+                set_ports(segment, (src, dst), to),
+            ),
+            Kind::Udp(src, dst) => (
+                UdpHeader::CHECKSUM_OFFSET,
+                set_ports(segment, (src, dst), to),
+            ),
             Kind::Query(id) => {
-                write(segment, 4, to.src.1);
+                if let Some(header) = prefix_mut::<IcmpHeader>(segment) {
+                    header.set_query_id(to.src.1);
+                }
                 let new = Sum::ZERO.word(to.src.1);
-                (2, change(Sum::ZERO.word(id), new))
+                (IcmpHeader::CHECKSUM_OFFSET, change(Sum::ZERO.word(id), new))
             }
-            Kind::Message => (2, Sum::ZERO),
+            Kind::Message => (IcmpHeader::CHECKSUM_OFFSET, Sum::ZERO),
             Kind::Bare => return,
         };
+        let field = usize::from(field);
         if segment.len() < field + 2 {
             return;
         }
         let is_udp = matches!(self, Kind::Udp(..));
         let icmp4 = matches!(self, Kind::Query(_) | Kind::Message) && version == IpVersion::V4;
         let addresses = if icmp4 { Sum::ZERO } else { addresses };
-        match (partial, read(segment, field)) {
+        match (partial, checksum::field(segment, field)) {
             (true, _) if icmp4 => {}
-            (true, sum) => write(segment, field, Sum::ZERO.word(sum).add(addresses).fold()),
+            (true, sum) => {
+                let sum = Sum::ZERO.word(sum).add(addresses);
+                checksum::set_field(segment, field, sum.fold());
+            }
             (false, 0) if is_udp => {}
-            (false, _) => {
-                add_to_checksum(segment, field, addresses.add(ports));
+            (false, check) => {
+                let check = added_to(check, addresses.add(ports));
+                checksum::set_field(segment, field, check);
                 // An echo reply may be all zero: of the two ways to write a sum of zero, only the
                 // other one verifies then.
                 let all_zero = || segment.iter().all(|&byte| byte == 0);
-                if read(segment, field) == 0 && (is_udp || all_zero()) {
-                    write(segment, field, 0xffff);
+                if check == 0 && (is_udp || all_zero()) {
+                    checksum::set_field(segment, field, 0xffff);
                 }
             }
         }
     }
 }
 
-/// Stores both ports and gives what they add to a sum.
+/// Stores both ports, which TCP has where UDP has them, and gives what they add to a sum.
 fn set_ports(segment: &mut [u8], (src, dst): (u16, u16), to: &Rewrite) -> Sum {
-    write(segment, 0, to.src.1);
-    write(segment, 2, to.dst.1);
+    if let Some(header) = prefix_mut::<UdpHeader>(segment) {
+        header.source_port = to.src.1.into();
+        header.destination_port = to.dst.1.into();
+    }
     let new = Sum::ZERO.word(to.src.1).word(to.dst.1);
     change(Sum::ZERO.word(src).word(dst), new)
 }

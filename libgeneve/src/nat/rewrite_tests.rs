@@ -1,6 +1,7 @@
 //! Tests of rewriting, against checksums that are verified from scratch.
 
 use super::*;
+use crate::wire::checksum::{field as read, set_field as write};
 use crate::wire::ip::{ipv4_checksum_holds, write_ipv4_checksum};
 use crate::wire::packet::tests::sample;
 use crate::wire::transport_checksum::ChecksumState;
