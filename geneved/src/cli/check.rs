@@ -17,6 +17,7 @@ use super::style::Style;
 use crate::config::file::{self, Config, Fault};
 use crate::control::protocol::FeatureInfo;
 use crate::daemon::{host, preflight};
+use crate::io::Feature;
 
 #[derive(Default)]
 struct Words {
@@ -148,22 +149,22 @@ impl Record for Checked {
 }
 
 fn probe(context: &Context) -> Result<(), CliError> {
-    let features: Vec<FeatureInfo> = host::features(context.socket())
-        .into_iter()
-        .map(|f| FeatureInfo {
-            name: f.name.into(),
-            available: f.available,
-            detail: f.detail,
-        })
-        .collect();
+    let found = host::features(context.socket());
+    let info = |f: &Feature| FeatureInfo {
+        name: f.kind.name().into(),
+        available: f.available,
+        detail: f.detail.clone(),
+    };
+    let features: Vec<FeatureInfo> = found.iter().map(info).collect();
     let records: Vec<&dyn Record> = features.iter().map(|f| f as &dyn Record).collect();
     context.print(&records)?;
-    let fatal = |f: &&FeatureInfo| !f.available && host::INDISPENSABLE.contains(&f.name.as_str());
-    match features.iter().find(fatal) {
+    let fatal = |f: &&Feature| !f.available && host::INDISPENSABLE.contains(&f.kind);
+    match found.iter().find(fatal) {
         None => Ok(()),
         Some(feature) => Err(CliError::Refused(format!(
             "Error: geneved cannot make links here: {}: {}",
-            feature.name, feature.detail
+            feature.kind.name(),
+            feature.detail
         ))),
     }
 }

@@ -62,23 +62,24 @@ async fn tunnel_device(config: &EngineConfig, netlink: &Handle) -> Result<Tunnel
 
 fn announce(engine: &Engine) {
     let report = engine.backend();
+    let io = report.backend.name();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        io = report.name,
+        io,
         cause = report.cause,
         workers = engine.workers(),
         "geneved {} starts with {} ({}), workers {}",
         env!("CARGO_PKG_VERSION"),
-        report.name,
+        io,
         report.cause,
         engine.workers()
     );
     for feature in report.features.iter().filter(|f| !f.available) {
+        let name = feature.kind.name();
         tracing::warn!(
-            feature = feature.name,
+            feature = name,
             detail = feature.detail,
-            "{} is missing on this host: {}",
-            feature.name,
+            "{name} is missing on this host: {}",
             feature.detail
         );
     }

@@ -18,12 +18,12 @@ use crate::config::value::Mode;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Host, HostInfo, LinkInfo, Links, Nats, Request};
 use crate::counted::counted;
-use crate::io::{Feature, probe};
+use crate::io::{Feature, HostFeature, probe};
 use crate::net::netns;
 use crate::net::port::{Holder, holder, wait_until_free};
 
 /// Without these there is nothing that geneved could do.
-pub const INDISPENSABLE: [&str; 2] = ["tun", "net-admin"];
+pub const INDISPENSABLE: [HostFeature; 2] = [HostFeature::Tun, HostFeature::NetAdmin];
 /// The port of Geneve (RFC 8926, section 3.3).
 const GENEVE: u16 = 6081;
 /// The user of the packaged service.
@@ -40,26 +40,26 @@ pub fn features(socket: &Path) -> Vec<Feature> {
     let links = running.as_ref().ok().map(|daemon| links(socket, daemon));
     all.extend([
         capability(
-            "net-admin",
+            HostFeature::NetAdmin,
             Capability::CAP_NET_ADMIN,
             "interfaces, addresses and large socket buffers",
             "no link can be made; run it as root, or give the service AmbientCapabilities=CAP_NET_ADMIN",
         ),
         capability(
-            "netns",
+            HostFeature::Netns,
             Capability::CAP_SYS_ADMIN,
             "links can be put into other network namespaces",
             "links stay in the daemon's network namespace; geneved.service(8) has the drop-in that changes it",
         ),
         capability(
-            "low-ports",
+            HostFeature::LowPorts,
             Capability::CAP_NET_BIND_SERVICE,
             "dstport and srcport may be below 1024",
             "dstport and srcport stay above 1023; geneved.service(8) has the drop-in that changes it",
         ),
         port(running.as_ref().ok()),
         feature(
-            "ipv6",
+            HostFeature::Ipv6,
             Path::new("/proc/net/if_inet6").exists(),
             "the kernel has IPv6",
             "the kernel has no IPv6; underlay and overlay are IPv4 only",
@@ -95,7 +95,7 @@ fn nat(socket: &Path) -> Option<Feature> {
         },
     };
     Some(Feature {
-        name: "nat",
+        kind: HostFeature::Nat,
         available,
         detail,
     })
@@ -108,8 +108,8 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
     let Ok(Links { links }) = ask(socket, &Request::ListLinks { name: None }) else {
         return Vec::new();
     };
-    let wrong = |name, detail| Feature {
-        name,
+    let wrong = |kind, detail| Feature {
+        kind,
         available: false,
         detail,
     };
@@ -119,7 +119,7 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
     };
     let undelivered = links.iter().filter_map(of_link);
     let mut all: Vec<_> = links.iter().filter_map(not_as_configured).collect();
-    all.extend(undelivered.map(|what| wrong("delivery", what)));
+    all.extend(undelivered.map(|what| wrong(HostFeature::Delivery, what)));
     let here = netns::own_inode() == daemon.netns_inode;
     let placed = links.iter().filter_map(|link| {
         let settings = &link.settings;
@@ -129,7 +129,11 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
         (routed && seen).then_some((&settings.name, settings.netns.as_deref()))
     });
     let forwarded = block_on(forwarding::between_links(placed)).unwrap_or_default();
-    all.extend(forwarded.into_iter().map(|what| wrong("forwarding", what)));
+    all.extend(
+        forwarded
+            .into_iter()
+            .map(|what| wrong(HostFeature::Forwarding, what)),
+    );
     all
 }
 
@@ -146,7 +150,7 @@ fn not_as_configured(link: &LinkInfo) -> Option<Feature> {
         ),
     };
     Some(Feature {
-        name: "link",
+        kind: HostFeature::Link,
         available: false,
         detail,
     })
@@ -159,18 +163,18 @@ fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, Clien
     client.call(request)
 }
 
-fn feature(name: &'static str, available: bool, with: &str, without: &str) -> Feature {
+fn feature(kind: HostFeature, available: bool, with: &str, without: &str) -> Feature {
     Feature {
-        name,
+        kind,
         available,
         detail: if available { with } else { without }.into(),
     }
 }
 
-fn capability(name: &'static str, wanted: Capability, with: &str, without: &str) -> Feature {
+fn capability(kind: HostFeature, wanted: Capability, with: &str, without: &str) -> Feature {
     let has = caps::has_cap(None, CapSet::Effective, wanted).unwrap_or(false);
     let without = format!("{wanted} is missing: {without}");
-    feature(name, has, &format!("{wanted}: {with}"), &without)
+    feature(kind, has, &format!("{wanted}: {with}"), &without)
 }
 
 /// How long a start waits for a port that is about to become free.
@@ -209,22 +213,27 @@ pub(super) fn foreign_holder(port: u16, daemon: Option<&HostInfo>) -> Option<Hol
 
 fn port(daemon: Option<&HostInfo>) -> Feature {
     let holder = foreign_holder(GENEVE, daemon);
-    let detail = match (&holder, daemon) {
-        (Some(holder), _) => format!(
-            "UDP port {GENEVE} is taken by {holder}; {}",
-            holder.remedy()
+    let (available, detail) = match (&holder, daemon) {
+        (Some(holder), _) => (
+            false,
+            format!(
+                "UDP port {GENEVE} is taken by {holder}; {}",
+                holder.remedy()
+            ),
         ),
-        (None, Some(daemon)) if daemon.ports.contains(&GENEVE) => format!(
-            "UDP port {GENEVE} is that of the running daemon (pid {})",
-            daemon.pid
+        (None, Some(daemon)) if daemon.ports.contains(&GENEVE) => (
+            true,
+            format!(
+                "UDP port {GENEVE} is that of the running daemon (pid {})",
+                daemon.pid
+            ),
         ),
-        (None, _) if taken(GENEVE) => format!("UDP port {GENEVE} is taken"),
-        (None, _) => format!("UDP port {GENEVE} is free"),
+        (None, _) if taken(GENEVE) => (false, format!("UDP port {GENEVE} is taken")),
+        (None, _) => (true, format!("UDP port {GENEVE} is free")),
     };
-    let free = !detail.ends_with("is taken");
     Feature {
-        name: "port-6081",
-        available: holder.is_none() && free,
+        kind: HostFeature::GenevePort,
+        available,
         detail,
     }
 }
@@ -246,7 +255,7 @@ fn user() -> Feature {
         false => "",
     };
     feature(
-        "user",
+        HostFeature::ServiceUser,
         found,
         &format!("the service's user geneved is there; its group may use the control socket{hint}"),
         "there is no user geneved, which the service runs as; the packages make it, or \"useradd --system geneved\"",
@@ -265,7 +274,7 @@ fn configuration() -> Feature {
         ),
     };
     Feature {
-        name: "config",
+        kind: HostFeature::Configuration,
         available,
         detail,
     }
@@ -287,7 +296,7 @@ fn daemon(socket: &Path, running: Result<HostInfo, ClientError>) -> Feature {
         Err(error) => (false, error.to_string()),
     };
     Feature {
-        name: "daemon",
+        kind: HostFeature::Daemon,
         available,
         detail,
     }

@@ -47,10 +47,10 @@ impl Core {
         page.metric(&metrics::BUILD_INFO)
             .add(&[env!("CARGO_PKG_VERSION")], 1);
         page.metric(&metrics::IO_INFO)
-            .add(&[report.name, &report.cause], 1);
+            .add(&[report.backend.name(), &report.cause], 1);
         let mut available = page.metric(&metrics::FEATURE_AVAILABLE);
         for feature in &report.features {
-            available.add(&[feature.name], u8::from(feature.available));
+            available.add(&[feature.kind.name()], u8::from(feature.available));
         }
     }
 

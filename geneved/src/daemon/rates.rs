@@ -50,7 +50,7 @@ impl Core {
         let mut rates = Rates {
             time_us: now.0 / 1000,
             version: env!("CARGO_PKG_VERSION").into(),
-            io: self.engine().backend().name.into(),
+            io: self.engine().backend().backend.name().into(),
             flows: all.flows as u64,
             flows_limit: all.limit as u64,
             links: links.collect(),

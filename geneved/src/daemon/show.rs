@@ -71,7 +71,7 @@ impl Core {
             },
             txqlen: seen.txqlen,
             mtu_sum: running.sum.clone(),
-            io: self.engine().backend().name.into(),
+            io: self.engine().backend().backend.name().into(),
             traffic: traffic(&self.engine().link_counters(running.index)),
         })
     }
@@ -170,7 +170,7 @@ impl Core {
             });
         }
         let features = report.features.iter().map(|f| FeatureInfo {
-            name: f.name.into(),
+            name: f.kind.name().into(),
             available: f.available,
             detail: f.detail.clone(),
         });
@@ -188,7 +188,7 @@ impl Core {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
                 netns_inode: netns::own_inode(),
-                io: report.name.into(),
+                io: report.backend.name().into(),
                 io_cause: report.cause.clone(),
                 workers: count(self.engine().workers()),
                 features: features.collect(),

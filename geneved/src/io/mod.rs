@@ -44,13 +44,13 @@ mod worker;
 pub use counters::{Direction, LinkCounters};
 pub use descriptors::{Descriptors, connections, raise_limit};
 pub use engine::{
-    BackendReport, Engine, EngineConfig, Event, IoChoice, Refusals, Segmentation, SourceSockets,
-    StartError,
+    BackendReport, Engine, EngineConfig, Event, IoBackend, IoChoice, Refusals, Segmentation,
+    SourceSockets, StartError,
 };
 pub use errors::{ErrorVerdict, UnderlayNews};
 pub use heap::bound_heap;
 pub use privilege::give_up_capabilities;
-pub use probe::{Feature, probe};
+pub use probe::{Feature, HostFeature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use rx_interfaces::RxInterfaces;
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};

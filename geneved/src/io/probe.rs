@@ -9,11 +9,71 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::buffers::Buffers;
 use super::uring::Uring;
 
-/// One thing that the packet path can use.
+/// Declares the features with their names.
+macro_rules! features {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
+        /// What a host has or lacks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum HostFeature {
+            $($(#[$doc])* $variant),+
+        }
+
+        impl HostFeature {
+            /// Its name, as `geneved check` shows it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(HostFeature::$variant => $name),+
+                }
+            }
+        }
+    };
+}
+
+features! {
+    /// `/dev/net/tun`.
+    Tun = "tun",
+    /// io_uring with all that the packet path uses of it.
+    IoUring = "io_uring",
+    /// Sending trains with one system call (`UDP_SEGMENT`).
+    UdpSegment = "udp-segment",
+    /// Receiving trains with one system call (`UDP_GRO`).
+    UdpGro = "udp-gro",
+    /// UDP super-packets on TUN.
+    TunUso = "tun-uso",
+    /// Encapsulated super-packets that the kernel or the network card cuts.
+    TunnelGso = "tunnel-gso",
+    /// The capability to make interfaces.
+    NetAdmin = "net-admin",
+    /// The capability to enter other network namespaces.
+    Netns = "netns",
+    /// The capability to use ports below 1024.
+    LowPorts = "low-ports",
+    /// The port of Geneve is free.
+    GenevePort = "port-6081",
+    /// IPv6.
+    Ipv6 = "ipv6",
+    /// The user that the service runs as.
+    ServiceUser = "user",
+    /// The configuration file.
+    Configuration = "config",
+    /// A daemon that answers.
+    Daemon = "daemon",
+    /// What the kernel does for translations.
+    Nat = "nat",
+    /// A link that works as configured.
+    Link = "link",
+    /// Packets of a link that are delivered.
+    Delivery = "delivery",
+    /// Links that the kernel does not forward between.
+    Forwarding = "forwarding",
+}
+
+/// A feature, and whether this host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// Its name, as `geneved check` shows it.
-    pub name: &'static str,
+    /// Which one.
+    pub kind: HostFeature,
     /// Whether this host has it.
     pub available: bool,
     /// What is there, or what is missing and what is done instead.
@@ -21,15 +81,15 @@ pub struct Feature {
 }
 
 impl Feature {
-    fn new(name: &'static str, result: io::Result<()>, with: &str, without: &str) -> Self {
+    fn new(kind: HostFeature, result: io::Result<()>, with: &str, without: &str) -> Self {
         match result {
             Ok(()) => Feature {
-                name,
+                kind,
                 available: true,
                 detail: with.into(),
             },
             Err(error) => Feature {
-                name,
+                kind,
                 available: false,
                 detail: format!("{error}; {without}"),
             },
@@ -42,37 +102,37 @@ impl Feature {
 pub fn probe() -> Vec<Feature> {
     vec![
         Feature::new(
-            "tun",
+            HostFeature::Tun,
             tun_device(),
             "/dev/net/tun can be opened",
             "without it no link can be made",
         ),
         Feature::new(
-            "io_uring",
+            HostFeature::IoUring,
             uring(),
             "multishot reads, buffer rings",
             "plain system calls are used",
         ),
         Feature::new(
-            "udp-segment",
+            HostFeature::UdpSegment,
             udp_option(libc::UDP_SEGMENT, 1000),
             "trains are sent with one system call",
             "every datagram is sent by itself",
         ),
         Feature::new(
-            "udp-gro",
+            HostFeature::UdpGro,
             udp_option(libc::UDP_GRO, 1),
             "trains are received with one system call",
             "every datagram is received by itself",
         ),
         Feature::new(
-            "tun-uso",
+            HostFeature::TunUso,
             kernel_at_least(6, 2),
             "UDP super-packets cross TUN whole",
             "UDP crosses TUN packet by packet",
         ),
         Feature::new(
-            "tunnel-gso",
+            HostFeature::TunnelGso,
             kernel_at_least(6, 17),
             "the kernel can segment encapsulated packets",
             "geneved segments by itself",

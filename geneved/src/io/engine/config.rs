@@ -53,11 +53,31 @@ pub struct EngineConfig {
     pub underlay: Arc<AtomicU32>,
 }
 
+/// The backend that a worker uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoBackend {
+    /// One io_uring for each worker.
+    IoUring,
+    /// epoll and plain system calls.
+    Syscalls,
+}
+
+impl IoBackend {
+    /// `io_uring` or `syscalls`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            IoBackend::IoUring => "io_uring",
+            IoBackend::Syscalls => "syscalls",
+        }
+    }
+}
+
 /// Which backend runs, and why.
 #[derive(Clone, Debug)]
 pub struct BackendReport {
-    /// `io_uring` or `syscalls`.
-    pub name: &'static str,
+    /// Which one.
+    pub backend: IoBackend,
     /// Why this one.
     pub cause: String,
     /// What the host can do.

@@ -29,7 +29,7 @@ use super::counters::{Counters, Direction, LinkCounters};
 use super::descriptors::Descriptors;
 use super::errors::{ErrorQueues, ErrorVerdict, UnderlayNews};
 use super::neighbors::Chime;
-use super::probe;
+use super::probe::{self, HostFeature};
 use super::progress::{Heart, Progress, WorkerReport};
 use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
@@ -42,7 +42,7 @@ use super::worker::{Command, LinkSlot, Shared};
 use ports::OpenPort;
 
 pub use config::{
-    BackendReport, EngineConfig, Event, IoChoice, Refusals, Segmentation, StartError,
+    BackendReport, EngineConfig, Event, IoBackend, IoChoice, Refusals, Segmentation, StartError,
 };
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
@@ -110,7 +110,7 @@ struct State {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("backend", &self.report.name)
+            .field("backend", &self.report.backend)
             .field("workers", &self.workers.len())
             .finish()
     }
@@ -126,10 +126,10 @@ impl Engine {
         tunnel: Result<TunnelDevice, String>,
     ) -> Result<Self, StartError> {
         let features = probe::probe();
-        let (name, cause) = start::choose(config.io)?;
-        let available = |feature: &str| features.iter().any(|f| f.name == feature && f.available);
-        let gso = config.segmentation != Segmentation::Off && available("udp-segment");
-        let uso = available("tun-uso");
+        let (backend, cause) = start::choose(config.io)?;
+        let available = |kind| features.iter().any(|f| f.kind == kind && f.available);
+        let gso = config.segmentation != Segmentation::Off && available(HostFeature::UdpSegment);
+        let uso = available(HostFeature::TunUso);
         let (sender, receiver) = unbounded_channel();
         let shared = Arc::new(Shared {
             tables: ArcSwap::default(),
@@ -144,7 +144,7 @@ impl Engine {
             workers: Vec::new(),
             shared,
             report: BackendReport {
-                name,
+                backend,
                 cause,
                 features,
             },

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Engine, Event, Handle, IoChoice, StartError};
+use super::{Engine, Event, Handle, IoBackend, IoChoice, StartError};
 use crate::io::backend::Backend;
 use crate::io::buffers::Buffers;
 use crate::io::counters::Counters;
 use crate::io::privilege::give_up_capabilities;
-use crate::io::probe;
+use crate::io::probe::{self, HostFeature};
 use crate::io::progress::Progress;
 use crate::io::sched;
 use crate::io::syscalls::Syscalls;
@@ -47,7 +47,7 @@ impl Engine {
             tunnel,
         };
         let events = self.shared.events.clone();
-        let uring = self.report.name == "io_uring";
+        let backend = self.report.backend;
         let (ready, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
@@ -56,20 +56,19 @@ impl Engine {
                 // A worker with the normal slice works as well, only less evenly.
                 let _ = sched::slice(false);
                 // The ring belongs to the thread that made it, so it is made here.
-                let ended = if uring {
-                    live(
+                let ended = match backend {
+                    IoBackend::IoUring => live(
                         Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
                             Uring::new(tun, udp, bell)
                         }),
                         &ready,
-                    )
-                } else {
-                    live(
+                    ),
+                    IoBackend::Syscalls => live(
                         Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
                             Syscalls::new(tun, udp, bell)
                         }),
                         &ready,
-                    )
+                    ),
                 };
                 if let Err(error) = ended {
                     let _ = events.send(Event::WorkerLost {
@@ -102,7 +101,7 @@ impl Engine {
             .report
             .features
             .iter_mut()
-            .find(|f| f.name == "tunnel-gso")
+            .find(|f| f.kind == HostFeature::TunnelGso)
         {
             feature.available = device.is_ok();
             feature.detail = outcome;
@@ -131,12 +130,16 @@ fn live<B: Backend>(
 }
 
 /// The backend, and why this one.
-pub(super) fn choose(choice: IoChoice) -> Result<(&'static str, String), StartError> {
+pub(super) fn choose(choice: IoChoice) -> Result<(IoBackend, String), StartError> {
     match (choice, probe::uring()) {
-        (IoChoice::Syscalls, _) => Ok(("syscalls", "the configuration asks for it".into())),
-        (IoChoice::IoUring, Ok(())) => Ok(("io_uring", "the configuration asks for it".into())),
+        (IoChoice::Syscalls, _) => {
+            Ok((IoBackend::Syscalls, "the configuration asks for it".into()))
+        }
+        (IoChoice::IoUring, Ok(())) => {
+            Ok((IoBackend::IoUring, "the configuration asks for it".into()))
+        }
         (IoChoice::IoUring, Err(error)) => Err(StartError::Uring(error)),
-        (IoChoice::Auto, Ok(())) => Ok(("io_uring", "this host allows it".into())),
-        (IoChoice::Auto, Err(error)) => Ok(("syscalls", error.to_string())),
+        (IoChoice::Auto, Ok(())) => Ok((IoBackend::IoUring, "this host allows it".into())),
+        (IoChoice::Auto, Err(error)) => Ok((IoBackend::Syscalls, error.to_string())),
     }
 }
