@@ -16,7 +16,7 @@ use super::output::{Line, Record};
 use super::style::{Family, Style};
 use crate::config::value::{IfName, Prefix};
 use crate::config::words::{AddressWords, Change, Verb};
-use crate::control::protocol::{LinkInfo, Request};
+use crate::control::protocol::{LinkInfo, Links, Request};
 
 type Key = Keyword<AddressWords>;
 
@@ -62,11 +62,6 @@ impl Subject for AddressWords {
         Ok(Change::address(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
-        let name = filter.dev.clone();
-        Request::ListLinks { name }
-    }
-
     fn named(filter: &Wanted, _: &Style) -> Option<String> {
         filter.prefix.map(|prefix| prefix.to_string())
     }
@@ -80,7 +75,9 @@ impl Subject for AddressWords {
     }
 
     fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<AddressInfo>, CliError> {
-        let mut links = object::all::<LinkInfo>(context, &Self::list(filter))?;
+        let name = filter.dev.clone();
+        let request = Request::ListLinks { name };
+        let Links { mut links } = context.call(&request)?;
         in_netns(context, filter.dev.as_ref(), &mut links)?;
         let of_link = |link: LinkInfo| {
             let dev = link.settings.name.clone();

@@ -15,7 +15,7 @@ use super::output::{Line, Record};
 use super::style::Style;
 use crate::config::value::{IfName, Name, OrNone, TypeWord};
 use crate::config::words::{Change, EndpointWords, Verb};
-use crate::control::protocol::{EndpointInfo, Request};
+use crate::control::protocol::{EndpointInfo, Endpoints, Request};
 
 type Key = Keyword<EndpointWords>;
 
@@ -74,9 +74,10 @@ impl Subject for EndpointWords {
         Ok(Change::endpoint(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<EndpointInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListEndpoints { dev }
+        let request = Request::ListEndpoints { dev };
+        Ok(context.call::<Endpoints>(&request)?.endpoints)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

@@ -15,7 +15,7 @@ use super::output::{Line, Record};
 use super::style::Style;
 use crate::config::value::{FdbMac, IfName};
 use crate::config::words::{Change, FdbWords, Verb};
-use crate::control::protocol::{FdbInfo, FdbOrigin, Flushed, Request};
+use crate::control::protocol::{Fdb, FdbInfo, FdbOrigin, Flushed, Request};
 
 type Key = Keyword<FdbWords>;
 
@@ -55,9 +55,10 @@ impl Subject for FdbWords {
         Ok(Change::fdb(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<FdbInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListFdb { dev }
+        let request = Request::ListFdb { dev };
+        Ok(context.call::<Fdb>(&request)?.fdb)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

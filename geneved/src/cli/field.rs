@@ -46,7 +46,7 @@ impl<T: Value> Value for OrNone<T> {
 impl Value for IpAddr {
     fn value(text: &str) -> Result<Self, ValueError> {
         text.parse()
-            .map_err(|_| ValueError("not an IPv4 or IPv6 address".into()))
+            .map_err(|_| ValueError::new("not an IPv4 or IPv6 address"))
     }
 }
 
@@ -60,20 +60,20 @@ impl Value for String {
 impl Value for u16 {
     fn value(text: &str) -> Result<Self, ValueError> {
         let port = text.parse().ok().filter(|port| *port != 0);
-        port.ok_or_else(|| ValueError("invalid port: a number from 1 to 65535".into()))
+        port.ok_or_else(|| ValueError::new("invalid port: a number from 1 to 65535"))
     }
 }
 
 impl Value for u8 {
     fn value(text: &str) -> Result<Self, ValueError> {
-        let wrong = |_| ValueError("invalid number: from 0 to 255".into());
+        let wrong = |_| ValueError::new("invalid number: from 0 to 255");
         text.parse().map_err(wrong)
     }
 }
 
 impl Value for u32 {
     fn value(text: &str) -> Result<Self, ValueError> {
-        let wrong = |_| ValueError("invalid number: from 0 to 4294967295".into());
+        let wrong = |_| ValueError::new("invalid number: from 0 to 4294967295");
         text.parse().map_err(wrong)
     }
 }

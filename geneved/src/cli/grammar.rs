@@ -161,18 +161,13 @@ pub fn wrong(word: &str, reason: impl std::fmt::Display) -> CliError {
     CliError::Usage(format!("Error: argument \"{word}\" is wrong: {reason}"))
 }
 
-/// A value that is wrong. The words that the reason names in quotes are what was expected: the nearest
-/// one is suggested.
-pub fn wrong_value(word: &str, reason: impl std::fmt::Display) -> CliError {
-    let reason = reason.to_string();
-    let expected = reason.split('"').skip(1).step_by(2);
-    let hint = match nearest(word, expected) {
-        Some(near) if near != word && !reason.contains('?') => {
-            format!("; did you mean \"{near}\"?")
-        }
+/// A value that is wrong, with the valid word that is nearest to it.
+pub fn wrong_value(word: &str, error: &ValueError) -> CliError {
+    let hint = match nearest(word, error.expected().iter().copied()) {
+        Some(near) if near != word => format!("; did you mean \"{near}\"?"),
         _ => String::new(),
     };
-    wrong(word, format_args!("{reason}{hint}"))
+    wrong(word, format_args!("{error}{hint}"))
 }
 
 /// Finds `word` among `candidates` by its whole or by an unambiguous prefix.
@@ -296,7 +291,7 @@ fn read<T>(
                     (Err(_), Some(none)) if value == NONE && !keyword.bare => {
                         none.push(keyword.names[0]);
                     }
-                    (Err(error), _) => return Err(wrong_value(value, error)),
+                    (Err(error), _) => return Err(wrong_value(value, &error)),
                 }
             }
             Action::Refused(why) => {

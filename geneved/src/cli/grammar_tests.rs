@@ -19,7 +19,7 @@ const KEYWORDS: &[Keyword<Command>] = &[
     .bare()
     .times(Times::Once),
     Keyword::value(&["count"], "N", |c: &mut Command, v| {
-        c.count = v.parse().map_err(|_| ValueError("not a number".into()))?;
+        c.count = v.parse().map_err(|_| ValueError::new("not a number"))?;
         Ok(())
     }),
     Keyword::value(&["column"], "C", |c: &mut Command, v| {
@@ -104,4 +104,18 @@ fn a_flag_and_its_opposite_do_not_stand_together() {
             format!("Error: argument \"{word}\" is wrong: it is the opposite of \"{other}\"");
         assert_eq!(said, expected);
     }
+}
+
+#[test]
+fn a_suggestion_is_a_word_that_is_valid_and_not_one_that_the_reason_quotes() {
+    let quoting = ValueError::new("not a name: letters and \"_\"");
+    assert_eq!(
+        wrong_value("-", &quoting).to_string(),
+        "Error: argument \"-\" is wrong: not a name: letters and \"_\""
+    );
+    let expecting = ValueError::new("a way").expecting(&["left", "right"]);
+    assert_eq!(
+        wrong_value("rihgt", &expecting).to_string(),
+        "Error: argument \"rihgt\" is wrong: a way; did you mean \"right\"?"
+    );
 }

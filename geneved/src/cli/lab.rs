@@ -20,13 +20,15 @@ const PREFIX: Key = Key::value(&["prefix"], "NAME", |o, v| {
 const SECONDS: Key = Key::value(&["seconds"], "N", |o, v| {
     let seconds = v
         .parse()
-        .map_err(|_| ValueError("not a number of seconds".into()))?;
+        .map_err(|_| ValueError::new("not a number of seconds"))?;
     o.duration = Duration::from_secs(seconds);
     Ok(())
 });
 const IO: Key = Key::value(&["io"], "{ auto | io_uring | syscalls }", |o, v| {
-    if !["auto", "io_uring", "syscalls"].contains(&v) {
-        return Err(ValueError("\"auto\", \"io_uring\" or \"syscalls\"".into()));
+    const CHOICES: &[&str] = &["auto", "io_uring", "syscalls"];
+    if !CHOICES.contains(&v) {
+        let wrong = ValueError::new("\"auto\", \"io_uring\" or \"syscalls\"");
+        return Err(wrong.expecting(CHOICES));
     }
     o.io = v.to_owned();
     Ok(())

@@ -32,7 +32,8 @@ const TYPE: Key = Key::value(&["type"], "{ geneve | vxlan }", |link, word| {
 fn kind(word: &str) -> Result<Kind, ValueError> {
     let known = Encapsulation::ALL.into_iter().find(|e| e.name() == word);
     known.map(Kind::from).ok_or_else(|| {
-        ValueError("unknown link type: geneved makes \"geneve\" and \"vxlan\" links".into())
+        ValueError::new("unknown link type: geneved makes \"geneve\" and \"vxlan\" links")
+            .expecting(&["geneve", "vxlan"])
     })
 }
 
@@ -147,9 +148,9 @@ impl Subject for LinkWords {
         Ok(Change::link(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<LinkInfo>, CliError> {
         let name = filter.name.clone();
-        Request::ListLinks { name }
+        Ok(context.call::<Links>(&Request::ListLinks { name })?.links)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {
@@ -168,7 +169,7 @@ impl Subject for LinkWords {
 
     fn show(filter: &Wanted, context: &mut Context) -> Result<(), CliError> {
         let style = context.style();
-        let mut links = object::all::<LinkInfo>(context, &Self::list(filter))?;
+        let mut links = Self::all(context, filter)?;
         in_netns(context, filter.name.as_ref(), &mut links)?;
         links.retain(|link| Self::wants(filter, &style, link));
         // What belongs to no link would otherwise be seen by nobody who only looks here; JSON is an array of links.

@@ -13,7 +13,7 @@ use super::output::{Line, Record, with};
 use super::style::Style;
 use crate::config::value::NatKind;
 use crate::config::words::{Change, NatWords, Verb};
-use crate::control::protocol::{NatInfo, Request};
+use crate::control::protocol::{NatInfo, Nats, Request};
 
 type Key = Keyword<NatWords>;
 
@@ -52,9 +52,10 @@ impl Subject for NatWords {
         Ok(Change::nat(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<NatInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListNats { dev }
+        let request = Request::ListNats { dev };
+        Ok(context.call::<Nats>(&request)?.nats)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

@@ -1,9 +1,5 @@
 //! What the commands of most objects have in common: `add`, `set`, `replace`, `del` and `show`.
 
-use std::collections::BTreeMap;
-
-use serde::de::DeserializeOwned;
-
 use super::command::Command;
 use super::context::Context;
 use super::error::CliError;
@@ -16,7 +12,6 @@ use crate::config::state::absent;
 use crate::config::value::{Direction, IfName, Name};
 use crate::config::words::{Change, Verb};
 use crate::control::client::ClientError;
-use crate::control::protocol::Request;
 
 /// An object as its commands gather it, word by word.
 pub trait Subject: Default + 'static {
@@ -30,7 +25,7 @@ pub trait Subject: Default + 'static {
     const DEL: &'static [Keyword<Self>];
 
     /// The object as it is shown.
-    type Info: Record + DeserializeOwned;
+    type Info: Record;
     /// Which ones are shown.
     type Filter: Default + 'static;
     /// The keywords of `show`.
@@ -47,16 +42,11 @@ pub trait Subject: Default + 'static {
     /// The options that mean something to commands that change it, beside those.
     const CHANGE_HONOURS: Honours = Honours::NOTHING;
 
-    /// What lists the objects, or more than those that the filter wants.
-    fn list(filter: &Self::Filter) -> Request;
-
     /// The objects, or more than those that the filter wants.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    fn all(context: &mut Context, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError> {
-        all(context, &Self::list(filter))
-    }
+    fn all(context: &mut Context, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError>;
 
     /// The one object that the filter names, as its list shows it; `None` where it names none.
     fn named(filter: &Self::Filter, style: &Style) -> Option<String>;
@@ -178,20 +168,6 @@ fn change<T: Subject>(
     let none = grammar::parse_change(keys, words, &mut subject)?;
     let change = subject.change(verb, context)?;
     context.apply(change.without(none))
-}
-
-/// Every object of a reply, whose one list may have any name.
-///
-/// # Errors
-/// The daemon does not answer, or refuses.
-pub fn all<T: DeserializeOwned>(
-    context: &mut Context,
-    request: &Request,
-) -> Result<Vec<T>, CliError> {
-    let parts: BTreeMap<String, serde_json::Value> = context.call(request)?;
-    let list = parts.into_values().find(serde_json::Value::is_array);
-    serde_json::from_value(list.unwrap_or_else(|| serde_json::json!([])))
-        .map_err(|e| ClientError::Strange(e.to_string()).into())
 }
 
 /// Prints what a reply has, one record each.

@@ -12,7 +12,7 @@ use super::object::{self, BY_NAME, Subject, Wanted};
 use super::output::{Line, Record, with};
 use super::style::Style;
 use crate::config::words::{Change, OptionWords, Verb};
-use crate::control::protocol::{OptionInfo, Request};
+use crate::control::protocol::{OptionInfo, Options, Request};
 
 type Key = Keyword<OptionWords>;
 
@@ -42,8 +42,9 @@ impl Subject for OptionWords {
         Ok(Change::option(verb, self))
     }
 
-    fn list(_: &Wanted) -> Request {
-        Request::ListOptions
+    fn all(context: &mut Context, _: &Wanted) -> Result<Vec<OptionInfo>, CliError> {
+        let request = Request::ListOptions;
+        Ok(context.call::<Options>(&request)?.options)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

@@ -6,6 +6,7 @@ use argh::FromArgs;
 
 use super::error::CliError;
 use crate::config::state::nearest;
+use crate::config::value::ValueError;
 
 /// VPC overlays over Geneve in user space: the daemon and its command line.
 #[derive(Clone, Debug, FromArgs, PartialEq, Eq)]
@@ -90,13 +91,14 @@ pub enum Color {
 }
 
 impl std::str::FromStr for Color {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
             "auto" => Ok(Color::Auto),
             "always" => Ok(Color::Always),
             "never" => Ok(Color::Never),
-            _ => Err("\"auto\", \"always\" or \"never\"".into()),
+            _ => Err(ValueError::new("\"auto\", \"always\" or \"never\"")
+                .expecting(&["auto", "always", "never"])),
         }
     }
 }
@@ -261,7 +263,7 @@ fn colour(value: &str) -> Result<String, CliError> {
     value
         .parse::<Color>()
         .map(|_| value.to_owned())
-        .map_err(|expected| super::grammar::wrong_value(value, expected))
+        .map_err(|error| super::grammar::wrong_value(value, &error))
 }
 
 fn unknown(word: &str, option: &str) -> CliError {

@@ -13,7 +13,7 @@ use super::output::{Line, Record, with};
 use super::style::Style;
 use crate::config::value::{Direction, RuleAction};
 use crate::config::words::{Change, PolicyWords, Verb};
-use crate::control::protocol::{PolicyInfo, Request};
+use crate::control::protocol::{Policies, PolicyInfo, Request};
 
 type Key = Keyword<PolicyWords>;
 
@@ -64,9 +64,10 @@ impl Subject for PolicyWords {
         Ok(Change::policy(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<PolicyInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListPolicies { dev }
+        let request = Request::ListPolicies { dev };
+        Ok(context.call::<Policies>(&request)?.policies)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

@@ -12,7 +12,7 @@ use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
 use super::output::{Line, Record, with};
 use super::style::Style;
 use crate::config::words::{Change, QosWords, Verb};
-use crate::control::protocol::{ClassInfo, Request};
+use crate::control::protocol::{ClassInfo, Classes, Request};
 
 type Key = Keyword<QosWords>;
 
@@ -43,9 +43,10 @@ impl Subject for QosWords {
         Ok(Change::qos(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<ClassInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListClasses { dev }
+        let request = Request::ListClasses { dev };
+        Ok(context.call::<Classes>(&request)?.classes)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

@@ -16,7 +16,7 @@ use super::output::{Line, Record};
 use super::style::{Family, Style};
 use crate::config::value::{IfName, Prefix, TypeWord, ValueError};
 use crate::config::words::{Change, RouteWords, Verb};
-use crate::control::protocol::{Request, RouteInfo};
+use crate::control::protocol::{Request, RouteInfo, Routes};
 
 type Key = Keyword<RouteWords>;
 
@@ -32,10 +32,10 @@ const TYPE: Key = key!("type", "{ simple | gateway }", kind);
 /// `show` prints it, so that what it prints can be typed.
 const PROTO: Key = Key::value(&["proto"], "static", |_, origin| match origin {
     "static" => Ok(()),
-    "remote" => Err(ValueError(
-        "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"".into(),
+    "remote" => Err(ValueError::new(
+        "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"",
     )),
-    _ => Err(ValueError("only \"static\" routes can be made".into())),
+    _ => Err(ValueError::new("only \"static\" routes can be made").expecting(&["static"])),
 });
 
 /// Which routes are shown.
@@ -66,7 +66,9 @@ impl Subject for RouteWords {
         key!(Wanted; "type", "{ simple | gateway }", kind),
         Keyword::<Wanted>::value(&["proto"], "{ static | remote }", |wanted, origin| {
             if !["static", "remote"].contains(&origin) {
-                return Err(ValueError("\"static\" or \"remote\"".into()));
+                return Err(
+                    ValueError::new("\"static\" or \"remote\"").expecting(&["static", "remote"])
+                );
             }
             wanted.origin = Some(origin.to_owned());
             Ok(())
@@ -85,9 +87,10 @@ impl Subject for RouteWords {
         Ok(Change::route(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<RouteInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListRoutes { dev }
+        let request = Request::ListRoutes { dev };
+        Ok(context.call::<Routes>(&request)?.routes)
     }
 
     fn named(filter: &Wanted, style: &Style) -> Option<String> {

@@ -13,7 +13,7 @@ use super::output::{Line, Record, with};
 use super::style::Style;
 use crate::config::value::{AddrPort, ValueError};
 use crate::config::words::{BackendWords, Change, ServiceWords, Verb};
-use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo};
+use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo, Services};
 
 type Key = Keyword<ServiceWords>;
 
@@ -30,16 +30,16 @@ const BACKEND: Key = Key::value(&["backend"], "ADDR[:PORT]", |w, v| {
 const WEIGHT: Key = Key::value(&["weight"], "N", |w, v| {
     let weight = v
         .parse()
-        .map_err(|_| ValueError("invalid weight: a number from 0 to 65535".into()))?;
+        .map_err(|_| ValueError::new("invalid weight: a number from 0 to 65535"))?;
     match w.backend.last_mut() {
         Some(backend) if backend.weight.is_none() => {
             backend.weight = Some(weight);
             Ok(())
         }
-        Some(_) => Err(ValueError(
-            "the backend before it has a weight already".into(),
+        Some(_) => Err(ValueError::new(
+            "the backend before it has a weight already",
         )),
-        None => Err(ValueError("a weight stands behind its backend".into())),
+        None => Err(ValueError::new("a weight stands behind its backend")),
     }
 })
 .times(Times::Many);
@@ -79,9 +79,10 @@ impl Subject for ServiceWords {
         Ok(Change::service(verb, self))
     }
 
-    fn list(filter: &Wanted) -> Request {
+    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<ServiceInfo>, CliError> {
         let dev = filter.dev.clone();
-        Request::ListServices { dev }
+        let request = Request::ListServices { dev };
+        Ok(context.call::<Services>(&request)?.services)
     }
 
     fn named(filter: &Wanted, _: &Style) -> Option<String> {

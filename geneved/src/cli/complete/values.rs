@@ -2,17 +2,31 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::super::context::Context;
-use super::super::object;
 use super::Candidate;
 use crate::config::value::IfName;
-use crate::control::protocol::{Host, Request};
+use crate::control::protocol::{
+    Classes, Endpoints, Host, Links, Nats, Options, Policies, Request, Routes, Services,
+};
 use crate::net::netns;
 
 /// Whoever presses a key does not wait for longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Objects that the daemon can list.
+#[derive(Clone, Copy)]
+enum Listing {
+    Links,
+    Routes,
+    Endpoints,
+    Policies,
+    Nats,
+    Services,
+    Classes,
+    Options,
+}
 
 /// Knows what was typed so far.
 pub struct Values<'a> {
@@ -54,20 +68,18 @@ impl<'a> Values<'a> {
     /// The values of a keyword.
     pub fn of_keyword(&mut self, keyword: &str, metavariable: &str, last: &str) -> Vec<Candidate> {
         let own = match (self.object, keyword) {
-            ("link", "dev") => Some((Request::ListLinks { name: None }, "name")),
-            ("route", "to") => Some((Request::ListRoutes { dev: self.dev() }, "prefix")),
-            ("endpoint", "address") => {
-                Some((Request::ListEndpoints { dev: self.dev() }, "address"))
-            }
-            ("policy", "name") => Some((Request::ListPolicies { dev: self.dev() }, "name")),
-            ("nat", "name") => Some((Request::ListNats { dev: self.dev() }, "name")),
-            ("service", "name") => Some((Request::ListServices { dev: self.dev() }, "name")),
-            ("qos", "name") => Some((Request::ListClasses { dev: self.dev() }, "name")),
-            ("option", "name") => Some((Request::ListOptions, "name")),
+            ("link", "dev") => Some(Listing::Links),
+            ("route", "to") => Some(Listing::Routes),
+            ("endpoint", "address") => Some(Listing::Endpoints),
+            ("policy", "name") => Some(Listing::Policies),
+            ("nat", "name") => Some(Listing::Nats),
+            ("service", "name") => Some(Listing::Services),
+            ("qos", "name") => Some(Listing::Classes),
+            ("option", "name") => Some(Listing::Options),
             _ => None,
         };
         match own {
-            Some((request, key)) if self.existing => self.listed(&request, key),
+            Some(listing) if self.existing => self.listed(listing),
             Some(_) => Vec::new(),
             None => self.of(metavariable, last),
         }
@@ -83,15 +95,15 @@ impl<'a> Values<'a> {
             return notes;
         }
         match metavariable {
-            "LINK" => self.listed(&Request::ListLinks { name: None }, "name"),
-            "CLASS" => self.listed(&Request::ListClasses { dev: self.dev() }, "name"),
+            "LINK" => self.listed(Listing::Links),
+            "CLASS" => self.listed(Listing::Classes),
             "{ CLASS | none }" => {
                 let mut all = self.of("CLASS", last);
                 all.extend(in_braces(metavariable));
                 all
             }
             "OPTION=HEX" => {
-                let mut all = self.listed(&Request::ListOptions, "name");
+                let mut all = self.listed(Listing::Options);
                 all.iter_mut().for_each(|option| option.word += "=");
                 all
             }
@@ -101,25 +113,66 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn dev(&self) -> Option<IfName> {
-        self.dev.clone()
-    }
-
-    /// What the daemon lists, by one of its keys.
-    fn listed(&mut self, request: &Request, key: &str) -> Vec<Candidate> {
-        self.context.hurry(PATIENCE);
-        let all = object::all::<Value>(self.context, request).unwrap_or_default();
-        let mut found: Vec<Candidate> = Vec::new();
-        for one in &all {
-            let Some((inner, value)) = named(one, key) else {
-                continue;
-            };
-            let dev = inner.get("dev").and_then(Value::as_str);
-            let about = dev.map(|dev| format!("dev {dev}")).unwrap_or_default();
-            found.push(Candidate::new(value, about));
-        }
+    /// The names of the objects that the daemon lists, those of the link that was typed if there is one.
+    fn listed(&mut self, listing: Listing) -> Vec<Candidate> {
+        let dev = self.dev.clone();
+        let on = |name: String, dev: &IfName| Candidate::new(name, format!("dev {dev}"));
+        let mut found: Vec<_> = match listing {
+            Listing::Links => {
+                let Links { links } = self.ask(&Request::ListLinks { name: None });
+                let links = links.iter();
+                links
+                    .map(|l| Candidate::new(l.settings.name.as_str(), ""))
+                    .collect()
+            }
+            Listing::Routes => {
+                let Routes { routes } = self.ask(&Request::ListRoutes { dev });
+                let routes = routes.iter().map(|r| &r.route);
+                routes.map(|r| on(r.prefix.to_string(), &r.dev)).collect()
+            }
+            Listing::Endpoints => {
+                let Endpoints { endpoints } = self.ask(&Request::ListEndpoints { dev });
+                let endpoints = endpoints.iter().map(|e| &e.endpoint);
+                endpoints
+                    .map(|e| on(e.address.to_string(), &e.dev))
+                    .collect()
+            }
+            Listing::Policies => {
+                let Policies { policies } = self.ask(&Request::ListPolicies { dev });
+                let policies = policies.iter().map(|p| &p.policy);
+                policies.map(|p| on(p.name.to_string(), &p.dev)).collect()
+            }
+            Listing::Nats => {
+                let Nats { nats } = self.ask(&Request::ListNats { dev });
+                let nats = nats.iter().map(|n| &n.nat);
+                nats.map(|n| on(n.name.to_string(), &n.dev)).collect()
+            }
+            Listing::Services => {
+                let Services { services } = self.ask(&Request::ListServices { dev });
+                let services = services.iter().map(|s| &s.service);
+                services.map(|s| on(s.name.to_string(), &s.dev)).collect()
+            }
+            Listing::Classes => {
+                let Classes { classes } = self.ask(&Request::ListClasses { dev });
+                let classes = classes.iter().map(|c| &c.class);
+                classes.map(|c| on(c.name.to_string(), &c.dev)).collect()
+            }
+            Listing::Options => {
+                let Options { options } = self.ask(&Request::ListOptions);
+                let options = options.iter().map(|o| &o.option.name);
+                options
+                    .map(|name| Candidate::new(name.as_str(), ""))
+                    .collect()
+            }
+        };
         found.dedup_by(|a, b| a.word == b.word);
         found
+    }
+
+    /// What the daemon replies, or nothing where it does not.
+    fn ask<R: DeserializeOwned + Default>(&mut self, request: &Request) -> R {
+        self.context.hurry(PATIENCE);
+        self.context.call(request).unwrap_or_default()
     }
 
     /// Hosts, of which those before the last comma are kept.
@@ -136,13 +189,6 @@ impl<'a> Values<'a> {
         });
         hosts.collect()
     }
-}
-
-/// The object of an entry that has the key, at the top or one step below, and its text.
-fn named<'v>(entry: &'v Value, key: &str) -> Option<(&'v Value, &'v str)> {
-    let text = |value: &'v Value| Some((value, value.get(key)?.as_str()?));
-    let below = || entry.as_object()?.values().find_map(text);
-    text(entry).or_else(below)
 }
 
 /// The words of `METAVARIABLE := { a | b | C }` in the notes of an object.

@@ -17,7 +17,7 @@ use super::super::style::Style;
 use super::destination;
 use crate::config::value::{IfName, Prefix};
 use crate::config::words::EndpointWords;
-use crate::control::protocol::{EndpointInfo, LinkInfo, Request, RouteInfo};
+use crate::control::protocol::{Endpoints, LinkInfo, Links, Request, RouteInfo, Routes};
 
 #[derive(Default)]
 struct Words {
@@ -55,10 +55,9 @@ fn get(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         ));
     }
     let dev = wanted.dev;
-    let mut links: Vec<LinkInfo> = object::all(context, &Request::ListLinks { name: dev.clone() })?;
-    let routes: Vec<RouteInfo> = object::all(context, &Request::ListRoutes { dev: dev.clone() })?;
-    let endpoints: Vec<EndpointInfo> =
-        object::all(context, &Request::ListEndpoints { dev: dev.clone() })?;
+    let Links { mut links } = context.call(&Request::ListLinks { name: dev.clone() })?;
+    let Routes { routes } = context.call(&Request::ListRoutes { dev: dev.clone() })?;
+    let Endpoints { endpoints } = context.call(&Request::ListEndpoints { dev: dev.clone() })?;
     let endpoints: Vec<EndpointWords> = endpoints.into_iter().map(|e| e.endpoint).collect();
     links.retain(|link| dev.as_ref().is_none_or(|dev| *dev == link.settings.name));
     let ways = links

@@ -65,7 +65,7 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
     let number = number.filter(|n| (0.1..=3600.0).contains(n));
     number
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| ValueError("expected seconds, from 0.1 to 3600".into()))
+        .ok_or_else(|| ValueError::new("expected seconds, from 0.1 to 3600"))
 }
 
 /// The command.

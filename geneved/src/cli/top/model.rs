@@ -33,7 +33,10 @@ impl FromStr for Order {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let all = [Order::Bytes, Order::Packets, Order::Name];
         let found = all.into_iter().find(|o| o.word() == text);
-        found.ok_or_else(|| ValueError("expected \"bytes\", \"packets\" or \"name\"".into()))
+        found.ok_or_else(|| {
+            ValueError::new("expected \"bytes\", \"packets\" or \"name\"")
+                .expecting(&["bytes", "packets", "name"])
+        })
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn wrong_length(text: &str) -> Option<ValueError> {
         IpAddr::V4(_) => ("IPv4", 32),
         IpAddr::V6(_) => ("IPv6", 128),
     };
-    Some(ValueError(format!(
+    Some(ValueError::new(format!(
         "invalid prefix: the length of an {family} prefix is from 0 to {most}"
     )))
 }

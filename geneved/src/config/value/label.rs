@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use libgeneve::label::{LabelMap, Selector};
 
 use super::address::wrong_length;
-use super::{NONE, ValueError, as_word, wrong};
+use super::{NONE, ValueError, as_word, not_among, wrong};
 
 as_word! { LabelsWord SelectorWord Who }
 
@@ -24,7 +24,7 @@ impl FromStr for LabelsWord {
         }
         text.parse()
             .map(LabelsWord)
-            .map_err(|e| ValueError(format!("invalid labels: {e}")))
+            .map_err(|e| ValueError::new(format!("invalid labels: {e}")))
     }
 }
 
@@ -46,9 +46,10 @@ impl FromStr for SelectorWord {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.parse::<Selector>() {
-            Ok(selector) if selector.is_empty() => {
-                wrong("invalid selector: it is empty; write \"any\" for everybody")
-            }
+            Ok(selector) if selector.is_empty() => not_among(
+                &["any"],
+                "invalid selector: it is empty; write \"any\" for everybody",
+            ),
             Ok(selector) => Ok(SelectorWord(selector)),
             Err(e) => wrong(format!("invalid selector: {e}")),
         }

@@ -11,7 +11,7 @@ use libgeneve::wire::geneve;
 use serde::de::{Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 
-use super::{ValueError, as_word, one_of, wrong};
+use super::{ValueError, as_word, not_among, one_of, wrong};
 
 as_word! { TtlWord TosWord DfWord MtuWord PortRange MacWord InnerWord }
 
@@ -90,7 +90,7 @@ pub struct MacWord(pub Mac);
 impl FromStr for MacWord {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let invalid = |why| ValueError(format!("invalid lladdr: {why}"));
+        let invalid = |why| ValueError::new(format!("invalid lladdr: {why}"));
         let mac: Mac = text.parse().map_err(|e| invalid(format!("{e}")))?;
         if !mac.is_unicast() {
             return Err(invalid("it is not that of one interface".to_owned()));
@@ -115,7 +115,7 @@ impl FromStr for InnerWord {
         match text {
             "ip" => Ok(InnerWord(Inner::Ip)),
             "ethernet" => Ok(InnerWord(Inner::Ethernet)),
-            _ => wrong("invalid inner: \"ip\" or \"ethernet\""),
+            _ => not_among(&["ip", "ethernet"], "invalid inner: \"ip\" or \"ethernet\""),
         }
     }
 }
@@ -141,7 +141,10 @@ impl FromStr for TtlWord {
                 Ok(0) => Ttl::Auto,
                 Ok(ttl) => Ttl::Fixed(ttl),
                 Err(_) => {
-                    return wrong("invalid ttl: a number from 1 to 255, \"auto\" or \"inherit\"");
+                    return not_among(
+                        &["auto", "inherit"],
+                        "invalid ttl: a number from 1 to 255, \"auto\" or \"inherit\"",
+                    );
                 }
             },
         }))
@@ -175,7 +178,10 @@ impl FromStr for TosWord {
         match number {
             Ok(tos) if tos & 3 == 0 => Ok(TosWord(Tos::Fixed(tos))),
             Ok(_) => wrong("invalid tos: its lower two bits belong to ECN, which follows RFC 6040"),
-            Err(_) => wrong("invalid tos: a number from 0 to 252, or \"inherit\""),
+            Err(_) => not_among(
+                &["inherit"],
+                "invalid tos: a number from 0 to 252, or \"inherit\"",
+            ),
         }
     }
 }
@@ -201,7 +207,12 @@ impl FromStr for DfWord {
             "set" => Df::Set,
             "unset" => Df::Unset,
             "inherit" => Df::Inherit,
-            _ => return wrong("invalid df: \"set\", \"unset\" or \"inherit\""),
+            _ => {
+                return not_among(
+                    &["set", "unset", "inherit"],
+                    "invalid df: \"set\", \"unset\" or \"inherit\"",
+                );
+            }
         }))
     }
 }
@@ -235,7 +246,10 @@ impl FromStr for MtuWord {
         match text.parse() {
             _ if text == "auto" => Ok(MtuWord::Auto),
             Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(MtuWord::Fixed(mtu)),
-            _ => wrong("invalid mtu: \"auto\", or a number of bytes from 68 to 65535"),
+            _ => not_among(
+                &["auto"],
+                "invalid mtu: \"auto\", or a number of bytes from 68 to 65535",
+            ),
         }
     }
 }

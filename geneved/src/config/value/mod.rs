@@ -36,20 +36,50 @@ pub use self::rule::{
 };
 pub use self::time::Seconds;
 
-/// Why a text is not a value: a short reason, as it stands after `argument "x" is wrong: `.
+/// Why a text is not a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValueError(pub String);
+pub struct ValueError {
+    reason: String,
+    expected: &'static [&'static str],
+}
+
+impl ValueError {
+    /// An error with a short reason, as it stands after `argument "x" is wrong: `.
+    pub fn new(reason: impl Into<String>) -> Self {
+        ValueError {
+            reason: reason.into(),
+            expected: &[],
+        }
+    }
+
+    /// The same, of a value that these words are valid for.
+    #[must_use]
+    pub fn expecting(self, expected: &'static [&'static str]) -> Self {
+        ValueError { expected, ..self }
+    }
+
+    /// The words, of those that are valid, that a mistyped one may mean.
+    #[must_use]
+    pub fn expected(&self) -> &'static [&'static str] {
+        self.expected
+    }
+}
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for ValueError {}
 
 fn wrong<T>(reason: impl Into<String>) -> Result<T, ValueError> {
-    Err(ValueError(reason.into()))
+    Err(ValueError::new(reason))
+}
+
+/// A word that is none of those that are valid.
+fn not_among<T>(expected: &'static [&'static str], reason: &str) -> Result<T, ValueError> {
+    Err(ValueError::new(reason).expecting(expected))
 }
 
 /// A text or a number of TOML or JSON, handed to `FromStr`.
@@ -125,7 +155,7 @@ macro_rules! one_of {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($word => Ok($name::$variant),)+
-                    _ => $crate::config::value::wrong($wrong),
+                    _ => $crate::config::value::not_among(&[$($word),+], $wrong),
                 }
             }
         }

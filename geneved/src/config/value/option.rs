@@ -6,7 +6,7 @@ use std::str::FromStr;
 use libgeneve::options::CLASS;
 use libgeneve::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
-use super::{NONE, Name, ValueError, as_word, wrong};
+use super::{NONE, Name, ValueError, as_word, not_among, wrong};
 
 as_word! { ClassWord KindWord NamedData RawOption MatchWord }
 
@@ -33,9 +33,10 @@ impl FromStr for ClassWord {
         };
         match named.map(|(_, n)| *n).or_else(number) {
             Some(class) => Ok(ClassWord(OptionClass(class))),
-            None => {
-                wrong("invalid option class: 0x0000 to 0xffff, or \"aws\", \"ovn\", \"cilium\"")
-            }
+            None => not_among(
+                &["aws", "ovn", "cilium"],
+                "invalid option class: 0x0000 to 0xffff, or \"aws\", \"ovn\", \"cilium\"",
+            ),
         }
     }
 }

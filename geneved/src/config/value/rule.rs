@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use libgeneve::options::EndpointType;
 
-use super::{ValueError, as_word, one_of, wrong};
+use super::{ValueError, as_word, not_among, one_of, wrong};
 
 as_word! { Action Proto Ports Icmp TypeWord }
 
@@ -27,7 +27,7 @@ impl FromStr for Action {
         match text {
             "allow" => Ok(Action::Allow),
             "deny" => Ok(Action::Deny),
-            _ => wrong("invalid action: \"allow\" or \"deny\""),
+            _ => not_among(&["allow", "deny"], "invalid action: \"allow\" or \"deny\""),
         }
     }
 }
@@ -158,7 +158,8 @@ impl FromStr for Proto {
         let named = Self::NAMES.iter().find(|(name, _)| *name == text);
         match named.map(|(_, n)| *n).or_else(|| text.parse().ok()) {
             Some(number) => Ok(Proto(number)),
-            None => wrong(
+            None => not_among(
+                &["tcp", "udp", "icmp", "icmpv6", "sctp"],
                 "invalid protocol: \"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\" or a number from 0 to 255",
             ),
         }
@@ -232,7 +233,7 @@ impl FromStr for Icmp {
             })
         };
         parse()
-            .ok_or_else(|| ValueError("invalid icmp: TYPE or TYPE/CODE, both from 0 to 255".into()))
+            .ok_or_else(|| ValueError::new("invalid icmp: TYPE or TYPE/CODE, both from 0 to 255"))
     }
 }
 
@@ -250,7 +251,8 @@ pub struct TypeWord(pub EndpointType);
 impl FromStr for TypeWord {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        text.parse().map(TypeWord).or(wrong(
+        text.parse().map(TypeWord).or(not_among(
+            &["simple", "scaled", "gateway", "proxied", "host"],
             "invalid type: \"simple\", \"scaled\", \"gateway\", \"proxied\" or \"host\"",
         ))
     }
