@@ -12,4 +12,5 @@ pub mod lab;
 pub mod net;
 pub mod observe;
 mod random;
+pub mod refusal;
 pub mod traffic;

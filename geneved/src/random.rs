@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::state::Refusal;
+use crate::refusal::Refusal;
 
 /// So many random bytes.
 ///

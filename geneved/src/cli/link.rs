@@ -14,12 +14,12 @@ use super::honours::Honours;
 use super::object::{self, Subject};
 use super::output::{Record, reasons};
 use super::style::Style;
-use crate::config::state::Refusal;
 use crate::config::value::{IfName, InnerWord, ValueError};
 use crate::config::words::{Change, Kind, LinkWords, Verb};
 use crate::control::client::ClientError;
 use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
 use crate::net::netns;
+use crate::refusal::Refusal;
 
 type Key = Keyword<LinkWords>;
 

@@ -9,8 +9,8 @@ use libgeneve::label::LabelKey;
 use nix::unistd::{Group, User, getegid, geteuid};
 
 use super::regular;
-use super::state::Refusal;
 use super::trusted::{self, Hole, is_ours};
+use crate::refusal::Refusal;
 
 /// The least bytes of a secret, white space at its end not counted.
 pub const MIN_SECRET: usize = 16;

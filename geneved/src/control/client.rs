@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
 use super::protocol::{INTERFACE, MAX_MESSAGE, Reply, Request};
-use crate::config::state::Refusal;
+use crate::refusal::Refusal;
 
 /// A plan of a thousand interfaces takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -16,7 +16,7 @@ use zlink::varlink_service::Proxy as _;
 use super::client::{Client, ClientError};
 use super::protocol::{Applied, INTERFACE, Request, Saved, Topic};
 use super::server::{Admission, Answer, Following, Listener, Service, ensure_free};
-use crate::config::state::Refusal;
+use crate::refusal::Refusal;
 
 /// Answers `Save` with much text and refuses everything else.
 struct Echo;

@@ -15,11 +15,11 @@ use libgeneve::wire::transport::udp_header;
 
 use super::core::Core;
 use super::flows::names;
-use crate::config::state::Refusal;
 use crate::config::value::{Direction as Way, IfName};
 use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Failure};
 use crate::control::server::Replies;
 use crate::io::{Direction, Envelope, Layer, Record, TapConfig, TapFilter, TapReader};
+use crate::refusal::Refusal;
 
 /// How often the rings are looked at.
 const EVERY: Duration = Duration::from_millis(20);

@@ -7,11 +7,11 @@ use rtnetlink::Handle;
 
 use crate::config::file::{Io, Segmentation};
 use crate::config::settings::{self, DaemonSettings};
-use crate::config::state::Refusal;
 use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
 use crate::net;
 use crate::net::changes::Underlay;
 use crate::random::Keys;
+use crate::refusal::Refusal;
 
 /// Starts the workers, which follow this underlay: that of the daemon's own namespace.
 ///

@@ -8,9 +8,10 @@ use libgeneve::wire::ethernet::Mac;
 use super::compile::lladdr;
 use super::core::{Core, Inner};
 use crate::config::difference::ChangeKind;
-use crate::config::state::{self, Link, Refusal};
+use crate::config::state::{self, Link};
 use crate::config::value::{FdbMac, IfName, Mode};
 use crate::control::protocol::{Fdb, FdbInfo, FdbOrigin, Flushed};
+use crate::refusal::Refusal;
 
 impl Core {
     /// Every MAC address of these links, one for each host that it is on.

@@ -12,7 +12,6 @@ use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 
 use super::core::{Core, Inner};
-use crate::config::state::Refusal;
 use crate::config::value::{FlowState, IfName, Name, Prefix, Proto};
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{
@@ -20,6 +19,7 @@ use crate::control::protocol::{
 };
 use crate::control::server::Replies;
 use crate::control::steps::Steps;
+use crate::refusal::Refusal;
 
 /// Flows that are listed at most where the client takes one reply only.
 const MOST: u32 = 1_000;

@@ -7,13 +7,14 @@ use std::cmp::Reverse;
 use super::core::{Core, Inner};
 use super::gateway;
 use super::show::{check, wants};
-use crate::config::state::{Class, DefinedOption, Nat, Policy, Refusal, Service};
+use crate::config::state::{Class, DefinedOption, Nat, Policy, Service};
 use crate::config::value::{IfName, Name, RuleAction};
 use crate::control::protocol::{
     BackendInfo, ClassInfo, Classes, Health, NatInfo, Nats, OptionInfo, Options, Policies,
     PolicyInfo, ServiceInfo, Services,
 };
 use crate::control::steps::Steps;
+use crate::refusal::Refusal;
 
 impl Core {
     pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<Policies, Refusal> {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::core::{Core, Inner, host_event, hosts_of};
-use crate::config::state::{Link, Refusal, State};
+use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
 use crate::control::steps;
 use crate::net::mtu::{Loop, Nested, Ways};
 use crate::net::underlay::Way;
+use crate::refusal::Refusal;
 
 /// Why packets of a link to a host would come back, by the link's name.
 pub(super) type Loops = BTreeMap<(IfName, IpAddr), Loop>;

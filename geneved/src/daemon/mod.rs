@@ -52,7 +52,6 @@ use self::termination::Termination;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, Io};
 use crate::config::plan;
-use crate::config::state::Refusal;
 use crate::control::protocol::{Applied, Failure, Monitored, Rated, Request, Saved};
 use crate::control::server::{self, Answer, Following, Listener, Parameters, Service};
 use crate::control::steps;
@@ -65,6 +64,7 @@ use crate::observe::log::tell_left_out;
 use crate::observe::repeats::tell_repeats;
 use crate::observe::scrape::Scrape;
 use crate::random::Keys;
+use crate::refusal::Refusal;
 
 /// How often flows are looked after, and the log of rules is read.
 const FLOW_UPKEEP: std::time::Duration = std::time::Duration::from_secs(1);

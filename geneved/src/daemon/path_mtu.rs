@@ -9,10 +9,11 @@ use libgeneve::link::{Evidence, Host, PathMtuReport, REPORT_LIFETIME};
 use libgeneve::time::Now;
 
 use super::core::{Core, Inner, host_event};
-use crate::config::state::{Refusal, absent};
+use crate::config::state::absent;
 use crate::control::protocol::{Flushed, PathMtuInfo};
 use crate::io::UnderlayNews;
 use crate::net::mtu::Ways;
+use crate::refusal::Refusal;
 
 /// Between two looks at errors. Each look takes a bounded share, so a flood of them costs the main thread a few percent.
 const PAUSE: Duration = Duration::from_millis(10);

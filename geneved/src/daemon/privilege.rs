@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setuid};
 
 use crate::config::file::DaemonSettings;
-use crate::config::state::Refusal;
+use crate::refusal::Refusal;
 
 /// Interfaces and addresses; ports below 1024; links in other network namespaces; ICMP checks of backends.
 const NEEDED: [Capability; 4] = [

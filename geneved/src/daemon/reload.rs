@@ -4,10 +4,10 @@ use sd_notify::NotifyState;
 
 use super::core::{Core, host_event};
 use crate::config::settings::Kept;
-use crate::config::state::Refusal;
 use crate::config::{file, plan};
 use crate::control::protocol::Reloaded;
 use crate::control::steps;
+use crate::refusal::Refusal;
 
 /// What was done, as the client is told. It may be long.
 pub(super) async fn told(done: Reloaded) -> Vec<u8> {

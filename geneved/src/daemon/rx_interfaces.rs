@@ -14,11 +14,12 @@ use libgeneve::link::{LinkIndex, RxInterface};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::core::{Core, Inner, Running, host_event};
-use crate::config::state::{Refusal, State};
+use crate::config::state::State;
 use crate::io::RxInterfaces;
 use crate::net::devices::{Devices, Heard, News, Own, listen};
 use crate::net::netns::{self, Identity};
 use crate::net::watch;
+use crate::refusal::Refusal;
 
 /// Changes come in bursts; so long one is gathered.
 const BURST: Duration = Duration::from_millis(10);

@@ -8,7 +8,6 @@ use libgeneve::wire::encapsulation;
 use super::compile::lladdr;
 use super::core::{Core, ELSEWHERE, Inner, Obstacle, hosts_of};
 use super::path_mtu::path_mtu_info;
-use crate::config::state::Refusal;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
@@ -20,6 +19,7 @@ use crate::io::UnknownVni;
 use crate::net::interface::{self, Seen};
 use crate::net::netns;
 use crate::observe::counters::traffic;
+use crate::refusal::Refusal;
 
 impl Core {
     pub(super) async fn links(&self, name: Option<IfName>) -> Result<Links, Refusal> {

@@ -18,11 +18,12 @@ use libgeneve::wire::header::HeaderBytes;
 use self::kernel::Underlay;
 use super::core::{Core, Running};
 use super::flows::class_name;
-use crate::config::state::{Link, Refusal};
+use crate::config::state::Link;
 use crate::config::value::{ClassWord, KindWord, Mode, RawOption};
 use crate::config::words::TraceWords;
 use crate::control::protocol::{Stage, Trace, TraceReport, Verdict};
 use crate::net::interface::{self, Seen};
+use crate::refusal::Refusal;
 
 /// Why no packet passes a link's interface.
 struct Stopped {

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
 
 use super::port::is_ending;
-use crate::config::state::Refusal;
+use crate::refusal::Refusal;
 
 /// A listening socket; the file is removed when it is dropped.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::metrics;
-use crate::config::state::Refusal;
 use crate::io::connections;
 use crate::net::unix::SocketFile;
+use crate::refusal::Refusal;
 
 /// Scrapers beyond these are hung up on.
 const MAX_SCRAPERS: usize = 64;

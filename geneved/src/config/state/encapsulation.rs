@@ -2,8 +2,9 @@
 
 use libgeneve::wire::encapsulation::Inner;
 
-use super::{Link, Refusal, State};
+use super::{Link, State};
 use crate::config::value::{IfName, LabelsUse};
+use crate::refusal::Refusal;
 
 impl State {
     /// Whether the encapsulation of a link suits the rest of it, and the other links.

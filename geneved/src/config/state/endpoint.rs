@@ -8,11 +8,12 @@ use libgeneve::wire::encapsulation::Inner;
 use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
-use super::{Refusal, State, option, presence, put};
+use super::{State, option, presence, put};
 use crate::config::value::{
     IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord, overlay_address,
 };
 use crate::config::words::{EndpointWords, Verb};
+use crate::refusal::Refusal;
 
 /// An overlay address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use libgeneve::wire::encapsulation::Inner;
 use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
-use super::{Endpoint, Link, Refusal, State, presence};
+use super::{Endpoint, Link, State, presence};
 use crate::config::value::{FdbMac, IfName, Mode};
 use crate::config::words::{FdbWords, LinkWords, Verb};
+use crate::refusal::Refusal;
 
 /// The hosts of a MAC address: one for a station, any number for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

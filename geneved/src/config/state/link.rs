@@ -8,13 +8,14 @@ use libgeneve::wire::encapsulation::{Encapsulation, Inner};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
 
-use super::{Bridging, Refusal, State, absent, put};
+use super::{Bridging, State, absent, put};
 use crate::config::value::{
     self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
     NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, overlay_address,
     tunnel_address,
 };
 use crate::config::words::{AddressWords, LinkWords, Verb};
+use crate::refusal::Refusal;
 
 /// A link, every value decided.
 #[derive(Clone, Debug, PartialEq, Eq)]

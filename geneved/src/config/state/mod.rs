@@ -15,7 +15,6 @@ mod option;
 mod policy;
 mod port;
 mod qos;
-mod refusal;
 mod route;
 mod service;
 
@@ -36,11 +35,11 @@ pub use self::nearest::nearest;
 pub use self::option::{DefinedOption, size as options_size};
 pub use self::policy::Policy;
 pub use self::qos::Class;
-pub use self::refusal::Refusal;
 pub use self::route::Route;
 pub use self::service::{Pace, Service};
 use super::value::{ClassWord, IfName, Name};
 use super::words::{Change, Subject, Verb};
+use crate::refusal::Refusal;
 
 /// The most objects of which it is said that they are few.
 const FEW: usize = 256;

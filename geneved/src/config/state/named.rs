@@ -5,8 +5,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, State};
+use super::State;
 use crate::config::words::{Change, Subject, Verb};
+use crate::refusal::Refusal;
 
 type Words = Map<String, Value>;
 

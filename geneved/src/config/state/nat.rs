@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Refusal, State, presence, required, whole};
+use super::{State, presence, required, whole};
 use crate::config::value::{AddrPort, AddrRange, IfName, Name, NatKind, PortRange, Prefix, Proto};
 use crate::config::words::{NatWords, Verb};
+use crate::refusal::Refusal;
 
 /// A translation; all its addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]

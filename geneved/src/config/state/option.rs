@@ -2,9 +2,10 @@
 
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
-use super::{Refusal, State, nearest, presence, required, whole};
+use super::{State, nearest, presence, required, whole};
 use crate::config::value::{ClassWord, KindWord, NONE, Name, NamedData};
 use crate::config::words::{OptionWords, Verb};
+use crate::refusal::Refusal;
 
 /// How many options may be defined: what the counters have room for beside geneved's own.
 pub const MAX_DEFINED: usize = 28;

@@ -2,11 +2,12 @@
 
 use libgeneve::options::EndpointType;
 
-use super::{Refusal, State, presence, required, whole};
+use super::{State, presence, required, whole};
 use crate::config::value::{
     Direction, Icmp, IfName, MatchWord, Name, OrNone, Ports, Proto, RuleAction, TypeWord, Who,
 };
 use crate::config::words::{PolicyWords, Verb};
+use crate::refusal::Refusal;
 
 /// Where a rule stands unless it says so.
 pub const DEFAULT_PREF: u32 = 100;

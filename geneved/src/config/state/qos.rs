@@ -1,9 +1,10 @@
 //! Classes: what flows share and how they are marked.
 
 use super::link::{burst_needs_rate, limit};
-use super::{Refusal, State, presence, put, required};
+use super::{State, presence, put, required};
 use crate::config::value::{Dscp, IfName, NONE, Name, OrNone, Rate, Size};
 use crate::config::words::{QosWords, Verb};
+use crate::refusal::Refusal;
 
 /// A class of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use libgeneve::options::EndpointType;
 
 use super::link::same_family;
-use super::{Link, Refusal, State, presence, put};
+use super::{Link, State, presence, put};
 use crate::config::value::{IfName, Prefix, TypeWord, tunnel_address};
 use crate::config::words::{RouteWords, Verb};
+use crate::refusal::Refusal;
 
 /// Where a prefix is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Refusal, State, presence, put, required};
+use super::{State, presence, put, required};
 use crate::config::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto, Seconds};
 use crate::config::words::{BackendWords, ServiceWords, Verb};
+use crate::refusal::Refusal;
 
 /// How many backends a service may have.
 pub const MAX_BACKENDS: usize = 1024;

@@ -16,9 +16,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::state::Refusal;
 use crate::config::value::IfName;
 use crate::config::words::{Change, EndpointWords, FlowFilter, TraceWords};
+use crate::refusal::Refusal;
 
 pub use self::capture::{CaptureWords, Captured, CapturedPacket};
 pub use self::event::{

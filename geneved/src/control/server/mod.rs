@@ -31,8 +31,8 @@ use super::protocol::{
     Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE, Streaming,
 };
 use super::steps;
-use crate::config::state::Refusal;
 use crate::net::unix::{self, SocketFile};
+use crate::refusal::Refusal;
 
 /// A client that says nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(300);

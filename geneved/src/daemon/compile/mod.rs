@@ -28,9 +28,10 @@ pub(super) use self::lladdr::lladdr;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
-use crate::config::state::{Link, Refusal, Service, State};
+use crate::config::state::{Link, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 use crate::random::Keys;
+use crate::refusal::Refusal;
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
 /// that Linux gives to its own sockets by default (ip(7), `ip_local_port_range`).

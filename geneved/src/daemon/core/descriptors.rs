@@ -3,9 +3,10 @@
 use super::ports::needed_ports;
 use super::{Core, Inner, refuse};
 use crate::config::plan::Plan;
-use crate::config::state::{Link, Refusal, State};
+use crate::config::state::{Link, State};
 use crate::daemon::core::running::Running;
 use crate::io::{Descriptors, SocketProfile};
+use crate::refusal::Refusal;
 
 /// What a port needs: for IPv4 and IPv6 a socket of each worker, one for what is of no VPC, and a handle to steer them by.
 /// Further sockets are opened as long as there are many descriptors.

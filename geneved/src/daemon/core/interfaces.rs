@@ -12,7 +12,7 @@ use super::mtu::mtu_of;
 use super::running::{Obstacle, Running};
 use super::{Core, Inner, refuse};
 use crate::config::file::{DaemonSettings, Segmentation};
-use crate::config::state::{Link, Refusal, State};
+use crate::config::state::{Link, State};
 use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
 use crate::control::steps::Steps;
 use crate::daemon::compile::lladdr;
@@ -20,6 +20,7 @@ use crate::io::{Descriptors, SocketProfile, SourceSockets};
 use crate::net::interface::{self, InterfaceError, Made, Own, Wanted, can_have};
 use crate::net::mtu::Ways;
 use crate::net::netns;
+use crate::refusal::Refusal;
 
 /// What becomes of links that cannot be made ready now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::{Core, Inner, refuse};
-use crate::config::state::{Refusal, State};
+use crate::config::state::State;
 use crate::config::value::IfName;
 use crate::io::StartError;
 use crate::net::port::{Holder, holder};
+use crate::refusal::Refusal;
 
 impl Core {
     /// Opens what the wanted state needs and does not have yet. What is not to be had is noted as blocked.

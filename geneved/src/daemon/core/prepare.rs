@@ -10,11 +10,12 @@ use super::interfaces::Unready;
 use super::{Core, Inner, Running};
 use crate::config::plan::Plan;
 use crate::config::secret::Secret;
-use crate::config::state::{Refusal, State};
+use crate::config::state::State;
 use crate::config::value::IfName;
 use crate::config::words::Change;
 use crate::control::steps;
 use crate::daemon::compile::verify;
+use crate::refusal::Refusal;
 
 /// The most changes that are made at once without a thread of their own.
 const FEW_CHANGES: usize = 64;

@@ -12,10 +12,11 @@ use libgeneve::wire::ethernet::ethertype;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::option::GeneveOption;
 
-use crate::config::state::{Refusal, State};
+use crate::config::state::State;
 use crate::config::value::{DfWord, Direction, LabelsWord};
 use crate::config::words::TraceWords;
 use crate::daemon::compile::Compiler;
+use crate::refusal::Refusal;
 
 /// Echo request, what is meant where an ICMP packet is described without its type (RFC 792, RFC 4443).
 const ECHO: [u8; 2] = [8, 128];

@@ -1,4 +1,4 @@
-//! Why something is not done.
+//! Why something is not done: the error that users read, on which every module may depend and which depends on none.
 
 use std::fmt;
 
