@@ -21,6 +21,7 @@ use super::words::{
     Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
     RouteWords, ServiceWords, Subject, Verb,
 };
+use crate::refusal::RefusalCause;
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/geneved/geneved.toml";
@@ -238,15 +239,15 @@ fn judge(
             }
             Err(refusal) => refusal,
         };
-        let mut quoted = refusal.reason.split('"').skip(1).step_by(2);
-        if quoted.any(|name| broken.contains(name))
-            || (nameless && refusal.reason.starts_with("Cannot find"))
+        let object = refusal.cause.object();
+        if object.is_some_and(|name| broken.contains(name))
+            || (nameless && matches!(refusal.cause, RefusalCause::NoLink(_)))
         {
             continue;
         }
-        let first = match refusal.reason.ends_with("exists already") {
-            true => places.iter().find(|(c, ..)| c.names_the_same(&change)),
-            false => None,
+        let first = match refusal.cause {
+            RefusalCause::Exists(_) => places.iter().find(|(c, ..)| c.names_the_same(&change)),
+            _ => None,
         };
         if let (Some(Subject::Link(link)), None) = (change.subject(), first) {
             stand_in(state, link.name.as_str(), link.mode);

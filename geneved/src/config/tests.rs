@@ -149,6 +149,20 @@ fn what_is_on_a_link_with_a_fault_is_judged_all_the_same_and_blamed_on_no_other(
 }
 
 #[test]
+fn what_is_missing_because_it_has_a_fault_itself_is_one_fault() {
+    let text = "[[link]]\nname = \"gnv0\"\nid = 100\n[[qos]]\nname = \"gold\"\ndev = \"gnv0\"\nid = \"x\"\n\
+        [[policy]]\nname = \"web\"\ndev = \"gnv0\"\ndirection = \"ingress\"\naction = \"allow\"\nclass = \"gold\"\n";
+    let faults = load(text).unwrap_err();
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    // That an object of the same name has a fault, too, makes no other fault go away.
+    let text = format!(
+        "{text}proto = \"icmp\"\ndport = \"80\"\n[[nat]]\nname = \"web\"\ndev = \"gnv0\"\ntype = \"x\"\n"
+    );
+    let faults = load(&text.replace("class = \"gold\"\n", "")).unwrap_err();
+    assert_eq!(faults.len(), 3, "{faults:?}");
+}
+
+#[test]
 fn a_socket_that_the_kernel_could_not_take_is_a_fault() {
     for path in [String::new(), format!("/tmp/{}", "x".repeat(103))] {
         let said = fault(&format!("[daemon]\nsocket = \"{path}\"\n"));

@@ -4,7 +4,7 @@ use libgeneve::wire::encapsulation::Inner;
 
 use super::{Link, State};
 use crate::config::value::{IfName, LabelsUse};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCause};
 
 impl State {
     /// Whether the encapsulation of a link suits the rest of it, and the other links.
@@ -19,7 +19,8 @@ impl State {
                     link.port, other.name, other.encapsulation
                 ),
                 "links of one type share a port; choose another dstport",
-            ));
+            )
+            .because(RefusalCause::Conflict(other.name.to_string())));
         }
         if !encapsulation.carries(link.inner) {
             return Err(Refusal::new(

@@ -13,7 +13,7 @@ use crate::config::value::{
     IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord, overlay_address,
 };
 use crate::config::words::{EndpointWords, Verb};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCause};
 
 /// An overlay address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -227,7 +227,8 @@ impl State {
             None => Err(Refusal::new(
                 format!("{object}: target \"{addr}\" is no endpoint of dev {on}"),
                 format!("add it with \"geneved endpoint add {addr} dev {on}\" first"),
-            )),
+            )
+            .because(RefusalCause::Missing(addr.to_string()))),
             Some(other) if target == key || other.kind() == EndpointType::Proxied => {
                 Err(Refusal::new(
                     format!("{object}: target \"{addr}\" is proxied itself"),

@@ -15,7 +15,7 @@ use crate::config::value::{
     tunnel_address,
 };
 use crate::config::words::{AddressWords, LinkWords, Verb};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCause};
 
 /// A link, every value decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl State {
             return Err(Refusal::new(
                 format!("link \"{}\" exists already", words.name),
                 "delete it first, change it with \"geneved link set\", or choose another name",
-            ));
+            )
+            .because(RefusalCause::Exists(words.name.to_string())));
         }
         let encapsulation = words.kind.unwrap_or_default().into();
         let Some(id) = words.id else {
@@ -180,7 +181,8 @@ impl State {
         let at = all.iter().position(|address| *address == prefix.0);
         match (verb, at) {
             (Verb::Add, Some(_)) => {
-                return Err(Refusal::new(format!("{object} exists already"), ""));
+                let exists = RefusalCause::Exists(prefix.to_string());
+                return Err(Refusal::new(format!("{object} exists already"), "").because(exists));
             }
             (Verb::Add | Verb::Replace, None) => all.push(prefix.0),
             (Verb::Replace, Some(_)) => {}
@@ -234,7 +236,8 @@ impl State {
                     link.vni, link.port, other.name
                 ),
                 "choose another id or dstport",
-            ));
+            )
+            .because(RefusalCause::Conflict(other.name.to_string())));
         }
         for address in &link.addresses {
             overlay_address(address.addr()).map_err(|e| {
@@ -254,7 +257,8 @@ impl State {
                     link.udp6_zero_csum_rx, other.name, link.port
                 ),
                 "choose another dstport",
-            ));
+            )
+            .because(RefusalCause::Conflict(other.name.to_string())));
         }
         for (word, addr) in [("remote", link.remote), ("local", link.local)] {
             if let Some(addr) = addr {

@@ -39,7 +39,7 @@ pub use self::route::Route;
 pub use self::service::{Pace, Service};
 use super::value::{ClassWord, IfName, Name};
 use super::words::{Change, Subject, Verb};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCause};
 
 /// The most objects of which it is said that they are few.
 const FEW: usize = 256;
@@ -159,6 +159,7 @@ impl State {
                 None => "\"geneved link show\" lists the links".to_owned(),
             };
             Refusal::new(format!("Cannot find device \"{name}\""), hint)
+                .because(RefusalCause::NoLink(name.to_string()))
         })
     }
 
@@ -225,6 +226,7 @@ impl State {
                     None => format!("add it with \"geneved qos add {class} dev {dev} id N\""),
                 };
                 Refusal::new(format!("{object}: class \"{class}\" does not exist"), hint)
+                    .because(RefusalCause::Missing(class.to_string()))
             })
     }
 
@@ -292,7 +294,8 @@ fn presence<N: ToString>(
         (Verb::Add, true) => Err(Refusal::new(
             format!("{object} exists already"),
             "change it with \"set\" or \"replace\", or delete it first",
-        )),
+        )
+        .because(RefusalCause::Exists(name.to_string()))),
         (Verb::Set | Verb::Del, false) => {
             let names: Vec<String> = names.map(|name| name.to_string()).collect();
             Err(absent(object, &name.to_string(), &names, kind))
@@ -309,6 +312,7 @@ pub fn absent(object: &str, name: &str, names: &[String], kind: &str) -> Refusal
         _ => format!("\"geneved {kind} show\" lists what is there"),
     };
     Refusal::new(format!("Cannot find {object}"), hint)
+        .because(RefusalCause::Missing(name.to_owned()))
 }
 
 /// The words that make an object: with `set` those that it has, but for what is named.

@@ -5,7 +5,7 @@ use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 use super::{State, nearest, presence, required, whole};
 use crate::config::value::{ClassWord, KindWord, NONE, Name, NamedData};
 use crate::config::words::{OptionWords, Verb};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalCause};
 
 /// How many options may be defined: what the counters have room for beside geneved's own.
 pub const MAX_DEFINED: usize = 28;
@@ -130,7 +130,8 @@ impl State {
                 return Err(Refusal::new(
                     format!("{object}: option \"{name}\" is not defined"),
                     hint,
-                ));
+                )
+                .because(RefusalCause::Missing(name.to_string())));
             };
             if data.len() != usize::from(defined.len) {
                 return Err(Refusal::new(

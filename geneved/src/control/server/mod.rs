@@ -337,6 +337,7 @@ fn refusal(failure: Failure) -> Reply {
             reason,
             hint,
             change,
+            cause: _,
         }) => {
             let mut parameters = json!({ "reason": reason, "hint": hint });
             if let Some(number) = change {
