@@ -11,12 +11,13 @@ use super::path_mtu::path_mtu_info;
 use crate::config::value::{IfName, MacWord, Mode, Prefix};
 use crate::config::words::RouteWords;
 use crate::control::protocol::{
-    EndpointInfo, Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, RemoteInfo, RouteInfo,
-    Routes, UnknownVniInfo,
+    EndpointInfo, Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, MtuSum, RemoteInfo,
+    RouteInfo, Routes, UnknownVniInfo,
 };
 use crate::control::steps::Steps;
 use crate::io::UnknownVni;
 use crate::net::interface::{self, Seen};
+use crate::net::mtu::ComputedMtu;
 use crate::net::netns;
 use crate::observe::counters::traffic;
 use crate::refusal::Refusal;
@@ -70,7 +71,7 @@ impl Core {
                 running.mtu.into()
             },
             txqlen: seen.txqlen,
-            mtu_sum: running.sum.clone(),
+            mtu_sum: mtu_sum(&running.sum),
             io: self.engine().backend().backend.name().into(),
             traffic: traffic(&self.engine().link_counters(running.index)),
         })
@@ -289,4 +290,14 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
         }
     }
     all
+}
+
+fn mtu_sum(computed: &ComputedMtu) -> MtuSum {
+    MtuSum {
+        text: computed.text.clone(),
+        underlay: computed.underlay,
+        host: computed.host,
+        dev: computed.dev.clone(),
+        inner: computed.inner,
+    }
 }

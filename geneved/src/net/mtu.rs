@@ -14,7 +14,6 @@ use rtnetlink::Handle;
 use super::changes::Changes;
 use super::underlay::{self, Devices, Way};
 use crate::config::value::IfName;
-use crate::control::protocol::MtuSum;
 
 /// What is assumed of an underlay that nothing is known of, in bytes.
 const ASSUMED: u32 = 1500;
@@ -52,6 +51,21 @@ impl fmt::Display for Loop {
             Loop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
         }
     }
+}
+
+/// A tunnel MTU as it is computed from the underlay; all in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComputedMtu {
+    /// The sum in words.
+    pub text: String,
+    /// MTU of the way to the host that allows the least.
+    pub underlay: u32,
+    /// The host; `None` where the link has none yet.
+    pub host: Option<IpAddr>,
+    /// The interface that the host is reached by; `None` where there is no route.
+    pub dev: Option<String>,
+    /// What is left for inner packets.
+    pub inner: u32,
 }
 
 /// What a link's MTU is computed from, beside the ways.
@@ -196,7 +210,7 @@ impl Ways {
         local: Option<IpAddr>,
         shape: TunnelMtu,
         before: Option<u32>,
-    ) -> MtuSum {
+    ) -> ComputedMtu {
         let known = |host: &IpAddr| {
             let way = self.way(*host, local).and_then(Result::ok)?;
             self.loop_of(link, *host).is_none().then_some(way)
@@ -212,7 +226,7 @@ impl Ways {
             .map(|(host, way)| (tunnel(way.mtu, host.is_ipv6()), host, way))
             .min_by_key(|(tunnel, ..)| tunnel.mtu());
         if let Some((tunnel, host, way)) = least {
-            return MtuSum {
+            return ComputedMtu {
                 text: format!("{tunnel}; the route to {host} is dev {}", way.dev()),
                 underlay: way.mtu,
                 host: Some(*host),
@@ -239,7 +253,7 @@ impl Ways {
                 (None, _) => format!("no route to {host} (not asked), {so}"),
             },
         };
-        MtuSum {
+        ComputedMtu {
             text: format!("{tunnel}; {why}"),
             underlay,
             host: hosts.first().copied(),

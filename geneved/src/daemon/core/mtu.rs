@@ -12,12 +12,11 @@ use super::interfaces::update_mtu;
 use super::{Core, Inner, Running};
 use crate::config::state::{Link, State};
 use crate::config::value::{Mode, MtuWord};
-use crate::control::protocol::MtuSum;
 use crate::control::steps::{self, Steps};
 use crate::daemon::compile::options_len;
 use crate::daemon::loops::{loops, measured, nested};
 use crate::net::changes::Changes;
-use crate::net::mtu::{Basis, Ways};
+use crate::net::mtu::{Basis, ComputedMtu, Ways};
 
 impl Core {
     /// What each host of these links is reached by; who was asked for before is not asked for again.
@@ -147,7 +146,7 @@ pub(super) fn mtu_of(
     link: &Link,
     ways: &Ways,
     running: Option<&Running>,
-) -> (u16, MtuSum) {
+) -> (u16, ComputedMtu) {
     let basis = match ways.bases.get(&link.name) {
         Some(basis) => Cow::Borrowed(basis),
         None => Cow::Owned(basis(state, ways, link)),
@@ -181,11 +180,11 @@ pub(super) fn mtu_of(
                 "{least}, which {family} needs, in fragments; computed: {}",
                 sum.text
             );
-            (least, MtuSum { text, ..sum })
+            (least, ComputedMtu { text, ..sum })
         }
         MtuWord::Fixed(mtu) => {
             let text = format!("{mtu} as configured; computed: {}", sum.text);
-            (mtu, MtuSum { text, ..sum })
+            (mtu, ComputedMtu { text, ..sum })
         }
     }
 }

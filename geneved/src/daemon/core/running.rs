@@ -7,15 +7,15 @@ use libgeneve::link::LinkIndex;
 
 use super::following::Following;
 use crate::config::state::Link;
-use crate::control::protocol::MtuSum;
 use crate::net::interface::{Own, Seen};
+use crate::net::mtu::ComputedMtu;
 use crate::net::netns::Identity;
 
 /// A link as it runs, or why it does not.
 #[derive(Clone, Debug)]
 pub(in crate::daemon) struct Running {
     pub(in crate::daemon) index: LinkIndex,
-    pub(in crate::daemon) sum: MtuSum,
+    pub(in crate::daemon) sum: ComputedMtu,
     /// The MTU that its interface is to have.
     pub(in crate::daemon) mtu: u16,
     pub(in crate::daemon) obstacle: Option<Obstacle>,
@@ -38,7 +38,7 @@ pub(in crate::daemon) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(index: LinkIndex, mtu: u16, sum: MtuSum) -> Self {
+    pub(super) fn new(index: LinkIndex, mtu: u16, sum: ComputedMtu) -> Self {
         Running {
             index,
             sum,
