@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::buffers::Bid;
 use super::cmsg::Notes;
+use super::direct;
 use super::shape::Place;
 
 /// Which pool of buffers is meant.
@@ -65,6 +66,15 @@ pub(super) enum Wait {
     For(Duration),
 }
 
+/// Who sums the UDP checksum of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checksum {
+    /// Whoever the kernel leaves it to, perhaps the network card.
+    Offloaded,
+    /// The kernel, before the datagram leaves it.
+    Finished,
+}
+
 /// A way to do I/O. All calls come from the worker's own thread.
 pub(super) trait Backend {
     /// Reads packets from this TUN queue until it is removed.
@@ -91,6 +101,27 @@ pub(super) trait Backend {
     /// Until [`Done::Wrote`] of `id`, or until the backend is dropped: `fd` stays open; the iovecs and all that they point to
     /// may be read and stay where they are.
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
+    /// Sends one datagram, or train, before it returns; `checksum` says who sums the UDP checksum.
+    ///
+    /// # Safety
+    /// `msg` and all that it points to may be read, and `fd` is open, until the call returns.
+    unsafe fn send_now(
+        &mut self,
+        fd: RawFd,
+        msg: *const libc::msghdr,
+        checksum: Checksum,
+    ) -> Result<(), i32> {
+        // SAFETY: the caller vouches for the message and the socket.
+        unsafe { direct::send(fd, msg, checksum) }
+    }
+    /// Writes to the device for tunnel GSO before it returns, and says whether the kernel forwarded what it got.
+    ///
+    /// # Safety
+    /// The iovecs and all that they point to may be read, and `fd` is open, until the call returns.
+    unsafe fn write_watched(&mut self, fd: RawFd, iov: &[libc::iovec]) -> bool {
+        // SAFETY: the caller vouches for the iovecs and the device.
+        unsafe { direct::write_watched(fd, iov) }
+    }
     /// Whether no train and no write is queued or under way.
     fn idle(&self) -> bool;
     /// Submits, waits, and appends what was completed to `done`.

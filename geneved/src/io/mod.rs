@@ -10,6 +10,7 @@ mod buffers;
 mod cmsg;
 mod counters;
 mod descriptors;
+mod direct;
 mod egress;
 mod engine;
 mod errors;

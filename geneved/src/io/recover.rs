@@ -15,7 +15,7 @@ use libgeneve::link::Tables;
 use libgeneve::policy;
 use libgeneve::wire::packet::Packet;
 
-use super::backend::Backend;
+use super::backend::{Backend, Checksum};
 use super::counters::Direction;
 use super::engine::{Event, Refusals};
 use super::reply;
@@ -105,14 +105,17 @@ impl<B: Backend> Worker<B> {
     /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
     /// datagram by datagram.
     fn resend(&mut self, id: u32, error: i32) -> Outcome {
-        let train = self.trains.train(id);
+        let Worker { trains, io, .. } = self;
+        let train = trains.train(id);
         let socket = train.key.socket;
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
             return Outcome::lost(train, error);
         }
         let message = train.message();
-        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends.
-        let again = unsafe { send_past_errors(send_now, socket, message, error, TRIES - 1) };
+        let usual = Checksum::Offloaded;
+        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
+        // socket open.
+        let again = unsafe { send_past_errors(io, usual, socket, message, error, TRIES - 1) };
         match again {
             Ok(()) => return Outcome::sent(train),
             Err(error) if train.segments == 1 => {
@@ -140,7 +143,8 @@ impl<B: Backend> Worker<B> {
 
     /// Sends every datagram of a train by itself; `error` is what the train as such was refused with.
     fn send_each(&mut self, id: u32, error: i32) -> Outcome {
-        let train = self.trains.train(id);
+        let Worker { trains, io, .. } = self;
+        let train = trains.train(id);
         let socket = train.key.socket;
         let encap = train.encap_bytes / train.segments.max(1);
         // The train's own: its link may send from other sockets by now, or be gone.
@@ -150,7 +154,10 @@ impl<B: Backend> Worker<B> {
         let _cork = pool
             .as_ref()
             .map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
-        let send: Send = if pool.is_some() { send_whole } else { send_now };
+        let checksum = match pool {
+            Some(_) => Checksum::Finished,
+            None => Checksum::Offloaded,
+        };
         let mut outcome = Outcome {
             error,
             ..Outcome::default()
@@ -158,8 +165,9 @@ impl<B: Backend> Worker<B> {
         train.singly(|message, len| {
             // All are for the same host: what is refused for good once is not tried as often again.
             let tries = if outcome.lost == 0 { TRIES } else { 1 };
-            // SAFETY: the message points into the train and its buffers, which are held until `settle`.
-            let sent = unsafe { send_past_errors(send, socket, message, 0, tries) };
+            // SAFETY: the message points into the train and its buffers, which are held until `settle`; its pool keeps the
+            // socket open.
+            let sent = unsafe { send_past_errors(io, checksum, socket, message, 0, tries) };
             match sent {
                 Ok(()) => {
                     outcome.packets += 1;
@@ -300,53 +308,6 @@ fn reason(error: i32) -> DropReason {
     }
 }
 
-/// How one datagram is sent.
-type Send = unsafe fn(RawFd, *const libc::msghdr) -> Result<(), i32>;
-
-/// # Safety
-/// `message` and all that it points to must be valid for reading.
-unsafe fn send_now(socket: RawFd, message: *const libc::msghdr) -> Result<(), i32> {
-    // SAFETY: the caller vouches for the message; the kernel only reads it.
-    let rc = unsafe { libc::sendmsg(socket, message, libc::MSG_DONTWAIT) };
-    if rc >= 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO))
-    }
-}
-
-/// Sends a datagram whose UDP checksum the kernel has summed itself: what is put together in several steps is not left to
-/// the network card (`__ip_append_data`, `MSG_MORE`).
-///
-/// # Safety
-/// As [`send_now`].
-unsafe fn send_whole(socket: RawFd, message: *const libc::msghdr) -> Result<(), i32> {
-    let last = || {
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-    };
-    // SAFETY: the caller vouches for the message; the kernel only reads it.
-    let rc = unsafe { libc::sendmsg(socket, message, libc::MSG_DONTWAIT | libc::MSG_MORE) };
-    if rc < 0 {
-        return Err(last());
-    }
-    let off: libc::c_int = 0;
-    // SAFETY: the kernel reads four bytes from `off`, which lives until the call returns.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_UDP,
-            libc::UDP_CORK,
-            (&raw const off).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if rc == 0 { Ok(()) } else { Err(last()) }
-}
-
 /// Whether a send may fail so for a pending ICMP error, which says nothing about it (linux/net/ipv4/icmp.c,
 /// `icmp_err_convert`; linux/net/ipv6/icmp.c, `icmpv6_err_convert`).
 fn may_be_pending(error: i32) -> bool {
@@ -369,9 +330,10 @@ fn may_be_pending(error: i32) -> bool {
 /// earlier try ended with, or 0.
 ///
 /// # Safety
-/// As [`send_now`].
+/// As [`Backend::send_now`].
 unsafe fn send_past_errors(
-    send: Send,
+    io: &mut impl Backend,
+    checksum: Checksum,
     socket: RawFd,
     message: *const libc::msghdr,
     mut error: i32,
@@ -379,7 +341,7 @@ unsafe fn send_past_errors(
 ) -> Result<(), i32> {
     for _ in 0..tries {
         // SAFETY: the caller vouches for the message.
-        match unsafe { send(socket, message) } {
+        match unsafe { io.send_now(socket, message, checksum) } {
             Ok(()) => return Ok(()),
             Err(new) if may_be_pending(new) => error = new,
             Err(new) => return Err(new),

@@ -1,6 +1,5 @@
 //! How the scheduler treats a worker thread.
 
-use std::io;
 use std::time::Duration;
 
 /// Linux's own time slice, about: it grows with the number of CPUs.
@@ -24,21 +23,14 @@ struct Attributes {
 }
 
 /// Gives the calling thread a short time slice, or the usual one in `bulk`, where being interrupted costs throughput and
-/// few packets fill a socket anyway; kernels before 6.12 ignore it.
-///
-/// # Errors
-/// Where the kernel or a sandbox refuses; the thread keeps the normal slice.
-pub(super) fn slice(bulk: bool) -> io::Result<()> {
+/// few packets fill a socket anyway; kernels before 6.12 ignore it. Where the kernel or a sandbox refuses, the thread keeps
+/// the slice that it has: a worker works as well with it, only less evenly.
+pub(super) fn set_slice(bulk: bool) {
     let attributes = Attributes {
         size: size_of::<Attributes>() as u32,
         runtime: if bulk { USUAL } else { SHORT }.as_nanos() as u64,
         ..Attributes::default()
     };
     // SAFETY: the kernel reads `size` bytes from the structure, which lives until the call returns.
-    let rc = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
 }

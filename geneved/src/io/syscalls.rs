@@ -13,6 +13,7 @@ use nix::sys::time::TimeSpec;
 use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffers::{Bid, Buffers, Map};
 use super::cmsg;
+use super::sched;
 use super::stock::STRAY_BUFFERS;
 
 /// Packets taken from one descriptor before the others get their turn. It takes no more than half of the buffers that are
@@ -271,8 +272,9 @@ impl Backend for Syscalls {
         }
     }
 
-    fn bulk(&mut self, _: bool) {
+    fn bulk(&mut self, bulk: bool) {
         // Free buffers are a stack here: the warmest is used next, however many there are.
+        sched::set_slice(bulk);
     }
 
     fn recycle(&mut self, side: Side, bid: Bid) {

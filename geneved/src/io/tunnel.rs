@@ -309,15 +309,6 @@ impl TunnelGso {
         out[20..22].copy_from_slice(&((ETHERNET + IPV4) as u16).to_le_bytes());
         out[22..24].copy_from_slice(&inner_at.to_le_bytes());
     }
-
-    /// Sends a packet at once and watches whether the kernel forwards it.
-    fn try_out(&self, iovs: &[libc::iovec]) -> bool {
-        let before = forwarded();
-        // SAFETY: the iovecs point into the write's own memory and a buffer that the worker holds.
-        let written =
-            unsafe { libc::writev(self.queue.as_raw_fd(), iovs.as_ptr(), iovs.len() as i32) };
-        written > 0 && before.is_some() && forwarded() > before
-    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -357,7 +348,9 @@ impl<B: Backend> Worker<B> {
         // SAFETY: the buffer is held for the packet, and below for a write that outlasts it.
         unsafe { write.push((Side::Tun, read.bid), inner) };
         if way.watched {
-            let works = tunnel.try_out(write.iovs());
+            let device = tunnel.queue.as_raw_fd();
+            // SAFETY: the tunnel's queue is the worker's own; the iovecs point into the write's own memory and the buffer.
+            let works = unsafe { self.io.write_watched(device, write.iovs()) };
             let (packets, bytes) = (write.packets, write.bytes);
             self.note_way(&want.forward, works);
             if works && self.taps.outer {
@@ -481,17 +474,6 @@ fn local_towards(remote: Ipv4Addr, named: Option<IpAddr>) -> Option<Ipv4Addr> {
         SocketAddr::V4(local) => Some(*local.ip()),
         SocketAddr::V6(_) => None,
     }
-}
-
-/// The kernel's count of packets that passed its forwarding (RFC 4293, `ipForwDatagrams`).
-fn forwarded() -> Option<u64> {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
-    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
-    let column = lines
-        .next()?
-        .split_whitespace()
-        .position(|name| name == "ForwDatagrams")?;
-    lines.next()?.split_whitespace().nth(column)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
 use super::buffer_ring::{BufferRing, UdpPools};
 use super::buffers::{Bid, Buffers};
 use super::cmsg;
+use super::sched;
 use super::spin::Spin;
 
 const SUBMISSIONS: u32 = 1024;
@@ -476,6 +477,7 @@ impl Backend for Uring {
         self.bulk = bulk;
         self.tun_pool.bulk = bulk;
         self.udp_pools.usual.bulk = bulk;
+        sched::set_slice(bulk);
     }
 
     fn recycle(&mut self, side: Side, bid: Bid) {

@@ -31,7 +31,6 @@ use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
 use super::rx_interfaces::{RxInterfaces, RxLookup};
-use super::sched;
 use super::shape::Shaping;
 use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
 use super::tap::{Fate, Tap, Taps};
@@ -457,8 +456,6 @@ impl<B: Backend> Worker<B> {
         self.done = done;
         if let Some(bulk) = self.pace.turned() {
             self.io.bulk(bulk);
-            // Refused by a sandbox: the worker goes on with the slice that it has.
-            let _ = sched::slice(bulk);
         }
         result
     }

@@ -53,8 +53,7 @@ impl Engine {
             .name(format!("worker-{number}"))
             .spawn(move || {
                 own.began();
-                // A worker with the normal slice works as well, only less evenly.
-                let _ = sched::slice(false);
+                sched::set_slice(false);
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = match backend {
                     IoBackend::IoUring => live(

@@ -1,0 +1,78 @@
+//! System calls that are made at once and not queued: sending again what was refused, and trying out tunnel GSO.
+//!
+//! Off the packet path. The backends that talk to the kernel share them.
+
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+
+use super::backend::Checksum;
+
+/// Sends a datagram, or a train.
+///
+/// # Safety
+/// `message` and all that it points to must be valid for reading, and `socket` open.
+pub(super) unsafe fn send(
+    socket: RawFd,
+    message: *const libc::msghdr,
+    checksum: Checksum,
+) -> Result<(), i32> {
+    // What is put together in several steps is not left to the network card (`__ip_append_data`).
+    let more = match checksum {
+        Checksum::Offloaded => 0,
+        Checksum::Finished => libc::MSG_MORE,
+    };
+    // SAFETY: the caller vouches for the message; the kernel only reads it.
+    let rc = unsafe { libc::sendmsg(socket, message, libc::MSG_DONTWAIT | more) };
+    if rc < 0 {
+        return Err(last_error());
+    }
+    match checksum {
+        Checksum::Offloaded => Ok(()),
+        Checksum::Finished => uncork(socket),
+    }
+}
+
+/// Lets the datagram go that was put together on a socket.
+fn uncork(socket: RawFd) -> Result<(), i32> {
+    let off: libc::c_int = 0;
+    // SAFETY: the kernel reads four bytes from `off`, which lives until the call returns.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_UDP,
+            libc::UDP_CORK,
+            (&raw const off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Writes to the device for tunnel GSO; whether the kernel's count of forwarded packets grew.
+///
+/// # Safety
+/// The iovecs and all that they point to must be valid for reading, and `device` open.
+pub(super) unsafe fn write_watched(device: RawFd, iovs: &[libc::iovec]) -> bool {
+    let before = forwarded();
+    // SAFETY: the caller vouches for the iovecs; the kernel only reads what they point to.
+    let written = unsafe { libc::writev(device, iovs.as_ptr(), iovs.len() as i32) };
+    written > 0 && before.is_some() && forwarded() > before
+}
+
+/// The kernel's count of packets that passed its forwarding (RFC 4293, `ipForwDatagrams`).
+fn forwarded() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
+    let column = lines
+        .next()?
+        .split_whitespace()
+        .position(|name| name == "ForwDatagrams")?;
+    lines.next()?.split_whitespace().nth(column)?.parse().ok()
+}
+
+fn last_error() -> i32 {
+    io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO)
+}
