@@ -579,21 +579,22 @@ impl<B: Backend> Worker<B> {
 
     /// A write into TUN or TAP is done.
     pub(super) fn on_wrote(&mut self, tables: &Tables, id: u32, result: i32) {
-        let kind = self.writes.slot(id).kind;
-        if kind == Write::Ingress && (self.taps.inner || result < 0) {
-            self.tell_taps_of_write(id, result < 0);
+        let write = self.writes.slot(id);
+        let (kind, taken) = (write.kind, write.is_taken(result));
+        if kind == Write::Ingress && (self.taps.inner || !taken) {
+            self.tell_taps_of_write(id, !taken);
         }
         let write = self.writes.slot(id);
         if kind == Write::Ingress {
             let counters = counters_of(&self.links, write.link, &self.nobody);
-            if result >= 0 {
+            if taken {
                 counters.forwarded(Direction::Ingress, write.packets, write.bytes);
             } else {
                 counters.dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
             }
         }
         if kind == Write::Egress {
-            self.on_handed_over(tables, id, result >= 0);
+            self.on_handed_over(tables, id, taken);
         } else {
             let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
             for (side, bid) in bids.drain(..) {

@@ -31,11 +31,12 @@ const TRIES: usize = 6;
 impl<B: Backend> Worker<B> {
     /// A train was sent, or refused.
     pub(super) fn on_sent(&mut self, tables: &Tables, id: u32, result: i32) {
-        let refused = result < 0;
-        let outcome = if refused {
-            self.resend(id, -result)
-        } else {
-            Outcome::sent(self.trains.train(id))
+        let train = self.trains.train(id);
+        let outcome = match usize::try_from(result) {
+            Err(_) => self.resend(id, result.saturating_neg()),
+            Ok(bytes) if bytes == train.bytes => Outcome::sent(train),
+            // Nobody knows which of its datagrams left: what is sent again may arrive twice.
+            Ok(_) => Outcome::lost(train, libc::EIO),
         };
         self.settle(tables, id, &outcome);
     }

@@ -310,6 +310,8 @@ pub(super) struct TunWrite {
     /// Where an encapsulated super-packet goes, should it have to be cut after all.
     pub(super) forward: Option<Forward>,
     iovs: Vec<libc::iovec>,
+    /// Bytes of all of them.
+    len: usize,
     scratch: Box<[u8; SCRATCH]>,
 }
 
@@ -323,6 +325,7 @@ impl TunWrite {
             kind: Write::Ingress,
             forward: None,
             iovs: Vec::with_capacity(MAX_SEGMENTS + 4),
+            len: 0,
             scratch: Box::new([0; SCRATCH]),
         }
     }
@@ -339,6 +342,7 @@ impl TunWrite {
         self.iovs.clear();
         let used = fill(&mut self.scratch);
         self.iovs.push(iovec(&self.scratch[..used]));
+        self.len = used;
     }
 
     /// Puts the Ethernet header behind the virtio header.
@@ -349,6 +353,7 @@ impl TunWrite {
         let all = std::mem::take(&mut self.iovs[0].iov_len);
         self.iovs[0] = iovec(&self.scratch[..vnet::LEN]);
         self.iovs.push(header);
+        self.len += header.iov_len;
         if all > vnet::LEN {
             self.iovs.push(iovec(&self.scratch[vnet::LEN..all]));
         }
@@ -364,10 +369,16 @@ impl TunWrite {
         debug_assert!(self.iovs.len() < self.iovs.capacity());
         self.bids.push(bid);
         self.iovs.push(bytes);
+        self.len += bytes.iov_len;
     }
 
     pub(super) fn iovs(&self) -> &[libc::iovec] {
         &self.iovs
+    }
+
+    /// Whether all of it was taken, by what the kernel said to it.
+    pub(super) fn is_taken(&self, result: i32) -> bool {
+        usize::try_from(result) == Ok(self.len)
     }
 
     /// What is written, without its first `skip` bytes.
