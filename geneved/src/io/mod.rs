@@ -19,6 +19,8 @@ mod features;
 mod frames;
 mod heap;
 mod ingress;
+#[cfg(any(test, feature = "testing"))]
+mod memory;
 mod neighbors;
 mod pace;
 mod privilege;
@@ -29,11 +31,15 @@ mod reply;
 mod rx_interfaces;
 mod sched;
 mod shape;
+#[cfg(any(test, feature = "testing"))]
+mod simulation;
 mod spin;
 mod steering;
 mod stock;
 mod syscalls;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod train;
 mod tun;
 mod tunnel;
@@ -50,10 +56,14 @@ pub use engine::{
 };
 pub use errors::{ErrorVerdict, UnderlayNews};
 pub use heap::bound_heap;
+#[cfg(any(test, feature = "testing"))]
+pub use memory::{FaultPlan, InjectedFault, SentDatagram, WrittenPacket};
 pub use privilege::give_up_capabilities;
 pub use probe::{Feature, HostFeature, probe};
 pub use progress::{Slots, WorkerReport};
 pub use rx_interfaces::RxInterfaces;
+#[cfg(any(test, feature = "testing"))]
+pub use simulation::{REMOTE_HOSTS, SIMULATED_MAC, SIMULATED_MTU, SimulatedLink, Simulation};
 pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
 pub use tunnel::TunnelDevice;

@@ -130,6 +130,13 @@ impl Shaping {
         self.shaper.departure()
     }
 
+    /// Whether no packet waits, and every place is free.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn is_at_rest(&self) -> bool {
+        let idle = |store: &Store| store.buffers.held() == 0;
+        self.shaper.is_empty() && idle(&self.short) && idle(&self.long)
+    }
+
     /// The memory of this kind.
     pub(super) fn buffers(&mut self, place: Place) -> &mut Buffers {
         &mut self.store(place).buffers

@@ -107,6 +107,7 @@ impl TunnelDevice {
             queue,
             mac,
             forced,
+            find_path: path_of_kernel,
             seats: HashMap::new(),
         })
     }
@@ -124,9 +125,21 @@ pub(super) struct TunnelGso {
     mac: Mac,
     /// The operator asked for it, whatever the underlay's device can do.
     forced: bool,
+    find_path: FindPath,
     /// By the link, and the host's id.
     seats: HashMap<(LinkIndex, u32), Seat>,
 }
+
+/// How this host reaches another one.
+#[derive(Clone, Copy, Debug)]
+struct UnderlayPath {
+    local: Ipv4Addr,
+    /// The device on it does not need packets cut, or the operator does not ask.
+    worthwhile: bool,
+}
+
+/// Finds the path to a host, from the address that the link names; `true` where the operator forces this way.
+type FindPath = fn(Ipv4Addr, Option<IpAddr>, bool) -> Option<UnderlayPath>;
 
 /// What is known of the way of a link's packets to a host.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,10 +159,10 @@ struct Seat {
 
 impl Seat {
     /// Finds out anew what follows from the underlay's routes and addresses.
-    fn look(&mut self, remote: Ipv4Addr, named: Option<IpAddr>, forced: bool) {
+    fn look(&mut self, path: Option<UnderlayPath>) {
         let before = self.local;
-        self.local = local_towards(remote, named);
-        self.worthwhile = self.local.is_some_and(|local| forced || device_cuts(local));
+        self.local = path.map(|path| path.local);
+        self.worthwhile = path.is_some_and(|path| path.worthwhile);
         if self.local != before {
             // Firewall and reverse-path filter may think otherwise of another address.
             self.state = State::Untried;
@@ -175,6 +188,23 @@ pub(super) struct Way {
 }
 
 impl TunnelGso {
+    /// A device of which nobody asks the kernel: every host can be reached from 192.0.2.1.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn simulated(queue: OwnedFd) -> Self {
+        TunnelGso {
+            queue,
+            mac: Mac::default(),
+            forced: true,
+            find_path: |_, _, _| {
+                Some(UnderlayPath {
+                    local: Ipv4Addr::new(192, 0, 2, 1),
+                    worthwhile: true,
+                })
+            },
+            seats: HashMap::new(),
+        }
+    }
+
     /// The way of a super-packet, where it can go through the device. One that is watched leaves at once, which keeps the order
     /// only while the backend is `idle`.
     #[inline]
@@ -193,10 +223,10 @@ impl TunnelGso {
         if !fits || !is_sound_tcp(vnet, packet) || !forward.outer.df {
             return None;
         }
-        let forced = self.forced;
+        let (forced, find_path) = (self.forced, self.find_path);
         let seat = self.seat(forward.link, forward.host.id);
         if seat.found_in != Some(underlay) || seat.named != local {
-            seat.look(remote, local, forced);
+            seat.look(find_path(remote, local, forced));
             (seat.found_in, seat.named) = (Some(underlay), local);
         }
         let watched = match seat.state {
@@ -457,6 +487,13 @@ pub(super) struct Read {
     pub(super) len: usize,
 }
 
+/// What the kernel knows of the path to a host.
+fn path_of_kernel(remote: Ipv4Addr, named: Option<IpAddr>, forced: bool) -> Option<UnderlayPath> {
+    let local = local_towards(remote, named)?;
+    let worthwhile = forced || device_cuts(local);
+    Some(UnderlayPath { local, worthwhile })
+}
+
 /// Whether the device with this address takes encapsulated super-packets uncut. One that does not would have the kernel cut
 /// them, which costs more than trains do.
 fn device_cuts(local: Ipv4Addr) -> bool {
@@ -486,6 +523,7 @@ mod tests {
             queue: fs::File::open("/dev/null").expect("it is there").into(),
             mac: Mac::default(),
             forced: true,
+            find_path: |_, _, _| None,
             seats: HashMap::new(),
         };
         let (greedy, modest) = (LinkIndex(1), LinkIndex(2));

@@ -248,6 +248,34 @@ impl Pool {
         })
     }
 
+    /// A pool of four ports whose sockets are whatever `descriptor` gives: for a backend that asks no kernel.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn of_descriptors(
+        profile: SocketProfile,
+        mut descriptor: impl FnMut() -> OwnedFd,
+    ) -> Arc<Self> {
+        let first = *profile.srcport.start();
+        let mut sources = || {
+            let source = |port| Source {
+                socket: descriptor(),
+                port,
+            };
+            (first..first + 4).map(source).collect()
+        };
+        let mut sockets = || Sockets {
+            df_set: [sources(), sources()],
+            df_unset: [sources(), sources()],
+        };
+        Arc::new(Pool {
+            profile,
+            serial: 1,
+            ports: Vec::new(),
+            usual: Some(sockets()),
+            whole: OnceLock::from(sockets()),
+            cork: Mutex::default(),
+        })
+    }
+
     /// Opens the sockets for whole datagrams, where they are not open yet.
     ///
     /// # Errors
@@ -392,7 +420,7 @@ pub fn sockets_of(profile: &SocketProfile) -> usize {
 /// One source port.
 #[derive(Debug)]
 struct Source {
-    socket: Socket,
+    socket: OwnedFd,
     port: u16,
 }
 
@@ -436,7 +464,10 @@ fn senders(
     let mut last_error = None;
     for &port in ports {
         match sender(profile, family, df, port) {
-            Ok(socket) => sockets.push(Source { socket, port }),
+            Ok(socket) => sockets.push(Source {
+                socket: socket.into(),
+                port,
+            }),
             Err(e) => last_error = Some(e),
         }
         if sockets.len() == most {

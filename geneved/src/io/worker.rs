@@ -96,8 +96,7 @@ pub(super) struct Shared {
     pub(super) tables: ArcSwap<Tables>,
     /// What the packet path remembers.
     pub(super) state: State,
-    /// When time began.
-    pub(super) start: Instant,
+    pub(super) clock: WorkerClock,
     pub(super) events: UnboundedSender<Event>,
     /// Wakes workers whose packets wait for neighbours.
     pub(super) chime: Chime,
@@ -105,6 +104,15 @@ pub(super) struct Shared {
     pub(super) underlay: Arc<AtomicU32>,
     /// Which interfaces datagrams are believed from.
     pub(super) rx_interfaces: ArcSwap<RxInterfaces>,
+}
+
+/// Where the time of the workers comes from.
+pub(super) enum WorkerClock {
+    /// It has passed since then.
+    Since(Instant),
+    /// Whoever tests a worker sets it, in nanoseconds.
+    #[cfg(any(test, feature = "testing"))]
+    Set(std::sync::atomic::AtomicU64),
 }
 
 /// What a worker gets at birth.
@@ -123,7 +131,12 @@ pub(super) struct Post {
 impl Shared {
     /// The time.
     pub(super) fn now(&self) -> Now {
-        Now(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        let nanos = match &self.clock {
+            WorkerClock::Since(start) => u64::try_from(start.elapsed().as_nanos()),
+            #[cfg(any(test, feature = "testing"))]
+            WorkerClock::Set(now) => Ok(now.load(std::sync::atomic::Ordering::Relaxed)),
+        };
+        Now(nanos.unwrap_or(u64::MAX))
     }
 }
 
@@ -238,54 +251,68 @@ impl<B: Backend> Worker<B> {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut tables = self.shared.tables.load_full();
         while !self.stopping {
-            self.turn(&tables, self.wait())?;
-            self.now = self.shared.now();
-            self.rx.refresh(&self.shared.rx_interfaces);
-            let published = self.shared.tables.load();
-            if !Arc::ptr_eq(&published, &tables) {
-                self.forget(&tables);
-                tables = Arc::clone(&published);
-            }
-            if !self.unread.is_empty() {
-                self.begin_reading(&tables);
-            }
-            let mut spent = 0;
-            let mut shared = self.arrived.is_shared();
-            while spent < self.turn_cost(shared)
-                && let Some((event, cost)) = self.arrived.pop()
-            {
-                spent += cost;
-                shared |= self.arrived.is_shared();
-                if self.scarce() {
-                    // Too many packets for one turn: hand over what there is, and get the slots back.
-                    self.turn(&tables, Wait::No)?;
-                }
-                match event {
-                    Arrival::Tun { slot, bid, len } => self.on_tun(&tables, slot, bid, len),
-                    Arrival::Datagrams { slot, bid, train } => {
-                        self.on_datagrams(&tables, slot, bid, &train);
-                    }
-                }
-            }
-            self.shared_turn = shared;
-            if std::mem::take(&mut self.asking) {
-                self.ask_neighbors(&tables);
-            }
-            self.retry_parked(&tables);
-            self.release_waiting(&tables)?;
-            self.trains.flush(&mut self.io);
-            // Before the worker tells what is in use, and perhaps sleeps for long.
-            self.send_all_apart(&tables);
-            self.flush_ingress();
-            self.tell_flows(&tables);
-            self.progress.turned(&Slots {
-                tun_buffers: self.tun_buffers.held(),
-                udp_buffers: self.udp_buffers.held(),
-                trains: self.trains.in_use() as u16,
-                writes: self.writes.in_use() as u16,
-            });
+            self.cycle(&mut tables)?;
         }
         Ok(())
+    }
+
+    /// Once around the loop: takes what the backend has, forwards it, and leaves nothing waiting that could go.
+    ///
+    /// # Errors
+    /// Only where the backend broke.
+    pub(super) fn cycle(&mut self, tables: &mut Arc<Tables>) -> io::Result<()> {
+        self.turn(tables, self.wait())?;
+        self.now = self.shared.now();
+        self.rx.refresh(&self.shared.rx_interfaces);
+        let published = self.shared.tables.load();
+        if !Arc::ptr_eq(&published, tables) {
+            self.forget(tables);
+            *tables = Arc::clone(&published);
+        }
+        if !self.unread.is_empty() {
+            self.begin_reading(tables);
+        }
+        let mut spent = 0;
+        let mut shared = self.arrived.is_shared();
+        while spent < self.turn_cost(shared)
+            && let Some((event, cost)) = self.arrived.pop()
+        {
+            spent += cost;
+            shared |= self.arrived.is_shared();
+            if self.scarce() {
+                // Too many packets for one turn: hand over what there is, and get the slots back.
+                self.turn(tables, Wait::No)?;
+            }
+            match event {
+                Arrival::Tun { slot, bid, len } => self.on_tun(tables, slot, bid, len),
+                Arrival::Datagrams { slot, bid, train } => {
+                    self.on_datagrams(tables, slot, bid, &train);
+                }
+            }
+        }
+        self.shared_turn = shared;
+        if std::mem::take(&mut self.asking) {
+            self.ask_neighbors(tables);
+        }
+        self.retry_parked(tables);
+        self.release_waiting(tables)?;
+        self.trains.flush(&mut self.io);
+        // Before the worker tells what is in use, and perhaps sleeps for long.
+        self.send_all_apart(tables);
+        self.flush_ingress();
+        self.tell_flows(tables);
+        self.progress.turned(&self.in_use());
+        Ok(())
+    }
+
+    /// What is in use of the worker's fixed stock.
+    pub(super) fn in_use(&self) -> Slots {
+        Slots {
+            tun_buffers: self.tun_buffers.held(),
+            udp_buffers: self.udp_buffers.held(),
+            trains: self.trains.in_use() as u16,
+            writes: self.writes.in_use() as u16,
+        }
     }
 
     /// What the packets of this turn may cost.

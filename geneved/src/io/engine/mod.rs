@@ -37,7 +37,7 @@ use super::tun::Tun;
 use super::tunnel::TunnelDevice;
 use super::udp::{self, Pool, Receiver, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
-use super::worker::{Command, LinkSlot, Shared};
+use super::worker::{Command, LinkSlot, Shared, WorkerClock};
 
 use ports::OpenPort;
 
@@ -134,7 +134,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             tables: ArcSwap::default(),
             state: FlowState::new(config.limits, config.key),
-            start: Instant::now(),
+            clock: WorkerClock::Since(Instant::now()),
             events: sender,
             chime: Chime::default(),
             underlay: Arc::clone(&config.underlay),

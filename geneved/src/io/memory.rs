@@ -1,0 +1,516 @@
+//! A backend without a kernel: packets come from memory and go there, and faults come when they are asked for.
+//!
+//! For tests and fuzzing. It does what io_uring does, in the same order: what is queued is carried out by the next turn, and
+//! reported by that turn or, where completions may be late, by a later one. It keeps the books that the kernel does not: it
+//! panics where a buffer is given back that was not handed out, and where an operation breaks a limit of the kernel.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use super::backend::{Arrived, Backend, Checksum, Done, Side, Wait, place, source};
+use super::buffers::{Bid, Buffers, Map};
+use super::cmsg;
+use super::train::{MAX_BYTES, MAX_SEGMENTS};
+
+/// iovecs that the kernel takes at once (`UIO_MAXIOV`).
+const MAX_IOVECS: usize = 1024;
+/// Packets that one queue or socket brings in a turn.
+const BUDGET: usize = 32;
+
+/// What becomes of an operation other than success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InjectedFault {
+    /// It fails with this errno.
+    Errno(i32),
+    /// Only half of the bytes are taken.
+    Short,
+}
+
+/// Faults to come, each list for one kind of operation in the order in which they are carried out; `None` is success, and so
+/// is what is not in the list.
+#[derive(Debug, Default)]
+pub struct FaultPlan {
+    /// For trains and datagrams that were queued.
+    pub sends: VecDeque<Option<InjectedFault>>,
+    /// For TUN and TAP writes that were queued.
+    pub writes: VecDeque<Option<InjectedFault>>,
+    /// For what is sent at once, or written and watched.
+    pub direct: VecDeque<Option<InjectedFault>>,
+    /// Every train of more than one datagram is refused with this errno.
+    pub trains: Option<i32>,
+}
+
+impl FaultPlan {
+    fn of_send(&mut self, segments: usize) -> Option<InjectedFault> {
+        let planned = self.sends.pop_front().flatten();
+        let refused = self.trains.filter(|_| segments > 1);
+        planned.or(refused.map(InjectedFault::Errno))
+    }
+}
+
+/// A datagram that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentDatagram {
+    /// The socket that it left from.
+    pub socket: RawFd,
+    /// Where it went.
+    pub dst: SocketAddr,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// It was sent again after a refusal, or by itself because its host takes no trains.
+    pub direct: bool,
+}
+
+/// A packet that was written into TUN or TAP, with its virtio header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPacket {
+    /// The queue that it was written to.
+    pub queue: RawFd,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A train on its way to a socket.
+#[derive(Clone, Debug)]
+struct IncomingTrain {
+    bytes: Vec<u8>,
+    src: SocketAddr,
+    notes: cmsg::Notes,
+    truncated: bool,
+}
+
+/// A TUN queue, or a socket.
+struct Reader<T> {
+    fd: RawFd,
+    incoming: VecDeque<T>,
+    /// It ends with this errno in the next turn.
+    ending: Option<i32>,
+}
+
+/// An operation that the worker queued.
+enum QueuedOperation {
+    Send {
+        id: u32,
+        fd: RawFd,
+        msg: *const libc::msghdr,
+    },
+    Write {
+        id: u32,
+        fd: RawFd,
+        iov: *const libc::iovec,
+        count: usize,
+    },
+}
+
+/// Who has which buffers of one pool.
+struct BufferLedger {
+    map: Map,
+    len: usize,
+    free: Vec<Bid>,
+    /// Whether the worker has it.
+    out: Vec<bool>,
+}
+
+impl BufferLedger {
+    fn new(buffers: &Buffers) -> Self {
+        BufferLedger {
+            map: buffers.map(),
+            len: buffers.len(),
+            free: (0..buffers.count()).rev().collect(),
+            out: vec![false; buffers.count().into()],
+        }
+    }
+
+    /// Hands a buffer out that begins with these bytes, or as many of them as fit.
+    fn fill(&mut self, bytes: &[u8]) -> Option<(Bid, usize)> {
+        let bid = self.free.pop()?;
+        assert!(!std::mem::replace(&mut self.out[usize::from(bid)], true));
+        let len = bytes.len().min(self.len);
+        // SAFETY: the buffer is `self.len` bytes long, and free: nobody else reads or writes it until it is reported.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.addr(bid), len) };
+        Some((bid, len))
+    }
+
+    fn give_back(&mut self, bid: Bid) {
+        let out = std::mem::take(&mut self.out[usize::from(bid)]);
+        assert!(out, "buffer {bid} was given back twice");
+        self.free.push(bid);
+    }
+
+    fn handed_out(&self) -> usize {
+        self.out.iter().filter(|&&out| out).count()
+    }
+}
+
+/// See the module's description.
+pub(super) struct Memory {
+    tun_buffers: BufferLedger,
+    udp_buffers: BufferLedger,
+    tuns: Vec<Option<Reader<Vec<u8>>>>,
+    sockets: Vec<Option<Reader<IncomingTrain>>>,
+    /// Queues whose interface is gone.
+    vanished: Vec<RawFd>,
+    queued: VecDeque<QueuedOperation>,
+    /// Carried out and not reported.
+    completed: Vec<Done>,
+    pub(super) faults: FaultPlan,
+    /// Where completions may be late and out of order: the state of the generator that draws which.
+    pub(super) disorder: Option<u64>,
+    pub(super) sent: Vec<SentDatagram>,
+    pub(super) written: Vec<WrittenPacket>,
+}
+
+impl Memory {
+    pub(super) fn new(tun: &Buffers, udp: &Buffers) -> Self {
+        Memory {
+            tun_buffers: BufferLedger::new(tun),
+            udp_buffers: BufferLedger::new(udp),
+            tuns: Vec::new(),
+            sockets: Vec::new(),
+            vanished: Vec::new(),
+            queued: VecDeque::new(),
+            completed: Vec::new(),
+            faults: FaultPlan::default(),
+            disorder: None,
+            sent: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// A packet waits in a TUN queue, its virtio header before it; false where there is no such queue.
+    pub(super) fn feed_tun(&mut self, slot: u32, bytes: Vec<u8>) -> bool {
+        let Some(Some(queue)) = self.tuns.get_mut(slot as usize) else {
+            return false;
+        };
+        queue.incoming.push_back(bytes);
+        true
+    }
+
+    /// A train waits in a socket; false where there is no such socket.
+    pub(super) fn feed_socket(
+        &mut self,
+        slot: u32,
+        bytes: Vec<u8>,
+        src: SocketAddr,
+        notes: cmsg::Notes,
+    ) -> bool {
+        let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else {
+            return false;
+        };
+        let truncated = bytes.len() > self.udp_buffers.len;
+        socket.incoming.push_back(IncomingTrain {
+            bytes,
+            src,
+            notes,
+            truncated,
+        });
+        true
+    }
+
+    /// The interface behind a TUN queue vanishes, with all that waits in it.
+    pub(super) fn vanish(&mut self, slot: u32) {
+        if let Some(Some(queue)) = self.tuns.get_mut(slot as usize) {
+            self.vanished.push(queue.fd);
+            queue.incoming.clear();
+            queue.ending = Some(libc::EBADFD);
+        }
+    }
+
+    /// Buffers of each side that the worker has.
+    pub(super) fn handed_out(&self) -> (usize, usize) {
+        (self.tun_buffers.handed_out(), self.udp_buffers.handed_out())
+    }
+
+    /// Packets and trains that wait to be read.
+    pub(super) fn waiting(&self) -> usize {
+        let tuns = self.tuns.iter().flatten().map(|t| t.incoming.len());
+        let sockets = self.sockets.iter().flatten().map(|s| s.incoming.len());
+        tuns.chain(sockets).sum()
+    }
+
+    fn carry_out(&mut self, operation: &QueuedOperation) {
+        let done = match *operation {
+            QueuedOperation::Send { id, fd, msg } => {
+                // SAFETY: the caller of `send` vouches for the message until `Sent`.
+                let train = unsafe { ReadTrain::of(msg) };
+                let fault = self.faults.of_send(train.datagrams().count());
+                let result = self.send_train(fd, &train, fault, false);
+                Done::Sent { id, result }
+            }
+            QueuedOperation::Write { id, fd, iov, count } => {
+                // SAFETY: the caller of `write` vouches for the iovecs and what they point to until `Wrote`.
+                let bytes = unsafe { gather(iov, count) };
+                let fault = self.faults.writes.pop_front().flatten();
+                let result = self.write_packet(fd, bytes, fault);
+                Done::Wrote { id, result }
+            }
+        };
+        self.completed.push(done);
+    }
+
+    fn send_train(
+        &mut self,
+        socket: RawFd,
+        train: &ReadTrain,
+        fault: Option<InjectedFault>,
+        direct: bool,
+    ) -> i32 {
+        match fault {
+            Some(InjectedFault::Errno(errno)) => return -errno,
+            Some(InjectedFault::Short) => return train.bytes.len() as i32 / 2,
+            None => {}
+        }
+        self.sent
+            .extend(train.datagrams().map(|payload| SentDatagram {
+                socket,
+                dst: train.dst,
+                payload: payload.to_vec(),
+                direct,
+            }));
+        train.bytes.len() as i32
+    }
+
+    fn write_packet(&mut self, queue: RawFd, bytes: Vec<u8>, fault: Option<InjectedFault>) -> i32 {
+        let len = bytes.len() as i32;
+        match fault {
+            _ if self.vanished.contains(&queue) => return -libc::EBADFD,
+            Some(InjectedFault::Errno(errno)) => return -errno,
+            Some(InjectedFault::Short) => return len / 2,
+            None => self.written.push(WrittenPacket { queue, bytes }),
+        }
+        len
+    }
+
+    /// Reports what was carried out: all of it in order, or some of it in no order.
+    fn report(&mut self, everything: bool, done: &mut Vec<Done>) {
+        let Some(state) = &mut self.disorder else {
+            done.append(&mut self.completed);
+            return;
+        };
+        let mut draw = |below: usize| {
+            // Knuth's constants (MMIX).
+            *state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (*state >> 33) as usize % below
+        };
+        let all = self.completed.len();
+        let now = if everything { all } else { draw(all + 1) };
+        for _ in 0..now {
+            let at = draw(self.completed.len());
+            done.push(self.completed.swap_remove(at));
+        }
+    }
+
+    fn read_tuns(&mut self, done: &mut Vec<Done>) {
+        for (slot, entry) in (0..).zip(&mut self.tuns) {
+            let Some(queue) = entry else { continue };
+            for _ in 0..BUDGET {
+                let Some(bytes) = queue.incoming.front() else {
+                    break;
+                };
+                let Some((bid, len)) = self.tun_buffers.fill(bytes) else {
+                    break;
+                };
+                queue.incoming.pop_front();
+                done.push(Done::Tun { slot, bid, len });
+            }
+            if let Some(error) = queue.ending {
+                *entry = None;
+                done.push(Done::TunEnd { slot, error });
+            }
+        }
+    }
+
+    fn receive(&mut self, done: &mut Vec<Done>) {
+        for (slot, entry) in (0..).zip(&mut self.sockets) {
+            let Some(socket) = entry else { continue };
+            for _ in 0..BUDGET {
+                let Some(train) = socket.incoming.front() else {
+                    break;
+                };
+                let Some((bid, len)) = self.udp_buffers.fill(&train.bytes) else {
+                    break;
+                };
+                let train = Arrived {
+                    start: 0,
+                    len: len as u32,
+                    src: train.src,
+                    notes: train.notes,
+                    truncated: train.truncated,
+                };
+                socket.incoming.pop_front();
+                done.push(Done::Datagrams { slot, bid, train });
+            }
+            if let Some(error) = socket.ending {
+                *entry = None;
+                done.push(Done::SocketEnd { slot, error });
+            }
+        }
+    }
+}
+
+impl Backend for Memory {
+    fn add_tun(&mut self, slot: u32, fd: RawFd) {
+        self.vanished.retain(|&gone| gone != fd);
+        let reader = Reader {
+            fd,
+            incoming: VecDeque::new(),
+            ending: None,
+        };
+        place(&mut self.tuns, slot, reader);
+    }
+
+    fn remove_tun(&mut self, slot: u32) {
+        if let Some(Some(queue)) = self.tuns.get_mut(slot as usize) {
+            queue.ending.get_or_insert(libc::ECANCELED);
+        }
+    }
+
+    fn add_socket(&mut self, slot: u32, fd: RawFd, _stray: bool) {
+        let reader = Reader {
+            fd,
+            incoming: VecDeque::new(),
+            ending: None,
+        };
+        place(&mut self.sockets, slot, reader);
+    }
+
+    fn remove_socket(&mut self, slot: u32) {
+        if let Some(Some(socket)) = self.sockets.get_mut(slot as usize) {
+            socket.ending.get_or_insert(libc::ECANCELED);
+        }
+    }
+
+    fn bulk(&mut self, _: bool) {}
+
+    fn recycle(&mut self, side: Side, bid: Bid) {
+        match side {
+            Side::Tun => self.tun_buffers.give_back(bid),
+            Side::Udp => self.udp_buffers.give_back(bid),
+            Side::Waiting(_) => panic!("places of waiting packets are never the backend's"),
+        }
+    }
+
+    unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
+        self.queued.push_back(QueuedOperation::Send { id, fd, msg });
+    }
+
+    unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
+        let (iov, count) = (iov.as_ptr(), iov.len());
+        self.queued
+            .push_back(QueuedOperation::Write { id, fd, iov, count });
+    }
+
+    unsafe fn send_now(
+        &mut self,
+        fd: RawFd,
+        msg: *const libc::msghdr,
+        _checksum: Checksum,
+    ) -> Result<(), i32> {
+        // SAFETY: the caller vouches for the message until this returns.
+        let train = unsafe { ReadTrain::of(msg) };
+        let fault = self.faults.direct.pop_front().flatten();
+        let refused = self.faults.trains.filter(|_| train.segment > 0);
+        let fault = fault.or(refused.map(InjectedFault::Errno));
+        match self.send_train(fd, &train, fault, true) {
+            result if result < 0 => Err(-result),
+            result if (result as usize) < train.bytes.len() => Err(libc::EIO),
+            _ => Ok(()),
+        }
+    }
+
+    unsafe fn write_watched(&mut self, fd: RawFd, iov: &[libc::iovec]) -> bool {
+        // SAFETY: the caller vouches for the iovecs and what they point to until this returns.
+        let bytes = unsafe { gather(iov.as_ptr(), iov.len()) };
+        let (len, fault) = (bytes.len(), self.faults.direct.pop_front().flatten());
+        self.write_packet(fd, bytes, fault) == len as i32
+    }
+
+    fn idle(&self) -> bool {
+        self.queued.is_empty() && self.completed.is_empty()
+    }
+
+    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        while let Some(operation) = self.queued.pop_front() {
+            self.carry_out(&operation);
+        }
+        self.report(wait == Wait::Forever, done);
+        // One that rings in vain does no harm.
+        done.push(Done::Bell);
+        self.read_tuns(done);
+        self.receive(done);
+        Ok(())
+    }
+}
+
+/// A message as the kernel reads it.
+struct ReadTrain {
+    dst: SocketAddr,
+    bytes: Vec<u8>,
+    /// What `UDP_SEGMENT` says; 0 where it is not there.
+    segment: usize,
+}
+
+impl ReadTrain {
+    /// # Safety
+    /// The message and all that it points to are valid for reading.
+    unsafe fn of(msg: *const libc::msghdr) -> ReadTrain {
+        // SAFETY: the caller vouches for the message.
+        let msg = unsafe { msg.read() };
+        // SAFETY: the caller vouches for the iovecs and what they point to.
+        let bytes = unsafe { gather(msg.msg_iov, msg.msg_iovlen) };
+        // SAFETY: the caller vouches for the name, which has the length that is given with it.
+        let name = unsafe {
+            std::slice::from_raw_parts(msg.msg_name.cast::<u8>(), msg.msg_namelen as usize)
+        };
+        let mut segment = 0;
+        if msg.msg_controllen > 0 {
+            // SAFETY: the caller vouches for the control messages, which have the length that is given with them.
+            let control = unsafe {
+                std::slice::from_raw_parts(msg.msg_control.cast::<u8>(), msg.msg_controllen)
+            };
+            cmsg::each(control, |level, kind, data| {
+                if (level, kind) == (libc::SOL_UDP, libc::UDP_SEGMENT) {
+                    segment = u16::from_ne_bytes([data[0], data[1]]).into();
+                }
+            });
+        }
+        let train = ReadTrain {
+            dst: source(name).expect("a socket address"),
+            bytes,
+            segment,
+        };
+        assert!(train.bytes.len() <= MAX_BYTES, "EMSGSIZE");
+        assert!(train.datagrams().count() <= MAX_SEGMENTS, "EINVAL");
+        train
+    }
+
+    fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        let segment = match self.segment {
+            0 => self.bytes.len().max(1),
+            segment => segment,
+        };
+        self.bytes.chunks(segment)
+    }
+}
+
+/// The bytes that iovecs point to.
+///
+/// # Safety
+/// The `count` iovecs and what they point to are valid for reading.
+unsafe fn gather(iov: *const libc::iovec, count: usize) -> Vec<u8> {
+    assert!(count <= MAX_IOVECS, "EINVAL");
+    let mut bytes = Vec::new();
+    for at in 0..count {
+        // SAFETY: the caller vouches for `count` iovecs.
+        let piece = unsafe { iov.add(at).read() };
+        // SAFETY: the caller vouches for what they point to.
+        bytes.extend_from_slice(unsafe {
+            std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
+        });
+    }
+    bytes
+}

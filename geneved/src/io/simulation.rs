@@ -1,0 +1,399 @@
+//! One worker over the backend in memory, on a fixed configuration, for tests and fuzzing.
+//!
+//! The host is 192.0.2.1. Its links carry the VNIs of [`SimulatedLink`]; behind each are 10.0.0.2 on the host
+//! [`REMOTE_HOSTS`]\[0\] and 10.0.0.3 on \[1\], and here 10.0.0.1. The descriptors are of `/dev/null`: nobody reads or writes them.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use libgeneve::bridge::{BridgeConfig, Live};
+use libgeneve::datapath::{AnswerBudgets, State};
+use libgeneve::flow::{FlowHasher, Limits};
+use libgeneve::link::{
+    Df, Functions, Host, HostRegistry, Link, LinkConfig, LinkIndex, Neighborhood, RouteConfig,
+    RxInterface, Tables, Tos, Ttl,
+};
+use libgeneve::options::EndpointType;
+use libgeneve::policy::{Action, Defaults};
+use libgeneve::qos::Bucket;
+use libgeneve::route::Origin;
+use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::ethernet::Mac;
+use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::cmsg::Notes;
+use super::counters::{Counters, LinkCounters};
+use super::engine::Event;
+use super::memory::{FaultPlan, Memory, SentDatagram, WrittenPacket};
+use super::neighbors::Chime;
+use super::progress::{Progress, Slots};
+use super::rx_interfaces::RxInterfaces;
+use super::tunnel::TunnelGso;
+use super::udp::{Pool, Receiver, SocketProfile};
+use super::unknown_vnis::UnknownVnis;
+use super::worker::{Command, LinkSlot, Post, Shared, Worker, WorkerClock};
+
+/// The hosts that datagrams come from and go to.
+pub const REMOTE_HOSTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3)),
+];
+/// The inner MTU of every link.
+pub const SIMULATED_MTU: u16 = 1400;
+/// The MAC address of the TAP interface, and of the links that put IP packets into frames.
+pub const SIMULATED_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+/// What a link with a rate may send, in bytes a second.
+const RATE: u64 = 1_000_000;
+/// The index of the only interface of the underlay.
+const UNDERLAY: u32 = 7;
+/// Turns after which a worker that still has something is stuck.
+const MANY_TURNS: usize = 10_000;
+
+/// A link of the simulated host; its number is its index, and 100 more its VNI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimulatedLink {
+    /// IP packets in a TUN.
+    Ip,
+    /// The same, with a rate that packets wait for.
+    Rated,
+    /// Ethernet frames in a TAP.
+    Tap,
+    /// IP packets in a TUN that cross the wire in frames, whose neighbours are asked for.
+    Neighbors,
+}
+
+impl SimulatedLink {
+    /// Every link.
+    pub const ALL: [SimulatedLink; 4] = [
+        SimulatedLink::Ip,
+        SimulatedLink::Rated,
+        SimulatedLink::Tap,
+        SimulatedLink::Neighbors,
+    ];
+
+    /// Its place in the tables.
+    #[must_use]
+    pub fn index(self) -> LinkIndex {
+        LinkIndex(self as u32)
+    }
+
+    /// Its VNI.
+    ///
+    /// # Panics
+    /// Never: they are small.
+    #[must_use]
+    pub fn vni(self) -> Vni {
+        Vni::new(100 + self as u32).expect("24 bits")
+    }
+
+    fn config(self) -> LinkConfig {
+        let route = |prefix: &str, hosts: &[IpAddr]| RouteConfig {
+            prefix: prefix.parse().expect("a prefix"),
+            hosts: hosts.to_vec(),
+            origin: Origin::Endpoint,
+            kind: EndpointType::Simple,
+            local: hosts.is_empty(),
+        };
+        let bucket = Arc::new(Bucket::new(RATE, 3_000));
+        LinkConfig {
+            index: self.index(),
+            encapsulation: Default::default(),
+            inner: match self {
+                SimulatedLink::Ip | SimulatedLink::Rated => Inner::Ip,
+                SimulatedLink::Tap | SimulatedLink::Neighbors => Inner::Ethernet,
+            },
+            lladdr: SIMULATED_MAC,
+            neighbors: Arc::new(Neighborhood::new([5, 6])),
+            vni: self.vni(),
+            port: GENEVE_PORT,
+            local: None,
+            ttl: Ttl::Auto,
+            tos: Tos::Fixed(0),
+            df: Df::Set,
+            udp6_zero_csum_rx: false,
+            mtu: SIMULATED_MTU,
+            addresses: vec![[10, 0, 0, 1].into()],
+            broadcasts: Vec::new(),
+            allowed: Vec::new(),
+            undelivered: Default::default(),
+            routes: vec![
+                route("10.0.0.2/32", &REMOTE_HOSTS[..1]),
+                route("10.0.0.3/32", &REMOTE_HOSTS[1..]),
+            ],
+            functions: Functions {
+                rate: (self == SimulatedLink::Rated).then(|| Arc::clone(&bucket)),
+                ..Functions::default()
+            },
+            bridge: (self == SimulatedLink::Tap).then(|| BridgeConfig {
+                mac: SIMULATED_MAC,
+                learning: true,
+                limits: Default::default(),
+                entries: Vec::new(),
+                flood: REMOTE_HOSTS.to_vec(),
+                flood_rate: Arc::new(Bucket::new(1_000_000, 1_000_000)),
+                owners: Vec::new(),
+                others: Defaults {
+                    ingress: Action::Allow,
+                    egress: Action::Allow,
+                },
+                live: Arc::new(Live::new([7, 8])),
+            }),
+        }
+    }
+}
+
+/// See the module's description.
+pub struct Simulation {
+    // The sockets' descriptors outlive the worker.
+    worker: Worker<Memory>,
+    tables: Arc<Tables>,
+    shared: Arc<Shared>,
+    commands: Sender<Command>,
+    events: UnboundedReceiver<Event>,
+    hosts: HostRegistry,
+    counters: Vec<Arc<Counters>>,
+    unmatched: Arc<Counters>,
+    queues: Vec<i32>,
+}
+
+impl Simulation {
+    /// A worker that serves every link; with `tunnel_gso` it has a device for that.
+    ///
+    /// # Panics
+    /// Where `/dev/null` cannot be opened, or there is no memory.
+    #[must_use]
+    pub fn new(tunnel_gso: bool) -> Simulation {
+        let (sender, events) = unbounded_channel();
+        let mut hosts = HostRegistry::default();
+        let links: Vec<_> = SimulatedLink::ALL
+            .map(|link| Arc::new(Link::new(link.config(), &mut hosts)))
+            .into();
+        let tables = Arc::new(Tables::new(links, FlowHasher::new([1, 2])));
+        let limits = Limits {
+            flows: 1024,
+            ..Limits::default()
+        };
+        let believed = RxInterfaces::new([(UNDERLAY, RxInterface::Underlay)]);
+        let shared = Arc::new(Shared {
+            tables: ArcSwap::new(Arc::clone(&tables)),
+            state: State::new(limits, [3, 4]),
+            clock: WorkerClock::Set(AtomicU64::new(1_000_000_000)),
+            events: sender,
+            chime: Chime::default(),
+            underlay: Arc::new(AtomicU32::new(0)),
+            rx_interfaces: ArcSwap::from_pointee(believed),
+        });
+        let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor");
+        let (commands, inbox) = mpsc::channel();
+        let unmatched = Arc::new(Counters::default());
+        let post = Post {
+            shared: Arc::clone(&shared),
+            commands: inbox,
+            bell: Arc::new(bell),
+            nobody: Arc::clone(&unmatched),
+            unknown_vnis: Arc::new(UnknownVnis::default()),
+            progress: Arc::new(Progress::default()),
+            uso: true,
+            tunnel: tunnel_gso.then(|| TunnelGso::simulated(descriptor())),
+        };
+        let worker = Worker::new(post, |tun, udp, _| Ok(Memory::new(tun, udp)));
+        let mut simulation = Simulation {
+            worker: worker.expect("there is memory"),
+            tables,
+            shared,
+            commands,
+            events,
+            hosts,
+            counters: Vec::new(),
+            unmatched,
+            queues: Vec::new(),
+        };
+        simulation.attach();
+        simulation
+    }
+
+    fn attach(&mut self) {
+        let pool = Pool::of_descriptors(simulated_profile(), descriptor);
+        for link in SimulatedLink::ALL {
+            let (queue, counters) = (descriptor(), Arc::new(Counters::default()));
+            self.queues.push(queue.as_raw_fd());
+            self.counters.push(Arc::clone(&counters));
+            self.tell(Command::AddLink(Box::new(LinkSlot {
+                index: link.index(),
+                queue,
+                lost: false,
+                pool: Arc::clone(&pool),
+                counters,
+                answers: AnswerBudgets::default(),
+                gso: true,
+                leaving: None,
+            })));
+        }
+        self.tell(Command::AddSocket(Receiver {
+            port: GENEVE_PORT,
+            stray: false,
+            fd: descriptor(),
+        }));
+        // The first turn hears of the links, and reads from them.
+        self.turn();
+    }
+
+    fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// A packet waits in the link's TUN: virtio header and packet. False where the interface is gone.
+    pub fn feed_tun(&mut self, link: SimulatedLink, bytes: Vec<u8>) -> bool {
+        self.worker.io.feed_tun(link.index().0, bytes)
+    }
+
+    /// A train from this host waits in the socket; its datagrams are `segment` bytes long, or it is one where that is 0.
+    pub fn feed_socket(&mut self, src: IpAddr, segment: u16, bytes: Vec<u8>) {
+        let notes = Notes {
+            segment,
+            dst: Some([192, 0, 2, 1].into()),
+            interface: UNDERLAY,
+            tos: 0,
+        };
+        let src = SocketAddr::new(src, 40_000);
+        self.worker.io.feed_socket(0, bytes, src, notes);
+    }
+
+    /// The faults that are to come.
+    pub fn faults(&mut self) -> &mut FaultPlan {
+        &mut self.worker.io.faults
+    }
+
+    /// Lets completions be late and out of order from now on, as this seed says, or no longer.
+    pub fn set_disorder(&mut self, seed: Option<u64>) {
+        self.worker.io.disorder = seed;
+    }
+
+    /// The link's interface vanishes.
+    pub fn vanish(&mut self, link: SimulatedLink) {
+        self.worker.io.vanish(link.index().0);
+    }
+
+    /// The daemon takes the link from the worker, which hears of it in its next turn.
+    pub fn detach(&mut self, link: SimulatedLink) {
+        let (answer, _) = mpsc::channel();
+        self.tell(Command::RemoveLink(link.index(), answer));
+    }
+
+    /// Time passes.
+    pub fn advance(&mut self, by: Duration) {
+        if let WorkerClock::Set(now) = &self.shared.clock {
+            let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+            now.store(now.load(Relaxed).saturating_add(by), Relaxed);
+        }
+    }
+
+    /// The worker takes one turn.
+    ///
+    /// # Panics
+    /// Where its backend found that it broke a rule.
+    pub fn turn(&mut self) {
+        let turned = self.worker.cycle(&mut self.tables);
+        turned.expect("the backend is not broken");
+    }
+
+    /// Takes turns until the worker has nothing to do, while time passes; all that it had in use is free then.
+    ///
+    /// # Panics
+    /// Where a buffer, a train or a write does not come back.
+    pub fn drain(&mut self) {
+        for _ in 0..MANY_TURNS {
+            self.turn();
+            if self.is_at_rest() {
+                return;
+            }
+            self.advance(Duration::from_millis(20));
+        }
+        panic!(
+            "something is lost: {:?}, {:?} buffers are out, {} wait",
+            self.worker.in_use(),
+            self.worker.io.handed_out(),
+            self.worker.io.waiting()
+        );
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let io = &self.worker.io;
+        self.worker.in_use() == Slots::default()
+            && io.handed_out() == (0, 0)
+            && io.waiting() == 0
+            && self.worker.shaping.is_at_rest()
+    }
+
+    /// What left since the last call.
+    pub fn take_sent(&mut self) -> Vec<SentDatagram> {
+        std::mem::take(&mut self.worker.io.sent)
+    }
+
+    /// What was written since the last call into the interface of this link; of other interfaces it stays.
+    pub fn take_written(&mut self, link: SimulatedLink) -> Vec<Vec<u8>> {
+        let queue = self.queues[link as usize];
+        let all = std::mem::take(&mut self.worker.io.written);
+        let (own, others) = all
+            .into_iter()
+            .partition::<Vec<WrittenPacket>, _>(|packet| packet.queue == queue);
+        self.worker.io.written = others;
+        own.into_iter().map(|packet| packet.bytes).collect()
+    }
+
+    /// What was written since the last call into any interface.
+    pub fn take_all_written(&mut self) -> Vec<WrittenPacket> {
+        std::mem::take(&mut self.worker.io.written)
+    }
+
+    /// What the worker told the daemon since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    /// The host of this address, as the links know it.
+    pub fn host(&mut self, addr: IpAddr) -> Arc<Host> {
+        self.hosts.host(addr)
+    }
+
+    /// The counters of a link.
+    #[must_use]
+    pub fn counters(&self, link: SimulatedLink) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        self.counters[link as usize].add_to(&mut sum);
+        sum
+    }
+
+    /// The counters of all links, and of what belongs to none.
+    #[must_use]
+    pub fn all_counters(&self) -> LinkCounters {
+        let mut sum = LinkCounters::default();
+        self.counters.iter().for_each(|set| set.add_to(&mut sum));
+        self.unmatched.add_to(&mut sum);
+        sum
+    }
+}
+
+/// What the links ask of their sockets.
+fn simulated_profile() -> SocketProfile {
+    SocketProfile {
+        local: None,
+        srcport: 50_000..=50_003,
+        df: Df::Set,
+        udp_csum: true,
+        udp6_zero_csum_tx: false,
+        whole: false,
+    }
+}
+
+fn descriptor() -> OwnedFd {
+    File::open("/dev/null").expect("it is there").into()
+}
