@@ -42,9 +42,13 @@ pub mod ecn;
 #[cfg(feature = "datapath")]
 pub mod flow;
 #[cfg(feature = "datapath")]
+mod host;
+#[cfg(feature = "datapath")]
 pub mod label;
 #[cfg(feature = "datapath")]
 pub mod link;
+#[cfg(feature = "datapath")]
+mod link_index;
 #[cfg(feature = "datapath")]
 pub mod mtu;
 #[cfg(feature = "datapath")]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-use crate::link::Host;
+use crate::host::Host;
 use crate::options::EndpointType;
 use crate::service::maglev::Maglev;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::link::Host;
+use crate::host::Host;
 
 fn host(id: u32) -> Place {
     Place::Host(Arc::new(Host::new(id, [192, 0, 2, id as u8].into())))

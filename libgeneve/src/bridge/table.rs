@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Fdb, Learned, Limits, Neighbors, Notice, Question};
 use crate::drop::DropReason;
-use crate::link::Host;
+use crate::host::Host;
 use crate::policy::Defaults;
 use crate::qos::Bucket;
 use crate::time::Now;

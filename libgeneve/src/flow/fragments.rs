@@ -12,7 +12,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::key::FlowKey;
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::packet::{Fragment, IpVersion, Packet};
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::wire::icmp::{Quote, QuotedTransport};
 use crate::wire::packet::{Packet, Transport};
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::FlowHasher;
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::mtu::MIN_IPV6;
 use crate::time::Now;
 

@@ -16,7 +16,7 @@ use super::share::{Census, Usage};
 use super::slab::{Placed, Slab};
 use super::tcp::{Sent, Side, State, TcpSegment, Track};
 use super::timeouts::InForce;
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 
 /// How exact the order of a list is: a flow is moved to the end at most this often, because each

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use siphasher::sip::SipHasher13;
 
 use super::lists::{GROUPS, Group};
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 
 /// Flows that a link may have however many links there are.
 const ALWAYS: usize = 1024;

@@ -16,7 +16,7 @@ use super::shard::{At, Seen, Shard, Taken, Target};
 use super::share::Census;
 use super::tcp::Side;
 use super::timeouts::{InForce, Timeouts};
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 
 /// Shards of a large table; a small one has fewer, so that each has a thousand flows.

@@ -10,7 +10,7 @@ use super::key::FlowKey;
 use super::shard::{Flow, Taken};
 use super::table::FlowTable;
 use super::tcp::State;
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 
 /// Flows that are looked at while one lock is held.

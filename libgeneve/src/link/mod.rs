@@ -6,9 +6,7 @@
 
 mod delivery;
 mod functions;
-mod host;
 mod neighborhood;
-mod path_mtu;
 mod rx;
 mod tables;
 
@@ -19,12 +17,14 @@ use ipnet::IpNet;
 
 pub use self::delivery::{AllowedPrefixes, DeliveredAs, Undelivered, UndeliveredPackets};
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
-pub use self::host::{Host, HostRegistry, Whole};
 pub use self::neighborhood::{InUse, Neighborhood, Probe};
-pub use self::path_mtu::{Evidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
 pub use self::rx::{HeardBy, RxInterface};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
+pub use crate::host::{
+    Evidence, Host, HostRegistry, PathMtu, PathMtuReport, REPORT_LIFETIME, Whole, least_of,
+};
+pub use crate::link_index::LinkIndex;
 use crate::options::EndpointType;
 use crate::qos::Meter;
 use crate::route::{Entry, Origin, Routes, Target};
@@ -32,10 +32,6 @@ use crate::service::maglev::Maglev;
 use crate::wire::encapsulation::{Encapsulation, Inner};
 use crate::wire::ethernet::Mac;
 use crate::wire::geneve::Vni;
-
-/// A link's place in [`Tables`]: small, handed out by the daemon, reused after the link is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkIndex(pub u32);
 
 /// How the outer TTL or hop limit is chosen (RFC 8926 section 4.4.2, RFC 2983).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub use pool::{Exhausted, Lease, MAX_ADDRESSES, Pool, Registry, Share, Usage};
 pub use rewrite::{Rewrite, Untranslatable, rewrite};
 pub use rule::{NatError, Rule};
 
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use space::{Port, Protocol, Space};
 
 /// The NAT rules of one link, compiled. Immutable; what changes are the pools' leases.

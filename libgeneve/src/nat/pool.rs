@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::space::{Holder, Mappings, Port, Protocol, Space, Spec};
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 
 /// The most addresses that a pool may have.

@@ -16,7 +16,7 @@ use hashbrown::HashTable;
 
 use super::ports::Ports;
 use super::resting::{Queue, Resting};
-use crate::link::LinkIndex;
+use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::ip::protocol;
 

@@ -1,11 +1,15 @@
 //! Tunnel endpoints, and what the underlay taught about them.
+//!
+//! Which VPCs know a host is [`link`](crate::link)'s to say.
+
+mod path_mtu;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-use super::path_mtu::PathMtu;
+pub use self::path_mtu::{Evidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
 use crate::time::Now;
 use crate::wire::encapsulation::Inner;
 
