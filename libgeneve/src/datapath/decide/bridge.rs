@@ -1,9 +1,23 @@
 //! A flow of an Ethernet link: source check → service → NAT → policy → class. Where its frames go is no part of the
 //! decision: that says their MAC address, which may move while the flow lives.
 
+use std::net::IpAddr;
+
+use super::arrival::check_departure;
+use super::course::{Course, Turn};
+use super::encap::{self, Mark};
 use super::masquerade::asked_here;
-use super::*;
+use super::rules::ask_egress;
+use super::tun::note_exit;
+use super::wire::admitted;
+use super::{Arrived, Subject, kind_of};
+use crate::datapath::explain::Explain;
 use crate::datapath::neighbor;
+use crate::datapath::state::{Context, Exit, Prefix};
+use crate::drop::DropReason;
+use crate::flow::FlowKey;
+use crate::link::Link;
+use crate::policy::{Action, Direction, Verdict};
 
 /// A flow that begins with a frame from TAP.
 pub(super) fn from_tap<E: Explain>(
@@ -30,7 +44,7 @@ pub(super) fn from_tap<E: Explain>(
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let mark = course.mark(key.src, dst, kind);
     course.exit = exit(cx, link, &mark, log)?;
-    super::tun::note_exit(&course.exit, log);
+    note_exit(&course.exit, log);
     Ok(verdict)
 }
 
@@ -45,7 +59,7 @@ pub(super) fn from_wire<E: Explain>(
     log: &mut E,
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
-    let verdict = super::wire::admitted(link, subject, at, log)?;
+    let verdict = admitted(link, subject, at, log)?;
     if verdict.action != Action::Allow {
         return Ok(verdict);
     }
@@ -64,7 +78,7 @@ pub(super) fn from_wire<E: Explain>(
         course.masquerade(cx, subject, before, service.addr, log)?;
     }
     course.exit = Exit::Tun(link.config.index);
-    super::tun::note_exit(&course.exit, log);
+    note_exit(&course.exit, log);
     Ok(verdict)
 }
 

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Explain, From};
+use crate::datapath::explain::Explain;
+use crate::datapath::state::From;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::Link;

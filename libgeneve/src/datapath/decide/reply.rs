@@ -1,7 +1,18 @@
 //! The way back: where the replies of a flow go, which needs no rule's leave.
 
-use super::*;
+use std::sync::Arc;
+
+use super::course::Course;
+use super::delivery::check_answer;
+use super::encap::Mark;
+use super::{Subject, bridge, decided, hash_of, host_of, kind_of, wire_exit, wraps_again};
 use crate::datapath::change::exit_of;
+use crate::datapath::explain::Explain;
+use crate::datapath::state::{Came, Context, Decided, Decision, Exit, From, Half};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, Side};
+use crate::options::Received;
+use crate::policy::Direction;
 
 /// Decides the half of a flow's replies, of which one came `from`, where it may come from.
 ///

@@ -1,6 +1,17 @@
 //! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
 
-use super::*;
+use super::arrival::check_departure;
+use super::course::{Course, Turn};
+use super::rules::ask_egress;
+use super::wire::stand_in;
+use super::{Subject, hash_of, host_of, kind_of, route, wire_exit, wraps_again};
+use crate::datapath::explain::Explain;
+use crate::datapath::state::{Context, Exit};
+use crate::drop::DropReason;
+use crate::flow::FlowKey;
+use crate::link::Link;
+use crate::options::EndpointType;
+use crate::policy::{Action, Direction, Verdict};
 
 pub(super) fn walk<E: Explain>(
     cx: &Context<'_>,
@@ -21,7 +32,7 @@ pub(super) fn walk<E: Explain>(
         return Ok(verdict);
     }
     if let (EndpointType::Proxied, Some(target)) = (kind, link.config.functions.target(dst)) {
-        super::wire::stand_in(cx, link, subject, target, verdict.class, course, log)?;
+        stand_in(cx, link, subject, target, verdict.class, course, log)?;
         return Ok(verdict);
     }
     let hash = hash_of(cx, key);

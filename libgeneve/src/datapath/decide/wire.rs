@@ -1,12 +1,26 @@
 //! A flow that begins with a packet from the wire: source check → endpoint types → ingress policy → service → NAT.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::arrival::{Role, check_arrival};
+use super::course::{Course, Turn, is_icmp, stays, translatable};
+use super::delivery::check_delivery;
+use super::encap::Mark;
 use super::masquerade::asked_here;
+use super::rules::{ask, configured_labels, own_labels};
 use super::tun::note_exit;
-use super::*;
+use super::{Arrived, Subject, hash_of, host_of, kind_of, route, wire_exit};
+use crate::datapath::explain::Explain;
 use crate::datapath::neighbor;
-use crate::link::ProxyTarget;
+use crate::datapath::state::{Context, Exit, From};
+use crate::drop::DropReason;
+use crate::flow::FlowKey;
+use crate::label::Labels;
+use crate::link::{Host, Link, ProxyTarget};
+use crate::nat::Source;
+use crate::options::{EndpointType, Received, ServiceOption};
+use crate::policy::{Action, Direction, Query, Verdict};
+use crate::route::{Entry, Origin};
 use crate::wire::encapsulation::Inner;
 
 pub(super) fn walk<E: Explain>(
