@@ -9,6 +9,7 @@ use std::time::Duration;
 const HELP: &str = "\
 bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2, ethtool, iperf3
 bench soak [OPTIONS]: a long run under everything at once; `bench soak --help` says more
+bench change [OPTIONS]: what one change costs beside many links; `bench change --help` says more
   --quick               1.5 s for each measurement and 2 rounds (else 3 s and 3 rounds)
   --rounds N            how many rounds
   --seconds S           length of each throughput measurement

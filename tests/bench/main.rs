@@ -1,12 +1,13 @@
 //! Overlay benchmarks: geneved beside the kernel's VXLAN device over the same veth, in the same run.
 //!
-//! `bench soak` runs for long under everything at once (see [`soak`]).
+//! `bench soak` runs for long under everything at once (see [`soak`]). `bench change` times changes beside many links.
 //!
 //! `cargo run --release -p geneved-tests --bin bench -- --help` says what can be chosen. Every round
 //! measures every tunnel once, one right after the other; what is printed is the median of the rounds
 //! with their range, and ratios are formed within a round.
 
 mod arguments;
+mod change;
 mod copy;
 mod measure;
 mod report;
@@ -27,6 +28,15 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     if words.next_if_eq("soak").is_some() {
         return soak::main(words);
+    }
+    if words.next_if_eq("change").is_some() {
+        return match change::run(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("bench change: {why}");
+                ExitCode::from(1)
+            }
+        };
     }
     let arguments = match Arguments::parse(words) {
         Ok(arguments) => arguments,
