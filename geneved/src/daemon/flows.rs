@@ -144,7 +144,8 @@ impl Core {
         for entry in logged {
             let link = tables
                 .link(entry.key.link)
-                .filter(|_| entry.epoch == tables.epoch);
+                // Rules have the same numbers as long as none of them has changed.
+                .filter(|_| tables.is_current(entry.key.link, entry.epoch, |_| false));
             let policy = link.and_then(|l| l.config.functions.policy.as_ref());
             let rule = policy
                 .and_then(|p| p.rule(entry.rule))

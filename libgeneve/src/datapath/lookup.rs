@@ -9,7 +9,7 @@ use super::log::Logged;
 use super::state::{Came, Context, Decision, Fate, From, Half, Passage};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
-use crate::link::Link;
+use crate::link::{Link, Tables};
 use crate::options::Received;
 use crate::policy::Direction;
 use crate::route::Target;
@@ -211,6 +211,30 @@ fn opens(packet: &Packet) -> bool {
     }
 }
 
+/// Whether what was decided for a flow in this epoch would be decided by these tables, too: nothing has changed since that
+/// it rests on.
+pub(super) fn holds(
+    tables: &Tables,
+    (original, reply): (&FlowKey, &FlowKey),
+    decision: &Decision,
+    epoch: u64,
+) -> bool {
+    if decision.fate != Fate::Forward {
+        // Where it would have gone to, and whose labels the rules saw, is not kept.
+        let any = |_| true;
+        return tables.is_current(original.link, epoch, any)
+            && tables.is_current(reply.link, epoch, any);
+    }
+    let service = decision.half(Side::Original).service.map(|s| s.addr);
+    let uses = |addr| {
+        let own = [original.src, original.dst, reply.src, reply.dst];
+        own.contains(&addr) || service == Some(addr)
+    };
+    [original.link, reply.link]
+        .into_iter()
+        .all(|link| tables.is_current(link, epoch, uses))
+}
+
 #[inline]
 fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
     let flows = &cx.state.flows;
@@ -218,7 +242,9 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
         &seeker.key,
         &seeker.seen,
         cx.now,
-        cx.tables.epoch,
+        (cx.tables.epoch, |original, reply, decision, epoch| {
+            holds(cx.tables, (original, reply), decision, epoch)
+        }),
         |side, original, reply, decision| {
             let speaks = seeker.wire.is_some_and(|w| w.received.service.is_some());
             let reopened = side == Side::Original && matches!(seeker.from, From::Tun);

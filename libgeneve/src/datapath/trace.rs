@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::decide::{self, Arrived, Entrance, Planned, Subject};
 use super::egress::forward;
 use super::explain::{Account, Explain, Stage};
-use super::lookup::from_memory;
+use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
 use super::state::{Context, Decision, Exit, Fate, From};
 use super::{Refused, passes};
@@ -242,7 +242,7 @@ fn walk(
     let known = cx.state.flows.peek(&described.key);
     account.note("flow", || match &known {
         None => "no flow: this packet would begin one".to_owned(),
-        Some(found) if found.epoch != cx.tables.epoch => {
+        Some(found) if !is_decided(cx, found) => {
             "a flow that is decided again, because the configuration changed".to_owned()
         }
         Some(found) => match found.side {
@@ -286,6 +286,12 @@ fn walk(
     Ok((exit, planned.reply.reversed()))
 }
 
+/// Whether the flow is not decided again.
+fn is_decided(cx: &Context<'_>, found: &Found<Decision>) -> bool {
+    let keys = (&found.original, &found.reply);
+    holds(cx.tables, keys, &found.decision, found.epoch)
+}
+
 fn refused(fate: Fate, reject: &mut bool) -> Result<(), DropReason> {
     match fate {
         Fate::Forward => Ok(()),
@@ -322,7 +328,7 @@ fn answered(
     let direct = decide::may_answer_directly(keys, &found.decision, from, cx.now);
     let role = decide::Role::Reply { direct };
     decide::check_arrival(link, from, role, source, received.as_ref())?;
-    let planned = if found.epoch == cx.tables.epoch {
+    let planned = if is_decided(cx, found) {
         Planned {
             decision: found.decision.clone(),
             reply: found.reply,

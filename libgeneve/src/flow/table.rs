@@ -153,20 +153,27 @@ impl<D: Clone> FlowTable<D> {
         epoch: u64,
         read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> R,
     ) -> Lookup<R, D> {
-        self.hit_where(key, seen, now, epoch, |side, original, reply, decision| {
-            (true, read(side, original, reply, decision))
-        })
+        let again = |_: &FlowKey, _: &FlowKey, _: &D, _| false;
+        self.hit_where(
+            key,
+            seen,
+            now,
+            (epoch, again),
+            |side, original, reply, decision| (true, read(side, original, reply, decision)),
+        )
     }
 
     /// Like [`FlowTable::hit`], but `read` also says whether the packet is one of the flow's: one that is not, such as
-    /// one in another's name, is not counted, and its TCP flags change nothing.
+    /// one in another's name, is not counted, and its TCP flags change nothing. And a flow of another epoch stays as it is
+    /// if `holds` says of its two keys, its decision and its epoch that the decision would be the same today; it is one of
+    /// `epoch` then.
     #[inline]
     pub fn hit_where<R>(
         &self,
         key: &FlowKey,
         seen: &Seen,
         now: Now,
-        epoch: u64,
+        (epoch, holds): (u64, impl FnOnce(&FlowKey, &FlowKey, &D, u64) -> bool),
         read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> (bool, R),
     ) -> Lookup<R, D> {
         let place = self.place(key);
@@ -199,7 +206,8 @@ impl<D: Clone> FlowTable<D> {
             self.bury(taken);
             return Lookup::Miss;
         }
-        if flow.epoch != epoch {
+        let decided = flow.epoch;
+        if decided != epoch && !holds(&flow.original, &flow.reply, &flow.decision, decided) {
             return Lookup::Stale(Found {
                 side,
                 original: flow.original,
@@ -211,6 +219,7 @@ impl<D: Clone> FlowTable<D> {
         let Some(flow) = shard.flows.get_mut(at) else {
             return Lookup::Miss;
         };
+        flow.epoch = epoch;
         let (belongs, result) = read(side, &flow.original, &flow.reply, &mut flow.decision);
         if belongs {
             shard.count(at, side, seen, now);

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod functions;
+mod generation;
 mod neighborhood;
 mod rx;
 mod tables;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 
 pub use self::delivery::{AllowedPrefixes, DeliveredAs, Undelivered, UndeliveredPackets};
 pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
+pub use self::generation::LinkChange;
 pub use self::neighborhood::{InUse, Neighborhood, Probe};
 pub use self::rx::{HeardBy, RxInterface};
 pub use self::tables::Tables;

@@ -7,6 +7,7 @@ mod egress;
 mod flows;
 mod forged;
 mod frames;
+mod generations;
 mod icmp_errors;
 mod ingress;
 mod martians;

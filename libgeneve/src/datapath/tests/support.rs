@@ -115,16 +115,16 @@ impl Site {
     }
 
     fn publish(&mut self) {
-        let links: Vec<_> = self
-            .configs
-            .iter()
-            .map(|config| Arc::new(Link::new(config.clone(), &mut self.hosts)))
-            .collect();
-        let epoch = self.world.tables.epoch + 1;
-        let schema = Arc::clone(&self.world.tables.schema);
-        self.world.tables = Tables::new(links, FlowHasher::new([1, 2]));
-        self.world.tables.epoch = epoch;
-        self.world.tables.schema = schema;
+        let tables = &self.world.tables;
+        let gone = tables.iter().map(|link| (link.config.index, None));
+        let gone = gone.filter(|(index, _)| self.configs.iter().all(|c| c.index != *index));
+        let there = self.configs.iter().map(|config| {
+            let link = Link::new(config.clone(), &mut self.hosts);
+            (config.index, Some(link))
+        });
+        let changed = gone.chain(there);
+        let (epoch, schema) = (tables.epoch + 1, Arc::clone(&tables.schema));
+        self.world.tables = tables.next(epoch, schema, changed);
     }
 
     /// Another configuration comes into force.
