@@ -20,12 +20,14 @@ use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::offload::split::is_sound_tcp;
-use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::offload::vnet::{self, VirtioTunnelHeader, VnetHdr};
 use libgeneve::time::Now;
 use libgeneve::wire::checksum::pseudo_header;
-use libgeneve::wire::ethernet::{Ethernet, Mac};
-use libgeneve::wire::ip::write_ipv4_checksum;
+use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, Ethernet, Mac, ethernet_header, ethertype};
+use libgeneve::wire::ip::{DEFAULT_TTL, IPV4_HEADER_LEN, Ipv4Header, protocol};
 use libgeneve::wire::packet::Packet;
+use libgeneve::wire::transport::{UDP_HEADER_LEN, udp_header};
+use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::backend::{Backend, Side};
 use super::buffers::Bid;
@@ -37,13 +39,22 @@ use super::train::{Write, outer_len};
 use super::tun::tap_with_tunnel_offload;
 use super::worker::Worker;
 
-/// What goes before the Geneve header: virtio header, Ethernet, IPv4, UDP; in bytes.
-const VIRTIO: usize = 24;
-const ETHERNET: usize = 14;
-const IPV4: usize = 20;
-const UDP: usize = 8;
-/// All of them together.
-pub(super) const HEADERS: usize = VIRTIO + ETHERNET + IPV4 + UDP;
+/// What goes before the Geneve header.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct OuterHeaders {
+    virtio: VirtioTunnelHeader,
+    ethernet: [u8; ETHERNET_HEADER_LEN],
+    ip: [u8; IPV4_HEADER_LEN],
+    udp: [u8; UDP_HEADER_LEN],
+}
+
+/// Bytes of all of them together.
+pub(super) const HEADERS: usize = size_of::<OuterHeaders>();
+/// The outer UDP header, from the Ethernet header.
+const UDP_AT: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
+/// Whom frames come from on the device, where nobody else is.
+const SENDER: Mac = Mac::local([0, 0, 0, 0, 1]);
 /// The longest IP packet.
 const MAX_IP: usize = 65_535;
 /// After so long it is looked again whether packets to a host leave.
@@ -219,7 +230,8 @@ impl TunnelGso {
         let IpAddr::V4(remote) = forward.host.addr else {
             return None;
         };
-        let fits = usize::from(packet.total_len) + before + UDP + IPV4 <= MAX_IP;
+        let fits =
+            usize::from(packet.total_len) + before + UDP_HEADER_LEN + IPV4_HEADER_LEN <= MAX_IP;
         if !fits || !is_sound_tcp(vnet, packet) || !forward.outer.df {
             return None;
         }
@@ -270,74 +282,31 @@ impl TunnelGso {
     ) -> usize {
         let forward = &want.forward;
         let checksum = want.source.checksum;
-        let inner = usize::from(packet.total_len);
         let before = usize::from(want.key.before);
-        let udp_len = UDP + before + inner;
-        let outer_start = VIRTIO + ETHERNET;
-        let udp_start = outer_start + IPV4;
+        let udp_len = (UDP_HEADER_LEN + before + usize::from(packet.total_len)) as u16;
         // The inner Ethernet header, where there is one, lies before the packet in its buffer.
-        let inner_at = (ETHERNET + IPV4 + UDP + before) as u16;
-        self.virtio((vnet, packet), inner_at, checksum, &mut out[..VIRTIO]);
-
-        let ethernet = &mut out[VIRTIO..outer_start];
-        ethernet[..6].copy_from_slice(&self.mac.0);
-        ethernet[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 1]);
-        ethernet[12..].copy_from_slice(&[0x08, 0x00]);
-
-        let ip = &mut out[outer_start..udp_start];
-        // The kernel's forwarding takes one off the TTL.
-        let ttl = forward.outer.ttl.unwrap_or(64).saturating_add(1);
-        ip[..12].copy_from_slice(&[0x45, forward.outer.tos, 0, 0, 0, 0, 0x40, 0, ttl, 17, 0, 0]);
-        ip[2..4].copy_from_slice(&((IPV4 + udp_len) as u16).to_be_bytes());
-        ip[12..16].copy_from_slice(&way.local.octets());
-        ip[16..20].copy_from_slice(&way.remote.octets());
-        write_ipv4_checksum(ip);
-
-        let udp = &mut out[udp_start..udp_start + UDP];
-        udp[..2].copy_from_slice(&want.source.port.to_be_bytes());
-        udp[2..4].copy_from_slice(&want.port.to_be_bytes());
-        udp[4..6].copy_from_slice(&(udp_len as u16).to_be_bytes());
-        let partial = if checksum {
-            pseudo_header(way.local.into(), way.remote.into(), 17, udp_len as u32).fold()
-        } else {
-            0
+        let inner_at = (UDP_AT + UDP_HEADER_LEN + before) as u16;
+        let ip = Ipv4Header {
+            tos: forward.outer.tos,
+            // The kernel's forwarding takes one off the TTL.
+            ttl: forward.outer.ttl.unwrap_or(DEFAULT_TTL).saturating_add(1),
+            ..Ipv4Header::new(way.local, way.remote, protocol::UDP, udp_len)
         };
-        udp[6..8].copy_from_slice(&partial.to_be_bytes());
-
+        let (local, remote) = (way.local.into(), way.remote.into());
+        let partial = match checksum {
+            true => pseudo_header(local, remote, protocol::UDP, udp_len.into()).fold(),
+            false => 0,
+        };
+        let headers = OuterHeaders {
+            virtio: VirtioTunnelHeader::new(vnet, packet, (UDP_AT as u16, inner_at), checksum),
+            ethernet: ethernet_header(self.mac, SENDER, ethertype::IPV4),
+            ip: ip.to_bytes(),
+            udp: udp_header(want.source.port, want.port, udp_len, partial),
+        };
+        out[..HEADERS].copy_from_slice(headers.as_bytes());
         let end = HEADERS + forward.encap.len();
         out[HEADERS..end].copy_from_slice(&forward.encap);
         end
-    }
-
-    /// `struct virtio_net_hdr_v1_hash_tunnel` (linux/virtio_net.h), little-endian; offsets count from the Ethernet header.
-    fn virtio(
-        &self,
-        (vnet, packet): (&VnetHdr, &Packet),
-        inner_at: u16,
-        checksum: bool,
-        out: &mut [u8],
-    ) {
-        const TCP_CHECKSUM: u16 = 16;
-        const NEEDS_CSUM: u8 = 1;
-        const UDP_TUNNEL_CSUM: u8 = 8;
-        const GSO_TCPV4: u8 = 1;
-        const GSO_TCPV6: u8 = 4;
-        const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
-        const GSO_ECN: u8 = 0x80;
-        out.fill(0);
-        out[0] = NEEDS_CSUM | if checksum { UDP_TUNNEL_CSUM } else { 0 };
-        let kind = if vnet.gso_type == GsoType::TcpV4 {
-            GSO_TCPV4
-        } else {
-            GSO_TCPV6
-        };
-        out[1] = kind | GSO_UDP_TUNNEL_IPV4 | if vnet.ecn { GSO_ECN } else { 0 };
-        out[2..4].copy_from_slice(&(inner_at + packet.payload_offset).to_le_bytes());
-        out[4..6].copy_from_slice(&vnet.gso_size.to_le_bytes());
-        out[6..8].copy_from_slice(&(inner_at + packet.transport_offset).to_le_bytes());
-        out[8..10].copy_from_slice(&TCP_CHECKSUM.to_le_bytes());
-        out[20..22].copy_from_slice(&((ETHERNET + IPV4) as u16).to_le_bytes());
-        out[22..24].copy_from_slice(&inner_at.to_le_bytes());
     }
 }
 
@@ -418,10 +387,11 @@ impl<B: Backend> Worker<B> {
         let (link, packets) = (write.link, write.packets);
         let fate = self.fate(Direction::Egress, Some(link), None, packets);
         let write = self.writes.slot(id);
-        self.taps.stage(write.pieces(VIRTIO + ETHERNET));
+        let ip_at = HEADERS - UDP_HEADER_LEN - IPV4_HEADER_LEN;
+        self.taps.stage(write.pieces(ip_at));
         let (encapsulation, _) = self.carries(Some(link));
         self.taps
-            .offer_outer(&fate, encapsulation, None, IPV4 + UDP);
+            .offer_outer(&fate, encapsulation, None, HEADERS - ip_at);
     }
 
     /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.

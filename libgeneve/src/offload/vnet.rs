@@ -1,25 +1,108 @@
 //! `virtio_net_hdr`: the ten bytes before every packet that TUN hands over or takes with
 //! `IFF_VNET_HDR`.
 //!
-//! Owns the layout and which segmentations exist for geneved. Whether a header fits the packet behind
-//! it is [`split`](super::split)'s business.
+//! Owns the layout, that of the longer header for packets in tunnels, and which segmentations exist for geneved. Whether
+//! a header fits the packet behind it is [`split`](super::split)'s business.
 //!
 //! The 16-bit fields are in the machine's own byte order, which is what TUN uses unless TUNSETVNETLE
 //! or TUNSETVNETBE asked for another: little-endian on x86 and on 64-bit ARM as it is run.
 
+use zerocopy::byteorder::{ByteOrder, LittleEndian, NativeEndian, U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
+
+use crate::wire::packet::Packet;
+use crate::wire::prefix;
+use crate::wire::transport::TcpHeader;
+
 /// Bytes of the header without the number of buffers (`TUNSETVNETHDRSZ` is left at its default).
-pub const LEN: usize = 10;
+pub const LEN: usize = size_of::<VirtioNetHeader<NativeEndian>>();
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum field holds the pseudo-header's sum only.
 pub const NEEDS_CSUM: u8 = 1;
 /// `VIRTIO_NET_HDR_F_DATA_VALID`: the checksum was verified.
 pub const DATA_VALID: u8 = 2;
 
+/// `VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM`: the outer UDP checksum is to be finished, too.
+const UDP_TUNNEL_CSUM: u8 = 8;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
+const GSO_UDP_TUNNEL_IPV4: u8 = 0x20;
 const GSO_ECN: u8 = 0x80;
+
+/// `struct virtio_net_hdr` (virtio 1.3 section 5.1.6, `linux/virtio_net.h`), its integers in the byte order `O`.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct VirtioNetHeader<O: ByteOrder> {
+    /// [`NEEDS_CSUM`] and [`DATA_VALID`].
+    pub flags: u8,
+    /// How the packet is to be cut, and whether CWR is set.
+    pub gso_type: u8,
+    /// Bytes of all headers.
+    pub hdr_len: U16<O>,
+    /// Payload bytes of each segment but the last.
+    pub gso_size: U16<O>,
+    /// Where the checksum's coverage begins, from the packet's start.
+    pub csum_start: U16<O>,
+    /// The checksum field, from `csum_start`.
+    pub csum_offset: U16<O>,
+}
+
+/// `struct virtio_net_hdr_v1_hash_tunnel` (`linux/virtio_net.h`): the header of an encapsulated super-packet, little-endian.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct VirtioTunnelHeader {
+    /// As for any packet; offsets and lengths count from the outermost header.
+    pub hdr: VirtioNetHeader<LittleEndian>,
+    /// Buffers that a received packet takes; 0 when sent.
+    pub num_buffers: U16<LittleEndian>,
+    /// A received packet's hash; 0 when sent.
+    pub hash_value: U32<LittleEndian>,
+    /// What the hash covers; 0 when sent.
+    pub hash_report: U16<LittleEndian>,
+    /// Zero.
+    pub padding: U16<LittleEndian>,
+    /// The outer UDP header, from the outermost header.
+    pub outer_th_offset: U16<LittleEndian>,
+    /// The inner IP header, from the outermost header.
+    pub inner_nh_offset: U16<LittleEndian>,
+}
+
+impl VirtioTunnelHeader {
+    /// What is written before a TCP super-packet in UDP over IPv4: `packet` at `inner`, which `vnet` describes, with the UDP
+    /// header at `udp`, both from the outermost header. `checksum` says whether the outer UDP checksum is partial.
+    #[must_use]
+    pub fn new(
+        vnet: &VnetHdr,
+        packet: &Packet,
+        (udp, inner): (u16, u16),
+        checksum: bool,
+    ) -> VirtioTunnelHeader {
+        let inside = VnetHdr {
+            flags: NEEDS_CSUM | if checksum { UDP_TUNNEL_CSUM } else { 0 },
+            hdr_len: inner + packet.payload_offset,
+            csum_start: inner + packet.transport_offset,
+            csum_offset: TcpHeader::CHECKSUM_OFFSET,
+            ..*vnet
+        };
+        let mut hdr = inside.header();
+        hdr.gso_type |= GSO_UDP_TUNNEL_IPV4;
+        VirtioTunnelHeader {
+            hdr,
+            num_buffers: U16::ZERO,
+            hash_value: U32::ZERO,
+            hash_report: U16::ZERO,
+            padding: U16::ZERO,
+            outer_th_offset: udp.into(),
+            inner_nh_offset: inner.into(),
+        }
+    }
+}
 
 /// How a packet is to be cut into segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -103,42 +186,48 @@ impl VnetHdr {
     /// [`GsoType`].
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<VnetHdr, VnetError> {
-        let bytes = bytes.first_chunk::<LEN>().ok_or(VnetError::Truncated)?;
-        let ecn = bytes[1] & GSO_ECN != 0;
-        let gso_type = match (bytes[1] & !GSO_ECN, ecn) {
+        let header: &VirtioNetHeader<NativeEndian> = prefix(bytes).ok_or(VnetError::Truncated)?;
+        let ecn = header.gso_type & GSO_ECN != 0;
+        let gso_type = match (header.gso_type & !GSO_ECN, ecn) {
             (GSO_NONE, false) => GsoType::None,
             (GSO_TCPV4, _) => GsoType::TcpV4,
             (GSO_TCPV6, _) => GsoType::TcpV6,
             (GSO_UDP_L4, false) => GsoType::UdpL4,
-            _ => return Err(VnetError::GsoType(bytes[1])),
+            _ => return Err(VnetError::GsoType(header.gso_type)),
         };
-        let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         Ok(VnetHdr {
-            flags: bytes[0],
+            flags: header.flags,
             gso_type,
             ecn,
-            hdr_len: word(2),
-            gso_size: word(4),
-            csum_start: word(6),
-            csum_offset: word(8),
+            hdr_len: header.hdr_len.get(),
+            gso_size: header.gso_size.get(),
+            csum_start: header.csum_start.get(),
+            csum_offset: header.csum_offset.get(),
         })
     }
 
     /// Writes the header.
     #[inline]
     pub fn write(&self, bytes: &mut [u8; LEN]) {
+        *bytes = transmute!(self.header::<NativeEndian>());
+    }
+
+    #[inline]
+    fn header<O: ByteOrder>(&self) -> VirtioNetHeader<O> {
         let gso_type = match self.gso_type {
             GsoType::None => GSO_NONE,
             GsoType::TcpV4 => GSO_TCPV4,
             GsoType::TcpV6 => GSO_TCPV6,
             GsoType::UdpL4 => GSO_UDP_L4,
         };
-        bytes[0] = self.flags;
-        bytes[1] = gso_type | if self.ecn { GSO_ECN } else { 0 };
-        bytes[2..4].copy_from_slice(&self.hdr_len.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&self.gso_size.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&self.csum_start.to_ne_bytes());
-        bytes[8..10].copy_from_slice(&self.csum_offset.to_ne_bytes());
+        VirtioNetHeader {
+            flags: self.flags,
+            gso_type: gso_type | if self.ecn { GSO_ECN } else { 0 },
+            hdr_len: self.hdr_len.into(),
+            gso_size: self.gso_size.into(),
+            csum_start: self.csum_start.into(),
+            csum_offset: self.csum_offset.into(),
+        }
     }
 
     /// The same for what is behind the first `len` bytes of the packet; `None` if its checksum covers some of them.
@@ -181,6 +270,7 @@ impl VnetHdr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::samples::Sample;
     use proptest::prelude::*;
 
     #[test]
@@ -203,6 +293,21 @@ mod tests {
         let mut written = [0xff; LEN];
         vnet.write(&mut written);
         assert_eq!(written, bytes[..LEN]);
+    }
+
+    #[test]
+    fn the_header_of_a_tunnel_has_the_layout_of_linux() {
+        let sample = Sample::default();
+        let (vnet, packet, _) = sample.super_packet(1400);
+        let vnet = VnetHdr { ecn: true, ..vnet };
+        let header = VirtioTunnelHeader::new(&vnet, &packet, (34, 50), true);
+        let mut expected = [0; 24];
+        // Headers end 50 + 20 + 32 bytes behind the Ethernet header's start, TCP begins at 70.
+        expected[..10].copy_from_slice(&[9, 0xa1, 102, 0, 0x78, 5, 70, 0, 16, 0]);
+        expected[20..].copy_from_slice(&[34, 0, 50, 0]);
+        assert_eq!(header.as_bytes(), expected);
+        let header = VirtioTunnelHeader::new(&vnet, &packet, (34, 50), false);
+        assert_eq!(header.hdr.flags, NEEDS_CSUM);
     }
 
     #[test]
