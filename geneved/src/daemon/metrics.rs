@@ -8,6 +8,7 @@ use libgeneve::link::LinkIndex;
 use super::core::Core;
 use crate::config::value::{IfName, Name};
 use crate::control::protocol::{ClassInfo, Health};
+use crate::control::steps;
 use crate::io::{Direction, LinkCounters, Slots};
 use crate::observe::metrics::{self, Page};
 use crate::observe::scrape::Source;
@@ -37,7 +38,7 @@ impl Source for Core {
         self.hosts(&mut page).await;
         self.workers(&mut page);
         process(&mut page, self.started());
-        page.end()
+        steps::apart(move || page.end()).await
     }
 }
 
@@ -45,9 +46,9 @@ impl Core {
     fn daemon(&self, page: &mut Page) {
         let report = self.engine().backend();
         page.metric(&metrics::BUILD_INFO)
-            .add(&[env!("CARGO_PKG_VERSION")], 1);
+            .add(&[env!("CARGO_PKG_VERSION")], 1u64);
         page.metric(&metrics::IO_INFO)
-            .add(&[report.backend.name(), &report.cause], 1);
+            .add(&[report.backend.name(), &report.cause], 1u64);
         let mut available = page.metric(&metrics::FEATURE_AVAILABLE);
         for feature in &report.features {
             available.add(&[feature.kind.name()], u8::from(feature.available));
@@ -77,7 +78,7 @@ impl Core {
         let rows = self.rows().await;
         let mut info = page.metric(&metrics::LINK_INFO);
         rows.iter()
-            .for_each(|r| info.add(&[r.name.as_str(), &r.vni], 1));
+            .for_each(|r| info.add(&[r.name.as_str(), &r.vni], 1u64));
         let mut up = page.metric(&metrics::LINK_UP);
         rows.iter()
             .for_each(|r| up.add(&[r.name.as_str()], u8::from(r.up)));
@@ -335,7 +336,7 @@ fn process(page: &mut Page, started: SystemTime) {
             .add(&[], stat.rss * procfs::page_size());
         page.metric(&metrics::PROCESS_VIRTUAL).add(&[], stat.vsize);
         page.metric(&metrics::PROCESS_THREADS)
-            .add(&[], stat.num_threads);
+            .add(&[], u64::try_from(stat.num_threads).unwrap_or(0));
     }
     if let Ok(count) = own.fd_count() {
         page.metric(&metrics::PROCESS_OPEN_FDS).add(&[], count);

@@ -1,18 +1,18 @@
-//! Metrics in Prometheus' text form: the list of them, and a page that is written from it.
+//! Metrics in Prometheus' text form: the list of them, and a page that is made of it.
 //!
-//! Nothing is counted here. Workers and tables have counters of their own; they are folded into a
-//! page when somebody asks, by `daemon::metrics`. The exporter's recorder keeps whole numbers and never
-//! forgets a series; a page that is written anew has fractions, and only what is there.
+//! Nothing is counted here. Workers and tables have counters of their own; they are folded into a page
+//! when somebody asks, by `daemon::metrics`. Each page is recorded with the macros of `metrics` by a
+//! recorder of its own, because one that stays would never forget the series of a link that is gone.
 
 mod list;
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
 
-use ::metrics::{Key, Label};
-use metrics_exporter_prometheus::LabelSet;
+use ::metrics::{Label, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::formatting::{
     write_help_line, write_metric_line, write_type_line,
 };
+use metrics_exporter_prometheus::{LabelSet, PrometheusBuilder, PrometheusRecorder};
 
 pub use self::list::*;
 
@@ -52,40 +52,100 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+/// The value of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricValue {
+    /// A whole number.
+    Whole(u64),
+    /// A number with a fraction.
+    Fraction(f64),
+}
+
+macro_rules! whole_numbers {
+    ($($number:ty)+) => {$(
+        impl From<$number> for MetricValue {
+            fn from(number: $number) -> MetricValue {
+                MetricValue::Whole(number.into())
+            }
+        }
+    )+};
+}
+whole_numbers! { u8 u16 u32 u64 }
+
+impl From<f64> for MetricValue {
+    fn from(number: f64) -> MetricValue {
+        MetricValue::Fraction(number)
+    }
+}
+
+impl From<usize> for MetricValue {
+    fn from(number: usize) -> MetricValue {
+        MetricValue::Whole(number as u64)
+    }
+}
+
 /// A page of metrics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Page {
-    text: String,
+    recorder: PrometheusRecorder,
+    /// Counters with fractions by name: a recorder's counters are whole.
+    fractions: BTreeMap<&'static str, String>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Page {
+            recorder: PrometheusBuilder::new().build_recorder(),
+            fractions: BTreeMap::new(),
+        }
+    }
 }
 
 impl Page {
-    /// Begins a metric; all its series are added before the next one begins.
+    /// The series of a metric, which are added to the page.
     pub fn metric(&mut self, metric: &'static Metric) -> Series<'_> {
-        Series {
-            text: &mut self.text,
-            metric,
-            begun: false,
-        }
+        with_local_recorder(&self.recorder, || match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+        });
+        Series { page: self, metric }
     }
 
-    /// The page.
+    /// The page: every metric that has series, in the order of the list, and its series in that of their labels. With
+    /// many series that takes a while.
     #[must_use]
     pub fn end(self) -> String {
-        self.text
+        let rendered = self.recorder.handle().render();
+        let whole = rendered.split("\n\n").filter_map(|family| {
+            let name = family.strip_prefix("# HELP ")?.split(' ').next()?;
+            Some((name, family))
+        });
+        let fractions = self.fractions.iter().map(|(name, text)| (*name, &**text));
+        let families: BTreeMap<&str, &str> = whole.chain(fractions).collect();
+        let mut text = String::with_capacity(rendered.len());
+        for family in ALL.iter().filter_map(|metric| families.get(metric.name)) {
+            let mut lines: Vec<&str> = family.lines().collect();
+            // The first two say what it is.
+            lines[2..].sort_unstable();
+            for line in lines {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
     }
 }
 
 /// The series of one metric.
 #[derive(Debug)]
 pub struct Series<'a> {
-    text: &'a mut String,
+    page: &'a mut Page,
     metric: &'static Metric,
-    begun: bool,
 }
 
 impl Series<'_> {
     /// Adds a series: the values of its labels, and its own.
-    pub fn add(&mut self, labels: &[&str], value: impl Display) {
+    pub fn add(&mut self, labels: &[&str], value: impl Into<MetricValue>) {
         let Metric {
             name,
             kind,
@@ -93,24 +153,36 @@ impl Series<'_> {
             help,
         } = *self.metric;
         debug_assert_eq!(names.len(), labels.len(), "{name}");
-        if !self.begun {
-            write_help_line(self.text, name, None, None, help);
-            write_type_line(self.text, name, None, None, kind.word());
-            self.begun = true;
-        }
         let pairs = names.iter().zip(labels);
-        let pairs: Vec<_> = pairs
+        let labels: Vec<_> = pairs
             .map(|(name, value)| Label::new(*name, (*value).to_owned()))
             .collect();
-        let labels = LabelSet::from_key_and_global(&Key::from_parts(name, pairs), &[].into());
-        write_metric_line::<&str, _>(self.text, name, None, &labels, None, value, None);
+        match (kind, value.into()) {
+            (Kind::Counter, MetricValue::Whole(value)) => {
+                with_local_recorder(&self.page.recorder, || {
+                    counter!(name, labels).absolute(value);
+                });
+            }
+            (Kind::Gauge, MetricValue::Whole(value)) => self.gauge(labels, value as f64),
+            (Kind::Gauge, MetricValue::Fraction(value)) => self.gauge(labels, value),
+            (Kind::Counter, MetricValue::Fraction(value)) => {
+                let text = self.page.fractions.entry(name).or_insert_with(|| {
+                    let mut text = String::new();
+                    write_help_line(&mut text, name, None, None, help);
+                    write_type_line(&mut text, name, None, None, kind.word());
+                    text
+                });
+                let key = ::metrics::Key::from_parts(name, labels);
+                let labels = LabelSet::from_key_and_global(&key, &[].into());
+                write_metric_line::<&str, _>(text, name, None, &labels, None, value, None);
+            }
+        }
     }
 
-    /// The same, for a chain of calls.
-    #[must_use]
-    pub fn with(mut self, labels: &[&str], value: impl Display) -> Self {
-        self.add(labels, value);
-        self
+    fn gauge(&self, labels: Vec<Label>, value: f64) {
+        with_local_recorder(&self.page.recorder, || {
+            gauge!(self.metric.name, labels).set(value);
+        });
     }
 }
 
@@ -126,6 +198,8 @@ mod tests {
         packets.add(&["gnv1", "ingress"], 0u64);
         let _ = page.metric(&BYTES);
         page.metric(&WORKER_CPU).add(&["0"], 1.5);
+        page.metric(&WORKER_STALLED).add(&["0"], 0.25);
+        page.metric(&PROCESS_VIRTUAL).add(&[], 1u64 << 40);
         let text = page.end();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
@@ -134,14 +208,25 @@ mod tests {
         );
         assert_eq!(lines[1], "# TYPE geneved_packets_total counter");
         assert_eq!(
-            lines[2],
-            r#"geneved_packets_total{link="gnv\"0",direction="egress"} 3"#
+            lines[2..4],
+            [
+                r#"geneved_packets_total{link="gnv1",direction="ingress"} 0"#,
+                r#"geneved_packets_total{link="gnv\"0",direction="egress"} 3"#,
+            ]
         );
         assert_eq!(
             lines[6],
             r#"geneved_worker_cpu_seconds_total{worker="0"} 1.5"#
         );
-        assert_eq!(lines.len(), 7);
+        let gauges = [lines[9], lines[12]];
+        assert_eq!(
+            gauges,
+            [
+                r#"geneved_worker_stalled_seconds{worker="0"} 0.25"#,
+                "process_virtual_memory_bytes 1099511627776"
+            ]
+        );
+        assert_eq!(lines.len(), 13);
     }
 
     #[test]
