@@ -1,81 +1,61 @@
-//! The options before the object: `ip`'s spelling, made digestible for argh.
+//! The options before the object, in `ip`'s spelling: one dash, and any unambiguous beginning.
+//!
+//! argh's own parser knows no such spelling, so this one stands in its place, behind its trait.
 
 use std::path::PathBuf;
 
-use argh::FromArgs;
+use argh::{EarlyExit, FromArgs, TopLevelCommand};
 
 use super::error::CliError;
 use crate::config::state::nearest;
 use crate::config::value::ValueError;
 
 /// VPC overlays over Geneve in user space: the daemon and its command line.
-#[derive(Clone, Debug, FromArgs, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// print the version
-    #[argh(switch)]
+    /// Print the version.
     pub version: bool,
-    /// print the grammar
-    #[argh(switch)]
+    /// Print the grammar.
     pub help_wanted: bool,
-    /// more statistics; repeatable
-    #[argh(switch)]
+    /// More statistics; repeatable.
     pub statistics: u8,
-    /// more details
-    #[argh(switch)]
+    /// More details.
     pub details: bool,
-    /// numbers with unit prefixes
-    #[argh(switch)]
+    /// Numbers with unit prefixes.
     pub human: bool,
-    /// unit prefixes that are powers of 1024
-    #[argh(switch)]
+    /// Unit prefixes that are powers of 1024.
     pub iec: bool,
-    /// JSON output
-    #[argh(switch)]
+    /// JSON output.
     pub json: bool,
-    /// JSON output for people
-    #[argh(switch)]
+    /// JSON output for people.
     pub pretty: bool,
-    /// one line an object, in columns
-    #[argh(switch)]
+    /// One line an object, in columns.
     pub brief: bool,
-    /// one line an object, joined with a backslash
-    #[argh(switch)]
+    /// One line an object, joined with a backslash.
     pub oneline: bool,
-    /// colours: auto, always or never
-    #[argh(option)]
+    /// Colours: auto, always or never.
     pub color: Option<Color>,
-    /// a line with the time before each event
-    #[argh(switch)]
+    /// A line with the time before each event.
     pub timestamp: bool,
-    /// the time in brackets before each event
-    #[argh(switch)]
+    /// The time in brackets before each event.
     pub tshort: bool,
-    /// read commands from FILE, or standard input for -
-    #[argh(option)]
+    /// Read commands from FILE, or standard input for -.
     pub batch: Option<String>,
-    /// go on after a failure in a batch
-    #[argh(switch)]
+    /// Go on after a failure in a batch.
     pub force: bool,
-    /// make all changes of a batch, or none
-    #[argh(switch)]
+    /// Make all changes of a batch, or none.
     pub atomic: bool,
-    /// the network namespace of the interfaces
-    #[argh(option)]
+    /// The network namespace of the interfaces.
     pub netns: Option<String>,
-    /// numbers instead of names
-    #[argh(switch)]
+    /// Numbers instead of names.
     pub numeric: bool,
-    /// only what is of IPv4
-    #[argh(switch)]
+    /// Only what is of IPv4.
     pub inet: bool,
-    /// only what is of IPv6
-    #[argh(switch)]
+    /// Only what is of IPv6.
     pub inet6: bool,
-    /// the daemon's control socket
-    #[argh(option)]
+    /// The daemon's control socket.
     pub socket: Option<PathBuf>,
-    /// object, command and keywords
-    #[argh(positional, greedy)]
+    /// Object, command and keywords.
     pub words: Vec<String>,
 }
 
@@ -121,46 +101,90 @@ pub struct Spelling {
     pub name: &'static str,
     /// How many of its letters are enough.
     pub enough: usize,
-    /// argh's name for it.
-    long: &'static str,
     /// What follows.
     pub takes: Takes,
+    /// Sets it; the value is empty where it takes none.
+    set: Set,
 }
 
-const fn spelling(name: &'static str, enough: usize, long: &'static str, takes: Takes) -> Spelling {
+/// Sets an option to a value. Of an option that is given twice the last value counts.
+type Set = fn(&mut Options, &str) -> Result<(), ValueError>;
+
+const fn spelling(name: &'static str, enough: usize, takes: Takes, set: Set) -> Spelling {
     Spelling {
         name,
         enough,
-        long,
         takes,
+        set,
     }
+}
+
+/// Sets a field of the options to a value that cannot be wrong.
+macro_rules! set {
+    ($field:ident = $value:expr) => {
+        |options, _| {
+            options.$field = $value;
+            Ok(())
+        }
+    };
+    ($field:ident from $text:ident: $value:expr) => {
+        |options, $text| {
+            options.$field = Some($value);
+            Ok(())
+        }
+    };
+}
+
+fn more_statistics(options: &mut Options, _: &str) -> Result<(), ValueError> {
+    options.statistics = options.statistics.saturating_add(1);
+    Ok(())
+}
+
+fn color(options: &mut Options, when: &str) -> Result<(), ValueError> {
+    options.color = Some(when.parse()?);
+    Ok(())
 }
 
 /// Every option. As `ip` has it the first one that fits is meant, so `-b` is a batch and `-br` is brief.
 pub const SPELLINGS: [Spelling; 23] = [
-    spelling("Version", 1, "version", Takes::Nothing),
-    spelling("statistics", 1, "statistics", Takes::Nothing),
-    spelling("stats", 1, "statistics", Takes::Nothing),
-    spelling("details", 1, "details", Takes::Nothing),
-    spelling("human", 1, "human", Takes::Nothing),
-    spelling("iec", 1, "iec", Takes::Nothing),
-    spelling("json", 1, "json", Takes::Nothing),
-    spelling("pretty", 1, "pretty", Takes::Nothing),
-    spelling("brief", 2, "brief", Takes::Nothing),
-    spelling("oneline", 1, "oneline", Takes::Nothing),
-    spelling("color", 1, "color", Takes::Choice),
-    spelling("timestamp", 1, "timestamp", Takes::Nothing),
-    spelling("tshort", 2, "tshort", Takes::Nothing),
-    spelling("batch", 1, "batch", Takes::Value("FILE")),
-    spelling("force", 2, "force", Takes::Nothing),
-    spelling("atomic", 2, "atomic", Takes::Nothing),
-    spelling("netns", 1, "netns", Takes::Value("NETNS")),
-    spelling("Numeric", 1, "numeric", Takes::Nothing),
-    spelling("4", 1, "inet", Takes::Nothing),
-    spelling("6", 1, "inet6", Takes::Nothing),
-    spelling("socket", 2, "socket", Takes::Value("PATH")),
-    spelling("help", 2, "help-wanted", Takes::Nothing),
-    spelling("version", 2, "version", Takes::Nothing),
+    spelling("Version", 1, Takes::Nothing, set!(version = true)),
+    spelling("statistics", 1, Takes::Nothing, more_statistics),
+    spelling("stats", 1, Takes::Nothing, more_statistics),
+    spelling("details", 1, Takes::Nothing, set!(details = true)),
+    spelling("human", 1, Takes::Nothing, set!(human = true)),
+    spelling("iec", 1, Takes::Nothing, set!(iec = true)),
+    spelling("json", 1, Takes::Nothing, set!(json = true)),
+    spelling("pretty", 1, Takes::Nothing, set!(pretty = true)),
+    spelling("brief", 2, Takes::Nothing, set!(brief = true)),
+    spelling("oneline", 1, Takes::Nothing, set!(oneline = true)),
+    spelling("color", 1, Takes::Choice, color),
+    spelling("timestamp", 1, Takes::Nothing, set!(timestamp = true)),
+    spelling("tshort", 2, Takes::Nothing, set!(tshort = true)),
+    spelling(
+        "batch",
+        1,
+        Takes::Value("FILE"),
+        set!(batch from v: v.to_owned()),
+    ),
+    spelling("force", 2, Takes::Nothing, set!(force = true)),
+    spelling("atomic", 2, Takes::Nothing, set!(atomic = true)),
+    spelling(
+        "netns",
+        1,
+        Takes::Value("NETNS"),
+        set!(netns from v: v.to_owned()),
+    ),
+    spelling("Numeric", 1, Takes::Nothing, set!(numeric = true)),
+    spelling("4", 1, Takes::Nothing, set!(inet = true)),
+    spelling("6", 1, Takes::Nothing, set!(inet6 = true)),
+    spelling(
+        "socket",
+        2,
+        Takes::Value("PATH"),
+        set!(socket from v: PathBuf::from(v)),
+    ),
+    spelling("help", 2, Takes::Nothing, set!(help_wanted = true)),
+    spelling("version", 2, Takes::Nothing, set!(version = true)),
 ];
 /// Spellings that are taken, but not shown.
 const OTHERS: [(&str, &str); 5] = [
@@ -205,18 +229,32 @@ pub fn find(word: &str) -> Option<&'static Spelling> {
     whole.or_else(|| SPELLINGS.iter().find(fits))
 }
 
+impl TopLevelCommand for Options {}
+
+impl FromArgs for Options {
+    fn from_args(_: &[&str], arguments: &[&str]) -> Result<Self, EarlyExit> {
+        read(arguments).map_err(|error| error.to_string().into())
+    }
+}
+
 /// Reads the options in front of the object; what follows it is left alone.
 ///
 /// # Errors
 /// An option is unknown or lacks its value.
 pub fn parse(arguments: &[String]) -> Result<Options, CliError> {
-    let mut normal: Vec<String> = Vec::new();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Options::from_args(&["geneved"], &arguments).map_err(|early| CliError::Usage(early.output))
+}
+
+fn read(arguments: &[&str]) -> Result<Options, CliError> {
+    let mut options = Options::default();
     let mut rest = arguments.iter();
-    while let Some(word) = rest.next() {
+    while let Some(&word) = rest.next() {
         let dashed = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
         let Some(option) = dashed.filter(|o| !o.is_empty()) else {
-            normal.push("--".into());
-            normal.extend((word != "--").then(|| word.clone()));
+            options
+                .words
+                .extend((word != "--").then(|| word.to_owned()));
             break;
         };
         let (option, value) = match option.split_once('=') {
@@ -224,46 +262,27 @@ pub fn parse(arguments: &[String]) -> Result<Options, CliError> {
             None => (option, None),
         };
         let found = find(option).ok_or_else(|| unknown(word, option))?;
-        let long = format!("--{}", found.long);
-        // Of a value that is given twice the last one counts; argh would complain.
-        if let (Some(at), false) = (
-            normal.iter().position(|w| *w == long),
-            found.takes == Takes::Nothing,
-        ) {
-            normal.drain(at..at + 2);
-        }
-        normal.push(long);
-        match (found.takes, value) {
-            (Takes::Nothing, None) => {}
+        let value = match (found.takes, value) {
             (Takes::Nothing, Some(_)) => return Err(unknown(word, option)),
-            (Takes::Choice, value) => normal.push(colour(value.unwrap_or("always"))?),
-            (Takes::Value(_), Some(value)) => normal.push(value.to_owned()),
-            (Takes::Value(what), None) => {
-                normal.push(rest.next().cloned().ok_or_else(|| {
-                    CliError::Usage(format!(
-                        "Option \"{word}\" needs a value: {what}. Try \"geneved -help\"."
-                    ))
-                })?);
-            }
-        }
+            (Takes::Nothing, None) => "",
+            (Takes::Choice, None) => "always",
+            (Takes::Choice | Takes::Value(_), Some(value)) => value,
+            (Takes::Value(what), None) => rest.next().ok_or_else(|| {
+                CliError::Usage(format!(
+                    "Option \"{word}\" needs a value: {what}. Try \"geneved -help\"."
+                ))
+            })?,
+        };
+        (found.set)(&mut options, value)
+            .map_err(|error| super::grammar::wrong_value(value, &error))?;
     }
-    normal.extend(rest.cloned());
-    let normal: Vec<&str> = normal.iter().map(String::as_str).collect();
-    let mut options = Options::from_args(&["geneved"], &normal)
-        .map_err(|early| CliError::Usage(early.output.trim().to_owned()))?;
+    options.words.extend(rest.map(|&word| word.to_owned()));
     // `-h` is "human" before an object, and asks for help where there is none.
     let only_human = options.human && options.words.is_empty() && options.batch.is_none();
     if options.help_wanted || (only_human && !options.version) {
         options.words = vec!["help".into()];
     }
     Ok(options)
-}
-
-fn colour(value: &str) -> Result<String, CliError> {
-    value
-        .parse::<Color>()
-        .map(|_| value.to_owned())
-        .map_err(|error| super::grammar::wrong_value(value, &error))
 }
 
 fn unknown(word: &str, option: &str) -> CliError {
@@ -349,6 +368,7 @@ mod tests {
             "Option \"--socket\" needs a value: PATH. Try \"geneved -help\"."
         );
         assert!(options("-j=1 link").is_err());
+        assert!(options("-c= link").is_err());
     }
 
     #[test]
