@@ -4,6 +4,8 @@
 //! context when it asks for them. A multishot operation that ran out of buffers ends with
 //! `ENOBUFS` and is armed again as soon as there are some.
 
+mod listeners;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -17,14 +19,11 @@ use super::buffers::{Bid, Buffers};
 use super::cmsg;
 use super::sched;
 use super::spin::Spin;
+use listeners::{Listeners, MUCH};
 
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 const TUN_GROUP: u16 = 0;
-/// A socket that brought so many trains in one turn has much to read. The kernel takes 32 from one before the next.
-const MUCH: u32 = 16;
-/// Sockets share the buffers if two have brought something within so many turns.
-const RECENT: u64 = 16;
 /// Completions that a sleeping worker waits for in bulk, and for how long it does if fewer come, in µs.
 const BULK_COMPANY: usize = 8;
 const BULK_WAIT: u32 = 50;
@@ -58,9 +57,8 @@ pub(super) struct Uring {
     tun_pool: BufferRing,
     udp_pools: UdpPools,
     tuns: Vec<Option<RawFd>>,
-    sockets: Vec<Option<Listener>>,
+    listeners: Listeners,
     rearm_tun: Vec<u32>,
-    rearm_socket: Vec<u32>,
     /// Removed while they waited for buffers; reported by the next turn.
     ended: Vec<(Tag, u32)>,
     /// To be removed, though there was no room to say so; the next turn does.
@@ -78,19 +76,6 @@ pub(super) struct Uring {
     bulk: bool,
     /// Whether the kernel can wait for several completions for a limited time (Linux 6.12).
     min_wait: bool,
-    turns: u64,
-    /// The socket that brought something last, and in which turn there was another one before.
-    latest: u32,
-    shared: u64,
-}
-
-/// A socket that is received from.
-struct Listener {
-    fd: RawFd,
-    stray: bool,
-    /// Trains that it brought in the last turn in which it brought any.
-    took: u32,
-    turn: u64,
 }
 
 impl Uring {
@@ -118,9 +103,8 @@ impl Uring {
             tun_pool,
             udp_pools,
             tuns: Vec::new(),
-            sockets: Vec::new(),
+            listeners: Listeners::new(),
             rearm_tun: Vec::with_capacity(64),
-            rearm_socket: Vec::with_capacity(64),
             ended: Vec::new(),
             leaving: Vec::new(),
             refused: Vec::new(),
@@ -132,9 +116,6 @@ impl Uring {
             spin: Spin::default(),
             bulk: false,
             min_wait,
-            turns: RECENT,
-            latest: 0,
-            shared: 0,
         };
         uring.arm_bell();
         Ok(uring)
@@ -162,11 +143,10 @@ impl Uring {
 
     /// Receives into buffers of those that suit the socket; false where there are none, or no room to say so.
     fn arm_socket(&mut self, slot: u32) -> bool {
-        let Some(Some(listener)) = self.sockets.get(slot as usize) else {
+        let Some(listener) = self.listeners.get(slot) else {
             return true;
         };
-        let shared = self.turns - self.shared <= RECENT;
-        let much = shared && self.took(slot) >= MUCH;
+        let much = self.listeners.has_much(slot);
         let Some(group) = self.udp_pools.group_for(listener.stray, much) else {
             return false;
         };
@@ -175,20 +155,6 @@ impl Uring {
         // SAFETY: the template is boxed in self, never changed, and dropped after the ring; the buffers are those of the group,
         // which outlive it, too. The worker closes the descriptor only after `SocketEnd`.
         unsafe { self.push(&recv.user_data(user_data(Tag::Socket, slot))) }
-    }
-
-    /// Notes that a socket brought a train.
-    fn note_train(&mut self, slot: u32) {
-        let turn = self.turns;
-        if let Some(Some(listener)) = self.sockets.get_mut(slot as usize) {
-            if listener.turn != turn {
-                (listener.turn, listener.took) = (turn, 0);
-            }
-            listener.took += 1;
-        }
-        if std::mem::replace(&mut self.latest, slot) != slot {
-            self.shared = turn;
-        }
     }
 
     fn cancel(&mut self, tag: Tag, slot: u32) {
@@ -308,7 +274,7 @@ impl Uring {
     fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
             self.udp_pools.of(bid).taken();
-            self.note_train(slot);
+            self.listeners.note_train(slot);
             match usize::try_from(result)
                 .ok()
                 .and_then(|len| self.arrived(bid, len))
@@ -325,14 +291,12 @@ impl Uring {
                 self.socket_ended(slot, -result, done);
             }
             // An error of a single receive, a pending ICMP error for one, is no reason to stop listening.
-            _ => self.rearm_socket.push(slot),
+            _ => self.listeners.wait(slot),
         }
     }
 
     fn socket_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Done>) {
-        if let Some(fd) = self.sockets.get_mut(slot as usize) {
-            *fd = None;
-        }
+        self.listeners.remove(slot);
         done.push(Done::SocketEnd { slot, error });
     }
 
@@ -387,14 +351,6 @@ impl Uring {
         })
     }
 
-    /// Trains that a socket brought in the last turn.
-    fn took(&self, slot: u32) -> u32 {
-        match self.sockets.get(slot as usize) {
-            Some(Some(listener)) if listener.turn == self.turns => listener.took,
-            _ => 0,
-        }
-    }
-
     /// Arms again what ended for want of buffers, as far as there are some, and does what there was no room for.
     fn rearm(&mut self) {
         if !self.bell_armed {
@@ -415,13 +371,9 @@ impl Uring {
             }
         }
         self.udp_pools.supply();
-        if !self.rearm_socket.is_empty() {
-            // Who had least is the first to get buffers, each time.
-            let mut waiting = std::mem::take(&mut self.rearm_socket);
-            waiting.sort_unstable_by_key(|&slot| self.took(slot));
-            waiting.retain(|&slot| !self.arm_socket(slot));
-            self.rearm_socket = waiting;
-        }
+        let mut waiting = self.listeners.take_waiting();
+        waiting.retain(|&slot| !self.arm_socket(slot));
+        self.listeners.keep_waiting(waiting);
     }
 }
 
@@ -447,29 +399,17 @@ impl Backend for Uring {
     }
 
     fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool) {
-        let listener = Listener {
-            fd,
-            stray,
-            took: 0,
-            turn: 0,
-        };
         self.leaving.retain(|&l| l != (Tag::Socket, slot));
-        place(&mut self.sockets, slot, listener);
-        // All of them may wait for buffers at once, and packets allocate nothing.
-        let room = self.sockets.len().saturating_sub(self.rearm_socket.len());
-        self.rearm_socket.reserve(room);
+        self.listeners.add(slot, fd, stray);
         if !self.arm_socket(slot) {
-            self.rearm_socket.push(slot);
+            self.listeners.wait(slot);
         }
     }
 
     fn remove_socket(&mut self, slot: u32) {
-        match self.rearm_socket.iter().position(|&s| s == slot) {
-            Some(at) => {
-                self.rearm_socket.swap_remove(at);
-                self.ended.push((Tag::Socket, slot));
-            }
-            None => self.cancel(Tag::Socket, slot),
+        match self.listeners.stop_waiting(slot) {
+            true => self.ended.push((Tag::Socket, slot)),
+            false => self.cancel(Tag::Socket, slot),
         }
     }
 
@@ -519,7 +459,7 @@ impl Backend for Uring {
     fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         let full = std::mem::take(&mut self.full);
         self.rearm();
-        self.turns += 1;
+        self.listeners.begin_turn();
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
         // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
         let time = match wait {
@@ -569,44 +509,4 @@ impl Drop for Uring {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsRawFd;
-
-    use nix::sys::eventfd::EventFd;
-
-    use super::*;
-
-    #[test]
-    fn what_a_stuck_ring_does_not_take_is_refused() {
-        let buffers = Buffers::new(8, 2048).unwrap();
-        let bell = EventFd::new().unwrap();
-        let mut uring =
-            Uring::new(&buffers, &buffers, bell.as_raw_fd()).expect("io_uring is allowed here");
-        let other = std::fs::File::open("/dev/null").unwrap();
-        // SAFETY: both are open. The ring's number means a file from now on that takes nothing from its queue.
-        let rc = unsafe { libc::dup2(other.as_raw_fd(), uring.ring.as_raw_fd()) };
-        assert!(rc >= 0);
-        for id in 0..SUBMISSIONS + 8 {
-            // SAFETY: the kernel gets to see none of them.
-            unsafe { uring.send(id, -1, std::ptr::null()) };
-        }
-        let reported = uring.refused.len() + uring.in_flight;
-        assert_eq!(reported, SUBMISSIONS as usize + 8);
-        assert!(uring.refused.len() >= 8 && uring.full);
-        // SAFETY: as above.
-        unsafe { uring.write(7, -1, &[]) };
-        let wrote = Done::Wrote {
-            id: 7,
-            result: -libc::EBUSY,
-        };
-        assert_eq!(
-            format!("{:?}", uring.refused.last()),
-            format!("{:?}", Some(wrote))
-        );
-        uring.remove_tun(3);
-        assert_eq!(uring.leaving.len(), 1);
-        uring.add_tun(3, -1);
-        assert!(uring.leaving.is_empty());
-        assert_eq!(uring.rearm_tun, [3]);
-    }
-}
+mod tests;

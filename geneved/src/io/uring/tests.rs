@@ -1,0 +1,39 @@
+use std::os::fd::AsRawFd;
+
+use nix::sys::eventfd::EventFd;
+
+use super::*;
+
+#[test]
+fn what_a_stuck_ring_does_not_take_is_refused() {
+    let buffers = Buffers::new(8, 2048).unwrap();
+    let bell = EventFd::new().unwrap();
+    let mut uring =
+        Uring::new(&buffers, &buffers, bell.as_raw_fd()).expect("io_uring is allowed here");
+    let other = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: both are open. The ring's number means a file from now on that takes nothing from its queue.
+    let rc = unsafe { libc::dup2(other.as_raw_fd(), uring.ring.as_raw_fd()) };
+    assert!(rc >= 0);
+    for id in 0..SUBMISSIONS + 8 {
+        // SAFETY: the kernel gets to see none of them.
+        unsafe { uring.send(id, -1, std::ptr::null()) };
+    }
+    let reported = uring.refused.len() + uring.in_flight;
+    assert_eq!(reported, SUBMISSIONS as usize + 8);
+    assert!(uring.refused.len() >= 8 && uring.full);
+    // SAFETY: as above.
+    unsafe { uring.write(7, -1, &[]) };
+    let wrote = Done::Wrote {
+        id: 7,
+        result: -libc::EBUSY,
+    };
+    assert_eq!(
+        format!("{:?}", uring.refused.last()),
+        format!("{:?}", Some(wrote))
+    );
+    uring.remove_tun(3);
+    assert_eq!(uring.leaving.len(), 1);
+    uring.add_tun(3, -1);
+    assert!(uring.leaving.is_empty());
+    assert_eq!(uring.rearm_tun, [3]);
+}
