@@ -20,7 +20,7 @@ use super::counters::Direction;
 use super::engine::{Event, Refusals};
 use super::reply;
 use super::train::Sending;
-use super::worker::Worker;
+use super::worker::{Worker, counters_of};
 
 /// Between two words about hosts that cannot be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
@@ -57,22 +57,16 @@ impl<B: Backend> Worker<B> {
         if let Some((host, port, len)) = train.longest() {
             self.shared.state.sent.note(host, port, len, self.now);
         }
-        if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
-            here.counters
-                .forwarded(Direction::Egress, outcome.packets, outcome.bytes);
-            here.counters
-                .options(Direction::Egress, train.key.options, outcome.packets);
-            if outcome.lost > 0 {
-                let mut reason = reason(outcome.error);
-                if reason == DropReason::TooBig && !self.tell_sender(tables, id) {
-                    reason = reason.unanswered();
-                }
-                let train = self.trains.train(id);
-                if let Some(Some(here)) = self.links.get(train.key.link.0 as usize) {
-                    here.counters
-                        .dropped(Direction::Egress, reason, outcome.lost);
-                }
+        let (link, options) = (train.key.link, train.key.options);
+        let counters = counters_of(&self.links, link, &self.nobody);
+        counters.forwarded(Direction::Egress, outcome.packets, outcome.bytes);
+        counters.options(Direction::Egress, options, outcome.packets);
+        if outcome.lost > 0 {
+            let mut reason = reason(outcome.error);
+            if reason == DropReason::TooBig && !self.tell_sender(tables, id) {
+                reason = reason.unanswered();
             }
+            self.count_drop(Direction::Egress, Some(link), reason, outcome.lost);
         }
         let mut bids = std::mem::take(&mut self.trains.train(id).bids);
         for (side, bid) in bids.drain(..) {

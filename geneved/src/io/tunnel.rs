@@ -37,7 +37,7 @@ use super::engine::{Event, Segmentation};
 use super::features;
 use super::train::{Write, outer_len};
 use super::tun::tap_with_tunnel_offload;
-use super::worker::Worker;
+use super::worker::{Worker, counters_of};
 
 /// What goes before the Geneve header.
 #[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
@@ -397,20 +397,18 @@ impl<B: Backend> Worker<B> {
     /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.
     pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
         let write = self.writes.slot(id);
-        let (link, (_, bid)) = (write.link, write.bids[0]);
+        let (link, packets, (_, bid)) = (write.link, write.packets, write.bids[0]);
         let forward = write.forward.take();
         if taken && self.taps.outer {
             self.tell_taps_of_uncut(id);
         }
         let write = self.writes.slot(id);
         if taken {
-            if let Some(Some(here)) = self.links.get(link.0 as usize) {
-                here.counters
-                    .forwarded(Direction::Egress, write.packets, write.bytes);
-            }
+            let counters = counters_of(&self.links, link, &self.nobody);
+            counters.forwarded(Direction::Egress, write.packets, write.bytes);
         } else if let Some(forward) = forward {
             self.note_way(&forward, false);
-            if let Err((reason, packets)) = self.cut_after_all(tables, bid, forward) {
+            if let Err((reason, packets)) = self.cut_after_all(tables, bid, packets, forward) {
                 self.count_drop(Direction::Egress, Some(link), reason, packets);
             }
         }
@@ -422,17 +420,18 @@ impl<B: Backend> Worker<B> {
         &mut self,
         tables: &Tables,
         bid: Bid,
+        packets: u64,
         forward: Forward,
     ) -> Result<(), (DropReason, u64)> {
-        let once = |reason| (reason, 1);
+        let all = |reason| (reason, packets);
         let link = tables.link(forward.link);
-        let link = link.ok_or(once(DropReason::LinkGone))?;
+        let link = link.ok_or(all(DropReason::LinkGone))?;
         let bytes = self.tun_buffers.bytes_mut(bid);
-        let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
+        let vnet = VnetHdr::parse(bytes).map_err(|_| all(DropReason::BadOffload))?;
         let frame_len = match &link.bridge {
             None => 0,
             Some(_) => Ethernet::parse(&bytes[vnet::LEN..])
-                .map_err(|e| once(datapath::frame_reason(e)))?
+                .map_err(|e| all(datapath::frame_reason(e)))?
                 .header_len(),
         };
         let start = vnet::LEN + frame_len;
@@ -444,7 +443,7 @@ impl<B: Backend> Worker<B> {
             start,
             frame_len,
             vnet,
-            packet: packet.map_err(|e| once(datapath::parse_reason(e)))?,
+            packet: packet.map_err(|e| all(datapath::parse_reason(e)))?,
         };
         self.send(link, &held, forward, None)
     }
