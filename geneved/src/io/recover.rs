@@ -13,13 +13,15 @@ use libgeneve::datapath::{self, Answer};
 use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::policy;
+use libgeneve::time::Now;
 use libgeneve::wire::packet::Packet;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::backend::{Backend, Checksum};
 use super::counters::Direction;
 use super::engine::{Event, Refusals};
 use super::reply;
-use super::train::Sending;
+use super::train::{Sending, Train};
 use super::worker::{Worker, counters_of};
 
 /// Between two words about hosts that cannot be reached.
@@ -31,9 +33,20 @@ const TRIES: usize = 6;
 impl<B: Backend> Worker<B> {
     /// A train was sent, or refused.
     pub(super) fn on_sent(&mut self, tables: &Tables, id: u32, result: i32) {
-        let train = self.trains.train(id);
+        let Worker {
+            io,
+            trains,
+            refusals,
+            now,
+            ..
+        } = self;
+        let train = trains.train(id);
         let outcome = match usize::try_from(result) {
-            Err(_) => self.resend(id, result.saturating_neg()),
+            Err(_) => {
+                let outcome = Resend { io, train }.refused(result.saturating_neg());
+                refusals.announce(train, &outcome, *now);
+                outcome
+            }
             Ok(bytes) if bytes == train.bytes => Outcome::sent(train),
             // Nobody knows which of its datagrams left: what is sent again may arrive twice.
             Ok(_) => Outcome::lost(train, libc::EIO),
@@ -43,8 +56,16 @@ impl<B: Backend> Worker<B> {
 
     /// Sends a train datagram by datagram, because its host or its socket takes no trains.
     pub(super) fn send_apart(&mut self, tables: &Tables, id: u32) {
-        let outcome = self.send_each(id, 0);
-        self.announce(id, &outcome);
+        let Worker {
+            io,
+            trains,
+            refusals,
+            now,
+            ..
+        } = self;
+        let train = trains.train(id);
+        let outcome = Resend { io, train }.each(0);
+        refusals.announce(train, &outcome, *now);
         self.settle(tables, id, &outcome);
     }
 
@@ -97,120 +118,6 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
-    /// datagram by datagram.
-    fn resend(&mut self, id: u32, error: i32) -> Outcome {
-        let Worker { trains, io, .. } = self;
-        let train = trains.train(id);
-        let socket = train.key.socket;
-        if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
-            return Outcome::lost(train, error);
-        }
-        let message = train.message();
-        let usual = Checksum::Offloaded;
-        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
-        // socket open.
-        let again = unsafe { send_past_errors(io, usual, socket, message, error, TRIES - 1) };
-        match again {
-            Ok(()) => return Outcome::sent(train),
-            Err(error) if train.segments == 1 => {
-                let outcome = Outcome::lost(train, error);
-                self.announce(id, &outcome);
-                return outcome;
-            }
-            Err(_) => {}
-        }
-        let mut outcome = self.send_each(id, error);
-        // Without DF what is too long for the path passes datagram by datagram, in fragments: that says nothing of segmentation,
-        // and the sender of one long packet must not take it from all others.
-        let df = self.trains.train(id).key.outer.df;
-        let refused = error == libc::EIO || df && matches!(error, libc::EINVAL | libc::EMSGSIZE);
-        if outcome.lost == 0
-            && refused
-            && let Some(host) = &self.trains.train(id).host
-        {
-            host.set_gso(false);
-            outcome.gso_off = Some(error);
-        }
-        self.announce(id, &outcome);
-        outcome
-    }
-
-    /// Sends every datagram of a train by itself; `error` is what the train as such was refused with.
-    fn send_each(&mut self, id: u32, error: i32) -> Outcome {
-        let Worker { trains, io, .. } = self;
-        let train = trains.train(id);
-        let socket = train.key.socket;
-        let encap = train.encap_bytes / train.segments.max(1);
-        // The train's own: its link may send from other sockets by now, or be gone.
-        let pool = train.pool.clone();
-        let pool = pool.filter(|_| train.sending == Sending::Whole);
-        // No other worker's datagram gets into one that is being put together.
-        let _cork = pool
-            .as_ref()
-            .map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
-        let checksum = match pool {
-            Some(_) => Checksum::Finished,
-            None => Checksum::Offloaded,
-        };
-        let mut outcome = Outcome {
-            error,
-            ..Outcome::default()
-        };
-        train.singly(|message, len| {
-            // All are for the same host: what is refused for good once is not tried as often again.
-            let tries = if outcome.lost == 0 { TRIES } else { 1 };
-            // SAFETY: the message points into the train and its buffers, which are held until `settle`; its pool keeps the
-            // socket open.
-            let sent = unsafe { send_past_errors(io, checksum, socket, message, 0, tries) };
-            match sent {
-                Ok(()) => {
-                    outcome.packets += 1;
-                    outcome.bytes += (len - encap) as u64;
-                }
-                Err(error) => {
-                    outcome.error = error;
-                    outcome.lost += 1;
-                }
-            }
-        });
-        outcome
-    }
-
-    /// Passes on what errors said of a host. Anybody may send ICMP errors, so not each is worth a word.
-    fn tell_unreachable(&mut self, refusals: Refusals) {
-        if self.now >= self.next_unreachable {
-            self.next_unreachable = self.now + UNREACHABLE_PAUSE;
-            let _ = self.shared.events.send(Event::Unreachable(refusals));
-        }
-    }
-
-    fn announce(&mut self, id: u32, outcome: &Outcome) {
-        if outcome.lost > 0
-            && reason(outcome.error) == DropReason::UnderlayUnreachable
-            && let Some(host) = &self.trains.train(id).host
-        {
-            let refusals = Refusals {
-                host: host.addr,
-                error: io::Error::from_raw_os_error(outcome.error),
-                count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
-                // The others may come of ICMP errors that arrived just now.
-                certain: matches!(
-                    outcome.error,
-                    libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
-                ),
-            };
-            self.tell_unreachable(refusals);
-        }
-        let Some(host) = self.trains.train(id).host.as_ref().map(|h| h.addr) else {
-            return;
-        };
-        if let Some(error) = outcome.gso_off {
-            let error = io::Error::from_raw_os_error(error);
-            let _ = self.shared.events.send(Event::GsoOff { host, error });
-        }
-    }
-
     /// Sends Packet Too Big for the first packet of a refused train, where that is allowed; false where it could not, or the link's budget is spent.
     fn tell_sender(&mut self, tables: &Tables, id: u32) -> bool {
         let train = self.trains.train(id);
@@ -260,6 +167,127 @@ impl<B: Backend> Worker<B> {
     }
 }
 
+/// A train that is sent again, or datagram by datagram.
+struct Resend<'a, B> {
+    io: &'a mut B,
+    train: &'a mut Train,
+}
+
+impl<B: Backend> Resend<'_, B> {
+    /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
+    /// datagram by datagram.
+    fn refused(&mut self, error: i32) -> Outcome {
+        if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
+            return Outcome::lost(self.train, error);
+        }
+        let (socket, message) = (self.train.key.socket, self.train.message());
+        let usual = Checksum::Offloaded;
+        // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
+        // socket open.
+        let again = unsafe { send_past_errors(self.io, usual, socket, message, error, TRIES - 1) };
+        match again {
+            Ok(()) => return Outcome::sent(self.train),
+            Err(error) if self.train.segments == 1 => return Outcome::lost(self.train, error),
+            Err(_) => {}
+        }
+        let mut outcome = self.each(error);
+        // Without DF what is too long for the path passes datagram by datagram, in fragments: that says nothing of segmentation,
+        // and the sender of one long packet must not take it from all others.
+        let df = self.train.key.outer.df;
+        let refused = error == libc::EIO || df && matches!(error, libc::EINVAL | libc::EMSGSIZE);
+        if outcome.lost == 0
+            && refused
+            && let Some(host) = &self.train.host
+        {
+            host.set_gso(false);
+            outcome.gso_off = Some(error);
+        }
+        outcome
+    }
+
+    /// Sends every datagram of the train by itself; `error` is what the train as such was refused with.
+    fn each(&mut self, error: i32) -> Outcome {
+        let Resend { io, train } = self;
+        let socket = train.key.socket;
+        let encap = train.encap_bytes / train.segments.max(1);
+        // The train's own: its link may send from other sockets by now, or be gone.
+        let pool = train.pool.clone();
+        let pool = pool.filter(|_| train.sending == Sending::Whole);
+        // No other worker's datagram gets into one that is being put together.
+        let _cork = pool
+            .as_ref()
+            .map(|pool| pool.cork.lock().unwrap_or_else(PoisonError::into_inner));
+        let checksum = match pool {
+            Some(_) => Checksum::Finished,
+            None => Checksum::Offloaded,
+        };
+        let mut outcome = Outcome {
+            error,
+            ..Outcome::default()
+        };
+        train.singly(|message, len| {
+            // All are for the same host: what is refused for good once is not tried as often again.
+            let tries = if outcome.lost == 0 { TRIES } else { 1 };
+            // SAFETY: the message points into the train and its buffers, which are held until `settle`; its pool keeps the
+            // socket open.
+            let sent = unsafe { send_past_errors(*io, checksum, socket, message, 0, tries) };
+            match sent {
+                Ok(()) => {
+                    outcome.packets += 1;
+                    outcome.bytes += (len - encap) as u64;
+                }
+                Err(error) => {
+                    outcome.error = error;
+                    outcome.lost += 1;
+                }
+            }
+        });
+        outcome
+    }
+}
+
+/// Tells the daemon what refusals say of hosts.
+pub(super) struct RefusalReporter {
+    events: UnboundedSender<Event>,
+    /// When a host that cannot be reached is worth a word again: anybody may send ICMP errors, so not each is.
+    next: Now,
+}
+
+impl RefusalReporter {
+    pub(super) fn new(events: UnboundedSender<Event>) -> Self {
+        RefusalReporter {
+            events,
+            next: Now::default(),
+        }
+    }
+
+    fn announce(&mut self, train: &Train, outcome: &Outcome, now: Now) {
+        let Some(host) = train.host.as_ref().map(|host| host.addr) else {
+            return;
+        };
+        let unreachable =
+            outcome.lost > 0 && reason(outcome.error) == DropReason::UnderlayUnreachable;
+        if unreachable && now >= self.next {
+            self.next = now + UNREACHABLE_PAUSE;
+            let refusals = Refusals {
+                host,
+                error: io::Error::from_raw_os_error(outcome.error),
+                count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
+                // The others may come of ICMP errors that arrived just now.
+                certain: matches!(
+                    outcome.error,
+                    libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
+                ),
+            };
+            let _ = self.events.send(Event::Unreachable(refusals));
+        }
+        if let Some(error) = outcome.gso_off {
+            let error = io::Error::from_raw_os_error(error);
+            let _ = self.events.send(Event::GsoOff { host, error });
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Outcome {
     packets: u64,
@@ -270,7 +298,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn sent(train: &super::train::Train) -> Self {
+    fn sent(train: &Train) -> Self {
         Outcome {
             packets: train.segments as u64,
             bytes: (train.bytes - train.encap_bytes) as u64,
@@ -278,7 +306,7 @@ impl Outcome {
         }
     }
 
-    fn lost(train: &super::train::Train, error: i32) -> Self {
+    fn lost(train: &Train, error: i32) -> Self {
         Outcome {
             lost: train.segments as u64,
             error,

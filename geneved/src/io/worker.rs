@@ -30,6 +30,7 @@ use super::ingress::{Ingress, Writes};
 use super::neighbors::{Chime, Waiting};
 use super::pace::Pace;
 use super::progress::{Progress, Slots};
+use super::recover::RefusalReporter;
 use super::rx_interfaces::{RxInterfaces, RxLookup};
 use super::shape::Shaping;
 use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
@@ -170,8 +171,7 @@ pub(super) struct Worker<B> {
     pub(super) now: Now,
     /// Which interfaces datagrams are believed from.
     pub(super) rx: RxLookup,
-    /// When a host that cannot be reached is worth a word again.
-    pub(super) next_unreachable: Now,
+    pub(super) refusals: RefusalReporter,
     /// When a datagram that did not come from the underlay is worth a word again.
     pub(super) next_not_from_underlay: Now,
     pub(super) tunnel: Option<TunnelGso>,
@@ -219,7 +219,7 @@ impl<B: Backend> Worker<B> {
             egress: datapath::Egress::default(),
             now: Now::default(),
             rx: RxLookup::default(),
-            next_unreachable: Now::default(),
+            refusals: RefusalReporter::new(post.shared.events.clone()),
             next_not_from_underlay: Now::default(),
             tunnel: post.tunnel,
             waiting: Waiting::default(),
