@@ -11,6 +11,11 @@ use std::ptr::NonNull;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 const HUGE_PAGE: usize = 2 << 20;
+/// Memory is not reserved before it is touched; Miri does not know the flag.
+const NO_RESERVE: MapFlags = match cfg!(miri) {
+    true => MapFlags::empty(),
+    false => MapFlags::MAP_NORESERVE,
+};
 
 /// A buffer's number within its pool.
 pub(super) type Bid = u16;
@@ -40,22 +45,25 @@ impl Buffers {
                 None,
                 mapped,
                 ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+                MapFlags::MAP_PRIVATE | NO_RESERVE,
             )
         }?
         .cast::<u8>();
         let skip = mapping.as_ptr().align_offset(HUGE_PAGE);
         // SAFETY: skip is less than a huge page, by which the mapping is longer than the buffers.
         let base = unsafe { mapping.add(skip) };
-        // SAFETY: the range lies inside the mapping; the advice changes no content. A kernel without huge pages refuses it,
-        // and normal pages do as well.
-        let _ = unsafe {
-            madvise(
-                base.cast(),
-                mapped.get() - HUGE_PAGE,
-                MmapAdvise::MADV_HUGEPAGE,
-            )
-        };
+        // Miri has no pages.
+        if !cfg!(miri) {
+            // SAFETY: the range lies inside the mapping; the advice changes no content. A kernel without huge pages refuses it,
+            // and normal pages do as well.
+            let _ = unsafe {
+                madvise(
+                    base.cast(),
+                    mapped.get() - HUGE_PAGE,
+                    MmapAdvise::MADV_HUGEPAGE,
+                )
+            };
+        }
         let refs = vec![0; usize::from(count)].into_boxed_slice();
         Ok(Buffers {
             mapping,

@@ -221,7 +221,7 @@ impl Simulation {
     }
 
     fn attach(&mut self) {
-        let pool = Pool::of_descriptors(simulated_profile(), descriptor);
+        let pool = simulated_pool();
         for link in SimulatedLink::ALL {
             let (queue, counters) = (descriptor(), Arc::new(Counters::default()));
             self.queues.push(queue.as_raw_fd());
@@ -382,16 +382,17 @@ impl Simulation {
     }
 }
 
-/// What the links ask of their sockets.
-fn simulated_profile() -> SocketProfile {
-    SocketProfile {
+/// The sockets that the links send from.
+pub(super) fn simulated_pool() -> Arc<Pool> {
+    let profile = SocketProfile {
         local: None,
         srcport: 50_000..=50_003,
         df: Df::Set,
         udp_csum: true,
         udp6_zero_csum_tx: false,
         whole: false,
-    }
+    };
+    Pool::of_descriptors(profile, descriptor)
 }
 
 fn descriptor() -> OwnedFd {

@@ -8,6 +8,7 @@ mod ingress;
 mod packets;
 mod properties;
 mod recover;
+mod trains;
 mod tunnel;
 
 use std::net::IpAddr;
