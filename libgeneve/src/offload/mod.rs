@@ -1,6 +1,7 @@
 //! Super-packets and trains: what TUN's offloads hand over, and what they take.
 //!
 //! - [`vnet`]: `virtio_net_hdr`, the ten bytes before every packet of a TUN interface.
+//! - [`cut`]: whether a packet fits, and which of the next two cuts it where it does not.
 //! - [`split`]: a super-packet becomes the packets that cross the wire.
 //! - [`fragment`]: an IPv4 packet that is too long and has no DF becomes fragments.
 //! - [`merge`]: packets from the wire become super-packets, as the kernel's own GRO would make them.
@@ -8,8 +9,9 @@
 //! - [`segments`]: the sink that `split` and `fragment` give their packets to.
 //!
 //! Nothing here copies payload or allocates per packet: payload stays where it was read, as ranges.
-//! Which packet may pass, and where to, is [`datapath`](crate::datapath)'s decision.
+//! Which packet may pass, where to, and how long it may be there, is [`datapath`](crate::datapath)'s decision.
 
+pub mod cut;
 pub mod fragment;
 pub mod merge;
 pub mod partial;

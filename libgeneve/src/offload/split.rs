@@ -181,7 +181,7 @@ pub(super) fn finish_checksum(
 }
 
 /// One protocol's headers, from one segment to the next.
-trait Cut: Sized {
+trait SegmentHeader: Sized {
     /// Where the checksum field is, from the transport header.
     const CHECKSUM: u16;
     /// Sums what all segments share; `header` is the transport header, `pseudo` the pseudo-header's
@@ -200,7 +200,7 @@ struct Place {
 }
 
 #[inline]
-fn cut<C: Cut>(
+fn cut<C: SegmentHeader>(
     encap: &[u8],
     vnet: &VnetHdr,
     packet: &Packet,
@@ -311,7 +311,7 @@ struct TcpSegments {
     flags: TcpFlags,
 }
 
-impl Cut for TcpSegments {
+impl SegmentHeader for TcpSegments {
     const CHECKSUM: u16 = TcpHeader::CHECKSUM_OFFSET;
 
     #[inline]
@@ -353,7 +353,7 @@ struct UdpSegments {
     sum: Sum,
 }
 
-impl Cut for UdpSegments {
+impl SegmentHeader for UdpSegments {
     const CHECKSUM: u16 = UdpHeader::CHECKSUM_OFFSET;
 
     #[inline]
