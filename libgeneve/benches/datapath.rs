@@ -64,7 +64,7 @@ fn send(world: &World, egress: &mut Egress, inner: &mut [u8]) {
         &mut packet,
         &VnetHdr::NONE,
     );
-    black_box(went.expect("it is forwarded").is_ok());
+    black_box(went.expect("it is forwarded").size);
 }
 
 fn known(name: &str, functions: fn() -> Functions) {

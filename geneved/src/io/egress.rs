@@ -9,15 +9,13 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use libgeneve::datapath::{self, Context, Forward, Refused};
+use libgeneve::datapath::{self, Context, Encap, Forward, Output, Refused};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
-use libgeneve::link::{Link, LinkIndex, Tables};
-use libgeneve::mtu;
-use libgeneve::offload::fragment::fragment;
+use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::offload::cut::WireSize;
 use libgeneve::offload::segments::Segments;
-use libgeneve::offload::split::split;
-use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
 use libgeneve::wire::header::HeaderBytes;
@@ -29,7 +27,7 @@ use super::counters::Direction;
 use super::reply;
 use super::shape::{Journey, To};
 use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
-use super::tunnel::{Read, TunnelGso};
+use super::tunnel::Read;
 use super::udp::{Family, Pick, Pool};
 use super::worker::{LinkSlot, Worker};
 
@@ -149,7 +147,7 @@ impl Trains {
             pool,
             &want.forward.host,
             want.source.port,
-            want.port,
+            want.forward.port,
         );
         train.sending = want.sending;
         self.open.push(id);
@@ -162,8 +160,6 @@ pub(super) struct Want {
     pub(super) key: TrainKey,
     pub(super) forward: Forward,
     pub(super) source: Pick,
-    /// The UDP destination port.
-    pub(super) port: u16,
     sending: Sending,
     /// The packet must leave whole: the operator or the way to the host demands it.
     whole: bool,
@@ -226,31 +222,8 @@ pub(super) struct Held {
     pub(super) frame_len: usize,
     pub(super) vnet: VnetHdr,
     pub(super) packet: Packet,
-}
-
-/// How a packet is cut.
-struct Cut<'a> {
-    encap: &'a [u8],
-    vnet: &'a VnetHdr,
-    packet: &'a Packet,
-    /// The longest fragment, where it has to be fragmented.
-    limit: Option<u16>,
-}
-
-impl Cut<'_> {
-    fn give(&self, inner: &mut [u8], out: &mut impl Segments) -> Result<(), DropReason> {
-        let Cut {
-            encap,
-            vnet,
-            packet,
-            ..
-        } = *self;
-        match self.limit {
-            Some(limit) => fragment(encap, vnet, packet, inner, limit, out)?,
-            None => split(encap, vnet, packet, inner, out)?,
-        };
-        Ok(())
-    }
+    /// What it is on the wire.
+    pub(super) size: WireSize,
 }
 
 impl<B: Backend> Worker<B> {
@@ -313,14 +286,18 @@ impl<B: Backend> Worker<B> {
         }
         let inner = &mut bytes[vnet::LEN..];
         let mut packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
-        let packets = datapath::wire_packets(&vnet, &packet);
         let cx = Context {
             tables,
             state: &self.shared.state,
             now: self.now,
         };
         match self.egress.decide(&cx, link, inner, &mut packet, &vnet) {
-            Ok(onward) => {
+            Ok(encap) => {
+                let Encap {
+                    output,
+                    size,
+                    metered,
+                } = encap;
                 let held = Held {
                     link: here.index,
                     side: Side::Tun,
@@ -329,18 +306,13 @@ impl<B: Backend> Worker<B> {
                     frame_len: 0,
                     vnet,
                     packet,
+                    size,
                 };
-                match onward {
-                    Ok(forward) => {
-                        let exit = tables
-                            .link(forward.link)
-                            .ok_or(once(DropReason::LinkGone))?;
-                        self.send(exit, &held, forward, Some(Read { bid, len }))
+                match output {
+                    Output::Host(forward) => {
+                        self.send(&held, forward, metered, Some(Read { bid, len }))
                     }
-                    Err(back) => {
-                        let to = tables.link(back.link).ok_or(once(DropReason::LinkGone))?;
-                        self.turn_back(to, back.metered, &held)
-                    }
+                    Output::Link(exit) => self.turn_back(exit, metered, &held),
                 }
                 .map_err(|(reason, packets)| (index, reason, packets))
             }
@@ -353,7 +325,7 @@ impl<B: Backend> Worker<B> {
                         })
                 });
                 let reason = if told { reason } else { reason.unanswered() };
-                Err((index, reason, packets))
+                Err((index, reason, WireSize::of(&vnet, &packet).packets))
             }
         }
     }
@@ -362,74 +334,54 @@ impl<B: Backend> Worker<B> {
     /// handed over uncut.
     pub(super) fn send(
         &mut self,
-        link: &Link,
         held: &Held,
-        mut forward: Forward,
+        forward: Forward,
+        metered: Option<Metered>,
         read: Option<Read>,
     ) -> Result<(), (DropReason, u64)> {
-        let metered = self.must_wait(forward.metered.take());
+        let metered = self.must_wait(metered);
         let Held {
             side,
             bid,
             start,
             frame_len,
-            mut vnet,
-            packet,
+            ref vnet,
+            ref packet,
+            size,
             ..
         } = *held;
-        let packets = datapath::wire_packets(&vnet, &packet);
-        let all = |reason| (reason, packets);
-        let Some(Some(here)) = self.links.get(forward.link.0 as usize) else {
+        let all = |reason| (reason, size.packets);
+        let slot = forward.link.0 as usize;
+        let Some(Some(mut here)) = self.links.get(slot).map(Option::as_ref) else {
             return Err(all(DropReason::LinkGone));
         };
-        let limit = forward.limit;
-        let want = want(here, link, forward, frame_len).map_err(all)?;
+        let want = want(here, forward, frame_len).map_err(all)?;
+        let underlay = self.shared.underlay.load(Relaxed);
+        let at = (self.now, self.io.idle(), underlay);
+        let may_stay = want.forward.uncut && !want.whole && metered.is_none();
+        let uncut = read.filter(|_| may_stay).and_then(|read| {
+            let before = want.key.before.into();
+            let local = here.pool.profile.local;
+            let vnet = want.forward.cut.resized(vnet);
+            let tunnel = self.tunnel.as_mut()?;
+            let way = tunnel.way(&want.forward, &vnet, (packet, before), local, at)?;
+            Some((read, way))
+        });
+        if let Some((read, way)) = uncut {
+            if self.hand_over(read, &way, &want, held) {
+                return Ok(());
+            }
+            // No command is obeyed within a packet: it is the link that `want` was made for.
+            let Some(Some(again)) = self.links.get(slot).map(Option::as_ref) else {
+                return Err(all(DropReason::LinkGone));
+            };
+            here = again;
+        }
         let buffers = match side {
             Side::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
         let map = buffers.map();
-        let inner = &mut buffers.bytes_mut(bid)[start..];
-        mtu::clamp_mss(
-            inner,
-            &packet,
-            limit.min(link.config.mtu),
-            vnet.needs_checksum(),
-        );
-        let mut too_long = datapath::longest_segment(&vnet, &packet) > usize::from(limit);
-        if too_long && datapath::may_cut_shorter(&vnet, &packet) {
-            vnet.gso_size = limit.saturating_sub(packet.payload_offset).max(1);
-            too_long = false;
-        }
-        let underlay = self.shared.underlay.load(Relaxed);
-        let at = (self.now, self.io.idle(), underlay);
-        // A receiver that gets it uncut does not learn the size of its segments.
-        let state = &self.shared.state;
-        let fits = |_: &&mut TunnelGso| {
-            vnet.gso_type != GsoType::None
-                && !too_long
-                && !want.whole
-                && metered.is_none()
-                && datapath::longest_segment(&vnet, &packet)
-                    == usize::from(state.segments_taken(link, &packet, self.now))
-        };
-        if let Some(tunnel) = self.tunnel.as_mut().filter(fits)
-            && let Some(read) = read
-            && let Some(way) = tunnel.way(
-                &want.forward,
-                &vnet,
-                (&packet, want.key.before.into()),
-                here.pool.profile.local,
-                at,
-            )
-            && self.hand_over(read, &way, &want, &vnet, &packet)
-        {
-            return Ok(());
-        }
-        let buffers = match side {
-            Side::Tun => &mut self.tun_buffers,
-            _ => &mut self.udp_buffers,
-        };
         let (head, inner) = buffers.bytes_mut(bid).split_at_mut(start);
         let header = Arc::clone(&want.forward.encap);
         let mut framed = HeaderBytes::default();
@@ -442,12 +394,7 @@ impl<B: Backend> Worker<B> {
             }
             &framed
         };
-        let cut = Cut {
-            encap,
-            vnet: &vnet,
-            packet: &packet,
-            limit: too_long.then_some(limit),
-        };
+        let cut = want.forward.cut;
         if let Some(metered) = metered {
             let journey = Journey {
                 direction: match side {
@@ -460,20 +407,16 @@ impl<B: Backend> Worker<B> {
             let ecn = Ecn::of(packet.tos);
             let shaping = &mut self.shaping;
             let mut out = shaping.queue(&metered, journey, encap.len(), ecn, self.now);
-            let cut = cut.give(inner, &mut out);
+            let done = cut.carry_out(encap, vnet, packet, inner, &mut out);
             let refused = out.refused;
             self.shaping.fill(inner);
             self.drop_evicted();
-            cut.map_err(all)?;
+            done.map_err(|error| all(error.into()))?;
             return match refused {
                 0 => Ok(()),
                 refused => Err((DropReason::RateExceeded, refused)),
             };
         }
-        // No command is obeyed within a packet: it is the link that `want` was made for.
-        let Some(Some(here)) = self.links.get(want.key.link.0 as usize) else {
-            return Err(all(DropReason::LinkGone));
-        };
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -486,12 +429,12 @@ impl<B: Backend> Worker<B> {
             holds: 0,
             lost: 0,
         };
-        let cut = cut.give(inner, &mut out);
+        let done = cut.carry_out(encap, vnet, packet, inner, &mut out);
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
             buffers.hold(bid);
         }
-        cut.map_err(all)?;
+        done.map_err(|error| all(error.into()))?;
         if lost > 0 {
             Err((DropReason::NoBuffer, lost))
         } else {
@@ -502,25 +445,20 @@ impl<B: Backend> Worker<B> {
     /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
     pub(super) fn turn_back(
         &mut self,
-        to: &Link,
+        exit: LinkIndex,
         metered: Option<Metered>,
         held: &Held,
     ) -> Result<(), (DropReason, u64)> {
-        let packets = datapath::wire_packets(&held.vnet, &held.packet);
-        let index = to.config.index;
-        let Some(Some(there)) = self.links.get(index.0 as usize) else {
+        let WireSize { packets, bytes } = held.size;
+        let Some(Some(there)) = self.links.get(exit.0 as usize) else {
             return Err((DropReason::LinkGone, packets));
         };
-        // What the answer brings must fit the interface.
-        let inner = &mut self.tun_buffers.bytes_mut(held.bid)[held.start..];
-        let (mtu, partial) = (to.config.mtu, held.vnet.needs_checksum());
-        mtu::clamp_mss(inner, &held.packet, mtu, partial);
         if let Some(metered) = self.must_wait(metered) {
             let journey = Journey {
                 direction: Direction::Egress,
                 link: held.link,
                 to: To::Tun {
-                    exit: index,
+                    exit,
                     lane: 0,
                     to_stack: false,
                 },
@@ -531,14 +469,13 @@ impl<B: Backend> Worker<B> {
             return Err((DropReason::NoBuffer, packets));
         };
         let write = self.writes.slot(id);
-        write.open(index, Write::Ingress, |scratch| {
+        write.open(exit, Write::Ingress, |scratch| {
             let (hdr, _) = scratch.split_at_mut(vnet::LEN);
             let vnet = held.vnet.before(held.frame_len);
             vnet.write(hdr.try_into().expect("split at LEN"));
             vnet::LEN
         });
-        write.packets = packets;
-        write.bytes = datapath::wire_bytes(&held.vnet, &held.packet);
+        (write.packets, write.bytes) = (packets, bytes);
         let start = held.start - held.frame_len;
         let len = held.frame_len + usize::from(held.packet.total_len);
         let place = self.tun_buffers.map().iovec(held.bid, start, len);
@@ -553,19 +490,11 @@ impl<B: Backend> Worker<B> {
     }
 }
 
-/// The train that a packet asks for, or why there is none: the host's address family has no socket, or packets to it would
-/// come back. `frame` is the length of the Ethernet header that travels with it and is not in the way's own prefix.
-pub(super) fn want(
-    here: &LinkSlot,
-    link: &Link,
-    forward: Forward,
-    frame: usize,
-) -> Result<Want, DropReason> {
-    if link.leads_back(&forward.host) {
-        return Err(DropReason::UnderlayLoop);
-    }
+/// The train that a packet asks for, or why there is none: the host's address family has no socket. `frame` is the length
+/// of the Ethernet header that travels with it and is not in the way's own prefix.
+pub(super) fn want(here: &LinkSlot, forward: Forward, frame: usize) -> Result<Want, DropReason> {
     let family = Family::of(forward.host.addr);
-    let whole = here.pool.profile.whole || forward.host.whole(link.config.inner);
+    let whole = here.pool.profile.whole || forward.host.whole(forward.inner);
     let source = here
         .pool
         .pick(family, &forward.outer, forward.hash, whole)
@@ -590,7 +519,6 @@ pub(super) fn want(
         key,
         forward,
         source,
-        port: link.config.port,
         sending,
         whole,
     })

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::bridge::Bridge;
-use libgeneve::datapath::{self, Context, Forward, Frame, FrameOutput, Outgoing, Refused};
+use libgeneve::datapath::{self, Context, Forward, Frame, Outgoing, Output, Refused};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
 use libgeneve::link::{Link, LinkIndex, Tables};
@@ -45,27 +45,9 @@ impl<B: Backend> Worker<B> {
         };
         let frame = &mut self.tun_buffers.bytes_mut(read.bid)[vnet::LEN..read.len];
         match self.egress.frame(&cx, link, bridge, frame, vnet) {
-            Ok(FrameOutput::Wire(outgoing)) => self
-                .send_frame(link, &outgoing, read)
+            Ok(outgoing) => self
+                .send_frame(link, outgoing, read)
                 .map_err(|(reason, packets)| (index, reason, packets)),
-            Ok(FrameOutput::Tap {
-                packet,
-                header_len,
-                vnet,
-                metered,
-            }) => {
-                let held = Held {
-                    link: link.config.index,
-                    side: Side::Tun,
-                    bid: read.bid,
-                    start: vnet::LEN + header_len,
-                    frame_len: header_len,
-                    vnet,
-                    packet,
-                };
-                self.turn_back(link, metered, &held)
-                    .map_err(|(reason, packets)| (index, reason, packets))
-            }
             Err(Refused { reason, answer, .. }) => {
                 if matches!(
                     reason,
@@ -90,33 +72,38 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Sends a frame to its host, or to each of several.
+    /// Sends a frame to its host, or to each of several, or gives it back to the TAP interface.
     fn send_frame(
         &mut self,
         link: &Link,
-        outgoing: &Outgoing,
+        mut outgoing: Outgoing,
         read: Read,
     ) -> Result<(), (DropReason, u64)> {
-        let start = vnet::LEN + outgoing.header_len;
+        let mut metered = outgoing.metered.take();
         let Some(packet) = outgoing.packet else {
             let end = read.len;
-            return self.each(outgoing, |worker, forward| {
-                worker.send_whole(link, forward, read.bid, vnet::LEN..end)
+            return self.each(link, &outgoing, |worker, forward| {
+                let metered = paid_once(&mut metered);
+                worker.send_whole(forward, metered, read.bid, vnet::LEN..end)
             });
         };
         let mut held = Held {
             link: link.config.index,
             side: Side::Tun,
             bid: read.bid,
-            start,
+            start: vnet::LEN + outgoing.header_len,
             frame_len: outgoing.header_len,
             vnet: outgoing.vnet,
             packet,
+            size: outgoing.size,
         };
+        if let Output::Link(exit) = outgoing.output {
+            return self.turn_back(exit, metered, &held);
+        }
         // What the kernel refuses uncut begins its journey again, and must not reach everybody twice.
         let whole = Some(read).filter(|_| outgoing.flood.is_none());
-        self.each(outgoing, |worker, forward| {
-            let sent = worker.send(link, &held, forward, whole);
+        self.each(link, &outgoing, |worker, forward| {
+            let sent = worker.send(&held, forward, paid_once(&mut metered), whole);
             if held.vnet.gso_type == GsoType::None {
                 // The first copy had its checksum finished, in the buffer that all share.
                 held.vnet = VnetHdr::NONE;
@@ -128,23 +115,16 @@ impl<B: Backend> Worker<B> {
     /// Calls `send` once for each host that gets the frame; what one does not get counts as not sent.
     fn each(
         &mut self,
+        link: &Link,
         outgoing: &Outgoing,
         mut send: impl FnMut(&mut Self, Forward) -> Result<(), (DropReason, u64)>,
     ) -> Result<(), (DropReason, u64)> {
-        let Some(hosts) = &outgoing.flood else {
-            return send(self, outgoing.forward.clone());
-        };
         let mut result = Ok(());
-        for (at, host) in hosts.iter().enumerate() {
-            let mut forward = Forward {
-                host: Arc::clone(host),
-                ..outgoing.forward.clone()
+        for way in outgoing.ways(link) {
+            let sent = match way {
+                Ok(forward) => send(self, forward),
+                Err(reason) => Err((reason, outgoing.size.packets)),
             };
-            if let Some(metered) = forward.metered.as_mut().filter(|_| at > 0) {
-                // The first copy pays for all.
-                metered.bytes = 0;
-            }
-            let sent = send(self, forward);
             result = result.and(sent);
         }
         result
@@ -153,13 +133,13 @@ impl<B: Backend> Worker<B> {
     /// Sends a frame as it is.
     fn send_whole(
         &mut self,
-        link: &Link,
-        mut forward: Forward,
+        forward: Forward,
+        metered: Option<Metered>,
         bid: Bid,
         frame: Range<usize>,
     ) -> Result<(), (DropReason, u64)> {
-        let index = link.config.index;
-        if let Some(metered) = self.must_wait(forward.metered.take()) {
+        let index = forward.link;
+        if let Some(metered) = self.must_wait(metered) {
             let encap = Arc::clone(&forward.encap);
             let journey = Journey {
                 direction: Direction::Egress,
@@ -168,11 +148,11 @@ impl<B: Backend> Worker<B> {
             };
             return self.queue_frame((Side::Tun, bid, frame), &encap, &metered, journey);
         }
-        let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
+        let Some(Some(here)) = self.links.get(index.0 as usize) else {
             return Err((DropReason::LinkGone, 1));
         };
         let encap = Arc::clone(&forward.encap);
-        let want = want(here, link, forward, 0).map_err(|reason| (reason, 1))?;
+        let want = want(here, forward, 0).map_err(|reason| (reason, 1))?;
         let mut out = IntoTrains {
             trains: &mut self.trains,
             io: &mut self.io,
@@ -280,4 +260,13 @@ impl<B: Backend> Worker<B> {
             refused => Err((DropReason::RateExceeded, refused)),
         }
     }
+}
+
+/// What one copy of a frame is charged for: the first pays for all.
+fn paid_once(metered: &mut Option<Metered>) -> Option<Metered> {
+    let now = metered.clone();
+    if let Some(metered) = metered {
+        metered.bytes = 0;
+    }
+    now
 }

@@ -8,10 +8,9 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Forward, Inbound, Onward};
+use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Inbound, Output};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Link, LinkIndex, Tables};
-use libgeneve::mtu;
+use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
@@ -108,6 +107,8 @@ pub(super) struct Delivery {
     pub(super) packet: Packet,
     /// What TUN must finish, where the packet came unfinished.
     pub(super) vnet: Option<VnetHdr>,
+    /// How many packets it is on the wire.
+    pub(super) packets: u64,
 }
 
 /// Where the buffers of each side are.
@@ -321,10 +322,11 @@ impl<B: Backend> Worker<B> {
                 self.count_drop(Direction::Ingress, Some(link), reason, 1);
                 Some((Some(link), reason, 1))
             }
-            Ok(Inbound::Packet(mut decap)) => {
-                let (reason, packets) = self.onward(tables, bid, at, &mut decap).err()?;
-                self.count_drop(Direction::Ingress, Some(decap.link), reason, packets);
-                Some((Some(decap.link), reason, packets))
+            Ok(Inbound::Packet(decap)) => {
+                let link = decap.link;
+                let (reason, packets) = self.onward(bid, at, decap).err()?;
+                self.count_drop(Direction::Ingress, Some(link), reason, packets);
+                Some((Some(link), reason, packets))
             }
             Err(refused) => {
                 match refused.reason {
@@ -380,14 +382,8 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Sends a checked packet on: mostly into TUN, merged with its neighbours.
-    fn onward(
-        &mut self,
-        tables: &Tables,
-        bid: Bid,
-        at: usize,
-        decap: &mut Decap,
-    ) -> Result<(), (DropReason, u64)> {
-        let packets = datapath::wire_packets(&decap.vnet.unwrap_or(VnetHdr::NONE), &decap.packet);
+    fn onward(&mut self, bid: Bid, at: usize, decap: Decap) -> Result<(), (DropReason, u64)> {
+        let packets = decap.size.packets;
         if decap.options != 0
             && let Some(Some(here)) = self.links.get(decap.link.0 as usize)
         {
@@ -395,8 +391,6 @@ impl<B: Backend> Worker<B> {
                 .options(Direction::Ingress, decap.options, packets);
         }
         let start = at + decap.start;
-        let gone = (DropReason::LinkGone, packets);
-        let metered = decap.metered.take();
         let mut held = Held {
             link: decap.link,
             side: Side::Udp,
@@ -405,19 +399,17 @@ impl<B: Backend> Worker<B> {
             frame_len: 0,
             vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
             packet: decap.packet,
+            size: decap.size,
         };
-        match &decap.onward {
-            Onward::Tun(exit) => {
-                let link = tables.link(*exit).ok_or(gone)?;
-                let inner = &mut self.udp_buffers.bytes_mut(bid)[start..];
-                mtu::clamp_mss(inner, &decap.packet, link.config.mtu, decap.vnet.is_some());
+        match decap.output {
+            Output::Link(exit) => {
                 held.frame_len = decap.frame_len;
-                if let Some(metered) = self.must_wait(metered) {
+                if let Some(metered) = self.must_wait(decap.metered) {
                     let journey = Journey {
                         direction: Direction::Ingress,
                         link: decap.link,
                         to: To::Tun {
-                            exit: *exit,
+                            exit,
                             lane: decap.lane,
                             to_stack: decap.to_stack,
                         },
@@ -433,23 +425,17 @@ impl<B: Backend> Worker<B> {
                     to_stack: decap.to_stack,
                     packet: decap.packet,
                     vnet: decap.vnet,
+                    packets,
                 };
-                self.deliver(link, &delivery);
+                self.deliver(exit, &delivery);
                 Ok(())
             }
-            Onward::Wire(forward) => {
-                let link = tables.link(forward.link).ok_or(gone)?;
-                let forward = Forward {
-                    metered,
-                    ..forward.clone()
-                };
-                self.send(link, &held, forward, None)
-            }
+            Output::Host(forward) => self.send(&held, forward, decap.metered, None),
         }
     }
 
     /// Gives a packet to TUN, perhaps together with those that come next.
-    pub(super) fn deliver(&mut self, link: &Link, delivery: &Delivery) {
+    pub(super) fn deliver(&mut self, exit: LinkIndex, delivery: &Delivery) {
         let maps = self.maps();
         let Delivery {
             side, bid, packet, ..
@@ -471,7 +457,7 @@ impl<B: Backend> Worker<B> {
             dead,
         };
         let mut out = |lane, packet: SuperPacket<'_, (Side, Bid)>| into.emit(lane, &packet);
-        let lane = lane(link.config.index, delivery.frame_len, delivery.lane);
+        let lane = lane(exit, delivery.frame_len, delivery.lane);
         let (tag, start) = ((*side, *bid), delivery.start as u32);
         let whole = Part {
             tag,
@@ -484,7 +470,7 @@ impl<B: Backend> Worker<B> {
             None => merger.push(lane, tag, start, inner, packet, &mut out),
             Some(vnet) => {
                 merger.flush(&mut out);
-                out(lane, unmerged(vnet, packet, &[whole]));
+                out(lane, unmerged(vnet, delivery.packets, &[whole]));
             }
         }
     }
@@ -609,13 +595,13 @@ impl<B: Backend> Worker<B> {
 /// A packet that goes to TUN as it came, with the virtio header that makes it whole.
 fn unmerged<'a>(
     vnet: VnetHdr,
-    packet: &Packet,
+    packets: u64,
     parts: &'a [Part<(Side, Bid)>],
 ) -> SuperPacket<'a, (Side, Bid)> {
     SuperPacket {
         vnet,
         header: &[],
         parts,
-        segments: datapath::wire_packets(&vnet, packet) as u16,
+        segments: packets as u16,
     }
 }

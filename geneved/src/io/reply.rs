@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use libgeneve::datapath::{Forward, Outer};
+use libgeneve::datapath::Forward;
 use libgeneve::link::{Host, Link};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::vnet::{self, VnetHdr};
@@ -55,25 +55,11 @@ impl<B: Backend> Worker<B> {
         header: HeaderBytes,
         answer: &[u8],
     ) -> bool {
-        let forward = Forward {
-            link: link.config.index,
-            host: Arc::clone(host),
-            encap: Arc::new(header),
-            hash,
-            outer: Outer {
-                tos: 0,
-                ttl: None,
-                df: true,
-                fragment: false,
-            },
-            limit: u16::MAX,
-            slots: 0,
-            metered: None,
-        };
         let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
             return false;
         };
-        let Ok(want) = want(here, link, forward, 0) else {
+        let forward = Forward::of_own(link, host, Arc::new(header), hash);
+        let Ok(want) = forward.and_then(|forward| want(here, forward, 0)) else {
             return false;
         };
         let before = usize::from(want.key.before);

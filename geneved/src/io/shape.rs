@@ -273,7 +273,6 @@ impl<B: Backend> Worker<B> {
         metered: &Metered,
         journey: Journey,
     ) -> Result<(), (DropReason, u64)> {
-        let packets = libgeneve::datapath::wire_packets(&held.vnet, &held.packet);
         let buffers = match held.side {
             Side::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
@@ -287,7 +286,7 @@ impl<B: Backend> Worker<B> {
         let refused = out.refused;
         self.shaping.fill(inner);
         self.drop_evicted();
-        cut.map_err(|error| (error.into(), packets))?;
+        cut.map_err(|error| (error.into(), held.size.packets))?;
         match refused {
             0 => Ok(()),
             refused => Err((DropReason::RateExceeded, refused)),
@@ -385,7 +384,6 @@ impl<B: Backend> Worker<B> {
                 lane,
                 to_stack,
             } => {
-                let link = tables.link(*exit).ok_or(DropReason::LinkGone)?;
                 let inner = &self.shaping.buffers(place).bytes_mut(bid)[before..len];
                 let packet = Packet::parse(inner).map_err(|_| DropReason::InnerMalformed)?;
                 let delivery = Delivery {
@@ -397,8 +395,9 @@ impl<B: Backend> Worker<B> {
                     to_stack: *to_stack,
                     packet,
                     vnet: None,
+                    packets: 1,
                 };
-                self.deliver(link, &delivery);
+                self.deliver(*exit, &delivery);
                 self.shaping.release(place, bid);
                 Ok(())
             }
@@ -428,7 +427,9 @@ impl<B: Backend> Worker<B> {
         let here = self.links.get(forward.link.0 as usize);
         let here = here.and_then(Option::as_ref).ok_or(gone)?;
         let frame = before - forward.encap.len();
-        let want = want(here, link, forward, frame)?;
+        // Routes may have changed while it waited.
+        forward.leads_away(link)?;
+        let want = want(here, forward, frame)?;
         let train = self
             .trains
             .with_room(&mut self.io, &want, &here.pool, before, len);

@@ -19,6 +19,7 @@ use std::time::Duration;
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::offload::cut::{WireSize, longest_segment};
 use libgeneve::offload::split::is_sound_tcp;
 use libgeneve::offload::vnet::{self, VirtioTunnelHeader, VnetHdr};
 use libgeneve::time::Now;
@@ -301,7 +302,7 @@ impl TunnelGso {
             virtio: VirtioTunnelHeader::new(vnet, packet, (UDP_AT as u16, inner_at), checksum),
             ethernet: ethernet_header(self.mac, SENDER, ethertype::IPV4),
             ip: ip.to_bytes(),
-            udp: udp_header(want.source.port, want.port, udp_len, partial),
+            udp: udp_header(want.source.port, forward.port, udp_len, partial),
         };
         out[..HEADERS].copy_from_slice(headers.as_bytes());
         let end = HEADERS + forward.encap.len();
@@ -312,14 +313,7 @@ impl TunnelGso {
 
 impl<B: Backend> Worker<B> {
     /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
-    pub(super) fn hand_over(
-        &mut self,
-        read: Read,
-        way: &Way,
-        want: &Want,
-        vnet: &VnetHdr,
-        packet: &Packet,
-    ) -> bool {
+    pub(super) fn hand_over(&mut self, read: Read, way: &Way, want: &Want, held: &Held) -> bool {
         let Some(tunnel) = self.tunnel.as_mut() else {
             return false;
         };
@@ -328,17 +322,17 @@ impl<B: Backend> Worker<B> {
         };
         self.trains.queue_key(&mut self.io, &want.key);
         let host = want.forward.host.addr;
-        let payload = usize::from(want.key.before) + datapath::longest_segment(vnet, packet);
+        let (vnet, packet) = (want.forward.cut.resized(&held.vnet), &held.packet);
+        let payload = usize::from(want.key.before) + longest_segment(&vnet, packet);
         let len = outer_len(host, payload);
         let sent = &self.shared.state.sent;
         sent.note(host, want.source.port, len, self.now);
         let frame = usize::from(want.key.before) - want.forward.encap.len();
         let write = self.writes.slot(id);
         write.open(want.key.link, Write::Egress, |scratch| {
-            tunnel.headers(way, want, vnet, packet, scratch)
+            tunnel.headers(way, want, &vnet, packet, scratch)
         });
-        write.packets = datapath::wire_packets(vnet, packet);
-        write.bytes = datapath::wire_bytes(vnet, packet);
+        (write.packets, write.bytes) = (held.size.packets, held.size.bytes);
         let inner = self.tun_buffers.map().iovec(
             read.bid,
             vnet::LEN,
@@ -436,6 +430,7 @@ impl<B: Backend> Worker<B> {
         };
         let start = vnet::LEN + frame_len;
         let packet = Packet::parse(&bytes[start..]);
+        let packet = packet.map_err(|e| once(datapath::parse_reason(e)))?;
         let held = Held {
             link: forward.link,
             side: Side::Tun,
@@ -443,9 +438,10 @@ impl<B: Backend> Worker<B> {
             start,
             frame_len,
             vnet,
-            packet: packet.map_err(|e| all(datapath::parse_reason(e)))?,
+            packet,
+            size: WireSize::of(&forward.cut.resized(&vnet), &packet),
         };
-        self.send(link, &held, forward, None)
+        self.send(&held, forward, None, None)
     }
 }
 

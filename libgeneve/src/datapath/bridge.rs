@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use super::change::Change;
 use super::decide;
-use super::egress::{Egress, metered, outward};
+use super::egress::Egress;
 use super::martian::martian;
 use super::neighbor;
+use super::output::{Forward, Output, Request, longest_inner, metered};
 use super::state::{Context, Exit, Prefix, Way};
-use super::{
-    Answer, Forward, Outer, Refused, frame_reason, longest_segment, parse_reason, passes,
-    wire_packets,
-};
+use super::{Answer, Outer, Refused, frame_reason, parse_reason};
 use crate::bridge::{Bridge, Notice, Place, Tally, Toward};
 use crate::drop::DropReason;
 use crate::link::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
+use crate::mtu::clamp_mss;
+use crate::offload::cut::{Cut, WireSize, longest_segment};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::policy::Action;
 use crate::qos::Metered;
@@ -36,29 +36,12 @@ use crate::wire::packet::{IpVersion, Packet, Transport};
 /// renewed.
 const FRESH_NANOS: u64 = 1_000_000_000;
 
-/// Where a frame from TAP goes.
-#[derive(Clone, Debug)]
-pub enum FrameOutput {
-    /// To other hosts.
-    Wire(Outgoing),
-    /// Back into the TAP interface, to another station behind it: address translation turned it there.
-    Tap {
-        /// The IP packet inside.
-        packet: Packet,
-        /// Bytes of the Ethernet header before it.
-        header_len: usize,
-        /// What the packet still asks for, counted from its first byte.
-        vnet: VnetHdr,
-        /// The rates that it must be within before it does.
-        metered: Option<Metered>,
-    },
-}
-
-/// A frame from TAP that goes to other hosts.
+/// A frame from TAP, checked.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The way to its host, or to the first of several.
-    pub forward: Forward,
+    /// Where it goes: to its host or the first of several; or back into the TAP interface, to another station behind it,
+    /// where address translation turned it there.
+    pub output: Output,
     /// Everybody who gets it, where it is for more than one.
     pub flood: Option<Arc<[Arc<Host>]>>,
     /// Bytes of its Ethernet header.
@@ -67,6 +50,33 @@ pub struct Outgoing {
     pub packet: Option<Packet>,
     /// What the packet still asks for, counted from its first byte.
     pub vnet: VnetHdr,
+    /// What it is on the wire, for each who gets it.
+    pub size: WireSize,
+    /// The rates that it must be within before it goes.
+    pub metered: Option<Metered>,
+}
+
+impl Outgoing {
+    /// The way to each host that gets the frame from the TAP of `link`, or why one does not.
+    pub fn ways(&self, link: &Link) -> impl Iterator<Item = Result<Forward, DropReason>> {
+        let first = match &self.output {
+            Output::Host(forward) => Some(forward),
+            Output::Link(_) => None,
+        };
+        let hosts = first.into_iter().flat_map(|forward| {
+            let all = self.flood.as_deref();
+            let all = all.unwrap_or(std::slice::from_ref(&forward.host));
+            all.iter().map(move |host| (forward, host))
+        });
+        hosts.map(|(forward, host)| {
+            let forward = Forward {
+                host: Arc::clone(host),
+                ..forward.clone()
+            };
+            forward.leads_away(link)?;
+            Ok(forward)
+        })
+    }
 }
 
 /// The latest pair of MAC addresses, and where its frames go.
@@ -141,7 +151,7 @@ impl Kind {
 
 impl Egress {
     /// What becomes of a frame from the TAP of an Ethernet link. `frame` is rewritten where the flow's addresses or ports
-    /// are translated; `vnet` counts from its first byte.
+    /// are translated, or its MSS is too large for where it goes; `vnet` counts from its first byte.
     ///
     /// # Errors
     /// The one reason for which it is not forwarded.
@@ -153,7 +163,7 @@ impl Egress {
         bridge: &Bridge,
         frame: &mut [u8],
         vnet: &VnetHdr,
-    ) -> Result<FrameOutput, Refused> {
+    ) -> Result<Outgoing, Refused> {
         let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
         let header = Ethernet::parse(frame).map_err(|e| stopped(frame_reason(e)))?;
         let header_len = header.header_len();
@@ -175,7 +185,7 @@ impl Egress {
             header_len,
             vnet,
         };
-        let sent = match kind {
+        match kind {
             Kind::Ip(version) => {
                 let packet = Packet::parse(inner).map_err(|e| stopped(parse_reason(e)))?;
                 if packet.version != version {
@@ -186,15 +196,15 @@ impl Egress {
                 if let Some(notice) = notice {
                     sent.heed(&notice, tagged)?;
                     let len = inner.len();
-                    let sent = sent.plain(&mut self.plain, toward, len, Some(packet))?;
-                    return Ok(FrameOutput::Wire(sent));
+                    return sent.plain(&mut self.plain, toward, len, Some(packet));
                 }
-                let passage = self.pass(cx, link, inner, &packet, &vnet)?;
+                let size = WireSize::of(&vnet, &packet);
+                let passage = self.pass(cx, link, inner, &packet, size)?;
                 let Exit::Bridge(prefix) = &passage.half.exit else {
                     return Err(stopped(DropReason::SplitHorizon));
                 };
                 let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
-                let metered = metered(passage, &vnet, &packet);
+                let metered = metered(passage, size.bytes);
                 let (prefix, change) = ((prefix.clone(), passage.hash), passage.change);
                 let mut toward = toward;
                 // What is for another address now is for another station, too.
@@ -207,19 +217,27 @@ impl Egress {
                         // A bridge would take its sender to be behind this interface.
                         head[6..12].copy_from_slice(&bridge.virtual_mac.0);
                         let (mut packet, index) = (packet, link.config.index);
-                        let changed = change.apply(cx, index, inner, &mut packet, &vnet);
+                        let partial = vnet.needs_checksum();
+                        let packets = size.packets;
+                        let changed = change.apply(cx, index, inner, &mut packet, partial, packets);
                         changed.map_err(stopped)?;
-                        return Ok(FrameOutput::Tap {
-                            packet,
+                        clamp_mss(inner, &packet, link.config.mtu, partial);
+                        return Ok(Outgoing {
+                            output: Output::Link(index),
+                            flood: None,
                             header_len,
+                            packet: Some(packet),
                             vnet,
+                            size,
                             metered,
                         });
                     }
                 }
-                let mut outgoing = sent.ip(&prefix, &change, toward, class, inner, packet)?;
-                outgoing.forward.metered = metered;
-                Ok(outgoing)
+                let outgoing = sent.ip(&prefix, &change, toward, class, inner, packet)?;
+                Ok(Outgoing {
+                    metered,
+                    ..outgoing
+                })
             }
             Kind::Arp => {
                 let arp = Arp::parse(inner).map_err(|_| stopped(DropReason::InnerMalformed))?;
@@ -230,8 +248,7 @@ impl Egress {
                 sent.plain(&mut self.plain, toward, inner.len(), None)
             }
             Kind::Other => Err(stopped(DropReason::PolicyDenied)),
-        };
-        sent.map(FrameOutput::Wire)
+        }
     }
 }
 
@@ -312,7 +329,7 @@ impl Frame<'_> {
     fn narrow(&self, forward: &mut Forward, flood: Option<&[Arc<Host>]>, packet: Option<&Packet>) {
         for host in flood.unwrap_or_default() {
             let before = forward.encap.len() + self.header_len;
-            let limit = super::egress::limit(host, &forward.outer, before);
+            let limit = longest_inner(host, &forward.outer, before);
             forward.limit = forward.limit.min(limit);
         }
         if let Some(packet) = packet {
@@ -330,7 +347,8 @@ impl Frame<'_> {
         inner: &mut [u8],
         mut packet: Packet,
     ) -> Result<Outgoing, Refused> {
-        let (host, flood) = self.recipients(toward, wire_packets(&self.vnet, &packet))?;
+        let mut size = WireSize::of(&self.vnet, &packet);
+        let (host, flood) = self.recipients(toward, size.packets)?;
         let port = match packet.transport {
             Transport::Udp { dst, .. } => Some(dst),
             _ => None,
@@ -342,7 +360,6 @@ impl Frame<'_> {
         {
             return Err(self.stopped(DropReason::UnderlayLoop));
         }
-        let gone = self.stopped(DropReason::LinkGone);
         let way = Way {
             link: prefix.link,
             host,
@@ -350,35 +367,42 @@ impl Frame<'_> {
             slots: prefix.slots,
             neighbor: None,
         };
-        let forward = outward(self.cx, &way, self.header_len, *hash, &packet, class, None);
-        let mut forward = forward.ok_or(gone)?;
+        let request = Request {
+            packet: &packet,
+            hash: *hash,
+            class,
+            frame: self.header_len,
+            relayed: false,
+        };
+        let mut forward = Forward::new(self.link, &way, &request);
         self.narrow(&mut forward, flood.as_deref(), Some(&packet));
         // Its sender knows the packet as it is before addresses are translated.
-        if !passes(&forward, &self.vnet, &packet) {
-            let refused = Refused::too_big(&forward, &packet, self.link.config.index);
-            let told = refused.answer;
-            return Err(match told {
+        let index = self.link.config.index;
+        let cut = Cut::to_fit(&self.vnet, &packet, forward.limit);
+        forward
+            .fit(cut, &packet, index)
+            .map_err(|refused| match refused.answer {
                 Some(answer) if !may_answer_frame(answer, self.dst, &packet) => {
                     self.stopped(DropReason::TooBigSilent)
                 }
                 _ => refused,
-            });
+            })?;
+        if forward.cut.resizes(&self.vnet) {
+            size = WireSize::of(&forward.cut.resized(&self.vnet), &packet);
         }
+        let partial = self.vnet.needs_checksum();
         change
-            .apply(
-                self.cx,
-                self.link.config.index,
-                inner,
-                &mut packet,
-                &self.vnet,
-            )
+            .apply(self.cx, index, inner, &mut packet, partial, size.packets)
             .map_err(|reason| self.stopped(reason))?;
+        forward.finish(self.cx, self.link, inner, &packet, &self.vnet);
         Ok(Outgoing {
-            forward,
+            output: Output::Host(forward),
             flood,
             header_len: self.header_len,
             packet: Some(packet),
             vnet: self.vnet,
+            size,
+            metered: None,
         })
     }
 
@@ -407,17 +431,16 @@ impl Frame<'_> {
         let outer = outer_of_frame(self.link);
         let mut forward = Forward {
             link: config.index,
-            limit: super::egress::limit(&host, &outer, encap.len() + self.header_len),
+            port: config.port,
+            limit: longest_inner(&host, &outer, encap.len() + self.header_len),
             host,
+            inner: config.inner,
             encap,
             hash,
             outer,
+            cut: Cut::Whole,
+            uncut: false,
             slots,
-            metered: meter.map(|meter| Metered {
-                meter: Arc::clone(meter),
-                flow: hash as u32,
-                bytes: len as u64,
-            }),
         };
         self.narrow(&mut forward, flood.as_deref(), packet.as_ref());
         let longest = packet.map_or(len, |packet| longest_segment(&self.vnet, &packet));
@@ -425,11 +448,17 @@ impl Frame<'_> {
             return Err(self.stopped(DropReason::TooBigSilent));
         }
         Ok(Outgoing {
-            forward,
+            output: Output::Host(forward),
             flood,
             header_len: self.header_len,
             packet,
             vnet: self.vnet,
+            size: WireSize::of_one(len),
+            metered: meter.map(|meter| Metered {
+                meter: Arc::clone(meter),
+                flow: hash as u32,
+                bytes: len as u64,
+            }),
         })
     }
 
@@ -453,7 +482,7 @@ impl Frame<'_> {
 pub fn frame_packets(vnet: &VnetHdr, frame: &[u8]) -> u64 {
     let payload = Ethernet::parse(frame).map(|frame| frame.payload());
     let packet = payload.ok().and_then(|payload| Packet::parse(payload).ok());
-    packet.map_or(1, |packet| wire_packets(vnet, &packet))
+    packet.map_or(1, |packet| WireSize::of(vnet, &packet).packets)
 }
 
 /// What the outer header of a frame says that carries no IP packet.

@@ -3,12 +3,10 @@
 use std::net::IpAddr;
 
 use super::state::{Context, Decision};
-use super::wire_packets;
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
 use crate::link::LinkIndex;
 use crate::nat::{Rewrite, needs_identification, rewrite, rewrite_error, set_identification};
-use crate::offload::vnet::VnetHdr;
 use crate::wire::packet::{Fragment, Packet};
 
 /// What is rewritten in one packet.
@@ -88,7 +86,8 @@ impl Change {
         }
     }
 
-    /// Rewrites `bytes`, which `packet` was parsed from and `link` received; `vnet` is what offloads have still to do.
+    /// Rewrites `bytes`, which `packet` was parsed from and `link` received. Its checksum may be `partial`, and it becomes so
+    /// many `packets` on the wire.
     ///
     /// # Errors
     /// [`DropReason::NatUntranslatable`]; the packet is not to be forwarded.
@@ -99,7 +98,8 @@ impl Change {
         link: LinkIndex,
         bytes: &mut [u8],
         packet: &mut Packet,
-        vnet: &VnetHdr,
+        partial: bool,
+        packets: u64,
     ) -> Result<(), DropReason> {
         let (src, dst) = match self {
             Change::None => return Ok(()),
@@ -107,10 +107,10 @@ impl Change {
             Change::Error { src, dst, .. } => (*src, *dst),
         };
         // Its fragments are known by the addresses that it came with.
-        let id = identification(cx, link, packet, (src, dst), vnet);
+        let id = identification(cx, link, packet, (src, dst), packets);
         let rewritten = match self {
             Change::None => Ok(()),
-            Change::Packet(to) => rewrite(bytes, packet, to, vnet.needs_checksum()),
+            Change::Packet(to) => rewrite(bytes, packet, to, partial),
             Change::Error { quoted, .. } => rewrite_error(bytes, packet, src, dst, quoted),
         };
         rewritten.map_err(|_| DropReason::NatUntranslatable)?;
@@ -127,16 +127,13 @@ fn identification(
     link: LinkIndex,
     packet: &Packet,
     (src, dst): (IpAddr, IpAddr),
-    vnet: &VnetHdr,
+    packets: u64,
 ) -> Option<u16> {
     if !needs_identification(packet, src) {
         return None;
     }
     let ids = &cx.state.identifications;
-    let fresh = || {
-        let packets = wire_packets(vnet, packet) as u16;
-        ids.next(src, dst, packet.protocol, packets)
-    };
+    let fresh = || ids.next(src, dst, packet.protocol, packets as u16);
     Some(match packet.fragment {
         Fragment::Whole => fresh(),
         _ => cx.state.fragments.identification(link, packet, fresh),

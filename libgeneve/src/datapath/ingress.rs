@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use super::bridge::{self, Kind};
-use super::egress::{Forward, forward, heed_too_big, metered};
+use super::egress::heed_too_big;
 use super::lookup::{Seeker, Wire, key_of};
 use super::martian::martian;
 use super::neighbor;
+use super::output::{Forward, Output, Request, exit_link, metered};
 use super::recent::Recent;
 use super::state::{Context, Exit, From};
-use super::{
-    Arrival, Refused, envelope_reason, frame_reason, parse_reason, passes, wire_bytes, wire_packets,
-};
+use super::{Arrival, Refused, envelope_reason, frame_reason, parse_reason};
 use crate::bridge::{Bridge, Notice, Place};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::{Seen, TcpSegment};
 use crate::link::{Host, Link, LinkIndex, RxInterface};
+use crate::mtu::clamp_mss;
+use crate::offload::cut::{Cut, WireSize};
 use crate::offload::partial::{cut_to, partial};
-use crate::offload::vnet::{GsoType, VnetHdr};
+use crate::offload::vnet::VnetHdr;
 use crate::options::{Known, Received};
 use crate::qos::Metered;
 use crate::time::Now;
@@ -28,15 +29,6 @@ use crate::wire::header::HeaderBytes;
 use crate::wire::nd::Nd;
 use crate::wire::option::{MAX_OPTIONS_LEN, OptionIter};
 use crate::wire::packet::Packet;
-
-/// Where an inner packet from the wire goes.
-#[derive(Clone, Debug)]
-pub enum Onward {
-    /// Into the TUN interface of this link.
-    Tun(LinkIndex),
-    /// To another host: this one relays it.
-    Wire(Forward),
-}
 
 /// What a datagram carries, checked.
 #[derive(Clone, Debug)]
@@ -66,7 +58,9 @@ pub struct Decap {
     /// The link that it came on.
     pub link: LinkIndex,
     /// Where it goes.
-    pub onward: Onward,
+    pub output: Output,
+    /// What it is on the wire, or would be.
+    pub size: WireSize,
     /// Where the inner packet begins in the datagram, in bytes.
     pub start: usize,
     /// Bytes of the Ethernet header before it that go with it into the TAP interface; 0 for TUN.
@@ -268,7 +262,7 @@ impl Ingress {
             key_of(cx, link, &packet, inner, Some(&memo.received)).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
         let frame_len = memo.frame_len;
-        let bytes = wire_bytes(&whole, &packet);
+        let mut size = WireSize::of(&whole, &packet);
         let seeker = Seeker {
             link,
             packet: &packet,
@@ -282,8 +276,8 @@ impl Ingress {
             }),
             seen: Seen {
                 tcp: TcpSegment::of(&packet),
-                packets: wire_packets(&whole, &packet),
-                bytes,
+                packets: size.packets,
+                bytes: size.bytes,
             },
         };
         let passage = match self.recent.pass(cx, &seeker, memo.lane) {
@@ -294,30 +288,59 @@ impl Ingress {
             heed_too_big(cx, link, &packet, inner);
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
-        let onward = match &passage.half.exit {
-            Exit::Tun(link) => Onward::Tun(*link),
+        let (turned, asked) = (passage.change.turned(&packet), packet.dst);
+        let mut output = match &passage.half.exit {
+            Exit::Tun(exit) => Output::Link(*exit),
             Exit::Wire(way) => {
-                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
-                let forward = relay(cx, way, passage.hash, &packet, class).map_err(refused)?;
-                if let Some(vnet) = vnet.as_mut().filter(|v| v.gso_type != GsoType::None) {
-                    // How its sender would have cut it is not known: as the way needs it.
-                    let most = forward.limit.saturating_sub(packet.payload_offset);
-                    vnet.gso_size = vnet.gso_size.min(most.max(1));
+                // It passes a router: its TTL ends loops.
+                if packet.ttl <= 1 {
+                    return Err(refused(DropReason::ForwardingLoop));
                 }
-                if !passes(&forward, &vnet.unwrap_or(VnetHdr::NONE), &packet) {
-                    return Err(Refused::too_big(&forward, &packet, index));
+                let exit = exit_link(cx, link, way.link).map_err(refused)?;
+                let mut forward = Forward::new(
+                    exit,
+                    way,
+                    &Request {
+                        packet: &packet,
+                        hash: passage.hash,
+                        class: passage.half.meter.as_ref().and_then(|m| m.dscp),
+                        frame: 0,
+                        relayed: true,
+                    },
+                );
+                // How its sender would have cut it is not known: as the way needs it.
+                let cut = Cut::to_fit_any_size(&whole, &packet, forward.limit);
+                forward.fit(cut, &packet, index)?;
+                forward.leads_away(exit).map_err(refused)?;
+                if forward.cut.resizes(&whole) {
+                    size = WireSize::of(&forward.cut.resized(&whole), &packet);
                 }
                 crate::wire::ip::decrement_ttl(inner, packet.version);
                 packet.ttl -= 1;
-                Onward::Wire(forward)
+                Output::Host(forward)
             }
             Exit::Undecided | Exit::Bridge(_) => return Err(refused(DropReason::NoRoute)),
         };
-        let (turned, asked) = (passage.change.turned(&packet), packet.dst);
-        passage
-            .change
-            .apply(cx, index, inner, &mut packet, &whole)
-            .map_err(refused)?;
+        let unfinished = whole.needs_checksum();
+        let change = &passage.change;
+        let changed = change.apply(cx, index, inner, &mut packet, unfinished, size.packets);
+        changed.map_err(refused)?;
+        match &mut output {
+            Output::Link(exit) => {
+                let mtu = exit_link(cx, link, *exit).map_err(refused)?.config.mtu;
+                clamp_mss(inner, &packet, mtu, unfinished);
+                if let Some(vnet) = &mut vnet
+                    && let Some(mtu) = cx.state.path_mtus.mtu(*exit, packet.dst, cx.now)
+                {
+                    cut_to(vnet, &packet, mtu);
+                    size = WireSize::of(vnet, &packet);
+                }
+            }
+            Output::Host(forward) => {
+                let exit = exit_link(cx, link, forward.link).map_err(refused)?;
+                forward.finish(cx, exit, inner, &packet, &whole);
+            }
+        }
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
             // What is for another address now is for another station, too, and that is behind the TAP.
             let mac = neighbor::station(cx, link, bridge, to, asked).map_err(refused)?;
@@ -326,15 +349,11 @@ impl Ingress {
             }
             datagram[start - frame_len..][..6].copy_from_slice(&mac.0);
         }
-        if let (Onward::Tun(exit), Some(vnet)) = (&onward, &mut vnet)
-            && let Some(mtu) = cx.state.path_mtus.mtu(*exit, packet.dst, cx.now)
-        {
-            cut_to(vnet, &packet, mtu);
-        }
         Ok(Decap {
             link: index,
-            metered: metered(passage, &whole, &packet),
-            onward,
+            output,
+            size,
+            metered: metered(passage, size.bytes),
             start,
             frame_len,
             packet,
@@ -523,25 +542,4 @@ fn digest(cx: &Context<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
         [] => 0,
         bytes => cx.tables.hasher.hash_bytes(bytes) | 1,
     }
-}
-
-/// A packet that goes on to another host passes a router: its TTL ends loops, and it must fit the way.
-fn relay(
-    cx: &Context<'_>,
-    way: &super::Way,
-    hash: u32,
-    packet: &Packet,
-    class: Option<u8>,
-) -> Result<Forward, DropReason> {
-    if packet.ttl <= 1 {
-        return Err(DropReason::ForwardingLoop);
-    }
-    let link = cx.tables.link(way.link).ok_or(DropReason::LinkGone)?;
-    let mut forward = forward(cx, way, hash, packet, class, None).ok_or(DropReason::LinkGone)?;
-    // No interface of this host has kept the packet to the tunnel's MTU, which counts the longest options.
-    let room = usize::from(link.config.mtu) + link.encap_len();
-    let most = room.saturating_sub(way.encap.len());
-    forward.limit = forward.limit.min(u16::try_from(most).unwrap_or(u16::MAX));
-    forward.keep_minimum(packet, link.config.mtu);
-    Ok(forward)
 }

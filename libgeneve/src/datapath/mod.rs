@@ -15,6 +15,7 @@ mod log;
 mod lookup;
 mod martian;
 mod neighbor;
+mod output;
 mod recent;
 mod refuse;
 mod share;
@@ -23,22 +24,22 @@ mod trace;
 
 use std::net::IpAddr;
 
-pub use self::bridge::{FrameOutput, Outgoing, answer_frame, frame_packets};
+pub use self::bridge::{Outgoing, answer_frame, frame_packets};
 pub use self::change::Change;
-pub use self::egress::{Egress, Forward, TurnedBack};
+pub use self::egress::{Egress, Encap};
 pub use self::explain::Stage;
 pub use self::icmp_error::{Doubt, OuterError, judge_icmp_error};
-pub use self::ingress::{Decap, Frame, Inbound, Ingress, Onward};
+pub use self::ingress::{Decap, Frame, Inbound, Ingress};
 pub use self::log::Logged;
 pub use self::martian::martian;
 pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
+pub use self::output::{Forward, Output};
 pub use self::refuse::{AnswerBudgets, answer, way_back};
 pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Prefix, State, Way};
 pub use self::trace::{Described, Heading, Length, Traced, trace};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};
-use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::wire::encapsulation::EnvelopeError;
 use crate::wire::ethernet::{EthernetError, Mac};
 use crate::wire::geneve::GeneveError;
@@ -95,53 +96,6 @@ pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
     let ip = if host.is_ipv4() { 20 } else { 40 };
     let inner = (path_mtu as usize).saturating_sub(ip + UDP_HEADER + encap_len);
     u16::try_from(inner).unwrap_or(u16::MAX)
-}
-
-/// The length of the longest inner packet that a super-packet is cut into, in bytes.
-#[must_use]
-pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
-    match vnet.gso_type {
-        GsoType::None => usize::from(packet.total_len),
-        _ => usize::from(packet.payload_offset)
-            .saturating_add(usize::from(vnet.gso_size))
-            .min(usize::from(packet.total_len)),
-    }
-}
-
-/// Whether TCP whose sender does not do path MTU discovery may be cut into shorter segments than it asked for.
-#[must_use]
-pub fn may_cut_shorter(vnet: &VnetHdr, packet: &Packet) -> bool {
-    vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment
-}
-
-/// RFC 791: an IPv4 packet without DF is fragmented, not refused.
-#[must_use]
-pub fn may_fragment(vnet: &VnetHdr, packet: &Packet) -> bool {
-    vnet.gso_type == GsoType::None && packet.version == IpVersion::V4 && !packet.dont_fragment
-}
-
-/// Whether a packet reaches the host of `forward`, whole or cut.
-fn passes(forward: &Forward, vnet: &VnetHdr, packet: &Packet) -> bool {
-    longest_segment(vnet, packet) <= usize::from(forward.limit)
-        || may_cut_shorter(vnet, packet)
-        || may_fragment(vnet, packet)
-}
-
-/// How many packets a super-packet is on the wire.
-#[must_use]
-pub fn wire_packets(vnet: &VnetHdr, packet: &Packet) -> u64 {
-    if vnet.gso_type == GsoType::None {
-        return 1;
-    }
-    let payload = packet.total_len.saturating_sub(packet.payload_offset);
-    u64::from(payload.div_ceil(vnet.gso_size.max(1))).max(1)
-}
-
-/// Inner bytes of all packets that a super-packet is on the wire.
-#[must_use]
-pub fn wire_bytes(vnet: &VnetHdr, packet: &Packet) -> u64 {
-    let repeated = (wire_packets(vnet, packet) - 1) * u64::from(packet.payload_offset);
-    u64::from(packet.total_len) + repeated
 }
 
 /// The outer side of a datagram that arrived.

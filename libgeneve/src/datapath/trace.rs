@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decide::{self, Arrived, Entrance, Planned, Subject};
-use super::egress::forward;
 use super::explain::{Account, Explain, Stage};
 use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
+use super::output::{Forward, Request, exit_link};
 use super::state::{Context, Decision, Exit, Fate, From};
-use super::{Refused, passes};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Found, Side};
 use crate::link::Link;
+use crate::offload::cut::Cut;
 use crate::offload::vnet::VnetHdr;
 use crate::options::Received;
 use crate::wire::header::HeaderBytes;
@@ -129,10 +129,17 @@ fn measure(
         account.note("mtu", || format!("{bytes} bytes fit"));
         return Ok(());
     };
-    let forward = forward(cx, way, 0, &packet, None, None).ok_or(DropReason::LinkGone)?;
+    let request = Request {
+        packet: &packet,
+        hash: 0,
+        class: None,
+        frame: 0,
+        relayed: false,
+    };
+    let mut forward = Forward::new(exit_link(cx, link, way.link)?, way, &request);
     let limit = forward.limit;
-    if !passes(&forward, &VnetHdr::NONE, &packet) {
-        let refused = Refused::too_big(&forward, &packet, link.config.index);
+    let cut = Cut::to_fit(&VnetHdr::NONE, &packet, limit);
+    if let Err(refused) = forward.fit(cut, &packet, link.config.index) {
         account.note("mtu", || {
             let told = match refused.answer {
                 Some(_) => "its sender is told",

@@ -10,16 +10,13 @@ mod world;
 use std::ops::Range;
 use std::sync::Arc;
 
-use libgeneve::datapath::{self, Arrival, Decap, Egress, Forward, Ingress, Onward};
+use libgeneve::datapath::{self, Arrival, Decap, Egress, Ingress, Output};
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowKey, Limits};
 use libgeneve::label::{Labels, Selector};
 use libgeneve::link::{Endpoint, Functions, LinkIndex, RxInterface};
-use libgeneve::mtu;
-use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::merge::{Merger, SuperPacket};
 use libgeneve::offload::segments::Segments;
-use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use libgeneve::options::{
     Attach, ClassOption, EndpointOption, EndpointType, OptionMatch, Received, Schema,
@@ -121,7 +118,7 @@ fn wait(shaper: &mut Shaper<()>, metered: Option<Metered>, now: Now) -> Result<(
 }
 
 fn black_box(decap: &Decap) {
-    if let Onward::Wire(forward) = &decap.onward {
+    if let Output::Host(forward) = &decap.output {
         std::hint::black_box(&forward.encap);
     }
 }
@@ -135,21 +132,16 @@ fn out(
 ) -> Result<Option<Metered>, DropReason> {
     let link = world.link();
     let mut packet = Packet::parse(bytes).map_err(datapath::parse_reason)?;
-    let onward = egress
+    let encap = egress
         .decide(&world.cx(), link, bytes, &mut packet, vnet)
         .map_err(|refused| refused.reason)?;
-    let Ok(forward) = onward else {
+    let Output::Host(forward) = encap.output else {
         return Ok(None);
     };
-    let Forward { encap, limit, .. } = &forward;
-    let most = (*limit).min(link.config.mtu);
-    mtu::clamp_mss(bytes, &packet, most, vnet.needs_checksum());
-    if datapath::longest_segment(vnet, &packet) > usize::from(most) {
-        fragment(encap, vnet, &packet, bytes, most, out)?;
-    } else {
-        split(encap, vnet, &packet, bytes, out)?;
-    }
-    Ok(forward.metered)
+    forward
+        .cut
+        .carry_out(&forward.encap, vnet, &packet, bytes, out)?;
+    Ok(encap.metered)
 }
 
 enum Way {

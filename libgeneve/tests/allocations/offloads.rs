@@ -41,6 +41,8 @@ fn cutting_super_packets_allocates_nothing() {
     ];
     for functions in [Functions::default(), functions(100)] {
         let world = World::new(functions, Limits::default());
+        let host = world.link().host(ip(B)).expect("it is known");
+        host.set_path_mtu(Some(1600));
         let mut worker = Worker::new();
         let work: Vec<_> = cases
             .iter()
@@ -114,10 +116,7 @@ fn merging_trains_allocates_nothing() {
                     merger.flush(&mut out);
                     unmerged += 1;
                 }
-                None => {
-                    mtu::clamp_mss(inner, &decap.packet, 1464, false);
-                    merger.push(decap.lane, tag, 0, inner, &decap.packet, &mut out);
-                }
+                None => merger.push(decap.lane, tag, 0, inner, &decap.packet, &mut out),
             }
         }
         merger.flush(&mut out);

@@ -12,18 +12,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{self, Arrival, Context, Egress, Ingress, Onward, State};
+use libgeneve::datapath::{Arrival, Context, Egress, Ingress, Output, State};
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables, Tos,
-    Ttl,
+    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
+    Tos, Ttl,
 };
-use libgeneve::mtu;
-use libgeneve::offload::fragment::fragment;
 use libgeneve::offload::merge::{Merger, SuperPacket};
 use libgeneve::offload::segments::Segments;
-use libgeneve::offload::split::split;
-use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
+use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::options::EndpointType;
 use libgeneve::route::Origin;
 use libgeneve::time::Now;
@@ -151,7 +148,7 @@ fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
     for host in link.hosts() {
         host.set_path_mtu(path_mtu);
     }
-    let Ok(mut vnet) = VnetHdr::parse(&bytes) else {
+    let Ok(vnet) = VnetHdr::parse(&bytes) else {
         return;
     };
     let inner = &mut bytes[vnet::LEN..];
@@ -164,31 +161,16 @@ fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
     }
     let decided = Egress::default().decide(&context(state), link, inner, &mut packet, &vnet);
     assert!(state.flows.stats().flows <= 1024);
-    let Ok(Ok(forward)) = decided else {
+    let Ok(Output::Host(forward)) = decided.map(|encap| encap.output) else {
         return;
     };
     assert!(link.host(forward.host.addr).is_some());
     assert_eq!(forward.outer.tos & 3, packet.tos & 3);
-    let most = forward.limit.min(link.config.mtu);
-    mtu::clamp_mss(inner, &packet, most, vnet.needs_checksum());
-    let too_long = datapath::longest_segment(&vnet, &packet) > usize::from(forward.limit);
     let mut out = Collect::default();
-    let fits = if !too_long {
-        split(&forward.encap, &vnet, &packet, inner, &mut out).is_ok()
-    } else if vnet.gso_type == GsoType::None {
-        let (encap, limit) = (&forward.encap, forward.limit);
-        fragment(encap, &vnet, &packet, inner, limit, &mut out).is_ok()
-    } else if vnet.gso_type == GsoType::TcpV4 && !packet.dont_fragment {
-        vnet.gso_size = forward.limit.saturating_sub(packet.payload_offset).max(1);
-        let cut = split(&forward.encap, &vnet, &packet, inner, &mut out).is_ok();
-        // Where the limit does not even hold the headers, one byte a segment is too long still.
-        if forward.limit <= packet.payload_offset {
-            return;
-        }
-        cut
-    } else {
-        return;
-    };
+    let (encap, cut) = (&forward.encap, forward.cut);
+    let fits = cut
+        .carry_out(encap, &vnet, &packet, inner, &mut out)
+        .is_ok();
     assert_eq!(fits, !out.0.is_empty());
     for (header, payload) in &out.0 {
         let datagram = [header, &inner[payload.clone()]].concat();
@@ -249,12 +231,10 @@ impl Receiver<'_> {
         let home = link.routes.lookup(decap.packet.src).expect("checked");
         assert!(home.target.includes(arrival.src));
 
-        let mut inner = bytes.split_off(decap.start);
+        let inner = bytes.split_off(decap.start);
         assert_eq!(Packet::parse(&inner), Ok(decap.packet));
-        assert!(matches!(decap.onward, Onward::Tun(index) if index == decap.link));
+        assert!(matches!(decap.output, Output::Link(index) if index == decap.link));
         let vnet = decap.vnet;
-        let most = link.config.mtu;
-        mtu::clamp_mss(&mut inner, &decap.packet, most, vnet.is_some());
         let written = &mut self.written;
         let mut sink = |lane, packet: SuperPacket<'_, usize>| {
             written.extend(packet.parts.iter().map(|part| (lane, part.tag)));

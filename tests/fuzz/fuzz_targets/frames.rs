@@ -13,7 +13,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use libgeneve::bridge::{BridgeConfig, Limits as FdbLimits, Live, OwnerConfig};
 use libgeneve::datapath::{
-    Arrival, Context, Egress, FrameOutput, Inbound, Ingress, State, answer_frame,
+    Arrival, Context, Egress, Inbound, Ingress, Output, State, answer_frame,
 };
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{
@@ -127,24 +127,16 @@ fuzz_target!(|data: &[u8]| {
             }
             let source = Ethernet::parse(frame).map(|frame| frame.src()).ok();
             match egress.frame(&cx, link, bridge, frame, &vnet) {
-                Ok(FrameOutput::Tap {
-                    packet, header_len, ..
-                }) => {
+                Ok(sent) => {
                     assert_ne!(source, Some(ON_FIRST), "it is on another host");
-                    assert!(header_len + usize::from(packet.total_len) <= frame.len());
-                }
-                Ok(FrameOutput::Wire(sent)) => {
-                    assert_ne!(source, Some(ON_FIRST), "it is on another host");
-                    let hosts = sent.flood.iter().flat_map(|hosts| hosts.iter());
-                    assert!(
-                        hosts
-                            .chain([&sent.forward.host])
-                            .all(|h| link.host(h.addr).is_some())
-                    );
-                    let header = Ethernet::parse(frame).expect("it was sent").header_len();
-                    assert_eq!(sent.header_len, header);
+                    if let Output::Host(forward) = &sent.output {
+                        assert!(link.host(forward.host.addr).is_some());
+                        assert!(sent.ways(link).all(|way| way.is_ok()));
+                        let header = Ethernet::parse(frame).expect("it was sent").header_len();
+                        assert_eq!(sent.header_len, header);
+                    }
                     if let Some(packet) = sent.packet {
-                        assert!(header + usize::from(packet.total_len) <= frame.len());
+                        assert!(sent.header_len + usize::from(packet.total_len) <= frame.len());
                     }
                 }
                 Err(refused) => {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{Arrival, Context, Egress, Forward, Ingress, Onward, Refused, State};
+use libgeneve::datapath::{Arrival, Context, Egress, Forward, Ingress, Output, Refused, State};
 use libgeneve::flow::{FlowHasher, Limits};
 use libgeneve::link::{HostRegistry, Link, LinkIndex, RxInterface, Tables};
 use libgeneve::nat;
@@ -236,11 +236,13 @@ impl Host {
         let decided = egress.decide(&self.cx(), &link, &mut inner, &mut parsed, &VnetHdr::NONE);
         self.egress = egress;
         match decided {
-            Ok(Ok(forward)) => {
-                let place = self.forwarded(&forward, &inner);
+            Ok(encap) => {
+                let place = match &encap.output {
+                    Output::Link(link) => Place::Tun(*link),
+                    Output::Host(forward) => self.forwarded(forward, &inner),
+                };
                 self.went(place, inner, &parsed, sound);
             }
-            Ok(Err(back)) => self.went(Place::Tun(back.link), inner, &parsed, sound),
             Err(refused) => assert_eq!(refused.link, Some(link.config.index)),
         }
     }
@@ -281,9 +283,9 @@ impl Host {
         match decided {
             Ok(decap) => {
                 let inner = datagram.split_off(decap.start);
-                let place = match &decap.onward {
-                    Onward::Tun(link) => Place::Tun(*link),
-                    Onward::Wire(forward) => self.forwarded(forward, &inner),
+                let place = match &decap.output {
+                    Output::Link(link) => Place::Tun(*link),
+                    Output::Host(forward) => self.forwarded(forward, &inner),
                 };
                 self.went(place, inner, &decap.packet, sound);
             }

@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{longest_segment, may_cut_shorter, may_fragment, wire_bytes, wire_packets};
-use libgeneve::offload::fragment::fragment;
+use libgeneve::offload::cut::{Cut, WireSize, longest_segment};
 use libgeneve::offload::partial::{cut_to, partial};
 use libgeneve::offload::segments::Segments;
 use libgeneve::offload::split::split;
@@ -77,42 +76,32 @@ fn moves(vnet: &VnetHdr, len: usize) {
     }
 }
 
-/// As many packets and bytes are counted as are made, and no longer than is allowed.
-fn egress(mut vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
-    if longest_segment(&vnet, packet) > usize::from(mtu) {
-        if may_cut_shorter(&vnet, packet) {
-            vnet.gso_size = mtu.saturating_sub(packet.payload_offset).max(1);
-        } else if may_fragment(&vnet, packet) {
-            return fragments(&vnet, packet, bytes, mtu);
-        }
-    }
-    let (packets, length) = (wire_packets(&vnet, packet), wire_bytes(&vnet, packet));
-    let mut out = Collect::default();
-    let Ok(split) = split(&ENCAP, &vnet, packet, bytes, &mut out) else {
-        assert!(out.0.is_empty());
-        assert!(packets > 0, "what is dropped is counted");
+/// As many packets and bytes are counted as are made, no longer than is allowed, and none is refused that fits.
+fn egress(vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
+    let Some(cut) = Cut::to_fit(&vnet, packet, mtu) else {
+        assert!(longest_segment(&vnet, packet) > usize::from(mtu));
         return;
     };
-    assert_eq!(u64::from(split.segments), packets);
-    assert_eq!(out.0.len() as u64, packets);
-    assert_eq!(out.0.iter().map(|(len, _)| *len as u64).sum::<u64>(), length);
-    let longest = out.0.iter().map(|(len, _)| *len).max().expect("there is one");
-    assert!(longest <= longest_segment(&vnet, packet));
-}
-
-fn fragments(vnet: &VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
+    let size = WireSize::of(&cut.resized(&vnet), packet);
     let mut out = Collect::default();
-    match fragment(&ENCAP, vnet, packet, bytes, mtu, &mut out) {
-        Err(_) => assert!(out.0.is_empty()),
-        Ok(split) => {
-            assert_eq!(usize::from(split.segments), out.0.len());
-            assert!(out.0.iter().all(|(len, _)| *len <= usize::from(mtu)));
-            for pair in out.0.windows(2) {
-                assert_eq!(pair[0].1.end, pair[1].1.start);
-            }
-            let end = out.0.last().expect("there is one").1.end;
-            assert_eq!(end, usize::from(packet.total_len));
-        }
+    let Ok(split) = cut.carry_out(&ENCAP, &vnet, packet, bytes, &mut out) else {
+        assert!(out.0.is_empty());
+        assert!(size.packets > 0, "what is dropped is counted");
+        return;
+    };
+    assert_eq!(usize::from(split.segments), out.0.len());
+    assert!(out.0.iter().all(|(len, _)| *len <= usize::from(mtu)));
+    for pair in out.0.windows(2) {
+        assert_eq!(pair[0].1.end, pair[1].1.start);
+    }
+    let end = out.0.last().expect("there is one").1.end;
+    assert_eq!(end, usize::from(packet.total_len));
+    if !matches!(cut, Cut::Fragments(_)) {
+        assert_eq!(out.0.len() as u64, size.packets);
+        assert_eq!(
+            out.0.iter().map(|(len, _)| *len as u64).sum::<u64>(),
+            size.bytes
+        );
     }
 }
 

@@ -74,13 +74,18 @@ pub(super) fn send(world: &World, mut frame: Vec<u8>) -> Result<Outgoing, Refuse
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
     let sent = Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)?;
-    Ok(outgoing(sent))
+    assert!(
+        matches!(sent.output, Output::Host(_)),
+        "it went back into TAP"
+    );
+    Ok(sent)
 }
 
-fn outgoing(sent: FrameOutput) -> Outgoing {
-    match sent {
-        FrameOutput::Wire(outgoing) => outgoing,
-        FrameOutput::Tap { .. } => panic!("it went back into TAP"),
+/// The way to the first host that gets the frame.
+pub(super) fn forward(sent: &Outgoing) -> &Forward {
+    match &sent.output {
+        Output::Host(forward) => forward,
+        Output::Link(_) => panic!("it went back into TAP"),
     }
 }
 
@@ -88,13 +93,10 @@ fn outgoing(sent: FrameOutput) -> Outgoing {
 pub(super) fn turn_back(world: &World, mut frame: Vec<u8>) -> Result<Vec<u8>, Refused> {
     let link = world.link(LinkIndex(0)).unwrap();
     let bridge = link.bridge.as_ref().unwrap();
-    match Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)? {
-        FrameOutput::Tap { header_len, .. } => {
-            assert_eq!(header_len, 14);
-            Ok(frame)
-        }
-        FrameOutput::Wire(sent) => panic!("it went to {:?}", hosts(&sent)),
-    }
+    let sent = Egress::default().frame(&world.cx(), link, bridge, &mut frame, &VnetHdr::NONE)?;
+    assert!(matches!(sent.output, Output::Link(index) if index == link.config.index));
+    assert_eq!(sent.header_len, 14);
+    Ok(frame)
 }
 
 pub(super) fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound, Refused> {
@@ -105,7 +107,7 @@ pub(super) fn receive(world: &World, host: &str, frame: &[u8]) -> Result<Inbound
 fn hosts(outgoing: &Outgoing) -> Vec<IpAddr> {
     match &outgoing.flood {
         Some(hosts) => hosts.iter().map(|h| h.addr).collect(),
-        None => vec![outgoing.forward.host.addr],
+        None => vec![forward(outgoing).host.addr],
     }
 }
 
@@ -123,8 +125,8 @@ fn a_frame_goes_to_its_station_and_a_broadcast_to_everybody() {
         (sent.header_len, sent.packet.unwrap().dst),
         (14, ip("10.0.0.2"))
     );
-    let geneve = Geneve::parse(&sent.forward.encap).unwrap();
-    assert_eq!((geneve.protocol(), sent.forward.encap.len()), (0x6558, 8));
+    let geneve = Geneve::parse(&forward(&sent).encap).unwrap();
+    assert_eq!((geneve.protocol(), forward(&sent).encap.len()), (0x6558, 8));
     for dst in [Mac::BROADCAST, UNKNOWN] {
         let sent = send(&world, frame(dst, LOCAL, ethertype::IPV4, &packet)).unwrap();
         assert_eq!(hosts(&sent), [ip(B), ip(C)]);
@@ -144,7 +146,7 @@ fn what_is_behind_the_tap_does_not_leave_and_what_came_from_the_wire_goes_into_i
     let Ok(Inbound::Packet(decap)) = arrived else {
         panic!("{arrived:?}")
     };
-    assert!(matches!(decap.onward, Onward::Tun(_)));
+    assert!(matches!(decap.output, Output::Link(_)));
     assert_eq!((decap.start, decap.frame_len), (8 + 14, 14));
     // The station is known to be on C now.
     let packet = udp("10.0.0.1", "10.0.0.7", (53, 1000), 0);
@@ -349,12 +351,12 @@ fn offloads_count_from_the_packet_and_a_flow_keeps_its_hash() {
     let mut egress = Egress::default();
     let mut sent = || {
         let sent = egress.frame(&world.cx(), link, bridge, &mut bytes, &vnet);
-        outgoing(sent.unwrap())
+        sent.unwrap()
     };
     let (first, second) = (sent(), sent());
     assert_eq!((first.vnet.csum_start, first.vnet.csum_offset), (20, 6));
     assert_eq!(first.vnet.before(14), vnet);
-    assert_eq!(first.forward.hash, second.forward.hash);
+    assert_eq!(forward(&first).hash, forward(&second).hash);
     let early = VnetHdr {
         csum_start: 13,
         ..vnet
@@ -419,7 +421,7 @@ fn what_is_too_big_for_a_group_is_fragmented_outside_or_answered_by_an_address_o
     let packet = support::in_ip("fd00::1", "ff05::123", 99, &[7; 1380]);
     let long = frame(Mac::of_multicast_v6(group), LOCAL, ethertype::IPV6, &packet);
     let sent = send(&world, long.clone()).unwrap();
-    assert!(sent.forward.outer.fragment && !sent.forward.outer.df);
+    assert!(forward(&sent).outer.fragment && !forward(&sent).outer.df);
     let mut out = [0; 1400];
     let answer = Answer::TooBig(1350);
     let len = answer_frame(&link.config, answer, bridge, &long, &mut out).unwrap();

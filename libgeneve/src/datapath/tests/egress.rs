@@ -1,6 +1,9 @@
 //! From TUN to the wire: host, hash, outer header, limit, and what has no way.
 
 use super::*;
+use crate::offload::cut::Cut;
+use crate::offload::samples::Sample;
+use crate::wire::transport_checksum::ChecksumState;
 
 fn to(tables: &World, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
     let link = tables.link(LinkIndex(0)).unwrap();
@@ -278,20 +281,6 @@ fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
     assert_eq!(Geneve::parse(&forward.encap).unwrap().vni().value(), RED);
 }
 
-#[test]
-fn the_longest_segment_is_what_has_to_fit() {
-    let packet = parsed("10.0.0.1", "10.0.0.2");
-    assert_eq!(longest_segment(&VnetHdr::NONE, &packet), 60);
-    let cut = |gso_size| VnetHdr {
-        gso_type: GsoType::UdpL4,
-        gso_size,
-        ..VnetHdr::NONE
-    };
-    assert_eq!(longest_segment(&cut(10), &packet), 38);
-    assert_eq!(longest_segment(&cut(1000), &packet), 60);
-    assert_eq!(longest_segment(&cut(u16::MAX), &packet), 60);
-}
-
 proptest! {
     #[test]
     fn arbitrary_packets_never_panic(bytes in sample::mutated(), mtu in any::<u32>()) {
@@ -300,7 +289,6 @@ proptest! {
         link.host(ip(B)).unwrap().set_path_mtu(Some(mtu));
         if let Ok(packet) = Packet::parse(&bytes) {
             let _ = egress(&tables, link, &packet);
-            let _ = longest_segment(&VnetHdr::NONE, &packet);
         }
     }
 }
@@ -319,4 +307,110 @@ fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
     // Other traffic with that machine may take the tunnel, and so may another's tunnel.
     assert_eq!(sent(B, 53), Ok(ip(B)));
     assert_eq!(sent(STRANGER, GENEVE_PORT), Ok(ip(B)));
+}
+
+/// A super-packet from TUN, what `decide` says of it, and what it leaves of its bytes.
+fn cut_of(
+    world: &World,
+    sample: &Sample,
+    gso_size: u16,
+) -> Result<(Encap, Packet, Vec<u8>), Refused> {
+    let link = world.link(LinkIndex(0)).unwrap();
+    let (vnet, mut packet, mut bytes) = sample.super_packet(gso_size);
+    let mut egress = Egress::default();
+    let encap = egress.decide(&world.cx(), link, &mut bytes, &mut packet, &vnet)?;
+    Ok((encap, packet, bytes))
+}
+
+#[test]
+fn what_leaves_is_cut_as_the_path_needs_it() {
+    let world = red();
+    let host = world.link(LinkIndex(0)).unwrap().host(ip(B)).unwrap();
+    let of = |df, path| {
+        host.set_path_mtu(Some(path));
+        let sample = Sample {
+            df,
+            payload: vec![1; 4000],
+            ..Sample::default()
+        };
+        cut_of(&world, &sample, 1000).map(|(encap, ..)| {
+            let size = (encap.size.packets, encap.size.bytes);
+            (forwarded(encap).cut, size)
+        })
+    };
+    // 36 bytes of outer headers, 52 of inner ones.
+    let asked = (Cut::Segments(1000), (4, 4000 + 4 * 52));
+    assert_eq!(of(true, 1088), Ok(asked));
+    assert_eq!(of(false, 1088), Ok(asked));
+    let shorter = (Cut::Segments(500), (8, 4000 + 8 * 52));
+    assert_eq!(of(false, 588), Ok(shorter));
+    let refused = of(true, 588).unwrap_err();
+    let told = (refused.reason, refused.answer);
+    assert_eq!(told, (DropReason::TooBig, Some(Answer::TooBig(552))));
+    host.set_path_mtu(Some(92));
+    let packet = parsed("10.0.0.1", "10.0.0.2");
+    let one = |dont_fragment| {
+        let packet = Packet {
+            dont_fragment,
+            total_len: 100,
+            ..packet
+        };
+        egress(&world, world.link(LinkIndex(0)).unwrap(), &packet).map(|forward| forward.cut)
+    };
+    assert_eq!(one(false), Ok(Cut::Fragments(68)));
+    assert_eq!(one(true), Err(DropReason::TooBig));
+}
+
+#[test]
+fn the_mss_fits_the_path_and_the_interface() {
+    let world = red();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let mss = |path| {
+        link.host(ip(B)).unwrap().set_path_mtu(path);
+        let sample = Sample {
+            flags: TcpFlags::SYN,
+            options: vec![2, 4, 0xff, 0xff],
+            payload: Vec::new(),
+            ..Sample::default()
+        };
+        let mut bytes = sample.bytes();
+        let mut packet = Packet::parse(&bytes).unwrap();
+        let mut egress = Egress::default();
+        let none = &VnetHdr::NONE;
+        let encap = egress.decide(&world.cx(), link, &mut bytes, &mut packet, none);
+        assert!(matches!(encap.unwrap().output, Output::Host(_)));
+        assert_eq!(packet.checksum_state(&bytes), ChecksumState::Valid);
+        u16::from_be_bytes([bytes[42], bytes[43]])
+    };
+    assert_eq!(mss(None), link.config.mtu - 40);
+    assert_eq!(mss(Some(1000)), 1000 - 36 - 40);
+}
+
+#[test]
+fn a_super_packet_may_leave_uncut_whose_segments_are_what_its_receiver_takes_them_for() {
+    let world = red();
+    let link = world.link(LinkIndex(0)).unwrap();
+    let full = link.config.mtu - 52;
+    let sample = Sample {
+        payload: vec![1; 8000],
+        ..Sample::default()
+    };
+    let uncut = |gso_size| forwarded(cut_of(&world, &sample, gso_size).unwrap().0).uncut;
+    assert!(uncut(full) && !uncut(full - 1) && !uncut(1000));
+    let mtus = &world.state.path_mtus;
+    mtus.report(LinkIndex(0), ip("10.0.0.2"), 1052, world.now);
+    assert!(uncut(1000) && !uncut(full));
+}
+
+#[test]
+fn nothing_is_sent_that_would_come_back() {
+    let mut registry = HostRegistry::default();
+    let link = Link::new(config(0, RED, GENEVE_PORT), &mut registry).without(|addr| addr == ip(B));
+    let tables = Tables::new([Arc::new(link)], FlowHasher::new([1, 2]));
+    let world = World { tables, ..red() };
+    assert_eq!(
+        to(&world, "10.0.0.1", "10.0.0.2"),
+        Err(DropReason::UnderlayLoop)
+    );
+    assert_eq!(to(&world, "10.0.0.1", "10.0.0.3"), Ok(ip(C)));
 }

@@ -11,10 +11,8 @@ fn datagram(tables: &World, inner: &[u8]) -> Vec<u8> {
     let mut packet = Packet::parse(inner).unwrap();
     let mut bytes = inner.to_vec();
     let mut out = Egress::default();
-    let forward = out
-        .decide(&tables.cx(), link, &mut bytes, &mut packet, &VnetHdr::NONE)
-        .unwrap()
-        .unwrap();
+    let encap = out.decide(&tables.cx(), link, &mut bytes, &mut packet, &VnetHdr::NONE);
+    let forward = forwarded(encap.unwrap());
     [&forward.encap[..], inner].concat()
 }
 

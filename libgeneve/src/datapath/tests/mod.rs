@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use crate::flow::{FlowHasher, FlowKey, Limits};
 use crate::link::{Functions, HostRegistry, LinkConfig, RouteConfig, Tables};
+use crate::offload::vnet::VnetHdr;
 use crate::options::EndpointType;
 use crate::route::Origin;
 use crate::time::Now;
@@ -134,11 +135,15 @@ impl std::ops::Deref for World {
 /// What becomes of a packet from TUN of which only the headers matter.
 fn egress(world: &World, link: &Arc<Link>, packet: &Packet) -> Result<Forward, DropReason> {
     let mut packet = *packet;
-    let onward = Egress::default().decide(&world.cx(), link, &mut [], &mut packet, &VnetHdr::NONE);
-    match onward {
-        Ok(Ok(forward)) => Ok(forward),
-        Ok(Err(_)) => panic!("into TUN again"),
-        Err(refused) => Err(refused.reason),
+    let encap = Egress::default().decide(&world.cx(), link, &mut [], &mut packet, &VnetHdr::NONE);
+    encap.map(forwarded).map_err(|refused| refused.reason)
+}
+
+/// The way of a packet that goes to another host.
+fn forwarded(encap: Encap) -> Forward {
+    match encap.output {
+        Output::Host(forward) => forward,
+        Output::Link(_) => panic!("into TUN again"),
     }
 }
 

@@ -6,7 +6,6 @@ use super::support::*;
 use super::*;
 use crate::link::Endpoint;
 use crate::offload::samples::{Collect, Sample};
-use crate::offload::split::split;
 use crate::policy::Action;
 use crate::wire::ip::Ipv4;
 use crate::wire::transport_checksum::ChecksumState;
@@ -259,16 +258,16 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
         });
         let (vnet, mut packet, mut bytes) = sample.super_packet(1400);
         let link = site.link(0);
-        let forward = Egress::default()
-            .decide(&site.world.cx(), &link, &mut bytes, &mut packet, &vnet)
-            .unwrap()
+        let mut egress = Egress::default();
+        let encap = egress.decide(&site.world.cx(), &link, &mut bytes, &mut packet, &vnet);
+        let Forward { encap, cut, .. } = forwarded(encap.unwrap());
+        let mut out = Collect::default();
+        cut.carry_out(&encap, &vnet, &packet, &mut bytes, &mut out)
             .unwrap();
-        let mut cut = Collect::default();
-        split(&forward.encap, &vnet, &packet, &mut bytes, &mut cut).unwrap();
-        let segments = cut.packets(&bytes);
+        let segments = out.packets(&bytes);
         assert_eq!(segments.len(), 4);
         for segment in segments {
-            let inner = &segment[forward.encap.len()..];
+            let inner = &segment[encap.len()..];
             let packet = Packet::parse(inner).unwrap();
             assert_eq!(packet.checksum_state(inner), ChecksumState::Valid);
             let pool = if v6 { POOL6 } else { POOL };
@@ -284,6 +283,38 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
             .for_each(now, |flow| counted = flow.packets);
         assert_eq!(counted, [4, 0]);
     }
+}
+
+/// Each segment has an identification of its own, also where the path asks for more segments than the sender did.
+#[test]
+fn segments_of_a_narrow_path_take_no_identifications_from_others() {
+    let rules = vec![snat("out", "10.0.0.1/32", (POOL, POOL), (5000, 5000))];
+    let site = site(Functions {
+        nat: translation(0, rules),
+        ..Functions::default()
+    });
+    let link = site.link(0);
+    link.host(ip(B)).unwrap().set_path_mtu(Some(588));
+    let sample = Sample {
+        df: false,
+        payload: vec![1; 4000],
+        ..Sample::default()
+    };
+    let mut seen = HashSet::new();
+    for _ in 0..2 {
+        let (vnet, mut packet, mut bytes) = sample.super_packet(1400);
+        let mut egress = Egress::default();
+        let encap = egress.decide(&site.world.cx(), &link, &mut bytes, &mut packet, &vnet);
+        let Forward { encap, cut, .. } = forwarded(encap.unwrap());
+        let mut out = Collect::default();
+        cut.carry_out(&encap, &vnet, &packet, &mut bytes, &mut out)
+            .unwrap();
+        for segment in out.packets(&bytes) {
+            let ip = Ipv4::parse(&segment[encap.len()..]).unwrap();
+            assert!(seen.insert(ip.identification()), "two packets have one");
+        }
+    }
+    assert_eq!(seen.len(), 16);
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Site {
     ) -> Result<Went, DropReason> {
         let mut inner = bytes.to_vec();
         let mut packet = Packet::parse(&inner).unwrap();
-        let onward = egress
+        let encap = egress
             .decide(
                 &self.world.cx(),
                 link,
@@ -173,18 +173,8 @@ impl Site {
             )
             .map_err(|refused| refused.reason)?;
         assert_sound(&inner, &packet);
-        let metered = match &onward {
-            Ok(forward) => &forward.metered,
-            Err(back) => &back.metered,
-        };
-        self.within(metered)?;
-        Ok(match onward {
-            Ok(forward) => {
-                let datagram = [&forward.encap[..], &inner].concat();
-                Went::Wire(forward, datagram)
-            }
-            Err(back) => Went::Tun(back.link, inner),
-        })
+        self.within(&encap.metered)?;
+        Ok(went(encap.output, inner))
     }
 
     /// As whoever has no queue holds packets to their rates.
@@ -214,13 +204,7 @@ impl Site {
         assert_sound(&inner, &decap.packet);
         self.within(&decap.metered)
             .map_err(|reason| Refused::of(reason, decap.link))?;
-        Ok(match decap.onward {
-            Onward::Tun(link) => Went::Tun(link, inner),
-            Onward::Wire(forward) => {
-                let datagram = [&forward.encap[..], &inner].concat();
-                Went::Wire(forward, datagram)
-            }
-        })
+        Ok(went(decap.output, inner))
     }
 
     /// A packet of the first VPC from another host, with these options.
@@ -231,6 +215,16 @@ impl Site {
         options: &Attach,
     ) -> Result<Went, DropReason> {
         self.receive(from, &marked(RED, options, inner))
+    }
+}
+
+fn went(output: Output, inner: Vec<u8>) -> Went {
+    match output {
+        Output::Link(link) => Went::Tun(link, inner),
+        Output::Host(forward) => {
+            let datagram = [&forward.encap[..], &inner].concat();
+            Went::Wire(forward, datagram)
+        }
     }
 }
 
