@@ -430,7 +430,7 @@ impl<B: Backend> Worker<B> {
         };
         let start = vnet::LEN + frame_len;
         let packet = Packet::parse(&bytes[start..]);
-        let packet = packet.map_err(|e| once(datapath::parse_reason(e)))?;
+        let packet = packet.map_err(|e| all(datapath::parse_reason(e)))?;
         let held = Held {
             link: forward.link,
             side: Side::Tun,
