@@ -52,9 +52,9 @@ impl IcmpHeader {
         is_icmp_query(version, self.kind).then_some(u16::from_be_bytes([high, low]))
     }
 
-    /// Stores another identifier.
+    /// Stores another identifier of a query or its reply.
     #[inline]
-    pub(crate) fn set_query_id(&mut self, id: u16) {
+    pub const fn set_query_id(&mut self, id: u16) {
         [self.rest[0], self.rest[1]] = id.to_be_bytes();
     }
 
