@@ -67,5 +67,7 @@ pub mod sent;
 #[cfg(feature = "datapath")]
 pub mod service;
 #[cfg(feature = "datapath")]
+mod sync;
+#[cfg(feature = "datapath")]
 pub mod time;
 pub mod wire;

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::Mutex;
 
 /// A bounded set of what flows share.
 #[derive(Debug)]
@@ -64,6 +66,10 @@ impl<T: Hash + Eq> Inner<T> {
         self.missed = 0;
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "share_interleavings.rs"]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

@@ -20,13 +20,14 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
 use super::lists::{GROUPS, Group};
 use crate::link_index::LinkIndex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Mutex, RwLock};
 
 /// Flows that a link may have however many links there are.
 const ALWAYS: usize = 1024;

@@ -8,8 +8,7 @@
 //! hash. The replies of a rewritten flow have a key of their own, and perhaps come by another link:
 //! an alias under that key leads to the entry.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::key::FlowKey;
 use super::shard::{At, Seen, Shard, Taken, Target};
@@ -17,6 +16,8 @@ use super::share::Census;
 use super::tcp::Side;
 use super::timeouts::{InForce, Timeouts};
 use crate::link_index::LinkIndex;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Now;
 
 /// Shards of a large table; a small one has fewer, so that each has a thousand flows.

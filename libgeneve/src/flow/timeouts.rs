@@ -1,10 +1,10 @@
 //! How long a flow of which nothing is heard is kept.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::lists::{LISTS, REFUSED};
 use super::tcp::State;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::time::Now;
 
 /// Idle times after which a flow ends. The defaults are those of Linux' connection tracking.

@@ -2,6 +2,8 @@
 
 mod eviction;
 mod fairness;
+#[cfg(shuttle)]
+mod interleavings;
 mod model;
 mod sharing;
 
