@@ -9,15 +9,24 @@ use libgeneve::wire::encapsulation::Encapsulation;
 use serde::{Deserialize, Serialize};
 
 mod fdb;
-mod function;
+mod flow;
 mod keys;
+mod nat;
+mod option;
+mod policy;
+mod qos;
+mod service;
+mod trace;
 
 pub use self::fdb::FdbWords;
-pub use self::function::{
-    BackendWords, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords,
-    TraceWords,
-};
+pub use self::flow::FlowFilter;
 pub use self::keys::{keys, keys_of};
+pub use self::nat::NatWords;
+pub use self::option::OptionWords;
+pub use self::policy::PolicyWords;
+pub use self::qos::QosWords;
+pub use self::service::{BackendWords, ServiceWords};
+pub use self::trace::TraceWords;
 use super::value::{
     Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord, Mode,
     MtuWord, Name, NamedData, OrNone, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord,

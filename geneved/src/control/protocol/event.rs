@@ -5,8 +5,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::fdb::FdbInfo;
-use super::function::{ClassInfo, Health, NatInfo, OptionInfo, PolicyInfo, ServiceInfo};
 use super::info::{LinkInfo, RouteInfo};
+use super::nat::NatInfo;
+use super::option::OptionInfo;
+use super::policy::PolicyInfo;
+use super::qos::ClassInfo;
+use super::service::{Health, ServiceInfo};
 pub use crate::config::difference::ChangeKind;
 use crate::config::value::{Direction, IfName, Name, Proto};
 use crate::config::words::EndpointWords;

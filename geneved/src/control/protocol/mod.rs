@@ -6,10 +6,16 @@
 mod capture;
 mod event;
 mod fdb;
-mod function;
+mod flow;
 mod info;
+mod nat;
+mod option;
+mod policy;
+mod qos;
 mod rates;
 mod reload;
+mod service;
+mod trace;
 
 use std::net::IpAddr;
 
@@ -25,17 +31,19 @@ pub use self::event::{
     ChangeKind, DropEvent, Event, HealthEvent, HostEvent, LogEvent, Monitored, Sample, Topic, What,
 };
 pub use self::fdb::{Fdb, FdbInfo, FdbOrigin};
-pub use self::function::{
-    BackendInfo, ClassInfo, Classes, FlowInfo, Flows, Flushed, Health, NatInfo, Nats, OptionInfo,
-    Options, Policies, PolicyInfo, ServiceInfo, Services, Side, Stage, Trace, TraceReport,
-    Translated, Verdict,
-};
+pub use self::flow::{FlowInfo, Flows, Flushed, Side, Translated, Verdict};
 pub use self::info::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
     UndeliveredInfo, UndeliveredPrefix, UnknownVniInfo,
 };
+pub use self::nat::{NatInfo, Nats};
+pub use self::option::{OptionInfo, Options};
+pub use self::policy::{Policies, PolicyInfo};
+pub use self::qos::{ClassInfo, Classes};
 pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
 pub use self::reload::Reloaded;
+pub use self::service::{BackendInfo, Health, ServiceInfo, Services};
+pub use self::trace::{Stage, Trace, TraceReport};
 
 /// The interface's name.
 pub const INTERFACE: &str = "io.geneved.Control1";

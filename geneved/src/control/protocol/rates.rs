@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::function::FlowInfo;
+use super::flow::FlowInfo;
 use super::info::Traffic;
 use crate::config::value::IfName;
 

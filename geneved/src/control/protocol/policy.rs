@@ -1,0 +1,21 @@
+//! Rules as they are shown.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::words::PolicyWords;
+
+/// The reply of `ListPolicies`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// By link, then in the order in which they are asked.
+    pub policies: Vec<PolicyInfo>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyInfo {
+    /// The rule.
+    pub policy: PolicyWords,
+    /// How many flows it decided.
+    pub hits: u64,
+}
