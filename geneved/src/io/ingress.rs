@@ -22,6 +22,7 @@ use super::buffers::{Bid, Map};
 use super::counters::{Counters, Direction};
 use super::egress::Held;
 use super::engine::Event;
+use super::reply::OwnDatagrams;
 use super::shape::{Journey, Place, To};
 use super::tap::Envelope;
 use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
@@ -522,7 +523,13 @@ impl<B: Backend> Worker<B> {
             let len = datapath::answer(&link.config, answer, &packet, inner, &mut reply);
             (tables.hasher.hash(&packet), len)
         };
-        len.is_none_or(|len| self.answer_over_wire(hash, link, host, header, &reply[..len]))
+        let mut datagrams = OwnDatagrams {
+            trains: &mut self.trains,
+            io: &mut self.io,
+            here,
+            map: self.udp_buffers.map(),
+        };
+        len.is_none_or(|len| datagrams.send(hash, link, host, header, &reply[..len]))
     }
 
     /// Hands what the merger still holds to TUN.

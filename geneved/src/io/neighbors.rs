@@ -19,7 +19,8 @@ use nix::sys::eventfd::EventFd;
 use super::backend::{Backend, Side};
 use super::buffers::Bid;
 use super::counters::Direction;
-use super::reply;
+use super::ingress::Writes;
+use super::reply::{self, OwnDatagrams};
 use super::train::SCRATCH;
 use super::worker::Worker;
 
@@ -46,6 +47,27 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Lets a packet wait; with it comes back the one that gives way to it. The newcomer itself comes back where its link has
+    /// its share of the room.
+    fn park(&mut self, newcomer: Parked) -> Result<Option<Parked>, Parked> {
+        let displaced = if self.parked.len() < ROOM {
+            None
+        } else {
+            let Some(at) = self.displaced_by(newcomer.link) else {
+                return Err(newcomer);
+            };
+            Some(self.parked.remove(at))
+        };
+        self.parked.push(newcomer);
+        Ok(displaced)
+    }
+
+    /// Takes the packets of a link.
+    fn take_link(&mut self, link: LinkIndex) -> Vec<Parked> {
+        let of_link = self.parked.extract_if(.., |packet| packet.link == link);
+        of_link.collect()
+    }
+
     /// The oldest packet of the link that has most, if that is more than `newcomer` would have with one more.
     fn displaced_by(&self, newcomer: LinkIndex) -> Option<usize> {
         let of = |link| self.parked.iter().filter(|p| p.link == link).count();
@@ -104,24 +126,22 @@ impl<B: Backend> Worker<B> {
         let Some(link) = link else {
             return false;
         };
-        if self.waiting.parked.len() >= ROOM {
-            let Some(at) = self.waiting.displaced_by(link) else {
-                return false;
-            };
-            let packet = self.waiting.parked.remove(at);
-            let reason = DropReason::NeighborUnresolved;
-            self.count_drop(Direction::Egress, Some(packet.link), reason, 1);
-            self.unpark(packet.bid);
-        }
-        let since = self.now;
-        self.shared.chime.waiting.fetch_add(1, SeqCst);
-        self.waiting.parked.push(Parked {
+        let newcomer = Parked {
             slot,
             link,
             bid,
             len,
-            since,
-        });
+            since: self.now,
+        };
+        let Ok(displaced) = self.waiting.park(newcomer) else {
+            return false;
+        };
+        self.shared.chime.waiting.fetch_add(1, SeqCst);
+        if let Some(packet) = displaced {
+            let reason = DropReason::NeighborUnresolved;
+            self.count_drop(Direction::Egress, Some(packet.link), reason, 1);
+            self.unpark(packet.bid);
+        }
         true
     }
 
@@ -159,16 +179,10 @@ impl<B: Backend> Worker<B> {
 
     /// Drops what waits on a link that goes: another may get its place.
     pub(super) fn drop_parked(&mut self, link: LinkIndex) {
-        let mut parked = std::mem::take(&mut self.waiting.parked);
-        parked.retain(|packet| {
-            if packet.link != link {
-                return true;
-            }
+        for packet in self.waiting.take_link(link) {
             self.count_drop(Direction::Egress, Some(link), DropReason::LinkGone, 1);
             self.unpark(packet.bid);
-            false
-        });
-        self.waiting.parked = parked;
+        }
     }
 
     /// Puts every question that is open.
@@ -182,36 +196,58 @@ impl<B: Backend> Worker<B> {
             let Some((header, len)) = made else {
                 continue;
             };
+            let here = self.links.get(ask.link.0 as usize);
+            let Some(here) = here.and_then(Option::as_ref) else {
+                continue;
+            };
+            let mut datagrams = OwnDatagrams {
+                trains: &mut self.trains,
+                io: &mut self.io,
+                here,
+                map: self.udp_buffers.map(),
+            };
             let question = &question[..len];
             match ask.audience {
                 Audience::Host(host, _) => {
-                    self.answer_over_wire(0, link, &host, header, question);
+                    datagrams.send(0, link, &host, header, question);
                 }
-                Audience::Stations(_) => self.ask_stations(link, header, question),
+                Audience::Stations(_) => {
+                    ask_stations(
+                        &mut datagrams,
+                        &mut self.writes,
+                        link,
+                        (header, question),
+                        self.now,
+                    );
+                }
             }
         }
     }
+}
 
-    /// Asks what is behind the TAP interface, and every host of the flood list.
-    fn ask_stations(&mut self, link: &Link, header: HeaderBytes, question: &[u8]) {
-        let (Some(bridge), Some(Some(here))) =
-            (&link.bridge, self.links.get(link.config.index.0 as usize))
-        else {
-            return;
-        };
-        let frame = &header[link.config.encapsulation.header_len()..];
-        reply::into_tun(&mut self.writes, &mut self.io, here, |out| {
-            let (head, rest) = out.split_at_mut_checked(frame.len())?;
-            head.copy_from_slice(frame);
-            rest.get_mut(..question.len())?.copy_from_slice(question);
-            Some(frame.len() + question.len())
-        });
-        if let Toward::All(hosts) = bridge.toward(Mac::BROADCAST, self.now)
-            && bridge.flood_rate.take(1, self.now)
-        {
-            for host in hosts.iter() {
-                self.answer_over_wire(0, link, host, header, question);
-            }
+/// Asks what is behind the TAP interface, and every host of the flood list.
+fn ask_stations(
+    datagrams: &mut OwnDatagrams<'_, impl Backend>,
+    writes: &mut Writes,
+    link: &Link,
+    (header, question): (HeaderBytes, &[u8]),
+    now: Now,
+) {
+    let Some(bridge) = &link.bridge else {
+        return;
+    };
+    let frame = &header[link.config.encapsulation.header_len()..];
+    reply::into_tun(writes, datagrams.io, datagrams.here, |out| {
+        let (head, rest) = out.split_at_mut_checked(frame.len())?;
+        head.copy_from_slice(frame);
+        rest.get_mut(..question.len())?.copy_from_slice(question);
+        Some(frame.len() + question.len())
+    });
+    if let Toward::All(hosts) = bridge.toward(Mac::BROADCAST, now)
+        && bridge.flood_rate.take(1, now)
+    {
+        for host in hosts.iter() {
+            datagrams.send(0, link, host, header, question);
         }
     }
 }
@@ -230,14 +266,21 @@ mod tests {
             len: 0,
             since: Now::default(),
         };
-        waiting.parked.extend((0..ROOM).map(|_| packet(1)));
-        assert_eq!(waiting.displaced_by(LinkIndex(1)), None);
-        for _ in 0..ROOM / 2 {
-            let at = waiting.displaced_by(LinkIndex(2)).expect("1 has more");
-            assert_eq!(waiting.parked.remove(at).link, LinkIndex(1));
-            waiting.parked.push(packet(2));
+        let mut park = |link| {
+            let parked = waiting.park(packet(link));
+            parked.map(|displaced| displaced.map(|packet| packet.link.0))
+        };
+        for _ in 0..ROOM {
+            assert!(matches!(park(1), Ok(None)));
         }
-        assert_eq!(waiting.displaced_by(LinkIndex(2)), None);
-        assert!(waiting.displaced_by(LinkIndex(3)).is_some());
+        assert!(park(1).is_err());
+        for _ in 0..ROOM / 2 {
+            assert!(matches!(park(2), Ok(Some(1))));
+        }
+        assert!(park(2).is_err());
+        assert!(matches!(park(3), Ok(Some(1 | 2))));
+        assert_eq!(waiting.take_link(LinkIndex(3)).len(), 1);
+        assert_eq!(waiting.take_link(LinkIndex(3)).len(), 0);
+        assert_eq!(waiting.parked.len(), ROOM - 1);
     }
 }

@@ -10,10 +10,11 @@ use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::header::{HeaderBytes, MAX_PREFIX_LEN};
 
 use super::backend::{Backend, Side};
-use super::egress::{IntoTrains, want};
+use super::buffers::Map;
+use super::egress::{IntoTrains, Trains, want};
 use super::ingress::Writes;
 use super::train::{SCRATCH, Write};
-use super::worker::{LinkSlot, Worker};
+use super::worker::LinkSlot;
 
 /// Writes a packet of our own into the link's TUN, where `build` makes one; false where there is no room for it.
 pub(super) fn into_tun(
@@ -45,9 +46,18 @@ pub(super) fn into_tun(
     true
 }
 
-impl<B: Backend> Worker<B> {
+/// The way of datagrams of our own to the hosts of a link.
+pub(super) struct OwnDatagrams<'a, B> {
+    pub(super) trains: &'a mut Trains,
+    pub(super) io: &'a mut B,
+    pub(super) here: &'a LinkSlot,
+    /// Of any buffers: what is sent lies in the train itself.
+    pub(super) map: Map,
+}
+
+impl<B: Backend> OwnDatagrams<'_, B> {
     /// Sends a packet of our own to `host`: `header`, and `answer` behind it. False where it cannot be sent.
-    pub(super) fn answer_over_wire(
+    pub(super) fn send(
         &mut self,
         hash: u64,
         link: &Link,
@@ -55,11 +65,8 @@ impl<B: Backend> Worker<B> {
         header: HeaderBytes,
         answer: &[u8],
     ) -> bool {
-        let Some(Some(here)) = self.links.get(link.config.index.0 as usize) else {
-            return false;
-        };
         let forward = Forward::of_own(link, host, Arc::new(header), hash);
-        let Ok(want) = forward.and_then(|forward| want(here, forward, 0)) else {
+        let Ok(want) = forward.and_then(|forward| want(self.here, forward, 0)) else {
             return false;
         };
         let before = usize::from(want.key.before);
@@ -69,11 +76,11 @@ impl<B: Backend> Worker<B> {
         rest[..answer.len()].copy_from_slice(answer);
         let len = header.len() + answer.len();
         let mut out = IntoTrains {
-            trains: &mut self.trains,
-            io: &mut self.io,
+            trains: self.trains,
+            io: self.io,
             want,
-            pool: &here.pool,
-            map: self.udp_buffers.map(),
+            pool: &self.here.pool,
+            map: self.map,
             bid: (Side::Udp, 0),
             start: 0,
             before,
