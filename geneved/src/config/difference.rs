@@ -3,13 +3,13 @@
 //! A plan, the answer to a reload and the events of those who watch are all made of it, so that none of them knows a
 //! kind of object that another one forgets.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use libgeneve::wire::ethernet::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::shared_map::SharedMap;
 use super::state::{Class, DefinedOption, Endpoint, Fdb, Link, Nat, Policy, Route, Service, State};
 use super::value::{IfName, Name};
 
@@ -171,11 +171,11 @@ pub fn differences<'a>(
 }
 
 fn of_one_kind<'a, K: Ord, V: PartialEq>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
+    old: &'a SharedMap<K, V>,
+    new: &'a SharedMap<K, V>,
     object: impl Fn(&'a K, &'a V) -> Object<'a> + Copy,
 ) -> impl Iterator<Item = Difference<'a>> {
-    let there = new.iter().filter_map(move |(key, value)| {
+    let there = new.beside(old).filter_map(move |(key, value)| {
         let change = match old.get(key) {
             None => ChangeKind::Added,
             Some(before) if before != value => ChangeKind::Changed,
@@ -184,7 +184,7 @@ fn of_one_kind<'a, K: Ord, V: PartialEq>(
         let object = object(key, value);
         Some(Difference { change, object })
     });
-    let gone = old.iter().filter(|(key, _)| !new.contains_key(key));
+    let gone = old.beside(new).filter(|(key, _)| !new.contains_key(key));
     let gone = gone.map(move |(key, value)| Difference {
         change: ChangeKind::Deleted,
         object: object(key, value),

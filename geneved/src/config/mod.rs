@@ -10,6 +10,7 @@ pub mod plan;
 pub mod regular;
 pub mod secret;
 pub mod settings;
+pub mod shared_map;
 pub mod state;
 mod tables;
 mod trusted;

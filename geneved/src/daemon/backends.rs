@@ -1,8 +1,9 @@
 //! Which backends of services get flows: those that their checks do not find down.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
+use super::compile::Outdated;
 use super::core::{Core, Inner};
 use super::health::{self, HealthBoard, HealthChange, Target};
 use crate::config::state::{Service, State};
@@ -25,6 +26,12 @@ impl Down {
     /// Whether a backend is one of them.
     pub(super) fn has(&self, target: &Target) -> bool {
         self.0.contains(target)
+    }
+
+    /// The links of the backends that are up by one of both and down by the other.
+    pub(super) fn differs_at<'a>(&'a self, other: &'a Down) -> impl Iterator<Item = IfName> + 'a {
+        let differing = self.0.symmetric_difference(&other.0);
+        differing.filter_map(|target| target.link.parse().ok())
     }
 
     /// Whether a backend is not what the tables take it for. The board is asked, because a change that it told may have
@@ -80,8 +87,10 @@ impl Core {
             }));
         }
         let mut inner = self.inner().await;
-        if self.board(|board| inner.down.errs(board, &target)) {
-            self.publish(&mut inner).await;
+        if self.board(|board| inner.builder.down.errs(board, &target)) {
+            // Whose backends are not as they were is found out there.
+            self.publish(&mut inner, Outdated::Links(BTreeSet::new()))
+                .await;
         }
     }
 
@@ -179,7 +188,7 @@ mod tests {
     }
 
     fn first(state: &State, port: u16) -> Target {
-        let (key, service) = state.services.first_key_value().unwrap();
+        let (key, service) = state.services.iter().next().unwrap();
         target(state, &key.0, service, (IpAddr::from([127, 0, 0, 1]), port))
     }
 
@@ -241,8 +250,10 @@ mod tests {
         let mut state = state(port, "tcp");
         let _ = Down::of(&state, &mut board);
         until_down(&mut changes).await;
-        let service = state.services.values_mut().next().unwrap();
+        let (key, service) = state.services.iter().next().unwrap();
+        let (key, mut service) = (key.clone(), service.clone());
         service.pace.interval = "3".parse().unwrap();
+        state.services.insert(key, service);
         let down = Down::of(&state, &mut board);
         assert!(down.has(&first(&state, port)));
     }

@@ -20,6 +20,8 @@ pub(super) struct FarEnds {
     /// The devices that lead to each host.
     devices: BTreeMap<IpAddr, BTreeSet<u32>>,
     hosts: BTreeMap<IpAddr, FarEnd>,
+    /// What was seen of each device last.
+    ends: BTreeMap<u32, FarEnd>,
 }
 
 impl FarEnds {
@@ -32,19 +34,23 @@ impl FarEnds {
         }
     }
 
-    /// Looks at every device again; returns the hosts whose datagrams are sent differently now.
-    async fn look(&mut self, netlink: &Handle) -> Vec<IpAddr> {
+    /// Looks at every device, or at those that are new; returns the hosts whose datagrams are sent differently now.
+    async fn look(&mut self, netlink: &Handle, look: Look) -> Vec<IpAddr> {
         let indices: BTreeSet<u32> = self.devices.values().flatten().copied().collect();
         let mut ends = BTreeMap::new();
         for index in indices {
-            // A device that is gone leads nowhere.
-            let end = far_end(netlink, index).await.unwrap_or_default();
+            let end = match self.ends.get(&index).filter(|_| look == Look::AtNew) {
+                Some(known) => known.clone(),
+                // A device that is gone leads nowhere.
+                None => far_end(netlink, index).await.unwrap_or_default(),
+            };
             ends.insert(index, end);
         }
         let worst = |devices: &BTreeSet<u32>| {
             let ends = devices.iter().filter_map(|index| ends.get(index));
             ends.max().cloned().unwrap_or_default()
         };
+        self.ends = ends.clone();
         let hosts = self.devices.iter().map(|(host, d)| (*host, worst(d)));
         let old = std::mem::replace(&mut self.hosts, hosts.collect());
         let was = |host: &IpAddr| old.get(host).map_or(Whole::None, whole);
@@ -65,25 +71,34 @@ fn whole(end: &FarEnd) -> Whole {
     }
 }
 
+/// Which devices are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All.
+    AtAll,
+    /// Those that were not looked at before: who reads the far end of the others is asked every second.
+    AtNew,
+}
+
 impl Core {
     /// Looks at the far ends of the devices by which these ways lead, or of those known so far, and has datagrams to the
     /// hosts behind them leave as they need.
-    pub(super) async fn look_far(&self, inner: &mut Inner, ways: Option<&Ways>) {
+    pub(super) async fn look_far(&self, inner: &mut Inner, ways: Option<&Ways>, look: Look) {
         if self.settings().segmentation != Segmentation::Auto {
             return;
         }
-        let Inner { registry, far, .. } = inner;
+        let Inner { builder, far, .. } = inner;
         if let Some(ways) = ways {
             far.devices = ways.devices();
         }
-        let changed = far.look(self.netlink()).await;
+        let changed = far.look(self.netlink(), look).await;
         let needed = far.hosts.values().any(|end| *end != FarEnd::Finishes);
         if needed && let Err(error) = self.engine().open_whole() {
             tracing::error!(%error, "datagrams cannot leave whole, which some hosts need: {error}");
             return;
         }
         for (address, end) in &far.hosts {
-            registry.host(*address).set_whole(whole(end));
+            builder.registry.host(*address).set_whole(whole(end));
         }
         for host in changed {
             let finished = ("none", "a kernel or a network card finishes them");
@@ -97,6 +112,6 @@ impl Core {
     /// Looks again: a program that begins to read the far end is told by nobody.
     pub(super) async fn far_ends_changed(&self) {
         let mut inner = self.inner().await;
-        self.look_far(&mut inner, None).await;
+        self.look_far(&mut inner, None, Look::AtAll).await;
     }
 }

@@ -14,7 +14,7 @@ use crate::io::Direction;
 impl Core {
     /// How many flows a rule decided.
     pub(super) fn policy_hits(&self, inner: &Inner, dev: &IfName, name: &Name) -> u64 {
-        inner.compiler.hits(dev, name.as_str())
+        inner.builder.compiler.hits(dev, name.as_str())
     }
 
     /// Ports of a translation's pool: handed out, and in all.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::compile::Outdated;
 use super::core::{Core, Inner, host_event, hosts_of};
 use crate::config::state::{Link, State};
 use crate::config::value::{IfName, Mode};
@@ -17,6 +18,9 @@ use crate::control::steps;
 use crate::net::mtu::{Loop, Nested, Ways};
 use crate::net::underlay::Way;
 use crate::refusal::Refusal;
+
+/// The most links of which it is looked up without a thread of its own what leads back.
+const FEW_LINKS: usize = 64;
 
 /// Why packets of a link to a host would come back, by the link's name.
 pub(super) type Loops = BTreeMap<(IfName, IpAddr), Loop>;
@@ -169,25 +173,33 @@ fn toward(state: &State, link: &Link, inner: IpAddr) -> Vec<IpAddr> {
 }
 
 /// The ways as they will be when the interfaces have the addresses that they do not have in `old`: the kernel routes what is
-/// in an address's prefix to its interface, unless there is a longer one.
-fn with_addresses(old: &State, new: &State, ways: &Ways) -> Ways {
-    let here = || new.links.values().filter(|link| link.netns.is_none());
+/// in an address's prefix to its interface, unless there is a longer one. `None` if they will be as they are.
+fn with_addresses<'a>(
+    old: &State,
+    changed: impl Iterator<Item = &'a Link>,
+    ways: &Ways,
+) -> Option<Ways> {
+    let here = changed.filter(|link| link.netns.is_none() && link.up);
     let is_old = |link: &Link, net: &IpNet| {
         let before = old.links.get(&link.name);
         before.is_some_and(|before| before.addresses.contains(net))
     };
+    let fresh = here.flat_map(|link| link.addresses.iter().map(move |net| (link, net)));
+    let fresh: Vec<_> = fresh.filter(|(link, net)| !is_old(link, net)).collect();
+    if fresh.is_empty() {
+        return None;
+    }
     let mut foreseen = ways.clone();
+    let mut any = false;
     foreseen.change_each(|host, way| {
-        for link in here().filter(|link| link.up) {
-            for net in link.addresses.iter().filter(|net| !is_old(link, net)) {
-                let shorter = match way {
-                    Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
-                    Err(_) => true,
-                };
-                if !net.contains(&host) || !(shorter || net.addr() == host) {
-                    continue;
-                }
-                *way = Ok(Way {
+        let mut drawn: Option<Way> = None;
+        for (link, net) in &fresh {
+            let shorter = match drawn.as_ref().map_or(way.as_ref(), Ok) {
+                Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
+                Err(_) => true,
+            };
+            if net.contains(&host) && (shorter || net.addr() == host) {
+                drawn = Some(Way {
                     devices: Vec::new(),
                     through: vec![link.name.to_string()],
                     ports: Vec::new(),
@@ -198,8 +210,27 @@ fn with_addresses(old: &State, new: &State, ways: &Ways) -> Ways {
                 });
             }
         }
+        any |= drawn.is_some();
+        drawn
     });
-    foreseen
+    any.then_some(foreseen)
+}
+
+/// Whether some way leads through the interface of a link, or of a bridge that it is a port of.
+pub(super) fn entangled(state: &State, ways: &Ways) -> bool {
+    let links = ways
+        .through()
+        .filter_map(|name| state.links.get(&name.parse().ok()?));
+    links.into_iter().any(|link| link.netns.is_none())
+}
+
+/// Concludes why packets of one link would come back, where no way leads through any link.
+pub(super) fn note_own_loops(state: &State, ways: &mut Ways, link: &Link) {
+    for host in hosts_of(state, link) {
+        if let Some(why) = comes_back(state, ways, link, host) {
+            ways.add_loop(&link.name, host, why);
+        }
+    }
 }
 
 /// Whether anything but endpoints names this host. Endpoints are written alike on all hosts, their own among them.
@@ -212,26 +243,39 @@ fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
 }
 
 impl Core {
-    /// Refuses what would make packets come back that do not do so already.
+    /// Refuses what would make packets come back that do not do so already, and gives the ways otherwise; `changed` are the
+    /// links of which something is not as it was.
     pub(super) async fn refuse_loops(
         &self,
         inner: &Inner,
         new: &Arc<State>,
-    ) -> Result<(), Refusal> {
-        let ways = self.ways(inner, new).await;
+        changed: &Outdated,
+    ) -> Result<Arc<Ways>, Refusal> {
+        let ways = self.ways(inner, new, changed).await;
         let (old, new) = (Arc::clone(&inner.state), Arc::clone(new));
-        let before = Arc::clone(&inner.ways);
-        let long = old.is_long() || new.is_long();
+        let (before, after) = (Arc::clone(&inner.ways), Arc::clone(&ways));
+        let names: Vec<IfName> = match changed {
+            Outdated::All => new.links.keys().cloned().collect(),
+            Outdated::Links(names) => names.iter().cloned().collect(),
+        };
+        let long = names.len() > FEW_LINKS;
         let find = move || {
-            let ways = with_addresses(&old, &new, &ways);
-            let mut loops = loops(&new, &ways).into_iter();
-            loops.find(|((name, host), why)| {
+            let links = names.iter().filter_map(|name| new.links.get(name));
+            let foreseen = with_addresses(&old, links, &after);
+            let is_new = |((name, host), why): &((IfName, IpAddr), Loop)| {
                 let meant = *why == Loop::Own { meant: true };
                 !meant && before.loop_of(name, *host).is_none()
-            })
+            };
+            if let Some(foreseen) = foreseen {
+                return loops(&new, &foreseen).into_iter().find(is_new);
+            }
+            let of = |((name, host), why): (&(IfName, IpAddr), &Loop)| {
+                ((name.clone(), *host), why.clone())
+            };
+            after.loops().beside(before.loops()).map(of).find(is_new)
         };
         let Some(((name, host), why)) = steps::apart_if(long, find).await else {
-            return Ok(());
+            return Ok(ways);
         };
         Err(Refusal::new(
             format!("link \"{name}\": host {host}: {why}"),
@@ -248,7 +292,7 @@ impl Core {
         let mut changed = BTreeSet::new();
         let others = inner.ways.nested.symmetric_difference(&old.nested);
         changed.extend(others.map(|(link, ..)| link.clone()));
-        for ((link, host), why) in inner.ways.loops() {
+        for ((link, host), why) in inner.ways.loops().beside(old.loops()) {
             if old.loop_of(link, *host).is_some() {
                 continue;
             }
@@ -261,7 +305,7 @@ impl Core {
             self.hub()
                 .tell(host_event(Some(*host), "underlay-loop", detail));
         }
-        for ((link, host), why) in old.loops() {
+        for ((link, host), why) in old.loops().beside(inner.ways.loops()) {
             if inner.ways.loop_of(link, *host).is_some() {
                 continue;
             }
@@ -311,6 +355,11 @@ mod tests {
         ways
     }
 
+    fn foreseen(old: &State, new: &State, ways: &Ways) -> Ways {
+        let foreseen = with_addresses(old, new.links.values(), ways);
+        foreseen.unwrap_or_else(|| ways.clone())
+    }
+
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 9));
 
     const TWO: &str = r#"
@@ -339,7 +388,7 @@ mod tests {
         let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &ways), []);
         assert_eq!(
-            found(&state, &with_addresses(&State::default(), &state, &ways)),
+            found(&state, &foreseen(&State::default(), &state, &ways)),
             []
         );
     }
@@ -447,10 +496,10 @@ mod tests {
             let ways = ways(&[("10.50.0.9", way.clone())]);
             // What an address has drawn already, the kernel says.
             assert_eq!(
-                with_addresses(&state, &state, &ways).way(HOST, None),
+                foreseen(&state, &state, &ways).way(HOST, None),
                 ways.way(HOST, None)
             );
-            let found = found(&state, &with_addresses(&State::default(), &state, &ways));
+            let found = found(&state, &foreseen(&State::default(), &state, &ways));
             assert_eq!(found.len(), expected, "{way:?}");
         }
     }
@@ -469,7 +518,7 @@ mod tests {
         );
         let host = ways(&[("10.50.0.9", by("gnv0", 24))]);
         assert_eq!(
-            found(&state, &with_addresses(&State::default(), &state, &host)),
+            found(&state, &foreseen(&State::default(), &state, &host)),
             []
         );
         let mut own = by("lo", 32).unwrap();

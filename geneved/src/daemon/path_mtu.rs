@@ -66,13 +66,13 @@ impl Core {
                         at: now,
                         evidence,
                     };
-                    if let Some(host) = inner.registry.find(host) {
+                    if let Some(host) = inner.builder.registry.find(host) {
                         self.learn_path_mtu(host, report);
                     }
                 }
                 UnderlayNews::OwnMtu { host, mtu } => {
                     // The route says so as well, but is asked a moment later.
-                    if let Some(host) = inner.registry.find(host)
+                    if let Some(host) = inner.builder.registry.find(host)
                         && host.path.route().is_none_or(|known| known > mtu)
                     {
                         host.path.set_route(Some(mtu));
@@ -104,7 +104,7 @@ impl Core {
     pub(super) async fn expire_path_mtus(&self) {
         let inner = self.inner().await;
         let now = self.engine().now();
-        for host in inner.registry.iter() {
+        for host in inner.builder.registry.iter() {
             if host.path_mtu().is_some() && host.path.expire(now, lifetime(host.addr)).is_some() {
                 self.tell_raised(host.addr, "its time is over");
             }
@@ -119,7 +119,7 @@ impl Core {
 
     /// Notes what the ways to all hosts allow. A report about a path that was another one ends.
     pub(super) fn note_path_mtus(&self, inner: &Inner, old: &Ways) {
-        for host in inner.registry.iter() {
+        for host in inner.builder.registry.iter() {
             let pairs = inner.ways.pairs_of(host.addr);
             let least = pairs
                 .clone()
@@ -148,7 +148,12 @@ impl Core {
         }
         let mut count = 0;
         let wanted = |host: &IpAddr| address.is_none_or(|wanted| wanted == *host);
-        for host in inner.registry.iter().filter(|host| wanted(&host.addr)) {
+        for host in inner
+            .builder
+            .registry
+            .iter()
+            .filter(|host| wanted(&host.addr))
+        {
             let knew = host.path.forget().is_some();
             let refused = !host.gso();
             host.set_gso(true);

@@ -3,7 +3,7 @@
 //! Nothing here waits for a change of configuration that is under way: until a device is known, nothing is believed that
 //! comes by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,8 +13,10 @@ use futures_util::StreamExt;
 use libgeneve::link::{LinkIndex, RxInterface};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::core::{Core, Inner, Running, host_event};
+use super::compile::Outdated;
+use super::core::{Core, Inner, host_event};
 use crate::config::state::State;
+use crate::config::value::IfName;
 use crate::io::RxInterfaces;
 use crate::net::devices::{Devices, Heard, News, Own, listen};
 use crate::net::netns::{self, Identity};
@@ -96,25 +98,47 @@ impl Core {
         }
     }
 
-    /// Notes which interfaces are links' own: those that run, and those of `state` that are being made.
-    pub(super) fn note_own_links(&self, inner: &Inner, state: &State) {
-        let here = state.links.values().filter(|link| link.netns.is_none());
-        let links = here.map(|link| {
-            let running = inner.running.get(&link.name);
-            let running = running.filter(|running| running.has_interface());
-            (link.name.to_string(), running.map(|running| running.index))
-        });
-        let running = |(name, running): (_, &Running)| {
-            let link = inner.state.links.get(name)?;
-            link.netns
-                .is_none()
-                .then(|| (name.to_string(), Some(running.index)))
+    /// Notes which interfaces are links' own: those that run, and those of `state` that are being made. `changed` are the links
+    /// of which something may not be as it was.
+    pub(super) fn note_own_links(&self, inner: &Inner, state: &State, changed: &Outdated) {
+        let own = |name: &IfName| {
+            let here = |state: &State| {
+                let link = state.links.get(name);
+                link.is_some_and(|link| link.netns.is_none())
+            };
+            let running = inner.running.get(name);
+            if here(state) {
+                let running = running.filter(|running| running.has_interface());
+                return Some(running.map(|running| running.index));
+            }
+            let running = running.filter(|_| here(&inner.state));
+            running.map(|running| Some(running.index))
         };
-        let links = inner.running.iter().filter_map(running).chain(links);
-        let links: BTreeMap<String, Option<LinkIndex>> = links.collect();
-        let changed = self.rx.borrow().own.links != links;
-        if changed {
-            self.rx.borrow_mut().own.links = links;
+        let mut changes = false;
+        {
+            let known = &mut self.rx.borrow_mut().own.links;
+            let mut note = |name: &IfName| {
+                let text = name.to_string();
+                changes |= match own(name) {
+                    Some(now) => known.insert(text, now) != Some(now),
+                    None => known.remove(&text).is_some(),
+                };
+            };
+            match changed {
+                Outdated::Links(names) => names.iter().for_each(&mut note),
+                Outdated::All => {
+                    let links = inner.running.keys().chain(state.links.keys());
+                    let all: BTreeSet<&IfName> = links.collect();
+                    all.iter().for_each(|name| note(name));
+                    let before = known.len();
+                    known.retain(|name, _| {
+                        name.parse().is_ok_and(|name: IfName| all.contains(&name))
+                    });
+                    changes |= known.len() != before;
+                }
+            }
+        }
+        if changes {
             self.publish_rx_interfaces();
         }
     }

@@ -154,7 +154,7 @@ impl Core {
         let mut steps = Steps::default();
         for (address, links) in inner.known_hosts().await {
             steps.rest().await;
-            let host = inner.registry.find(address);
+            let host = inner.builder.registry.find(address);
             let of = links.iter().filter_map(|name| inner.state.links.get(name));
             let fault = inner.fault(address, of, now);
             let (why, age) = fault.map_or((None, None), |(why, age)| (Some(why), age));

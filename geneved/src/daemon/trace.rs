@@ -85,7 +85,7 @@ impl Core {
         let running = inner.running.get(&packet.dev).ok_or_else(lost)?;
         let tables = self.engine().tables();
         let link = tables.link(running.index).ok_or_else(lost)?;
-        let compiled = (&*inner.state, &inner.compiler, &*tables.schema);
+        let compiled = (&*inner.state, &inner.builder.compiler, &*tables.schema);
         let (described, mut stages) = described::described(compiled, link, &packet)?;
         let cx = Context {
             tables: &tables,

@@ -85,7 +85,10 @@ impl Unreachable {
 
 impl Inner {
     pub(super) fn heard(&self, host: IpAddr) -> Option<Now> {
-        self.registry.find(host).and_then(|host| host.heard())
+        self.builder
+            .registry
+            .find(host)
+            .and_then(|host| host.heard())
     }
 
     /// Why packets of these links do not reach a host, as far as is known.
@@ -145,8 +148,8 @@ impl Core {
         let mut inner = self.inner().await;
         let host = refusals.host;
         let state = &inner.state;
-        let mut links = state.links.values();
-        if !links.any(|link| hosts_of(state, link).contains(&host)) {
+        let of_host = |link| hosts_of(state, link).contains(&host);
+        if !state.links.values().any(of_host) {
             return;
         }
         let (why, now) = (meaning(&refusals.error), self.engine().now());
@@ -172,10 +175,10 @@ impl Core {
         let mut inner = self.inner().await;
         let Inner {
             unreachable,
-            registry,
+            builder,
             ..
         } = &mut *inner;
-        let heard = |host| registry.find(host).and_then(|host| host.heard());
+        let heard = |host| builder.registry.find(host).and_then(|host| host.heard());
         for host in unreachable.forget_heard(heard) {
             tracing::info!(%host, "{host} is heard again");
             let detail = "it is heard again".to_owned();

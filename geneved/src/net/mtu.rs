@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
@@ -13,6 +14,7 @@ use rtnetlink::Handle;
 
 use super::changes::Changes;
 use super::underlay::{self, Devices, Way};
+use crate::config::shared_map::SharedMap;
 use crate::config::value::IfName;
 
 /// What is assumed of an underlay that nothing is known of, in bytes.
@@ -85,14 +87,22 @@ pub type Nested = BTreeSet<(IfName, IpAddr, IfName)>;
 /// The ways to hosts, each asked for once, and what follows from them for the links of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Ways {
-    known: BTreeMap<Pair, Result<Way, String>>,
+    known: SharedMap<Pair, Arc<Result<Way, String>>>,
     devices: Devices,
+    /// The hosts of each link.
+    hosts: SharedMap<IfName, Arc<[Pair]>>,
+    /// How many links have a pair among theirs.
+    users: SharedMap<Pair, usize>,
+    /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
+    through: Arc<BTreeSet<String>>,
+    /// Some way leads through the interface of a link: what is so for one link may follow from others.
+    pub entangled: bool,
     /// All hosts that are behind links.
     pub nested: Nested,
     /// By the link's name.
-    pub bases: BTreeMap<IfName, Basis>,
+    pub bases: SharedMap<IfName, Basis>,
     /// Why packets of a link to a host would come back to this host, by the link's name.
-    loops: BTreeMap<(IfName, IpAddr), Loop>,
+    loops: SharedMap<(IfName, IpAddr), Loop>,
 }
 
 impl Ways {
@@ -100,8 +110,75 @@ impl Ways {
     pub async fn ask(&mut self, handle: &Handle, pair: Pair) {
         if !self.known.contains_key(&pair) {
             let way = underlay::way(handle, pair.0, pair.1, &mut self.devices).await;
-            self.known.insert(pair, way.map_err(|e| e.to_string()));
+            if let Ok(way) = &way {
+                self.note_through(way);
+            }
+            let way = way.map_err(|e| e.to_string());
+            self.known.insert(pair, Arc::new(way));
         }
+    }
+
+    fn note_through(&mut self, way: &Way) {
+        let ports = way.ports.iter().flat_map(|(bridge, port)| [bridge, port]);
+        for name in way.through.iter().chain(ports) {
+            if !self.through.contains(name) {
+                Arc::make_mut(&mut self.through).insert(name.clone());
+            }
+        }
+    }
+
+    /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
+    pub fn through(&self) -> impl Iterator<Item = &str> {
+        self.through.iter().map(String::as_str)
+    }
+
+    /// Notes which hosts a link has; none if it is gone. Forgets what was concluded of it, and the ways that no link needs any
+    /// more.
+    pub fn set_hosts(&mut self, link: &IfName, pairs: Option<Arc<[Pair]>>) {
+        self.bases.remove(link);
+        self.nested.retain(|(name, ..)| name != link);
+        let new = pairs.iter().flat_map(|pairs| pairs.iter());
+        for pair in new {
+            let users = self.users.get(pair).copied().unwrap_or_default();
+            self.users.insert(*pair, users + 1);
+        }
+        let old = match pairs {
+            Some(pairs) => self.hosts.insert(link.clone(), pairs),
+            None => self.hosts.remove(link),
+        };
+        for pair in old.iter().flat_map(|pairs| pairs.iter()) {
+            if !self.loops.is_empty() {
+                self.loops.remove(&(link.clone(), pair.0));
+            }
+            match self.users.get(pair).copied() {
+                Some(users) if users > 1 => drop(self.users.insert(*pair, users - 1)),
+                _ => {
+                    self.users.remove(pair);
+                    self.known.remove(pair);
+                }
+            }
+        }
+    }
+
+    /// Forgets which links have hosts, and all that was concluded of them, but not the ways.
+    pub fn forget_hosts(&mut self) {
+        self.hosts = SharedMap::default();
+        self.users = SharedMap::default();
+        self.loops = SharedMap::default();
+        self.bases = SharedMap::default();
+        self.nested.clear();
+        self.through = Arc::default();
+        for way in self.known.clone().values() {
+            if let Ok(way) = &**way {
+                self.note_through(way);
+            }
+        }
+    }
+
+    /// The hosts of a link.
+    #[must_use]
+    pub fn hosts(&self, link: &IfName) -> &[Pair] {
+        self.hosts.get(link).map_or(&[], |pairs| pairs)
     }
 
     /// Whether it was asked for this way.
@@ -119,16 +196,17 @@ impl Ways {
         }
     }
 
-    /// Forgets the hosts that nobody asks for any more.
-    pub fn keep(&mut self, wanted: impl Fn(&Pair) -> bool) {
-        self.known.retain(|pair, _| wanted(pair));
+    /// Forgets the hosts that no link has.
+    pub fn keep_used(&mut self) {
+        let users = &self.users;
+        self.known.retain(|pair, _| users.contains_key(pair));
     }
 
     /// The way to a host, or why there is none; `None` where nobody asked.
     #[must_use]
     pub fn way(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&Way, &str>> {
         let way = self.known.get(&(host, local))?;
-        Some(way.as_ref().map_err(String::as_str))
+        Some((**way).as_ref().map_err(String::as_str))
     }
 
     /// Every address that links send to this host from, and the way from there.
@@ -138,30 +216,41 @@ impl Ways {
     ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<Way, String>)> + Clone {
         let here = self.known.range((host, None)..);
         here.take_while(move |((to, _), _)| *to == host)
-            .map(|((_, local), way)| (local, way))
+            .map(|((_, local), way)| (local, &**way))
     }
 
-    /// Changes what is known of each host.
-    pub fn change_each(&mut self, mut change: impl FnMut(IpAddr, &mut Result<Way, String>)) {
-        for ((host, _), way) in &mut self.known {
-            change(*host, way);
+    /// Changes what is known of hosts for which `change` has another way.
+    pub fn change_each(
+        &mut self,
+        mut change: impl FnMut(IpAddr, &Result<Way, String>) -> Option<Way>,
+    ) {
+        for ((host, local), way) in self.known.clone().iter() {
+            if let Some(way) = change(*host, way) {
+                self.note_through(&way);
+                self.known.insert((*host, *local), Arc::new(Ok(way)));
+            }
         }
     }
 
     /// Knows a way that nobody was asked for.
     #[cfg(test)]
     pub fn insert(&mut self, pair: Pair, way: Result<Way, String>) {
-        self.known.insert(pair, way);
+        self.known.insert(pair, Arc::new(way));
     }
 
     /// Notes which packets would come back: of which link, to which host, and why.
-    pub fn set_loops(&mut self, loops: BTreeMap<(IfName, IpAddr), Loop>) {
-        self.loops = loops;
+    pub fn set_loops(&mut self, loops: impl IntoIterator<Item = ((IfName, IpAddr), Loop)>) {
+        self.loops = loops.into_iter().collect();
+    }
+
+    /// Notes that packets of a link to a host would come back, and why.
+    pub fn add_loop(&mut self, link: &IfName, host: IpAddr, why: Loop) {
+        self.loops.insert((link.clone(), host), why);
     }
 
     /// All of them.
     #[must_use]
-    pub fn loops(&self) -> &BTreeMap<(IfName, IpAddr), Loop> {
+    pub fn loops(&self) -> &SharedMap<(IfName, IpAddr), Loop> {
         &self.loops
     }
 
@@ -192,8 +281,8 @@ impl Ways {
     #[must_use]
     pub fn devices(&self) -> BTreeMap<IpAddr, BTreeSet<u32>> {
         let mut devices: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
-        for ((host, _), way) in &self.known {
-            if let Ok(way) = way {
+        for ((host, _), way) in self.known.iter() {
+            if let Ok(way) = &**way {
                 let indices = way.devices.iter().map(|device| device.index);
                 devices.entry(*host).or_default().extend(indices);
             }
@@ -303,7 +392,7 @@ mod tests {
                     in_main: true,
                 })
                 .map_err(str::to_owned);
-            ways.known.insert((host.parse().unwrap(), None), way);
+            ways.insert((host.parse().unwrap(), None), way);
         }
         ways
     }
@@ -356,13 +445,7 @@ mod tests {
         let sum = |ways: &Ways| ways.sum((&gnv0(), &[host]), None, shape(0), Some(9000));
         assert_eq!(sum(&ways).inner, 8964);
         assert!(sum(&ways).text.ends_with("so 9000 is kept"));
-        ways.known.insert(
-            (host, None),
-            self::ways(&[("192.0.2.1", Ok(1464))])
-                .known
-                .remove(&(host, None))
-                .unwrap(),
-        );
+        ways.known = self::ways(&[("192.0.2.1", Ok(1464))]).known;
         assert_eq!(sum(&ways).inner, 1428);
         ways.set_loops(BTreeMap::from([((gnv0(), host), Loop::Itself)]));
         let kept = sum(&ways);

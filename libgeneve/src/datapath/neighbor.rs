@@ -95,9 +95,10 @@ pub enum Audience {
 }
 
 /// Asks the neighbours of all links that flows go to whether they are still there, and forgets the silent ones; to be called
-/// every second. Returns whether one has moved or is gone, so that tables must be published anew for flows to follow it.
-pub fn tend_neighbors(cx: &Context<'_>) -> bool {
-    let mut moved = false;
+/// every second. Returns the links of those that have moved or are gone, whose flows must be decided again to follow them
+/// ([`Tables::again`](crate::link::Tables::again)).
+pub fn tend_neighbors(cx: &Context<'_>) -> Vec<LinkIndex> {
+    let mut moved = Vec::new();
     for link in cx.tables.iter() {
         let config = &link.config;
         config.neighbors.tend(cx.now, |probe| {
@@ -109,7 +110,9 @@ pub fn tend_neighbors(cx: &Context<'_>) -> bool {
                 });
             }
         });
-        moved |= config.neighbors.take_moved();
+        if config.neighbors.take_moved() {
+            moved.push(config.index);
+        }
     }
     moved
 }

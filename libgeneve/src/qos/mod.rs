@@ -175,7 +175,8 @@ pub enum Limited {
 /// configuration, and a reload gives nobody another burst.
 #[derive(Debug, Default)]
 pub struct Buckets {
-    known: HashMap<(String, Limited), Kept>,
+    /// By link.
+    known: HashMap<String, HashMap<Limited, Kept>>,
 }
 
 #[derive(Debug)]
@@ -192,7 +193,9 @@ impl Buckets {
         let fresh = || Arc::new(Bucket::new(rate, burst));
         let kept = self
             .known
-            .entry((link.to_owned(), limited))
+            .entry(link.to_owned())
+            .or_default()
+            .entry(limited)
             .or_insert_with(|| Kept {
                 bucket: fresh(),
                 wanted: true,
@@ -206,15 +209,21 @@ impl Buckets {
         Arc::clone(&kept.bucket)
     }
 
-    /// Forgets the buckets that nobody else holds. What waits for one that was not asked for since the last call
+    /// Forgets the buckets of a link that nobody else holds. What waits for one that was not asked for since the last call
     /// waits no longer: its limit is not configured any more.
-    pub fn prune(&mut self) {
-        self.known.retain(|_, kept| {
+    pub fn prune(&mut self, link: &str) {
+        let Some(of_link) = self.known.get_mut(link) else {
+            return;
+        };
+        of_link.retain(|_, kept| {
             if !std::mem::take(&mut kept.wanted) {
                 kept.bucket.retire(true);
             }
             Arc::strong_count(&kept.bucket) > 1
         });
+        if of_link.is_empty() {
+            self.known.remove(link);
+        }
     }
 }
 
@@ -240,7 +249,9 @@ mod tests {
         let faster = buckets.bucket("gnv0", bulk(), 2000, 100);
         assert!(faster.take(100, Now(0)));
         drop((before, after));
-        buckets.prune();
+        buckets.prune("gnv1");
+        buckets.prune("gnv0");
         assert_eq!(buckets.known.len(), 1);
+        assert_eq!(buckets.known["gnv0"].len(), 1);
     }
 }

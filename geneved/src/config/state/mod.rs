@@ -18,7 +18,6 @@ mod qos;
 mod route;
 mod service;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -37,6 +36,7 @@ pub use self::policy::Policy;
 pub use self::qos::Class;
 pub use self::route::Route;
 pub use self::service::{Pace, Service};
+use super::shared_map::SharedMap;
 use super::value::{ClassWord, IfName, Name};
 use super::words::{Change, Subject, Verb};
 use crate::refusal::{Refusal, RefusalCause};
@@ -53,31 +53,32 @@ pub struct Fabric {
     pub option_class: ClassWord,
 }
 
-/// Everything that is configured. Objects of a link are sorted by link, then by their own key.
+/// Everything that is configured. Objects of a link are sorted by link, then by their own key. A clone shares all of them
+/// until one of both is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// What all of it rests on.
     pub fabric: Fabric,
     /// Options that were defined, by name.
-    pub options: BTreeMap<Name, DefinedOption>,
+    pub options: SharedMap<Name, DefinedOption>,
     /// Links by name. Put and taken by `put_link` and `take_link` only.
-    pub links: BTreeMap<IfName, Link>,
+    pub links: SharedMap<IfName, Link>,
     /// The names of links by port and VNI, so that a new one is not compared with all.
-    pub(super) by_port: BTreeMap<(u16, u32), IfName>,
+    pub(super) by_port: SharedMap<(u16, u32), IfName>,
     /// Routes by prefix.
-    pub routes: BTreeMap<(IfName, IpNet), Route>,
+    pub routes: SharedMap<(IfName, IpNet), Route>,
     /// Hosts by MAC address, on Ethernet links.
-    pub fdb: BTreeMap<(IfName, Mac), Fdb>,
+    pub fdb: SharedMap<(IfName, Mac), Fdb>,
     /// Classes by name.
-    pub classes: BTreeMap<(IfName, Name), Class>,
+    pub classes: SharedMap<(IfName, Name), Class>,
     /// Endpoints by overlay address.
-    pub endpoints: BTreeMap<(IfName, IpAddr), Endpoint>,
+    pub endpoints: SharedMap<(IfName, IpAddr), Endpoint>,
     /// Rules by name.
-    pub policies: BTreeMap<(IfName, Name), Policy>,
+    pub policies: SharedMap<(IfName, Name), Policy>,
     /// Translations by name.
-    pub nats: BTreeMap<(IfName, Name), Nat>,
+    pub nats: SharedMap<(IfName, Name), Nat>,
     /// Services by name.
-    pub services: BTreeMap<(IfName, Name), Service>,
+    pub services: SharedMap<(IfName, Name), Service>,
 }
 
 impl State {
@@ -131,6 +132,17 @@ impl State {
     #[must_use]
     pub fn is_long(&self) -> bool {
         self.objects() > FEW
+    }
+
+    /// How many objects there are of this link.
+    #[must_use]
+    pub fn objects_of(&self, link: &IfName) -> usize {
+        self.routes_of(link).count()
+            + self.endpoints_of(link).count()
+            + self.policies_of(link).count()
+            + self.nats_of(link).count()
+            + self.services_of(link).count()
+            + self.fdb_of(link).count()
     }
 
     /// How many objects there are.
@@ -267,7 +279,7 @@ impl State {
 }
 
 fn named<'a, T>(
-    all: &'a BTreeMap<(IfName, Name), T>,
+    all: &'a SharedMap<(IfName, Name), T>,
     link: &IfName,
 ) -> impl Iterator<Item = (&'a Name, &'a T)> {
     let rest = all.range((link.clone(), Name::default())..);

@@ -28,8 +28,11 @@ impl State {
     /// Another link on the port of this one. What all links on a port have in common is that of any of them.
     pub(super) fn other_on_port(&self, link: &Link) -> Option<&Link> {
         let port = link.port;
-        let mut on_port = self.by_port.range((port, 0)..=(port, u32::MAX));
-        let (_, name) = on_port.find(|(_, name)| **name != link.name)?;
+        let mut on_port = self.by_port.range((port, 0)..);
+        let ((at, _), name) = on_port.find(|(_, name)| **name != link.name)?;
+        if *at != port {
+            return None;
+        }
         self.links.get(name)
     }
 }

@@ -5,8 +5,10 @@
 
 mod bridge;
 mod lladdr;
+mod proxies;
 mod rules;
 mod shape;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,9 +27,12 @@ use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
 use libgeneve::service::{self, Services};
 
 pub(super) use self::lladdr::lladdr;
+use self::proxies::Proxies;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::shape::options_len;
 use self::shape::routes;
+pub(super) use self::tables::{Outdated, RunningLink, TableBuilder, TableInput};
+use crate::config::plan::Plan;
 use crate::config::state::{Link, Service, State};
 use crate::config::value::{Affinity, IfName, Rate, Size};
 use crate::random::Keys;
@@ -70,10 +75,13 @@ pub(super) struct Compiler {
     keys: Keys,
     pools: nat::Registry,
     buckets: Buckets,
-    hits: HashMap<(IfName, String), Arc<AtomicU64>>,
-    tallies: HashMap<(IfName, String), Arc<Tally>>,
+    hits: BTreeMap<IfName, HashMap<String, Arc<AtomicU64>>>,
+    tallies: BTreeMap<IfName, HashMap<String, Arc<Tally>>>,
+    proxies: Proxies,
     policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
-    services: BTreeMap<IfName, Arc<Services>>,
+    nats: BTreeMap<IfName, (LinkIndex, Vec<nat::Rule>, Arc<nat::Nat>)>,
+    stand_ins: BTreeMap<IfName, (LinkIndex, Vec<nat::Rule>, usize, Arc<nat::Nat>)>,
+    services: BTreeMap<IfName, (Vec<service::ServiceConfig>, Arc<Services>)>,
     bridges: BTreeMap<IfName, bridge::Kept>,
     neighborhoods: BTreeMap<IfName, Arc<Neighborhood>>,
     undelivered: BTreeMap<IfName, Arc<UndeliveredPackets>>,
@@ -85,12 +93,12 @@ pub(super) type Healthy<'a> = dyn Fn(&IfName, &Service, (IpAddr, u16)) -> bool +
 /// The links that run, and where they are in the tables.
 pub(super) type Places = BTreeMap<IfName, LinkIndex>;
 
-/// Whether a state can be compiled with this key for labels.
+/// Whether a state can be compiled with this key for labels, if `old` could.
 ///
 /// # Errors
 /// Two labels of one endpoint have the same hash.
-pub(super) fn verify(key: Option<&LabelKey>, state: &State) -> Result<(), Refusal> {
-    for ((dev, addr), endpoint) in &state.endpoints {
+pub(super) fn verify(key: Option<&LabelKey>, old: &State, state: &State) -> Result<(), Refusal> {
+    for ((dev, addr), endpoint) in state.endpoints.beside(&old.endpoints) {
         if let Some(labels) = &endpoint.labels {
             hashed(key, labels).map_err(|why| {
                 Refusal::new(
@@ -116,8 +124,11 @@ impl Compiler {
             keys,
             pools: nat::Registry::default(),
             buckets: Buckets::default(),
-            hits: HashMap::new(),
-            tallies: HashMap::new(),
+            hits: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            proxies: Proxies::default(),
+            nats: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
             policies: BTreeMap::new(),
             services: BTreeMap::new(),
             bridges: BTreeMap::new(),
@@ -255,7 +266,9 @@ impl Compiler {
                     dscp: class.dscp.map(|d| d.0),
                     tally: Arc::clone(
                         self.tallies
-                            .entry((link.name.clone(), name.clone()))
+                            .entry(link.name.clone())
+                            .or_default()
+                            .entry(name.clone())
                             .or_default(),
                     ),
                     name,
@@ -271,7 +284,7 @@ impl Compiler {
             rate: self.bucket(link, Limited::Link, link.rate, link.burst),
             rate_ingress: self.bucket(link, Limited::LinkIngress, link.rate, link.burst),
             options: attachments(state, &link.options),
-            stand_ins: self.stand_ins(state, link, places)?,
+            stand_ins: self.stand_ins(link, places)?,
             labels: state.uses_labels(&link.name),
             labels_critical: link.labels == crate::config::value::LabelsUse::Critical,
             gateway: state
@@ -322,11 +335,8 @@ impl Compiler {
         {
             return Ok(Some(Arc::clone(policy)));
         }
-        let hits = &mut self.hits;
-        let mut counter = |name: &str| {
-            let key = (link.name.clone(), name.to_owned());
-            Arc::clone(hits.entry(key).or_default())
-        };
+        let hits = self.hits.entry(link.name.clone()).or_default();
+        let mut counter = |name: &str| Arc::clone(hits.entry(name.to_owned()).or_default());
         let policy = Policy::compile(rules.clone(), defaults, self.key.as_ref(), &mut counter)
             .map_err(|e| e.to_string())?;
         let policy = Arc::new(policy);
@@ -346,22 +356,27 @@ impl Compiler {
             .map(|(name, nat)| translation(name.to_string(), nat))
             .collect();
         if rules.is_empty() {
+            self.nats.remove(&link.name);
             return Ok(None);
         }
         let index = places.get(&link.name).copied().unwrap_or_default();
-        let nat = nat::Nat::compile(index, rules, &mut self.pools).map_err(|e| e.to_string())?;
-        Ok(Some(Arc::new(nat)))
+        if let Some((at, known, nat)) = self.nats.get(&link.name)
+            && (*at, known) == (index, &rules)
+        {
+            return Ok(Some(Arc::clone(nat)));
+        }
+        let nat = nat::Nat::compile(index, rules.clone(), &mut self.pools);
+        let nat = Arc::new(nat.map_err(|e| e.to_string())?);
+        let kept = (index, rules, Arc::clone(&nat));
+        self.nats.insert(link.name.clone(), kept);
+        Ok(Some(nat))
     }
 
     /// Where an endpoint of this VPC is proxied in another, this host speaks to it with its own address.
-    fn stand_ins(
-        &mut self,
-        state: &State,
-        link: &Link,
-        places: &Places,
-    ) -> Result<Option<Arc<nat::Nat>>, String> {
-        let consumers = proxies_into(state, &link.name).count();
+    fn stand_ins(&mut self, link: &Link, places: &Places) -> Result<Option<Arc<nat::Nat>>, String> {
+        let consumers = self.proxies.consumers(&link.name).count();
         if consumers == 0 {
+            self.stand_ins.remove(&link.name);
             return Ok(None);
         }
         let own = |v4: bool| {
@@ -383,10 +398,19 @@ impl Compiler {
             .flatten()
             .collect();
         let index = places.get(&link.name).copied().unwrap_or_default();
-        let nat = nat::Nat::compile(LinkIndex(index.0 | STAND_IN), rules, &mut self.pools)
-            .map_err(|e| e.to_string())?;
-        let consumers = u32::try_from(consumers).unwrap_or(u32::MAX);
-        Ok(Some(Arc::new(nat.shared_by(consumers))))
+        if let Some((at, known, shared, nat)) = self.stand_ins.get(&link.name)
+            && (*at, known, *shared) == (index, &rules, consumers)
+        {
+            return Ok(Some(Arc::clone(nat)));
+        }
+        let place = LinkIndex(index.0 | STAND_IN);
+        let nat = nat::Nat::compile(place, rules.clone(), &mut self.pools);
+        let nat = nat.map_err(|e| e.to_string())?;
+        let shared = u32::try_from(consumers).unwrap_or(u32::MAX);
+        let nat = Arc::new(nat.shared_by(shared));
+        let kept = (index, rules, consumers, Arc::clone(&nat));
+        self.stand_ins.insert(link.name.clone(), kept);
+        Ok(Some(nat))
     }
 
     fn services(
@@ -421,34 +445,62 @@ impl Compiler {
             self.services.remove(&link.name);
             return Ok(None);
         }
-        let before = self.services.get(&link.name).map(Arc::as_ref);
-        let services = Arc::new(Services::new(configs, before).map_err(|e| e.to_string())?);
-        self.services
-            .insert(link.name.clone(), Arc::clone(&services));
+        let before = self.services.get(&link.name);
+        if let Some((known, services)) = before
+            && *known == configs
+        {
+            return Ok(Some(Arc::clone(services)));
+        }
+        let before = before.map(|(_, services)| &**services);
+        let services = Services::new(configs.clone(), before).map_err(|e| e.to_string())?;
+        let services = Arc::new(services);
+        let kept = (configs, Arc::clone(&services));
+        self.services.insert(link.name.clone(), kept);
         Ok(Some(services))
     }
 
-    /// Forgets what no link uses any more; to be called after tables were published.
-    pub(super) fn prune(&mut self, state: &State) {
+    /// Forgets what a link does not use any more; to be called after tables were made of its compiled form.
+    fn prune(&mut self, state: &State, name: &IfName) {
         self.pools.prune();
-        self.buckets.prune();
-        self.policies
-            .retain(|name, _| state.links.contains_key(name));
-        self.services
-            .retain(|name, _| state.links.contains_key(name));
-        self.bridges
-            .retain(|name, _| state.links.contains_key(name));
-        self.undelivered
-            .retain(|name, _| state.links.contains_key(name));
-        self.neighborhoods
-            .retain(|name, _| state.links.contains_key(name));
-        self.tallies.retain(|_, tally| Arc::strong_count(tally) > 1);
-        self.hits.retain(|_, count| Arc::strong_count(count) > 1);
+        self.buckets.prune(name.as_str());
+        if !state.links.contains_key(name) {
+            self.policies.remove(name);
+            self.nats.remove(name);
+            self.stand_ins.remove(name);
+            self.services.remove(name);
+            self.bridges.remove(name);
+            self.undelivered.remove(name);
+            self.neighborhoods.remove(name);
+        }
+        keep_used(&mut self.tallies, name);
+        keep_used(&mut self.hits, name);
     }
 
     /// How often a rule decided.
     pub(super) fn hits(&self, link: &IfName, rule: &str) -> u64 {
-        let count = self.hits.get(&(link.clone(), rule.to_owned()));
+        let count = self.hits.get(link).and_then(|of| of.get(rule));
         count.map_or(0, |c| c.load(std::sync::atomic::Ordering::Relaxed))
     }
+}
+
+/// Forgets the counters of a link that nobody else holds.
+fn keep_used<T>(all: &mut BTreeMap<IfName, HashMap<String, Arc<T>>>, name: &IfName) {
+    if let Some(of) = all.get_mut(name) {
+        of.retain(|_, counter| Arc::strong_count(counter) > 1);
+        if of.is_empty() {
+            all.remove(name);
+        }
+    }
+}
+
+/// The links whose tables a plan outdates, as far as only objects of their own count.
+pub(super) fn outdated_by(plan: &Plan) -> Outdated {
+    // Options belong to all links.
+    if plan.objects.iter().any(|step| step.dev.is_none()) {
+        return Outdated::All;
+    }
+    let lists = [&plan.add, &plan.del, &plan.replace, &plan.set];
+    let links = lists.into_iter().flatten();
+    let objects = plan.objects.iter().filter_map(|step| step.dev.as_ref());
+    Outdated::Links(links.chain(objects).cloned().collect())
 }

@@ -1,6 +1,7 @@
 //! The addresses that others give to the interfaces of links: packets for them are delivered there, as for those of the
 //! configuration.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -9,14 +10,14 @@ use super::repair::observe;
 use super::{Concerned, Core, Inner};
 use crate::config::state::Link;
 use crate::config::value::{IfName, Mode};
+use crate::daemon::compile::Outdated;
 use crate::net::interface::Seen;
 
 /// Addresses of one interface that are followed beside the configured ones: whoever may give it addresses, perhaps a tenant in
 /// a namespace of its own, does not make the tables as large as it likes.
 const MOST: usize = 1024;
 
-/// So many changes of one interface are followed at once, and then one a second: each has the tables of all links published
-/// anew.
+/// So many changes of one interface are followed at once, and then one a second: each has the link's tables compiled anew.
 const BURST: u64 = 10;
 
 /// What others made of the addresses of one interface, and how often of late.
@@ -92,23 +93,26 @@ impl Core {
     pub(in crate::daemon) async fn follow_addresses(&self, concerned: &Concerned) {
         let mut inner = self.inner().await;
         let seen = observe(&inner, |name| concerned.has(name)).await;
-        if follow(&mut inner, &seen) {
-            self.publish(&mut inner).await;
+        let changed = follow(&mut inner, &seen);
+        if !changed.is_empty() {
+            self.publish(&mut inner, Outdated::Links(changed)).await;
         }
     }
 }
 
-/// Follows what was seen of these links; whether the tables are to be published anew.
-pub(super) fn follow(inner: &mut Inner, seen: &[(IfName, Option<Seen>)]) -> bool {
+/// Follows what was seen of these links; those whose tables are outdated by it.
+pub(super) fn follow(inner: &mut Inner, seen: &[(IfName, Option<Seen>)]) -> BTreeSet<IfName> {
     let now = Instant::now();
-    let mut changed = false;
+    let mut changed = BTreeSet::new();
     for (name, seen) in seen {
         if let (Some(seen), Some(link), Some(running)) = (
             seen,
             inner.state.links.get(name),
             inner.running.get_mut(name),
         ) {
-            changed |= running.following.follow(seen, link, now);
+            if running.following.follow(seen, link, now) {
+                changed.insert(name.clone());
+            }
         }
     }
     changed

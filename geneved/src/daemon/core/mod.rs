@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::HostRegistry;
 use rtnetlink::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -34,10 +33,9 @@ use crate::config::state::{Link, State};
 use crate::config::value::IfName;
 use crate::control::protocol::{HostEvent, What};
 use crate::control::steps::Steps;
-use crate::daemon::backends::Down;
-use crate::daemon::compile::Compiler;
+use crate::daemon::compile::{Compiler, Outdated, TableBuilder, outdated_by};
 use crate::daemon::drops::DropWatch;
-use crate::daemon::far::FarEnds;
+use crate::daemon::far::{FarEnds, Look};
 use crate::daemon::health::HealthBoard;
 use crate::daemon::rates::FlowMemory;
 use crate::daemon::rx_interfaces::RxWatch;
@@ -93,19 +91,14 @@ pub(in crate::daemon) struct Inner {
     /// Shared, because what takes long is made of it beside the main loop.
     pub(in crate::daemon) state: Arc<State>,
     pub(in crate::daemon) running: BTreeMap<IfName, Running>,
-    pub(in crate::daemon) registry: HostRegistry,
     /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
     ports: BTreeMap<u16, bool>,
     /// Ports that links need and cannot have, and why.
     blocked: BTreeMap<u16, String>,
     /// Who had a port before capabilities were given away, without which that cannot be seen.
     holders: BTreeMap<u16, Holder>,
-    hasher: FlowHasher,
-    /// Of the tables that were published last.
-    epoch: u64,
-    pub(in crate::daemon) compiler: Compiler,
+    pub(in crate::daemon) builder: TableBuilder,
     pub(in crate::daemon) unreachable: Unreachable,
-    pub(in crate::daemon) down: Down,
     pub(in crate::daemon) far: FarEnds,
     /// How the kernel routes to the hosts, as far as it has told of changes.
     pub(in crate::daemon) ways: Arc<Ways>,
@@ -121,18 +114,16 @@ impl Core {
         board: HealthBoard,
         holders: BTreeMap<u16, Holder>,
     ) -> Self {
+        let hasher = FlowHasher::new(keys.of("flows in packets"));
+        let compiler = Compiler::new(secret.as_ref().map(Secret::label_key), keys);
         let inner = Inner {
             state: Arc::default(),
             running: BTreeMap::new(),
-            registry: HostRegistry::default(),
             ports: BTreeMap::new(),
             blocked: BTreeMap::new(),
             holders,
-            hasher: FlowHasher::new(keys.of("flows in packets")),
-            epoch: 0,
-            compiler: Compiler::new(secret.as_ref().map(Secret::label_key), keys),
+            builder: TableBuilder::new(compiler, hasher),
             unreachable: Unreachable::default(),
-            down: Down::default(),
             far: FarEnds::default(),
             ways: Arc::default(),
         };
@@ -210,7 +201,7 @@ impl Core {
         &self,
         inner: &mut Inner,
         new: Arc<State>,
-        plan: Plan,
+        (plan, ways): (Plan, Option<Arc<Ways>>),
         unready: Unready,
     ) -> Result<Plan, Refusal> {
         if plan.is_empty() {
@@ -222,7 +213,7 @@ impl Core {
             }
             return Ok(plan);
         }
-        let result = self.carry_out(inner, new, &plan, unready).await;
+        let result = self.carry_out(inner, new, (&plan, ways), unready).await;
         self.close_ports(inner);
         self.count_waiting(inner);
         result.map(|()| plan)
@@ -232,13 +223,24 @@ impl Core {
         &self,
         inner: &mut Inner,
         new: Arc<State>,
-        plan: &Plan,
+        (plan, ways): (&Plan, Option<Arc<Ways>>),
         unready: Unready,
     ) -> Result<(), Refusal> {
         if unready == Unready::Refuse {
             self.ensure_descriptors(inner, &new, plan)?;
         }
-        let ways = self.ways(inner, &new).await;
+        let mut outdated = outdated_by(plan);
+        let ways = match ways {
+            Some(ways) => ways,
+            None => self.ways(inner, &new, &outdated).await,
+        };
+        if ways.entangled || inner.ways.entangled || inner.state.fabric != new.fabric {
+            outdated = Outdated::All;
+        }
+        let concerned: Vec<IfName> = match &outdated {
+            Outdated::All => inner.running.keys().chain(&plan.add).cloned().collect(),
+            Outdated::Links(names) => names.iter().cloned().collect(),
+        };
         let must: BTreeSet<IfName> = match unready {
             Unready::Wait => BTreeSet::new(),
             Unready::Refuse => plan
@@ -250,18 +252,19 @@ impl Core {
                 .collect(),
         };
         self.open_ports(inner, &new, &must).await?;
-        self.listen_for(inner.running.keys().chain(&plan.add));
-        self.note_own_links(inner, &new);
+        self.listen_for_new(&plan.add);
+        self.note_own_links(inner, &new, &outdated);
         self.bring_up(inner, &new, &plan.add, &ways, unready)
             .await?;
-        let adjusted = self.adjust_and_replace(inner, &new, plan, &ways, unready);
+        let adjusted = self.adjust_and_replace(inner, &new, (plan, &concerned), &ways, unready);
         if let Err(refusal) = adjusted.await {
             self.take_down(inner, &plan.add).await;
             return Err(refusal);
         }
         let mut steps = Steps::default();
-        for (name, running) in &mut inner.running {
-            if let Some(link) = new.links.get(name) {
+        for name in &concerned {
+            if let (Some(link), Some(running)) = (new.links.get(name), inner.running.get_mut(name))
+            {
                 (running.mtu, running.sum) = mtu_of(&new, link, &ways, Some(running));
             }
             steps.rest().await;
@@ -272,10 +275,13 @@ impl Core {
             false => Vec::new(),
         };
         let old = std::mem::replace(&mut inner.state, new);
-        self.look_far(inner, Some(&ways)).await;
-        self.note_ways(inner, ways);
+        self.look_far(inner, Some(&ways), Look::AtNew).await;
+        let others = self.note_ways(inner, ways);
+        if let Outdated::Links(links) = &mut outdated {
+            links.extend(others);
+        }
         self.note_namespaces(inner).await;
-        self.publish(inner).await;
+        self.publish(inner, outdated).await;
         remove_many(inner, &old, &plan.del).await;
         self.take_down(inner, &plan.del).await;
         if watched {
@@ -289,7 +295,7 @@ impl Core {
         &self,
         inner: &mut Inner,
         new: &Arc<State>,
-        plan: &Plan,
+        (plan, concerned): (&Plan, &[IfName]),
         ways: &Ways,
         unready: Unready,
     ) -> Result<(), Refusal> {
@@ -298,20 +304,19 @@ impl Core {
         // A route to a new host may change the MTU of a link that is otherwise as it was.
         let mut done = Vec::new();
         let mut result = Ok(());
-        let names: Vec<IfName> = inner.running.keys().cloned().collect();
-        for name in names {
+        for name in concerned {
             steps.rest().await;
-            let (Some(was), Some(link)) = (old.links.get(&name), new.links.get(&name)) else {
+            let (Some(was), Some(link)) = (old.links.get(name), new.links.get(name)) else {
                 continue;
             };
-            let Some(running) = inner.running.get(&name) else {
+            let Some(running) = inner.running.get(name) else {
                 continue;
             };
-            if !running.has_interface() || plan.replace.contains(&name) {
+            if !running.has_interface() || plan.replace.contains(name) {
                 continue;
             }
             let mtu = mtu_of(new, link, ways, Some(running)).0;
-            if plan.set.contains(&name) {
+            if plan.set.contains(name) {
                 result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
                 match update_mtu(running.own(link), link, mtu).await {
@@ -323,7 +328,7 @@ impl Core {
             } else {
                 continue;
             }
-            done.push(name);
+            done.push(name.clone());
             if result.is_err() {
                 break;
             }
@@ -398,10 +403,10 @@ impl Core {
                 before.into_iter().partition(|(_, r)| r.has_interface());
             inner.running.extend(bare);
             let ran: Vec<_> = ran.into_iter().map(|(name, _)| name).collect();
-            let ways = self.ways(inner, old).await;
+            let ways = self.ways(inner, old, &Outdated::All).await;
             // What cannot be put back now waits.
             let _ = self.bring_up(inner, old, &ran, &ways, Unready::Wait).await;
-            self.publish(inner).await;
+            self.publish(inner, Outdated::All).await;
         }
         result
     }
@@ -409,9 +414,11 @@ impl Core {
     /// Asks neighbours whether they are still there, forgets those that are silent, and has flows follow those that moved to
     /// another MAC address.
     pub(in crate::daemon) async fn tend_neighbors(&self) {
-        if self.engine.tend_neighbors() {
+        let moved = self.engine.tend_neighbors();
+        if !moved.is_empty() {
             let mut inner = self.inner().await;
-            self.publish(&mut inner).await;
+            let tables = inner.builder.again(&moved);
+            self.engine.publish(tables);
         }
     }
 
@@ -421,7 +428,7 @@ impl Core {
         let mut inner = self.inner().await;
         let names: Vec<_> = inner.running.keys().cloned().collect();
         let old = std::mem::take(&mut inner.state);
-        self.publish(&mut inner).await;
+        self.publish(&mut inner, Outdated::All).await;
         remove_many(&inner, &old, &names).await;
         self.take_down(&mut inner, &names).await;
         self.close_ports(&mut inner);

@@ -13,32 +13,70 @@ use super::{Core, Inner, Running};
 use crate::config::state::{Link, State};
 use crate::config::value::{Mode, MtuWord};
 use crate::control::steps::{self, Steps};
-use crate::daemon::compile::options_len;
-use crate::daemon::loops::{loops, measured, nested};
+use crate::daemon::compile::{Outdated, options_len};
+use crate::daemon::far::Look;
+use crate::daemon::loops::{entangled, loops, measured, nested, note_own_loops};
 use crate::net::changes::Changes;
-use crate::net::mtu::{Basis, ComputedMtu, Ways};
+use crate::net::mtu::{Basis, ComputedMtu, Pair, Ways};
 
 impl Core {
-    /// What each host of these links is reached by; who was asked for before is not asked for again.
-    pub(in crate::daemon) async fn ways(&self, inner: &Inner, state: &Arc<State>) -> Arc<Ways> {
-        self.ways_after(inner, &Changes::default(), state).await
+    /// What each host of these links is reached by; who was asked for before is not asked for again. Only of `changed` links
+    /// anything is concluded anew, unless links lead through each other.
+    pub(in crate::daemon) async fn ways(
+        &self,
+        inner: &Inner,
+        state: &Arc<State>,
+        changed: &Outdated,
+    ) -> Arc<Ways> {
+        let Outdated::Links(names) = changed else {
+            return self.ways_after(inner, &Changes::default(), state).await;
+        };
+        if inner.ways.entangled {
+            return self.ways_after(inner, &Changes::default(), state).await;
+        }
+        let mut ways = Ways::clone(&inner.ways);
+        let mut steps = Steps::default();
+        for name in names {
+            let link = state.links.get(name);
+            ways.set_hosts(name, link.map(|link| pairs_of(state, link)));
+            steps.rest().await;
+        }
+        for name in names {
+            let pairs = ways.hosts(name).to_vec();
+            for pair in pairs.into_iter().filter(|pair| !inner.ways.knows(pair)) {
+                ways.ask(&self.netlink, pair).await;
+                steps.rest().await;
+            }
+        }
+        ways.entangled = entangled(state, &ways);
+        if ways.entangled {
+            return self.conclude(ways, state).await;
+        }
+        for link in names.iter().filter_map(|name| state.links.get(name)) {
+            note_own_loops(state, &mut ways, link);
+            let basis = basis(state, &ways, link);
+            ways.bases.insert(link.name.clone(), basis);
+            steps.rest().await;
+        }
+        Arc::new(ways)
     }
 
-    /// The same, after the underlay changed so.
+    /// What each host is reached by, after the underlay changed so.
     async fn ways_after(&self, inner: &Inner, changes: &Changes, state: &Arc<State>) -> Arc<Ways> {
         let long = state.is_long();
         let (known, all, changes) = (Arc::clone(&inner.ways), Arc::clone(state), changes.clone());
         let look = move || {
             let mut ways = Ways::clone(&known);
             ways.forget(&changes);
-            let mut wanted = BTreeSet::new();
+            ways.forget_hosts();
+            let mut unknown = BTreeSet::new();
             for link in all.links.values() {
-                let hosts = hosts_of(&all, link);
-                wanted.extend(hosts.into_iter().map(|host| (host, link.local)));
+                let pairs = pairs_of(&all, link);
+                unknown.extend(pairs.iter().filter(|pair| !ways.knows(pair)).copied());
+                ways.set_hosts(&link.name, Some(pairs));
             }
-            ways.keep(|pair| wanted.contains(pair));
-            wanted.retain(|pair| !ways.knows(pair));
-            (ways, wanted)
+            ways.keep_used();
+            (ways, unknown)
         };
         let (mut ways, unknown) = steps::apart_if(long, look).await;
         let mut steps = Steps::default();
@@ -46,8 +84,15 @@ impl Core {
             ways.ask(&self.netlink, pair).await;
             steps.rest().await;
         }
+        self.conclude(ways, state).await
+    }
+
+    /// Concludes from the ways of all links.
+    async fn conclude(&self, mut ways: Ways, state: &Arc<State>) -> Arc<Ways> {
+        let long = state.is_long();
         let state = Arc::clone(state);
         let conclude = move || {
+            ways.entangled = entangled(&state, &ways);
             let loops = loops(&state, &ways);
             ways.set_loops(loops);
             ways.nested = nested(&state, &ways);
@@ -65,7 +110,7 @@ impl Core {
         let mut inner = self.inner().await;
         self.look_at_locals(&mut inner).await;
         let ways = self.ways_after(&inner, changes, &inner.state).await;
-        self.look_far(&mut inner, Some(&ways)).await;
+        self.look_far(&mut inner, Some(&ways), Look::AtAll).await;
         let mut changed = self.note_ways(&mut inner, ways);
         let Inner {
             state,
@@ -96,11 +141,17 @@ impl Core {
             }
         }
         if !changed.is_empty() {
-            self.publish(&mut inner).await;
+            self.publish(&mut inner, Outdated::Links(changed.clone()))
+                .await;
             let changed: Vec<_> = changed.into_iter().collect();
             self.tell_links(&inner, &changed).await;
         }
     }
+}
+
+fn pairs_of(state: &State, link: &Link) -> Arc<[Pair]> {
+    let hosts = hosts_of(state, link).into_iter();
+    hosts.map(|host| (host, link.local)).collect()
 }
 
 /// Every host that the link's remote, routes and endpoints name.

@@ -14,7 +14,7 @@ use crate::config::state::State;
 use crate::config::value::IfName;
 use crate::config::words::Change;
 use crate::control::steps;
-use crate::daemon::compile::verify;
+use crate::daemon::compile::{outdated_by, verify};
 use crate::refusal::Refusal;
 
 /// The most changes that are made at once without a thread of their own.
@@ -46,7 +46,8 @@ impl Core {
         };
         let Prepared { state, mut plan } = self.prepare(long, make).await?;
         let mut inner = self.inner().await;
-        self.refuse_loops(&inner, &state).await?;
+        let changed = outdated_by(&plan);
+        let ways = self.refuse_loops(&inner, &state, &changed).await?;
         // Somebody else may have changed the interface; who sets the link wants it as it is set.
         named.retain(|name| {
             inner.state.links.contains_key(name)
@@ -62,7 +63,7 @@ impl Core {
                 plan.set.push(name);
             }
         }
-        self.transition(&mut inner, state, plan, Unready::Refuse)
+        self.transition(&mut inner, state, (plan, Some(ways)), Unready::Refuse)
             .await
     }
 
@@ -72,7 +73,7 @@ impl Core {
         let Prepared { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let mut inner = self.inner().await;
         let plan = self.with_lost(&inner, &state, plan).await;
-        self.transition(&mut inner, state, plan, Unready::Wait)
+        self.transition(&mut inner, state, (plan, None), Unready::Wait)
             .await
     }
 
@@ -98,7 +99,7 @@ impl Core {
         let long = long || old.is_long();
         let prepare = move || {
             let state = make(&old)?;
-            verify(key.as_ref(), &state)?;
+            verify(key.as_ref(), &old, &state)?;
             let plan = Plan::between(&old, &state);
             let state = Arc::new(state);
             Ok(Prepared { state, plan })

@@ -1,135 +1,55 @@
 //! The running state compiled for the workers.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HeardBy, HostRegistry, Tables};
-
 use super::{Core, Inner};
-use crate::config::state::{Service, State};
-use crate::config::value::IfName;
 use crate::control::steps;
-use crate::daemon::backends::{Down, target};
-use crate::daemon::compile::{Compiler, Places};
-use crate::net::mtu::{Loop, Nested, Ways};
+use crate::daemon::backends::Down;
+use crate::daemon::compile::{Outdated, RunningLink, TableInput};
 
-/// What tables are compiled from, and what outlives that. While a thread compiles it belongs to that thread; who holds
-/// `Core::inner` waits for it.
-struct Sources {
-    state: Arc<State>,
-    links: Vec<Interface>,
-    places: Places,
-    hasher: FlowHasher,
-    epoch: u64,
-    compiler: Compiler,
-    registry: HostRegistry,
-    down: Down,
-    ways: Arc<Ways>,
-}
-
-/// What is known of a link that runs.
-struct Interface {
-    name: IfName,
-    mtu: u16,
-    /// Addresses that others gave it.
-    followed: Vec<IpNet>,
-}
-
-impl Sources {
-    fn compile(&mut self) -> Tables {
-        let Sources {
-            state,
-            places,
-            compiler,
-            registry,
-            down,
-            ways,
-            ..
-        } = self;
-        let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
-            !down.has(&target(state, dev, service, at))
-        };
-        let mut links = Vec::with_capacity(self.links.len());
-        for Interface {
-            name,
-            mtu,
-            followed,
-        } in &self.links
-        {
-            let Some(link) = state.links.get(name) else {
-                continue;
-            };
-            let config = compiler.link(state, link, *mtu, followed, places, &healthy);
-            let link = libgeneve::link::Link::new(config, registry);
-            let link = link.without(|host| ways.loop_of(name, host).is_some());
-            let link = link.with_heard_by(|host| {
-                let mut heard_by = behind(&ways.nested, places, name, host);
-                if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
-                    heard_by.push(HeardBy::Nobody);
-                }
-                heard_by
-            });
-            links.push(Arc::new(link));
-        }
-        let mut tables = Tables::new(links, self.hasher);
-        tables.epoch = self.epoch;
-        tables.schema = Arc::new(Compiler::schema(state));
-        tables
-    }
-}
+/// The most objects that are compiled without a thread of their own.
+const FEW_OBJECTS: usize = 256;
 
 impl Core {
-    /// Compiles the state for the workers.
-    pub(in crate::daemon) async fn publish(&self, inner: &mut Inner) {
-        inner.epoch += 1;
-        let interfaces = inner.running.iter().map(|(name, running)| Interface {
-            name: name.clone(),
-            mtu: running.mtu,
-            followed: running.following.addresses().to_vec(),
+    /// Compiles what is outdated for the workers, and publishes it with all else as it was.
+    pub(in crate::daemon) async fn publish(&self, inner: &mut Inner, outdated: Outdated) {
+        let state = Arc::clone(&inner.state);
+        let ways = Arc::clone(&inner.ways);
+        let down = self.board(|board| Down::of(&state, board));
+        let (outdated, names) = inner.builder.concerned(&state, &ways, &down, outdated);
+        let running = names.into_iter().filter_map(|name| {
+            let running = inner.running.get(&name)?;
+            let running = RunningLink {
+                index: running.index,
+                mtu: running.mtu,
+                followed: running.following.addresses().to_vec(),
+            };
+            Some((name, running))
         });
-        let places = inner.running.iter();
-        let none = inner.compiler.without_links();
-        let mut sources = Sources {
-            state: Arc::clone(&inner.state),
-            links: interfaces.collect(),
-            places: places.map(|(name, r)| (name.clone(), r.index)).collect(),
-            hasher: inner.hasher,
-            epoch: inner.epoch,
-            compiler: std::mem::replace(&mut inner.compiler, none),
-            registry: std::mem::take(&mut inner.registry),
-            down: self.board(|board| Down::of(&inner.state, board)),
-            ways: Arc::clone(&inner.ways),
+        let input = TableInput {
+            running: running.collect(),
+            state,
+            ways,
+            down,
+            outdated,
         };
-        let compile = move || {
-            let tables = sources.compile();
-            (tables, sources)
+        let long = match &input.outdated {
+            Outdated::All => input.state.is_long(),
+            Outdated::Links(names) => {
+                let objects = names.iter().map(|name| input.state.objects_of(name));
+                objects.sum::<usize>() > FEW_OBJECTS
+            }
         };
-        let long = inner.state.is_long();
-        let (tables, sources) = steps::apart_if(long, compile).await;
-        inner.compiler = sources.compiler;
-        inner.registry = sources.registry;
-        inner.down = sources.down;
-        let links = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
-        self.engine.flows().flows.set_links(links);
-        self.engine.publish(Arc::new(tables));
-        self.note_own_links(inner, &inner.state);
-        inner.compiler.prune(&inner.state);
-        inner.registry.prune();
+        let outdated = input.outdated.clone();
+        let mut builder = inner.builder.lend();
+        let build = move || (builder.build(input), builder);
+        let (tables, builder) = steps::apart_if(long, build).await;
+        inner.builder = builder;
+        let count = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
+        self.engine.flows().flows.set_links(count);
+        self.engine.publish(tables);
+        self.note_own_links(inner, &inner.state, &outdated);
         self.count_waiting(inner);
-        self.listen_for(inner.running.keys());
+        self.listen_for(inner, &outdated);
     }
-}
-
-/// The links behind whose interfaces a host of the link `name` is.
-fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<HeardBy> {
-    if nested.is_empty() {
-        return Vec::new();
-    }
-    let of_it = nested
-        .iter()
-        .filter(|(link, at, _)| link == name && *at == host);
-    let outer = of_it.filter_map(|(.., outer)| places.get(outer));
-    outer.copied().map(HeardBy::Link).collect()
 }

@@ -15,6 +15,7 @@ use super::running::{Drift, Obstacle};
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
+use crate::daemon::compile::Outdated;
 use crate::net::interface::{self, Seen, can_have};
 use crate::net::watch::News;
 
@@ -89,8 +90,24 @@ impl Core {
     }
 
     /// From here on news of these links concern the daemon.
-    pub(super) fn listen_for<'a>(&self, names: impl Iterator<Item = &'a IfName>) {
-        *self.interfaces.names.borrow_mut() = names.map(ToString::to_string).collect();
+    pub(super) fn listen_for(&self, inner: &Inner, changed: &Outdated) {
+        let mut names = self.interfaces.names.borrow_mut();
+        let Outdated::Links(changed) = changed else {
+            *names = inner.running.keys().map(ToString::to_string).collect();
+            return;
+        };
+        for name in changed {
+            match inner.running.contains_key(name) && inner.state.links.contains_key(name) {
+                true => names.insert(name.to_string()),
+                false => names.remove(name.as_str()),
+            };
+        }
+    }
+
+    /// The same for links whose interfaces are about to be made.
+    pub(super) fn listen_for_new(&self, links: &[IfName]) {
+        let mut names = self.interfaces.names.borrow_mut();
+        names.extend(links.iter().map(ToString::to_string));
     }
 
     /// Looks after what nobody tells of; to be called every second or so.
@@ -116,8 +133,9 @@ impl Core {
         let mut inner = self.inner().await;
         let mut changed = self.look_for_returned(&mut inner, concerned).await;
         let seen = observe(&inner, |name| concerned.has(name)).await;
-        if follow(&mut inner, &seen) {
-            self.publish(&mut inner).await;
+        let followed = follow(&mut inner, &seen);
+        if !followed.is_empty() {
+            self.publish(&mut inner, Outdated::Links(followed)).await;
         }
         for (name, seen) in seen {
             let Some(seen) = seen else {

@@ -1,6 +1,6 @@
 //! Links that cannot work now: noted, told once, and made ready as soon as they can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use super::running::{Attempts, Obstacle, Running};
 use super::{Core, Inner, host_event};
 use crate::config::state::Link;
 use crate::config::value::IfName;
+use crate::daemon::compile::Outdated;
 use crate::io::SourceSockets;
 use crate::net::interface::{self, Seen};
 use crate::net::netns;
@@ -57,7 +58,7 @@ impl Core {
             .collect();
         if !bare.is_empty() {
             let state = inner.state.clone();
-            let ways = self.ways(inner, &state).await;
+            let ways = self.ways(inner, &state, &Outdated::All).await;
             let made = self.bring_up(inner, &state, &bare, &ways, Unready::Wait);
             // Nothing is refused here.
             let _ = made.await;
@@ -65,7 +66,8 @@ impl Core {
             changed.extend(bare.into_iter().filter(ready));
         }
         if !changed.is_empty() {
-            self.publish(inner).await;
+            let outdated = changed.iter().cloned().collect();
+            self.publish(inner, Outdated::Links(outdated)).await;
             self.tell_links(inner, &changed).await;
         }
     }
@@ -165,7 +167,8 @@ impl Core {
         }
         if nameless {
             // Health checks are made inside, and would keep it alive.
-            self.publish(&mut inner).await;
+            let nothing = Outdated::Links(BTreeSet::new());
+            self.publish(&mut inner, nothing).await;
         }
         for name in &moved {
             let cause = "its network namespace is another one now".to_owned();
@@ -192,7 +195,7 @@ impl Core {
         {
             let cause = format!("its network namespace \"{netns}\" was deleted");
             self.without_interface(&mut inner, &name, cause);
-            self.publish(&mut inner).await;
+            self.publish(&mut inner, Outdated::link(name.clone())).await;
             self.tell_links(&inner, &[name]).await;
             return;
         }

@@ -191,7 +191,9 @@ impl Engine {
 
     /// Puts new tables in force; workers use them from their next turn on.
     pub fn publish(&self, tables: Arc<Tables>) {
-        self.spread(&mut self.state(), &tables);
+        if !tables.has_names_of(&self.shared.tables.load()) {
+            self.spread(&mut self.state(), &tables);
+        }
         self.shared.tables.store(tables);
         // Links that were attached before they were in the tables begin to work.
         for worker in &self.workers {
@@ -399,9 +401,9 @@ impl Engine {
         }
     }
 
-    /// Has neighbours asked whether they are still there; to be called every second. Returns whether one has moved or is gone,
-    /// so that tables must be published anew for flows to follow it.
-    pub fn tend_neighbors(&self) -> bool {
+    /// Has neighbours asked whether they are still there; to be called every second. Returns the links of those that have moved or are
+    /// gone: what was decided for their flows is to be decided again.
+    pub fn tend_neighbors(&self) -> Vec<LinkIndex> {
         let tables = self.tables();
         let moved = datapath::tend_neighbors(&Context {
             tables: &tables,

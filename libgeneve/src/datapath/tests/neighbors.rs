@@ -38,7 +38,7 @@ fn goes(world: &World) -> Result<Mac, DropReason> {
 /// The questions of a second, by the MAC address that they go to, and whether tables are to be published anew.
 fn tend(world: &mut World, second: u64) -> (Vec<Mac>, bool) {
     world.now = Now(second * 1_000_000_000);
-    let moved = tend_neighbors(&world.cx());
+    let moved = !tend_neighbors(&world.cx()).is_empty();
     let link = world.link(LinkIndex(0)).unwrap();
     let asked = std::iter::from_fn(|| world.state.question()).map(|ask| {
         let mut out = [0; 100];

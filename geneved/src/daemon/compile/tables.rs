@@ -1,0 +1,221 @@
+//! The tables of all links, kept up with the state: what a change does not concern is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use libgeneve::flow::FlowHasher;
+use libgeneve::link::{HeardBy, HostRegistry, Link, LinkIndex, Tables};
+
+use super::{Compiler, Places};
+use crate::config::state::{Service, State};
+use crate::config::value::IfName;
+use crate::daemon::backends::{Down, target};
+use crate::net::mtu::{Loop, Nested, Ways};
+
+/// Whose tables are to be compiled anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Outdated {
+    /// Those of all links.
+    All,
+    /// Those of these links, which may be new or gone.
+    Links(BTreeSet<IfName>),
+}
+
+impl Outdated {
+    /// Those of this link.
+    pub(in crate::daemon) fn link(name: IfName) -> Self {
+        Outdated::Links(BTreeSet::from([name]))
+    }
+}
+
+/// What is known of a link that runs.
+#[derive(Clone, Debug)]
+pub(in crate::daemon) struct RunningLink {
+    pub(in crate::daemon) index: LinkIndex,
+    pub(in crate::daemon) mtu: u16,
+    /// Addresses that others gave its interface.
+    pub(in crate::daemon) followed: Vec<IpNet>,
+}
+
+/// The configuration that tables are made of.
+#[derive(Debug)]
+pub(in crate::daemon) struct TableInput {
+    pub(in crate::daemon) state: Arc<State>,
+    pub(in crate::daemon) ways: Arc<Ways>,
+    pub(in crate::daemon) down: Down,
+    pub(in crate::daemon) outdated: Outdated,
+    /// The links that run, of those that [`TableBuilder::concerned`] named.
+    pub(in crate::daemon) running: BTreeMap<IfName, RunningLink>,
+}
+
+/// Makes each snapshot of the tables of the one before it, and has what outlives them.
+pub(in crate::daemon) struct TableBuilder {
+    pub(in crate::daemon) compiler: Compiler,
+    pub(in crate::daemon) registry: HostRegistry,
+    /// Which backends get no flows.
+    pub(in crate::daemon) down: Down,
+    tables: Arc<Tables>,
+    /// Where each link is in them.
+    places: BTreeMap<IfName, LinkIndex>,
+}
+
+impl TableBuilder {
+    /// One whose tables are empty.
+    pub(in crate::daemon) fn new(compiler: Compiler, hasher: FlowHasher) -> Self {
+        TableBuilder {
+            compiler,
+            registry: HostRegistry::default(),
+            down: Down::default(),
+            tables: Arc::new(Tables::new([], hasher)),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// One that stands here while this one is elsewhere.
+    pub(in crate::daemon) fn lend(&mut self) -> TableBuilder {
+        let none = TableBuilder::new(self.compiler.without_links(), self.tables.hasher);
+        mem::replace(self, none)
+    }
+
+    /// The links whose tables are outdated with those of `outdated`: the backends of their services, or the links that their
+    /// proxied endpoints stand for, are not as they were. And, as the second, all that these look at.
+    pub(in crate::daemon) fn concerned(
+        &mut self,
+        state: &State,
+        ways: &Ways,
+        down: &Down,
+        outdated: Outdated,
+    ) -> (Outdated, BTreeSet<IfName>) {
+        let Outdated::Links(mut names) = outdated else {
+            let links = state.links.keys();
+            for name in self.places.keys().chain(links) {
+                self.compiler.proxies.note(state, name);
+            }
+            let all = state.links.keys().chain(self.places.keys()).cloned();
+            return (Outdated::All, all.collect());
+        };
+        names.extend(self.down.differs_at(down));
+        let mut more = BTreeSet::new();
+        for name in &names {
+            more.extend(self.compiler.proxies.note(state, name));
+            // It may have got another place.
+            more.extend(self.compiler.proxies.consumers(name).cloned());
+        }
+        names.extend(more);
+        let targets = names.iter().flat_map(|n| self.compiler.proxies.targets(n));
+        let outer = ways.nested.iter().filter(|(link, ..)| names.contains(link));
+        let seen = targets.chain(outer.map(|(.., outer)| outer));
+        let seen = seen.chain(&names).cloned().collect();
+        (Outdated::Links(names), seen)
+    }
+
+    /// The next snapshot.
+    pub(in crate::daemon) fn build(&mut self, input: TableInput) -> Arc<Tables> {
+        let TableInput {
+            state,
+            ways,
+            down,
+            outdated,
+            running,
+        } = input;
+        self.down = down;
+        let epoch = self.tables.epoch + 1;
+        let schema = match outdated {
+            Outdated::All => Arc::new(Compiler::schema(&state)),
+            Outdated::Links(_) => Arc::clone(&self.tables.schema),
+        };
+        let names: Vec<IfName> = match outdated {
+            Outdated::All => {
+                let known = self.places.keys().chain(running.keys());
+                known
+                    .cloned()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect()
+            }
+            Outdated::Links(names) => names.into_iter().collect(),
+        };
+        let places: Places = running.iter().map(|(n, r)| (n.clone(), r.index)).collect();
+        // A place may be another link's now, so all are left before any is taken.
+        let mut changed = Vec::new();
+        for name in &names {
+            let place = running.get(name).filter(|_| state.links.contains_key(name));
+            let place = place.map(|running| running.index);
+            let before = match place {
+                Some(place) => self.places.insert(name.clone(), place),
+                None => self.places.remove(name),
+            };
+            if let Some(before) = before.filter(|before| Some(*before) != place) {
+                changed.push((before, None));
+            }
+        }
+        for name in &names {
+            if let (Some(link), Some(running)) = (state.links.get(name), running.get(name)) {
+                let compiled = self.link(&state, link, running, &places, &ways);
+                changed.push((running.index, Some(compiled)));
+            }
+        }
+        self.tables = Arc::new(self.tables.next(epoch, schema, changed));
+        for name in &names {
+            self.compiler.prune(&state, name);
+        }
+        self.registry.prune();
+        Arc::clone(&self.tables)
+    }
+
+    /// The next snapshot, in which flows of these links are decided again.
+    pub(in crate::daemon) fn again(&mut self, links: &[LinkIndex]) -> Arc<Tables> {
+        self.tables = Arc::new(self.tables.again(self.tables.epoch + 1, links));
+        Arc::clone(&self.tables)
+    }
+
+    fn link(
+        &mut self,
+        state: &State,
+        link: &crate::config::state::Link,
+        running: &RunningLink,
+        places: &Places,
+        ways: &Ways,
+    ) -> Link {
+        let TableBuilder {
+            compiler,
+            registry,
+            down,
+            ..
+        } = self;
+        let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
+            !down.has(&target(state, dev, service, at))
+        };
+        let RunningLink { mtu, followed, .. } = running;
+        let config = compiler.link(state, link, *mtu, followed, places, &healthy);
+        let name = &link.name;
+        Link::new(config, registry)
+            .without(|host| ways.loop_of(name, host).is_some())
+            .with_heard_by(|host| {
+                let mut heard_by = behind(&ways.nested, places, name, host);
+                if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
+                    heard_by.push(HeardBy::Nobody);
+                }
+                heard_by
+            })
+    }
+}
+
+/// The links behind whose interfaces a host of the link `name` is.
+fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<HeardBy> {
+    if nested.is_empty() {
+        return Vec::new();
+    }
+    let of_it = nested
+        .iter()
+        .filter(|(link, at, _)| link == name && *at == host);
+    let outer = of_it.filter_map(|(.., outer)| places.get(outer));
+    outer.copied().map(HeardBy::Link).collect()
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
