@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::mpsc::{Receiver as CommandReceiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver as CommandReceiver, TryRecvError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -50,10 +50,10 @@ pub(super) enum Command {
     /// The link sends from these sockets from now on.
     SetPool(LinkIndex, Arc<Pool>),
     /// The answer comes when the queue is closed.
-    RemoveLink(LinkIndex, Sender<()>),
+    RemoveLink(LinkIndex, tokio::sync::mpsc::Sender<()>),
     AddSocket(Receiver),
     /// The answer comes when the sockets are closed.
-    RemovePort(u16, Sender<()>),
+    RemovePort(u16, tokio::sync::mpsc::Sender<()>),
     AddTap(Box<Tap>),
     /// Questions for neighbours wait to be put.
     AskNeighbors,
@@ -72,7 +72,7 @@ pub(super) struct LinkSlot {
     pub(super) answers: AnswerBudgets,
     /// Whether trains may be sent at all (`segmentation`).
     pub(super) gso: bool,
-    pub(super) leaving: Option<Sender<()>>,
+    pub(super) leaving: Option<tokio::sync::mpsc::Sender<()>>,
 }
 
 /// The counters of a link, or those of what belongs to no link where it is gone.
@@ -89,7 +89,7 @@ pub(super) fn counters_of<'a>(
 pub(super) struct SocketSlot {
     pub(super) port: u16,
     socket: Receiver,
-    leaving: Option<Sender<()>>,
+    leaving: Option<tokio::sync::mpsc::Sender<()>>,
 }
 
 /// What all workers of an engine read.

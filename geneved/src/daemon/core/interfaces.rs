@@ -206,16 +206,10 @@ impl Core {
 
     /// Removes the interfaces of these links.
     pub(super) async fn take_down(&self, inner: &mut Inner, names: &[IfName]) {
-        let mut steps = Steps::default();
-        let mut gone = BTreeSet::new();
-        for name in names {
-            if let Some(running) = inner.running.remove(name) {
-                self.engine.detach(running.index);
-                gone.insert(running.index);
-                steps.rest().await;
-            }
-        }
-        self.forget_flows(&gone).await;
+        let running = names.iter().filter_map(|name| inner.running.remove(name));
+        let gone: Vec<LinkIndex> = running.map(|running| running.index).collect();
+        self.engine.detach(&gone).await;
+        self.forget_flows(&gone.into_iter().collect()).await;
     }
 
     /// Ends all flows of links whose indices others may get.

@@ -214,7 +214,7 @@ impl Core {
             return Ok(plan);
         }
         let result = self.carry_out(inner, new, (&plan, ways), unready).await;
-        self.close_ports(inner);
+        self.close_ports(inner).await;
         self.count_waiting(inner);
         result.map(|()| plan)
     }
@@ -431,7 +431,7 @@ impl Core {
         self.publish(&mut inner, Outdated::All).await;
         remove_many(&inner, &old, &names).await;
         self.take_down(&mut inner, &names).await;
-        self.close_ports(&mut inner);
+        self.close_ports(&mut inner).await;
     }
 }
 

@@ -25,7 +25,7 @@ impl Core {
             match inner.ports.get(&port) {
                 Some(open) if *open || !zero => continue,
                 // A socket's checksum rule is set before its first datagram.
-                Some(_) => self.engine.close_port(port),
+                Some(_) => self.engine.close_port(port).await,
                 None => {}
             }
             inner.ports.remove(&port);
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Closes what the running state does not need, and what is open wider than it needs.
-    pub(super) fn close_ports(&self, inner: &mut Inner) {
+    pub(super) async fn close_ports(&self, inner: &mut Inner) {
         let needed: BTreeMap<u16, bool> = needed_ports(&inner.state)
             .into_iter()
             .map(|(port, (zero, _))| (port, zero))
@@ -92,7 +92,7 @@ impl Core {
             if needed.get(&port) == Some(&zero) {
                 inner.ports.insert(port, zero);
             } else {
-                self.engine.close_port(port);
+                self.engine.close_port(port).await;
             }
         }
         for (port, zero) in needed {

@@ -172,7 +172,7 @@ impl Core {
         }
         for name in &moved {
             let cause = "its network namespace is another one now".to_owned();
-            self.without_interface(&mut inner, name, cause);
+            self.without_interface(&mut inner, name, cause).await;
         }
         if !moved.is_empty() {
             self.make_ready(&mut inner, moved).await;
@@ -194,7 +194,7 @@ impl Core {
             && netns::identity(netns) != made_in
         {
             let cause = format!("its network namespace \"{netns}\" was deleted");
-            self.without_interface(&mut inner, &name, cause);
+            self.without_interface(&mut inner, &name, cause).await;
             self.publish(&mut inner, Outdated::link(name.clone())).await;
             self.tell_links(&inner, &[name]).await;
             return;
@@ -219,9 +219,9 @@ impl Core {
     }
 
     /// Lets go of an interface that is gone, or of no use any more; the link waits for another one.
-    fn without_interface(&self, inner: &mut Inner, name: &IfName, cause: String) {
+    async fn without_interface(&self, inner: &mut Inner, name: &IfName, cause: String) {
         if let Some(running) = inner.running.get_mut(name) {
-            self.engine.detach(running.index);
+            self.engine.detach(&[running.index]).await;
             self.engine.flows().flows.remove_link(running.index);
             running.nameless = false;
             running.ifindex = 0;

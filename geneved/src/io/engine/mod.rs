@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
+use tokio::time::timeout;
 
 use super::counters::{Counters, Direction, LinkCounters};
 use super::descriptors::Descriptors;
@@ -47,6 +48,9 @@ pub use config::{
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Dropped by whoever has let go of what it was sent for.
+type LetGo = tokio::sync::mpsc::Sender<()>;
 
 struct Handle {
     commands: Sender<Command>,
@@ -355,11 +359,18 @@ impl Engine {
         self.errors.take_refusals()
     }
 
-    /// Takes a link from the workers; its TUN device is gone when this returns.
-    pub fn detach(&self, link: LinkIndex) {
-        self.ask_all(|answer| Command::RemoveLink(link, answer));
+    /// Takes links from the workers; their TUN devices are gone when this is done, unless a worker does not let go of one for
+    /// long.
+    pub async fn detach(&self, links: &[LinkIndex]) {
+        let commands = links.iter().map(|link| {
+            let link = *link;
+            move |answer| Command::RemoveLink(link, answer)
+        });
+        self.ask_all(commands).await;
         let mut state = self.state();
-        state.counters.remove(&link);
+        for link in links {
+            state.counters.remove(link);
+        }
         state.pools.retain(|pool| pool.strong_count() > 0);
     }
 
@@ -443,14 +454,18 @@ impl Engine {
         Some(reader)
     }
 
-    fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) {
-        let (answer, answers) = mpsc::channel();
-        for worker in &self.workers {
-            worker.tell(command(answer.clone()));
+    /// Tells all of these to each worker, and waits until they have let go of what is named, in all no longer than
+    /// [`PATIENCE`]. Others do their work meanwhile.
+    async fn ask_all<C: Fn(LetGo) -> Command>(&self, commands: impl Iterator<Item = C>) {
+        let (answer, mut answers) = channel(1);
+        for command in commands {
+            for worker in &self.workers {
+                worker.tell(command(answer.clone()));
+            }
         }
         drop(answer);
         // Nobody sends: the channel closes when the last worker has let go.
-        let _ = answers.recv_timeout(PATIENCE);
+        let _ = timeout(PATIENCE, answers.recv()).await;
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

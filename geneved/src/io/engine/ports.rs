@@ -95,12 +95,13 @@ impl Engine {
     }
 
     /// Stops listening on a UDP port.
-    pub fn close_port(&self, port: u16) {
+    pub async fn close_port(&self, port: u16) {
         let mut state = self.state();
         state.ports.retain(|open| open.port != port);
         state.unread.retain(|(_, receiver)| receiver.port != port);
         drop(state);
-        self.ask_all(|answer| Command::RemovePort(port, answer));
+        let command = |answer| Command::RemovePort(port, answer);
+        self.ask_all(std::iter::once(command)).await;
     }
 
     /// Gives the VPCs of these tables sockets, and has the kernel queue their datagrams there.
