@@ -461,7 +461,6 @@ impl Compiler {
 
     /// Forgets what a link does not use any more; to be called after tables were made of its compiled form.
     fn prune(&mut self, state: &State, name: &IfName) {
-        self.pools.prune();
         self.buckets.prune(name.as_str());
         if !state.links.contains_key(name) {
             self.policies.remove(name);

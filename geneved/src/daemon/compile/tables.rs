@@ -162,6 +162,7 @@ impl TableBuilder {
         for name in &names {
             self.compiler.prune(&state, name);
         }
+        self.compiler.pools.prune();
         self.registry.prune();
         Arc::clone(&self.tables)
     }
