@@ -1,13 +1,13 @@
--- Dissects the Geneve options of geneved: endpoint, labels, class and service.
+-- Dissector for geneved's Geneve options: endpoint, labels, class and service.
 --
--- Install it into Wireshark's folder of personal Lua plugins (Help, About, Folders), or name it:
+-- Copy it to Wireshark's folder for personal Lua plugins (Help, About, Folders), or load it explicitly:
 --     tshark -X lua_script:geneved.lua -r capture.pcapng -Y geneved
--- The option class is a preference (geneved.class), as it is one of geneved.toml ("option-class").
+-- The option class is the preference geneved.class; set it to "option-class" of geneved.toml.
 
 local DEFAULT_CLASS = 0xff47
 
 local geneved = Proto("geneved", "geneved options")
-geneved.prefs.class = Pref.uint("Option class", DEFAULT_CLASS, "Class of geneved's options, as [daemon] option-class has it")
+geneved.prefs.class = Pref.uint("Option class", DEFAULT_CLASS, "Class of geneved's options, the value of [daemon] option-class")
 
 local endpoint_types = { [0] = "simple", "scaled", "gateway", "proxied", "host" }
 local kinds = { [0x01] = "endpoint", [0x02] = "labels", [0x03] = "class", [0x04] = "service" }
@@ -33,10 +33,10 @@ for _, field in pairs(f) do
     table.insert(geneved.fields, field)
 end
 
-local malformed = ProtoExpert.new("geneved.malformed", "Length or content is not that of this option", expert.group.MALFORMED, expert.severity.ERROR)
+local malformed = ProtoExpert.new("geneved.malformed", "Invalid length or content for this option", expert.group.MALFORMED, expert.severity.ERROR)
 geneved.experts = { malformed }
 
--- Each takes the data of an option and a subtree, and gives a summary, or nil for what is malformed.
+-- Dissectors by option. Each takes the option's data and a subtree, and returns a summary, or nil if the option is malformed.
 local dissect = {}
 
 function dissect.endpoint(data, tree)
