@@ -54,7 +54,7 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// The outer datagram or the Geneve header ends before its own length says so.
+    /// The outer datagram or the Geneve header ends before its stated length.
     GeneveTruncated => "geneve-truncated",
     /// The Geneve version is not 0 (RFC 8926 section 3.4).
     GeneveVersion => "geneve-version",
@@ -64,113 +64,113 @@ drop_reasons! {
     VxlanTruncated => "vxlan-truncated",
     /// The VXLAN header has no valid VNI: its I flag is not set (RFC 7348 section 5).
     VxlanNoVni => "vxlan-no-vni",
-    /// An option that this endpoint does not know is marked critical (RFC 8926 section 3.5).
+    /// An unknown option is marked critical (RFC 8926 section 3.5).
     UnknownCriticalOption => "unknown-critical-option",
-    /// The O bit is set: a control message, whose payload is never forwarded (RFC 8926 section 3.4).
+    /// The O bit is set: the packet is a control message, whose payload is never forwarded (RFC 8926 section 3.4).
     ControlMessage => "control-message",
-    /// The packet carries something else than the link: IP packets where it takes frames, frames where it takes IP packets, or neither.
+    /// The payload is not what the link carries: IP packets instead of frames, frames instead of IP packets, or neither.
     ProtocolType => "protocol-type",
     /// No link on this host has this VNI on this port.
     UnknownVni => "unknown-vni",
-    /// The outer datagram did not come from the underlay, but out of a link, through an interface that a link's packets can reach, from this host itself, or by an interface that is not known yet.
+    /// The outer datagram was not received from the underlay, but from a link, an interface that a link's packets can reach, this host itself, or an interface that is not known yet.
     NotFromUnderlay => "not-from-underlay",
-    /// The outer source is not a host that the VPC knows.
+    /// The outer source is not a known host of the VPC.
     UnknownHost => "unknown-host",
     /// The outer destination is not the link's local address.
     WrongLocal => "wrong-local",
     /// The inner source, MAC or IP address, does not belong to the host that the packet came from.
     SourceMismatch => "source-mismatch",
-    /// The inner source, MAC or IP address, belongs to another host, yet the packet came from this one's TUN or TAP.
+    /// The inner source, MAC or IP address, belongs to another host, but the packet came from this host's TUN or TAP.
     SourceNotLocal => "source-not-local",
-    /// The inner destination, after translation, is not behind the link's interface: no address of it, no endpoint of this host and in no allowed prefix.
+    /// The inner destination, after translation, is not behind the link's interface: it is not an address of the interface, an endpoint of this host, or in an allowed prefix.
     DestinationNotHere => "destination-not-here",
     /// The inner frame is for a MAC address that is not the link's.
     WrongMac => "wrong-mac",
-    /// The inner frame has a VLAN tag, and the link has no VLANs (RFC 7348 section 6.1).
+    /// The inner frame has a VLAN tag, and the link does not support VLANs (RFC 7348 section 6.1).
     VlanTagged => "vlan-tagged",
     /// The packet is neither IPv4 nor IPv6.
     NotIp => "not-ip",
-    /// The frame's source MAC address is known to be elsewhere, and has moved too often of late.
+    /// The frame's source MAC address is known to be elsewhere and has moved too often recently.
     MacMove => "mac-move",
-    /// The frame from TAP is for a MAC address that is behind TAP, too.
+    /// The frame from TAP is for a MAC address that is also behind TAP.
     SplitHorizon => "split-horizon",
-    /// A broadcast, multicast or frame for an unknown MAC address is over the rate of such frames.
+    /// A broadcast, multicast or unknown unicast frame exceeds the flood rate.
     FloodRate => "flood-rate",
-    /// An ARP request or neighbour solicitation that was answered here, for an address that is known.
+    /// An ARP request or neighbour solicitation for a known address, which this host answered.
     NeighborAnswered => "neighbor-answered",
-    /// An ARP request or neighbour solicitation for an address that is known, which got no answer: the link has had as many of late as it may have.
+    /// An ARP request or neighbour solicitation for a known address, which was not answered because the link exceeded its rate of such answers.
     NeighborUnanswered => "neighbor-unanswered",
-    /// An ARP or neighbour discovery message that asks this host for nothing; the link took note of who sent it.
+    /// An ARP or neighbour discovery message that needs no answer from this host; the link noted its sender.
     NeighborNoted => "neighbor-noted",
     /// The inner packet is shorter than its own length field or has a malformed header.
     InnerMalformed => "inner-malformed",
-    /// The inner packet's checksum is wrong, so it cannot be merged or finished safely.
+    /// The inner packet's checksum is wrong, so the packet cannot safely be merged or completed.
     InnerChecksum => "inner-checksum",
-    /// The inner source or destination is an IPv4-mapped IPv6 address, which is never on a wire (RFC 4291 section 2.5.5.2).
+    /// The inner source or destination is an IPv4-mapped IPv6 address, which never appears on the wire (RFC 4291 section 2.5.5.2).
     MappedAddress => "mapped-address",
     /// The inner source or destination is a loopback address, which never leaves a host (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
     LoopbackAddress => "loopback-address",
-    /// The inner source is a multicast or broadcast address, or unspecified in a packet that is not for a group.
+    /// The inner source is a multicast or broadcast address, or unspecified in a packet that is not for a multicast group.
     SourceNotUnicast => "source-not-unicast",
-    /// The inner packet's sender prescribes its route: by a source route option (RFC 7126 section 4), or by an IPv6 routing header other than that of Mobile IPv6 (RFC 5095, RFC 8754).
+    /// The inner packet has a source route: an IPv4 source route option (RFC 7126 section 4), or an IPv6 routing header other than that of Mobile IPv6 (RFC 5095, RFC 8754).
     SourceRoute => "source-route",
-    /// A super-packet asks for a segmentation that its headers do not allow.
+    /// A super-packet requests a segmentation that its headers do not allow.
     BadOffload => "bad-offload",
     /// A rule of the link's policy, or its default, denies the flow.
     PolicyDenied => "policy-denied",
-    /// A rule of the link's policy rejects the flow; its sender was told where that is allowed.
+    /// A rule of the link's policy rejects the flow; the sender was notified if that is allowed.
     PolicyRejected => "policy-rejected",
-    /// A rule of the link's policy rejects the flow; its sender was not told, because the link has had as many such answers of late as it may have.
+    /// A rule of the link's policy rejects the flow; the sender was not notified because the link exceeded its rate of such answers.
     PolicyRejectedUnanswered => "policy-rejected-unanswered",
     /// The flow table has no room for another flow of the link.
     FlowTableFull => "flow-table-full",
-    /// A fragment whose first fragment was not seen, so that its flow is not known, where its ports matter.
+    /// The first fragment of the packet was not seen, so the flow is unknown, and ports are needed to decide.
     FragmentUnknown => "fragment-unknown",
-    /// An ICMP error about a flow that is not there.
+    /// An ICMP error about an unknown flow.
     IcmpUnrelated => "icmp-unrelated",
-    /// The address pool of source NAT, or the sender's share of the ports that stand for clients of proxied endpoints, has no port left for the protocol.
+    /// The source NAT pool, or the sender's share of the ports for clients of proxied endpoints, has no free port for the protocol.
     NatExhausted => "nat-exhausted",
-    /// The packet must be rewritten and cannot be: its transport is unreadable, or of a protocol without ports.
+    /// The packet must be translated and cannot be: its transport header is unreadable, or its protocol has no ports.
     NatUntranslatable => "nat-untranslatable",
     /// The service has no backend that is healthy and not drained.
     NoBackend => "no-backend",
-    /// The endpoint option contradicts what this host knows of the endpoint.
+    /// The endpoint option contradicts what this host knows about the endpoint.
     EndpointType => "endpoint-type",
-    /// The packet asks for a gateway, and no NAT rule of the link covers it.
+    /// The packet asks for a gateway, but no NAT rule of the link covers it.
     NotGateway => "not-gateway",
-    /// A known option has a length or a content that its definition forbids.
+    /// A known option has an invalid length or content.
     OptionMalformed => "option-malformed",
-    /// The packet is over the rate of its class, endpoint or link.
+    /// The packet exceeds the rate of its class, endpoint or link.
     RateExceeded => "rate-exceeded",
-    /// The packet would leave by the link and to the host that it came from, or was relayed too often.
+    /// The packet would be sent over the link to the host that it came from, or was relayed too often.
     ForwardingLoop => "forwarding-loop",
-    /// No route, endpoint, forwarding entry or flood list of the VPC leads the inner destination to another host.
+    /// No route, endpoint, forwarding entry or flood list of the VPC maps the inner destination to another host.
     NoRoute => "no-route",
-    /// The packet is for a multicast or broadcast address that the VPC leads nowhere, as router solicitations and other questions to all neighbours are that each host sends by itself.
+    /// The packet is for a multicast or broadcast address without a route in the VPC, such as a router solicitation or another query that every host sends by itself.
     NoMulticastRoute => "no-multicast-route",
-    /// The MAC address of the inner destination is not known yet; its host is being asked.
+    /// The MAC address of the inner destination is not known yet and is being resolved.
     NeighborUnresolved => "neighbor-unresolved",
-    /// The packet is larger than the tunnel MTU; its sender was told.
+    /// The packet is larger than the tunnel MTU; the sender was notified.
     TooBig => "too-big",
-    /// The packet is larger than the tunnel MTU; its sender was not told, because the link has had as many such answers of late as it may have.
+    /// The packet is larger than the tunnel MTU; the sender was not notified because the link exceeded its rate of such answers.
     TooBigUnanswered => "too-big-unanswered",
-    /// The packet is larger than the tunnel MTU and its sender must not be told (an ICMP error, a multicast).
+    /// The packet is larger than the tunnel MTU, and the sender must not be notified (an ICMP error, a multicast).
     TooBigSilent => "too-big-silent",
     /// The outer header reports congestion on a packet that cannot carry it (RFC 6040 section 4.2).
     EcnCongestion => "ecn-congestion",
     /// The underlay has no route to the host, or refused it.
     UnderlayUnreachable => "underlay-unreachable",
-    /// The underlay's route to the host leads back into the tunnel, or the host is this one: what is sent would come back.
+    /// The underlay's route to the host leads back into the tunnel, or the host is this one: the packet would come back.
     UnderlayLoop => "underlay-loop",
     /// The socket's send queue is full.
     SocketFull => "socket-full",
-    /// The kernel refused the datagram with an error that has no reason of its own.
+    /// The kernel refused the datagram with an error that has no drop reason of its own.
     SendFailed => "send-failed",
-    /// The TUN interface does not accept the packet now (its queue is full or it is down).
+    /// The TUN interface does not accept the packet (its queue is full, or it is down).
     TunRefused => "tun-refused",
     /// All buffers of the worker are in flight.
     NoBuffer => "no-buffer",
-    /// The link went away while the packet was on its way.
+    /// The link was removed while the packet was being processed.
     LinkGone => "link-gone",
 }
 
