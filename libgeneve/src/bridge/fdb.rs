@@ -1,8 +1,8 @@
-//! MAC addresses that were learned from the frames that they sent.
+//! MAC learning: the forwarding database (FDB) of an Ethernet link.
 //!
-//! Bounded, aged, and shared by all workers. An address that turns up elsewhere moves, as a virtual machine does when it
-//! migrates, but only so often: two that claim one address, or a loop, must not keep the fabric busy. What was configured is
-//! not in here, and goes before.
+//! Bounded, aged, and shared by all workers. An address seen somewhere else moves, as when a virtual machine
+//! migrates, but moves are rate-limited so that a duplicate address or a loop cannot churn the table. Configured
+//! entries are kept elsewhere and take precedence.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,23 +17,23 @@ use crate::wire::ethernet::Mac;
 
 /// Moves of one address that are followed within [`MOVE_WINDOW`].
 const MOVES: u8 = 5;
-/// RFC 7432 section 15.1 has the same number in 180 s; a virtual machine that migrates back and forth is not kept away for
-/// that long.
+/// RFC 7432 section 15.1 uses the same count in 180 s; the window is shorter so that a virtual machine that migrates
+/// back and forth is not cut off for that long.
 const MOVE_WINDOW: Duration = Duration::from_secs(60);
-/// An address that was seen so recently is not written down again.
+/// An address seen within this time is not refreshed again, which saves writes.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// What bounds the table of a link.
+/// Limits of a link's learned tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Addresses that it holds at most.
+    /// Maximum number of addresses.
     pub entries: u32,
-    /// How long an address is known after it was seen last; zero is for ever.
+    /// Time after which an address that was not seen again expires; zero means never.
     pub ageing: Duration,
 }
 
 impl Default for Limits {
-    /// 4096 addresses for 300 s, which is what Linux gives to bridges.
+    /// 4096 addresses for 300 s, the default ageing time of a Linux bridge.
     fn default() -> Self {
         Limits {
             entries: 4096,
@@ -43,37 +43,37 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether something that was seen at `seen` is known no more.
+    /// Whether an entry last seen at `seen` has expired.
     pub(crate) fn over(&self, seen: Now, now: Now) -> bool {
         !self.ageing.is_zero() && now.since(seen) > self.ageing
     }
 }
 
-/// What came of seeing an address.
+/// Result of learning a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// It was known to be there.
+    /// Already known at this place.
     Known,
-    /// It is new.
+    /// New entry.
     New,
-    /// It was elsewhere.
+    /// Moved here from another place.
     Moved,
-    /// It was elsewhere, and has moved too often of late: it stays where it was.
+    /// Seen at another place, but moved too often recently: the entry stays where it was.
     Refused,
     /// The table is full.
     Full,
 }
 
-/// An address, as people see it.
+/// FDB entry for display.
 #[derive(Clone, Debug)]
 pub struct FdbEntry {
-    /// The address.
+    /// MAC address.
     pub mac: Mac,
-    /// Where it is.
+    /// Where it was learned.
     pub place: Place,
-    /// How long ago it was seen last, to a second.
+    /// Time since it was last seen, accurate to a second.
     pub used: Duration,
-    /// How long ago it was learned, or moved.
+    /// Time since it was learned or moved.
     pub updated: Duration,
 }
 
@@ -82,7 +82,7 @@ struct Entry {
     place: Place,
     seen: Now,
     since: Now,
-    /// Moves in the window that began at `window`.
+    /// Moves since `window`.
     moves: u8,
     window: Now,
 }
@@ -97,16 +97,16 @@ impl BuildHasher for Keyed {
     }
 }
 
-/// The learned addresses of one link.
+/// Forwarding database of one link.
 #[derive(Debug)]
 pub struct Fdb {
     entries: Mutex<hashbrown::HashMap<Mac, Entry, Keyed>>,
-    /// Counts changes: what was found before one may not hold after it.
+    /// Bumped on every change; results of lookups made before it may be stale.
     generation: AtomicU64,
 }
 
 impl Fdb {
-    /// An empty table; `key` is secret, so that nobody outside can pile addresses on one place.
+    /// Returns an empty table. `key` is secret, so that nobody outside can provoke hash collisions.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Fdb {
@@ -115,14 +115,14 @@ impl Fdb {
         }
     }
 
-    /// Differs before and after each change of where an address is.
+    /// Generation of the table; differs before and after each change of an address's place.
     #[inline]
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
 
-    /// Where an address is, if it was seen recently enough.
+    /// Looks up an address; `None` if it is unknown or expired.
     #[must_use]
     pub fn find(&self, mac: Mac, limits: &Limits, now: Now) -> Option<Place> {
         let entries = self.entries();
@@ -130,7 +130,7 @@ impl Fdb {
         (!limits.over(entry.seen, now)).then(|| entry.place.clone())
     }
 
-    /// Writes down that a frame of this address came from `place`.
+    /// Learns `mac` from a frame received from `place`.
     pub fn learn(&self, mac: Mac, place: &Place, limits: &Limits, now: Now) -> Learned {
         let mut entries = self.entries();
         let full = entries.len() >= limits.entries as usize;
@@ -169,14 +169,14 @@ impl Fdb {
         Learned::Moved
     }
 
-    /// Forgets an address; `false` if it was not known.
+    /// Removes an address; `false` if it was not known.
     pub fn forget(&self, mac: Mac) -> bool {
         let gone = self.entries().remove(&mac).is_some();
         self.changed();
         gone
     }
 
-    /// Forgets the addresses of which `keep` says so. Returns how many.
+    /// Keeps only the entries for which `keep` returns true. Returns how many were removed.
     pub fn retain(&self, mut keep: impl FnMut(Mac, &Place) -> bool) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
@@ -188,7 +188,7 @@ impl Fdb {
         gone
     }
 
-    /// Forgets what is too old; to be called every second or so. Returns how many addresses went.
+    /// Removes expired entries; call about once a second. Returns how many were removed.
     pub fn expire(&self, limits: &Limits, now: Now) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
@@ -200,19 +200,19 @@ impl Fdb {
         gone
     }
 
-    /// How many addresses are held.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries().len()
     }
 
-    /// Whether none is held.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Every address that is known, sorted.
+    /// All entries that have not expired, sorted.
     #[must_use]
     pub fn entries_at(&self, limits: &Limits, now: Now) -> Vec<FdbEntry> {
         let entries = self.entries();

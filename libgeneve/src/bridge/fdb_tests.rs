@@ -138,13 +138,14 @@ fn people_see_age_and_place() {
 }
 
 proptest! {
-    /// Against a table that never forgets and knows no bound: what is found is what was learned last, if moves are rare.
+    /// Compares with a table that never expires and has no bound: if moves are rare, a lookup returns the latest
+    /// place.
     #[test]
     fn what_is_found_is_where_it_was_seen_last(events in proptest::collection::vec((0u8..6, 0u32..3), 1..60)) {
         let fdb = Fdb::new([3, 4]);
         let mut model: HashMap<u8, u32> = HashMap::new();
         for (n, (address, place)) in events.into_iter().enumerate() {
-            // A minute apart, so that every move is followed.
+            // A minute apart, so that no move is refused.
             let now = at(60 * n as u64);
             let limits = Limits { entries: 4, ageing: Duration::ZERO };
             let known = model.contains_key(&address);

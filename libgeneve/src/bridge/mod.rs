@@ -1,12 +1,11 @@
-//! What an Ethernet link knows of MAC addresses: where they are, and which addresses they have.
+//! Layer-2 state of an Ethernet link: MAC addresses and neighbours.
 //!
-//! - [`Fdb`]: addresses that were learned from frames: bounded, aged, moved only so often.
-//! - [`Neighbors`]: which IP address has which MAC address, learned from ARP and Neighbor Discovery.
-//! - [`Notice`]: what an ARP or Neighbor Discovery message claims and asks.
-//! - [`Bridge`]: the configured side of both, and what follows from the two together.
+//! - [`Fdb`]: MAC addresses learned from frames; bounded, aged, with a limit on moves.
+//! - [`Neighbors`]: IP to MAC address bindings learned from ARP and Neighbor Discovery.
+//! - [`Notice`]: what an ARP or Neighbor Discovery message announces and asks.
+//! - [`Bridge`]: the configured entries, and lookups in configured and learned ones.
 //!
-//! Frames are taken apart by [`wire`](crate::wire); what becomes of them is
-//! [`datapath`](crate::datapath)'s to decide.
+//! [`wire`](crate::wire) parses frames; [`datapath`](crate::datapath) decides what happens to them.
 
 mod fdb;
 mod neighbors;

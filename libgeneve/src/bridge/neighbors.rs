@@ -1,7 +1,7 @@
-//! Which IP address has which MAC address, as ARP and Neighbor Discovery said.
+//! Neighbour table: IP to MAC address bindings learned from ARP and Neighbor Discovery.
 //!
-//! Bounded and aged like the forwarding table. Who claims an address last has it, as with every receiver of ARP; what is
-//! configured of endpoints goes before and is not in here.
+//! Bounded and aged like the FDB. The latest announcement of an address wins, as in any ARP cache. Bindings of
+//! configured endpoints are kept elsewhere and take precedence.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,36 +13,36 @@ use crate::time::Now;
 use crate::wire::ethernet::Mac;
 use crate::wire::nd::AdvertisementFlags;
 
-/// An address, as people see it.
+/// Neighbour entry for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighborEntry {
-    /// The address.
+    /// IP address.
     pub addr: IpAddr,
-    /// Its MAC address.
+    /// MAC address.
     pub mac: Mac,
-    /// How long ago it was claimed last.
+    /// Time since it was last announced.
     pub used: Duration,
 }
 
-/// What is known of an address.
+/// Neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbor {
-    /// Its MAC address.
+    /// MAC address.
     pub mac: Mac,
-    /// What advertisements say of it; nobody has advertised it from this MAC address where there is nothing.
+    /// Flags of the latest advertisement from this MAC address; `None` if it has not advertised.
     pub flags: Option<AdvertisementFlags>,
-    /// When it was claimed last.
+    /// When it was last announced.
     pub seen: Now,
 }
 
-/// The learned addresses of one link.
+/// Neighbour table of one link.
 #[derive(Debug)]
 pub struct Neighbors {
     entries: Mutex<hashbrown::HashMap<IpAddr, Neighbor, Keyed>>,
 }
 
 impl Neighbors {
-    /// An empty table; `key` is secret.
+    /// Returns an empty table; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Neighbors {
@@ -50,20 +50,20 @@ impl Neighbors {
         }
     }
 
-    /// The MAC address of `addr`, if it was heard recently enough.
+    /// Returns the MAC address of `addr`, unless the entry has expired.
     #[must_use]
     pub fn find(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Mac> {
         self.neighbor(addr, limits, now).map(|known| known.mac)
     }
 
-    /// What is known of `addr`, if it was heard recently enough.
+    /// Returns the entry of `addr`, unless it has expired.
     #[must_use]
     pub fn neighbor(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Neighbor> {
         let known = self.entries().get(&addr).copied();
         known.filter(|known| !limits.over(known.seen, now))
     }
 
-    /// Writes down that `addr` has this MAC address, and what was advertised of it.
+    /// Learns that `addr` has this MAC address, and the flags it was advertised with.
     pub fn learn(
         &self,
         addr: IpAddr,
@@ -98,7 +98,7 @@ impl Neighbors {
         }
     }
 
-    /// Forgets what is too old; to be called every second or so. Returns how many addresses went.
+    /// Removes expired entries; call about once a second. Returns how many were removed.
     pub fn expire(&self, limits: &Limits, now: Now) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
@@ -106,24 +106,24 @@ impl Neighbors {
         before - entries.len()
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub fn clear(&self) {
         self.entries().clear();
     }
 
-    /// How many addresses are held.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries().len()
     }
 
-    /// Whether none is held.
+    /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Every address that is known, sorted.
+    /// All entries that have not expired, sorted.
     #[must_use]
     pub fn entries_at(&self, limits: &Limits, now: Now) -> Vec<NeighborEntry> {
         let entries = self.entries();

@@ -1,4 +1,4 @@
-//! What an ARP or Neighbor Discovery message says, in the terms that both share.
+//! ARP and Neighbor Discovery messages in common terms.
 
 use std::net::IpAddr;
 
@@ -6,23 +6,23 @@ use crate::wire::arp::{Arp, Operation};
 use crate::wire::ethernet::Mac;
 use crate::wire::nd::{AdvertisementFlags, Nd};
 
-/// What a message claims and what it asks; either may be missing.
+/// What a message announces and what it asks; either may be missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notice {
-    /// An address, and the MAC address that its sender says it has.
+    /// The IP to MAC address binding that the sender announces.
     pub claim: Option<(IpAddr, Mac)>,
-    /// What an advertisement says of that address besides; nothing else tells it.
+    /// Flags of that binding; only a neighbour advertisement has them.
     pub flags: Option<AdvertisementFlags>,
-    /// An address whose MAC address is asked for.
+    /// The address that the message asks to resolve.
     pub question: Option<Question>,
 }
 
-/// A question for a MAC address.
+/// Request for the MAC address of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The address whose owner is asked for.
+    /// The address to resolve.
     pub target: IpAddr,
-    /// The sender asks because it wants to take the address itself (RFC 5227, RFC 4862 section 5.4).
+    /// Duplicate address detection: the sender wants to use the address itself (RFC 5227, RFC 4862 section 5.4).
     pub probe: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The two halves of what an Ethernet link knows, put together: what is configured goes before what was learned.
+//! Lookups for an Ethernet link: configured entries first, then learned ones.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,15 +15,15 @@ use crate::time::Now;
 use crate::wire::ethernet::{Ethernet, Mac};
 use crate::wire::nd::AdvertisementFlags;
 
-/// How long a learned neighbour is answered for after it was heard of (RFC 4861 section 10, `REACHABLE_TIME`).
+/// How long after it was last heard a learned neighbour is answered for (RFC 4861 section 10, `REACHABLE_TIME`).
 const SPOKEN_FOR: Duration = Duration::from_secs(30);
 
 /// Where a MAC address is.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// Behind the TAP interface.
+    /// Behind the local TAP interface.
     Here,
-    /// On this host.
+    /// Behind another host.
     Host(Arc<Host>),
 }
 
@@ -40,7 +40,7 @@ impl PartialEq for Place {
 impl Eq for Place {}
 
 impl Place {
-    /// The reason under which a frame is counted that came from here and should not have.
+    /// Drop reason for a frame from this place whose source belongs elsewhere.
     fn forged(&self) -> DropReason {
         match self {
             Place::Here => DropReason::SourceNotLocal,
@@ -49,53 +49,53 @@ impl Place {
     }
 }
 
-/// What is configured of an Ethernet link.
+/// Configuration of an Ethernet link.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
-    /// The MAC address of the TAP interface.
+    /// MAC address of the TAP interface.
     pub mac: Mac,
     /// Whether addresses are learned from frames.
     pub learning: bool,
-    /// What bounds the learned tables.
+    /// Limits of the learned tables.
     pub limits: Limits,
-    /// MAC addresses and the hosts that they are on: one for a station, any number for a group.
+    /// Static FDB entries: MAC address and hosts; one host for a unicast address, any number for a group.
     pub entries: Vec<(Mac, Vec<IpAddr>)>,
-    /// Hosts that get what is for everybody, or for nobody knows whom.
+    /// Hosts to which broadcast, unknown-unicast and multicast (BUM) frames are flooded.
     pub flood: Vec<IpAddr>,
-    /// How many of those frames may pass, counted in frames.
+    /// Rate limit for those frames, in frames.
     pub flood_rate: Arc<Bucket>,
     /// Endpoints of the link.
     pub owners: Vec<OwnerConfig>,
-    /// What becomes of frames that are neither IP, ARP nor Neighbor Discovery: the defaults of the link.
+    /// Actions for frames that are neither IP, ARP nor Neighbor Discovery: the link's defaults.
     pub others: Defaults,
-    /// What was learned; it outlives this configuration.
+    /// Learned state; it outlives this configuration.
     pub live: Arc<Live>,
 }
 
-/// An IP address whose owner is configured.
+/// IP address of a configured endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerConfig {
-    /// The address.
+    /// IP address.
     pub addr: IpAddr,
-    /// Its MAC address, if that is configured, too.
+    /// MAC address, if configured.
     pub mac: Option<Mac>,
-    /// The host that it is on; `None` is this one.
+    /// Host that it is on; `None` for this host.
     pub host: Option<IpAddr>,
 }
 
-/// What was learned on an Ethernet link, and what is counted.
+/// Learned state and counters of an Ethernet link.
 #[derive(Debug)]
 pub struct Live {
-    /// Where MAC addresses are.
+    /// Learned MAC addresses.
     pub fdb: Fdb,
-    /// Which IP address has which MAC address.
+    /// Learned IP to MAC address bindings.
     pub neighbors: Neighbors,
-    /// What happened.
+    /// Event counters.
     pub tally: Tally,
 }
 
 impl Live {
-    /// Nothing is known yet; `key` is secret.
+    /// Returns empty tables; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Live {
@@ -106,23 +106,23 @@ impl Live {
     }
 }
 
-/// Events of an Ethernet link.
+/// Event counters of an Ethernet link.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// MAC addresses that were learned.
+    /// MAC addresses learned.
     pub learned: AtomicU64,
-    /// Those that turned up elsewhere and were followed.
+    /// MAC addresses that moved.
     pub moved: AtomicU64,
-    /// Frames whose source could not be learned, because the table was full.
+    /// Frames whose source was not learned because the table was full.
     pub full: AtomicU64,
-    /// Frames that were sent to every host of a list.
+    /// Frames flooded to a list of hosts.
     pub flooded: AtomicU64,
-    /// Questions for MAC addresses that were answered here.
+    /// ARP and Neighbor Discovery requests answered locally.
     pub suppressed: AtomicU64,
 }
 
 impl Tally {
-    /// The name of each event, and how often it happened.
+    /// Name and value of each counter.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = [
             ("learned", &self.learned),
@@ -135,7 +135,7 @@ impl Tally {
             .into_iter()
     }
 
-    /// Counts one event.
+    /// Increments one counter.
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
     }
@@ -150,35 +150,36 @@ struct Owner {
 /// Where a frame goes by its destination MAC address.
 #[derive(Clone, Debug)]
 pub enum Toward {
-    /// To a station behind the TAP interface.
+    /// To a station behind the local TAP interface.
     Here,
-    /// To the host of a station.
+    /// To the host that the station is on.
     Host(Arc<Host>),
-    /// To all of these: it is for a group, or for nobody knows whom.
+    /// Flooded to all of these: group address or unknown unicast.
     All(Arc<[Arc<Host>]>),
 }
 
 impl Toward {
-    /// Whether it is a station behind the TAP interface.
+    /// Whether the destination is behind the local TAP interface.
     #[must_use]
     pub fn is_here(&self) -> bool {
         matches!(self, Toward::Here)
     }
 }
 
-/// An Ethernet link, ready for the packet path.
+/// Ethernet link as the packet path uses it.
 #[derive(Debug)]
 pub struct Bridge {
-    /// The MAC address of the TAP interface.
+    /// MAC address of the TAP interface.
     pub mac: Mac,
-    /// The MAC address of what stands for others: virtual addresses of services, outside addresses of NAT. A bridge around
-    /// the TAP interface would keep frames for the interface's own address to itself.
+    /// MAC address that answers for the virtual addresses of services and the outside addresses of NAT. It differs
+    /// from the interface's own because a bridge that the TAP belongs to would keep frames for that address to
+    /// itself.
     pub virtual_mac: Mac,
-    /// What was learned.
+    /// Learned state and counters.
     pub live: Arc<Live>,
-    /// How many frames may be flooded.
+    /// Rate limit for flooded frames.
     pub flood_rate: Arc<Bucket>,
-    /// What becomes of frames that are neither IP, ARP nor Neighbor Discovery.
+    /// Actions for frames that are neither IP, ARP nor Neighbor Discovery.
     pub others: Defaults,
     learning: bool,
     limits: Limits,
@@ -189,7 +190,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Compiles a configuration; `host` finds the host of an underlay address.
+    /// Compiles a configuration; `host` looks up a host by its underlay address.
     #[must_use]
     pub fn new(config: &BridgeConfig, mut host: impl FnMut(IpAddr) -> Arc<Host>) -> Bridge {
         let mut hosts =
@@ -234,7 +235,7 @@ impl Bridge {
         }
     }
 
-    /// Every host that is configured, with repetitions.
+    /// All configured hosts; may contain duplicates.
     pub fn hosts<'a>(&'a self) -> impl Iterator<Item = &'a Arc<Host>> {
         let stations = self
             .stations
@@ -251,10 +252,10 @@ impl Bridge {
             .chain(self.flood.iter())
     }
 
-    /// Whether `mac` may send from `from`; if so, and if that is to be, it is written down to be there.
+    /// Checks that `mac` may send from `from`, and learns it if learning is on.
     ///
     /// # Errors
-    /// It is configured to be elsewhere, or moves too often.
+    /// If the address is configured elsewhere, or moves too often.
     pub fn admit(&self, mac: Mac, from: &Place, now: Now) -> Result<(), DropReason> {
         if let Some(place) = self.stations.get(&mac) {
             return if place == from {
@@ -277,7 +278,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Where a frame for `mac` goes.
+    /// Returns where a frame for `mac` goes.
     #[must_use]
     pub fn toward(&self, mac: Mac, now: Now) -> Toward {
         if mac.is_multicast() {
@@ -294,12 +295,12 @@ impl Bridge {
         }
     }
 
-    /// Whether what a message from `from` claims may be; if so, and if that is to be, it is written down. What is said in a
-    /// VLAN (`tagged`) is not: there the address may be another station's.
+    /// Checks the binding that a message from `from` announces, and learns it if learning is on. Bindings announced
+    /// inside a VLAN (`tagged`) are not learned: the same address may belong to another station there.
     ///
     /// # Errors
-    /// The address is an endpoint that is elsewhere or has another MAC address, or the MAC address is configured to be
-    /// elsewhere.
+    /// If the IP address belongs to an endpoint that is elsewhere or has another MAC address, or if the MAC address
+    /// is configured elsewhere.
     pub fn hear(
         &self,
         notice: &Notice,
@@ -314,7 +315,7 @@ impl Bridge {
         if self.stations.get(&mac).is_some_and(|place| place != from) {
             return Err(from.forged());
         }
-        // Whether a configured owner is a router is said by nobody else.
+        // Learned even with learning off: only its advertisements say whether a configured endpoint is a router.
         let configured = self.owners.get(&addr).is_some_and(|o| o.mac.is_some());
         if (self.learning || configured) && !tagged && mac.is_unicast() {
             let neighbors = &self.live.neighbors;
@@ -323,10 +324,10 @@ impl Bridge {
         Ok(())
     }
 
-    /// Whether `addr` may be used from `from`, by the station `mac` where that is said.
+    /// Checks that `addr` may be used from `from`, by the station `mac` if given.
     ///
     /// # Errors
-    /// It is an endpoint that is elsewhere, or has another MAC address.
+    /// If it belongs to an endpoint that is elsewhere, or that has another MAC address.
     #[inline]
     pub fn owns(&self, addr: IpAddr, mac: Option<Mac>, from: &Place) -> Result<(), DropReason> {
         let Some(owner) = self.owners.get(&addr) else {
@@ -340,19 +341,20 @@ impl Bridge {
         }
     }
 
-    /// The MAC address of an IP address, if it is known.
+    /// Returns the MAC address of an IP address, if known.
     #[must_use]
     pub fn mac_of(&self, addr: IpAddr, now: Now) -> Option<Mac> {
         let configured = self.owners.get(&addr).and_then(|owner| owner.mac);
         configured.or_else(|| self.live.neighbors.find(addr, &self.limits, now))
     }
 
-    /// The MAC address with which a question from behind the TAP interface, asked by the station `asker`, is answered here.
+    /// Returns the MAC address with which to answer the request of the station `asker`, which is behind the TAP
+    /// interface.
     ///
-    /// `None` where nobody knows, where the owner is behind the TAP interface, too, and answers itself, and where the
-    /// asking station has the address. Who probes for an address hears of an endpoint that is configured; a learned owner
-    /// defends itself. It also answers itself where it was not heard of for a while, so that one who is gone, or has
-    /// another MAC address now, is not spoken for; and where it has not said yet whether it is a router.
+    /// `None` if the binding is unknown, if the owner is behind the TAP interface too and answers itself, or if the
+    /// asker owns the address. A duplicate address probe is answered for configured endpoints only; a learned owner
+    /// defends its address itself. A learned owner is also left to answer if it has not been heard recently, since it
+    /// may be gone or have another MAC address, and if it has not yet advertised whether it is a router.
     #[must_use]
     pub fn answer(
         &self,
@@ -380,8 +382,8 @@ impl Bridge {
         (mac != asker && elsewhere).then_some((mac, flags))
     }
 
-    /// To which station, and in whose name, the answer to a frame goes: what is said to a group is answered from the
-    /// virtual MAC address.
+    /// Returns the destination and source MAC addresses of the answer to a frame. An answer to a group frame comes
+    /// from the virtual MAC address.
     #[must_use]
     pub fn way_back(&self, frame: &Ethernet<'_>) -> (Mac, Mac) {
         let asked = frame.dst();
@@ -393,20 +395,20 @@ impl Bridge {
         (frame.src(), from)
     }
 
-    /// Whether a station is behind the TAP interface.
+    /// Whether a station is behind the local TAP interface.
     #[must_use]
     pub fn is_here(&self, mac: Mac, now: Now) -> bool {
         self.toward(mac, now).is_here()
     }
 
-    /// Whether a station behind the TAP interface has said that it has `addr`.
+    /// Whether a station behind the local TAP interface has announced `addr`.
     #[must_use]
     pub fn has_station(&self, addr: IpAddr, now: Now) -> bool {
         let mac = self.live.neighbors.find(addr, &self.limits, now);
         mac.is_some_and(|mac| self.is_here(mac, now))
     }
 
-    /// What bounds the learned tables.
+    /// Limits of the learned tables.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits

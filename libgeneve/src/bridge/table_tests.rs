@@ -21,7 +21,8 @@ fn host(n: u8) -> Place {
     Place::Host(Arc::new(Host::new(u32::from(n), underlay(n))))
 }
 
-/// 10.0.0.1 is on host 2 with a MAC address, 10.0.0.2 is here, 10.0.0.3 is on host 3 with an unknown MAC address.
+/// 10.0.0.1 is on host 2 with a known MAC address, 10.0.0.2 is here, 10.0.0.3 is on host 3 with an unknown MAC
+/// address.
 fn bridge(learning: bool) -> Bridge {
     let owner = |n, mac, host: Option<u8>| OwnerConfig {
         addr: addr(n),
