@@ -1,36 +1,36 @@
-//! Labels and selectors behind the fabric's secret: what the wire and the rules compare.
+//! Keyed hashes of labels and selectors, which the wire carries and rules compare.
 //!
-//! A tenant chooses the text of labels. The hashes are keyed, so that nobody without the secret can
-//! search for two texts that the wire cannot tell apart.
+//! Tenants choose the text of labels. The hashes are keyed with the fabric's secret, so that nobody without it can
+//! search for two labels that collide.
 
 use std::fmt;
 
 use super::{Label, Labels};
 
-/// Separates the keys of label hashes from whatever else is derived from the same secret.
+/// Separates these keys from others derived from the same secret.
 const CONTEXT: &str = "geneved 2026 labels on the wire v1";
 
-/// The key of all label hashes of a fabric: every host of it has the same.
+/// Key of a fabric's label hashes; the same on all of its hosts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelKey([u8; 32]);
 
 impl LabelKey {
-    /// The key that follows from the fabric's secret: BLAKE3 in its key derivation mode, with the
-    /// context `geneved 2026 labels on the wire v1` and the bytes of `secret` as they are.
+    /// Derives the key from the fabric's secret: BLAKE3 in key derivation mode, with the context `geneved 2026 labels
+    /// on the wire v1` and the bytes of `secret` unchanged.
     #[must_use]
     pub fn from_secret(secret: &[u8]) -> LabelKey {
         LabelKey(blake3::derive_key(CONTEXT, secret))
     }
 
-    /// The hash of a label's key: the first four bytes, big-endian, of the keyed BLAKE3 of the UTF-8
-    /// bytes of `key`, prefix included.
+    /// Returns the hash of a label's key: the first four bytes, big-endian, of the keyed BLAKE3 of the UTF-8 bytes of
+    /// `key`, prefix included.
     #[must_use]
     pub fn key_hash(&self, key: &str) -> u32 {
         truncate(&blake3::keyed_hash(&self.0, key.as_bytes()))
     }
 
-    /// The hash of a label: as [`LabelKey::key_hash`], of the bytes of `key`, one `=` (0x3d) and the bytes of
-    /// `value`. A key has no `=`, so two labels never share these bytes.
+    /// Returns the hash of a label: as [`LabelKey::key_hash`], over the bytes of `key`, one `=` (0x3d) and the bytes
+    /// of `value`. A key cannot contain `=`, so different labels never hash the same bytes.
     #[must_use]
     pub fn pair_hash(&self, key: &str, value: &str) -> u32 {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
@@ -40,7 +40,7 @@ impl LabelKey {
         truncate(&hasher.finalize())
     }
 
-    /// Both hashes of the label `key=value`.
+    /// Returns both hashes of the label `key=value`.
     #[must_use]
     pub fn label(&self, key: &str, value: &str) -> Label {
         Label {
@@ -55,45 +55,45 @@ fn truncate(hash: &blake3::Hash) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// Says nothing of the key.
+/// Redacts the key.
 impl fmt::Debug for LabelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LabelKey(..)")
     }
 }
 
-/// A selector whose keys and values are hashed: it matches where each requirement does.
+/// Selector with hashed keys and values; matches if all of its requirements do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HashedSelector {
-    /// What labels must fulfil; nothing where every endpoint matches.
+    /// Requirements; empty if every endpoint matches.
     pub requirements: Vec<HashedRequirement>,
 }
 
 /// One requirement of a hashed selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HashedRequirement {
-    /// The label is there and is one of `pairs`.
+    /// The label exists and is one of `pairs`.
     In {
         /// Hash of the key.
         key: u32,
         /// Hashes of key and value, sorted.
         pairs: Box<[u32]>,
     },
-    /// The label is not there, or is none of `pairs`.
+    /// The label does not exist, or is none of `pairs`.
     NotIn {
         /// Hash of the key.
         key: u32,
         /// Hashes of key and value, sorted.
         pairs: Box<[u32]>,
     },
-    /// The label with this hash of a key is there.
+    /// A label whose key has this hash exists.
     Exists(u32),
-    /// The label with this hash of a key is not there.
+    /// No label has a key with this hash.
     NotExists(u32),
 }
 
 impl HashedRequirement {
-    /// The hash of the key that it asks about.
+    /// Returns the hash of the key that the requirement is about.
     #[must_use]
     pub const fn key(&self) -> u32 {
         match self {
@@ -104,7 +104,7 @@ impl HashedRequirement {
         }
     }
 
-    /// Whether an endpoint with exactly these labels fulfils it.
+    /// Whether an endpoint with exactly these labels meets the requirement.
     #[inline]
     #[must_use]
     pub fn matches(&self, labels: &[Label]) -> bool {
@@ -120,7 +120,7 @@ impl HashedRequirement {
 }
 
 impl HashedSelector {
-    /// Whether it matches an endpoint with exactly these labels.
+    /// Whether the selector matches an endpoint with exactly these labels.
     #[inline]
     #[must_use]
     pub fn matches(&self, labels: &[Label]) -> bool {
@@ -129,7 +129,7 @@ impl HashedSelector {
             .all(|requirement| requirement.matches(labels))
     }
 
-    /// Whether it matches, or `None` where nothing is known of the labels and it asks about them.
+    /// Whether the selector matches; `None` if it has requirements but the labels are unknown.
     #[inline]
     #[must_use]
     pub fn decide(&self, labels: Labels<'_>) -> Option<bool> {

@@ -7,20 +7,20 @@ use std::str::FromStr;
 use super::syntax::{SyntaxError, check_key, check_value, quote};
 use super::{Label, LabelCollision, LabelKey, LabelSet, MAX_LABELS};
 
-/// The labels of an endpoint: at most 15 values, each under a key of its own.
+/// Labels of an endpoint: at most 15 values, each under its own key.
 ///
-/// A key is a name of at most 63 letters, digits, `-`, `_` and `.`, with a DNS name and a `/` before
-/// it where it has a prefix; a value is empty or a name.
+/// A key is a name of at most 63 letters, digits, `-`, `_` and `.`, optionally preceded by a prefix, which is a DNS
+/// name and a `/`. A value is empty or a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelMap(BTreeMap<String, String>);
 
-/// Why a text is not a list of labels.
+/// Why a text is not a valid list of labels.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// The label has no `=`.
     #[error("label {}: expected KEY=VALUE", quote(.0))]
     NoValue(String),
-    /// The key is not one.
+    /// The key is invalid.
     #[error("label {}: key {}: {why}", quote(.label), quote(.key))]
     Key {
         /// The whole label.
@@ -30,7 +30,7 @@ pub enum LabelError {
         /// The rule that it breaks.
         why: SyntaxError,
     },
-    /// The value is not one.
+    /// The value is invalid.
     #[error("label {}: value {}: {why}", quote(.label), quote(.value))]
     Value {
         /// The whole label.
@@ -40,16 +40,16 @@ pub enum LabelError {
         /// The rule that it breaks.
         why: SyntaxError,
     },
-    /// The key is there twice.
+    /// The key occurs twice.
     #[error("label {}: its key is there twice", quote(.0))]
     Duplicate(String),
-    /// With this label there are more than 15.
+    /// This label is one too many: the limit is 15.
     #[error("label {}: an endpoint has at most {MAX_LABELS} labels", quote(.0))]
     TooMany(String),
 }
 
 impl LabelMap {
-    /// How many labels there are: 0 to 15.
+    /// Number of labels, 0 to 15.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -61,7 +61,7 @@ impl LabelMap {
         self.0.is_empty()
     }
 
-    /// The value under `key`.
+    /// Returns the value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
@@ -76,7 +76,7 @@ impl LabelMap {
     ///
     /// # Errors
     ///
-    /// As [`LabelError`] says; nothing is added then.
+    /// A [`LabelError`] if the label is invalid, a duplicate or one too many; nothing is added then.
     pub fn insert(&mut self, key: &str, value: &str) -> Result<(), LabelError> {
         let label = || format!("{key}={value}");
         check_key(key).map_err(|why| LabelError::Key {
@@ -99,12 +99,12 @@ impl LabelMap {
         Ok(())
     }
 
-    /// The labels as the wire carries them.
+    /// Returns the labels as the wire carries them.
     ///
     /// # Errors
     ///
-    /// [`LabelCollision`] where two keys have the same 32-bit hash under this secret: the receiver
-    /// could not tell them apart. For 15 labels this happens once in 40 million secrets.
+    /// [`LabelCollision`] if two keys have the same 32-bit hash under this secret, so that a receiver could not tell
+    /// them apart. For 15 labels this happens with one secret in 40 million.
     pub fn hashed(&self, key: &LabelKey) -> Result<LabelSet, LabelCollision> {
         let mut labels: Vec<(Label, &str)> =
             self.iter().map(|(k, v)| (key.label(k, v), k)).collect();
@@ -120,7 +120,7 @@ impl LabelMap {
     }
 }
 
-/// Takes `KEY=VALUE,KEY=VALUE`, with white space around labels; an empty text has none.
+/// Parses `KEY=VALUE,KEY=VALUE`, with optional white space around labels; an empty text has no labels.
 impl FromStr for LabelMap {
     type Err = LabelError;
     fn from_str(text: &str) -> Result<LabelMap, LabelError> {

@@ -1,8 +1,7 @@
-//! Labels of endpoints, as text and as the wire and the rules see them.
+//! Labels of endpoints, as text and as keyed hashes.
 //!
-//! Owns the syntax of labels and selectors (Kubernetes'), their keyed hashes, and matching one against
-//! the other. Which option carries a [`LabelSet`] is [`options`](crate::options)'s; what a rule does
-//! with an answer is the policy's.
+//! Implements Kubernetes' syntax of labels and selectors, their keyed hashes, and matching.
+//! [`options`](crate::options) defines the option that carries a [`LabelSet`]; the policy decides what a match means.
 
 mod hash;
 mod map;
@@ -18,7 +17,7 @@ pub use selector::{
 pub use set::{LabelCollision, LabelSet};
 pub use syntax::SyntaxError;
 
-/// The most labels of one endpoint: what one option carries, at 8 bytes each.
+/// Most labels of one endpoint: what one option carries at 8 bytes each.
 pub const MAX_LABELS: usize = 15;
 
 /// One label, hashed with the fabric's secret.
@@ -30,11 +29,11 @@ pub struct Label {
     pub pair: u32,
 }
 
-/// What is known of an endpoint's labels.
+/// What is known about an endpoint's labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Labels<'a> {
-    /// Nothing: neither the packet nor the configuration says.
+    /// Neither the packet nor the configuration says.
     Unknown,
-    /// Exactly these, sorted by key; an empty list is an endpoint that is known to have none.
+    /// Exactly these, sorted by key; empty if the endpoint is known to have none.
     Known(&'a [Label]),
 }

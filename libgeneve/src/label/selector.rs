@@ -1,6 +1,6 @@
-//! The selector grammar of Kubernetes: text to requirements and back.
+//! Kubernetes' selector grammar: from text to requirements and back.
 //!
-//! Owns what a selector means for labels as text; what it means for their hashes is `hash`'s.
+//! Matches selectors against labels as text; `hash` matches them against hashed labels.
 
 mod parse;
 
@@ -10,24 +10,23 @@ use std::fmt;
 use super::syntax::{SyntaxError, quote};
 use super::{HashedRequirement, HashedSelector, LabelKey, LabelMap};
 
-/// The longest text of a selector, in bytes.
+/// Longest selector text, in bytes.
 pub const MAX_SELECTOR_LEN: usize = 65_536;
-/// The most requirements of one selector.
+/// Most requirements in one selector.
 pub const MAX_REQUIREMENTS: usize = 1_000;
-/// The most values of one selector, those of all its requirements together.
+/// Most values in one selector, counted over all its requirements.
 pub const MAX_VALUES: usize = 1_000;
 
-/// An expression over labels: it matches where each of its requirements does, so an empty one matches
-/// every endpoint.
+/// Label selector: matches if all of its requirements do, so an empty one matches every endpoint.
 ///
 /// ```text
 /// selector    := [ requirement { "," requirement } ]
 /// requirement := key | "!" key | key ( "=" | "==" | "!=" ) [ value ] | key ( "in" | "notin" ) "(" values ")"
 /// values      := [ value ] { "," [ value ] }
 /// ```
-/// White space may stand between any two words. An absent value is the empty one, but `()` is no set of
-/// values. `in` and `notin` are keys and values like others where no operator is expected. The
-/// operators `<` and `>` of Kubernetes' API are left out: they compare numbers, and hashes have no order.
+/// White space is allowed between tokens. A missing value is the empty value, but `()` is not a valid set. `in` and
+/// `notin` are ordinary keys and values where no operator is expected. The operators `<` and `>` of Kubernetes' API
+/// are not supported: they compare numbers, and hashes have no order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
@@ -36,78 +35,78 @@ pub struct Selector {
 /// One requirement of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Requirement {
-    /// `key=value`, `key in (value,…)`: the label is there with one of these values.
+    /// `key=value`, `key in (value,…)`: the label exists with one of these values.
     In {
         /// The label's key.
         key: String,
         /// At least one value.
         values: BTreeSet<String>,
     },
-    /// `key!=value`, `key notin (value,…)`: the label is not there, or has none of these values.
+    /// `key!=value`, `key notin (value,…)`: the label does not exist, or has none of these values.
     NotIn {
         /// The label's key.
         key: String,
         /// At least one value.
         values: BTreeSet<String>,
     },
-    /// `key`: the label is there, whatever its value.
+    /// `key`: the label exists, with any value.
     Exists(String),
-    /// `!key`: the label is not there.
+    /// `!key`: the label does not exist.
     NotExists(String),
 }
 
-/// Why a text is not a selector. Positions are bytes from the start of the text, the first is 0.
+/// Why a text is not a valid selector. Positions are byte offsets from the start of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// The text has this many bytes.
+    /// The text is too long; it has this many bytes.
     #[error("selector of {0} bytes: expected at most {MAX_SELECTOR_LEN}")]
     TooLong(usize),
-    /// Something else stands there than the grammar allows.
+    /// Unexpected token.
     #[error("selector, at byte {at}: found {found}, expected {expected}")]
     Unexpected {
-        /// Where.
+        /// Position.
         at: usize,
-        /// What stands there, in quotes, or `the end`.
+        /// The token found, in quotes, or `the end`.
         found: String,
         /// What the grammar allows there.
         expected: &'static str,
     },
-    /// A key that breaks a rule of labels.
+    /// Invalid label key.
     #[error("selector, at byte {at}: key {}: {why}", quote(.key))]
     Key {
-        /// Where it begins.
+        /// Position.
         at: usize,
         /// The key.
         key: String,
-        /// The rule.
+        /// The rule that it breaks.
         why: SyntaxError,
     },
-    /// A value that breaks a rule of labels.
+    /// Invalid label value.
     #[error("selector, at byte {at}: value {}: {why}", quote(.value))]
     Value {
-        /// Where it begins.
+        /// Position.
         at: usize,
         /// The value.
         value: String,
-        /// The rule.
+        /// The rule that it breaks.
         why: SyntaxError,
     },
-    /// One requirement too many.
+    /// Too many requirements.
     #[error("selector, at byte {0}: expected at most {MAX_REQUIREMENTS} requirements")]
     TooManyRequirements(usize),
-    /// One value too many.
+    /// Too many values.
     #[error("selector, at byte {0}: expected at most {MAX_VALUES} values in all its requirements")]
     TooManyValues(usize),
 }
 
 impl Selector {
-    /// What labels must fulfil, in the order of the text; nothing where every endpoint matches.
+    /// Requirements in the order of the text; empty if every endpoint matches.
     #[must_use]
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }
 
-    /// Whether it has no requirement, and so matches every endpoint.
+    /// Whether it has no requirements, and so matches every endpoint.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
@@ -119,7 +118,7 @@ impl Selector {
         self.requirements.iter().all(|r| r.matches_map(labels))
     }
 
-    /// The selector as hashed labels are compared with it.
+    /// Returns the selector with hashed keys and values.
     #[must_use]
     pub fn hashed(&self, key: &LabelKey) -> HashedSelector {
         HashedSelector {
@@ -129,7 +128,7 @@ impl Selector {
 }
 
 impl Requirement {
-    /// The key of the label that it asks about.
+    /// Returns the key that the requirement is about.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -176,7 +175,7 @@ impl Requirement {
     }
 }
 
-/// The requirements in their order, separated by `,`.
+/// The requirements in order, separated by `,`.
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, requirement) in self.requirements.iter().enumerate() {
@@ -187,8 +186,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// One spelling for each meaning: `=` and `!=` before a single value, `in` and `notin` before several,
-/// which are sorted.
+/// Canonical form: `=` and `!=` before a single value, `in` and `notin` before several, which are sorted.
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! Tests of the selector grammar, and of text and hashes that must agree.
+//! Tests of the selector grammar, and that text and hashes match alike.
 
 use super::*;
 use proptest::prelude::*;
@@ -28,13 +28,13 @@ fn every_form_of_kubernetes_is_read_and_has_one_spelling() {
         ("! a", "!a"),
         ("b,a,!c , d=e", "b,a,!c,d=e"),
         ("example.com/app=web", "example.com/app=web"),
-        // An absent value is the empty one.
+        // A missing value is the empty value.
         ("a=", "a="),
         ("a=,b!=", "a=,b!="),
         ("a in (,)", "a="),
         ("a in (b,)", "a in (,b)"),
         ("a in (b,,c)", "a in (,b,c)"),
-        // Operators are names where no operator can stand.
+        // Operators are names where no operator is allowed.
         ("in", "in"),
         ("!notin", "!notin"),
         ("in in (in,notin)", "in in (in,notin)"),
@@ -124,7 +124,7 @@ fn an_absent_label_fulfils_what_denies_and_nothing_else() {
     assert!(!parse("a=").unwrap().matches_map(&labels("")));
 }
 
-/// Few names, so that selectors and labels meet.
+/// Few names, so that selectors and labels often match.
 fn name() -> impl Strategy<Value = String> {
     select(vec!["a", "in", "notin", "x.y/a", "B-9", "c_d.e"]).prop_map(str::to_owned)
 }

@@ -1,31 +1,31 @@
-//! The labels of an endpoint as one option carries them.
+//! Hashed labels of an endpoint, as one option carries them.
 
 use super::{Label, MAX_LABELS};
 
-/// Bytes of one label on the wire: hash of the key, hash of key and value, both big-endian.
+/// Bytes of one label on the wire: hash of the key, then hash of key and value, both big-endian.
 const LABEL_LEN: usize = 8;
 
-/// Two keys of an endpoint have the same hash under the fabric's secret.
+/// Hash collision: two keys of an endpoint have the same hash under the fabric's secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("label keys '{0}' and '{1}' have the same hash under this secret; rename one of them")]
 pub struct LabelCollision(pub String, pub String);
 
-/// At most 15 hashed labels, sorted by key, no key twice; without allocation.
+/// Up to 15 hashed labels, sorted by key, keys unique; not heap-allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LabelSet {
     len: u8,
-    /// Zero after `len`, so that derived equality is that of the set.
+    /// Zero beyond `len`, so that derived equality is set equality.
     labels: [Label; MAX_LABELS],
 }
 
 impl LabelSet {
-    /// No labels: an endpoint that is known to have none.
+    /// The empty set: an endpoint known to have no labels.
     pub const EMPTY: LabelSet = LabelSet {
         len: 0,
         labels: [Label { key: 0, pair: 0 }; MAX_LABELS],
     };
 
-    /// The set of these labels, in any order; `None` where there are more than 15, or a key is there twice.
+    /// Builds a set from labels in any order; `None` if there are more than 15 or a key occurs twice.
     #[must_use]
     pub fn from_labels(labels: &[Label]) -> Option<LabelSet> {
         let mut set = LabelSet::EMPTY;
@@ -35,8 +35,8 @@ impl LabelSet {
         set.is_strictly_sorted().then_some(set)
     }
 
-    /// Reads the data of a labels option: 0 to 15 labels of 8 bytes. `None` where the length is another, or the
-    /// keys are not strictly increasing: one set has one encoding.
+    /// Parses the data of a labels option: 0 to 15 labels of 8 bytes. `None` if the length is invalid or the keys are
+    /// not strictly increasing: each set has exactly one encoding.
     #[must_use]
     pub fn from_wire(data: &[u8]) -> Option<LabelSet> {
         let (labels, []) = data.as_chunks::<LABEL_LEN>() else {
@@ -52,7 +52,7 @@ impl LabelSet {
         set.is_strictly_sorted().then_some(set)
     }
 
-    /// Writes the data of a labels option to the start of `buffer` and returns it: 8 bytes a label.
+    /// Writes the data of a labels option, 8 bytes a label, to the start of `buffer` and returns it.
     pub fn write<'b>(&self, buffer: &'b mut [u8; MAX_LABELS * LABEL_LEN]) -> &'b [u8] {
         for (bytes, label) in buffer.as_chunks_mut::<LABEL_LEN>().0.iter_mut().zip(self) {
             bytes[..4].copy_from_slice(&label.key.to_be_bytes());
@@ -61,7 +61,7 @@ impl LabelSet {
         &buffer[..self.wire_len()]
     }
 
-    /// Bytes of the option's data: 0 to 120.
+    /// Length of the option's data in bytes, 0 to 120.
     #[must_use]
     pub fn wire_len(&self) -> usize {
         usize::from(self.len) * LABEL_LEN
@@ -78,7 +78,7 @@ impl LabelSet {
         self.as_slice().is_sorted_by(|a, b| a.key < b.key)
     }
 
-    /// Adds the label with the highest key so far; one that has no room is left out.
+    /// Appends a label with a higher key than all others; ignored if the set is full.
     pub(super) fn push(&mut self, label: Label) {
         if let Some(slot) = self.labels.get_mut(usize::from(self.len)) {
             *slot = label;

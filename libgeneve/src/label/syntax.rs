@@ -1,30 +1,30 @@
-//! What a label's key and value may look like: the rules of Kubernetes.
+//! Kubernetes' syntax rules for label keys and values.
 
-/// The most bytes of a key's name, and of a value.
+/// Most bytes of a value or of the name part of a key.
 const MAX_NAME: usize = 63;
-/// The most bytes of a key's prefix, as of any DNS name.
+/// Most bytes of a key's prefix, as for any DNS name.
 const MAX_PREFIX: usize = 253;
 
-/// What is wrong with a label's key or value.
+/// Why a label's key or value is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyntaxError {
-    /// The key, or its name after the `/`, is empty.
+    /// The key is empty, or nothing follows its `/`.
     #[error("a key's name is not empty")]
     EmptyName,
     /// The name or the value has more than 63 bytes.
     #[error("at most 63 characters")]
     TooLong,
-    /// The name or the value has a character that it may not have, or begins or ends with `-`, `_` or `.`.
+    /// The name or the value has an invalid character, or begins or ends with `-`, `_` or `.`.
     #[error("only letters, digits, '-', '_' and '.', with a letter or digit first and last")]
     Character,
-    /// What stands before the `/` is not a DNS name.
+    /// The part before the `/` is not a DNS name.
     #[error(
         "before the '/' stands a DNS name of at most 253 characters: lower-case letters, digits, '-' and '.'"
     )]
     Prefix,
 }
 
-/// Whether `key` is a name, or a DNS name, a `/` and a name.
+/// Checks that `key` is a name, optionally preceded by a DNS name and a `/`.
 pub(super) fn check_key(key: &str) -> Result<(), SyntaxError> {
     let name = match key.split_once('/') {
         Some((prefix, name)) => {
@@ -41,7 +41,7 @@ pub(super) fn check_key(key: &str) -> Result<(), SyntaxError> {
     check_name(name)
 }
 
-/// Whether `value` is empty or a name.
+/// Checks that `value` is empty or a name.
 pub(super) fn check_value(value: &str) -> Result<(), SyntaxError> {
     if value.is_empty() {
         return Ok(());
@@ -68,13 +68,13 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= MAX_PREFIX && name.split('.').all(is_part)
 }
 
-/// Whether `text` is not empty, and its first and last byte are of that kind.
+/// Whether `text` is not empty, and its first and last byte satisfy `kind`.
 fn encloses(text: &str, kind: impl Fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     bytes.first().is_some_and(|&byte| kind(byte)) && bytes.last().is_some_and(|&byte| kind(byte))
 }
 
-/// `text` in quotes, cut to what fits a message.
+/// Quotes `text`, truncated to a length that fits a message.
 pub(super) fn quote(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {

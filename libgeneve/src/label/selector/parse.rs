@@ -1,4 +1,4 @@
-//! The parser of selectors: words, and what may follow what.
+//! Recursive-descent parser of selectors.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::label::syntax::{check_key, check_value};
 
-/// Takes the grammar that [`Selector`] shows; an empty text is the selector that matches every endpoint.
+/// Parses the grammar documented at [`Selector`]; an empty text is the selector that matches every endpoint.
 impl FromStr for Selector {
     type Err = SelectorError;
     fn from_str(text: &str) -> Result<Selector, SelectorError> {
@@ -87,12 +87,12 @@ impl Word<'_> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    /// How many values were read, those that were there twice included.
+    /// Number of values read so far, duplicates included.
     values: usize,
 }
 
 impl<'a> Parser<'a> {
-    /// The next word, which stays the next.
+    /// Returns the next token without consuming it.
     fn peek(&self) -> Word<'a> {
         let is_space = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
         let rest = self.text[self.at..].trim_start_matches(is_space);
@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What follows `=`, `==` or `!=`.
+    /// Parses the value after `=`, `==` or `!=`.
     fn one_value(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let mut values = BTreeSet::new();
         let word = self.peek();
@@ -188,7 +188,7 @@ impl<'a> Parser<'a> {
         Ok(values)
     }
 
-    /// What follows `in` or `notin`.
+    /// Parses the set after `in` or `notin`.
     fn set_of_values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let word = self.next();
         if word.kind != Kind::Open {
