@@ -1,7 +1,7 @@
-//! The reasons for which a packet is not forwarded.
+//! Drop reasons: why a packet is not forwarded.
 //!
-//! One table that metrics, command line, logs and documents all read. Every packet that enters
-//! geneved leaves it forwarded or counted under exactly one of these.
+//! Metrics, command line, logs and documentation all read this one table. Every packet that enters geneved is either
+//! forwarded or counted under exactly one of these reasons.
 
 use crate::offload::OffloadError;
 
@@ -15,31 +15,31 @@ macro_rules! drop_reasons {
         }
 
         impl DropReason {
-            /// Every reason, in the order of the table.
+            /// All reasons, in table order.
             pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
-            /// How many reasons there are.
+            /// Number of reasons.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The name that the command line, JSON and metrics show: lower case, hyphens.
+            /// Name in the command line, JSON and metrics: lower case, with hyphens.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(DropReason::$variant => $name,)+ }
             }
 
-            /// One sentence for a person who sees the counter move.
+            /// One-sentence explanation for an operator who sees the counter increase.
             #[must_use]
             pub fn explanation(self) -> &'static str {
                 match self { $(DropReason::$variant => concat!($($doc),+).trim_start(),)+ }
             }
 
-            /// Whether the packet was lost. Otherwise it had reached whom it was for: this host answered it, or took
-            /// note of it.
+            /// Whether the packet was lost. `false` if it reached its destination, namely this host, which answered
+            /// or noted it.
             #[must_use]
             pub const fn is_drop(self) -> bool {
                 !matches!(self, DropReason::NeighborAnswered | DropReason::NeighborNoted)
             }
 
-            /// The reason of a packet whose sender should have been told, and was not.
+            /// Reason to count instead if the sender should have been told but was not.
             #[must_use]
             pub const fn unanswered(self) -> DropReason {
                 match self {

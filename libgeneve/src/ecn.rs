@@ -1,7 +1,7 @@
-//! Congestion notification and DSCP between the outer and the inner IP header.
+//! ECN and DSCP between the outer and the inner IP header.
 //!
-//! Owns RFC 6040 (ECN, as RFC 8926 section 4.4.2 demands) and the pipe and uniform models of RFC 2983.
-//! Which model a link uses is its configuration.
+//! Implements RFC 6040 (ECN, required by RFC 8926 section 4.4.2) and the pipe and uniform models of RFC 2983. The
+//! link's configuration chooses the model.
 
 use crate::drop::DropReason;
 use crate::wire::ip::{Ipv4Header, Ipv6Header};
@@ -12,18 +12,18 @@ use crate::wire::prefix_mut;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Ecn {
-    /// The transport does not understand ECN.
+    /// The transport is not ECN-capable.
     NotEct = 0b00,
     /// ECN-capable transport, codepoint 1.
     Ect1 = 0b01,
     /// ECN-capable transport, codepoint 0.
     Ect0 = 0b10,
-    /// Congestion was experienced.
+    /// Congestion experienced.
     Ce = 0b11,
 }
 
 impl Ecn {
-    /// The ECN field of a traffic class or TOS byte.
+    /// Returns the ECN field of a traffic class or TOS byte.
     #[inline]
     #[must_use]
     pub const fn of(tos: u8) -> Ecn {
@@ -39,15 +39,15 @@ impl Ecn {
 /// How the outer ECN field is chosen (RFC 6040 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// The inner field is copied. Right for every receiver that follows RFC 6040 or RFC 3168.
+    /// Copies the inner field. Right for every receiver that follows RFC 6040 or RFC 3168.
     #[default]
     Normal,
-    /// The outer field is Not-ECT: for a receiver that would lose what the outer header reports.
+    /// Sets the outer field to Not-ECT, for a receiver that would lose outer congestion marks.
     Compatibility,
 }
 
 impl Mode {
-    /// The outer header's ECN field for a packet with the traffic class `inner_tos`.
+    /// Returns the outer ECN field for a packet with the traffic class `inner_tos`.
     #[inline]
     #[must_use]
     pub const fn outer(self, inner_tos: u8) -> Ecn {
@@ -58,15 +58,15 @@ impl Mode {
     }
 }
 
-/// The outer header's two ECN bits for a packet with the traffic class `inner_tos`, in normal mode.
+/// Returns the two outer ECN bits for a packet with the traffic class `inner_tos`, in normal mode.
 #[inline]
 #[must_use]
 pub const fn encapsulate(inner_tos: u8) -> u8 {
     Mode::Normal.outer(inner_tos) as u8
 }
 
-/// The inner ECN field after decapsulation; `None` where the packet is to be dropped, because it
-/// experienced congestion and its transport would not learn of it (RFC 6040 section 4.2, figure 4).
+/// Returns the inner ECN field after decapsulation; `None` if the packet must be dropped, because it experienced
+/// congestion and its transport could not be told (RFC 6040 section 4.2, figure 4).
 #[inline]
 #[must_use]
 pub const fn combine(outer: Ecn, inner: Ecn) -> Option<Ecn> {
@@ -74,18 +74,19 @@ pub const fn combine(outer: Ecn, inner: Ecn) -> Option<Ecn> {
         (Ecn::NotEct, Ecn::Ce) => None,
         (Ecn::NotEct, _) => Some(Ecn::NotEct),
         (Ecn::Ect0 | Ecn::Ect1, Ecn::Ce) | (Ecn::Ce, _) => Some(Ecn::Ce),
-        // An outer ECT(1) is a congestion mark weaker than CE for transports that use it so.
+        // Some transports use ECT(1) as a congestion mark weaker than CE, so it is kept.
         (Ecn::Ect0, Ecn::Ect1) | (Ecn::Ect1, _) => Some(Ecn::Ect1),
         (Ecn::Ect0, _) => Some(Ecn::Ect0),
     }
 }
 
-/// Brings the inner packet's ECN field up to what the outer header says, in `inner`, which `packet`
-/// was parsed from, and in `packet`.
+/// Propagates the outer header's ECN field into the inner packet: into `inner`, and into `packet`, which was parsed
+/// from it.
 ///
 /// # Errors
 ///
-/// [`DropReason::EcnCongestion`]: CE outside, Not-ECT inside. Nothing was changed.
+/// [`DropReason::EcnCongestion`] if the outer header is marked CE and the inner one is Not-ECT. Nothing is changed
+/// then.
 #[inline]
 pub fn decapsulate(outer_tos: u8, inner: &mut [u8], packet: &mut Packet) -> Result<(), DropReason> {
     let before = Ecn::of(packet.tos);
@@ -96,12 +97,12 @@ pub fn decapsulate(outer_tos: u8, inner: &mut [u8], packet: &mut Packet) -> Resu
     Ok(())
 }
 
-/// How the six DSCP bits of the inner and the outer header relate (RFC 2983).
+/// Relation of the DSCP fields of the inner and the outer header (RFC 2983).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dscp {
-    /// The pipe model: the outer DSCP is the link's, 0 to 63, and the inner one crosses unchanged.
+    /// Pipe model: the outer DSCP is the link's, 0 to 63, and the inner one is left alone.
     Pipe(u8),
-    /// The uniform model: the inner DSCP is copied to the outer header and back.
+    /// Uniform model: the inner DSCP is copied to the outer header and back.
     Uniform,
 }
 
@@ -112,7 +113,7 @@ impl Default for Dscp {
 }
 
 impl Dscp {
-    /// The outer header's traffic class without its ECN bits.
+    /// Returns the outer traffic class without its ECN bits.
     #[inline]
     #[must_use]
     pub const fn outer(self, inner_tos: u8) -> u8 {
@@ -122,7 +123,7 @@ impl Dscp {
         }
     }
 
-    /// The inner header's traffic class after decapsulation; its ECN bits stay.
+    /// Returns the inner traffic class after decapsulation; its ECN bits stay.
     #[inline]
     #[must_use]
     pub const fn inner(self, outer_tos: u8, inner_tos: u8) -> u8 {
@@ -133,8 +134,8 @@ impl Dscp {
     }
 }
 
-/// Stores another traffic class in `inner` and in `packet`, which was parsed from it; the IPv4 header
-/// checksum follows (RFC 1624). Does nothing where `inner` is too short.
+/// Writes a new traffic class to `inner` and to `packet`, which was parsed from it, and updates the IPv4 header
+/// checksum (RFC 1624). Does nothing if `inner` is too short.
 #[inline]
 pub fn set_tos(inner: &mut [u8], packet: &mut Packet, tos: u8) {
     match packet.version {
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn rfc8926_32_decapsulation_follows_figure_4_of_rfc6040() {
         use Ecn::{Ce, Ect0, Ect1, NotEct};
-        // Rows: the inner field. Columns: outer Not-ECT, ECT(0), ECT(1), CE.
+        // Rows: inner field. Columns: outer Not-ECT, ECT(0), ECT(1), CE.
         let figure = [
             (NotEct, [Some(NotEct), Some(NotEct), Some(NotEct), None]),
             (Ect0, [Some(Ect0), Some(Ect0), Some(Ect1), Some(Ce)]),

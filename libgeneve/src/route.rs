@@ -1,8 +1,7 @@
-//! Longest-prefix match of one VPC: an inner address leads to the hosts behind it.
+//! Longest-prefix match of one VPC: from an inner address to the hosts that it is on.
 //!
-//! Routes, endpoints and the link's own addresses share one trie, so that "where does this
-//! address live" has one answer for both directions: egress asks it for the destination, ingress
-//! for the source. What happens to the packet then is [`crate::datapath`]'s business.
+//! Routes, endpoints and the link's own addresses share one trie, so that both directions get the same answer: egress
+//! looks up the destination, ingress the source. [`crate::datapath`] decides what happens to the packet.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,17 +13,17 @@ use crate::host::Host;
 use crate::options::EndpointType;
 use crate::service::maglev::Maglev;
 
-/// Where the addresses of one prefix live.
+/// Where the addresses of a prefix are.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// On this host, behind the link's TUN interface.
     Local,
-    /// On one of these hosts; never empty. More than one are chosen by the flow's hash.
+    /// On one of these hosts, chosen by the flow's hash; never empty.
     Hosts(Arc<[Arc<Host>]>),
 }
 
 impl Target {
-    /// Whether packets from the underlay address `host` may carry an inner source of this target.
+    /// Whether packets from the underlay address `host` may have an inner source in this prefix.
     #[must_use]
     pub fn includes(&self, host: IpAddr) -> bool {
         match self {
@@ -34,10 +33,10 @@ impl Target {
     }
 }
 
-/// What made an entry: decides which of two equal prefixes stays visible, and what egress checks.
+/// Origin of an entry: decides which of two equal prefixes wins, and what egress checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// `allowed PREFIX` of the link: it lives behind the interface, unless something else says where it lives.
+    /// `allowed PREFIX` of the link: behind the interface unless a more specific entry says otherwise.
     Allowed,
     /// `remote ADDR` of the link: the default route.
     Remote,
@@ -49,23 +48,23 @@ pub enum Origin {
     Own,
 }
 
-/// One prefix's entry.
+/// Route table entry of one prefix.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Where the prefix lives.
+    /// Where the prefix is.
     pub target: Target,
-    /// What made it.
+    /// Where the entry comes from.
     pub origin: Origin,
-    /// What is behind it.
+    /// Type of the endpoint behind it.
     pub kind: EndpointType,
-    /// The prefix lives on this host; for a scaled endpoint perhaps on others, too.
+    /// Whether the prefix is on this host; a scaled endpoint may be on others, too.
     pub local: bool,
-    /// How flows are spread over the hosts of a scaled endpoint.
+    /// Maglev table that spreads flows over the hosts of a scaled endpoint.
     pub spread: Option<Arc<Maglev>>,
 }
 
 impl Entry {
-    /// An entry for what lives on this host.
+    /// Returns an entry for a prefix on this host.
     #[must_use]
     pub fn local(origin: Origin) -> Entry {
         Entry {
@@ -78,7 +77,7 @@ impl Entry {
     }
 }
 
-/// The longest-prefix-match table of one link, IPv4 and IPv6.
+/// Route table of one link, IPv4 and IPv6.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     v4: PrefixMap<Ipv4Net, Entry>,
@@ -86,8 +85,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Adds `prefix`, whose host bits are ignored. Where the prefix is there already, the entry of the higher
-    /// [`Origin`] stays: an interface's own address before an endpoint before a route.
+    /// Inserts `prefix`, ignoring its host bits. If the prefix exists, the entry with the higher [`Origin`] stays: an
+    /// interface's own address wins over an endpoint, and an endpoint over a route.
     pub fn insert(&mut self, prefix: IpNet, entry: Entry) {
         match prefix.trunc() {
             IpNet::V4(net) => keep_higher(&mut self.v4, net, entry),
@@ -95,7 +94,7 @@ impl Routes {
         }
     }
 
-    /// The entry of the longest prefix that covers `addr`.
+    /// Returns the entry of the longest prefix that covers `addr`.
     #[inline]
     #[must_use]
     pub fn lookup(&self, addr: IpAddr) -> Option<&Entry> {

@@ -1,8 +1,8 @@
-//! What was sent lately: to which host, from which source port, and how long the longest datagram was.
+//! Recently sent datagrams: destination host, source port, and the length of the longest one.
 //!
-//! An ICMP error quotes a datagram. Anybody can write one; only what quotes a datagram that left lately can be
-//! true. A bounded table without a lock, written at most once for each `sendmsg`; what two pairs of host and port share
-//! is lost to the later one.
+//! Anybody can forge an ICMP error, but only one that quotes a recently sent datagram can be genuine. The table is
+//! bounded and lock-free, and written at most once per `sendmsg`; if two pairs of host and port share a slot, the
+//! later one wins.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::time::Now;
 
-/// Pairs of host and source port that are remembered at once, a power of two.
+/// Pairs of host and source port that are remembered; a power of two.
 const SLOTS: usize = 8192;
-/// How long ago is lately. A host that does not answer its neighbours is given up after three seconds, and a router
-/// may be slow to tell.
+/// How long a datagram is remembered. The kernel gives up on a host that does not resolve after three seconds, and a
+/// router may be slow to report it.
 pub const LATELY: Duration = Duration::from_secs(10);
 
-/// The table. A slot holds 24 bits of the pair's hash, 24 of the second of sending, and 16 of the length; 0 is empty.
+/// Table of recently sent datagrams. A slot holds 24 bits of the pair's hash, 24 of the second of sending, and 16 of
+/// the length; 0 is empty.
 #[derive(Debug)]
 pub struct SentLately {
     slots: Box<[AtomicU64]>,
@@ -24,7 +25,7 @@ pub struct SentLately {
 }
 
 impl SentLately {
-    /// An empty table; `secret` keys its hashes.
+    /// Returns an empty table; `secret` keys its hashes.
     #[must_use]
     pub fn new(secret: [u64; 2]) -> Self {
         SentLately {
@@ -33,25 +34,25 @@ impl SentLately {
         }
     }
 
-    /// Notes that a datagram of `len` bytes, outer IP header included, left for `host` from source port `port`.
+    /// Records that a datagram of `len` bytes, outer IP header included, was sent to `host` from source port `port`.
     #[inline]
     pub fn note(&self, host: IpAddr, port: u16, len: usize, now: Now) {
         let (slot, tag) = self.place(host, port);
         let held = slot.load(Relaxed);
         let len = len.min(usize::from(u16::MAX)) as u64;
-        // A longer one that left lately proves more.
+        // Keep a longer recent datagram: it vouches for more.
         if is_of(held, tag, now) && (held & 0xffff) > len {
             return;
         }
         let new = (tag << 40) | (seconds(now) << 16) | len;
-        // Other workers read the same place: it is written when it says something new.
+        // Other workers read the same cache line: write only if something changes.
         if new != held {
             slot.store(new, Relaxed);
         }
     }
 
-    /// How long, in bytes of outer IP packet, the longest datagram was that left lately for `host` from source port
-    /// `port`; `None` where none did.
+    /// Returns the length, in bytes of outer IP packet, of the longest datagram recently sent to `host` from source
+    /// port `port`; `None` if there was none.
     #[must_use]
     pub fn longest(&self, host: IpAddr, port: u16, now: Now) -> Option<u16> {
         let (slot, tag) = self.place(host, port);
@@ -68,7 +69,7 @@ impl SentLately {
                 (host as u64) ^ ((host >> 64) as u64).rotate_left(23) ^ 1 << 63
             }
         };
-        // Multiplied twice, so that neither hosts nor ports beside each other share places.
+        // Two multiplications, so that adjacent hosts or ports do not share slots.
         let mut hash = (host ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ hash >> 29 ^ u64::from(port)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         hash ^= hash >> 32;
@@ -76,14 +77,14 @@ impl SentLately {
     }
 }
 
-/// The bits of a second that a slot holds.
+/// Mask of the seconds that a slot holds.
 const SECONDS: u64 = (1 << 24) - 1;
 
 fn seconds(now: Now) -> u64 {
     (now.0 / 1_000_000_000) & SECONDS
 }
 
-/// Whether a slot holds this pair, noted lately.
+/// Whether a slot holds this pair and is recent.
 fn is_of(held: u64, tag: u64, now: Now) -> bool {
     let age = seconds(now).wrapping_sub(held >> 16) & SECONDS;
     held != 0 && held >> 40 == tag && age < LATELY.as_secs()
@@ -132,7 +133,7 @@ mod tests {
         let kept = pairs
             .iter()
             .filter(|(host, port)| sent.longest(*host, *port, at(1)).is_some());
-        // 1,024 pairs in 8,192 places: about one in sixteen is lost to another.
+        // 1,024 pairs in 8,192 slots: about one in sixteen is overwritten by another.
         assert!(kept.count() > 900);
     }
 }

@@ -1,14 +1,14 @@
-//! Time as the packet path sees it: an argument, never a clock.
+//! Time for the packet path: always an argument, never read from a clock.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// Nanoseconds since a moment that the caller chose, such as the system's boot; never goes back.
+/// Monotonic time in nanoseconds since an epoch that the caller chooses, such as boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Now(pub u64);
 
 impl Now {
-    /// How long ago `earlier` was; zero where it is later.
+    /// Time elapsed since `earlier`; zero if it is later.
     #[inline]
     #[must_use]
     pub fn since(self, earlier: Now) -> Duration {
