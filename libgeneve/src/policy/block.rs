@@ -1,7 +1,7 @@
-//! Up to some ten thousand rules of one direction, compiled: which of them is the first that matches.
+//! Compiled block of up to about ten thousand rules of one direction: finds the first that matches.
 //!
-//! Each condition's index leaves fewer candidates; those that are left at the end are compared in their order
-//! with what no index can tell.
+//! The index of each condition narrows the candidates; the survivors are then checked in order for what no index
+//! covers.
 
 use rustc_hash::FxHashMap;
 
@@ -15,14 +15,14 @@ use crate::options::{EndpointType, OptionMatch};
 use crate::wire::ip::protocol;
 use crate::wire::option::GeneveOption;
 
-/// What an option is found by: class, type, and where the rule compares all of their bits, the first 4 or 8
-/// bytes of its data.
+/// Index key of an option: class, type, and the first 4 or 8 bytes of its data if the rule compares all of their
+/// bits.
 type OptionKey = (u16, u8, Option<(u8, u64)>);
 
-/// An ICMP type, alone or with its code.
+/// ICMP type, alone or with its code.
 type IcmpKey = (u8, Option<u8>);
 
-/// The rules of one block.
+/// Compiled rules of one block.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     rules: usize,
@@ -40,11 +40,11 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The most rules that one block takes.
+    /// Most rules in one block.
     pub(super) const MAX: usize = BLOCK_RULES;
 
-    /// Compiles `rules`, at most [`Block::MAX`] of one direction in the order of their priority. Without a key,
-    /// no rule has a selector.
+    /// Compiles up to [`Block::MAX`] rules of one direction, in order of priority. Without a key, no rule may have a
+    /// selector.
     pub(super) fn compile(rules: &[Rule], key: Option<&LabelKey>) -> Block {
         let mut from = GrowingPrefixes::default();
         let mut to = GrowingPrefixes::default();
@@ -91,7 +91,7 @@ impl Block {
         }
     }
 
-    /// The position of the first rule that matches.
+    /// Returns the position of the first rule that matches.
     #[inline]
     pub(super) fn first(&self, query: &Query<'_>) -> Option<usize> {
         let left = &mut Candidates::all(self.rules);
@@ -145,7 +145,7 @@ impl Block {
     }
 }
 
-/// Whether the protocol is the ICMP of the packet's IP version.
+/// Whether the protocol is the ICMP version that belongs to the packet's IP version.
 #[inline]
 fn own_icmp(query: &Query<'_>) -> bool {
     (query.protocol == protocol::ICMP) == query.dst.is_ipv4()
@@ -162,7 +162,7 @@ fn hashed(who: &Who, key: Option<&LabelKey>) -> Option<HashedSelector> {
     Some(who.selector()?.hashed(key?))
 }
 
-/// The protocols that a rule can match; `None` for any.
+/// Returns the protocols that a rule can match; `None` for any.
 fn protocols_of(rule: &Rule) -> Option<Vec<u8>> {
     match rule.protocol {
         Some(protocol) => Some(vec![protocol]),
@@ -174,7 +174,7 @@ fn protocols_of(rule: &Rule) -> Option<Vec<u8>> {
     }
 }
 
-/// The narrowest key under which every option that `wanted` matches is found.
+/// Returns the most specific key under which every option that matches `wanted` is found.
 fn option_key(wanted: &OptionMatch) -> OptionKey {
     let value = wanted.value.as_ref().and_then(|(value, mask)| {
         let whole = |len: usize| mask.get(..len)?.iter().all(|&b| b == 0xff).then_some(len);
@@ -184,7 +184,7 @@ fn option_key(wanted: &OptionMatch) -> OptionKey {
     (wanted.class.0, wanted.kind.0, value)
 }
 
-/// Every key under which a rule may ask for `option`.
+/// Returns every key under which a rule may ask for `option`.
 #[inline]
 fn option_keys(option: GeneveOption<'_>) -> impl Iterator<Item = OptionKey> {
     let starts = [None, start(option.data, 4), start(option.data, 8)];
@@ -196,7 +196,7 @@ fn option_keys(option: GeneveOption<'_>) -> impl Iterator<Item = OptionKey> {
         .map(move |(_, start)| (class, kind, start))
 }
 
-/// The first `len` bytes, up to 8, with their number; `None` if there are fewer.
+/// Returns the first `len` bytes (at most 8) and their number; `None` if there are fewer.
 #[inline]
 fn start(data: &[u8], len: usize) -> Option<(u8, u64)> {
     let bytes = data.get(..len)?;

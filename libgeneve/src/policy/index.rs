@@ -1,7 +1,7 @@
-//! One condition of all rules of a block, turned around: from what a packet has to the rules that ask for it.
+//! Inverted indexes: for one condition of a block's rules, from a packet's value to the rules that ask for it.
 //!
-//! Each index knows the rules without its condition, and those that match where the packet does not
-//! show what the condition asks about. Labels have an index of their own, beside this one.
+//! Each index also holds the rules without the condition, and those that match even if the packet does not reveal the
+//! value. Labels have an index of their own, in a separate file.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -14,18 +14,18 @@ use rustc_hash::FxHashMap;
 use super::rule::Action;
 use super::set::{Candidates, Growing, RuleSet};
 
-/// The rules of a block whatever the value is: half of every index.
+/// The part of an index that does not depend on the packet's value.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
     /// Rules without the condition.
     always: Box<[u64]>,
-    /// Rules that match where the packet does not show the value.
+    /// Rules that match if the packet does not reveal the value.
     unknown: Box<[u64]>,
     /// Whether any rule has the condition.
     narrows: bool,
 }
 
-/// A [`Base`] that grows.
+/// Builder of a [`Base`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowingBase {
     always: Growing,
@@ -46,7 +46,7 @@ impl GrowingBase {
         }
     }
 
-    /// The base of a block of `rules`.
+    /// Builds the base of a block of `rules` rules.
     pub(super) fn finish(&self, rules: usize) -> Base {
         Base {
             always: self.always.finish_bits(rules),
@@ -57,7 +57,7 @@ impl GrowingBase {
 }
 
 impl Base {
-    /// Keeps the rules without the condition and those of `sets`. Returns whether any is left.
+    /// Keeps the rules without the condition and those in `sets`. Returns whether any is left.
     #[inline]
     pub(super) fn keep<'s>(
         &self,
@@ -67,21 +67,21 @@ impl Base {
         !self.narrows || candidates.keep(&self.always, sets)
     }
 
-    /// Keeps the rules that match where the value is unknown. Returns whether any is left.
+    /// Keeps the rules that match if the value is unknown. Returns whether any is left.
     #[inline]
     pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
         !self.narrows || candidates.keep(&self.unknown, std::iter::empty())
     }
 }
 
-/// Rules by a value that they ask for exactly, or by any of several.
+/// Index by exact value; a rule may ask for one value or any of several.
 #[derive(Clone, Debug)]
 pub(super) struct Exact<K> {
     pub(super) base: Base,
     sets: FxHashMap<K, RuleSet>,
 }
 
-/// An [`Exact`] that grows.
+/// Builder of an [`Exact`].
 #[derive(Clone, Debug)]
 pub(super) struct GrowingExact<K> {
     base: GrowingBase,
@@ -98,7 +98,7 @@ impl<K> Default for GrowingExact<K> {
 }
 
 impl<K: Copy + Eq + Hash> GrowingExact<K> {
-    /// Adds a rule that asks for any of `values`, or for none in particular.
+    /// Adds a rule that asks for any of `values`, or that has no such condition.
     pub(super) fn add(
         &mut self,
         position: u16,
@@ -114,7 +114,7 @@ impl<K: Copy + Eq + Hash> GrowingExact<K> {
         }
     }
 
-    /// The index of a block of `rules`.
+    /// Builds the index of a block of `rules` rules.
     pub(super) fn finish(&self, rules: usize) -> Exact<K> {
         let finish = |(&value, set): (&K, &Growing)| (value, set.finish(rules));
         Exact {
@@ -125,13 +125,14 @@ impl<K: Copy + Eq + Hash> GrowingExact<K> {
 }
 
 impl<K: Copy + Eq + Hash> Exact<K> {
-    /// The rules that ask for `value`.
+    /// Returns the rules that ask for `value`.
     #[inline]
     pub(super) fn get(&self, value: K) -> Option<&RuleSet> {
         self.sets.get(&value)
     }
 
-    /// Keeps the rules that ask for one of the packet's `values` or for none. Returns whether any is left.
+    /// Keeps the rules that ask for one of the packet's `values`, and those without the condition. Returns whether
+    /// any is left.
     #[inline]
     pub(super) fn keep(
         &self,
@@ -143,10 +144,10 @@ impl<K: Copy + Eq + Hash> Exact<K> {
     }
 }
 
-/// Rules by the prefix of an address.
+/// Index by address prefix.
 ///
-/// A prefix holds its own rules and knows the next longer one that covers it, so that memory grows with
-/// the rules and not with their square.
+/// Each prefix holds its own rules and a link to the next shorter prefix that covers it, so that memory grows
+/// linearly with the rules, not quadratically.
 #[derive(Clone, Debug)]
 pub(super) struct Prefixes {
     base: Base,
@@ -161,7 +162,7 @@ struct Node {
     covered_by: Option<u32>,
 }
 
-/// A [`Prefixes`] that grows.
+/// Builder of a [`Prefixes`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowingPrefixes {
     base: GrowingBase,
@@ -171,7 +172,7 @@ pub(super) struct GrowingPrefixes {
 }
 
 impl GrowingPrefixes {
-    /// Adds a rule that asks for `prefix`, or for none in particular.
+    /// Adds a rule that asks for `prefix`, or that has no such condition.
     pub(super) fn add(&mut self, position: u16, action: Action, prefix: Option<IpNet>) {
         let Some(prefix) = prefix.map(|prefix| prefix.trunc()) else {
             return self.base.always(position);
@@ -190,7 +191,7 @@ impl GrowingPrefixes {
         }
     }
 
-    /// The index of a block of `rules`.
+    /// Builds the index of a block of `rules` rules.
     pub(super) fn finish(self, rules: usize) -> Prefixes {
         let covered_by = |prefix: &IpNet| match prefix {
             IpNet::V4(net) => longest(&self.v4, &net.supernet()?),
@@ -214,7 +215,7 @@ fn longest<P: Prefix>(map: &PrefixMap<P, u32>, prefix: &P) -> Option<u32> {
 }
 
 impl Prefixes {
-    /// Keeps the rules whose prefix covers `addr`, and those without. Returns whether any is left.
+    /// Keeps the rules whose prefix covers `addr`, and those without a prefix. Returns whether any is left.
     #[inline]
     pub(super) fn keep(&self, candidates: &mut Candidates, addr: IpAddr) -> bool {
         if !self.base.narrows {
@@ -232,19 +233,20 @@ impl Prefixes {
     }
 }
 
-/// Rules by ranges of ports: a segment tree over the parts into which the ends of all ranges cut the ports.
+/// Index by port range: a segment tree over the intervals between the ends of all ranges.
 ///
-/// A range is held by a few nodes that make it up, and a port by the nodes above its part.
+/// A range is stored in the few nodes that make it up; a port matches the nodes on the path from its interval to the
+/// root.
 #[derive(Clone, Debug)]
 pub(super) struct Ports {
     base: Base,
-    /// The first port of each part, ascending, from 0.
+    /// First port of each interval, ascending, from 0.
     starts: Box<[u16]>,
-    /// Twice as many as parts; the root is 1, the children of `n` are `2n` and `2n + 1`.
+    /// Twice as many as intervals; the root is 1, the children of `n` are `2n` and `2n + 1`.
     nodes: Box<[RuleSet]>,
 }
 
-/// A [`Ports`] that grows.
+/// Builder of a [`Ports`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowingPorts {
     base: GrowingBase,
@@ -252,7 +254,7 @@ pub(super) struct GrowingPorts {
 }
 
 impl GrowingPorts {
-    /// Adds a rule that asks for a port of any of `ranges`; for none in particular where there are none.
+    /// Adds a rule that asks for a port in any of `ranges`; if there are none, the rule has no such condition.
     pub(super) fn add(&mut self, position: u16, action: Action, ranges: &[RangeInclusive<u16>]) {
         if ranges.is_empty() {
             return self.base.always(position);
@@ -262,7 +264,7 @@ impl GrowingPorts {
         self.ranges.extend(ranges);
     }
 
-    /// The index of a block of `rules`.
+    /// Builds the index of a block of `rules` rules.
     pub(super) fn finish(&self, rules: usize) -> Ports {
         let ends = self.ranges.iter().flat_map(|(_, range)| {
             let after = range.end().checked_add(1);
@@ -297,7 +299,7 @@ impl GrowingPorts {
 }
 
 impl Ports {
-    /// Keeps the rules that ask for `port`, or for none. Returns whether any is left.
+    /// Keeps the rules that ask for `port`, and those without the condition. Returns whether any is left.
     #[inline]
     pub(super) fn keep(&self, candidates: &mut Candidates, port: u16) -> bool {
         if !self.base.narrows {
@@ -311,7 +313,7 @@ impl Ports {
             .keep(candidates, above.filter_map(|node| self.nodes.get(node)))
     }
 
-    /// Keeps the rules that match where the ports cannot be read. Returns whether any is left.
+    /// Keeps the rules that match if the ports cannot be read. Returns whether any is left.
     #[inline]
     pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
         self.base.keep_unknown(candidates)

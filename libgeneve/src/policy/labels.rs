@@ -1,8 +1,8 @@
-//! The selectors of one side of all rules of a block, turned around: from labels to rules.
+//! Inverted index of the selectors of one side of a block's rules: from labels to rules.
 //!
-//! A requirement that wants something is found by the label that fulfils it; one that forbids something, by
-//! the label that breaks it. A rule's wanting requirements are spread over layers, one in each, so that the
-//! rules left after all layers have all of theirs fulfilled.
+//! A positive requirement (`In`, `Exists`) is found by a label that meets it, a negative one (`NotIn`, `NotExists`)
+//! by a label that violates it. The positive requirements of a rule are spread over layers, one in each, so that a
+//! rule that survives all layers has all of them met.
 
 use rustc_hash::FxHashMap;
 
@@ -11,14 +11,14 @@ use super::rule::Action;
 use super::set::{Candidates, Growing, RuleSet};
 use crate::label::{HashedRequirement, HashedSelector, Label, Labels, MAX_LABELS};
 
-/// Wanting requirements of a rule that have a layer. A selector with more names a label twice or cannot
-/// match: its rest is compared with the labels where the rule is left.
+/// Positive requirements of a rule that get a layer. A selector with more of them repeats a key or cannot match; the
+/// remaining ones are compared with the labels if the rule survives.
 const LAYERS: usize = MAX_LABELS;
 
-/// What a requirement asks about: the hash of a key, alone or with that of the pair.
+/// Index key of a requirement: hash of the label's key, alone or with that of the pair.
 type Asked = (u32, Option<u32>);
 
-/// The index.
+/// Selector index of one side.
 #[derive(Clone, Debug)]
 pub(super) struct Selectors {
     base: Base,
@@ -27,7 +27,7 @@ pub(super) struct Selectors {
     rest: FxHashMap<u16, HashedSelector>,
 }
 
-/// A [`Selectors`] that grows.
+/// Builder of a [`Selectors`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct GrowingSelectors {
     base: GrowingBase,
@@ -38,7 +38,7 @@ pub(super) struct GrowingSelectors {
 }
 
 impl GrowingSelectors {
-    /// Adds a rule with a selector that is not empty, or without one.
+    /// Adds a rule with a non-empty selector, or without one.
     pub(super) fn add(&mut self, position: u16, action: Action, selector: Option<HashedSelector>) {
         let requirements = match selector {
             Some(selector) => {
@@ -79,7 +79,7 @@ impl GrowingSelectors {
         self.forbidden.entry(asked).or_default().add(position);
     }
 
-    /// The index of a block of `rules`.
+    /// Builds the index of a block of `rules` rules.
     pub(super) fn finish(self, rules: usize) -> Selectors {
         let layers = self.wanted.iter().take(self.layers);
         let forbidden = self.forbidden.iter();
@@ -94,7 +94,7 @@ impl GrowingSelectors {
     }
 }
 
-/// What a wanting requirement asks about.
+/// Returns the index keys of a positive requirement.
 fn asked(requirement: &HashedRequirement) -> Vec<Asked> {
     match requirement {
         HashedRequirement::In { key, pairs } => {
@@ -104,7 +104,7 @@ fn asked(requirement: &HashedRequirement) -> Vec<Asked> {
     }
 }
 
-/// What these labels answer.
+/// Returns the index keys that these labels meet.
 #[inline]
 fn answers(labels: &[Label]) -> impl Iterator<Item = Asked> + '_ {
     labels
@@ -113,8 +113,8 @@ fn answers(labels: &[Label]) -> impl Iterator<Item = Asked> + '_ {
 }
 
 impl Selectors {
-    /// Keeps the rules whose selector matches, but for what [`Selectors::rest_matches`] compares. Returns
-    /// whether any is left.
+    /// Keeps the rules whose selector matches, except for what [`Selectors::rest_matches`] compares. Returns whether
+    /// any is left.
     #[inline]
     pub(super) fn keep(&self, candidates: &mut Candidates, labels: Labels<'_>) -> bool {
         let Labels::Known(labels) = labels else {
@@ -130,7 +130,7 @@ impl Selectors {
             .all(|layer| layer.keep(candidates, answers(labels)))
     }
 
-    /// Whether a rule that [`Selectors::keep`] kept really matches.
+    /// Whether a rule that survived [`Selectors::keep`] also matches in its remaining requirements.
     #[inline]
     pub(super) fn rest_matches(&self, position: u16, labels: Labels<'_>) -> bool {
         match labels {

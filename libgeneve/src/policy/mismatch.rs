@@ -1,6 +1,6 @@
-//! Why a rule does not match: the conditions of one rule, asked one after the other, for a person who wants to know.
+//! Explains why a rule does not match, by checking its conditions one by one.
 //!
-//! Packets are decided by the compiled form; a property test holds that both agree.
+//! For people only; packets are decided by the compiled form. A property test checks that both agree.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,8 +11,8 @@ use super::{Action, Query, Rule, Who};
 use crate::label::{LabelKey, Labels, Selector};
 use crate::wire::ip::protocol;
 
-/// The first condition of `rule` that the packet does not fulfil, and what the packet has instead; `None` where the rule
-/// matches. The rule's direction is no condition.
+/// Returns the first condition of `rule` that the packet does not meet, and what the packet has instead; `None` if
+/// the rule matches. The rule's direction is not checked.
 pub(super) fn mismatch(rule: &Rule, query: &Query<'_>, key: Option<&LabelKey>) -> Option<String> {
     transport(rule, query)
         .or_else(|| who("from", rule, &rule.from, (query.src, query.from), key))
@@ -84,7 +84,7 @@ fn who(
     }
 }
 
-/// Why a selector does not match: by which requirement, or because nothing is known of the labels.
+/// Explains why a selector does not match: the requirement that is not met, or that the labels are unknown.
 fn unfulfilled(
     selector: &Selector,
     labels: Labels<'_>,

@@ -1,11 +1,11 @@
 //! Policy: which flows a link lets through.
 //!
-//! Owns rules, their order, and the compiled form that decides a new flow without walking over them. The
-//! first rule that matches decides, else the link's default. What cannot be decided is never allowed: a rule
-//! that allows does not match labels, ports or ICMP types that are not known, one that denies or rejects does.
+//! Owns rules, their order, and the compiled form that decides a new flow without walking over them. The first rule
+//! that matches decides, otherwise the link's default. Policy fails closed: if labels, ports or ICMP types are
+//! unknown, rules that allow do not match, rules that deny or reject do.
 //!
-//! That replies of an allowed flow are allowed is the flow table's, which remembers the verdict; what
-//! becomes of a packet is [`datapath`](crate::datapath)'s.
+//! The flow table remembers verdicts and allows the replies of allowed flows; [`datapath`](crate::datapath) decides
+//! what happens to a packet.
 
 mod block;
 mod index;
@@ -27,7 +27,7 @@ use crate::label::{LabelKey, Labels};
 use crate::options::EndpointType;
 use crate::wire::option::{OptionClass, OptionIter, OptionType};
 
-/// What happens to a flow that no rule matches.
+/// Actions for flows that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// From wire to TUN.
@@ -36,14 +36,14 @@ pub struct Defaults {
     pub egress: Action,
 }
 
-/// A rule's place in one [`Policy`]: ingress before egress, then by priority. It means nothing in another.
+/// Position of a rule in one [`Policy`]: ingress before egress, then by priority. Not valid in another policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
-/// What is asked about a flow: its first packet, as the rules see it.
+/// Policy lookup key: the first packet of a flow, as rules see it.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
-    /// The way of the packet.
+    /// Direction of the packet.
     pub direction: Direction,
     /// The inner source.
     pub src: IpAddr,
@@ -59,26 +59,26 @@ pub struct Query<'a> {
     pub from: Labels<'a>,
     /// The labels of the destination.
     pub to: Labels<'a>,
-    /// What the destination is.
+    /// Endpoint type of the destination.
     pub dst_type: EndpointType,
-    /// The options of the Geneve header; none (the default) on egress.
+    /// Options of the Geneve header; none (the default) on egress.
     pub options: OptionIter<'a>,
 }
 
-/// The answer.
+/// Result of a policy lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// What happens to the flow.
     pub action: Action,
-    /// The rule that decided; `None` for the default.
+    /// The rule that decided; `None` if it was the default.
     pub rule: Option<RuleId>,
-    /// Whether the rule wants the decision reported.
+    /// Whether the rule asks for the decision to be logged.
     pub log: bool,
-    /// The id of the QoS class that the rule gives the flow.
+    /// Id of the QoS class that the rule assigns to the flow.
     pub class: Option<u8>,
 }
 
-/// The rules of a link, compiled. It never changes: other rules are another policy.
+/// Compiled rules of a link. Immutable; a change of rules builds another policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     rules: Box<[Rule]>,
@@ -86,9 +86,9 @@ pub struct Policy {
     ingress: Side,
     egress: Side,
     uses_labels: bool,
-    /// What selectors are hashed with; only for [`Policy::passed_over`].
+    /// Key of selector hashes; only for [`Policy::passed_over`].
     key: Option<LabelKey>,
-    /// Classes and types of the options that rules ask about, sorted.
+    /// Classes and types of the options that rules match on, sorted.
     options: Box<[(OptionClass, OptionType)]>,
 }
 
@@ -101,13 +101,13 @@ struct Side {
 }
 
 impl Policy {
-    /// Compiles `rules`, in any order. `hits` gives the counter of a rule by its name, which lets a counter
-    /// outlive a change of other rules. `key` is needed where a rule asks about labels.
+    /// Compiles `rules`, given in any order. `hits` returns the hit counter for a rule's name, so that a counter can
+    /// outlive a change of other rules. `key` is needed if a rule matches on labels.
     ///
     /// # Errors
     ///
-    /// As [`PolicyError`] says: rules that can never match, that share a name, or that need a key which
-    /// is not there.
+    /// [`PolicyError`] if a rule can never match, shares its name with another, or needs a label key and there is
+    /// none.
     pub fn compile(
         mut rules: Vec<Rule>,
         defaults: Defaults,
@@ -148,7 +148,7 @@ impl Policy {
         })
     }
 
-    /// Decides a flow, and counts a hit of the rule that does. Allocates nothing.
+    /// Decides a flow and counts a hit of the rule that decides. Does not allocate.
     #[inline]
     #[must_use]
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
@@ -159,7 +159,7 @@ impl Policy {
         verdict
     }
 
-    /// The decision of [`Policy::decide`], without counting it.
+    /// Decides like [`Policy::decide`], without counting a hit.
     #[must_use]
     pub fn explain(&self, query: &Query<'_>) -> Verdict {
         let side = self.side(query.direction);
@@ -183,8 +183,8 @@ impl Policy {
         }
     }
 
-    /// The rules that are asked before the one that decides, or all of the direction where none does, in their order:
-    /// each with the first of its conditions that the packet does not fulfil, in words.
+    /// The rules that are tried before the one that decides (all of the direction if none does), in order, each with
+    /// the first condition that the packet does not meet, in words.
     pub fn passed_over(&self, query: &Query<'_>) -> impl Iterator<Item = (&Rule, String)> {
         let of_direction = |rule: &&Rule| rule.direction == query.direction;
         let rules = self.rules.iter().filter(of_direction);
@@ -194,39 +194,40 @@ impl Policy {
         })
     }
 
-    /// The rule of a verdict of this policy; `None` for an id of another one that has no such rule here.
+    /// Returns the rule of a verdict of this policy; `None` if the id is out of range, as one of another policy may
+    /// be.
     #[must_use]
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(id.0 as usize)
     }
 
-    /// All rules in the order of their ids, with the hits counted for each.
+    /// All rules in the order of their ids, with their hit counts.
     pub fn rules(&self) -> impl Iterator<Item = (&Rule, u64)> {
         let hits = self.hits.iter().map(|hits| hits.load(Ordering::Relaxed));
         self.rules.iter().zip(hits)
     }
 
-    /// Whether any rule asks about labels.
+    /// Whether any rule matches on labels.
     #[must_use]
     pub fn uses_labels(&self) -> bool {
         self.uses_labels
     }
 
-    /// Whether any rule asks about this option.
+    /// Whether any rule matches on this option.
     #[inline]
     #[must_use]
     pub fn asks_about(&self, class: OptionClass, kind: OptionType) -> bool {
         self.options.binary_search(&(class, kind)).is_ok()
     }
 
-    /// Whether a rule of the direction asks for what only a packet's first fragment has: ports, or an ICMP type.
+    /// Whether a rule of the direction matches on fields that only the first fragment has: ports, or the ICMP type.
     #[inline]
     #[must_use]
     pub fn asks_transport(&self, direction: Direction) -> bool {
         self.side(direction).asks_transport
     }
 
-    /// Whether a direction has no rule, so that its default decides everything.
+    /// Whether a direction has no rules, so that its default decides everything.
     #[must_use]
     pub fn is_trivial(&self, direction: Direction) -> bool {
         self.side(direction).blocks.is_empty()

@@ -1,6 +1,6 @@
-//! Rules as a user writes them, and what makes one impossible.
+//! Rules as a user writes them, and their validation.
 //!
-//! How they are compared with a packet is the policy's; what an action does is the datapath's.
+//! The policy compares them with packets; the datapath carries out their actions.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::label::Selector;
 use crate::options::{EndpointType, OptionMatch};
 use crate::wire::ip::protocol;
 
-/// The way of a packet through the link.
+/// Direction of a packet through the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
     /// Wire to TUN.
@@ -22,7 +22,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The word that configuration and command line use.
+    /// Keyword in configuration and command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,19 +38,19 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What happens to a flow. The order is that of rules of equal preference: the strictest first.
+/// What happens to a flow. Sorted as rules of equal preference are: the strictest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
-    /// Dropped without a word.
+    /// Dropped silently.
     Deny,
-    /// Dropped, and its sender is told.
+    /// Dropped, and the sender is told.
     Reject,
     /// Forwarded.
     Allow,
 }
 
 impl Action {
-    /// The word that configuration and command line use.
+    /// Keyword in configuration and command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Action {
         }
     }
 
-    /// What a condition counts as that cannot be decided: it never helps to allow a flow.
+    /// Result of a condition that cannot be evaluated: false for rules that allow, true for all others.
     #[inline]
     pub(super) const fn where_unknown(self) -> bool {
         !matches!(self, Action::Allow)
@@ -73,21 +73,21 @@ impl fmt::Display for Action {
     }
 }
 
-/// Whom one side of a rule is about.
+/// What a rule says about one side of a flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Who {
-    /// Everyone.
+    /// Any address.
     #[default]
     Any,
-    /// The addresses of this prefix, whose host bits are ignored. A prefix of one family never matches an
-    /// address of the other, mapped ones included.
+    /// Addresses in this prefix, whose host bits are ignored. A prefix never matches an address of the other family,
+    /// not even a mapped one.
     Prefix(IpNet),
-    /// The endpoints whose labels match. An empty selector is [`Who::Any`].
+    /// Endpoints whose labels match. An empty selector is the same as [`Who::Any`].
     Selector(Selector),
 }
 
 impl Who {
-    /// The selector, where there is one that asks about labels.
+    /// Returns the selector, if there is one that is not empty.
     #[must_use]
     pub fn selector(&self) -> Option<&Selector> {
         match self {
@@ -97,42 +97,41 @@ impl Who {
     }
 }
 
-/// One rule: it matches a packet that fulfils each of its conditions.
+/// Policy rule; matches a packet that meets all of its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Its name, unique among the rules of a link.
+    /// Name, unique among the rules of a link.
     pub name: String,
-    /// The packets that it is about.
+    /// Direction of the packets that it applies to.
     pub direction: Direction,
-    /// Its preference: the lower is asked first.
+    /// Preference; rules with a lower one are tried first.
     pub pref: u32,
     /// The source.
     pub from: Who,
     /// The destination.
     pub to: Who,
-    /// The protocol of IANA's registry; `None` for any that the other conditions allow.
+    /// IP protocol number; `None` for any that the other conditions allow.
     pub protocol: Option<u8>,
-    /// Source ports of TCP or UDP, any of these ranges; empty for any port, or none.
+    /// Source ports of TCP or UDP, any of these ranges; empty if the port does not matter.
     pub sports: Vec<RangeInclusive<u16>>,
-    /// Destination ports of TCP or UDP, any of these ranges; empty for any port, or none.
+    /// Destination ports of TCP or UDP, any of these ranges; empty if the port does not matter.
     pub dports: Vec<RangeInclusive<u16>>,
-    /// Type and, where it matters, code of an ICMP message (RFC 792) in IPv4 or an ICMPv6 message (RFC 4443)
-    /// in IPv6.
+    /// ICMP type (RFC 792) in IPv4 or ICMPv6 type (RFC 4443) in IPv6, and optionally the code.
     pub icmp: Option<(u8, Option<u8>)>,
-    /// An option of the Geneve header.
+    /// Option of the Geneve header that must match.
     pub option: Option<OptionMatch>,
-    /// The type of the destination.
+    /// Endpoint type of the destination.
     pub endpoint_type: Option<EndpointType>,
     /// What happens to a flow that matches.
     pub action: Action,
-    /// Whether the decision is reported.
+    /// Whether the decision is logged.
     pub log: bool,
-    /// The id of the QoS class that the flow gets.
+    /// Id of the QoS class assigned to the flow.
     pub class: Option<u8>,
 }
 
 impl Rule {
-    /// A rule that matches every packet of `direction`.
+    /// Returns a rule that matches every packet of `direction`.
     #[must_use]
     pub fn new(name: impl Into<String>, direction: Direction, pref: u32, action: Action) -> Rule {
         Rule {
@@ -153,7 +152,7 @@ impl Rule {
         }
     }
 
-    /// The order in which rules are asked: direction, preference, the strictest action, name.
+    /// Compares by evaluation order: direction, preference, strictness of the action, name.
     #[must_use]
     pub fn cmp_priority(&self, other: &Rule) -> Ordering {
         let key = |rule: &Rule| (rule.direction, rule.pref, rule.action);
@@ -162,12 +161,12 @@ impl Rule {
             .then_with(|| self.name.cmp(&other.name))
     }
 
-    /// Whether it asks for what only a packet's first fragment has: ports, or an ICMP type.
+    /// Whether it matches on fields that only the first fragment has: ports, or the ICMP type.
     pub(super) fn asks_transport(&self) -> bool {
         !self.sports.is_empty() || !self.dports.is_empty() || self.icmp.is_some()
     }
 
-    /// Whether a packet can fulfil all conditions at once.
+    /// Checks that a packet can meet all conditions at once.
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         let name = || self.name.clone();
         let ports = !self.sports.is_empty() || !self.dports.is_empty();
@@ -206,7 +205,7 @@ impl Rule {
     }
 }
 
-/// Whether rules can ask for ports of this protocol.
+/// Whether rules can match on ports of this protocol.
 #[inline]
 pub(super) const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, protocol::TCP | protocol::UDP)
@@ -218,16 +217,16 @@ pub(super) const fn is_icmp(protocol: u8) -> bool {
     matches!(protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
-/// Why rules are not a policy. Each names the rule.
+/// Why a set of rules is rejected. Each error names the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// Two rules have this name.
     #[error("rule {0}: another rule has this name")]
     DuplicateName(String),
-    /// A selector without a key to hash labels with.
+    /// A selector, but no key to hash labels with.
     #[error("rule {0}: a selector needs the fabric's label secret, and there is none")]
     NoLabelKey(String),
-    /// A range of ports that contains none.
+    /// An empty port range.
     #[error("rule {rule}: port range {from}-{to} is empty")]
     EmptyPorts {
         /// The rule.
@@ -237,7 +236,7 @@ pub enum PolicyError {
         /// Its end.
         to: u16,
     },
-    /// Ports of a protocol that has none that a rule can ask for.
+    /// Ports of a protocol without ports that a rule can match on.
     #[error(
         "rule {rule}: protocol {protocol} has no ports to match, only TCP (6) and UDP (17) have"
     )]
@@ -247,7 +246,7 @@ pub enum PolicyError {
         /// Its protocol.
         protocol: u8,
     },
-    /// An ICMP type of a protocol that is not ICMP.
+    /// An ICMP type, but a protocol other than ICMP.
     #[error(
         "rule {rule}: protocol {protocol} has no ICMP type, only ICMP (1) and ICMPv6 (58) have"
     )]
@@ -257,13 +256,13 @@ pub enum PolicyError {
         /// Its protocol.
         protocol: u8,
     },
-    /// Ports and an ICMP type in one rule.
+    /// Both ports and an ICMP type.
     #[error("rule {0}: no packet has both ports and an ICMP type")]
     PortsAndIcmp(String),
-    /// Prefixes of two families in one rule.
+    /// Prefixes of both families.
     #[error("rule {0}: no packet has a source of one IP version and a destination of the other")]
     Families(String),
-    /// More rules than can be numbered.
+    /// More rules than ids.
     #[error("{0} rules: at most {max} are supported", max = u32::MAX)]
     TooMany(usize),
 }

@@ -1,32 +1,32 @@
-//! Sets of rules of one block, and the candidates that a query narrows down with them.
+//! Sets of a block's rules, and the candidates that a lookup narrows down with them.
 //!
-//! A rule is its position in the block, so the lowest bit that is left is the rule that decides. What
-//! a set stands for is the index's business that holds it.
+//! A rule is represented by its position in the block, so the lowest remaining bit is the rule that decides. What a
+//! set means is up to the index that holds it.
 
-/// Words of a block's bit set: what fits the stack of a worker twice without being felt.
+/// Words of a block's bit set, small enough that two fit comfortably on a worker's stack.
 const BLOCK_WORDS: usize = 160;
-/// The most rules of one block.
+/// Most rules in one block.
 pub(super) const BLOCK_RULES: usize = BLOCK_WORDS * 64;
 
-/// Words that a block of this many rules needs.
+/// Returns the number of words that a block of this many rules needs.
 pub(super) const fn words(rules: usize) -> usize {
     rules.div_ceil(64)
 }
 
-/// A set of a block's rules.
+/// Set of rules of a block.
 ///
-/// Lists stay shorter than the bit set is in words, so that neither form takes more than 8 times the
-/// bytes of the other, and adding either costs about the same.
+/// A list has at most half as many positions as the bit set has words: it then takes at most an eighth of the memory,
+/// and adding it costs no more.
 #[derive(Clone, Debug)]
 pub(super) enum RuleSet {
     /// Positions, ascending.
     List(Box<[u16]>),
-    /// A bit for each rule of the block.
+    /// One bit for each rule of the block.
     Bits(Box<[u64]>),
 }
 
 impl RuleSet {
-    /// The set of `positions`, which ascend, in a block of `rules`.
+    /// Builds the set of `positions`, which are ascending, in a block of `rules` rules.
     pub(super) fn new(positions: &[u16], rules: usize) -> RuleSet {
         if positions.len() <= words(rules) / 2 {
             return RuleSet::List(positions.into());
@@ -80,24 +80,24 @@ fn set_bit(words: &mut [u64], position: usize) {
     }
 }
 
-/// Positions that grow while a block is compiled; each is added in ascending order.
+/// Builder of a [`RuleSet`]; positions are added in ascending order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Growing(Vec<u16>);
 
 impl Growing {
-    /// Adds `position`, which no earlier one exceeds; again has no effect.
+    /// Adds `position`, which must not be lower than the previous one; a repetition has no effect.
     pub(super) fn add(&mut self, position: u16) {
         if self.0.last() != Some(&position) {
             self.0.push(position);
         }
     }
 
-    /// The finished set.
+    /// Builds the set.
     pub(super) fn finish(&self, rules: usize) -> RuleSet {
         RuleSet::new(&self.0, rules)
     }
 
-    /// The finished set as bits, whatever its size.
+    /// Builds the set as bits, whatever its size.
     pub(super) fn finish_bits(&self, rules: usize) -> Box<[u64]> {
         let mut bits = vec![0; words(rules)].into_boxed_slice();
         for &position in &self.0 {
@@ -106,13 +106,13 @@ impl Growing {
         bits
     }
 
-    /// How many there are.
+    /// Number of positions.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
-/// The rules of a block that may still match.
+/// Rules of a block that may still match.
 pub(super) struct Candidates {
     left: [u64; BLOCK_WORDS],
     matching: [u64; BLOCK_WORDS],
@@ -120,7 +120,7 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Every rule of a block of `rules`, which [`BLOCK_RULES`] bounds.
+    /// Returns all rules of a block of `rules` rules, at most [`BLOCK_RULES`].
     #[inline]
     pub(super) fn all(rules: usize) -> Candidates {
         let mut left = [0; BLOCK_WORDS];
@@ -136,7 +136,7 @@ impl Candidates {
         }
     }
 
-    /// Keeps the rules of `always` and of each of `sets`. Returns whether any is left.
+    /// Keeps the rules in `always` and in any of `sets`. Returns whether any is left.
     #[inline]
     pub(super) fn keep<'s>(
         &mut self,
@@ -158,13 +158,13 @@ impl Candidates {
         any != 0
     }
 
-    /// Drops the rules of `set`.
+    /// Removes the rules in `set`.
     #[inline]
     pub(super) fn remove(&mut self, set: &RuleSet) {
         set.remove_from(&mut self.left[..self.words]);
     }
 
-    /// What is left, ascending.
+    /// Remaining rules, ascending.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         let words = self.left[..self.words].iter().enumerate();

@@ -23,7 +23,7 @@ fn compile(rules: Vec<Rule>) -> Result<Policy, PolicyError> {
     Policy::compile(rules, DEFAULTS, Some(&KEY), &mut |_| Arc::default())
 }
 
-/// A packet with what it borrows.
+/// Owned form of a [`Query`].
 #[derive(Clone, Debug)]
 struct Asked {
     direction: Direction,
@@ -73,7 +73,7 @@ impl Asked {
     }
 }
 
-/// A Geneve header with these options, each a class, a type and data.
+/// Builds a Geneve header with these options, each a class, a type and data.
 fn geneve(options: &[(u16, u8, Vec<u8>)]) -> Vec<u8> {
     let mut list = Vec::new();
     for (class, kind, data) in options {
@@ -101,7 +101,7 @@ fn labels(text: &str) -> LabelSet {
     map.hashed(&KEY).unwrap()
 }
 
-/// Whether `rule` matches, condition by condition, as the documentation says.
+/// Reference implementation of matching: `rule` condition by condition, as documented.
 fn matches(rule: &Rule, query: &Query<'_>) -> bool {
     let strict = rule.action != Action::Allow;
     let who = |who: &Who, addr: IpAddr, labels| match who {
@@ -131,7 +131,7 @@ fn matches(rule: &Rule, query: &Query<'_>) -> bool {
         && rule.endpoint_type.is_none_or(|t| t == query.dst_type)
 }
 
-/// The plain walk that the compiled form must agree with: the name of the rule that decides.
+/// Reference implementation of a lookup: a linear walk that returns the rule that decides.
 fn walk<'r>(rules: &'r [Rule], query: &Query<'_>) -> Option<&'r Rule> {
     let rank = |action| match action {
         Action::Deny => 0,
@@ -287,7 +287,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         }
     });
     rule.prop_map(|mut rule| {
-        // What no packet can fulfil is refused, so that the contradiction is taken out.
+        // Rules that no packet can meet are rejected, so remove the contradiction.
         if rule.icmp.is_some() && !(rule.sports.is_empty() && rule.dports.is_empty()) {
             rule.icmp = None;
         }
@@ -375,7 +375,7 @@ proptest! {
     }
 }
 
-/// More rules than a block holds, few of which match any packet, in an order unlike their priority.
+/// More rules than fit in one block, few of which match any packet, in an order unlike their priority.
 #[test]
 fn rules_of_several_blocks_agree_with_a_walk() {
     let count = 2 * Block::MAX as u32 + 1_000;

@@ -1,4 +1,4 @@
-//! Recursive-descent parser of selectors.
+//! Parser of selectors: tokens and grammar.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
