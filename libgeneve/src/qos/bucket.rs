@@ -1,51 +1,53 @@
-//! Token buckets that many threads take from without a lock.
+//! Lock-free token bucket.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::time::Now;
 
-/// A token bucket that many threads take from without a lock: the generic cell rate algorithm (ITU-T
-/// I.371), whose whole state is one moment, the theoretical arrival time.
+/// Lock-free token bucket shared by threads: the generic cell rate algorithm (ITU-T I.371), whose whole state is one
+/// timestamp, the theoretical arrival time.
 ///
-/// In any time `t` at most `rate·t + burst` bytes pass, or `rate·t` and one packet where that is larger than
-/// the burst: such a packet passes when the bucket is full and is paid for like any other, so that
-/// super-packets are not starved by a small burst.
+/// In any time `t` at most `rate·t + burst` bytes pass, or `rate·t` and one packet if that packet is larger than the
+/// burst: such a packet passes when the bucket is full and is charged like any other, so that a small burst does not
+/// starve super-packets.
 #[derive(Debug)]
 pub struct Bucket {
     rate: u64,
     burst: u64,
-    /// How much finer than a nanosecond a tick is, as a shift: at 100 Gbit/s 64 bytes take 5.12 ns, and whole
-    /// nanoseconds would be 15 % off.
+    /// Resolution of a tick: 2^-shift nanoseconds. At 100 Gbit/s 64 bytes take 5.12 ns, and whole nanoseconds would
+    /// be 15 % off.
     shift: u32,
-    /// Ticks that one byte takes, in units of 2^-32.
+    /// Ticks per byte, in units of 2^-32.
     per_byte: u64,
-    /// Ticks that `burst` bytes take.
+    /// Ticks per `burst` bytes.
     depth: u64,
-    /// No moment further ahead than this many ticks can be real; it is one of the past, before ticks wrapped.
+    /// A timestamp further ahead than this many ticks cannot be valid; it is one from before the tick counter
+    /// wrapped.
     horizon: u64,
-    /// The moment at which the bucket is full again, in ticks; wraps around.
+    /// Time at which the bucket is full again, in ticks; wraps around.
     full_at: AtomicU64,
-    /// It limits nobody any more.
+    /// No longer limits anything.
     retired: AtomicBool,
 }
 
-/// No packet is charged for more bytes than this; a super-packet has 64 KiB.
+/// Most bytes charged for one packet; a super-packet has 64 KiB.
 const LARGEST_PACKET: u64 = 1 << 20;
 
-/// The longest time that a burst is reckoned to last, in ticks.
+/// Longest duration assumed for a burst, in ticks.
 const LONGEST_BURST: u64 = 1 << 60;
 
-/// Bytes that queues may have reserved beyond the burst: the next portions of all of them together.
+/// Bytes that queues may reserve beyond the burst, all queues together.
 const MOST_RESERVED: u64 = 64 << 20;
 
-/// A packet of this many bytes lasts at least 256 ticks, so that rounding up to one tick costs under half a per cent.
+/// A packet of this many bytes lasts at least 256 ticks, so that rounding up to one tick costs less than half a per
+/// cent.
 const SMALL_PACKET: u64 = 64;
 
-/// How far the clocks of two threads may be apart, in nanoseconds.
+/// Most by which the clocks of two threads may differ, in nanoseconds.
 const SKEW: u64 = 1_000_000_000;
 
 impl Bucket {
-    /// A full bucket. `rate` is in bytes a second, and 0 is taken for 1; `burst` is in bytes.
+    /// Returns a full bucket. `rate` is in bytes a second, and 0 is taken as 1; `burst` is in bytes.
     #[must_use]
     pub fn new(rate: u64, burst: u64) -> Self {
         let ticks_per_packet = |shift: u32| {
@@ -54,7 +56,8 @@ impl Bucket {
         let shift = (0..8)
             .find(|&shift| ticks_per_packet(shift) >= 256)
             .unwrap_or(8);
-        // Fits: a shift is only for rates beyond 250 MB a second, and without one this is 2^62 at most.
+        // Cannot overflow: `shift` is nonzero only for rates above 250 MB a second, and without it this is at most
+        // 2^62.
         let per_byte = (1_000_000_000_u128 << (32 + shift)).div_ceil(u128::from(rate.max(1)));
         let mut bucket = Bucket {
             rate,
@@ -74,20 +77,20 @@ impl Bucket {
         bucket
     }
 
-    /// The rate that it was made with, in bytes a second.
+    /// Configured rate, in bytes a second.
     #[must_use]
     pub fn rate(&self) -> u64 {
         self.rate
     }
 
-    /// The burst that it was made with, in bytes.
+    /// Configured burst, in bytes.
     #[must_use]
     pub fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// The burst, in bytes, of a rate that is given without one: 25 ms of it, and no less than two super-packets. A worker that
-    /// runs late catches up with it.
+    /// Returns the default burst, in bytes, for a rate: 25 ms of it, and at least two super-packets, so that a worker
+    /// that runs late can catch up.
     #[must_use]
     pub const fn default_burst(rate: u64) -> u64 {
         const LEAST: u64 = 128 * 1024;
@@ -95,15 +98,15 @@ impl Bucket {
         if burst < LEAST { LEAST } else { burst }
     }
 
-    /// Whether a packet of `bytes` is within the rate; if so, it is paid for.
+    /// Charges the bucket if a packet of `bytes` is within the rate; returns whether it is.
     #[inline]
     pub fn take(&self, bytes: u64, now: Now) -> bool {
         self.take_marked(bytes, now, 0)
     }
 
-    /// Like [`Bucket::take`], for a packet with a drop precedence in the spirit of RFC 2597: 0 may use the
-    /// whole burst, 1 must leave a third of it, 2 and above two thirds. Where a class is over its rate, packets
-    /// of a higher precedence are dropped first; alone, each precedence gets the whole rate.
+    /// Like [`Bucket::take`], with a drop precedence in the spirit of RFC 2597: 0 may use the whole burst, 1 must
+    /// leave a third of it, 2 and above two thirds. If a class exceeds its rate, packets of higher precedence are
+    /// dropped first; each precedence on its own gets the whole rate.
     #[inline]
     pub fn take_marked(&self, bytes: u64, now: Now, precedence: u8) -> bool {
         let (cost, now) = (self.packet_ticks(bytes), self.tick(now));
@@ -125,7 +128,7 @@ impl Bucket {
         }
     }
 
-    /// What [`Bucket::take_marked`] would answer; nothing is paid for.
+    /// Returns what [`Bucket::take_marked`] would, without charging the bucket.
     #[inline]
     #[must_use]
     pub fn would_take(&self, bytes: u64, now: Now, precedence: u8) -> bool {
@@ -133,9 +136,9 @@ impl Bucket {
         debt == 0 || debt + self.packet_ticks(bytes) <= self.depth_for(precedence)
     }
 
-    /// Pays for `bytes` that wait, and returns the moment from which they are within the rate. Whoever asks first gets the
-    /// earlier moment, so that several queues share a bucket fairly. `None` where too much is reserved already:
-    /// nothing is paid for then.
+    /// Charges the bucket for `bytes` that wait, and returns the time from which they are within the rate. First
+    /// come, first served, so that several queues share a bucket fairly. `None` if too much is reserved already;
+    /// nothing is charged then.
     #[must_use]
     pub fn reserve(&self, bytes: u64, now: Now) -> Option<Now> {
         if self.retired.load(Relaxed) {
@@ -163,12 +166,12 @@ impl Bucket {
         }
     }
 
-    /// Lets everything pass from now on, what waits included: the configuration has no use for it any more.
+    /// Stops limiting, also for bytes that wait, because the configuration no longer has this bucket.
     pub(super) fn retire(&self, retired: bool) {
         self.retired.store(retired, Relaxed);
     }
 
-    /// Bytes that could be taken at once at this moment, for those who watch.
+    /// Bytes that could be taken at once now, for display.
     #[must_use]
     pub fn level(&self, now: Now) -> u64 {
         let debt = self.debt(self.full_at.load(Relaxed), self.tick(now));
@@ -181,7 +184,7 @@ impl Bucket {
         now.0.wrapping_shl(self.shift)
     }
 
-    /// How long it is until the bucket is full, in ticks.
+    /// Time until the bucket is full, in ticks.
     #[inline]
     fn debt(&self, full_at: u64, now: u64) -> u64 {
         let ahead = full_at.wrapping_sub(now);
@@ -209,10 +212,10 @@ impl Bucket {
     }
 }
 
-/// Takes from all of these buckets or from none, as a packet that a link, an endpoint and a class limit must.
+/// Charges all of these buckets or none, for a packet limited by link, endpoint and class.
 ///
-/// Where another thread empties one of them in between, the packet is refused although the buckets before that
-/// one were charged: the rate is never exceeded by it.
+/// If another thread empties one of them in between, the packet is refused although the buckets before it were
+/// charged; the rate is never exceeded.
 #[inline]
 pub fn take_all<'a, B>(buckets: B, bytes: u64, now: Now, precedence: u8) -> bool
 where

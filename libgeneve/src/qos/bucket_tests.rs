@@ -7,7 +7,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Bytes a second: 8 kbit/s, 1 Mbit/s, 100 Mbit/s, 10 Gbit/s, 100 Gbit/s.
 const RATES: [u64; 5] = [1_000, 125_000, 12_500_000, 1_250_000_000, 12_500_000_000];
 
-/// Offers packets of `size` every `gap` nanoseconds for `span` nanoseconds; the bytes that passed.
+/// Offers packets of `size` every `gap` nanoseconds for `span` nanoseconds; returns the bytes that passed.
 fn flat_out(bucket: &Bucket, size: u64, gap: f64, from: u64, span: u64) -> u64 {
     let offers = (span as f64 / gap) as u64;
     let arrival = |n: u64| Now(from + (n as f64 * gap) as u64);
@@ -30,11 +30,11 @@ fn assert_near(passed: u64, wanted: f64, slack: f64, what: &str) {
 fn twice_the_rate_is_held_to_the_rate_at_every_speed_and_size() {
     for rate in RATES {
         for size in [64, 1400, SUPER] {
-            // A long span where one packet takes long, and no more packets than the test has time for.
+            // A long span if one packet takes long, but no more packets than the test has time for.
             let packet = size as f64 * SECOND as f64 / rate as f64;
             let span = ((packet * 300.0) as u64).max((3 * SECOND).min((packet * 3e5) as u64));
             let bucket = Bucket::new(rate, 2 * SUPER);
-            // The burst is gone before it is measured.
+            // Use up the burst before measuring.
             let start = SECOND;
             while bucket.take(size, Now(start)) {}
             let passed = flat_out(&bucket, size, packet / 2.0, start, span);
@@ -51,10 +51,10 @@ fn twice_the_rate_is_held_to_the_rate_at_every_speed_and_size() {
 
 #[test]
 fn a_sender_that_backs_off_like_tcp_gets_the_rate_with_the_default_burst() {
-    // Beyond this, one segment more each round trip is too slow a recovery, with any bucket.
+    // At higher rates, additive increase recovers too slowly with any bucket.
     for rate in [1_250_000, 12_500_000, 125_000_000] {
         let bucket = Bucket::new(rate, Bucket::default_burst(rate));
-        // Round trips of 1 ms: slow start to the first loss, then additive increase, and half on loss.
+        // Round trips of 1 ms: slow start until the first loss, then additive increase and multiplicative decrease.
         let round = SECOND / 1000;
         let segment = 1400.0_f64;
         let (mut window, mut growth, mut passed) = (10.0 * segment, 2.0, 0u64);
@@ -103,7 +103,7 @@ fn what_would_be_taken_is_not_paid_for() {
 fn a_higher_drop_precedence_is_refused_first() {
     let bucket = Bucket::new(1_000_000, 90_000);
     let mut taken = [0u32; 3];
-    // Offered in turns, three times the rate in all.
+    // Offered in turns, at three times the rate in total.
     for n in 0..90_000u64 {
         let precedence = (n % 3) as u8;
         let now = Now(n * SECOND / 3000);

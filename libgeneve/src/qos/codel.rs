@@ -1,27 +1,27 @@
-//! Controlled delay (RFC 8289): which packets of a queue to drop or mark, by how long they waited.
+//! CoDel (RFC 8289): decides which packets of a queue to drop or mark, by sojourn time.
 
 use crate::time::Now;
 
-/// How long packets may have waited longer than the target before the first is dropped, in nanoseconds.
+/// How long the sojourn time must exceed the target before the first drop, in nanoseconds.
 const INTERVAL: u64 = 100_000_000;
 
-/// The state of one queue.
+/// CoDel state of one queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Codel {
-    /// When packets will have waited longer than the target for a whole interval; 0 while they do not.
+    /// When the sojourn time will have exceeded the target for a whole interval; 0 while it is below.
     above_until: u64,
-    /// When to drop the next, while dropping.
+    /// Time of the next drop, while dropping.
     drop_next: u64,
     /// Drops since dropping began.
     count: u32,
-    /// What `count` was when dropping began.
+    /// Value of `count` when dropping began.
     last_count: u32,
     dropping: bool,
 }
 
 impl Codel {
-    /// Whether the packet that leaves now, after it `waited`, is to be dropped, or marked in its place. `alone` says that
-    /// nothing waits behind it: such a queue is never too long. `target` is in nanoseconds.
+    /// Whether the departing packet, which `waited` so long, is to be dropped or marked. `alone` means that nothing
+    /// is queued behind it: such a queue is never too long. `waited` and `target` are in nanoseconds.
     pub(super) fn judge(&mut self, waited: u64, alone: bool, target: u64, now: Now) -> bool {
         let now = now.0;
         let above = self.above(waited, alone, target, now);
@@ -43,7 +43,7 @@ impl Codel {
         due
     }
 
-    /// Whether packets have waited too long for a whole interval.
+    /// Whether the sojourn time has exceeded the target for a whole interval.
     fn above(&mut self, waited: u64, alone: bool, target: u64, now: u64) -> bool {
         if waited < target || alone {
             self.above_until = 0;
@@ -55,7 +55,7 @@ impl Codel {
         now >= self.above_until
     }
 
-    /// Begins to drop; where dropping ended lately, it goes on at about the rate that it had.
+    /// Starts dropping; if dropping ended recently, resumes at about the previous rate.
     fn begin(&mut self, now: u64) {
         let grown = self.count.wrapping_sub(self.last_count);
         let lately = now.saturating_sub(self.drop_next) < 16 * INTERVAL;
@@ -65,8 +65,8 @@ impl Codel {
         self.drop_next = self.after(now);
     }
 
-    /// The control law: the pause between drops falls with the square root of their number, so that the throughput of
-    /// TCP falls linearly.
+    /// Control law: the interval between drops shrinks with the square root of their number, so that TCP throughput
+    /// falls linearly.
     fn after(&self, at: u64) -> u64 {
         at + (INTERVAL as f64 / f64::from(self.count.max(1)).sqrt()) as u64
     }
@@ -79,7 +79,7 @@ mod tests {
     const MS: u64 = 1_000_000;
     const TARGET: u64 = 5 * MS;
 
-    /// Judges a packet each millisecond for so long; when those were that it dropped.
+    /// Judges a packet each millisecond for `span` milliseconds; returns the times of the drops.
     fn drops(codel: &mut Codel, from: u64, span: u64, waited: u64) -> Vec<u64> {
         let times = (from..from + span).filter(|&ms| {
             let now = Now(ms * MS);
@@ -101,7 +101,7 @@ mod tests {
     fn the_longer_waits_last_the_more_is_dropped() {
         let mut codel = Codel::default();
         let times = drops(&mut codel, 1000, 500, 2 * TARGET);
-        // 100 ms, then pauses of 100 ms by the root of 1, 2, 3.
+        // 100 ms, then intervals of 100 ms divided by the roots of 1, 2 and 3.
         assert_eq!(times[..4], [1100, 1200, 1271, 1329]);
         assert_eq!(drops(&mut codel, 1500, 1, 0), []);
         let again = drops(&mut codel, 1501, 200, 2 * TARGET);

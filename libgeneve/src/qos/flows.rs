@@ -1,29 +1,29 @@
-//! The packets that wait for one set of buckets: a queue for each of a few flows, served in turns (RFC 8290).
+//! Flow queues of one set of buckets, served by deficit round robin (RFC 8290).
 //!
-//! A flow that begins to wait is served before those that wait already, for one quantum: a flow that sends little never
-//! waits behind one that sends much.
+//! A flow that starts to queue is served before the flows that are queued already, for one quantum, so that a sparse
+//! flow never waits behind a bulk flow.
 
 use super::codel::Codel;
 use crate::time::Now;
 
-/// Flows of a set that are told apart.
+/// Flow queues in a set.
 pub(super) const FLOWS: usize = 64;
-/// Bytes that a flow may send before it is the next one's turn.
+/// Bytes that a flow may send in one turn.
 const QUANTUM: i64 = 1514;
 const NO_FLOW: u8 = u8::MAX;
 pub(super) const NO_PACKET: u16 = u16::MAX;
 
-/// A packet that waits, and the one behind it.
+/// Queued packet; a node of a linked list.
 #[derive(Debug)]
 pub(super) struct Node<T> {
     pub(super) item: Option<T>,
     pub(super) next: u16,
     pub(super) bytes: u32,
-    /// Bytes that it is charged for.
+    /// Bytes charged to the buckets.
     pub(super) cost: u32,
-    /// It may be marked where another would be dropped.
+    /// May be marked instead of dropped.
     pub(super) ect: bool,
-    /// Which kind of memory it takes.
+    /// Kind of memory that it occupies.
     pub(super) kind: u8,
     pub(super) since: Now,
 }
@@ -32,16 +32,16 @@ pub(super) struct Node<T> {
 struct Flow {
     head: u16,
     tail: u16,
-    /// The next flow of its list.
+    /// Next flow in its list.
     next: u8,
-    /// It is in one of the lists.
+    /// Whether it is in one of the lists.
     listed: bool,
     bytes: u32,
     deficit: i64,
     codel: Codel,
 }
 
-/// Flows in the order of their turns.
+/// List of flows in the order of their turns.
 #[derive(Clone, Copy, Debug)]
 struct Turns {
     first: u8,
@@ -73,11 +73,11 @@ impl Turns {
     }
 }
 
-/// See the module's description.
+/// Flow queues with their round-robin lists.
 #[derive(Debug)]
 pub(super) struct FlowQueues {
     flows: [Flow; FLOWS],
-    /// Flows that began to wait since their last turn.
+    /// Flows that started to queue since their last turn.
     new: Turns,
     old: Turns,
     pub(super) bytes: u64,
@@ -102,12 +102,12 @@ impl FlowQueues {
         }
     }
 
-    /// The queue of the flow with this hash.
+    /// Returns the queue for a flow hash.
     pub(super) fn of(hash: u32) -> usize {
         ((u64::from(hash) * FLOWS as u64) >> 32) as usize
     }
 
-    /// Puts a packet behind the others of its flow.
+    /// Appends a packet to its flow's queue.
     pub(super) fn push<T>(&mut self, nodes: &mut [Node<T>], flow: usize, at: u16) {
         let node = &mut nodes[usize::from(at)];
         node.next = NO_PACKET;
@@ -127,7 +127,7 @@ impl FlowQueues {
         }
     }
 
-    /// The flow whose turn it is, and its first packet.
+    /// Returns the flow whose turn it is, and its first packet.
     pub(super) fn turn(&mut self) -> Option<(usize, u16)> {
         loop {
             let is_new = self.new.first != NO_FLOW;
@@ -145,7 +145,7 @@ impl FlowQueues {
                 flow.deficit += QUANTUM;
             }
             turns.pop(&self.flows);
-            // A flow that is empty stays in turn once, so that it does not become a new one with its next packet.
+            // An empty flow stays in the list for one round, so that its next packet does not make it a new flow.
             if spent || is_new && self.old.first != NO_FLOW {
                 self.old.push(&mut self.flows, id);
             } else {
@@ -154,7 +154,7 @@ impl FlowQueues {
         }
     }
 
-    /// Takes the first packet of a flow.
+    /// Removes the first packet of a flow.
     pub(super) fn pop<T>(&mut self, nodes: &[Node<T>], flow: usize) -> Option<u16> {
         let queue = &mut self.flows[flow];
         let at = queue.head;
@@ -168,19 +168,19 @@ impl FlowQueues {
         Some(at)
     }
 
-    /// Charges a packet that leaves to the turn of its flow.
+    /// Charges a departing packet to its flow's deficit.
     pub(super) fn charge(&mut self, flow: usize, bytes: u32) {
         self.flows[flow].deficit -= i64::from(bytes);
     }
 
-    /// Whether the packet that was just taken from a flow is to be dropped or marked.
+    /// Whether the packet just taken from a flow is to be dropped or marked.
     pub(super) fn judge(&mut self, flow: usize, waited: u64, target: u64, now: Now) -> bool {
         let flow = &mut self.flows[flow];
         let alone = flow.head == NO_PACKET;
         flow.codel.judge(waited, alone, target, now)
     }
 
-    /// How many packets of a flow wait; takes as long as there are many.
+    /// Number of packets queued for a flow; takes linear time.
     pub(super) fn count<T>(&self, nodes: &[Node<T>], flow: usize) -> usize {
         let mut at = self.flows[flow].head;
         let mut count = 0;
@@ -191,7 +191,7 @@ impl FlowQueues {
         count
     }
 
-    /// The flow that has the most bytes waiting.
+    /// Returns the flow with the most bytes queued.
     pub(super) fn fattest(&self) -> usize {
         let flows = self.flows.iter().enumerate();
         flows.max_by_key(|(_, f)| f.bytes).map_or(0, |(id, _)| id)

@@ -1,8 +1,8 @@
-//! Quality of service: classes, and what holds links, endpoints and classes to a rate.
+//! Quality of service: classes, and rate limits of links, endpoints and classes.
 //!
-//! A [`Bucket`] says whether a packet is within its rate, or when it will be. What is not waits in a [`Shaper`], which says
-//! what leaves next and what is dropped. Which buckets a packet meets is the datapath's business; bytes and timers
-//! are the caller's. A class's DSCP goes into the outer header in the datapath, too.
+//! A [`Bucket`] says whether a packet is within its rate, or when it will be. Packets that are not wait in a
+//! [`Shaper`], which decides what leaves next and what is dropped. The datapath chooses the buckets for a packet and
+//! writes a class's DSCP to the outer header; the caller keeps bytes and timers.
 
 mod bucket;
 mod codel;
@@ -18,24 +18,24 @@ pub use self::bucket::{Bucket, take_all};
 pub use self::shaper::{Admission, Capacity, Leaving, Outcome, Queueing, Shaper};
 use crate::time::Now;
 
-/// A class of service, ready for the packet path.
+/// QoS class as the packet path uses it.
 #[derive(Clone, Debug)]
 pub struct Class {
-    /// The number that the class option carries.
+    /// Number carried in the class option.
     pub id: u8,
-    /// Its name, unique on the link.
+    /// Name, unique on the link.
     pub name: String,
-    /// What holds it to its rate on the way out; `None` where it has none.
+    /// Egress rate limit, if any.
     pub bucket: Option<Arc<Bucket>>,
-    /// The same on the way in: the two directions do not share a rate.
+    /// Ingress rate limit, if any; the two directions do not share a rate.
     pub ingress: Option<Arc<Bucket>>,
-    /// The DSCP of the outer header, 0 to 63; `None` where the link's setting applies.
+    /// Outer DSCP, 0 to 63; `None` to use the link's setting.
     pub dscp: Option<u8>,
-    /// What passed it, and what did not; shared by those that follow each other under one name.
+    /// Counters; kept when the class is reconfigured under the same name.
     pub tally: Arc<Tally>,
 }
 
-/// Bytes that met a class; inner IP packets, headers included.
+/// Byte counters of a class, over inner IP packets with their headers.
 #[derive(Debug, Default)]
 pub struct Tally {
     passed: AtomicU64,
@@ -44,28 +44,28 @@ pub struct Tally {
     waiting: AtomicU64,
 }
 
-/// What a [`Tally`] says, in bytes.
+/// Snapshot of a [`Tally`], in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallied {
-    /// What passed.
+    /// Passed.
     pub passed: u64,
-    /// What was dropped, because it was over a rate.
+    /// Dropped because a rate was exceeded.
     pub refused: u64,
-    /// What passed with a mark that it experienced congestion (RFC 3168).
+    /// Passed with a congestion mark (RFC 3168).
     pub marked: u64,
-    /// What waits now.
+    /// Queued now.
     pub waiting: u64,
 }
 
 impl Tally {
-    /// Counts a packet that was within every rate, or over one.
+    /// Counts a packet that was within all rates, or was over one.
     #[inline]
     pub fn count(&self, bytes: u64, passed: bool) {
         let counter = if passed { &self.passed } else { &self.refused };
         counter.fetch_add(bytes, Relaxed);
     }
 
-    /// What was counted.
+    /// Returns a snapshot.
     #[must_use]
     pub fn read(&self) -> Tallied {
         Tallied {
@@ -77,21 +77,21 @@ impl Tally {
     }
 }
 
-/// The rates and the marks of packets.
+/// Rates that apply to a packet, and its markings.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
-    /// The buckets of link, endpoint and class; each must have room.
+    /// Buckets of link, endpoint and class; all must have room.
     pub buckets: [Option<Arc<Bucket>>; 3],
-    /// The outer DSCP, 0 to 63, where the class has one.
+    /// Outer DSCP, 0 to 63, if the class has one.
     pub dscp: Option<u8>,
-    /// Drop precedence, 0 (last to be dropped) to 2.
+    /// Drop precedence, 0 (dropped last) to 2.
     pub precedence: u8,
     /// The class that counts its packets.
     pub class: Option<Arc<Class>>,
 }
 
 impl Meter {
-    /// The meter of packets that only this bucket limits; `None` where there is none.
+    /// Returns a meter with this bucket only; `None` without a bucket.
     pub(crate) fn of(bucket: Option<&Arc<Bucket>>) -> Option<Arc<Meter>> {
         let bucket = Arc::clone(bucket?);
         Some(Arc::new(Meter {
@@ -100,7 +100,7 @@ impl Meter {
         }))
     }
 
-    /// Whether there is a rate at all.
+    /// Whether any rate applies.
     #[inline]
     #[must_use]
     pub fn limits(&self) -> bool {
@@ -119,8 +119,7 @@ impl Meter {
         self.buckets.iter().flatten().map(Arc::as_ref)
     }
 
-    /// What tells apart whose packets wait for each other: it stays the same when tables are published that leave buckets
-    /// and class as they are.
+    /// Identity of a queue: stays the same when new tables are published that leave buckets and class unchanged.
     fn identity(&self) -> [usize; 4] {
         let at =
             |bucket: &Option<Arc<Bucket>>| bucket.as_ref().map_or(0, |b| Arc::as_ptr(b).addr());
@@ -131,20 +130,20 @@ impl Meter {
     }
 }
 
-/// A packet that must be within rates before it goes on.
+/// Packet to be checked against its rates.
 #[derive(Clone, Debug)]
 pub struct Metered {
-    /// Which rates.
+    /// Rates that apply.
     pub meter: Arc<Meter>,
-    /// Tells its flow from others.
+    /// Flow hash.
     pub flow: u32,
-    /// Bytes that it is charged for: those of all inner packets that it is on the wire. 0 for another copy of a packet
-    /// that was paid for.
+    /// Bytes charged: those of all inner packets that it becomes on the wire. 0 for another copy of a packet that was
+    /// charged already.
     pub bytes: u64,
 }
 
 impl Metered {
-    /// Whether it is within every rate now; if so, it is paid for and counted.
+    /// Whether it is within all rates now; if so, charges and counts it.
     #[inline]
     #[must_use]
     pub fn passes(&self, now: Now) -> bool {
@@ -156,39 +155,39 @@ impl Metered {
     }
 }
 
-/// Whom a bucket limits, within one link.
+/// What a bucket limits within one link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// The link as a whole, on the way out.
+    /// The link as a whole, egress.
     Link,
-    /// The link as a whole, on the way in.
+    /// The link as a whole, ingress.
     LinkIngress,
-    /// The class of this name, on the way out.
+    /// The class of this name, egress.
     Class(String),
-    /// The class of this name, on the way in.
+    /// The class of this name, ingress.
     ClassIngress(String),
     /// The endpoint at this address.
     Endpoint(IpAddr),
 }
 
-/// Hands out buckets, so that one whose rate and burst stay as they are keeps its level across a change of
-/// configuration, and a reload gives nobody another burst.
+/// Registry of buckets. A bucket whose rate and burst do not change keeps its level when the configuration changes,
+/// so that a reload does not grant another burst.
 #[derive(Debug, Default)]
 pub struct Buckets {
-    /// By link.
+    /// By link name.
     known: HashMap<String, HashMap<Limited, Kept>>,
 }
 
 #[derive(Debug)]
 struct Kept {
     bucket: Arc<Bucket>,
-    /// Asked for since the last [`Buckets::prune`].
+    /// Whether it was asked for since the last [`Buckets::prune`].
     wanted: bool,
 }
 
 impl Buckets {
-    /// The bucket of this link and of whom it limits there: the one that was handed out before where `rate`
-    /// (bytes a second) and `burst` (bytes) are the same, else a full one.
+    /// Returns the bucket of `limited` on this link: the existing one if `rate` (bytes a second) and `burst` (bytes)
+    /// are the same, otherwise a full one.
     pub fn bucket(&mut self, link: &str, limited: Limited, rate: u64, burst: u64) -> Arc<Bucket> {
         let fresh = || Arc::new(Bucket::new(rate, burst));
         let kept = self
@@ -209,8 +208,8 @@ impl Buckets {
         Arc::clone(&kept.bucket)
     }
 
-    /// Forgets the buckets of a link that nobody else holds. What waits for one that was not asked for since the last call
-    /// waits no longer: its limit is not configured any more.
+    /// Drops the buckets of a link that nothing else holds. Buckets that were not asked for since the last call are no
+    /// longer configured; packets that wait for one are released.
     pub fn prune(&mut self, link: &str) {
         let Some(of_link) = self.known.get_mut(link) else {
             return;

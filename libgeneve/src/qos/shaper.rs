@@ -1,8 +1,8 @@
-//! Packets of one worker that wait until they are within their rates.
+//! Traffic shaper of one worker: queues packets until they are within their rates.
 //!
-//! What must be within the same buckets and is counted by the same class waits together, in a queue that is bounded in
-//! bytes; different queues only meet where they share a bucket, and there each reserves its next portion in turn. The
-//! caller keeps the bytes and wakes up at [`Shaper::departure`].
+//! Packets with the same buckets and class share a queue, which is bounded in bytes; different queues interact only
+//! if they share a bucket, and there each reserves its next portion in turn. The caller keeps the bytes and wakes up
+//! at [`Shaper::departure`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,102 +12,102 @@ use super::flows::{FlowQueues, NO_PACKET, Node};
 use super::{Bucket, Meter, Metered};
 use crate::time::Now;
 
-/// Queues at once; what would need one more is dropped.
+/// Most queues at once; packets that would need another are dropped.
 const QUEUES: usize = 256;
-/// The queue of a rate holds what it carries in this time, in nanoseconds ...
+/// The limit of a queue is what its rate carries in this time, in nanoseconds ...
 const LONGEST_WAIT: u64 = 20_000_000;
-/// ... or two super-packets, as long as those are not more than it carries in this time, ...
+/// ... or two super-packets, if those are not more than it carries in this time, ...
 const LONGEST_WAIT_OF_SUPER_PACKETS: u64 = 100_000_000;
 const SUPER_PACKETS: u64 = 128 << 10;
-/// ... and a few packets in any case.
+/// ... and at least a few packets.
 const FEW_PACKETS: u64 = 16 << 10;
-/// Waiting longer than this is too long, in nanoseconds (RFC 8289 section 4.2) ...
+/// Target sojourn time, in nanoseconds (RFC 8289 section 4.2) ...
 const TARGET: u64 = 5_000_000;
-/// ... unless so many bytes take longer.
+/// ... unless this many bytes take longer.
 const TARGET_BYTES: u64 = 3 * 1514;
-/// What is reserved at once lasts this long, in nanoseconds, and is no more than a super-packet.
+/// A reservation lasts this long, in nanoseconds, and is at most one super-packet.
 const PORTION: u64 = 1_000_000;
 const LARGEST_PORTION: u64 = 64 << 10;
-/// After so long a queue tries again whose bucket has lent too much already.
+/// Retry interval of a queue whose bucket has too much reserved already, in nanoseconds.
 const PATIENCE: u64 = 1_000_000;
 
-/// How many packets may wait in each kind of memory that the caller has.
+/// Number of packets that may wait in each kind of memory that the caller has.
 pub type Capacity = [u16; 2];
 
-/// A packet that is to wait.
+/// Packet to be queued.
 #[derive(Clone, Copy, Debug)]
 pub struct Queueing {
-    /// Its length in bytes, as its flow's turn is charged.
+    /// Length in bytes, charged to its flow's deficit.
     pub bytes: u32,
-    /// Bytes that its buckets are charged for.
+    /// Bytes charged to its buckets.
     pub cost: u32,
-    /// Its transport understands congestion marks.
+    /// Whether its transport is ECN-capable.
     pub ect: bool,
-    /// Which kind of memory it takes, an index into [`Capacity`].
+    /// Kind of memory that it occupies, an index into [`Capacity`].
     pub kind: u8,
 }
 
-/// What is to be done with a packet that leaves.
+/// What to do with a departing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It goes on.
+    /// Send it.
     Send,
-    /// It goes on, marked with "congestion experienced".
+    /// Send it with a congestion experienced (CE) mark.
     Mark,
-    /// It is dropped: its flow sends too much.
+    /// Drop it, because its flow sends too much.
     Drop,
 }
 
-/// A packet that leaves.
+/// Departing packet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leaving<T> {
-    /// What was put in.
+    /// What was queued.
     pub item: T,
-    /// What is to be done with it.
+    /// What to do with it.
     pub outcome: Outcome,
 }
 
-/// Whether a packet may wait.
+/// Whether a packet may be queued.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission<T> {
-    /// It may: [`Shaper::push`] it.
+    /// Yes: [`Shaper::push`] it.
     Granted,
-    /// This one is dropped first, because its flow takes the most room; ask again.
+    /// Drop this packet first, because its flow occupies the most room, then ask again.
     Evict(T),
-    /// It is dropped.
+    /// No: drop it.
     Refused,
 }
 
-/// See the module's description.
+/// Shaper of one worker.
 #[derive(Debug)]
 pub struct Shaper<T> {
     queues: Vec<Queue>,
     unused: Vec<u16>,
-    /// Queues in which something waits.
+    /// Queues that are not empty.
     active: Vec<u16>,
     by_identity: HashMap<[usize; 4], u16>,
-    /// The queue that was found last.
+    /// Queue found last.
     latest: u16,
     nodes: Vec<Node<T>>,
     free_nodes: Vec<u16>,
-    /// Packets for which there is room in each kind of memory.
+    /// Free places in each kind of memory.
     free: Capacity,
-    /// How many of the active queues have had their turn.
+    /// Active queues that have had their turn.
     visited: usize,
-    /// When the next packet leaves, as far as the queues were visited.
+    /// Earliest departure among the queues visited so far.
     departure: Option<Now>,
 }
 
 #[derive(Debug)]
 struct Queue {
     meter: Arc<Meter>,
-    /// Of its meter; zeros while it is not in use.
+    /// Identity of its meter; zeros while unused.
     identity: [usize; 4],
     flows: FlowQueues,
     packets: Capacity,
-    /// Bytes that are paid for and within the rates.
+    /// Bytes that are charged and may be sent now.
     credit: u64,
-    /// Bytes that are paid for and within the rates from `due` on.
+    /// Bytes that are charged and may be sent from `due` on.
     reserved: u64,
     due: Now,
     limit: u64,
@@ -116,7 +116,7 @@ struct Queue {
 }
 
 impl<T> Shaper<T> {
-    /// An empty one. All its memory is made now.
+    /// Returns an empty shaper. All memory is allocated here.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
         let nodes = capacity.iter().map(|&n| usize::from(n)).sum::<usize>();
@@ -135,22 +135,22 @@ impl<T> Shaper<T> {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is queued.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.active.is_empty()
     }
 
-    /// Whether packets wait that another one with this meter must not overtake.
+    /// Whether packets are queued that a packet with this meter must not overtake.
     #[inline]
     #[must_use]
     pub fn waits_for(&self, meter: &Meter) -> bool {
         !self.is_empty() && self.find(&meter.identity()).is_some()
     }
 
-    /// Whether a packet may wait, of so many bytes in this kind of memory. The share of a queue shrinks as memory gets scarce:
-    /// it may have as many places as are free.
+    /// Whether a packet of this length and kind of memory may be queued. The share of a queue shrinks as memory runs
+    /// low: it may occupy as many places as are free.
     pub fn admit(&mut self, metered: &Metered, bytes: u32, kind: u8) -> Admission<T> {
         let kind = usize::from(kind);
         let free = self.free.get(kind).copied().unwrap_or(0);
@@ -186,7 +186,7 @@ impl<T> Shaper<T> {
         }
     }
 
-    /// Lets a packet wait that was [admitted](Shaper::admit).
+    /// Queues a packet that was [admitted](Shaper::admit).
     pub fn push(&mut self, metered: &Metered, packet: Queueing, now: Now, item: T) {
         let id = self.queue(&metered.meter);
         let node = Node {
@@ -217,7 +217,7 @@ impl<T> Shaper<T> {
         queue.flows.push(&mut self.nodes, flow, at);
     }
 
-    /// Begins to let packets leave: every queue has its turn, the one that was served first last time comes last.
+    /// Starts a round: every queue gets a turn, and the one served first last time comes last.
     pub fn begin(&mut self) {
         self.visited = 0;
         self.departure = None;
@@ -226,7 +226,7 @@ impl<T> Shaper<T> {
         }
     }
 
-    /// The next packet that leaves at this moment; `None` where the others have to wait.
+    /// Returns the next packet that may leave now; `None` if all others must wait.
     pub fn next(&mut self, now: Now) -> Option<Leaving<T>> {
         while let Some(&id) = self.active.get(self.visited) {
             match self.serve(id, now) {
@@ -244,14 +244,14 @@ impl<T> Shaper<T> {
         None
     }
 
-    /// When the next packet leaves, once [`Shaper::next`] has returned `None`.
+    /// Returns when the next packet may leave. Call it after [`Shaper::next`] has returned `None`.
     #[inline]
     #[must_use]
     pub fn departure(&self) -> Option<Now> {
         self.departure
     }
 
-    /// Takes out what is not to be kept.
+    /// Keeps only the packets for which `keep` returns true.
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool, mut gone: impl FnMut(T)) {
         for &id in &self.active {
             let queue = &mut self.queues[usize::from(id)];
@@ -314,7 +314,7 @@ impl<T> Shaper<T> {
         }
     }
 
-    /// Takes the first packet of a flow out.
+    /// Removes the first packet of a flow.
     fn take(&mut self, id: u16, flow: usize) -> Option<(Taken, T)> {
         let queue = &mut self.queues[usize::from(id)];
         let at = queue.flows.pop(&self.nodes, flow)?;
@@ -333,7 +333,7 @@ impl<T> Shaper<T> {
         Some((taken, node.item.take()?))
     }
 
-    /// The queue in which packets with this meter wait.
+    /// Returns the queue for packets with this meter.
     #[inline]
     fn find(&self, identity: &[usize; 4]) -> Option<u16> {
         match self.queues.get(usize::from(self.latest)) {
@@ -342,7 +342,7 @@ impl<T> Shaper<T> {
         }
     }
 
-    /// The queue of this meter; a new one where nothing waits yet.
+    /// Returns the queue for this meter; makes one if there is none.
     fn queue(&mut self, meter: &Arc<Meter>) -> u16 {
         let identity = meter.identity();
         if let Some(id) = self.find(&identity) {
@@ -366,7 +366,7 @@ impl<T> Shaper<T> {
         id
     }
 
-    /// Forgets a queue in which nothing waits any more.
+    /// Releases an empty queue.
     fn retire(&mut self, active: usize) {
         let id = self.active.swap_remove(active);
         let identity = std::mem::take(&mut self.queues[usize::from(id)].identity);
@@ -375,14 +375,14 @@ impl<T> Shaper<T> {
     }
 }
 
-/// What a queue gives when it is its turn.
+/// Result of a queue's turn.
 enum Served<T> {
     Packet(Leaving<T>),
     Later(Now),
     Empty,
 }
 
-/// What is to be known of a packet that was taken out.
+/// Metadata of a packet that was removed.
 struct Taken {
     bytes: u32,
     cost: u32,
@@ -410,13 +410,14 @@ impl Queue {
             reserved: 0,
             due: Now(0),
             limit: carries(LONGEST_WAIT).max(super_packets).max(FEW_PACKETS),
-            // A worker that runs late by less than most of the burst loses nothing.
+            // At most a quarter of the burst, so that a worker may run late by the rest of it without losing rate.
             portion: carries(PORTION).min(LARGEST_PORTION).min(burst / 4),
             target: TARGET.max(lasts(TARGET_BYTES)),
         }
     }
 
-    /// Gets credit for a packet that costs more than there is; the moment to try again where that is later.
+    /// Gets credit for a packet that costs more than there is; returns the time to try again if that is in the
+    /// future.
     fn pay(&mut self, cost: u64, now: Now) -> Option<Now> {
         if self.reserved == 0 {
             let lacking = cost - self.credit;
@@ -424,7 +425,7 @@ impl Queue {
             let mut due = now;
             for bucket in self.meter.buckets() {
                 let Some(moment) = bucket.reserve(bytes, now) else {
-                    // What the buckets before this one lent is lost: the rate is never exceeded by it.
+                    // What the buckets before this one granted is lost; the rate is never exceeded.
                     return Some(Now(now.0 + PATIENCE));
                 };
                 due = due.max(moment);
@@ -438,7 +439,7 @@ impl Queue {
         None
     }
 
-    /// Counts what waits, for those who watch.
+    /// Updates the counter of queued bytes.
     fn wait(&self, bytes: u64, begins: bool) {
         if let Some(class) = &self.meter.class {
             let waiting = &class.tally.waiting;

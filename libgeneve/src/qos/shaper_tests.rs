@@ -22,7 +22,7 @@ fn bucket(rate: u64, burst: u64) -> Arc<Bucket> {
 /// A packet: its flow, its number, its length.
 type Item = (u32, u64, u32);
 
-/// A shaper, and what became of packets.
+/// A shaper with a record of what happened to packets.
 struct Line {
     shaper: Shaper<Item>,
     now: u64,
@@ -42,7 +42,7 @@ impl Line {
         }
     }
 
-    /// Offers a packet, as a worker does.
+    /// Offers a packet as a worker does.
     fn offer(&mut self, meter: &Arc<Meter>, item: Item) -> bool {
         let (flow, _, bytes) = item;
         let metered = Metered {
@@ -75,7 +75,7 @@ impl Line {
         true
     }
 
-    /// Lets leave what may, at this moment.
+    /// Sends what may leave now.
     fn serve(&mut self) {
         self.shaper.begin();
         while let Some(Leaving { item, outcome }) = self.shaper.next(Now(self.now)) {
@@ -86,7 +86,7 @@ impl Line {
         }
     }
 
-    /// Lets time pass, awake whenever a packet leaves, or late by so much.
+    /// Advances time; wakes up at each departure, or late by this much.
     fn run(&mut self, until: u64, late: u64) {
         self.serve();
         while let Some(departure) = self.shaper.departure() {
@@ -161,8 +161,7 @@ fn a_flow_that_sends_little_waits_behind_nobody() {
         }
         line.run(line.now + 2 * MS, 0);
     }
-    // What is reserved for the packet before it, and its own time; in the beginning, what the other may send as a new
-    // flow, too.
+    // Time reserved for the packet before it, its own, and at the start that of the other flow's first quantum.
     assert!(longest < 4 * MS, "{longest}");
     assert!(line.shaper.queues[0].flows.bytes > 30_000);
 }
@@ -340,7 +339,7 @@ fn what_waits_for_a_limit_that_is_taken_away_waits_no_longer() {
     line.run(line.now + MS, 0);
     assert_eq!(line.sent.len(), 1);
     slow.retire(true);
-    // What was reserved before is waited for.
+    // Earlier reservations are still waited for.
     line.run(line.now + 4 * SECOND, 0);
     assert_eq!(line.sent.len(), 5);
 }
@@ -376,7 +375,7 @@ proptest! {
             let order: Vec<_> = of.map(|(_, item)| item.1).collect();
             prop_assert!(order.is_sorted_by(|a, b| a < b));
         }
-        // A queue that is late may send the one portion that it has reserved already on top.
+        // A late queue may also send the one portion that it has reserved already.
         let largest = line.sent.iter().map(|(_, item)| u64::from(item.2)).max().unwrap_or(0);
         let portion = largest.max(burst / 4) + 1;
         for (limit, of, slack) in [(rate, None, 2), (rate / 2, Some(1), 1)] {
