@@ -1,11 +1,11 @@
 //! Maglev consistent hashing with weights (Eisenbud et al., "Maglev: A Fast and Reliable Software
 //! Network Load Balancer", NSDI 2016, section 3.4), and the hash of a flow that all hosts share.
 //!
-//! A table is a function of the members' identities and weights alone: neither their order nor the
-//! host that builds it matters, so that a flow reaches the same member whichever host it enters by.
-//! For the same reason nothing here is keyed with a secret of one daemon. The price is that a tenant
-//! who knows the members can choose source ports that lead to one of them; it can only overload
-//! what is offered to it anyway, and never the flow table, whose hash is keyed.
+//! A table is a function of the members' identities and weights alone: neither their order nor the host that builds
+//! it matters, so that a flow reaches the same member whichever host it enters by. For the same reason nothing here
+//! is keyed with a daemon's secret. The price is that a tenant who knows the members can choose source ports that
+//! lead to one of them. It can only overload members that it may use anyway, and never the flow table, whose hash is
+//! keyed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,39 +14,40 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
-/// The most members that a table can have.
+/// Most members of a table.
 pub const MAX_MEMBERS: usize = 512;
 
-/// Slots of a full table: a prime, so that every permutation visits every slot, and at least 128 for each
-/// of [`MAX_MEMBERS`]. The size does not follow the number of members: a table of another size leads
-/// most hashes elsewhere.
+/// Slots of a full table: a prime, so that every permutation visits every slot, and at least 128 for each of
+/// [`MAX_MEMBERS`]. The size does not depend on the number of members, because resizing a table would remap most
+/// hashes.
 const SLOTS: u32 = 65_537;
 
 /// Slots of a compact table, also a prime.
 const COMPACT_SLOTS: u32 = 16_381;
 
-/// A lookup table that leads each hash to one of its members, in proportion to their weights.
+/// Maglev lookup table: maps each hash to a member, in proportion to the weights.
 ///
-/// Where one of N equal members leaves, at most 1/N + 1 % of all hashes lead elsewhere than before.
-/// A table holds 128 KiB, a compact one 32 KiB; neither grows with its members.
+/// If one of N equal members leaves, at most 1/N + 1 % of all hashes are remapped. A table takes 128 KiB, a compact
+/// one 32 KiB, whatever the number of members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maglev {
     slots: Box<[u16]>,
 }
 
 impl Maglev {
-    /// Builds the table of these members: an identity, equal on all hosts and unique, and a weight.
-    /// Members of weight 0 are never picked. Every other one owns at least one slot, and its share of all
-    /// hashes is right within 1 % of itself unless it is smaller than 1/650.
+    /// Builds the table. A member is an identity, unique and equal on all hosts, and a weight. Members of weight 0
+    /// are never picked. Every other one owns at least one slot, and its share of all hashes is accurate within 1 %
+    /// of itself unless it is smaller than 1/650.
     ///
-    /// `None` where no weight is positive, or where there are more than [`MAX_MEMBERS`].
+    /// `None` if no weight is positive, or if there are more than [`MAX_MEMBERS`].
     #[must_use]
     pub fn new<I: AsRef<[u8]>>(members: &[(I, u32)]) -> Option<Maglev> {
         Self::sized(members, SLOTS)
     }
 
-    /// Like [`Maglev::new`], with a quarter of the memory: for the few hosts of one of many scaled endpoints.
-    /// Shares are right within 1 % down to 1/160; beyond 16 members, losing one moves up to 1/N + 2 %.
+    /// Like [`Maglev::new`], with a quarter of the memory: for the hosts of a scaled endpoint, which are few, while
+    /// endpoints may be many. Shares are accurate within 1 % down to 1/160; beyond 16 members, losing one remaps up
+    /// to 1/N + 2 %.
     #[must_use]
     pub fn compact<I: AsRef<[u8]>>(members: &[(I, u32)]) -> Option<Maglev> {
         Self::sized(members, COMPACT_SLOTS)
@@ -64,7 +65,7 @@ impl Maglev {
         if seats.is_empty() {
             return None;
         }
-        // Ties between turns are settled by place, which must be the same on all hosts.
+        // Ties between turns are broken by position, which must be the same on all hosts.
         seats.sort_by(|a, b| {
             let id = |seat: &Seat| members[usize::from(seat.member)].0.as_ref();
             (a.hashes, id(a)).cmp(&(b.hashes, id(b)))
@@ -74,7 +75,7 @@ impl Maglev {
         })
     }
 
-    /// The index, in the list that the table was built from, of the member that `hash` leads to.
+    /// Returns the member for `hash`, as an index into the list that the table was built from.
     #[inline]
     #[must_use]
     pub fn pick(&self, hash: u64) -> usize {
@@ -82,19 +83,19 @@ impl Maglev {
         usize::from(self.slots[slot as usize])
     }
 
-    /// How many slots the table has.
+    /// Number of slots.
     #[must_use]
     pub fn size(&self) -> usize {
         self.slots.len()
     }
 }
 
-/// A member while the table is filled.
+/// Member while the table is filled.
 struct Seat {
     member: u16,
     weight: u32,
     hashes: [u64; 2],
-    /// The next slot of its permutation, and the step to the one after that.
+    /// Next slot of its permutation, and the step to the following one.
     next: u32,
     step: u32,
 }
@@ -116,15 +117,15 @@ impl Seat {
     }
 
     fn start(&mut self, size: u32) {
-        // Both remainders are smaller than `size`, which is 32 bits.
+        // Both remainders are smaller than `size`, which fits 32 bits.
         self.next = (self.hashes[0] % u64::from(size)) as u32;
         self.step = (self.hashes[1] % u64::from(size - 1)) as u32 + 1;
     }
 }
 
-/// Seats take slots in turns until none is left. A seat's turns are spread evenly over the filling, as many
-/// as its weight asks for: the next turn belongs to the seat with the least (2·turns + 1) / weight, which
-/// is Sainte-Laguë's rule, except that every seat's first turn comes before all second ones.
+/// Assigns slots to seats in turns until none is left. The turns of a seat are in proportion to its weight and spread
+/// evenly: the next turn belongs to the seat with the least (2·turns + 1) / weight, which is the Sainte-Laguë method,
+/// except that every seat's first turn comes before all second ones.
 fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
     const FREE: u16 = u16::MAX;
     let mut slots = vec![FREE; size as usize].into_boxed_slice();
@@ -162,7 +163,7 @@ fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
     slots
 }
 
-/// When a seat is next: at `dividend / weight`.
+/// When a seat's next turn is: at `dividend / weight`.
 #[derive(PartialEq, Eq)]
 struct Turn {
     dividend: u64,
@@ -184,23 +185,23 @@ impl PartialOrd for Turn {
     }
 }
 
-/// What the choice of a member depends on, in the direction from the client.
+/// Fields of a flow that choose its member, in the direction from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowId {
     /// The client's address.
     pub client: IpAddr,
-    /// The address that the client asked for.
+    /// Address that the client asked for.
     pub dst: IpAddr,
     /// The IP protocol number.
     pub protocol: u8,
-    /// The client's port; 0 for protocols without ports.
+    /// Client's port; 0 for protocols without ports.
     pub client_port: u16,
-    /// The port that the client asked for; 0 for protocols without ports.
+    /// Port that the client asked for; 0 for protocols without ports.
     pub dst_port: u16,
 }
 
 impl FlowId {
-    /// The hash that all hosts compute alike, on all machines and in all versions (SipHash-1-3, key 0).
+    /// Returns the hash of the flow, the same on all hosts, machines and versions (SipHash-1-3, key 0).
     #[inline]
     #[must_use]
     pub fn hash(&self) -> u64 {
@@ -223,7 +224,7 @@ impl FlowId {
         stable(&bytes[..used + 5])
     }
 
-    /// The hash of the client's address alone, so that all its flows, to whatever port, reach one member.
+    /// Returns the hash of the client's address alone, so that all its flows reach one member whatever their ports.
     #[inline]
     #[must_use]
     pub fn client_hash(&self) -> u64 {

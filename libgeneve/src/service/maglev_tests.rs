@@ -15,7 +15,7 @@ fn slots_of(table: &Maglev, member: usize) -> usize {
     table.slots.iter().filter(own).count()
 }
 
-/// The share of hashes that lead to another identity after a change.
+/// Share of hashes that are remapped to another identity by a change.
 fn moved(before: &[Member], after: &[Member], build: fn(&[Member]) -> Option<Maglev>) -> f64 {
     const HASHES: u64 = 100_000;
     let (old, new) = (build(before).unwrap(), build(after).unwrap());
@@ -81,7 +81,7 @@ fn the_lightest_member_is_reachable_beside_the_heaviest() {
 
 #[test]
 fn hashes_are_the_same_in_every_version() {
-    // The first three values are those of another implementation of SipHash-1-3.
+    // The first three values come from another implementation of SipHash-1-3.
     let flow = |client: &str, dst: &str| FlowId {
         client: client.parse().unwrap(),
         dst: dst.parse().unwrap(),
@@ -100,7 +100,7 @@ fn hashes_are_the_same_in_every_version() {
         .iter()
         .map(|slot| *slot as u8)
         .collect::<Vec<_>>();
-    // Hosts of two versions disagree if this one changes.
+    // If this one changes, hosts of different versions disagree.
     assert_eq!(stable(&digest), 17100516197273238838);
 }
 

@@ -1,9 +1,8 @@
-//! Services: a virtual address in front of backends, and which backend a new flow gets.
+//! Services: a virtual address in front of backends, and the choice of a backend for a new flow.
 //!
-//! Owns the definition of a service, its check, and the choice among its backends. It keeps no flows:
-//! that an established flow stays with its backend is the flow table's doing, which asks
-//! [`Service::keeps`] after a change of configuration. Rewriting the packet is the datapath's work,
-//! and finding out whether a backend is healthy is the daemon's.
+//! Owns the definition of a service, its validation, and the choice among its backends. It keeps no flows: the flow
+//! table keeps an established flow on its backend, and asks [`Service::keeps`] after a configuration change. The
+//! datapath rewrites packets, and the daemon runs health checks.
 
 pub mod maglev;
 
@@ -17,55 +16,56 @@ use siphasher::sip::SipHasher13;
 use self::maglev::{FlowId, MAX_MEMBERS, Maglev};
 use crate::wire::ip::protocol::{TCP, UDP};
 
-/// One of the addresses that answer for a service.
+/// Backend of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its address in the VPC, of the virtual address's family.
+    /// Address in the VPC, of the virtual address's family.
     pub addr: IpAddr,
-    /// Its port, 1 to 65,535; `None` where it is the service's.
+    /// Port, 1 to 65,535; `None` to use the service's.
     pub port: Option<u16>,
-    /// Its part of the new flows, in proportion to the other weights; 0 drains it: established flows stay, new ones do not come.
+    /// Share of the new flows, relative to the other weights; 0 drains the backend: it keeps established flows and
+    /// gets no new ones.
     pub weight: u32,
-    /// Whether its health check passes. One that fails gets no new flows and keeps no established ones.
+    /// Whether its health check passes. An unhealthy backend gets no new flows and keeps no established ones.
     pub healthy: bool,
 }
 
-/// Whether flows of one client belong together.
+/// Client affinity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Affinity {
-    /// Every flow is placed by its 5-tuple.
+    /// Each flow is placed by its 5-tuple.
     #[default]
     None,
-    /// All flows of a client address reach one backend.
+    /// All flows from a client address go to one backend.
     Client,
 }
 
-/// What a service is, as configured.
+/// Configuration of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Its name, unique on the link.
+    /// Name, unique on the link.
     pub name: String,
-    /// The virtual address that clients ask for.
+    /// Virtual address.
     pub vip: IpAddr,
     /// The IP protocol number.
     pub protocol: u8,
-    /// The port that clients ask for: 1 to 65,535 for TCP and UDP, 0 for all others.
+    /// Virtual port: 1 to 65,535 for TCP and UDP, 0 for all other protocols.
     pub port: u16,
-    /// What answers; at most [`MAX_MEMBERS`].
+    /// Backends; at most [`MAX_MEMBERS`].
     pub backends: Vec<Backend>,
-    /// Whether flows of one client belong together.
+    /// Client affinity.
     pub affinity: Affinity,
 }
 
-/// Why a service is refused.
+/// Why a service is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
-    /// Two services would answer for one address, protocol and port.
+    /// Two services have the same address, protocol and port.
     #[error(
         "services \"{first}\" and \"{second}\" both answer for {vip} protocol {protocol} port {port}"
     )]
     Duplicate {
-        /// The service that comes first.
+        /// The first service.
         first: String,
         /// The other one.
         second: String,
@@ -76,10 +76,10 @@ pub enum ServiceError {
         /// Their port.
         port: u16,
     },
-    /// Two services have one name.
+    /// Two services have the same name.
     #[error("there are two services named \"{0}\"")]
     Name(String),
-    /// A port is missing, or is there although the protocol has none.
+    /// The port is missing, or given for a protocol without ports.
     #[error("service \"{service}\": {}", if *wanted { "TCP and UDP need a port, 1 to 65535" } else { "only TCP and UDP have ports" })]
     Port {
         /// The service.
@@ -87,7 +87,7 @@ pub enum ServiceError {
         /// Whether its protocol has ports.
         wanted: bool,
     },
-    /// A backend is of another address family than the virtual address.
+    /// The backend's address family differs from the virtual address's.
     #[error("service \"{service}\": backend {backend} is of another address family than {vip}")]
     Family {
         /// The service.
@@ -97,7 +97,7 @@ pub enum ServiceError {
         /// The virtual address.
         vip: IpAddr,
     },
-    /// A backend is the service's own virtual address.
+    /// The backend is the service's own virtual address.
     #[error("service \"{service}\": backend {backend} is its own virtual address")]
     Itself {
         /// The service.
@@ -105,7 +105,7 @@ pub enum ServiceError {
         /// The backend.
         backend: IpAddr,
     },
-    /// A backend is listed twice.
+    /// The backend is listed twice.
     #[error("service \"{service}\": backend {backend} is listed twice")]
     Backend {
         /// The service.
@@ -113,7 +113,7 @@ pub enum ServiceError {
         /// The backend.
         backend: IpAddr,
     },
-    /// The list of backends is too long.
+    /// Too many backends.
     #[error("service \"{service}\": {count} backends; {MAX_MEMBERS} are the most")]
     TooMany {
         /// The service.
@@ -124,7 +124,7 @@ pub enum ServiceError {
 }
 
 impl ServiceConfig {
-    /// The port of `backend` on the wire; 0 for protocols without ports.
+    /// Returns the port of `backend` on the wire; 0 for protocols without ports.
     #[must_use]
     pub fn port_of(&self, backend: &Backend) -> u16 {
         backend.port.unwrap_or(self.port)
@@ -173,12 +173,12 @@ impl ServiceConfig {
     }
 }
 
-/// One service, ready for the packet path.
+/// Service as the packet path uses it.
 #[derive(Debug)]
 pub struct Service {
-    /// What it was built from.
+    /// Configuration that it was built from.
     pub config: ServiceConfig,
-    /// `None` where no backend is healthy and not drained.
+    /// `None` if no backend is available: healthy and not drained.
     table: Option<Maglev>,
 }
 
@@ -198,9 +198,9 @@ impl Service {
         }
     }
 
-    /// The backend of a new flow from `client`, and its place in the list; `None` where none is healthy and
-    /// not drained. All hosts that know the same backends choose alike. `client_port` is 0 for protocols
-    /// without ports.
+    /// Picks the backend for a new flow from `client`, and its index in the list; `None` if none is healthy and not
+    /// drained. All hosts that know the same backends make the same choice. `client_port` is 0 for protocols without
+    /// ports.
     #[inline]
     #[must_use]
     pub fn pick(&self, client: IpAddr, client_port: u16) -> Option<(usize, &Backend)> {
@@ -219,22 +219,22 @@ impl Service {
         Some((index, self.config.backends.get(index)?))
     }
 
-    /// Whether an established flow may stay with the backend at this address and port (0 for protocols
-    /// without ports): it is listed and healthy, drained or not.
+    /// Whether an established flow may stay with the backend at this address and port (0 for protocols without
+    /// ports): it is listed and healthy, drained or not.
     #[must_use]
     pub fn keeps(&self, addr: IpAddr, port: u16) -> bool {
         let this = |b: &Backend| b.addr == addr && self.config.port_of(b) == port;
         self.config.backends.iter().any(|b| b.healthy && this(b))
     }
 
-    /// Whether new flows find a backend.
+    /// Whether a backend is available to new flows.
     #[must_use]
     pub fn available(&self) -> bool {
         self.table.is_some()
     }
 }
 
-/// What tells a backend from others, on all hosts alike.
+/// Identity of a backend, the same on all hosts.
 fn identity(addr: IpAddr, port: u16) -> [u8; 18] {
     let mut id = [0; 18];
     let addr = match addr {
@@ -248,7 +248,7 @@ fn identity(addr: IpAddr, port: u16) -> [u8; 18] {
 
 type Fixed = BuildHasherDefault<SipHasher13>;
 
-/// The services of one link.
+/// Services of one link.
 #[derive(Debug, Default)]
 pub struct Services {
     by_key: HashMap<(IpAddr, u8, u16), Arc<Service>, Fixed>,
@@ -256,11 +256,11 @@ pub struct Services {
 }
 
 impl Services {
-    /// Compiles the services of a link. One that is in `previous` just as it is here is taken from there, as
-    /// building a table takes about a millisecond.
+    /// Compiles the services of a link. Unchanged services are taken from `previous`, because building a table takes
+    /// about a millisecond.
     ///
     /// # Errors
-    /// The first service that contradicts itself or another one.
+    /// The first service that is invalid or conflicts with another one.
     pub fn new(
         configs: impl IntoIterator<Item = ServiceConfig>,
         previous: Option<&Services>,
@@ -292,7 +292,7 @@ impl Services {
         Ok(services)
     }
 
-    /// The service that answers for this destination; `port` is 0 for protocols without ports.
+    /// Returns the service at this destination; `port` is 0 for protocols without ports.
     #[inline]
     #[must_use]
     pub fn find(&self, dst: IpAddr, protocol: u8, port: u16) -> Option<&Arc<Service>> {
@@ -309,7 +309,7 @@ impl Services {
         !self.vips.is_empty() && self.vips.contains(&addr)
     }
 
-    /// Every service, in no order.
+    /// All services, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.by_key.values()
     }

@@ -102,7 +102,7 @@ fn affinity_keeps_a_client_on_one_backend_whatever_its_ports() {
     config.affinity = Affinity::Client;
     let own = picks(&config);
     assert!(own.iter().all(|pick| *pick == own[0]));
-    // Another service of the same backends has the same client on the same backend.
+    // A service with the same backends puts the client on the same backend.
     let mut tls = config.clone();
     tls.vip = ip("10.0.0.101");
     assert_eq!(picks(&tls), own);
