@@ -284,7 +284,7 @@ impl Simulation {
 
     /// The daemon takes the link from the worker, which hears of it in its next turn.
     pub fn detach(&mut self, link: SimulatedLink) {
-        let (answer, _) = mpsc::channel();
+        let (answer, _) = tokio::sync::mpsc::channel(1);
         self.tell(Command::RemoveLink(link.index(), answer));
     }
 
