@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError};
 
-use crate::sync::Mutex;
+use crate::sync::RwLock;
 
 /// A bounded set of what flows share.
 #[derive(Debug)]
 pub(super) struct Shared<T> {
     most: usize,
-    inner: Mutex<Inner<T>>,
+    /// Mostly read: few of the values that flows bring are new.
+    inner: RwLock<Inner<T>>,
 }
 
 #[derive(Debug)]
@@ -29,13 +30,20 @@ impl<T: Hash + Eq> Shared<T> {
         };
         Shared {
             most,
-            inner: Mutex::new(inner),
+            inner: RwLock::new(inner),
         }
     }
 
     /// The one copy of this value.
     pub(super) fn share(&self, value: T) -> Arc<T> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(shared) = inner.all.get(&value) {
+                return Arc::clone(shared);
+            }
+        }
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        // Another worker may have been faster.
         if let Some(shared) = inner.all.get(&value) {
             return Arc::clone(shared);
         }
@@ -55,7 +63,7 @@ impl<T: Hash + Eq> Shared<T> {
 
     /// Forgets what no flow has any more; to be called every second or so.
     pub(super) fn tidy(&self) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.tidy();
     }
 }
@@ -85,7 +93,7 @@ mod tests {
         drop(two);
         shared.tidy();
         drop(shared.share(1));
-        assert_eq!(shared.inner.lock().unwrap().all.len(), 1);
+        assert_eq!(shared.inner.read().unwrap().all.len(), 1);
     }
 
     #[test]
@@ -95,9 +103,25 @@ mod tests {
         drop(held);
         for n in 100..199 {
             drop(shared.share(n));
-            assert_eq!(shared.inner.lock().unwrap().all.len(), 100);
+            assert_eq!(shared.inner.read().unwrap().all.len(), 100);
         }
         drop(shared.share(199));
-        assert_eq!(shared.inner.lock().unwrap().all.len(), 1);
+        assert_eq!(shared.inner.read().unwrap().all.len(), 1);
+    }
+
+    #[test]
+    fn workers_that_bring_equal_values_at_once_get_one() {
+        let shared = Shared::new(64);
+        let all: Vec<Vec<Arc<u32>>> = std::thread::scope(|scope| {
+            let share = || (0..64).map(|n| shared.share(n)).collect();
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(share)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
+        });
+        for others in &all {
+            assert!(all[0].iter().zip(others).all(|(a, b)| Arc::ptr_eq(a, b)));
+        }
     }
 }
