@@ -142,28 +142,36 @@ enum Found {
     Open(Side),
 }
 
-/// What the table found, and whether the packet may be a direct answer to its flow.
-type Hit = (Found, bool);
+/// What the table found.
+struct Hit {
+    found: Found,
+    /// The packet may be a direct answer to its flow.
+    direct: bool,
+    /// The flow, where it is to be decided about.
+    open: Option<Known>,
+}
 
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
 pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
     let known = match find(cx, seeker) {
-        Lookup::Hit((Found::Go(passage), direct)) if seeker.error => {
-            check_arrival(seeker, Role::Original)
-                .or_else(|_| check_arrival(seeker, Role::Reply { direct }))?;
-            return Ok(passage);
-        }
-        Lookup::Hit((Found::Go(passage), _)) => return Ok(passage),
-        Lookup::Hit((Found::Refused(fate), _)) => return Err(stop(fate)),
-        Lookup::Hit((Found::Open(side), direct)) => {
-            // Whoever forges packets of a flow is not worth a copy of its decision.
-            let role = match side {
-                Side::Original => Role::Original,
-                Side::Reply => Role::Reply { direct },
-            };
-            check_arrival(seeker, role)?;
-            cx.state.flows.peek(&seeker.key)
-        }
+        Lookup::Hit(hit) => match hit.found {
+            Found::Go(passage) if seeker.error => {
+                let direct = hit.direct;
+                check_arrival(seeker, Role::Original)
+                    .or_else(|_| check_arrival(seeker, Role::Reply { direct }))?;
+                return Ok(passage);
+            }
+            Found::Go(passage) => return Ok(passage),
+            Found::Refused(fate) => return Err(stop(fate)),
+            Found::Open(side) => {
+                let role = match side {
+                    Side::Original => Role::Original,
+                    Side::Reply => Role::Reply { direct: hit.direct },
+                };
+                check_arrival(seeker, role)?;
+                hit.open
+            }
+        },
         Lookup::Stale(known) => Some(known),
         Lookup::Miss => None,
     };
@@ -265,7 +273,19 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
                 Found::Refused(_) => side == Side::Original,
                 Found::Open(_) => false,
             };
-            (counts, (found, direct))
+            let open = matches!(found, Found::Open(_)).then(|| Known {
+                side,
+                original: *original,
+                reply: *reply,
+                epoch: cx.tables.epoch,
+                decision: decision.clone(),
+            });
+            let hit = Hit {
+                found,
+                direct,
+                open,
+            };
+            (counts, hit)
         },
     )
 }
@@ -279,7 +299,10 @@ fn follow(
     fate: Fate,
 ) -> Result<Passage, Stop> {
     let found = match find(cx, seeker) {
-        Lookup::Hit((found @ (Found::Go(_) | Found::Refused(_)), _)) => found,
+        Lookup::Hit(Hit {
+            found: found @ (Found::Go(_) | Found::Refused(_)),
+            ..
+        }) => found,
         // What it held is given up: the time of its state was over, or another worker ended it.
         Lookup::Miss if !seeker.error => return begin(cx, seeker),
         // Another worker has other tables for the moment.
@@ -392,7 +415,10 @@ fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Pass
         (Found::Go(passage), Ok(())) => Ok(passage),
         // Another worker was faster; what it decided came from the same rules.
         (Found::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
-            Lookup::Hit((Found::Go(passage), _)) => Ok(passage),
+            Lookup::Hit(Hit {
+                found: Found::Go(passage),
+                ..
+            }) => Ok(passage),
             _ => Err(DropReason::FlowTableFull.into()),
         },
         (Found::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
