@@ -187,6 +187,13 @@ impl Ways {
         self.known.contains_key(pair)
     }
 
+    /// Whether anything that is known may not be so any more.
+    #[must_use]
+    pub fn are_concerned(&self, changes: &Changes) -> bool {
+        let mut known = self.known.keys();
+        changes.concern_devices() || known.any(|(host, local)| changes.concern(*host, *local))
+    }
+
     /// Forgets what may not be so any more.
     pub fn forget(&mut self, changes: &Changes) {
         self.known
@@ -461,7 +468,11 @@ mod tests {
     #[test]
     fn only_what_may_have_changed_is_asked_again() {
         let mut ways = ways(&[("192.0.2.1", Ok(1500)), ("198.51.100.1", Ok(1500))]);
-        ways.forget(&Changes::of_prefix("192.0.2.0/24".parse().unwrap()));
+        let elsewhere = Changes::of_prefix("203.0.113.0/24".parse().unwrap());
+        let here = Changes::of_prefix("192.0.2.0/24".parse().unwrap());
+        assert!(!ways.are_concerned(&elsewhere) && ways.are_concerned(&here));
+        assert!(ways.are_concerned(&Changes::everything()));
+        ways.forget(&here);
         assert_eq!(ways.known.len(), 1);
         assert!(ways.way("198.51.100.1".parse().unwrap(), None).is_some());
         ways.forget(&Changes::everything());

@@ -109,6 +109,10 @@ impl Core {
     pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
         let mut inner = self.inner().await;
         self.look_at_locals(&mut inner).await;
+        // The address of a new link is a route, too, but leads to no host.
+        if !inner.ways.are_concerned(changes) {
+            return;
+        }
         let ways = self.ways_after(&inner, changes, &inner.state).await;
         self.look_far(&mut inner, Some(&ways), Look::AtAll).await;
         let mut changed = self.note_ways(&mut inner, ways);
