@@ -11,9 +11,12 @@ use std::sync::Arc;
 /// The most entries of a chunk.
 const CHUNK: usize = 64;
 
+/// Some of the entries, sorted by key.
+type Chunk<K, V> = Arc<Vec<(K, V)>>;
+
 /// Entries sorted by key, in chunks none of which is empty.
 pub struct SharedMap<K, V> {
-    chunks: Arc<Vec<Arc<Vec<(K, V)>>>>,
+    chunks: Arc<Vec<Chunk<K, V>>>,
     len: usize,
 }
 
@@ -63,7 +66,7 @@ impl<K, V> SharedMap<K, V> {
     }
 }
 
-fn entries<K, V>(chunks: &[Arc<Vec<(K, V)>>]) -> impl Iterator<Item = (&K, &V)> + Clone {
+fn entries<K, V>(chunks: &[Chunk<K, V>]) -> impl Iterator<Item = (&K, &V)> + Clone {
     let all = chunks.iter().flat_map(|chunk| chunk.iter());
     all.map(|(key, value)| (key, value))
 }

@@ -109,10 +109,9 @@ pub(super) fn follow(inner: &mut Inner, seen: &[(IfName, Option<Seen>)]) -> BTre
             seen,
             inner.state.links.get(name),
             inner.running.get_mut(name),
-        ) {
-            if running.following.follow(seen, link, now) {
-                changed.insert(name.clone());
-            }
+        ) && running.following.follow(seen, link, now)
+        {
+            changed.insert(name.clone());
         }
     }
     changed

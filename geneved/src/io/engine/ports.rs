@@ -96,10 +96,11 @@ impl Engine {
 
     /// Stops listening on a UDP port.
     pub async fn close_port(&self, port: u16) {
-        let mut state = self.state();
-        state.ports.retain(|open| open.port != port);
-        state.unread.retain(|(_, receiver)| receiver.port != port);
-        drop(state);
+        {
+            let mut state = self.state();
+            state.ports.retain(|open| open.port != port);
+            state.unread.retain(|(_, receiver)| receiver.port != port);
+        }
         let command = |answer| Command::RemovePort(port, answer);
         self.ask_all(std::iter::once(command)).await;
     }
