@@ -8,7 +8,7 @@ use super::lookup::{Seeker, key_of};
 use super::martian::martian;
 use super::output::{Forward, Output, Request, exit_link, metered};
 use super::recent::Recent;
-use super::state::{Context, Exit, From, Passage};
+use super::state::{Context, Exit, Input, Passage};
 use crate::drop::DropReason;
 use crate::link::Link;
 use crate::mtu::clamp_mss;
@@ -119,7 +119,7 @@ impl Egress {
             packet,
             key,
             error,
-            from: From::Tun,
+            from: Input::Link,
             wire: None,
             seen: crate::flow::Seen {
                 tcp: crate::flow::TcpSegment::of(packet),

@@ -9,7 +9,7 @@ use super::martian::martian;
 use super::neighbor;
 use super::output::{Forward, Output, Request, exit_link, metered};
 use super::recent::Recent;
-use super::state::{Context, Exit, From};
+use super::state::{Context, Exit, Input};
 use super::{Arrival, Refused, envelope_reason, frame_reason, parse_reason};
 use crate::bridge::{Bridge, Notice, Place};
 use crate::drop::DropReason;
@@ -268,7 +268,7 @@ impl Ingress {
             packet: &packet,
             key,
             error,
-            from: From::Wire(memo.host.as_ref().ok_or_else(gone)?),
+            from: Input::Host(memo.host.as_ref().ok_or_else(gone)?),
             wire: Some(Wire {
                 received: &memo.received,
                 header: &memo.header,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::change::Change;
-use super::decide::{self, Arrived, Entrance, Planned, Role, Subject};
+use super::decide::{self, Arrived, Planned, Role, Subject};
 use super::explain::{Explain, Silent};
 use super::log::Logged;
-use super::state::{Came, Context, Decision, Fate, From, Half, Passage};
+use super::state::{Came, Context, Decision, Fate, Half, Input, Passage};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
-use crate::link::{Link, Tables};
+use crate::link::{Host, Link, Tables};
 use crate::options::Received;
 use crate::policy::Direction;
 use crate::route::Target;
@@ -25,7 +25,7 @@ pub(super) struct Seeker<'a> {
     pub(super) key: FlowKey,
     /// The packet is an ICMP error, and `key` is what the packet that it quotes says.
     pub(super) error: bool,
-    pub(super) from: From<'a>,
+    pub(super) from: Input<&'a Arc<Host>>,
     /// The options and the header of a packet from the wire.
     pub(super) wire: Option<Wire<'a>>,
     pub(super) seen: Seen,
@@ -47,7 +47,7 @@ pub(super) struct Stop {
     pub(super) reject: bool,
 }
 
-impl std::convert::From<DropReason> for Stop {
+impl From<DropReason> for Stop {
     fn from(reason: DropReason) -> Stop {
         Stop {
             reason,
@@ -255,7 +255,7 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
         }),
         |side, original, reply, decision| {
             let speaks = seeker.wire.is_some_and(|w| w.received.service.is_some());
-            let reopened = side == Side::Original && matches!(seeker.from, From::Tun);
+            let reopened = side == Side::Original && matches!(seeker.from, Input::Link);
             if reopened && decision.half(Side::Reply).digest != 0 && opens(seeker.packet) {
                 // A new connection by the old numbers: another backend may answer it.
                 decision.forget_half(Side::Reply);
@@ -381,8 +381,8 @@ fn first(
     before: Option<&FlowKey>,
 ) -> Result<Planned, DropReason> {
     match (seeker.from, &seeker.wire) {
-        (From::Wire(host), Some(wire)) => {
-            let entrance = Entrance::Wire(Arrived {
+        (Input::Host(host), Some(wire)) => {
+            let entrance = Input::Host(Arrived {
                 host,
                 received: wire.received,
                 header: wire.header,
@@ -390,7 +390,7 @@ fn first(
             });
             decide::first_half(cx, link, subject, &entrance, before, &mut Silent)
         }
-        _ => decide::first_half(cx, link, subject, &Entrance::Tun, before, &mut Silent),
+        _ => decide::first_half(cx, link, subject, &Input::Link, before, &mut Silent),
     }
 }
 
@@ -572,12 +572,12 @@ pub(super) fn from_memory<E: Explain>(
 ) -> Result<Planned, DropReason> {
     let half: &Half = decision.half(Side::Original);
     let (Came::Wire(host), Some(header)) = (&half.came, &half.header) else {
-        return decide::first_half(cx, link, subject, &Entrance::Tun, Some(reply), log);
+        return decide::first_half(cx, link, subject, &Input::Link, Some(reply), log);
     };
     let envelope = link.config.encapsulation.parse(header);
     let options = envelope.map_err(|_| DropReason::OptionMalformed)?.options();
     let received = Received::read(&cx.tables.schema, options)?;
-    let entrance = Entrance::Wire(Arrived {
+    let entrance = Input::Host(Arrived {
         host,
         received: &received,
         header,

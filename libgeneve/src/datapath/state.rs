@@ -335,27 +335,29 @@ pub(super) struct Passage {
     pub(super) lasts: bool,
 }
 
-/// Where a packet came from, as the flow table is asked.
+/// Where a packet came from; `H` is what is said of a host.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum From<'a> {
-    Tun,
-    Wire(&'a Arc<Host>),
+pub(super) enum Input<H> {
+    /// The TUN or TAP interface of its link.
+    Link,
+    /// Another host.
+    Host(H),
 }
 
-impl From<'_> {
+impl Input<&Arc<Host>> {
     #[inline]
     pub(super) fn is(self, came: &Came) -> bool {
         match (self, came) {
-            (From::Tun, Came::Tun) => true,
-            (From::Wire(host), Came::Wire(known)) => host.id == known.id,
+            (Input::Link, Came::Tun) => true,
+            (Input::Host(host), Came::Wire(known)) => host.id == known.id,
             _ => false,
         }
     }
 
     pub(super) fn came(self) -> Came {
         match self {
-            From::Tun => Came::Tun,
-            From::Wire(host) => Came::Wire(Arc::clone(host)),
+            Input::Link => Came::Tun,
+            Input::Host(host) => Came::Wire(Arc::clone(host)),
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{self, Arrived, Entrance, Planned, Subject};
+use super::decide::{self, Arrived, Planned, Subject};
 use super::explain::{Account, Explain, Stage};
 use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
 use super::output::{Forward, Request, exit_link};
-use super::state::{Context, Decision, Exit, Fate, From};
+use super::state::{Context, Decision, Exit, Fate, Input};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Found, Side};
 use crate::link::Link;
@@ -269,7 +269,7 @@ fn walk(
     let before = known.as_ref().filter(|f| f.side == Side::Original);
     let before = before.map(|f| &f.reply);
     let planned = match &described.heading {
-        Heading::Egress => decide::first_half(cx, link, &subject, &Entrance::Tun, before, account)?,
+        Heading::Egress => decide::first_half(cx, link, &subject, &Input::Link, before, account)?,
         Heading::Ingress { host, header } => {
             let known = link.host(*host);
             account.note("host", || match known {
@@ -278,7 +278,7 @@ fn walk(
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
             let received = read(cx, link, header)?;
-            let entrance = Entrance::Wire(Arrived {
+            let entrance = Input::Host(Arrived {
                 host,
                 received: &received,
                 header,
@@ -325,9 +325,9 @@ fn answered(
         Heading::Ingress { header, .. } => Some(read(cx, link, header)?),
     };
     let from = match &described.heading {
-        Heading::Egress => From::Tun,
+        Heading::Egress => Input::Link,
         Heading::Ingress { host, .. } => {
-            From::Wire(link.host(*host).ok_or(DropReason::UnknownHost)?)
+            Input::Host(link.host(*host).ok_or(DropReason::UnknownHost)?)
         }
     };
     let source = (described.key.src, described.key.sport);

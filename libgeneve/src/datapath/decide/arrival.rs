@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::wire;
 use crate::bridge::Place;
 use crate::datapath::explain::Explain;
-use crate::datapath::state::{Came, Decision, Exit, From};
+use crate::datapath::state::{Came, Decision, Exit, Input};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
 use crate::link::{Host, Link};
@@ -44,10 +44,10 @@ pub(in crate::datapath) fn seconds(now: Now) -> u32 {
 pub(in crate::datapath) fn may_answer_directly(
     (original, reply): (&FlowKey, &FlowKey),
     decision: &Decision,
-    from: From<'_>,
+    from: Input<&Arc<Host>>,
     now: Now,
 ) -> bool {
-    let From::Wire(host) = from else {
+    let Input::Host(host) = from else {
         return false;
     };
     let asked = matches!(decision.half(Side::Original).exit, Exit::Wire(_));
@@ -68,14 +68,14 @@ pub(in crate::datapath) fn may_answer_directly(
 /// The source of a packet, its inner address and port, must be where the packet came from.
 pub(in crate::datapath) fn check_arrival(
     link: &Link,
-    from: From<'_>,
+    from: Input<&Arc<Host>>,
     role: Role,
     source: (IpAddr, u16),
     received: Option<&Received>,
 ) -> Result<(), DropReason> {
     match from {
-        From::Tun => check_own_source(link, source.0),
-        From::Wire(host) => check_source(link, host, source.0).or_else(|reason| {
+        Input::Link => check_own_source(link, source.0),
+        Input::Host(host) => check_source(link, host, source.0).or_else(|reason| {
             let service = received.and_then(|r| r.service);
             let right = service.is_some_and(|s| match role {
                 Role::Original => wire::relays(link, host, &s),

@@ -1,12 +1,13 @@
 //! Whether a packet may be delivered into the interface: what is not behind the link is not the link's to reach.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::datapath::explain::Explain;
-use crate::datapath::state::From;
+use crate::datapath::state::Input;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
-use crate::link::Link;
+use crate::link::{Host, Link};
 use crate::time::Now;
 
 /// The first packet of a flow, whose destination no function of the link has turned; `leaves` says that it leaves the VPC by
@@ -43,13 +44,13 @@ pub(super) fn check_answer<E: Explain>(
     link: &Link,
     original: &FlowKey,
     reply: &FlowKey,
-    from: From<'_>,
+    from: Input<&Arc<Host>>,
     now: Now,
     log: &mut E,
 ) -> Result<(), DropReason> {
     // Whom translation knows from outside is outside; and what comes out of the interface may go back into it.
     let translated = link.config.functions.nat.is_some() && *reply != original.reversed();
-    let turned_back = matches!(from, From::Tun) && reply.link == original.link;
+    let turned_back = matches!(from, Input::Link) && reply.link == original.link;
     // Mode ethernet delivers by MAC address.
     if link.bridge.is_some() || translated || turned_back {
         return Ok(());

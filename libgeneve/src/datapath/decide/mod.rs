@@ -22,7 +22,7 @@ use self::encap::Mark;
 pub(super) use self::encap::plain_header;
 pub(super) use self::reply::second_half;
 use super::explain::Explain;
-use super::state::{Came, Context, Decided, Decision, Exit, Fate, Half, Way};
+use super::state::{Came, Context, Decided, Decision, Exit, Fate, Half, Input, Way};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
 use crate::link::{Host, Link};
@@ -66,15 +66,6 @@ impl Subject {
     }
 }
 
-/// Where a flow's first packet came from.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Entrance<'a> {
-    /// TUN.
-    Tun,
-    /// The wire.
-    Wire(Arrived<'a>),
-}
-
 /// How a packet came from the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrived<'a> {
@@ -101,20 +92,20 @@ pub(super) fn first_half<E: Explain>(
     cx: &Context<'_>,
     link: &Link,
     subject: &Subject,
-    entrance: &Entrance<'_>,
+    entrance: &Input<Arrived<'_>>,
     before: Option<&FlowKey>,
     log: &mut E,
 ) -> Result<Planned, DropReason> {
     let mut course = Course::new(link, subject);
     let verdict = match entrance {
-        Entrance::Tun if link.bridge.is_some() => {
+        Input::Link if link.bridge.is_some() => {
             bridge::from_tap(cx, link, subject, before, &mut course, log)?
         }
-        Entrance::Wire(at) if link.bridge.is_some() => {
+        Input::Host(at) if link.bridge.is_some() => {
             bridge::from_wire(cx, link, subject, at, before, &mut course, log)?
         }
-        Entrance::Tun => tun::walk(cx, link, subject, before, &mut course, log)?,
-        Entrance::Wire(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,
+        Input::Link => tun::walk(cx, link, subject, before, &mut course, log)?,
+        Input::Host(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,
     };
     let fate = match verdict.action {
         Action::Allow => Fate::Forward,
@@ -122,8 +113,8 @@ pub(super) fn first_half<E: Explain>(
         Action::Reject => Fate::Reject,
     };
     let (came, digest, header) = match entrance {
-        Entrance::Tun => (Came::Tun, 0, None),
-        Entrance::Wire(at) => (
+        Input::Link => (Came::Tun, 0, None),
+        Input::Host(at) => (
             Came::Wire(Arc::clone(at.host)),
             at.digest,
             Some(kept::<E>(cx, *at.header)),

@@ -8,9 +8,10 @@ use super::encap::Mark;
 use super::{Subject, bridge, decided, hash_of, host_of, kind_of, wire_exit, wraps_again};
 use crate::datapath::change::exit_of;
 use crate::datapath::explain::Explain;
-use crate::datapath::state::{Came, Context, Decided, Decision, Exit, From, Half};
+use crate::datapath::state::{Came, Context, Decided, Decision, Exit, Half, Input};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, Side};
+use crate::link::Host;
 use crate::options::Received;
 use crate::policy::Direction;
 
@@ -23,7 +24,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     original: &FlowKey,
     reply: &FlowKey,
     decision: &Decision,
-    from: From<'_>,
+    from: Input<&Arc<Host>>,
     received: Option<(&Received, u64)>,
     log: &mut E,
 ) -> Result<Decided, DropReason> {
@@ -45,7 +46,7 @@ pub(in crate::datapath) fn second_half<E: Explain>(
     let hash = hash_of(cx, &original.reversed());
     let exit = match &decision.half(Side::Original).came {
         // Both ends may be behind the TAP interface.
-        Came::Wire(_) | Came::Tun if link.bridge.is_some() && matches!(from, From::Tun) => {
+        Came::Wire(_) | Came::Tun if link.bridge.is_some() && matches!(from, Input::Link) => {
             course.classify(link, Direction::Egress, left.src.0, class, None, log);
             let kind = kind_of(link, original.src, None);
             let mark = course.mark(left.src.0, original.src, kind);

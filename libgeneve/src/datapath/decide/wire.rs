@@ -12,7 +12,7 @@ use super::tun::note_exit;
 use super::{Arrived, Subject, hash_of, host_of, kind_of, route, wire_exit};
 use crate::datapath::explain::Explain;
 use crate::datapath::neighbor;
-use crate::datapath::state::{Context, Exit, From};
+use crate::datapath::state::{Context, Exit, Input};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::label::Labels;
@@ -89,7 +89,7 @@ pub(super) fn admitted<E: Explain>(
 ) -> Result<Verdict, DropReason> {
     let key = &subject.key;
     let source = (key.src, key.sport);
-    let from = From::Wire(at.host);
+    let from = Input::Host(at.host);
     let checked = check_arrival(link, from, Role::Original, source, Some(at.received));
     log.note("source", || match checked {
         Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
