@@ -1,8 +1,7 @@
-//! ICMP errors about flows that are rewritten.
+//! Translation of ICMP errors about flows that NAT rewrites.
 //!
-//! Owns what changes in an error besides its own addresses: the packet that it quotes, as far as it
-//! is quoted (RFC 5508 section 4, RFC 3022 section 4.3). To which flow the error belongs is the
-//! caller's knowledge.
+//! Owns what changes in an error besides its own addresses: the quoted packet, as far as it is quoted (RFC 5508
+//! section 4, RFC 3022 section 4.3). The caller knows which flow the error belongs to.
 
 use std::net::IpAddr;
 
@@ -14,18 +13,17 @@ use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpHeader, Quote, QuotedTransport};
 use crate::wire::packet::{Fragment, IpVersion, Packet};
 use crate::wire::prefix_mut;
 
-/// Gives an ICMP error the addresses `src` and `dst`, and the packet that it quotes the addresses
-/// and ports of `quoted`, in the direction of the quoted packet. `packet`, which was parsed from
-/// `bytes`, follows.
+/// Rewrites the addresses of an ICMP error to `src` and `dst`, and those and the ports of the packet that it quotes
+/// to `quoted`, in the direction of the quoted packet. Also updates `packet`, which was parsed from `bytes`.
 ///
-/// The quoted IPv4 header checksum and the quoted transport checksum, where it is quoted, stay as
-/// right or wrong as they are, and so does the error's own. An identifier in a quoted ICMP query is
-/// the port of `quoted.src`.
+/// The quoted IPv4 header checksum, the quoted transport checksum if it is included, and the error's own checksum are
+/// updated incrementally, so a wrong one stays wrong. The identifier of a quoted ICMP query is the port of
+/// `quoted.src`.
 ///
 /// # Errors
 ///
-/// [`Untranslatable`], and nothing was changed: not an ICMP error, or a fragment of one; a quote
-/// that ends before the first eight bytes of its transport header; an address of the other family.
+/// [`Untranslatable`] if it is not an ICMP error, or is a fragment of one; if the quote ends before the first eight
+/// bytes of its transport header; or if an address is of the other family. Nothing is changed then.
 pub fn rewrite_error(
     bytes: &mut [u8],
     packet: &mut Packet,

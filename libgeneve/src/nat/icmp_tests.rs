@@ -8,7 +8,7 @@ use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
 use crate::wire::packet::tests::sample;
 use proptest::prelude::*;
 
-/// An error about the packet, from a router with an address of the family.
+/// Builds an error about the packet, from a router with an address of its family.
 fn error(packet: &Packet, bytes: &[u8]) -> Vec<u8> {
     let router = match packet.version {
         IpVersion::V4 => [203, 0, 113, 1].into(),
@@ -21,7 +21,7 @@ fn error(packet: &Packet, bytes: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    /// The error about a translated packet becomes the error about the original one, and back.
+    /// Translating an error about a translated packet gives the error about the original, and back.
     #[test]
     fn an_error_about_the_translated_packet_becomes_one_about_the_original(
         at in 0usize..6, v4 in target(true), v6 in target(false)

@@ -1,9 +1,9 @@
-//! Identifications of IPv4 packets that get another source.
+//! IPv4 identifications of packets whose source is rewritten.
 //!
-//! Senders behind one address choose theirs independently, and the fragments of two packets with one identification
-//! would be put together (RFC 6864 section 5.3). So each packet that may be in fragments gets a number that is unique
-//! for its new addresses and protocol, as long as 16 bits last. What cannot be fragmented keeps its own, which means
-//! nothing.
+//! Senders behind one address choose identifications independently, and fragments of two packets with the same one
+//! would be reassembled together (RFC 6864 section 5.3). So each packet that may be fragmented gets an identification
+//! that is unique for its new addresses and protocol, until 16 bits wrap. Packets that cannot be fragmented keep
+//! theirs, which has no meaning.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -13,10 +13,10 @@ use crate::wire::ip::Ipv4Header;
 use crate::wire::packet::{Fragment, IpVersion, Packet};
 use crate::wire::prefix_mut;
 
-/// Counters, a power of two: those who share one run through its numbers faster.
+/// Number of counters, a power of two. Address pairs that share one wrap sooner.
 const COUNTERS: usize = 4096;
 
-/// Counters of identifications, for all pairs of addresses.
+/// Identification counters for all pairs of addresses.
 #[derive(Debug)]
 pub struct Identifications {
     counters: Box<[AtomicU16]>,
@@ -24,7 +24,7 @@ pub struct Identifications {
 }
 
 impl Identifications {
-    /// `secret` decides where each counter begins, and who shares one.
+    /// Returns counters with start values, and assignment to address pairs, derived from `secret`.
     #[must_use]
     pub fn new(secret: [u64; 2]) -> Self {
         let hasher = FlowHasher::new(secret);
@@ -35,8 +35,8 @@ impl Identifications {
         }
     }
 
-    /// The identification of the next packet from `src` to `dst`; it is that of the first where there are `packets` of
-    /// them, which count up.
+    /// Returns the identification of the next packet from `src` to `dst`, and reserves `packets` consecutive ones, of
+    /// which it is the first.
     #[inline]
     pub fn next(&self, src: IpAddr, dst: IpAddr, protocol: u8, packets: u16) -> u16 {
         let mut bytes = [0; 9];
@@ -50,8 +50,8 @@ impl Identifications {
     }
 }
 
-/// Whether a packet needs an identification that others from `src` do not have: it may be in fragments, and its own
-/// source is another.
+/// Whether a packet needs an identification that is unique to `src`: it may be fragmented, and `src` is not its
+/// current source.
 #[inline]
 #[must_use]
 pub fn needs_identification(packet: &Packet, src: IpAddr) -> bool {
@@ -59,7 +59,7 @@ pub fn needs_identification(packet: &Packet, src: IpAddr) -> bool {
     packet.version == IpVersion::V4 && may_be_in_fragments && packet.src != src
 }
 
-/// Gives an IPv4 packet, which `packet` was parsed from, this identification.
+/// Writes the identification of an IPv4 packet, and updates `packet`, which was parsed from `bytes`.
 #[inline]
 pub fn set_identification(bytes: &mut [u8], packet: &mut Packet, id: u16) {
     let Some(header) = prefix_mut::<Ipv4Header>(bytes) else {

@@ -1,12 +1,12 @@
-//! NAT of one link: where a packet really goes, and what its source becomes.
+//! NAT of one link: destination and source translation.
 //!
-//! Owns the rules in compiled form ([`Nat`]), the pools of ports that survive a change of
-//! configuration ([`Registry`]), and the rewriting of packets ([`rewrite()`], [`rewrite_error`]).
-//! Leaves to the datapath when to ask, and to the flow table to remember the answer: a known flow
-//! does not come here, and a [`Lease`] lives where the flow lives.
+//! Owns the rules in compiled form ([`Nat`]), the port pools, which outlive a change of configuration ([`Registry`]),
+//! and the rewriting of packets ([`rewrite()`], [`rewrite_error`]). The datapath decides when to translate, and the
+//! flow table remembers the result: packets of known flows do not come here, and a [`Lease`] lives as long as its
+//! flow.
 //!
-//! TCP, UDP and ICMP queries are translated, and whole addresses for any protocol whose checksum
-//! does not cover them.
+//! TCP, UDP and ICMP queries are translated by address and port; other protocols by address only, if their checksum
+//! does not cover addresses.
 
 mod icmp;
 mod identification;
@@ -33,29 +33,29 @@ pub use rule::{NatError, Rule};
 use crate::link_index::LinkIndex;
 use space::{Port, Protocol, Space};
 
-/// The NAT rules of one link, compiled. Immutable; what changes are the pools' leases.
+/// Compiled NAT rules of one link. Immutable, except for the leases of its pools.
 #[derive(Debug, Default)]
 pub struct Nat {
-    /// In the order of the rules.
+    /// In rule order.
     pools: Vec<(Box<str>, Arc<Pool>)>,
-    /// Prefixes and the places of their pools.
+    /// Prefixes and the indexes of their pools.
     from_v4: PrefixMap<Ipv4Net, u32>,
     from_v6: PrefixMap<Ipv6Net, u32>,
     by_inside: HashMap<IpAddr, Plain>,
     by_destination: HashMap<IpAddr, Inbound>,
     space: Option<Arc<Space>>,
-    /// How many links share the pools, where they are not the link's alone.
+    /// Number of links that share the pools, if they are shared.
     consumers: Option<u32>,
 }
 
-/// An address that stands for another, by which rule.
+/// Translated address, and the rule that translates it.
 #[derive(Clone, Debug)]
 struct Plain {
     addr: IpAddr,
     rule: Box<str>,
 }
 
-/// What happens to packets to one address.
+/// Translations of packets to one address.
 #[derive(Debug, Default)]
 struct Inbound {
     forwards: HashMap<(u8, u16), (Plain, Option<u16>)>,
@@ -63,43 +63,43 @@ struct Inbound {
     fixed: Option<Plain>,
 }
 
-/// Where a packet really goes.
+/// Result of destination translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination<'a> {
-    /// The address.
+    /// Translated address.
     pub addr: IpAddr,
-    /// The port; `None` where it stays as it is.
+    /// Translated port; `None` if it is kept.
     pub port: Option<u16>,
-    /// The rule that says so.
+    /// The rule that matched.
     pub rule: &'a str,
 }
 
-/// What a packet's source becomes.
+/// Result of source translation.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// Another address, the same port.
+    /// A static address; the port is kept.
     Static {
-        /// The address that others see.
+        /// Outside address.
         outside: IpAddr,
-        /// The rule that says so.
+        /// The rule that matched.
         rule: &'a str,
     },
-    /// An address and a port that the pool leases.
+    /// An address and a port leased from a pool.
     Pool {
-        /// The pool.
+        /// Pool to lease from.
         pool: &'a Arc<Pool>,
-        /// The rule that says so.
+        /// The rule that matched.
         rule: &'a str,
     },
 }
 
 impl Nat {
-    /// Compiles the rules of a link. Pools whose addresses and ports are as before are taken from
-    /// `registry`, with their leases; ports that are forwarded are kept out of pools.
+    /// Compiles the rules of a link. Pools whose addresses and ports are unchanged are taken from `registry` with
+    /// their leases; forwarded ports are excluded from pools.
     ///
     /// # Errors
     ///
-    /// [`NatError`]; nothing of the rules was put into `registry`.
+    /// [`NatError`] if the rules are invalid; `registry` is unchanged then.
     pub fn compile(
         link: LinkIndex,
         rules: Vec<Rule>,
@@ -152,7 +152,7 @@ impl Nat {
         Ok(nat)
     }
 
-    /// The same for so many links, other than the one that it is compiled for, that share its pools.
+    /// Returns the rules with pools that are shared by this many links, not counting the one they were compiled for.
     #[must_use]
     pub fn shared_by(self, consumers: u32) -> Nat {
         Nat {
@@ -161,7 +161,7 @@ impl Nat {
         }
     }
 
-    /// The part of its pools that a link has, where links share them.
+    /// Returns a link's share of the pools, if they are shared.
     #[must_use]
     pub fn share(&self, consumer: LinkIndex) -> Option<Share> {
         let consumers = self.consumers?;
@@ -171,7 +171,8 @@ impl Nat {
         })
     }
 
-    /// The usage of a link's part, of the pool that is nearest to exhaustion; `None` where links do not share them.
+    /// Returns the usage of a link's share in the pool that is nearest to exhaustion; `None` if the pools are not
+    /// shared.
     #[must_use]
     pub fn usage_of_share(&self, consumer: LinkIndex) -> Option<Usage> {
         let share = self.share(consumer)?;
@@ -179,23 +180,23 @@ impl Nat {
         usages.max_by_key(|usage| (usage.in_use << 32).checked_div(usage.total))
     }
 
-    /// Whether there is no rule at all.
+    /// Whether there are no rules.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pools.is_empty() && self.by_destination.is_empty()
     }
 
-    /// Whether others know something inside by this address: that of a pool, of destination NAT or of a static rule.
+    /// Whether `addr` is an outside address: of a pool, a destination NAT rule or a static rule.
     #[must_use]
     pub fn has_outside(&self, addr: IpAddr) -> bool {
         self.by_destination.contains_key(&addr) || self.pools.iter().any(|(_, pool)| pool.has(addr))
     }
 
-    /// Where a packet to `dst` really goes: a port forward says so before a whole address does, and
-    /// destination NAT before a static rule. `None` where it goes to `dst`.
+    /// Translates the destination of a packet to `dst`. A port forward takes precedence over a rule for the whole
+    /// address, and destination NAT over a static rule. `None` if the destination is kept.
     ///
-    /// `dport` is the destination port of TCP and UDP; no port forward applies to a packet without.
+    /// `dport` is the destination port of TCP and UDP; port forwards do not apply to packets without one.
     #[inline]
     #[must_use]
     pub fn destination(
@@ -217,8 +218,8 @@ impl Nat {
         })
     }
 
-    /// What the source of a packet that leaves the VPC becomes: a static rule says so before a pool,
-    /// and of pools the one of the longest prefix. `None` where it stays.
+    /// Translates the source of a packet that leaves the VPC. A static rule takes precedence over a pool; among pools
+    /// the longest prefix wins. `None` if the source is kept.
     #[inline]
     #[must_use]
     pub fn source(&self, src: IpAddr) -> Option<Source<'_>> {
@@ -236,8 +237,8 @@ impl Nat {
         Some(Source::Pool { pool, rule })
     }
 
-    /// Whether the rule that translates `src` is about `dst`, too, or both have an outside address for themselves: then a
-    /// packet between them does not leave.
+    /// Whether a packet between these addresses stays inside: the pool rule that translates `src` also covers `dst`,
+    /// or both have static outside addresses.
     #[must_use]
     pub fn covers_both(&self, src: IpAddr, dst: IpAddr) -> bool {
         if self.by_inside.contains_key(&src) && self.by_inside.contains_key(&dst) {
@@ -256,8 +257,8 @@ impl Nat {
         }
     }
 
-    /// The inside address and port that a live mapping gave this outside address and port: whom a
-    /// packet from inside to an outside address of the same NAT is for (hairpin, RFC 4787 section 6).
+    /// Returns the inside address and port that a live mapping has for this outside address and port: the destination
+    /// of a packet from inside to an outside address of the same NAT (hairpin, RFC 4787 section 6).
     #[must_use]
     pub fn mapping(&self, proto: u8, outside: IpAddr, port: u16) -> Option<(IpAddr, u16)> {
         let outside = Port {
@@ -269,12 +270,12 @@ impl Nat {
         Some((inside.addr, inside.number))
     }
 
-    /// The pools with the names of their rules, in the order of the rules.
+    /// Names of the rules and their pools, in rule order.
     pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
         self.pools.iter().map(|(rule, pool)| (&**rule, pool))
     }
 
-    /// The usage of each pool, with the name of its rule; see [`Pool::usage`].
+    /// Names of the rules and the usage of their pools; see [`Pool::usage`].
     pub fn usages(&self) -> impl Iterator<Item = (&str, Usage)> {
         self.pools().map(|(rule, pool)| (rule, pool.usage()))
     }

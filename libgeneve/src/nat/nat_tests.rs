@@ -1,4 +1,4 @@
-//! Tests of what rules mean, and of which are refused.
+//! Tests of what rules mean, and which are rejected.
 
 use super::*;
 
@@ -140,7 +140,7 @@ fn rules_that_contradict_each_other_are_refused_by_name() {
         fixed("a", "10.0.0.2", "192.0.2.2"),
     ];
     assert_eq!(compile(same).unwrap_err(), NatError::SameName("a".into()));
-    // Other ports of the same addresses are nobody else's business.
+    // Other ports of the same addresses do not conflict.
     let shared = vec![
         snat("a", "10.0.0.0/8", "192.0.2.1", "192.0.2.9", (1024, 2047)),
         snat("b", "172.16.0.0/12", "192.0.2.1", "192.0.2.9", (2048, 4095)),
@@ -241,7 +241,7 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     assert!(!Arc::ptr_eq(pool(&first), pool(&other)));
     assert_eq!(pool(&other).usage().in_use, 0);
 
-    // A wider pool: the old mapping is its own, and the port is taken for everybody else.
+    // A wider pool: the old mapping stays, and its port is taken for everybody else.
     let third = Nat::compile(link, vec![rule("192.0.2.2", 5000)], &mut registry).unwrap();
     assert!(!Arc::ptr_eq(pool(&first), pool(&third)));
     assert_eq!(
@@ -256,7 +256,7 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     assert_eq!(taken.outside(), (ip("192.0.2.2"), 5000));
     assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000), NOW).is_err());
 
-    // A port forward takes its port out of the pool, and a mapping that had it moves on.
+    // A port forward takes its port out of the pool, and the mapping that had it gets another.
     let rules = vec![
         rule("192.0.2.1", 5001),
         dnat("web", "192.0.2.1", Some((6, 5000)), "10.0.0.8", None),

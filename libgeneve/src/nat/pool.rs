@@ -1,8 +1,8 @@
 //! Address pools: which outside address and port an inside one gets.
 //!
-//! Owns the choice of a port, the lease that keeps it, and the registry that keeps pools over changes
-//! of configuration. What is taken is [`space`](super::space)'s knowledge; which pool a packet's
-//! source belongs to is [`Nat`](super::Nat)'s.
+//! Owns the choice of a port, the lease that keeps it, and the registry that keeps pools across changes of
+//! configuration. [`space`](super::space) knows which ports are taken; [`Nat`](super::Nat) chooses the pool for a
+//! packet's source.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -13,38 +13,37 @@ use super::space::{Holder, Mappings, Port, Protocol, Space, Spec};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
-/// The most addresses that a pool may have.
+/// Most addresses in a pool.
 pub const MAX_ADDRESSES: u32 = 65_536;
 
-/// How many ports are in use, and how many there are.
+/// Port usage of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Ports that a live mapping has.
+    /// Ports with a live mapping.
     pub in_use: u64,
-    /// Ports that can be in use: addresses times ports of the range, without those that belong to
-    /// port forwards.
+    /// Usable ports: addresses times ports of the range, without forwarded ports.
     pub total: u64,
 }
 
-/// No port is left for the protocol, or the pool cannot serve it: it has no ports, or the inside
-/// address is of the other family.
+/// No port is left for the protocol, or the pool cannot serve it: it has no ports, or the inside address is of the
+/// other family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the address pool has no port left")]
 pub struct Exhausted;
 
-/// A part of a pool that several links share, each with as many ports of each protocol as the others.
+/// Share of a pool that several links use; each gets the same number of ports of each protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// The link whose part it is.
+    /// The link that the share belongs to.
     pub consumer: LinkIndex,
-    /// How many links share the pool; 0 counts as 1.
+    /// Number of links that share the pool; 0 counts as 1.
     pub consumers: u32,
 }
 
-/// The addresses and ports of one source NAT rule.
+/// Addresses and ports of one source NAT rule.
 ///
-/// TCP, UDP and ICMP queries (whose identifier is their port) each have all the ports of the range.
-/// Shared by workers; new mappings take the link's lock, packets of known flows do not come here.
+/// TCP, UDP and ICMP queries (whose identifier is the port) can each use all ports of the range. Shared by workers;
+/// new mappings take the link's lock, packets of known flows do not come here.
 #[derive(Debug)]
 pub struct Pool {
     spec: Arc<Spec>,
@@ -52,10 +51,10 @@ pub struct Pool {
     account: usize,
 }
 
-/// An outside port of an inside one, for as long as any clone lives.
+/// Lease of an outside port for an inside one; released with its last clone.
 ///
-/// Small, because every translated flow has one: the number of the mapping that is shared by all flows from the inside port.
-/// Cloning and dropping take the link's lock, on any thread.
+/// Small, because every translated flow has one: just the index of the mapping, which all flows from the inside port
+/// share. Cloning and dropping take the link's lock, on any thread.
 #[derive(Debug)]
 pub struct Lease {
     space: Arc<Space>,
@@ -79,7 +78,7 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// The outside address and port.
+    /// Returns the outside address and port.
     #[must_use]
     pub fn outside(&self) -> (IpAddr, u16) {
         let port = self.space.lock().outside_of(self.mapping);
@@ -105,16 +104,16 @@ impl Pool {
         }
     }
 
-    /// The outside address and port of `inside`, for the IP protocol `proto`.
+    /// Leases an outside address and port for `inside` and the IP protocol `proto`.
     ///
-    /// The mapping is endpoint-independent (RFC 4787 section 4.1): while any lease of it lives, the
-    /// same inside address and port get the same outside ones. A new mapping takes the outside address
-    /// that the inside address always gets, while that has a port left, and keeps the port where it is
-    /// in range and free. No outside port is ever leased to two inside ports.
+    /// The mapping is endpoint-independent (RFC 4787 section 4.1): while any lease of it lives, the same inside
+    /// address and port get the same outside ones. Address pooling is paired: an inside address gets the same outside
+    /// address while that has a free port. The port is preserved if it is in range and free. No outside port is ever
+    /// leased to two inside ports.
     ///
-    /// A port of TCP that was given back rests for two minutes, because its server may be in TIME-WAIT: the inside port
-    /// that had it has it again meanwhile, and others do only where the outside address has no other port left; then they
-    /// get the one that rests longest. A rest begins with the first lease after it that looks for a port there.
+    /// A released TCP port is quarantined for two minutes, because its server may be in TIME-WAIT. During that time
+    /// the same inside port may have it again; others get it only if the outside address has no other port left, the
+    /// longest quarantined first. The time starts with the next lease that looks for a port on that address.
     ///
     /// # Errors
     ///
@@ -128,12 +127,12 @@ impl Pool {
         self.lease_of(None, proto, inside, now)
     }
 
-    /// Like [`Pool::lease`], of one link's part where the pool is shared. There an inside address may hold as many ports as its
-    /// link's part has left: one alone gets half, two a third each.
+    /// Like [`Pool::lease`], from one link's share if the pool is shared. An inside address may then hold as many
+    /// ports as its link's share has left: a single one gets half, two a third each.
     ///
     /// # Errors
     ///
-    /// [`Exhausted`], also where others have ports left.
+    /// [`Exhausted`], also if only other links have ports left.
     pub fn lease_of(
         self: &Arc<Self>,
         share: Option<&Share>,
@@ -154,13 +153,13 @@ impl Pool {
         })
     }
 
-    /// Whether `addr` is one of its addresses.
+    /// Whether `addr` is in the pool.
     #[must_use]
     pub fn has(&self, addr: IpAddr) -> bool {
         self.spec.place(addr).is_some()
     }
 
-    /// What [`Pool::lease_of`] would give; leases nothing.
+    /// Returns what [`Pool::lease_of`] would lease, without leasing it.
     ///
     /// # Errors
     ///
@@ -179,7 +178,7 @@ impl Pool {
         Ok((outside.addr, outside.number))
     }
 
-    /// Whether an inside port has one already, or its link's part has one for it.
+    /// Checks that an inside port has a mapping already, or that its link's share has a port left for it.
     fn check_share(
         &self,
         share: Option<&Share>,
@@ -200,12 +199,12 @@ impl Pool {
         }
     }
 
-    /// How many ports of a protocol one link's part has.
+    /// Returns the number of ports of a protocol in one link's share.
     fn part(&self, share: &Share, protocol: Protocol) -> u64 {
         self.spec.total(protocol) / u64::from(share.consumers.max(1))
     }
 
-    /// The usage of one link's part, of the protocol that is nearest to exhaustion.
+    /// Returns the usage of one link's share, for the protocol that is nearest to exhaustion.
     #[must_use]
     pub fn usage_of_share(&self, share: &Share) -> Usage {
         let mappings = self.space.lock();
@@ -215,14 +214,13 @@ impl Pool {
         }))
     }
 
-    /// The usage of the protocol that is nearest to exhaustion.
+    /// Returns the usage of the protocol that is nearest to exhaustion.
     #[must_use]
     pub fn usage(&self) -> Usage {
         nearest_to_exhaustion(Protocol::ALL.map(|protocol| self.usage_of_protocol(protocol)))
     }
 
-    /// The usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for
-    /// others.
+    /// Returns the usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for others.
     #[must_use]
     pub fn usage_of(&self, proto: u8) -> Usage {
         Protocol::of(proto).map_or_else(Usage::default, |protocol| self.usage_of_protocol(protocol))
@@ -293,7 +291,7 @@ impl Pool {
                 number,
             });
         }
-        // There is room, so that some rest.
+        // The address has room, so what is left must be quarantined ports.
         known
             .and_then(|known| mappings.longest_resting(&self.spec, known))
             .ok_or(Exhausted)
@@ -315,8 +313,8 @@ impl Drop for Pool {
     }
 }
 
-/// Keeps pools over changes of configuration: a rule that stays as it is keeps its pool, and one that
-/// changes gets a new pool that knows of every port in use.
+/// Registry that keeps pools across changes of configuration: an unchanged rule keeps its pool, and a changed one
+/// gets a new pool that knows all ports in use.
 #[derive(Debug, Default)]
 pub struct Registry {
     pools: HashMap<(LinkIndex, String, Spec), Arc<Pool>>,
@@ -324,7 +322,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The pool of this rule, made where there is none with these addresses and ports.
+    /// Returns the pool of this rule; makes it if there is none with these addresses and ports.
     pub(super) fn pool(&mut self, link: LinkIndex, rule: &str, spec: Spec) -> Arc<Pool> {
         let space = self.spaces.entry(link).or_default();
         let pool = self
@@ -334,7 +332,7 @@ impl Registry {
         Arc::clone(pool)
     }
 
-    /// Forgets the pools that nobody else holds, and the links on which no port is leased any more.
+    /// Drops pools that nothing else holds, and links without any leased port.
     pub fn prune(&mut self) {
         self.pools.retain(|_, pool| Arc::strong_count(pool) > 1);
         self.spaces.retain(|_, space| Arc::strong_count(space) > 1);

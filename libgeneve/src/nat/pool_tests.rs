@@ -161,7 +161,7 @@ fn two_threads_never_get_the_same_port() {
         move || {
             let mut live = std::collections::VecDeque::new();
             for n in 0..20_000u32 {
-                // Every port of the pool is wanted by both, and both share some inside addresses.
+                // Both threads compete for every port of the pool and share some inside addresses.
                 let from = inside((n % 5) as u8 + thread, (n % 1500) as u16);
                 if let Ok(lease) = pool.lease(6, from, NOW) {
                     live.push_back((from, lease));
@@ -194,13 +194,13 @@ fn a_port_of_tcp_that_comes_back_rests_before_another_gets_it() {
     let lease = |host, now| pool.lease(6, inside(host, 5000), now).unwrap();
     assert_eq!(lease(1, NOW).outside(), outside);
     assert_eq!(pool.usage_of(6).in_use, 0, "what rests is not in use");
-    // From the first look at it on, not from the last lease before it.
+    // Counted from the first lookup on, not from the last lease before it.
     let late = NOW + REST * 9;
     assert_ne!(lease(2, late).outside(), outside);
     assert_ne!(pool.peek(None, 6, inside(2, 5000), late), Ok(outside));
     let over = late + REST;
     assert_ne!(lease(3, Now(over.0 - 1)).outside(), outside);
-    // Whose it was may have it again, and nobody but a flow that lives is found by it.
+    // The previous holder may have it again; only a live flow is found by it.
     assert_eq!(pool.space().lock().inside(&port(outside)), None);
     let again = lease(1, Now(over.0 - 1));
     assert_eq!(again.outside(), outside);
@@ -209,7 +209,7 @@ fn a_port_of_tcp_that_comes_back_rests_before_another_gets_it() {
     drop(again);
     assert_ne!(lease(6, over).outside(), outside, "it rests anew");
     assert_eq!(lease(5, over + REST).outside(), outside);
-    // Datagrams have no such state.
+    // UDP has no such state.
     let ask = |host| pool.lease(17, inside(host, 5000), NOW).unwrap().outside();
     assert_eq!((ask(1), ask(2)), (outside, outside));
 }
@@ -235,7 +235,7 @@ fn where_nothing_else_is_left_the_port_that_rests_longest_is_given() {
     let order: Vec<_> = given.iter().map(|lease| lease.outside().1).collect();
     assert_eq!(order, [5002, 5000, 5003]);
     assert_eq!(pool.lease(6, inside(7, 9), NOW), Err(Exhausted));
-    // Whose it was has lost it.
+    // The previous holder has lost it.
     assert_eq!(pool.lease(6, inside(2, 5002), NOW), Err(Exhausted));
 }
 
@@ -264,7 +264,7 @@ fn a_new_pool_knows_what_rests() {
     assert_eq!(after.usage_of(6).in_use, 0);
 }
 
-/// A client of a link that shares a pool, as the datapath tells them apart.
+/// A client of a link that shares a pool, as the datapath sees it.
 fn client(link: u8, host: u8, port: u16) -> (IpAddr, u16) {
     (IpAddr::from([10, link, 0, host]), port)
 }
@@ -287,7 +287,7 @@ fn a_greedy_consumer_and_a_greedy_address_leave_their_neighbours_their_ports() {
         let share = share(link.into());
         pool.lease_of(Some(&share), 6, client(link, host, port), NOW)
     };
-    // One address alone gets half of its link's part.
+    // A single address gets half of its link's share.
     let greedy: Vec<_> = (0..60_000).filter_map(|n| ask(1, 1, n).ok()).collect();
     assert_eq!(greedy.len(), 250);
     let other: Vec<_> = (0..100).map(|n| ask(1, 2, n).unwrap()).collect();
@@ -302,18 +302,18 @@ fn a_greedy_consumer_and_a_greedy_address_leave_their_neighbours_their_ports() {
         usage.in_use as usize,
         greedy.len() + other.len() + rest.len()
     );
-    // All of the other link's part is there, and its other protocols are not touched.
+    // The other link's whole share is available, and the first link's other protocols are not affected.
     let modest: Vec<_> = (0..250).map(|n| ask(2, 1, n).unwrap()).collect();
     assert_eq!(pool.usage_of_share(&share(2)).in_use, 250);
     let udp = pool.lease_of(Some(&share(1)), 17, client(1, 1, 7), NOW);
     assert!(udp.is_ok());
-    // A port that is there is had again, however many others there are.
+    // An existing mapping is found again, however many others there are.
     assert_eq!(ask(1, 1, 0).unwrap().outside(), greedy[0].outside());
     drop((greedy, other, rest, modest, udp));
     for link in [1, 2] {
         assert_eq!(pool.usage_of_share(&share(link)).in_use, 0);
     }
-    // What rests counts for nobody, and again once it is held.
+    // A quarantined port does not count against the share until it is held again.
     let again = ask(1, 1, 0).unwrap();
     assert_eq!(pool.usage_of_share(&share(1)).in_use, 1);
     drop(again);

@@ -1,14 +1,13 @@
-//! Which ports of one address are taken: a bitmap whose parts are there once they are needed.
+//! Bitmap of the taken ports of one address; chunks are allocated on demand.
 //!
-//! Owns finding a free port in a range without asking for each one. Whose port it is, is
-//! [`space`](super::space)'s business.
+//! Finds a free port in a range without testing each one. [`space`](super::space) knows whose port it is.
 
 use std::ops::RangeInclusive;
 
 const CHUNK_WORDS: usize = 16;
 const CHUNKS: usize = (1 << 16) / (64 * CHUNK_WORDS);
 
-/// The taken ports of one protocol on one address.
+/// Taken ports of one protocol on one address.
 #[derive(Debug)]
 pub(super) struct Ports {
     chunks: [Option<Box<[u64; CHUNK_WORDS]>>; CHUNKS],
@@ -59,7 +58,7 @@ impl Ports {
         self.taken -= u32::from(was);
     }
 
-    /// How many ports of the range are taken.
+    /// Number of taken ports in the range.
     pub(super) fn count(&self, range: &RangeInclusive<u16>) -> u32 {
         let (low, high) = (usize::from(*range.start()), usize::from(*range.end()));
         (low / 64..=high / 64)
@@ -67,13 +66,13 @@ impl Ports {
             .sum()
     }
 
-    /// The first port of `low..=high` that is free.
+    /// Returns the first free port in `low..=high`.
     pub(super) fn first_free(&self, low: u16, high: u16) -> Option<u16> {
         first_clear(|at| self.word(at), usize::from(low), usize::from(high)).map(|at| at as u16)
     }
 }
 
-/// The first clear bit of `low..=high` in a bitmap of 64-bit words.
+/// Returns the first clear bit in `low..=high` of a bitmap of 64-bit words.
 pub(super) fn first_clear(word: impl Fn(usize) -> u64, low: usize, high: usize) -> Option<usize> {
     if low > high {
         return None;
@@ -84,7 +83,7 @@ pub(super) fn first_clear(word: impl Fn(usize) -> u64, low: usize, high: usize) 
     })
 }
 
-/// The bits of word `at` that lie in `low..=high`.
+/// Mask of the bits of word `at` that lie in `low..=high`.
 fn mask(at: usize, low: usize, high: usize) -> u64 {
     let from = if at == low / 64 { !0 << (low % 64) } else { !0 };
     let to = if at == high / 64 {

@@ -1,35 +1,35 @@
-//! Outside ports of TCP connections that ended: nobody but the inside port that had them gets them for a while.
+//! Quarantine of released TCP ports: for a while only the inside port that had one gets it again.
 //!
-//! The server of such a connection may still be in TIME-WAIT, and takes what another inside host sends from the same outside
-//! port for late segments of the old one (RFC 9293 section 3.6.1). Owns the order in which ports were given back, for one
-//! outside address; whose they were is [`space`](super::space)'s knowledge.
+//! The server of such a connection may still be in TIME-WAIT, and would take segments that another inside host sends
+//! from the same outside port for late segments of the old connection (RFC 9293 section 3.6.1). Owns the order of
+//! release for one outside address; [`space`](super::space) knows whose ports they were.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Now;
 
-/// How long a port rests: as long as Linux' connection tracking keeps a connection in TIME-WAIT, and twice what Linux itself
-/// does.
+/// Length of the quarantine: as long as Linux connection tracking keeps a connection in TIME-WAIT, and twice as long
+/// as Linux itself does.
 pub(super) const REST: Duration = Duration::from_secs(120);
 
-/// A mapping that nobody holds.
+/// Released mapping in quarantine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resting {
     pub(super) mapping: u32,
-    /// The mapping's own when it was given back: it differs once somebody held it again.
+    /// Generation of the mapping when it was released; differs once it has been held again.
     pub(super) generation: u32,
     since: Now,
 }
 
-/// The resting ports of one address, those that rest longest first.
+/// Quarantined ports of one address, longest first.
 ///
-/// Leases are given back where no time is known, so that a rest begins when the address is asked for a port the next time:
-/// later than it could, never earlier.
+/// Leases are released where the time is not known, so the quarantine starts when a port of the address is next
+/// looked for: possibly late, never early.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: VecDeque<Resting>,
-    /// How many of the last ones have not begun.
+    /// Number of entries at the back whose quarantine has not started.
     waiting: usize,
 }
 
@@ -43,7 +43,7 @@ impl Queue {
         });
     }
 
-    /// The time is `now`: what waits begins its rest.
+    /// Starts the quarantine of new entries at `now`.
     pub(super) fn begin(&mut self, now: Now) {
         let from = self.entries.len() - self.waiting;
         for entry in self.entries.range_mut(from..) {
@@ -52,14 +52,14 @@ impl Queue {
         self.waiting = 0;
     }
 
-    /// Takes out what rests longest.
+    /// Removes the longest quarantined entry.
     pub(super) fn pop(&mut self) -> Option<Resting> {
         let first = self.entries.pop_front()?;
         self.waiting = self.waiting.min(self.entries.len());
         Some(first)
     }
 
-    /// What rests longest, and whether that is long enough by `now`.
+    /// Returns the longest quarantined entry, and whether its quarantine is over by `now`.
     pub(super) fn first(&self, now: Now) -> Option<(Resting, bool)> {
         let first = self.entries.front()?;
         let begun = self.waiting < self.entries.len();

@@ -1,8 +1,8 @@
-//! Other addresses and ports in a packet that stays where it is.
+//! In-place rewriting of a packet's addresses and ports.
 //!
-//! Owns which fields change together with an address or a port: the IPv4 header checksum and the
-//! transport checksum, both updated incrementally (RFC 1624), so that a wrong one stays wrong. What
-//! the packet shall say is the caller's decision; ICMP errors are [`icmp`](super::icmp)'s.
+//! Owns which fields change together with an address or a port: the IPv4 header checksum and the transport checksum,
+//! both updated incrementally (RFC 1624), so that a wrong one stays wrong. The caller decides the new values;
+//! [`icmp`](super::icmp) rewrites ICMP errors.
 
 use std::net::IpAddr;
 
@@ -13,44 +13,44 @@ use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::prefix_mut;
 use crate::wire::transport::{TcpHeader, UDP_HEADER_LEN, UdpHeader};
 
-/// UDP-Lite and DCCP have checksums over the pseudo-header that are not known here (RFC 3828, RFC 4340).
+/// The checksums of UDP-Lite and DCCP cover a pseudo-header that is not implemented here (RFC 3828, RFC 4340).
 const UDP_LITE: u8 = 136;
 const DCCP: u8 = 33;
 
 /// Bytes of a TCP header up to the end of the last field that NAT may change: its checksum.
 pub(super) const TCP_REWRITTEN: usize = TcpHeader::CHECKSUM_OFFSET as usize + size_of::<u16>();
 
-/// The addresses and ports that a packet shall have.
+/// New addresses and ports of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rewrite {
-    /// The source address and port. The identifier of an ICMP query or its reply is this port; a
-    /// caller that names flows by the identifier has the same number in `dst`.
+    /// Source address and port. This port is also the identifier of an ICMP query or reply; a caller that identifies
+    /// flows by it puts the same number into `dst`.
     pub src: (IpAddr, u16),
-    /// The destination address and port.
+    /// Destination address and port.
     pub dst: (IpAddr, u16),
 }
 
-/// The packet cannot have other addresses or ports: what would have to change is not there or not
-/// readable.
+/// The packet's addresses or ports cannot be rewritten, because a field that would have to change is missing or
+/// unreadable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the packet cannot be translated")]
 pub struct Untranslatable;
 
-/// Gives the packet the addresses and ports of `to`; `packet`, which was parsed from `bytes`, follows.
+/// Rewrites the packet's addresses and ports to `to`. Also updates `packet`, which was parsed from `bytes`.
 ///
-/// A later fragment and a protocol without ports keep everything but their addresses; the ports of
-/// `to` are ignored where the packet has none. A super-packet is treated like any other, before it
-/// is split. A UDP checksum of zero stays zero, and no other becomes zero (RFC 768).
+/// For a later fragment or a protocol without ports only the addresses change; the ports of `to` are ignored. A
+/// super-packet is rewritten like any other packet, before it is split. A UDP checksum of zero stays zero, and no
+/// other becomes zero (RFC 768).
 ///
-/// `partial` says that the checksum field holds the sum of the pseudo-header only
-/// (`VIRTIO_NET_HDR_F_NEEDS_CSUM`): the addresses count in it, the ports do not.
+/// `partial` means that the checksum field holds only the sum of the pseudo-header (`VIRTIO_NET_HDR_F_NEEDS_CSUM`),
+/// which covers the addresses but not the ports.
 ///
 /// # Errors
 ///
-/// [`Untranslatable`], and nothing was changed: an address of the other family; an ICMP error; a
-/// first fragment that ends before its transport header does; another destination for a packet that
-/// an IPv6 routing header leads on; a protocol that covers its addresses in a way that is not known
-/// here (AH, UDP-Lite, DCCP); `bytes` that are not the packet's.
+/// [`Untranslatable`], and nothing was changed: an address of the other family; an ICMP error; a first fragment that
+/// ends before its transport header does; another destination for a packet that an IPv6 routing header forwards; a
+/// protocol whose checksum covers addresses in a way that is not implemented here (AH, UDP-Lite, DCCP); `bytes` that
+/// are not the packet's.
 #[inline]
 pub fn rewrite(
     bytes: &mut [u8],
@@ -89,13 +89,13 @@ pub(super) fn families_match(version: IpVersion, src: IpAddr, dst: IpAddr) -> bo
     src.is_ipv4() == v4 && dst.is_ipv4() == v4
 }
 
-/// What is added to a sum when `old` makes way for `new`.
+/// Returns what must be added to a sum when `new` replaces `old`.
 fn change(old: Sum, new: Sum) -> Sum {
     Sum::ZERO.word(!old.fold()).add(new)
 }
 
-/// Stores the addresses in the IP header at the start of `head`, which has all of it, brings an IPv4 header's checksum up to date, and gives what the addresses add to a sum
-/// that covers them.
+/// Writes the addresses to the IP header at the start of `head`, which holds all of it, and updates an IPv4 header's
+/// checksum. Returns what must be added to a sum that covers the addresses.
 pub(super) fn set_addresses(
     head: &mut [u8],
     (old_src, old_dst): (IpAddr, IpAddr),
@@ -128,16 +128,16 @@ pub(super) fn added_to(check: u16, added: Sum) -> u16 {
     Sum::ZERO.word(!check).add(added).checksum()
 }
 
-/// The part of a transport header that NAT may change, with what it says before.
+/// Transport header fields that NAT may change, with their current values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp(u16, u16),
     Udp(u16, u16),
     /// An ICMP message with an identifier.
     Query(u16),
-    /// An ICMP message without.
+    /// An ICMP message without an identifier.
     Message,
-    /// No transport header, or one that does not cover addresses.
+    /// No transport header, or one whose checksum does not cover addresses.
     Bare,
 }
 
@@ -158,7 +158,7 @@ impl Kind {
         }
     }
 
-    /// Bytes of the transport header up to the last field that may change.
+    /// Length of the transport header up to the last field that may change.
     fn len(self) -> usize {
         match self {
             Kind::Tcp(..) => TCP_REWRITTEN,
@@ -168,8 +168,8 @@ impl Kind {
         }
     }
 
-    /// Stores the ports or the identifier in `segment`, which has the first eight bytes of the
-    /// transport header at least, and brings the checksum up to date where `segment` reaches it.
+    /// Writes the ports or the identifier to `segment`, which has at least the first eight bytes of the transport
+    /// header, and updates the checksum if `segment` includes it.
     pub(super) fn apply(
         self,
         segment: &mut [u8],

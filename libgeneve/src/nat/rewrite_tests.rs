@@ -7,7 +7,7 @@ use crate::wire::packet::tests::sample;
 use crate::wire::transport_checksum::ChecksumState;
 use proptest::prelude::*;
 
-/// Addresses of a family and ports; ICMP has one identifier, in both places.
+/// Addresses and ports of a family; ICMP has one identifier, in both port fields.
 pub(crate) fn target(v4: bool) -> impl Strategy<Value = Rewrite> {
     let addr = if v4 {
         any::<[u8; 4]>().prop_map(IpAddr::from).boxed()
@@ -20,7 +20,7 @@ pub(crate) fn target(v4: bool) -> impl Strategy<Value = Rewrite> {
     })
 }
 
-/// What undoes a rewrite.
+/// Returns the rewrite that undoes another one of this packet.
 pub(crate) fn back(packet: &Packet) -> Rewrite {
     let (sport, dport) = match packet.transport {
         Transport::Icmp { id: Some(id), .. } => (id, id),
@@ -47,7 +47,7 @@ fn holds(bytes: &[u8]) -> bool {
     bytes[0] >> 4 == 6 || ipv4_checksum_holds(bytes)
 }
 
-/// A valid sum that equals its pseudo-header's is taken for a partial one.
+/// A valid checksum that equals that of the pseudo-header is taken for a partial one.
 pub(crate) fn is_right(state: ChecksumState) -> bool {
     matches!(state, ChecksumState::Valid | ChecksumState::Partial)
 }
@@ -178,7 +178,7 @@ fn a_udp_checksum_of_zero_stays_and_no_other_becomes_zero() {
     rewrite(&mut bytes, &mut packet, &to, false).unwrap();
     assert_eq!(packet.checksum_state(&bytes), ChecksumState::Absent);
 
-    // Some source port makes the sum come out zero.
+    // For some source port the sum becomes zero.
     let mut seen = false;
     let (bytes, packet) = whole(sample::udp4(b"abc"));
     for port in 0..=u16::MAX {

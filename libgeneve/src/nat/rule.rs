@@ -1,7 +1,6 @@
-//! NAT rules as an operator writes them, and which of them contradict each other.
+//! NAT rules as an operator writes them, and their validation.
 //!
-//! Owns the checks of one rule and of each pair. What rules mean for a packet is
-//! [`Nat`](super::Nat)'s business.
+//! Checks each rule, and each pair for conflicts. [`Nat`](super::Nat) applies them to packets.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,38 +15,38 @@ use crate::wire::ip::protocol;
 /// One NAT rule of a link. All addresses of a rule are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Source NAT: packets from a prefix leave with an address and a port of a pool.
+    /// Source NAT: packets from a prefix leave with an address and port of a pool.
     Snat {
         /// The rule's name, unique on its link.
         name: String,
-        /// Whose packets; the host bits are ignored.
+        /// Inside prefix; the host bits are ignored.
         from: IpNet,
-        /// The outside addresses, at most [`MAX_ADDRESSES`].
+        /// Outside addresses, at most [`MAX_ADDRESSES`].
         pool: RangeInclusive<IpAddr>,
-        /// The outside ports, and the identifiers of ICMP queries; 0 is not among them.
+        /// Outside ports, also used as identifiers of ICMP queries; 0 is not allowed.
         ports: RangeInclusive<u16>,
     },
-    /// Destination NAT: packets to an address go to another.
+    /// Destination NAT: packets to an address go to another one.
     Dnat {
         /// The rule's name, unique on its link.
         name: String,
-        /// The address that packets are sent to.
+        /// Original destination address.
         to: IpAddr,
-        /// A port forward: only this protocol (TCP 6 or UDP 17) and destination port.
+        /// Protocol (TCP 6 or UDP 17) and destination port of a port forward; `None` for all packets to the address.
         port: Option<(u8, u16)>,
-        /// Where they go instead.
+        /// New destination address.
         target: IpAddr,
-        /// The port of a port forward's target; `None` keeps the port.
+        /// New destination port of a port forward; `None` keeps the port.
         target_port: Option<u16>,
     },
-    /// One-to-one: an inside address is another outside, in both directions and for every protocol
-    /// that can be translated.
+    /// One-to-one NAT: maps an inside address to an outside one in both directions, for every protocol that can be
+    /// translated.
     Static {
         /// The rule's name, unique on its link.
         name: String,
-        /// The address inside the VPC.
+        /// Inside address, in the VPC.
         inside: IpAddr,
-        /// The address that others see.
+        /// Outside address.
         outside: IpAddr,
     },
 }
@@ -62,13 +61,13 @@ impl Rule {
     }
 }
 
-/// Why rules cannot be compiled. Names are those of the rules.
+/// Why rules are rejected. The strings are rule names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NatError {
-    /// Two rules have one name.
+    /// Two rules have the same name.
     #[error("two NAT rules have the name `{0}`")]
     SameName(String),
-    /// IPv4 and IPv6 in one rule.
+    /// A rule mixes IPv4 and IPv6.
     #[error("rule `{0}` mixes IPv4 and IPv6")]
     Family(String),
     /// An address that no single host can have.
@@ -77,25 +76,25 @@ pub enum NatError {
     /// The pool's last address is before its first.
     #[error("rule `{0}`: the pool ends before it begins")]
     EmptyPool(String),
-    /// More than [`MAX_ADDRESSES`].
+    /// The pool has more than [`MAX_ADDRESSES`].
     #[error("rule `{0}`: the pool has more than {MAX_ADDRESSES} addresses")]
     LargePool(String),
-    /// The port range is empty or has port 0.
+    /// The port range is empty or includes port 0.
     #[error("rule `{0}`: the port range is empty or contains 0")]
     Ports(String),
-    /// A port forward of a protocol that has no ports, or of port 0, or to port 0.
+    /// A port forward of a protocol without ports, or from or to port 0.
     #[error("rule `{0}`: only ports 1 to 65535 of TCP and UDP can be forwarded")]
     Forward(String),
-    /// A target port, but no port to forward.
+    /// A target port without a port to forward.
     #[error("rule `{0}` has a target port and no port that is forwarded to it")]
     TargetPort(String),
-    /// Two source NAT rules for one prefix.
+    /// Two source NAT rules for the same prefix.
     #[error("rules `{0}` and `{1}` both translate packets from {2}")]
     SameFrom(String, String, IpNet),
-    /// Two static rules for one inside address.
+    /// Two static rules for the same inside address.
     #[error("rules `{0}` and `{1}` both have the inside address {2}")]
     SameInside(String, String, IpAddr),
-    /// Two rules that both need an outside address for themselves.
+    /// Two rules that each need an outside address exclusively.
     #[error("rules `{0}` and `{1}` both have the outside address {2}")]
     SameOutside(String, String, IpAddr),
     /// Two destination NAT rules for the same packets.
@@ -103,10 +102,10 @@ pub enum NatError {
     SameDestination(String, String, IpAddr),
 }
 
-/// A pool with its rule's name.
+/// Pool and the name of its rule.
 type Named<'a> = (&'a str, Spec);
 
-/// Checks the rules, and gives for each source NAT rule, in their order, what its pool hands out.
+/// Validates the rules; returns the pool of each source NAT rule, in rule order.
 pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
     let mut names = HashMap::new();
     let mut taken = Taken::default();
@@ -152,7 +151,7 @@ pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
     }
     disjoint(&pools)?;
     for rule in rules {
-        // Whoever has a whole address has every port of it.
+        // A rule that translates a whole address takes every port of it.
         let (name, addr) = match rule {
             Rule::Static { name, outside, .. } => (name, outside),
             Rule::Dnat {
@@ -173,7 +172,7 @@ pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
     Ok(pools.into_iter().map(|(_, spec)| spec).collect())
 }
 
-/// What only one rule may have.
+/// What only one rule may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Claim {
     From(IpNet),
@@ -249,7 +248,7 @@ fn spec(
     })
 }
 
-/// Pools may share addresses as long as no port of them is in two.
+/// Checks that no port is in two pools; pools may share addresses.
 fn disjoint(pools: &[Named<'_>]) -> Result<(), NatError> {
     let mut order: Vec<_> = pools.iter().collect();
     order.sort_by_key(|(_, spec)| spec.first);
@@ -267,7 +266,7 @@ fn disjoint(pools: &[Named<'_>]) -> Result<(), NatError> {
     Ok(())
 }
 
-/// Keeps the ports that are forwarded out of a pool.
+/// Excludes forwarded ports from a pool.
 fn reserve(spec: &mut Spec, rules: &[Rule]) {
     for rule in rules {
         let Rule::Dnat {

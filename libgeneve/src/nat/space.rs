@@ -1,9 +1,9 @@
-//! Who has which outside port on one link.
+//! Outside ports of one link and their mappings.
 //!
-//! Owns the live mappings, in both directions, and what each pool has left. All pools of a link share
-//! one [`Space`], also those of a configuration that is on its way out: whatever changes, a port that
-//! is in use is not handed out again, and one of TCP that was given back rests before another inside port gets it. What a
-//! pool hands out next is [`pool`](super::pool)'s choice.
+//! Owns the live mappings, in both directions, and the free ports of each pool. All pools of a link share one
+//! [`Space`], including those of a configuration that is being replaced: whatever changes, a port in use is not
+//! leased again, and a released TCP port is quarantined before another inside port gets it. [`pool`](super::pool)
+//! chooses the port to lease next.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,22 +20,22 @@ use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::ip::protocol;
 
-/// Ports of a link that rest at once, at most; beyond them the ones that rest longest are free early.
+/// Most quarantined ports of a link; beyond that, the oldest are freed early.
 const MOST_RESTING: usize = 65_536;
 
-/// The protocols whose ports are leased, each with port numbers of its own.
+/// Protocols whose ports are leased, each with its own port space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Protocol {
     Tcp,
     Udp,
-    /// ICMP and ICMPv6 queries; the identifier is the port.
+    /// ICMP and ICMPv6 queries, by identifier.
     Query,
 }
 
 impl Protocol {
     pub(super) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Query];
 
-    /// By the IP protocol number; `None` for a protocol without ports.
+    /// Returns the protocol with an IP protocol number; `None` if it has no ports.
     pub(super) fn of(number: u8) -> Option<Protocol> {
         match number {
             protocol::TCP => Some(Protocol::Tcp),
@@ -54,21 +54,21 @@ pub(super) struct Port {
     pub(super) number: u16,
 }
 
-/// What a pool may hand out.
+/// Ports that a pool may lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Spec {
-    /// The first address.
+    /// First address.
     pub(super) first: IpAddr,
-    /// How many addresses, at least 1.
+    /// Number of addresses, at least 1.
     pub(super) addresses: u32,
     /// Never empty.
     pub(super) ports: RangeInclusive<u16>,
-    /// Ports that belong to a port forward: protocol, place of the address, port; sorted, each once.
+    /// Forwarded ports, which are excluded: protocol, index of the address, port; sorted, without duplicates.
     pub(super) reserved: Vec<(Protocol, u32, u16)>,
 }
 
 impl Spec {
-    /// The place of an address in the pool.
+    /// Returns the index of an address in the pool.
     pub(super) fn place(&self, addr: IpAddr) -> Option<u32> {
         let place = match (self.first, addr) {
             (IpAddr::V4(first), IpAddr::V4(addr)) => {
@@ -80,7 +80,7 @@ impl Spec {
         u32::try_from(place).ok().filter(|&at| at < self.addresses)
     }
 
-    /// The address at a place below `addresses`.
+    /// Returns the address at an index below `addresses`.
     pub(super) fn address(&self, place: u32) -> IpAddr {
         match self.first {
             IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().wrapping_add(place)).into(),
@@ -90,7 +90,7 @@ impl Spec {
         }
     }
 
-    /// The place of the address if the pool may hand out this port of it.
+    /// Returns the index of the address if the pool may lease this port.
     pub(super) fn covers(&self, port: &Port) -> Option<u32> {
         let place = self.place(port.addr)?;
         let covered = self.ports.contains(&port.number)
@@ -104,7 +104,7 @@ impl Spec {
             .is_ok()
     }
 
-    /// The reserved ports of one address.
+    /// Returns the reserved ports of one address.
     fn reserved_on(&self, protocol: Protocol, place: u32) -> &[(Protocol, u32, u16)] {
         let from = self.reserved.partition_point(|r| *r < (protocol, place, 0));
         let to = self
@@ -113,25 +113,25 @@ impl Spec {
         &self.reserved[from..to]
     }
 
-    /// How many ports of one address may be handed out.
+    /// Number of ports of one address that may be leased.
     fn capacity(&self, protocol: Protocol, place: u32) -> u32 {
         self.ports.len() as u32 - self.reserved_on(protocol, place).len() as u32
     }
 
-    /// How many ports of all addresses may be handed out.
+    /// Number of ports of all addresses that may be leased.
     pub(super) fn total(&self, protocol: Protocol) -> u64 {
         let reserved = self.reserved.iter().filter(|r| r.0 == protocol).count();
         u64::from(self.addresses) * self.ports.len() as u64 - reserved as u64
     }
 }
 
-/// What a pool has handed out of one protocol.
+/// Counts of a pool's leased ports, for one protocol.
 #[derive(Debug)]
 pub(super) struct Count {
     pub(super) in_use: u64,
-    /// By the address's place.
+    /// By index of the address.
     on_address: Vec<u32>,
-    /// A bit for each address that has nothing left, by its place.
+    /// Bit set of the addresses without a free port, by index.
     full: Vec<u64>,
 }
 
@@ -169,7 +169,7 @@ impl Count {
         }
     }
 
-    /// The first address from `place` on, around the end, that has a port left.
+    /// Returns the first address with a free port, starting at `place` and wrapping around.
     pub(super) fn next_with_room(&self, spec: &Spec, place: u32) -> Option<u32> {
         let word = |at: usize| self.full[at];
         let last = spec.addresses as usize - 1;
@@ -185,75 +185,76 @@ struct Account {
     counts: [Count; 3],
 }
 
-/// An inside port and the outside port that stands for it, for as long as there are leases of it, or it rests.
+/// Mapping of an inside port to an outside one; exists while it is leased or quarantined.
 #[derive(Debug)]
 struct Mapping {
     inside: Port,
     outside: Port,
-    /// The link whose share it counts against, where pools are shared.
+    /// Link whose share it counts against, if pools are shared.
     consumer: Option<LinkIndex>,
-    /// 0 for one that rests, and for a place that is free.
+    /// 0 if it is quarantined, or its slot is free.
     leases: u32,
-    /// Counts how often its place was given back.
+    /// Bumped whenever its slot is released.
     generation: u32,
 }
 
-/// Whose ports are counted together.
+/// What a count of held ports is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
     /// All inside ports of a link.
     Link(LinkIndex),
-    /// Those of an inside address.
+    /// All ports of an inside address.
     Address(IpAddr),
 }
 
-/// What is known of the ports of one protocol on one outside address.
+/// Ports of one protocol on one outside address.
 #[derive(Debug, Default)]
 pub(super) struct Address {
-    /// Those that a mapping has, also one that rests.
+    /// Ports with a mapping, quarantined ones included.
     pub(super) taken: Ports,
     resting: Queue,
 }
 
-/// The mappings of one link.
+/// Mappings of one link.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     mappings: Mutex<Mappings>,
-    /// Spreads inside addresses over outside ones, and searches over ports, in a way that nobody
-    /// outside can predict (RFC 6056).
+    /// Spreads inside addresses over outside ones and randomizes the search for ports, so that nobody outside can
+    /// predict them (RFC 6056).
     pub(super) hash: RandomState,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
-    /// There may be a million: each is stored once, and found by its number.
+    /// Slab of mappings. There may be a million, so each is stored once and referred to by index.
     all: Vec<Mapping>,
-    /// Places of `all` that are free.
+    /// Free slots of `all`.
     free: Vec<u32>,
-    /// The mapping of a new flow from an inside port, by the inside port.
+    /// Index of the mapping for new flows of an inside port.
     by_inside: HashTable<u32>,
-    /// Every mapping, by its outside port.
+    /// Index of every mapping, by outside port.
     by_outside: HashTable<u32>,
     keys: RandomState,
     addresses: HashMap<(Protocol, IpAddr), Box<Address>>,
-    /// Entries of the queues of all addresses.
+    /// Total number of entries in all quarantine queues.
     resting: usize,
     accounts: Vec<Option<Account>>,
-    /// How many ports each link that shares the pools holds, and each inside address of those; none of them is 0.
+    /// Number of ports held by each link that shares the pools and by each of its inside addresses; entries are never
+    /// 0.
     held: HashMap<(Protocol, Holder), u32>,
-    /// Counts the mappings that were ever made.
+    /// Number of mappings ever made.
     pub(super) turn: u64,
 }
 
 impl Space {
-    /// A thread that panicked cannot have left the maps half changed: nothing in here panics midway.
+    /// Poisoning is ignored, because nothing that holds the lock can panic midway and leave the maps inconsistent.
     pub(super) fn lock(&self) -> MutexGuard<'_, Mappings> {
         self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Mappings {
-    /// Opens a pool's account, with the ports in it that are in use already.
+    /// Opens a pool's account, which starts with the ports of the pool that are in use already.
     pub(super) fn open(&mut self, spec: &Arc<Spec>) -> usize {
         let mut counts = Protocol::ALL.map(|protocol| Count::new(spec, protocol));
         for (&(protocol, addr), address) in &self.addresses {
@@ -280,7 +281,7 @@ impl Mappings {
         at
     }
 
-    /// Closes the account of a pool that is gone; its mappings live on.
+    /// Closes the account of a removed pool; its mappings live on.
     pub(super) fn close(&mut self, account: usize) {
         self.accounts[account] = None;
     }
@@ -302,17 +303,17 @@ impl Mappings {
             .copied()
     }
 
-    /// The outside port that flows from this inside port have.
+    /// Returns the outside port for new flows from this inside port.
     pub(super) fn outside(&self, inside: &Port) -> Option<Port> {
         self.by_inside(inside).map(|at| self.outside_of(at))
     }
 
-    /// The outside port of a mapping that somebody holds.
+    /// Returns the outside port of a mapping.
     pub(super) fn outside_of(&self, at: u32) -> Port {
         self.all[at as usize].outside
     }
 
-    /// The inside port that has this outside port.
+    /// Returns the inside port that holds this outside port.
     pub(super) fn inside(&self, outside: &Port) -> Option<Port> {
         let mapping = &self.all[self.by_outside(outside)? as usize];
         (mapping.leases > 0).then_some(mapping.inside)
@@ -322,12 +323,12 @@ impl Mappings {
         self.addresses.get(&(protocol, addr)).map(|ports| &**ports)
     }
 
-    /// The port that rests longest of those of an address that a pool may hand out.
+    /// Returns the longest quarantined port of an address that a pool may lease.
     pub(super) fn longest_resting(&self, spec: &Spec, address: &Address) -> Option<Port> {
         self.resting_of(spec, address).next()
     }
 
-    /// Ports of an address that rest and that a pool may hand out.
+    /// Quarantined ports of an address that a pool may lease.
     fn resting_of<'a>(
         &'a self,
         spec: &'a Spec,
@@ -339,13 +340,14 @@ impl Mappings {
             .filter(|port| spec.covers(port).is_some())
     }
 
-    /// Whether nobody has held the mapping since.
+    /// Whether the mapping has not been held again since.
     fn rests(&self, entry: &Resting) -> bool {
         let mapping = &self.all[entry.mapping as usize];
         mapping.leases == 0 && mapping.generation == entry.generation
     }
 
-    /// Frees the ports of an address that have rested by `now`, and forgets of those before them that they were held again.
+    /// Frees the ports of an address whose quarantine is over by `now`, and drops queue entries before them that have
+    /// been held again.
     pub(super) fn rouse(&mut self, protocol: Protocol, addr: IpAddr, now: Now) {
         let key = (protocol, addr);
         if let Some(address) = self.addresses.get_mut(&key) {
@@ -369,9 +371,8 @@ impl Mappings {
         }
     }
 
-    /// Counts one more lease of `outside` for `inside`, and makes the mapping if it is new; gives its number. `None` if the
-    /// port belongs to another inside port.
-    /// Where pools are shared, it counts as one of `consumer`'s.
+    /// Adds a lease of `outside` for `inside`, and makes the mapping if it is new; returns its index. `None` if
+    /// another inside port holds the port. If pools are shared, a new mapping counts against `consumer`'s share.
     pub(super) fn hold(
         &mut self,
         inside: Port,
@@ -399,7 +400,7 @@ impl Mappings {
         } = self;
         let hash = |at: &u32| keys.hash_one(all[*at as usize].outside);
         by_outside.insert_unique(keys.hash_one(outside), at, hash);
-        // An older mapping of a pool that does not have its port any more lives on in `by_outside`.
+        // An older mapping, whose port its pool no longer has, stays in `by_outside`.
         let hash = |at: &u32| keys.hash_one(all[*at as usize].inside);
         let is = |at: &u32| all[*at as usize].inside == inside;
         by_inside.entry(keys.hash_one(inside), is, hash).insert(at);
@@ -410,7 +411,7 @@ impl Mappings {
         Some(at)
     }
 
-    /// A place for a mapping that nobody holds yet.
+    /// Allocates a slot for a new mapping without leases.
     fn place(&mut self, inside: Port, outside: Port, consumer: Option<LinkIndex>) -> Option<u32> {
         let mut mapping = Mapping {
             inside,
@@ -430,10 +431,10 @@ impl Mappings {
         Some(at)
     }
 
-    /// Counts one more lease of a mapping that somebody holds, or that rests.
+    /// Adds a lease to a mapping that is held or quarantined.
     pub(super) fn hold_again(&mut self, at: u32) {
         let mapping = &mut self.all[at as usize];
-        // As many as there are flows, and their number is less by far.
+        // Bounded by the number of flows, which is far smaller.
         mapping.leases = mapping
             .leases
             .checked_add(1)
@@ -449,26 +450,26 @@ impl Mappings {
         }
     }
 
-    /// Against whose shares a mapping counts.
+    /// Returns the holders whose shares a mapping counts against.
     fn holders(&self, at: u32) -> [Option<Holder>; 2] {
         let mapping = &self.all[at as usize];
         let of = |link| [Holder::Link(link), Holder::Address(mapping.inside.addr)].map(Some);
         mapping.consumer.map_or([None, None], of)
     }
 
-    /// How many ports of a protocol somebody holds of pools that are shared.
+    /// Returns how many ports of a protocol are held, if pools are shared.
     pub(super) fn held_by(&self, protocol: Protocol, holder: Holder) -> u64 {
         let held = self.held.get(&(protocol, holder));
         held.map_or(0, |&ports| ports.into())
     }
 
-    /// Whether somebody holds the mapping of this inside port.
+    /// Whether the mapping of this inside port is held.
     pub(super) fn is_held(&self, inside: &Port) -> bool {
         let at = self.by_inside(inside);
         at.is_some_and(|at| self.all[at as usize].leases > 0)
     }
 
-    /// Gives one lease back; with the last one the port is free, or begins to rest.
+    /// Releases one lease. With the last one the port becomes free, or its quarantine starts.
     pub(super) fn release(&mut self, at: u32) {
         let mapping = &mut self.all[at as usize];
         mapping.leases -= 1;
@@ -508,7 +509,7 @@ impl Mappings {
         }
     }
 
-    /// Removes a mapping that nobody holds: its port is free.
+    /// Removes a mapping without leases, which frees its port.
     fn forget(&mut self, at: u32) {
         let mapping = &self.all[at as usize];
         let (inside, outside) = (mapping.inside, mapping.outside);
@@ -532,7 +533,7 @@ impl Mappings {
         }
     }
 
-    /// Changes what each pool that may hand out this port has counted.
+    /// Updates the counts of each pool that may lease this port.
     fn each_account(&mut self, outside: &Port, change: impl Fn(&mut Count, &Spec, u32)) {
         for account in self.accounts.iter_mut().flatten() {
             if let Some(place) = account.spec.covers(outside) {
