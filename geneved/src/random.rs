@@ -24,15 +24,15 @@ pub(crate) fn number() -> io::Result<u64> {
 
 /// Keys of hash functions, all drawn at once, so that none can be missing later.
 #[derive(Clone)]
-pub(crate) struct Keys([u8; 32]);
+pub(crate) struct HashKeys([u8; 32]);
 
-impl Keys {
+impl HashKeys {
     /// Draws them; other ones for each start.
     ///
     /// # Errors
     /// The system's random source gives none.
-    pub(crate) fn draw() -> Result<Keys, Refusal> {
-        bytes().map(Keys).map_err(|error| {
+    pub(crate) fn draw() -> Result<HashKeys, Refusal> {
+        bytes().map(HashKeys).map_err(|error| {
             Refusal::new(
                 format!("the system's random source gives no keys: {error}"),
                 "getrandom(2) must be there and allowed: see the filter of system calls that the daemon runs under",
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn each_start_and_each_use_has_a_key_of_its_own() {
-        let (one, other) = (Keys::draw().unwrap(), Keys::draw().unwrap());
+        let (one, other) = (HashKeys::draw().unwrap(), HashKeys::draw().unwrap());
         assert_eq!(one.of("flows"), one.clone().of("flows"));
         assert_ne!(one.of("flows"), one.of("neighbors"));
         assert_ne!(one.of("flows"), other.of("flows"));

@@ -9,17 +9,17 @@ mod world;
 use std::hint::black_box;
 use std::time::Instant;
 
-use libgeneve::datapath::{Arrival, Egress, Ingress};
-use libgeneve::flow::Limits;
-use libgeneve::link::{Functions, RxInterface};
+use libgeneve::datapath::{OuterRx, Egress, Ingress};
+use libgeneve::flow::FlowLimits;
+use libgeneve::link::{LinkFunctions, RxInterface};
 use libgeneve::offload::vnet::VnetHdr;
 use libgeneve::wire::geneve::{GENEVE_PORT, GeneveBuilder, protocol_type};
 use libgeneve::wire::packet::Packet;
 use world::packets::{Kind, behind, packet};
 use world::{B, HERE, VNI, World, ip};
 
-const FLOWS: u32 = 1_000_000;
-const ROUND: u32 = 1000;
+const DATAPATH_FLOWS: u32 = 1_000_000;
+const DATAPATH_ROUND: u32 = 1000;
 
 fn line(what: &str, name: &str, value: f64, unit: &str) {
     println!("{:<44}{value:>10.1} {unit}", format!("{what}, {name}"));
@@ -29,18 +29,18 @@ fn line(what: &str, name: &str, value: f64, unit: &str) {
 fn nanos(count: u32, mut work: impl FnMut(u32)) -> f64 {
     let round = |from| {
         let begin = Instant::now();
-        (from..from + ROUND).for_each(&mut work);
-        begin.elapsed().as_nanos() as f64 / f64::from(ROUND)
+        (from..from + DATAPATH_ROUND).for_each(&mut work);
+        begin.elapsed().as_nanos() as f64 / f64::from(DATAPATH_ROUND)
     };
-    let mut rounds: Vec<f64> = (0..count).step_by(ROUND as usize).map(round).collect();
+    let mut rounds: Vec<f64> = (0..count).step_by(DATAPATH_ROUND as usize).map(round).collect();
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
 }
 
-fn world_of(functions: Functions) -> World {
-    let limits = Limits {
-        flows: FLOWS as usize,
-        ..Limits::default()
+fn world_of(functions: LinkFunctions) -> World {
+    let limits = FlowLimits {
+        flows: DATAPATH_FLOWS as usize,
+        ..FlowLimits::default()
     };
     World::new(functions, limits)
 }
@@ -67,7 +67,7 @@ fn send(world: &World, egress: &mut Egress, inner: &mut [u8]) {
     black_box(went.expect("it is forwarded").size);
 }
 
-fn known(name: &str, functions: fn() -> Functions) {
+fn known(name: &str, functions: fn() -> LinkFunctions) {
     let world = world_of(functions());
     let (mut egress, mut ingress) = (Egress::default(), Ingress::default());
     let ask = outbound();
@@ -76,7 +76,7 @@ fn known(name: &str, functions: fn() -> Functions) {
         bytes.copy_from_slice(&ask);
         send(&world, &mut egress, &mut bytes);
         if turn {
-            egress.settle(&world.cx());
+            egress.flush(&world.cx());
         }
     };
     line(
@@ -103,7 +103,7 @@ fn known(name: &str, functions: fn() -> Functions) {
     let from = (ip("10.0.0.2"), 4000);
     let inner = packet(from, (ip("10.0.0.1"), 53), Kind::Udp, 64);
     let datagram = behind(&header, &inner);
-    let arrival = Arrival {
+    let arrival = OuterRx {
         port: GENEVE_PORT,
         src: ip(B),
         dst: Some(ip(HERE)),
@@ -116,7 +116,7 @@ fn known(name: &str, functions: fn() -> Functions) {
         let decap = ingress.decide(&world.cx(), &arrival, &mut bytes);
         black_box(decap.expect("it is delivered").start);
         if turn {
-            ingress.settle(&world.cx());
+            ingress.flush(&world.cx());
         }
     };
     line(
@@ -141,24 +141,24 @@ fn known(name: &str, functions: fn() -> Functions) {
 }
 
 /// A million new flows: how many a second, and what they cost in bytes that were asked for.
-fn new(name: &str, functions: fn() -> Functions) {
+fn new(name: &str, functions: fn() -> LinkFunctions) {
     let mut world = None;
     let mut each = 0.0;
     let used = allocation_counter::measure(|| {
         let world = world.insert(world_of(functions()));
         let (mut egress, ask) = (Egress::default(), outbound());
         let mut bytes = ask.clone();
-        each = nanos(FLOWS, |n| {
+        each = nanos(DATAPATH_FLOWS, |n| {
             bytes.copy_from_slice(&ask);
             number(&mut bytes, n);
             send(world, &mut egress, &mut bytes);
-            egress.settle(&world.cx());
+            egress.flush(&world.cx());
         });
     });
     let flows = world
         .as_ref()
         .map_or(0, |world| world.state.flows.stats().flows);
-    assert_eq!(flows, FLOWS as usize);
+    assert_eq!(flows, DATAPATH_FLOWS as usize);
     line("new flows", name, 1e6 / each, "k/s");
     line(
         "memory of 1,000,000 flows",
@@ -168,8 +168,8 @@ fn new(name: &str, functions: fn() -> Functions) {
     );
 }
 
-fn ruled() -> Functions {
-    Functions {
+fn ruled() -> LinkFunctions {
+    LinkFunctions {
         nat: None,
         ..world::functions(1000)
     }
@@ -178,7 +178,7 @@ fn ruled() -> Functions {
 fn main() {
     let every = || world::functions(1000);
     for (name, functions) in [
-        ("nothing on", Functions::default as fn() -> Functions),
+        ("nothing on", LinkFunctions::default as fn() -> LinkFunctions),
         ("rules and class", ruled),
         ("rules, class, SNAT", every),
     ] {

@@ -7,20 +7,20 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use libgeneve::flow::{FlowKey, FlowTable, Limits, Lookup, Seen, TcpSegment};
+use libgeneve::flow::{FlowKey, FlowTable, FlowLimits, FlowLookup, PacketUpdate, TcpSegment};
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 use libgeneve::wire::transport::TcpFlags;
 
-const FLOWS: u32 = 1_000_000;
-const SYN: Seen = seen(TcpFlags::SYN);
-const ACK: Seen = seen(TcpFlags::ACK);
+const TABLE_FLOWS: u32 = 1_000_000;
+const SYN_UPDATE: PacketUpdate = seen(TcpFlags::SYN);
+const ACK_UPDATE: PacketUpdate = seen(TcpFlags::ACK);
 
 /// As large as a decision with its next hop and its ready encapsulation.
-type Decision = [u64; 15];
+type BenchDecision = [u64; 15];
 
-const fn seen(flags: TcpFlags) -> Seen {
-    Seen {
+const fn seen(flags: TcpFlags) -> PacketUpdate {
+    PacketUpdate {
         tcp: Some(TcpSegment {
             flags,
             seq: if flags.contains(TcpFlags::SYN) { 0 } else { 1 },
@@ -43,23 +43,23 @@ fn key(link: u32, number: u32) -> FlowKey {
     }
 }
 
-fn table(flows: u32) -> FlowTable<Decision> {
-    let limits = Limits {
+fn table(flows: u32) -> FlowTable<BenchDecision> {
+    let limits = FlowLimits {
         flows: flows as usize,
-        ..Limits::default()
+        ..FlowLimits::default()
     };
     FlowTable::new(limits, [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210])
 }
 
-fn insert(table: &FlowTable<Decision>, key: FlowKey, reply: FlowKey, now: Now) {
-    let result = table.insert(key, reply, [7; 15], false, 1, &SYN, now);
+fn insert(table: &FlowTable<BenchDecision>, key: FlowKey, reply: FlowKey, now: Now) {
+    let result = table.insert(key, reply, [7; 15], false, 1, &SYN_UPDATE, now);
     result.expect("room for the flow");
 }
 
-fn hit(table: &FlowTable<Decision>, key: &FlowKey, now: Now) -> u64 {
-    match table.hit(key, &ACK, now, 1, |_, _, _, decision| decision[0]) {
-        Lookup::Hit(value) => value,
-        Lookup::Stale(_) | Lookup::Miss => panic!("the flow is there"),
+fn hit(table: &FlowTable<BenchDecision>, key: &FlowKey, now: Now) -> u64 {
+    match table.hit(key, &ACK_UPDATE, now, 1, |_, _, _, decision| decision[0]) {
+        FlowLookup::Hit(value) => value,
+        FlowLookup::Stale(_) | FlowLookup::Miss => panic!("the flow is there"),
     }
 }
 
@@ -73,24 +73,24 @@ fn resident() -> u64 {
 
 /// The median of short rounds, so that a busy machine does not show.
 fn per_operation(name: &str, count: u32, mut work: impl FnMut(u32)) {
-    const ROUND: u32 = 1000;
+    const LOOKUPS_PER_ROUND: u32 = 1000;
     let round = |from| {
         let begin = Instant::now();
-        (from..from + ROUND).for_each(&mut work);
-        begin.elapsed().as_nanos() as f64 / f64::from(ROUND)
+        (from..from + LOOKUPS_PER_ROUND).for_each(&mut work);
+        begin.elapsed().as_nanos() as f64 / f64::from(LOOKUPS_PER_ROUND)
     };
-    let mut rounds: Vec<f64> = (0..count).step_by(ROUND as usize).map(round).collect();
+    let mut rounds: Vec<f64> = (0..count).step_by(LOOKUPS_PER_ROUND as usize).map(round).collect();
     rounds.sort_by(f64::total_cmp);
     println!("{name:<44}{:>10.1} ns", rounds[rounds.len() / 2]);
 }
 
 /// A table with a million flows, in bytes that were asked for: what was given back to the allocator
 /// before would be missing in what the process got.
-fn measured(name: &str, keys: impl Fn(u32) -> (FlowKey, FlowKey)) -> FlowTable<Decision> {
+fn measured(name: &str, keys: impl Fn(u32) -> (FlowKey, FlowKey)) -> FlowTable<BenchDecision> {
     let mut full = None;
     let used = allocation_counter::measure(|| {
-        let table = full.insert(table(FLOWS));
-        per_operation(name, FLOWS, |n| {
+        let table = full.insert(table(TABLE_FLOWS));
+        per_operation(name, TABLE_FLOWS, |n| {
             let (key, reply) = keys(n);
             insert(table, key, reply, Now(0));
         });
@@ -111,26 +111,26 @@ fn main() {
     drop(idle);
 
     // Visits every flow in an order that no cache foresees.
-    let random = |n: u32| (u64::from(n) * 2_654_435_761 % u64::from(FLOWS)) as u32;
+    let random = |n: u32| (u64::from(n) * 2_654_435_761 % u64::from(TABLE_FLOWS)) as u32;
     let full = measured("insert", |n| (key(1, n), key(1, n).reversed()));
-    per_operation("hit, 1 flow of 1,000,000", FLOWS * 5, |_| {
+    per_operation("hit, 1 flow of 1,000,000", TABLE_FLOWS * 5, |_| {
         black_box(hit(&full, &key(1, 500_000), Now(1)));
     });
-    per_operation("hit, a random one of 1,000,000", FLOWS, |n| {
+    per_operation("hit, a random one of 1,000,000", TABLE_FLOWS, |n| {
         black_box(hit(&full, &key(1, random(n)), Now(1)));
     });
-    per_operation("hit that moves, a random one", FLOWS, |n| {
+    per_operation("hit that moves, a random one", TABLE_FLOWS, |n| {
         black_box(hit(&full, &key(1, random(n)), Now(2_000_000_000)));
     });
-    per_operation("miss, a random one", FLOWS, |n| {
+    per_operation("miss, a random one", TABLE_FLOWS, |n| {
         let key = key(2, random(n));
         black_box(matches!(
-            full.hit(&key, &ACK, Now(1), 1, |_, _, _, _| ()),
-            Lookup::Miss
+            full.hit(&key, &ACK_UPDATE, Now(1), 1, |_, _, _, _| ()),
+            FlowLookup::Miss
         ));
     });
-    per_operation("insert that evicts a half-open flow", FLOWS, |n| {
-        let key = key(1, FLOWS + n);
+    per_operation("insert that evicts a half-open flow", TABLE_FLOWS, |n| {
+        let key = key(1, TABLE_FLOWS + n);
         insert(&full, key, key.reversed(), Now(2_000_000_000));
     });
     let begin = Instant::now();
@@ -140,10 +140,10 @@ fn main() {
     drop(full);
 
     let rewritten = measured("insert, rewritten", |n| (key(1, n), key(2, n)));
-    per_operation("hit through an alias, 1 flow", FLOWS * 5, |_| {
+    per_operation("hit through an alias, 1 flow", TABLE_FLOWS * 5, |_| {
         black_box(hit(&rewritten, &key(2, 500_000), Now(1)));
     });
-    per_operation("hit through an alias, a random one", FLOWS, |n| {
+    per_operation("hit through an alias, a random one", TABLE_FLOWS, |n| {
         black_box(hit(&rewritten, &key(2, random(n)), Now(1)));
     });
     let allocations = allocation_counter::measure(|| {

@@ -13,19 +13,19 @@ use std::time::Instant;
 
 use libgeneve::qos::{Bucket, take_all};
 use libgeneve::service::maglev::Maglev;
-use libgeneve::service::{Affinity, Backend, Service, ServiceConfig, Services};
+use libgeneve::service::{Affinity, Backend, Service, ServiceConfig, ServiceTable};
 use libgeneve::time::Now;
 use libgeneve::wire::ip::protocol;
 
 use report::report;
 
-const ROUNDS: usize = 20;
-const PER_ROUND: u32 = 10_000;
-const VIP: [u8; 4] = [10, 0, 255, 1];
+const MAGLEV_ROUNDS: usize = 20;
+const PICKS_PER_ROUND: u32 = 10_000;
+const BENCH_VIP: [u8; 4] = [10, 0, 255, 1];
 
 /// A row of the table.
 fn row(name: &str, work: impl FnMut(u32)) {
-    report(name, PER_ROUND, work);
+    report(name, PICKS_PER_ROUND, work);
 }
 
 fn main() {
@@ -49,14 +49,14 @@ fn service(count: u16, affinity: Affinity) -> Arc<Service> {
     };
     let config = ServiceConfig {
         name: "web".into(),
-        vip: IpAddr::from(VIP),
+        vip: IpAddr::from(BENCH_VIP),
         protocol: protocol::TCP,
         port: 443,
         backends: (0..count).map(backend).collect(),
         affinity,
     };
-    let services = Services::new([config], None).expect("a sound service");
-    let found = services.find(IpAddr::from(VIP), protocol::TCP, 443);
+    let services = ServiceTable::new([config], None).expect("a sound service");
+    let found = services.find(IpAddr::from(BENCH_VIP), protocol::TCP, 443);
     Arc::clone(found.expect("the service"))
 }
 
@@ -71,9 +71,9 @@ fn picks(count: u16) {
 }
 
 fn buckets() {
-    const RATE: u64 = 12_500_000_000;
+    const BENCH_RATE: u64 = 12_500_000_000;
     let bucket = |rate| Bucket::new(rate, Bucket::default_burst(rate));
-    let (link, class, slow) = (bucket(RATE), bucket(RATE), bucket(1));
+    let (link, class, slow) = (bucket(BENCH_RATE), bucket(BENCH_RATE), bucket(1));
     let mut now = Now(0);
     row("take, within the rate", |_| {
         now.0 += 1000;
@@ -99,7 +99,7 @@ fn builds(count: u32) {
             black_box(build(&members));
             begin.elapsed().as_secs_f64() * 1e6
         };
-        let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
+        let best = (0..MAGLEV_ROUNDS).map(round).fold(f64::INFINITY, f64::min);
         println!(
             "{:<52}{best:>9.0}",
             format!("build a {kind}, {count} members")

@@ -11,19 +11,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use libgeneve::link::LinkIndex;
-use libgeneve::nat::{Lease, Nat, Pool, Registry, Rewrite, Rule, rewrite, rewrite_error};
+use libgeneve::nat::{PortLease, Nat, NatPool, PoolRegistry, Rewrite, NatRule, rewrite, rewrite_error};
 use libgeneve::time::Now;
-use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::packet::Packet;
 
 use report::report;
 
-const PER_ROUND: u32 = 1000;
+const LEASES_PER_ROUND: u32 = 1000;
 
 /// A row of the table.
 fn row(name: &str, work: impl FnMut(u32)) {
-    report(name, PER_ROUND, work);
+    report(name, LEASES_PER_ROUND, work);
 }
 
 fn main() {
@@ -35,14 +35,14 @@ fn main() {
 
 fn rules() {
     let host = |net: u8, n: u32| IpAddr::from([net, 1, (n >> 8) as u8, n as u8]);
-    let mut rules: Vec<Rule> = (0..1000)
-        .map(|n| Rule::Static {
+    let mut rules: Vec<NatRule> = (0..1000)
+        .map(|n| NatRule::Static {
             name: format!("static {n}"),
             inside: host(10, n),
             outside: host(203, n),
         })
         .collect();
-    rules.extend((0..1000).map(|n| Rule::Dnat {
+    rules.extend((0..1000).map(|n| NatRule::Dnat {
         name: format!("forward {n}"),
         to: host(203, n % 10),
         port: Some((protocol::TCP, 1 + n as u16)),
@@ -50,7 +50,7 @@ fn rules() {
         target_port: None,
     }));
     rules.push(snat(4, 1024));
-    let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).expect("sound rules");
+    let nat = Nat::compile(LinkIndex(0), rules, &mut PoolRegistry::default()).expect("sound rules");
     row("destination, 2,000 rules, a port forward", |n| {
         let port = 1 + (n % 1000) as u16;
         black_box(nat.destination(host(203, n % 10), protocol::TCP, Some(port)));
@@ -63,9 +63,9 @@ fn rules() {
     });
 }
 
-fn snat(addresses: u32, first_port: u16) -> Rule {
+fn snat(addresses: u32, first_port: u16) -> NatRule {
     let last = u32::from_be_bytes([100, 64, 0, 0]) + addresses - 1;
-    Rule::Snat {
+    NatRule::Snat {
         name: "pool".into(),
         from: "0.0.0.0/0".parse().expect("a prefix"),
         pool: [100, 64, 0, 0].into()..=std::net::Ipv4Addr::from_bits(last).into(),
@@ -73,7 +73,7 @@ fn snat(addresses: u32, first_port: u16) -> Rule {
     }
 }
 
-const NOW: Now = Now(0);
+const BENCH_NOW: Now = Now(0);
 
 fn inside(n: u32) -> (IpAddr, u16) {
     let addr = [10, 0, (n >> 8) as u8, n as u8].into();
@@ -81,15 +81,15 @@ fn inside(n: u32) -> (IpAddr, u16) {
 }
 
 /// A pool of which all ports but `left` are leased.
-fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease>) {
+fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<NatPool>, Vec<PortLease>) {
     let rules = vec![snat(addresses, first_port)];
-    let nat = Nat::compile(LinkIndex(0), rules, &mut Registry::default()).expect("sound rules");
+    let nat = Nat::compile(LinkIndex(0), rules, &mut PoolRegistry::default()).expect("sound rules");
     let pool = nat.pools().next().expect("one pool").1;
     let total = pool.usage().total as usize;
     let leases = (0..(total - left) as u32)
         .map(|n| {
             let from = ([10, (n >> 16) as u8, (n >> 8) as u8, n as u8].into(), 9);
-            pool.lease(protocol::TCP, from, NOW)
+            pool.lease(protocol::TCP, from, BENCH_NOW)
                 .expect("a port is left")
         })
         .collect();
@@ -99,14 +99,14 @@ fn filled(addresses: u32, first_port: u16, left: usize) -> (Arc<Pool>, Vec<Lease
 fn leases() {
     let (pool, kept) = filled(16, 1024, 16 * 64_512);
     row("lease and release, empty pool of 16 addresses", |n| {
-        black_box(pool.lease(protocol::UDP, inside(n), NOW).is_ok());
+        black_box(pool.lease(protocol::UDP, inside(n), BENCH_NOW).is_ok());
     });
     let mut held = Vec::with_capacity(100_000);
     row("lease, kept", |n| {
-        held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32), NOW));
+        held.push(pool.lease(protocol::TCP, inside(n + held.len() as u32), BENCH_NOW));
     });
     row("lease of a mapping that lives", |_| {
-        black_box(pool.lease(protocol::TCP, inside(0), NOW).is_ok());
+        black_box(pool.lease(protocol::TCP, inside(0), BENCH_NOW).is_ok());
     });
     drop((held, kept));
 
@@ -123,7 +123,7 @@ fn leases() {
     ] {
         let (pool, kept) = filled(addresses, first_port, left);
         row(name, |n| {
-            let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1), NOW);
+            let lease = pool.lease(protocol::TCP, ([11, 0, 0, n as u8].into(), 1), BENCH_NOW);
             assert_eq!(lease.is_ok(), left > 0);
         });
         drop(kept);
@@ -153,7 +153,7 @@ fn packets() {
                 black_box(result.is_ok());
             }
         });
-        let (from, error) = (packet.dst, IcmpError::Unreachable(Unreachable::Host));
+        let (from, error) = (packet.dst, IcmpError::Unreachable(UnreachableReason::Host));
         let mut out = [0; MAX_V6_ERROR_LEN];
         let len = error
             .build(from, &packet, &bytes, &mut out)

@@ -9,15 +9,15 @@ use std::ops::Range;
 use std::time::Instant;
 
 use libgeneve::offload::merge::{Merger, SuperPacket};
-use libgeneve::offload::split::{Segments, split};
+use libgeneve::offload::split::{SegmentSink, split};
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use libgeneve::wire::ip::{Ipv4Header, protocol};
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::udp_header;
 
-const ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
-const ROUNDS: usize = 20;
-const PER_ROUND: u32 = 500;
+const BENCH_ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
+const OFFLOAD_ROUNDS: usize = 20;
+const PACKETS_PER_ROUND: u32 = 500;
 
 fn main() {
     println!(
@@ -33,12 +33,12 @@ fn main() {
     ];
     for (name, tcp, payload, gso_size) in cases {
         let (vnet, packet, mut bytes) = super_packet(tcp, payload, gso_size);
-        let mut collect = Collect::default();
+        let mut collect = SizeCollector::default();
         split(&[], &vnet, &packet, &mut bytes, &mut collect).expect("a sound super-packet");
         let segments = collect.packets(&bytes);
         let split_ns = best(|| {
-            let mut count = Count(0);
-            let result = split(&ENCAP, &vnet, &packet, &mut bytes, &mut count);
+            let mut count = SegmentCounter(0);
+            let result = split(&BENCH_ENCAP, &vnet, &packet, &mut bytes, &mut count);
             black_box((result.is_ok(), count.0));
         });
         let mut merger: Merger<u16> = Merger::new(16, true);
@@ -62,10 +62,10 @@ fn main() {
 fn best(mut work: impl FnMut()) -> f64 {
     let round = |_| {
         let begin = Instant::now();
-        (0..PER_ROUND).for_each(|_| work());
-        begin.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
+        (0..PACKETS_PER_ROUND).for_each(|_| work());
+        begin.elapsed().as_nanos() as f64 / f64::from(PACKETS_PER_ROUND)
     };
-    (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
+    (0..OFFLOAD_ROUNDS).map(round).fold(f64::INFINITY, f64::min)
 }
 
 fn super_packet(tcp: bool, payload: usize, gso_size: u16) -> (VnetHdr, Packet, Vec<u8>) {
@@ -97,24 +97,24 @@ fn super_packet(tcp: bool, payload: usize, gso_size: u16) -> (VnetHdr, Packet, V
     (vnet, packet, bytes)
 }
 
-struct Count(usize);
+struct SegmentCounter(usize);
 
-impl Segments for Count {
+impl SegmentSink for SegmentCounter {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.0 += black_box(header).len() + payload.len();
     }
 }
 
 #[derive(Default)]
-struct Collect(Vec<(Vec<u8>, Range<usize>)>);
+struct SizeCollector(Vec<(Vec<u8>, Range<usize>)>);
 
-impl Segments for Collect {
+impl SegmentSink for SizeCollector {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.0.push((header.to_vec(), payload));
     }
 }
 
-impl Collect {
+impl SizeCollector {
     fn packets(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let join = |(header, payload): &(Vec<u8>, Range<usize>)| {
             [header, &bytes[payload.clone()]].concat()

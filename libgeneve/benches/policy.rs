@@ -13,12 +13,12 @@ use allocation_counter::measure;
 use ipnet::{IpNet, Ipv4Net};
 use libgeneve::label::{LabelKey, LabelMap, LabelSet, Labels, Selector};
 use libgeneve::options::{EndpointType, OptionMatch};
-use libgeneve::policy::{Action, Defaults, Direction, Policy, Query, Rule, Who};
+use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyQuery, PolicyRule, RulePeer};
 use libgeneve::wire::geneve::Geneve;
 use libgeneve::wire::option::OptionIter;
 
 const PACKETS: usize = 4096;
-const ROUNDS: usize = 8;
+const POLICY_ROUNDS: usize = 8;
 const APPS: u32 = 400;
 
 fn main() {
@@ -49,24 +49,24 @@ fn main() {
     }
 }
 
-type MakeRule = fn(&mut Random, u32) -> Rule;
+type MakeRule = fn(&mut Random, u32) -> PolicyRule;
 
 fn row(name: &str, rules: Option<(u32, MakeRule)>, key: &LabelKey) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (count, make) = rules.unwrap_or((0, mixed));
-    let rules: Vec<Rule> = (0..count).map(|at| make(&mut random, at)).collect();
-    let packets: Vec<Packet> = (0..PACKETS)
-        .map(|_| Packet::new(&mut random, key))
+    let rules: Vec<PolicyRule> = (0..count).map(|at| make(&mut random, at)).collect();
+    let packets: Vec<QueryPacket> = (0..PACKETS)
+        .map(|_| QueryPacket::new(&mut random, key))
         .collect();
     let mut policy = None;
     let begin = Instant::now();
     let memory = measure(|| policy = Some(compile(rules, key)));
     let millis = begin.elapsed().as_secs_f64() * 1e3;
     let policy = policy.expect("compiled above");
-    let mut times = Vec::with_capacity(PACKETS * ROUNDS);
+    let mut times = Vec::with_capacity(PACKETS * POLICY_ROUNDS);
     let mut decided = 0;
     let counted = measure(|| {
-        for packet in (0..ROUNDS).flat_map(|_| &packets) {
+        for packet in (0..POLICY_ROUNDS).flat_map(|_| &packets) {
             let query = packet.query();
             let begin = Instant::now();
             if name == "clock only" {
@@ -89,20 +89,20 @@ fn row(name: &str, rules: Option<(u32, MakeRule)>, key: &LabelKey) {
     );
 }
 
-fn compile(rules: Vec<Rule>, key: &LabelKey) -> Policy {
-    let defaults = Defaults {
-        ingress: Action::Deny,
-        egress: Action::Allow,
+fn compile(rules: Vec<PolicyRule>, key: &LabelKey) -> Policy {
+    let defaults = PolicyDefaults {
+        ingress: PolicyAction::Deny,
+        egress: PolicyAction::Allow,
     };
     Policy::compile(rules, defaults, Some(key), &mut |_| Arc::default()).expect("sound rules")
 }
 
 /// What a person who runs three hundred services would have.
-fn mixed(random: &mut Random, at: u32) -> Rule {
+fn mixed(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.pref = random.below(1000);
     rule.action =
-        [Action::Allow, Action::Allow, Action::Deny, Action::Reject][random.below(4) as usize];
+        [PolicyAction::Allow, PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][random.below(4) as usize];
     let app = random.below(APPS);
     rule.from = match random.below(4) {
         0 => prefix(random.address(), 16 + random.below(17) as u8),
@@ -111,7 +111,7 @@ fn mixed(random: &mut Random, at: u32) -> Rule {
         _ => prefix(random.address(), 32),
     };
     rule.to = match random.below(4) {
-        0 => Who::Any,
+        0 => RulePeer::Any,
         1 => selector(&format!("app=a{},env!=dev", random.below(APPS))),
         _ => prefix(random.address(), 20 + random.below(13) as u8),
     };
@@ -124,24 +124,24 @@ fn mixed(random: &mut Random, at: u32) -> Rule {
     rule
 }
 
-fn undecided(random: &mut Random, at: u32) -> Rule {
-    Rule {
+fn undecided(random: &mut Random, at: u32) -> PolicyRule {
+    PolicyRule {
         to: selector("app,env,tier=none"),
         ..mixed(random, at)
     }
 }
 
-fn addresses(random: &mut Random, at: u32) -> Rule {
+fn addresses(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.from = prefix(random.address(), 32);
     if at.is_multiple_of(2) {
-        rule.from = Who::Any;
+        rule.from = RulePeer::Any;
         rule.to = prefix(random.address(), 32);
     }
     rule
 }
 
-fn nested(random: &mut Random, at: u32) -> Rule {
+fn nested(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.endpoint_type = Some(EndpointType::Proxied);
     rule.from = prefix(random.address(), (at % 25) as u8);
@@ -149,28 +149,28 @@ fn nested(random: &mut Random, at: u32) -> Rule {
     rule
 }
 
-fn selectors(random: &mut Random, at: u32) -> Rule {
+fn selectors(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     let app = random.below(APPS);
     rule.from = selector(&format!("app=a{app},id=i{at}"));
     rule
 }
 
-fn shared(_: &mut Random, at: u32) -> Rule {
+fn shared(_: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.from = selector("env,app");
     rule.to = selector("env in (prod,dev),tier=none");
     rule
 }
 
-fn five(_: &mut Random, at: u32) -> Rule {
+fn five(_: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.from = selector("env=prod,app,tier,id,zone=none");
     rule.to = selector("env,app,tier,id");
     rule
 }
 
-fn negative(random: &mut Random, at: u32) -> Rule {
+fn negative(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     let app = random.below(APPS);
     rule.from = selector(&format!("app!=a{app},id!=i{at},!tier"));
@@ -178,7 +178,7 @@ fn negative(random: &mut Random, at: u32) -> Rule {
     rule
 }
 
-fn ranges(random: &mut Random, at: u32) -> Rule {
+fn ranges(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = impossible(at);
     let low = random.below(30_000) as u16;
     rule.sports = vec![low..=low + 32_000];
@@ -187,46 +187,46 @@ fn ranges(random: &mut Random, at: u32) -> Rule {
     rule
 }
 
-fn ports(_: &mut Random, at: u32) -> Rule {
+fn ports(_: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.dports = vec![at as u16..=at as u16];
     rule
 }
 
-fn options(_: &mut Random, at: u32) -> Rule {
+fn options(_: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     let text = format!("aws:1={at:016x}");
     rule.option = Some(text.parse::<OptionMatch>().expect("an option"));
     rule
 }
 
-fn protocols(_: &mut Random, at: u32) -> Rule {
+fn protocols(_: &mut Random, at: u32) -> PolicyRule {
     let mut rule = impossible(at);
     rule.protocol = Some(6);
     rule
 }
 
-fn rule(at: u32) -> Rule {
-    Rule::new(format!("rule-{at}"), Direction::Ingress, at, Action::Allow)
+fn rule(at: u32) -> PolicyRule {
+    PolicyRule::new(format!("rule-{at}"), Direction::Ingress, at, PolicyAction::Allow)
 }
 
 /// A rule whose last condition no packet fulfils.
-fn impossible(at: u32) -> Rule {
-    Rule {
+fn impossible(at: u32) -> PolicyRule {
+    PolicyRule {
         to: selector("none"),
         ..rule(at)
     }
 }
 
-fn prefix(addr: Ipv4Addr, len: u8) -> Who {
-    Who::Prefix(IpNet::V4(Ipv4Net::new(addr, len).expect("at most 32")))
+fn prefix(addr: Ipv4Addr, len: u8) -> RulePeer {
+    RulePeer::Prefix(IpNet::V4(Ipv4Net::new(addr, len).expect("at most 32")))
 }
 
-fn selector(text: &str) -> Who {
-    Who::Selector(text.parse::<Selector>().expect("a selector"))
+fn selector(text: &str) -> RulePeer {
+    RulePeer::Selector(text.parse::<Selector>().expect("a selector"))
 }
 
-struct Packet {
+struct QueryPacket {
     src: Ipv4Addr,
     dst: Ipv4Addr,
     ports: (u16, u16),
@@ -235,8 +235,8 @@ struct Packet {
     option: [u8; 20],
 }
 
-impl Packet {
-    fn new(random: &mut Random, key: &LabelKey) -> Packet {
+impl QueryPacket {
+    fn new(random: &mut Random, key: &LabelKey) -> QueryPacket {
         let mut labels = || {
             let text = format!(
                 "app=a{},id=i{},env={},tier={},zone=z{}",
@@ -253,7 +253,7 @@ impl Packet {
         let mut option = [0; 20];
         option[..12].copy_from_slice(&[3, 0, 8, 0, 0, 0, 1, 0, 1, 8, 1, 2]);
         option[16..].copy_from_slice(&random.below(20_000).to_be_bytes());
-        Packet {
+        QueryPacket {
             src: random.address(),
             dst: random.address(),
             ports: (
@@ -266,9 +266,9 @@ impl Packet {
         }
     }
 
-    fn query(&self) -> Query<'_> {
+    fn query(&self) -> PolicyQuery<'_> {
         let options = Geneve::parse(&self.option).map(|header| header.options());
-        Query {
+        PolicyQuery {
             direction: Direction::Ingress,
             src: self.src.into(),
             dst: self.dst.into(),

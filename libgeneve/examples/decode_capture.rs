@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::fs;
 
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use libgeneve::wire::ethernet::{Ethernet, Mac, ethernet_header, ethertype};
 use libgeneve::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni, protocol_type};
 use libgeneve::wire::ip::{Ipv4Header, protocol};
@@ -16,9 +16,9 @@ use libgeneve::wire::vxlan::VXLAN_PORT;
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::{Block, PcapNgReader};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+type DecodeResult<T> = Result<T, Box<dyn Error>>;
 
-fn main() -> Outcome<()> {
+fn main() -> DecodeResult<()> {
     let capture = match std::env::args().nth(1) {
         Some(path) => fs::read(path)?,
         None => sample()?,
@@ -32,7 +32,7 @@ fn main() -> Outcome<()> {
 }
 
 /// The frames of a capture of either format.
-fn frames(capture: &[u8]) -> Outcome<Vec<Vec<u8>>> {
+fn frames(capture: &[u8]) -> DecodeResult<Vec<Vec<u8>>> {
     let mut frames = Vec::new();
     if let Ok(mut reader) = PcapReader::new(capture) {
         while let Some(packet) = reader.next_packet() {
@@ -74,8 +74,8 @@ fn describe(frame: &[u8]) -> Option<String> {
         .collect();
     let inside = &payload[envelope.header_len..];
     let inside = match envelope.inner() {
-        Some(Inner::Ip) => ip(inside),
-        Some(Inner::Ethernet) => Ethernet::parse(inside).map_or_else(
+        Some(InnerProtocol::Ip) => ip(inside),
+        Some(InnerProtocol::Ethernet) => Ethernet::parse(inside).map_or_else(
             |error| error.to_string(),
             |frame| format!("{} > {}: {}", frame.src(), frame.dst(), ip(frame.payload())),
         ),
@@ -98,13 +98,13 @@ fn ip(bytes: &[u8]) -> String {
 }
 
 /// A capture of two packets, the second of which is cut off.
-fn sample() -> Outcome<Vec<u8>> {
-    let ip = |src: [u8; 4], dst: [u8; 4], payload: &[u8]| -> Outcome<Vec<u8>> {
+fn sample() -> DecodeResult<Vec<u8>> {
+    let ip = |src: [u8; 4], dst: [u8; 4], payload: &[u8]| -> DecodeResult<Vec<u8>> {
         let len = u16::try_from(payload.len())?;
         let header = Ipv4Header::new(src.into(), dst.into(), protocol::UDP, len);
         Ok([&header.to_bytes()[..], payload].concat())
     };
-    let udp = |port: u16, payload: &[u8]| -> Outcome<Vec<u8>> {
+    let udp = |port: u16, payload: &[u8]| -> DecodeResult<Vec<u8>> {
         let len = u16::try_from(8 + payload.len())?;
         Ok([&udp_header(50_000, port, len, 0)[..], payload].concat())
     };

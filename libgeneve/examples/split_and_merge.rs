@@ -6,7 +6,7 @@ use std::error::Error;
 use std::ops::Range;
 
 use libgeneve::offload::merge::{Merger, SuperPacket};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use libgeneve::wire::geneve::{GeneveBuilder, Vni, protocol_type};
@@ -34,7 +34,7 @@ struct Datagrams<'a> {
     made: Vec<Vec<u8>>,
 }
 
-impl Segments for Datagrams<'_> {
+impl SegmentSink for Datagrams<'_> {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.made.push([header, &self.payload[payload]].concat());
     }

@@ -38,7 +38,7 @@ impl Ecn {
 
 /// How the outer ECN field is chosen (RFC 6040 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub enum EcnMode {
     /// Copies the inner field. Right for every receiver that follows RFC 6040 or RFC 3168.
     #[default]
     Normal,
@@ -46,14 +46,14 @@ pub enum Mode {
     Compatibility,
 }
 
-impl Mode {
+impl EcnMode {
     /// Returns the outer ECN field for a packet with the traffic class `inner_tos`.
     #[inline]
     #[must_use]
     pub const fn outer(self, inner_tos: u8) -> Ecn {
         match self {
-            Mode::Normal => Ecn::of(inner_tos),
-            Mode::Compatibility => Ecn::NotEct,
+            EcnMode::Normal => Ecn::of(inner_tos),
+            EcnMode::Compatibility => Ecn::NotEct,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Mode {
 #[inline]
 #[must_use]
 pub const fn encapsulate(inner_tos: u8) -> u8 {
-    Mode::Normal.outer(inner_tos) as u8
+    EcnMode::Normal.outer(inner_tos) as u8
 }
 
 /// Returns the inner ECN field after decapsulation; `None` if the packet must be dropped, because it experienced
@@ -99,27 +99,27 @@ pub fn decapsulate(outer_tos: u8, inner: &mut [u8], packet: &mut Packet) -> Resu
 
 /// Relation of the DSCP fields of the inner and the outer header (RFC 2983).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dscp {
+pub enum DscpMode {
     /// Pipe model: the outer DSCP is the link's, 0 to 63, and the inner one is left alone.
     Pipe(u8),
     /// Uniform model: the inner DSCP is copied to the outer header and back.
     Uniform,
 }
 
-impl Default for Dscp {
+impl Default for DscpMode {
     fn default() -> Self {
-        Dscp::Pipe(0)
+        DscpMode::Pipe(0)
     }
 }
 
-impl Dscp {
+impl DscpMode {
     /// Returns the outer traffic class without its ECN bits.
     #[inline]
     #[must_use]
     pub const fn outer(self, inner_tos: u8) -> u8 {
         match self {
-            Dscp::Pipe(dscp) => dscp << 2,
-            Dscp::Uniform => inner_tos & !0b11,
+            DscpMode::Pipe(dscp) => dscp << 2,
+            DscpMode::Uniform => inner_tos & !0b11,
         }
     }
 
@@ -128,8 +128,8 @@ impl Dscp {
     #[must_use]
     pub const fn inner(self, outer_tos: u8, inner_tos: u8) -> u8 {
         match self {
-            Dscp::Pipe(_) => inner_tos,
-            Dscp::Uniform => outer_tos & !0b11 | inner_tos & 0b11,
+            DscpMode::Pipe(_) => inner_tos,
+            DscpMode::Uniform => outer_tos & !0b11 | inner_tos & 0b11,
         }
     }
 }
@@ -164,14 +164,14 @@ mod tests {
     use crate::wire::packet::tests::sample;
     use proptest::prelude::*;
 
-    const ALL: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
+    const ALL_ECN: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
 
     #[test]
     fn rfc8926_32_the_outer_field_copies_the_inner_one() {
-        for ecn in ALL {
+        for ecn in ALL_ECN {
             let tos = 0xb8 | ecn as u8;
             assert_eq!(encapsulate(tos), ecn as u8);
-            assert_eq!(Mode::Compatibility.outer(tos), Ecn::NotEct);
+            assert_eq!(EcnMode::Compatibility.outer(tos), Ecn::NotEct);
         }
     }
 
@@ -186,7 +186,7 @@ mod tests {
             (Ce, [Some(Ce), Some(Ce), Some(Ce), Some(Ce)]),
         ];
         for (inner, row) in figure {
-            for (outer, expected) in ALL.into_iter().zip(row) {
+            for (outer, expected) in ALL_ECN.into_iter().zip(row) {
                 assert_eq!(combine(outer, inner), expected, "{inner:?} in {outer:?}");
             }
         }
@@ -206,11 +206,11 @@ mod tests {
 
     #[test]
     fn rfc8926_33_the_pipe_model_keeps_the_inner_dscp() {
-        assert_eq!(Dscp::default().outer(0xb9), 0);
-        assert_eq!(Dscp::Pipe(46).outer(0x01), 0xb8);
-        assert_eq!(Dscp::Pipe(46).inner(0xff, 0x21), 0x21);
-        assert_eq!(Dscp::Uniform.outer(0xb9), 0xb8);
-        assert_eq!(Dscp::Uniform.inner(0xb9, 0x02), 0xba);
+        assert_eq!(DscpMode::default().outer(0xb9), 0);
+        assert_eq!(DscpMode::Pipe(46).outer(0x01), 0xb8);
+        assert_eq!(DscpMode::Pipe(46).inner(0xff, 0x21), 0x21);
+        assert_eq!(DscpMode::Uniform.outer(0xb9), 0xb8);
+        assert_eq!(DscpMode::Uniform.inner(0xb9, 0x02), 0xba);
     }
 
     proptest! {

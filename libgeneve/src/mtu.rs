@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 
 use crate::wire::checksum::update16;
-use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport};
 use crate::wire::prefix_mut;
 use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, TcpHeader, UDP_HEADER_LEN};
@@ -29,7 +29,7 @@ pub struct TunnelMtu {
     /// How packets are wrapped.
     pub encapsulation: Encapsulation,
     /// What datagrams carry.
-    pub inner: Inner,
+    pub inner: InnerProtocol,
     /// The longest options that will be sent, in bytes: a multiple of 4, at most 252.
     pub options: u16,
 }
@@ -101,7 +101,7 @@ impl fmt::Display for TunnelMtu {
         if encapsulation.has_options() {
             write!(f, " - {} (options)", self.options)?;
         }
-        if inner == Inner::Ethernet {
+        if inner == InnerProtocol::Ethernet {
             write!(f, " - {} (Ethernet)", inner.header_len())?;
         }
         write!(f, " = {}", self.mtu())
@@ -184,24 +184,24 @@ fn mss_option(options: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::Sample;
+    use crate::offload::samples::SamplePacket;
     use crate::wire::packet::tests::sample;
     use crate::wire::transport_checksum::ChecksumState;
     use proptest::prelude::*;
 
-    const PLAIN: TunnelMtu = TunnelMtu {
+    const PLAIN_TUNNEL: TunnelMtu = TunnelMtu {
         underlay: 1500,
         outer: IpVersion::V4,
         encapsulation: Encapsulation::Geneve,
-        inner: Inner::Ip,
+        inner: InnerProtocol::Ip,
         options: 0,
     };
 
     #[test]
     fn frames_take_their_header_from_the_mtu() {
         let geneve = TunnelMtu {
-            inner: Inner::Ethernet,
-            ..PLAIN
+            inner: InnerProtocol::Ethernet,
+            ..PLAIN_TUNNEL
         };
         assert_eq!(
             geneve.to_string(),
@@ -219,12 +219,12 @@ mod tests {
     }
 
     fn syn(v6: bool, options: &[u8]) -> (Packet, Vec<u8>) {
-        let sample = Sample {
+        let sample = SamplePacket {
             v6,
             flags: TcpFlags::SYN,
             options: options.to_vec(),
             payload: Vec::new(),
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let bytes = sample.bytes();
         (Packet::parse(&bytes).unwrap(), bytes)
@@ -236,7 +236,7 @@ mod tests {
             underlay: 1500,
             outer: IpVersion::V4,
             options: 0,
-            ..PLAIN
+            ..PLAIN_TUNNEL
         };
         assert_eq!(mtu.mtu(), 1464);
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
             underlay: 9000,
             outer: IpVersion::V6,
             options: 252,
-            ..PLAIN
+            ..PLAIN_TUNNEL
         };
         assert_eq!(mtu.mtu(), 9000 - 40 - 8 - 8 - 252);
         assert_eq!(
@@ -262,7 +262,7 @@ mod tests {
             underlay,
             outer: IpVersion::V4,
             options: 0,
-            ..PLAIN
+            ..PLAIN_TUNNEL
         };
         assert_eq!(of(35).mtu(), 0);
         assert_eq!(of(65_571).mtu(), 65_535);
@@ -306,9 +306,9 @@ mod tests {
 
     #[test]
     fn what_is_no_syn_or_has_no_sound_option_is_left_alone() {
-        let data = Sample {
+        let data = SamplePacket {
             options: vec![2, 4, 0x23, 0x28],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let mut untouched = vec![data.bytes()];
         for options in [

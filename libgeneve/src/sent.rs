@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::time::Now;
 
 /// Pairs of host and source port that are remembered; a power of two.
-const SLOTS: usize = 8192;
+const SENT_SLOTS: usize = 8192;
 /// How long a datagram is remembered. The kernel gives up on a host that does not resolve after three seconds, and a
 /// router may be slow to report it.
 pub const LATELY: Duration = Duration::from_secs(10);
@@ -19,17 +19,17 @@ pub const LATELY: Duration = Duration::from_secs(10);
 /// Table of recently sent datagrams. A slot holds 24 bits of the pair's hash, 24 of the second of sending, and 16 of
 /// the length; 0 is empty.
 #[derive(Debug)]
-pub struct SentLately {
+pub struct RecentSends {
     slots: Box<[AtomicU64]>,
     secret: u64,
 }
 
-impl SentLately {
+impl RecentSends {
     /// Returns an empty table; `secret` keys its hashes.
     #[must_use]
     pub fn new(secret: [u64; 2]) -> Self {
-        SentLately {
-            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        RecentSends {
+            slots: (0..SENT_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             secret: secret[0] ^ secret[1].rotate_left(32),
         }
     }
@@ -73,20 +73,20 @@ impl SentLately {
         let mut hash = (host ^ self.secret).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ hash >> 29 ^ u64::from(port)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         hash ^= hash >> 32;
-        (&self.slots[hash as usize & (SLOTS - 1)], hash >> 40)
+        (&self.slots[hash as usize & (SENT_SLOTS - 1)], hash >> 40)
     }
 }
 
 /// Mask of the seconds that a slot holds.
-const SECONDS: u64 = (1 << 24) - 1;
+const SENT_SECONDS: u64 = (1 << 24) - 1;
 
 fn seconds(now: Now) -> u64 {
-    (now.0 / 1_000_000_000) & SECONDS
+    (now.0 / 1_000_000_000) & SENT_SECONDS
 }
 
 /// Whether a slot holds this pair and is recent.
 fn is_of(held: u64, tag: u64, now: Now) -> bool {
-    let age = seconds(now).wrapping_sub(held >> 16) & SECONDS;
+    let age = seconds(now).wrapping_sub(held >> 16) & SENT_SECONDS;
     held != 0 && held >> 40 == tag && age < LATELY.as_secs()
 }
 
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_longest_datagram_is_remembered_for_its_host_and_port_and_a_while() {
-        let sent = SentLately::new([1, 2]);
+        let sent = RecentSends::new([1, 2]);
         let [four, six] = ["192.0.2.1", "2001:db8::1"].map(|addr| addr.parse().unwrap());
         assert_eq!(sent.longest(four, 50_000, at(5)), None);
         sent.note(four, 50_000, 1400, at(5));
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_spread() {
-        let sent = SentLately::new([3, 4]);
+        let sent = RecentSends::new([3, 4]);
         let hosts = (1..=16).map(|n| IpAddr::from([192, 0, 2, n]));
         let pairs: Vec<_> = hosts
             .flat_map(|h| (50_000..50_064).map(move |p| (h, p)))

@@ -7,28 +7,28 @@ use allocation_counter::measure;
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, Labels};
 use libgeneve::options::EndpointType;
-use libgeneve::policy::{Action, Defaults, Direction, Policy, Query, Rule, Who};
+use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyQuery, PolicyRule, RulePeer};
 use libgeneve::wire::geneve::Geneve;
 
 const RULES: u32 = 10_000;
-const DEFAULTS: Defaults = Defaults {
-    ingress: Action::Deny,
-    egress: Action::Deny,
+const DENY_ALL: PolicyDefaults = PolicyDefaults {
+    ingress: PolicyAction::Deny,
+    egress: PolicyAction::Deny,
 };
 
 /// Rules no two of which share a prefix, a selector, a range or an option.
-fn rules() -> Vec<Rule> {
+fn rules() -> Vec<PolicyRule> {
     let rule = |at: u32| {
-        let action = [Action::Allow, Action::Deny, Action::Reject][at as usize % 3];
-        let mut rule = Rule::new(format!("rule-{at}"), Direction::Ingress, at, action);
+        let action = [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][at as usize % 3];
+        let mut rule = PolicyRule::new(format!("rule-{at}"), Direction::Ingress, at, action);
         let v4 = IpNet::new(Ipv4Addr::from(0x0a00_0000 + (at << 6)).into(), 26);
         let v6 = IpNet::new(Ipv6Addr::from(u128::from(at) << 64).into(), 64);
         rule.from = match at % 3 {
-            0 => Who::Prefix(v4.unwrap()),
-            1 => Who::Prefix(v6.unwrap()),
-            _ => Who::Selector(format!("app=a{at},tier!=t{at},env").parse().unwrap()),
+            0 => RulePeer::Prefix(v4.unwrap()),
+            1 => RulePeer::Prefix(v6.unwrap()),
+            _ => RulePeer::Selector(format!("app=a{at},tier!=t{at},env").parse().unwrap()),
         };
-        rule.to = Who::Selector(format!("app in (a{at},b{at})").parse().unwrap());
+        rule.to = RulePeer::Selector(format!("app in (a{at},b{at})").parse().unwrap());
         match at % 4 {
             0 => rule.option = Some(format!("aws:1={at:08x}").parse().unwrap()),
             1 => rule.icmp = Some((at as u8, Some((at >> 8) as u8))),
@@ -45,7 +45,7 @@ fn rules() -> Vec<Rule> {
 #[test]
 fn deciding_allocates_nothing() {
     let key = LabelKey::from_secret(b"a secret of tests");
-    let policy = Policy::compile(rules(), DEFAULTS, Some(&key), &mut |_| Arc::default()).unwrap();
+    let policy = Policy::compile(rules(), DENY_ALL, Some(&key), &mut |_| Arc::default()).unwrap();
     let header = [2, 0, 8, 0, 0, 0, 1, 0, 1, 8, 1, 1, 0, 0, 0, 12];
     let options = Geneve::parse(&header).unwrap().options();
     let sets = [2u32, 12, 302].map(|at| {
@@ -68,7 +68,7 @@ fn deciding_allocates_nothing() {
             ] {
                 let known = sets.iter().map(|set| Labels::Known(set.as_slice()));
                 for labels in known.chain([Labels::Unknown, Labels::Known(&[])]) {
-                    let verdict = policy.decide(&Query {
+                    let verdict = policy.decide(&PolicyQuery {
                         direction: Direction::Ingress,
                         src,
                         dst,
@@ -94,7 +94,7 @@ fn ten_thousand_rules_take_less_than_64_mib_while_they_are_compiled() {
     let key = LabelKey::from_secret(b"a secret of tests");
     let rules = rules();
     let counted = measure(|| {
-        let policy = Policy::compile(rules, DEFAULTS, Some(&key), &mut |_| Arc::default());
+        let policy = Policy::compile(rules, DENY_ALL, Some(&key), &mut |_| Arc::default());
         assert!(policy.is_ok());
     });
     assert!(counted.bytes_max < 64 << 20, "{counted:?}");

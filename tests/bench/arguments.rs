@@ -2,11 +2,11 @@
 
 use crate::measure::Measure;
 use crate::tunnel::Tunnel;
-use crate::underlay::Underlay;
+use crate::underlay::VethKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const HELP: &str = "\
+const BENCH_HELP: &str = "\
 bench [OPTIONS]: geneved beside the kernel's VXLAN device; needs root, iproute2, ethtool, iperf3
 bench soak [OPTIONS]: a long run under everything at once; `bench soak --help` says more
 bench change [OPTIONS]: what one change costs beside many links; `bench change --help` says more
@@ -31,13 +31,13 @@ bench change [OPTIONS]: what one change costs beside many links; `bench change -
   --json FILE           every single value, for other programs";
 
 /// What to measure, and how.
-pub struct Arguments {
+pub struct BenchArguments {
     pub rounds: usize,
     pub duration: Duration,
     pub geneved: PathBuf,
     pub tunnels: Vec<Tunnel>,
     pub base: String,
-    pub underlays: Vec<Underlay>,
+    pub underlays: Vec<VethKind>,
     pub measures: Vec<Measure>,
     pub daemon_lines: Vec<String>,
     pub link_lines: Vec<String>,
@@ -48,7 +48,7 @@ pub struct Arguments {
     pub json: Option<PathBuf>,
 }
 
-impl Arguments {
+impl BenchArguments {
     /// Reads the command line; the error is what to print.
     pub fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut arguments = Self {
@@ -57,7 +57,7 @@ impl Arguments {
             geneved: beside_this_program(),
             tunnels: vec![Tunnel::parse("geneved")?, Tunnel::parse("vxlan")?],
             base: "vxlan".to_owned(),
-            underlays: Underlay::ALL.to_vec(),
+            underlays: VethKind::ALL.to_vec(),
             measures: Measure::ALL.to_vec(),
             daemon_lines: Vec::new(),
             link_lines: Vec::new(),
@@ -69,7 +69,7 @@ impl Arguments {
         };
         let mut words = words.peekable();
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} wants a value\n{HELP}"));
+            let mut value = || words.next().ok_or(format!("{word} wants a value\n{BENCH_HELP}"));
             match word.as_str() {
                 "--quick" => {
                     arguments.rounds = 2;
@@ -84,7 +84,7 @@ impl Arguments {
                 "--geneved" => arguments.geneved = value()?.into(),
                 "--tunnel" => arguments.tunnels = list(&value()?, Tunnel::parse)?,
                 "--base" => arguments.base = value()?,
-                "--underlay" => arguments.underlays = list(&value()?, Underlay::parse)?,
+                "--underlay" => arguments.underlays = list(&value()?, VethKind::parse)?,
                 "--only" => arguments.measures = list(&value()?, Measure::parse)?,
                 "--daemon" => arguments.daemon_lines.push(value()?),
                 "--link" => arguments.link_lines.push(value()?),
@@ -93,7 +93,7 @@ impl Arguments {
                 "--mtu" => arguments.mtu = number(&value()?)?,
                 "--underlay-mtu" => arguments.underlay_mtu = number(&value()?)?,
                 "--json" => arguments.json = Some(value()?.into()),
-                _ => return Err(HELP.to_owned()),
+                _ => return Err(BENCH_HELP.to_owned()),
             }
         }
         Ok(arguments)
@@ -106,7 +106,7 @@ fn list<T>(words: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec
 
 fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
     word.parse()
-        .map_err(|_| format!("{word:?} is not a number\n{HELP}"))
+        .map_err(|_| format!("{word:?} is not a number\n{BENCH_HELP}"))
 }
 
 /// The daemon of the same build.

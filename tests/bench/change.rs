@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use geneved::config::words::Change;
+use geneved::config::words::ObjectChange;
 use geneved::control::client::Client;
 use geneved::control::protocol::Request;
-use geneved::lab::daemon::{Daemon, Site};
-use geneved::lab::net::{self, Host};
+use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::net::{self, LabNetns};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -73,20 +73,20 @@ fn measure_all(arguments: &Arguments) -> io::Result<()> {
     println!("| links | change | answer, ms: median [lowest - highest] | CPU, ms |");
     println!("|---|---|---|---|");
     for &links in &arguments.links {
-        let host = Host::new(&format!("{}-change-{links}", crate::PREFIX))?;
+        let host = LabNetns::new(&format!("{}-change-{links}", crate::BENCH_PREFIX))?;
         // A fresh interface would solicit routers for a quarter of a minute.
         host.sysctl("ipv6/conf/default/accept_ra", "0")?;
         host.ip("link add u0 type veth peer name u1")?;
         host.ip("address add 192.0.2.1/24 dev u0")?;
         host.ip("link set u0 up")?;
         host.ip("link set u1 up")?;
-        let site = Site {
+        let site = DaemonFiles {
             binary: arguments.geneved.clone(),
             directory: std::env::temp_dir().join(host.name()),
             name: "geneved".into(),
         };
         let directory = site.directory.clone();
-        let daemon = Daemon::start(site, &host, &configuration(links))?;
+        let daemon = DaemonProcess::start(site, &host, &configuration(links))?;
         let measured = measure(&daemon, links, arguments.rounds);
         daemon.kill()?;
         fs::remove_dir_all(directory)?;
@@ -156,7 +156,7 @@ fn kinds(links: u32) -> Vec<Kind> {
     ]
 }
 
-fn measure(daemon: &Daemon, links: u32, rounds: usize) -> io::Result<()> {
+fn measure(daemon: &DaemonProcess, links: u32, rounds: usize) -> io::Result<()> {
     let failed = |error: &dyn std::fmt::Display| io::Error::other(error.to_string());
     let mut client = Client::connect(&daemon.socket()).map_err(|e| failed(&e))?;
     // What the kernel and the daemon do with fresh interfaces is over by then.
@@ -169,7 +169,7 @@ fn measure(daemon: &Daemon, links: u32, rounds: usize) -> io::Result<()> {
         let mut busy = [Duration::ZERO; 2];
         for _ in 0..rounds {
             for (at, change) in [&kind.there, &kind.back].into_iter().enumerate() {
-                let change: Change = serde_json::from_value(change.clone())?;
+                let change: ObjectChange = serde_json::from_value(change.clone())?;
                 let changes = vec![change];
                 let before = cpu_of(daemon.pid())?;
                 let start = Instant::now();

@@ -6,7 +6,7 @@
 //! leaving the kernel.
 
 use geneved::io::create_tun;
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 use geneved::net::interface::{GSO_MAX_SIZE, TX_QUEUE_LEN};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,27 +21,27 @@ use std::thread::{self, JoinHandle};
 
 /// The MTU that the veth needs.
 pub const UNDERLAY_MTU: u32 = 65_535;
-const PORT: u16 = 6082;
+const COPY_PORT: u16 = 6082;
 const BUFFER: usize = 65_536;
-const SOCKET_BUFFER: usize = 8 << 20;
+const COPY_SOCKET_BUFFER: usize = 8 << 20;
 /// Milliseconds after which a thread that waits looks whether it is over.
-const PATIENCE: u16 = 200;
+const POLL_MILLIS: u16 = 200;
 
 /// One host's half of the tunnel: a thread for each direction, until it is dropped.
-pub struct Copier {
+pub struct CopyTunnel {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Copier {
+impl CopyTunnel {
     /// Makes the interface `t0` on `host`, and copies between it and `peer`.
-    pub fn start(host: &Host, own: IpAddr, peer: IpAddr) -> io::Result<Self> {
+    pub fn start(host: &LabNetns, own: IpAddr, peer: IpAddr) -> io::Result<Self> {
         let (tun, socket) = host.netns().run(|| -> io::Result<_> {
             let tun = create_tun("t0", 1, false).map_err(Error::other)?;
-            let socket = UdpSocket::bind(SocketAddr::new(own, PORT))?;
-            socket.connect(SocketAddr::new(peer, PORT))?;
-            setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
-            setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER)?;
+            let socket = UdpSocket::bind(SocketAddr::new(own, COPY_PORT))?;
+            socket.connect(SocketAddr::new(peer, COPY_PORT))?;
+            setsockopt(&socket, sockopt::RcvBufForce, &COPY_SOCKET_BUFFER)?;
+            setsockopt(&socket, sockopt::SndBufForce, &COPY_SOCKET_BUFFER)?;
             socket.set_nonblocking(true)?;
             Ok((tun, socket))
         })??;
@@ -86,10 +86,10 @@ fn spawn<S: AsFd + Send + 'static>(
 
 fn wait(fd: BorrowedFd<'_>) {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    let _ = poll(&mut fds, PollTimeout::from(PATIENCE));
+    let _ = poll(&mut fds, PollTimeout::from(POLL_MILLIS));
 }
 
-impl Drop for Copier {
+impl Drop for CopyTunnel {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {

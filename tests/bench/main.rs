@@ -15,14 +15,14 @@ mod soak;
 mod tunnel;
 mod underlay;
 
-use arguments::Arguments;
+use arguments::BenchArguments;
 use geneved::lab::{interrupt, net};
 use report::Results;
 use std::process::ExitCode;
-use tunnel::Pair;
+use tunnel::TunnelPair;
 
 /// What the names of all namespaces of the benchmark begin with.
-const PREFIX: &str = "gnvbench";
+const BENCH_PREFIX: &str = "gnvbench";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let arguments = match Arguments::parse(words) {
+    let arguments = match BenchArguments::parse(words) {
         Ok(arguments) => arguments,
         Err(words) => {
             eprintln!("{words}");
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> std::io::Result<()> {
+fn run(arguments: &BenchArguments) -> std::io::Result<()> {
     net::prepare()?;
     tidy();
     interrupt::tidy_on_signal(tidy)?;
@@ -63,7 +63,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
         for &underlay in &arguments.underlays {
             let mut pairs = Vec::new();
             for (number, tunnel) in arguments.tunnels.iter().enumerate() {
-                pairs.push(Pair::new(number, tunnel, underlay, arguments)?);
+                pairs.push(TunnelPair::new(number, tunnel, underlay, arguments)?);
             }
             for &measure in &arguments.measures {
                 // The first to run in one round is not the first in the next.
@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
 }
 
 fn tidy() {
-    for name in net::namespaces(PREFIX) {
+    for name in net::namespaces(BENCH_PREFIX) {
         let _ = net::remove(&name);
     }
 }

@@ -1,9 +1,9 @@
 //! What is measured between two hosts.
 
-use crate::arguments::Arguments;
-use crate::tunnel::Pair;
+use crate::arguments::BenchArguments;
+use crate::tunnel::TunnelPair;
 use geneved::lab::net;
-use geneved::traffic::{Amount, Echo, PingPong, TcpBulk, Transport, UdpBurst};
+use geneved::traffic::{SendAmount, EchoRun, PingPong, TcpBulk, PingPongTransport, UdpBurst};
 use std::io;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -77,9 +77,9 @@ impl Quantity {
 }
 
 /// The numbers of one measurement.
-pub struct Values(pub Vec<(Quantity, f64)>);
+pub struct MeasuredValues(pub Vec<(Quantity, f64)>);
 
-impl Values {
+impl MeasuredValues {
     /// In one line.
     pub fn brief(&self) -> String {
         let each = self
@@ -112,14 +112,14 @@ impl Measure {
             .ok_or(format!("{word:?} is not a measure: {}", names.join(", ")))
     }
 
-    pub fn run(self, pair: &Pair, arguments: &Arguments) -> io::Result<Values> {
+    pub fn run(self, pair: &TunnelPair, arguments: &BenchArguments) -> io::Result<MeasuredValues> {
         use Quantity as Q;
         let time = arguments.duration;
         // The first packet finds its neighbour and wakes what slept; that is not what is measured.
-        let warm = Echo {
+        let warm = EchoRun {
             count: 3,
             interval: Duration::from_millis(5),
-            ..Echo::default()
+            ..EchoRun::default()
         };
         if warm.run(&pair.ends.client, pair.ends.address)?.received == 0 {
             return Err(io::Error::other("no reply to ping"));
@@ -138,25 +138,25 @@ impl Measure {
             Self::PingPong => {
                 let rounds = (time.as_secs_f64() * 3000.0) as u64;
                 let report = PingPong {
-                    transport: Transport::Udp,
+                    transport: PingPongTransport::Udp,
                     rounds,
                     ..PingPong::default()
                 }
                 .run(&pair.ends)?;
-                Ok(Values(vec![
+                Ok(MeasuredValues(vec![
                     (Q::PingPongMedian, micros(report.times.median())),
                     (Q::PingPongTail, micros(report.times.percentile(0.99))),
                 ]))
             }
             Self::Idle => {
                 let count = (time.as_millis() / 15) as u16;
-                let echo = Echo {
+                let echo = EchoRun {
                     count,
                     interval: Duration::from_millis(10),
-                    ..Echo::default()
+                    ..EchoRun::default()
                 };
                 let report = echo.run(&pair.ends.client, pair.ends.address)?;
-                Ok(Values(vec![(Q::IdleMedian, micros(report.times.median()))]))
+                Ok(MeasuredValues(vec![(Q::IdleMedian, micros(report.times.median()))]))
             }
         }
     }
@@ -166,10 +166,10 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn tcp(pair: &Pair, time: Duration, streams: usize, names: [Quantity; 3]) -> io::Result<Values> {
+fn tcp(pair: &TunnelPair, time: Duration, streams: usize, names: [Quantity; 3]) -> io::Result<MeasuredValues> {
     let bulk = TcpBulk {
         streams,
-        amount: Amount::For(time),
+        amount: SendAmount::For(time),
         verify: false,
         ..TcpBulk::default()
     };
@@ -180,17 +180,17 @@ fn tcp(pair: &Pair, time: Duration, streams: usize, names: [Quantity; 3]) -> io:
     if !report.is_intact() {
         return Err(io::Error::other(format!("TCP lost bytes: {report}")));
     }
-    Ok(Values(vec![
+    Ok(MeasuredValues(vec![
         (names[0], report.rate().gigabits()),
         (names[1], cpu / (report.bytes as f64 / 1e9)),
         (names[2], (retransmitted(pair)? - retransmits) as f64),
     ]))
 }
 
-fn udp(pair: &Pair, time: Duration, size: usize, names: [Quantity; 3]) -> io::Result<Values> {
+fn udp(pair: &TunnelPair, time: Duration, size: usize, names: [Quantity; 3]) -> io::Result<MeasuredValues> {
     let burst = UdpBurst {
         size,
-        amount: Amount::For(time),
+        amount: SendAmount::For(time),
         batch: 64,
         verify: false,
         settle: Duration::from_millis(200),
@@ -202,14 +202,14 @@ fn udp(pair: &Pair, time: Duration, size: usize, names: [Quantity; 3]) -> io::Re
     if report.received == 0 || report.corrupted > 0 {
         return Err(io::Error::other(format!("UDP: {report}")));
     }
-    Ok(Values(vec![
+    Ok(MeasuredValues(vec![
         (names[0], report.received as f64 / time.as_secs_f64() / 1e3),
         (names[1], cpu / (report.received as f64 / 1e6)),
         (names[2], report.sent as f64 / time.as_secs_f64() / 1e3),
     ]))
 }
 
-fn iperf(pair: &Pair, time: Duration) -> io::Result<Values> {
+fn iperf(pair: &TunnelPair, time: Duration) -> io::Result<MeasuredValues> {
     let address = pair.ends.address.to_string();
     let mut server = pair.ends.server.run(|| {
         Command::new("iperf3")
@@ -241,7 +241,7 @@ fn iperf(pair: &Pair, time: Duration) -> io::Result<Values> {
     ) else {
         return Err(io::Error::other("iperf3 reports no packets"));
     };
-    Ok(Values(vec![
+    Ok(MeasuredValues(vec![
         (Quantity::Iperf64Rate, (counted - lost) / length / 1e3),
         (Quantity::Iperf64Sent, sent / length / 1e3),
     ]))
@@ -269,7 +269,7 @@ fn cpu_seconds() -> io::Result<f64> {
 }
 
 /// TCP segments that the client's namespace has retransmitted.
-fn retransmitted(pair: &Pair) -> io::Result<u64> {
+fn retransmitted(pair: &TunnelPair) -> io::Result<u64> {
     let snmp = pair
         .ends
         .client

@@ -1,8 +1,8 @@
 //! Medians, ranges, ratios and goals, as a Markdown table and as JSON.
 
-use crate::arguments::Arguments;
-use crate::measure::{Measure, Quantity, Values};
-use crate::underlay::Underlay;
+use crate::arguments::BenchArguments;
+use crate::measure::{Measure, Quantity, MeasuredValues};
+use crate::underlay::VethKind;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,12 +14,12 @@ pub struct Results {
     /// What the others are compared with.
     base: String,
     conditions: String,
-    values: BTreeMap<(Underlay, Quantity), BTreeMap<String, Vec<f64>>>,
+    values: BTreeMap<(VethKind, Quantity), BTreeMap<String, Vec<f64>>>,
     failures: Vec<String>,
 }
 
 impl Results {
-    pub fn new(arguments: &Arguments) -> Self {
+    pub fn new(arguments: &BenchArguments) -> Self {
         let read = |path| {
             std::fs::read_to_string(path)
                 .unwrap_or_default()
@@ -54,14 +54,14 @@ impl Results {
         }
     }
 
-    pub fn add(&mut self, underlay: Underlay, tunnel: &str, values: &Values) {
+    pub fn add(&mut self, underlay: VethKind, tunnel: &str, values: &MeasuredValues) {
         for (quantity, value) in &values.0 {
             let row = self.values.entry((underlay, *quantity)).or_default();
             row.entry(tunnel.to_owned()).or_default().push(*value);
         }
     }
 
-    pub fn fail(&mut self, underlay: Underlay, tunnel: &str, measure: Measure, error: &io::Error) {
+    pub fn fail(&mut self, underlay: VethKind, tunnel: &str, measure: Measure, error: &io::Error) {
         self.failures
             .push(format!("{underlay:?} {measure:?} {tunnel}: {error}"));
     }
@@ -71,7 +71,7 @@ impl Results {
             "{}. Median [lowest - highest] of the rounds.\n",
             self.conditions
         );
-        for underlay in Underlay::ALL {
+        for underlay in VethKind::ALL {
             if !self.values.keys().any(|(u, _)| *u == underlay) {
                 continue;
             }
@@ -123,7 +123,7 @@ impl Results {
         out
     }
 
-    fn goal(&self, underlay: Underlay, quantity: Quantity, tunnel: &str) -> Option<f64> {
+    fn goal(&self, underlay: VethKind, quantity: Quantity, tunnel: &str) -> Option<f64> {
         match (self.base.as_str(), tunnel) {
             ("raw" | "copy", _) | (_, "raw" | "copy") => None,
             ("vxlan", _) => beside_vxlan(underlay, quantity),
@@ -188,14 +188,14 @@ fn verdict(goal: Option<f64>, quantity: Quantity, relative: Option<&[f64]>) -> S
 }
 
 /// What geneved is to reach beside the kernel's device.
-fn beside_vxlan(underlay: Underlay, quantity: Quantity) -> Option<f64> {
+fn beside_vxlan(underlay: VethKind, quantity: Quantity) -> Option<f64> {
     match (underlay, quantity) {
-        (Underlay::Veth, Quantity::Tcp1Rate) => Some(0.75),
-        (Underlay::Veth, Quantity::Tcp4Rate) => Some(0.5),
-        (Underlay::Veth, Quantity::Udp64Rate) => Some(2.3),
-        (Underlay::Veth, Quantity::Iperf64Rate) => Some(1.0),
-        (Underlay::Veth, Quantity::PingPongMedian) => Some(20.0),
-        (Underlay::Veth, Quantity::IdleMedian) => Some(100.0),
+        (VethKind::Veth, Quantity::Tcp1Rate) => Some(0.75),
+        (VethKind::Veth, Quantity::Tcp4Rate) => Some(0.5),
+        (VethKind::Veth, Quantity::Udp64Rate) => Some(2.3),
+        (VethKind::Veth, Quantity::Iperf64Rate) => Some(1.0),
+        (VethKind::Veth, Quantity::PingPongMedian) => Some(20.0),
+        (VethKind::Veth, Quantity::IdleMedian) => Some(100.0),
         (_, Quantity::Tcp1Rate) => Some(0.9),
         (_, Quantity::Tcp4Rate) => Some(0.7),
         _ => None,
@@ -254,7 +254,7 @@ mod tests {
     fn a_missed_goal_says_so() {
         let verdict = |quantity, value| {
             verdict(
-                beside_vxlan(Underlay::Veth, quantity),
+                beside_vxlan(VethKind::Veth, quantity),
                 quantity,
                 Some(&[value]),
             )

@@ -1,24 +1,24 @@
 //! A pair of hosts joined by a veth, with one kind of tunnel between them.
 
-use crate::PREFIX;
-use crate::arguments::Arguments;
-use crate::copy::{self, Copier};
-use crate::underlay::Underlay;
-use geneved::lab::daemon::{Daemon, Site};
-use geneved::lab::net::{self, Host};
-use geneved::traffic::Ends;
+use crate::BENCH_PREFIX;
+use crate::arguments::BenchArguments;
+use crate::copy::{self, CopyTunnel};
+use crate::underlay::VethKind;
+use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::TrafficEnds;
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A link of IP packets over Geneve.
-const GENEVE: &str = "type = \"geneve\"";
+const GENEVE_LINK: &str = "type = \"geneve\"";
 
 /// What `geneved-functions` sends to: an address outside of the VPC, behind the second host.
-const OUTSIDE: &str = "203.0.113.1";
+const BENCH_OUTSIDE: &str = "203.0.113.1";
 /// Whose name the first host has outside.
-const POOL: &str = "198.51.100.1";
+const BENCH_POOL: &str = "198.51.100.1";
 
 /// What carries the overlay.
 #[derive(Clone, Debug)]
@@ -54,13 +54,13 @@ impl Tunnel {
                 label: label.to_owned(),
                 binary: Some(path.into()),
                 io: None,
-                kind: GENEVE,
+                kind: GENEVE_LINK,
                 functions: false,
             }),
             None => match word {
-                "geneved" | "geneved-functions" => Ok(geneved(None, GENEVE)),
-                "geneved-io_uring" => Ok(geneved(Some("io_uring"), GENEVE)),
-                "geneved-syscalls" => Ok(geneved(Some("syscalls"), GENEVE)),
+                "geneved" | "geneved-functions" => Ok(geneved(None, GENEVE_LINK)),
+                "geneved-io_uring" => Ok(geneved(Some("io_uring"), GENEVE_LINK)),
+                "geneved-syscalls" => Ok(geneved(Some("syscalls"), GENEVE_LINK)),
                 "geneved-ethernet" => Ok(geneved(None, "type = \"geneve\"\nmode = \"ethernet\"")),
                 "geneved-frames" => Ok(geneved(None, "type = \"geneve\"\ninner = \"ethernet\"")),
                 "geneved-vxlan" => Ok(geneved(None, "type = \"vxlan\"")),
@@ -83,28 +83,28 @@ impl Tunnel {
 }
 
 /// Two hosts with a tunnel between them.
-pub struct Pair {
+pub struct TunnelPair {
     pub label: String,
     /// From the first host to the second one, through the tunnel.
-    pub ends: Ends,
+    pub ends: TrafficEnds,
     // Dropped in this order: daemons before the namespaces they live in.
-    _daemons: Vec<Daemon>,
-    _copiers: Vec<Copier>,
-    _hosts: [Host; 2],
+    _daemons: Vec<DaemonProcess>,
+    _copiers: Vec<CopyTunnel>,
+    _hosts: [LabNetns; 2],
 }
 
 const DEVICE: &str = "u0";
 
-impl Pair {
+impl TunnelPair {
     pub fn new(
         number: usize,
         tunnel: &Tunnel,
-        underlay: Underlay,
-        arguments: &Arguments,
+        underlay: VethKind,
+        arguments: &BenchArguments,
     ) -> io::Result<Self> {
         let hosts = [
-            Host::new(&format!("{PREFIX}-{number}-a"))?,
-            Host::new(&format!("{PREFIX}-{number}-b"))?,
+            LabNetns::new(&format!("{BENCH_PREFIX}-{number}-a"))?,
+            LabNetns::new(&format!("{BENCH_PREFIX}-{number}-b"))?,
         ];
         let outer: [IpAddr; 2] = if arguments.outer6 {
             [
@@ -148,7 +148,7 @@ impl Pair {
                     bring_up(host, inner[i])?;
                 }
                 Tunnel::Copy => {
-                    copiers.push(Copier::start(host, outer[i], outer[1 - i])?);
+                    copiers.push(CopyTunnel::start(host, outer[i], outer[1 - i])?);
                     host.ip(&format!("link set t0 mtu {}", arguments.mtu))?;
                     bring_up(host, inner[i])?;
                 }
@@ -158,14 +158,14 @@ impl Pair {
             }
         }
         let far = if tunnel.has_functions() {
-            hosts[0].ip(&format!("route add {OUTSIDE} dev t0"))?;
-            hosts[1].ip(&format!("address add {OUTSIDE}/32 dev lo"))?;
-            hosts[1].ip(&format!("route add {POOL} dev t0"))?;
-            OUTSIDE.parse().unwrap()
+            hosts[0].ip(&format!("route add {BENCH_OUTSIDE} dev t0"))?;
+            hosts[1].ip(&format!("address add {BENCH_OUTSIDE}/32 dev lo"))?;
+            hosts[1].ip(&format!("route add {BENCH_POOL} dev t0"))?;
+            BENCH_OUTSIDE.parse().unwrap()
         } else {
             inner[1]
         };
-        let ends = Ends::new(hosts[0].netns(), hosts[1].netns(), far);
+        let ends = TrafficEnds::new(hosts[0].netns(), hosts[1].netns(), far);
         Ok(Self {
             label: tunnel.label().to_owned(),
             ends,
@@ -177,7 +177,7 @@ impl Pair {
 }
 
 /// Gives the tunnel's interface its address.
-fn bring_up(host: &Host, inner: IpAddr) -> io::Result<()> {
+fn bring_up(host: &LabNetns, inner: IpAddr) -> io::Result<()> {
     let (address, no_dad) = (with_length(inner), no_dad(inner));
     host.ip(&format!("address add {address} dev t0{no_dad}"))?;
     host.ip("link set t0 up")?;
@@ -199,11 +199,11 @@ impl Tunnel {
     fn daemon(
         &self,
         i: usize,
-        host: &Host,
+        host: &LabNetns,
         outer: [IpAddr; 2],
         inner: [IpAddr; 2],
-        arguments: &Arguments,
-    ) -> io::Result<Daemon> {
+        arguments: &BenchArguments,
+    ) -> io::Result<DaemonProcess> {
         let Self::Geneved {
             label,
             binary,
@@ -214,9 +214,9 @@ impl Tunnel {
         else {
             unreachable!("only geneved has a daemon");
         };
-        let site = Site {
+        let site = DaemonFiles {
             binary: binary.clone().unwrap_or_else(|| arguments.geneved.clone()),
-            directory: std::env::temp_dir().join(format!("{PREFIX}-{}", std::process::id())),
+            directory: std::env::temp_dir().join(format!("{BENCH_PREFIX}-{}", std::process::id())),
             name: format!("{label}-{i}"),
         };
         let mut config = String::new();
@@ -245,12 +245,12 @@ impl Tunnel {
         if *functions {
             config.push_str(&functions_of(i, outer, inner));
         }
-        Daemon::start(site, host, &config)
+        DaemonProcess::start(site, host, &config)
     }
 }
 
 /// The secret of the labels, in a file that nobody else may read.
-fn secret(site: &Site) -> io::Result<String> {
+fn secret(site: &DaemonFiles) -> io::Result<String> {
     use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::create_dir_all(&site.directory)?;
     let path = site.directory.join("secret");
@@ -301,14 +301,14 @@ fn functions_of(i: usize, outer: [IpAddr; 2], inner: [IpAddr; 2]) -> String {
     if i == 0 {
         write!(
             config,
-            "[[route]]\nprefix = \"{OUTSIDE}/32\"\ndev = \"t0\"\nvia = [\"{}\"]\ntype = \"gateway\"\n",
+            "[[route]]\nprefix = \"{BENCH_OUTSIDE}/32\"\ndev = \"t0\"\nvia = [\"{}\"]\ntype = \"gateway\"\n",
             outer[1]
         )
         .unwrap();
     } else {
         write!(
             config,
-            "[[nat]]\nname = \"out\"\ndev = \"t0\"\ntype = \"snat\"\nfrom = \"{}/32\"\nsource = \"{POOL}\"\n",
+            "[[nat]]\nname = \"out\"\ndev = \"t0\"\ntype = \"snat\"\nfrom = \"{}/32\"\nsource = \"{BENCH_POOL}\"\n",
             inner[0]
         )
         .unwrap();

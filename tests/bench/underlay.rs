@@ -1,11 +1,11 @@
 //! The three underlays: what the veth's ends may do for the sender and the receiver.
 
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 use std::io;
 
 /// Which offloads the veth has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Underlay {
+pub enum VethKind {
     /// As the kernel makes it: super-packets cross it whole.
     Veth,
     /// No offload at either end: what a wire between plain network cards carries, packet by packet.
@@ -14,7 +14,7 @@ pub enum Underlay {
     Nic,
 }
 
-impl Underlay {
+impl VethKind {
     pub const ALL: [Self; 3] = [Self::Veth, Self::Wire, Self::Nic];
 
     pub fn parse(word: &str) -> Result<Self, String> {
@@ -35,7 +35,7 @@ impl Underlay {
     }
 
     /// Sets the offloads of `device`.
-    pub fn apply(self, host: &Host, device: &str) -> io::Result<()> {
+    pub fn apply(self, host: &LabNetns, device: &str) -> io::Result<()> {
         let features: &[&str] = match self {
             Self::Veth => return Ok(()),
             Self::Wire => &[

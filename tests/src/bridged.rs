@@ -1,22 +1,22 @@
 //! Two hosts with an Ethernet link each, a Linux bridge around it, and two stations behind each bridge.
 
-use geneved::lab::net::{self, Host};
-use geneved::traffic::{Ends, Netns};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::{TrafficEnds, Netns};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use crate::eventually;
-use crate::world::{Daemon, Duo, Io};
+use crate::world::{TestDaemon, Duo, TestBackend};
 
 /// Two sites of one VPC, VNI 100. Station `n` of 0 to 3 is 10.0.0.(n + 1) and fd00::(n + 1) with the MAC address
 /// 02:00:00:00:01:0(n + 1) on its `e0`; 0 and 1 are on host a, 2 and 3 on host b.
 pub struct Bridged {
     /// The daemons of both hosts.
-    pub daemons: [Daemon; 2],
+    pub daemons: [TestDaemon; 2],
     /// The stations.
-    pub stations: Vec<Host>,
+    pub stations: Vec<LabNetns>,
     /// The hosts.
     pub duo: Duo,
 }
@@ -27,7 +27,7 @@ impl Bridged {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn new(io: Io, more: [&str; 2]) -> Self {
+    pub fn new(io: TestBackend, more: [&str; 2]) -> Self {
         Self::with(io, "", more)
     }
 
@@ -36,7 +36,7 @@ impl Bridged {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn with(io: Io, daemon: &str, more: [&str; 2]) -> Self {
+    pub fn with(io: TestBackend, daemon: &str, more: [&str; 2]) -> Self {
         Self::over(Duo::new(), 1500, io, daemon, more)
     }
 
@@ -45,7 +45,7 @@ impl Bridged {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn over(duo: Duo, mtu: u32, io: Io, daemon: &str, more: [&str; 2]) -> Self {
+    pub fn over(duo: Duo, mtu: u32, io: TestBackend, daemon: &str, more: [&str; 2]) -> Self {
         let hosts = [&duo.a, &duo.b];
         let start = |side: usize| {
             let lines = format!(
@@ -123,9 +123,9 @@ impl Bridged {
     /// # Panics
     /// If there is no such address.
     #[must_use]
-    pub fn ends(&self, from: usize, to: usize, address: &str) -> Ends {
+    pub fn ends(&self, from: usize, to: usize, address: &str) -> TrafficEnds {
         let (from, to) = (&self.stations[from], &self.stations[to]);
-        Ends::new(
+        TrafficEnds::new(
             from.netns(),
             to.netns(),
             address.parse().expect("an address"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 
 /// Answers each datagram with the address that it came from, a line feed, and the datagram itself.
 pub struct Reflector {
@@ -21,7 +21,7 @@ impl Reflector {
     /// # Panics
     /// If the port is taken.
     #[must_use]
-    pub fn start(host: &Host, port: u16) -> Self {
+    pub fn start(host: &LabNetns, port: u16) -> Self {
         let bind = move || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port));
         let socket = host.netns().run(bind).unwrap().expect("a free port");
         socket
@@ -64,7 +64,7 @@ impl Asker {
     /// # Panics
     /// If `to` is no address or the kernel has no route to it.
     #[must_use]
-    pub fn new(host: &Host, to: &str) -> Self {
+    pub fn new(host: &LabNetns, to: &str) -> Self {
         let to: SocketAddr = to.parse().expect("an address");
         let connect = move || {
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };

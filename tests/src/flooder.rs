@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// Sends the same datagrams again and again until it is dropped.
@@ -25,7 +25,7 @@ impl Flooder {
     /// # Panics
     /// If the address is not the host's, or the datagrams differ in length.
     #[must_use]
-    pub fn start(host: &Host, from: SocketAddr, to: SocketAddr, datagrams: &[Vec<u8>]) -> Self {
+    pub fn start(host: &LabNetns, from: SocketAddr, to: SocketAddr, datagrams: &[Vec<u8>]) -> Self {
         let len = datagrams[0].len();
         assert!(datagrams.iter().all(|one| one.len() == len));
         let bytes = datagrams.concat();

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::packet;
 
 /// What an error says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
+pub enum ForgedError {
     /// "Port unreachable".
     Port,
     /// "Host unreachable", "address unreachable".
@@ -19,17 +19,17 @@ pub enum Says {
     TooBig(u16),
 }
 
-impl Says {
+impl ForgedError {
     /// Type, code and the four bytes after the checksum.
     fn header(self, v6: bool) -> (u8, u8, [u8; 4]) {
         let mtu = |mtu: u16| u32::from(mtu).to_be_bytes();
         match (self, v6) {
-            (Says::Port, false) => (3, 3, [0; 4]),
-            (Says::Port, true) => (1, 4, [0; 4]),
-            (Says::Host, false) => (3, 1, [0; 4]),
-            (Says::Host, true) => (1, 3, [0; 4]),
-            (Says::TooBig(n), false) => (3, 4, mtu(n)),
-            (Says::TooBig(n), true) => (2, 0, mtu(n)),
+            (ForgedError::Port, false) => (3, 3, [0; 4]),
+            (ForgedError::Port, true) => (1, 4, [0; 4]),
+            (ForgedError::Host, false) => (3, 1, [0; 4]),
+            (ForgedError::Host, true) => (1, 3, [0; 4]),
+            (ForgedError::TooBig(n), false) => (3, 4, mtu(n)),
+            (ForgedError::TooBig(n), true) => (2, 0, mtu(n)),
         }
     }
 }
@@ -46,7 +46,7 @@ impl Forger {
     /// # Panics
     /// If there are no raw sockets.
     #[must_use]
-    pub fn new(host: &Host, victim: IpAddr) -> Self {
+    pub fn new(host: &LabNetns, victim: IpAddr) -> Self {
         let open = || match victim {
             IpAddr::V4(_) => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)),
             IpAddr::V6(_) => Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)),
@@ -61,7 +61,7 @@ impl Forger {
     ///
     /// # Panics
     /// If it cannot be sent at all.
-    pub fn send(&self, says: Says, (to, port): (IpAddr, u16), payload: &[u8], quoted: usize) {
+    pub fn send(&self, says: ForgedError, (to, port): (IpAddr, u16), payload: &[u8], quoted: usize) {
         let datagram = packet::udp((self.victim, port), (to, 6081), payload);
         let headers = datagram.len() - payload.len();
         let quote = &datagram[..headers + quoted.min(payload.len())];
@@ -84,7 +84,7 @@ impl Forger {
         rate: u32,
         go_on: impl Fn() -> bool,
     ) -> u64 {
-        const SAYS: [Says; 3] = [Says::Port, Says::Host, Says::TooBig(1300)];
+        const SAYS: [ForgedError; 3] = [ForgedError::Port, ForgedError::Host, ForgedError::TooBig(1300)];
         // Whoever was not let run for a while does not make up for it: what comes at once overflows the receiving kernel's
         // backlog, whatever it is.
         let most = u64::from(rate / 200);
@@ -111,7 +111,7 @@ impl Forger {
 /// # Panics
 /// If the kernel does not tell.
 #[must_use]
-pub fn source_ports(host: &Host, v6: bool, low: u16) -> Vec<u16> {
+pub fn source_ports(host: &LabNetns, v6: bool, low: u16) -> Vec<u16> {
     let path = format!("/proc/thread-self/net/udp{}", if v6 { "6" } else { "" });
     let read = || std::fs::read_to_string(&path);
     let text = host

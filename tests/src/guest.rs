@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use geneved::io::create_tun;
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
 /// The longest frame that a TAP hands over, with the header in which it says what is unfinished about it.
-const LONGEST: usize = 70_000;
+const MAX_FRAME: usize = 70_000;
 
 /// `struct virtio_net_hdr`, and the two MAC addresses.
 const TAGS_AT: usize = 10 + 12;
@@ -22,7 +22,7 @@ const INSIDE: usize = 1;
 /// Runs until it is dropped.
 pub struct Guest {
     /// Inside the machine, whose network card is `e0`.
-    pub inside: Host,
+    pub inside: LabNetns,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     large: Arc<AtomicU64>,
@@ -35,8 +35,8 @@ impl Guest {
     /// # Panics
     /// If the kernel refuses.
     #[must_use]
-    pub fn start(host: &Host, inside: Host, addresses: &[&str], tags: &[u8]) -> Self {
-        let queue = |host: &Host, name: &str| {
+    pub fn start(host: &LabNetns, inside: LabNetns, addresses: &[&str], tags: &[u8]) -> Self {
+        let queue = |host: &LabNetns, name: &str| {
             let made = host.netns().run(|| create_tun(name, 1, true)).unwrap();
             let mut queues = made.expect("a TAP device").into_queues();
             queues.pop().expect("one queue")
@@ -88,7 +88,7 @@ fn relay(
         if poll(&mut ready, PollTimeout::from(50_u8)) != Ok(1) {
             continue;
         }
-        let mut bytes = vec![0; LONGEST];
+        let mut bytes = vec![0; MAX_FRAME];
         match read(from, &mut bytes) {
             Ok(len) => bytes.truncate(len),
             Err(Errno::EAGAIN) => continue,
@@ -125,8 +125,8 @@ fn untag(bytes: &mut Vec<u8>, tags: &[u8]) -> bool {
 
 /// Moves what the virtio header says of offsets: the length of all headers, and where the checksum begins.
 fn shift(bytes: &mut [u8], by: u16) {
-    const NEEDS_CSUM: u8 = 1;
-    if bytes[0] & NEEDS_CSUM == 0 {
+    const VNET_NEEDS_CSUM: u8 = 1;
+    if bytes[0] & VNET_NEEDS_CSUM == 0 {
         return;
     }
     for at in [2, 6] {

@@ -6,9 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use geneved::lab::daemon::cli;
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 
-use crate::world::{World, binary};
+use crate::world::{TestWorld, binary};
 
 /// The process, killed when dropped.
 pub struct Launch {
@@ -18,7 +18,7 @@ pub struct Launch {
 
 /// How a daemon is started.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How<'a> {
+pub struct LaunchOptions<'a> {
     /// What stands before `geneved run` on the command line.
     pub wrapper: &'a [&'a str],
     /// Further environment variables.
@@ -40,7 +40,7 @@ impl Launch {
     /// # Panics
     /// If it cannot be started.
     #[must_use]
-    pub fn new(world: &World, host: &Host, how: How<'_>) -> Self {
+    pub fn new(world: &TestWorld, host: &LabNetns, how: LaunchOptions<'_>) -> Self {
         let directory = world.directory().join(format!("{}.d", host.name()));
         fs::create_dir_all(&directory).unwrap();
         let launch = |directory: &PathBuf| {

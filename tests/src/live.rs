@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::Daemon;
+use crate::world::TestDaemon;
 
 /// A running command; killed when dropped.
-pub struct Live {
+pub struct RunningCommand {
     child: Child,
     lines: Receiver<String>,
     errors: Receiver<String>,
@@ -29,13 +29,13 @@ fn follow(from: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-impl Live {
+impl RunningCommand {
     /// Starts `geneved WORDS` against a daemon.
     ///
     /// # Panics
     /// If it cannot be started.
     #[must_use]
-    pub fn start(daemon: &Daemon, words: &str) -> Self {
+    pub fn start(daemon: &TestDaemon, words: &str) -> Self {
         let site = daemon.process().site();
         let mut child = Command::new(&site.binary)
             .arg("--socket")
@@ -48,7 +48,7 @@ impl Live {
             .expect("the binary runs");
         let lines = follow(child.stdout.take().expect("it is piped"));
         let errors = follow(child.stderr.take().expect("it is piped"));
-        Live {
+        RunningCommand {
             child,
             lines,
             errors,
@@ -96,7 +96,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

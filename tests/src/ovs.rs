@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use geneved::lab::net::{self, Host, run};
-use geneved::traffic::Ends;
+use geneved::lab::net::{self, LabNetns, run};
+use geneved::traffic::TrafficEnds;
 
 use crate::eventually;
-use crate::world::{Daemon, Duo, Family, Io, World};
+use crate::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld};
 
 /// Whether a veth pretends that it will finish checksums and cut super-packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,21 +20,21 @@ pub enum Offloads {
 
 /// What the two speak.
 #[derive(Clone, Copy, Debug)]
-pub struct Speech {
+pub struct OvsTunnel {
     /// `geneve` or `vxlan`.
     pub kind: &'static str,
     /// Whether geneved's interface is a TAP and carries frames itself.
     pub tap: bool,
     /// The underlay's.
-    pub family: Family,
+    pub family: UnderlayFamily,
 }
 
-impl Speech {
+impl OvsTunnel {
     /// What Open vSwitch speaks first of all.
-    pub const USUAL: Self = Speech {
+    pub const USUAL: Self = OvsTunnel {
         kind: "geneve",
         tap: true,
-        family: Family::V4,
+        family: UnderlayFamily::V4,
     };
 }
 
@@ -42,18 +42,18 @@ impl Speech {
 /// or 2001:db8::2 and one station, 10.0.0.2 and fd00::2, at its port `p0`; `gnv` is its tunnel.
 pub struct Ovs {
     /// The daemon of host a.
-    pub daemon: Daemon,
+    pub daemon: TestDaemon,
     /// Host a.
-    pub a: Host,
+    pub a: LabNetns,
     /// The station.
-    pub station: Host,
+    pub station: LabNetns,
     directory: PathBuf,
     programs: Vec<Child>,
-    _switch: Host,
-    _world: World,
+    _switch: LabNetns,
+    _world: TestWorld,
 }
 
-const NEEDED: &str =
+const OVS_REQUIREMENTS: &str =
     "Open vSwitch is required by this test (Debian: apt-get install openvswitch-switch)";
 
 impl Ovs {
@@ -62,8 +62,8 @@ impl Ovs {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn new(io: Io, offloads: Offloads, daemon: &str, more: &str) -> Self {
-        Self::with(io, offloads, Speech::USUAL, daemon, more)
+    pub fn new(io: TestBackend, offloads: Offloads, daemon: &str, more: &str) -> Self {
+        Self::with(io, offloads, OvsTunnel::USUAL, daemon, more)
     }
 
     /// As [`Ovs::new`], in another way.
@@ -71,8 +71,8 @@ impl Ovs {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn with(io: Io, offloads: Offloads, speech: Speech, daemon: &str, more: &str) -> Self {
-        let world = World::new();
+    pub fn with(io: TestBackend, offloads: Offloads, speech: OvsTunnel, daemon: &str, more: &str) -> Self {
+        let world = TestWorld::new();
         let (a, switch, station) = (world.host("a"), world.host("o"), world.host("s"));
         let addresses = ["192.0.2.1/24", "2001:db8::1/64"];
         net::veth((&a, "u0", &addresses), (&switch, "u0", &[]), 1500).unwrap();
@@ -83,7 +83,7 @@ impl Ovs {
         )
         .unwrap();
         // The switch reads devices by packet sockets: what is unfinished there stays so.
-        let plain = |host: &Host, device: &str| {
+        let plain = |host: &LabNetns, device: &str| {
             let words = [
                 "-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
             ];
@@ -121,11 +121,11 @@ impl Ovs {
         ovs
     }
 
-    fn start(&mut self, speech: Speech) {
+    fn start(&mut self, speech: OvsTunnel) {
         let at = |name: &str| self.directory.join(name).display().to_string();
         let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        assert!(Path::new(schema).exists(), "{NEEDED}");
-        run("ovsdb-tool", &["create", &at("conf.db"), schema]).expect(NEEDED);
+        assert!(Path::new(schema).exists(), "{OVS_REQUIREMENTS}");
+        run("ovsdb-tool", &["create", &at("conf.db"), schema]).expect(OVS_REQUIREMENTS);
         let database = format!("unix:{}", at("db.sock"));
         let remote = format!("--remote=punix:{}", at("db.sock"));
         let (db_ctl, ctl) = (
@@ -172,7 +172,7 @@ impl Ovs {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let spawned = self._switch.netns().run(|| command.spawn());
-        spawned.and_then(std::convert::identity).expect(NEEDED)
+        spawned.and_then(std::convert::identity).expect(OVS_REQUIREMENTS)
     }
 
     fn try_vsctl(&self, words: &str) -> std::io::Result<String> {
@@ -209,8 +209,8 @@ impl Ovs {
     /// # Panics
     /// If it is no address.
     #[must_use]
-    pub fn there(&self, address: &str) -> Ends {
-        Ends::new(
+    pub fn there(&self, address: &str) -> TrafficEnds {
+        TrafficEnds::new(
             self.a.netns(),
             self.station.netns(),
             address.parse().expect("an address"),
@@ -222,8 +222,8 @@ impl Ovs {
     /// # Panics
     /// If it is no address.
     #[must_use]
-    pub fn back(&self, address: &str) -> Ends {
-        Ends::new(
+    pub fn back(&self, address: &str) -> TrafficEnds {
+        TrafficEnds::new(
             self.station.netns(),
             self.a.netns(),
             address.parse().expect("an address"),

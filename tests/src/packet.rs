@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// EtherType of IPv4 in a Geneve header.
-pub const IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6 in a Geneve header.
-pub const IPV6: u16 = 0x86dd;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// A Geneve header, every bit of it settable, right or wrong.
 #[derive(Clone, Debug)]
-pub struct Geneve {
+pub struct RawGeneve {
     /// 2 bits.
     pub version: u8,
     /// O, a control message.
@@ -28,7 +28,7 @@ pub struct Geneve {
     pub reserved: (u8, u8),
 }
 
-impl Geneve {
+impl RawGeneve {
     /// A plain header for a payload of IPv4.
     #[must_use]
     pub fn new(vni: u32) -> Self {
@@ -36,7 +36,7 @@ impl Geneve {
             version: 0,
             control: false,
             critical: false,
-            protocol: IPV4,
+            protocol: ETHERTYPE_IPV4,
             vni,
             options: Vec::new(),
             words: None,

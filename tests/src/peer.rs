@@ -1,8 +1,8 @@
 //! The other side of a tunnel without a daemon: a plain UDP socket that speaks hand-made Geneve.
 
-use crate::packet::{Geneve, Parsed, udp};
+use crate::packet::{RawGeneve, Parsed, udp};
 use crate::sniffer::Sniffer;
-use crate::world::{Daemon, Duo, Family, Io, link};
+use crate::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, link};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// host b is a UDP socket on port 6081.
 pub struct Peer {
     /// The daemon of host a.
-    pub daemon: Daemon,
+    pub daemon: TestDaemon,
     /// Host b's socket.
     pub socket: UdpSocket,
     /// Where Geneve goes: host a.
@@ -30,9 +30,9 @@ pub const INNER4: [&str; 2] = ["10.0.0.2", "10.0.0.1"];
 pub const INNER6: [&str; 2] = ["fd00::2", "fd00::1"];
 
 /// How long something that must not come is waited for.
-const SILENCE: Duration = Duration::from_millis(150);
+const PEER_SILENCE: Duration = Duration::from_millis(150);
 /// How long something that must come is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PEER_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Peer {
     /// Starts the daemon; `more` is further lines of the link.
@@ -40,7 +40,7 @@ impl Peer {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn new(io: Io, family: Family, more: &str) -> Self {
+    pub fn new(io: TestBackend, family: UnderlayFamily, more: &str) -> Self {
         Self::on(Duo::new(), io, family, more)
     }
 
@@ -49,7 +49,7 @@ impl Peer {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn on(duo: Duo, io: Io, family: Family, more: &str) -> Self {
+    pub fn on(duo: Duo, io: TestBackend, family: UnderlayFamily, more: &str) -> Self {
         let remote = Duo::underlay(family, 1);
         let more = format!("remote = \"{remote}\"\n{more}");
         let config = link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &more);
@@ -77,7 +77,7 @@ impl Peer {
         let bound = duo.b.netns().run(|| UdpSocket::bind(address));
         let socket = bound.and_then(std::convert::identity).expect("a socket");
         setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)).expect("a buffer size");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(PEER_TIMEOUT)).expect("a timeout");
         socket
     }
 
@@ -122,7 +122,7 @@ impl Peer {
     ///
     /// # Panics
     /// If it is dropped.
-    pub fn assert_passes(&self, header: &Geneve) -> Vec<u8> {
+    pub fn assert_passes(&self, header: &RawGeneve) -> Vec<u8> {
         let (port, inner) = self.inner();
         self.assert_emerges(port, &header.datagram(&inner))
     }
@@ -134,7 +134,7 @@ impl Peer {
     pub fn assert_emerges(&self, port: u16, datagram: &[u8]) -> Vec<u8> {
         let before = self.daemon.drops();
         self.send(datagram);
-        self.emerged(port, PATIENCE).unwrap_or_else(|| {
+        self.emerged(port, PEER_TIMEOUT).unwrap_or_else(|| {
             panic!(
                 "dropped; counters {:?}",
                 moved(&before, &self.daemon.drops())
@@ -146,7 +146,7 @@ impl Peer {
     ///
     /// # Panics
     /// If it is forwarded, or another counter moves.
-    pub fn assert_drops(&self, header: &Geneve, reason: &str) {
+    pub fn assert_drops(&self, header: &RawGeneve, reason: &str) {
         let (port, inner) = self.inner();
         self.assert_vanishes(Some(port), &header.datagram(&inner), reason);
     }
@@ -161,7 +161,7 @@ impl Peer {
         crate::eventually(3, &format!("a drop is counted ({reason})"), || {
             !moved(&before, &self.daemon.drops()).is_empty()
         });
-        let came = self.tun.find(SILENCE, |bytes| {
+        let came = self.tun.find(PEER_SILENCE, |bytes| {
             let (from, _, _) = Parsed::new(bytes)?.udp()?;
             port.is_none_or(|port| port == from).then_some(())
         });

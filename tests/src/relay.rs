@@ -3,7 +3,7 @@
 //! Each host takes the relay's address on its side for the other host. The relay is ours because not
 //! every kernel has netem.
 
-use geneved::lab::net::{Host, veth};
+use geneved::lab::net::{LabNetns, veth};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// What is done to datagrams, each a part from 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Harm {
+pub struct Impairment {
     /// Dropped.
     pub loss: f64,
     /// Sent twice.
@@ -32,7 +32,7 @@ pub struct Relay {
 
 /// Addresses of host a, of the relay towards a, of the relay towards b, of host b.
 pub const ADDRESSES: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.129", "192.0.2.130"];
-const GENEVE: u16 = 6081;
+const RELAY_PORT: u16 = 6081;
 
 impl Relay {
     /// Joins `a` and `b` to `middle`, each by a veth `u0` there, and forwards between them.
@@ -40,7 +40,7 @@ impl Relay {
     /// # Panics
     /// If the kernel refuses.
     #[must_use]
-    pub fn start(a: &Host, middle: &Host, b: &Host, harm: Harm) -> Self {
+    pub fn start(a: &LabNetns, middle: &LabNetns, b: &LabNetns, harm: Impairment) -> Self {
         let net: Vec<_> = ADDRESSES
             .iter()
             .map(|address| format!("{address}/25"))
@@ -50,7 +50,7 @@ impl Relay {
         let socket = |i: usize| {
             let bound = middle
                 .netns()
-                .run(|| UdpSocket::bind((ADDRESSES[i], GENEVE)));
+                .run(|| UdpSocket::bind((ADDRESSES[i], RELAY_PORT)));
             let socket = bound.and_then(std::convert::identity).expect("a socket");
             let large = 4 << 20;
             let _ = nix::sys::socket::setsockopt(
@@ -66,7 +66,7 @@ impl Relay {
         let (towards_a, towards_b) = (socket(1), socket(2));
         let stop = Arc::new(AtomicBool::new(false));
         let (forwarded, harmed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let peer = |i: usize| SocketAddr::new(ADDRESSES[i].parse().expect("an address"), GENEVE);
+        let peer = |i: usize| SocketAddr::new(ADDRESSES[i].parse().expect("an address"), RELAY_PORT);
         let ways = [
             (Arc::clone(&towards_a), Arc::clone(&towards_b), peer(3), 1),
             (towards_b, towards_a, peer(0), 2),
@@ -74,7 +74,7 @@ impl Relay {
         let threads = ways
             .into_iter()
             .map(|(from, to, peer, seed)| {
-                let way = Way {
+                let way = RelayDirection {
                     from,
                     to,
                     peer,
@@ -120,18 +120,18 @@ impl Drop for Relay {
 }
 
 /// One direction.
-struct Way {
+struct RelayDirection {
     from: Arc<UdpSocket>,
     to: Arc<UdpSocket>,
     peer: SocketAddr,
-    harm: Harm,
+    harm: Impairment,
     chance: Chance,
 }
 
 /// How many later datagrams overtake one that is held back.
 const OVERTAKEN_BY: u32 = 3;
 
-impl Way {
+impl RelayDirection {
     fn run(mut self, stop: &AtomicBool, forwarded: &AtomicU64, harmed: &AtomicU64) {
         let mut buffer = vec![0; 65_536];
         let mut held: Option<(Vec<u8>, u32)> = None;

@@ -6,13 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use geneved::lab::net::Host;
+use geneved::lab::net::LabNetns;
 
-use crate::world::{self, Daemon};
+use crate::world::{self, TestDaemon};
 
 /// Runs scripts in a host's namespace.
 pub struct Shell<'h> {
-    host: &'h Host,
+    host: &'h LabNetns,
     /// Holds a program `geneved` that names the daemon's socket.
     path: PathBuf,
 }
@@ -23,7 +23,7 @@ impl<'h> Shell<'h> {
     /// # Panics
     /// If the daemon's directory cannot be written.
     #[must_use]
-    pub fn beside(daemon: &Daemon, host: &'h Host) -> Self {
+    pub fn beside(daemon: &TestDaemon, host: &'h LabNetns) -> Self {
         let site = daemon.process().site();
         Self::at(&site.socket(), host)
     }
@@ -33,7 +33,7 @@ impl<'h> Shell<'h> {
     /// # Panics
     /// If the socket's directory cannot be written.
     #[must_use]
-    pub fn at(socket: &Path, host: &'h Host) -> Self {
+    pub fn at(socket: &Path, host: &'h LabNetns) -> Self {
         let path = socket.with_extension("bin");
         fs::create_dir_all(&path).expect("the daemon's directory is writable");
         let program = path.join("geneved");

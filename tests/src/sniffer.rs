@@ -21,9 +21,9 @@ fn only(device: u32) -> [SockFilter; 4] {
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     /// `SKF_AD_OFF + SKF_AD_IFINDEX`: where a program finds the interface's number.
-    const INTERFACE: u32 = 0xffff_f000 + 8;
+    const SKF_INTERFACE: u32 = 0xffff_f000 + 8;
     [
-        SockFilter::new(LOAD_WORD, 0, 0, INTERFACE),
+        SockFilter::new(LOAD_WORD, 0, 0, SKF_INTERFACE),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, device),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
@@ -31,7 +31,7 @@ fn only(device: u32) -> [SockFilter; 4] {
 }
 
 /// `ETH_P_ALL`, in the byte order of the wire.
-const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+const SNIFFED_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
 
 impl Sniffer {
     /// Listens on one interface of a namespace.
@@ -45,7 +45,7 @@ impl Sniffer {
             let socket = Socket::new(
                 Domain::PACKET,
                 Type::DGRAM,
-                Some(Protocol::from(EVERYTHING)),
+                Some(Protocol::from(SNIFFED_PROTOCOLS)),
             )?;
             socket.attach_filter(&only(index))?;
             // More than the default needs a privilege that a user namespace does not give.

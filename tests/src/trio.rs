@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::{self, Host};
+use geneved::lab::net::{self, LabNetns};
 
-use crate::world::{Daemon, Io, World};
+use crate::world::{TestDaemon, TestBackend, TestWorld};
 
 /// Hosts a, b and c at 192.0.2.1, .2 and .3, joined by a bridge.
 pub struct Trio {
     /// Host a, b and c.
-    pub hosts: [Host; 3],
-    _switch: Host,
+    pub hosts: [LabNetns; 3],
+    _switch: LabNetns,
     /// Dropped last.
-    pub world: World,
+    pub world: TestWorld,
 }
 
 impl Trio {
@@ -28,7 +28,7 @@ impl Trio {
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        let world = World::new();
+        let world = TestWorld::new();
         let hosts = ["a", "b", "c"].map(|name| world.host(name));
         let switch = world.host("switch");
         switch.ip("link add br0 type bridge").expect("a bridge");
@@ -50,25 +50,25 @@ impl Trio {
 
     /// A daemon on each host, with these tables.
     #[must_use]
-    pub fn daemons(&self, io: Io, daemon: &str, tables: [&str; 3]) -> [Daemon; 3] {
+    pub fn daemons(&self, io: TestBackend, daemon: &str, tables: [&str; 3]) -> [TestDaemon; 3] {
         let start = |at: usize| self.world.daemon(&self.hosts[at], io, daemon, tables[at]);
         [start(0), start(1), start(2)]
     }
 }
 
 /// A TCP server that answers each connection with its name, and then echoes.
-pub struct Echoing {
+pub struct EchoServer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Echoing {
+impl EchoServer {
     /// Listens in the namespace of `host` on all addresses of both families.
     ///
     /// # Panics
     /// If the port is taken.
     #[must_use]
-    pub fn start(host: &Host, port: u16, name: &str) -> Self {
+    pub fn start(host: &LabNetns, port: u16, name: &str) -> Self {
         let listen = move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
         let listener = host.netns().run(listen).unwrap().expect("a free port");
         listener.set_nonblocking(true).unwrap();
@@ -85,14 +85,14 @@ impl Echoing {
                 }
             }
         });
-        Echoing {
+        EchoServer {
             stop,
             thread: Some(thread),
         }
     }
 }
 
-impl Drop for Echoing {
+impl Drop for EchoServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -120,7 +120,7 @@ fn echo(mut stream: TcpStream, name: &str) {
 }
 
 /// One connection to an [`Echoing`] server.
-pub struct Talk {
+pub struct EchoConnection {
     stream: TcpStream,
     /// The server's name.
     pub server: String,
@@ -128,7 +128,7 @@ pub struct Talk {
     pub seen: SocketAddr,
 }
 
-impl Talk {
+impl EchoConnection {
     /// Connects from the namespace of `host`, and reads the greeting.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Talk {
     ///
     /// # Panics
     /// If the greeting is none.
-    pub fn open(host: &Host, to: &str) -> std::io::Result<Self> {
+    pub fn open(host: &LabNetns, to: &str) -> std::io::Result<Self> {
         const PATIENCE: Duration = Duration::from_secs(2);
         let to: SocketAddr = to.parse().expect("an address");
         let connect = move || TcpStream::connect_timeout(&to, PATIENCE);
@@ -150,7 +150,7 @@ impl Talk {
         }
         let greeting = String::from_utf8(greeting).expect("text");
         let (server, seen) = greeting.trim().split_once(' ').expect("two words");
-        Ok(Talk {
+        Ok(EchoConnection {
             server: server.to_owned(),
             seen: seen.parse().expect("an address"),
             stream,

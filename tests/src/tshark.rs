@@ -9,7 +9,7 @@ use std::process::Command;
 /// If tshark is missing, or does not understand.
 #[must_use]
 pub fn tshark(name: &str, frames: &[Vec<u8>], fields: &[&str]) -> Vec<Vec<String>> {
-    let capture = Capture::write(name, frames);
+    let capture = PcapFile::write(name, frames);
     let mut command = Command::new("tshark");
     command
         .args(["-n", "-T", "fields", "-E", "separator=|", "-r"])
@@ -32,10 +32,10 @@ pub fn tshark(name: &str, frames: &[Vec<u8>], fields: &[&str]) -> Vec<Vec<String
 }
 
 /// A capture file of raw IP packets, removed when dropped.
-struct Capture(PathBuf);
+struct PcapFile(PathBuf);
 
-impl Capture {
-    fn write(name: &str, frames: &[Vec<u8>]) -> Capture {
+impl PcapFile {
+    fn write(name: &str, frames: &[Vec<u8>]) -> PcapFile {
         const LINKTYPE_RAW: u32 = 101;
         let mut file = Vec::new();
         for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, LINKTYPE_RAW] {
@@ -50,11 +50,11 @@ impl Capture {
         }
         let path = std::env::temp_dir().join(format!("geneved-{name}-{}.pcap", std::process::id()));
         std::fs::write(&path, file).expect("the capture file is written");
-        Capture(path)
+        PcapFile(path)
     }
 }
 
-impl Drop for Capture {
+impl Drop for PcapFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }

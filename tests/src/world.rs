@@ -1,8 +1,8 @@
 //! Hosts in network namespaces, the veth between them, and the daemons that run in them.
 
-use geneved::lab::daemon::{Daemon as Process, Site};
-use geneved::lab::net::{self, Host};
-use geneved::traffic::{Amount, Echo, Ends, TcpBulk, UdpBurst};
+use geneved::lab::daemon::{DaemonProcess as Process, DaemonFiles};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, TcpBulk, UdpBurst};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,14 +15,14 @@ use std::time::Duration;
 
 /// The I/O backend that a daemon is started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Io {
+pub enum TestBackend {
     /// `io = "io_uring"`
     Uring,
     /// `io = "syscalls"`
     Syscalls,
 }
 
-impl Io {
+impl TestBackend {
     /// The word in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -35,28 +35,28 @@ impl Io {
 
 /// Address family of the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum UnderlayFamily {
     /// IPv4
     V4,
     /// IPv6
     V6,
 }
 
-impl Family {
+impl UnderlayFamily {
     /// Both of them.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
-const PREFIX: &str = "gnvt";
+const TEST_PREFIX: &str = "gnvt";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Names of this process's own, and a directory for its daemons' files; cleans up after itself.
-pub struct World {
+pub struct TestWorld {
     prefix: String,
     directory: PathBuf,
 }
 
-impl World {
+impl TestWorld {
     /// Makes sure that namespaces can be made, and removes what dead test processes left.
     ///
     /// # Panics
@@ -67,7 +67,7 @@ impl World {
         static READY: OnceLock<Result<(), String>> = OnceLock::new();
         let ready = READY.get_or_init(|| {
             net::prepare().map_err(|error| error.to_string())?;
-            for name in net::namespaces(&format!("{PREFIX}-")) {
+            for name in net::namespaces(&format!("{TEST_PREFIX}-")) {
                 let pid = name.split('-').nth(1).unwrap_or("");
                 if !Path::new("/proc").join(pid).exists() {
                     let _ = net::remove(&name);
@@ -79,7 +79,7 @@ impl World {
             panic!("these scenarios need network namespaces: {words}");
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("{PREFIX}-{}-{number}", std::process::id());
+        let prefix = format!("{TEST_PREFIX}-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(&prefix);
         std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
         Self { prefix, directory }
@@ -96,8 +96,8 @@ impl World {
     /// # Panics
     /// If the kernel refuses.
     #[must_use]
-    pub fn host(&self, name: &str) -> Host {
-        Host::new(&format!("{}-{name}", self.prefix)).expect("a namespace can be made")
+    pub fn host(&self, name: &str) -> LabNetns {
+        LabNetns::new(&format!("{}-{name}", self.prefix)).expect("a namespace can be made")
     }
 
     /// The name that [`World::host`] gives, without making it.
@@ -125,7 +125,7 @@ impl World {
     /// # Panics
     /// If it does not become ready; the message has its log.
     #[must_use]
-    pub fn daemon(&self, host: &Host, io: Io, daemon: &str, links: &str) -> Daemon {
+    pub fn daemon(&self, host: &LabNetns, io: TestBackend, daemon: &str, links: &str) -> TestDaemon {
         self.try_daemon(host, io, daemon, links)
             .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -136,22 +136,22 @@ impl World {
     /// It did not become ready; with its log.
     pub fn try_daemon(
         &self,
-        host: &Host,
-        io: Io,
+        host: &LabNetns,
+        io: TestBackend,
         daemon: &str,
         links: &str,
-    ) -> std::io::Result<Daemon> {
-        let site = Site {
+    ) -> std::io::Result<TestDaemon> {
+        let site = DaemonFiles {
             binary: binary().to_owned(),
             directory: self.directory.clone(),
             name: host.name().rsplit('-').next().unwrap_or("x").to_owned(),
         };
         let config = format!("io = \"{}\"\n{daemon}\n{links}", io.name());
-        Ok(Daemon(Some(Process::start(site, host, &config)?)))
+        Ok(TestDaemon(Some(Process::start(site, host, &config)?)))
     }
 }
 
-impl Drop for World {
+impl Drop for TestWorld {
     fn drop(&mut self) {
         for name in net::namespaces(&format!("{}-", self.prefix)) {
             let _ = net::remove(&name);
@@ -166,8 +166,8 @@ impl Drop for World {
 /// If it does not build.
 #[must_use]
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+    static GENEVED_BINARY: OnceLock<PathBuf> = OnceLock::new();
+    GENEVED_BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("GENEVED") {
             return path.into();
         }
@@ -190,9 +190,9 @@ pub fn binary() -> &'static Path {
 }
 
 /// A running daemon whose counters and log are printed if the test fails.
-pub struct Daemon(Option<Process>);
+pub struct TestDaemon(Option<Process>);
 
-impl Daemon {
+impl TestDaemon {
     /// The process.
     ///
     /// # Panics
@@ -339,7 +339,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for TestDaemon {
     fn drop(&mut self) {
         if let Some(process) = &self.0
             && std::thread::panicking()
@@ -369,11 +369,11 @@ pub fn link(name: &str, vni: u32, addresses: &[&str], more: &str) -> String {
 /// Two hosts joined by a veth `u0`: 192.0.2.1 and 192.0.2.2, 2001:db8::1 and 2001:db8::2.
 pub struct Duo {
     /// Host 192.0.2.1.
-    pub a: Host,
+    pub a: LabNetns,
     /// Host 192.0.2.2.
-    pub b: Host,
+    pub b: LabNetns,
     /// Dropped last.
-    pub world: World,
+    pub world: TestWorld,
 }
 
 impl Duo {
@@ -393,7 +393,7 @@ impl Duo {
     /// If the kernel refuses.
     #[must_use]
     pub fn with_mtu(mtu: u32) -> Self {
-        let world = World::new();
+        let world = TestWorld::new();
         let (a, b) = (world.host("a"), world.host("b"));
         net::veth(
             (&a, "u0", &["192.0.2.1/24", "2001:db8::1/64"]),
@@ -403,10 +403,10 @@ impl Duo {
         .expect("a veth can be made");
         let duo = Self { a, b, world };
         // Finds the neighbours: what is lost or late over the overlay is the overlay's then.
-        for family in Family::BOTH {
-            let echo = Echo {
+        for family in UnderlayFamily::BOTH {
+            let echo = EchoRun {
                 count: 1,
-                ..Echo::default()
+                ..EchoRun::default()
             };
             crate::eventually(10, "the underlay carries", || {
                 let report = echo.run(duo.a.netns(), Self::underlay(family, 1));
@@ -418,18 +418,18 @@ impl Duo {
 
     /// The underlay address of host a (0) or b (1).
     #[must_use]
-    pub fn underlay(family: Family, side: usize) -> IpAddr {
+    pub fn underlay(family: UnderlayFamily, side: usize) -> IpAddr {
         let text = match family {
-            Family::V4 => ["192.0.2.1", "192.0.2.2"][side],
-            Family::V6 => ["2001:db8::1", "2001:db8::2"][side],
+            UnderlayFamily::V4 => ["192.0.2.1", "192.0.2.2"][side],
+            UnderlayFamily::V6 => ["2001:db8::1", "2001:db8::2"][side],
         };
         text.parse().expect("an address")
     }
 
     /// A daemon on each side with one link `gnv0`, VNI 100, 10.0.0.1 and .2, fd00::1 and ::2.
     #[must_use]
-    pub fn overlay(&self, io: Io, family: Family, more: &str) -> [Daemon; 2] {
-        let start = |side: usize, host: &Host| {
+    pub fn overlay(&self, io: TestBackend, family: UnderlayFamily, more: &str) -> [TestDaemon; 2] {
+        let start = |side: usize, host: &LabNetns| {
             let more = format!("remote = \"{}\"\n{more}", Self::underlay(family, 1 - side));
             let [v4, v6] = [
                 format!("10.0.0.{}/24", side + 1),
@@ -446,8 +446,8 @@ impl Duo {
     /// # Panics
     /// If it is not an address.
     #[must_use]
-    pub fn ends(&self, address: &str) -> Ends {
-        Ends::new(
+    pub fn ends(&self, address: &str) -> TrafficEnds {
+        TrafficEnds::new(
             self.a.netns(),
             self.b.netns(),
             address.parse().expect("an address"),
@@ -459,11 +459,11 @@ impl Duo {
 ///
 /// # Panics
 /// If one is not.
-pub fn assert_ping(ends: &Ends) {
-    let echo = Echo {
+pub fn assert_ping(ends: &TrafficEnds) {
+    let echo = EchoRun {
         count: 3,
         interval: Duration::from_millis(10),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     let report = echo.run(&ends.client, ends.address).expect("a raw socket");
     assert!(report.all_answered(), "ping {}: {report}", ends.address);
@@ -471,10 +471,10 @@ pub fn assert_ping(ends: &Ends) {
 
 /// Whether a single ping from `ends.client` is answered; one that cannot even be sent is not.
 #[must_use]
-pub fn answers(ends: &Ends) -> bool {
-    let once = Echo {
+pub fn answers(ends: &TrafficEnds) -> bool {
+    let once = EchoRun {
         count: 1,
-        ..Echo::default()
+        ..EchoRun::default()
     };
     let report = once.run(&ends.client, ends.address);
     report.is_ok_and(|report| report.all_answered())
@@ -484,12 +484,12 @@ pub fn answers(ends: &Ends) -> bool {
 ///
 /// # Panics
 /// If one is.
-pub fn assert_no_ping(ends: &Ends) {
-    let echo = Echo {
+pub fn assert_no_ping(ends: &TrafficEnds) {
+    let echo = EchoRun {
         count: 2,
         interval: Duration::from_millis(10),
         timeout: Duration::from_millis(300),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     let report = echo.run(&ends.client, ends.address).expect("a raw socket");
     assert_eq!(report.received, 0, "ping {}: {report}", ends.address);
@@ -499,10 +499,10 @@ pub fn assert_no_ping(ends: &Ends) {
 ///
 /// # Panics
 /// If they do not.
-pub fn assert_tcp(ends: &Ends, streams: usize, bytes: u64) {
+pub fn assert_tcp(ends: &TrafficEnds, streams: usize, bytes: u64) {
     let bulk = TcpBulk {
         streams,
-        amount: Amount::Count(bytes),
+        amount: SendAmount::Count(bytes),
         ..TcpBulk::default()
     };
     let report = bulk
@@ -515,10 +515,10 @@ pub fn assert_tcp(ends: &Ends, streams: usize, bytes: u64) {
 ///
 /// # Panics
 /// If they do not.
-pub fn assert_datagrams(ends: &Ends, size: usize) {
+pub fn assert_datagrams(ends: &TrafficEnds, size: usize) {
     let burst = UdpBurst {
         size,
-        amount: Amount::Count(500),
+        amount: SendAmount::Count(500),
         pace: Some(2_000.0),
         flows: 2,
         ..UdpBurst::default()
@@ -533,10 +533,10 @@ pub fn assert_datagrams(ends: &Ends, size: usize) {
 ///
 /// # Panics
 /// If more than 1 % is lost, anything is changed or doubled, or more than a few are reordered.
-pub fn assert_udp(ends: &Ends, size: usize) {
+pub fn assert_udp(ends: &TrafficEnds, size: usize) {
     let burst = UdpBurst {
         size,
-        amount: Amount::Count(2_000),
+        amount: SendAmount::Count(2_000),
         pace: Some(10_000.0),
         flows: 2,
         ..UdpBurst::default()

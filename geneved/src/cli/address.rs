@@ -4,33 +4,33 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
-use super::grammar::{Keyword, Times};
-use super::honours::Honours;
+use super::grammar::{Keyword, Repetition};
+use super::honours::SupportedOptions;
 use super::link::in_netns;
-use super::object::{self, Subject};
-use super::output::{Line, Record};
-use super::style::{Family, Style};
-use crate::config::value::{IfName, Prefix};
-use crate::config::words::{AddressWords, Change, Verb};
-use crate::control::protocol::{LinkInfo, Links, Request};
+use super::object::{self, CliObject};
+use super::output::{OutputLine, Show};
+use super::style::{FamilyOption, OutputStyle};
+use crate::config::value::{IfName, PrefixValue};
+use crate::config::words::{AddressArgs, ObjectChange, ChangeVerb};
+use crate::control::protocol::{LinkInfo, LinksReply, Request};
 
-type Key = Keyword<AddressWords>;
+type AddressKeyword = Keyword<AddressArgs>;
 
-const WORDS: [Key; 2] = [
+const WORDS: [AddressKeyword; 2] = [
     key!("address" | "local", "PREFIX", prefix)
         .bare()
-        .times(Times::Once),
-    key!("dev", "LINK", dev).times(Times::Once),
+        .times(Repetition::Once),
+    key!("dev", "LINK", dev).times(Repetition::Once),
 ];
 
 /// Which addresses are shown.
 #[derive(Default)]
-pub struct Wanted {
-    prefix: Option<Prefix>,
+pub struct AddressFilter {
+    prefix: Option<PrefixValue>,
     dev: Option<IfName>,
 }
 
@@ -41,43 +41,43 @@ pub struct AddressInfo {
     dev: IfName,
 }
 
-impl Subject for AddressWords {
+impl CliObject for AddressArgs {
     const KIND: &'static str = "address";
-    const ADD: &'static [Key] = &WORDS;
-    const DEL: &'static [Key] = &WORDS;
-    const HONOURS: Honours = Honours::FAMILY.and(Honours::NETNS);
-    const CHANGE_HONOURS: Honours = Honours::NETNS;
+    const ADD: &'static [AddressKeyword] = &WORDS;
+    const DEL: &'static [AddressKeyword] = &WORDS;
+    const HONOURS: SupportedOptions = SupportedOptions::FAMILY.and(SupportedOptions::NETNS);
+    const CHANGE_HONOURS: SupportedOptions = SupportedOptions::NETNS;
 
     type Info = AddressInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
-        key!(Wanted; "address" | "to", "PREFIX", prefix).bare(),
-        key!(Wanted; "dev", "LINK", dev),
+    type Filter = AddressFilter;
+    const SHOW: &'static [Keyword<AddressFilter>] = &[
+        key!(AddressFilter; "address" | "to", "PREFIX", prefix).bare(),
+        key!(AddressFilter; "dev", "LINK", dev),
     ];
 
-    fn change(self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
+    fn change(self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
         if let Some(netns) = context.netns().map(str::to_owned) {
             super::link::is_in(context, &self.dev, &netns)?;
         }
-        Ok(Change::address(verb, self))
+        Ok(ObjectChange::address(verb, self))
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &AddressFilter, _: &OutputStyle) -> Option<String> {
         filter.prefix.map(|prefix| prefix.to_string())
     }
 
-    fn name(info: &AddressInfo, _: &Style) -> String {
+    fn name(info: &AddressInfo, _: &OutputStyle) -> String {
         info.prefix.to_string()
     }
 
-    fn wants(_: &Wanted, style: &Style, info: &AddressInfo) -> bool {
+    fn wants(_: &AddressFilter, style: &OutputStyle, info: &AddressInfo) -> bool {
         style.wants(info.prefix.addr())
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<AddressInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &AddressFilter) -> Result<Vec<AddressInfo>, CliError> {
         let name = filter.dev.clone();
         let request = Request::ListLinks { name };
-        let Links { mut links } = context.call(&request)?;
+        let LinksReply { mut links } = context.call(&request)?;
         in_netns(context, filter.dev.as_ref(), &mut links)?;
         let of_link = |link: LinkInfo| {
             let dev = link.settings.name.clone();
@@ -92,30 +92,30 @@ impl Subject for AddressWords {
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const ADDRESS_OBJECT: ObjectDef = ObjectDef {
     name: "address",
     about: "addresses of links, one by one",
     commands: &[
-        object::add::<AddressWords>(),
-        object::replace::<AddressWords>(),
-        object::del::<AddressWords>(),
-        object::show::<AddressWords>(),
+        object::add::<AddressArgs>(),
+        object::replace::<AddressArgs>(),
+        object::del::<AddressArgs>(),
+        object::show::<AddressArgs>(),
     ],
     usual: Some(3),
     notes: "PREFIX := ADDR/LENGTH\n\"geneved link set NAME address PREFIX\" replaces all of them, \"address none\" takes\nall of them away.",
 };
 
-impl Record for AddressInfo {
-    fn text(&self, style: &Style) -> String {
-        Line::new(style.prefix(&self.prefix))
+impl Show for AddressInfo {
+    fn text(&self, style: &OutputStyle) -> String {
+        OutputLine::new(style.prefix(&self.prefix))
             .value("dev", Some(style.name(&self.dev)))
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!({
             "ifname": self.dev,
-            "family": Family::of(self.prefix.addr()).word(),
+            "family": FamilyOption::of(self.prefix.addr()).word(),
             "local": self.prefix.addr(),
             "prefixlen": self.prefix.prefix_len(),
         })

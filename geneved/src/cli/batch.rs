@@ -4,18 +4,18 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::context::Context;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::{dispatch, output, report};
 
 /// Bytes of a line at most; one that is longer is no command, but perhaps a device.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Runs the commands of a file one after the other. With `force` a failure does not end it.
 ///
 /// # Errors
 /// The file cannot be read, or a command failed; each failure was reported with its line.
-pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliError> {
+pub fn run(context: &mut CommandContext, file: &str, force: bool) -> Result<(), CliError> {
     let mut failed = None;
     for command in commands(file)? {
         let (number, words) = command.map_err(|(number, e)| unreadable(file, number, &e))?;
@@ -33,7 +33,7 @@ pub fn run(context: &mut Context, file: &str, force: bool) -> Result<(), CliErro
 ///
 /// # Errors
 /// As [`run`]; or the daemon refused the changes, and then the line is reported of the one that cannot be made.
-pub fn run_atomic(context: &mut Context, file: &str) -> Result<(), CliError> {
+pub fn run_atomic(context: &mut CommandContext, file: &str) -> Result<(), CliError> {
     context.gather();
     let mut failed = None;
     // Of each change the line on which it stands.
@@ -65,7 +65,7 @@ pub fn run_atomic(context: &mut Context, file: &str) -> Result<(), CliError> {
     }
 }
 
-fn commands(file: &str) -> Result<Commands<Box<dyn BufRead>>, CliError> {
+fn commands(file: &str) -> Result<BatchCommands<Box<dyn BufRead>>, CliError> {
     let reader: Box<dyn BufRead> = if file == "-" {
         Box::new(io::stdin().lock())
     } else {
@@ -74,11 +74,11 @@ fn commands(file: &str) -> Result<Commands<Box<dyn BufRead>>, CliError> {
         })?;
         Box::new(BufReader::new(opened))
     };
-    Ok(Commands::of(reader))
+    Ok(BatchCommands::of(reader))
 }
 
 fn carry_out(
-    context: &mut Context,
+    context: &mut CommandContext,
     words: Result<Vec<String>, &'static str>,
 ) -> Result<(), CliError> {
     let words = words.map_err(|e| CliError::Usage(format!("Error: {e}")))?;
@@ -100,17 +100,17 @@ fn complain(file: &str, number: usize, error: &CliError) -> u8 {
 }
 
 /// A command's line, and its words or why it has none.
-type Numbered = (usize, Result<Vec<String>, &'static str>);
+type NumberedCommand = (usize, Result<Vec<String>, &'static str>);
 
 /// The commands of a file with the numbers of the lines on which they begin.
-struct Commands<R> {
+struct BatchCommands<R> {
     from: R,
     number: usize,
 }
 
-impl<R: BufRead> Commands<R> {
+impl<R: BufRead> BatchCommands<R> {
     fn of(reader: R) -> Self {
-        Commands {
+        BatchCommands {
             from: reader,
             number: 0,
         }
@@ -119,11 +119,11 @@ impl<R: BufRead> Commands<R> {
     /// The next line, without its end.
     fn line(&mut self) -> Option<io::Result<String>> {
         let mut line = Vec::new();
-        let most = MOST_BYTES as u64 + 1;
+        let most = MAX_LINE_BYTES as u64 + 1;
         match self.from.by_ref().take(most).read_until(b'\n', &mut line) {
             Ok(0) => return None,
-            Ok(_) if line.len() > MOST_BYTES => {
-                let what = format!("the line is longer than {} MiB", MOST_BYTES >> 20);
+            Ok(_) if line.len() > MAX_LINE_BYTES => {
+                let what = format!("the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
                 return Some(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
             }
             Ok(_) => {}
@@ -141,8 +141,8 @@ impl<R: BufRead> Commands<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Commands<R> {
-    type Item = Result<Numbered, (usize, io::Error)>;
+impl<R: BufRead> Iterator for BatchCommands<R> {
+    type Item = Result<NumberedCommand, (usize, io::Error)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let first = self.number + 1;
@@ -195,7 +195,7 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
 mod tests {
     use std::io::{self, BufReader};
 
-    use super::{Commands, split};
+    use super::{BatchCommands, split};
 
     #[test]
     fn quotes_keep_words_together_and_comments_are_left_out() {
@@ -214,16 +214,16 @@ mod tests {
     #[test]
     fn a_command_has_the_number_of_its_first_line() {
         let text = "a b\n\nc \\\n d\\\ne # f\n\"open\nlast \\";
-        let all: Vec<_> = Commands::of(text.as_bytes()).map(Result::unwrap).collect();
+        let all: Vec<_> = BatchCommands::of(text.as_bytes()).map(Result::unwrap).collect();
         let words = |at: usize| all[at].1.clone().unwrap().join("|");
         let numbers: Vec<_> = all.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 6, 7]);
         assert_eq!((words(0), words(1)), ("a|b".into(), String::new()));
         assert_eq!((words(2), words(4)), ("c|de".into(), "last".into()));
         assert!(all[3].1.is_err());
-        assert!(Commands::of(&b"a\n\xff\n"[..]).nth(1).unwrap().is_err());
+        assert!(BatchCommands::of(&b"a\n\xff\n"[..]).nth(1).unwrap().is_err());
         // What has no end is not read to its end.
-        let (line, error) = Commands::of(BufReader::new(io::repeat(0)))
+        let (line, error) = BatchCommands::of(BufReader::new(io::repeat(0)))
             .next()
             .unwrap()
             .unwrap_err();

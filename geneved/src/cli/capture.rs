@@ -25,29 +25,29 @@ use pcap_file::pcapng::blocks::interface_statistics::{
 };
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 
-use super::command::{Command, Verb};
-use super::context::Context;
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, wrong};
-use super::honours::Honours;
+use super::honours::SupportedOptions;
 use super::output;
-use crate::config::value::{Direction, IfName};
-use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Request};
+use crate::config::value::{DirectionValue, IfName};
+use crate::control::protocol::{CaptureArgs, CaptureReply, CapturedPacket, Request};
 use crate::counted::counted;
 
 #[derive(Default)]
-struct Words {
-    capture: CaptureWords,
+struct CaptureCommand {
+    capture: CaptureArgs,
     inner: bool,
     count: Option<u32>,
     snaplen: Option<u32>,
     write: Option<String>,
 }
 
-type Key = Keyword<Words>;
+type CaptureKeyword = Keyword<CaptureCommand>;
 
-const KEYS: [Key; 12] = [
+const CAPTURE_KEYWORDS: [CaptureKeyword; 12] = [
     key!("dev", "LINK", capture.filter.dev),
     flag!("inner", inner = true).at_most_one(1),
     flag!("outer", capture.outer = true).at_most_one(1),
@@ -59,29 +59,29 @@ const KEYS: [Key; 12] = [
     key!("dport", "PORT", capture.filter.dport),
     key!("count", "N", count),
     key!("snaplen", "N", snaplen),
-    Key::value(&["write"], "{ FILE | - }", |w, v| {
+    CaptureKeyword::value(&["write"], "{ FILE | - }", |w, v| {
         w.write = Some(v.to_owned());
         Ok(())
     }),
 ];
 
 /// The command.
-pub const VERB: Verb = Verb {
+pub const CAPTURE_COMMAND: GlobalCommand = GlobalCommand {
     name: "capture",
     about: "packets as a pcapng file, with the reason of a drop as comment",
-    command: Command::new(&["capture"], run, || grammar::words(&KEYS))
-        .honouring_only(Honours::SOCKET),
+    command: CommandDef::new(&["capture"], run, || grammar::words(&CAPTURE_KEYWORDS))
+        .honouring_only(SupportedOptions::SOCKET),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nPackets of both directions of such flows are captured.",
 };
 
 /// Writes packets until there are as many as were asked for, or somebody interrupts.
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
-    grammar::parse(&KEYS, words, &mut wanted)?;
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = CaptureCommand::default();
+    grammar::parse(&CAPTURE_KEYWORDS, words, &mut wanted)?;
     if wanted.count == Some(0) {
         return Err(wrong("0", "at least 1; without \"count\" there is no end"));
     }
-    let capture = CaptureWords {
+    let capture = CaptureArgs {
         count: wanted.count.unwrap_or(0).into(),
         snaplen: wanted.snaplen.unwrap_or(0),
         ..wanted.capture
@@ -108,10 +108,10 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
             "-" => Box::new(io::stdout().lock()),
             file => Box::new(File::create(file)?),
         };
-        Capture::new(BufWriter::new(out), snaplen)
+        PcapngFile::new(BufWriter::new(out), snaplen)
     };
     // A file that is there already is not lost where the daemon refuses.
-    let mut file: Option<Capture<_>> = None;
+    let mut file: Option<PcapngFile<_>> = None;
     let mut broken = None;
     let stdout = io::stdout();
     let mut stops = vec![(stop.as_fd(), PollFlags::POLLIN)];
@@ -120,7 +120,7 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         stops.push((stdout.as_fd(), PollFlags::empty()));
     }
     let outcome = client.follow(&request, &stops, |reply| {
-        let captured = serde_json::from_value::<Captured>(reply).map_err(io::Error::other);
+        let captured = serde_json::from_value::<CaptureReply>(reply).map_err(io::Error::other);
         let written = captured.and_then(|captured| match &mut file {
             Some(file) => file.add(&captured),
             // The first reply says that packets are looked at from now on.
@@ -157,7 +157,7 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 }
 
 /// A pcapng file under construction.
-struct Capture<W: Write> {
+struct PcapngFile<W: Write> {
     writer: PcapNgWriter<W>,
     snaplen: u32,
     /// The number of the interface for a link's packets, or for those of the underlay.
@@ -173,14 +173,14 @@ fn broken(error: pcap_file::PcapError) -> io::Error {
     }
 }
 
-impl<W: Write> Capture<W> {
+impl<W: Write> PcapngFile<W> {
     fn new(out: W, snaplen: u32) -> io::Result<Self> {
         let program = format!("geneved {}", env!("CARGO_PKG_VERSION"));
         let section = SectionHeaderBlock {
             options: vec![SectionHeaderOption::UserApplication(program.into())],
             ..SectionHeaderBlock::default()
         };
-        let mut capture = Capture {
+        let mut capture = PcapngFile {
             writer: PcapNgWriter::with_section_header(out, section).map_err(broken)?,
             snaplen,
             interfaces: HashMap::new(),
@@ -196,7 +196,7 @@ impl<W: Write> Capture<W> {
         self.writer.get_mut().flush()
     }
 
-    fn add(&mut self, captured: &Captured) -> io::Result<()> {
+    fn add(&mut self, captured: &CaptureReply) -> io::Result<()> {
         self.lost += captured.lost;
         for packet in &captured.packets {
             self.packet(packet)?;
@@ -239,8 +239,8 @@ impl<W: Write> Capture<W> {
         let interface_id = self.interface(packet)?;
         let data = STANDARD.decode(&packet.data).map_err(io::Error::other)?;
         let mut options = vec![EnhancedPacketOption::Flags(match packet.direction {
-            Direction::Ingress => INBOUND,
-            Direction::Egress => OUTBOUND,
+            DirectionValue::Ingress => INBOUND,
+            DirectionValue::Egress => OUTBOUND,
         })];
         if let Some(reason) = &packet.reason {
             let vni = outer_vni(&data).filter(|_| packet.outer);

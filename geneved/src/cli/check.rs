@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::command::{Command, Verb};
-use super::context::Context;
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
-use super::output::{self, Record};
-use super::style::Style;
-use crate::config::file::{self, Config, Fault};
+use super::honours::SupportedOptions;
+use super::output::{self, Show};
+use super::style::OutputStyle;
+use crate::config::file::{self, Config, ConfigFault};
 use crate::control::protocol::FeatureInfo;
 use crate::daemon::{host, preflight};
-use crate::io::Feature;
+use crate::io::FeatureReport;
 
 #[derive(Default)]
-struct Words {
+struct CheckCommand {
     file: Option<PathBuf>,
     service: bool,
 }
 
-const KEYS: [Keyword<Words>; 2] = [
-    Keyword::value(&["file"], "FILE", |words: &mut Words, file| {
+const CHECK_KEYWORDS: [Keyword<CheckCommand>; 2] = [
+    Keyword::value(&["file"], "FILE", |words: &mut CheckCommand, file| {
         words.file = Some(match file {
             "default" => file::DEFAULT_PATH.into(),
             path => path.into(),
@@ -34,25 +34,25 @@ const KEYS: [Keyword<Words>; 2] = [
         Ok(())
     })
     .bare(),
-    Keyword::flag(&["--service"], |words: &mut Words| words.service = true),
+    Keyword::flag(&["--service"], |words: &mut CheckCommand| words.service = true),
 ];
 
 /// The command.
-pub const VERB: Verb = Verb {
+pub const CHECK_COMMAND: GlobalCommand = GlobalCommand {
     name: "check",
     about: "is a configuration valid; without one, what can this host do",
-    command: Command::new(&["check"], run, || grammar::words(&KEYS)).honouring_only(
-        Honours::SHAPE
-            .and(Honours::BRIEF)
-            .and(Honours::NETNS)
-            .and(Honours::SOCKET),
+    command: CommandDef::new(&["check"], run, || grammar::words(&CHECK_KEYWORDS)).honouring_only(
+        SupportedOptions::SHAPE
+            .and(SupportedOptions::BRIEF)
+            .and(SupportedOptions::NETNS)
+            .and(SupportedOptions::SOCKET),
     ),
     notes: "FILE := { PATH | DIRECTORY | default }, default for /etc/geneved/geneved.toml\n\"--service\" asks as the user of geneved.service, with its capabilities.",
 };
 
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut given = Words::default();
-    grammar::parse(&KEYS, words, &mut given)?;
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut given = CheckCommand::default();
+    grammar::parse(&CHECK_KEYWORDS, words, &mut given)?;
     context.enter_netns()?;
     match given.file {
         file if given.service => service::check(context, file.as_deref()),
@@ -62,14 +62,14 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 }
 
 /// What was found out about a configuration.
-struct Checked {
+struct CheckReport {
     path: PathBuf,
-    found: Result<Config, Vec<Fault>>,
+    found: Result<Config, Vec<ConfigFault>>,
     /// What this host lacks for it.
     warnings: Vec<String>,
 }
 
-fn check(style: &Style, path: &Path) -> Result<(), CliError> {
+fn check(style: &OutputStyle, path: &Path) -> Result<(), CliError> {
     let path = match path.is_dir() {
         true => path.join("geneved.toml"),
         false => path.to_owned(),
@@ -79,7 +79,7 @@ fn check(style: &Style, path: &Path) -> Result<(), CliError> {
         |_| Vec::new(),
         |config| preflight::warnings(config, &file::files(&path)),
     );
-    let checked = Checked {
+    let checked = CheckReport {
         path,
         found,
         warnings,
@@ -90,7 +90,7 @@ fn check(style: &Style, path: &Path) -> Result<(), CliError> {
             Err(CliError::Refused(faults.join("\n")))
         }
         found => {
-            output::print(style, &[&checked as &dyn Record])?;
+            output::print(style, &[&checked as &dyn Show])?;
             found.as_ref().map_err(|_| CliError::Reported(2)).map(drop)
         }
     }
@@ -110,8 +110,8 @@ fn counts(config: &Config) -> [(&'static str, usize); 8] {
     ]
 }
 
-impl Record for Checked {
-    fn text(&self, _: &Style) -> String {
+impl Show for CheckReport {
+    fn text(&self, _: &OutputStyle) -> String {
         let counts = self.found.as_ref().map(counts).unwrap_or_default();
         // Every configuration is about the first three; the others are named where they are there.
         let told = counts.iter().enumerate();
@@ -124,7 +124,7 @@ impl Record for Checked {
         text
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         let counts = self.found.as_ref().map(counts).unwrap_or_default();
         let objects: serde_json::Map<_, _> = counts
             .into_iter()
@@ -148,17 +148,17 @@ impl Record for Checked {
     }
 }
 
-fn probe(context: &Context) -> Result<(), CliError> {
+fn probe(context: &CommandContext) -> Result<(), CliError> {
     let found = host::features(context.socket());
-    let info = |f: &Feature| FeatureInfo {
+    let info = |f: &FeatureReport| FeatureInfo {
         name: f.kind.name().into(),
         available: f.available,
         detail: f.detail.clone(),
     };
     let features: Vec<FeatureInfo> = found.iter().map(info).collect();
-    let records: Vec<&dyn Record> = features.iter().map(|f| f as &dyn Record).collect();
+    let records: Vec<&dyn Show> = features.iter().map(|f| f as &dyn Show).collect();
     context.print(&records)?;
-    let fatal = |f: &&Feature| !f.available && host::INDISPENSABLE.contains(&f.kind);
+    let fatal = |f: &&FeatureReport| !f.available && host::INDISPENSABLE.contains(&f.kind);
     match found.iter().find(fatal) {
         None => Ok(()),
         Some(feature) => Err(CliError::Refused(format!(
@@ -171,7 +171,7 @@ fn probe(context: &Context) -> Result<(), CliError> {
 
 /// One feature on one line.
 #[must_use]
-pub fn feature(style: &Style, feature: &FeatureInfo) -> String {
+pub fn feature(style: &OutputStyle, feature: &FeatureInfo) -> String {
     let state = if feature.available { "yes" } else { "no" };
     let padded = format!("{state:<3}");
     format!(
@@ -182,12 +182,12 @@ pub fn feature(style: &Style, feature: &FeatureInfo) -> String {
     )
 }
 
-impl Record for FeatureInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for FeatureInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         feature(style, self)
     }
 
-    fn brief(&self, _: &Style) -> String {
+    fn brief(&self, _: &OutputStyle) -> String {
         format!(
             "{:<12} {}",
             self.name,
@@ -195,7 +195,7 @@ impl Record for FeatureInfo {
         )
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }

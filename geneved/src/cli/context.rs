@@ -7,29 +7,29 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::error::CliError;
-use super::options::Options;
-use super::output::{self, Record};
-use super::style::Style;
+use super::options::GlobalOptions;
+use super::output::{self, Show};
+use super::style::OutputStyle;
 use crate::config::file::DEFAULT_SOCKET;
-use crate::config::words::Change;
-use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Applied, Request};
+use crate::config::words::ObjectChange;
+use crate::control::client::{Client, CallError};
+use crate::control::protocol::{ApplyReply, Request};
 
 /// What a command works with.
-pub struct Context {
-    style: Style,
-    options: Options,
+pub struct CommandContext {
+    style: OutputStyle,
+    options: GlobalOptions,
     socket: Option<PathBuf>,
     client: Option<Client>,
     patience: Option<Duration>,
     /// Changes that are to be made all at once, while they are gathered.
-    gathered: Option<Vec<Change>>,
+    gathered: Option<Vec<ObjectChange>>,
 }
 
-impl Context {
-    pub(super) fn new(options: &Options) -> Self {
-        Context {
-            style: Style::of(options),
+impl CommandContext {
+    pub(super) fn new(options: &GlobalOptions) -> Self {
+        CommandContext {
+            style: OutputStyle::of(options),
             options: options.clone(),
             socket: options.socket.clone(),
             client: None,
@@ -39,12 +39,12 @@ impl Context {
     }
 
     /// How output is to look.
-    pub fn style(&self) -> Style {
+    pub fn style(&self) -> OutputStyle {
         self.style
     }
 
     /// What was said in front of the object.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &GlobalOptions {
         &self.options
     }
 
@@ -79,7 +79,7 @@ impl Context {
     ///
     /// # Errors
     /// Standard output takes no more.
-    pub fn print(&self, records: &[&dyn Record]) -> Result<(), CliError> {
+    pub fn print(&self, records: &[&dyn Show]) -> Result<(), CliError> {
         output::print(&self.style, records)
     }
 
@@ -108,7 +108,7 @@ impl Context {
             client.hurry(patience);
         }
         let answer = client.call(request);
-        if let Err(ClientError::NoDaemon { .. }) = answer {
+        if let Err(CallError::NoDaemon { .. }) = answer {
             // A later command of a batch may find it again.
             self.client = None;
         }
@@ -128,7 +128,7 @@ impl Context {
         self.client()?.follow(request, &[], |reply| {
             match serde_json::from_value(reply) {
                 Ok(reply) => each(reply),
-                Err(error) => strange = Some(ClientError::Strange(error.to_string())),
+                Err(error) => strange = Some(CallError::Strange(error.to_string())),
             }
             match strange {
                 None => ControlFlow::Continue(()),
@@ -142,7 +142,7 @@ impl Context {
     }
 
     /// Waits no longer than this for an answer.
-    pub fn hurry(&mut self, patience: Duration) {
+    pub fn set_timeout(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
 
@@ -156,13 +156,13 @@ impl Context {
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    pub fn apply(&mut self, change: Change) -> Result<(), CliError> {
+    pub fn apply(&mut self, change: ObjectChange) -> Result<(), CliError> {
         if let Some(gathered) = &mut self.gathered {
             gathered.push(change);
             return Ok(());
         }
         let changes = vec![change];
-        self.call::<Applied>(&Request::Apply { changes }).map(drop)
+        self.call::<ApplyReply>(&Request::Apply { changes }).map(drop)
     }
 
     /// From here on changes are gathered.
@@ -171,7 +171,7 @@ impl Context {
     }
 
     /// What was gathered so far; `None` where every change is made at once.
-    pub fn gathered(&self) -> Option<&[Change]> {
+    pub fn gathered(&self) -> Option<&[ObjectChange]> {
         self.gathered.as_deref()
     }
 
@@ -185,10 +185,10 @@ impl Context {
             return Ok(());
         }
         let client = self.client().map_err(|error| (None, error))?;
-        let answer = client.call::<Applied>(&Request::Apply { changes });
+        let answer = client.call::<ApplyReply>(&Request::Apply { changes });
         answer.map(drop).map_err(|error| {
             let number = match &error {
-                ClientError::Refused(refusal) => refusal.change,
+                CallError::Refused(refusal) => refusal.change,
                 _ => None,
             };
             (number, error.into())

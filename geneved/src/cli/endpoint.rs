@@ -4,28 +4,28 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
-use super::grammar::{Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, Subject};
-use super::output::{Line, Record};
-use super::style::Style;
-use crate::config::value::{IfName, Name, OrNone, TypeWord};
-use crate::config::words::{Change, EndpointWords, Verb};
-use crate::control::protocol::{EndpointInfo, Endpoints, Request};
+use super::grammar::{Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, CliObject};
+use super::output::{OutputLine, Show};
+use super::style::OutputStyle;
+use crate::config::value::{IfName, ObjectName, OrNone, EndpointTypeValue};
+use crate::config::words::{ObjectChange, EndpointArgs, ChangeVerb};
+use crate::control::protocol::{EndpointInfo, EndpointsReply, Request};
 
-type Key = Keyword<EndpointWords>;
+type EndpointKeyword = Keyword<EndpointArgs>;
 
-const ADDRESS: Key = key!("address", "ADDR", address).bare().times(Times::Once);
-const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
+const ADDRESS: EndpointKeyword = key!("address", "ADDR", address).bare().times(Repetition::Once);
+const ENDPOINT_DEV: EndpointKeyword = key!("dev", "LINK", dev).times(Repetition::Once);
 
-const SETTINGS: [Key; 13] = [
+const ENDPOINT_SETTINGS: [EndpointKeyword; 13] = [
     ADDRESS,
-    DEV,
-    Key::value(&["host"], "HOST[,HOST...]", |endpoint, list| {
+    ENDPOINT_DEV,
+    EndpointKeyword::value(&["host"], "HOST[,HOST...]", |endpoint, list| {
         endpoint.host.extend(addresses(list)?);
         Ok(())
     }),
@@ -35,7 +35,7 @@ const SETTINGS: [Key; 13] = [
     key!("lladdr", "MAC", lladdr),
     key!("class", "{ CLASS | none }", class),
     key!("rate", "{ RATE | none }", rate),
-    key!("option", "OPTION=HEX", option).times(Times::Many),
+    key!("option", "OPTION=HEX", option).times(Repetition::Many),
     flag!("colocated", colocated = Some(true)),
     flag!("nocolocated", colocated = Some(false)),
     key!("target", "ADDR[@LINK]", target),
@@ -43,54 +43,54 @@ const SETTINGS: [Key; 13] = [
 
 /// Which endpoints are shown.
 #[derive(Default)]
-pub struct Wanted {
+pub struct EndpointFilter {
     address: Option<IpAddr>,
     dev: Option<IfName>,
     host: Option<IpAddr>,
     local: bool,
-    kind: Option<TypeWord>,
-    class: Option<OrNone<Name>>,
+    kind: Option<EndpointTypeValue>,
+    class: Option<OrNone<ObjectName>>,
 }
 
-impl Subject for EndpointWords {
+impl CliObject for EndpointArgs {
     const KIND: &'static str = "endpoint";
-    const ADD: &'static [Key] = &SETTINGS;
-    const DEL: &'static [Key] = &SETTINGS;
+    const ADD: &'static [EndpointKeyword] = &ENDPOINT_SETTINGS;
+    const DEL: &'static [EndpointKeyword] = &ENDPOINT_SETTINGS;
 
-    const HONOURS: Honours = Honours::FAMILY.and(Honours::COUNTERS);
+    const HONOURS: SupportedOptions = SupportedOptions::FAMILY.and(SupportedOptions::COUNTERS);
 
     type Info = EndpointInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
-        key!(Wanted; "address", "ADDR", address).bare(),
-        key!(Wanted; "dev", "LINK", dev),
-        key!(Wanted; "host", "HOST", host),
-        flag!(Wanted; "local", local = true),
-        key!(Wanted; "type", "TYPE", kind),
-        key!(Wanted; "class", "{ CLASS | none }", class),
+    type Filter = EndpointFilter;
+    const SHOW: &'static [Keyword<EndpointFilter>] = &[
+        key!(EndpointFilter; "address", "ADDR", address).bare(),
+        key!(EndpointFilter; "dev", "LINK", dev),
+        key!(EndpointFilter; "host", "HOST", host),
+        flag!(EndpointFilter; "local", local = true),
+        key!(EndpointFilter; "type", "TYPE", kind),
+        key!(EndpointFilter; "class", "{ CLASS | none }", class),
     ];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::endpoint(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::endpoint(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<EndpointInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &EndpointFilter) -> Result<Vec<EndpointInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListEndpoints { dev };
-        Ok(context.call::<Endpoints>(&request)?.endpoints)
+        Ok(context.call::<EndpointsReply>(&request)?.endpoints)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &EndpointFilter, _: &OutputStyle) -> Option<String> {
         filter.address.map(|address| address.to_string())
     }
 
-    fn name(info: &EndpointInfo, _: &Style) -> String {
+    fn name(info: &EndpointInfo, _: &OutputStyle) -> String {
         info.endpoint.address.to_string()
     }
 
-    fn wants(filter: &Wanted, style: &Style, info: &EndpointInfo) -> bool {
+    fn wants(filter: &EndpointFilter, style: &OutputStyle, info: &EndpointInfo) -> bool {
         let info = &info.endpoint;
-        let simple = TypeWord(libgeneve::options::EndpointType::Simple);
+        let simple = EndpointTypeValue(libgeneve::options::EndpointType::Simple);
         style.wants(info.address)
             && filter.address.is_none_or(|a| a == info.address)
             && filter.host.is_none_or(|host| info.host.contains(&host))
@@ -106,16 +106,16 @@ impl Subject for EndpointWords {
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const ENDPOINT_OBJECT: ObjectDef = ObjectDef {
     name: "endpoint",
     about: "hosts, types and labels of overlay addresses",
-    commands: &object::commands::<EndpointWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<EndpointArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "TYPE := { simple | scaled | gateway | proxied | host }\n\"host\" or \"local\" is given to add; a colocated scaled endpoint may have both,\na proxied one needs \"target\" or \"host\". \"labels none\" says that there are none.",
 };
 
-impl Record for EndpointInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for EndpointInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let mut text = self.endpoint.text(style);
         if style.statistics > 0 && self.total > 0 {
             let (in_use, total) = (style.number(self.in_use), style.number(self.total));
@@ -124,7 +124,7 @@ impl Record for EndpointInfo {
         text
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         let mut all = self.endpoint.json(style);
         if self.total > 0 {
             super::output::extend(
@@ -136,10 +136,10 @@ impl Record for EndpointInfo {
     }
 }
 
-impl Record for EndpointWords {
-    fn text(&self, style: &Style) -> String {
+impl Show for EndpointArgs {
+    fn text(&self, style: &OutputStyle) -> String {
         let hosts = (!self.host.is_empty()).then(|| style.addresses(&self.host));
-        Line::new(style.address(self.address))
+        OutputLine::new(style.address(self.address))
             .value("dev", Some(style.name(&self.dev)))
             .value("host", hosts)
             .flag("local", self.local && self.colocated != Some(true))
@@ -154,7 +154,7 @@ impl Record for EndpointWords {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         let mut all = json!({
             "address": self.address,
             "dev": self.dev,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::control::client::ClientError;
+use crate::control::client::CallError;
 
 /// Why a command was not carried out; each text is complete, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +86,13 @@ impl fmt::Display for CliError {
     }
 }
 
-impl From<ClientError> for CliError {
-    fn from(error: ClientError) -> Self {
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
         let text = error.to_string();
         match error {
-            ClientError::NoDaemon { .. } => CliError::NoDaemon(format!("Error: {text}")),
+            CallError::NoDaemon { .. } => CliError::NoDaemon(format!("Error: {text}")),
             // `ip` says this one without "Error: ".
-            ClientError::Refused(_) if text.starts_with("Cannot find ") => CliError::Refused(text),
+            CallError::Refused(_) if text.starts_with("Cannot find ") => CliError::Refused(text),
             _ => CliError::Refused(format!("Error: {text}")),
         }
     }

@@ -4,100 +4,100 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::command::{Command, Object};
-use super::context::Context;
+use super::command::{CommandDef, ObjectDef};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, Subject};
-use super::output::{Line, Record};
-use super::style::Style;
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, CliObject};
+use super::output::{OutputLine, Show};
+use super::style::OutputStyle;
 use crate::config::value::{FdbMac, IfName};
-use crate::config::words::{Change, FdbWords, Verb};
-use crate::control::protocol::{Fdb, FdbInfo, FdbOrigin, Flushed, Request};
+use crate::config::words::{ObjectChange, FdbArgs, ChangeVerb};
+use crate::control::protocol::{FdbReply, FdbInfo, FdbOrigin, FlushReply, Request};
 
-type Key = Keyword<FdbWords>;
+type FdbKeyword = Keyword<FdbArgs>;
 
-const MAC: Key = key!("mac" | "lladdr", "MAC", mac).bare().times(Times::Once);
-const DEV: Key = key!("dev" | "brport", "LINK", dev).times(Times::Once);
-const DST: Key = Key::value(&["dst", "via"], "HOST[,HOST...]", |entry, list| {
+const FDB_MAC: FdbKeyword = key!("mac" | "lladdr", "MAC", mac).bare().times(Repetition::Once);
+const FDB_DEV: FdbKeyword = key!("dev" | "brport", "LINK", dev).times(Repetition::Once);
+const DST: FdbKeyword = FdbKeyword::value(&["dst", "via"], "HOST[,HOST...]", |entry, list| {
     entry.dst.extend(addresses(list)?);
     Ok(())
 });
 
 /// Which entries are shown.
 #[derive(Default)]
-pub struct Wanted {
+pub struct FdbFilter {
     mac: Option<FdbMac>,
     dev: Option<IfName>,
     dst: Option<IpAddr>,
 }
 
-const WANTED_DEV: Keyword<Wanted> = key!(Wanted; "dev" | "brport", "LINK", dev);
+const WANTED_DEV: Keyword<FdbFilter> = key!(FdbFilter; "dev" | "brport", "LINK", dev);
 
-impl Subject for FdbWords {
+impl CliObject for FdbArgs {
     const KIND: &'static str = "fdb";
-    const ADD: &'static [Key] = &[MAC, DEV, DST.times(Times::Once)];
-    const DEL: &'static [Key] = &[MAC, DEV, DST];
+    const ADD: &'static [FdbKeyword] = &[FDB_MAC, FDB_DEV, DST.times(Repetition::Once)];
+    const DEL: &'static [FdbKeyword] = &[FDB_MAC, FDB_DEV, DST];
 
-    const HONOURS: Honours = Honours::STATISTICS.and(Honours::DETAILS);
+    const HONOURS: SupportedOptions = SupportedOptions::STATISTICS.and(SupportedOptions::DETAILS);
 
     type Info = FdbInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
-        key!(Wanted; "mac" | "lladdr", "MAC", mac).bare(),
+    type Filter = FdbFilter;
+    const SHOW: &'static [Keyword<FdbFilter>] = &[
+        key!(FdbFilter; "mac" | "lladdr", "MAC", mac).bare(),
         WANTED_DEV,
-        key!(Wanted; "dst" | "via", "HOST", dst),
+        key!(FdbFilter; "dst" | "via", "HOST", dst),
     ];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::fdb(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::fdb(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<FdbInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &FdbFilter) -> Result<Vec<FdbInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListFdb { dev };
-        Ok(context.call::<Fdb>(&request)?.fdb)
+        Ok(context.call::<FdbReply>(&request)?.fdb)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &FdbFilter, _: &OutputStyle) -> Option<String> {
         filter.mac.map(|mac| mac.to_string())
     }
 
-    fn name(info: &FdbInfo, _: &Style) -> String {
+    fn name(info: &FdbInfo, _: &OutputStyle) -> String {
         info.mac.to_string()
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &FdbInfo) -> bool {
+    fn wants(filter: &FdbFilter, _: &OutputStyle, info: &FdbInfo) -> bool {
         filter.mac.is_none_or(|mac| mac == info.mac)
             && filter.dst.is_none_or(|dst| Some(dst) == info.dst)
     }
 }
 
-const FLUSH: &[Keyword<Wanted>] = &[WANTED_DEV];
+const FDB_FLUSH: &[Keyword<FdbFilter>] = &[WANTED_DEV];
 
-fn flush(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Wanted::default();
-    grammar::parse(FLUSH, words, &mut wanted)?;
+fn flush(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = FdbFilter::default();
+    grammar::parse(FDB_FLUSH, words, &mut wanted)?;
     let request = Request::FlushFdb { dev: wanted.dev };
-    context.call::<Flushed>(&request).map(drop)
+    context.call::<FlushReply>(&request).map(drop)
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const FDB_OBJECT: ObjectDef = ObjectDef {
     name: "fdb",
     about: "hosts of MAC addresses",
     commands: &{
-        let [add, set, replace, del, show] = object::commands::<FdbWords>();
-        let add = Command {
+        let [add, set, replace, del, show] = object::commands::<FdbArgs>();
+        let add = CommandDef {
             names: &["add", "append"],
             ..add
         };
-        let flush = Command::new(&["flush"], flush, || grammar::words(FLUSH));
+        let flush = CommandDef::new(&["flush"], flush, || grammar::words(FDB_FLUSH));
         [add, set, replace, del, show, flush]
     },
-    usual: Some(object::SHOW),
+    usual: Some(object::SHOW_INDEX),
     notes: "MAC := { LLADDR | 00:00:00:00:00:00 }, the latter for what has no other way\nappend adds a host to the list of a group or of 00:00:00:00:00:00",
 };
 
@@ -107,9 +107,9 @@ impl FdbInfo {
     }
 }
 
-impl Record for FdbInfo {
-    fn text(&self, style: &Style) -> String {
-        let mut text = Line::new(style.address(self.mac))
+impl Show for FdbInfo {
+    fn text(&self, style: &OutputStyle) -> String {
+        let mut text = OutputLine::new(style.address(self.mac))
             .value("dev", Some(style.name(&self.dev)))
             .value("dst", self.dst.map(|host| style.address(host)))
             .end();
@@ -128,7 +128,7 @@ impl Record for FdbInfo {
         text
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         let mut entry = json!({
             "mac": self.mac,
             "ifname": self.dev,

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use crate::config::value::{
-    Action, AddrPort, AddrRange, Affinity, CheckWord, ClassWord, DfWord, Direction, Dscp, FdbMac,
-    FlowState, Icmp, IfName, InnerWord, KindWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord,
-    MatchWord, Mode, MtuWord, NONE, Name, NamedData, OrNone, PortRange, Ports, Prefix, Proto, Rate,
-    RawOption, Seconds, Size, Target, TosWord, TtlWord, TypeWord, ValueError, Vni, Who,
+    DefaultAction, AddrPort, AddrRange, AffinityValue, CheckValue, OptionClassValue, DfValue, DirectionValue, DscpValue, FdbMac,
+    FlowStateValue, IcmpValue, IfName, InnerValue, OptionTypeValue, LabelsUse, LabelsValue, LinkSegmentation, MacValue,
+    OptionMatchValue, ModeValue, MtuValue, NONE_WORD, ObjectName, NamedData, OrNone, PortRange, PortListValue, PrefixValue, ProtocolValue, RateValue,
+    RawOption, Seconds, SizeValue, ProxyTargetValue, TosValue, TtlValue, EndpointTypeValue, ValueError, VniValue, RulePeerValue,
 };
 
 /// A value of the command line.
-pub trait Value: Sized {
+pub trait FromArg: Sized {
     /// Reads it.
     ///
     /// # Errors
@@ -29,49 +29,49 @@ macro_rules! parsed {
 }
 
 parsed! {
-    Action AddrPort AddrRange Affinity CheckWord ClassWord DfWord Direction Dscp FdbMac FlowState Icmp IfName
-    InnerWord KindWord LabelsUse LabelsWord LinkSegmentation MacWord MatchWord Mode MtuWord Name NamedData PortRange Ports Prefix Proto Rate
-    RawOption Seconds Size Target TosWord TtlWord TypeWord Vni Who
+    DefaultAction AddrPort AddrRange AffinityValue CheckValue OptionClassValue DfValue DirectionValue DscpValue FdbMac FlowStateValue IcmpValue IfName
+    InnerValue OptionTypeValue LabelsUse LabelsValue LinkSegmentation MacValue OptionMatchValue ModeValue MtuValue ObjectName NamedData PortRange PortListValue PrefixValue ProtocolValue RateValue
+    RawOption Seconds SizeValue ProxyTargetValue TosValue TtlValue EndpointTypeValue VniValue RulePeerValue
 }
 
-impl<T: Value> Value for OrNone<T> {
+impl<T: FromArg> FromArg for OrNone<T> {
     fn value(text: &str) -> Result<Self, ValueError> {
         match text {
-            NONE => Ok(OrNone::None),
+            NONE_WORD => Ok(OrNone::None),
             _ => T::value(text).map(OrNone::Is),
         }
     }
 }
 
-impl Value for IpAddr {
+impl FromArg for IpAddr {
     fn value(text: &str) -> Result<Self, ValueError> {
         text.parse()
             .map_err(|_| ValueError::new("not an IPv4 or IPv6 address"))
     }
 }
 
-impl Value for String {
+impl FromArg for String {
     fn value(text: &str) -> Result<Self, ValueError> {
         Ok(text.to_owned())
     }
 }
 
 /// A port.
-impl Value for u16 {
+impl FromArg for u16 {
     fn value(text: &str) -> Result<Self, ValueError> {
         let port = text.parse().ok().filter(|port| *port != 0);
         port.ok_or_else(|| ValueError::new("invalid port: a number from 1 to 65535"))
     }
 }
 
-impl Value for u8 {
+impl FromArg for u8 {
     fn value(text: &str) -> Result<Self, ValueError> {
         let wrong = |_| ValueError::new("invalid number: from 0 to 255");
         text.parse().map_err(wrong)
     }
 }
 
-impl Value for u32 {
+impl FromArg for u32 {
     fn value(text: &str) -> Result<Self, ValueError> {
         let wrong = |_| ValueError::new("invalid number: from 0 to 4294967295");
         text.parse().map_err(wrong)
@@ -84,7 +84,7 @@ pub fn addresses(list: &str) -> Result<Vec<IpAddr>, ValueError> {
 }
 
 /// A field that takes the value of its keyword.
-pub trait Field {
+pub trait KeywordField {
     /// Reads the value into it.
     ///
     /// # Errors
@@ -92,14 +92,14 @@ pub trait Field {
     fn read(&mut self, text: &str) -> Result<(), ValueError>;
 }
 
-impl<T: Value> Field for Option<T> {
+impl<T: FromArg> KeywordField for Option<T> {
     fn read(&mut self, text: &str) -> Result<(), ValueError> {
         *self = Some(T::value(text)?);
         Ok(())
     }
 }
 
-impl<T: Value> Field for Vec<T> {
+impl<T: FromArg> KeywordField for Vec<T> {
     fn read(&mut self, text: &str) -> Result<(), ValueError> {
         self.push(T::value(text)?);
         Ok(())
@@ -117,7 +117,7 @@ macro_rules! read_into {
     )+};
 }
 
-read_into! { FdbMac IfName IpAddr Name Prefix }
+read_into! { FdbMac IfName IpAddr ObjectName PrefixValue }
 
 /// A keyword whose value goes into a field. `Key` is the keyword's type where it is used.
 macro_rules! key {

@@ -1,31 +1,31 @@
 //! `geneved flow`: who talks to whom right now.
 use serde_json::{Value, json};
 
-use super::command::{Command, Object};
-use super::context::Context;
+use super::command::{CommandDef, ObjectDef};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
+use super::honours::SupportedOptions;
 use super::object;
-use super::output::{self, Line, Record};
-use super::style::Style;
+use super::output::{self, OutputLine, Show};
+use super::style::OutputStyle;
 use crate::config::words::FlowFilter;
-use crate::control::protocol::{FlowInfo, Flows, Flushed, Request, Side, Verdict};
+use crate::control::protocol::{FlowInfo, FlowsReply, FlushReply, Request, DirectionCounts, TraceVerdict};
 use crate::counted::counted;
 
 /// A million flows would be hundreds of megabytes of text.
 const USUAL_LIMIT: u32 = 10_000;
 
 #[derive(Default)]
-struct Words {
+struct FlowCommand {
     filter: FlowFilter,
     limit: Option<u32>,
 }
 
-type Key = Keyword<Words>;
+type FlowKeyword = Keyword<FlowCommand>;
 
-const FILTER: [Key; 7] = [
+const FILTER: [FlowKeyword; 7] = [
     key!("dev", "LINK", filter.dev),
     key!("from", "PREFIX", filter.from),
     key!("to", "PREFIX", filter.to),
@@ -34,37 +34,37 @@ const FILTER: [Key; 7] = [
     key!("dport", "PORT", filter.dport),
     key!("state", "STATE", filter.state),
 ];
-const SHOW: [Key; 8] = {
+const FLOW_SHOW: [FlowKeyword; 8] = {
     let [a, b, c, d, e, f, g] = FILTER;
     [a, b, c, d, e, f, g, key!("limit", "N", limit)]
 };
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const FLOW_OBJECT: ObjectDef = ObjectDef {
     name: "flow",
     about: "who talks to whom right now",
     commands: &[
-        Command::new(object::SHOWN, show, || grammar::words(&SHOW)).honouring(
-            Honours::BRIEF
-                .and(Honours::COUNTERS)
-                .and(Honours::NUMERIC)
-                .and(Honours::FAMILY),
+        CommandDef::new(object::SHOW_NAMES, show, || grammar::words(&FLOW_SHOW)).honouring(
+            SupportedOptions::BRIEF
+                .and(SupportedOptions::COUNTERS)
+                .and(SupportedOptions::NUMERIC)
+                .and(SupportedOptions::FAMILY),
         ),
-        Command::new(&["flush"], flush, || grammar::words(&FILTER)),
+        CommandDef::new(&["flush"], flush, || grammar::words(&FILTER)),
     ],
     usual: Some(0),
     notes: "PREFIX := ADDR[/LENGTH]    PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\nSTATE := { half-open | established | closed | datagram | refused }\nFlows that are flushed are decided anew with their next packet.\nlimit N := 10000 if left out",
 };
 
-fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
-    grammar::parse(&SHOW, words, &mut wanted)?;
+fn show(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = FlowCommand::default();
+    grammar::parse(&FLOW_SHOW, words, &mut wanted)?;
     let request = Request::ListFlows {
         filter: wanted.filter,
         limit: wanted.limit.unwrap_or(USUAL_LIMIT),
     };
     let (mut flows, mut total) = (Vec::new(), 0);
-    context.gather_replies(&request, |reply: Flows| {
+    context.gather_replies(&request, |reply: FlowsReply| {
         flows.extend(reply.flows);
         total = reply.total;
     })?;
@@ -80,34 +80,34 @@ fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     Ok(())
 }
 
-fn flush(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
+fn flush(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = FlowCommand::default();
     grammar::parse(&FILTER, words, &mut wanted)?;
     let filter = wanted.filter;
-    let Flushed { count } = context.call(&Request::FlushFlows { filter })?;
-    context.print(&[&Count(count)])
+    let FlushReply { count } = context.call(&Request::FlushFlows { filter })?;
+    context.print(&[&FlushedFlows(count)])
 }
 
-struct Count(u64);
+struct FlushedFlows(u64);
 
-impl Record for Count {
-    fn text(&self, _: &Style) -> String {
+impl Show for FlushedFlows {
+    fn text(&self, _: &OutputStyle) -> String {
         format!("{} flushed", counted(self.0, "flow"))
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!({ "flushed": self.0 })
     }
 }
 
-impl Record for FlowInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for FlowInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let between = |src, sport, dst, dport| {
             let (src, dst) = (self.proto.at(src, sport), self.proto.at(dst, dport));
             format!("{} > {}", style.address(src), style.address(dst))
         };
-        let carried = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
-        let mut text = Line::new(style.proto(self.proto))
+        let carried = matches!(self.verdict, TraceVerdict::Forward | TraceVerdict::Deliver);
+        let mut text = OutputLine::new(style.proto(self.proto))
             .word(&between(self.src, self.sport, self.dst, self.dport))
             .value("dev", Some(style.name(&self.dev)))
             .word(self.state.word())
@@ -128,7 +128,7 @@ impl Record for FlowInfo {
             );
         }
         if style.statistics > 0 {
-            let side = |side: &Side| {
+            let side = |side: &DirectionCounts| {
                 let (packets, bytes) = (style.number(side.packets), style.number(side.bytes));
                 format!("{packets} packets {bytes} bytes")
             };
@@ -143,7 +143,7 @@ impl Record for FlowInfo {
         text
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(&style.plain())
             .lines()
             .next()
@@ -151,7 +151,7 @@ impl Record for FlowInfo {
             .into()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }

@@ -1,33 +1,33 @@
 //! Words that `ip`, `wg`, `nft`, `bridge` and `systemctl` know and geneved does not: why, and what is there instead.
 
 use super::grammar::Keyword;
-use crate::config::words::LinkWords;
+use crate::config::words::LinkArgs;
 
-type Key = Keyword<LinkWords>;
+type ForeignKeyword = Keyword<LinkArgs>;
 
 /// Keywords of `ip link` that are refused.
-pub const REFUSED: [Key; 7] = [
-    Key::refused(
+pub const REFUSED_KEYWORDS: [ForeignKeyword; 7] = [
+    ForeignKeyword::refused(
         &["external"],
         "geneved chooses VNI and hosts itself, not by each packet's metadata; name them with \"id\" and \"geneved endpoint\" or \"geneved route\"",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &["flowlabel"],
         "geneved sends through UDP sockets, whose flow label the kernel makes of each flow's ports (sysctl net.ipv6.auto_flowlabels)",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &["group"],
         "geneved needs no multicast in the underlay, and knows no groups of links; name hosts with \"remote\", \"geneved endpoint\" or \"geneved route\"",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &["proxy", "rsc", "l2miss", "l3miss", "gbp", "gpe"],
         "geneved speaks VXLAN as RFC 7348 has it, without extensions, knows where endpoints are, and answers ARP and neighbour solicitations for its own addresses always",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &["txqueuelen", "txqlen", "numtxqueues", "numrxqueues"],
         "the queues of a TUN interface are made for geneved's workers; see \"workers\" in geneved.toml(5)",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &[
             "master",
             "nomaster",
@@ -43,14 +43,14 @@ pub const REFUSED: [Key; 7] = [
         ],
         "that is the interface's, not the tunnel's: use \"ip link set\" on it",
     ),
-    Key::refused(
+    ForeignKeyword::refused(
         &["link"],
         "a link is bound to no device: its packets go where the underlay's routes lead; \"local ADDR\" fixes their source",
     ),
 ];
 
 /// Where the first word is none of geneved's: what is there for it.
-const OBJECTS: [(&[&str], &str); 19] = [
+const FOREIGN_OBJECTS: [(&[&str], &str); 19] = [
     (
         &["addrs", "ip"],
         "The addresses of links are in \"geneved address\".",
@@ -160,7 +160,7 @@ const OBJECTS: [(&[&str], &str); 19] = [
 
 /// What there is for an object that geneved does not have.
 pub fn object(word: &str) -> Option<&'static str> {
-    let found = OBJECTS.iter().find(|(words, _)| words.contains(&word));
+    let found = FOREIGN_OBJECTS.iter().find(|(words, _)| words.contains(&word));
     found.map(|(_, advice)| *advice)
 }
 

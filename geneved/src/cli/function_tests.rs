@@ -1,22 +1,22 @@
 //! Policy, NAT, services, classes, options, flows and traces: from words to changes, and as they are shown.
 
-use super::context::Context;
+use super::context::CommandContext;
 use super::grammar;
-use super::object::Subject;
+use super::object::CliObject;
 use super::options;
-use super::output::{Record, render};
-use super::style::Style;
+use super::output::{Show, render};
+use super::style::OutputStyle;
 use super::tests::complaint;
 use crate::config::words::{
-    Change, FlowFilter, NatWords, OptionWords, PolicyWords, QosWords, ServiceWords, Verb,
+    ObjectChange, FlowFilter, NatArgs, OptionArgs, PolicyArgs, QosArgs, ServiceArgs, ChangeVerb,
 };
 use crate::control::protocol::{
-    BackendInfo, ClassInfo, FlowInfo, Health, NatInfo, OptionInfo, PolicyInfo, ServiceInfo,
+    BackendInfo, ClassInfo, FlowInfo, BackendHealth, NatInfo, OptionInfo, PolicyInfo, ServiceInfo,
     TraceReport,
 };
 
 /// The change that a line asks for; what is in double quotes is one word.
-fn change<T: Subject>(verb: Verb, line: &str) -> Change {
+fn change<T: CliObject>(verb: ChangeVerb, line: &str) -> ObjectChange {
     let quoted = line.split('"').enumerate();
     let words = quoted.flat_map(|(at, part)| match at % 2 {
         0 => part.split_whitespace().map(str::to_owned).collect(),
@@ -24,33 +24,33 @@ fn change<T: Subject>(verb: Verb, line: &str) -> Change {
     });
     let words: Vec<String> = words.collect();
     let keys = match verb {
-        Verb::Add | Verb::Replace => T::ADD,
-        Verb::Set => T::SET,
-        Verb::Del => T::DEL,
+        ChangeVerb::Add | ChangeVerb::Replace => T::ADD,
+        ChangeVerb::Set => T::SET,
+        ChangeVerb::Del => T::DEL,
     };
     let mut subject = T::default();
     grammar::parse(keys, &words, &mut subject).unwrap_or_else(|e| panic!("{line}: {e}"));
-    let mut context = Context::new(&options::parse(&[]).unwrap());
+    let mut context = CommandContext::new(&options::parse(&[]).unwrap());
     subject.change(verb, &mut context).unwrap()
 }
 
-fn shown(style: Style, record: &dyn Record) -> String {
+fn shown(style: OutputStyle, record: &dyn Show) -> String {
     render(&style, &[record])
 }
 
-fn json(record: &dyn Record) -> serde_json::Value {
-    let style = Style {
+fn json(record: &dyn Show) -> serde_json::Value {
+    let style = OutputStyle {
         json: true,
-        ..Style::default()
+        ..OutputStyle::default()
     };
     let all: serde_json::Value = serde_json::from_str(&shown(style, record)).unwrap();
     all[0].clone()
 }
 
-fn statistics() -> Style {
-    Style {
+fn statistics() -> OutputStyle {
+    OutputStyle {
         statistics: 1,
-        ..Style::default()
+        ..OutputStyle::default()
     }
 }
 
@@ -60,12 +60,12 @@ fn a_rule_is_shown_in_the_words_that_make_it() {
         "web dev gnv0 ingress pref 10 from \"app in (api,web),!old\" to 10.0.0.0/24 proto tcp sport 1-2 dport 80,443 option 0x0108:0x01=0a/0f endpoint-type scaled allow log class gold",
         "ping dev gnv0 egress pref 100 proto icmp icmp 8/0 reject",
     ] {
-        let made = change::<PolicyWords>(Verb::Add, line);
+        let made = change::<PolicyArgs>(ChangeVerb::Add, line);
         let info = PolicyInfo {
             policy: made.policy.clone().unwrap(),
             hits: 12,
         };
-        assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
+        assert_eq!(shown(OutputStyle::default(), &info), format!("{line}\n"));
         assert_eq!(shown(statistics(), &info), format!("{line} hits 12\n"));
         assert_eq!(json(&info)["hits"], 12);
         assert_eq!(
@@ -77,10 +77,10 @@ fn a_rule_is_shown_in_the_words_that_make_it() {
             }
         );
     }
-    let short = change::<PolicyWords>(Verb::Add, "r deny dev a egr");
+    let short = change::<PolicyArgs>(ChangeVerb::Add, "r deny dev a egr");
     assert_eq!(
         short,
-        change::<PolicyWords>(Verb::Add, "name r dev a egress deny")
+        change::<PolicyArgs>(ChangeVerb::Add, "name r dev a egress deny")
     );
 }
 
@@ -91,22 +91,22 @@ fn a_translation_is_shown_in_the_words_that_make_it() {
         "www dev gnv0 dnat to fd00::1 proto tcp dport 80 target [fd00::2]:8080",
         "one dev gnv0 static inside 10.0.0.7 outside 198.51.100.9",
     ] {
-        let made = change::<NatWords>(Verb::Add, line);
+        let made = change::<NatArgs>(ChangeVerb::Add, line);
         let info = NatInfo {
             nat: made.nat.unwrap(),
             in_use: 7,
             total: 100,
             missing: Vec::new(),
         };
-        assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
+        assert_eq!(shown(OutputStyle::default(), &info), format!("{line}\n"));
         assert!(shown(statistics(), &info).ends_with("\n    ports in use 7 of 100\n"));
     }
 }
 
 #[test]
 fn a_weight_is_that_of_the_backend_before_it() {
-    let made = change::<ServiceWords>(
-        Verb::Add,
+    let made = change::<ServiceArgs>(
+        ChangeVerb::Add,
         "web dev gnv0 vip 10.0.0.80 proto tcp port 80 backend 10.0.0.5:8080 weight 2 backend 10.0.0.6 backend 10.0.0.7 weight 0",
     );
     let service = made.service.unwrap();
@@ -125,19 +125,19 @@ fn a_weight_is_that_of_the_backend_before_it() {
     let info = ServiceInfo {
         service,
         backends: vec![
-            backend(5, Health::Up, None),
-            backend(6, Health::Down, Some("connection refused")),
+            backend(5, BackendHealth::Up, None),
+            backend(6, BackendHealth::Down, Some("connection refused")),
         ],
     };
     assert_eq!(
-        shown(Style::default(), &info),
+        shown(OutputStyle::default(), &info),
         "web dev gnv0 vip 10.0.0.80 proto tcp port 80 backend 10.0.0.5:80 weight 1 backend 10.0.0.6:80 weight 1
     backend 10.0.0.6:80 down: connection refused
 "
     );
     assert!(shown(statistics(), &info).contains("\n    backend 10.0.0.5:80 up\n"));
     assert_eq!(json(&info)["backend"][1]["health"], "down");
-    let set = change::<ServiceWords>(Verb::Set, "web dev gnv0 port 81")
+    let set = change::<ServiceArgs>(ChangeVerb::Set, "web dev gnv0 port 81")
         .service
         .unwrap();
     assert_eq!((set.port, set.vip, set.backend.len()), (Some(81), None, 0));
@@ -147,24 +147,24 @@ fn a_weight_is_that_of_the_backend_before_it() {
 fn classes_and_options_are_shown_in_the_words_that_make_them() {
     let line = "gold dev gnv0 id 7 rate 100mbit burst 64k dscp ef";
     let info = ClassInfo {
-        class: change::<QosWords>(Verb::Add, line).qos.unwrap(),
+        class: change::<QosArgs>(ChangeVerb::Add, line).qos.unwrap(),
         passed_bytes: 5,
         dropped_bytes: 6,
         marked_bytes: 7,
         backlog_bytes: 8,
     };
-    assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
+    assert_eq!(shown(OutputStyle::default(), &info), format!("{line}\n"));
     assert!(
         shown(statistics(), &info)
             .contains("passed 5 bytes, dropped 6 bytes, marked 7 bytes, backlog 8 bytes")
     );
     let line = "tag class 0x0199 type 0x85 len 4 critical";
     let info = OptionInfo {
-        option: change::<OptionWords>(Verb::Add, line).option.unwrap(),
+        option: change::<OptionArgs>(ChangeVerb::Add, line).option.unwrap(),
         rx: 1,
         tx: 2,
     };
-    assert_eq!(shown(Style::default(), &info), format!("{line}\n"));
+    assert_eq!(shown(OutputStyle::default(), &info), format!("{line}\n"));
     assert_eq!(shown(statistics(), &info), format!("{line} rx 1 tx 2\n"));
 }
 
@@ -189,7 +189,7 @@ fn flows_and_traces_as_text() {
         "verdict":"drop","reason":"policy-denied","options":[]}"#;
     let report: TraceReport = serde_json::from_str(report).unwrap();
     assert_eq!(
-        shown(Style::default(), &report),
+        shown(OutputStyle::default(), &report),
         "route      found        10.0.0.0/24 via 192.0.2.2\npolicy     deny         rule web\ndrop policy-denied\n"
     );
 }

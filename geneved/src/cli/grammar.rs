@@ -5,12 +5,12 @@
 
 use super::error::CliError;
 use super::foreign;
-use super::synopsis::Word;
+use super::synopsis::KeywordHelp;
 use crate::config::state::nearest;
-use crate::config::value::{NONE, ValueError};
+use crate::config::value::{NONE_WORD, ValueError};
 
 /// What a keyword does to the command under construction.
-pub enum Action<T: 'static> {
+pub enum KeywordAction<T: 'static> {
     /// It stands alone.
     Flag(fn(&mut T)),
     /// One value follows; the metavariable is what BNF shows.
@@ -21,7 +21,7 @@ pub enum Action<T: 'static> {
 
 /// Whether and how often a keyword is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Times {
+pub enum Repetition {
     /// Must be there.
     Once,
     /// May be there.
@@ -35,23 +35,23 @@ pub struct Keyword<T: 'static> {
     /// Its spellings; the first one is shown.
     pub names: &'static [&'static str],
     /// How often.
-    pub times: Times,
+    pub times: Repetition,
     /// Its first value may stand without the keyword: `link add NAME`.
     pub bare: bool,
     /// Of all keywords with the same number one is given, or at most one where they are optional; 0 is
     /// no such group.
     pub choice: u8,
     /// What it does.
-    pub action: Action<T>,
+    pub action: KeywordAction<T>,
 }
 
 // What is derived would ask that the command be copied, too.
-impl<T> Clone for Action<T> {
+impl<T> Clone for KeywordAction<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Action<T> {}
+impl<T> Copy for KeywordAction<T> {}
 impl<T> Clone for Keyword<T> {
     fn clone(&self) -> Self {
         *self
@@ -68,10 +68,10 @@ impl<T> Keyword<T> {
     ) -> Self {
         Keyword {
             names,
-            times: Times::Optional,
+            times: Repetition::Optional,
             bare: false,
             choice: 0,
-            action: Action::Value(metavariable, set),
+            action: KeywordAction::Value(metavariable, set),
         }
     }
 
@@ -79,10 +79,10 @@ impl<T> Keyword<T> {
     pub const fn flag(names: &'static [&'static str], set: fn(&mut T)) -> Self {
         Keyword {
             names,
-            times: Times::Optional,
+            times: Repetition::Optional,
             bare: false,
             choice: 0,
-            action: Action::Flag(set),
+            action: KeywordAction::Flag(set),
         }
     }
 
@@ -90,16 +90,16 @@ impl<T> Keyword<T> {
     pub const fn refused(names: &'static [&'static str], why: &'static str) -> Self {
         Keyword {
             names,
-            times: Times::Optional,
+            times: Repetition::Optional,
             bare: false,
             choice: 0,
-            action: Action::Refused(why),
+            action: KeywordAction::Refused(why),
         }
     }
 
     /// The same, given as often as `times` says.
     #[must_use]
-    pub const fn times(self, times: Times) -> Self {
+    pub const fn times(self, times: Repetition) -> Self {
         Keyword { times, ..self }
     }
 
@@ -113,7 +113,7 @@ impl<T> Keyword<T> {
     #[must_use]
     pub const fn choice(self, group: u8) -> Self {
         Keyword {
-            times: Times::Once,
+            times: Repetition::Once,
             choice: group,
             ..self
         }
@@ -123,24 +123,24 @@ impl<T> Keyword<T> {
     #[must_use]
     pub const fn at_most_one(self, group: u8) -> Self {
         Keyword {
-            times: Times::Optional,
+            times: Repetition::Optional,
             choice: group,
             ..self
         }
     }
 
     const fn is_refused(&self) -> bool {
-        matches!(self.action, Action::Refused(_))
+        matches!(self.action, KeywordAction::Refused(_))
     }
 
     /// What BNF and completion need to know of it.
     #[must_use]
-    pub fn word(&self) -> Word {
-        Word {
+    pub fn word(&self) -> KeywordHelp {
+        KeywordHelp {
             names: self.names,
             metavariable: match self.action {
-                Action::Value(metavariable, _) => Some(metavariable),
-                Action::Flag(_) | Action::Refused(_) => None,
+                KeywordAction::Value(metavariable, _) => Some(metavariable),
+                KeywordAction::Flag(_) | KeywordAction::Refused(_) => None,
             },
             times: self.times,
             bare: self.bare,
@@ -151,7 +151,7 @@ impl<T> Keyword<T> {
 
 /// What BNF and completion need to know of these keywords.
 #[must_use]
-pub fn words<T>(keywords: &[Keyword<T>]) -> Vec<Word> {
+pub fn words<T>(keywords: &[Keyword<T>]) -> Vec<KeywordHelp> {
     let shown = keywords.iter().filter(|k| !k.is_refused());
     shown.map(Keyword::word).collect()
 }
@@ -265,14 +265,14 @@ fn read<T>(
         let keyword = &keywords[index];
         given[index] += 1;
         match keyword.action {
-            Action::Flag(set) => {
+            KeywordAction::Flag(set) => {
                 if let Some(other) = opposite(keywords, &given, keyword.names[0]) {
                     let reason = format_args!("it is the opposite of \"{other}\"");
                     return Err(wrong(word, reason));
                 }
                 set(into);
             }
-            Action::Value(_, set) => {
+            KeywordAction::Value(_, set) => {
                 let value = match value {
                     Some(word) => word,
                     None => words
@@ -280,7 +280,7 @@ fn read<T>(
                         .map(|(_, w)| w)
                         .ok_or_else(CliError::incomplete)?,
                 };
-                if given[index] > 1 && keyword.times != Times::Many {
+                if given[index] > 1 && keyword.times != Repetition::Many {
                     return Err(CliError::Usage(format!(
                         "Error: either \"{}\" is duplicate, or \"{value}\" is a garbage.",
                         keyword.names[0]
@@ -288,13 +288,13 @@ fn read<T>(
                 }
                 match (set(into, value), &mut none) {
                     (Ok(()), _) => {}
-                    (Err(_), Some(none)) if value == NONE && !keyword.bare => {
+                    (Err(_), Some(none)) if value == NONE_WORD && !keyword.bare => {
                         none.push(keyword.names[0]);
                     }
                     (Err(error), _) => return Err(wrong_value(value, &error)),
                 }
             }
-            Action::Refused(why) => {
+            KeywordAction::Refused(why) => {
                 return Err(CliError::Refused(format!(
                     "Error: argument \"{word}\" is wrong: {why}"
                 )));
@@ -305,7 +305,7 @@ fn read<T>(
     let missing = keywords
         .iter()
         .zip(&given)
-        .find(|(k, n)| k.times == Times::Once && k.choice == 0 && **n == 0);
+        .find(|(k, n)| k.times == Repetition::Once && k.choice == 0 && **n == 0);
     match missing {
         None => Ok(()),
         Some((keyword, _)) => Err(CliError::Usage(format!(
@@ -326,7 +326,7 @@ fn one_of_each_choice<T>(keywords: &[Keyword<T>], given: &[usize]) -> Result<(),
         let names: Vec<_> = members().map(|(k, _)| k.names[0]).collect();
         match members().map(|(_, n)| n).sum() {
             1 => {}
-            0usize if members().all(|(k, _)| k.times == Times::Optional) => {}
+            0usize if members().all(|(k, _)| k.times == Repetition::Optional) => {}
             0 => {
                 return Err(CliError::Usage(format!(
                     "Not enough information: one of \"{}\" is required.",
@@ -369,8 +369,8 @@ pub const fn settable<T, const N: usize>(
     let mut at = naming;
     while at < N {
         all[at] = match all[at].times {
-            Times::Once => all[at].times(Times::Optional),
-            Times::Optional | Times::Many => all[at],
+            Repetition::Once => all[at].times(Repetition::Optional),
+            Repetition::Optional | Repetition::Many => all[at],
         };
         at += 1;
     }
@@ -388,7 +388,7 @@ fn lookup<'a, T>(keywords: &'a [Keyword<T>], word: &str) -> Result<Option<usize>
 }
 
 /// So many keywords fit into a complaint.
-const FEW: usize = 14;
+const MAX_SUGGESTED: usize = 14;
 
 fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliError {
     let names: Vec<&str> = keywords
@@ -408,7 +408,7 @@ fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliEr
             keywords[bare].names[0]
         )),
         None if keywords.is_empty() => wrong(word, "nothing follows here"),
-        None if keywords.len() <= FEW => {
+        None if keywords.len() <= MAX_SUGGESTED => {
             let names = names.join("\", \"");
             wrong(word, format_args!("unknown keyword; expected \"{names}\""))
         }

@@ -4,36 +4,36 @@ use super::super::synopsis::synopsis;
 use super::*;
 
 #[derive(Debug, Default, PartialEq)]
-struct Command {
+struct SampleCommand {
     name: String,
     count: u32,
     list: Vec<String>,
     on: bool,
 }
 
-const KEYWORDS: &[Keyword<Command>] = &[
-    Keyword::value(&["name", "dev"], "NAME", |c: &mut Command, v| {
+const KEYWORDS: &[Keyword<SampleCommand>] = &[
+    Keyword::value(&["name", "dev"], "NAME", |c: &mut SampleCommand, v| {
         c.name = v.into();
         Ok(())
     })
     .bare()
-    .times(Times::Once),
-    Keyword::value(&["count"], "N", |c: &mut Command, v| {
+    .times(Repetition::Once),
+    Keyword::value(&["count"], "N", |c: &mut SampleCommand, v| {
         c.count = v.parse().map_err(|_| ValueError::new("not a number"))?;
         Ok(())
     }),
-    Keyword::value(&["column"], "C", |c: &mut Command, v| {
+    Keyword::value(&["column"], "C", |c: &mut SampleCommand, v| {
         c.list.push(v.into());
         Ok(())
     })
-    .times(Times::Many),
-    Keyword::flag(&["on"], |c: &mut Command| c.on = true),
-    Keyword::flag(&["noon"], |c: &mut Command| c.on = false),
+    .times(Repetition::Many),
+    Keyword::flag(&["on"], |c: &mut SampleCommand| c.on = true),
+    Keyword::flag(&["noon"], |c: &mut SampleCommand| c.on = false),
 ];
 
-fn words(line: &str) -> Result<Command, String> {
+fn words(line: &str) -> Result<SampleCommand, String> {
     let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-    let mut command = Command::default();
+    let mut command = SampleCommand::default();
     parse(KEYWORDS, &words, &mut command).map_err(|e| e.to_string())?;
     Ok(command)
 }

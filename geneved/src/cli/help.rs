@@ -1,9 +1,9 @@
 //! What `help` prints: BNF that is made of the tables, and what its metavariables are.
 
-use super::command::{Command, Object, Verb};
+use super::command::{CommandDef, ObjectDef, GlobalCommand};
 use super::options;
 use super::synopsis::synopsis;
-use super::table::{OBJECTS, VERBS};
+use super::table::{ALL_OBJECTS, VERBS};
 
 const WIDTH: usize = 79;
 
@@ -16,12 +16,12 @@ pub fn everything() -> String {
        geneved [ OPTIONS ] [ -force | -atomic ] -batch { FILE | - }
 ",
     );
-    let objects: Vec<_> = OBJECTS.iter().map(|o| o.name.to_owned()).collect();
+    let objects: Vec<_> = ALL_OBJECTS.iter().map(|o| o.name.to_owned()).collect();
     let verbs: Vec<_> = VERBS.iter().map(|v| v.name.to_owned()).collect();
     text += &alternatives("where  OBJECT := ", &objects);
     text += &alternatives("       VERB := ", &verbs);
     text += &alternatives("       OPTIONS := ", &options::bnf());
-    let about = OBJECTS.iter().map(|o| (o.name, o.about));
+    let about = ALL_OBJECTS.iter().map(|o| (o.name, o.about));
     for (name, about) in about.chain(VERBS.iter().map(|v| (v.name, v.about))) {
         text += &format!("       {name:<11} {about}\n");
     }
@@ -46,20 +46,20 @@ fn alternatives(head: &str, all: &[String]) -> String {
 
 /// The grammar of an object's commands.
 #[must_use]
-pub fn object(object: &Object) -> String {
+pub fn object(object: &ObjectDef) -> String {
     let commands: Vec<_> = object.commands.iter().collect();
     with_notes(&usage(object.name, &commands), object.notes)
 }
 
 /// The grammar of one command of an object.
 #[must_use]
-pub fn command(object: &Object, command: &Command) -> String {
+pub fn command(object: &ObjectDef, command: &CommandDef) -> String {
     with_notes(&usage(object.name, &[command]), object.notes)
 }
 
 /// The grammar of a command that works on no object.
 #[must_use]
-pub fn verb(verb: &Verb) -> String {
+pub fn verb(verb: &GlobalCommand) -> String {
     let words = (verb.command.words)();
     let head = format!("geneved {}", verb.name);
     with_notes(
@@ -68,7 +68,7 @@ pub fn verb(verb: &Verb) -> String {
     )
 }
 
-fn usage(object: &str, commands: &[&Command]) -> String {
+fn usage(object: &str, commands: &[&CommandDef]) -> String {
     let mut text = String::new();
     for (at, command) in commands.iter().enumerate() {
         let head = format!("geneved {object} {}", command.names[0]);

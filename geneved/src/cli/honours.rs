@@ -2,85 +2,85 @@
 
 use std::ops::BitOr;
 
-use super::command::Command;
+use super::command::CommandDef;
 use super::error::CliError;
-use super::options::Options;
+use super::options::GlobalOptions;
 
 /// Options in front of an object, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Honours(u16);
+pub struct SupportedOptions(u16);
 
-impl Honours {
+impl SupportedOptions {
     /// None.
-    pub const NOTHING: Honours = Honours(0);
+    pub const NOTHING: SupportedOptions = SupportedOptions(0);
     /// `-j`, `-p`, `-o`, `-c`: the shape of what is printed.
-    pub const SHAPE: Honours = Honours(1);
+    pub const SHAPE: SupportedOptions = SupportedOptions(1);
     /// `-br`.
-    pub const BRIEF: Honours = Honours(1 << 1);
+    pub const BRIEF: SupportedOptions = SupportedOptions(1 << 1);
     /// `-br` together with `-j`.
-    pub const BRIEF_JSON: Honours = Honours(1 << 2);
+    pub const BRIEF_JSON: SupportedOptions = SupportedOptions(1 << 2);
     /// `-d`.
-    pub const DETAILS: Honours = Honours(1 << 3);
+    pub const DETAILS: SupportedOptions = SupportedOptions(1 << 3);
     /// `-s`.
-    pub const STATISTICS: Honours = Honours(1 << 4);
+    pub const STATISTICS: SupportedOptions = SupportedOptions(1 << 4);
     /// `-h` and `-iec`.
-    pub const UNITS: Honours = Honours(1 << 5);
+    pub const UNITS: SupportedOptions = SupportedOptions(1 << 5);
     /// `-N`.
-    pub const NUMERIC: Honours = Honours(1 << 6);
+    pub const NUMERIC: SupportedOptions = SupportedOptions(1 << 6);
     /// `-4` and `-6`.
-    pub const FAMILY: Honours = Honours(1 << 7);
+    pub const FAMILY: SupportedOptions = SupportedOptions(1 << 7);
     /// `-t` and `-ts`.
-    pub const TIME: Honours = Honours(1 << 8);
+    pub const TIME: SupportedOptions = SupportedOptions(1 << 8);
     /// `-n`.
-    pub const NETNS: Honours = Honours(1 << 9);
+    pub const NETNS: SupportedOptions = SupportedOptions(1 << 9);
     /// `--socket`.
-    pub const SOCKET: Honours = Honours(1 << 10);
+    pub const SOCKET: SupportedOptions = SupportedOptions(1 << 10);
 
     /// Counters, and the units that they are shown in.
-    pub const COUNTERS: Honours = Self::STATISTICS.and(Self::UNITS);
+    pub const COUNTERS: SupportedOptions = Self::STATISTICS.and(Self::UNITS);
 
     /// Those of both.
     #[must_use]
-    pub const fn and(self, other: Honours) -> Honours {
-        Honours(self.0 | other.0)
+    pub const fn and(self, other: SupportedOptions) -> SupportedOptions {
+        SupportedOptions(self.0 | other.0)
     }
 
     /// Whether all of these are among them.
     #[must_use]
-    pub const fn has(self, other: Honours) -> bool {
+    pub const fn has(self, other: SupportedOptions) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-impl BitOr for Honours {
-    type Output = Honours;
-    fn bitor(self, other: Honours) -> Honours {
+impl BitOr for SupportedOptions {
+    type Output = SupportedOptions;
+    fn bitor(self, other: SupportedOptions) -> SupportedOptions {
         self.and(other)
     }
 }
 
 /// Every option that not all commands take, as `help` spells it.
-const SPELLED: [(Honours, &str); 17] = [
-    (Honours::SHAPE, "-j"),
-    (Honours::SHAPE, "-p"),
-    (Honours::SHAPE, "-o"),
-    (Honours::SHAPE, "-c"),
-    (Honours::BRIEF, "-br"),
-    (Honours::DETAILS, "-d"),
-    (Honours::STATISTICS, "-s"),
-    (Honours::UNITS, "-h"),
-    (Honours::UNITS, "-iec"),
-    (Honours::NUMERIC, "-N"),
-    (Honours::FAMILY, "-4"),
-    (Honours::FAMILY, "-6"),
-    (Honours::TIME, "-t"),
-    (Honours::TIME, "-ts"),
-    (Honours::NETNS, "-n"),
-    (Honours::SOCKET, "--socket"),
-    (Honours::BRIEF_JSON, "-br -j"),
+const SPELLED: [(SupportedOptions, &str); 17] = [
+    (SupportedOptions::SHAPE, "-j"),
+    (SupportedOptions::SHAPE, "-p"),
+    (SupportedOptions::SHAPE, "-o"),
+    (SupportedOptions::SHAPE, "-c"),
+    (SupportedOptions::BRIEF, "-br"),
+    (SupportedOptions::DETAILS, "-d"),
+    (SupportedOptions::STATISTICS, "-s"),
+    (SupportedOptions::UNITS, "-h"),
+    (SupportedOptions::UNITS, "-iec"),
+    (SupportedOptions::NUMERIC, "-N"),
+    (SupportedOptions::FAMILY, "-4"),
+    (SupportedOptions::FAMILY, "-6"),
+    (SupportedOptions::TIME, "-t"),
+    (SupportedOptions::TIME, "-ts"),
+    (SupportedOptions::NETNS, "-n"),
+    (SupportedOptions::SOCKET, "--socket"),
+    (SupportedOptions::BRIEF_JSON, "-br -j"),
 ];
 
-fn is_given(options: &Options, spelled: &str) -> bool {
+fn is_given(options: &GlobalOptions, spelled: &str) -> bool {
     match spelled {
         "-j" => options.json,
         "-p" => options.pretty,
@@ -107,18 +107,18 @@ fn is_given(options: &Options, spelled: &str) -> bool {
 ///
 /// # Errors
 /// The option, and those that the command takes.
-pub fn check(options: &Options, name: &str, command: &Command) -> Result<(), CliError> {
+pub fn check(options: &GlobalOptions, name: &str, command: &CommandDef) -> Result<(), CliError> {
     let stray = SPELLED.iter().find(|(honours, spelled)| {
-        let for_all = options.batch.is_some() && *honours != Honours::NETNS;
+        let for_all = options.batch.is_some() && *honours != SupportedOptions::NETNS;
         is_given(options, spelled) && !command.honours.has(*honours) && !for_all
     });
     let Some((honours, spelled)) = stray else {
         return Ok(());
     };
     let advice = match *honours {
-        Honours::NETNS => "the daemon serves the links of all namespaces at one socket. It can be given with \"link\", \"address\", \"check\" and \"run\"; a daemon of another namespace is reached with --socket".to_owned(),
-        Honours::SOCKET => "it does not ask the daemon".to_owned(),
-        Honours::BRIEF_JSON => "its JSON has every key: leave one of them out".to_owned(),
+        SupportedOptions::NETNS => "the daemon serves the links of all namespaces at one socket. It can be given with \"link\", \"address\", \"check\" and \"run\"; a daemon of another namespace is reached with --socket".to_owned(),
+        SupportedOptions::SOCKET => "it does not ask the daemon".to_owned(),
+        SupportedOptions::BRIEF_JSON => "its JSON has every key: leave one of them out".to_owned(),
         _ => {
             let taken = SPELLED.iter().filter(|(h, s)| command.honours.has(*h) && !s.contains(' '));
             let taken: Vec<_> = taken.map(|(_, spelled)| *spelled).collect();
@@ -143,7 +143,7 @@ pub fn check(options: &Options, name: &str, command: &Command) -> Result<(), Cli
 ///
 /// # Errors
 /// Both.
-pub fn check_alone(options: &Options) -> Result<(), CliError> {
+pub fn check_alone(options: &GlobalOptions) -> Result<(), CliError> {
     let batch = options.batch.is_some();
     let lacks = [
         (options.force && !batch, "-force", "-batch FILE"),

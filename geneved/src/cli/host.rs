@@ -4,72 +4,72 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::command::{Command, Object};
-use super::context::Context;
+use super::command::{CommandDef, ObjectDef};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
+use super::honours::SupportedOptions;
 use super::link::{consumed, dropped, drops};
 use super::object;
-use super::output::Record;
-use super::style::Style;
+use super::output::Show;
+use super::style::OutputStyle;
 use crate::config::value::IfName;
-use crate::control::protocol::{Flushed, Host, HostInfo, PathMtuInfo, Request};
+use crate::control::protocol::{FlushReply, HostReply, HostInfo, PathMtuInfo, Request};
 use crate::counted::counted;
 
-const NOTHING: [Keyword<()>; 0] = [];
+const NO_KEYWORDS: [Keyword<()>; 0] = [];
 
 /// Which host's way is forgotten.
 #[derive(Default)]
-struct Wanted {
+struct HostSelection {
     address: Option<IpAddr>,
 }
 
-const FLUSH: &[Keyword<Wanted>] = &[key!(Wanted; "host" | "remote", "HOST", address).bare()];
+const HOST_FLUSH: &[Keyword<HostSelection>] = &[key!(HostSelection; "host" | "remote", "HOST", address).bare()];
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const HOST_OBJECT: ObjectDef = ObjectDef {
     name: "host",
     about: "the daemon's own state, and other hosts",
     commands: &[
-        Command::new(object::SHOWN, show, Vec::new)
-            .honouring(Honours::BRIEF.and(Honours::DETAILS).and(Honours::COUNTERS)),
-        Command::new(&["flush"], flush, || grammar::words(FLUSH)),
+        CommandDef::new(object::SHOW_NAMES, show, Vec::new)
+            .honouring(SupportedOptions::BRIEF.and(SupportedOptions::DETAILS).and(SupportedOptions::COUNTERS)),
+        CommandDef::new(&["flush"], flush, || grammar::words(HOST_FLUSH)),
     ],
     usual: Some(0),
     notes: "HOST := ADDR\nWhat was learned of the way to HOST, or to all hosts, is flushed.",
 };
 
-fn show(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    grammar::parse(&NOTHING, words, &mut ())?;
-    let Host { host } = context.call(&Request::GetHost)?;
-    context.print(&[&host as &dyn Record])
+fn show(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    grammar::parse(&NO_KEYWORDS, words, &mut ())?;
+    let HostReply { host } = context.call(&Request::GetHost)?;
+    context.print(&[&host as &dyn Show])
 }
 
-fn flush(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Wanted::default();
-    grammar::parse(FLUSH, words, &mut wanted)?;
+fn flush(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = HostSelection::default();
+    grammar::parse(HOST_FLUSH, words, &mut wanted)?;
     let address = wanted.address;
     let request = Request::FlushHosts { address };
-    let Flushed { count } = context.call(&request)?;
-    context.print(&[&Count(count)])
+    let FlushReply { count } = context.call(&request)?;
+    context.print(&[&FlushedHosts(count)])
 }
 
-struct Count(u64);
+struct FlushedHosts(u64);
 
-impl Record for Count {
-    fn text(&self, _: &Style) -> String {
+impl Show for FlushedHosts {
+    fn text(&self, _: &OutputStyle) -> String {
         format!("{} flushed", counted(self.0, "host"))
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!({ "flushed": self.0 })
     }
 }
 
-impl Record for HostInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for HostInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
         let mut text = format!(
             "geneved {} pid {} links {} ports {}\n    io {} ({}) workers {}",
@@ -137,14 +137,14 @@ impl Record for HostInfo {
         text
     }
 
-    fn brief(&self, _: &Style) -> String {
+    fn brief(&self, _: &OutputStyle) -> String {
         format!(
             "{:<10} {:<10} workers {} links {}",
             self.version, self.io, self.workers, self.links
         )
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!({
             "version": self.version,
             "pid": self.pid,
@@ -164,7 +164,7 @@ impl Record for HostInfo {
 }
 
 /// Who reported a path MTU, and until when it holds.
-fn said(style: &Style, report: &PathMtuInfo) -> String {
+fn said(style: &OutputStyle, report: &PathMtuInfo) -> String {
     let PathMtuInfo {
         by,
         reported,

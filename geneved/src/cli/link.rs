@@ -1,53 +1,53 @@
 //! `geneved link`: the VPC's presence on this host.
 
 use libgeneve::drop::DropReason;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::foreign::REFUSED;
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, Subject};
-use super::output::{Record, reasons};
-use super::style::Style;
-use crate::config::value::{IfName, InnerWord, ValueError};
-use crate::config::words::{Change, Kind, LinkWords, Verb};
-use crate::control::client::ClientError;
-use crate::control::protocol::{Host, LinkInfo, Links, Request, Traffic};
+use super::foreign::REFUSED_KEYWORDS;
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, CliObject};
+use super::output::{Show, reasons};
+use super::style::OutputStyle;
+use crate::config::value::{IfName, InnerValue, ValueError};
+use crate::config::words::{ObjectChange, LinkKind, LinkArgs, ChangeVerb};
+use crate::control::client::CallError;
+use crate::control::protocol::{HostReply, LinkInfo, LinksReply, Request, TrafficInfo};
 use crate::net::netns;
 use crate::refusal::Refusal;
 
-type Key = Keyword<LinkWords>;
+type LinkKeyword = Keyword<LinkArgs>;
 
-const NAME: Key = key!("dev" | "name", "NAME", name).bare().times(Times::Once);
-const TYPE: Key = Key::value(&["type"], "{ geneve | vxlan }", |link, word| {
+const LINK_NAME: LinkKeyword = key!("dev" | "name", "NAME", name).bare().times(Repetition::Once);
+const LINK_TYPE: LinkKeyword = LinkKeyword::value(&["type"], "{ geneve | vxlan }", |link, word| {
     link.kind = Some(kind(word)?);
     Ok(())
 });
 
-fn kind(word: &str) -> Result<Kind, ValueError> {
+fn kind(word: &str) -> Result<LinkKind, ValueError> {
     let known = Encapsulation::ALL.into_iter().find(|e| e.name() == word);
-    known.map(Kind::from).ok_or_else(|| {
+    known.map(LinkKind::from).ok_or_else(|| {
         ValueError::new("unknown link type: geneved makes \"geneve\" and \"vxlan\" links")
             .expecting(&["geneve", "vxlan"])
     })
 }
 
 /// The type stands behind the name, as `ip` has it.
-const OWN: [Key; 40] = [
-    NAME,
-    TYPE.times(Times::Once),
+const LINK_OWN: [LinkKeyword; 40] = [
+    LINK_NAME,
+    LINK_TYPE.times(Repetition::Once),
     key!("id" | "vni", "VNI", id),
     key!("mode", "{ ip | ethernet }", mode),
     key!("inner", "{ ip | ethernet }", inner),
-    flag!("innerprotoinherit", inner = Some(InnerWord(Inner::Ip))),
+    flag!("innerprotoinherit", inner = Some(InnerValue(InnerProtocol::Ip))),
     flag!(
         "noinnerprotoinherit",
-        inner = Some(InnerWord(Inner::Ethernet))
+        inner = Some(InnerValue(InnerProtocol::Ethernet))
     ),
     key!("lladdr", "MAC", lladdr),
     key!("remote", "ADDR", remote),
@@ -63,17 +63,17 @@ const OWN: [Key; 40] = [
     flag!("udp6zerocsumrx", udp6zerocsumrx = Some(true)),
     flag!("noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
     // What geneved does anyhow.
-    Key::flag(&["noexternal"], |_| ()),
+    LinkKeyword::flag(&["noexternal"], |_| ()),
     key!("srcport", "MIN-MAX", srcport),
     key!("segmentation", "{ auto | off }", segmentation),
     key!("mtu", "{ auto | N }", mtu),
-    key!("address", "PREFIX", address).times(Times::Many),
-    key!("allowed", "PREFIX", allowed).times(Times::Many),
+    key!("address", "PREFIX", address).times(Repetition::Many),
+    key!("allowed", "PREFIX", allowed).times(Repetition::Many),
     key!("netns", "NETNS", netns),
     key!("ingress", "{ allow | deny }", ingress),
     key!("egress", "{ allow | deny }", egress),
     key!("labels", "{ optional | critical }", labels),
-    key!("option", "OPTION=HEX", option).times(Times::Many),
+    key!("option", "OPTION=HEX", option).times(Repetition::Many),
     key!("rate", "{ RATE | none }", rate),
     key!("burst", "{ SIZE | none }", burst),
     flag!("learning", learning = Some(true)),
@@ -85,47 +85,47 @@ const OWN: [Key; 40] = [
     flag!("down", up = Some(false)).at_most_one(1),
 ];
 
-const SETTINGS: [Key; 47] = grammar::joined(OWN, REFUSED);
+const LINK_SETTINGS: [LinkKeyword; 47] = grammar::joined(LINK_OWN, REFUSED_KEYWORDS);
 
 /// Which links are shown.
 #[derive(Default)]
-pub struct Wanted {
+pub struct LinkFilter {
     name: Option<IfName>,
-    kind: Option<Kind>,
+    kind: Option<LinkKind>,
     up: bool,
 }
 
-impl Subject for LinkWords {
+impl CliObject for LinkArgs {
     const KIND: &'static str = "link";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 1);
-    const DEL: &'static [Key] = &[NAME, TYPE];
+    const ADD: &'static [LinkKeyword] = &LINK_SETTINGS;
+    const SET: &'static [LinkKeyword] = &grammar::settable(LINK_SETTINGS, 1);
+    const DEL: &'static [LinkKeyword] = &[LINK_NAME, LINK_TYPE];
 
-    const HONOURS: Honours = Honours::BRIEF
-        .and(Honours::BRIEF_JSON)
-        .and(Honours::DETAILS)
-        .and(Honours::COUNTERS)
-        .and(Honours::FAMILY)
-        .and(Honours::NETNS);
-    const CHANGE_HONOURS: Honours = Honours::NETNS;
+    const HONOURS: SupportedOptions = SupportedOptions::BRIEF
+        .and(SupportedOptions::BRIEF_JSON)
+        .and(SupportedOptions::DETAILS)
+        .and(SupportedOptions::COUNTERS)
+        .and(SupportedOptions::FAMILY)
+        .and(SupportedOptions::NETNS);
+    const CHANGE_HONOURS: SupportedOptions = SupportedOptions::NETNS;
 
     type Info = LinkInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
-        key!(Wanted; "dev" | "name", "NAME", name).bare(),
-        flag!(Wanted; "up", up = true),
-        Keyword::<Wanted>::value(&["type"], "{ geneve | vxlan }", |wanted, word| {
+    type Filter = LinkFilter;
+    const SHOW: &'static [Keyword<LinkFilter>] = &[
+        key!(LinkFilter; "dev" | "name", "NAME", name).bare(),
+        flag!(LinkFilter; "up", up = true),
+        Keyword::<LinkFilter>::value(&["type"], "{ geneve | vxlan }", |wanted, word| {
             wanted.kind = Some(kind(word)?);
             Ok(())
         }),
-        Keyword::<Wanted>::refused(
+        Keyword::<LinkFilter>::refused(
             &["master", "nomaster", "vrf", "group"],
             "that is the interface's, not the tunnel's: use \"ip link show\"",
         ),
     ];
 
-    fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
-        let makes = matches!(verb, Verb::Add | Verb::Replace);
+    fn change(mut self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        let makes = matches!(verb, ChangeVerb::Add | ChangeVerb::Replace);
         if makes && self.id.is_none() {
             let encapsulation = Encapsulation::from(self.kind.unwrap_or_default());
             return Err(CliError::Usage(format!(
@@ -145,29 +145,29 @@ impl Subject for LinkWords {
                 _ => is_in(context, &self.name, &netns)?,
             }
         }
-        Ok(Change::link(verb, self))
+        Ok(ObjectChange::link(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<LinkInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &LinkFilter) -> Result<Vec<LinkInfo>, CliError> {
         let name = filter.name.clone();
-        Ok(context.call::<Links>(&Request::ListLinks { name })?.links)
+        Ok(context.call::<LinksReply>(&Request::ListLinks { name })?.links)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &LinkFilter, _: &OutputStyle) -> Option<String> {
         filter.name.as_ref().map(IfName::to_string)
     }
 
-    fn name(info: &LinkInfo, _: &Style) -> String {
+    fn name(info: &LinkInfo, _: &OutputStyle) -> String {
         info.settings.name.to_string()
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &LinkInfo) -> bool {
+    fn wants(filter: &LinkFilter, _: &OutputStyle, info: &LinkInfo) -> bool {
         let kind = info.settings.kind.unwrap_or_default();
         (!filter.up || info.flags.iter().any(|flag| flag == "UP"))
             && filter.kind.is_none_or(|wanted| wanted == kind)
     }
 
-    fn show(filter: &Wanted, context: &mut Context) -> Result<(), CliError> {
+    fn show(filter: &LinkFilter, context: &mut CommandContext) -> Result<(), CliError> {
         let style = context.style();
         let mut links = Self::all(context, filter)?;
         in_netns(context, filter.name.as_ref(), &mut links)?;
@@ -175,13 +175,13 @@ impl Subject for LinkWords {
         // What belongs to no link would otherwise be seen by nobody who only looks here; JSON is an array of links.
         let everything = filter.name.is_none() && context.netns().is_none() && !style.json;
         let host = match everything && style.statistics > 0 {
-            true => Some(OfNoLink(
-                context.call::<Host>(&Request::GetHost)?.host.traffic,
+            true => Some(UnmatchedTraffic(
+                context.call::<HostReply>(&Request::GetHost)?.host.traffic,
             )),
             false => None,
         };
-        let mut records: Vec<&dyn Record> = host.iter().map(|h| h as &dyn Record).collect();
-        records.extend(links.iter().map(|l| l as &dyn Record));
+        let mut records: Vec<&dyn Show> = host.iter().map(|h| h as &dyn Show).collect();
+        records.extend(links.iter().map(|l| l as &dyn Show));
         context.print(&records)
     }
 }
@@ -191,7 +191,7 @@ impl Subject for LinkWords {
 /// # Errors
 /// There is no such namespace, or `name` is not in it.
 pub fn in_netns(
-    context: &mut Context,
+    context: &mut CommandContext,
     name: Option<&IfName>,
     links: &mut Vec<LinkInfo>,
 ) -> Result<(), CliError> {
@@ -204,7 +204,7 @@ pub fn in_netns(
         ))
     })?;
     // A link that names none is where the daemon is.
-    let Host { host } = context.call(&Request::GetHost)?;
+    let HostReply { host } = context.call(&Request::GetHost)?;
     links.retain(|link| match &link.settings.netns {
         Some(other) => *other == netns || netns::inode(other).is_ok_and(|inode| inode == wanted),
         None => host.netns_inode == wanted,
@@ -216,10 +216,10 @@ pub fn in_netns(
 }
 
 /// Sees to it that `-n` names the namespace of a link that is changed.
-pub fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), CliError> {
+pub fn is_in(context: &mut CommandContext, name: &IfName, netns: &str) -> Result<(), CliError> {
     // With -atomic it may be on its way.
     let mut added = context.gathered().into_iter().flatten();
-    let is_added = |change: &Change| {
+    let is_added = |change: &ObjectChange| {
         let link = change.link.as_ref();
         link.is_some_and(|l| l.name == *name && l.netns.as_deref() == Some(netns))
     };
@@ -229,12 +229,12 @@ pub fn is_in(context: &mut Context, name: &IfName, netns: &str) -> Result<(), Cl
     let request = Request::ListLinks {
         name: Some(name.clone()),
     };
-    let Links { mut links } = context.call(&request)?;
+    let LinksReply { mut links } = context.call(&request)?;
     in_netns(context, Some(name), &mut links)
 }
 
 fn not_there(name: &IfName, netns: &str) -> CliError {
-    ClientError::Refused(Refusal::new(
+    CallError::Refused(Refusal::new(
         format!("Cannot find device \"{name}\" in network namespace \"{netns}\""),
         "\"geneved link show\" lists the links of all namespaces",
     ))
@@ -242,19 +242,19 @@ fn not_there(name: &IfName, netns: &str) -> CliError {
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const LINK_OBJECT: ObjectDef = ObjectDef {
     name: "link",
     about: "VPCs on this host",
-    commands: &object::commands::<LinkWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<LinkArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "VNI := 0..16777215\nTTL := { 1..255 | auto | inherit }\nTOS := { N | inherit }\nDF := { set | unset | inherit }\ninnerprotoinherit := inner ip, as \"ip\" has it\nPREFIX := ADDR/LENGTH\nRATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]",
 };
 
 /// Packets that belong to no link: an own record before the links.
-struct OfNoLink(Traffic);
+struct UnmatchedTraffic(TrafficInfo);
 
-impl Record for OfNoLink {
-    fn text(&self, style: &Style) -> String {
+impl Show for UnmatchedTraffic {
+    fn text(&self, style: &OutputStyle) -> String {
         let drops = dropped(style, &self.0);
         if drops.is_empty() {
             drops
@@ -263,28 +263,28 @@ impl Record for OfNoLink {
         }
     }
 
-    fn brief(&self, _: &Style) -> String {
+    fn brief(&self, _: &OutputStyle) -> String {
         String::new()
     }
 
     /// It is none of the array of links.
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         Value::Null
     }
 }
 
 /// `{"ingress":{reason:n},"egress":{reason:n}}`.
-pub fn drops(traffic: &Traffic) -> Value {
+pub fn drops(traffic: &TrafficInfo) -> Value {
     json!({ "ingress": traffic.drops_ingress, "egress": traffic.drops_egress })
 }
 
 /// The same of what was for this host itself.
-pub fn consumed(traffic: &Traffic) -> Value {
+pub fn consumed(traffic: &TrafficInfo) -> Value {
     json!({ "ingress": traffic.consumed_ingress, "egress": traffic.consumed_egress })
 }
 
 /// Lines with the drops by reason, each with a newline before it, and with what was for this host itself.
-pub fn dropped(style: &Style, traffic: &Traffic) -> String {
+pub fn dropped(style: &OutputStyle, traffic: &TrafficInfo) -> String {
     let mut text = String::new();
     for (kind, drops) in [
         ("RX dropped", &traffic.drops_ingress),

@@ -1,18 +1,18 @@
 //! A link as text, in columns and as JSON.
 
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use serde_json::{Map, Value, json};
 
 use super::link::{consumed, dropped, drops};
-use super::output::Record;
-use super::style::{Family, Style};
+use super::output::Show;
+use super::style::{FamilyOption, OutputStyle};
 use crate::config::value::{
-    Action, InnerWord, LabelsUse, LinkSegmentation, Mode, MtuWord, TtlWord,
+    DefaultAction, InnerValue, LabelsUse, LinkSegmentation, ModeValue, MtuValue, TtlValue,
 };
-use crate::control::protocol::{LinkInfo, Traffic};
+use crate::control::protocol::{LinkInfo, TrafficInfo};
 
-impl Record for LinkInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for LinkInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let settings = &self.settings;
         let mut text = format!(
             "{}: {}: <{}> mtu {} state {} qlen {}",
@@ -37,7 +37,7 @@ impl Record for LinkInfo {
         }
         text += &format!("\n    {}", self.tunnel(style));
         for address in self.addresses(style) {
-            let family = Family::of(address.addr()).word();
+            let family = FamilyOption::of(address.addr()).word();
             text += &format!("\n    {family} {}", style.prefix(address));
         }
         if let Some(cause) = &self.cause {
@@ -59,7 +59,7 @@ impl Record for LinkInfo {
         text
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         let id = self.settings.id.map(|id| format!("id {id}"));
         let name = format!("{:<16}", self.settings.name.as_str());
         let state = format!("{:<14}", self.operstate);
@@ -73,7 +73,7 @@ impl Record for LinkInfo {
         )
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         if style.brief {
             return json!({
                 "ifname": self.settings.name,
@@ -150,13 +150,13 @@ impl Record for LinkInfo {
 
 impl LinkInfo {
     /// The interface's addresses of the family that was asked for.
-    fn addresses<'a>(&'a self, style: &'a Style) -> impl Iterator<Item = &'a ipnet::IpNet> {
+    fn addresses<'a>(&'a self, style: &'a OutputStyle) -> impl Iterator<Item = &'a ipnet::IpNet> {
         let all = self.addresses.iter().map(|address| &address.0);
         all.filter(|address| style.wants(address.addr()))
     }
 
     /// The settings in `ip -d link`'s words; without details only those that are not at their default.
-    fn tunnel(&self, style: &Style) -> String {
+    fn tunnel(&self, style: &OutputStyle) -> String {
         let s = &self.settings;
         let encapsulation = self.encapsulation();
         let mut words = vec![encapsulation.name().to_owned()];
@@ -164,14 +164,14 @@ impl LinkInfo {
         if let Some(id) = s.id {
             say("id", id.to_string());
         }
-        if let Some(mode) = s.mode.filter(|mode| style.details || *mode != Mode::Ip) {
+        if let Some(mode) = s.mode.filter(|mode| style.details || *mode != ModeValue::Ip) {
             say("mode", mode.to_string());
         }
         let expected = match self.is_tap() {
-            true => Inner::Ethernet,
+            true => InnerProtocol::Ethernet,
             false => encapsulation.default_inner(),
         };
-        let usual = |inner: &InnerWord| style.details || inner.0 != expected;
+        let usual = |inner: &InnerValue| style.details || inner.0 != expected;
         if let Some(inner) = s.inner.filter(usual) {
             say("inner", inner.to_string());
         }
@@ -196,7 +196,7 @@ impl LinkInfo {
         if let Some(who) = s.segmentation.filter(usual) {
             say("segmentation", who.to_string());
         }
-        if let (MtuWord::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
+        if let (MtuValue::Fixed(mtu), true) = (s.mtu.unwrap_or_default(), style.details) {
             say("mtu", mtu.to_string());
         }
         for prefix in &s.allowed {
@@ -206,7 +206,7 @@ impl LinkInfo {
             say("netns", netns.clone());
         }
         for (word, action) in [("ingress", s.ingress), ("egress", s.egress)] {
-            if let Some(action) = action.filter(|a| style.details || *a != Action::Allow) {
+            if let Some(action) = action.filter(|a| style.details || *a != DefaultAction::Allow) {
                 say(word, action.to_string());
             }
         }
@@ -252,7 +252,7 @@ impl LinkInfo {
     }
 
     fn is_tap(&self) -> bool {
-        self.settings.mode == Some(Mode::Ethernet)
+        self.settings.mode == Some(ModeValue::Ethernet)
     }
 
     fn encapsulation(&self) -> Encapsulation {
@@ -287,9 +287,9 @@ impl LinkInfo {
             }
         }
         let ttl = match s.ttl.unwrap_or_default() {
-            TtlWord(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
+            TtlValue(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
             // What `ip` has for it.
-            TtlWord(libgeneve::link::Ttl::Auto) => json!(0),
+            TtlValue(libgeneve::link::Ttl::Auto) => json!(0),
             word => json!(word),
         };
         data.insert("ttl".into(), ttl);
@@ -301,15 +301,15 @@ impl LinkInfo {
         data.insert("udp_zero_csum6_tx".into(), json!(s.udp6zerocsumtx));
         data.insert("udp_zero_csum6_rx".into(), json!(s.udp6zerocsumrx));
         if let Some(inner) = s.inner {
-            data.insert("inner_proto_inherit".into(), json!(inner.0 == Inner::Ip));
+            data.insert("inner_proto_inherit".into(), json!(inner.0 == InnerProtocol::Ip));
         }
         Value::Object(data)
     }
 
-    fn addr_info(&self, style: &Style) -> Value {
+    fn addr_info(&self, style: &OutputStyle) -> Value {
         let all = self.addresses(style).map(|address| {
             json!({
-                "family": Family::of(address.addr()).word(),
+                "family": FamilyOption::of(address.addr()).word(),
                 "local": address.addr(),
                 "prefixlen": address.prefix_len(),
             })
@@ -319,7 +319,7 @@ impl LinkInfo {
 }
 
 /// `ip -s`'s two tables, then the drops by reason.
-fn statistics(style: &Style, traffic: &Traffic) -> String {
+fn statistics(style: &OutputStyle, traffic: &TrafficInfo) -> String {
     let t = traffic;
     let table = |name: &str, bytes: u64, packets: u64, dropped: u64| {
         let cells = [

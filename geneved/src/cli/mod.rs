@@ -48,11 +48,11 @@ mod tests;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use self::command::{Command, Object};
-use self::context::Context;
+use self::command::{CommandDef, ObjectDef};
+use self::context::CommandContext;
 use self::error::CliError;
-use self::options::Options;
-use self::table::Target;
+use self::options::GlobalOptions;
+use self::table::FirstWord;
 use crate::config::state::nearest;
 
 /// Runs the command line `argv` (its first word is the program's name).
@@ -78,12 +78,12 @@ fn report(error: &CliError) {
     }
 }
 
-fn start(options: &Options) -> Result<(), CliError> {
+fn start(options: &GlobalOptions) -> Result<(), CliError> {
     if options.version {
         return output::say(&format!("geneved {}", env!("CARGO_PKG_VERSION")));
     }
     honours::check_alone(options)?;
-    let mut context = Context::new(options);
+    let mut context = CommandContext::new(options);
     match &options.batch {
         Some(_) if options.force && options.atomic => Err(CliError::Usage(
             "Error: only one of \"-force\", \"-atomic\" can be given: the one goes on after a failure, the other changes nothing then."
@@ -96,39 +96,39 @@ fn start(options: &Options) -> Result<(), CliError> {
 }
 
 /// Runs one command.
-fn dispatch(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+fn dispatch(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     let Some((first, rest)) = words.split_first() else {
         return Err(CliError::Usage(help::everything()));
     };
     match target(first)? {
         // An address belongs to a link, so it is looked for there, too.
-        Target::Object(object)
-            if object.name == link::OBJECT.name
+        FirstWord::Object(object)
+            if object.name == link::LINK_OBJECT.name
                 && rest
                     .first()
-                    .is_some_and(|word| word == address::OBJECT.name) =>
+                    .is_some_and(|word| word == address::ADDRESS_OBJECT.name) =>
         {
-            on_object(context, &address::OBJECT, &rest[1..])
+            on_object(context, &address::ADDRESS_OBJECT, &rest[1..])
         }
-        Target::Object(object) => on_object(context, object, rest),
-        Target::Verb(verb) => match asks_for_help(rest) {
+        FirstWord::Object(object) => on_object(context, object, rest),
+        FirstWord::Verb(verb) => match asks_for_help(rest) {
             true => output::say(&help::verb(verb)),
             false => helped(run(context, verb.name, &verb.command, rest), rest, || {
                 help::verb(verb)
             }),
         },
-        Target::Help => match rest.first() {
+        FirstWord::Help => match rest.first() {
             None => output::say(&help::everything()),
             Some(word) => match target(word)? {
-                Target::Object(object) => output::say(&help::object(object)),
-                Target::Verb(verb) => output::say(&help::verb(verb)),
-                Target::Help => output::say(&help::everything()),
+                FirstWord::Object(object) => output::say(&help::object(object)),
+                FirstWord::Verb(verb) => output::say(&help::verb(verb)),
+                FirstWord::Help => output::say(&help::everything()),
             },
         },
     }
 }
 
-fn target(word: &str) -> Result<Target, CliError> {
+fn target(word: &str) -> Result<FirstWord, CliError> {
     match table::target(word) {
         Ok(Some(target)) => Ok(target),
         Ok(None) => Err(match foreign::object(word) {
@@ -141,7 +141,7 @@ fn target(word: &str) -> Result<Target, CliError> {
     }
 }
 
-fn on_object(context: &mut Context, object: &Object, words: &[String]) -> Result<(), CliError> {
+fn on_object(context: &mut CommandContext, object: &ObjectDef, words: &[String]) -> Result<(), CliError> {
     let (first, rest) = match words.split_first() {
         Some((first, rest)) => (first.as_str(), rest),
         None => match object.usual {
@@ -163,7 +163,7 @@ fn on_object(context: &mut Context, object: &Object, words: &[String]) -> Result
         Err(found) => return Err(ambiguous("Command", first, &found)),
     };
     // What completion is asked about may be anything.
-    if asks_for_help(rest) && object.name != complete::OBJECT.name {
+    if asks_for_help(rest) && object.name != complete::TEST_OBJECT.name {
         return output::say(&help::command(object, command));
     }
     let name = format!("{} {}", object.name, command.names[0]);
@@ -194,9 +194,9 @@ fn is_help_option(word: &str) -> bool {
 }
 
 fn run(
-    context: &mut Context,
+    context: &mut CommandContext,
     name: &str,
-    command: &Command,
+    command: &CommandDef,
     words: &[String],
 ) -> Result<(), CliError> {
     honours::check(context.options(), name, command)?;

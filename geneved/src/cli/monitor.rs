@@ -10,27 +10,27 @@ use jiff::tz::TimeZone;
 use nix::poll::PollFlags;
 use serde_json::{Value, json};
 
-use super::command::{Command, Verb};
-use super::context::Context;
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
-use super::output::{self, Line, Record, render, with};
-use super::style::Style;
-use crate::config::value::Proto;
-use crate::control::client::ClientError;
+use super::honours::SupportedOptions;
+use super::output::{self, OutputLine, Show, render, with};
+use super::style::OutputStyle;
+use crate::config::value::ProtocolValue;
+use crate::control::client::CallError;
 use crate::control::protocol::{
-    ChangeKind, DropEvent, Event, Health, HealthEvent, HostEvent, LogEvent, Monitored, Request,
+    ChangeKind, DropEvent, Event, BackendHealth, HealthEvent, HostEvent, LogEvent, MonitorReply, Request,
     Topic, What,
 };
 use crate::counted::noun;
 
 #[derive(Default)]
-struct Words {
+struct MonitorCommand {
     topics: Vec<Topic>,
 }
 
-type Key = Keyword<Words>;
+type MonitorKeyword = Keyword<MonitorCommand>;
 
 macro_rules! topics {
     ($($word:literal $topic:ident)+) => {
@@ -38,30 +38,30 @@ macro_rules! topics {
     };
 }
 
-const KEYS: [Key; 13] = topics! {
+const MONITOR_KEYWORDS: [MonitorKeyword; 13] = topics! {
     "link" Link "route" Route "endpoint" Endpoint "fdb" Fdb "policy" Policy "nat" Nat "service" Service
     "qos" Qos "option" Option "drop" Drop "log" Log "health" Health "host" Host
 };
 
 /// The command.
-pub const VERB: Verb = Verb {
+pub const MONITOR_COMMAND: GlobalCommand = GlobalCommand {
     name: "monitor",
     about: "what is changed, dropped, logged and found out, as it happens",
-    command: Command::new(&["monitor"], run, || grammar::words(&KEYS)).honouring(
-        Honours::BRIEF
-            .and(Honours::DETAILS)
-            .and(Honours::COUNTERS)
-            .and(Honours::NUMERIC)
-            .and(Honours::TIME),
+    command: CommandDef::new(&["monitor"], run, || grammar::words(&MONITOR_KEYWORDS)).honouring(
+        SupportedOptions::BRIEF
+            .and(SupportedOptions::DETAILS)
+            .and(SupportedOptions::COUNTERS)
+            .and(SupportedOptions::NUMERIC)
+            .and(SupportedOptions::TIME),
     ),
     notes: "Without a word, or with \"all\", everything is told.",
 };
 
 /// Prints what happens until the daemon ends or nobody reads.
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = MonitorCommand::default();
     if words != ["all"] {
-        grammar::parse(&KEYS, words, &mut wanted)?;
+        grammar::parse(&MONITOR_KEYWORDS, words, &mut wanted)?;
     }
     let style = context.style();
     let request = Request::Monitor {
@@ -74,7 +74,7 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     context.client()?.follow(&request, &stops, |reply| {
         let printed = serde_json::from_value(reply)
             .map_err(|error| strange(&error))
-            .and_then(|Monitored { event }| output::write(show(&style, &event).as_bytes()));
+            .and_then(|MonitorReply { event }| output::write(show(&style, &event).as_bytes()));
         match printed {
             Ok(()) if output::is_closed() => ControlFlow::Break(()),
             Ok(()) => ControlFlow::Continue(()),
@@ -88,12 +88,12 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 }
 
 fn strange(error: &serde_json::Error) -> CliError {
-    ClientError::Strange(format!("an event: {error}")).into()
+    CallError::Strange(format!("an event: {error}")).into()
 }
 
 /// One event as it is printed.
-fn show(style: &Style, event: &Event) -> String {
-    let text = render(style, &[&Timed { event }]);
+fn show(style: &OutputStyle, event: &Event) -> String {
+    let text = render(style, &[&TimedEvent { event }]);
     match style.json {
         true => text,
         false => stamp(style, event.time_us) + &text,
@@ -101,7 +101,7 @@ fn show(style: &Style, event: &Event) -> String {
 }
 
 /// `ip`'s time before a line, in local time, where it is wanted.
-fn stamp(style: &Style, time_us: u64) -> String {
+fn stamp(style: &OutputStyle, time_us: u64) -> String {
     let time = || time(time_us).to_zoned(TimeZone::system());
     match (style.tshort, style.timestamp) {
         (true, _) => time().strftime("[%Y-%m-%dT%H:%M:%S.%6f] ").to_string(),
@@ -117,12 +117,12 @@ fn time(time_us: u64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-struct Timed<'a> {
+struct TimedEvent<'a> {
     event: &'a Event,
 }
 
-impl Timed<'_> {
-    fn record(&self) -> &dyn Record {
+impl TimedEvent<'_> {
+    fn record(&self) -> &dyn Show {
         match &self.event.what {
             What::Link(link) => &**link,
             What::Route(route) => route,
@@ -154,16 +154,16 @@ impl Timed<'_> {
     }
 }
 
-impl Record for Timed<'_> {
-    fn text(&self, style: &Style) -> String {
+impl Show for TimedEvent<'_> {
+    fn text(&self, style: &OutputStyle) -> String {
         self.prefixed(&self.record().text(style))
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.prefixed(&self.record().brief(style))
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         let mut all = json!({
             "timestamp": time(self.event.time_us).to_string(),
             "object": self.event.what.topic().word(),
@@ -179,15 +179,15 @@ impl Record for Timed<'_> {
 }
 
 /// Who speaks to whom, as words of a filter.
-fn between(line: Line, proto: Proto, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Line {
+fn between(line: OutputLine, proto: ProtocolValue, src: (IpAddr, u16), dst: (IpAddr, u16)) -> OutputLine {
     line.value("proto", Some(proto))
         .value("from", Some(proto.at(src.0, src.1)))
         .value("to", Some(proto.at(dst.0, dst.1)))
 }
 
-impl Record for DropEvent {
-    fn text(&self, style: &Style) -> String {
-        let mut line = Line::new("drop")
+impl Show for DropEvent {
+    fn text(&self, style: &OutputStyle) -> String {
+        let mut line = OutputLine::new("drop")
             .value("dev", self.dev.as_ref().map(|d| style.name(d.as_str())))
             .word(self.direction.word())
             .word(&style.health(false, &self.reason))
@@ -201,18 +201,18 @@ impl Record for DropEvent {
         line.end()
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(style)
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }
 
-impl Record for LogEvent {
-    fn text(&self, style: &Style) -> String {
-        let line = Line::new("log")
+impl Show for LogEvent {
+    fn text(&self, style: &OutputStyle) -> String {
+        let line = OutputLine::new("log")
             .value("dev", Some(style.name(self.dev.as_str())))
             .value("rule", self.rule.as_ref())
             .word(&style.health(self.verdict == "allow", &self.verdict));
@@ -226,63 +226,63 @@ impl Record for LogEvent {
         .end()
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(style)
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }
 
-impl Record for HealthEvent {
-    fn text(&self, style: &Style) -> String {
+impl Show for HealthEvent {
+    fn text(&self, style: &OutputStyle) -> String {
         let word = match self.health {
-            Health::Up => "up",
-            Health::Down => "down",
-            Health::Unknown => "unknown",
-            Health::Draining => "draining",
+            BackendHealth::Up => "up",
+            BackendHealth::Down => "down",
+            BackendHealth::Unknown => "unknown",
+            BackendHealth::Draining => "draining",
         };
         let backend = std::net::SocketAddr::new(self.address, self.port);
-        Line::new("health")
+        OutputLine::new("health")
             .value("dev", Some(style.name(self.dev.as_str())))
             .values("service", self.services.iter().map(|name| style.name(name)))
             .value("backend", Some(style.address(backend)))
-            .word(&style.health(self.health == Health::Up, word))
+            .word(&style.health(self.health == BackendHealth::Up, word))
             .value("reason", self.reason.as_ref())
             .end()
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(style)
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }
 
-impl Record for HostEvent {
-    fn text(&self, style: &Style) -> String {
-        let mut line = Line::new("host");
+impl Show for HostEvent {
+    fn text(&self, style: &OutputStyle) -> String {
+        let mut line = OutputLine::new("host");
         if let Some(address) = self.address {
             line = line.word(&style.address(address));
         }
         line.word(&self.what).word(&self.detail).end()
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(style)
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }
 
 /// Events that were lost.
-impl Record for u64 {
-    fn text(&self, style: &Style) -> String {
+impl Show for u64 {
+    fn text(&self, style: &OutputStyle) -> String {
         format!(
             "lost {} {}, not read in time",
             style.number(*self),
@@ -290,11 +290,11 @@ impl Record for u64 {
         )
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(style)
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!({ "lost": self })
     }
 }

@@ -2,24 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
-use super::output::{Line, Record, with};
-use super::style::Style;
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
+use super::output::{OutputLine, Show, with};
+use super::style::OutputStyle;
 use crate::config::value::NatKind;
-use crate::config::words::{Change, NatWords, Verb};
-use crate::control::protocol::{NatInfo, Nats, Request};
+use crate::config::words::{ObjectChange, NatArgs, ChangeVerb};
+use crate::control::protocol::{NatInfo, NatsReply, Request};
 
-type Key = Keyword<NatWords>;
+type NatKeyword = Keyword<NatArgs>;
 
 named!();
 
-const SETTINGS: [Key; 14] = [
+const NAT_SETTINGS: [NatKeyword; 14] = [
     NAME,
     DEV,
     flag!("snat", kind = Some(NatKind::Snat)).choice(1),
@@ -36,52 +36,52 @@ const SETTINGS: [Key; 14] = [
     key!("outside", "ADDR", outside),
 ];
 
-impl Subject for NatWords {
+impl CliObject for NatArgs {
     const KIND: &'static str = "nat";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
-    const DEL: &'static [Key] = &[NAME, DEV];
+    const ADD: &'static [NatKeyword] = &NAT_SETTINGS;
+    const SET: &'static [NatKeyword] = &grammar::settable(NAT_SETTINGS, 2);
+    const DEL: &'static [NatKeyword] = &[NAME, DEV];
 
-    const HONOURS: Honours = Honours::COUNTERS.and(Honours::NUMERIC);
+    const HONOURS: SupportedOptions = SupportedOptions::COUNTERS.and(SupportedOptions::NUMERIC);
 
     type Info = NatInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME, BY_LINK];
+    type Filter = NamedFilter;
+    const SHOW: &'static [Keyword<NamedFilter>] = &[BY_NAME, BY_LINK];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::nat(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::nat(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<NatInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<NatInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListNats { dev };
-        Ok(context.call::<Nats>(&request)?.nats)
+        Ok(context.call::<NatsReply>(&request)?.nats)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &NamedFilter, _: &OutputStyle) -> Option<String> {
         filter.named()
     }
 
-    fn name(info: &NatInfo, _: &Style) -> String {
+    fn name(info: &NatInfo, _: &OutputStyle) -> String {
         info.nat.name.to_string()
     }
 
-    fn wants(_: &Wanted, _: &Style, _: &NatInfo) -> bool {
+    fn wants(_: &NamedFilter, _: &OutputStyle, _: &NatInfo) -> bool {
         true
     }
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const NAT_OBJECT: ObjectDef = ObjectDef {
     name: "nat",
     about: "addresses that become others",
-    commands: &object::commands::<NatWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<NatArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "snat takes \"from PREFIX source ADDR[-ADDR] [ ports MIN-MAX ]\",\n     ports 1024-65535 if left out;\ndnat takes \"to ADDR [ proto P dport PORT ] target ADDR[:PORT]\";\nstatic takes \"inside ADDR outside ADDR\".",
 };
 
-impl Record for NatInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for NatInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let n = &self.nat;
         let ports = (style.statistics > 0 && self.total > 0).then(|| {
             format!(
@@ -90,7 +90,7 @@ impl Record for NatInfo {
                 style.number(self.total)
             )
         });
-        let mut text = Line::new(style.name(&n.name))
+        let mut text = OutputLine::new(style.name(&n.name))
             .value("dev", Some(style.name(&n.dev)))
             .word(n.kind.map_or("", NatKind::word))
             .value("from", n.from.map(|p| style.address(p)))
@@ -112,7 +112,7 @@ impl Record for NatInfo {
         text
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         with(
             &self.nat,
             &json!({ "in_use": self.in_use, "total": self.total, "missing": self.missing }),

@@ -1,20 +1,20 @@
 //! What the commands of most objects have in common: `add`, `set`, `replace`, `del` and `show`.
 
-use super::command::Command;
-use super::context::Context;
+use super::command::CommandDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
-use super::output::Record;
-use super::style::Style;
+use super::honours::SupportedOptions;
+use super::output::Show;
+use super::style::OutputStyle;
 use crate::config::state::absent;
-use crate::config::value::{Direction, IfName, Name};
-use crate::config::words::{Change, Verb};
-use crate::control::client::ClientError;
+use crate::config::value::{DirectionValue, IfName, ObjectName};
+use crate::config::words::{ObjectChange, ChangeVerb};
+use crate::control::client::CallError;
 
 /// An object as its commands gather it, word by word.
-pub trait Subject: Default + 'static {
+pub trait CliObject: Default + 'static {
     /// What it is called.
     const KIND: &'static str;
     /// The keywords of `add` and `replace`.
@@ -25,7 +25,7 @@ pub trait Subject: Default + 'static {
     const DEL: &'static [Keyword<Self>];
 
     /// The object as it is shown.
-    type Info: Record;
+    type Info: Show;
     /// Which ones are shown.
     type Filter: Default + 'static;
     /// The keywords of `show`.
@@ -35,33 +35,33 @@ pub trait Subject: Default + 'static {
     ///
     /// # Errors
     /// The words are not enough, or do not fit the options.
-    fn change(self, verb: Verb, context: &mut Context) -> Result<Change, CliError>;
+    fn change(self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError>;
 
     /// The options that mean something to `show`, beside those of every command that asks the daemon.
-    const HONOURS: Honours = Honours::NOTHING;
+    const HONOURS: SupportedOptions = SupportedOptions::NOTHING;
     /// The options that mean something to commands that change it, beside those.
-    const CHANGE_HONOURS: Honours = Honours::NOTHING;
+    const CHANGE_HONOURS: SupportedOptions = SupportedOptions::NOTHING;
 
     /// The objects, or more than those that the filter wants.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    fn all(context: &mut Context, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError>;
+    fn all(context: &mut CommandContext, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError>;
 
     /// The one object that the filter names, as its list shows it; `None` where it names none.
-    fn named(filter: &Self::Filter, style: &Style) -> Option<String>;
+    fn named(filter: &Self::Filter, style: &OutputStyle) -> Option<String>;
 
     /// What an object is named by.
-    fn name(info: &Self::Info, style: &Style) -> String;
+    fn name(info: &Self::Info, style: &OutputStyle) -> String;
 
     /// Whether the filter wants this one.
-    fn wants(filter: &Self::Filter, style: &Style, info: &Self::Info) -> bool;
+    fn wants(filter: &Self::Filter, style: &OutputStyle, info: &Self::Info) -> bool;
 
     /// Shows the objects that the filter wants.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    fn show(filter: &Self::Filter, context: &mut Context) -> Result<(), CliError> {
+    fn show(filter: &Self::Filter, context: &mut CommandContext) -> Result<(), CliError> {
         let style = context.style();
         let mut all = Self::all(context, filter)?;
         if let Some(name) = Self::named(filter, &style) {
@@ -74,17 +74,17 @@ pub trait Subject: Default + 'static {
 }
 
 /// Refuses where none of the objects has this name.
-fn find<T: Subject>(name: &str, all: &[T::Info], style: &Style) -> Result<(), CliError> {
+fn find<T: CliObject>(name: &str, all: &[T::Info], style: &OutputStyle) -> Result<(), CliError> {
     let names: Vec<String> = all.iter().map(|info| T::name(info, style)).collect();
     if names.iter().any(|other| other == name) {
         return Ok(());
     }
     let object = format!("{} \"{name}\"", T::KIND);
-    Err(ClientError::Refused(absent(&object, name, &names, T::KIND)).into())
+    Err(CallError::Refused(absent(&object, name, &names, T::KIND)).into())
 }
 
 /// The commands of an object that can be changed in place.
-pub const fn commands<T: Subject>() -> [Command; 5] {
+pub const fn commands<T: CliObject>() -> [CommandDef; 5] {
     [
         add::<T>(),
         set::<T>(),
@@ -95,13 +95,13 @@ pub const fn commands<T: Subject>() -> [Command; 5] {
 }
 
 /// Where `show` is among [`commands`].
-pub const SHOW: usize = 4;
+pub const SHOW_INDEX: usize = 4;
 
 /// `add`.
-pub const fn add<T: Subject>() -> Command {
-    Command::new(
+pub const fn add<T: CliObject>() -> CommandDef {
+    CommandDef::new(
         &["add"],
-        |c, w| change::<T>(c, Verb::Add, T::ADD, w),
+        |c, w| change::<T>(c, ChangeVerb::Add, T::ADD, w),
         || grammar::words(T::ADD),
     )
     .changing()
@@ -109,10 +109,10 @@ pub const fn add<T: Subject>() -> Command {
 }
 
 /// `set`, which `ip route` calls `change`.
-pub const fn set<T: Subject>() -> Command {
-    Command::new(
+pub const fn set<T: CliObject>() -> CommandDef {
+    CommandDef::new(
         &["set", "change"],
-        |c, w| change::<T>(c, Verb::Set, T::SET, w),
+        |c, w| change::<T>(c, ChangeVerb::Set, T::SET, w),
         || grammar::words(T::SET),
     )
     .changing()
@@ -120,10 +120,10 @@ pub const fn set<T: Subject>() -> Command {
 }
 
 /// `replace`: `add`, or in place of what is there.
-pub const fn replace<T: Subject>() -> Command {
-    Command::new(
+pub const fn replace<T: CliObject>() -> CommandDef {
+    CommandDef::new(
         &["replace"],
-        |c, w| change::<T>(c, Verb::Replace, T::ADD, w),
+        |c, w| change::<T>(c, ChangeVerb::Replace, T::ADD, w),
         || grammar::words(T::ADD),
     )
     .changing()
@@ -131,10 +131,10 @@ pub const fn replace<T: Subject>() -> Command {
 }
 
 /// `del`.
-pub const fn del<T: Subject>() -> Command {
-    Command::new(
+pub const fn del<T: CliObject>() -> CommandDef {
+    CommandDef::new(
         &["del", "delete"],
-        |c, w| change::<T>(c, Verb::Del, T::DEL, w),
+        |c, w| change::<T>(c, ChangeVerb::Del, T::DEL, w),
         || grammar::words(T::DEL),
     )
     .changing()
@@ -142,12 +142,12 @@ pub const fn del<T: Subject>() -> Command {
 }
 
 /// What `show` is called, which `ip` also calls `list` and `lst`.
-pub const SHOWN: &[&str] = &["show", "list", "lst", "ls"];
+pub const SHOW_NAMES: &[&str] = &["show", "list", "lst", "ls"];
 
 /// `show`.
-pub const fn show<T: Subject>() -> Command {
-    Command::new(
-        SHOWN,
+pub const fn show<T: CliObject>() -> CommandDef {
+    CommandDef::new(
+        SHOW_NAMES,
         |c, w| {
             let mut filter = T::Filter::default();
             grammar::parse(T::SHOW, w, &mut filter)?;
@@ -158,9 +158,9 @@ pub const fn show<T: Subject>() -> Command {
     .honouring(T::HONOURS)
 }
 
-fn change<T: Subject>(
-    context: &mut Context,
-    verb: Verb,
+fn change<T: CliObject>(
+    context: &mut CommandContext,
+    verb: ChangeVerb,
     keys: &[Keyword<T>],
     words: &[String],
 ) -> Result<(), CliError> {
@@ -174,33 +174,33 @@ fn change<T: Subject>(
 ///
 /// # Errors
 /// Standard output takes no more.
-pub fn print<R: Record>(context: &Context, all: &[R]) -> Result<(), CliError> {
-    let records: Vec<&dyn Record> = all.iter().map(|one| one as &dyn Record).collect();
+pub fn print<R: Show>(context: &CommandContext, all: &[R]) -> Result<(), CliError> {
+    let records: Vec<&dyn Show> = all.iter().map(|one| one as &dyn Show).collect();
     context.print(&records)
 }
 
 /// Which ones are shown of objects that have a name.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct NamedFilter {
     /// Those of this name.
-    pub name: Option<Name>,
+    pub name: Option<ObjectName>,
     /// Those of this link.
     pub dev: Option<IfName>,
     /// Those of this side of the link.
-    pub direction: Option<Direction>,
+    pub direction: Option<DirectionValue>,
 }
 
-type Key = Keyword<Wanted>;
+type NamedKeyword = Keyword<NamedFilter>;
 /// The name of what is shown.
-pub const BY_NAME: Key = key!("name", "NAME", name).bare();
+pub const BY_NAME: NamedKeyword = key!("name", "NAME", name).bare();
 /// The link of what is shown.
-pub const BY_LINK: Key = key!("dev", "LINK", dev);
+pub const BY_LINK: NamedKeyword = key!("dev", "LINK", dev);
 
-impl Wanted {
+impl NamedFilter {
     /// The name that was given.
     #[must_use]
     pub fn named(&self) -> Option<String> {
-        self.name.as_ref().map(Name::to_string)
+        self.name.as_ref().map(ObjectName::to_string)
     }
 }
 

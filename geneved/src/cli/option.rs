@@ -2,77 +2,77 @@
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, BY_NAME, Subject, Wanted};
-use super::output::{Line, Record, with};
-use super::style::Style;
-use crate::config::words::{Change, OptionWords, Verb};
-use crate::control::protocol::{OptionInfo, Options, Request};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, BY_NAME, CliObject, NamedFilter};
+use super::output::{OutputLine, Show, with};
+use super::style::OutputStyle;
+use crate::config::words::{ObjectChange, OptionArgs, ChangeVerb};
+use crate::control::protocol::{OptionInfo, OptionsReply, Request};
 
-type Key = Keyword<OptionWords>;
+type OptionKeyword = Keyword<OptionArgs>;
 
-const NAME: Key = key!("name", "NAME", name).bare().times(Times::Once);
+const OPTION_NAME: OptionKeyword = key!("name", "NAME", name).bare().times(Repetition::Once);
 
-const SETTINGS: [Key; 5] = [
-    NAME,
-    key!("class", "CLASS", class).times(Times::Once),
-    key!("type", "TYPE", kind).times(Times::Once),
-    key!("len", "N", len).times(Times::Once),
+const OPTION_SETTINGS: [OptionKeyword; 5] = [
+    OPTION_NAME,
+    key!("class", "CLASS", class).times(Repetition::Once),
+    key!("type", "TYPE", kind).times(Repetition::Once),
+    key!("len", "N", len).times(Repetition::Once),
     flag!("critical", critical = true),
 ];
 
-impl Subject for OptionWords {
+impl CliObject for OptionArgs {
     const KIND: &'static str = "option";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 1);
-    const DEL: &'static [Key] = &[NAME];
+    const ADD: &'static [OptionKeyword] = &OPTION_SETTINGS;
+    const SET: &'static [OptionKeyword] = &grammar::settable(OPTION_SETTINGS, 1);
+    const DEL: &'static [OptionKeyword] = &[OPTION_NAME];
 
-    const HONOURS: Honours = Honours::COUNTERS;
+    const HONOURS: SupportedOptions = SupportedOptions::COUNTERS;
 
     type Info = OptionInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME];
+    type Filter = NamedFilter;
+    const SHOW: &'static [Keyword<NamedFilter>] = &[BY_NAME];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::option(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::option(verb, self))
     }
 
-    fn all(context: &mut Context, _: &Wanted) -> Result<Vec<OptionInfo>, CliError> {
+    fn all(context: &mut CommandContext, _: &NamedFilter) -> Result<Vec<OptionInfo>, CliError> {
         let request = Request::ListOptions;
-        Ok(context.call::<Options>(&request)?.options)
+        Ok(context.call::<OptionsReply>(&request)?.options)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &NamedFilter, _: &OutputStyle) -> Option<String> {
         filter.named()
     }
 
-    fn name(info: &OptionInfo, _: &Style) -> String {
+    fn name(info: &OptionInfo, _: &OutputStyle) -> String {
         info.option.name.to_string()
     }
 
-    fn wants(_: &Wanted, _: &Style, _: &OptionInfo) -> bool {
+    fn wants(_: &NamedFilter, _: &OutputStyle, _: &OptionInfo) -> bool {
         true
     }
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const OPTION_OBJECT: ObjectDef = ObjectDef {
     name: "option",
     about: "Geneve options of your own",
-    commands: &object::commands::<OptionWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<OptionArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "CLASS := { 0x0000..0xffff | aws | ovn | cilium }    TYPE := 0x00..0xff\nlen N := bytes of data, a multiple of 4 up to 124\n\"critical\" sets the type's high bit.",
 };
 
-impl Record for OptionInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for OptionInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let o = &self.option;
-        Line::new(style.name(&o.name))
+        OutputLine::new(style.name(&o.name))
             .value("class", o.class)
             .value("type", o.kind)
             .value("len", o.len)
@@ -82,7 +82,7 @@ impl Record for OptionInfo {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         with(&self.option, &json!({ "rx": self.rx, "tx": self.tx }))
     }
 }

@@ -12,7 +12,7 @@ use crate::config::value::ValueError;
 
 /// VPC overlays over Geneve in user space: the daemon and its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct GlobalOptions {
     /// Print the version.
     pub version: bool,
     /// Print the grammar.
@@ -34,7 +34,7 @@ pub struct Options {
     /// One line an object, joined with a backslash.
     pub oneline: bool,
     /// Colours: auto, always or never.
-    pub color: Option<Color>,
+    pub color: Option<ColorMode>,
     /// A line with the time before each event.
     pub timestamp: bool,
     /// The time in brackets before each event.
@@ -61,7 +61,7 @@ pub struct Options {
 
 /// When output is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Color {
+pub enum ColorMode {
     /// On a terminal.
     Auto,
     /// Always.
@@ -70,13 +70,13 @@ pub enum Color {
     Never,
 }
 
-impl std::str::FromStr for Color {
+impl std::str::FromStr for ColorMode {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
-            "auto" => Ok(Color::Auto),
-            "always" => Ok(Color::Always),
-            "never" => Ok(Color::Never),
+            "auto" => Ok(ColorMode::Auto),
+            "always" => Ok(ColorMode::Always),
+            "never" => Ok(ColorMode::Never),
             _ => Err(ValueError::new("\"auto\", \"always\" or \"never\"")
                 .expecting(&["auto", "always", "never"])),
         }
@@ -85,7 +85,7 @@ impl std::str::FromStr for Color {
 
 /// What follows an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Takes {
+pub enum OptionArgument {
     /// Nothing.
     Nothing,
     /// A value in the next word, or behind `=`.
@@ -96,22 +96,22 @@ pub enum Takes {
 
 /// An option as users spell it.
 #[derive(Clone, Copy, Debug)]
-pub struct Spelling {
+pub struct OptionSpelling {
     /// Its whole name.
     pub name: &'static str,
     /// How many of its letters are enough.
     pub enough: usize,
     /// What follows.
-    pub takes: Takes,
+    pub takes: OptionArgument,
     /// Sets it; the value is empty where it takes none.
     set: Set,
 }
 
 /// Sets an option to a value. Of an option that is given twice the last value counts.
-type Set = fn(&mut Options, &str) -> Result<(), ValueError>;
+type Set = fn(&mut GlobalOptions, &str) -> Result<(), ValueError>;
 
-const fn spelling(name: &'static str, enough: usize, takes: Takes, set: Set) -> Spelling {
-    Spelling {
+const fn spelling(name: &'static str, enough: usize, takes: OptionArgument, set: Set) -> OptionSpelling {
+    OptionSpelling {
         name,
         enough,
         takes,
@@ -135,56 +135,56 @@ macro_rules! set {
     };
 }
 
-fn more_statistics(options: &mut Options, _: &str) -> Result<(), ValueError> {
+fn more_statistics(options: &mut GlobalOptions, _: &str) -> Result<(), ValueError> {
     options.statistics = options.statistics.saturating_add(1);
     Ok(())
 }
 
-fn color(options: &mut Options, when: &str) -> Result<(), ValueError> {
+fn color(options: &mut GlobalOptions, when: &str) -> Result<(), ValueError> {
     options.color = Some(when.parse()?);
     Ok(())
 }
 
 /// Every option. As `ip` has it the first one that fits is meant, so `-b` is a batch and `-br` is brief.
-pub const SPELLINGS: [Spelling; 23] = [
-    spelling("Version", 1, Takes::Nothing, set!(version = true)),
-    spelling("statistics", 1, Takes::Nothing, more_statistics),
-    spelling("stats", 1, Takes::Nothing, more_statistics),
-    spelling("details", 1, Takes::Nothing, set!(details = true)),
-    spelling("human", 1, Takes::Nothing, set!(human = true)),
-    spelling("iec", 1, Takes::Nothing, set!(iec = true)),
-    spelling("json", 1, Takes::Nothing, set!(json = true)),
-    spelling("pretty", 1, Takes::Nothing, set!(pretty = true)),
-    spelling("brief", 2, Takes::Nothing, set!(brief = true)),
-    spelling("oneline", 1, Takes::Nothing, set!(oneline = true)),
-    spelling("color", 1, Takes::Choice, color),
-    spelling("timestamp", 1, Takes::Nothing, set!(timestamp = true)),
-    spelling("tshort", 2, Takes::Nothing, set!(tshort = true)),
+pub const SPELLINGS: [OptionSpelling; 23] = [
+    spelling("Version", 1, OptionArgument::Nothing, set!(version = true)),
+    spelling("statistics", 1, OptionArgument::Nothing, more_statistics),
+    spelling("stats", 1, OptionArgument::Nothing, more_statistics),
+    spelling("details", 1, OptionArgument::Nothing, set!(details = true)),
+    spelling("human", 1, OptionArgument::Nothing, set!(human = true)),
+    spelling("iec", 1, OptionArgument::Nothing, set!(iec = true)),
+    spelling("json", 1, OptionArgument::Nothing, set!(json = true)),
+    spelling("pretty", 1, OptionArgument::Nothing, set!(pretty = true)),
+    spelling("brief", 2, OptionArgument::Nothing, set!(brief = true)),
+    spelling("oneline", 1, OptionArgument::Nothing, set!(oneline = true)),
+    spelling("color", 1, OptionArgument::Choice, color),
+    spelling("timestamp", 1, OptionArgument::Nothing, set!(timestamp = true)),
+    spelling("tshort", 2, OptionArgument::Nothing, set!(tshort = true)),
     spelling(
         "batch",
         1,
-        Takes::Value("FILE"),
+        OptionArgument::Value("FILE"),
         set!(batch from v: v.to_owned()),
     ),
-    spelling("force", 2, Takes::Nothing, set!(force = true)),
-    spelling("atomic", 2, Takes::Nothing, set!(atomic = true)),
+    spelling("force", 2, OptionArgument::Nothing, set!(force = true)),
+    spelling("atomic", 2, OptionArgument::Nothing, set!(atomic = true)),
     spelling(
         "netns",
         1,
-        Takes::Value("NETNS"),
+        OptionArgument::Value("NETNS"),
         set!(netns from v: v.to_owned()),
     ),
-    spelling("Numeric", 1, Takes::Nothing, set!(numeric = true)),
-    spelling("4", 1, Takes::Nothing, set!(inet = true)),
-    spelling("6", 1, Takes::Nothing, set!(inet6 = true)),
+    spelling("Numeric", 1, OptionArgument::Nothing, set!(numeric = true)),
+    spelling("4", 1, OptionArgument::Nothing, set!(inet = true)),
+    spelling("6", 1, OptionArgument::Nothing, set!(inet6 = true)),
     spelling(
         "socket",
         2,
-        Takes::Value("PATH"),
+        OptionArgument::Value("PATH"),
         set!(socket from v: PathBuf::from(v)),
     ),
-    spelling("help", 2, Takes::Nothing, set!(help_wanted = true)),
-    spelling("version", 2, Takes::Nothing, set!(version = true)),
+    spelling("help", 2, OptionArgument::Nothing, set!(help_wanted = true)),
+    spelling("version", 2, OptionArgument::Nothing, set!(version = true)),
 ];
 /// Spellings that are taken, but not shown.
 const OTHERS: [(&str, &str); 5] = [
@@ -201,7 +201,7 @@ pub fn bnf() -> Vec<String> {
     let shown = SPELLINGS
         .iter()
         .filter(|s| !matches!(s.name, "stats" | "version"));
-    let one = |s: &Spelling| {
+    let one = |s: &OptionSpelling| {
         let (head, tail) = s.name.split_at(s.enough);
         let optional = match tail {
             "" => String::new(),
@@ -211,9 +211,9 @@ pub fn bnf() -> Vec<String> {
             ("socket", _) => "--socket PATH".to_owned(),
             ("force" | "atomic" | "iec" | "help", _) => format!("-{}", s.name),
             ("batch", _) => format!("-{head}{optional} {{ FILE | - }}"),
-            (_, Takes::Nothing) => format!("-{head}{optional}"),
-            (_, Takes::Value(value)) => format!("-{head}{optional} {value}"),
-            (_, Takes::Choice) => format!("-{head}{optional}[=auto|always|never]"),
+            (_, OptionArgument::Nothing) => format!("-{head}{optional}"),
+            (_, OptionArgument::Value(value)) => format!("-{head}{optional} {value}"),
+            (_, OptionArgument::Choice) => format!("-{head}{optional}[=auto|always|never]"),
         }
     };
     shown.map(one).collect()
@@ -221,17 +221,17 @@ pub fn bnf() -> Vec<String> {
 
 /// The option that `word` is, without its dashes.
 #[must_use]
-pub fn find(word: &str) -> Option<&'static Spelling> {
+pub fn find(word: &str) -> Option<&'static OptionSpelling> {
     let other = OTHERS.iter().find(|(name, _)| *name == word);
     let word = other.map_or(word, |(_, name)| *name);
-    let fits = |s: &&Spelling| s.name.starts_with(word) && word.len() >= s.enough;
+    let fits = |s: &&OptionSpelling| s.name.starts_with(word) && word.len() >= s.enough;
     let whole = SPELLINGS.iter().find(|s| s.name == word);
     whole.or_else(|| SPELLINGS.iter().find(fits))
 }
 
-impl TopLevelCommand for Options {}
+impl TopLevelCommand for GlobalOptions {}
 
-impl FromArgs for Options {
+impl FromArgs for GlobalOptions {
     fn from_args(_: &[&str], arguments: &[&str]) -> Result<Self, EarlyExit> {
         read(arguments).map_err(|error| error.to_string().into())
     }
@@ -241,13 +241,13 @@ impl FromArgs for Options {
 ///
 /// # Errors
 /// An option is unknown or lacks its value.
-pub fn parse(arguments: &[String]) -> Result<Options, CliError> {
+pub fn parse(arguments: &[String]) -> Result<GlobalOptions, CliError> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    Options::from_args(&["geneved"], &arguments).map_err(|early| CliError::Usage(early.output))
+    GlobalOptions::from_args(&["geneved"], &arguments).map_err(|early| CliError::Usage(early.output))
 }
 
-fn read(arguments: &[&str]) -> Result<Options, CliError> {
-    let mut options = Options::default();
+fn read(arguments: &[&str]) -> Result<GlobalOptions, CliError> {
+    let mut options = GlobalOptions::default();
     let mut rest = arguments.iter();
     while let Some(&word) = rest.next() {
         let dashed = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
@@ -263,11 +263,11 @@ fn read(arguments: &[&str]) -> Result<Options, CliError> {
         };
         let found = find(option).ok_or_else(|| unknown(word, option))?;
         let value = match (found.takes, value) {
-            (Takes::Nothing, Some(_)) => return Err(unknown(word, option)),
-            (Takes::Nothing, None) => "",
-            (Takes::Choice, None) => "always",
-            (Takes::Choice | Takes::Value(_), Some(value)) => value,
-            (Takes::Value(what), None) => rest.next().ok_or_else(|| {
+            (OptionArgument::Nothing, Some(_)) => return Err(unknown(word, option)),
+            (OptionArgument::Nothing, None) => "",
+            (OptionArgument::Choice, None) => "always",
+            (OptionArgument::Choice | OptionArgument::Value(_), Some(value)) => value,
+            (OptionArgument::Value(what), None) => rest.next().ok_or_else(|| {
                 CliError::Usage(format!(
                     "Option \"{word}\" needs a value: {what}. Try \"geneved -help\"."
                 ))
@@ -301,7 +301,7 @@ fn unknown(word: &str, option: &str) -> CliError {
 mod tests {
     use super::*;
 
-    fn options(line: &str) -> Result<Options, String> {
+    fn options(line: &str) -> Result<GlobalOptions, String> {
         let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
         parse(&words).map_err(|e| e.to_string())
     }
@@ -317,18 +317,18 @@ mod tests {
             (o.brief, o.oneline, o.tshort, o.force),
             (true, true, true, true)
         );
-        assert_eq!((o.color, o.socket), (Some(Color::Auto), Some("/s".into())));
+        assert_eq!((o.color, o.socket), (Some(ColorMode::Auto), Some("/s".into())));
         assert_eq!(o.words, ["link", "show"]);
         assert_eq!(options("-statistics -json link").unwrap().statistics, 1);
         assert_eq!(options("-b - ").unwrap().batch.as_deref(), Some("-"));
         assert_eq!(options("-batch=f").unwrap().batch.as_deref(), Some("f"));
-        assert_eq!(options("-c link").unwrap().color, Some(Color::Always));
+        assert_eq!(options("-c link").unwrap().color, Some(ColorMode::Always));
         let o = options("-h -iec -t -N -4 -n blue link").unwrap();
         assert_eq!((o.human, o.iec, o.timestamp), (true, true, true));
         assert_eq!((o.numeric, o.inet, o.inet6), (true, true, false));
         assert_eq!(o.netns.as_deref(), Some("blue"));
         let o = options("-c=never --socket /a -c=auto --socket /b link").unwrap();
-        assert_eq!((o.color, o.socket), (Some(Color::Auto), Some("/b".into())));
+        assert_eq!((o.color, o.socket), (Some(ColorMode::Auto), Some("/b".into())));
         let o = options("-stats -6 --netns=red -hu link").unwrap();
         assert_eq!((o.statistics, o.inet6, o.human), (1, true, true));
         for version in ["-V", "-Version", "-ver", "--version"] {

@@ -9,27 +9,27 @@ use serde_json::Value;
 use serde_json::ser::PrettyFormatter;
 
 use super::error::CliError;
-use super::style::Style;
+use super::style::OutputStyle;
 
 /// An object that can be shown.
-pub trait Record {
+pub trait Show {
     /// Lines for people; the first one starts at the margin, none ends with a newline.
-    fn text(&self, style: &Style) -> String;
+    fn text(&self, style: &OutputStyle) -> String;
 
     /// One line in columns.
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         self.text(&style.plain())
     }
 
     /// One element of the array.
-    fn json(&self, style: &Style) -> Value;
+    fn json(&self, style: &OutputStyle) -> Value;
 }
 
 /// Prints records to standard output; a reader that hangs up is no error.
 ///
 /// # Errors
 /// Standard output takes no more.
-pub fn print(style: &Style, records: &[&dyn Record]) -> Result<(), CliError> {
+pub fn print(style: &OutputStyle, records: &[&dyn Show]) -> Result<(), CliError> {
     write(render(style, records).as_bytes())
 }
 
@@ -74,7 +74,7 @@ pub fn tell(text: impl Display) {
 
 /// What [`print`] prints.
 #[must_use]
-pub fn render(style: &Style, records: &[&dyn Record]) -> String {
+pub fn render(style: &OutputStyle, records: &[&dyn Show]) -> String {
     if style.json {
         let all = Value::Array(records.iter().map(|r| r.json(style)).collect());
         return json(style, &all);
@@ -100,7 +100,7 @@ pub fn render(style: &Style, records: &[&dyn Record]) -> String {
     out
 }
 
-fn json(style: &Style, value: &Value) -> String {
+fn json(style: &OutputStyle, value: &Value) -> String {
     let mut bytes = Vec::new();
     let written = if style.pretty {
         let formatter = PrettyFormatter::with_indent(b"    ");
@@ -117,7 +117,7 @@ fn json(style: &Style, value: &Value) -> String {
 
 /// Reasons and counts for people: `unknown-host 3, too-big 1`.
 #[must_use]
-pub fn reasons(style: &Style, drops: &std::collections::BTreeMap<String, u64>) -> String {
+pub fn reasons(style: &OutputStyle, drops: &std::collections::BTreeMap<String, u64>) -> String {
     let all: Vec<_> = drops
         .iter()
         .map(|(r, n)| format!("{r} {}", style.number(*n)))
@@ -127,13 +127,13 @@ pub fn reasons(style: &Style, drops: &std::collections::BTreeMap<String, u64>) -
 
 /// `WORD VALUE` pairs on one line, as a command takes them.
 #[derive(Debug, Default)]
-pub struct Line(String);
+pub struct OutputLine(String);
 
-impl Line {
+impl OutputLine {
     /// A line that begins so.
     #[must_use]
     pub fn new(head: impl Into<String>) -> Self {
-        Line(head.into())
+        OutputLine(head.into())
     }
 
     /// A word of its own.

@@ -2,30 +2,30 @@
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
-use super::output::{Line, Record, with};
-use super::style::Style;
-use crate::config::value::{Direction, RuleAction};
-use crate::config::words::{Change, PolicyWords, Verb};
-use crate::control::protocol::{Policies, PolicyInfo, Request};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
+use super::output::{OutputLine, Show, with};
+use super::style::OutputStyle;
+use crate::config::value::{DirectionValue, RuleAction};
+use crate::config::words::{ObjectChange, PolicyArgs, ChangeVerb};
+use crate::control::protocol::{PoliciesReply, PolicyInfo, Request};
 
-type Key = Keyword<PolicyWords>;
+type PolicyKeyword = Keyword<PolicyArgs>;
 
 named!();
-const INGRESS: Key = flag!("ingress", direction = Some(Direction::Ingress));
-const EGRESS: Key = flag!("egress", direction = Some(Direction::Egress));
+const INGRESS: PolicyKeyword = flag!("ingress", direction = Some(DirectionValue::Ingress));
+const POLICY_EGRESS: PolicyKeyword = flag!("egress", direction = Some(DirectionValue::Egress));
 
-const SETTINGS: [Key; 19] = [
+const POLICY_SETTINGS: [PolicyKeyword; 19] = [
     NAME,
     DEV,
     INGRESS.choice(1),
-    EGRESS.choice(1),
+    POLICY_EGRESS.choice(1),
     key!("pref", "N", pref),
     key!("from", "WHO", from),
     key!("to", "WHO", to),
@@ -43,63 +43,63 @@ const SETTINGS: [Key; 19] = [
     key!("class", "{ CLASS | none }", class),
 ];
 
-impl Subject for PolicyWords {
+impl CliObject for PolicyArgs {
     const KIND: &'static str = "policy";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
-    const DEL: &'static [Key] = &[NAME, DEV];
+    const ADD: &'static [PolicyKeyword] = &POLICY_SETTINGS;
+    const SET: &'static [PolicyKeyword] = &grammar::settable(POLICY_SETTINGS, 2);
+    const DEL: &'static [PolicyKeyword] = &[NAME, DEV];
 
-    const HONOURS: Honours = Honours::COUNTERS.and(Honours::NUMERIC);
+    const HONOURS: SupportedOptions = SupportedOptions::COUNTERS.and(SupportedOptions::NUMERIC);
 
     type Info = PolicyInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
+    type Filter = NamedFilter;
+    const SHOW: &'static [Keyword<NamedFilter>] = &[
         BY_NAME,
         BY_LINK,
-        flag!(Wanted; "ingress", direction = Some(Direction::Ingress)).at_most_one(1),
-        flag!(Wanted; "egress", direction = Some(Direction::Egress)).at_most_one(1),
+        flag!(NamedFilter; "ingress", direction = Some(DirectionValue::Ingress)).at_most_one(1),
+        flag!(NamedFilter; "egress", direction = Some(DirectionValue::Egress)).at_most_one(1),
     ];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::policy(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::policy(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<PolicyInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<PolicyInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListPolicies { dev };
-        Ok(context.call::<Policies>(&request)?.policies)
+        Ok(context.call::<PoliciesReply>(&request)?.policies)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &NamedFilter, _: &OutputStyle) -> Option<String> {
         filter.named()
     }
 
-    fn name(info: &PolicyInfo, _: &Style) -> String {
+    fn name(info: &PolicyInfo, _: &OutputStyle) -> String {
         info.policy.name.to_string()
     }
 
-    fn wants(filter: &Wanted, _: &Style, info: &PolicyInfo) -> bool {
+    fn wants(filter: &NamedFilter, _: &OutputStyle, info: &PolicyInfo) -> bool {
         let rule = &info.policy;
         filter.direction.is_none() || filter.direction == rule.direction
     }
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const POLICY_OBJECT: ObjectDef = ObjectDef {
     name: "policy",
     about: "rules: which flows are allowed",
-    commands: &object::commands::<PolicyWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<PolicyArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "WHO := { any | PREFIX | SELECTOR }\nSELECTOR := KEY=VALUE,KEY in (VALUE,...),!KEY,...\nPROTO := { tcp | udp | icmp | icmpv6 | sctp | N }    PORTS := N[-N][,...]\nETYPE := { simple | scaled | gateway | proxied | host }\nA lower pref is asked first, 100 if left out; at equal pref deny wins.",
 };
 
-impl Record for PolicyInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for PolicyInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let p = &self.policy;
         let action = p.action.map_or("", RuleAction::word);
-        Line::new(style.name(&p.name))
+        OutputLine::new(style.name(&p.name))
             .value("dev", Some(style.name(&p.dev)))
-            .word(p.direction.map_or("", Direction::word))
+            .word(p.direction.map_or("", DirectionValue::word))
             .value("pref", p.pref)
             .value("from", p.from.as_ref())
             .value("to", p.to.as_ref())
@@ -116,7 +116,7 @@ impl Record for PolicyInfo {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         with(&self.policy, &json!({ "hits": self.hits }))
     }
 }

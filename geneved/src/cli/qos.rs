@@ -2,77 +2,77 @@
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
-use super::output::{Line, Record, with};
-use super::style::Style;
-use crate::config::words::{Change, QosWords, Verb};
-use crate::control::protocol::{ClassInfo, Classes, Request};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
+use super::output::{OutputLine, Show, with};
+use super::style::OutputStyle;
+use crate::config::words::{ObjectChange, QosArgs, ChangeVerb};
+use crate::control::protocol::{ClassInfo, ClassesReply, Request};
 
-type Key = Keyword<QosWords>;
+type QosKeyword = Keyword<QosArgs>;
 
 named!();
 
-const SETTINGS: [Key; 6] = [
+const QOS_SETTINGS: [QosKeyword; 6] = [
     NAME,
     DEV,
-    key!("id", "N", id).times(Times::Once),
+    key!("id", "N", id).times(Repetition::Once),
     key!("rate", "{ RATE | none }", rate),
     key!("burst", "{ SIZE | none }", burst),
     key!("dscp", "{ DSCP | none }", dscp),
 ];
 
-impl Subject for QosWords {
+impl CliObject for QosArgs {
     const KIND: &'static str = "qos";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
-    const DEL: &'static [Key] = &[NAME, DEV];
+    const ADD: &'static [QosKeyword] = &QOS_SETTINGS;
+    const SET: &'static [QosKeyword] = &grammar::settable(QOS_SETTINGS, 2);
+    const DEL: &'static [QosKeyword] = &[NAME, DEV];
 
-    const HONOURS: Honours = Honours::COUNTERS;
+    const HONOURS: SupportedOptions = SupportedOptions::COUNTERS;
 
     type Info = ClassInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME, BY_LINK];
+    type Filter = NamedFilter;
+    const SHOW: &'static [Keyword<NamedFilter>] = &[BY_NAME, BY_LINK];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::qos(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::qos(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<ClassInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<ClassInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListClasses { dev };
-        Ok(context.call::<Classes>(&request)?.classes)
+        Ok(context.call::<ClassesReply>(&request)?.classes)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &NamedFilter, _: &OutputStyle) -> Option<String> {
         filter.named()
     }
 
-    fn name(info: &ClassInfo, _: &Style) -> String {
+    fn name(info: &ClassInfo, _: &OutputStyle) -> String {
         info.class.name.to_string()
     }
 
-    fn wants(_: &Wanted, _: &Style, _: &ClassInfo) -> bool {
+    fn wants(_: &NamedFilter, _: &OutputStyle, _: &ClassInfo) -> bool {
         true
     }
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const QOS_OBJECT: ObjectDef = ObjectDef {
     name: "qos",
     about: "classes: rates and code points",
-    commands: &object::commands::<QosWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<QosArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "RATE := N{ bit | kbit | mbit | gbit | bps | kbps | mbps | ... } as in tc\nSIZE := N[ k | m | g ]    DSCP := { 0..63 | ef | af41 | cs5 | ... }\nid N := 0..255",
 };
 
-impl Record for ClassInfo {
-    fn text(&self, style: &Style) -> String {
+impl Show for ClassInfo {
+    fn text(&self, style: &OutputStyle) -> String {
         let mut text = self.brief(style);
         if style.statistics > 0 {
             text += &format!(
@@ -86,9 +86,9 @@ impl Record for ClassInfo {
         text
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         let c = &self.class;
-        Line::new(style.name(&c.name))
+        OutputLine::new(style.name(&c.name))
             .value("dev", Some(style.name(&c.dev)))
             .value("id", c.id)
             .value("rate", c.rate)
@@ -97,7 +97,7 @@ impl Record for ClassInfo {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         let counters = json!({
             "passed_bytes": self.passed_bytes,
             "dropped_bytes": self.dropped_bytes,

@@ -5,32 +5,32 @@ mod get;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, Subject};
-use super::output::{Line, Record};
-use super::style::{Family, Style};
-use crate::config::value::{IfName, Prefix, TypeWord, ValueError};
-use crate::config::words::{Change, RouteWords, Verb};
-use crate::control::protocol::{Request, RouteInfo, Routes};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, CliObject};
+use super::output::{OutputLine, Show};
+use super::style::{FamilyOption, OutputStyle};
+use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, ValueError};
+use crate::config::words::{ObjectChange, RouteArgs, ChangeVerb};
+use crate::control::protocol::{Request, RouteInfo, RoutesReply};
 
-type Key = Keyword<RouteWords>;
+type RouteKeyword = Keyword<RouteArgs>;
 
-const PREFIX: Key = key!("to" | "prefix", "PREFIX", prefix)
+const ROUTE_PREFIX: RouteKeyword = key!("to" | "prefix", "PREFIX", prefix)
     .bare()
-    .times(Times::Once);
-const DEV: Key = key!("dev", "LINK", dev).times(Times::Once);
-const VIA: Key = Key::value(&["via"], "HOST[,HOST...]", |route, list| {
+    .times(Repetition::Once);
+const ROUTE_DEV: RouteKeyword = key!("dev", "LINK", dev).times(Repetition::Once);
+const VIA: RouteKeyword = RouteKeyword::value(&["via"], "HOST[,HOST...]", |route, list| {
     route.via.extend(addresses(list)?);
     Ok(())
 });
-const TYPE: Key = key!("type", "{ simple | gateway }", kind);
+const ROUTE_TYPE: RouteKeyword = key!("type", "{ simple | gateway }", kind);
 /// `show` prints it, so that what it prints can be typed.
-const PROTO: Key = Key::value(&["proto"], "static", |_, origin| match origin {
+const ROUTE_PROTO: RouteKeyword = RouteKeyword::value(&["proto"], "static", |_, origin| match origin {
     "static" => Ok(()),
     "remote" => Err(ValueError::new(
         "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"",
@@ -40,31 +40,31 @@ const PROTO: Key = Key::value(&["proto"], "static", |_, origin| match origin {
 
 /// Which routes are shown.
 #[derive(Default)]
-pub struct Wanted {
-    prefix: Option<Prefix>,
+pub struct RouteFilter {
+    prefix: Option<PrefixValue>,
     dev: Option<IfName>,
     via: Option<std::net::IpAddr>,
-    kind: Option<TypeWord>,
+    kind: Option<EndpointTypeValue>,
     origin: Option<String>,
 }
 
-impl Subject for RouteWords {
+impl CliObject for RouteArgs {
     const KIND: &'static str = "route";
-    const ADD: &'static [Key] = &[PREFIX, DEV, VIA.times(Times::Once), TYPE, PROTO];
-    const SET: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
-    const DEL: &'static [Key] = &[PREFIX, DEV, VIA, TYPE, PROTO];
+    const ADD: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA.times(Repetition::Once), ROUTE_TYPE, ROUTE_PROTO];
+    const SET: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA, ROUTE_TYPE, ROUTE_PROTO];
+    const DEL: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA, ROUTE_TYPE, ROUTE_PROTO];
 
-    const HONOURS: Honours = Honours::FAMILY;
-    const CHANGE_HONOURS: Honours = Honours::FAMILY;
+    const HONOURS: SupportedOptions = SupportedOptions::FAMILY;
+    const CHANGE_HONOURS: SupportedOptions = SupportedOptions::FAMILY;
 
     type Info = RouteInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[
-        key!(Wanted; "to" | "prefix", "PREFIX", prefix).bare(),
-        key!(Wanted; "dev", "LINK", dev),
-        key!(Wanted; "via", "HOST", via),
-        key!(Wanted; "type", "{ simple | gateway }", kind),
-        Keyword::<Wanted>::value(&["proto"], "{ static | remote }", |wanted, origin| {
+    type Filter = RouteFilter;
+    const SHOW: &'static [Keyword<RouteFilter>] = &[
+        key!(RouteFilter; "to" | "prefix", "PREFIX", prefix).bare(),
+        key!(RouteFilter; "dev", "LINK", dev),
+        key!(RouteFilter; "via", "HOST", via),
+        key!(RouteFilter; "type", "{ simple | gateway }", kind),
+        Keyword::<RouteFilter>::value(&["proto"], "{ static | remote }", |wanted, origin| {
             if !["static", "remote"].contains(&origin) {
                 return Err(
                     ValueError::new("\"static\" or \"remote\"").expecting(&["static", "remote"])
@@ -75,7 +75,7 @@ impl Subject for RouteWords {
         }),
     ];
 
-    fn change(mut self, verb: Verb, context: &mut Context) -> Result<Change, CliError> {
+    fn change(mut self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
         let style = context.style();
         self.prefix = of_family(self.prefix, &style);
         if !style.wants(self.prefix.0.addr()) {
@@ -84,28 +84,28 @@ impl Subject for RouteWords {
                 "it is not of the family that is named in front of \"route\"",
             ));
         }
-        Ok(Change::route(verb, self))
+        Ok(ObjectChange::route(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<RouteInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &RouteFilter) -> Result<Vec<RouteInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListRoutes { dev };
-        Ok(context.call::<Routes>(&request)?.routes)
+        Ok(context.call::<RoutesReply>(&request)?.routes)
     }
 
-    fn named(filter: &Wanted, style: &Style) -> Option<String> {
+    fn named(filter: &RouteFilter, style: &OutputStyle) -> Option<String> {
         filter
             .prefix
             .map(|prefix| destination(&of_family(prefix, style), style))
     }
 
-    fn name(info: &RouteInfo, style: &Style) -> String {
+    fn name(info: &RouteInfo, style: &OutputStyle) -> String {
         destination(&info.route.prefix, style)
     }
 
-    fn wants(filter: &Wanted, style: &Style, info: &RouteInfo) -> bool {
+    fn wants(filter: &RouteFilter, style: &OutputStyle, info: &RouteInfo) -> bool {
         let route = &info.route;
-        let simple = TypeWord(libgeneve::options::EndpointType::Simple);
+        let simple = EndpointTypeValue(libgeneve::options::EndpointType::Simple);
         style.wants(route.prefix.0.addr())
             && filter
                 .prefix
@@ -122,22 +122,22 @@ impl Subject for RouteWords {
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const ROUTE_OBJECT: ObjectDef = ObjectDef {
     name: "route",
     about: "hosts behind inner prefixes",
     commands: &{
-        let [add, set, replace, del, show] = object::commands::<RouteWords>();
+        let [add, set, replace, del, show] = object::commands::<RouteArgs>();
         [add, set, replace, del, show, get::COMMAND]
     },
-    usual: Some(object::SHOW),
+    usual: Some(object::SHOW_INDEX),
     notes: "PREFIX := { ADDR[/LENGTH] | default }",
 };
 
 /// With `-6` the default route is that of IPv6.
-fn of_family(prefix: Prefix, style: &Style) -> Prefix {
+fn of_family(prefix: PrefixValue, style: &OutputStyle) -> PrefixValue {
     match style.family {
-        Some(Family::Inet6) if prefix.0 == Ipv4Net::default().into() => {
-            Prefix(Ipv6Net::default().into())
+        Some(FamilyOption::Inet6) if prefix.0 == Ipv4Net::default().into() => {
+            PrefixValue(Ipv6Net::default().into())
         }
         _ => prefix,
     }
@@ -145,18 +145,18 @@ fn of_family(prefix: Prefix, style: &Style) -> Prefix {
 
 /// A prefix as `ip route` has it: `default` is that of IPv4, or with `-6` that of IPv6, so that what is shown can be
 /// typed.
-pub(super) fn destination(prefix: &Prefix, style: &Style) -> String {
+pub(super) fn destination(prefix: &PrefixValue, style: &OutputStyle) -> String {
     match (prefix.0.prefix_len(), prefix.0) {
         (0, ipnet::IpNet::V4(_)) => "default".into(),
-        (0, ipnet::IpNet::V6(_)) if style.family == Some(Family::Inet6) => "default".into(),
+        (0, ipnet::IpNet::V6(_)) if style.family == Some(FamilyOption::Inet6) => "default".into(),
         (len, net) if len == net.max_prefix_len() => net.addr().to_string(),
         (_, net) => net.to_string(),
     }
 }
 
-impl Record for RouteInfo {
-    fn text(&self, style: &Style) -> String {
-        Line::new(style.address(destination(&self.route.prefix, style)))
+impl Show for RouteInfo {
+    fn text(&self, style: &OutputStyle) -> String {
+        OutputLine::new(style.address(destination(&self.route.prefix, style)))
             .value("dev", Some(style.name(&self.route.dev)))
             .value("via", Some(style.addresses(&self.route.via)))
             .value("type", self.route.kind)
@@ -164,7 +164,7 @@ impl Record for RouteInfo {
             .end()
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         let mut route = json!({
             "dst": destination(&self.route.prefix, style),
             "dev": self.route.dev,

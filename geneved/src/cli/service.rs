@@ -2,32 +2,32 @@
 
 use serde_json::{Value, json};
 
-use super::command::Object;
-use super::context::Context;
+use super::command::ObjectDef;
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::object::{self, BY_LINK, BY_NAME, Subject, Wanted, named};
-use super::output::{Line, Record, with};
-use super::style::Style;
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
+use super::output::{OutputLine, Show, with};
+use super::style::OutputStyle;
 use crate::config::value::{AddrPort, ValueError};
-use crate::config::words::{BackendWords, Change, ServiceWords, Verb};
-use crate::control::protocol::{BackendInfo, Health, Request, ServiceInfo, Services};
+use crate::config::words::{BackendArgs, ObjectChange, ServiceArgs, ChangeVerb};
+use crate::control::protocol::{BackendInfo, BackendHealth, Request, ServiceInfo, ServicesReply};
 
-type Key = Keyword<ServiceWords>;
+type ServiceKeyword = Keyword<ServiceArgs>;
 
 named!();
-const VIP: Key = key!("vip", "ADDR", vip);
-const PROTO: Key = key!("proto", "{ tcp | udp }", proto);
-const PORT: Key = key!("port", "PORT", port);
-const BACKEND: Key = Key::value(&["backend"], "ADDR[:PORT]", |w, v| {
+const SERVICE_VIP: ServiceKeyword = key!("vip", "ADDR", vip);
+const SERVICE_PROTO: ServiceKeyword = key!("proto", "{ tcp | udp }", proto);
+const SERVICE_PORT: ServiceKeyword = key!("port", "PORT", port);
+const BACKEND: ServiceKeyword = ServiceKeyword::value(&["backend"], "ADDR[:PORT]", |w, v| {
     let at: AddrPort = v.parse()?;
-    w.backend.push(BackendWords::from(at));
+    w.backend.push(BackendArgs::from(at));
     Ok(())
 })
-.times(Times::Many);
-const WEIGHT: Key = Key::value(&["weight"], "N", |w, v| {
+.times(Repetition::Many);
+const WEIGHT: ServiceKeyword = ServiceKeyword::value(&["weight"], "N", |w, v| {
     let weight = v
         .parse()
         .map_err(|_| ValueError::new("invalid weight: a number from 0 to 65535"))?;
@@ -42,14 +42,14 @@ const WEIGHT: Key = Key::value(&["weight"], "N", |w, v| {
         None => Err(ValueError::new("a weight stands behind its backend")),
     }
 })
-.times(Times::Many);
+.times(Repetition::Many);
 
-const SETTINGS: [Key; 13] = [
+const SERVICE_SETTINGS: [ServiceKeyword; 13] = [
     NAME,
     DEV,
-    VIP.times(Times::Once),
-    PROTO.times(Times::Once),
-    PORT.times(Times::Once),
+    SERVICE_VIP.times(Repetition::Once),
+    SERVICE_PROTO.times(Repetition::Once),
+    SERVICE_PORT.times(Repetition::Once),
     BACKEND,
     WEIGHT,
     key!("affinity", "{ none | client }", affinity),
@@ -60,59 +60,59 @@ const SETTINGS: [Key; 13] = [
     key!("fall", "N", fall),
 ];
 
-impl Subject for ServiceWords {
+impl CliObject for ServiceArgs {
     const KIND: &'static str = "service";
-    const ADD: &'static [Key] = &SETTINGS;
-    const SET: &'static [Key] = &grammar::settable(SETTINGS, 2);
-    const DEL: &'static [Key] = &[NAME, DEV, BACKEND];
+    const ADD: &'static [ServiceKeyword] = &SERVICE_SETTINGS;
+    const SET: &'static [ServiceKeyword] = &grammar::settable(SERVICE_SETTINGS, 2);
+    const DEL: &'static [ServiceKeyword] = &[NAME, DEV, BACKEND];
 
-    const HONOURS: Honours = Honours::BRIEF
-        .and(Honours::DETAILS)
-        .and(Honours::STATISTICS)
-        .and(Honours::NUMERIC);
+    const HONOURS: SupportedOptions = SupportedOptions::BRIEF
+        .and(SupportedOptions::DETAILS)
+        .and(SupportedOptions::STATISTICS)
+        .and(SupportedOptions::NUMERIC);
 
     type Info = ServiceInfo;
-    type Filter = Wanted;
-    const SHOW: &'static [Keyword<Wanted>] = &[BY_NAME, BY_LINK];
+    type Filter = NamedFilter;
+    const SHOW: &'static [Keyword<NamedFilter>] = &[BY_NAME, BY_LINK];
 
-    fn change(self, verb: Verb, _: &mut Context) -> Result<Change, CliError> {
-        Ok(Change::service(verb, self))
+    fn change(self, verb: ChangeVerb, _: &mut CommandContext) -> Result<ObjectChange, CliError> {
+        Ok(ObjectChange::service(verb, self))
     }
 
-    fn all(context: &mut Context, filter: &Wanted) -> Result<Vec<ServiceInfo>, CliError> {
+    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<ServiceInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListServices { dev };
-        Ok(context.call::<Services>(&request)?.services)
+        Ok(context.call::<ServicesReply>(&request)?.services)
     }
 
-    fn named(filter: &Wanted, _: &Style) -> Option<String> {
+    fn named(filter: &NamedFilter, _: &OutputStyle) -> Option<String> {
         filter.named()
     }
 
-    fn name(info: &ServiceInfo, _: &Style) -> String {
+    fn name(info: &ServiceInfo, _: &OutputStyle) -> String {
         info.service.name.to_string()
     }
 
-    fn wants(_: &Wanted, _: &Style, _: &ServiceInfo) -> bool {
+    fn wants(_: &NamedFilter, _: &OutputStyle, _: &ServiceInfo) -> bool {
         true
     }
 }
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const SERVICE_OBJECT: ObjectDef = ObjectDef {
     name: "service",
     about: "virtual addresses and their backends",
-    commands: &object::commands::<ServiceWords>(),
-    usual: Some(object::SHOW),
+    commands: &object::commands::<ServiceArgs>(),
+    usual: Some(object::SHOW_INDEX),
     notes: "A weight is that of the backend before it, 1 if left out; 0 gives it nothing new.\nTo set, all backends are named again; del takes those away that are named.\nA check is made every interval (2 s) and may take timeout (1 s): after fall (3)\nfailures a backend is down, after rise (2) answers it is up.",
 };
 
-const fn word(health: Health) -> &'static str {
+const fn word(health: BackendHealth) -> &'static str {
     match health {
-        Health::Up => "up",
-        Health::Down => "down",
-        Health::Unknown => "unknown",
-        Health::Draining => "draining",
+        BackendHealth::Up => "up",
+        BackendHealth::Down => "down",
+        BackendHealth::Unknown => "unknown",
+        BackendHealth::Draining => "draining",
     }
 }
 
@@ -123,19 +123,19 @@ fn at(backend: &BackendInfo) -> AddrPort {
     }
 }
 
-impl Record for ServiceInfo {
+impl Show for ServiceInfo {
     /// The first line makes the service again; below it stand backends that get nothing, or all with
     /// details or statistics.
-    fn text(&self, style: &Style) -> String {
+    fn text(&self, style: &OutputStyle) -> String {
         let mut text = self.brief(style);
         let all = style.details || style.statistics > 0;
         for one in &self.backends {
-            if !all && one.health != Health::Down {
+            if !all && one.health != BackendHealth::Down {
                 continue;
             }
-            text += &Line::new("\n    backend")
+            text += &OutputLine::new("\n    backend")
                 .word(&style.address(at(one)))
-                .word(&style.health(one.health != Health::Down, word(one.health)))
+                .word(&style.health(one.health != BackendHealth::Down, word(one.health)))
                 .end();
             if let Some(reason) = &one.reason {
                 text += &format!(": {reason}");
@@ -144,9 +144,9 @@ impl Record for ServiceInfo {
         text
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         let s = &self.service;
-        let line = Line::new(style.name(&s.name))
+        let line = OutputLine::new(style.name(&s.name))
             .value("dev", Some(style.name(&s.dev)))
             .value("vip", s.vip.map(|vip| style.address(vip)))
             .value("proto", s.proto.map(|proto| style.proto(proto)))
@@ -165,7 +165,7 @@ impl Record for ServiceInfo {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         with(&self.service, &json!({ "backend": self.backends }))
     }
 }

@@ -4,93 +4,93 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::command::{Command, Verb};
-use super::context::Context;
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
-use super::output::Record;
-use super::style::Style;
+use super::honours::SupportedOptions;
+use super::output::Show;
+use super::style::OutputStyle;
 use crate::config::file::DEFAULT_PATH;
-use crate::control::protocol::{Reloaded, Request, Saved};
+use crate::control::protocol::{ReloadReply, Request, SaveReply};
 
 #[derive(Default)]
-struct Words {
+struct StateCommand {
     config: Option<PathBuf>,
 }
 
-const RUN_KEYS: [Keyword<Words>; 1] = [Keyword::value(
+const RUN_KEYS: [Keyword<StateCommand>; 1] = [Keyword::value(
     &["--config", "-config", "config"],
     "FILE",
-    |words: &mut Words, file| {
+    |words: &mut StateCommand, file| {
         words.config = Some(file.into());
         Ok(())
     },
 )];
 
 #[derive(Default)]
-struct Reload {
+struct ReloadCommand {
     dry_run: bool,
 }
 
-const RELOAD_KEYS: [Keyword<Reload>; 1] = [Keyword::flag(
+const RELOAD_KEYS: [Keyword<ReloadCommand>; 1] = [Keyword::flag(
     &["--dry-run", "-n", "-dry-run", "dry-run"],
-    |how: &mut Reload| how.dry_run = true,
+    |how: &mut ReloadCommand| how.dry_run = true,
 )];
-const NOTHING: [Keyword<()>; 0] = [];
+const STATE_NO_KEYWORDS: [Keyword<()>; 0] = [];
 
 /// The daemon, in the foreground.
-pub const RUN: Verb = Verb {
+pub const RUN_COMMAND: GlobalCommand = GlobalCommand {
     name: "run",
     about: "the daemon, in the foreground",
-    command: Command::new(&["run"], run, || grammar::words(&RUN_KEYS))
-        .honouring_only(Honours::NETNS.and(Honours::SOCKET)),
+    command: CommandDef::new(&["run"], run, || grammar::words(&RUN_KEYS))
+        .honouring_only(SupportedOptions::NETNS.and(SupportedOptions::SOCKET)),
     notes: "FILE := /etc/geneved/geneved.toml if left out; *.toml in conf.d beside it is\nread as well",
 };
 
 /// Reads the configuration again.
-pub const RELOAD: Verb = Verb {
+pub const RELOAD: GlobalCommand = GlobalCommand {
     name: "reload",
     about: "read the configuration again and apply the differences, all or none",
-    command: Command::new(
+    command: CommandDef::new(
         &["reload"],
         |context, words| {
-            let mut how = Reload::default();
+            let mut how = ReloadCommand::default();
             grammar::parse(&RELOAD_KEYS, words, &mut how)?;
             let dry_run = how.dry_run;
-            let done: Reloaded = context.call(&Request::Reload { dry_run })?;
-            context.print(&[&done as &dyn Record])
+            let done: ReloadReply = context.call(&Request::Reload { dry_run })?;
+            context.print(&[&done as &dyn Show])
         },
         || grammar::words(&RELOAD_KEYS),
     )
-    .honouring(Honours::BRIEF),
+    .honouring(SupportedOptions::BRIEF),
     notes: "--dry-run, or -n, changes nothing and says what would be done",
 };
 
 /// Prints the running state.
-pub const SAVE: Verb = Verb {
+pub const SAVE: GlobalCommand = GlobalCommand {
     name: "save",
     about: "print what runs, as a configuration",
-    command: Command::new(
+    command: CommandDef::new(
         &["save"],
         |context, words| {
-            grammar::parse(&NOTHING, words, &mut ())?;
-            let saved: Saved = context.call(&Request::Save)?;
-            context.print(&[&saved as &dyn Record])
+            grammar::parse(&STATE_NO_KEYWORDS, words, &mut ())?;
+            let saved: SaveReply = context.call(&Request::Save)?;
+            context.print(&[&saved as &dyn Show])
         },
         Vec::new,
     ),
     notes: "",
 };
 
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     // `--config=FILE` is one word.
     let apart = words.iter().flat_map(|word| match word.split_once('=') {
         Some((option, file)) if option.starts_with('-') => vec![option.to_owned(), file.to_owned()],
         _ => vec![word.clone()],
     });
     let apart: Vec<String> = apart.collect();
-    let mut given = Words::default();
+    let mut given = StateCommand::default();
     grammar::parse(&RUN_KEYS, &apart, &mut given)?;
     context.enter_netns()?;
     let path = given.config.unwrap_or_else(|| DEFAULT_PATH.into());
@@ -104,8 +104,8 @@ fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
     })
 }
 
-impl Record for Reloaded {
-    fn text(&self, _: &Style) -> String {
+impl Show for ReloadReply {
+    fn text(&self, _: &OutputStyle) -> String {
         let mut lines: Vec<String> = self.steps.iter().map(ToString::to_string).collect();
         lines.extend(self.restart.iter().map(|kept| {
             format!(
@@ -117,21 +117,21 @@ impl Record for Reloaded {
         lines.join("\n")
     }
 
-    fn brief(&self, _: &Style) -> String {
+    fn brief(&self, _: &OutputStyle) -> String {
         self.summary.clone()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }
 
-impl Record for Saved {
-    fn text(&self, _: &Style) -> String {
+impl Show for SaveReply {
+    fn text(&self, _: &OutputStyle) -> String {
         self.text.clone()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         self.config.clone()
     }
 }

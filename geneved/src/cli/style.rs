@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::options::{Color, Options};
-use crate::config::value::Proto;
+use super::options::{ColorMode, GlobalOptions};
+use crate::config::value::ProtocolValue;
 
 /// What the options say of output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
+pub struct OutputStyle {
     /// JSON.
     pub json: bool,
     /// JSON for people.
@@ -33,7 +33,7 @@ pub struct Style {
     /// The time in brackets before each event.
     pub tshort: bool,
     /// Only what is of this address family.
-    pub family: Option<Family>,
+    pub family: Option<FamilyOption>,
     /// Colours.
     pub color: bool,
     /// Colours for a dark background.
@@ -42,21 +42,21 @@ pub struct Style {
 
 /// An address family, as `-4` and `-6` ask for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum FamilyOption {
     /// IPv4.
     Inet,
     /// IPv6.
     Inet6,
 }
 
-impl Family {
+impl FamilyOption {
     /// That of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() {
-            Family::Inet
+            FamilyOption::Inet
         } else {
-            Family::Inet6
+            FamilyOption::Inet6
         }
     }
 
@@ -64,15 +64,15 @@ impl Family {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Family::Inet => "inet",
-            Family::Inet6 => "inet6",
+            FamilyOption::Inet => "inet",
+            FamilyOption::Inet6 => "inet6",
         }
     }
 }
 
 /// What has a colour of its own.
 #[derive(Clone, Copy)]
-enum Paint {
+enum Colored {
     Name,
     Mac,
     Inet,
@@ -81,21 +81,21 @@ enum Paint {
     Bad,
 }
 
-impl Style {
+impl OutputStyle {
     /// What these options ask for on this terminal.
     #[must_use]
-    pub fn of(options: &Options) -> Self {
+    pub fn of(options: &GlobalOptions) -> Self {
         use std::io::IsTerminal;
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let terminal =
             || std::io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
         let wanted = match options.color {
-            Some(Color::Never) => false,
-            Some(Color::Auto) | None => terminal(),
-            Some(Color::Always) => true,
+            Some(ColorMode::Never) => false,
+            Some(ColorMode::Auto) | None => terminal(),
+            Some(ColorMode::Always) => true,
         };
         let background = std::env::var("COLORFGBG").unwrap_or_default();
-        Style {
+        OutputStyle {
             json: options.json,
             pretty: options.pretty,
             brief: options.brief,
@@ -108,8 +108,8 @@ impl Style {
             timestamp: options.timestamp,
             tshort: options.tshort,
             family: match (options.inet, options.inet6) {
-                (true, false) => Some(Family::Inet),
-                (false, true) => Some(Family::Inet6),
+                (true, false) => Some(FamilyOption::Inet),
+                (false, true) => Some(FamilyOption::Inet6),
                 _ => None,
             },
             color: wanted && !options.json && !set("NO_COLOR"),
@@ -120,7 +120,7 @@ impl Style {
     /// The same without statistics, for lines that have no room for them.
     #[must_use]
     pub const fn plain(self) -> Self {
-        Style {
+        OutputStyle {
             statistics: 0,
             ..self
         }
@@ -129,7 +129,7 @@ impl Style {
     /// Whether an address is of the family that was asked for, if one was.
     #[must_use]
     pub fn wants(&self, address: IpAddr) -> bool {
-        self.family.is_none_or(|f| f == Family::of(address))
+        self.family.is_none_or(|f| f == FamilyOption::of(address))
     }
 
     /// A number, shortened where `-h` or `-iec` asks for it.
@@ -164,24 +164,24 @@ impl Style {
 
     /// A protocol by its name, or with `-N` by its number.
     #[must_use]
-    pub fn proto(&self, proto: Proto) -> String {
+    pub fn proto(&self, proto: ProtocolValue) -> String {
         match self.numeric {
             true => proto.0.to_string(),
             false => proto.to_string(),
         }
     }
 
-    fn paint(&self, paint: Paint, text: &str) -> String {
+    fn paint(&self, paint: Colored, text: &str) -> String {
         if !self.color || text.is_empty() {
             return text.to_owned();
         }
         let code = match paint {
-            Paint::Name => 36,
-            Paint::Mac => 33,
-            Paint::Inet => 35,
-            Paint::Inet6 => 34,
-            Paint::Good => 32,
-            Paint::Bad => 31,
+            Colored::Name => 36,
+            Colored::Mac => 33,
+            Colored::Inet => 35,
+            Colored::Inet6 => 34,
+            Colored::Good => 32,
+            Colored::Bad => 31,
         };
         let bold = if self.dark { "1;" } else { "" };
         format!("\x1b[{bold}{code}m{text}\x1b[0m")
@@ -190,7 +190,7 @@ impl Style {
     /// The name of an interface, or of an object.
     #[must_use]
     pub fn name(&self, text: impl std::fmt::Display) -> String {
-        self.paint(Paint::Name, &text.to_string())
+        self.paint(Colored::Name, &text.to_string())
     }
 
     /// An address of Ethernet, IPv4 or IPv6; a prefix, a range or an address with a port.
@@ -200,9 +200,9 @@ impl Style {
         let byte = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
         let colons = text.matches(':').count();
         let paint = match colons {
-            5 if text.split(':').all(byte) => Paint::Mac,
-            0 | 1 if !text.starts_with('[') => Paint::Inet,
-            _ => Paint::Inet6,
+            5 if text.split(':').all(byte) => Colored::Mac,
+            0 | 1 if !text.starts_with('[') => Colored::Inet,
+            _ => Colored::Inet6,
         };
         self.paint(paint, &text)
     }
@@ -223,15 +223,15 @@ impl Style {
     /// Something that is well, or not.
     #[must_use]
     pub fn health(&self, good: bool, text: &str) -> String {
-        self.paint(if good { Paint::Good } else { Paint::Bad }, text)
+        self.paint(if good { Colored::Good } else { Colored::Bad }, text)
     }
 
     /// The operational state of an interface; `UNKNOWN` and others have no colour.
     #[must_use]
     pub fn operstate(&self, text: &str) -> String {
         match text.trim_end() {
-            "UP" => self.paint(Paint::Good, text),
-            "DOWN" | "LOST" => self.paint(Paint::Bad, text),
+            "UP" => self.paint(Colored::Good, text),
+            "DOWN" | "LOST" => self.paint(Colored::Bad, text),
             _ => text.to_owned(),
         }
     }
@@ -252,23 +252,23 @@ mod tests {
 
     #[test]
     fn numbers_are_shortened_in_the_units_asked_for() {
-        let human = Style {
+        let human = OutputStyle {
             human: true,
-            ..Style::default()
+            ..OutputStyle::default()
         };
-        let iec = Style { iec: true, ..human };
+        let iec = OutputStyle { iec: true, ..human };
         let all =
-            |style: Style| [999, 1000, 1024, 123_456, 12_345_678_901].map(|n| style.number(n));
-        assert_eq!(all(Style::default())[4], "12345678901");
+            |style: OutputStyle| [999, 1000, 1024, 123_456, 12_345_678_901].map(|n| style.number(n));
+        assert_eq!(all(OutputStyle::default())[4], "12345678901");
         assert_eq!(all(human), ["999", "1.0k", "1.0k", "123k", "12G"]);
         assert_eq!(all(iec), ["999", "1000", "1.0ki", "121ki", "11Gi"]);
     }
 
     #[test]
     fn colours_are_those_of_ip() {
-        let style = Style {
+        let style = OutputStyle {
             color: true,
-            ..Style::default()
+            ..OutputStyle::default()
         };
         assert_eq!(style.name("gnv0"), "\x1b[36mgnv0\x1b[0m");
         let mac = "02:00:00:00:00:0a";
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(style.operstate("UP"), "\x1b[32mUP\x1b[0m");
         assert_eq!(style.operstate("DOWN"), "\x1b[31mDOWN\x1b[0m");
         assert_eq!(style.operstate("UNKNOWN"), "UNKNOWN");
-        let dark = Style {
+        let dark = OutputStyle {
             dark: true,
             ..style
         };

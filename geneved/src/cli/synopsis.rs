@@ -1,23 +1,23 @@
 //! The BNF of `help`, from the same tables that commands are parsed by.
 
-use super::grammar::Times;
+use super::grammar::Repetition;
 
 /// A keyword without its type: what is shown and completed of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Word {
+pub struct KeywordHelp {
     /// Its spellings; the first one is shown.
     pub names: &'static [&'static str],
     /// What its value is; a flag has none.
     pub metavariable: Option<&'static str>,
     /// How often it is given.
-    pub times: Times,
+    pub times: Repetition,
     /// Its value may stand without it.
     pub bare: bool,
     /// Of all with the same number one is given, or at most one where they are optional; 0 is none.
     pub choice: u8,
 }
 
-impl Word {
+impl KeywordHelp {
     fn synopsis(&self) -> String {
         let name = self.names[0];
         let inner = match self.metavariable {
@@ -30,8 +30,8 @@ impl Word {
             Some(metavariable) => format!("{name} {metavariable}"),
         };
         match self.times {
-            Times::Optional if self.choice == 0 => format!("[ {inner} ]"),
-            Times::Many => format!("[ {inner} ]..."),
+            Repetition::Optional if self.choice == 0 => format!("[ {inner} ]"),
+            Repetition::Many => format!("[ {inner} ]..."),
             _ => inner,
         }
     }
@@ -39,7 +39,7 @@ impl Word {
 
 /// `HEAD NAME [ key VALUE ] ...`, broken into lines of at most 79 columns that hang below `head`.
 #[must_use]
-pub fn synopsis(head: &str, words: &[Word]) -> String {
+pub fn synopsis(head: &str, words: &[KeywordHelp]) -> String {
     // What stands without its keyword stands first.
     let (bare, rest): (Vec<_>, Vec<_>) = words.iter().partition(|w| w.bare);
     let mut text = head.to_owned();
@@ -63,13 +63,13 @@ pub fn synopsis(head: &str, words: &[Word]) -> String {
 }
 
 /// One piece a keyword, or a choice of keywords.
-fn pieces<'a>(words: impl Iterator<Item = &'a Word>) -> Vec<String> {
+fn pieces<'a>(words: impl Iterator<Item = &'a KeywordHelp>) -> Vec<String> {
     let mut pieces: Vec<(u8, bool, String)> = Vec::new();
     let mut negations: Vec<&str> = Vec::new();
-    let all: Vec<&Word> = words.collect();
+    let all: Vec<&KeywordHelp> = words.collect();
     for word in &all {
         // `udpcsum` and `noudpcsum` are one thing that is or is not.
-        let no = |other: &&&Word| other.names[0].strip_prefix("no") == Some(word.names[0]);
+        let no = |other: &&&KeywordHelp| other.names[0].strip_prefix("no") == Some(word.names[0]);
         if negations.contains(&word.names[0]) {
             continue;
         }
@@ -82,7 +82,7 @@ fn pieces<'a>(words: impl Iterator<Item = &'a Word>) -> Vec<String> {
         match pieces.iter_mut().find(same) {
             Some((_, _, piece)) => *piece += &format!(" | {}", word.synopsis()),
             None => {
-                let optional = word.times == Times::Optional;
+                let optional = word.times == Repetition::Optional;
                 pieces.push((word.choice, optional, word.synopsis()));
             }
         }

@@ -1,90 +1,90 @@
 //! The objects and the commands that work on none: one table that dispatch, help and completion read.
 
-use super::command::{Object, Verb};
+use super::command::{ObjectDef, GlobalCommand};
 use super::{
     address, capture, check, complete, endpoint, fdb, flow, grammar, host, lab, link, monitor, nat,
     option, policy, qos, route, service, state, top, trace,
 };
 
 /// Every object.
-pub const OBJECTS: [&Object; 14] = [
-    &link::OBJECT,
-    &address::OBJECT,
-    &route::OBJECT,
-    &fdb::OBJECT,
-    &endpoint::OBJECT,
-    &policy::OBJECT,
-    &nat::OBJECT,
-    &service::OBJECT,
-    &qos::OBJECT,
-    &option::OBJECT,
-    &flow::OBJECT,
-    &host::OBJECT,
-    &lab::OBJECT,
-    &complete::OBJECT,
+pub const ALL_OBJECTS: [&ObjectDef; 14] = [
+    &link::LINK_OBJECT,
+    &address::ADDRESS_OBJECT,
+    &route::ROUTE_OBJECT,
+    &fdb::FDB_OBJECT,
+    &endpoint::ENDPOINT_OBJECT,
+    &policy::POLICY_OBJECT,
+    &nat::NAT_OBJECT,
+    &service::SERVICE_OBJECT,
+    &qos::QOS_OBJECT,
+    &option::OPTION_OBJECT,
+    &flow::FLOW_OBJECT,
+    &host::HOST_OBJECT,
+    &lab::LAB_OBJECT,
+    &complete::TEST_OBJECT,
 ];
 
 /// Every command that works on no object.
-pub const VERBS: [&Verb; 8] = [
-    &state::RUN,
-    &check::VERB,
+pub const VERBS: [&GlobalCommand; 8] = [
+    &state::RUN_COMMAND,
+    &check::CHECK_COMMAND,
     &state::RELOAD,
     &state::SAVE,
-    &trace::VERB,
-    &monitor::VERB,
-    &capture::VERB,
-    &top::VERB,
+    &trace::TRACE_COMMAND,
+    &monitor::MONITOR_COMMAND,
+    &capture::CAPTURE_COMMAND,
+    &top::TOP_COMMAND,
 ];
 
 /// What the first word is.
 #[derive(Clone, Copy)]
-pub enum Target {
+pub enum FirstWord {
     /// An object.
-    Object(&'static Object),
+    Object(&'static ObjectDef),
     /// A command that works on none.
-    Verb(&'static Verb),
+    Verb(&'static GlobalCommand),
     /// The grammar of everything, or of what follows.
     Help,
 }
 
-impl PartialEq for Target {
+impl PartialEq for FirstWord {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
     }
 }
 
-impl Target {
+impl FirstWord {
     fn name(self) -> &'static str {
         match self {
-            Target::Object(object) => object.name,
-            Target::Verb(verb) => verb.name,
-            Target::Help => "help",
+            FirstWord::Object(object) => object.name,
+            FirstWord::Verb(verb) => verb.name,
+            FirstWord::Help => "help",
         }
     }
 }
 
 /// What `ip` calls these objects for short, although other words begin so as well.
-const SHORT: [(&str, Target); 2] = [
-    ("l", Target::Object(&link::OBJECT)),
-    ("r", Target::Object(&route::OBJECT)),
+const ABBREVIATIONS: [(&str, FirstWord); 2] = [
+    ("l", FirstWord::Object(&link::LINK_OBJECT)),
+    ("r", FirstWord::Object(&route::ROUTE_OBJECT)),
 ];
 
 /// What `word` is, by its whole name, an unambiguous beginning, or `ip`'s short form of it.
 ///
 /// # Errors
 /// It is the beginning of several names; those.
-pub fn target(word: &str) -> Result<Option<Target>, Vec<&'static str>> {
-    match SHORT.iter().find(|(short, _)| *short == word) {
+pub fn target(word: &str) -> Result<Option<FirstWord>, Vec<&'static str>> {
+    match ABBREVIATIONS.iter().find(|(short, _)| *short == word) {
         Some((_, target)) => Ok(Some(*target)),
         None => grammar::find(word, targets()),
     }
 }
 
 /// Everything that the first word can be.
-pub fn targets() -> impl Iterator<Item = (&'static str, Target)> {
-    let objects = OBJECTS.iter().map(|object| Target::Object(object));
-    let verbs = VERBS.iter().map(|verb| Target::Verb(verb));
-    let all = objects.chain(verbs).chain([Target::Help]);
+pub fn targets() -> impl Iterator<Item = (&'static str, FirstWord)> {
+    let objects = ALL_OBJECTS.iter().map(|object| FirstWord::Object(object));
+    let verbs = VERBS.iter().map(|verb| FirstWord::Verb(verb));
+    let all = objects.chain(verbs).chain([FirstWord::Help]);
     all.map(|target| (target.name(), target))
 }
 

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::context::Context;
+use super::context::CommandContext;
 use super::dispatch;
-use super::output::{Record, render};
-use super::style::Style;
-use crate::config::words::{EndpointWords, Kind, LinkWords, RouteWords};
+use super::output::{Show, render};
+use super::style::OutputStyle;
+use crate::config::words::{EndpointArgs, LinkKind, LinkArgs, RouteArgs};
 use crate::control::protocol::{
-    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, TrafficInfo,
 };
 
 fn done(line: &str) -> Result<(), super::error::CliError> {
     let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
     let mut options = super::options::parse(&words)?;
     options.socket = Some("/nonexistent/control.sock".into());
-    dispatch(&mut Context::new(&options), &options.words)
+    dispatch(&mut CommandContext::new(&options), &options.words)
 }
 
 pub(super) fn complaint(line: &str) -> (u8, String) {
@@ -216,7 +216,7 @@ fn without_a_daemon_the_exit_code_is_three() {
 #[test]
 fn help_is_bnf_and_names_everything() {
     let usage = super::help::everything();
-    let objects = super::table::OBJECTS.map(super::help::object);
+    let objects = super::table::ALL_OBJECTS.map(super::help::object);
     let verbs = super::table::VERBS.map(super::help::verb);
     for name in super::table::names() {
         assert!(usage.contains(name), "{name}");
@@ -236,7 +236,7 @@ fn help_is_bnf_and_names_everything() {
 
 fn link() -> LinkInfo {
     LinkInfo {
-        settings: LinkWords {
+        settings: LinkArgs {
             name: "gnv0".parse().unwrap(),
             id: Some("100".parse().unwrap()),
             remote: Some("192.0.2.2".parse().unwrap()),
@@ -251,7 +251,7 @@ fn link() -> LinkInfo {
                 "10.0.0.1/24".parse().unwrap(),
                 "fd00::1/64".parse().unwrap(),
             ],
-            ..LinkWords::default()
+            ..LinkArgs::default()
         },
         state: "running".into(),
         cause: None,
@@ -273,25 +273,25 @@ fn link() -> LinkInfo {
             inner: 1464,
         },
         io: "io_uring".into(),
-        traffic: Traffic {
+        traffic: TrafficInfo {
             rx_packets: 12,
             rx_bytes: 12_345_678_901,
             tx_packets: 3,
             tx_bytes: 300,
             drops_ingress: BTreeMap::from([("unknown-host".into(), 4), ("too-big".into(), 1)]),
             drops_egress: BTreeMap::new(),
-            ..Traffic::default()
+            ..TrafficInfo::default()
         },
     }
 }
 
-fn shown(style: Style, record: &dyn Record) -> String {
+fn shown(style: OutputStyle, record: &dyn Show) -> String {
     render(&style, &[record])
 }
 
 #[test]
 fn a_link_as_text() {
-    let style = Style::default();
+    let style = OutputStyle::default();
     assert_eq!(
         shown(style, &link()),
         "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
@@ -302,7 +302,7 @@ fn a_link_as_text() {
 "
     );
     assert_eq!(
-        shown(Style { details: true, statistics: 1, ..style }, &link()),
+        shown(OutputStyle { details: true, statistics: 1, ..style }, &link()),
         "5: gnv0: <POINTOPOINT,UP> mtu 1464 state UNKNOWN qlen 1000
     link/none
     geneve id 100 remote 192.0.2.2 local 2001:db8::1 ttl 64 tos 0 df set dstport 6081 srcport 49152-65535 udpcsum noudp6zerocsumtx udp6zerocsumrx
@@ -321,9 +321,9 @@ fn a_link_as_text() {
 
 #[test]
 fn twice_statistics_explain_each_reason() {
-    let style = Style {
+    let style = OutputStyle {
         statistics: 2,
-        ..Style::default()
+        ..OutputStyle::default()
     };
     let text = shown(style, &link());
     let expected = "\n    RX dropped: too-big 1, unknown-host 4\n        ";
@@ -333,10 +333,10 @@ fn twice_statistics_explain_each_reason() {
 
 #[test]
 fn a_link_in_other_shapes() {
-    let style = Style::default();
+    let style = OutputStyle::default();
     assert_eq!(
         shown(
-            Style {
+            OutputStyle {
                 oneline: true,
                 ..style
             },
@@ -346,7 +346,7 @@ fn a_link_in_other_shapes() {
     );
     assert_eq!(
         shown(
-            Style {
+            OutputStyle {
                 brief: true,
                 ..style
             },
@@ -356,7 +356,7 @@ fn a_link_in_other_shapes() {
     );
     assert!(
         shown(
-            Style {
+            OutputStyle {
                 human: true,
                 statistics: 1,
                 ..style
@@ -367,7 +367,7 @@ fn a_link_in_other_shapes() {
     );
     assert!(
         shown(
-            Style {
+            OutputStyle {
                 color: true,
                 ..style
             },
@@ -376,7 +376,7 @@ fn a_link_in_other_shapes() {
         .contains("\x1b[36mgnv0\x1b[0m")
     );
     let mut vxlan = link();
-    vxlan.settings.kind = Some(Kind::Vxlan);
+    vxlan.settings.kind = Some(LinkKind::Vxlan);
     vxlan.settings.dstport = None;
     vxlan.lladdr = Some("02:00:00:00:00:07".parse().unwrap());
     let text = shown(style, &vxlan);
@@ -392,10 +392,10 @@ fn a_link_in_other_shapes() {
 
 #[test]
 fn a_link_as_json_has_the_keys_of_ip() {
-    let style = Style {
+    let style = OutputStyle {
         json: true,
         statistics: 1,
-        ..Style::default()
+        ..OutputStyle::default()
     };
     assert_eq!(
         shown(style, &link()),
@@ -411,9 +411,9 @@ fn a_link_as_json_has_the_keys_of_ip() {
     );
     assert_eq!(
         render(
-            &Style {
+            &OutputStyle {
                 json: true,
-                ..Style::default()
+                ..OutputStyle::default()
             },
             &[]
         ),
@@ -424,7 +424,7 @@ fn a_link_as_json_has_the_keys_of_ip() {
 #[test]
 fn routes_and_endpoints() {
     let route = |prefix: &str| RouteInfo {
-        route: RouteWords {
+        route: RouteArgs {
             prefix: prefix.parse().unwrap(),
             dev: "gnv0".parse().unwrap(),
             via: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
@@ -432,14 +432,14 @@ fn routes_and_endpoints() {
         },
         origin: "static".into(),
     };
-    let style = Style::default();
+    let style = OutputStyle::default();
     assert_eq!(
         shown(style, &route("10.0.0.0/24")),
         "10.0.0.0/24 dev gnv0 via 192.0.2.2,192.0.2.3 proto static\n"
     );
     assert_eq!(
         shown(
-            Style {
+            OutputStyle {
                 json: true,
                 ..style
             },
@@ -447,7 +447,7 @@ fn routes_and_endpoints() {
         ),
         "[{\"dst\":\"default\",\"dev\":\"gnv0\",\"via\":[\"192.0.2.2\",\"192.0.2.3\"],\"protocol\":\"static\"}]\n"
     );
-    let endpoint = EndpointWords {
+    let endpoint = EndpointArgs {
         address: "10.0.0.9".parse().unwrap(),
         dev: "gnv0".parse().unwrap(),
         host: vec![],
@@ -487,9 +487,9 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
         ],
         ports: vec![6081],
         links: 1,
-        traffic: Traffic {
+        traffic: TrafficInfo {
             drops_ingress: BTreeMap::from([("unknown-vni".into(), 9)]),
-            ..Traffic::default()
+            ..TrafficInfo::default()
         },
         unknown_vnis: vec![crate::control::protocol::UnknownVniInfo {
             vni: 77,
@@ -517,7 +517,7 @@ fn the_host_shows_what_is_missing_and_what_belongs_to_no_link() {
         }],
     };
     assert_eq!(
-        shown(Style::default(), &host),
+        shown(OutputStyle::default(), &host),
         "geneved 1.2.3 pid 7 links 1 ports 6081
     io syscalls (sysctl kernel.io_uring_disabled is 2) workers 1
     io_uring     no  forbidden

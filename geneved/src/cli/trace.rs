@@ -4,75 +4,75 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::command::{Command, Verb};
-use super::context::Context;
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::output::{Line, Record};
-use super::style::Style;
-use crate::config::value::{DfWord, Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
-use crate::config::words::TraceWords;
-use crate::control::protocol::{Request, Trace, TraceReport, Verdict};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::output::{OutputLine, Show};
+use super::style::OutputStyle;
+use crate::config::value::{DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption};
+use crate::config::words::TraceArgs;
+use crate::control::protocol::{Request, TraceReply, TraceReport, TraceVerdict};
 
 #[derive(Default)]
-struct Words {
+struct TraceCommand {
     dev: Option<IfName>,
-    direction: Option<Direction>,
+    direction: Option<DirectionValue>,
     from: Option<IpAddr>,
     to: Option<IpAddr>,
-    proto: Option<Proto>,
+    proto: Option<ProtocolValue>,
     sport: Option<u16>,
     dport: Option<u16>,
-    icmp: Option<Icmp>,
+    icmp: Option<IcmpValue>,
     host: Option<IpAddr>,
     option: Vec<RawOption>,
-    labels: Option<LabelsWord>,
+    labels: Option<LabelsValue>,
     len: Option<u16>,
-    df: Option<DfWord>,
+    df: Option<DfValue>,
 }
 
-type Key = Keyword<Words>;
+type TraceKeyword = Keyword<TraceCommand>;
 
-const KEYS: [Key; 14] = [
-    key!("dev", "LINK", dev).times(Times::Once),
-    flag!("egress", direction = Some(Direction::Egress)).choice(1),
-    flag!("ingress", direction = Some(Direction::Ingress)).choice(1),
-    key!("from", "ADDR", from).times(Times::Once),
-    key!("to", "ADDR", to).times(Times::Once),
-    key!("proto", "PROTO", proto).times(Times::Once),
+const TRACE_KEYWORDS: [TraceKeyword; 14] = [
+    key!("dev", "LINK", dev).times(Repetition::Once),
+    flag!("egress", direction = Some(DirectionValue::Egress)).choice(1),
+    flag!("ingress", direction = Some(DirectionValue::Ingress)).choice(1),
+    key!("from", "ADDR", from).times(Repetition::Once),
+    key!("to", "ADDR", to).times(Repetition::Once),
+    key!("proto", "PROTO", proto).times(Repetition::Once),
     key!("sport", "PORT", sport),
     key!("dport", "PORT", dport),
     key!("icmp", "TYPE[/CODE]", icmp),
     key!("host", "HOST", host),
-    key!("option", "CLASS:TYPE[=HEX]", option).times(Times::Many),
+    key!("option", "CLASS:TYPE[=HEX]", option).times(Repetition::Many),
     key!("labels", "K=V,...", labels),
     key!("len" | "length", "BYTES", len),
     key!("df", "{ set | unset }", df),
 ];
 
 /// The command.
-pub const VERB: Verb = Verb {
+pub const TRACE_COMMAND: GlobalCommand = GlobalCommand {
     name: "trace",
     about: "what would happen to a packet, stage by stage, and why",
-    command: Command::new(&["trace"], run, || grammar::words(&KEYS)).honouring(Honours::BRIEF),
+    command: CommandDef::new(&["trace"], run, || grammar::words(&TRACE_KEYWORDS)).honouring(SupportedOptions::BRIEF),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\", \"option\" and \"labels\" are what an incoming packet comes from and with;\n\"len\" is the length of the whole inner IP packet.",
 };
 
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut packet = Words::default();
-    grammar::parse(&KEYS, words, &mut packet)?;
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut packet = TraceCommand::default();
+    grammar::parse(&TRACE_KEYWORDS, words, &mut packet)?;
     let request = Request::Trace {
         packet: packet.whole().ok_or_else(CliError::incomplete)?,
     };
-    let Trace { report } = context.call(&request)?;
-    context.print(&[&report as &dyn Record])
+    let TraceReply { report } = context.call(&request)?;
+    context.print(&[&report as &dyn Show])
 }
 
-impl Words {
-    fn whole(self) -> Option<TraceWords> {
-        Some(TraceWords {
+impl TraceCommand {
+    fn whole(self) -> Option<TraceArgs> {
+        Some(TraceArgs {
             dev: self.dev?,
             direction: self.direction?,
             from: self.from?,
@@ -90,8 +90,8 @@ impl Words {
     }
 }
 
-impl Record for TraceReport {
-    fn text(&self, style: &Style) -> String {
+impl Show for TraceReport {
+    fn text(&self, style: &OutputStyle) -> String {
         let mut text = String::new();
         for stage in &self.stages {
             let line = format!("{:<10} {:<12} {}", stage.stage, stage.result, stage.detail);
@@ -100,9 +100,9 @@ impl Record for TraceReport {
         text + &self.brief(style)
     }
 
-    fn brief(&self, style: &Style) -> String {
-        let good = matches!(self.verdict, Verdict::Forward | Verdict::Deliver);
-        Line::new(style.health(good, self.verdict.word()))
+    fn brief(&self, style: &OutputStyle) -> String {
+        let good = matches!(self.verdict, TraceVerdict::Forward | TraceVerdict::Deliver);
+        OutputLine::new(style.health(good, self.verdict.word()))
             .flag(
                 self.reason.as_deref().unwrap_or_default(),
                 self.reason.is_some(),
@@ -113,7 +113,7 @@ impl Record for TraceReport {
             .end()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         json!(self)
     }
 }

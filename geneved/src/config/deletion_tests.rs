@@ -2,7 +2,7 @@
 
 use super::file::save;
 use super::function_tests::{change, full};
-use super::state::State;
+use super::state::DesiredState;
 use super::tests::load;
 
 #[test]
@@ -20,7 +20,7 @@ fn with_a_link_all_that_is_on_it_goes() {
     assert_eq!(state.options.len(), 2);
 }
 
-fn delete(state: &mut State, object: &str, name: &str) -> Result<(), String> {
+fn delete(state: &mut DesiredState, object: &str, name: &str) -> Result<(), String> {
     let dev = match object {
         "link" | "option" => "",
         _ => ",\"dev\":\"gnv0\"",
@@ -209,7 +209,7 @@ fn none_takes_a_setting_away() {
     let link = &state.links[&"gnv0".parse().unwrap()];
     assert!(link.remote.is_none() && link.addresses.is_empty() && link.allowed.is_empty());
     let rule = &state.policies[&("gnv0".parse().unwrap(), "web-in".parse().unwrap())];
-    assert_eq!(rule.from, super::value::Who::Any);
+    assert_eq!(rule.from, super::value::RulePeerValue::Any);
     assert!(rule.option.is_none() && rule.sport.is_none() && rule.class.is_none());
     assert!(rule.dport.is_some() && rule.endpoint_type.is_none());
 }
@@ -300,7 +300,7 @@ fn none_takes_away_what_may_be_absent() {
     change(&mut state, "set", "link", link).unwrap();
     change(&mut state, "set", "link", r#""name":"gnv0","burst":"none""#).unwrap();
     let dev: crate::config::value::IfName = "gnv0".parse().unwrap();
-    let limit = |state: &State| (state.links[&dev].rate.is_some(), state.links[&dev].burst);
+    let limit = |state: &DesiredState| (state.links[&dev].rate.is_some(), state.links[&dev].burst);
     assert_eq!(limit(&state), (true, None));
     change(&mut state, "set", "link", r#""name":"gnv0","rate":"none""#).unwrap();
     assert_eq!(limit(&state), (false, None));

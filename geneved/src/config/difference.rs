@@ -10,8 +10,8 @@ use libgeneve::wire::ethernet::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::shared_map::SharedMap;
-use super::state::{Class, DefinedOption, Endpoint, Fdb, Link, Nat, Policy, Route, Service, State};
-use super::value::{IfName, Name};
+use super::state::{ClassSpec, DefinedOption, EndpointSpec, FdbSpec, LinkSpec, NatSpec, PolicySpec, RouteSpec, ServiceSpec, DesiredState};
+use super::value::{IfName, ObjectName};
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,46 +46,46 @@ pub struct Difference<'a> {
     /// What became of it: added, changed or deleted.
     pub change: ChangeKind,
     /// The object, as it is in the new state; if it was deleted, as it was in the old one.
-    pub object: Object<'a>,
+    pub object: ChangedObject<'a>,
 }
 
 /// An object of a state, with its link and its name, prefix or address.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Object<'a> {
+pub enum ChangedObject<'a> {
     /// An option.
-    Option(&'a Name, &'a DefinedOption),
+    Option(&'a ObjectName, &'a DefinedOption),
     /// A link.
-    Link(&'a IfName, &'a Link),
+    Link(&'a IfName, &'a LinkSpec),
     /// A class.
-    Qos(&'a IfName, &'a Name, &'a Class),
+    Qos(&'a IfName, &'a ObjectName, &'a ClassSpec),
     /// A route.
-    Route(&'a IfName, IpNet, &'a Route),
+    Route(&'a IfName, IpNet, &'a RouteSpec),
     /// An endpoint.
-    Endpoint(&'a IfName, IpAddr, &'a Endpoint),
+    Endpoint(&'a IfName, IpAddr, &'a EndpointSpec),
     /// The hosts of a MAC address.
-    Fdb(&'a IfName, Mac, &'a Fdb),
+    Fdb(&'a IfName, Mac, &'a FdbSpec),
     /// A rule.
-    Policy(&'a IfName, &'a Name, &'a Policy),
+    Policy(&'a IfName, &'a ObjectName, &'a PolicySpec),
     /// A translation.
-    Nat(&'a IfName, &'a Name, &'a Nat),
+    Nat(&'a IfName, &'a ObjectName, &'a NatSpec),
     /// A service.
-    Service(&'a IfName, &'a Name, &'a Service),
+    Service(&'a IfName, &'a ObjectName, &'a ServiceSpec),
 }
 
-impl<'a> Object<'a> {
+impl<'a> ChangedObject<'a> {
     /// Its kind, in the command line's word for it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Object::Option(..) => "option",
-            Object::Link(..) => "link",
-            Object::Qos(..) => "qos",
-            Object::Route(..) => "route",
-            Object::Endpoint(..) => "endpoint",
-            Object::Fdb(..) => "fdb",
-            Object::Policy(..) => "policy",
-            Object::Nat(..) => "nat",
-            Object::Service(..) => "service",
+            ChangedObject::Option(..) => "option",
+            ChangedObject::Link(..) => "link",
+            ChangedObject::Qos(..) => "qos",
+            ChangedObject::Route(..) => "route",
+            ChangedObject::Endpoint(..) => "endpoint",
+            ChangedObject::Fdb(..) => "fdb",
+            ChangedObject::Policy(..) => "policy",
+            ChangedObject::Nat(..) => "nat",
+            ChangedObject::Service(..) => "service",
         }
     }
 
@@ -93,15 +93,15 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Object::Link(name, _) => name.to_string(),
-            Object::Route(_, prefix, _) => prefix.to_string(),
-            Object::Endpoint(_, address, _) => address.to_string(),
-            Object::Fdb(_, mac, _) => mac.to_string(),
-            Object::Option(name, _)
-            | Object::Qos(_, name, _)
-            | Object::Policy(_, name, _)
-            | Object::Nat(_, name, _)
-            | Object::Service(_, name, _) => name.to_string(),
+            ChangedObject::Link(name, _) => name.to_string(),
+            ChangedObject::Route(_, prefix, _) => prefix.to_string(),
+            ChangedObject::Endpoint(_, address, _) => address.to_string(),
+            ChangedObject::Fdb(_, mac, _) => mac.to_string(),
+            ChangedObject::Option(name, _)
+            | ChangedObject::Qos(_, name, _)
+            | ChangedObject::Policy(_, name, _)
+            | ChangedObject::Nat(_, name, _)
+            | ChangedObject::Service(_, name, _) => name.to_string(),
         }
     }
 
@@ -109,14 +109,14 @@ impl<'a> Object<'a> {
     #[must_use]
     pub const fn dev(&self) -> Option<&'a IfName> {
         match self {
-            Object::Option(..) | Object::Link(..) => None,
-            Object::Qos(dev, ..)
-            | Object::Route(dev, ..)
-            | Object::Endpoint(dev, ..)
-            | Object::Fdb(dev, ..)
-            | Object::Policy(dev, ..)
-            | Object::Nat(dev, ..)
-            | Object::Service(dev, ..) => Some(dev),
+            ChangedObject::Option(..) | ChangedObject::Link(..) => None,
+            ChangedObject::Qos(dev, ..)
+            | ChangedObject::Route(dev, ..)
+            | ChangedObject::Endpoint(dev, ..)
+            | ChangedObject::Fdb(dev, ..)
+            | ChangedObject::Policy(dev, ..)
+            | ChangedObject::Nat(dev, ..)
+            | ChangedObject::Service(dev, ..) => Some(dev),
         }
     }
 }
@@ -124,11 +124,11 @@ impl<'a> Object<'a> {
 /// In what two states differ, kind by kind: options, links, then what is on links. Of each kind first what is new or
 /// not as it was, then what is gone.
 pub fn differences<'a>(
-    old: &'a State,
-    new: &'a State,
+    old: &'a DesiredState,
+    new: &'a DesiredState,
 ) -> impl Iterator<Item = Difference<'a>> + use<'a> {
     // A kind of object that is added to the state must be compared, too.
-    let State {
+    let DesiredState {
         fabric: _,
         by_port: _,
         options,
@@ -141,28 +141,28 @@ pub fn differences<'a>(
         nats,
         services,
     } = new;
-    let options = of_one_kind(&old.options, options, Object::Option);
-    let links = of_one_kind(&old.links, links, Object::Link);
+    let options = of_one_kind(&old.options, options, ChangedObject::Option);
+    let links = of_one_kind(&old.links, links, ChangedObject::Link);
     let classes = of_one_kind(&old.classes, classes, |(dev, name), class| {
-        Object::Qos(dev, name, class)
+        ChangedObject::Qos(dev, name, class)
     });
     let routes = of_one_kind(&old.routes, routes, |(dev, prefix), route| {
-        Object::Route(dev, *prefix, route)
+        ChangedObject::Route(dev, *prefix, route)
     });
     let endpoints = of_one_kind(&old.endpoints, endpoints, |(dev, address), endpoint| {
-        Object::Endpoint(dev, *address, endpoint)
+        ChangedObject::Endpoint(dev, *address, endpoint)
     });
     let fdb = of_one_kind(&old.fdb, fdb, |(dev, mac), entry| {
-        Object::Fdb(dev, *mac, entry)
+        ChangedObject::Fdb(dev, *mac, entry)
     });
     let policies = of_one_kind(&old.policies, policies, |(dev, name), rule| {
-        Object::Policy(dev, name, rule)
+        ChangedObject::Policy(dev, name, rule)
     });
     let nats = of_one_kind(&old.nats, nats, |(dev, name), nat| {
-        Object::Nat(dev, name, nat)
+        ChangedObject::Nat(dev, name, nat)
     });
     let services = of_one_kind(&old.services, services, |(dev, name), service| {
-        Object::Service(dev, name, service)
+        ChangedObject::Service(dev, name, service)
     });
     let first = options.chain(links).chain(classes);
     let ways = routes.chain(endpoints).chain(fdb);
@@ -173,7 +173,7 @@ pub fn differences<'a>(
 fn of_one_kind<'a, K: Ord, V: PartialEq>(
     old: &'a SharedMap<K, V>,
     new: &'a SharedMap<K, V>,
-    object: impl Fn(&'a K, &'a V) -> Object<'a> + Copy,
+    object: impl Fn(&'a K, &'a V) -> ChangedObject<'a> + Copy,
 ) -> impl Iterator<Item = Difference<'a>> {
     let there = new.beside(old).filter_map(move |(key, value)| {
         let change = match old.get(key) {
@@ -196,7 +196,7 @@ fn of_one_kind<'a, K: Ord, V: PartialEq>(
 mod tests {
     use super::*;
 
-    fn state(routes: &str) -> State {
+    fn state(routes: &str) -> DesiredState {
         let link = "[[link]]\nname = \"a\"\nid = 1\nmode = \"ethernet\"\n";
         let text = format!("{link}{routes}");
         crate::config::tests::load(&text).unwrap().state
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_object_knows_its_link_and_a_link_is_on_none() {
-        let (old, new) = (State::default(), state(&entry(1, 1)));
+        let (old, new) = (DesiredState::default(), state(&entry(1, 1)));
         let dev: IfName = "a".parse().unwrap();
         let all: Vec<_> = differences(&old, &new)
             .map(|d| (d.object.kind(), d.object.dev().cloned()))

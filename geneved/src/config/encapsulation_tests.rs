@@ -1,12 +1,12 @@
 //! Encapsulations: what each link is by default, and what is refused because it cannot be carried.
 
 use super::function_tests::change;
-use super::state::{Fabric, State};
-use super::words::Kind;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use super::state::{Fabric, DesiredState};
+use super::words::LinkKind;
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 
-fn state() -> State {
-    let mut state = State::on(Fabric::default());
+fn state() -> DesiredState {
+    let mut state = DesiredState::on(Fabric::default());
     for (object, json) in [
         ("link", r#""name":"vx0","type":"vxlan","id":1"#),
         ("link", r#""name":"gnv0","id":1"#),
@@ -40,15 +40,15 @@ fn a_link_is_what_its_type_has_by_default() {
     let vxlan = link("vx0");
     assert_eq!(
         (vxlan.encapsulation, vxlan.inner, vxlan.port),
-        (Encapsulation::Vxlan, Inner::Ethernet, 4789)
+        (Encapsulation::Vxlan, InnerProtocol::Ethernet, 4789)
     );
     let geneve = link("gnv0");
     assert_eq!(
         (geneve.encapsulation, geneve.inner, geneve.port),
-        (Encapsulation::Geneve, Inner::Ip, 6081)
+        (Encapsulation::Geneve, InnerProtocol::Ip, 6081)
     );
     let words = link("gnv1").words();
-    assert_eq!(words.kind, Some(Kind::Geneve));
+    assert_eq!(words.kind, Some(LinkKind::Geneve));
     assert_eq!(words.inner.unwrap().to_string(), "ethernet");
     assert_eq!(words.lladdr.unwrap().to_string(), "02:00:00:00:00:07");
 }

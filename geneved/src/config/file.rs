@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::regular;
-use super::secret::Secret;
-pub use super::settings::{DaemonSettings, Io, Segmentation, Timeouts};
-use super::state::{Fabric, State};
+use super::secret::LabelSecret;
+pub use super::settings::{DaemonSettings, IoSetting, SegmentationSetting, TimeoutSettings};
+use super::state::{Fabric, DesiredState};
 use super::tables;
-use super::value::{IfName, Mode};
+use super::value::{IfName, ModeValue};
 use super::words::{
-    Change, EndpointWords, FdbWords, LinkWords, NatWords, OptionWords, PolicyWords, QosWords,
-    RouteWords, ServiceWords, Subject, Verb,
+    ObjectChange, EndpointArgs, FdbArgs, LinkArgs, NatArgs, OptionArgs, PolicyArgs, QosArgs,
+    RouteArgs, ServiceArgs, ObjectArgs, ChangeVerb,
 };
 use crate::refusal::RefusalCause;
 
@@ -31,7 +31,7 @@ pub const DEFAULT_SOCKET: &str = "/run/geneved/control.sock";
 pub const DEFAULT_METRICS_SOCKET: &str = "/run/geneved/metrics.sock";
 
 /// The most bytes of all files together; half a million endpoints need less.
-pub const MOST_BYTES: usize = 64 << 20;
+pub const MAX_CONFIG_BYTES: usize = 64 << 20;
 
 /// A configuration that is whole and consistent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub struct Config {
     /// `[daemon]`; read at start only.
     pub daemon: DaemonSettings,
     /// The content of the secret file.
-    pub secret: Option<Secret>,
+    pub secret: Option<LabelSecret>,
     /// Links and what belongs to them.
-    pub state: State,
+    pub state: DesiredState,
 }
 
 /// One fault, as `FILE:LINE:COLUMN: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// The file.
     pub file: PathBuf,
     /// Line and column, both from 1; `None` where the file as a whole is meant.
@@ -55,7 +55,7 @@ pub struct Fault {
     pub what: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.file.display())?;
         if let Some((line, column)) = self.at {
@@ -69,10 +69,10 @@ impl fmt::Display for Fault {
 ///
 /// # Errors
 /// All faults of all files.
-pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
+pub fn load(path: &Path) -> Result<Config, Vec<ConfigFault>> {
     let mut faults = Vec::new();
     let mut texts = Vec::new();
-    let mut left = MOST_BYTES;
+    let mut left = MAX_CONFIG_BYTES;
     for path in files(path) {
         match regular::read_to_string(&path, left) {
             Ok(Some(text)) => {
@@ -80,12 +80,12 @@ pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
                 texts.push((path, text));
             }
             Ok(None) => {
-                faults.push(Fault {
+                faults.push(ConfigFault {
                     file: path,
                     at: None,
                     what: format!(
                         "with it there are more than {} MiB of configuration",
-                        MOST_BYTES >> 20
+                        MAX_CONFIG_BYTES >> 20
                     ),
                 });
                 break;
@@ -105,7 +105,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<Fault>> {
 ///
 /// # Errors
 /// All faults of all texts.
-pub fn parse(texts: &[(PathBuf, String)]) -> Result<Config, Vec<Fault>> {
+pub fn parse(texts: &[(PathBuf, String)]) -> Result<Config, Vec<ConfigFault>> {
     let mut faults = Vec::new();
     let config = assemble(texts, &mut faults);
     if faults.is_empty() {
@@ -129,13 +129,13 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn unreadable(file: PathBuf, error: &io::Error) -> Fault {
+fn unreadable(file: PathBuf, error: &io::Error) -> ConfigFault {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; name another: \"run --config FILE\", \"check FILE\"",
         io::ErrorKind::PermissionDenied => "; check its owner and mode",
         _ => "",
     };
-    Fault {
+    ConfigFault {
         file,
         at: None,
         what: format!("cannot read it: {error}{hint}"),
@@ -143,16 +143,16 @@ fn unreadable(file: PathBuf, error: &io::Error) -> Fault {
 }
 
 /// Faults with the text in which they are and their place there, to be told in this order.
-type Found = Vec<(usize, usize, String)>;
+type LocatedFault = Vec<(usize, usize, String)>;
 
-fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
+fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Config {
     let mut config = Config::default();
-    let mut found = Found::new();
+    let mut found = LocatedFault::new();
     let mut daemon_seen: Option<String> = None;
-    let mut changes: Vec<(usize, usize, Change)> = Vec::new();
+    let mut changes: Vec<(usize, usize, ObjectChange)> = Vec::new();
     let mut broken: Vec<Option<String>> = Vec::new();
     let mut garbled = false;
-    let lines: Vec<_> = texts.iter().map(|(_, text)| Lines::of(text)).collect();
+    let lines: Vec<_> = texts.iter().map(|(_, text)| LineIndex::of(text)).collect();
     for (index, (path, text)) in texts.iter().enumerate() {
         let tables = tables::read(text);
         garbled |= tables.garbled > 0;
@@ -179,7 +179,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
                 None => daemon_seen = Some(here),
             }
             if let Some(secret) = daemon.settings.label_secret_file.as_deref() {
-                match Secret::read(secret) {
+                match LabelSecret::read(secret) {
                     Ok(secret) => config.secret = Some(secret),
                     Err(refusal) => {
                         wrong.push(("label-secret-file".into(), format!("[daemon]: {refusal}")));
@@ -190,11 +190,11 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
             found.extend(wrong.into_iter().map(place));
             config.daemon = daemon.settings;
         }
-        let place = |(at, change): (std::ops::Range<usize>, Change)| (index, at.start, change);
+        let place = |(at, change): (std::ops::Range<usize>, ObjectChange)| (index, at.start, change);
         changes.extend(tables.changes.into_iter().map(place));
         broken.extend(tables.broken);
     }
-    config.state = State::on(Fabric {
+    config.state = DesiredState::on(Fabric {
         // A secret that cannot be read is one fault, not one for each label.
         secret: config.daemon.label_secret_file.is_some(),
         option_class: config.daemon.option_class,
@@ -205,7 +205,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
         judge(places, &mut config.state, changes, broken, &mut found);
     }
     found.sort_by_key(|(index, at, _)| (*index, *at));
-    faults.extend(found.into_iter().map(|(index, at, what)| Fault {
+    faults.extend(found.into_iter().map(|(index, at, what)| ConfigFault {
         file: texts[index].0.clone(),
         at: Some(lines[index].position(at)),
         what,
@@ -216,11 +216,11 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<Fault>) -> Config {
 /// Puts the objects into the state, one by one. What does not fit is a fault, unless that is because of one that is
 /// `broken`.
 fn judge(
-    (texts, lines): (&[(PathBuf, String)], &[Lines<'_>]),
-    state: &mut State,
-    mut changes: Vec<(usize, usize, Change)>,
+    (texts, lines): (&[(PathBuf, String)], &[LineIndex<'_>]),
+    state: &mut DesiredState,
+    mut changes: Vec<(usize, usize, ObjectChange)>,
     broken: Vec<Option<String>>,
-    found: &mut Found,
+    found: &mut LocatedFault,
 ) {
     let nameless = broken.contains(&None);
     let mut broken: HashSet<String> = broken.into_iter().flatten().collect();
@@ -230,7 +230,7 @@ fn judge(
     // An object may stand in a file before what it names.
     changes.sort_by_key(|(_, _, change)| rank(change));
     // Where each object stands that was accepted.
-    let mut places: Vec<(Change, usize, usize)> = Vec::with_capacity(changes.len());
+    let mut places: Vec<(ObjectChange, usize, usize)> = Vec::with_capacity(changes.len());
     for (index, at, change) in changes {
         let refusal = match state.apply(&change) {
             Ok(()) => {
@@ -249,7 +249,7 @@ fn judge(
             RefusalCause::Exists(_) => places.iter().find(|(c, ..)| c.names_the_same(&change)),
             _ => None,
         };
-        if let (Some(Subject::Link(link)), None) = (change.subject(), first) {
+        if let (Some(ObjectArgs::Link(link)), None) = (change.subject(), first) {
             stand_in(state, link.name.as_str(), link.mode);
             broken.insert(link.name.to_string());
         }
@@ -270,43 +270,43 @@ fn judge(
 }
 
 /// Puts a link without faults in the place of one that has some, so that what is on it can be judged.
-fn stand_in(state: &mut State, name: &str, mode: Option<Mode>) {
+fn stand_in(state: &mut DesiredState, name: &str, mode: Option<ModeValue>) {
     const HIGHEST: u32 = (1 << 24) - 1;
     let Ok(name) = name.parse::<IfName>() else {
         return;
     };
     let used = u32::try_from(state.links.len()).unwrap_or(0);
-    let link = LinkWords {
+    let link = LinkArgs {
         id: (HIGHEST - used).to_string().parse().ok(),
         mode,
         name,
-        ..LinkWords::default()
+        ..LinkArgs::default()
     };
     // Where it does not fit either, nothing that is on it is judged.
-    let _ = state.apply(&Change::link(Verb::Add, link));
+    let _ = state.apply(&ObjectChange::link(ChangeVerb::Add, link));
 }
 
 /// What only names what has a lower rank.
-fn rank(change: &Change) -> u8 {
+fn rank(change: &ObjectChange) -> u8 {
     match change.subject() {
-        Some(Subject::Option(_)) => 0,
-        Some(Subject::Link(_)) => 1,
-        Some(Subject::Qos(_)) => 2,
-        Some(Subject::Endpoint(e)) if e.target.is_some() => 4,
+        Some(ObjectArgs::Option(_)) => 0,
+        Some(ObjectArgs::Link(_)) => 1,
+        Some(ObjectArgs::Qos(_)) => 2,
+        Some(ObjectArgs::Endpoint(e)) if e.target.is_some() => 4,
         _ => 3,
     }
 }
 
 /// Where the lines of a text begin.
-struct Lines<'t> {
+struct LineIndex<'t> {
     text: &'t str,
     starts: Vec<usize>,
 }
 
-impl<'t> Lines<'t> {
+impl<'t> LineIndex<'t> {
     fn of(text: &'t str) -> Self {
         let later = text.match_indices('\n').map(|(at, _)| at + 1);
-        Lines {
+        LineIndex {
             text,
             starts: std::iter::once(0).chain(later).collect(),
         }
@@ -323,40 +323,40 @@ impl<'t> Lines<'t> {
 
 /// A configuration in the form of a file: its tables, each with its keys.
 #[derive(Debug, Default, Serialize)]
-pub struct Tables {
+pub struct ConfigDocument {
     daemon: DaemonSettings,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    option: Vec<OptionWords>,
+    option: Vec<OptionArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    link: Vec<LinkWords>,
+    link: Vec<LinkArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    qos: Vec<QosWords>,
+    qos: Vec<QosArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    route: Vec<RouteWords>,
+    route: Vec<RouteArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    fdb: Vec<FdbWords>,
+    fdb: Vec<FdbArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    endpoint: Vec<EndpointWords>,
+    endpoint: Vec<EndpointArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    policy: Vec<PolicyWords>,
+    policy: Vec<PolicyArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    nat: Vec<NatWords>,
+    nat: Vec<NatArgs>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    service: Vec<ServiceWords>,
+    service: Vec<ServiceArgs>,
 }
 
 /// A configuration as a file that loads back to it.
 #[must_use]
-pub fn save(daemon: &DaemonSettings, state: &State) -> String {
+pub fn save(daemon: &DaemonSettings, state: &DesiredState) -> String {
     toml::to_string(&in_tables(daemon, state)).expect("words have a form in TOML")
 }
 
 /// The tables of that file.
 #[must_use]
-pub fn in_tables(daemon: &DaemonSettings, state: &State) -> Tables {
-    let mut out = Tables {
+pub fn in_tables(daemon: &DaemonSettings, state: &DesiredState) -> ConfigDocument {
+    let mut out = ConfigDocument {
         daemon: daemon.clone(),
-        ..Tables::default()
+        ..ConfigDocument::default()
     };
     for change in state.changes() {
         out.option.extend(change.option);

@@ -1,9 +1,9 @@
 //! Policy, NAT, services, classes and options: what fits together, and what is said where it does not.
 
 use super::file::save;
-use super::state::{Policy, State};
+use super::state::{PolicySpec, DesiredState};
 use super::tests::{fault, load, secret};
-use super::words::Verb;
+use super::words::ChangeVerb;
 
 /// Every object with every word, `SECRET` where the secret's file belongs.
 const FULL: &str = r#"
@@ -163,7 +163,7 @@ fn every_object_is_saved_and_loads_back() {
 fn the_changes_of_a_state_make_it_again_also_by_way_of_json() {
     let (_directory, text) = full();
     let state = load(&text).unwrap().state;
-    let mut again = State::on(state.fabric);
+    let mut again = DesiredState::on(state.fabric);
     for change in state.changes() {
         let json = serde_json::to_string(&change).unwrap();
         let change = serde_json::from_str(&json).unwrap();
@@ -174,14 +174,14 @@ fn the_changes_of_a_state_make_it_again_also_by_way_of_json() {
     assert_eq!(again, state);
     // Everything goes away again in the opposite order.
     for mut change in state.changes().into_iter().rev() {
-        change.verb = Verb::Del;
+        change.verb = ChangeVerb::Del;
         again.apply(&change).unwrap_or_else(|e| panic!("{e}"));
     }
-    assert_eq!(again, State::on(state.fabric));
+    assert_eq!(again, DesiredState::on(state.fabric));
 }
 
 pub(super) fn change(
-    state: &mut State,
+    state: &mut DesiredState,
     verb: &str,
     object: &str,
     json: &str,
@@ -291,7 +291,7 @@ fn set_changes_only_what_is_named() {
     let was = state.policies[&at("ping")].clone();
     let rule = r#""name":"ping","dev":"gnv0","pref":7"#;
     change(&mut state, "set", "policy", rule).unwrap();
-    assert_eq!(state.policies[&at("ping")], Policy { pref: 7, ..was });
+    assert_eq!(state.policies[&at("ping")], PolicySpec { pref: 7, ..was });
     let pool = r#""name":"out","dev":"gnv0","ports":"2000-2001""#;
     change(&mut state, "set", "nat", pool).unwrap();
     let tag = r#""name":"nosuch","len":8"#;
@@ -335,7 +335,7 @@ fn pools_share_an_address_by_ports() {
 
 #[test]
 fn options_that_would_not_fit_into_a_header_are_refused() {
-    let mut state = State::default();
+    let mut state = DesiredState::default();
     let tag = r#""name":"tag","class":"0x0199","type":5,"len":40"#;
     change(&mut state, "add", "option", tag).unwrap();
     let tags = format!("\"option\":[\"tag={0}\"]", "00".repeat(40));

@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::difference::{ChangeKind, Difference, Object, differences};
-use super::state::{Link, State};
+use super::difference::{ChangeKind, Difference, ChangedObject, differences};
+use super::state::{LinkSpec, DesiredState};
 use super::value::IfName;
 
 /// Steps from one state to another. Links that no list names keep their interface.
@@ -23,12 +23,12 @@ pub struct Plan {
     /// Links that change in place: addresses, MTU, sockets, or what only the packet path reads.
     pub set: Vec<IfName>,
     /// What happens to everything else.
-    pub objects: Vec<Step>,
+    pub objects: Vec<PlanStep>,
 }
 
 /// What happens to one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub struct PlanStep {
     /// What is done.
     pub verb: ChangeKind,
     /// The kind of object, in the command line's word for it.
@@ -40,7 +40,7 @@ pub struct Step {
     pub dev: Option<IfName>,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<8} {} {}", self.verb.word(), self.object, self.name)?;
         match &self.dev {
@@ -52,19 +52,19 @@ impl fmt::Display for Step {
 
 /// What happens to which object, for a log; of many objects the first ones.
 #[must_use]
-pub fn told(steps: &[Step]) -> String {
-    const FEW: usize = 8;
+pub fn told(steps: &[PlanStep]) -> String {
+    const MAX_TOLD: usize = 8;
     if steps.is_empty() {
         return Plan::default().to_string();
     }
-    let one = |step: &Step| {
+    let one = |step: &PlanStep| {
         let of = step.dev.as_ref().map(|dev| format!(" of {dev}"));
         let (object, name) = (&step.object, &step.name);
         let verb = step.verb.word();
         format!("{object} {name}{} {verb}", of.unwrap_or_default())
     };
-    let first: Vec<String> = steps.iter().take(FEW).map(one).collect();
-    match steps.len().saturating_sub(FEW) {
+    let first: Vec<String> = steps.iter().take(MAX_TOLD).map(one).collect();
+    match steps.len().saturating_sub(MAX_TOLD) {
         0 => first.join(", "),
         more => format!("{} and {more} more", first.join(", ")),
     }
@@ -73,11 +73,11 @@ pub fn told(steps: &[Step]) -> String {
 impl Plan {
     /// Compares two states.
     #[must_use]
-    pub fn between(old: &State, new: &State) -> Self {
+    pub fn between(old: &DesiredState, new: &DesiredState) -> Self {
         let mut plan = Plan::default();
         for Difference { change, object } in differences(old, new) {
-            let Object::Link(name, link) = object else {
-                plan.objects.push(Step {
+            let ChangedObject::Link(name, link) = object else {
+                plan.objects.push(PlanStep {
                     verb: change,
                     object: object.kind().to_owned(),
                     name: object.name(),
@@ -105,8 +105,8 @@ impl Plan {
 
     /// All that happens, links first.
     #[must_use]
-    pub fn into_steps(self) -> Vec<Step> {
-        let link = |verb, name: &IfName| Step {
+    pub fn into_steps(self) -> Vec<PlanStep> {
+        let link = |verb, name: &IfName| PlanStep {
             verb,
             object: "link".into(),
             name: name.to_string(),
@@ -130,7 +130,7 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             return f.write_str("nothing changed");
         }
-        let routing = |step: &&Step| matches!(step.object.as_str(), "route" | "endpoint" | "fdb");
+        let routing = |step: &&PlanStep| matches!(step.object.as_str(), "route" | "endpoint" | "fdb");
         let routes = self.objects.iter().filter(routing).count();
         write!(
             f,
@@ -152,6 +152,6 @@ impl fmt::Display for Plan {
 }
 
 /// An interface cannot become another kind, and one that is given to another namespace comes there without addresses.
-fn needs_new_interface(was: &Link, link: &Link) -> bool {
+fn needs_new_interface(was: &LinkSpec, link: &LinkSpec) -> bool {
     (&was.netns, was.mode) != (&link.netns, link.mode)
 }

@@ -1,11 +1,11 @@
 //! Objects that make no sense, and what is said of each.
 
 use super::function_tests::change;
-use super::state::{Fabric, State};
+use super::state::{Fabric, DesiredState};
 
 /// What is said of one object on a link `gnv0` that has a class `gold` and an option `tag`.
 fn said(object: &str, json: &str) -> String {
-    let mut state = State::on(Fabric {
+    let mut state = DesiredState::on(Fabric {
         secret: true,
         ..Fabric::default()
     });
@@ -296,13 +296,13 @@ fn what_cannot_live_behind_a_link_is_refused() {
             "allowed is for links in mode ip",
         ),
     ] {
-        let mut state = State::default();
+        let mut state = DesiredState::default();
         let words = format!(r#""name":"gnv0","id":1,"allowed":{allowed}"#);
         let refusal = change(&mut state, "add", "link", &words).expect_err(&words);
         assert!(refusal.contains(expected), "{words}: {refusal}");
         assert!(state.links.is_empty());
     }
-    let mut state = State::default();
+    let mut state = DesiredState::default();
     let words = r#""name":"gnv0","id":1,"allowed":["0.0.0.0/0","::/0","10.9.0.0/24"]"#;
     change(&mut state, "add", "link", words).unwrap();
     change(&mut state, "set", "link", r#""name":"gnv0","mtu":1400"#).unwrap();

@@ -9,7 +9,7 @@ use libgeneve::label::LabelKey;
 use nix::unistd::{Group, User, getegid, geteuid};
 
 use super::regular;
-use super::trusted::{self, Hole, is_ours};
+use super::trusted::{self, UntrustedStep, is_ours};
 use crate::refusal::Refusal;
 
 /// The least bytes of a secret, white space at its end not counted.
@@ -19,9 +19,9 @@ pub const MAX_SECRET: u64 = 4096;
 
 /// What label hashes are keyed with; the same on every host of a fabric.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct LabelSecret(Vec<u8>);
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for LabelSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
@@ -57,7 +57,7 @@ fn repair(path: &dyn fmt::Display) -> String {
     }
 }
 
-impl Secret {
+impl LabelSecret {
     /// Reads it. White space at the end does not count, so that an editor's last newline does no harm.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Secret {
         let hole = trusted::follow(path).map_err(failed)?.err();
         let exchanged = match hole {
             None => None,
-            Some(Hole::Directory { path, mode, uid }) => {
+            Some(UntrustedStep::Directory { path, mode, uid }) => {
                 let directory = path.display();
                 Some((
                     format!("others can write to {directory} (mode {mode:04o}, user {uid})"),
@@ -120,7 +120,7 @@ impl Secret {
                     ),
                 ))
             }
-            Some(Hole::Link { path, uid }) => Some((
+            Some(UntrustedStep::Link { path, uid }) => Some((
                 format!(
                     "user {uid} owns the symbolic link {}, and could let it lead elsewhere",
                     path.display()
@@ -147,7 +147,7 @@ impl Secret {
                 String::new(),
             ));
         }
-        Ok(Secret(bytes))
+        Ok(LabelSecret(bytes))
     }
 
     /// The key that labels are hashed with.

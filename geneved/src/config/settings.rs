@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::file::{DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET};
-use super::value::{ClassWord, Loopback};
+use super::value::{OptionClassValue, LoopbackAddr};
 
 /// `io = "auto" | "io_uring" | "syscalls"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Io {
+pub enum IoSetting {
     /// io_uring where the kernel allows it, plain system calls otherwise.
     #[default]
     Auto,
@@ -25,7 +25,7 @@ pub enum Io {
 /// `segmentation = "auto" | "off" | "gso" | "tunnel"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Segmentation {
+pub enum SegmentationSetting {
     /// The best that the kernel has.
     #[default]
     Auto,
@@ -42,11 +42,11 @@ pub enum Segmentation {
 #[serde(deny_unknown_fields, default)]
 pub struct DaemonSettings {
     /// The backend of the packet path.
-    pub io: Io,
+    pub io: IoSetting,
     /// Threads of the packet path, 1 to 64.
     pub workers: u16,
     /// Who cuts super-packets.
-    pub segmentation: Segmentation,
+    pub segmentation: SegmentationSetting,
     /// The control socket.
     pub socket: PathBuf,
     /// Whether the command line named the control socket, so that the file is not asked for it.
@@ -57,7 +57,7 @@ pub struct DaemonSettings {
     pub metrics_socket: Option<PathBuf>,
     /// The TCP address that metrics are served on, too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub metrics: Option<Loopback>,
+    pub metrics: Option<LoopbackAddr>,
     /// Whom a daemon that root has started becomes; it stays root otherwise, with few capabilities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -66,7 +66,7 @@ pub struct DaemonSettings {
     pub label_secret_file: Option<PathBuf>,
     /// The class of geneved's own options; the same on every host.
     #[serde(rename = "option-class")]
-    pub option_class: ClassWord,
+    pub option_class: OptionClassValue,
     /// The least that is believed of a path MTU that an ICMP error reports, in bytes of outer IP packet, 68 to 65,535;
     /// 576 over IPv4 where it is not set, and never below 1280 over IPv6.
     #[serde(rename = "min-path-mtu", skip_serializing_if = "Option::is_none")]
@@ -74,13 +74,13 @@ pub struct DaemonSettings {
     /// How many flows all links together may have, 1,024 to 16,777,216.
     pub flows: usize,
     /// How long a flow lives without packets.
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutSettings,
 }
 
 /// `[daemon.timeouts]`: whole seconds without a packet after which a flow ends, 1 to 10,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
+pub struct TimeoutSettings {
     /// TCP: a SYN without an answer.
     pub syn: u32,
     /// TCP: answered, the handshake not done.
@@ -105,10 +105,10 @@ pub struct Timeouts {
     pub refused: u32,
 }
 
-impl Default for Timeouts {
+impl Default for TimeoutSettings {
     /// Those of Linux's connection tracking.
     fn default() -> Self {
-        Timeouts {
+        TimeoutSettings {
             syn: 120,
             syn_ack: 60,
             established: 432_000,
@@ -123,10 +123,10 @@ impl Default for Timeouts {
     }
 }
 
-impl Timeouts {
+impl TimeoutSettings {
     /// The names of those that are out of range.
     fn out_of_range(&self) -> Vec<&'static str> {
-        let Timeouts {
+        let TimeoutSettings {
             syn,
             syn_ack,
             established,
@@ -160,26 +160,26 @@ impl Timeouts {
 impl Default for DaemonSettings {
     fn default() -> Self {
         DaemonSettings {
-            io: Io::default(),
+            io: IoSetting::default(),
             workers: 1,
-            segmentation: Segmentation::default(),
+            segmentation: SegmentationSetting::default(),
             socket: PathBuf::from(DEFAULT_SOCKET),
             socket_is_named: false,
             metrics_socket: None,
             metrics: None,
             user: None,
             label_secret_file: None,
-            option_class: ClassWord::default(),
+            option_class: OptionClassValue::default(),
             min_path_mtu: None,
             flows: 262_144,
-            timeouts: Timeouts::default(),
+            timeouts: TimeoutSettings::default(),
         }
     }
 }
 
 /// A setting that changed in the file and holds only after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct RestartSetting {
     /// The key, from `[daemon]` on.
     pub key: String,
     /// What runs.
@@ -242,7 +242,7 @@ impl DaemonSettings {
 
     /// What `configured` has otherwise; none of it can change while the daemon runs.
     #[must_use]
-    pub fn kept_from(&self, configured: &DaemonSettings) -> Vec<Kept> {
+    pub fn kept_from(&self, configured: &DaemonSettings) -> Vec<RestartSetting> {
         let (running, wanted) = (flat(self), flat(configured));
         let keys: BTreeSet<&String> = running.keys().chain(wanted.keys()).collect();
         let said = |settings: &BTreeMap<String, String>, key: &str| {
@@ -254,7 +254,7 @@ impl DaemonSettings {
         keys.into_iter()
             .filter(|key| running.get(*key) != wanted.get(*key))
             .filter(|key| *key != "socket" || !self.socket_is_named)
-            .map(|key| Kept {
+            .map(|key| RestartSetting {
                 key: key.clone(),
                 running: said(&running, key),
                 configured: said(&wanted, key),
@@ -325,9 +325,9 @@ mod tests {
             ]
         );
         let shorter = DaemonSettings {
-            timeouts: Timeouts {
+            timeouts: TimeoutSettings {
                 syn: 5,
-                ..Timeouts::default()
+                ..TimeoutSettings::default()
             },
             ..DaemonSettings::default()
         };

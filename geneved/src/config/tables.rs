@@ -11,16 +11,16 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 use super::settings::DaemonSettings;
 use super::state::nearest;
-use super::words::{Change, Verb, keys_of};
+use super::words::{ObjectChange, ChangeVerb, keys_of};
 
 /// What a file has.
 #[derive(Debug, Default)]
-pub(super) struct Tables {
+pub(super) struct ParsedFile {
     text: String,
     /// `[daemon]`, where it stands, and where each of its keys does.
-    pub daemon: Option<Daemon>,
+    pub daemon: Option<DaemonTable>,
     /// Every object that is whole by itself, and where it stands.
-    pub changes: Vec<(Range<usize>, Change)>,
+    pub changes: Vec<(Range<usize>, ObjectChange)>,
     /// The names of objects that are not; `None` for one whose name is not known.
     pub broken: Vec<Option<String>>,
     /// What is wrong, and where.
@@ -32,7 +32,7 @@ pub(super) struct Tables {
 
 /// `[daemon]` of a file.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(super) struct DaemonTable {
     /// What it says.
     pub settings: DaemonSettings,
     /// Where it stands.
@@ -40,7 +40,7 @@ pub(super) struct Daemon {
     keys: Vec<(String, Range<usize>)>,
 }
 
-impl Daemon {
+impl DaemonTable {
     /// Where a key stands, with a dot before one of a table within; where the table stands, if it has no such key.
     pub fn at(&self, key: &str) -> Range<usize> {
         let found = self.keys.iter().find(|(name, _)| name == key);
@@ -48,15 +48,15 @@ impl Daemon {
     }
 }
 
-type Value<'i> = Spanned<DeValue<'i>>;
+type TomlValue<'i> = Spanned<DeValue<'i>>;
 
 /// Reads a file's text.
-pub(super) fn read(text: &str) -> Tables {
+pub(super) fn read(text: &str) -> ParsedFile {
     let (root, errors) = DeTable::parse_recoverable(text);
-    let mut tables = Tables {
+    let mut tables = ParsedFile {
         text: text.to_owned(),
         garbled: errors.len(),
-        ..Tables::default()
+        ..ParsedFile::default()
     };
     for error in errors {
         let at = error.span().unwrap_or_default();
@@ -69,31 +69,31 @@ pub(super) fn read(text: &str) -> Tables {
 }
 
 /// The tables that a file may have, `[daemon]` apart.
-const LISTS: [&str; 9] = [
+const TABLE_NAMES: [&str; 9] = [
     "option", "link", "qos", "route", "fdb", "endpoint", "policy", "nat", "service",
 ];
 
-impl Tables {
-    fn table(&mut self, key: &str, at: Range<usize>, value: Value<'_>) {
+impl ParsedFile {
+    fn table(&mut self, key: &str, at: Range<usize>, value: TomlValue<'_>) {
         match key {
             "daemon" => self.daemon(at, value),
-            "option" => self.list(key, at, value, Change::option),
-            "link" => self.list(key, at, value, Change::link),
-            "qos" => self.list(key, at, value, Change::qos),
-            "route" => self.list(key, at, value, Change::route),
-            "fdb" => self.list(key, at, value, Change::fdb),
-            "endpoint" => self.list(key, at, value, Change::endpoint),
-            "policy" => self.list(key, at, value, Change::policy),
-            "nat" => self.list(key, at, value, Change::nat),
-            "service" => self.list(key, at, value, Change::service),
+            "option" => self.list(key, at, value, ObjectChange::option),
+            "link" => self.list(key, at, value, ObjectChange::link),
+            "qos" => self.list(key, at, value, ObjectChange::qos),
+            "route" => self.list(key, at, value, ObjectChange::route),
+            "fdb" => self.list(key, at, value, ObjectChange::fdb),
+            "endpoint" => self.list(key, at, value, ObjectChange::endpoint),
+            "policy" => self.list(key, at, value, ObjectChange::policy),
+            "nat" => self.list(key, at, value, ObjectChange::nat),
+            "service" => self.list(key, at, value, ObjectChange::service),
             _ => {
-                let known = ["daemon"].into_iter().chain(LISTS);
+                let known = ["daemon"].into_iter().chain(TABLE_NAMES);
                 self.faults.push((at, unknown(key, known)));
             }
         }
     }
 
-    fn daemon(&mut self, at: Range<usize>, value: Value<'_>) {
+    fn daemon(&mut self, at: Range<usize>, value: TomlValue<'_>) {
         let span = value.span();
         let keys = match value.get_ref() {
             DeValue::Table(table) => positions(table, ""),
@@ -104,7 +104,7 @@ impl Tables {
             }
         };
         if let Some((settings, _)) = self.object("[daemon]", value) {
-            self.daemon = Some(Daemon {
+            self.daemon = Some(DaemonTable {
                 settings,
                 span,
                 keys,
@@ -116,8 +116,8 @@ impl Tables {
         &mut self,
         key: &str,
         at: Range<usize>,
-        value: Value<'_>,
-        change: fn(Verb, T) -> Change,
+        value: TomlValue<'_>,
+        change: fn(ChangeVerb, T) -> ObjectChange,
     ) {
         let title = format!("[[{key}]]");
         let span = value.span();
@@ -136,7 +136,7 @@ impl Tables {
             let name = name(one.get_ref());
             match self.object(&title, one) {
                 Some((words, true)) if !single => {
-                    self.changes.push((span, change(Verb::Add, words)));
+                    self.changes.push((span, change(ChangeVerb::Add, words)));
                 }
                 _ => self.broken.push(name),
             }
@@ -145,7 +145,7 @@ impl Tables {
 
     /// An object without what is wrong of it, which is noted, and whether all of it is right; `None` where nothing of it
     /// can be read.
-    fn object<T: DeserializeOwned>(&mut self, title: &str, value: Value<'_>) -> Option<(T, bool)> {
+    fn object<T: DeserializeOwned>(&mut self, title: &str, value: TomlValue<'_>) -> Option<(T, bool)> {
         let span = value.span();
         let before = self.faults.len();
         let DeValue::Table(table) = value.into_inner() else {

@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::file::{Config, Fault, parse, save};
+use super::file::{Config, ConfigFault, parse, save};
 use super::plan::{Plan, told};
 use super::state::nearest;
 
-pub(super) fn load(text: &str) -> Result<Config, Vec<Fault>> {
+pub(super) fn load(text: &str) -> Result<Config, Vec<ConfigFault>> {
     parse(&[(PathBuf::from("g.toml"), text.to_owned())])
 }
 

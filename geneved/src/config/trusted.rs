@@ -12,13 +12,13 @@ use std::path::{Component, Path, PathBuf};
 use nix::unistd::geteuid;
 
 /// The owner, in a user namespace, of what belongs to nobody in it, such as the root of its files.
-const OUTSIDE: u32 = 65_534;
+const OVERFLOW_UID: u32 = 65_534;
 /// Symbolic links on the way at most, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 /// Where the way can be turned by others.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Hole {
+pub(super) enum UntrustedStep {
     /// A directory that others can write to.
     Directory { path: PathBuf, mode: u32, uid: u32 },
     /// A symbolic link of another user, in a directory where everybody may make one.
@@ -34,7 +34,7 @@ pub(super) fn is_ours(uid: u32) -> bool {
 ///
 /// # Errors
 /// There is no such file, or it may not be looked for.
-pub(super) fn follow(path: &Path) -> io::Result<Result<PathBuf, Hole>> {
+pub(super) fn follow(path: &Path) -> io::Result<Result<PathBuf, UntrustedStep>> {
     let mut real = PathBuf::from("/");
     let mut ahead = reversed(path);
     let mut links = 0;
@@ -56,7 +56,7 @@ pub(super) fn follow(path: &Path) -> io::Result<Result<PathBuf, Hole>> {
         }
         if writable_by_others(&here) && !is_ours(found.uid()) {
             let uid = found.uid();
-            return Ok(Err(Hole::Link { path: next, uid }));
+            return Ok(Err(UntrustedStep::Link { path: next, uid }));
         }
         links += 1;
         if links > MOST_LINKS {
@@ -88,12 +88,12 @@ fn writable_by_others(directory: &Metadata) -> bool {
     directory.mode() & 0o022 != 0
 }
 
-fn directory_hole(path: &Path, found: &Metadata) -> Option<Hole> {
+fn directory_hole(path: &Path, found: &Metadata) -> Option<UntrustedStep> {
     let (mode, uid) = (found.mode() & 0o7777, found.uid());
-    let ours = is_ours(uid) || uid == OUTSIDE;
+    let ours = is_ours(uid) || uid == OVERFLOW_UID;
     // In a sticky directory nobody exchanges what is not theirs.
     let exchanged = writable_by_others(found) && mode & 0o1000 == 0;
-    (exchanged || !ours).then(|| Hole::Directory {
+    (exchanged || !ours).then(|| UntrustedStep::Directory {
         path: path.to_owned(),
         mode,
         uid,
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(follow(&at("sticky/link")).unwrap().unwrap(), real);
         let hole = follow(&at("open/link")).unwrap().unwrap_err();
         assert!(
-            matches!(&hole, Hole::Directory { mode: 0o777, .. }),
+            matches!(&hole, UntrustedStep::Directory { mode: 0o777, .. }),
             "{hole:?}"
         );
         // A link may lead through one that is open to others, too.
@@ -136,7 +136,7 @@ mod tests {
         if geteuid().is_root() {
             lchown(at("sticky/link"), Some(1000), None).unwrap();
             let hole = follow(&at("sticky/link")).unwrap().unwrap_err();
-            assert!(matches!(hole, Hole::Link { uid: 1000, .. }), "{hole:?}");
+            assert!(matches!(hole, UntrustedStep::Link { uid: 1000, .. }), "{hole:?}");
         }
     }
 }

@@ -5,16 +5,16 @@ use super::*;
 #[test]
 fn words_are_shown_as_they_are_written() {
     for text in ["auto", "inherit", "64"] {
-        assert_eq!(text.parse::<TtlWord>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<TtlValue>().unwrap().to_string(), text);
     }
     for text in ["0", "inherit", "0x48"] {
-        assert_eq!(text.parse::<TosWord>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<TosValue>().unwrap().to_string(), text);
     }
     for text in ["set", "unset", "inherit"] {
-        assert_eq!(text.parse::<DfWord>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<DfValue>().unwrap().to_string(), text);
     }
     assert_eq!(
-        "10.0.0.1".parse::<Prefix>().unwrap().to_string(),
+        "10.0.0.1".parse::<PrefixValue>().unwrap().to_string(),
         "10.0.0.1/32"
     );
     assert_eq!("7-9".parse::<PortRange>().unwrap().to_string(), "7-9");
@@ -22,11 +22,11 @@ fn words_are_shown_as_they_are_written() {
 
 #[test]
 fn values_out_of_range_are_refused() {
-    assert!("16777216".parse::<Vni>().is_err());
-    assert!("256".parse::<TtlWord>().is_err());
-    assert!("1".parse::<TosWord>().is_err());
-    assert!("67".parse::<MtuWord>().is_err());
-    assert!("65536".parse::<MtuWord>().is_err());
+    assert!("16777216".parse::<VniValue>().is_err());
+    assert!("256".parse::<TtlValue>().is_err());
+    assert!("1".parse::<TosValue>().is_err());
+    assert!("67".parse::<MtuValue>().is_err());
+    assert!("65536".parse::<MtuValue>().is_err());
     assert!("9-7".parse::<PortRange>().is_err());
     assert!("0-7".parse::<PortRange>().is_err());
     assert!("a/b".parse::<IfName>().is_err());
@@ -52,25 +52,25 @@ fn values_of_functions_are_shown_as_they_are_written() {
             assert_eq!(value.to_string(), *text);
         }
     }
-    same::<Rate>(&["8bit", "100mbit", "10gbit", "1500kbit", "1tbit", "1001bit"]);
-    same::<Size>(&["1", "1500", "64k", "1m", "4g"]);
-    same::<Dscp>(&["default", "ef", "af41", "3", "cs7"]);
-    same::<Proto>(&["tcp", "icmpv6", "sctp", "47", "0"]);
-    same::<Ports>(&["80", "80,443", "0-65535,1"]);
-    same::<Icmp>(&["8", "3/4"]);
-    same::<Who>(&["any", "10.0.0.0/8", "fd00::1", "app=web,!old"]);
+    same::<RateValue>(&["8bit", "100mbit", "10gbit", "1500kbit", "1tbit", "1001bit"]);
+    same::<SizeValue>(&["1", "1500", "64k", "1m", "4g"]);
+    same::<DscpValue>(&["default", "ef", "af41", "3", "cs7"]);
+    same::<ProtocolValue>(&["tcp", "icmpv6", "sctp", "47", "0"]);
+    same::<PortListValue>(&["80", "80,443", "0-65535,1"]);
+    same::<IcmpValue>(&["8", "3/4"]);
+    same::<RulePeerValue>(&["any", "10.0.0.0/8", "fd00::1", "app=web,!old"]);
     same::<AddrRange>(&["10.0.0.1", "10.0.0.1-10.0.0.9", "fd00::1-fd00::2"]);
     same::<AddrPort>(&["10.0.0.1", "10.0.0.1:80", "fd00::1", "[fd00::1]:80"]);
-    same::<MatchWord>(&["0x0108:0x01", "0x0108:0x81=0a0b", "0x0108:0x01=0a0b/f0ff"]);
+    same::<OptionMatchValue>(&["0x0108:0x01", "0x0108:0x81=0a0b", "0x0108:0x01=0a0b/f0ff"]);
     same::<NamedData>(&["tag", "tag=0a0b0c0d"]);
     same::<RawOption>(&["0x0102:0x80", "0x0102:0x80=00000001"]);
-    same::<LabelsWord>(&["none", "app=web,env=prod"]);
-    same::<Target>(&["10.0.0.1", "10.0.0.1@gnv0"]);
+    same::<LabelsValue>(&["none", "app=web,env=prod"]);
+    same::<ProxyTargetValue>(&["10.0.0.1", "10.0.0.1@gnv0"]);
 }
 
 #[test]
 fn rates_and_sizes_are_those_of_tc() {
-    let rate = |text: &str| text.parse::<Rate>().map(Rate::bits);
+    let rate = |text: &str| text.parse::<RateValue>().map(RateValue::bits);
     for (text, bits) in [
         ("1000bit", 1000),
         ("1kbps", 8000),
@@ -96,7 +96,7 @@ fn rates_and_sizes_are_those_of_tc() {
     ] {
         assert!(rate(text).is_err(), "{text}");
     }
-    let size = |text: &str| text.parse::<Size>().map(Size::bytes);
+    let size = |text: &str| text.parse::<SizeValue>().map(SizeValue::bytes);
     assert_eq!((size("64kb"), size("1M")), (Ok(65_536), Ok(1 << 20)));
     assert!(size("0").is_err() && size("5g").is_err() && size("1mbit").is_err());
 }
@@ -109,25 +109,25 @@ proptest::proptest! {
                 assert_eq!(value.to_string().parse().ok(), Some(value), "{text}");
             }
         }
-        same::<Who>(&text);
-        same::<LabelsWord>(&text);
-        same::<MatchWord>(&text);
+        same::<RulePeerValue>(&text);
+        same::<LabelsValue>(&text);
+        same::<OptionMatchValue>(&text);
         same::<NamedData>(&text);
         same::<RawOption>(&text);
         same::<AddrPort>(&text);
         same::<AddrRange>(&text);
-        same::<Ports>(&text);
-        same::<Icmp>(&text);
-        same::<Proto>(&text);
-        same::<Target>(&text);
-        same::<Dscp>(&text);
+        same::<PortListValue>(&text);
+        same::<IcmpValue>(&text);
+        same::<ProtocolValue>(&text);
+        same::<ProxyTargetValue>(&text);
+        same::<DscpValue>(&text);
     }
 
     #[test]
     fn rates_and_sizes_of_any_amount_are_shown_and_read_back(bits in 8u64.., bytes in 1u64..1 << 32) {
-        let rate: Rate = format!("{bits}bit").parse().unwrap();
+        let rate: RateValue = format!("{bits}bit").parse().unwrap();
         assert_eq!(rate.to_string().parse(), Ok(rate));
-        let size: Size = bytes.to_string().parse().unwrap();
+        let size: SizeValue = bytes.to_string().parse().unwrap();
         assert_eq!(size.to_string().parse(), Ok(size));
     }
 }

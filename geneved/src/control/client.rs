@@ -11,11 +11,11 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{INTERFACE, MAX_MESSAGE, Reply, Request};
+use super::protocol::{VARLINK_INTERFACE, MAX_MESSAGE, Reply, Request};
 use crate::refusal::Refusal;
 
 /// A plan of a thousand interfaces takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Client {
 
 /// Why a call brought nothing.
 #[derive(Debug)]
-pub enum ClientError {
+pub enum CallError {
     /// Nobody answers.
     NoDaemon {
         /// The socket.
@@ -42,10 +42,10 @@ pub enum ClientError {
     Strange(String),
 }
 
-impl fmt::Display for ClientError {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::NoDaemon { path, error } => {
+            CallError::NoDaemon { path, error } => {
                 let what = match error.kind() {
                     io::ErrorKind::PermissionDenied => "the daemon cannot be asked at",
                     _ => "no daemon at",
@@ -58,8 +58,8 @@ impl fmt::Display for ClientError {
                     _ => "start one (\"systemctl start geneved\" or \"geneved run\"), or name its socket with --socket",
                 })
             }
-            ClientError::Refused(refusal) => refusal.fmt(f),
-            ClientError::Strange(what) => {
+            CallError::Refused(refusal) => refusal.fmt(f),
+            CallError::Strange(what) => {
                 write!(
                     f,
                     "the daemon's answer is not understood: {what}; is it of another version?"
@@ -69,20 +69,20 @@ impl fmt::Display for ClientError {
     }
 }
 
-impl std::error::Error for ClientError {}
+impl std::error::Error for CallError {}
 
 impl Client {
     /// Connects to the daemon whose control socket is `path`.
     ///
     /// # Errors
     /// Nobody listens there, or not for this user.
-    pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let failed = |error| ClientError::NoDaemon {
+    pub fn connect(path: &Path) -> Result<Self, CallError> {
+        let failed = |error| CallError::NoDaemon {
             path: path.to_owned(),
             error,
         };
         let stream = UnixStream::connect(path).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
         Ok(Client {
             stream,
             path: path.to_owned(),
@@ -100,10 +100,10 @@ impl Client {
     ///
     /// # Errors
     /// The daemon refused or went away.
-    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+    pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, CallError> {
         let bytes = message(request)?;
         let path = self.path.clone();
-        let failed = |error| ClientError::NoDaemon {
+        let failed = |error| CallError::NoDaemon {
             path: path.clone(),
             error,
         };
@@ -115,7 +115,7 @@ impl Client {
         }
         match reply.error {
             None => serde_json::from_value(reply.parameters)
-                .map_err(|e| ClientError::Strange(e.to_string())),
+                .map_err(|e| CallError::Strange(e.to_string())),
             Some(error) => Err(refused(&error, &reply.parameters)),
         }
     }
@@ -130,9 +130,9 @@ impl Client {
         request: &Request,
         stops: &[(BorrowedFd<'_>, PollFlags)],
         mut each: impl FnMut(serde_json::Value) -> ControlFlow<()>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), CallError> {
         let path = self.path.clone();
-        let failed = |error| ClientError::NoDaemon {
+        let failed = |error| CallError::NoDaemon {
             path: path.clone(),
             error,
         };
@@ -151,7 +151,7 @@ impl Client {
                 return Err(refused(&error, &reply.parameters));
             }
             if !reply.continues {
-                return self.stream.set_read_timeout(Some(PATIENCE)).map_err(failed);
+                return self.stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed);
             }
             if each(reply.parameters).is_break() {
                 return Ok(());
@@ -200,10 +200,10 @@ impl Client {
 }
 
 /// The call for a request, with its final NUL.
-fn message(request: &Request) -> Result<Vec<u8>, ClientError> {
+fn message(request: &Request) -> Result<Vec<u8>, CallError> {
     let mut bytes = serde_json::to_vec(&request.to_call()).expect("a call has a form in JSON");
     if bytes.len() > MAX_MESSAGE {
-        return Err(ClientError::Refused(Refusal::new(
+        return Err(CallError::Refused(Refusal::new(
             format!(
                 "the call is {} bytes long, and the daemon takes no more than {MAX_MESSAGE} at once",
                 bytes.len()
@@ -215,22 +215,22 @@ fn message(request: &Request) -> Result<Vec<u8>, ClientError> {
     Ok(bytes)
 }
 
-fn refused(error: &str, parameters: &serde_json::Value) -> ClientError {
+fn refused(error: &str, parameters: &serde_json::Value) -> CallError {
     let text = |key: &str| parameters[key].as_str().unwrap_or_default().to_owned();
     match error
-        .strip_prefix(INTERFACE)
+        .strip_prefix(VARLINK_INTERFACE)
         .and_then(|e| e.strip_prefix('.'))
     {
-        Some("Refused") => ClientError::Refused(Refusal {
+        Some("Refused") => CallError::Refused(Refusal {
             change: parameters["change"]
                 .as_u64()
                 .and_then(|number| usize::try_from(number).ok()),
             ..Refusal::new(text("reason"), text("hint"))
         }),
-        Some("Busy") => ClientError::Refused(Refusal::new(
+        Some("Busy") => CallError::Refused(Refusal::new(
             "the daemon serves as many clients as it can",
             "try again later",
         )),
-        _ => ClientError::Strange(format!("{error} {parameters}")),
+        _ => CallError::Strange(format!("{error} {parameters}")),
     }
 }

@@ -11,26 +11,26 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 /// So long work goes on without a rest. Together with what is done between two questions, nobody waits longer than 10 ms.
-const STEP: Duration = Duration::from_millis(4);
+const YIELD_INTERVAL: Duration = Duration::from_millis(4);
 
 /// A piece of work that rests now and then.
 #[derive(Debug)]
-pub struct Steps {
+pub struct Yielder {
     since: Instant,
 }
 
-impl Default for Steps {
+impl Default for Yielder {
     fn default() -> Self {
-        Steps {
+        Yielder {
             since: Instant::now(),
         }
     }
 }
 
-impl Steps {
+impl Yielder {
     /// Lets others do their work, if it is time for that.
-    pub async fn rest(&mut self) {
-        if self.since.elapsed() >= STEP {
+    pub async fn yield_if_due(&mut self) {
+        if self.since.elapsed() >= YIELD_INTERVAL {
             tokio::task::yield_now().await;
             self.since = Instant::now();
         }
@@ -39,21 +39,21 @@ impl Steps {
 
 /// An object of JSON with one list, made in steps.
 pub async fn list<T: Serialize>(name: &str, items: &[T]) -> Vec<u8> {
-    let mut steps = Steps::default();
+    let mut steps = Yielder::default();
     let mut text = format!("{{\"{name}\":[").into_bytes();
     for (number, item) in items.iter().enumerate() {
         if number > 0 {
             text.push(b',');
         }
         serde_json::to_writer(&mut text, item).expect("replies have a form in JSON");
-        steps.rest().await;
+        steps.yield_if_due().await;
     }
     text.extend_from_slice(b"]}");
     text
 }
 
 /// Does work that knows no rest on a thread of its own. Where none is to be had it is done here, and others wait.
-pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = oneshot::channel();
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -76,12 +76,12 @@ pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 }
 
 /// Does work on a thread of its own if it is `long`, and at once otherwise.
-pub async fn apart_if<T: Send + 'static>(
+pub async fn spawn_blocking_if<T: Send + 'static>(
     long: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
     match long {
-        true => apart(work).await,
+        true => spawn_blocking(work).await,
         false => work(),
     }
 }
@@ -99,6 +99,6 @@ mod tests {
             serde_json::to_vec(&whole).unwrap()
         );
         assert_eq!(list::<u8>("items", &[]).await, b"{\"items\":[]}");
-        assert_eq!(apart(|| 7).await, 7);
+        assert_eq!(spawn_blocking(|| 7).await, 7);
     }
 }

@@ -13,16 +13,16 @@ use tokio::net::UnixStream;
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use zlink::varlink_service::Proxy as _;
 
-use super::client::{Client, ClientError};
-use super::protocol::{Applied, INTERFACE, Request, Saved, Topic};
-use super::server::{Admission, Answer, Following, Listener, Service, ensure_free};
+use super::client::{Client, CallError};
+use super::protocol::{ApplyReply, VARLINK_INTERFACE, Request, SaveReply, Topic};
+use super::server::{ClientAdmission, ReplyFuture, ReplyStreamFuture, ControlListener, RequestHandler, ensure_free};
 use crate::refusal::Refusal;
 
 /// Answers `Save` with much text and refuses everything else.
-struct Echo;
+struct LongReplies;
 
-impl Service for Echo {
-    fn answer(&self, request: Request) -> Answer<'_> {
+impl RequestHandler for LongReplies {
+    fn answer(&self, request: Request) -> ReplyFuture<'_> {
         Box::pin(async move {
             match request {
                 Request::Save => Ok(json!({ "text": "x".repeat(3_000_000) }).into()),
@@ -33,7 +33,7 @@ impl Service for Echo {
     }
 
     /// Counts to three, or for ever if anything is asked for.
-    fn follow(self: Rc<Self>, request: Request) -> Following {
+    fn follow(self: Rc<Self>, request: Request) -> ReplyStreamFuture {
         let endless = matches!(request, Request::Monitor { topics } if !topics.is_empty());
         let all = futures_util::stream::iter(0..).map(|n| json!({ "n": n }));
         Box::pin(async move {
@@ -53,10 +53,10 @@ fn with_server<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
         .build()
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let listener = Listener::bind(&path).unwrap();
+        let listener = ControlListener::bind(&path).unwrap();
         // Whoever runs the tests is to have no privilege here.
-        let admission = Admission::with_privileged(|_| false);
-        spawn_local(async move { listener.serve_within(admission, Rc::new(Echo)).await });
+        let admission = ClientAdmission::with_privileged(|_| false);
+        spawn_local(async move { listener.serve_within(admission, Rc::new(LongReplies)).await });
         test(path.clone()).await;
     });
 }
@@ -64,7 +64,7 @@ fn with_server<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
 async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
     path: &Path,
     request: Request,
-) -> Result<T, ClientError> {
+) -> Result<T, CallError> {
     let path = path.to_owned();
     spawn_blocking(move || Client::connect(&path)?.call(&request))
         .await
@@ -74,13 +74,13 @@ async fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
 #[test]
 fn a_call_is_answered_and_a_refusal_keeps_its_words() {
     with_server(async |path| {
-        let applied: Applied = ask(&path, Request::Reload { dry_run: false })
+        let applied: ApplyReply = ask(&path, Request::Reload { dry_run: false })
             .await
             .unwrap();
         assert_eq!(applied.summary, "nothing changed");
-        let refused = ask::<Applied>(&path, Request::GetHost).await.unwrap_err();
+        let refused = ask::<ApplyReply>(&path, Request::GetHost).await.unwrap_err();
         assert_eq!(refused.to_string(), "no such thing; look elsewhere");
-        let saved: Saved = ask(&path, Request::Save).await.unwrap();
+        let saved: SaveReply = ask(&path, Request::Save).await.unwrap();
         assert_eq!(saved.text.len(), 3_000_000);
     });
 }
@@ -111,12 +111,12 @@ fn a_stale_socket_is_replaced_and_another_file_is_not() {
         .build()
         .unwrap();
     let _entered = runtime.enter();
-    let listener = Listener::bind(&path).unwrap();
+    let listener = ControlListener::bind(&path).unwrap();
     drop(listener);
     assert!(!path.exists());
     std::fs::write(&path, "precious").unwrap();
     assert!(
-        Listener::bind(&path)
+        ControlListener::bind(&path)
             .unwrap_err()
             .reason
             .contains("no socket")
@@ -149,7 +149,7 @@ fn slow_and_broken_clients_hold_nobody_up() {
         rude.read_exact(&mut [0; 1000]).await.unwrap();
         drop(rude);
         let start = Instant::now();
-        ask::<Applied>(&path, Request::Reload { dry_run: false })
+        ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
             .await
             .unwrap();
         assert!(start.elapsed() < Duration::from_secs(2));
@@ -172,7 +172,7 @@ fn a_call_with_many_replies_is_answered_until_its_end_or_until_the_client_hangs_
             client.follow(&all, &[], take).unwrap();
             // The connection is good for another call.
             client
-                .call::<Applied>(&Request::Reload { dry_run: false })
+                .call::<ApplyReply>(&Request::Reload { dry_run: false })
                 .unwrap();
             numbers
         });
@@ -240,7 +240,7 @@ fn calls_that_were_sent_ahead_hold_up_nobody_else() {
         let sending = spawn_local(async move { greedy.write_all(&ahead).await });
         for _ in 0..20 {
             let start = Instant::now();
-            ask::<Applied>(&path, Request::Reload { dry_run: false })
+            ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
                 .await
                 .unwrap();
             assert!(start.elapsed() < Duration::from_secs(1));
@@ -277,7 +277,7 @@ fn half_messages_and_replies_that_nobody_reads_take_bounded_memory() {
         let grown = resident().saturating_sub(before) >> 20;
         assert!(grown < 320, "{grown} MiB for 120 clients that are stuck");
         let start = Instant::now();
-        ask::<Applied>(&path, Request::Reload { dry_run: false })
+        ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
             .await
             .unwrap();
         assert!(start.elapsed() < Duration::from_secs(1));
@@ -298,7 +298,7 @@ fn clients_beyond_the_limit_are_told_so() {
         assert!(String::from_utf8_lossy(&words).contains("Control1.Busy"));
         drop(all);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        ask::<Applied>(&path, Request::Reload { dry_run: false })
+        ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
             .await
             .unwrap();
     });
@@ -309,8 +309,8 @@ fn an_independent_varlink_client_can_introspect_the_service() {
     with_server(async |path| {
         let mut connection = zlink::tokio::unix::connect(&path).await.unwrap();
         let info = connection.get_info().await.unwrap().unwrap();
-        assert!(info.interfaces.iter().any(|i| *i == INTERFACE));
-        let name = INTERFACE.try_into().unwrap();
+        assert!(info.interfaces.iter().any(|i| *i == VARLINK_INTERFACE));
+        let name = VARLINK_INTERFACE.try_into().unwrap();
         let description = connection
             .get_interface_description(name)
             .await

@@ -4,44 +4,44 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::compile::Outdated;
-use super::core::{Core, Inner};
-use super::health::{self, HealthBoard, HealthChange, Target};
-use crate::config::state::{Service, State};
-use crate::config::value::{IfName, Name};
-use crate::control::protocol::{Health, HealthEvent, What};
+use super::core::{Core, CoreState};
+use super::health::{self, HealthBoard, HealthChange, CheckTarget};
+use crate::config::state::{ServiceSpec, DesiredState};
+use crate::config::value::{IfName, ObjectName};
+use crate::control::protocol::{BackendHealth, HealthEvent, What};
 
 /// The backends that get no flows by the tables that were published last.
 #[derive(Debug, Default)]
-pub(super) struct Down(HashSet<Target>);
+pub(super) struct UnhealthyBackends(HashSet<CheckTarget>);
 
-impl Down {
+impl UnhealthyBackends {
     /// Has the board watch the backends of this state, and notes which of them it knows to be down.
-    pub(super) fn of(state: &State, board: &mut HealthBoard) -> Down {
+    pub(super) fn of(state: &DesiredState, board: &mut HealthBoard) -> UnhealthyBackends {
         let targets: Vec<_> = targets(state).collect();
         board.watch(targets.iter().cloned());
         let down = targets.into_iter().filter(|t| is_down(board, t));
-        Down(down.collect())
+        UnhealthyBackends(down.collect())
     }
 
     /// Whether a backend is one of them.
-    pub(super) fn has(&self, target: &Target) -> bool {
+    pub(super) fn has(&self, target: &CheckTarget) -> bool {
         self.0.contains(target)
     }
 
     /// The links of the backends that are up by one of both and down by the other.
-    pub(super) fn differs_at<'a>(&'a self, other: &'a Down) -> impl Iterator<Item = IfName> + 'a {
+    pub(super) fn differs_at<'a>(&'a self, other: &'a UnhealthyBackends) -> impl Iterator<Item = IfName> + 'a {
         let differing = self.0.symmetric_difference(&other.0);
         differing.filter_map(|target| target.link.parse().ok())
     }
 
     /// Whether a backend is not what the tables take it for. The board is asked, because a change that it told may have
     /// been overtaken: by another one, or by the end of the watch.
-    fn errs(&self, board: &HealthBoard, target: &Target) -> bool {
+    fn errs(&self, board: &HealthBoard, target: &CheckTarget) -> bool {
         self.has(target) != is_down(board, target)
     }
 }
 
-fn is_down(board: &HealthBoard, target: &Target) -> bool {
+fn is_down(board: &HealthBoard, target: &CheckTarget) -> bool {
     !board.state(target).counts_as_up()
 }
 
@@ -63,25 +63,25 @@ impl Core {
             }
         };
         let reason = match health {
-            health::Health::Unknown => return,
-            health::Health::Up => {
+            health::CheckedHealth::Unknown => return,
+            health::CheckedHealth::Up => {
                 tracing::info!(%link, %backend, port, "link \"{link}\": backend {place}{of} is up");
                 None
             }
-            health::Health::Down(why) => {
+            health::CheckedHealth::Down(why) => {
                 tracing::warn!(%link, %backend, port, why, "link \"{link}\": backend {place}{of} is down: {why}");
                 Some(why)
             }
         };
         if let (Ok(dev), Some(port)) = (link.parse(), port) {
-            self.hub().tell(What::Health(HealthEvent {
+            self.hub().announce(What::Health(HealthEvent {
                 dev,
                 services,
                 address: backend,
                 port,
                 health: match reason {
-                    None => Health::Up,
-                    Some(_) => Health::Down,
+                    None => BackendHealth::Up,
+                    Some(_) => BackendHealth::Down,
                 },
                 reason,
             }));
@@ -97,28 +97,28 @@ impl Core {
     /// How a backend of a service is, and why it is down.
     pub(super) fn backend_health(
         &self,
-        inner: &Inner,
+        inner: &CoreState,
         dev: &IfName,
-        service: &Service,
+        service: &ServiceSpec,
         at: (IpAddr, u16),
-    ) -> (Health, Option<String>) {
+    ) -> (BackendHealth, Option<String>) {
         let target = target(&inner.state, dev, service, at);
         match self.board(|board| board.state(&target)) {
-            health::Health::Unknown => (Health::Unknown, None),
-            health::Health::Up => (Health::Up, None),
-            health::Health::Down(why) => (Health::Down, Some(why)),
+            health::CheckedHealth::Unknown => (BackendHealth::Unknown, None),
+            health::CheckedHealth::Up => (BackendHealth::Up, None),
+            health::CheckedHealth::Down(why) => (BackendHealth::Down, Some(why)),
         }
     }
 }
 
 /// What is checked of one backend of a service.
 pub(super) fn target(
-    state: &State,
+    state: &DesiredState,
     dev: &IfName,
-    service: &Service,
+    service: &ServiceSpec,
     (addr, port): (IpAddr, u16),
-) -> Target {
-    Target {
+) -> CheckTarget {
+    CheckTarget {
         link: dev.to_string(),
         netns: state.links.get(dev).and_then(|l| l.netns.clone()),
         addr,
@@ -129,7 +129,7 @@ pub(super) fn target(
 }
 
 /// The services that have this backend.
-fn services_of(state: &State, backend: &Target) -> Vec<Name> {
+fn services_of(state: &DesiredState, backend: &CheckTarget) -> Vec<ObjectName> {
     let all = state.services.iter().filter(|((dev, _), service)| {
         let mut targets = service.targets();
         targets.any(|(addr, port, _)| target(state, dev, service, (addr, port)) == *backend)
@@ -137,7 +137,7 @@ fn services_of(state: &State, backend: &Target) -> Vec<Name> {
     all.map(|((_, name), _)| name.clone()).collect()
 }
 
-fn targets(state: &State) -> impl Iterator<Item = Target> {
+fn targets(state: &DesiredState) -> impl Iterator<Item = CheckTarget> {
     state.services.iter().flat_map(move |((dev, _), service)| {
         service
             .targets()
@@ -152,18 +152,18 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::words::{Change, LinkWords, ServiceWords, Verb};
+    use crate::config::words::{ObjectChange, LinkArgs, ServiceArgs, ChangeVerb};
 
     /// Two services of one backend; the first is checked as the words say.
-    fn state(port: u16, first: &str) -> State {
-        let mut state = State::default();
-        let link = LinkWords {
+    fn state(port: u16, first: &str) -> DesiredState {
+        let mut state = DesiredState::default();
+        let link = LinkArgs {
             name: "lo".parse().unwrap(),
             id: Some("100".parse().unwrap()),
-            ..LinkWords::default()
+            ..LinkArgs::default()
         };
         let service = |name: &str, vip: &str, check: &str| {
-            let words = ServiceWords {
+            let words = ServiceArgs {
                 name: name.parse().unwrap(),
                 dev: "lo".parse().unwrap(),
                 vip: Some(vip.parse().unwrap()),
@@ -177,26 +177,26 @@ mod tests {
                 ],
                 check: Some(check.parse().unwrap()),
                 interval: (check != "none").then(|| "0.05".parse().unwrap()),
-                ..ServiceWords::default()
+                ..ServiceArgs::default()
             };
-            Change::service(Verb::Add, words)
+            ObjectChange::service(ChangeVerb::Add, words)
         };
-        state.apply(&Change::link(Verb::Add, link)).unwrap();
+        state.apply(&ObjectChange::link(ChangeVerb::Add, link)).unwrap();
         state.apply(&service("first", "10.0.0.80", first)).unwrap();
         state.apply(&service("other", "10.0.0.81", "icmp")).unwrap();
         state
     }
 
-    fn first(state: &State, port: u16) -> Target {
+    fn first(state: &DesiredState, port: u16) -> CheckTarget {
         let (key, service) = state.services.iter().next().unwrap();
         target(state, &key.0, service, (IpAddr::from([127, 0, 0, 1]), port))
     }
 
-    async fn until_down(changes: &mut mpsc::Receiver<HealthChange>) -> Target {
+    async fn until_down(changes: &mut mpsc::Receiver<HealthChange>) -> CheckTarget {
         let wait = async {
             loop {
                 let change = changes.recv().await.unwrap();
-                if let health::Health::Down(_) = change.health {
+                if let health::CheckedHealth::Down(_) = change.health {
                     return change.target;
                 }
             }
@@ -215,13 +215,13 @@ mod tests {
         let (mut board, mut changes) = HealthBoard::new();
         let port = closed_port();
         let (checked, unchecked) = (state(port, "tcp"), state(port, "none"));
-        let mut down = Down::of(&checked, &mut board);
+        let mut down = UnhealthyBackends::of(&checked, &mut board);
         let target = until_down(&mut changes).await;
         assert_eq!(target, first(&checked, port));
         assert!(!down.has(&target) && down.errs(&board, &target));
-        down = Down::of(&checked, &mut board);
+        down = UnhealthyBackends::of(&checked, &mut board);
         assert!(down.has(&target) && !down.errs(&board, &target));
-        down = Down::of(&unchecked, &mut board);
+        down = UnhealthyBackends::of(&unchecked, &mut board);
         assert!(!down.has(&target) && !down.has(&first(&unchecked, port)));
         // The change that told so is late, and says nothing of a backend that nobody watches.
         assert!(!down.errs(&board, &target));
@@ -232,11 +232,11 @@ mod tests {
         let (mut board, mut changes) = HealthBoard::new();
         let port = closed_port();
         let state = state(port, "tcp");
-        let _ = Down::of(&state, &mut board);
+        let _ = UnhealthyBackends::of(&state, &mut board);
         let target = until_down(&mut changes).await;
-        let down = Down::of(&state, &mut board);
+        let down = UnhealthyBackends::of(&state, &mut board);
         assert!(down.has(&target));
-        let other = Target {
+        let other = CheckTarget {
             check: "icmp".parse().unwrap(),
             ..target
         };
@@ -248,13 +248,13 @@ mod tests {
         let (mut board, mut changes) = HealthBoard::new();
         let port = closed_port();
         let mut state = state(port, "tcp");
-        let _ = Down::of(&state, &mut board);
+        let _ = UnhealthyBackends::of(&state, &mut board);
         until_down(&mut changes).await;
         let (key, service) = state.services.iter().next().unwrap();
         let (key, mut service) = (key.clone(), service.clone());
         service.pace.interval = "3".parse().unwrap();
         state.services.insert(key, service);
-        let down = Down::of(&state, &mut board);
+        let down = UnhealthyBackends::of(&state, &mut board);
         assert!(down.has(&first(&state, port)));
     }
 }

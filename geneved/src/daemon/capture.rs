@@ -15,28 +15,28 @@ use libgeneve::wire::transport::udp_header;
 
 use super::core::Core;
 use super::flows::names;
-use crate::config::value::{Direction as Way, IfName};
-use crate::control::protocol::{CaptureWords, Captured, CapturedPacket, Failure};
-use crate::control::server::Replies;
-use crate::io::{Direction, Envelope, Layer, Record, TapConfig, TapFilter, TapReader};
+use crate::config::value::{DirectionValue as Way, IfName};
+use crate::control::protocol::{CaptureArgs, CaptureReply, CapturedPacket, CallFailure};
+use crate::control::server::ReplyStream;
+use crate::io::{TrafficDirection, OuterHeader, RecordLayer, TapRecord, TapConfig, TapFilter, TapReader};
 use crate::refusal::Refusal;
 
 /// How often the rings are looked at.
 const EVERY: Duration = Duration::from_millis(20);
 /// Bytes of each worker's ring.
-const ROOM: usize = 8 << 20;
+const CAPTURE_RING: usize = 8 << 20;
 /// Bytes of packets in one reply, or a little more.
-const BATCH: usize = 1 << 20;
+const REPLY_BYTES: usize = 1 << 20;
 /// All of a packet.
 const WHOLE: u32 = 66 << 10;
 /// The TTL that is shown where it is not known, as Linux has it by default.
-const TTL: u8 = 64;
+const UNKNOWN_TTL: u8 = 64;
 
-struct Capture {
+struct CaptureSession {
     core: Rc<Core>,
     reader: TapReader,
     names: BTreeMap<LinkIndex, IfName>,
-    clock: Clock,
+    clock: CaptureClock,
     locals: HashMap<IpAddr, IpAddr>,
     /// How many more packets are wanted.
     left: u64,
@@ -45,10 +45,10 @@ struct Capture {
 
 impl Core {
     /// Lets a client see packets from now on.
-    pub(super) async fn capture(self: Rc<Self>, words: CaptureWords) -> Result<Replies, Failure> {
+    pub(super) async fn capture(self: Rc<Self>, words: CaptureArgs) -> Result<ReplyStream, CallFailure> {
         let filter = &words.filter;
         if filter.state.is_some() {
-            return Err(Failure::InvalidParameter("state is none of packets".into()));
+            return Err(CallFailure::InvalidParameter("state is none of packets".into()));
         }
         let snaplen = match words.snaplen {
             0 => WHOLE,
@@ -65,7 +65,7 @@ impl Core {
             outer: words.outer,
             dropped: words.dropped,
             snaplen,
-            room: ROOM,
+            room: CAPTURE_RING,
             pause: Duration::ZERO,
             filter: TapFilter {
                 link,
@@ -80,8 +80,8 @@ impl Core {
             "as many clients capture as can",
             "end one of them first",
         ))?;
-        let capture = Capture {
-            clock: Clock::new(self.engine().now().0),
+        let capture = CaptureSession {
+            clock: CaptureClock::new(self.engine().now().0),
             core: self,
             reader,
             names,
@@ -94,7 +94,7 @@ impl Core {
             snaplen: snaplen as usize,
         };
         // The first reply tells the client that the tap is there.
-        let begun = stream::iter([Captured::default()]);
+        let begun = stream::iter([CaptureReply::default()]);
         let replies = begun.chain(stream::unfold(capture, async |mut capture| {
             let next = capture.next().await?;
             Some((next, capture))
@@ -104,9 +104,9 @@ impl Core {
     }
 }
 
-impl Capture {
+impl CaptureSession {
     /// The packets that wait, as soon as there are any; `None` after the last that is wanted.
-    async fn next(&mut self) -> Option<Captured> {
+    async fn next(&mut self) -> Option<CaptureReply> {
         if self.left == 0 {
             return None;
         }
@@ -115,7 +115,7 @@ impl Capture {
             let packets = self.take().await;
             if !packets.is_empty() || lost > 0 {
                 self.left -= (packets.len() as u64).min(self.left);
-                return Some(Captured { packets, lost });
+                return Some(CaptureReply { packets, lost });
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -134,17 +134,17 @@ impl Capture {
                 time_ns: clock.unix(record.time.0),
                 dev: record.link.and_then(|link| names.get(&link).cloned()),
                 direction: match record.direction {
-                    Direction::Ingress => Way::Ingress,
-                    Direction::Egress => Way::Egress,
+                    TrafficDirection::Ingress => Way::Ingress,
+                    TrafficDirection::Egress => Way::Egress,
                 },
-                outer: matches!(record.layer, Layer::Payload | Layer::Whole),
-                ethernet: record.layer == Layer::Frame,
+                outer: matches!(record.layer, RecordLayer::Payload | RecordLayer::Whole),
+                ethernet: record.layer == RecordLayer::Frame,
                 reason: record.reason.map(|r| r.name().to_owned()),
                 packets: record.packets,
                 length: data.0,
                 data: STANDARD.encode(&data.1),
             });
-            bytes < BATCH && (packets.len() as u64) < self.left
+            bytes < REPLY_BYTES && (packets.len() as u64) < self.left
         });
         if unknown {
             // A link that came later: the next packets have its name.
@@ -156,11 +156,11 @@ impl Capture {
 
 /// A packet with the headers that the kernel writes, at most `snaplen` bytes of it, and the length of the whole.
 fn data(
-    record: &Record<'_>,
+    record: &TapRecord<'_>,
     locals: &mut HashMap<IpAddr, IpAddr>,
     snaplen: usize,
 ) -> (u32, Vec<u8>) {
-    let (Layer::Payload, Some(envelope)) = (record.layer, record.envelope) else {
+    let (RecordLayer::Payload, Some(envelope)) = (record.layer, record.outer) else {
         return (record.length, record.bytes.to_vec());
     };
     let mut bytes = headers(&envelope, record, locals);
@@ -172,8 +172,8 @@ fn data(
 
 /// IP and UDP header before the payload of a record. The UDP checksum is left out where only a part of it is there.
 fn headers(
-    envelope: &Envelope,
-    record: &Record<'_>,
+    envelope: &OuterHeader,
+    record: &TapRecord<'_>,
     locals: &mut HashMap<IpAddr, IpAddr>,
 ) -> Vec<u8> {
     let length = record.length;
@@ -200,7 +200,7 @@ fn headers(
         };
         udp = udp_header(ports.0, ports.1, datagram, sum);
     }
-    let ttl = envelope.ttl.unwrap_or(TTL);
+    let ttl = envelope.ttl.unwrap_or(UNKNOWN_TTL);
     let mut bytes = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => Ipv4Header {
             tos: envelope.tos,
@@ -241,17 +241,17 @@ fn local_towards(remote: IpAddr) -> Option<IpAddr> {
 }
 
 /// The packet path's time as the time of day.
-struct Clock {
+struct CaptureClock {
     path: u64,
     unix: u64,
 }
 
-impl Clock {
+impl CaptureClock {
     /// `now` is the packet path's time.
     fn new(now: u64) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let unix = since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(0));
-        Clock { path: now, unix }
+        CaptureClock { path: now, unix }
     }
 
     fn unix(&self, time: u64) -> u64 {

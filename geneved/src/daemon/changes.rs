@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::core::{Core, Inner};
+use super::core::{Core, CoreState};
 use super::fdb;
-use crate::config::difference::{ChangeKind, Difference, Object, differences};
-use crate::config::state::State;
+use crate::config::difference::{ChangeKind, Difference, ChangedObject, differences};
+use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 use crate::control::protocol::{LinkInfo, RouteInfo, What};
-use crate::control::steps::Steps;
+use crate::control::steps::Yielder;
 
 impl Core {
     /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
-    pub(super) async fn tell_changes(&self, inner: &Inner, old: &State, gone: Vec<LinkInfo>) {
-        let mut steps = Steps::default();
+    pub(super) async fn tell_changes(&self, inner: &CoreState, old: &DesiredState, gone: Vec<LinkInfo>) {
+        let mut steps = Yielder::default();
         let all: Vec<_> = differences(old, &inner.state).collect();
         for of_one_kind in all.chunk_by(|a, b| a.object.kind() == b.object.kind()) {
             self.tell_links_there(inner, of_one_kind).await;
             for difference in of_one_kind {
-                steps.rest().await;
+                steps.yield_if_due().await;
                 self.tell_difference(inner, old, *difference);
             }
         }
@@ -31,31 +31,31 @@ impl Core {
     /// Tells what became of an object that is no link.
     fn tell_difference(
         &self,
-        inner: &Inner,
-        old: &State,
+        inner: &CoreState,
+        old: &DesiredState,
         Difference { change, object }: Difference<'_>,
     ) {
         let what = match object {
-            Object::Link(..) => return,
-            Object::Option(name, option) => What::Option(self.option_info(inner, name, option)),
-            Object::Qos(on, name, class) => What::Qos(self.class_info(inner, on, name, class)),
-            Object::Route(on, prefix, route) => What::Route(RouteInfo {
+            ChangedObject::Link(..) => return,
+            ChangedObject::Option(name, option) => What::Option(self.option_info(inner, name, option)),
+            ChangedObject::Qos(on, name, class) => What::Qos(self.class_info(inner, on, name, class)),
+            ChangedObject::Route(on, prefix, route) => What::Route(RouteInfo {
                 route: route.words(on, prefix),
                 origin: "static".into(),
             }),
-            Object::Endpoint(on, address, endpoint) => What::Endpoint(endpoint.words(on, address)),
-            Object::Fdb(on, mac, entry) => {
+            ChangedObject::Endpoint(on, address, endpoint) => What::Endpoint(endpoint.words(on, address)),
+            ChangedObject::Fdb(on, mac, entry) => {
                 let was = old.fdb.get(&(on.clone(), mac));
                 for (change, info) in fdb::changes(change, (on, mac), entry, was) {
                     self.hub().changed(change, What::Fdb(info));
                 }
                 return;
             }
-            Object::Policy(on, name, policy) => {
+            ChangedObject::Policy(on, name, policy) => {
                 What::Policy(Box::new(self.policy_info(inner, on, name, policy)))
             }
-            Object::Nat(on, name, nat) => What::Nat(Box::new(self.nat_info(inner, on, name, nat))),
-            Object::Service(on, name, service) => {
+            ChangedObject::Nat(on, name, nat) => What::Nat(Box::new(self.nat_info(inner, on, name, nat))),
+            ChangedObject::Service(on, name, service) => {
                 What::Service(Box::new(self.service_info(inner, on, name, service)))
             }
         };
@@ -63,9 +63,9 @@ impl Core {
     }
 
     /// Tells of the links among these differences that are there, new or not as they were.
-    async fn tell_links_there(&self, inner: &Inner, differences: &[Difference<'_>]) {
+    async fn tell_links_there(&self, inner: &CoreState, differences: &[Difference<'_>]) {
         let there = differences.iter().filter_map(|difference| {
-            let Object::Link(name, _) = difference.object else {
+            let ChangedObject::Link(name, _) = difference.object else {
                 return None;
             };
             let there = difference.change != ChangeKind::Deleted;
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Tells that these links are not as they were, though their configuration is.
-    pub(super) async fn tell_links(&self, inner: &Inner, names: &[IfName]) {
+    pub(super) async fn tell_links(&self, inner: &CoreState, names: &[IfName]) {
         if !self.hub().wants_changes() {
             return;
         }

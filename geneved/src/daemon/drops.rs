@@ -11,26 +11,26 @@ use libgeneve::link::LinkIndex;
 
 use super::core::Core;
 use super::flows::names;
-use crate::config::value::{Direction as Way, Proto};
-use crate::control::protocol::{DropEvent, Sample, Topic, What};
-use crate::io::{Direction, LinkCounters, Record, TapConfig, TapReader};
+use crate::config::value::{DirectionValue as Way, ProtocolValue};
+use crate::control::protocol::{DropEvent, DropSample, Topic, What};
+use crate::io::{TrafficDirection, LinkCounters, TapRecord, TapConfig, TapReader};
 
 /// Each worker gives one packet of each reason in so long a time.
-const PAUSE: Duration = Duration::from_millis(200);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes of samples that wait in each worker; they are headers only.
-const ROOM: usize = 64 << 10;
+const SAMPLE_RING: usize = 64 << 10;
 /// Events a second at most; what is beyond them is told a second later.
-const MOST: usize = 256;
+const MAX_EVENTS: usize = 256;
 
-type Place = (Option<LinkIndex>, u8, DropReason);
+type DropKey = (Option<LinkIndex>, u8, DropReason);
 
 /// What was told so far.
 #[derive(Debug)]
-pub(super) struct DropWatch {
+pub(super) struct DropReporter {
     /// Absent where too many look at packets already.
     tap: Option<TapReader>,
     told: HashMap<Option<LinkIndex>, LinkCounters>,
-    samples: BTreeMap<Place, Sample>,
+    samples: BTreeMap<DropKey, DropSample>,
 }
 
 impl Core {
@@ -42,12 +42,12 @@ impl Core {
         let tap = self.engine().tap(TapConfig {
             dropped: true,
             snaplen: 0,
-            room: ROOM,
-            pause: PAUSE,
+            room: SAMPLE_RING,
+            pause: SAMPLE_INTERVAL,
             ..TapConfig::default()
         });
         let told = self.drop_counts().await;
-        *self.drops.borrow_mut() = Some(DropWatch {
+        *self.drops.borrow_mut() = Some(DropReporter {
             tap,
             told,
             samples: BTreeMap::new(),
@@ -79,14 +79,14 @@ impl Core {
         let mut drops = self.drops.borrow_mut();
         let Some(watch) = drops.as_mut() else { return };
         let mut events = 0;
-        watch.look();
+        watch.collect();
         for (link, now) in counts {
             // A link that came since then began with nothing; so did one that has the index of another.
             let before = watch.told.entry(link).or_default();
             let mut all = true;
             for (direction, way) in [
-                (Direction::Ingress, Way::Ingress),
-                (Direction::Egress, Way::Egress),
+                (TrafficDirection::Ingress, Way::Ingress),
+                (TrafficDirection::Egress, Way::Egress),
             ] {
                 for (reason, count) in now.drops(direction) {
                     let told = before.drops_of(direction, reason);
@@ -94,12 +94,12 @@ impl Core {
                     if count == 0 {
                         continue;
                     }
-                    if events == MOST {
+                    if events == MAX_EVENTS {
                         all = false;
                         break;
                     }
                     events += 1;
-                    self.hub().tell(What::Drop(DropEvent {
+                    self.hub().announce(What::Drop(DropEvent {
                         dev: link.and_then(|link| names.get(&link).cloned()),
                         direction: way,
                         reason: reason.name().into(),
@@ -119,9 +119,9 @@ impl Core {
     }
 }
 
-impl DropWatch {
+impl DropReporter {
     /// Takes the packets that were seen since; the latest of each kind stays.
-    fn look(&mut self) {
+    fn collect(&mut self) {
         let samples = &mut self.samples;
         let Some(tap) = &mut self.tap else { return };
         tap.read(|record| {
@@ -133,18 +133,18 @@ impl DropWatch {
     }
 }
 
-fn sample(record: &Record<'_>) -> Option<Sample> {
+fn sample(record: &TapRecord<'_>) -> Option<DropSample> {
     let tuple = record.tuple?;
-    Some(Sample {
+    Some(DropSample {
         src: tuple.src,
         dst: tuple.dst,
-        proto: Proto(tuple.protocol),
+        proto: ProtocolValue(tuple.protocol),
         sport: tuple.sport,
         dport: tuple.dport,
         length: record.length,
         host: record
-            .envelope
-            .filter(|_| record.direction == Direction::Ingress)
+            .outer
+            .filter(|_| record.direction == TrafficDirection::Ingress)
             .map(|e| e.src.ip()),
     })
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use libgeneve::flow::{Limits, Timeouts};
+use libgeneve::flow::{FlowLimits, Timeouts};
 use rtnetlink::Handle;
 
-use crate::config::file::{Io, Segmentation};
+use crate::config::file::{IoSetting, SegmentationSetting};
 use crate::config::settings::{self, DaemonSettings};
 use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
 use crate::net;
-use crate::net::changes::Underlay;
-use crate::random::Keys;
+use crate::net::changes::UnderlayMonitor;
+use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
 /// Starts the workers, which follow this underlay: that of the daemon's own namespace.
@@ -19,27 +19,27 @@ use crate::refusal::Refusal;
 /// Why they cannot be started.
 pub(super) async fn start(
     settings: &DaemonSettings,
-    underlay: &Underlay,
-    keys: &Keys,
+    underlay: &UnderlayMonitor,
+    keys: &HashKeys,
 ) -> Result<Engine, Refusal> {
     let config = EngineConfig {
-        limits: Limits {
+        limits: FlowLimits {
             flows: settings.flows,
             timeouts: timeouts(&settings.timeouts),
         },
         key: keys.of("flow table"),
         underlay: Arc::clone(&underlay.generation),
         io: match settings.io {
-            Io::Auto => IoChoice::Auto,
-            Io::IoUring => IoChoice::IoUring,
-            Io::Syscalls => IoChoice::Syscalls,
+            IoSetting::Auto => IoChoice::Auto,
+            IoSetting::IoUring => IoChoice::IoUring,
+            IoSetting::Syscalls => IoChoice::Syscalls,
         },
         workers: settings.workers.into(),
         segmentation: match settings.segmentation {
-            Segmentation::Auto => crate::io::Segmentation::Auto,
-            Segmentation::Tunnel => crate::io::Segmentation::Tunnel,
-            Segmentation::Off => crate::io::Segmentation::Off,
-            Segmentation::Gso => crate::io::Segmentation::Gso,
+            SegmentationSetting::Auto => crate::io::Segmentation::Auto,
+            SegmentationSetting::Tunnel => crate::io::Segmentation::Tunnel,
+            SegmentationSetting::Off => crate::io::Segmentation::Off,
+            SegmentationSetting::Gso => crate::io::Segmentation::Gso,
         },
     };
     let tunnel = tunnel_device(&config, &underlay.handle).await;
@@ -85,7 +85,7 @@ fn announce(engine: &Engine) {
     }
 }
 
-fn timeouts(seconds: &settings::Timeouts) -> Timeouts {
+fn timeouts(seconds: &settings::TimeoutSettings) -> Timeouts {
     let of = |seconds: u32| std::time::Duration::from_secs(seconds.into());
     Timeouts {
         syn: of(seconds.syn),

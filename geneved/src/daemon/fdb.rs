@@ -2,20 +2,20 @@
 
 use std::net::IpAddr;
 
-use libgeneve::bridge::{Bridge, Place};
+use libgeneve::bridge::{Bridge, StationLocation};
 use libgeneve::wire::ethernet::Mac;
 
 use super::compile::lladdr;
-use super::core::{Core, Inner};
+use super::core::{Core, CoreState};
 use crate::config::difference::ChangeKind;
-use crate::config::state::{self, Link};
-use crate::config::value::{FdbMac, IfName, Mode};
-use crate::control::protocol::{Fdb, FdbInfo, FdbOrigin, Flushed};
+use crate::config::state::{self, LinkSpec};
+use crate::config::value::{FdbMac, IfName, ModeValue};
+use crate::control::protocol::{FdbReply, FdbInfo, FdbOrigin, FlushReply};
 use crate::refusal::Refusal;
 
 impl Core {
     /// Every MAC address of these links, one for each host that it is on.
-    pub(super) async fn list_fdb(&self, dev: Option<IfName>) -> Result<Fdb, Refusal> {
+    pub(super) async fn list_fdb(&self, dev: Option<IfName>) -> Result<FdbReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, dev.as_ref())?;
         let mut fdb = Vec::new();
@@ -25,11 +25,11 @@ impl Core {
                 learned(self, link, bridge, &mut fdb);
             });
         }
-        Ok(Fdb { fdb })
+        Ok(FdbReply { fdb })
     }
 
     /// Forgets what was learned.
-    pub(super) async fn flush_fdb(&self, dev: Option<IfName>) -> Result<Flushed, Refusal> {
+    pub(super) async fn flush_fdb(&self, dev: Option<IfName>) -> Result<FlushReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, dev.as_ref())?;
         let mut count = 0;
@@ -39,11 +39,11 @@ impl Core {
                 bridge.live.neighbors.clear();
             });
         }
-        Ok(Flushed { count })
+        Ok(FlushReply { count })
     }
 
     /// Forgets MAC addresses and neighbours that were not seen for long.
-    pub(super) fn tend_bridges(&self) {
+    pub(super) fn expire_learned(&self) {
         let now = self.engine().now();
         for link in self.engine().tables().iter() {
             if let Some(bridge) = &link.bridge {
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    fn with_bridge(&self, inner: &Inner, name: &IfName, f: impl FnOnce(&Bridge)) {
+    fn with_bridge(&self, inner: &CoreState, name: &IfName, f: impl FnOnce(&Bridge)) {
         let tables = self.engine().tables();
         let link = inner
             .running
@@ -65,17 +65,17 @@ impl Core {
     }
 }
 
-fn bridges<'a>(inner: &'a Inner, dev: Option<&'a IfName>) -> impl Iterator<Item = &'a Link> {
+fn bridges<'a>(inner: &'a CoreState, dev: Option<&'a IfName>) -> impl Iterator<Item = &'a LinkSpec> {
     let links = inner.state.links.values();
-    links.filter(move |link| link.mode == Mode::Ethernet && super::show::wants(dev, &link.name))
+    links.filter(move |link| link.mode == ModeValue::Ethernet && super::show::wants(dev, &link.name))
 }
 
 /// What became of each host of an entry that is configured; `was` is what an entry that changed was before.
 pub(super) fn changes(
     change: ChangeKind,
     (dev, mac): (&IfName, Mac),
-    entry: &state::Fdb,
-    was: Option<&state::Fdb>,
+    entry: &state::FdbSpec,
+    was: Option<&state::FdbSpec>,
 ) -> Vec<(ChangeKind, FdbInfo)> {
     let told = |change, host: &IpAddr| (change, configured_entry(dev, mac, *host));
     match was {
@@ -109,7 +109,7 @@ fn entry(dev: &IfName, mac: Mac, origin: FdbOrigin) -> FdbInfo {
     }
 }
 
-fn configured(inner: &Inner, link: &Link, fdb: &mut Vec<FdbInfo>) {
+fn configured(inner: &CoreState, link: &LinkSpec, fdb: &mut Vec<FdbInfo>) {
     fdb.push(entry(&link.name, lladdr(link), FdbOrigin::Own));
     for (_, endpoint) in inner.state.endpoints_of(&link.name) {
         let Some(mac) = endpoint.lladdr else { continue };
@@ -130,15 +130,15 @@ fn configured(inner: &Inner, link: &Link, fdb: &mut Vec<FdbInfo>) {
     }
 }
 
-fn learned(core: &Core, link: &Link, bridge: &Bridge, fdb: &mut Vec<FdbInfo>) {
+fn learned(core: &Core, link: &LinkSpec, bridge: &Bridge, fdb: &mut Vec<FdbInfo>) {
     let entries = bridge
         .live
         .fdb
         .entries_at(bridge.limits(), core.engine().now());
     fdb.extend(entries.into_iter().map(|seen| FdbInfo {
         dst: match seen.place {
-            Place::Here => None,
-            Place::Host(host) => Some(host.addr),
+            StationLocation::Here => None,
+            StationLocation::Host(host) => Some(host.addr),
         },
         used_s: Some(seen.used.as_secs()),
         updated_s: Some(seen.updated.as_secs()),
@@ -150,17 +150,17 @@ fn learned(core: &Core, link: &Link, bridge: &Bridge, fdb: &mut Vec<FdbInfo>) {
 mod tests {
     use super::*;
     use crate::control::protocol::{Topic, What};
-    use crate::observe::hub::Hub;
+    use crate::observe::hub::EventHub;
 
-    fn hosts(last: &[u8]) -> state::Fdb {
+    fn hosts(last: &[u8]) -> state::FdbSpec {
         let hosts = last.iter().map(|n| IpAddr::from([192, 0, 2, *n])).collect();
-        state::Fdb { hosts }
+        state::FdbSpec { hosts }
     }
 
     #[tokio::test]
     async fn an_entry_that_changes_gives_an_event() {
-        let hub = Hub::default();
-        let mut watch = hub.watch(&[Topic::Fdb]);
+        let hub = EventHub::default();
+        let mut watch = hub.subscribe(&[Topic::Fdb]);
         assert!(hub.wants_changes());
         let (dev, station) = ("a".parse::<IfName>().unwrap(), Mac([2, 0, 0, 0, 0, 1]));
         let (old, new) = (hosts(&[1]), hosts(&[2]));
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_list_changes_by_its_hosts() {
         let dev: IfName = "a".parse().unwrap();
-        let told = |change, new: &state::Fdb, old: Option<&state::Fdb>| -> Vec<_> {
+        let told = |change, new: &state::FdbSpec, old: Option<&state::FdbSpec>| -> Vec<_> {
             let all = changes(change, (&dev, Mac::default()), new, old);
             all.into_iter()
                 .map(|(change, info)| (change, info.dst.unwrap().to_string()))

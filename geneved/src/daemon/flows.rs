@@ -5,29 +5,29 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use futures_util::{StreamExt, stream};
-use libgeneve::datapath::{Decision, Exit, Fate};
+use libgeneve::datapath::{FlowDecision, NextHop, Verdict};
 use libgeneve::drop::DropReason;
-use libgeneve::flow::{FlowCursor, FlowKey, FlowView, Side as FlowSide, State as Progress};
+use libgeneve::flow::{FlowCursor, FlowKey, FlowView, FlowDirection as FlowSide, FlowState as Progress};
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 
-use super::core::{Core, Inner};
-use crate::config::value::{FlowState, IfName, Name, Prefix, Proto};
+use super::core::{Core, CoreState};
+use crate::config::value::{FlowStateValue, IfName, ObjectName, PrefixValue, ProtocolValue};
 use crate::config::words::FlowFilter;
 use crate::control::protocol::{
-    Failure, FlowInfo, Flows, Flushed, LogEvent, Side, Topic, Translated, Verdict, What,
+    CallFailure, FlowInfo, FlowsReply, FlushReply, LogEvent, DirectionCounts, Topic, TranslatedFlow, TraceVerdict, What,
 };
-use crate::control::server::Replies;
-use crate::control::steps::Steps;
+use crate::control::server::ReplyStream;
+use crate::control::steps::Yielder;
 use crate::refusal::Refusal;
 
 /// Flows that are listed at most where the client takes one reply only.
-const MOST: u32 = 1_000;
+const MAX_LISTED: u32 = 1_000;
 /// Flows in one of many replies.
-const CHUNK: usize = 256;
+const FLOWS_PER_REPLY: usize = 256;
 
 /// A walk through the flow table, which does not hold up the control side however many flows there are.
-struct Walk {
+struct FlowWalk {
     filter: FlowFilter,
     names: BTreeMap<LinkIndex, IfName>,
     cursor: FlowCursor,
@@ -38,11 +38,11 @@ struct Walk {
     ended: bool,
 }
 
-impl Walk {
+impl FlowWalk {
     async fn new(core: &Core, filter: FlowFilter, limit: u32) -> Result<Self, Refusal> {
         let inner = core.inner().await;
         super::show::check(&inner, filter.dev.as_ref())?;
-        Ok(Walk {
+        Ok(FlowWalk {
             filter,
             names: names(&inner),
             cursor: FlowCursor::default(),
@@ -53,7 +53,7 @@ impl Walk {
     }
 
     /// The next flows, about `most` of them where so many are left, and how many the filter has let through by then.
-    async fn next(&mut self, core: &Core, most: usize) -> Flows {
+    async fn next(&mut self, core: &Core, most: usize) -> FlowsReply {
         let now = core.engine().now();
         let mut flows = Vec::new();
         while !self.ended && flows.len() < most {
@@ -78,7 +78,7 @@ impl Walk {
             tokio::task::yield_now().await;
         }
         let total = self.total;
-        Flows { flows, total }
+        FlowsReply { flows, total }
     }
 }
 
@@ -88,8 +88,8 @@ impl Core {
         &self,
         filter: FlowFilter,
         limit: u32,
-    ) -> Result<Flows, Refusal> {
-        let mut walk = Walk::new(self, filter, limit.min(MOST)).await?;
+    ) -> Result<FlowsReply, Refusal> {
+        let mut walk = FlowWalk::new(self, filter, limit.min(MAX_LISTED)).await?;
         Ok(walk.next(self, usize::MAX).await)
     }
 
@@ -98,13 +98,13 @@ impl Core {
         self: Rc<Self>,
         filter: FlowFilter,
         limit: u32,
-    ) -> Result<Replies, Failure> {
-        let walk = Walk::new(&self, filter, limit).await?;
+    ) -> Result<ReplyStream, CallFailure> {
+        let walk = FlowWalk::new(&self, filter, limit).await?;
         let replies = stream::unfold((self, walk), async |(core, mut walk)| {
             if walk.ended {
                 return None;
             }
-            let flows = walk.next(&core, CHUNK).await;
+            let flows = walk.next(&core, FLOWS_PER_REPLY).await;
             let reply = serde_json::to_value(flows).expect("flows have a form in JSON");
             Some((reply, (core, walk)))
         });
@@ -112,26 +112,26 @@ impl Core {
     }
 
     /// Forgets the flows that a filter lets through: their next packets are decided anew.
-    pub(super) async fn flush_flows(&self, filter: FlowFilter) -> Result<Flushed, Refusal> {
+    pub(super) async fn flush_flows(&self, filter: FlowFilter) -> Result<FlushReply, Refusal> {
         let inner = self.inner().await;
         super::show::check(&inner, filter.dev.as_ref())?;
         let names = names(&inner);
         drop(inner);
         let (mut count, mut cursor) = (0, FlowCursor::default());
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         let flows = &self.engine().flows().flows;
         while let Some(ended) = flows.flush_some(&mut cursor, |view| admits(&filter, &names, view))
         {
             count += ended;
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Flushed { count })
+        Ok(FlushReply { count })
     }
 
     /// Ends flows whose time is over, and writes down what rules want to be in the log.
-    pub(super) async fn tend_flows(&self) {
+    pub(super) async fn expire_flows(&self) {
         self.engine().flows().expire(self.engine().now());
-        self.tend_bridges();
+        self.expire_learned();
         let (logged, suppressed) = self.engine().flows().log.take();
         if logged.is_empty() {
             return;
@@ -158,19 +158,19 @@ impl Core {
                 protocol,
                 ..
             } = entry.key;
-            let verdict = match entry.fate {
-                Fate::Forward => "allow",
-                Fate::Drop(_) => "deny",
-                Fate::Reject => "reject",
+            let verdict = match entry.verdict {
+                Verdict::Forward => "allow",
+                Verdict::Drop(_) => "deny",
+                Verdict::Reject => "reject",
             };
             if let (Some(dev), true) = (names.get(&entry.key.link), self.hub().wants(Topic::Log)) {
-                self.hub().tell(What::Log(LogEvent {
+                self.hub().announce(What::Log(LogEvent {
                     dev: dev.clone(),
                     rule: rule.parse().ok(),
                     verdict: verdict.into(),
                     src,
                     dst,
-                    proto: Proto(protocol),
+                    proto: ProtocolValue(protocol),
                     sport,
                     dport,
                     suppressed: std::mem::take(&mut left_out),
@@ -187,7 +187,7 @@ impl Core {
 
 /// A flow as a person reads it: `TCP from 10.0.0.1:50000 to 10.0.0.2:80`, or `ICMP from 10.0.0.1 to 10.0.0.2`.
 fn described(key: &FlowKey) -> String {
-    let proto = Proto(key.protocol);
+    let proto = ProtocolValue(key.protocol);
     let name = match proto.to_string() {
         number if number.starts_with(|c: char| c.is_ascii_digit()) => format!("protocol {number}"),
         name => name.to_uppercase(),
@@ -196,7 +196,7 @@ fn described(key: &FlowKey) -> String {
     format!("{name} from {from} to {to}")
 }
 
-pub(super) fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
+pub(super) fn names(inner: &CoreState) -> BTreeMap<LinkIndex, IfName> {
     let running = inner.running.iter();
     running.map(|(name, r)| (r.index, name.clone())).collect()
 }
@@ -204,11 +204,11 @@ pub(super) fn names(inner: &Inner) -> BTreeMap<LinkIndex, IfName> {
 fn admits(
     filter: &FlowFilter,
     names: &BTreeMap<LinkIndex, IfName>,
-    view: &FlowView<'_, Decision>,
+    view: &FlowView<'_, FlowDecision>,
 ) -> bool {
     let key = view.original;
     let within =
-        |prefix: &Option<Prefix>, addr: IpAddr| prefix.as_ref().is_none_or(|p| p.0.contains(&addr));
+        |prefix: &Option<PrefixValue>, addr: IpAddr| prefix.as_ref().is_none_or(|p| p.0.contains(&addr));
     let dev = filter.dev.as_ref();
     dev.is_none_or(|dev| {
         names.get(&key.link) == Some(dev) || names.get(&view.reply.link) == Some(dev)
@@ -220,47 +220,47 @@ fn admits(
         && filter.state.is_none_or(|s| s == state(view))
 }
 
-fn state(view: &FlowView<'_, Decision>) -> FlowState {
+fn state(view: &FlowView<'_, FlowDecision>) -> FlowStateValue {
     if view.refused {
-        return FlowState::Refused;
+        return FlowStateValue::Refused;
     }
     match view.state {
-        Progress::SynSent | Progress::SynReceived | Progress::PickedUp => FlowState::HalfOpen,
-        Progress::Established => FlowState::Established,
-        Progress::FinWait | Progress::Closed => FlowState::Closed,
+        Progress::SynSent | Progress::SynReceived | Progress::PickedUp => FlowStateValue::HalfOpen,
+        Progress::Established => FlowStateValue::Established,
+        Progress::FinWait | Progress::Closed => FlowStateValue::Closed,
         Progress::Udp | Progress::UdpReplied | Progress::Icmp | Progress::Other => {
-            FlowState::Datagram
+            FlowStateValue::Datagram
         }
     }
 }
 
 pub(super) fn info(
-    inner: &Inner,
+    inner: &CoreState,
     names: &BTreeMap<LinkIndex, IfName>,
-    view: &FlowView<'_, Decision>,
+    view: &FlowView<'_, FlowDecision>,
     now: Now,
 ) -> Option<FlowInfo> {
     let (key, reply, decision) = (view.original, view.reply, view.decision);
     let dev = names.get(&key.link)?;
-    let half = decision.half(FlowSide::Original);
-    let host = [half, decision.half(FlowSide::Reply)]
+    let half = decision.direction(FlowSide::Original);
+    let host = [half, decision.direction(FlowSide::Reply)]
         .into_iter()
-        .find_map(|half| match &half.exit {
-            Exit::Wire(way) => Some(way.host.addr),
+        .find_map(|half| match &half.next_hop {
+            NextHop::Wire(way) => Some(way.host.addr),
             _ => None,
         });
-    let came = match &half.came {
-        libgeneve::datapath::Came::Wire(host) => Some(host.addr),
+    let came = match &half.expected_input {
+        libgeneve::datapath::ExpectedInput::Wire(host) => Some(host.addr),
         _ => None,
     };
-    let (verdict, reason) = match decision.fate {
-        Fate::Forward if matches!(half.exit, Exit::Tun(_)) => (Verdict::Deliver, None),
-        Fate::Forward => (Verdict::Forward, None),
-        Fate::Drop(reason) => (Verdict::Drop, Some(reason)),
-        Fate::Reject => (Verdict::Reject, Some(DropReason::PolicyRejected)),
+    let (verdict, reason) = match decision.verdict {
+        Verdict::Forward if matches!(half.next_hop, NextHop::Tun(_)) => (TraceVerdict::Deliver, None),
+        Verdict::Forward => (TraceVerdict::Forward, None),
+        Verdict::Drop(reason) => (TraceVerdict::Drop, Some(reason)),
+        Verdict::Reject => (TraceVerdict::Reject, Some(DropReason::PolicyRejected)),
     };
     let rewritten = *reply != key.reversed();
-    let translated = rewritten.then(|| Translated {
+    let translated = rewritten.then(|| TranslatedFlow {
         dev: names.get(&reply.link).unwrap_or(dev).clone(),
         src: reply.dst,
         dst: reply.src,
@@ -268,7 +268,7 @@ pub(super) fn info(
         dport: reply.sport,
     });
     let idle = now.since(view.seen);
-    let side = |at: usize| Side {
+    let side = |at: usize| DirectionCounts {
         packets: view.packets[at],
         bytes: view.bytes[at],
     };
@@ -276,7 +276,7 @@ pub(super) fn info(
         dev: dev.clone(),
         src: key.src,
         dst: key.dst,
-        proto: Proto(key.protocol),
+        proto: ProtocolValue(key.protocol),
         sport: key.sport,
         dport: key.dport,
         translated,
@@ -294,7 +294,7 @@ pub(super) fn info(
 }
 
 /// The name of the class with this id on a link.
-pub(super) fn class_name(inner: &Inner, dev: &IfName, id: u8) -> Option<Name> {
+pub(super) fn class_name(inner: &CoreState, dev: &IfName, id: u8) -> Option<ObjectName> {
     let mut classes = inner.state.classes_of(dev);
     let found = classes.find(|(_, class)| class.id == id);
     found.map(|(name, _)| name.clone())

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::state::Link;
-use crate::config::value::{IfName, Mode};
-use crate::net::gateway::{Forwarding, forwarding};
+use crate::config::state::LinkSpec;
+use crate::config::value::{IfName, ModeValue};
+use crate::net::gateway::{ForwardedFamilies, forwarding};
 
 /// A link, and the namespace that it is in.
-pub(super) type Placed<'a> = (&'a IfName, Option<&'a str>);
+pub(super) type LinkPlace<'a> = (&'a IfName, Option<&'a str>);
 
 /// The link, if the kernel routes what comes out of it: not frames that a bridge takes.
-pub(super) fn routed(link: &Link) -> Option<Placed<'_>> {
-    let routed = link.mode == Mode::Ip || !link.addresses.is_empty();
+pub(super) fn routed(link: &LinkSpec) -> Option<LinkPlace<'_>> {
+    let routed = link.mode == ModeValue::Ip || !link.addresses.is_empty();
     routed.then_some((&link.name, link.netns.as_deref()))
 }
 
 /// For each namespace with two links or more and a kernel that forwards, a sentence with the remedies.
-pub(super) async fn between_links<'a>(links: impl Iterator<Item = Placed<'a>>) -> Vec<String> {
+pub(super) async fn between_links<'a>(links: impl Iterator<Item = LinkPlace<'a>>) -> Vec<String> {
     let mut by_netns: BTreeMap<Option<&str>, Vec<&IfName>> = BTreeMap::new();
     for (name, netns) in links {
         by_netns.entry(netns).or_default().push(name);
@@ -32,7 +32,7 @@ pub(super) async fn between_links<'a>(links: impl Iterator<Item = Placed<'a>>) -
     all
 }
 
-fn sentence(netns: Option<&str>, names: &[&IfName], forwarding: Forwarding) -> Option<String> {
+fn sentence(netns: Option<&str>, names: &[&IfName], forwarding: ForwardedFamilies) -> Option<String> {
     let (families, settings) = match (forwarding.v4, forwarding.v6) {
         (false, false) => return None,
         (true, false) => ("IPv4", "net.ipv4.ip_forward=0"),
@@ -67,9 +67,9 @@ mod tests {
     fn what_is_forwarded_between_links_is_told_with_the_remedy() {
         let names: Vec<IfName> = ["blue", "green", "red"].map(|n| n.parse().unwrap()).into();
         let names: Vec<_> = names.iter().collect();
-        let none = Forwarding::default();
+        let none = ForwardedFamilies::default();
         assert_eq!(sentence(None, &names, none), None);
-        let v4 = Forwarding {
+        let v4 = ForwardedFamilies {
             v4: true,
             v6: false,
         };
@@ -78,7 +78,7 @@ mod tests {
             "links \"blue\" and \"green\" are in the host's network namespace, whose kernel forwards IPv4: it may pass on packets of \
              one VPC to another; give each link a namespace of its own (\"netns\"), or \"sysctl -w net.ipv4.ip_forward=0\""
         );
-        let both = Forwarding { v4: true, v6: true };
+        let both = ForwardedFamilies { v4: true, v6: true };
         let said = sentence(Some("tenants"), &names, both).unwrap();
         assert!(said.starts_with("link \"blue\" and 2 others are in network namespace \"tenants\", whose kernel forwards IPv4 and IPv6"));
         assert!(said.ends_with("\"ip netns exec tenants sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0\""));

@@ -4,20 +4,20 @@
 
 use std::cmp::Reverse;
 
-use super::core::{Core, Inner};
+use super::core::{Core, CoreState};
 use super::gateway;
 use super::show::{check, wants};
-use crate::config::state::{Class, DefinedOption, Nat, Policy, Service};
-use crate::config::value::{IfName, Name, RuleAction};
+use crate::config::state::{ClassSpec, DefinedOption, NatSpec, PolicySpec, ServiceSpec};
+use crate::config::value::{IfName, ObjectName, RuleAction};
 use crate::control::protocol::{
-    BackendInfo, ClassInfo, Classes, Health, NatInfo, Nats, OptionInfo, Options, Policies,
-    PolicyInfo, ServiceInfo, Services,
+    BackendInfo, ClassInfo, ClassesReply, BackendHealth, NatInfo, NatsReply, OptionInfo, OptionsReply, PoliciesReply,
+    PolicyInfo, ServiceInfo, ServicesReply,
 };
-use crate::control::steps::Steps;
+use crate::control::steps::Yielder;
 use crate::refusal::Refusal;
 
 impl Core {
-    pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<Policies, Refusal> {
+    pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<PoliciesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.policies.iter();
@@ -28,15 +28,15 @@ impl Core {
             (on, policy.direction, policy.pref, Reverse(strictness))
         });
         let mut policies = Vec::with_capacity(wanted.len());
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for ((on, name), policy) in wanted {
             policies.push(self.policy_info(&inner, on, name, policy));
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Policies { policies })
+        Ok(PoliciesReply { policies })
     }
 
-    pub(super) async fn list_nats(&self, dev: Option<IfName>) -> Result<Nats, Refusal> {
+    pub(super) async fn list_nats(&self, dev: Option<IfName>) -> Result<NatsReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let mut nats = Vec::new();
@@ -55,40 +55,40 @@ impl Core {
                     }),
             );
         }
-        Ok(Nats { nats })
+        Ok(NatsReply { nats })
     }
 
-    pub(super) async fn list_services(&self, dev: Option<IfName>) -> Result<Services, Refusal> {
+    pub(super) async fn list_services(&self, dev: Option<IfName>) -> Result<ServicesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.services.iter();
         let mut services = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for ((on, name), service) in all.filter(|((on, _), _)| wants(dev.as_ref(), on)) {
             services.push(self.service_info(&inner, on, name, service));
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Services { services })
+        Ok(ServicesReply { services })
     }
 
-    pub(super) async fn list_classes(&self, dev: Option<IfName>) -> Result<Classes, Refusal> {
+    pub(super) async fn list_classes(&self, dev: Option<IfName>) -> Result<ClassesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.classes.iter();
         let mut classes = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for ((on, name), class) in all.filter(|((on, _), _)| wants(dev.as_ref(), on)) {
             classes.push(self.class_info(&inner, on, name, class));
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Classes { classes })
+        Ok(ClassesReply { classes })
     }
 
-    pub(super) async fn list_options(&self) -> Options {
+    pub(super) async fn list_options(&self) -> OptionsReply {
         let inner = self.inner().await;
         let all = inner.state.options.iter();
         let options = all.map(|(name, option)| self.option_info(&inner, name, option));
-        Options {
+        OptionsReply {
             options: options.collect(),
         }
     }
@@ -97,10 +97,10 @@ impl Core {
 impl Core {
     pub(super) fn policy_info(
         &self,
-        inner: &Inner,
+        inner: &CoreState,
         on: &IfName,
-        name: &Name,
-        policy: &Policy,
+        name: &ObjectName,
+        policy: &PolicySpec,
     ) -> PolicyInfo {
         PolicyInfo {
             policy: policy.words(on, name),
@@ -108,7 +108,7 @@ impl Core {
         }
     }
 
-    pub(super) fn nat_info(&self, inner: &Inner, on: &IfName, name: &Name, nat: &Nat) -> NatInfo {
+    pub(super) fn nat_info(&self, inner: &CoreState, on: &IfName, name: &ObjectName, nat: &NatSpec) -> NatInfo {
         let (in_use, total) = self.nat_ports(inner, on, name);
         NatInfo {
             nat: nat.words(on, name),
@@ -120,14 +120,14 @@ impl Core {
 
     pub(super) fn service_info(
         &self,
-        inner: &Inner,
+        inner: &CoreState,
         on: &IfName,
-        name: &Name,
-        service: &Service,
+        name: &ObjectName,
+        service: &ServiceSpec,
     ) -> ServiceInfo {
         let backends = service.targets().map(|(address, port, weight)| {
             let (health, reason) = match weight {
-                0 => (Health::Draining, None),
+                0 => (BackendHealth::Draining, None),
                 _ => self.backend_health(inner, on, service, (address, port)),
             };
             BackendInfo {
@@ -146,10 +146,10 @@ impl Core {
 
     pub(super) fn class_info(
         &self,
-        inner: &Inner,
+        inner: &CoreState,
         on: &IfName,
-        name: &Name,
-        class: &Class,
+        name: &ObjectName,
+        class: &ClassSpec,
     ) -> ClassInfo {
         let tallied = self.class_bytes(inner, on, name);
         ClassInfo {
@@ -163,8 +163,8 @@ impl Core {
 
     pub(super) fn option_info(
         &self,
-        inner: &Inner,
-        name: &Name,
+        inner: &CoreState,
+        name: &ObjectName,
         option: &DefinedOption,
     ) -> OptionInfo {
         let (rx, tx) = self.option_packets(inner, name);

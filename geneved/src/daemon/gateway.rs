@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4AddrRange, Ipv6AddrRange};
 
-use crate::config::state::{Link, Nat};
-use crate::config::value::Mode;
-use crate::net::gateway::{Gateway, Lack};
+use crate::config::state::{LinkSpec, NatSpec};
+use crate::config::value::ModeValue;
+use crate::net::gateway::{Gateway, GatewayProblem};
 
 /// For each of the translations of `link` what is missing, each with its remedy.
-pub(super) async fn missing(link: &Link, nats: &[&Nat]) -> Vec<Vec<String>> {
+pub(super) async fn missing(link: &LinkSpec, nats: &[&NatSpec]) -> Vec<Vec<String>> {
     let outside: Vec<_> = nats.iter().map(|nat| outside(link, nat)).collect();
     let all: Vec<IpAddr> = outside.iter().flatten().copied().collect();
     let nothing = vec![Vec::new(); nats.len()];
@@ -18,35 +18,35 @@ pub(super) async fn missing(link: &Link, nats: &[&Nat]) -> Vec<Vec<String>> {
         return nothing;
     }
     // A namespace that is not there has no routes; that its link does not run is told elsewhere.
-    match Gateway::look(link.netns.clone(), link.name.to_string(), all).await {
+    match Gateway::query(link.netns.clone(), link.name.to_string(), all).await {
         Ok(gateway) => outside.iter().map(|of| words(&gateway, of)).collect(),
         Err(_) => nothing,
     }
 }
 
 /// So many addresses of a pool are looked at one by one.
-const POOL: usize = 64;
+const MAX_POOL_CHECKED: usize = 64;
 
 /// The addresses that packets from outside come to for this translation, of a long pool its first and its last. None for one that
 /// gives an address of this host another towards gateways elsewhere: nobody comes to it here.
-fn outside(link: &Link, nat: &Nat) -> Vec<IpAddr> {
-    if link.mode != Mode::Ip {
+fn outside(link: &LinkSpec, nat: &NatSpec) -> Vec<IpAddr> {
+    if link.mode != ModeValue::Ip {
         return Vec::new();
     }
     let own = |addr: &IpAddr| link.addresses.iter().map(IpNet::addr).any(|a| a == *addr);
     match nat {
-        Nat::Snat { source, .. } => {
+        NatSpec::Snat { source, .. } => {
             let mut all: Vec<_> = addresses(source.first, source.last)
-                .take(POOL + 1)
+                .take(MAX_POOL_CHECKED + 1)
                 .collect();
-            if all.len() > POOL {
+            if all.len() > MAX_POOL_CHECKED {
                 all = vec![source.first, source.last];
             }
             all
         }
-        Nat::Dnat { to, .. } => vec![*to],
-        Nat::Static { inside, .. } if own(inside) => Vec::new(),
-        Nat::Static { outside, .. } => vec![*outside],
+        NatSpec::Dnat { to, .. } => vec![*to],
+        NatSpec::Static { inside, .. } if own(inside) => Vec::new(),
+        NatSpec::Static { outside, .. } => vec![*outside],
     }
 }
 
@@ -63,6 +63,6 @@ fn addresses(first: IpAddr, last: IpAddr) -> Box<dyn Iterator<Item = IpAddr>> {
 }
 
 fn words(gateway: &Gateway, outside: &[IpAddr]) -> Vec<String> {
-    let lacks: Vec<Lack<'_>> = gateway.lacks(outside).collect();
+    let lacks: Vec<GatewayProblem<'_>> = gateway.lacks(outside).collect();
     lacks.iter().map(ToString::to_string).collect()
 }

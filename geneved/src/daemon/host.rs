@@ -13,19 +13,19 @@ use super::core::needed_ports;
 use super::forwarding;
 use super::preflight::block_on;
 use crate::config::file::DEFAULT_PATH;
-use crate::config::state::State;
-use crate::config::value::Mode;
-use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Host, HostInfo, LinkInfo, Links, Nats, Request};
+use crate::config::state::DesiredState;
+use crate::config::value::ModeValue;
+use crate::control::client::{Client, CallError};
+use crate::control::protocol::{HostReply, HostInfo, LinkInfo, LinksReply, NatsReply, Request};
 use crate::counted::counted;
-use crate::io::{Feature, HostFeature, probe};
+use crate::io::{FeatureReport, HostFeature, probe};
 use crate::net::netns;
-use crate::net::port::{Holder, holder, wait_until_free};
+use crate::net::port::{PortHolder, holder, wait_until_free};
 
 /// Without these there is nothing that geneved could do.
 pub const INDISPENSABLE: [HostFeature; 2] = [HostFeature::Tun, HostFeature::NetAdmin];
 /// The port of Geneve (RFC 8926, section 3.3).
-const GENEVE: u16 = 6081;
+const GENEVE_DEFAULT_PORT: u16 = 6081;
 /// The user of the packaged service.
 pub const SERVICE_USER: &str = "geneved";
 /// So long a daemon may take to say how it is.
@@ -33,7 +33,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tries every feature, and asks the daemon at `socket`; nothing is left behind.
 #[must_use]
-pub fn features(socket: &Path) -> Vec<Feature> {
+pub fn features(socket: &Path) -> Vec<FeatureReport> {
     let running = answering(socket);
     let mut all = probe();
     let nat = running.is_ok().then(|| nat(socket)).flatten();
@@ -74,12 +74,12 @@ pub fn features(socket: &Path) -> Vec<Feature> {
 }
 
 /// Whether the kernel does for the translations of the running daemon what they need; `None` where there are none.
-fn nat(socket: &Path) -> Option<Feature> {
-    let asked = ask(socket, &Request::ListNats { dev: None });
+fn nat(socket: &Path) -> Option<FeatureReport> {
+    let asked = query_daemon(socket, &Request::ListNats { dev: None });
     let (available, detail) = match asked {
         Err(error) => (false, error.to_string()),
-        Ok(Nats { nats }) if nats.is_empty() => return None,
-        Ok(Nats { nats }) => match nats.iter().find(|nat| !nat.missing.is_empty()) {
+        Ok(NatsReply { nats }) if nats.is_empty() => return None,
+        Ok(NatsReply { nats }) => match nats.iter().find(|nat| !nat.missing.is_empty()) {
             None => (
                 true,
                 "the kernel forwards, and routes outside addresses into the links".to_owned(),
@@ -94,7 +94,7 @@ fn nat(socket: &Path) -> Option<Feature> {
             }
         },
     };
-    Some(Feature {
+    Some(FeatureReport {
         kind: HostFeature::Nat,
         available,
         detail,
@@ -103,12 +103,12 @@ fn nat(socket: &Path) -> Option<Feature> {
 
 /// What is wrong with the links of the running daemon: those that do not work, packets that are not delivered, and those that
 /// the kernel may pass on.
-fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
+fn links(socket: &Path, daemon: &HostInfo) -> Vec<FeatureReport> {
     // That the daemon does not answer is told already.
-    let Ok(Links { links }) = ask(socket, &Request::ListLinks { name: None }) else {
+    let Ok(LinksReply { links }) = query_daemon(socket, &Request::ListLinks { name: None }) else {
         return Vec::new();
     };
-    let wrong = |kind, detail| Feature {
+    let wrong = |kind, detail| FeatureReport {
         kind,
         available: false,
         detail,
@@ -123,7 +123,7 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
     let here = netns::own_inode() == daemon.netns_inode;
     let placed = links.iter().filter_map(|link| {
         let settings = &link.settings;
-        let routed = settings.mode != Some(Mode::Ethernet) || !settings.address.is_empty();
+        let routed = settings.mode != Some(ModeValue::Ethernet) || !settings.address.is_empty();
         // The daemon's own namespace may be another than this one.
         let seen = here || settings.netns.is_some();
         (routed && seen).then_some((&settings.name, settings.netns.as_deref()))
@@ -138,7 +138,7 @@ fn links(socket: &Path, daemon: &HostInfo) -> Vec<Feature> {
 }
 
 /// What is wrong with a link itself: it is lost, waits, or runs with what it cannot have.
-fn not_as_configured(link: &LinkInfo) -> Option<Feature> {
+fn not_as_configured(link: &LinkInfo) -> Option<FeatureReport> {
     let name = &link.settings.name;
     let cause = link.cause.as_deref();
     let detail = match (&*link.state, cause) {
@@ -149,7 +149,7 @@ fn not_as_configured(link: &LinkInfo) -> Option<Feature> {
             cause.unwrap_or("no cause is known")
         ),
     };
-    Some(Feature {
+    Some(FeatureReport {
         kind: HostFeature::Link,
         available: false,
         detail,
@@ -157,21 +157,21 @@ fn not_as_configured(link: &LinkInfo) -> Option<Feature> {
 }
 
 /// Asks the daemon at `socket`.
-fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
+fn query_daemon<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, CallError> {
     let mut client = Client::connect(socket)?;
     client.hurry(ANSWER_PATIENCE);
     client.call(request)
 }
 
-fn feature(kind: HostFeature, available: bool, with: &str, without: &str) -> Feature {
-    Feature {
+fn feature(kind: HostFeature, available: bool, with: &str, without: &str) -> FeatureReport {
+    FeatureReport {
         kind,
         available,
         detail: if available { with } else { without }.into(),
     }
 }
 
-fn capability(kind: HostFeature, wanted: Capability, with: &str, without: &str) -> Feature {
+fn capability(kind: HostFeature, wanted: Capability, with: &str, without: &str) -> FeatureReport {
     let has = caps::has_cap(None, CapSet::Effective, wanted).unwrap_or(false);
     let without = format!("{wanted} is missing: {without}");
     feature(kind, has, &format!("{wanted}: {with}"), &without)
@@ -182,7 +182,7 @@ const PORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who has ports of these links. Only with all of root's capabilities can it be seen which program has one, so it is
 /// looked before they are given away.
-pub(super) fn port_holders(state: &State) -> BTreeMap<u16, Holder> {
+pub(super) fn port_holders(state: &DesiredState) -> BTreeMap<u16, PortHolder> {
     let ports = needed_ports(state).into_keys();
     let holder = |port| wait_until_free(|| taken(port), || whose(port), PORT_PATIENCE);
     ports
@@ -195,50 +195,50 @@ fn taken(port: u16) -> bool {
 }
 
 /// The daemon that answers at `socket`.
-pub(super) fn answering(socket: &Path) -> Result<HostInfo, ClientError> {
-    ask(socket, &Request::GetHost).map(|Host { host }| host)
+pub(super) fn answering(socket: &Path) -> Result<HostInfo, CallError> {
+    query_daemon(socket, &Request::GetHost).map(|HostReply { host }| host)
 }
 
 /// Who has a port, unless it is this daemon, which has it for its links.
-pub(super) fn foreign_holder(port: u16, daemon: Option<&HostInfo>) -> Option<Holder> {
+pub(super) fn foreign_holder(port: u16, daemon: Option<&HostInfo>) -> Option<PortHolder> {
     let holder = taken(port).then(|| whose(port)).flatten()?;
     let own = daemon.is_some_and(|daemon| match &holder {
-        Holder::Process { pid, .. } => u32::try_from(*pid) == Ok(daemon.pid),
+        PortHolder::Process { pid, .. } => u32::try_from(*pid) == Ok(daemon.pid),
         // Who may not see the programs of others believes the daemon.
-        Holder::Hidden { .. } => daemon.ports.contains(&port),
-        Holder::Device { .. } => false,
+        PortHolder::Hidden { .. } => daemon.ports.contains(&port),
+        PortHolder::Device { .. } => false,
     });
     (!own).then_some(holder)
 }
 
-fn port(daemon: Option<&HostInfo>) -> Feature {
-    let holder = foreign_holder(GENEVE, daemon);
+fn port(daemon: Option<&HostInfo>) -> FeatureReport {
+    let holder = foreign_holder(GENEVE_DEFAULT_PORT, daemon);
     let (available, detail) = match (&holder, daemon) {
         (Some(holder), _) => (
             false,
             format!(
-                "UDP port {GENEVE} is taken by {holder}; {}",
+                "UDP port {GENEVE_DEFAULT_PORT} is taken by {holder}; {}",
                 holder.remedy()
             ),
         ),
-        (None, Some(daemon)) if daemon.ports.contains(&GENEVE) => (
+        (None, Some(daemon)) if daemon.ports.contains(&GENEVE_DEFAULT_PORT) => (
             true,
             format!(
-                "UDP port {GENEVE} is that of the running daemon (pid {})",
+                "UDP port {GENEVE_DEFAULT_PORT} is that of the running daemon (pid {})",
                 daemon.pid
             ),
         ),
-        (None, _) if taken(GENEVE) => (false, format!("UDP port {GENEVE} is taken")),
-        (None, _) => (true, format!("UDP port {GENEVE} is free")),
+        (None, _) if taken(GENEVE_DEFAULT_PORT) => (false, format!("UDP port {GENEVE_DEFAULT_PORT} is taken")),
+        (None, _) => (true, format!("UDP port {GENEVE_DEFAULT_PORT} is free")),
     };
-    Feature {
+    FeatureReport {
         kind: HostFeature::GenevePort,
         available,
         detail,
     }
 }
 
-fn whose(port: u16) -> Option<Holder> {
+fn whose(port: u16) -> Option<PortHolder> {
     block_on(async {
         let (connection, netlink, _) = rtnetlink::new_connection().ok()?;
         tokio::spawn(connection);
@@ -246,7 +246,7 @@ fn whose(port: u16) -> Option<Holder> {
     })?
 }
 
-fn user() -> Feature {
+fn user() -> FeatureReport {
     let found = User::from_name(SERVICE_USER).is_ok_and(|user| user.is_some());
     let hint = match geteuid().is_root() {
         true => {
@@ -262,7 +262,7 @@ fn user() -> Feature {
     )
 }
 
-fn configuration() -> Feature {
+fn configuration() -> FeatureReport {
     let (available, detail) = match File::open(DEFAULT_PATH) {
         Ok(_) => (
             true,
@@ -273,14 +273,14 @@ fn configuration() -> Feature {
             format!("{DEFAULT_PATH}: {error}; an empty file is enough to start with"),
         ),
     };
-    Feature {
+    FeatureReport {
         kind: HostFeature::Configuration,
         available,
         detail,
     }
 }
 
-fn daemon(socket: &Path, running: Result<HostInfo, ClientError>) -> Feature {
+fn daemon(socket: &Path, running: Result<HostInfo, CallError>) -> FeatureReport {
     let (available, detail) = match running {
         Ok(daemon) => (
             true,
@@ -295,7 +295,7 @@ fn daemon(socket: &Path, running: Result<HostInfo, ClientError>) -> Feature {
         ),
         Err(error) => (false, error.to_string()),
     };
-    Feature {
+    FeatureReport {
         kind: HostFeature::Daemon,
         available,
         detail,

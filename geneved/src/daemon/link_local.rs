@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 
 use super::core::Core;
 use crate::net::link_local::link_local;
@@ -15,8 +15,8 @@ impl Core {
         let tables = self.engine().tables();
         let wanted = inner.running.iter().filter_map(|(name, running)| {
             let config = &tables.link(running.index)?.config;
-            let speaks = config.inner == Inner::Ethernet && config.bridge.is_none();
-            if !speaks || !config.neighbors.take_look() {
+            let speaks = config.inner == InnerProtocol::Ethernet && config.bridge.is_none();
+            if !speaks || !config.neighbors.take_link_local_request() {
                 return None;
             }
             let netns = inner.state.links.get(name)?.netns.clone();

@@ -1,24 +1,24 @@
 //! What functions do right now: their counters.
 
 use libgeneve::link::Link;
-use libgeneve::nat::Usage;
-use libgeneve::options::Known;
-use libgeneve::qos::Tallied;
+use libgeneve::nat::PortUsage;
+use libgeneve::options::KnownOption;
+use libgeneve::qos::ClassStats;
 use std::sync::Arc;
 
 use super::compile::proxies_into;
-use super::core::{Core, Inner};
-use crate::config::value::{IfName, Name};
-use crate::io::Direction;
+use super::core::{Core, CoreState};
+use crate::config::value::{IfName, ObjectName};
+use crate::io::TrafficDirection;
 
 impl Core {
     /// How many flows a rule decided.
-    pub(super) fn policy_hits(&self, inner: &Inner, dev: &IfName, name: &Name) -> u64 {
+    pub(super) fn policy_hits(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> u64 {
         inner.builder.compiler.hits(dev, name.as_str())
     }
 
     /// Ports of a translation's pool: handed out, and in all.
-    pub(super) fn nat_ports(&self, inner: &Inner, dev: &IfName, name: &Name) -> (u64, u64) {
+    pub(super) fn nat_ports(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> (u64, u64) {
         let Some(link) = self.compiled(inner, dev) else {
             return (0, 0);
         };
@@ -29,7 +29,7 @@ impl Core {
 
     /// Ports that stand for the clients of a link at proxied endpoints with targets on another: those in use, and those that the
     /// link may have. By both links.
-    pub(super) fn stand_in_ports(&self, inner: &Inner) -> Vec<(IfName, IfName, Usage)> {
+    pub(super) fn proxy_ports(&self, inner: &CoreState) -> Vec<(IfName, IfName, PortUsage)> {
         let mut found = Vec::new();
         for (target, running) in &inner.running {
             let link = self.engine().tables().link(running.index).map(Arc::clone);
@@ -45,32 +45,32 @@ impl Core {
     }
 
     /// What became of the bytes of a class.
-    pub(super) fn class_bytes(&self, inner: &Inner, dev: &IfName, name: &Name) -> Tallied {
+    pub(super) fn class_bytes(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> ClassStats {
         let link = self.compiled(inner, dev);
         let classes = link
             .map(|l| l.config.functions.classes.clone())
             .unwrap_or_default();
         let class = classes.iter().find(|c| c.name == name.as_str());
-        class.map_or_else(Tallied::default, |c| c.tally.read())
+        class.map_or_else(ClassStats::default, |c| c.tally.read())
     }
 
     /// Packets that were received and sent with a defined option.
-    pub(super) fn option_packets(&self, inner: &Inner, name: &Name) -> (u64, u64) {
+    pub(super) fn option_packets(&self, inner: &CoreState, name: &ObjectName) -> (u64, u64) {
         let Some(place) = inner.state.options.keys().position(|n| n == name) else {
             return (0, 0);
         };
-        let slot = Known::Defined(u8::try_from(place).unwrap_or(u8::MAX)).slot();
+        let slot = KnownOption::Defined(u8::try_from(place).unwrap_or(u8::MAX)).slot();
         let mut sum = (0, 0);
         for running in inner.running.values() {
             let counters = self.engine().link_counters(running.index);
-            sum.0 += counters.option(Direction::Ingress, slot);
-            sum.1 += counters.option(Direction::Egress, slot);
+            sum.0 += counters.option(TrafficDirection::Ingress, slot);
+            sum.1 += counters.option(TrafficDirection::Egress, slot);
         }
         sum
     }
 
     /// A link as workers see it.
-    fn compiled(&self, inner: &Inner, dev: &IfName) -> Option<Arc<Link>> {
+    fn compiled(&self, inner: &CoreState, dev: &IfName) -> Option<Arc<Link>> {
         let running = inner.running.get(dev)?;
         self.engine().tables().link(running.index).map(Arc::clone)
     }

@@ -11,26 +11,26 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::compile::Outdated;
-use super::core::{Core, Inner, host_event, hosts_of};
-use crate::config::state::{Link, State};
-use crate::config::value::{IfName, Mode};
+use super::core::{Core, CoreState, host_event, hosts_of};
+use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::value::{IfName, ModeValue};
 use crate::control::steps;
-use crate::net::mtu::{Loop, Nested, Ways};
-use crate::net::underlay::Way;
+use crate::net::mtu::{RoutingLoop, NestedTunnels, PathTable};
+use crate::net::underlay::HostPath;
 use crate::refusal::Refusal;
 
 /// The most links of which it is looked up without a thread of its own what leads back.
 const FEW_LINKS: usize = 64;
 
 /// Why packets of a link to a host would come back, by the link's name.
-pub(super) type Loops = BTreeMap<(IfName, IpAddr), Loop>;
+pub(super) type LoopMap = BTreeMap<(IfName, IpAddr), RoutingLoop>;
 
 /// Every link and host of `state` between which packets would come back.
-pub(super) fn loops(state: &State, ways: &Ways) -> Loops {
-    let mut found = Loops::new();
+pub(super) fn loops(state: &DesiredState, ways: &PathTable) -> LoopMap {
+    let mut found = LoopMap::new();
     for link in state.links.values() {
         for host in hosts_of(state, link) {
-            if let Some(why) = comes_back(state, ways, link, host) {
+            if let Some(why) = find_loop(state, ways, link, host) {
                 found.insert((link.name.clone(), host), why);
             }
         }
@@ -38,44 +38,44 @@ pub(super) fn loops(state: &State, ways: &Ways) -> Loops {
     found
 }
 
-fn comes_back(state: &State, ways: &Ways, link: &Link, host: IpAddr) -> Option<Loop> {
-    let way = ways.way(host, link.local)?.ok()?;
+fn find_loop(state: &DesiredState, ways: &PathTable, link: &LinkSpec, host: IpAddr) -> Option<RoutingLoop> {
+    let way = ways.path(host, link.local)?.ok()?;
     if way.own {
-        let meant = !named_for_itself(state, link, host);
-        return Some(Loop::Own { meant });
+        let meant = !is_configured_host(state, link, host);
+        return Some(RoutingLoop::Own { meant });
     }
-    if entered(state, way).any(|entered| entered.name == link.name) {
-        return Some(Loop::Itself);
+    if links_entered(state, way).any(|entered| entered.name == link.name) {
+        return Some(RoutingLoop::Itself);
     }
     if let Some(shared) = shared(state, way) {
         return Some(shared);
     }
     let mut seen = BTreeSet::new();
     let by =
-        entered(state, way).find(|next| leads_to(state, ways, (next, host), link, &mut seen))?;
-    Some(Loop::Through(by.name.clone()))
+        links_entered(state, way).find(|next| ends_in(state, ways, (next, host), link, &mut seen))?;
+    Some(RoutingLoop::Through(by.name.clone()))
 }
 
 /// Why a way may not be taken that leads through a bridge with a link among its ports.
-pub(super) fn shared(state: &State, way: &Way) -> Option<Loop> {
+pub(super) fn shared(state: &DesiredState, way: &HostPath) -> Option<RoutingLoop> {
     way.ports.iter().find_map(|(bridge, port)| {
         let link = state.links.get(&port.parse::<IfName>().ok()?)?;
         let here = link.netns.is_none();
-        here.then(|| Loop::Shared(bridge.clone(), link.name.clone()))
+        here.then(|| RoutingLoop::Shared(bridge.clone(), link.name.clone()))
     })
 }
 
 /// All hosts of links that are behind links.
-pub(super) fn nested(state: &State, ways: &Ways) -> Nested {
-    let mut found = Nested::new();
+pub(super) fn nested(state: &DesiredState, ways: &PathTable) -> NestedTunnels {
+    let mut found = NestedTunnels::new();
     for link in state.links.values() {
         for host in hosts_of(state, link) {
             let (Some(Ok(way)), None) =
-                (ways.way(host, link.local), ways.loop_of(&link.name, host))
+                (ways.path(host, link.local), ways.loop_of(&link.name, host))
             else {
                 continue;
             };
-            let outer = entered(state, way).map(|outer| outer.name.clone());
+            let outer = links_entered(state, way).map(|outer| outer.name.clone());
             found.extend(outer.map(|outer| (link.name.clone(), host, outer)));
         }
     }
@@ -84,24 +84,24 @@ pub(super) fn nested(state: &State, ways: &Ways) -> Nested {
 
 /// The hosts of a link by which its MTU is computed. One that is behind another link whose own MTU follows from this one's
 /// is none of them: each would go on to make the other smaller.
-pub(super) fn measured(state: &State, ways: &Ways, link: &Link) -> Vec<IpAddr> {
+pub(super) fn measured(state: &DesiredState, ways: &PathTable, link: &LinkSpec) -> Vec<IpAddr> {
     let mut hosts = hosts_of(state, link);
     hosts.retain(|host| {
-        let way = ways.way(*host, link.local);
+        let way = ways.path(*host, link.local);
         let (Some(Ok(way)), None) = (way, ways.loop_of(&link.name, *host)) else {
             return true;
         };
         let mut seen = BTreeSet::new();
-        !entered(state, way).any(|next| rests_on(state, ways, next, &link.name, &mut seen))
+        !links_entered(state, way).any(|next| is_nested_in(state, ways, next, &link.name, &mut seen))
     });
     hosts
 }
 
 /// Whether a host of `link` is behind the link `end`, perhaps through others.
-fn rests_on<'a>(
-    state: &'a State,
-    ways: &Ways,
-    link: &'a Link,
+fn is_nested_in<'a>(
+    state: &'a DesiredState,
+    ways: &PathTable,
+    link: &'a LinkSpec,
     end: &IfName,
     seen: &mut BTreeSet<&'a IfName>,
 ) -> bool {
@@ -112,40 +112,40 @@ fn rests_on<'a>(
         return false;
     }
     hosts_of(state, link).into_iter().any(|host| {
-        let Some(Ok(way)) = ways.way(host, link.local) else {
+        let Some(Ok(way)) = ways.path(host, link.local) else {
             return false;
         };
-        let next: Vec<_> = entered(state, way).collect();
+        let next: Vec<_> = links_entered(state, way).collect();
         next.into_iter()
-            .any(|next| rests_on(state, ways, next, end, seen))
+            .any(|next| is_nested_in(state, ways, next, end, seen))
     })
 }
 
 /// Whether what `link` gets for `inner` ends in `end`.
-fn leads_to<'a>(
-    state: &'a State,
-    ways: &Ways,
-    (link, inner): (&'a Link, IpAddr),
-    end: &Link,
+fn ends_in<'a>(
+    state: &'a DesiredState,
+    ways: &PathTable,
+    (link, inner): (&'a LinkSpec, IpAddr),
+    end: &LinkSpec,
     seen: &mut BTreeSet<(&'a IfName, IpAddr)>,
 ) -> bool {
     if !seen.insert((&link.name, inner)) {
         return false;
     }
-    toward(state, link, inner).into_iter().any(|host| {
-        let Some(Ok(way)) = ways.way(host, link.local) else {
+    hosts_for(state, link, inner).into_iter().any(|host| {
+        let Some(Ok(way)) = ways.path(host, link.local) else {
             return false;
         };
-        let next: Vec<_> = entered(state, way).collect();
+        let next: Vec<_> = links_entered(state, way).collect();
         next.iter().any(|next| next.name == end.name)
             || next
                 .into_iter()
-                .any(|next| leads_to(state, ways, (next, host), end, seen))
+                .any(|next| ends_in(state, ways, (next, host), end, seen))
     })
 }
 
 /// The links whose interfaces a way leads into; those of other namespaces are no devices of the underlay.
-fn entered<'a>(state: &'a State, way: &Way) -> impl Iterator<Item = &'a Link> {
+fn links_entered<'a>(state: &'a DesiredState, way: &HostPath) -> impl Iterator<Item = &'a LinkSpec> {
     let links = way
         .through
         .iter()
@@ -154,8 +154,8 @@ fn entered<'a>(state: &'a State, way: &Way) -> impl Iterator<Item = &'a Link> {
 }
 
 /// The hosts that a link may send to what is for `inner`.
-fn toward(state: &State, link: &Link, inner: IpAddr) -> Vec<IpAddr> {
-    if link.mode == Mode::Ethernet {
+fn hosts_for(state: &DesiredState, link: &LinkSpec, inner: IpAddr) -> Vec<IpAddr> {
+    if link.mode == ModeValue::Ethernet {
         // By MAC address, which any of them may have.
         return hosts_of(state, link);
     }
@@ -175,12 +175,12 @@ fn toward(state: &State, link: &Link, inner: IpAddr) -> Vec<IpAddr> {
 /// The ways as they will be when the interfaces have the addresses that they do not have in `old`: the kernel routes what is
 /// in an address's prefix to its interface, unless there is a longer one. `None` if they will be as they are.
 fn with_addresses<'a>(
-    old: &State,
-    changed: impl Iterator<Item = &'a Link>,
-    ways: &Ways,
-) -> Option<Ways> {
+    old: &DesiredState,
+    changed: impl Iterator<Item = &'a LinkSpec>,
+    ways: &PathTable,
+) -> Option<PathTable> {
     let here = changed.filter(|link| link.netns.is_none() && link.up);
-    let is_old = |link: &Link, net: &IpNet| {
+    let is_old = |link: &LinkSpec, net: &IpNet| {
         let before = old.links.get(&link.name);
         before.is_some_and(|before| before.addresses.contains(net))
     };
@@ -192,14 +192,14 @@ fn with_addresses<'a>(
     let mut foreseen = ways.clone();
     let mut any = false;
     foreseen.change_each(|host, way| {
-        let mut drawn: Option<Way> = None;
+        let mut drawn: Option<HostPath> = None;
         for (link, net) in &fresh {
             let shorter = match drawn.as_ref().map_or(way.as_ref(), Ok) {
                 Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
                 Err(_) => true,
             };
             if net.contains(&host) && (shorter || net.addr() == host) {
-                drawn = Some(Way {
+                drawn = Some(HostPath {
                     devices: Vec::new(),
                     through: vec![link.name.to_string()],
                     ports: Vec::new(),
@@ -217,7 +217,7 @@ fn with_addresses<'a>(
 }
 
 /// Whether some way leads through the interface of a link, or of a bridge that it is a port of.
-pub(super) fn entangled(state: &State, ways: &Ways) -> bool {
+pub(super) fn entangled(state: &DesiredState, ways: &PathTable) -> bool {
     let links = ways
         .through()
         .filter_map(|name| state.links.get(&name.parse().ok()?));
@@ -225,16 +225,16 @@ pub(super) fn entangled(state: &State, ways: &Ways) -> bool {
 }
 
 /// Concludes why packets of one link would come back, where no way leads through any link.
-pub(super) fn note_own_loops(state: &State, ways: &mut Ways, link: &Link) {
+pub(super) fn note_own_loops(state: &DesiredState, ways: &mut PathTable, link: &LinkSpec) {
     for host in hosts_of(state, link) {
-        if let Some(why) = comes_back(state, ways, link, host) {
+        if let Some(why) = find_loop(state, ways, link, host) {
             ways.add_loop(&link.name, host, why);
         }
     }
 }
 
 /// Whether anything but endpoints names this host. Endpoints are written alike on all hosts, their own among them.
-fn named_for_itself(state: &State, link: &Link, host: IpAddr) -> bool {
+fn is_configured_host(state: &DesiredState, link: &LinkSpec, host: IpAddr) -> bool {
     let mut routes = state.routes_of(&link.name);
     let mut fdb = state.fdb_of(&link.name);
     link.remote == Some(host)
@@ -247,13 +247,13 @@ impl Core {
     /// links of which something is not as it was.
     pub(super) async fn refuse_loops(
         &self,
-        inner: &Inner,
-        new: &Arc<State>,
+        inner: &CoreState,
+        new: &Arc<DesiredState>,
         changed: &Outdated,
-    ) -> Result<Arc<Ways>, Refusal> {
-        let ways = self.ways(inner, new, changed).await;
+    ) -> Result<Arc<PathTable>, Refusal> {
+        let ways = self.paths(inner, new, changed).await;
         let (old, new) = (Arc::clone(&inner.state), Arc::clone(new));
-        let (before, after) = (Arc::clone(&inner.ways), Arc::clone(&ways));
+        let (before, after) = (Arc::clone(&inner.paths), Arc::clone(&ways));
         let names: Vec<IfName> = match changed {
             Outdated::All => new.links.keys().cloned().collect(),
             Outdated::Links(names) => names.iter().cloned().collect(),
@@ -262,19 +262,19 @@ impl Core {
         let find = move || {
             let links = names.iter().filter_map(|name| new.links.get(name));
             let foreseen = with_addresses(&old, links, &after);
-            let is_new = |((name, host), why): &((IfName, IpAddr), Loop)| {
-                let meant = *why == Loop::Own { meant: true };
+            let is_new = |((name, host), why): &((IfName, IpAddr), RoutingLoop)| {
+                let meant = *why == RoutingLoop::Own { meant: true };
                 !meant && before.loop_of(name, *host).is_none()
             };
             if let Some(foreseen) = foreseen {
                 return loops(&new, &foreseen).into_iter().find(is_new);
             }
-            let of = |((name, host), why): (&(IfName, IpAddr), &Loop)| {
+            let of = |((name, host), why): (&(IfName, IpAddr), &RoutingLoop)| {
                 ((name.clone(), *host), why.clone())
             };
             after.loops().beside(before.loops()).map(of).find(is_new)
         };
-        let Some(((name, host), why)) = steps::apart_if(long, find).await else {
+        let Some(((name, host), why)) = steps::spawn_blocking_if(long, find).await else {
             return Ok(ways);
         };
         Err(Refusal::new(
@@ -286,31 +286,31 @@ impl Core {
 
     /// Has the packet path keep away from hosts from which packets would come back, and says which are new and which are
     /// right again. Returns the links for which that changed.
-    pub(super) fn note_ways(&self, inner: &mut Inner, ways: Arc<Ways>) -> BTreeSet<IfName> {
-        let old = std::mem::replace(&mut inner.ways, ways);
+    pub(super) fn note_ways(&self, inner: &mut CoreState, ways: Arc<PathTable>) -> BTreeSet<IfName> {
+        let old = std::mem::replace(&mut inner.paths, ways);
         self.note_path_mtus(inner, &old);
         let mut changed = BTreeSet::new();
-        let others = inner.ways.nested.symmetric_difference(&old.nested);
+        let others = inner.paths.nested.symmetric_difference(&old.nested);
         changed.extend(others.map(|(link, ..)| link.clone()));
-        for ((link, host), why) in inner.ways.loops().beside(old.loops()) {
+        for ((link, host), why) in inner.paths.loops().beside(old.loops()) {
             if old.loop_of(link, *host).is_some() {
                 continue;
             }
             changed.insert(link.clone());
-            if *why == (Loop::Own { meant: true }) {
+            if *why == (RoutingLoop::Own { meant: true }) {
                 continue;
             }
             tracing::warn!(%link, %host, %why, "link \"{link}\": nothing is sent to host {host}: {why}");
             let detail = format!("link \"{link}\": {why}");
             self.hub()
-                .tell(host_event(Some(*host), "underlay-loop", detail));
+                .announce(host_event(Some(*host), "underlay-loop", detail));
         }
-        for ((link, host), why) in old.loops().beside(inner.ways.loops()) {
-            if inner.ways.loop_of(link, *host).is_some() {
+        for ((link, host), why) in old.loops().beside(inner.paths.loops()) {
+            if inner.paths.loop_of(link, *host).is_some() {
                 continue;
             }
             changed.insert(link.clone());
-            if *why == (Loop::Own { meant: true }) {
+            if *why == (RoutingLoop::Own { meant: true }) {
                 continue;
             }
             let named = inner.state.links.get(link);
@@ -318,7 +318,7 @@ impl Core {
                 tracing::info!(%link, %host, "link \"{link}\": the route to host {host} is right again");
                 let detail = format!("link \"{link}\": the underlay's route to it is right again");
                 self.hub()
-                    .tell(host_event(Some(*host), "reachable", detail));
+                    .announce(host_event(Some(*host), "reachable", detail));
             }
         }
         changed
@@ -330,13 +330,13 @@ mod tests {
     use super::*;
     use crate::config::file::parse;
 
-    fn state(text: &str) -> State {
+    fn state(text: &str) -> DesiredState {
         let file = ("geneved.toml".into(), text.to_owned());
         parse(&[file]).expect("a valid configuration").state
     }
 
-    fn by(device: &str, prefix_len: u8) -> Result<Way, String> {
-        Ok(Way {
+    fn by(device: &str, prefix_len: u8) -> Result<HostPath, String> {
+        Ok(HostPath {
             devices: Vec::new(),
             through: vec![device.into()],
             ports: Vec::new(),
@@ -347,20 +347,20 @@ mod tests {
         })
     }
 
-    fn ways(list: &[(&str, Result<Way, String>)]) -> Ways {
-        let mut ways = Ways::default();
+    fn ways(list: &[(&str, Result<HostPath, String>)]) -> PathTable {
+        let mut ways = PathTable::default();
         for (host, way) in list {
             ways.insert((host.parse().unwrap(), None), way.clone());
         }
         ways
     }
 
-    fn foreseen(old: &State, new: &State, ways: &Ways) -> Ways {
+    fn foreseen(old: &DesiredState, new: &DesiredState, ways: &PathTable) -> PathTable {
         let foreseen = with_addresses(old, new.links.values(), ways);
         foreseen.unwrap_or_else(|| ways.clone())
     }
 
-    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 9));
+    const LOOP_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 9));
 
     const TWO: &str = r#"
         [[link]]
@@ -375,7 +375,7 @@ mod tests {
         address = ["10.1.0.1/24"]
     "#;
 
-    fn found(state: &State, ways: &Ways) -> Vec<(String, String)> {
+    fn found(state: &DesiredState, ways: &PathTable) -> Vec<(String, String)> {
         loops(state, ways)
             .into_keys()
             .map(|(link, host)| (link.to_string(), host.to_string()))
@@ -388,7 +388,7 @@ mod tests {
         let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &ways), []);
         assert_eq!(
-            found(&state, &foreseen(&State::default(), &state, &ways)),
+            found(&state, &foreseen(&DesiredState::default(), &state, &ways)),
             []
         );
     }
@@ -399,7 +399,7 @@ mod tests {
         let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
         let name = |name: &str| name.parse::<IfName>().unwrap();
         let expected = (name("gnv1"), "10.0.0.2".parse().unwrap(), name("gnv0"));
-        assert_eq!(nested(&state, &ways), Nested::from([expected]));
+        assert_eq!(nested(&state, &ways), NestedTunnels::from([expected]));
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
         way.ports = vec![("br0".into(), "eth0".into()), ("br0".into(), "gnv1".into())];
         let ways = ways(&[("192.0.2.2", Ok(way)), ("10.0.0.2", by("gnv0", 24))]);
         let found: Vec<_> = loops(&state, &ways).into_values().collect();
-        assert_eq!(found, [Loop::Shared("br0".into(), "gnv1".parse().unwrap())]);
+        assert_eq!(found, [RoutingLoop::Shared("br0".into(), "gnv1".parse().unwrap())]);
         let why = found[0].to_string();
         assert!(why.ends_with("take one of them out of br0"), "{why}");
     }
@@ -496,10 +496,10 @@ mod tests {
             let ways = ways(&[("10.50.0.9", way.clone())]);
             // What an address has drawn already, the kernel says.
             assert_eq!(
-                foreseen(&state, &state, &ways).way(HOST, None),
-                ways.way(HOST, None)
+                foreseen(&state, &state, &ways).path(LOOP_HOST, None),
+                ways.path(LOOP_HOST, None)
             );
-            let found = found(&state, &foreseen(&State::default(), &state, &ways));
+            let found = found(&state, &foreseen(&DesiredState::default(), &state, &ways));
             assert_eq!(found.len(), expected, "{way:?}");
         }
     }
@@ -518,14 +518,14 @@ mod tests {
         );
         let host = ways(&[("10.50.0.9", by("gnv0", 24))]);
         assert_eq!(
-            found(&state, &foreseen(&State::default(), &state, &host)),
+            found(&state, &foreseen(&DesiredState::default(), &state, &host)),
             []
         );
         let mut own = by("lo", 32).unwrap();
         own.own = true;
         let here = ways(&[("10.50.0.9", Ok(own.clone()))]);
         let found: Vec<_> = loops(&state, &here).into_values().collect();
-        assert_eq!(found, [Loop::Own { meant: false }]);
+        assert_eq!(found, [RoutingLoop::Own { meant: false }]);
     }
 
     #[test]
@@ -545,6 +545,6 @@ mod tests {
         own.own = true;
         let ways = ways(&[("192.0.2.1", Ok(own))]);
         let found: Vec<_> = loops(&state, &ways).into_values().collect();
-        assert_eq!(found, [Loop::Own { meant: true }]);
+        assert_eq!(found, [RoutingLoop::Own { meant: true }]);
     }
 }

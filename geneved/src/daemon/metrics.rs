@@ -6,20 +6,20 @@ use libgeneve::drop::DropReason;
 use libgeneve::link::LinkIndex;
 
 use super::core::Core;
-use crate::config::value::{IfName, Name};
-use crate::control::protocol::{ClassInfo, Health};
+use crate::config::value::{IfName, ObjectName};
+use crate::control::protocol::{ClassInfo, BackendHealth};
 use crate::control::steps;
-use crate::io::{Direction, LinkCounters, Slots};
-use crate::observe::metrics::{self, Page};
-use crate::observe::scrape::Source;
+use crate::io::{TrafficDirection, LinkCounters, PoolUsage};
+use crate::observe::metrics::{self, MetricsPage};
+use crate::observe::scrape::MetricsSource;
 
-const DIRECTIONS: [(Direction, &str); 2] = [
-    (Direction::Ingress, "ingress"),
-    (Direction::Egress, "egress"),
+const DIRECTIONS: [(TrafficDirection, &str); 2] = [
+    (TrafficDirection::Ingress, "ingress"),
+    (TrafficDirection::Egress, "egress"),
 ];
 
 /// A link that runs, or ran until its interface vanished.
-struct Row {
+struct LinkMetrics {
     name: IfName,
     vni: String,
     index: LinkIndex,
@@ -29,21 +29,21 @@ struct Row {
     counters: LinkCounters,
 }
 
-impl Source for Core {
+impl MetricsSource for Core {
     async fn page(&self) -> String {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         self.daemon(&mut page);
         self.traffic(&mut page).await;
         self.functions(&mut page).await;
         self.hosts(&mut page).await;
         self.workers(&mut page);
         process(&mut page, self.started());
-        steps::apart(move || page.end()).await
+        steps::spawn_blocking(move || page.end()).await
     }
 }
 
 impl Core {
-    fn daemon(&self, page: &mut Page) {
+    fn daemon(&self, page: &mut MetricsPage) {
         let report = self.engine().backend();
         page.metric(&metrics::BUILD_INFO)
             .add(&[env!("CARGO_PKG_VERSION")], 1u64);
@@ -55,13 +55,13 @@ impl Core {
         }
     }
 
-    async fn rows(&self) -> Vec<Row> {
+    async fn rows(&self) -> Vec<LinkMetrics> {
         let inner = self.inner().await;
         let running = inner.running.iter();
         running
             .filter_map(|(name, running)| {
                 let link = inner.state.links.get(name)?;
-                Some(Row {
+                Some(LinkMetrics {
                     name: name.clone(),
                     vni: u32::from(link.vni).to_string(),
                     index: running.index,
@@ -74,7 +74,7 @@ impl Core {
             .collect()
     }
 
-    async fn traffic(&self, page: &mut Page) {
+    async fn traffic(&self, page: &mut MetricsPage) {
         let rows = self.rows().await;
         let mut info = page.metric(&metrics::LINK_INFO);
         rows.iter()
@@ -88,12 +88,12 @@ impl Core {
         let mut mtu = page.metric(&metrics::LINK_MTU);
         rows.iter().for_each(|r| mtu.add(&[r.name.as_str()], r.mtu));
         let mut packets = page.metric(&metrics::PACKETS);
-        for Row { name, counters, .. } in &rows {
+        for LinkMetrics { name, counters, .. } in &rows {
             packets.add(&[name.as_str(), "ingress"], counters.rx_packets);
             packets.add(&[name.as_str(), "egress"], counters.tx_packets);
         }
         let mut bytes = page.metric(&metrics::BYTES);
-        for Row { name, counters, .. } in &rows {
+        for LinkMetrics { name, counters, .. } in &rows {
             bytes.add(&[name.as_str(), "ingress"], counters.rx_bytes);
             bytes.add(&[name.as_str(), "egress"], counters.tx_bytes);
         }
@@ -103,7 +103,7 @@ impl Core {
         self.bridges(page, &rows);
     }
 
-    fn drops(&self, page: &mut Page, rows: &[Row]) {
+    fn drops(&self, page: &mut MetricsPage, rows: &[LinkMetrics]) {
         let mut consumed = page.metric(&metrics::CONSUMED);
         for (direction, word) in DIRECTIONS {
             for row in rows {
@@ -127,12 +127,12 @@ impl Core {
         }
     }
 
-    async fn options(&self, page: &mut Page, rows: &[Row]) {
+    async fn options(&self, page: &mut MetricsPage, rows: &[LinkMetrics]) {
         let tables = self.engine().tables();
         let inner = self.inner().await;
         let own = tables.schema.slot_names().count() - tables.schema.defined().len();
         // A name of the user's may have letters that a schema's has not.
-        let defined = inner.state.options.keys().map(Name::as_str);
+        let defined = inner.state.options.keys().map(ObjectName::as_str);
         let names: Vec<_> = tables
             .schema
             .slot_names()
@@ -150,7 +150,7 @@ impl Core {
         }
     }
 
-    fn flow_counts(&self, page: &mut Page, rows: &[Row]) {
+    fn flow_counts(&self, page: &mut MetricsPage, rows: &[LinkMetrics]) {
         let flows = &self.engine().flows().flows;
         let counts: Vec<_> = rows
             .iter()
@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// What Ethernet links have learned, and what they did.
-    fn bridges(&self, page: &mut Page, rows: &[Row]) {
+    fn bridges(&self, page: &mut MetricsPage, rows: &[LinkMetrics]) {
         let tables = self.engine().tables();
         let bridges = || {
             rows.iter().filter_map(|row| {
@@ -196,7 +196,7 @@ impl Core {
     }
 
     /// As `geneved nat`, `policy`, `qos` and `service show` have them.
-    async fn functions(&self, page: &mut Page) {
+    async fn functions(&self, page: &mut MetricsPage) {
         let nats = self.list_nats(None).await.unwrap_or_default().nats;
         let pools = || nats.iter().filter(|n| n.total > 0);
         let mut in_use = page.metric(&metrics::NAT_PORTS_IN_USE);
@@ -204,7 +204,7 @@ impl Core {
         let mut limit = page.metric(&metrics::NAT_PORTS_LIMIT);
         pools().for_each(|n| limit.add(&[n.nat.dev.as_str(), n.nat.name.as_str()], n.total));
 
-        let shares = self.stand_in_ports(&*self.inner().await);
+        let shares = self.proxy_ports(&*self.inner().await);
         let mut in_use = page.metric(&metrics::STAND_IN_PORTS_IN_USE);
         shares
             .iter()
@@ -237,7 +237,7 @@ impl Core {
         self.backends(page).await;
     }
 
-    async fn backends(&self, page: &mut Page) {
+    async fn backends(&self, page: &mut MetricsPage) {
         let services = self.list_services(None).await.unwrap_or_default().services;
         let all: Vec<_> = services
             .iter()
@@ -250,10 +250,10 @@ impl Core {
         let mut state = page.metric(&metrics::BACKEND_STATE);
         for (dev, name, backend, b) in &all {
             for (health, word) in [
-                (Health::Up, "up"),
-                (Health::Down, "down"),
-                (Health::Unknown, "unknown"),
-                (Health::Draining, "draining"),
+                (BackendHealth::Up, "up"),
+                (BackendHealth::Down, "down"),
+                (BackendHealth::Unknown, "unknown"),
+                (BackendHealth::Draining, "draining"),
             ] {
                 state.add(&[dev, name, backend, word], u8::from(b.health == health));
             }
@@ -264,7 +264,7 @@ impl Core {
         }
     }
 
-    async fn hosts(&self, page: &mut Page) {
+    async fn hosts(&self, page: &mut MetricsPage) {
         let remotes = self.host().await.host.remotes;
         let mut gso = page.metric(&metrics::HOST_GSO);
         for remote in &remotes {
@@ -282,7 +282,7 @@ impl Core {
         }
     }
 
-    fn workers(&self, page: &mut Page) {
+    fn workers(&self, page: &mut MetricsPage) {
         let reports = self.engine().worker_reports();
         let reports: Vec<_> = (0usize..).map(|n| n.to_string()).zip(&reports).collect();
         let mut turns = page.metric(&metrics::WORKER_TURNS);
@@ -297,7 +297,7 @@ impl Core {
         for (n, report) in &reports {
             stalled.add(&[n], report.stalled.as_secs_f64());
         }
-        let kinds = |slots: &Slots| {
+        let kinds = |slots: &PoolUsage| {
             [
                 ("tun", slots.tun_buffers),
                 ("udp", slots.udp_buffers),
@@ -313,7 +313,7 @@ impl Core {
         }
         let mut limit = page.metric(&metrics::WORKER_SLOTS_LIMIT);
         for (n, _) in &reports {
-            for (kind, count) in kinds(&Slots::LIMIT) {
+            for (kind, count) in kinds(&PoolUsage::LIMIT) {
                 limit.add(&[n, kind], count);
             }
         }
@@ -321,7 +321,7 @@ impl Core {
 }
 
 /// What every program that is scraped tells of itself. What /proc does not show is left out.
-fn process(page: &mut Page, started: SystemTime) {
+fn process(page: &mut MetricsPage, started: SystemTime) {
     let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
     page.metric(&metrics::PROCESS_START)
         .add(&[], since.as_secs_f64());

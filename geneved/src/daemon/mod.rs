@@ -46,24 +46,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
-use self::core::{Concerned, Core, host_event};
+use self::core::{AffectedLinks, Core, host_event};
 use self::health::HealthBoard;
 use self::termination::Termination;
 use self::watchdog::Watchdog;
-use crate::config::file::{self, Config, Io};
+use crate::config::file::{self, Config, IoSetting};
 use crate::config::plan;
-use crate::control::protocol::{Applied, Failure, Monitored, Rated, Request, Saved};
-use crate::control::server::{self, Answer, Following, Listener, Parameters, Service};
+use crate::control::protocol::{ApplyReply, CallFailure, MonitorReply, RatesReply, Request, SaveReply};
+use crate::control::server::{self, ReplyFuture, ReplyStreamFuture, ControlListener, ReplyParameters, RequestHandler};
 use crate::control::steps;
 use crate::counted::counted;
-use crate::io::Event;
-use crate::net::changes::{Changes, Underlay};
-use crate::net::port::Holder;
-use crate::net::watch::{News, Watch};
+use crate::io::EngineEvent;
+use crate::net::changes::{UnderlayChanges, UnderlayMonitor};
+use crate::net::port::PortHolder;
+use crate::net::watch::{InterfaceEvent, NetlinkWatch};
 use crate::observe::log::tell_left_out;
 use crate::observe::repeats::tell_repeats;
-use crate::observe::scrape::Scrape;
-use crate::random::Keys;
+use crate::observe::scrape::ScrapeListeners;
+use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
 /// How often flows are looked after, and the log of rules is read.
@@ -99,8 +99,8 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     let fail = |e: Refusal| vec![e.to_string()];
     server::ensure_free(&config.daemon.socket).map_err(fail)?;
     let holders = host::port_holders(&config.state);
-    let watch = Watch::open().map_err(|e| vec![format!("{NO_NETLINK}: {e}")])?;
-    privilege::settle(&config.daemon).map_err(fail)?;
+    let watch = NetlinkWatch::open().map_err(|e| vec![format!("{NO_NETLINK}: {e}")])?;
+    privilege::drop_privileges(&config.daemon).map_err(fail)?;
     if !config.state.links.is_empty() {
         privilege::ensure_net_admin().map_err(fail)?;
     }
@@ -110,7 +110,7 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     crate::observe::log::begin();
     crate::io::raise_limit();
     let path = path.to_owned();
-    let live = |config| live(config, path, holders, watch, termination);
+    let live = |config| run_until_stopped(config, path, holders, watch, termination);
     match control_ring(config.daemon.io) {
         Ok(ring) => ring.block_on(live(config)).map_err(fail),
         Err(why) => {
@@ -127,27 +127,27 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
 }
 
 /// The control side's io_uring, or why it has none.
-fn control_ring(choice: Io) -> Result<tokio_uring::Runtime, String> {
-    if choice == Io::Syscalls {
+fn control_ring(choice: IoSetting) -> Result<tokio_uring::Runtime, String> {
+    if choice == IoSetting::Syscalls {
         return Err("the configuration asks for plain system calls".into());
     }
     tokio_uring::Runtime::new(tokio_uring::builder().entries(64)).map_err(|e| e.to_string())
 }
 
-async fn live(
+async fn run_until_stopped(
     config: Config,
     path: PathBuf,
-    holders: BTreeMap<u16, Holder>,
-    watch: Watch,
+    holders: BTreeMap<u16, PortHolder>,
+    watch: NetlinkWatch,
     mut termination: Termination,
 ) -> Result<(), Refusal> {
     let settings = &config.daemon;
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|e| Refusal::new(format!("cannot watch for signals: {e}"), ""))?;
     let mut underlay =
-        Underlay::follow().map_err(|e| Refusal::new(format!("{NO_NETLINK}: {e}"), ""))?;
+        UnderlayMonitor::follow().map_err(|e| Refusal::new(format!("{NO_NETLINK}: {e}"), ""))?;
     let netlink = underlay.handle.clone();
-    let keys = Keys::draw()?;
+    let keys = HashKeys::draw()?;
     let engine = engine::start(settings, &underlay, &keys).await?;
     let mut events = engine.events();
     let socket = settings.socket.clone();
@@ -161,7 +161,7 @@ async fn live(
         board,
         holders,
     ));
-    let scrape = Scrape::bind(
+    let scrape = ScrapeListeners::bind(
         core.settings().metrics_socket(),
         core.settings().metrics_address(),
     )
@@ -170,7 +170,7 @@ async fn live(
     core.follow_devices().await?;
     tokio::task::spawn_local(Rc::clone(&core).follow_errors());
     let plan = core.become_state(config.state).await?;
-    let listener = Listener::bind(&socket)?;
+    let listener = ControlListener::bind(&socket)?;
     let (links, waiting) = (plan.add.len(), core.waiting());
     let waits = match waiting {
         0 => String::new(),
@@ -185,14 +185,14 @@ async fn live(
         socket.display()
     );
     core.service_manager().tell(&[NotifyState::Ready]);
-    tend(&core);
+    start_periodic(&core);
     let mut pulse = tokio::time::interval(FLOW_UPKEEP);
     let mut watchdog = Watchdog::default();
     let watched = watchdog::interval();
     let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
     watching.reset();
     {
-        let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn Service>));
+        let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn RequestHandler>));
         let mut scraping = std::pin::pin!(scrape.serve(Rc::clone(&core)));
         loop {
             tokio::select! {
@@ -207,19 +207,19 @@ async fn live(
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { core.underlay_changed(&changes).await });
                 }
-                Some(event) = events.recv() => heed(&core, event),
+                Some(event) = events.recv() => handle_engine_event(&core, event),
                 Some(change) = health.recv() => {
                     let core = Rc::clone(&core);
                     tokio::task::spawn_local(async move { core.health_changed(change).await });
                 }
                 _ = pulse.tick() => {
-                    core.engine().feel_pulse();
+                    core.engine().wake_idle_workers();
                     core.service_manager().retry();
                     tell_repeats();
                     tell_left_out();
                     core.forget_rates();
                 }
-                _ = watching.tick(), if watched.is_some() => watchdog.look(&core),
+                _ = watching.tick(), if watched.is_some() => watchdog.check(&core),
             }
         }
     }
@@ -232,12 +232,12 @@ async fn live(
 
 /// Does what is to be done now and then. Each of these may wait for a change that is under way, and keeps nobody else waiting
 /// meanwhile.
-fn tend(core: &Rc<Core>) {
+fn start_periodic(core: &Rc<Core>) {
     every(core, PATH_MTU_REFRESH, async |core| {
         core.expire_path_mtus().await;
     });
     every(core, WAYS_REFRESH, async |core| {
-        core.underlay_changed(&Changes::everything()).await;
+        core.underlay_changed(&UnderlayChanges::everything()).await;
     });
     every(core, Core::RETRY, async |core| {
         if core.waiting() > 0 {
@@ -245,16 +245,16 @@ fn tend(core: &Rc<Core>) {
         }
     });
     every(core, FLOW_UPKEEP, async |core| {
-        core.tend_flows().await;
+        core.expire_flows().await;
         core.tell_drops().await;
     });
     every(core, FLOW_UPKEEP, async |core| {
         core.look_link_local().await;
-        core.tend_neighbors().await;
-        core.tend_unreachable().await;
-        core.tend_interfaces().await;
+        core.probe_neighbors().await;
+        core.read_refusals().await;
+        core.check_interfaces().await;
         core.tell_undelivered().await;
-        core.far_ends_changed().await;
+        core.peer_devices_changed().await;
     });
 }
 
@@ -273,20 +273,20 @@ fn every(core: &Rc<Core>, pause: std::time::Duration, work: impl AsyncFn(&Core) 
 }
 
 /// Has the interfaces of links looked at whenever something about them has changed.
-fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
+fn follow_interfaces(core: &Rc<Core>, watch: NetlinkWatch) -> Result<(), Refusal> {
     let refuse = |e: std::io::Error| Refusal::new(format!("{NO_NETLINK}: {e}"), "");
     core.hears_of_namespaces(watch.everywhere);
     let mut all_news = watch.listen().map_err(refuse)?;
     let core = Rc::clone(core);
     tokio::task::spawn_local(async move {
         while let Some(news) = all_news.recv().await {
-            let mut concerned = Concerned::nobody();
+            let mut concerned = AffectedLinks::none();
             core.note(&news, &mut concerned);
-            if concerned.is_nobody() {
+            if concerned.is_none() {
                 continue;
             }
             // Packets for an address come as soon as it is there.
-            if news.iter().any(|news| matches!(news, News::Address(_))) {
+            if news.iter().any(|news| matches!(news, InterfaceEvent::Address(_))) {
                 core.follow_addresses(&concerned).await;
             }
             // Changes come in bursts; one look is enough for all of them.
@@ -300,26 +300,26 @@ fn follow_interfaces(core: &Rc<Core>, watch: Watch) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn heed(core: &Rc<Core>, event: Event) {
+fn handle_engine_event(core: &Rc<Core>, event: EngineEvent) {
     match event {
-        Event::QueueLost { link, error } => {
+        EngineEvent::QueueLost { link, error } => {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.link_lost(link, &error).await });
         }
-        Event::GsoOff { host, error } => {
+        EngineEvent::GsoOff { host, error } => {
             core.hub()
-                .tell(host_event(Some(host), "gso-off", error.to_string()));
+                .announce(host_event(Some(host), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to {host} and not used for it: {error}");
         }
-        Event::TunnelGso { link, host, works } => {
+        EngineEvent::TunnelGso { link, host, works } => {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.tunnel_gso(link, host, works).await });
         }
-        Event::Unreachable(refusals) => {
+        EngineEvent::Unreachable(refusals) => {
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move { core.host_unreachable(&refusals).await });
         }
-        Event::NotFromUnderlay {
+        EngineEvent::NotFromUnderlay {
             link,
             src,
             interface,
@@ -329,30 +329,30 @@ fn heed(core: &Rc<Core>, event: Event) {
                 core.tell_not_from_underlay(link, src, interface).await;
             });
         }
-        Event::SocketLost { port, error } => {
+        EngineEvent::SocketLost { port, error } => {
             let detail = format!("port {port}: {error}");
-            core.hub().tell(host_event(None, "socket-lost", detail));
+            core.hub().announce(host_event(None, "socket-lost", detail));
             tracing::error!(port, %error, "a receiving socket of port {port} broke: {error}");
         }
-        Event::WorkerLost { worker, error } => {
+        EngineEvent::WorkerLost { worker, error } => {
             let detail = format!("worker {worker}: {error}");
-            core.hub().tell(host_event(None, "worker-lost", detail));
+            core.hub().announce(host_event(None, "worker-lost", detail));
             tracing::error!(worker, %error, "worker {worker} stopped: {error}; restart the daemon");
         }
     }
 }
 
-impl Service for Core {
-    fn answer(&self, request: Request) -> Answer<'_> {
-        fn json<T: serde::Serialize>(value: T) -> Result<Parameters, Failure> {
+impl RequestHandler for Core {
+    fn answer(&self, request: Request) -> ReplyFuture<'_> {
+        fn json<T: serde::Serialize>(value: T) -> Result<ReplyParameters, CallFailure> {
             let value = serde_json::to_value(value);
             Ok(value.expect("replies have a form in JSON").into())
         }
         async fn listed<T: serde::Serialize>(
             name: &str,
             items: &[T],
-        ) -> Result<Parameters, Failure> {
-            Ok(Parameters::Json(steps::list(name, items).await))
+        ) -> Result<ReplyParameters, CallFailure> {
+            Ok(ReplyParameters::Json(steps::list(name, items).await))
         }
         Box::pin(async move {
             match request {
@@ -361,7 +361,7 @@ impl Service for Core {
                     let summary = plan.to_string();
                     let told = plan::told(&plan.into_steps());
                     tracing::info!(summary, "changed: {told}");
-                    json(Applied { summary })
+                    json(ApplyReply { summary })
                 }
                 Request::ListLinks { name } => {
                     listed("links", &self.links(name).await?.links).await
@@ -390,49 +390,49 @@ impl Service for Core {
                 Request::Trace { packet } => json(self.trace(packet).await?),
                 Request::GetHost => json(self.host().await),
                 Request::FlushHosts { address } => json(self.flush_hosts(address).await?),
-                Request::GetRates { flows, by_packets } => json(Rated {
+                Request::GetRates { flows, by_packets } => json(RatesReply {
                     rates: self.rates(flows, by_packets).await,
                 }),
-                Request::Monitor { .. } | Request::Capture { .. } => Err(Failure::ExpectedMore),
+                Request::Monitor { .. } | Request::Capture { .. } => Err(CallFailure::ExpectedMore),
                 Request::Reload { dry_run } => {
                     let done = match dry_run {
                         true => self.reload_file(true).await?,
                         false => self.reload().await?,
                     };
-                    Ok(Parameters::Json(reload::told(done).await))
+                    Ok(ReplyParameters::Json(reload::told(done).await))
                 }
                 Request::Save => {
                     let (settings, state) = (self.settings().clone(), self.state().await);
-                    let saved = steps::apart(move || {
+                    let saved = steps::spawn_blocking(move || {
                         let config = serde_json::to_value(file::in_tables(&settings, &state));
-                        let saved = Saved {
+                        let saved = SaveReply {
                             text: file::save(&settings, &state),
                             config: config.expect("words have a form in JSON"),
                         };
                         serde_json::to_vec(&saved).expect("words have a form in JSON")
                     });
-                    Ok(Parameters::Json(saved.await))
+                    Ok(ReplyParameters::Json(saved.await))
                 }
             }
         })
     }
 
-    fn follow(self: Rc<Self>, request: Request) -> Following {
+    fn follow(self: Rc<Self>, request: Request) -> ReplyStreamFuture {
         Box::pin(async move {
             match request {
                 Request::Monitor { topics } => {
-                    let watch = self.hub().watch(&topics);
+                    let watch = self.hub().subscribe(&topics);
                     self.begin_drops().await;
                     let replies = stream::unfold(watch, async |mut watch| {
                         let event = (*watch.next().await).clone();
-                        let reply = serde_json::to_value(Monitored { event });
+                        let reply = serde_json::to_value(MonitorReply { event });
                         Some((reply.expect("events have a form in JSON"), watch))
                     });
                     Ok(replies.boxed_local())
                 }
                 Request::Capture { capture } => self.capture(capture).await,
                 Request::ListFlows { filter, limit } => self.stream_flows(filter, limit).await,
-                _ => Err(Failure::MethodNotFound("it has one reply".into())),
+                _ => Err(CallFailure::MethodNotFound("it has one reply".into())),
             }
         })
     }

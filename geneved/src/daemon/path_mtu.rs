@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use libgeneve::link::{Evidence, Host, PathMtuReport, REPORT_LIFETIME};
+use libgeneve::link::{PathMtuEvidence, Host, PathMtuReport, REPORT_LIFETIME};
 use libgeneve::time::Now;
 
-use super::core::{Core, Inner, host_event};
+use super::core::{Core, CoreState, host_event};
 use crate::config::state::absent;
-use crate::control::protocol::{Flushed, PathMtuInfo};
-use crate::io::UnderlayNews;
-use crate::net::mtu::Ways;
+use crate::control::protocol::{FlushReply, PathMtuInfo};
+use crate::io::UnderlayEvent;
+use crate::net::mtu::PathTable;
 use crate::refusal::Refusal;
 
 /// Between two looks at errors. Each look takes a bounded share, so a flood of them costs the main thread a few percent.
-const PAUSE: Duration = Duration::from_millis(10);
+const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Reads errors about what was sent as they come, without end.
@@ -37,23 +37,23 @@ impl Core {
                 let mut all = Vec::new();
                 let more = self.engine().read_errors(|news| all.push(news));
                 if !all.is_empty() {
-                    self.heed_errors(&all).await;
+                    self.handle_errors(&all).await;
                 }
                 if !more {
                     break;
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ERROR_INTERVAL).await;
             }
             ready.clear_ready();
         }
     }
 
-    async fn heed_errors(&self, all: &[UnderlayNews]) {
+    async fn handle_errors(&self, all: &[UnderlayEvent]) {
         let inner = self.inner().await;
         let now = self.engine().now();
         for news in all {
             match *news {
-                UnderlayNews::PathMtu {
+                UnderlayEvent::PathMtu {
                     host,
                     mtu,
                     by,
@@ -70,7 +70,7 @@ impl Core {
                         self.learn_path_mtu(host, report);
                     }
                 }
-                UnderlayNews::OwnMtu { host, mtu } => {
+                UnderlayEvent::OwnMtu { host, mtu } => {
                     // The route says so as well, but is asked a moment later.
                     if let Some(host) = inner.builder.registry.find(host)
                         && host.path.route().is_none_or(|known| known > mtu)
@@ -97,7 +97,7 @@ impl Core {
         };
         tracing::info!(%host, mtu, %by, "path MTU to {host}: {mtu}, as {by} reports{bound}");
         self.hub()
-            .tell(host_event(Some(host), "path-mtu", mtu.to_string()));
+            .announce(host_event(Some(host), "path-mtu", mtu.to_string()));
     }
 
     /// Ends reports whose time is over: longer packets are tried again.
@@ -114,20 +114,20 @@ impl Core {
     fn tell_raised(&self, host: IpAddr, why: &str) {
         tracing::info!(%host, "path MTU to {host}: longer packets are tried again, because {why}");
         let detail = format!("longer packets are tried again, because {why}");
-        self.hub().tell(host_event(Some(host), "path-mtu", detail));
+        self.hub().announce(host_event(Some(host), "path-mtu", detail));
     }
 
     /// Notes what the ways to all hosts allow. A report about a path that was another one ends.
-    pub(super) fn note_path_mtus(&self, inner: &Inner, old: &Ways) {
+    pub(super) fn note_path_mtus(&self, inner: &CoreState, old: &PathTable) {
         for host in inner.builder.registry.iter() {
-            let pairs = inner.ways.pairs_of(host.addr);
+            let pairs = inner.paths.pairs_of(host.addr);
             let least = pairs
                 .clone()
                 .filter_map(|(_, way)| Some(way.as_ref().ok()?.mtu))
                 .min();
             host.path.set_route(least);
             let moved = pairs.clone().any(|(local, way)| {
-                matches!((old.way(host.addr, *local), way), (Some(Ok(old)), Ok(new)) if old != new)
+                matches!((old.path(host.addr, *local), way), (Some(Ok(old)), Ok(new)) if old != new)
             });
             if moved && host.path.forget().is_some() {
                 self.tell_raised(host.addr, "the route to it changed");
@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Forgets what was learned of the way to a host, or to all of them.
-    pub(super) async fn flush_hosts(&self, address: Option<IpAddr>) -> Result<Flushed, Refusal> {
+    pub(super) async fn flush_hosts(&self, address: Option<IpAddr>) -> Result<FlushReply, Refusal> {
         let mut inner = self.inner().await;
         let hosts = inner.known_hosts().await;
         if let Some(wanted) = address
@@ -160,7 +160,7 @@ impl Core {
             count += u64::from(knew || refused);
         }
         inner.unreachable.forget(wanted);
-        Ok(Flushed { count })
+        Ok(FlushReply { count })
     }
 }
 
@@ -170,8 +170,8 @@ pub(super) fn path_mtu_info(host: &Host, now: Now) -> Option<PathMtuInfo> {
     let age = now.since(report.at);
     let left = lifetime(host.addr).saturating_sub(age);
     let evidence = match report.evidence {
-        Evidence::Flow => "flow",
-        Evidence::Length => "length",
+        PathMtuEvidence::Flow => "flow",
+        PathMtuEvidence::Length => "length",
     };
     Some(PathMtuInfo {
         by: report.by,

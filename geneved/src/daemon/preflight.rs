@@ -18,12 +18,12 @@ use super::gateway;
 use super::host;
 use super::loops;
 use crate::config::file::Config;
-use crate::config::state::{Link, State};
-use crate::config::value::{IfName, Mode};
-use crate::io::{Descriptors, sockets_of};
+use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::value::{IfName, ModeValue};
+use crate::io::{DescriptorBudget, sockets_of};
 use crate::net::gateway::Gateway;
 use crate::net::netns::DIRECTORY;
-use crate::net::underlay::{self, Devices};
+use crate::net::underlay::{self, UnderlayDevices};
 
 /// So many hosts without a route are named.
 const NAMED_HOSTS: usize = 8;
@@ -72,7 +72,7 @@ fn descriptors(config: &Config) -> Option<String> {
     let needed =
         state.links.len() * workers + sockets + needed_ports(state).len() * for_port(workers);
     let (own, each) = OPEN;
-    let cause = Descriptors::with((own + each * workers) as u64).refuse(needed)?;
+    let cause = DescriptorBudget::with((own + each * workers) as u64).refuse(needed)?;
     Some(format!(
         "not all links can be made: the configuration {cause}"
     ))
@@ -97,7 +97,7 @@ fn own_addresses() -> BTreeSet<IpAddr> {
         .collect()
 }
 
-fn ports(state: &State, socket: &Path) -> Vec<String> {
+fn ports(state: &DesiredState, socket: &Path) -> Vec<String> {
     let daemon = host::answering(socket).ok();
     let needed = needed_ports(state).into_iter();
     let taken = needed.filter_map(|(port, (_, link))| {
@@ -108,17 +108,17 @@ fn ports(state: &State, socket: &Path) -> Vec<String> {
 }
 
 /// What the kernel's routes, and its forwarding, do not do for the links.
-async fn routes(state: &State) -> Vec<String> {
+async fn routes(state: &DesiredState) -> Vec<String> {
     let mut all = Vec::new();
     if let Ok((connection, netlink, _)) = rtnetlink::new_connection() {
         tokio::spawn(connection);
         let mut without = Vec::new();
         let mut shared = Vec::new();
-        let mut devices = Devices::new();
+        let mut devices = UnderlayDevices::new();
         for link in state.links.values() {
             for host in hosts_of(state, link) {
                 let name = &link.name;
-                match underlay::way(&netlink, host, link.local, &mut devices).await {
+                match underlay::query_host_path(&netlink, host, link.local, &mut devices).await {
                     Err(error) => without.push(format!(
                         "link \"{name}\": the kernel has no route to host {host}: {error}"
                     )),
@@ -153,18 +153,18 @@ async fn routes(state: &State) -> Vec<String> {
 }
 
 /// Routes to a gateway that this host's own packets do not take, because the kernel has no route into the link.
-async fn ways_out(state: &State, link: &Link) -> Vec<String> {
+async fn ways_out(state: &DesiredState, link: &LinkSpec) -> Vec<String> {
     let gateways = state.routes_of(&link.name);
     let gateways = gateways.filter(|(_, route)| route.kind == EndpointType::Gateway);
     let probes: Vec<_> = gateways
         .map(|(prefix, _)| (prefix, inside(prefix)))
         .collect();
-    if probes.is_empty() || link.mode != Mode::Ip {
+    if probes.is_empty() || link.mode != ModeValue::Ip {
         return Vec::new();
     }
     let addresses = probes.iter().map(|(_, addr)| *addr).collect();
     let name: &IfName = &link.name;
-    let Ok(kernel) = Gateway::look(link.netns.clone(), name.to_string(), addresses).await else {
+    let Ok(kernel) = Gateway::query(link.netns.clone(), name.to_string(), addresses).await else {
         return Vec::new();
     };
     let elsewhere = probes.iter().filter(|(_, addr)| !kernel.leads_in(*addr));

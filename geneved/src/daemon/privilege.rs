@@ -16,7 +16,7 @@ use crate::config::file::DaemonSettings;
 use crate::refusal::Refusal;
 
 /// Interfaces and addresses; ports below 1024; links in other network namespaces; ICMP checks of backends.
-const NEEDED: [Capability; 4] = [
+const CAPABILITIES: [Capability; 4] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_BIND_SERVICE,
     Capability::CAP_SYS_ADMIN,
@@ -29,7 +29,7 @@ const OF_ROOT: Capability = Capability::CAP_DAC_OVERRIDE;
 ///
 /// # Errors
 /// There is no such user, or only root may become another one.
-pub(super) fn settle(settings: &DaemonSettings) -> Result<(), Refusal> {
+pub(super) fn drop_privileges(settings: &DaemonSettings) -> Result<(), Refusal> {
     let user = settings.user.as_deref().map(find).transpose()?;
     if !geteuid().is_root() {
         return match user {
@@ -40,7 +40,7 @@ pub(super) fn settle(settings: &DaemonSettings) -> Result<(), Refusal> {
             _ => Ok(()),
         };
     }
-    let mut keep: HashSet<Capability> = NEEDED.into();
+    let mut keep: HashSet<Capability> = CAPABILITIES.into();
     match user.filter(|user| !user.uid.is_root()) {
         Some(user) => become_user(&user, &settings.socket)?,
         None => drop(keep.insert(OF_ROOT)),

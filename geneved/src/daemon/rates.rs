@@ -8,32 +8,32 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use libgeneve::datapath::{Came, Decision, Exit};
-use libgeneve::flow::{FlowView, Side};
+use libgeneve::datapath::{ExpectedInput, FlowDecision, NextHop};
+use libgeneve::flow::{FlowView, FlowDirection};
 use libgeneve::time::Now;
 
-use super::core::{Core, Inner};
+use super::core::{Core, CoreState};
 use super::flows::{info, names};
 use crate::control::protocol::{FlowRates, HostRates, LinkRates, Rates, WorkerRates};
-use crate::io::{Slots, WorkerReport};
+use crate::io::{PoolUsage, WorkerReport};
 use crate::observe::counters::traffic;
 
 /// Flows that one reply lists at most.
-const MOST: usize = 1000;
+const MAX_RATED_FLOWS: usize = 1000;
 /// Hosts that one reply lists at most.
 const MOST_HOSTS: usize = 1000;
 /// Nobody has asked for so long: what was kept is forgotten.
 const FORGET: Duration = Duration::from_secs(60);
 
 /// Packets and bytes of both sides of a flow.
-type Counts = [[u64; 2]; 2];
+type FlowCounts = [[u64; 2]; 2];
 
 /// What the flows had counted when somebody asked.
 #[derive(Debug, Default)]
-pub(super) struct FlowMemory {
+pub(super) struct FlowBaseline {
     at: Now,
     hasher: RandomState,
-    counts: HashMap<u64, Counts>,
+    counts: HashMap<u64, FlowCounts>,
 }
 
 impl Core {
@@ -62,14 +62,14 @@ impl Core {
         rates
     }
 
-    fn rate_flows(&self, inner: &Inner, now: Now, most: u32, by_packets: bool, rates: &mut Rates) {
-        let most = (most as usize).min(MOST);
+    fn rate_flows(&self, inner: &CoreState, now: Now, most: u32, by_packets: bool, rates: &mut Rates) {
+        let most = (most as usize).min(MAX_RATED_FLOWS);
         let names = names(inner);
         let mut memory = self.flow_memory.borrow_mut();
-        let before = memory.take().unwrap_or_else(|| FlowMemory {
+        let before = memory.take().unwrap_or_else(|| FlowBaseline {
             // Nothing is younger than now.
             at: now,
-            ..FlowMemory::default()
+            ..FlowBaseline::default()
         });
         let mut counts = HashMap::with_capacity(before.counts.len());
         let mut hosts: BTreeMap<IpAddr, HostRates> = BTreeMap::new();
@@ -110,7 +110,7 @@ impl Core {
             rates.top.truncate(most);
             slowest = rates.top.last().map_or(0, weight);
         });
-        *memory = Some(FlowMemory {
+        *memory = Some(FlowBaseline {
             at: now,
             hasher: before.hasher,
             counts,
@@ -136,7 +136,7 @@ impl Core {
 
 fn worker(report: &WorkerReport) -> WorkerRates {
     let part = |used: u16, all: u16| u32::from(used) * 100 / u32::from(all.max(1));
-    let (used, all) = (&report.in_use, &Slots::LIMIT);
+    let (used, all) = (&report.in_use, &PoolUsage::LIMIT);
     let stock = [
         part(used.tun_buffers, all.tun_buffers),
         part(used.udp_buffers, all.udp_buffers),
@@ -153,7 +153,7 @@ fn worker(report: &WorkerReport) -> WorkerRates {
 }
 
 /// Packets and bytes a second, of both sides.
-fn rate(now: Counts, before: Counts, time: Duration) -> Counts {
+fn rate(now: FlowCounts, before: FlowCounts, time: Duration) -> FlowCounts {
     // A flow that was born in this moment has no rate yet that says anything.
     let time = time.max(Duration::from_millis(100)).as_secs_f64();
     let of = |now: u64, before: u64| (now.saturating_sub(before) as f64 / time) as u64;
@@ -162,10 +162,10 @@ fn rate(now: Counts, before: Counts, time: Duration) -> Counts {
 
 fn count_host(
     hosts: &mut BTreeMap<IpAddr, HostRates>,
-    view: &FlowView<'_, Decision>,
-    [packets, bytes]: &Counts,
+    view: &FlowView<'_, FlowDecision>,
+    [packets, bytes]: &FlowCounts,
 ) {
-    let mut add = |address: IpAddr, side: Side, sent: bool| {
+    let mut add = |address: IpAddr, side: FlowDirection, sent: bool| {
         let host = hosts.entry(address).or_insert(HostRates {
             address,
             flows: 0,
@@ -174,7 +174,7 @@ fn count_host(
             tx_bytes_rate: 0,
             tx_packets_rate: 0,
         });
-        host.flows += u64::from(side == Side::Original);
+        host.flows += u64::from(side == FlowDirection::Original);
         let at = side as usize;
         if sent {
             host.tx_packets_rate += packets[at];
@@ -184,12 +184,12 @@ fn count_host(
             host.rx_bytes_rate += bytes[at];
         }
     };
-    for side in [Side::Original, Side::Reply] {
-        let half = view.decision.half(side);
-        if let Came::Wire(host) = &half.came {
+    for side in [FlowDirection::Original, FlowDirection::Reply] {
+        let half = view.decision.direction(side);
+        if let ExpectedInput::Wire(host) = &half.expected_input {
             add(host.addr, side, false);
         }
-        if let Exit::Wire(way) = &half.exit {
+        if let NextHop::Wire(way) = &half.next_hop {
             add(way.host.addr, side, true);
         }
     }
@@ -209,7 +209,7 @@ mod tests {
         );
         // A flow that has begun anew under the same key.
         assert_eq!(rate([[1, 0], [1, 0]], now, second), [[0, 0], [0, 0]]);
-        let newborn = rate([[1, 0], [100, 0]], Counts::default(), Duration::ZERO);
+        let newborn = rate([[1, 0], [100, 0]], FlowCounts::default(), Duration::ZERO);
         assert_eq!(newborn, [[10, 0], [1000, 0]]);
     }
 }

@@ -3,21 +3,21 @@
 use sd_notify::NotifyState;
 
 use super::core::{Core, host_event};
-use crate::config::settings::Kept;
+use crate::config::settings::RestartSetting;
 use crate::config::{file, plan};
-use crate::control::protocol::Reloaded;
+use crate::control::protocol::ReloadReply;
 use crate::control::steps;
 use crate::refusal::Refusal;
 
 /// What was done, as the client is told. It may be long.
-pub(super) async fn told(done: Reloaded) -> Vec<u8> {
+pub(super) async fn told(done: ReloadReply) -> Vec<u8> {
     let write = move || serde_json::to_vec(&done).expect("replies have a form in JSON");
-    steps::apart(write).await
+    steps::spawn_blocking(write).await
 }
 
 impl Core {
     /// Reads the file again and applies the differences.
-    pub(super) async fn reload(&self) -> Result<Reloaded, Refusal> {
+    pub(super) async fn reload(&self) -> Result<ReloadReply, Refusal> {
         if let Ok(state) = NotifyState::monotonic_usec_now() {
             self.service_manager()
                 .tell(&[NotifyState::Reloading, state]);
@@ -29,7 +29,7 @@ impl Core {
                 let told = plan::told(&done.steps);
                 tracing::info!(summary = done.summary, "reloaded: {told}");
                 self.hub()
-                    .tell(host_event(None, "reloaded", done.summary.clone()));
+                    .announce(host_event(None, "reloaded", done.summary.clone()));
                 for kept in &done.restart {
                     tracing::warn!(
                         key = kept.key,
@@ -51,9 +51,9 @@ impl Core {
     }
 
     /// With `dry_run` nothing is changed.
-    pub(super) async fn reload_file(&self, dry_run: bool) -> Result<Reloaded, Refusal> {
+    pub(super) async fn reload_file(&self, dry_run: bool) -> Result<ReloadReply, Refusal> {
         let path = self.config_path().to_owned();
-        let config = steps::apart(move || file::load(&path))
+        let config = steps::spawn_blocking(move || file::load(&path))
             .await
             .map_err(|faults| {
                 let all: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -78,7 +78,7 @@ impl Core {
         if restart.iter().all(|kept| kept.key != "label-secret-file")
             && config.secret.as_ref() != self.secret()
         {
-            restart.push(Kept {
+            restart.push(RestartSetting {
                 key: "label-secret-file".into(),
                 running: "the secret that was read at start".into(),
                 configured: "another secret".into(),
@@ -101,7 +101,7 @@ impl Core {
             1 => summary += "; 1 link waits (\"geneved link show\")",
             waiting => summary += &format!("; {waiting} links wait (\"geneved link show\")"),
         }
-        Ok(Reloaded {
+        Ok(ReloadReply {
             summary,
             steps: plan.into_steps(),
             restart,

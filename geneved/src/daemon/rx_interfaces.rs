@@ -14,28 +14,28 @@ use libgeneve::link::{LinkIndex, RxInterface};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::compile::Outdated;
-use super::core::{Core, Inner, host_event};
-use crate::config::state::State;
+use super::core::{Core, CoreState, host_event};
+use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 use crate::io::RxInterfaces;
-use crate::net::devices::{Devices, Heard, News, Own, listen};
-use crate::net::netns::{self, Identity};
+use crate::net::devices::{DeviceMap, DeviceChange, LinkMessages, OwnDevices, listen};
+use crate::net::netns::{self, NetnsId};
 use crate::net::watch;
 use crate::refusal::Refusal;
 
 /// Changes come in bursts; so long one is gathered.
-const BURST: Duration = Duration::from_millis(10);
+const GATHER_TIME: Duration = Duration::from_millis(10);
 /// How long it takes until the kernel is asked again after it did not answer.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the devices of the daemon's namespace.
 #[derive(Debug, Default)]
-pub(super) struct RxWatch {
-    devices: Devices,
-    own: Own,
+pub(super) struct RxDevices {
+    devices: DeviceMap,
+    own: OwnDevices,
     published: BTreeMap<u32, RxInterface>,
     /// The numbers of the namespaces that links are in.
-    numbers: BTreeMap<String, (Identity, i32)>,
+    numbers: BTreeMap<String, (NetnsId, i32)>,
 }
 
 impl Core {
@@ -50,7 +50,7 @@ impl Core {
         let core = Rc::clone(self);
         tokio::task::spawn_local(async move {
             loop {
-                core.heed_devices(&mut news).await;
+                core.handle_device_messages(&mut news).await;
                 tracing::error!("netlink says no more of devices; asking again");
                 news = core.listen_again().await;
             }
@@ -59,15 +59,15 @@ impl Core {
     }
 
     async fn ask_devices(&self) -> io::Result<()> {
-        let devices = Devices::ask(self.netlink()).await?;
+        let devices = DeviceMap::dump(self.netlink()).await?;
         self.rx.borrow_mut().devices.replace(devices);
         self.publish_rx_interfaces();
         Ok(())
     }
 
-    async fn listen_again(&self) -> News {
+    async fn listen_again(&self) -> LinkMessages {
         loop {
-            sleep(PAUSE).await;
+            sleep(RETRY_PAUSE).await;
             if let Ok(news) = listen()
                 && self.ask_devices().await.is_ok()
             {
@@ -77,21 +77,21 @@ impl Core {
     }
 
     /// Follows the news until they end.
-    async fn heed_devices(&self, news: &mut News) {
+    async fn handle_device_messages(&self, news: &mut LinkMessages) {
         while let Some(message) = news.next().await {
-            let mut heard = self.rx.borrow_mut().devices.heed(message);
-            let end = Instant::now() + BURST;
-            while heard != Heard::Nothing
+            let mut heard = self.rx.borrow_mut().devices.apply(message);
+            let end = Instant::now() + GATHER_TIME;
+            while heard != DeviceChange::Nothing
                 && let Ok(Some(message)) = timeout_at(end, news.next()).await
             {
-                heard = heard.max(self.rx.borrow_mut().devices.heed(message));
+                heard = heard.max(self.rx.borrow_mut().devices.apply(message));
             }
             match heard {
-                Heard::Nothing => {}
-                Heard::Changed => self.publish_rx_interfaces(),
-                Heard::Lost => {
+                DeviceChange::Nothing => {}
+                DeviceChange::Changed => self.publish_rx_interfaces(),
+                DeviceChange::Lost => {
                     while self.ask_devices().await.is_err() {
-                        sleep(PAUSE).await;
+                        sleep(RETRY_PAUSE).await;
                     }
                 }
             }
@@ -100,9 +100,9 @@ impl Core {
 
     /// Notes which interfaces are links' own: those that run, and those of `state` that are being made. `changed` are the links
     /// of which something may not be as it was.
-    pub(super) fn note_own_links(&self, inner: &Inner, state: &State, changed: &Outdated) {
+    pub(super) fn note_own_links(&self, inner: &CoreState, state: &DesiredState, changed: &Outdated) {
         let own = |name: &IfName| {
-            let here = |state: &State| {
+            let here = |state: &DesiredState| {
                 let link = state.links.get(name);
                 link.is_some_and(|link| link.netns.is_none())
             };
@@ -144,7 +144,7 @@ impl Core {
     }
 
     /// Notes the namespaces that links are in: what leads there is no part of the underlay.
-    pub(super) async fn note_namespaces(&self, inner: &Inner) {
+    pub(super) async fn note_namespaces(&self, inner: &CoreState) {
         let mut numbers = BTreeMap::new();
         for name in inner.state.links.values().filter_map(|l| l.netns.as_ref()) {
             if numbers.contains_key(name) {
@@ -175,7 +175,7 @@ impl Core {
 
     fn publish_rx_interfaces(&self) {
         let mut rx = self.rx.borrow_mut();
-        let RxWatch {
+        let RxDevices {
             devices,
             own,
             published,
@@ -210,6 +210,6 @@ impl Core {
         );
         tracing::warn!(%src, device, "{detail}");
         self.hub()
-            .tell(host_event(Some(src), "not-from-underlay", detail));
+            .announce(host_event(Some(src), "not-from-underlay", detail));
     }
 }

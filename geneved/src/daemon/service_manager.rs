@@ -18,7 +18,7 @@ use sd_notify::NotifyState;
 /// The environment variable with the address.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 /// Messages that are kept at most; older ones say what is not so any more.
-const MOST: usize = 16;
+const MAX_MESSAGES: usize = 16;
 
 /// Who started the daemon, if that one wants to be told.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl ServiceManager {
     pub(super) fn tell(&self, state: &[NotifyState<'_>]) {
         if self.address.is_some() {
             let mut untold = self.untold.borrow_mut();
-            if untold.len() == MOST {
+            if untold.len() == MAX_MESSAGES {
                 untold.pop_front();
             }
             untold.push_back(message(state));

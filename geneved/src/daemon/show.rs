@@ -6,56 +6,56 @@ use std::net::IpAddr;
 use libgeneve::wire::encapsulation;
 
 use super::compile::lladdr;
-use super::core::{Core, ELSEWHERE, Inner, Obstacle, hosts_of};
+use super::core::{Core, RENAMED_HINT, CoreState, Obstacle, hosts_of};
 use super::path_mtu::path_mtu_info;
-use crate::config::value::{IfName, MacWord, Mode, Prefix};
-use crate::config::words::RouteWords;
+use crate::config::value::{IfName, MacValue, ModeValue, PrefixValue};
+use crate::config::words::RouteArgs;
 use crate::control::protocol::{
-    EndpointInfo, Endpoints, FeatureInfo, Host, HostInfo, LinkInfo, Links, MtuSum, RemoteInfo,
-    RouteInfo, Routes, UnknownVniInfo,
+    EndpointInfo, EndpointsReply, FeatureInfo, HostReply, HostInfo, LinkInfo, LinksReply, MtuSum, RemoteInfo,
+    RouteInfo, RoutesReply, UnknownVniInfo,
 };
-use crate::control::steps::Steps;
+use crate::control::steps::Yielder;
 use crate::io::UnknownVni;
-use crate::net::interface::{self, Seen};
+use crate::net::interface::{self, InterfaceStatus};
 use crate::net::mtu::ComputedMtu;
 use crate::net::netns;
 use crate::observe::counters::traffic;
 use crate::refusal::Refusal;
 
 impl Core {
-    pub(super) async fn links(&self, name: Option<IfName>) -> Result<Links, Refusal> {
+    pub(super) async fn links(&self, name: Option<IfName>) -> Result<LinksReply, Refusal> {
         let inner = self.inner().await;
         let names: Vec<IfName> = match name {
             Some(name) => vec![inner.state.link(&name)?.name.clone()],
             None => inner.state.links.keys().cloned().collect(),
         };
-        Ok(Links {
+        Ok(LinksReply {
             links: self.link_infos(&inner, &names).await,
         })
     }
 
     /// These links as they run; one that does not is left out.
-    pub(super) async fn link_infos(&self, inner: &Inner, names: &[IfName]) -> Vec<LinkInfo> {
-        let mut seen = see(inner, names).await;
+    pub(super) async fn link_infos(&self, inner: &CoreState, names: &[IfName]) -> Vec<LinkInfo> {
+        let mut seen = interface_statuses(inner, names).await;
         let mut infos = Vec::with_capacity(names.len());
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for name in names {
             let sight = seen.remove(name);
             infos.extend(sight.and_then(|sight| self.link_info(inner, name, sight)));
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
         infos
     }
 
-    fn link_info(&self, inner: &Inner, name: &IfName, sight: Sight) -> Option<LinkInfo> {
+    fn link_info(&self, inner: &CoreState, name: &IfName, sight: LinkStatus) -> Option<LinkInfo> {
         let (link, running) = (inner.state.links.get(name)?, inner.running.get(name)?);
-        let Sight { seen, state, cause } = sight;
+        let LinkStatus { seen, state, cause } = sight;
         Some(LinkInfo {
             settings: link.words(),
             state: state.to_owned(),
-            cause: cause.or_else(|| inner.ways.kept_away(name)),
+            cause: cause.or_else(|| inner.paths.loop_warning(name)),
             ifindex: seen.ifindex,
-            lladdr: (link.inner == encapsulation::Inner::Ethernet).then(|| MacWord(lladdr(link))),
+            lladdr: (link.inner == encapsulation::InnerProtocol::Ethernet).then(|| MacValue(lladdr(link))),
             flags: seen.flags,
             operstate: match (seen.operstate.is_empty(), state) {
                 (false, _) => seen.operstate,
@@ -63,7 +63,7 @@ impl Core {
                 (true, "waiting") => "DOWN".into(),
                 (true, _) => "UNKNOWN".into(),
             },
-            addresses: seen.addresses.into_iter().map(Prefix).collect(),
+            addresses: seen.addresses.into_iter().map(PrefixValue).collect(),
             undelivered: self.undelivered(inner, link),
             mtu: if seen.mtu > 0 {
                 seen.mtu
@@ -77,11 +77,11 @@ impl Core {
         })
     }
 
-    pub(super) async fn routes(&self, dev: Option<IfName>) -> Result<Routes, Refusal> {
+    pub(super) async fn routes(&self, dev: Option<IfName>) -> Result<RoutesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let mut routes = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for link in inner
             .state
             .links
@@ -89,14 +89,14 @@ impl Core {
             .filter(|l| wants(dev.as_ref(), &l.name))
         {
             for all in ["0.0.0.0/0", "::/0"] {
-                let prefix: Prefix = all.parse().expect("a valid prefix");
+                let prefix: PrefixValue = all.parse().expect("a valid prefix");
                 let named = inner
                     .state
                     .routes
                     .contains_key(&(link.name.clone(), prefix.0));
-                let routed = link.mode == Mode::Ip && !named;
+                let routed = link.mode == ModeValue::Ip && !named;
                 if let (Some(remote), true) = (link.remote, routed) {
-                    let route = RouteWords {
+                    let route = RouteArgs {
                         prefix,
                         dev: link.name.clone(),
                         via: vec![remote],
@@ -111,14 +111,14 @@ impl Core {
                     route: own.words(&link.name, prefix),
                     origin: "static".into(),
                 });
-                steps.rest().await;
+                steps.yield_if_due().await;
             }
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Routes { routes })
+        Ok(RoutesReply { routes })
     }
 
-    pub(super) async fn endpoints(&self, dev: Option<IfName>) -> Result<Endpoints, Refusal> {
+    pub(super) async fn endpoints(&self, dev: Option<IfName>) -> Result<EndpointsReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let wanted = inner
@@ -126,9 +126,9 @@ impl Core {
             .endpoints
             .iter()
             .filter(|((d, _), _)| wants(dev.as_ref(), d));
-        let shares = self.stand_in_ports(&inner);
+        let shares = self.proxy_ports(&inner);
         let mut endpoints = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for ((dev, address), endpoint) in wanted {
             let target = endpoint.target.as_ref();
             let share = target.and_then(|(on, _)| {
@@ -141,19 +141,19 @@ impl Core {
                 in_use: usage.in_use,
                 total: usage.total,
             });
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
-        Ok(Endpoints { endpoints })
+        Ok(EndpointsReply { endpoints })
     }
 
-    pub(super) async fn host(&self) -> Host {
+    pub(super) async fn host(&self) -> HostReply {
         let inner = self.inner().await;
         let report = self.engine().backend();
         let now = self.engine().now();
         let mut remotes = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for (address, links) in inner.known_hosts().await {
-            steps.rest().await;
+            steps.yield_if_due().await;
             let host = inner.builder.registry.find(address);
             let of = links.iter().filter_map(|name| inner.state.links.get(name));
             let fault = inner.fault(address, of, now);
@@ -163,8 +163,8 @@ impl Core {
                 path_mtu: host.and_then(|h| h.path_mtu()),
                 path_mtu_report: host.and_then(|h| path_mtu_info(h, now)),
                 gso: host.is_none_or(|h| h.gso()),
-                whole: inner.far.whole(address).map(|(which, _)| which.to_owned()),
-                whole_cause: inner.far.whole(address).map(|(_, why)| why.to_owned()),
+                whole: inner.far.needs_whole(address).map(|(which, _)| which.to_owned()),
+                whole_cause: inner.far.needs_whole(address).map(|(_, why)| why.to_owned()),
                 unreachable: why,
                 unreachable_age: age,
                 links,
@@ -184,7 +184,7 @@ impl Core {
             count: one.count,
         };
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Host {
+        HostReply {
             host: HostInfo {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
@@ -209,13 +209,13 @@ impl Core {
     }
 }
 
-impl Inner {
+impl CoreState {
     /// Every host that any link knows, and the links that do.
     pub(super) async fn known_hosts(&self) -> BTreeMap<IpAddr, Vec<IfName>> {
         let mut links: BTreeMap<IpAddr, Vec<IfName>> = BTreeMap::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for link in self.state.links.values() {
-            steps.rest().await;
+            steps.yield_if_due().await;
             for host in hosts_of(&self.state, link) {
                 links.entry(host).or_default().push(link.name.clone());
             }
@@ -228,20 +228,20 @@ pub(super) fn wants(dev: Option<&IfName>, name: &IfName) -> bool {
     dev.is_none_or(|dev| dev == name)
 }
 
-pub(super) fn check(inner: &Inner, dev: Option<&IfName>) -> Result<(), Refusal> {
+pub(super) fn check(inner: &CoreState, dev: Option<&IfName>) -> Result<(), Refusal> {
     dev.map_or(Ok(()), |dev| inner.state.link(dev).map(drop))
 }
 
 /// A link's interface as it is found.
 #[derive(Clone, Debug)]
-struct Sight {
-    seen: Seen,
+struct LinkStatus {
+    seen: InterfaceStatus,
     state: &'static str,
     cause: Option<String>,
 }
 
 /// What the kernel says of the interfaces, namespace by namespace, or why they are not found.
-async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
+async fn interface_statuses(inner: &CoreState, names: &[IfName]) -> BTreeMap<IfName, LinkStatus> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let mut all = BTreeMap::new();
     for name in names {
@@ -250,8 +250,8 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
             continue;
         };
         let obstacle = running.obstacle.as_ref();
-        let sight = Sight {
-            seen: Seen::default(),
+        let sight = LinkStatus {
+            seen: InterfaceStatus::default(),
             state: obstacle.map_or("running", Obstacle::state),
             cause: obstacle
                 .map(|o| o.cause().to_owned())
@@ -281,7 +281,7 @@ async fn see(inner: &Inner, names: &[IfName]) -> BTreeMap<IfName, Sight> {
                     // The queues are open, so it lives; another one may have its name.
                     _ => {
                         sight.state = "lost";
-                        sight.cause = Some(ELSEWHERE.to_owned());
+                        sight.cause = Some(RENAMED_HINT.to_owned());
                     }
                 },
                 // It works on where its namespace lives on without its name.

@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// So long the daemon may take to end by itself; a second for the last lines of the log may come on top.
-const PATIENCE: Duration = Duration::from_millis(3_500);
+const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// Tells once that the daemon is to end.
 pub(super) struct Termination(UnboundedReceiver<()>);
@@ -34,8 +34,8 @@ impl Termination {
                 crate::io::give_up_capabilities();
                 while signals.wait().is_err() {}
                 let _ = sender.send(());
-                thread::sleep(PATIENCE);
-                tracing::error!("not stopped within {PATIENCE:?}: killed");
+                thread::sleep(STOP_TIMEOUT);
+                tracing::error!("not stopped within {STOP_TIMEOUT:?}: killed");
                 crate::observe::log::finish();
                 let _ = raise(Signal::SIGKILL);
             })?;

@@ -8,37 +8,37 @@ mod kernel;
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{self, Context, Exit, Heading, Traced, Way};
+use libgeneve::datapath::{self, PacketContext, NextHop, TraceInput, TraceResult, TunnelNextHop};
 use libgeneve::drop::DropReason;
 use libgeneve::link;
-use libgeneve::route::Target;
+use libgeneve::route::RouteTarget;
 use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::header::HeaderBytes;
 
-use self::kernel::Underlay;
-use super::core::{Core, Running};
+use self::kernel::UnderlayRoute;
+use super::core::{Core, LinkRuntime};
 use super::flows::class_name;
-use crate::config::state::Link;
-use crate::config::value::{ClassWord, KindWord, Mode, RawOption};
-use crate::config::words::TraceWords;
-use crate::control::protocol::{Stage, Trace, TraceReport, Verdict};
-use crate::net::interface::{self, Seen};
+use crate::config::state::LinkSpec;
+use crate::config::value::{OptionClassValue, OptionTypeValue, ModeValue, RawOption};
+use crate::config::words::TraceArgs;
+use crate::control::protocol::{StageInfo, TraceReply, TraceReport, TraceVerdict};
+use crate::net::interface::{self, InterfaceStatus};
 use crate::refusal::Refusal;
 
 /// Why no packet passes a link's interface.
-struct Stopped {
-    stage: datapath::Stage,
+struct KernelDrop {
+    stage: datapath::TraceStage,
     /// What geneved counts a packet under; `None` where it gets none.
     reason: Option<DropReason>,
 }
 
 /// What is wrong with the interface of a link, if anything is.
-async fn interface(link: &Link, running: &Running, heading: &Heading) -> Option<Stopped> {
+async fn interface(link: &LinkSpec, running: &LinkRuntime, heading: &TraceInput) -> Option<KernelDrop> {
     let name = &link.name;
     let stopped = |result, reason| {
         let stage = "interface";
-        let stage = datapath::Stage { stage, result };
-        Some(Stopped { stage, reason })
+        let stage = datapath::TraceStage { stage, result };
+        Some(KernelDrop { stage, reason })
     };
     if let Some(obstacle) = &running.obstacle {
         let state = obstacle.state();
@@ -52,27 +52,27 @@ async fn interface(link: &Link, running: &Running, heading: &Heading) -> Option<
         );
     }
     let seen = interface::observe(link.netns.clone(), vec![name.to_string()]).await;
-    let up = |seen: &Seen| seen.flags.iter().any(|flag| flag == "UP");
+    let up = |seen: &InterfaceStatus| seen.flags.iter().any(|flag| flag == "UP");
     match seen.ok()?.first() {
         Some(seen) if up(seen) => None,
         Some(_) => stopped(
             format!("{name} is down; \"geneved link set {name} up\" brings it up"),
             match heading {
-                Heading::Ingress { .. } => Some(DropReason::TunRefused),
-                Heading::Egress => None,
+                TraceInput::Ingress { .. } => Some(DropReason::TunRefused),
+                TraceInput::Egress => None,
             },
         ),
         None => None,
     }
 }
 
-fn carries(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Forward | Verdict::Deliver)
+fn is_forwarded(verdict: TraceVerdict) -> bool {
+    matches!(verdict, TraceVerdict::Forward | TraceVerdict::Deliver)
 }
 
 impl Core {
     /// What would happen to a packet; nothing is changed.
-    pub(super) async fn trace(&self, packet: TraceWords) -> Result<Trace, Refusal> {
+    pub(super) async fn trace(&self, packet: TraceArgs) -> Result<TraceReply, Refusal> {
         let inner = self.inner().await;
         let configured = inner.state.link(&packet.dev)?;
         described::check(&packet)?;
@@ -87,21 +87,21 @@ impl Core {
         let link = tables.link(running.index).ok_or_else(lost)?;
         let compiled = (&*inner.state, &inner.builder.compiler, &*tables.schema);
         let (described, mut stages) = described::described(compiled, link, &packet)?;
-        let cx = Context {
+        let cx = PacketContext {
             tables: &tables,
             state: self.engine().flows(),
             now: self.engine().now(),
         };
         let traced = datapath::trace(&cx, link, &described);
-        let stopped = interface(configured, running, &described.heading).await;
+        let stopped = interface(configured, running, &described.trace_input).await;
         match &stopped {
             Some(stopped) => stages.push(stopped.stage.clone()),
             None => {
-                let stays = stays(link, &traced, described.key.dst);
+                let stays = is_behind_host(link, &traced, described.key.dst);
                 stages.extend(kernel::before(configured, &described, stays).await);
             }
         }
-        let way = way(&traced);
+        let way = next_hop(&traced);
         let encapsulation = link.config.encapsulation;
         let options = way.map_or_else(Vec::new, |way| carried(encapsulation, &way.encap));
         let class = traced
@@ -109,50 +109,50 @@ impl Core {
             .and_then(|id| class_name(&inner, &packet.dev, id));
         let (mut verdict, mut reason) = verdict(&traced);
         let host = way.map(|way| way.host.addr);
-        if matches!(described.heading, Heading::Egress) && carries(verdict) {
+        if matches!(described.trace_input, TraceInput::Egress) && is_forwarded(verdict) {
             stages.extend(self.unanswered(configured, link, &traced, described.key.src));
         }
         stages.extend(traced.stages);
-        if let (Some(stopped), true) = (&stopped, carries(verdict)) {
-            stages.push(datapath::Stage {
+        if let (Some(stopped), true) = (&stopped, is_forwarded(verdict)) {
+            stages.push(datapath::TraceStage {
                 stage: "drop",
                 result: match stopped.reason {
                     Some(why) => format!("{why}: {}", why.explanation()),
                     None => "the kernel drops it; geneved does not see it".to_owned(),
                 },
             });
-            (verdict, reason) = (Verdict::Drop, stopped.reason);
+            (verdict, reason) = (TraceVerdict::Drop, stopped.reason);
         }
-        if let (Verdict::Forward, Some(host)) = (verdict, host) {
+        if let (TraceVerdict::Forward, Some(host)) = (verdict, host) {
             match self.underlay(&inner, configured, host, &mut stages).await {
-                Underlay::Routed => {}
-                Underlay::Unreachable => verdict = Verdict::Unreachable,
-                refused @ (Underlay::NoRoute | Underlay::Loop) => {
+                UnderlayRoute::Routed => {}
+                UnderlayRoute::Unreachable => verdict = TraceVerdict::Unreachable,
+                refused @ (UnderlayRoute::NoRoute | UnderlayRoute::Loop) => {
                     let why = match refused {
-                        Underlay::Loop => DropReason::UnderlayLoop,
+                        UnderlayRoute::Loop => DropReason::UnderlayLoop,
                         _ => DropReason::UnderlayUnreachable,
                     };
-                    stages.push(datapath::Stage {
+                    stages.push(datapath::TraceStage {
                         stage: "drop",
                         result: format!("{why}: {}", why.explanation()),
                     });
-                    (verdict, reason) = (Verdict::Drop, Some(why));
+                    (verdict, reason) = (TraceVerdict::Drop, Some(why));
                 }
             }
         }
-        let here = matches!(traced.outcome, Ok(Exit::Tun(index)) if index == running.index)
+        let here = matches!(traced.outcome, Ok(NextHop::Tun(index)) if index == running.index)
             && stopped.is_none();
-        if let (Heading::Ingress { .. }, Some(key), true) =
-            (&described.heading, traced.translated, here)
+        if let (TraceInput::Ingress { .. }, Some(key), true) =
+            (&described.trace_input, traced.translated, here)
         {
             kernel::after(configured, &key, link.delivers(key.dst), &mut stages).await;
         }
-        let stages = stages.into_iter().map(|stage| Stage {
+        let stages = stages.into_iter().map(|stage| StageInfo {
             stage: stage.stage.to_owned(),
             result: stage.result,
             detail: String::new(),
         });
-        Ok(Trace {
+        Ok(TraceReply {
             report: TraceReport {
                 stages: stages.collect(),
                 verdict,
@@ -167,18 +167,18 @@ impl Core {
     /// That answers to a packet for another host would not be delivered, if they would not.
     fn unanswered(
         &self,
-        configured: &Link,
+        configured: &LinkSpec,
         link: &link::Link,
-        traced: &Traced,
+        traced: &TraceResult,
         src: IpAddr,
-    ) -> Option<datapath::Stage> {
-        let left = way(traced)?;
+    ) -> Option<datapath::TraceStage> {
+        let left = next_hop(traced)?;
         let translated = traced.translated.is_some_and(|key| key.src != src);
-        if configured.mode != Mode::Ip || translated || link.delivers(src).is_some() {
+        if configured.mode != ModeValue::Ip || translated || link.delivers(src).is_some() {
             return None;
         }
         let remedy = self.allowing(configured, [src.into()]);
-        Some(datapath::Stage {
+        Some(datapath::TraceStage {
             stage: "delivery",
             result: format!(
                 "answers of {} to {src} will be dropped, because it is not behind {}; {remedy}",
@@ -189,24 +189,24 @@ impl Core {
 }
 
 /// Whether a destination that gets nothing is behind this host, so that packets to it must not come into the link.
-fn stays(link: &link::Link, traced: &Traced, dst: IpAddr) -> bool {
+fn is_behind_host(link: &link::Link, traced: &TraceResult, dst: IpAddr) -> bool {
     let entry = link.routes.lookup(dst);
-    traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, Target::Local))
+    traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, RouteTarget::Local))
 }
 
-fn way(traced: &Traced) -> Option<&Way> {
+fn next_hop(traced: &TraceResult) -> Option<&TunnelNextHop> {
     match &traced.outcome {
-        Ok(Exit::Wire(way)) => Some(way),
+        Ok(NextHop::Wire(way)) => Some(way),
         _ => None,
     }
 }
 
-fn verdict(traced: &Traced) -> (Verdict, Option<DropReason>) {
+fn verdict(traced: &TraceResult) -> (TraceVerdict, Option<DropReason>) {
     match &traced.outcome {
-        Ok(Exit::Wire(_) | Exit::Bridge(_)) => (Verdict::Forward, None),
-        Ok(_) => (Verdict::Deliver, None),
-        Err(reason) if traced.reject => (Verdict::Reject, Some(*reason)),
-        Err(reason) => (Verdict::Drop, Some(*reason)),
+        Ok(NextHop::Wire(_) | NextHop::Bridge(_)) => (TraceVerdict::Forward, None),
+        Ok(_) => (TraceVerdict::Deliver, None),
+        Err(reason) if traced.reject => (TraceVerdict::Reject, Some(*reason)),
+        Err(reason) => (TraceVerdict::Drop, Some(*reason)),
     }
 }
 
@@ -215,8 +215,8 @@ fn carried(encapsulation: Encapsulation, header: &HeaderBytes) -> Vec<RawOption>
         return Vec::new();
     };
     let options = envelope.options().map(|option| RawOption {
-        class: ClassWord(option.class),
-        kind: KindWord(option.kind),
+        class: OptionClassValue(option.class),
+        kind: OptionTypeValue(option.kind),
         data: option.data.to_vec(),
     });
     options.collect()

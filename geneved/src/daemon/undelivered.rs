@@ -8,32 +8,32 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use libgeneve::time::Now;
 
-use super::core::{Core, Inner};
+use super::core::{Core, CoreState};
 use crate::config::file::DEFAULT_SOCKET;
-use crate::config::state::Link;
-use crate::config::value::{IfName, Prefix};
+use crate::config::state::LinkSpec;
+use crate::config::value::{IfName, PrefixValue};
 use crate::control::protocol::{UndeliveredInfo, UndeliveredPrefix};
 
 /// So long packets are put together before the first word is said of a link.
-const FIRST: Duration = Duration::from_secs(3);
+const FIRST_REPORT: Duration = Duration::from_secs(3);
 /// So long nothing more is said of it: whoever tries one address after the other does not fill the log.
-const PAUSE: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Prefixes of a link of which is known that they were told.
-const MOST: usize = 64;
+const MAX_REPORTED: usize = 64;
 /// So long packets are remembered after the latest.
-const KEPT: Duration = Duration::from_secs(3600);
+const UNDELIVERED_AGE: Duration = Duration::from_secs(3600);
 
 /// What was said of each link.
 #[derive(Debug, Default)]
-pub(super) struct Told(BTreeMap<IfName, OfLink>);
+pub(super) struct UndeliveredReports(BTreeMap<IfName, LinkReport>);
 
 #[derive(Debug)]
-struct OfLink {
+struct LinkReport {
     prefixes: BTreeSet<IpNet>,
     next: Instant,
 }
 
-impl Told {
+impl UndeliveredReports {
     /// What nobody was told of yet, if it is time.
     fn news(&mut self, link: &IfName, all: Option<UndeliveredInfo>) -> Option<UndeliveredInfo> {
         let Some(mut news) = all else {
@@ -42,30 +42,30 @@ impl Told {
             return None;
         };
         let now = Instant::now();
-        let of = self.0.entry(link.clone()).or_insert_with(|| OfLink {
+        let of = self.0.entry(link.clone()).or_insert_with(|| LinkReport {
             prefixes: BTreeSet::new(),
-            next: now + FIRST,
+            next: now + FIRST_REPORT,
         });
-        if now < of.next || of.prefixes.len() >= MOST {
+        if now < of.next || of.prefixes.len() >= MAX_REPORTED {
             return None;
         }
         news.prefixes.retain(|one| of.prefixes.insert(one.prefix.0));
         if news.prefixes.is_empty() {
             return None;
         }
-        of.next = now + PAUSE;
+        of.next = now + REPORT_INTERVAL;
         Some(news)
     }
 }
 
 impl Core {
     /// What came for this link of late and was not delivered, but for what would be by now.
-    pub(super) fn undelivered(&self, inner: &Inner, link: &Link) -> Option<UndeliveredInfo> {
+    pub(super) fn undelivered(&self, inner: &CoreState, link: &LinkSpec) -> Option<UndeliveredInfo> {
         let running = inner.running.get(&link.name)?;
         let tables = self.engine().tables();
         let there = tables.link(running.index)?;
         let now = self.engine().now();
-        let since = Now(now.0.saturating_sub(KEPT.as_secs() * 1_000_000_000));
+        let since = Now(now.0.saturating_sub(UNDELIVERED_AGE.as_secs() * 1_000_000_000));
         let noted = &there.config.undelivered;
         noted.forget(since, |one| {
             one.at < since || there.delivers(one.last).is_some()
@@ -76,7 +76,7 @@ impl Core {
         }
         let remedy = self.allowing(link, all.iter().map(|one| one.prefix));
         let prefixes = all.into_iter().map(|one| UndeliveredPrefix {
-            prefix: Prefix(one.prefix),
+            prefix: PrefixValue(one.prefix),
             packets: one.packets,
             last: one.last,
             age: now.since(one.at).as_secs(),
@@ -107,14 +107,14 @@ impl Core {
     /// How prefixes are allowed beside those that are: the command, and what the file needs.
     pub(super) fn allowing(
         &self,
-        link: &Link,
+        link: &LinkSpec,
         prefixes: impl IntoIterator<Item = IpNet>,
     ) -> String {
         remedy(&self.settings().socket, link, prefixes)
     }
 }
 
-fn remedy(socket: &Path, link: &Link, prefixes: impl IntoIterator<Item = IpNet>) -> String {
+fn remedy(socket: &Path, link: &LinkSpec, prefixes: impl IntoIterator<Item = IpNet>) -> String {
     let all: Vec<_> = link.allowed.iter().copied().chain(prefixes).collect();
     let words: String = all
         .iter()
@@ -136,14 +136,14 @@ fn remedy(socket: &Path, link: &Link, prefixes: impl IntoIterator<Item = IpNet>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::state::State;
-    use crate::config::words::{Change, Verb};
+    use crate::config::state::DesiredState;
+    use crate::config::words::{ObjectChange, ChangeVerb};
 
     fn remedied(prefixes: &[&str]) -> String {
         let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap());
         let words = serde_json::from_str(r#"{"name":"blue","id":1,"allowed":["10.8.0.0/16"]}"#);
-        let mut state = State::default();
-        let add = Change::link(Verb::Add, words.unwrap());
+        let mut state = DesiredState::default();
+        let add = ObjectChange::link(ChangeVerb::Add, words.unwrap());
         state.apply(&add).unwrap();
         let link = state.links.values().next().unwrap();
         remedy(Path::new("/run/x.sock"), link, prefixes)
@@ -153,7 +153,7 @@ mod tests {
         let one = |prefix: &&str| {
             let prefix: IpNet = prefix.parse().unwrap();
             UndeliveredPrefix {
-                prefix: Prefix(prefix),
+                prefix: PrefixValue(prefix),
                 packets: 1204,
                 last: prefix.addr(),
                 age: 3,
@@ -168,16 +168,16 @@ mod tests {
 
     #[test]
     fn a_prefix_is_told_once_and_a_link_does_not_fill_the_log() {
-        let mut told = Told::default();
+        let mut told = UndeliveredReports::default();
         let (blue, red) = ("blue".parse().unwrap(), "red".parse().unwrap());
         let first = || came(&["10.9.0.0/24", "fd09::/64"]);
         assert_eq!(told.news(&blue, first()), None);
-        told.0.get_mut(&blue).unwrap().next -= FIRST;
+        told.0.get_mut(&blue).unwrap().next -= FIRST_REPORT;
         assert_eq!(told.news(&blue, first()), first());
         let more = || came(&["10.9.0.0/24", "10.9.1.0/24"]);
         assert_eq!(told.news(&blue, more()), None);
         assert_eq!(told.news(&red, more()), None);
-        told.0.get_mut(&blue).unwrap().next -= PAUSE;
+        told.0.get_mut(&blue).unwrap().next -= REPORT_INTERVAL;
         let news = told.news(&blue, more()).unwrap();
         // The command is for all of them, as the list is replaced.
         assert_eq!(news.prefixes, came(&["10.9.1.0/24"]).unwrap().prefixes);

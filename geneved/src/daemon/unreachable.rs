@@ -9,25 +9,25 @@ use std::time::Duration;
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
 
-use super::core::{Core, Inner, host_event, hosts_of};
-use crate::config::state::Link;
-use crate::io::Refusals;
+use super::core::{Core, CoreState, host_event, hosts_of};
+use crate::config::state::LinkSpec;
+use crate::io::SendErrors;
 
 /// For how long an error is worth showing. While somebody sends, a host that is away makes new ones: the kernel gives up
 /// looking for a neighbour after three seconds.
-const KEPT: Duration = Duration::from_secs(20);
+const ERROR_AGE: Duration = Duration::from_secs(20);
 /// Within this a second error has to come before anything is shown: a single one may be chance.
-const AGAIN: Duration = Duration::from_secs(10);
+const CONFIRM_WINDOW: Duration = Duration::from_secs(10);
 
 /// Whoever was heard of less long ago is there.
 const ALIVE: Duration = Duration::from_secs(1);
 
 /// What was said of each host.
 #[derive(Debug, Default)]
-pub(super) struct Unreachable(BTreeMap<IpAddr, Said>);
+pub(super) struct UnreachableHosts(BTreeMap<IpAddr, UnreachableHost>);
 
 #[derive(Debug)]
-struct Said {
+struct UnreachableHost {
     last: Now,
     why: String,
     /// This host's kernel does not send, which no sign of life disproves.
@@ -36,17 +36,17 @@ struct Said {
 }
 
 /// Why a host cannot be reached, and how many seconds ago that was found out, where it was and may be over.
-pub(super) type Fault = (String, Option<u64>);
+pub(super) type HostFault = (String, Option<u64>);
 
-impl Unreachable {
+impl UnreachableHosts {
     /// Notes errors that came by `now`; whether they are worth a word.
     fn note(&mut self, host: IpAddr, now: Now, why: String, (count, certain): (u32, bool)) -> bool {
-        self.0.retain(|_, said| now.since(said.last) < KEPT);
+        self.0.retain(|_, said| now.since(said.last) < ERROR_AGE);
         let before = self.0.get(&host);
-        let again = before.is_some_and(|said| now.since(said.last) < AGAIN);
+        let again = before.is_some_and(|said| now.since(said.last) < CONFIRM_WINDOW);
         let shown = certain || again || count > 1;
         let news = shown && before.is_none_or(|said| !said.shown || said.why != why);
-        let said = Said {
+        let said = UnreachableHost {
             last: now,
             why,
             certain,
@@ -61,7 +61,7 @@ impl Unreachable {
         let said = self.0.get(&host).filter(|said| said.shown)?;
         let alive = !said.certain && heard.is_some_and(|heard| heard > said.last);
         let age = now.since(said.last);
-        (age < KEPT && !alive).then_some((said.why.as_str(), age.as_secs()))
+        (age < ERROR_AGE && !alive).then_some((said.why.as_str(), age.as_secs()))
     }
 
     /// Forgets what was said of these hosts.
@@ -83,28 +83,28 @@ impl Unreachable {
     }
 }
 
-impl Inner {
+impl CoreState {
     pub(super) fn heard(&self, host: IpAddr) -> Option<Now> {
         self.builder
             .registry
             .find(host)
-            .and_then(|host| host.heard())
+            .and_then(|host| host.last_received())
     }
 
     /// Why packets of these links do not reach a host, as far as is known.
     pub(super) fn fault<'a>(
         &self,
         host: IpAddr,
-        links: impl Iterator<Item = &'a Link>,
+        links: impl Iterator<Item = &'a LinkSpec>,
         now: Now,
-    ) -> Option<Fault> {
+    ) -> Option<HostFault> {
         let mut no_route = None;
         let (mut asked, mut failed) = (0, 0);
         for link in links {
-            if let Some(why) = self.ways.loop_of(&link.name, host) {
+            if let Some(why) = self.paths.loop_of(&link.name, host) {
                 return Some((format!("nothing is sent to it: {why}"), None));
             }
-            let way = self.ways.way(host, link.local);
+            let way = self.paths.path(host, link.local);
             asked += usize::from(way.is_some());
             if let Some(Err(error)) = way {
                 failed += 1;
@@ -131,7 +131,7 @@ impl Core {
         };
         let detail = format!("{} for {link}", if works { "on" } else { "off" });
         self.hub()
-            .tell(host_event(Some(host), "tunnel-gso", detail));
+            .announce(host_event(Some(host), "tunnel-gso", detail));
         if works {
             tracing::info!(%host, %link, "the kernel forwards super-packets of {link} to {host} again: they are handed to it uncut");
         } else {
@@ -144,7 +144,7 @@ impl Core {
     }
 
     /// Notes that datagrams to this host did not arrive or were not sent, if any link has it.
-    pub(super) async fn host_unreachable(&self, refusals: &Refusals) {
+    pub(super) async fn host_unreachable(&self, refusals: &SendErrors) {
         let mut inner = self.inner().await;
         let host = refusals.host;
         let state = &inner.state;
@@ -163,26 +163,26 @@ impl Core {
             && inner.unreachable.of(host, now, heard).is_some()
         {
             tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
-            self.hub().tell(host_event(Some(host), "unreachable", why));
+            self.hub().announce(host_event(Some(host), "unreachable", why));
         }
     }
 
     /// Reads what ICMP errors said since the last call, and tells of hosts that are back.
-    pub(super) async fn tend_unreachable(&self) {
+    pub(super) async fn read_refusals(&self) {
         for refusals in self.engine().refusals() {
             self.host_unreachable(&refusals).await;
         }
         let mut inner = self.inner().await;
-        let Inner {
+        let CoreState {
             unreachable,
             builder,
             ..
         } = &mut *inner;
-        let heard = |host| builder.registry.find(host).and_then(|host| host.heard());
+        let heard = |host| builder.registry.find(host).and_then(|host| host.last_received());
         for host in unreachable.forget_heard(heard) {
             tracing::info!(%host, "{host} is heard again");
             let detail = "it is heard again".to_owned();
-            self.hub().tell(host_event(Some(host), "reachable", detail));
+            self.hub().announce(host_event(Some(host), "reachable", detail));
         }
     }
 }
@@ -202,55 +202,55 @@ fn meaning(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
-    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const UNREACHABLE_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const ANOTHER_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn at(seconds: u64) -> Now {
         Now(seconds * 1_000_000_000)
     }
 
-    fn note(all: &mut Unreachable, host: IpAddr, seconds: u64, count: u32) -> bool {
+    fn note(all: &mut UnreachableHosts, host: IpAddr, seconds: u64, count: u32) -> bool {
         all.note(host, at(seconds), "gone".into(), (count, false))
     }
 
     #[test]
     fn a_second_error_is_shown_for_a_while() {
-        let mut all = Unreachable::default();
-        assert!(!note(&mut all, HOST, 100, 1));
-        assert_eq!(all.of(HOST, at(100), None), None);
-        assert!(!note(&mut all, HOST, 111, 1));
-        assert!(note(&mut all, HOST, 113, 1));
-        assert!(!note(&mut all, HOST, 116, 1), "it is told once");
-        assert_eq!(all.of(HOST, at(123), None), Some(("gone", 7)));
-        assert_eq!(all.of(OTHER, at(123), None), None);
-        assert_eq!(all.of(HOST, at(136), None), None);
-        assert!(!note(&mut all, OTHER, 140, 1));
+        let mut all = UnreachableHosts::default();
+        assert!(!note(&mut all, UNREACHABLE_HOST, 100, 1));
+        assert_eq!(all.of(UNREACHABLE_HOST, at(100), None), None);
+        assert!(!note(&mut all, UNREACHABLE_HOST, 111, 1));
+        assert!(note(&mut all, UNREACHABLE_HOST, 113, 1));
+        assert!(!note(&mut all, UNREACHABLE_HOST, 116, 1), "it is told once");
+        assert_eq!(all.of(UNREACHABLE_HOST, at(123), None), Some(("gone", 7)));
+        assert_eq!(all.of(ANOTHER_HOST, at(123), None), None);
+        assert_eq!(all.of(UNREACHABLE_HOST, at(136), None), None);
+        assert!(!note(&mut all, ANOTHER_HOST, 140, 1));
         assert_eq!(all.0.len(), 1, "what is not shown is not kept");
     }
 
     #[test]
     fn many_errors_at_once_are_shown_at_once() {
-        let mut all = Unreachable::default();
-        assert!(note(&mut all, HOST, 1, 3));
-        assert_eq!(all.of(HOST, at(1), None), Some(("gone", 0)));
+        let mut all = UnreachableHosts::default();
+        assert!(note(&mut all, UNREACHABLE_HOST, 1, 3));
+        assert_eq!(all.of(UNREACHABLE_HOST, at(1), None), Some(("gone", 0)));
     }
 
     #[test]
     fn a_host_that_is_heard_since_is_not_unreachable() {
-        let mut all = Unreachable::default();
-        assert!(note(&mut all, HOST, 10, 2));
-        assert!(all.of(HOST, at(12), Some(at(9))).is_some());
-        assert!(all.of(HOST, at(12), Some(at(11))).is_none());
+        let mut all = UnreachableHosts::default();
+        assert!(note(&mut all, UNREACHABLE_HOST, 10, 2));
+        assert!(all.of(UNREACHABLE_HOST, at(12), Some(at(9))).is_some());
+        assert!(all.of(UNREACHABLE_HOST, at(12), Some(at(11))).is_none());
         assert!(all.forget_heard(|_| Some(at(9))).is_empty());
-        assert_eq!(all.forget_heard(|_| Some(at(11))), [HOST]);
+        assert_eq!(all.forget_heard(|_| Some(at(11))), [UNREACHABLE_HOST]);
         assert!(all.0.is_empty());
     }
 
     #[test]
     fn what_the_own_kernel_says_is_not_disproved_by_hearing() {
-        let mut all = Unreachable::default();
-        assert!(all.note(HOST, at(10), "forbidden".into(), (1, true)));
-        assert!(all.of(HOST, at(12), Some(at(11))).is_some());
+        let mut all = UnreachableHosts::default();
+        assert!(all.note(UNREACHABLE_HOST, at(10), "forbidden".into(), (1, true)));
+        assert!(all.of(UNREACHABLE_HOST, at(12), Some(at(11))).is_some());
         assert!(all.forget_heard(|_| Some(at(11))).is_empty());
     }
 }

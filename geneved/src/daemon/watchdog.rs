@@ -23,7 +23,7 @@ pub(super) fn interval() -> Option<Duration> {
 
 impl Watchdog {
     /// Tells the service manager that all is well, if it is.
-    pub(super) fn look(&mut self, core: &Core) {
+    pub(super) fn check(&mut self, core: &Core) {
         let reports = core.engine().worker_reports();
         let still: Vec<usize> = (0..reports.len())
             .filter(|&n| !reports[n].stalled.is_zero())

@@ -9,31 +9,31 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::buffers::Bid;
-use super::cmsg::Notes;
+use super::buffers::BufferId;
+use super::cmsg::RxMetadata;
 use super::direct;
-use super::shape::Place;
+use super::shape::SlotSize;
 
 /// Which pool of buffers is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum PoolKind {
     /// Filled by TUN reads.
     Tun,
     /// Filled by UDP receives.
     Udp,
     /// Copies of packets that waited for their rates; never the backend's.
-    Waiting(Place),
+    Waiting(SlotSize),
 }
 
 /// What a turn brought. `slot` is the number that the worker gave to the TUN queue or socket.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum Completion {
     /// A TUN queue gave a packet: virtio header and packet are `len` bytes of the buffer.
-    Tun { slot: u32, bid: Bid, len: usize },
+    Tun { slot: u32, bid: BufferId, len: usize },
     /// A TUN queue ended: it was removed, or the interface is gone.
     TunEnd { slot: u32, error: i32 },
     /// A train of datagrams arrived.
-    Datagrams { slot: u32, bid: Bid, train: Arrived },
+    Datagrams { slot: u32, bid: BufferId, train: RxBatch },
     /// A receiving socket ended.
     SocketEnd { slot: u32, error: i32 },
     /// A train was sent, or a negative errno.
@@ -46,18 +46,18 @@ pub(super) enum Done {
 
 /// Where a received train lies in its buffer, and what the kernel said of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrived {
+pub(super) struct RxBatch {
     pub(super) start: u32,
     pub(super) len: u32,
     pub(super) src: SocketAddr,
-    pub(super) notes: Notes,
+    pub(super) notes: RxMetadata,
     /// The datagram did not fit the buffer.
     pub(super) truncated: bool,
 }
 
 /// How long a turn may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(super) enum WaitTime {
     /// Only what is there.
     No,
     /// Until something completes.
@@ -76,7 +76,7 @@ pub(super) enum Checksum {
 }
 
 /// A way to do I/O. All calls come from the worker's own thread.
-pub(super) trait Backend {
+pub(super) trait PacketIo {
     /// Reads packets from this TUN queue until it is removed.
     fn add_tun(&mut self, slot: u32, fd: RawFd);
     /// Stops reading; [`Done::TunEnd`] follows, after which the worker may close the descriptor.
@@ -88,7 +88,7 @@ pub(super) trait Backend {
     /// Packets come in bulk from now on, or do so no longer ([`super::pace`]).
     fn bulk(&mut self, bulk: bool);
     /// Takes a buffer back.
-    fn recycle(&mut self, side: Side, bid: Bid);
+    fn recycle(&mut self, side: PoolKind, bid: BufferId);
     /// Queues a train.
     ///
     /// # Safety
@@ -128,7 +128,7 @@ pub(super) trait Backend {
     ///
     /// # Errors
     /// Only where the backend itself is broken; errors of single operations are in `done`.
-    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
+    fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()>;
 }
 
 /// The address and the port in a `sockaddr_in` or `sockaddr_in6`.

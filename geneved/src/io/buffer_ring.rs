@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-use super::buffers::{Bid, Buffers, Map};
+use super::buffers::{BufferId, BufferPool, PoolLayout};
 use super::stock::{CROWD_BUFFERS, STRAY_BUFFERS};
 
 /// Of the buffers for received trains: those that any socket may use, those that sockets with much to read use while others
@@ -21,19 +21,19 @@ const STRAY_GROUP: u16 = 3;
 const BULK_SUPPLY: u16 = 32;
 
 /// The buffers for received trains.
-pub(super) struct UdpPools {
+pub(super) struct UdpBufferRings {
     pub(super) usual: BufferRing,
     crowd: BufferRing,
     stray: BufferRing,
 }
 
-impl UdpPools {
-    pub(super) fn new(ring: &IoUring, buffers: &Buffers) -> io::Result<Self> {
+impl UdpBufferRings {
+    pub(super) fn new(ring: &IoUring, buffers: &BufferPool) -> io::Result<Self> {
         // Whoever only looks whether it works has few.
         let part = buffers.count() / 3;
         let stray = buffers.count() - STRAY_BUFFERS.min(part);
         let crowd = stray - CROWD_BUFFERS.min(part);
-        Ok(UdpPools {
+        Ok(UdpBufferRings {
             usual: BufferRing::new(ring, USUAL_GROUP, buffers, 0..crowd)?,
             crowd: BufferRing::new(ring, CROWD_GROUP, buffers, crowd..stray)?,
             stray: BufferRing::new(ring, STRAY_GROUP, buffers, stray..buffers.count())?,
@@ -41,7 +41,7 @@ impl UdpPools {
     }
 
     /// Those that a buffer belongs to.
-    pub(super) fn of(&mut self, bid: Bid) -> &mut BufferRing {
+    pub(super) fn of(&mut self, bid: BufferId) -> &mut BufferRing {
         match bid {
             bid if bid >= self.stray.range.start => &mut self.stray,
             bid if bid >= self.crowd.range.start => &mut self.crowd,
@@ -74,11 +74,11 @@ pub(super) struct BufferRing {
     tail: u16,
     available: u16,
     /// The buffers that belong to it.
-    range: Range<Bid>,
-    spare: Vec<Bid>,
+    range: Range<BufferId>,
+    spare: Vec<BufferId>,
     /// Whether packets come in bulk.
     pub(super) bulk: bool,
-    pub(super) map: Map,
+    pub(super) map: PoolLayout,
     len: u32,
 }
 
@@ -86,8 +86,8 @@ impl BufferRing {
     pub(super) fn new(
         ring: &IoUring,
         group: u16,
-        buffers: &Buffers,
-        range: Range<Bid>,
+        buffers: &BufferPool,
+        range: Range<BufferId>,
     ) -> io::Result<Self> {
         let count = (range.len() as u16).next_power_of_two();
         let layout = std::alloc::Layout::from_size_align(
@@ -126,7 +126,7 @@ impl BufferRing {
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&mut self, bid: Bid) {
+    pub(super) fn give(&mut self, bid: BufferId) {
         self.spare.push(bid);
     }
 
@@ -145,7 +145,7 @@ impl BufferRing {
         self.available > 0
     }
 
-    fn publish(&mut self, bid: Bid) {
+    fn publish(&mut self, bid: BufferId) {
         let at = usize::from(self.tail & self.mask);
         // SAFETY: `at` is below the number of entries; the kernel reads entries only up to the tail, which is
         // published below.

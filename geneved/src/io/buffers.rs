@@ -18,10 +18,10 @@ const NO_RESERVE: MapFlags = match cfg!(miri) {
 };
 
 /// A buffer's number within its pool.
-pub(super) type Bid = u16;
+pub(super) type BufferId = u16;
 
 /// A pool of equal buffers.
-pub(super) struct Buffers {
+pub(super) struct BufferPool {
     mapping: NonNull<u8>,
     base: NonNull<u8>,
     mapped: NonZeroUsize,
@@ -31,7 +31,7 @@ pub(super) struct Buffers {
     held: u16,
 }
 
-impl Buffers {
+impl BufferPool {
     /// Maps `count` buffers of `len` bytes; memory is touched only as packets arrive.
     pub(super) fn new(count: u16, len: usize) -> io::Result<Self> {
         let lines = len.div_ceil(64) | 1;
@@ -65,7 +65,7 @@ impl Buffers {
             };
         }
         let refs = vec![0; usize::from(count)].into_boxed_slice();
-        Ok(Buffers {
+        Ok(BufferPool {
             mapping,
             base,
             mapped,
@@ -92,13 +92,13 @@ impl Buffers {
     }
 
     /// The address of a buffer's first byte.
-    pub(super) fn addr(&self, bid: Bid) -> *mut u8 {
+    pub(super) fn addr(&self, bid: BufferId) -> *mut u8 {
         self.map().addr(bid)
     }
 
     /// Where the buffers are, for those who only need addresses.
-    pub(super) fn map(&self) -> Map {
-        Map {
+    pub(super) fn map(&self) -> PoolLayout {
+        PoolLayout {
             base: self.base,
             stride: self.stride,
             count: self.refs.len(),
@@ -106,7 +106,7 @@ impl Buffers {
     }
 
     /// The bytes of a buffer that the worker holds.
-    pub(super) fn bytes_mut(&mut self, bid: Bid) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self, bid: BufferId) -> &mut [u8] {
         // SAFETY: the piece of `len` bytes lies inside the mapping, which self owns, is initialised because anonymous
         // memory is zero, and overlaps no other; `&mut self` excludes other references that were made here. Those who
         // know addresses only:
@@ -122,7 +122,7 @@ impl Buffers {
     }
 
     /// Notes one more user of the buffer.
-    pub(super) fn hold(&mut self, bid: Bid) {
+    pub(super) fn hold(&mut self, bid: BufferId) {
         let refs = &mut self.refs[usize::from(bid)];
         self.held += u16::from(*refs == 0);
         *refs += 1;
@@ -130,7 +130,7 @@ impl Buffers {
 
     /// One user less; true where it was the last and the buffer may go back to the backend.
     #[must_use]
-    pub(super) fn release(&mut self, bid: Bid) -> bool {
+    pub(super) fn release(&mut self, bid: BufferId) -> bool {
         let refs = &mut self.refs[usize::from(bid)];
         *refs -= 1;
         self.held -= u16::from(*refs == 0);
@@ -140,22 +140,22 @@ impl Buffers {
 
 /// The layout of a pool: turns buffer numbers into addresses, without access to the bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Map {
+pub(super) struct PoolLayout {
     base: NonNull<u8>,
     stride: usize,
     count: usize,
 }
 
-impl Map {
+impl PoolLayout {
     /// The address of a buffer's first byte.
-    pub(super) fn addr(self, bid: Bid) -> *mut u8 {
+    pub(super) fn addr(self, bid: BufferId) -> *mut u8 {
         assert!(usize::from(bid) < self.count);
         // SAFETY: bid is below count, so the offset lies inside the mapping of count * stride bytes.
         unsafe { self.base.as_ptr().add(usize::from(bid) * self.stride) }
     }
 
     /// The iovec of `len` bytes from `start` of a buffer.
-    pub(super) fn iovec(self, bid: Bid, start: usize, len: usize) -> libc::iovec {
+    pub(super) fn iovec(self, bid: BufferId, start: usize, len: usize) -> libc::iovec {
         assert!(start <= self.stride && len <= self.stride - start);
         // SAFETY: start is at most the `stride` bytes of the buffer's piece, all of which lie inside the mapping.
         let base = unsafe { self.addr(bid).add(start) };
@@ -166,7 +166,7 @@ impl Map {
     }
 }
 
-impl Drop for Buffers {
+impl Drop for BufferPool {
     fn drop(&mut self) {
         // SAFETY: mapping and mapped are those that were made in `new`, and no reference into it can
         // outlive self. The backend, which knows the addresses, is dropped before its buffers.

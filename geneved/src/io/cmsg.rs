@@ -15,8 +15,8 @@ const _: () = {
     assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_level) == 8);
     assert!(std::mem::offset_of!(libc::cmsghdr, cmsg_type) == 12);
     // The bytes begin on a word, and the next message does after each.
-    assert!(align_of::<Request>() >= WORD);
-    assert!(std::mem::offset_of!(Request, bytes).is_multiple_of(WORD));
+    assert!(align_of::<ControlMessages>() >= WORD);
+    assert!(std::mem::offset_of!(ControlMessages, bytes).is_multiple_of(WORD));
     assert!(SEND_ROOM.is_multiple_of(WORD) && RECV_ROOM.is_multiple_of(WORD));
 };
 /// Room for the control messages of one received datagram.
@@ -26,7 +26,7 @@ pub(super) const SEND_ROOM: usize = 96;
 
 /// The kernel's notes on a received datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Notes {
+pub(super) struct RxMetadata {
     /// The length of each datagram of a train in bytes; 0 where it was one datagram.
     pub(super) segment: u16,
     /// The local address that it was sent to.
@@ -40,8 +40,8 @@ pub(super) struct Notes {
 
 /// Reads the control messages that `recvmsg` wrote; unknown ones are skipped.
 #[inline]
-pub(super) fn read(control: &[u8]) -> Notes {
-    let mut notes = Notes::default();
+pub(super) fn read(control: &[u8]) -> RxMetadata {
+    let mut notes = RxMetadata::default();
     each(control, |level, kind, data| match (level, kind) {
         (libc::SOL_UDP, libc::UDP_GRO) => notes.segment = int(data) as u16,
         (libc::IPPROTO_IP, libc::IP_TOS) => notes.tos = data.first().copied().unwrap_or(0),
@@ -139,21 +139,21 @@ fn int(data: &[u8]) -> i32 {
 /// Control messages being written for a train.
 #[repr(align(8))]
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct ControlMessages {
     bytes: [u8; SEND_ROOM],
     used: usize,
 }
 
-impl Default for Request {
+impl Default for ControlMessages {
     fn default() -> Self {
-        Request {
+        ControlMessages {
             bytes: [0; SEND_ROOM],
             used: 0,
         }
     }
 }
 
-impl Request {
+impl ControlMessages {
     pub(super) fn clear(&mut self) {
         self.used = 0;
     }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn reads_back_what_was_written() {
-        let mut request = Request::default();
+        let mut request = ControlMessages::default();
         request.segment(1400);
         request.ttl(false, 7);
         request.tos(false, 0xb9);
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_interface_is_read_in_both_families() {
-        let mut request = Request::default();
+        let mut request = ControlMessages::default();
         let mut info = [0; 12];
         info[..4].copy_from_slice(&7u32.to_ne_bytes());
         info[8..].copy_from_slice(&[192, 0, 2, 1]);
@@ -241,7 +241,7 @@ mod tests {
             (notes.interface, notes.dst),
             (7, Some([192, 0, 2, 1].into()))
         );
-        let mut request = Request::default();
+        let mut request = ControlMessages::default();
         let mut info = [0; 20];
         info[15] = 1;
         info[16..].copy_from_slice(&9u32.to_ne_bytes());
@@ -263,7 +263,7 @@ mod tests {
         said[20..24].copy_from_slice(&[192, 0, 2, 7]);
         for (origin, of_icmp) in [(1, false), (2, true), (3, true)] {
             said[4] = origin;
-            let mut request = Request::default();
+            let mut request = ControlMessages::default();
             let mut info = [0; 12];
             info[..4].copy_from_slice(&7u32.to_ne_bytes());
             request.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
@@ -277,14 +277,14 @@ mod tests {
             };
             assert_eq!(error(request.bytes()), Some(expected));
         }
-        let mut short = Request::default();
+        let mut short = ControlMessages::default();
         short.push(libc::IPPROTO_IP, libc::IP_RECVERR, &said[..4]);
         assert_eq!(error(short.bytes()).unwrap().by, None);
     }
 
     #[test]
     fn a_cut_or_lying_message_is_ignored() {
-        let mut request = Request::default();
+        let mut request = ControlMessages::default();
         request.tos(true, 3);
         let bytes = request.bytes();
         for end in 0..bytes.len() {
@@ -292,8 +292,8 @@ mod tests {
         }
         let mut lying = bytes.to_vec();
         lying[..8].copy_from_slice(&usize::MAX.to_ne_bytes());
-        assert_eq!(read(&lying), Notes::default());
+        assert_eq!(read(&lying), RxMetadata::default());
         lying[..8].copy_from_slice(&3usize.to_ne_bytes());
-        assert_eq!(read(&lying), Notes::default());
+        assert_eq!(read(&lying), RxMetadata::default());
     }
 }

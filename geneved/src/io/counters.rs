@@ -6,11 +6,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libgeneve::drop::DropReason;
-use libgeneve::options::SLOTS;
+use libgeneve::options::COUNTER_SLOTS;
 
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum TrafficDirection {
     /// Wire to TUN.
     Ingress,
     /// TUN to wire.
@@ -19,15 +19,15 @@ pub enum Direction {
 
 /// One worker's counters of one link, or of what belongs to no link.
 #[derive(Debug)]
-pub struct Counters {
+pub struct WorkerCounters {
     traffic: [[AtomicU64; 2]; 2],
     drops: [[AtomicU64; DropReason::COUNT]; 2],
-    options: [[AtomicU64; SLOTS]; 2],
+    options: [[AtomicU64; COUNTER_SLOTS]; 2],
 }
 
-impl Default for Counters {
+impl Default for WorkerCounters {
     fn default() -> Self {
-        Counters {
+        WorkerCounters {
             traffic: Default::default(),
             drops: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             options: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
@@ -35,10 +35,10 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+impl WorkerCounters {
     /// Counts forwarded packets, as they are on the wire, and their inner bytes.
     #[inline]
-    pub(super) fn forwarded(&self, direction: Direction, packets: u64, bytes: u64) {
+    pub(super) fn forwarded(&self, direction: TrafficDirection, packets: u64, bytes: u64) {
         let [p, b] = &self.traffic[direction as usize];
         bump(p, packets);
         bump(b, bytes);
@@ -46,13 +46,13 @@ impl Counters {
 
     /// Counts packets that were not forwarded.
     #[inline]
-    pub(super) fn dropped(&self, direction: Direction, reason: DropReason, packets: u64) {
+    pub(super) fn dropped(&self, direction: TrafficDirection, reason: DropReason, packets: u64) {
         bump(&self.drops[direction as usize][reason as usize], packets);
     }
 
     /// Counts packets that carried these known options, a bit for each slot of the schema.
     #[inline]
-    pub(super) fn options(&self, direction: Direction, slots: u32, packets: u64) {
+    pub(super) fn options(&self, direction: TrafficDirection, slots: u32, packets: u64) {
         let mut left = slots;
         while left != 0 {
             let slot = left.trailing_zeros() as usize;
@@ -63,19 +63,19 @@ impl Counters {
 
     /// Adds what stands here to a sum.
     pub fn add_to(&self, sum: &mut LinkCounters) {
-        let read = |direction: Direction| {
+        let read = |direction: TrafficDirection| {
             let [p, b] = &self.traffic[direction as usize];
             (p.load(Relaxed), b.load(Relaxed))
         };
-        let (rx_packets, rx_bytes) = read(Direction::Ingress);
-        let (tx_packets, tx_bytes) = read(Direction::Egress);
+        let (rx_packets, rx_bytes) = read(TrafficDirection::Ingress);
+        let (tx_packets, tx_bytes) = read(TrafficDirection::Egress);
         sum.rx_packets += rx_packets;
         sum.rx_bytes += rx_bytes;
         sum.tx_packets += tx_packets;
         sum.tx_bytes += tx_bytes;
         for (direction, into) in [
-            (Direction::Ingress, &mut sum.drops_ingress),
-            (Direction::Egress, &mut sum.drops_egress),
+            (TrafficDirection::Ingress, &mut sum.drops_ingress),
+            (TrafficDirection::Egress, &mut sum.drops_egress),
         ] {
             for (slot, counter) in into.iter_mut().zip(&self.drops[direction as usize]) {
                 *slot += counter.load(Relaxed);
@@ -108,7 +108,7 @@ pub struct LinkCounters {
     pub tx_bytes: u64,
     drops_ingress: [u64; DropReason::COUNT],
     drops_egress: [u64; DropReason::COUNT],
-    options: [[u64; SLOTS]; 2],
+    options: [[u64; COUNTER_SLOTS]; 2],
 }
 
 impl Default for LinkCounters {
@@ -120,27 +120,27 @@ impl Default for LinkCounters {
             tx_bytes: 0,
             drops_ingress: [0; DropReason::COUNT],
             drops_egress: [0; DropReason::COUNT],
-            options: [[0; SLOTS]; 2],
+            options: [[0; COUNTER_SLOTS]; 2],
         }
     }
 }
 
 impl LinkCounters {
     /// How many packets were dropped for each reason; only the reasons that occurred.
-    pub fn drops(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+    pub fn drops(&self, direction: TrafficDirection) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         self.ended(direction).filter(|(reason, _)| reason.is_drop())
     }
 
     /// How many packets ended here, because they were for this host; only the reasons that occurred.
-    pub fn consumed(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+    pub fn consumed(&self, direction: TrafficDirection) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         self.ended(direction)
             .filter(|(reason, _)| !reason.is_drop())
     }
 
-    fn ended(&self, direction: Direction) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+    fn ended(&self, direction: TrafficDirection) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         let counts = match direction {
-            Direction::Ingress => &self.drops_ingress,
-            Direction::Egress => &self.drops_egress,
+            TrafficDirection::Ingress => &self.drops_ingress,
+            TrafficDirection::Egress => &self.drops_egress,
         };
         DropReason::ALL
             .iter()
@@ -151,17 +151,17 @@ impl LinkCounters {
 
     /// Packets that were dropped for one reason.
     #[must_use]
-    pub fn drops_of(&self, direction: Direction, reason: DropReason) -> u64 {
+    pub fn drops_of(&self, direction: TrafficDirection, reason: DropReason) -> u64 {
         let counts = match direction {
-            Direction::Ingress => &self.drops_ingress,
-            Direction::Egress => &self.drops_egress,
+            TrafficDirection::Ingress => &self.drops_ingress,
+            TrafficDirection::Egress => &self.drops_egress,
         };
         counts[reason as usize]
     }
 
     /// Packets that carried the known option of this slot.
     #[must_use]
-    pub fn option(&self, direction: Direction, slot: usize) -> u64 {
+    pub fn option(&self, direction: TrafficDirection, slot: usize) -> u64 {
         self.options[direction as usize]
             .get(slot)
             .copied()
@@ -170,7 +170,7 @@ impl LinkCounters {
 
     /// All packets that were dropped in one direction.
     #[must_use]
-    pub fn dropped(&self, direction: Direction) -> u64 {
+    pub fn dropped(&self, direction: TrafficDirection) -> u64 {
         self.drops(direction).map(|(_, n)| n).sum()
     }
 }
@@ -181,16 +181,16 @@ mod tests {
 
     #[test]
     fn sums_over_workers_and_hides_reasons_that_did_not_occur() {
-        let (a, b) = (Counters::default(), Counters::default());
-        a.forwarded(Direction::Egress, 3, 300);
-        b.forwarded(Direction::Egress, 1, 50);
-        b.dropped(Direction::Ingress, DropReason::UnknownHost, 2);
+        let (a, b) = (WorkerCounters::default(), WorkerCounters::default());
+        a.forwarded(TrafficDirection::Egress, 3, 300);
+        b.forwarded(TrafficDirection::Egress, 1, 50);
+        b.dropped(TrafficDirection::Ingress, DropReason::UnknownHost, 2);
         let mut sum = LinkCounters::default();
         a.add_to(&mut sum);
         b.add_to(&mut sum);
         assert_eq!((sum.tx_packets, sum.tx_bytes, sum.rx_packets), (4, 350, 0));
-        let drops: Vec<_> = sum.drops(Direction::Ingress).collect();
+        let drops: Vec<_> = sum.drops(TrafficDirection::Ingress).collect();
         assert_eq!(drops, [(DropReason::UnknownHost, 2)]);
-        assert_eq!(sum.dropped(Direction::Egress), 0);
+        assert_eq!(sum.dropped(TrafficDirection::Egress), 0);
     }
 }

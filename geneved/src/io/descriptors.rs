@@ -25,14 +25,14 @@ pub fn raise_limit() {
 
 /// How many descriptors links may have more, and of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptors {
+pub struct DescriptorBudget {
     /// The most that the process may have.
     pub limit: u64,
     /// Those that are not open and not in the reserve.
     pub left: u64,
 }
 
-impl Descriptors {
+impl DescriptorBudget {
     /// Looks how it is now.
     #[must_use]
     pub fn now() -> Self {
@@ -43,7 +43,7 @@ impl Descriptors {
     #[must_use]
     pub fn with(open: u64) -> Self {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
-        Descriptors {
+        DescriptorBudget {
             limit,
             left: limit.saturating_sub(open + reserve(limit)),
         }
@@ -52,7 +52,7 @@ impl Descriptors {
     /// Why so many more cannot be had; `None` if they can be.
     #[must_use]
     pub fn refuse(self, needed: usize) -> Option<String> {
-        let Descriptors { limit, left } = self;
+        let DescriptorBudget { limit, left } = self;
         (needed as u64 > left).then(|| {
             format!(
                 "needs {needed} more file descriptors; of the {limit} that the daemon may have {left} are left for links (LimitNOFILE= in the unit, \"ulimit -Hn\" elsewhere)"
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers() {
-        let left = Descriptors {
+        let left = DescriptorBudget {
             limit: 1024,
             left: 12,
         };

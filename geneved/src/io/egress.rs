@@ -9,33 +9,33 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use libgeneve::datapath::{self, Context, Encap, Forward, Output, Refused};
+use libgeneve::datapath::{self, PacketContext, Encap, Forward, Output, RefusedPacket};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::offload::cut::WireSize;
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
-use super::backend::{Backend, Side};
-use super::buffers::{Bid, Map};
-use super::counters::Direction;
+use super::backend::{PacketIo, PoolKind};
+use super::buffers::{BufferId, PoolLayout};
+use super::counters::TrafficDirection;
 use super::reply;
-use super::shape::{Journey, To};
-use super::train::{MAX_SEGMENTS, Sending, Train, TrainKey, Write};
-use super::tunnel::Read;
-use super::udp::{Family, Pick, Pool};
+use super::shape::{QueuedFor, ShapedOutput};
+use super::train::{MAX_TRAIN_SEGMENTS, SendMode, Train, TrainKey, TunWriteKind};
+use super::tunnel::TunRead;
+use super::udp::{AddressFamily, SourcePortChoice, SourcePortPool};
 use super::worker::{LinkSlot, Worker};
 
 /// Trains that may be open for more segments at once.
 const OPEN_TRAINS: usize = 16;
 
 /// Trains that the largest super-packet may need, cut into the smallest segments.
-const SCARCE: usize = libgeneve::offload::segments::MAX_SEGMENTS / MAX_SEGMENTS + 2;
+const SCARCE: usize = libgeneve::offload::segments::MAX_SPLIT_SEGMENTS / MAX_TRAIN_SEGMENTS + 2;
 
 /// The trains of one worker.
 pub(super) struct Trains {
@@ -83,7 +83,7 @@ impl Trains {
     }
 
     /// Queues every open train.
-    pub(super) fn flush(&mut self, io: &mut impl Backend) {
+    pub(super) fn flush(&mut self, io: &mut impl PacketIo) {
         for at in 0..self.open.len() {
             self.queue(io, self.open[at]);
         }
@@ -91,7 +91,7 @@ impl Trains {
     }
 
     /// Queues the open train of `key`, so that what takes another way does not overtake it.
-    pub(super) fn queue_key(&mut self, io: &mut impl Backend, key: &TrainKey) {
+    pub(super) fn queue_key(&mut self, io: &mut impl PacketIo, key: &TrainKey) {
         if let Some(at) = self
             .open
             .iter()
@@ -102,9 +102,9 @@ impl Trains {
         }
     }
 
-    fn queue(&mut self, io: &mut impl Backend, id: u32) {
+    fn queue(&mut self, io: &mut impl PacketIo, id: u32) {
         let train = &mut self.slots[id as usize];
-        if train.sending == Sending::Together {
+        if train.sending == SendMode::Together {
             let (socket, message) = (train.key.socket, train.message());
             // SAFETY: the train's pool keeps the socket open until the train is finished. The message lies in its slot and
             // points there and to what `push` was promised; nobody opens or changes a train that is in neither `open` nor
@@ -118,9 +118,9 @@ impl Trains {
     /// The open train of `want` that has room for such a datagram, or a new one; `pool` is what `want` was made from.
     pub(super) fn with_room(
         &mut self,
-        io: &mut impl Backend,
-        want: &Want,
-        pool: &Arc<Pool>,
+        io: &mut impl PacketIo,
+        want: &TrainRequest,
+        pool: &Arc<SourcePortPool>,
         header: usize,
         len: usize,
     ) -> Option<u32> {
@@ -156,24 +156,24 @@ impl Trains {
 }
 
 /// What the segments of one packet need of their train.
-pub(super) struct Want {
+pub(super) struct TrainRequest {
     pub(super) key: TrainKey,
     pub(super) forward: Forward,
-    pub(super) source: Pick,
-    sending: Sending,
+    pub(super) source: SourcePortChoice,
+    sending: SendMode,
     /// The packet must leave whole: the operator or the way to the host demands it.
     whole: bool,
 }
 
 /// Takes the segments of one packet into trains.
-pub(super) struct IntoTrains<'a, B> {
+pub(super) struct TrainSink<'a, B> {
     pub(super) trains: &'a mut Trains,
     pub(super) io: &'a mut B,
-    pub(super) want: Want,
+    pub(super) want: TrainRequest,
     /// The sockets that `want` was made from.
-    pub(super) pool: &'a Arc<Pool>,
-    pub(super) map: Map,
-    pub(super) bid: (Side, Bid),
+    pub(super) pool: &'a Arc<SourcePortPool>,
+    pub(super) map: PoolLayout,
+    pub(super) bid: (PoolKind, BufferId),
     /// Where the inner packet begins in its buffer.
     pub(super) start: usize,
     /// Bytes of each segment's header that go before the inner packet.
@@ -184,7 +184,7 @@ pub(super) struct IntoTrains<'a, B> {
     pub(super) lost: u64,
 }
 
-impl<B: Backend> Segments for IntoTrains<'_, B> {
+impl<B: PacketIo> SegmentSink for TrainSink<'_, B> {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         let len = header.len() + payload.len();
         let Some(id) = self
@@ -211,11 +211,11 @@ impl<B: Backend> Segments for IntoTrains<'_, B> {
 
 /// A packet in a buffer, parsed.
 #[derive(Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct BufferedPacket {
     /// The link that it came on.
     pub(super) link: LinkIndex,
-    pub(super) side: Side,
-    pub(super) bid: Bid,
+    pub(super) side: PoolKind,
+    pub(super) bid: BufferId,
     /// Where the IP packet begins in the buffer.
     pub(super) start: usize,
     /// Bytes of the Ethernet header before it that travel with it.
@@ -226,9 +226,9 @@ pub(super) struct Held {
     pub(super) size: WireSize,
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// One packet from TUN.
-    pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: Bid, len: usize) {
+    pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: BufferId, len: usize) {
         self.tun_buffers.hold(bid);
         let staged = self.taps.inner;
         if staged {
@@ -242,26 +242,26 @@ impl<B: Backend> Worker<B> {
                     return;
                 }
             }
-            self.count_drop(Direction::Egress, link, reason, packets);
-            let fate = self.fate(Direction::Egress, link, Some(reason), packets);
+            self.count_drop(TrafficDirection::Egress, link, reason, packets);
+            let fate = self.outcome(TrafficDirection::Egress, link, Some(reason), packets);
             if self.taps.want_drop(&fate) {
                 if !staged {
                     self.stage_tun(bid, len);
                 }
-                let (_, inner) = self.carries(link);
+                let (_, inner) = self.link_protocols(link);
                 self.taps.offer_inner(&fate, inner);
             }
         } else if staged {
             let link = self.links.get(slot as usize).and_then(Option::as_ref);
             let link = link.map(|l| l.index);
-            let fate = self.fate(Direction::Egress, link, None, 1);
-            let (_, inner) = self.carries(link);
+            let fate = self.outcome(TrafficDirection::Egress, link, None, 1);
+            let (_, inner) = self.link_protocols(link);
             self.taps.offer_inner(&fate, inner);
         }
-        self.release(Side::Tun, bid);
+        self.release(PoolKind::Tun, bid);
     }
 
-    fn stage_tun(&mut self, bid: Bid, len: usize) {
+    fn stage_tun(&mut self, bid: BufferId, len: usize) {
         let bytes = &self.tun_buffers.bytes_mut(bid)[..len];
         self.taps.stage(bytes.get(vnet::LEN..));
     }
@@ -270,7 +270,7 @@ impl<B: Backend> Worker<B> {
         &mut self,
         tables: &Tables,
         slot: u32,
-        bid: Bid,
+        bid: BufferId,
         len: usize,
     ) -> Result<(), (Option<LinkIndex>, DropReason, u64)> {
         let Some(Some(here)) = self.links.get(slot as usize) else {
@@ -282,11 +282,11 @@ impl<B: Backend> Worker<B> {
         let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
         let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
         if let Some(bridge) = &link.bridge {
-            return self.encapsulate_frame(tables, link, bridge, Read { bid, len }, &vnet);
+            return self.encapsulate_frame(tables, link, bridge, TunRead { bid, len }, &vnet);
         }
         let inner = &mut bytes[vnet::LEN..];
         let mut packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &self.shared.state,
             now: self.now,
@@ -298,9 +298,9 @@ impl<B: Backend> Worker<B> {
                     size,
                     metered,
                 } = encap;
-                let held = Held {
+                let held = BufferedPacket {
                     link: here.index,
-                    side: Side::Tun,
+                    side: PoolKind::Tun,
                     bid,
                     start: vnet::LEN,
                     frame_len: 0,
@@ -310,13 +310,13 @@ impl<B: Backend> Worker<B> {
                 };
                 match output {
                     Output::Host(forward) => {
-                        self.send(&held, forward, metered, Some(Read { bid, len }))
+                        self.send(&held, forward, metered, Some(TunRead { bid, len }))
                     }
-                    Output::Link(exit) => self.turn_back(exit, metered, &held),
+                    Output::Link(exit) => self.hairpin(exit, metered, &held),
                 }
                 .map_err(|(reason, packets)| (index, reason, packets))
             }
-            Err(Refused { reason, answer, .. }) => {
+            Err(RefusedPacket { reason, answer, .. }) => {
                 let told = answer.is_none_or(|answer| {
                     here.answers
                         .take(policy::Direction::Egress, answer, self.now)
@@ -334,13 +334,13 @@ impl<B: Backend> Worker<B> {
     /// handed over uncut.
     pub(super) fn send(
         &mut self,
-        held: &Held,
+        held: &BufferedPacket,
         forward: Forward,
         metered: Option<Metered>,
-        read: Option<Read>,
+        read: Option<TunRead>,
     ) -> Result<(), (DropReason, u64)> {
         let metered = self.must_wait(metered);
-        let Held {
+        let BufferedPacket {
             side,
             bid,
             start,
@@ -355,7 +355,7 @@ impl<B: Backend> Worker<B> {
         let Some(Some(mut here)) = self.links.get(slot).map(Option::as_ref) else {
             return Err(all(DropReason::LinkGone));
         };
-        let want = want(here, forward, frame_len).map_err(all)?;
+        let want = train_request(here, forward, frame_len).map_err(all)?;
         let underlay = self.shared.underlay.load(Relaxed);
         let at = (self.now, self.io.idle(), underlay);
         let may_stay = want.forward.uncut && !want.whole && metered.is_none();
@@ -364,7 +364,7 @@ impl<B: Backend> Worker<B> {
             let local = here.pool.profile.local;
             let vnet = want.forward.cut.resized(vnet);
             let tunnel = self.tunnel.as_mut()?;
-            let way = tunnel.way(&want.forward, &vnet, (packet, before), local, at)?;
+            let way = tunnel.path(&want.forward, &vnet, (packet, before), local, at)?;
             Some((read, way))
         });
         if let Some((read, way)) = uncut {
@@ -378,7 +378,7 @@ impl<B: Backend> Worker<B> {
             here = again;
         }
         let buffers = match side {
-            Side::Tun => &mut self.tun_buffers,
+            PoolKind::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
         let map = buffers.map();
@@ -396,13 +396,13 @@ impl<B: Backend> Worker<B> {
         };
         let cut = want.forward.cut;
         if let Some(metered) = metered {
-            let journey = Journey {
+            let journey = QueuedFor {
                 direction: match side {
-                    Side::Tun => Direction::Egress,
-                    _ => Direction::Ingress,
+                    PoolKind::Tun => TrafficDirection::Egress,
+                    _ => TrafficDirection::Ingress,
                 },
                 link: held.link,
-                to: To::Wire(want.forward),
+                to: ShapedOutput::Wire(want.forward),
             };
             let ecn = Ecn::of(packet.tos);
             let shaping = &mut self.shaping;
@@ -417,7 +417,7 @@ impl<B: Backend> Worker<B> {
                 refused => Err((DropReason::RateExceeded, refused)),
             };
         }
-        let mut out = IntoTrains {
+        let mut out = TrainSink {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
@@ -443,21 +443,21 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives a packet from TUN to a TUN interface: its flow's other end is on this host, too.
-    pub(super) fn turn_back(
+    pub(super) fn hairpin(
         &mut self,
         exit: LinkIndex,
         metered: Option<Metered>,
-        held: &Held,
+        held: &BufferedPacket,
     ) -> Result<(), (DropReason, u64)> {
         let WireSize { packets, bytes } = held.size;
         let Some(Some(there)) = self.links.get(exit.0 as usize) else {
             return Err((DropReason::LinkGone, packets));
         };
         if let Some(metered) = self.must_wait(metered) {
-            let journey = Journey {
-                direction: Direction::Egress,
+            let journey = QueuedFor {
+                direction: TrafficDirection::Egress,
                 link: held.link,
-                to: To::Tun {
+                to: ShapedOutput::Tun {
                     exit,
                     lane: 0,
                     to_stack: false,
@@ -469,7 +469,7 @@ impl<B: Backend> Worker<B> {
             return Err((DropReason::NoBuffer, packets));
         };
         let write = self.writes.slot(id);
-        write.open(exit, Write::Ingress, |scratch| {
+        write.open(exit, TunWriteKind::Ingress, |scratch| {
             let (hdr, _) = scratch.split_at_mut(vnet::LEN);
             let vnet = held.vnet.before(held.frame_len);
             vnet.write(hdr.try_into().expect("split at LEN"));
@@ -480,7 +480,7 @@ impl<B: Backend> Worker<B> {
         let len = held.frame_len + usize::from(held.packet.total_len);
         let place = self.tun_buffers.map().iovec(held.bid, start, len);
         // SAFETY: the buffer is held for the write; `on_wrote` releases it.
-        unsafe { write.push((Side::Tun, held.bid), place) };
+        unsafe { write.push((PoolKind::Tun, held.bid), place) };
         self.tun_buffers.hold(held.bid);
         let queue = there.queue.as_raw_fd();
         // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
@@ -492,9 +492,9 @@ impl<B: Backend> Worker<B> {
 
 /// The train that a packet asks for, or why there is none: the host's address family has no socket. `frame` is the length
 /// of the Ethernet header that travels with it and is not in the way's own prefix.
-pub(super) fn want(here: &LinkSlot, forward: Forward, frame: usize) -> Result<Want, DropReason> {
-    let family = Family::of(forward.host.addr);
-    let whole = here.pool.profile.whole || forward.host.whole(forward.inner);
+pub(super) fn train_request(here: &LinkSlot, forward: Forward, frame: usize) -> Result<TrainRequest, DropReason> {
+    let family = AddressFamily::of(forward.host.addr);
+    let whole = here.pool.profile.whole || forward.host.needs_whole(forward.inner);
     let source = here
         .pool
         .pick(family, &forward.outer, forward.hash, whole)
@@ -508,14 +508,14 @@ pub(super) fn want(here: &LinkSlot, forward: Forward, frame: usize) -> Result<Wa
         before: (forward.encap.len() + frame) as u16,
     };
     let sending = match (source.checksum, whole) {
-        (true, true) => Sending::Whole,
+        (true, true) => SendMode::Whole,
         // The kernel takes no trains of what it has to fragment.
-        (true, false) if forward.outer.fragment => Sending::Apart,
-        (true, false) if here.gso && forward.host.gso() => Sending::Together,
+        (true, false) if forward.outer.fragment => SendMode::Apart,
+        (true, false) if here.gso && forward.host.gso() => SendMode::Together,
         // What has no checksum leaves whole by itself.
-        _ => Sending::Apart,
+        _ => SendMode::Apart,
     };
-    Ok(Want {
+    Ok(TrainRequest {
         key,
         forward,
         source,

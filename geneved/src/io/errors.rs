@@ -12,22 +12,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use libgeneve::datapath::{Context, Doubt, OuterError, judge_icmp_error};
-use libgeneve::link::{Evidence, RxInterface};
+use libgeneve::datapath::{PacketContext, ErrorRejection, OuterError, validate_icmp_error};
+use libgeneve::link::{PathMtuEvidence, RxInterface};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::backend::source;
 use super::cmsg::{self, QueuedError};
-use super::engine::Refusals;
+use super::engine::SendErrors;
 use super::rx_interfaces::RxInterfaces;
-use super::udp::Pool;
+use super::udp::SourcePortPool;
 
 /// Sockets that are looked at in a round.
 const SOCKETS: usize = 64;
 /// Errors that are read from one socket in a round: each leaves the next one pending, which a send meets meanwhile.
-const ERRORS: usize = 4;
+const ERRORS_PER_ROUND: usize = 4;
 /// Bytes of a quote that are looked at: the longest header of an encapsulation, an Ethernet header, an IP header with
 /// the extension headers that are usual, and the ports.
 const QUOTED: usize = 512;
@@ -36,7 +36,7 @@ const QUOTED: usize = 512;
 #[derive(Debug)]
 pub(super) struct ErrorQueues {
     epoll: Epoll,
-    refusals: Mutex<HashMap<IpAddr, Refusals>>,
+    refusals: Mutex<HashMap<IpAddr, SendErrors>>,
     counts: [AtomicU64; ErrorVerdict::ALL.len()],
     forged: AtomicU64,
 }
@@ -80,19 +80,19 @@ impl ErrorVerdict {
     }
 }
 
-impl From<Doubt> for ErrorVerdict {
-    fn from(doubt: Doubt) -> Self {
+impl From<ErrorRejection> for ErrorVerdict {
+    fn from(doubt: ErrorRejection) -> Self {
         match doubt {
-            Doubt::NotSent => ErrorVerdict::NotSent,
-            Doubt::NotOurs => ErrorVerdict::NotOurs,
-            Doubt::Fits => ErrorVerdict::Fits,
+            ErrorRejection::NotSent => ErrorVerdict::NotSent,
+            ErrorRejection::NotOurs => ErrorVerdict::NotOurs,
+            ErrorRejection::Fits => ErrorVerdict::Fits,
         }
     }
 }
 
 /// What follows from errors at once. Hosts that cannot be reached are told by [`Engine::refusals`](super::Engine::refusals).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnderlayNews {
+pub enum UnderlayEvent {
     /// The path to a host is said to be narrower than what was sent, and that may be true.
     PathMtu {
         /// The host's address.
@@ -102,7 +102,7 @@ pub enum UnderlayNews {
         /// Whose address the error came from.
         by: IpAddr,
         /// Why it may be true.
-        evidence: Evidence,
+        evidence: PathMtuEvidence,
     },
     /// This host's own kernel sends no longer packets to a host.
     OwnMtu {
@@ -128,7 +128,7 @@ impl ErrorQueues {
     }
 
     /// Hears of these sockets until they are closed.
-    pub(super) fn watch(&self, pool: &Pool) {
+    pub(super) fn watch(&self, pool: &SourcePortPool) {
         pool.each_socket(|socket| {
             // Errors are told without being asked for.
             let event = EpollEvent::new(EpollFlags::empty(), name(pool.serial, socket));
@@ -155,10 +155,10 @@ impl ErrorQueues {
     /// whether there may be more.
     pub(super) fn read(
         &self,
-        cx: &Context<'_>,
-        pools: &[Arc<Pool>],
+        cx: &PacketContext<'_>,
+        pools: &[Arc<SourcePortPool>],
         believed: &RxInterfaces,
-        tell: &mut impl FnMut(UnderlayNews),
+        tell: &mut impl FnMut(UnderlayEvent),
     ) -> bool {
         let mut ready = [EpollEvent::empty(); SOCKETS];
         let Ok(count) = self.epoll.wait(&mut ready, EpollTimeout::ZERO) else {
@@ -177,14 +177,14 @@ impl ErrorQueues {
 
     fn read_socket(
         &self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         believed: &RxInterfaces,
         socket: RawFd,
         source_port: u16,
-        tell: &mut impl FnMut(UnderlayNews),
+        tell: &mut impl FnMut(UnderlayEvent),
     ) {
         let mut quoted = [0; QUOTED];
-        for _ in 0..ERRORS {
+        for _ in 0..ERRORS_PER_ROUND {
             let Some((error, about, len)) = read_one(socket, &mut quoted) else {
                 // The queue was full when an error came: it is pending all the same.
                 forget_pending(socket);
@@ -194,7 +194,7 @@ impl ErrorQueues {
             if !error.of_icmp {
                 if let Some(mtu) = mtu.filter(|&mtu| mtu > 0) {
                     let host = about.ip();
-                    tell(UnderlayNews::OwnMtu { host, mtu });
+                    tell(UnderlayEvent::OwnMtu { host, mtu });
                 }
                 continue;
             }
@@ -212,7 +212,7 @@ impl ErrorQueues {
                 mtu,
                 quoted: &quoted[..len],
             };
-            let evidence = match judge_icmp_error(cx, &outer) {
+            let evidence = match validate_icmp_error(cx, &outer) {
                 Ok(evidence) => evidence,
                 Err(doubt) => {
                     self.count(doubt.into());
@@ -221,7 +221,7 @@ impl ErrorQueues {
             };
             self.count(ErrorVerdict::Believed);
             match (mtu, error.by) {
-                (Some(mtu), Some(by)) => tell(UnderlayNews::PathMtu {
+                (Some(mtu), Some(by)) => tell(UnderlayEvent::PathMtu {
                     host: outer.host,
                     mtu,
                     by,
@@ -250,7 +250,7 @@ impl ErrorQueues {
     /// Something was sent to the host lately, so there are no more of these than hosts.
     fn note_refusal(&self, host: IpAddr, error: i32) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusals = refusals.entry(host).or_insert_with(|| Refusals {
+        let refusals = refusals.entry(host).or_insert_with(|| SendErrors {
             host,
             error: io::Error::from_raw_os_error(error),
             count: 0,
@@ -261,7 +261,7 @@ impl ErrorQueues {
     }
 
     /// What errors said since the last call, host by host.
-    pub(super) fn take_refusals(&self) -> Vec<Refusals> {
+    pub(super) fn take_refusals(&self) -> Vec<SendErrors> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.drain().map(|(_, refusals)| refusals).collect()
     }
@@ -283,8 +283,8 @@ fn read_one(
     quoted: &mut [u8; QUOTED],
 ) -> Option<(QueuedError, std::net::SocketAddr, usize)> {
     #[repr(align(8))]
-    struct Control([u8; 256]);
-    let mut control = Control([0; 256]);
+    struct ErrorControlBuffer([u8; 256]);
+    let mut control = ErrorControlBuffer([0; 256]);
     let mut from = [0u8; size_of::<libc::sockaddr_in6>()];
     loop {
         let mut iov = libc::iovec {

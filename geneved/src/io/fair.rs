@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 /// What a source may spend before the next one is served, in units of [`cost`]: one train of datagrams.
-const QUANTUM: i32 = 64;
+const SOURCE_QUANTUM: i32 = 64;
 
 /// What it costs to forward a packet or a train of `datagrams`, `len` bytes in all. One small packet costs 1.
 pub(super) fn cost(datagrams: usize, len: usize) -> i32 {
@@ -17,22 +17,22 @@ pub(super) fn cost(datagrams: usize, len: usize) -> i32 {
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     /// Places for packets; a chain of them for each source, and one of those that are free.
-    packets: Vec<Packet<T>>,
+    packets: Vec<QueuedPacket<T>>,
     free: Option<u32>,
-    sources: Vec<Source>,
+    sources: Vec<SourceQueue>,
     /// The sources that have packets waiting, the next one first.
     round: VecDeque<u32>,
 }
 
 #[derive(Debug)]
-struct Packet<T> {
+struct QueuedPacket<T> {
     what: Option<T>,
     cost: i32,
     next: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Source {
+struct SourceQueue {
     first: Option<u32>,
     last: Option<u32>,
     credit: i32,
@@ -41,7 +41,7 @@ struct Source {
 impl<T> FairQueue<T> {
     /// A queue with room for so many packets.
     pub(super) fn new(packets: usize) -> Self {
-        let chain = (0..packets as u32).map(|at| Packet {
+        let chain = (0..packets as u32).map(|at| QueuedPacket {
             what: None,
             cost: 0,
             next: (at > 0).then(|| at - 1),
@@ -58,7 +58,7 @@ impl<T> FairQueue<T> {
     pub(super) fn add_source(&mut self, source: u32) {
         let needed = source as usize + 1;
         if self.sources.len() < needed {
-            self.sources.resize(needed, Source::default());
+            self.sources.resize(needed, SourceQueue::default());
         }
     }
 
@@ -84,7 +84,7 @@ impl<T> FairQueue<T> {
             Some(last) => self.packets[last as usize].next = Some(at),
             None => {
                 queue.first = Some(at);
-                queue.credit = QUANTUM;
+                queue.credit = SOURCE_QUANTUM;
                 self.round.push_back(source);
             }
         }
@@ -99,7 +99,7 @@ impl<T> FairQueue<T> {
             if queue.credit > 0 {
                 break source;
             }
-            queue.credit += QUANTUM;
+            queue.credit += SOURCE_QUANTUM;
             self.round.rotate_left(1);
         };
         let queue = &mut self.sources[source as usize];

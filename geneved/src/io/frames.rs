@@ -8,37 +8,37 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::bridge::Bridge;
-use libgeneve::datapath::{self, Context, Forward, Frame, Outgoing, Output, Refused};
+use libgeneve::datapath::{self, PacketContext, Forward, IngressFrame, FrameForward, Output, RefusedPacket};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
 use libgeneve::link::{Link, LinkIndex, Tables};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
 
-use super::backend::{Backend, Side};
-use super::buffers::Bid;
-use super::counters::Direction;
-use super::egress::{Held, IntoTrains, want};
+use super::backend::{PacketIo, PoolKind};
+use super::buffers::BufferId;
+use super::counters::TrafficDirection;
+use super::egress::{BufferedPacket, TrainSink, train_request};
 use super::reply;
-use super::shape::{Journey, To};
-use super::train::Write;
-use super::tunnel::Read;
+use super::shape::{QueuedFor, ShapedOutput};
+use super::train::TunWriteKind;
+use super::tunnel::TunRead;
 use super::worker::Worker;
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// One frame from TAP.
     pub(super) fn encapsulate_frame(
         &mut self,
         tables: &Tables,
         link: &Arc<Link>,
         bridge: &Bridge,
-        read: Read,
+        read: TunRead,
         vnet: &VnetHdr,
     ) -> Result<(), (Option<LinkIndex>, DropReason, u64)> {
         let index = Some(link.config.index);
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &self.shared.state,
             now: self.now,
@@ -48,12 +48,12 @@ impl<B: Backend> Worker<B> {
             Ok(outgoing) => self
                 .send_frame(link, outgoing, read)
                 .map_err(|(reason, packets)| (index, reason, packets)),
-            Err(Refused { reason, answer, .. }) => {
+            Err(RefusedPacket { reason, answer, .. }) => {
                 if matches!(
                     reason,
                     DropReason::NeighborAnswered | DropReason::NeighborNoted
                 ) {
-                    self.shared.chime.ring();
+                    self.shared.neighbor_waker.ring();
                 }
                 let here = self.links.get(link.config.index.0 as usize);
                 let here = here.and_then(Option::as_ref);
@@ -76,8 +76,8 @@ impl<B: Backend> Worker<B> {
     fn send_frame(
         &mut self,
         link: &Link,
-        mut outgoing: Outgoing,
-        read: Read,
+        mut outgoing: FrameForward,
+        read: TunRead,
     ) -> Result<(), (DropReason, u64)> {
         let mut metered = outgoing.metered.take();
         let Some(packet) = outgoing.packet else {
@@ -87,9 +87,9 @@ impl<B: Backend> Worker<B> {
                 worker.send_whole(forward, metered, read.bid, vnet::LEN..end)
             });
         };
-        let mut held = Held {
+        let mut held = BufferedPacket {
             link: link.config.index,
-            side: Side::Tun,
+            side: PoolKind::Tun,
             bid: read.bid,
             start: vnet::LEN + outgoing.header_len,
             frame_len: outgoing.header_len,
@@ -98,7 +98,7 @@ impl<B: Backend> Worker<B> {
             size: outgoing.size,
         };
         if let Output::Link(exit) = outgoing.output {
-            return self.turn_back(exit, metered, &held);
+            return self.hairpin(exit, metered, &held);
         }
         // What the kernel refuses uncut begins its journey again, and must not reach everybody twice.
         let whole = Some(read).filter(|_| outgoing.flood.is_none());
@@ -116,7 +116,7 @@ impl<B: Backend> Worker<B> {
     fn each(
         &mut self,
         link: &Link,
-        outgoing: &Outgoing,
+        outgoing: &FrameForward,
         mut send: impl FnMut(&mut Self, Forward) -> Result<(), (DropReason, u64)>,
     ) -> Result<(), (DropReason, u64)> {
         let mut result = Ok(());
@@ -135,31 +135,31 @@ impl<B: Backend> Worker<B> {
         &mut self,
         forward: Forward,
         metered: Option<Metered>,
-        bid: Bid,
+        bid: BufferId,
         frame: Range<usize>,
     ) -> Result<(), (DropReason, u64)> {
         let index = forward.link;
         if let Some(metered) = self.must_wait(metered) {
             let encap = Arc::clone(&forward.encap);
-            let journey = Journey {
-                direction: Direction::Egress,
+            let journey = QueuedFor {
+                direction: TrafficDirection::Egress,
                 link: index,
-                to: To::Wire(forward),
+                to: ShapedOutput::Wire(forward),
             };
-            return self.queue_frame((Side::Tun, bid, frame), &encap, &metered, journey);
+            return self.queue_frame((PoolKind::Tun, bid, frame), &encap, &metered, journey);
         }
         let Some(Some(here)) = self.links.get(index.0 as usize) else {
             return Err((DropReason::LinkGone, 1));
         };
         let encap = Arc::clone(&forward.encap);
-        let want = want(here, forward, 0).map_err(|reason| (reason, 1))?;
-        let mut out = IntoTrains {
+        let want = train_request(here, forward, 0).map_err(|reason| (reason, 1))?;
+        let mut out = TrainSink {
             trains: &mut self.trains,
             io: &mut self.io,
             want,
             pool: &here.pool,
             map: self.tun_buffers.map(),
-            bid: (Side::Tun, bid),
+            bid: (PoolKind::Tun, bid),
             start: frame.start,
             before: encap.len(),
             holds: 0,
@@ -179,27 +179,27 @@ impl<B: Backend> Worker<B> {
     /// Gives a frame from the wire that belongs to no flow to TAP.
     pub(super) fn deliver_frame(
         &mut self,
-        frame: Frame,
-        bid: Bid,
+        frame: IngressFrame,
+        bid: BufferId,
         at: usize,
         end: usize,
     ) -> Result<(), DropReason> {
         let Some(Some(here)) = self.links.get(frame.link.0 as usize) else {
             return Err(DropReason::LinkGone);
         };
-        here.counters.options(Direction::Ingress, frame.options, 1);
+        here.counters.options(TrafficDirection::Ingress, frame.options, 1);
         // It may tell of a neighbour.
-        self.shared.chime.ring();
+        self.shared.neighbor_waker.ring();
         let range = at + frame.start..end;
         let Some(metered) = self.must_wait(frame.metered) else {
-            return self.write_frame(frame.link, (Side::Udp, bid), range);
+            return self.write_frame(frame.link, (PoolKind::Udp, bid), range);
         };
-        let journey = Journey {
-            direction: Direction::Ingress,
+        let journey = QueuedFor {
+            direction: TrafficDirection::Ingress,
             link: frame.link,
-            to: To::Tap(frame.link),
+            to: ShapedOutput::Tap(frame.link),
         };
-        self.queue_frame((Side::Udp, bid, range), &[], &metered, journey)
+        self.queue_frame((PoolKind::Udp, bid, range), &[], &metered, journey)
             .map_err(|(reason, _)| reason)
     }
 
@@ -207,23 +207,23 @@ impl<B: Backend> Worker<B> {
     pub(super) fn write_frame(
         &mut self,
         exit: LinkIndex,
-        (side, bid): (Side, Bid),
+        (side, bid): (PoolKind, BufferId),
         range: Range<usize>,
     ) -> Result<(), DropReason> {
         let here = self.links.get(exit.0 as usize).and_then(Option::as_ref);
         let here = here.ok_or(DropReason::LinkGone)?;
         let id = self.writes.take().ok_or(DropReason::NoBuffer)?;
         let write = self.writes.slot(id);
-        write.open(exit, Write::Ingress, |scratch| {
+        write.open(exit, TunWriteKind::Ingress, |scratch| {
             let (hdr, _) = scratch.split_at_mut(vnet::LEN);
             VnetHdr::NONE.write(hdr.try_into().expect("split at LEN"));
             vnet::LEN
         });
         (write.packets, write.bytes) = (1, range.len() as u64);
         let buffers = match side {
-            Side::Tun => &mut self.tun_buffers,
-            Side::Udp => &mut self.udp_buffers,
-            Side::Waiting(place) => self.shaping.buffers(place),
+            PoolKind::Tun => &mut self.tun_buffers,
+            PoolKind::Udp => &mut self.udp_buffers,
+            PoolKind::Waiting(place) => self.shaping.buffers(place),
         };
         let place = buffers.map().iovec(bid, range.start, range.len());
         // SAFETY: the buffer is held for the write; `on_wrote` releases it.
@@ -239,13 +239,13 @@ impl<B: Backend> Worker<B> {
     /// Lets a frame wait as it is, behind `encap`.
     fn queue_frame(
         &mut self,
-        (side, bid, range): (Side, Bid, Range<usize>),
+        (side, bid, range): (PoolKind, BufferId, Range<usize>),
         encap: &[u8],
         metered: &Metered,
-        journey: Journey,
+        journey: QueuedFor,
     ) -> Result<(), (DropReason, u64)> {
         let buffers = match side {
-            Side::Tun => &mut self.tun_buffers,
+            PoolKind::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
         let frame = &buffers.bytes_mut(bid)[range];

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use libgeneve::datapath::{self, Answer, Arrival, Context, Decap, Inbound, Output};
+use libgeneve::datapath::{self, SenderReply, OuterRx, PacketContext, Decap, DecapResult, Output};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
@@ -17,16 +17,16 @@ use libgeneve::policy;
 use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
 use libgeneve::wire::packet::{Packet, Transport};
 
-use super::backend::{Arrived, Backend, Side};
-use super::buffers::{Bid, Map};
-use super::counters::{Counters, Direction};
-use super::egress::Held;
-use super::engine::Event;
+use super::backend::{RxBatch, PacketIo, PoolKind};
+use super::buffers::{BufferId, PoolLayout};
+use super::counters::{WorkerCounters, TrafficDirection};
+use super::egress::BufferedPacket;
+use super::engine::EngineEvent;
 use super::reply::OwnDatagrams;
-use super::shape::{Journey, Place, To};
-use super::tap::Envelope;
-use super::train::{MAX_SEGMENTS, SCRATCH, TunWrite, Write};
-use super::udp::Family;
+use super::shape::{QueuedFor, SlotSize, ShapedOutput};
+use super::tap::OuterHeader;
+use super::train::{MAX_TRAIN_SEGMENTS, SCRATCH, TunWrite, TunWriteKind};
+use super::udp::AddressFamily;
 use super::worker::{LinkSlot, Worker, counters_of};
 
 /// Flows that the merger holds open at once.
@@ -36,14 +36,14 @@ const MERGED_FLOWS: usize = 16;
 const NOT_FROM_UNDERLAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// The TUN writes of one worker.
-pub(super) struct Writes {
+pub(super) struct TunWrites {
     slots: Vec<TunWrite>,
     free: Vec<u32>,
 }
 
-impl Writes {
+impl TunWrites {
     pub(super) fn new(count: usize) -> Self {
-        Writes {
+        TunWrites {
             slots: (0..count).map(|_| TunWrite::new()).collect(),
             free: (0..count as u32).rev().collect(),
         }
@@ -55,7 +55,7 @@ impl Writes {
 
     /// Whether the next train might not find the writes that it needs: one for each datagram, and what the merger holds.
     pub(super) fn scarce(&self) -> bool {
-        self.free.len() < MAX_SEGMENTS + 2 * MERGED_FLOWS
+        self.free.len() < MAX_TRAIN_SEGMENTS + 2 * MERGED_FLOWS
     }
 
     /// Writes that are under way.
@@ -73,19 +73,19 @@ impl Writes {
 }
 
 /// A packet that was dropped: whose it was, why, and how many packets it is on the wire.
-type Dropped = (Option<LinkIndex>, DropReason, u64);
+type DroppedPackets = (Option<LinkIndex>, DropReason, u64);
 
 /// What ingress keeps from one datagram to the next.
-pub(super) struct Ingress {
+pub(super) struct IngressState {
     pub(super) decide: datapath::Ingress,
-    merger: Merger<(Side, Bid)>,
+    merger: Merger<(PoolKind, BufferId)>,
     /// Buffers of packets that were dropped while the merger held them.
-    dead: Vec<(Side, Bid)>,
+    dead: Vec<(PoolKind, BufferId)>,
 }
 
-impl Ingress {
+impl IngressState {
     pub(super) fn new(uso: bool) -> Self {
-        Ingress {
+        IngressState {
             decide: datapath::Ingress::default(),
             merger: Merger::new(MERGED_FLOWS, uso),
             dead: Vec::with_capacity(1024),
@@ -94,9 +94,9 @@ impl Ingress {
 }
 
 /// A checked packet in a buffer, for TUN.
-pub(super) struct Delivery {
-    pub(super) side: Side,
-    pub(super) bid: Bid,
+pub(super) struct TunDelivery {
+    pub(super) side: PoolKind,
+    pub(super) bid: BufferId,
     /// Where the IP packet begins in the buffer.
     pub(super) start: usize,
     /// Bytes of the Ethernet header before it that go with it.
@@ -113,17 +113,17 @@ pub(super) struct Delivery {
 }
 
 /// Where the buffers of each side are.
-struct Maps {
-    udp: Map,
-    short: Map,
-    long: Map,
+struct PoolLayouts {
+    udp: PoolLayout,
+    short: PoolLayout,
+    long: PoolLayout,
 }
 
-impl Maps {
-    fn iovec(&self, (side, bid): (Side, Bid), start: usize, len: usize) -> libc::iovec {
+impl PoolLayouts {
+    fn iovec(&self, (side, bid): (PoolKind, BufferId), start: usize, len: usize) -> libc::iovec {
         let map = match side {
-            Side::Waiting(Place::Short) => self.short,
-            Side::Waiting(Place::Long) => self.long,
+            PoolKind::Waiting(SlotSize::Short) => self.short,
+            PoolKind::Waiting(SlotSize::Long) => self.long,
             _ => self.udp,
         };
         map.iovec(bid, start, len)
@@ -131,18 +131,18 @@ impl Maps {
 }
 
 /// Hands merged packets to TUN.
-struct IntoTun<'a, B> {
+struct TunSink<'a, B> {
     io: &'a mut B,
-    writes: &'a mut Writes,
+    writes: &'a mut TunWrites,
     links: &'a [Option<LinkSlot>],
     /// Counts what is for links that went while their packets were merged.
-    nobody: &'a Counters,
-    maps: Maps,
-    dead: &'a mut Vec<(Side, Bid)>,
+    unmatched: &'a WorkerCounters,
+    maps: PoolLayouts,
+    dead: &'a mut Vec<(PoolKind, BufferId)>,
 }
 
-impl<B: Backend> IntoTun<'_, B> {
-    fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, (Side, Bid)>) {
+impl<B: PacketIo> TunSink<'_, B> {
+    fn emit(&mut self, lane: u64, packet: &SuperPacket<'_, (PoolKind, BufferId)>) {
         let (link, frame_len) = (lane_link(lane), lane_frame(lane));
         let here = self.links.get(link.0 as usize).and_then(Option::as_ref);
         let taken = match here {
@@ -155,14 +155,14 @@ impl<B: Backend> IntoTun<'_, B> {
         let (here, id) = match taken {
             Ok(taken) => taken,
             Err(reason) => {
-                let counters = counters_of(self.links, link, self.nobody);
-                counters.dropped(Direction::Ingress, reason, u64::from(packet.segments));
+                let counters = counters_of(self.links, link, self.unmatched);
+                counters.dropped(TrafficDirection::Ingress, reason, u64::from(packet.segments));
                 self.dead.extend(packet.parts.iter().map(|p| p.tag));
                 return;
             }
         };
         let write = self.writes.slot(id);
-        write.open(link, Write::Ingress, |scratch| {
+        write.open(link, TunWriteKind::Ingress, |scratch| {
             let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
             let vnet = packet.vnet.before(frame_len);
             vnet.write(hdr.try_into().expect("split at LEN"));
@@ -219,12 +219,12 @@ fn lane_link(lane: u64) -> LinkIndex {
     LinkIndex((lane >> 32) as u32)
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// One train from the wire.
-    pub(super) fn on_datagrams(&mut self, tables: &Tables, slot: u32, bid: Bid, train: &Arrived) {
+    pub(super) fn on_datagrams(&mut self, tables: &Tables, slot: u32, bid: BufferId, train: &RxBatch) {
         self.udp_buffers.hold(bid);
         if let Some(Some(socket)) = self.sockets.get(slot as usize) {
-            let arrival = Arrival {
+            let arrival = OuterRx {
                 port: socket.port,
                 src: train.src.ip(),
                 dst: train.notes.dst,
@@ -233,15 +233,15 @@ impl<B: Backend> Worker<B> {
             };
             self.decapsulate(tables, &arrival, bid, train);
         }
-        self.release(Side::Udp, bid);
+        self.release(PoolKind::Udp, bid);
         self.release_dead();
     }
 
-    fn decapsulate(&mut self, tables: &Tables, arrival: &Arrival, bid: Bid, train: &Arrived) {
+    fn decapsulate(&mut self, tables: &Tables, arrival: &OuterRx, bid: BufferId, train: &RxBatch) {
         let (start, end) = (train.start as usize, (train.start + train.len) as usize);
         if train.truncated {
             let reason = DropReason::GeneveTruncated;
-            self.nobody.dropped(Direction::Ingress, reason, 1);
+            self.unmatched.dropped(TrafficDirection::Ingress, reason, 1);
             let dropped = Some((None, reason, 1));
             self.tell_taps((arrival, train), (bid, start..end), false, dropped);
             return;
@@ -272,24 +272,24 @@ impl<B: Backend> Worker<B> {
     /// Lets taps see a datagram, or the packet inside of one that was dropped.
     fn tell_taps(
         &mut self,
-        (arrival, train): (&Arrival, &Arrived),
-        (bid, range): (Bid, Range<usize>),
+        (arrival, train): (&OuterRx, &RxBatch),
+        (bid, range): (BufferId, Range<usize>),
         staged: bool,
-        dropped: Option<Dropped>,
+        dropped: Option<DroppedPackets>,
     ) {
         let (link, reason, packets) = match dropped {
             Some((link, reason, packets)) => (link, Some(reason), packets),
             None => (None, None, 1),
         };
-        let fate = self.fate(Direction::Ingress, link, reason, packets);
+        let fate = self.outcome(TrafficDirection::Ingress, link, reason, packets);
         if reason.is_some() && !self.taps.want_drop(&fate) {
             return;
         }
         if !staged {
             self.taps.stage([&self.udp_buffers.bytes_mut(bid)[range]]);
         }
-        let unspecified = Family::of(train.src.ip()).unspecified();
-        let envelope = Envelope {
+        let unspecified = AddressFamily::of(train.src.ip()).unspecified();
+        let envelope = OuterHeader {
             src: train.src,
             dst: SocketAddr::new(train.notes.dst.unwrap_or(unspecified), arrival.port),
             tos: train.notes.tos,
@@ -305,35 +305,35 @@ impl<B: Backend> Worker<B> {
     fn datagram(
         &mut self,
         tables: &Tables,
-        arrival: &Arrival,
-        bid: Bid,
+        arrival: &OuterRx,
+        bid: BufferId,
         at: usize,
         end: usize,
-    ) -> Option<Dropped> {
+    ) -> Option<DroppedPackets> {
         let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &self.shared.state,
             now: self.now,
         };
         match self.ingress.decide.receive(&cx, arrival, bytes) {
-            Ok(Inbound::Frame(frame)) => {
+            Ok(DecapResult::Frame(frame)) => {
                 let link = frame.link;
                 let reason = self.deliver_frame(frame, bid, at, end).err()?;
-                self.count_drop(Direction::Ingress, Some(link), reason, 1);
+                self.count_drop(TrafficDirection::Ingress, Some(link), reason, 1);
                 Some((Some(link), reason, 1))
             }
-            Ok(Inbound::Packet(decap)) => {
+            Ok(DecapResult::Packet(decap)) => {
                 let link = decap.link;
-                let (reason, packets) = self.onward(bid, at, decap).err()?;
-                self.count_drop(Direction::Ingress, Some(link), reason, packets);
+                let (reason, packets) = self.forward_packet(bid, at, decap).err()?;
+                self.count_drop(TrafficDirection::Ingress, Some(link), reason, packets);
                 Some((Some(link), reason, packets))
             }
             Err(refused) => {
                 match refused.reason {
                     DropReason::NeighborUnresolved => self.ask_neighbors(tables),
                     DropReason::NeighborAnswered | DropReason::NeighborNoted => {
-                        self.shared.chime.ring();
+                        self.shared.neighbor_waker.ring();
                     }
                     DropReason::UnknownVni => self.note_vni(tables, arrival, (bid, at, end)),
                     DropReason::NotFromUnderlay => {
@@ -348,17 +348,17 @@ impl<B: Backend> Worker<B> {
                     true => refused.reason,
                     false => refused.reason.unanswered(),
                 };
-                self.count_drop(Direction::Ingress, refused.link, reason, 1);
+                self.count_drop(TrafficDirection::Ingress, refused.link, reason, 1);
                 Some((refused.link, reason, 1))
             }
         }
     }
 
     /// Has the daemon tell of a datagram that did not come from the underlay, now and then.
-    fn tell_not_from_underlay(&mut self, arrival: &Arrival, link: Option<LinkIndex>) {
+    fn tell_not_from_underlay(&mut self, arrival: &OuterRx, link: Option<LinkIndex>) {
         if self.now >= self.next_not_from_underlay {
             self.next_not_from_underlay = self.now + NOT_FROM_UNDERLAY_PAUSE;
-            let _ = self.shared.events.send(Event::NotFromUnderlay {
+            let _ = self.shared.events.send(EngineEvent::NotFromUnderlay {
                 link,
                 src: arrival.src,
                 interface: self.rx.index(),
@@ -370,8 +370,8 @@ impl<B: Backend> Worker<B> {
     fn note_vni(
         &mut self,
         tables: &Tables,
-        arrival: &Arrival,
-        (bid, at, end): (Bid, usize, usize),
+        arrival: &OuterRx,
+        (bid, at, end): (BufferId, usize, usize),
     ) {
         let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
         let encapsulation = tables.encapsulation(arrival.port);
@@ -383,18 +383,18 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Sends a checked packet on: mostly into TUN, merged with its neighbours.
-    fn onward(&mut self, bid: Bid, at: usize, decap: Decap) -> Result<(), (DropReason, u64)> {
+    fn forward_packet(&mut self, bid: BufferId, at: usize, decap: Decap) -> Result<(), (DropReason, u64)> {
         let packets = decap.size.packets;
         if decap.options != 0
             && let Some(Some(here)) = self.links.get(decap.link.0 as usize)
         {
             here.counters
-                .options(Direction::Ingress, decap.options, packets);
+                .options(TrafficDirection::Ingress, decap.options, packets);
         }
         let start = at + decap.start;
-        let mut held = Held {
+        let mut held = BufferedPacket {
             link: decap.link,
-            side: Side::Udp,
+            side: PoolKind::Udp,
             bid,
             start,
             frame_len: 0,
@@ -406,10 +406,10 @@ impl<B: Backend> Worker<B> {
             Output::Link(exit) => {
                 held.frame_len = decap.frame_len;
                 if let Some(metered) = self.must_wait(decap.metered) {
-                    let journey = Journey {
-                        direction: Direction::Ingress,
+                    let journey = QueuedFor {
+                        direction: TrafficDirection::Ingress,
                         link: decap.link,
-                        to: To::Tun {
+                        to: ShapedOutput::Tun {
                             exit,
                             lane: decap.lane,
                             to_stack: decap.to_stack,
@@ -417,8 +417,8 @@ impl<B: Backend> Worker<B> {
                     };
                     return self.queue_for_tun(&held, &metered, journey);
                 }
-                let delivery = Delivery {
-                    side: Side::Udp,
+                let delivery = TunDelivery {
+                    side: PoolKind::Udp,
                     bid,
                     start,
                     frame_len: decap.frame_len,
@@ -436,28 +436,28 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Gives a packet to TUN, perhaps together with those that come next.
-    pub(super) fn deliver(&mut self, exit: LinkIndex, delivery: &Delivery) {
+    pub(super) fn deliver(&mut self, exit: LinkIndex, delivery: &TunDelivery) {
         let maps = self.maps();
-        let Delivery {
+        let TunDelivery {
             side, bid, packet, ..
         } = delivery;
         let buffers = match *side {
-            Side::Waiting(place) => self.shaping.buffers(place),
+            PoolKind::Waiting(place) => self.shaping.buffers(place),
             _ => &mut self.udp_buffers,
         };
         // The merger keeps the packet beyond this call.
         buffers.hold(*bid);
         let inner = &mut buffers.bytes_mut(*bid)[delivery.start..];
-        let Ingress { merger, dead, .. } = &mut self.ingress;
-        let mut into = IntoTun {
+        let IngressState { merger, dead, .. } = &mut self.ingress;
+        let mut into = TunSink {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
-            nobody: &self.nobody,
+            unmatched: &self.unmatched,
             maps,
             dead,
         };
-        let mut out = |lane, packet: SuperPacket<'_, (Side, Bid)>| into.emit(lane, &packet);
+        let mut out = |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| into.emit(lane, &packet);
         let lane = lane(exit, delivery.frame_len, delivery.lane);
         let (tag, start) = ((*side, *bid), delivery.start as u32);
         let whole = Part {
@@ -476,11 +476,11 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn maps(&mut self) -> Maps {
-        Maps {
+    fn maps(&mut self) -> PoolLayouts {
+        PoolLayouts {
             udp: self.udp_buffers.map(),
-            short: self.shaping.buffers(Place::Short).map(),
-            long: self.shaping.buffers(Place::Long).map(),
+            short: self.shaping.buffers(SlotSize::Short).map(),
+            long: self.shaping.buffers(SlotSize::Long).map(),
         }
     }
 
@@ -489,9 +489,9 @@ impl<B: Backend> Worker<B> {
     fn answer(
         &mut self,
         tables: &Tables,
-        arrival: &Arrival,
-        answer: Answer,
-        (bid, at, end): (Bid, usize, usize),
+        arrival: &OuterRx,
+        answer: SenderReply,
+        (bid, at, end): (BufferId, usize, usize),
         index: Option<LinkIndex>,
     ) -> bool {
         let Some((index, link)) = index.and_then(|i| Some((i, tables.link(i)?))) else {
@@ -514,7 +514,7 @@ impl<B: Backend> Worker<B> {
             return false;
         };
         let mut reply = [0; SCRATCH];
-        let (hash, len) = if matches!(answer, Answer::Neighbor(..)) {
+        let (hash, len) = if matches!(answer, SenderReply::Neighbor(..)) {
             (0, datapath::neighbor_answer(link, inner, &mut reply))
         } else {
             let Ok(packet) = Packet::parse(inner) else {
@@ -535,16 +535,16 @@ impl<B: Backend> Worker<B> {
     /// Hands what the merger still holds to TUN.
     pub(super) fn flush_ingress(&mut self) {
         let maps = self.maps();
-        let Ingress { merger, dead, .. } = &mut self.ingress;
-        let mut into = IntoTun {
+        let IngressState { merger, dead, .. } = &mut self.ingress;
+        let mut into = TunSink {
             io: &mut self.io,
             writes: &mut self.writes,
             links: &self.links,
-            nobody: &self.nobody,
+            unmatched: &self.unmatched,
             maps,
             dead,
         };
-        merger.flush(&mut |lane, packet: SuperPacket<'_, (Side, Bid)>| into.emit(lane, &packet));
+        merger.flush(&mut |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| into.emit(lane, &packet));
         self.release_dead();
     }
 
@@ -561,11 +561,11 @@ impl<B: Backend> Worker<B> {
             let write = self.writes.slot(id);
             (write.link, write.packets)
         };
-        let fate = self.fate(Direction::Ingress, Some(link), reason, packets);
+        let fate = self.outcome(TrafficDirection::Ingress, Some(link), reason, packets);
         if refused && !self.taps.want_drop(&fate) {
             return;
         }
-        let (_, inner) = self.carries(Some(link));
+        let (_, inner) = self.link_protocols(Some(link));
         self.taps.stage(self.writes.slot(id).pieces(vnet::LEN));
         self.taps.offer_inner(&fate, inner);
     }
@@ -574,19 +574,19 @@ impl<B: Backend> Worker<B> {
     pub(super) fn on_wrote(&mut self, tables: &Tables, id: u32, result: i32) {
         let write = self.writes.slot(id);
         let (kind, taken) = (write.kind, write.is_taken(result));
-        if kind == Write::Ingress && (self.taps.inner || !taken) {
+        if kind == TunWriteKind::Ingress && (self.taps.inner || !taken) {
             self.tell_taps_of_write(id, !taken);
         }
         let write = self.writes.slot(id);
-        if kind == Write::Ingress {
-            let counters = counters_of(&self.links, write.link, &self.nobody);
+        if kind == TunWriteKind::Ingress {
+            let counters = counters_of(&self.links, write.link, &self.unmatched);
             if taken {
-                counters.forwarded(Direction::Ingress, write.packets, write.bytes);
+                counters.forwarded(TrafficDirection::Ingress, write.packets, write.bytes);
             } else {
-                counters.dropped(Direction::Ingress, DropReason::TunRefused, write.packets);
+                counters.dropped(TrafficDirection::Ingress, DropReason::TunRefused, write.packets);
             }
         }
-        if kind == Write::Egress {
+        if kind == TunWriteKind::Egress {
             self.on_handed_over(tables, id, taken);
         } else {
             let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
@@ -603,8 +603,8 @@ impl<B: Backend> Worker<B> {
 fn unmerged<'a>(
     vnet: VnetHdr,
     packets: u64,
-    parts: &'a [Part<(Side, Bid)>],
-) -> SuperPacket<'a, (Side, Bid)> {
+    parts: &'a [Part<(PoolKind, BufferId)>],
+) -> SuperPacket<'a, (PoolKind, BufferId)> {
     SuperPacket {
         vnet,
         header: &[],

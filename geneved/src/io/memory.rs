@@ -9,15 +9,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use super::backend::{Arrived, Backend, Checksum, Done, Side, Wait, place, source};
-use super::buffers::{Bid, Buffers, Map};
+use super::backend::{RxBatch, PacketIo, Checksum, Completion, PoolKind, WaitTime, place, source};
+use super::buffers::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
-use super::train::{MAX_BYTES, MAX_SEGMENTS};
+use super::train::{MAX_BYTES, MAX_TRAIN_SEGMENTS};
 
 /// iovecs that the kernel takes at once (`UIO_MAXIOV`).
 const MAX_IOVECS: usize = 1024;
 /// Packets that one queue or socket brings in a turn.
-const BUDGET: usize = 32;
+const MEMORY_BUDGET: usize = 32;
 
 /// What becomes of an operation other than success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct WrittenPacket {
 struct IncomingTrain {
     bytes: Vec<u8>,
     src: SocketAddr,
-    notes: cmsg::Notes,
+    notes: cmsg::RxMetadata,
     truncated: bool,
 }
 
@@ -106,15 +106,15 @@ enum QueuedOperation {
 
 /// Who has which buffers of one pool.
 struct BufferLedger {
-    map: Map,
+    map: PoolLayout,
     len: usize,
-    free: Vec<Bid>,
+    free: Vec<BufferId>,
     /// Whether the worker has it.
     out: Vec<bool>,
 }
 
 impl BufferLedger {
-    fn new(buffers: &Buffers) -> Self {
+    fn new(buffers: &BufferPool) -> Self {
         BufferLedger {
             map: buffers.map(),
             len: buffers.len(),
@@ -124,7 +124,7 @@ impl BufferLedger {
     }
 
     /// Hands a buffer out that begins with these bytes, or as many of them as fit.
-    fn fill(&mut self, bytes: &[u8]) -> Option<(Bid, usize)> {
+    fn fill(&mut self, bytes: &[u8]) -> Option<(BufferId, usize)> {
         let bid = self.free.pop()?;
         assert!(!std::mem::replace(&mut self.out[usize::from(bid)], true));
         let len = bytes.len().min(self.len);
@@ -133,7 +133,7 @@ impl BufferLedger {
         Some((bid, len))
     }
 
-    fn give_back(&mut self, bid: Bid) {
+    fn give_back(&mut self, bid: BufferId) {
         let out = std::mem::take(&mut self.out[usize::from(bid)]);
         assert!(out, "buffer {bid} was given back twice");
         self.free.push(bid);
@@ -154,7 +154,7 @@ pub(super) struct Memory {
     vanished: Vec<RawFd>,
     queued: VecDeque<QueuedOperation>,
     /// Carried out and not reported.
-    completed: Vec<Done>,
+    completed: Vec<Completion>,
     pub(super) faults: FaultPlan,
     /// Where completions may be late and out of order: the state of the generator that draws which.
     pub(super) disorder: Option<u64>,
@@ -163,7 +163,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(tun: &Buffers, udp: &Buffers) -> Self {
+    pub(super) fn new(tun: &BufferPool, udp: &BufferPool) -> Self {
         Memory {
             tun_buffers: BufferLedger::new(tun),
             udp_buffers: BufferLedger::new(udp),
@@ -194,7 +194,7 @@ impl Memory {
         slot: u32,
         bytes: Vec<u8>,
         src: SocketAddr,
-        notes: cmsg::Notes,
+        notes: cmsg::RxMetadata,
     ) -> bool {
         let Some(Some(socket)) = self.sockets.get_mut(slot as usize) else {
             return false;
@@ -237,14 +237,14 @@ impl Memory {
                 let train = unsafe { ReadTrain::of(msg) };
                 let fault = self.faults.of_send(train.datagrams().count());
                 let result = self.send_train(fd, &train, fault, false);
-                Done::Sent { id, result }
+                Completion::Sent { id, result }
             }
             QueuedOperation::Write { id, fd, iov, count } => {
                 // SAFETY: the caller of `write` vouches for the iovecs and what they point to until `Wrote`.
                 let bytes = unsafe { gather(iov, count) };
                 let fault = self.faults.writes.pop_front().flatten();
                 let result = self.write_packet(fd, bytes, fault);
-                Done::Wrote { id, result }
+                Completion::Wrote { id, result }
             }
         };
         self.completed.push(done);
@@ -284,7 +284,7 @@ impl Memory {
     }
 
     /// Reports what was carried out: all of it in order, or some of it in no order.
-    fn report(&mut self, everything: bool, done: &mut Vec<Done>) {
+    fn report(&mut self, everything: bool, done: &mut Vec<Completion>) {
         let Some(state) = &mut self.disorder else {
             done.append(&mut self.completed);
             return;
@@ -304,10 +304,10 @@ impl Memory {
         }
     }
 
-    fn read_tuns(&mut self, done: &mut Vec<Done>) {
+    fn read_tuns(&mut self, done: &mut Vec<Completion>) {
         for (slot, entry) in (0..).zip(&mut self.tuns) {
             let Some(queue) = entry else { continue };
-            for _ in 0..BUDGET {
+            for _ in 0..MEMORY_BUDGET {
                 let Some(bytes) = queue.incoming.front() else {
                     break;
                 };
@@ -315,26 +315,26 @@ impl Memory {
                     break;
                 };
                 queue.incoming.pop_front();
-                done.push(Done::Tun { slot, bid, len });
+                done.push(Completion::Tun { slot, bid, len });
             }
             if let Some(error) = queue.ending {
                 *entry = None;
-                done.push(Done::TunEnd { slot, error });
+                done.push(Completion::TunEnd { slot, error });
             }
         }
     }
 
-    fn receive(&mut self, done: &mut Vec<Done>) {
+    fn receive(&mut self, done: &mut Vec<Completion>) {
         for (slot, entry) in (0..).zip(&mut self.sockets) {
             let Some(socket) = entry else { continue };
-            for _ in 0..BUDGET {
+            for _ in 0..MEMORY_BUDGET {
                 let Some(train) = socket.incoming.front() else {
                     break;
                 };
                 let Some((bid, len)) = self.udp_buffers.fill(&train.bytes) else {
                     break;
                 };
-                let train = Arrived {
+                let train = RxBatch {
                     start: 0,
                     len: len as u32,
                     src: train.src,
@@ -342,17 +342,17 @@ impl Memory {
                     truncated: train.truncated,
                 };
                 socket.incoming.pop_front();
-                done.push(Done::Datagrams { slot, bid, train });
+                done.push(Completion::Datagrams { slot, bid, train });
             }
             if let Some(error) = socket.ending {
                 *entry = None;
-                done.push(Done::SocketEnd { slot, error });
+                done.push(Completion::SocketEnd { slot, error });
             }
         }
     }
 }
 
-impl Backend for Memory {
+impl PacketIo for Memory {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
         self.vanished.retain(|&gone| gone != fd);
         let reader = Reader {
@@ -386,11 +386,11 @@ impl Backend for Memory {
 
     fn bulk(&mut self, _: bool) {}
 
-    fn recycle(&mut self, side: Side, bid: Bid) {
+    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
         match side {
-            Side::Tun => self.tun_buffers.give_back(bid),
-            Side::Udp => self.udp_buffers.give_back(bid),
-            Side::Waiting(_) => panic!("places of waiting packets are never the backend's"),
+            PoolKind::Tun => self.tun_buffers.give_back(bid),
+            PoolKind::Udp => self.udp_buffers.give_back(bid),
+            PoolKind::Waiting(_) => panic!("places of waiting packets are never the backend's"),
         }
     }
 
@@ -433,13 +433,13 @@ impl Backend for Memory {
         self.queued.is_empty() && self.completed.is_empty()
     }
 
-    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+    fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()> {
         while let Some(operation) = self.queued.pop_front() {
             self.carry_out(&operation);
         }
-        self.report(wait == Wait::Forever, done);
+        self.report(wait == WaitTime::Forever, done);
         // One that rings in vain does no harm.
-        done.push(Done::Bell);
+        done.push(Completion::Bell);
         self.read_tuns(done);
         self.receive(done);
         Ok(())
@@ -484,7 +484,7 @@ impl ReadTrain {
             segment,
         };
         assert!(train.bytes.len() <= MAX_BYTES, "EMSGSIZE");
-        assert!(train.datagrams().count() <= MAX_SEGMENTS, "EINVAL");
+        assert!(train.datagrams().count() <= MAX_TRAIN_SEGMENTS, "EINVAL");
         train
     }
 

@@ -48,23 +48,23 @@ mod unknown_vnis;
 mod uring;
 mod worker;
 
-pub use counters::{Direction, LinkCounters};
-pub use descriptors::{Descriptors, connections, raise_limit};
+pub use counters::{TrafficDirection, LinkCounters};
+pub use descriptors::{DescriptorBudget, connections, raise_limit};
 pub use engine::{
-    BackendReport, Engine, EngineConfig, Event, IoBackend, IoChoice, Refusals, Segmentation,
+    BackendReport, Engine, EngineConfig, EngineEvent, IoBackend, IoChoice, SendErrors, Segmentation,
     SourceSockets, StartError,
 };
-pub use errors::{ErrorVerdict, UnderlayNews};
+pub use errors::{ErrorVerdict, UnderlayEvent};
 pub use heap::bound_heap;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::{FaultPlan, InjectedFault, SentDatagram, WrittenPacket};
 pub use privilege::give_up_capabilities;
-pub use probe::{Feature, HostFeature, probe};
-pub use progress::{Slots, WorkerReport};
+pub use probe::{FeatureReport, HostFeature, probe};
+pub use progress::{PoolUsage, WorkerReport};
 pub use rx_interfaces::RxInterfaces;
 #[cfg(any(test, feature = "testing"))]
 pub use simulation::{REMOTE_HOSTS, SIMULATED_MAC, SIMULATED_MTU, SimulatedLink, Simulation};
-pub use tap::{Envelope, Layer, Record, TapConfig, TapFilter, TapReader, Tuple};
+pub use tap::{OuterHeader, RecordLayer, TapRecord, TapConfig, TapFilter, TapReader, FlowTuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
 pub use tunnel::TunnelDevice;
 pub use udp::{SocketProfile, port_is_taken, sockets_of};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use libgeneve::bridge::Toward;
-use libgeneve::datapath::{self, Audience};
+use libgeneve::bridge::FrameDestination;
+use libgeneve::datapath::{self, RequestAudience};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{Link, LinkIndex, Tables};
 use libgeneve::time::Now;
@@ -16,41 +16,41 @@ use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::header::HeaderBytes;
 use nix::sys::eventfd::EventFd;
 
-use super::backend::{Backend, Side};
-use super::buffers::Bid;
-use super::counters::Direction;
-use super::ingress::Writes;
+use super::backend::{PacketIo, PoolKind};
+use super::buffers::BufferId;
+use super::counters::TrafficDirection;
+use super::ingress::TunWrites;
 use super::reply::{self, OwnDatagrams};
 use super::train::SCRATCH;
 use super::worker::Worker;
 
 /// Packets that wait at once. Where more would, the link that has most of them gives way to one that has fewer.
-const ROOM: usize = 16;
+const NEIGHBOR_QUEUE_LEN: usize = 16;
 /// A packet waits no longer: its sender has sent it again by then (RFC 6298 section 2.1).
-const PATIENCE: Duration = Duration::from_secs(1);
+const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A packet from TUN; its buffer is held.
-struct Parked {
+struct ParkedPacket {
     slot: u32,
     link: LinkIndex,
-    bid: Bid,
+    bid: BufferId,
     len: usize,
     since: Now,
 }
 
 /// The waiting packets of one worker.
 #[derive(Default)]
-pub(super) struct Waiting {
-    parked: Vec<Parked>,
+pub(super) struct NeighborQueue {
+    parked: Vec<ParkedPacket>,
     /// What the chime's count was when they were tried last.
     heard: u64,
 }
 
-impl Waiting {
+impl NeighborQueue {
     /// Lets a packet wait; with it comes back the one that gives way to it. The newcomer itself comes back where its link has
     /// its share of the room.
-    fn park(&mut self, newcomer: Parked) -> Result<Option<Parked>, Parked> {
-        let displaced = if self.parked.len() < ROOM {
+    fn park(&mut self, newcomer: ParkedPacket) -> Result<Option<ParkedPacket>, ParkedPacket> {
+        let displaced = if self.parked.len() < NEIGHBOR_QUEUE_LEN {
             None
         } else {
             let Some(at) = self.displaced_by(newcomer.link) else {
@@ -63,7 +63,7 @@ impl Waiting {
     }
 
     /// Takes the packets of a link.
-    fn take_link(&mut self, link: LinkIndex) -> Vec<Parked> {
+    fn take_link(&mut self, link: LinkIndex) -> Vec<ParkedPacket> {
         let of_link = self.parked.extract_if(.., |packet| packet.link == link);
         of_link.collect()
     }
@@ -83,15 +83,15 @@ impl Waiting {
 
 /// Wakes the workers whose packets wait when any of them hears a neighbour: the answer may come to another one.
 #[derive(Default)]
-pub(super) struct Chime {
+pub(super) struct NeighborWaker {
     /// Messages of neighbours so far.
-    heard: AtomicU64,
+    learned: AtomicU64,
     /// Packets that wait at all workers.
     waiting: AtomicUsize,
-    bells: Mutex<Vec<Arc<EventFd>>>,
+    wakeups: Mutex<Vec<Arc<EventFd>>>,
 }
 
-impl Chime {
+impl NeighborWaker {
     /// A worker more to wake.
     pub(super) fn add(&self, bell: Arc<EventFd>) {
         self.bells().push(bell);
@@ -99,7 +99,7 @@ impl Chime {
 
     /// A neighbour was heard.
     pub(super) fn ring(&self) {
-        self.heard.fetch_add(1, SeqCst);
+        self.learned.fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
             for bell in self.bells().iter() {
                 // A full count rings as well.
@@ -109,24 +109,24 @@ impl Chime {
     }
 
     fn bells(&self) -> MutexGuard<'_, Vec<Arc<EventFd>>> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wakeups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// Lets a packet wait for its neighbour; false where its link has its share of the room. The caller's hold of the
     /// buffer goes with it.
     pub(super) fn park(
         &mut self,
         slot: u32,
         link: Option<LinkIndex>,
-        bid: Bid,
+        bid: BufferId,
         len: usize,
     ) -> bool {
         let Some(link) = link else {
             return false;
         };
-        let newcomer = Parked {
+        let newcomer = ParkedPacket {
             slot,
             link,
             bid,
@@ -136,10 +136,10 @@ impl<B: Backend> Worker<B> {
         let Ok(displaced) = self.waiting.park(newcomer) else {
             return false;
         };
-        self.shared.chime.waiting.fetch_add(1, SeqCst);
+        self.shared.neighbor_waker.waiting.fetch_add(1, SeqCst);
         if let Some(packet) = displaced {
             let reason = DropReason::NeighborUnresolved;
-            self.count_drop(Direction::Egress, Some(packet.link), reason, 1);
+            self.count_drop(TrafficDirection::Egress, Some(packet.link), reason, 1);
             self.unpark(packet.bid);
         }
         true
@@ -150,7 +150,7 @@ impl<B: Backend> Worker<B> {
         if self.waiting.parked.is_empty() {
             return;
         }
-        let heard = self.shared.chime.heard.load(SeqCst);
+        let heard = self.shared.neighbor_waker.learned.load(SeqCst);
         let news = std::mem::replace(&mut self.waiting.heard, heard) != heard;
         let mut parked = std::mem::take(&mut self.waiting.parked);
         parked.retain(|packet| {
@@ -161,10 +161,10 @@ impl<B: Backend> Worker<B> {
                 Err((Some(packet.link), unresolved, 1))
             };
             if let Err((link, reason, packets)) = outcome {
-                if reason == unresolved && self.now.since(packet.since) < PATIENCE {
+                if reason == unresolved && self.now.since(packet.since) < NEIGHBOR_TIMEOUT {
                     return true;
                 }
-                self.count_drop(Direction::Egress, link, reason, packets);
+                self.count_drop(TrafficDirection::Egress, link, reason, packets);
             }
             self.unpark(packet.bid);
             false
@@ -172,15 +172,15 @@ impl<B: Backend> Worker<B> {
         self.waiting.parked = parked;
     }
 
-    fn unpark(&mut self, bid: Bid) {
-        self.shared.chime.waiting.fetch_sub(1, SeqCst);
-        self.release(Side::Tun, bid);
+    fn unpark(&mut self, bid: BufferId) {
+        self.shared.neighbor_waker.waiting.fetch_sub(1, SeqCst);
+        self.release(PoolKind::Tun, bid);
     }
 
     /// Drops what waits on a link that goes: another may get its place.
     pub(super) fn drop_parked(&mut self, link: LinkIndex) {
         for packet in self.waiting.take_link(link) {
-            self.count_drop(Direction::Egress, Some(link), DropReason::LinkGone, 1);
+            self.count_drop(TrafficDirection::Egress, Some(link), DropReason::LinkGone, 1);
             self.unpark(packet.bid);
         }
     }
@@ -208,10 +208,10 @@ impl<B: Backend> Worker<B> {
             };
             let question = &question[..len];
             match ask.audience {
-                Audience::Host(host, _) => {
+                RequestAudience::Host(host, _) => {
                     datagrams.send(0, link, &host, header, question);
                 }
-                Audience::Stations(_) => {
+                RequestAudience::Stations(_) => {
                     ask_stations(
                         &mut datagrams,
                         &mut self.writes,
@@ -227,8 +227,8 @@ impl<B: Backend> Worker<B> {
 
 /// Asks what is behind the TAP interface, and every host of the flood list.
 fn ask_stations(
-    datagrams: &mut OwnDatagrams<'_, impl Backend>,
-    writes: &mut Writes,
+    datagrams: &mut OwnDatagrams<'_, impl PacketIo>,
+    writes: &mut TunWrites,
     link: &Link,
     (header, question): (HeaderBytes, &[u8]),
     now: Now,
@@ -243,7 +243,7 @@ fn ask_stations(
         rest.get_mut(..question.len())?.copy_from_slice(question);
         Some(frame.len() + question.len())
     });
-    if let Toward::All(hosts) = bridge.toward(Mac::BROADCAST, now)
+    if let FrameDestination::All(hosts) = bridge.destination(Mac::BROADCAST, now)
         && bridge.flood_rate.take(1, now)
     {
         for host in hosts.iter() {
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn the_link_with_most_waiting_packets_gives_way_until_shares_are_equal() {
-        let mut waiting = Waiting::default();
-        let packet = |link| Parked {
+        let mut waiting = NeighborQueue::default();
+        let packet = |link| ParkedPacket {
             slot: link,
             link: LinkIndex(link),
             bid: 0,
@@ -270,17 +270,17 @@ mod tests {
             let parked = waiting.park(packet(link));
             parked.map(|displaced| displaced.map(|packet| packet.link.0))
         };
-        for _ in 0..ROOM {
+        for _ in 0..NEIGHBOR_QUEUE_LEN {
             assert!(matches!(park(1), Ok(None)));
         }
         assert!(park(1).is_err());
-        for _ in 0..ROOM / 2 {
+        for _ in 0..NEIGHBOR_QUEUE_LEN / 2 {
             assert!(matches!(park(2), Ok(Some(1))));
         }
         assert!(park(2).is_err());
         assert!(matches!(park(3), Ok(Some(1 | 2))));
         assert_eq!(waiting.take_link(LinkIndex(3)).len(), 1);
         assert_eq!(waiting.take_link(LinkIndex(3)).len(), 0);
-        assert_eq!(waiting.parked.len(), ROOM - 1);
+        assert_eq!(waiting.parked.len(), NEIGHBOR_QUEUE_LEN - 1);
     }
 }

@@ -4,7 +4,7 @@
 //! Only keeps the average; what bulk changes is said where it does: how many buffers take turns and how long a worker
 //! waits for company ([`super::uring`]), and its time slice ([`super::sched`]).
 
-use super::backend::Side;
+use super::backend::PoolKind;
 
 /// Average bytes of a packet above which packets come in bulk, and below which they do not any more.
 const ABOVE: usize = 8 << 10;
@@ -12,26 +12,26 @@ const BELOW: usize = 4 << 10;
 
 /// Moving averages of the lengths of what a worker read, in bytes.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ReadSizes {
     tun: usize,
     udp: usize,
     bulk: bool,
 }
 
-impl Pace {
+impl ReadSizes {
     /// Notes a packet or train of `len` bytes.
-    pub(super) fn note(&mut self, side: Side, len: usize) {
+    pub(super) fn note(&mut self, side: PoolKind, len: usize) {
         let average = match side {
-            Side::Tun => &mut self.tun,
-            Side::Udp => &mut self.udp,
-            Side::Waiting(_) => return,
+            PoolKind::Tun => &mut self.tun,
+            PoolKind::Udp => &mut self.udp,
+            PoolKind::Waiting(_) => return,
         };
         *average = (*average * 7 + len) / 8;
     }
 
     /// Whether packets come in bulk, where that changed since the last call. One direction is enough: the other one
     /// carries its acknowledgements.
-    pub(super) fn turned(&mut self) -> Option<bool> {
+    pub(super) fn bulk_change(&mut self) -> Option<bool> {
         let longest = self.tun.max(self.udp);
         let bulk = longest > if self.bulk { BELOW } else { ABOVE };
         (bulk != std::mem::replace(&mut self.bulk, bulk)).then_some(bulk)
@@ -44,36 +44,36 @@ mod tests {
 
     #[test]
     fn bulk_begins_with_long_packets_and_ends_with_short_ones() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.turned(), None);
+        let mut pace = ReadSizes::default();
+        assert_eq!(pace.bulk_change(), None);
         for _ in 0..8 {
-            pace.note(Side::Tun, 60_000);
-            pace.note(Side::Udp, 60);
+            pace.note(PoolKind::Tun, 60_000);
+            pace.note(PoolKind::Udp, 60);
         }
-        assert_eq!(pace.turned(), Some(true));
-        assert_eq!(pace.turned(), None);
-        pace.note(Side::Tun, 60);
-        assert_eq!(pace.turned(), None, "one short packet is not the end of it");
+        assert_eq!(pace.bulk_change(), Some(true));
+        assert_eq!(pace.bulk_change(), None);
+        pace.note(PoolKind::Tun, 60);
+        assert_eq!(pace.bulk_change(), None, "one short packet is not the end of it");
         for _ in 0..30 {
-            pace.note(Side::Tun, 60);
+            pace.note(PoolKind::Tun, 60);
         }
-        assert_eq!(pace.turned(), Some(false));
+        assert_eq!(pace.bulk_change(), Some(false));
     }
 
     #[test]
     fn lengths_between_the_limits_change_nothing() {
-        let mut pace = Pace::default();
+        let mut pace = ReadSizes::default();
         for _ in 0..100 {
-            pace.note(Side::Udp, 6_000);
+            pace.note(PoolKind::Udp, 6_000);
         }
-        assert_eq!(pace.turned(), None);
+        assert_eq!(pace.bulk_change(), None);
         for _ in 0..100 {
-            pace.note(Side::Udp, 60_000);
+            pace.note(PoolKind::Udp, 60_000);
         }
-        assert_eq!(pace.turned(), Some(true));
+        assert_eq!(pace.bulk_change(), Some(true));
         for _ in 0..100 {
-            pace.note(Side::Udp, 6_000);
+            pace.note(PoolKind::Udp, 6_000);
         }
-        assert_eq!(pace.turned(), None);
+        assert_eq!(pace.bulk_change(), None);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, Probe, opcode};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::buffers::Buffers;
+use super::buffers::BufferPool;
 use super::uring::Uring;
 
 /// Declares the features with their names.
@@ -71,7 +71,7 @@ features! {
 
 /// A feature, and whether this host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feature {
+pub struct FeatureReport {
     /// Which one.
     pub kind: HostFeature,
     /// Whether this host has it.
@@ -80,15 +80,15 @@ pub struct Feature {
     pub detail: String,
 }
 
-impl Feature {
+impl FeatureReport {
     fn new(kind: HostFeature, result: io::Result<()>, with: &str, without: &str) -> Self {
         match result {
-            Ok(()) => Feature {
+            Ok(()) => FeatureReport {
                 kind,
                 available: true,
                 detail: with.into(),
             },
-            Err(error) => Feature {
+            Err(error) => FeatureReport {
                 kind,
                 available: false,
                 detail: format!("{error}; {without}"),
@@ -99,39 +99,39 @@ impl Feature {
 
 /// Tries every feature of the packet path.
 #[must_use]
-pub fn probe() -> Vec<Feature> {
+pub fn probe() -> Vec<FeatureReport> {
     vec![
-        Feature::new(
+        FeatureReport::new(
             HostFeature::Tun,
             tun_device(),
             "/dev/net/tun can be opened",
             "without it no link can be made",
         ),
-        Feature::new(
+        FeatureReport::new(
             HostFeature::IoUring,
             uring(),
             "multishot reads, buffer rings",
             "plain system calls are used",
         ),
-        Feature::new(
+        FeatureReport::new(
             HostFeature::UdpSegment,
             udp_option(libc::UDP_SEGMENT, 1000),
             "trains are sent with one system call",
             "every datagram is sent by itself",
         ),
-        Feature::new(
+        FeatureReport::new(
             HostFeature::UdpGro,
             udp_option(libc::UDP_GRO, 1),
             "trains are received with one system call",
             "every datagram is received by itself",
         ),
-        Feature::new(
+        FeatureReport::new(
             HostFeature::TunUso,
             kernel_at_least(6, 2),
             "UDP super-packets cross TUN whole",
             "UDP crosses TUN packet by packet",
         ),
-        Feature::new(
+        FeatureReport::new(
             HostFeature::TunnelGso,
             kernel_at_least(6, 17),
             "the kernel can segment encapsulated packets",
@@ -151,7 +151,7 @@ pub(super) fn uring() -> io::Result<()> {
         ));
     }
     drop(ring);
-    let buffers = (Buffers::new(2, 4096)?, Buffers::new(2, 4096)?);
+    let buffers = (BufferPool::new(2, 4096)?, BufferPool::new(2, 4096)?);
     let bell = nix::sys::eventfd::EventFd::new()?;
     Uring::new(&buffers.0, &buffers.1, bell.as_raw_fd())
         .map(drop)

@@ -12,7 +12,7 @@ const STUCK: Duration = Duration::from_secs(3);
 
 /// What of a worker's fixed stock is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slots {
+pub struct PoolUsage {
     /// Buffers for packets from TUN.
     pub tun_buffers: u16,
     /// Buffers for trains from the wire.
@@ -23,9 +23,9 @@ pub struct Slots {
     pub writes: u16,
 }
 
-impl Slots {
+impl PoolUsage {
     /// All that a worker has.
-    pub const LIMIT: Slots = Slots {
+    pub const LIMIT: PoolUsage = PoolUsage {
         tun_buffers: TUN_BUFFERS,
         udp_buffers: UDP_BUFFERS,
         trains: TRAINS as u16,
@@ -35,7 +35,7 @@ impl Slots {
 
 /// One worker's word of itself.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct WorkerProgress {
     thread: AtomicI32,
     turns: AtomicU64,
     tun_buffers: AtomicU16,
@@ -44,15 +44,15 @@ pub(super) struct Progress {
     writes: AtomicU16,
 }
 
-impl Progress {
+impl WorkerProgress {
     /// Notes the thread that calls as the worker's.
-    pub(super) fn began(&self) {
+    pub(super) fn set_thread(&self) {
         self.thread.store(nix::unistd::gettid().as_raw(), Relaxed);
     }
 
     /// Ends a turn. Only the worker calls this, so a load and a store are enough.
     #[inline]
-    pub(super) fn turned(&self, in_use: &Slots) {
+    pub(super) fn end_turn(&self, in_use: &PoolUsage) {
         self.turns
             .store(self.turns.load(Relaxed).wrapping_add(1), Relaxed);
         self.tun_buffers.store(in_use.tun_buffers, Relaxed);
@@ -61,12 +61,12 @@ impl Progress {
         self.writes.store(in_use.writes, Relaxed);
     }
 
-    pub(super) fn report(&self, heart: &Heart, now: Instant) -> WorkerReport {
+    pub(super) fn report(&self, heart: &WorkerLiveness, now: Instant) -> WorkerReport {
         WorkerReport {
             turns: self.turns.load(Relaxed),
             cpu: cpu_time(self.thread.load(Relaxed)),
             stalled: heart.stalled(now),
-            in_use: Slots {
+            in_use: PoolUsage {
                 tun_buffers: self.tun_buffers.load(Relaxed),
                 udp_buffers: self.udp_buffers.load(Relaxed),
                 trains: self.trains.load(Relaxed),
@@ -93,23 +93,23 @@ pub struct WorkerReport {
     /// For how long it has taken no turn although it was woken; zero for one that is well.
     pub stalled: Duration,
     /// What is in use of what [`Slots::LIMIT`] says that it has.
-    pub in_use: Slots,
+    pub in_use: PoolUsage,
 }
 
 /// The daemon's memory of a worker's pulse.
 #[derive(Debug, Default)]
-pub(super) struct Heart {
+pub(super) struct WorkerLiveness {
     turns: u64,
     /// When it was seen to rest, and woken.
     woken: Option<Instant>,
 }
 
-impl Heart {
+impl WorkerLiveness {
     /// Whether the worker took no turn since the last call.
-    pub(super) fn rests(&mut self, progress: &Progress, now: Instant) -> bool {
+    pub(super) fn is_idle(&mut self, progress: &WorkerProgress, now: Instant) -> bool {
         let turns = progress.turns.load(Relaxed);
         if turns != self.turns {
-            *self = Heart { turns, woken: None };
+            *self = WorkerLiveness { turns, woken: None };
             return false;
         }
         self.woken.get_or_insert(now);
@@ -128,29 +128,29 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_turn_when_it_is_woken_is_stalled() {
-        let (progress, mut heart, start) = (Progress::default(), Heart::default(), Instant::now());
+        let (progress, mut heart, start) = (WorkerProgress::default(), WorkerLiveness::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        progress.turned(&Slots::default());
-        assert!(!heart.rests(&progress, after(0)));
-        assert!(heart.rests(&progress, after(1)));
+        progress.end_turn(&PoolUsage::default());
+        assert!(!heart.is_idle(&progress, after(0)));
+        assert!(heart.is_idle(&progress, after(1)));
         assert_eq!(progress.report(&heart, after(2)).stalled, Duration::ZERO);
-        assert!(heart.rests(&progress, after(9)));
+        assert!(heart.is_idle(&progress, after(9)));
         assert_eq!(
             progress.report(&heart, after(9)).stalled,
             Duration::from_secs(8)
         );
-        progress.turned(&Slots::default());
-        assert!(!heart.rests(&progress, after(10)));
+        progress.end_turn(&PoolUsage::default());
+        assert!(!heart.is_idle(&progress, after(10)));
         assert_eq!(progress.report(&heart, after(99)).stalled, Duration::ZERO);
     }
 
     #[test]
     fn a_thread_has_cpu_time() {
-        let progress = Progress::default();
-        assert_eq!(progress.report(&Heart::default(), Instant::now()).cpu, None);
-        progress.began();
+        let progress = WorkerProgress::default();
+        assert_eq!(progress.report(&WorkerLiveness::default(), Instant::now()).cpu, None);
+        progress.set_thread();
         // The kernel counts it from tick to tick.
-        let cpu = || progress.report(&Heart::default(), Instant::now()).cpu;
+        let cpu = || progress.report(&WorkerLiveness::default(), Instant::now()).cpu;
         while cpu().expect("the kernel tells") == Duration::ZERO {}
     }
 }

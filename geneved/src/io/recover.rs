@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use libgeneve::datapath::{self, Answer};
+use libgeneve::datapath::{self, SenderReply};
 use libgeneve::drop::DropReason;
 use libgeneve::link::Tables;
 use libgeneve::policy;
@@ -17,20 +17,20 @@ use libgeneve::time::Now;
 use libgeneve::wire::packet::Packet;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{Backend, Checksum};
-use super::counters::Direction;
-use super::engine::{Event, Refusals};
+use super::backend::{PacketIo, Checksum};
+use super::counters::TrafficDirection;
+use super::engine::{EngineEvent, SendErrors};
 use super::reply;
-use super::train::{Sending, Train};
+use super::train::{SendMode, Train};
 use super::worker::{Worker, counters_of};
 
 /// Between two words about hosts that cannot be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 /// How often a send is tried that may fail for a pending ICMP error only: each failure takes one error away, and while the
 /// main thread reads a socket's errors, or somebody sends them in thousands, the next one may be there already.
-const TRIES: usize = 6;
+const SEND_TRIES: usize = 6;
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// A train was sent, or refused.
     pub(super) fn on_sent(&mut self, tables: &Tables, id: u32, result: i32) {
         let Worker {
@@ -47,11 +47,11 @@ impl<B: Backend> Worker<B> {
                 refusals.announce(train, &outcome, *now);
                 outcome
             }
-            Ok(bytes) if bytes == train.bytes => Outcome::sent(train),
+            Ok(bytes) if bytes == train.bytes => SendOutcome::sent(train),
             // Nobody knows which of its datagrams left: what is sent again may arrive twice.
-            Ok(_) => Outcome::lost(train, libc::EIO),
+            Ok(_) => SendOutcome::lost(train, libc::EIO),
         };
-        self.settle(tables, id, &outcome);
+        self.complete_train(tables, id, &outcome);
     }
 
     /// Sends a train datagram by datagram, because its host or its socket takes no trains.
@@ -66,11 +66,11 @@ impl<B: Backend> Worker<B> {
         let train = trains.train(id);
         let outcome = Resend { io, train }.each(0);
         refusals.announce(train, &outcome, *now);
-        self.settle(tables, id, &outcome);
+        self.complete_train(tables, id, &outcome);
     }
 
     /// Counts what became of a train and gives its buffers back.
-    fn settle(&mut self, tables: &Tables, id: u32, outcome: &Outcome) {
+    fn complete_train(&mut self, tables: &Tables, id: u32, outcome: &SendOutcome) {
         if self.taps.outer || outcome.lost > 0 {
             self.tell_taps_of_train(id, outcome);
         }
@@ -79,15 +79,15 @@ impl<B: Backend> Worker<B> {
             self.shared.state.sent.note(host, port, len, self.now);
         }
         let (link, options) = (train.key.link, train.key.options);
-        let counters = counters_of(&self.links, link, &self.nobody);
-        counters.forwarded(Direction::Egress, outcome.packets, outcome.bytes);
-        counters.options(Direction::Egress, options, outcome.packets);
+        let counters = counters_of(&self.links, link, &self.unmatched);
+        counters.forwarded(TrafficDirection::Egress, outcome.packets, outcome.bytes);
+        counters.options(TrafficDirection::Egress, options, outcome.packets);
         if outcome.lost > 0 {
             let mut reason = reason(outcome.error);
             if reason == DropReason::TooBig && !self.tell_sender(tables, id) {
                 reason = reason.unanswered();
             }
-            self.count_drop(Direction::Egress, Some(link), reason, outcome.lost);
+            self.count_drop(TrafficDirection::Egress, Some(link), reason, outcome.lost);
         }
         let mut bids = std::mem::take(&mut self.trains.train(id).bids);
         for (side, bid) in bids.drain(..) {
@@ -99,14 +99,14 @@ impl<B: Backend> Worker<B> {
 
     /// Lets taps see the datagrams of a train. Where only some of them were lost nobody knows which, and all are shown as
     /// lost.
-    fn tell_taps_of_train(&mut self, id: u32, outcome: &Outcome) {
+    fn tell_taps_of_train(&mut self, id: u32, outcome: &SendOutcome) {
         let link = self.trains.train(id).key.link;
         let reason = (outcome.lost > 0).then(|| reason(outcome.error));
-        let fate = self.fate(Direction::Egress, Some(link), reason, 1);
+        let fate = self.outcome(TrafficDirection::Egress, Some(link), reason, 1);
         if reason.is_some() && !self.taps.want_drop(&fate) {
             return;
         }
-        let (encapsulation, _) = self.carries(Some(link));
+        let (encapsulation, _) = self.link_protocols(Some(link));
         let here = self.links.get(link.0 as usize).and_then(Option::as_ref);
         let local = here.and_then(|l| l.pool.profile.local);
         let train = self.trains.train(id);
@@ -140,7 +140,7 @@ impl<B: Backend> Worker<B> {
         };
         let before = usize::from(train.key.before);
         let mtu = datapath::inner_limit(host.addr, path_mtu, before.max(link.encap_len()));
-        let answer = Answer::TooBig(mtu);
+        let answer = SenderReply::TooBig(mtu);
         if !here
             .answers
             .take(policy::Direction::Egress, answer, self.now)
@@ -173,21 +173,21 @@ struct Resend<'a, B> {
     train: &'a mut Train,
 }
 
-impl<B: Backend> Resend<'_, B> {
+impl<B: PacketIo> Resend<'_, B> {
     /// Tries again what was refused with `error`: as it is where a pending ICMP error may have been the cause, then
     /// datagram by datagram.
-    fn refused(&mut self, error: i32) -> Outcome {
+    fn refused(&mut self, error: i32) -> SendOutcome {
         if matches!(error, libc::EAGAIN | libc::ENOBUFS) {
-            return Outcome::lost(self.train, error);
+            return SendOutcome::lost(self.train, error);
         }
         let (socket, message) = (self.train.key.socket, self.train.message());
         let usual = Checksum::Offloaded;
         // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
         // socket open.
-        let again = unsafe { send_past_errors(self.io, usual, socket, message, error, TRIES - 1) };
+        let again = unsafe { send_past_errors(self.io, usual, socket, message, error, SEND_TRIES - 1) };
         match again {
-            Ok(()) => return Outcome::sent(self.train),
-            Err(error) if self.train.segments == 1 => return Outcome::lost(self.train, error),
+            Ok(()) => return SendOutcome::sent(self.train),
+            Err(error) if self.train.segments == 1 => return SendOutcome::lost(self.train, error),
             Err(_) => {}
         }
         let mut outcome = self.each(error);
@@ -206,13 +206,13 @@ impl<B: Backend> Resend<'_, B> {
     }
 
     /// Sends every datagram of the train by itself; `error` is what the train as such was refused with.
-    fn each(&mut self, error: i32) -> Outcome {
+    fn each(&mut self, error: i32) -> SendOutcome {
         let Resend { io, train } = self;
         let socket = train.key.socket;
         let encap = train.encap_bytes / train.segments.max(1);
         // The train's own: its link may send from other sockets by now, or be gone.
         let pool = train.pool.clone();
-        let pool = pool.filter(|_| train.sending == Sending::Whole);
+        let pool = pool.filter(|_| train.sending == SendMode::Whole);
         // No other worker's datagram gets into one that is being put together.
         let _cork = pool
             .as_ref()
@@ -221,13 +221,13 @@ impl<B: Backend> Resend<'_, B> {
             Some(_) => Checksum::Finished,
             None => Checksum::Offloaded,
         };
-        let mut outcome = Outcome {
+        let mut outcome = SendOutcome {
             error,
-            ..Outcome::default()
+            ..SendOutcome::default()
         };
         train.singly(|message, len| {
             // All are for the same host: what is refused for good once is not tried as often again.
-            let tries = if outcome.lost == 0 { TRIES } else { 1 };
+            let tries = if outcome.lost == 0 { SEND_TRIES } else { 1 };
             // SAFETY: the message points into the train and its buffers, which are held until `settle`; its pool keeps the
             // socket open.
             let sent = unsafe { send_past_errors(*io, checksum, socket, message, 0, tries) };
@@ -248,20 +248,20 @@ impl<B: Backend> Resend<'_, B> {
 
 /// Tells the daemon what refusals say of hosts.
 pub(super) struct RefusalReporter {
-    events: UnboundedSender<Event>,
+    events: UnboundedSender<EngineEvent>,
     /// When a host that cannot be reached is worth a word again: anybody may send ICMP errors, so not each is.
     next: Now,
 }
 
 impl RefusalReporter {
-    pub(super) fn new(events: UnboundedSender<Event>) -> Self {
+    pub(super) fn new(events: UnboundedSender<EngineEvent>) -> Self {
         RefusalReporter {
             events,
             next: Now::default(),
         }
     }
 
-    fn announce(&mut self, train: &Train, outcome: &Outcome, now: Now) {
+    fn announce(&mut self, train: &Train, outcome: &SendOutcome, now: Now) {
         let Some(host) = train.host.as_ref().map(|host| host.addr) else {
             return;
         };
@@ -269,7 +269,7 @@ impl RefusalReporter {
             outcome.lost > 0 && reason(outcome.error) == DropReason::UnderlayUnreachable;
         if unreachable && now >= self.next {
             self.next = now + UNREACHABLE_PAUSE;
-            let refusals = Refusals {
+            let refusals = SendErrors {
                 host,
                 error: io::Error::from_raw_os_error(outcome.error),
                 count: u32::try_from(outcome.lost).unwrap_or(u32::MAX),
@@ -279,17 +279,17 @@ impl RefusalReporter {
                     libc::EPERM | libc::ENETDOWN | libc::EADDRNOTAVAIL
                 ),
             };
-            let _ = self.events.send(Event::Unreachable(refusals));
+            let _ = self.events.send(EngineEvent::Unreachable(refusals));
         }
         if let Some(error) = outcome.gso_off {
             let error = io::Error::from_raw_os_error(error);
-            let _ = self.events.send(Event::GsoOff { host, error });
+            let _ = self.events.send(EngineEvent::GsoOff { host, error });
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Outcome {
+struct SendOutcome {
     packets: u64,
     bytes: u64,
     lost: u64,
@@ -297,20 +297,20 @@ struct Outcome {
     gso_off: Option<i32>,
 }
 
-impl Outcome {
+impl SendOutcome {
     fn sent(train: &Train) -> Self {
-        Outcome {
+        SendOutcome {
             packets: train.segments as u64,
             bytes: (train.bytes - train.encap_bytes) as u64,
-            ..Outcome::default()
+            ..SendOutcome::default()
         }
     }
 
     fn lost(train: &Train, error: i32) -> Self {
-        Outcome {
+        SendOutcome {
             lost: train.segments as u64,
             error,
-            ..Outcome::default()
+            ..SendOutcome::default()
         }
     }
 }
@@ -355,7 +355,7 @@ fn may_be_pending(error: i32) -> bool {
 /// # Safety
 /// As [`Backend::send_now`].
 unsafe fn send_past_errors(
-    io: &mut impl Backend,
+    io: &mut impl PacketIo,
     checksum: Checksum,
     socket: RawFd,
     message: *const libc::msghdr,

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use libgeneve::datapath::Forward;
 use libgeneve::link::{Host, Link};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::header::{HeaderBytes, MAX_PREFIX_LEN};
 
-use super::backend::{Backend, Side};
-use super::buffers::Map;
-use super::egress::{IntoTrains, Trains, want};
-use super::ingress::Writes;
-use super::train::{SCRATCH, Write};
+use super::backend::{PacketIo, PoolKind};
+use super::buffers::PoolLayout;
+use super::egress::{TrainSink, Trains, train_request};
+use super::ingress::TunWrites;
+use super::train::{SCRATCH, TunWriteKind};
 use super::worker::LinkSlot;
 
 /// Writes a packet of our own into the link's TUN, where `build` makes one; false where there is no room for it.
 pub(super) fn into_tun(
-    writes: &mut Writes,
-    io: &mut impl Backend,
+    writes: &mut TunWrites,
+    io: &mut impl PacketIo,
     here: &LinkSlot,
     build: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> bool {
@@ -28,7 +28,7 @@ pub(super) fn into_tun(
     };
     let write = writes.slot(id);
     let mut told = false;
-    write.open(here.index, Write::Own, |scratch| {
+    write.open(here.index, TunWriteKind::Own, |scratch| {
         let (hdr, rest) = scratch.split_at_mut(vnet::LEN);
         VnetHdr::NONE.write(hdr.try_into().expect("split at LEN"));
         let len = build(rest);
@@ -52,10 +52,10 @@ pub(super) struct OwnDatagrams<'a, B> {
     pub(super) io: &'a mut B,
     pub(super) here: &'a LinkSlot,
     /// Of any buffers: what is sent lies in the train itself.
-    pub(super) map: Map,
+    pub(super) map: PoolLayout,
 }
 
-impl<B: Backend> OwnDatagrams<'_, B> {
+impl<B: PacketIo> OwnDatagrams<'_, B> {
     /// Sends a packet of our own to `host`: `header`, and `answer` behind it. False where it cannot be sent.
     pub(super) fn send(
         &mut self,
@@ -66,7 +66,7 @@ impl<B: Backend> OwnDatagrams<'_, B> {
         answer: &[u8],
     ) -> bool {
         let forward = Forward::of_own(link, host, Arc::new(header), hash);
-        let Ok(want) = forward.and_then(|forward| want(self.here, forward, 0)) else {
+        let Ok(want) = forward.and_then(|forward| train_request(self.here, forward, 0)) else {
             return false;
         };
         let before = usize::from(want.key.before);
@@ -75,13 +75,13 @@ impl<B: Backend> OwnDatagrams<'_, B> {
         head.copy_from_slice(&header);
         rest[..answer.len()].copy_from_slice(answer);
         let len = header.len() + answer.len();
-        let mut out = IntoTrains {
+        let mut out = TrainSink {
             trains: self.trains,
             io: self.io,
             want,
             pool: &self.here.pool,
             map: self.map,
-            bid: (Side::Udp, 0),
+            bid: (PoolKind::Udp, 0),
             start: 0,
             before,
             holds: 0,

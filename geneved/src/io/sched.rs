@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 /// Linux's own time slice, about: it grows with the number of CPUs.
-const USUAL: Duration = Duration::from_millis(3);
+const NORMAL_SLICE: Duration = Duration::from_millis(3);
 /// Time slice of a worker while packets are small. In the usual one a worker that shares its core hands its neighbours more
 /// packets than their sockets hold; with a short one it runs sooner and for less long, at the same share of the core.
-const SHORT: Duration = Duration::from_micros(150);
+const SHORT_SLICE: Duration = Duration::from_micros(150);
 
 /// `struct sched_attr` (sched_setattr(2)), in its first version.
 #[repr(C)]
 #[derive(Default)]
-struct Attributes {
+struct SchedAttr {
     size: u32,
     policy: u32,
     flags: u64,
@@ -26,10 +26,10 @@ struct Attributes {
 /// few packets fill a socket anyway; kernels before 6.12 ignore it. Where the kernel or a sandbox refuses, the thread keeps
 /// the slice that it has: a worker works as well with it, only less evenly.
 pub(super) fn set_slice(bulk: bool) {
-    let attributes = Attributes {
-        size: size_of::<Attributes>() as u32,
-        runtime: if bulk { USUAL } else { SHORT }.as_nanos() as u64,
-        ..Attributes::default()
+    let attributes = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        runtime: if bulk { NORMAL_SLICE } else { SHORT_SLICE }.as_nanos() as u64,
+        ..SchedAttr::default()
     };
     // SAFETY: the kernel reads `size` bytes from the structure, which lives until the call returns.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };

@@ -11,23 +11,23 @@ use libgeneve::datapath::Forward;
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::{self, Ecn};
 use libgeneve::link::{LinkIndex, Tables};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::split::split;
-use libgeneve::qos::{Admission, Leaving, Metered, Outcome, Queueing, Shaper};
+use libgeneve::qos::{QueueAdmission, Dequeued, Metered, DequeueAction, EnqueueRequest, Shaper};
 use libgeneve::time::Now;
 use libgeneve::wire::packet::Packet;
 
-use super::backend::{Backend, Side, Wait};
-use super::buffers::{Bid, Buffers};
-use super::counters::Direction;
-use super::egress::{Held, want};
-use super::ingress::Delivery;
+use super::backend::{PacketIo, PoolKind, WaitTime};
+use super::buffers::{BufferId, BufferPool};
+use super::counters::TrafficDirection;
+use super::egress::{BufferedPacket, train_request};
+use super::ingress::TunDelivery;
 use super::stock::{LONG_PLACE, LONG_PLACES, SHORT_PLACE, SHORT_PLACES};
 use super::worker::Worker;
 
 /// The kinds of memory that packets wait in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SlotSize {
     /// For packets of the usual MTU.
     Short,
     /// For any other.
@@ -35,15 +35,15 @@ pub(super) enum Place {
 }
 
 /// One kind of memory.
-struct Store {
-    buffers: Buffers,
-    free: Vec<Bid>,
+struct SlotPool {
+    buffers: BufferPool,
+    free: Vec<BufferId>,
 }
 
-impl Store {
-    fn new(count: u16, len: usize) -> io::Result<Store> {
-        Ok(Store {
-            buffers: Buffers::new(count, len)?,
+impl SlotPool {
+    fn new(count: u16, len: usize) -> io::Result<SlotPool> {
+        Ok(SlotPool {
+            buffers: BufferPool::new(count, len)?,
             free: (0..count).rev().collect(),
         })
     }
@@ -51,7 +51,7 @@ impl Store {
 
 /// Where a waiting packet goes.
 #[derive(Clone)]
-pub(super) enum To {
+pub(super) enum ShapedOutput {
     /// To another host.
     Wire(Forward),
     /// Into the TUN interface of a link; packets of equal lanes may be merged, those of UDP only where an IP stack is right
@@ -67,58 +67,58 @@ pub(super) enum To {
 
 /// Who waits: what drops are counted for, and where it goes.
 #[derive(Clone)]
-pub(super) struct Journey {
-    pub(super) direction: Direction,
+pub(super) struct QueuedFor {
+    pub(super) direction: TrafficDirection,
     pub(super) link: LinkIndex,
-    pub(super) to: To,
+    pub(super) to: ShapedOutput,
 }
 
 /// A packet that waits.
-struct Waiting {
-    place: Place,
-    bid: Bid,
+struct ShapedPacket {
+    place: SlotSize,
+    bid: BufferId,
     len: usize,
     /// Bytes before the inner packet.
     before: usize,
-    journey: Journey,
+    journey: QueuedFor,
 }
 
-impl Waiting {
+impl ShapedPacket {
     fn touches(&self, link: LinkIndex) -> bool {
         let exit = match &self.journey.to {
-            To::Wire(forward) => forward.link,
-            To::Tun { exit, .. } | To::Tap(exit) => *exit,
+            ShapedOutput::Wire(forward) => forward.link,
+            ShapedOutput::Tun { exit, .. } | ShapedOutput::Tap(exit) => *exit,
         };
         self.journey.link == link || exit == link
     }
 }
 
 /// A payload that has its place, and is still to be copied there.
-struct Pending {
-    place: Place,
-    bid: Bid,
+struct PendingCopy {
+    place: SlotSize,
+    bid: BufferId,
     at: usize,
     payload: Range<usize>,
 }
 
 /// The waiting packets of one worker.
 pub(super) struct Shaping {
-    shaper: Shaper<Waiting>,
-    short: Store,
-    long: Store,
-    pending: Vec<Pending>,
+    shaper: Shaper<ShapedPacket>,
+    short: SlotPool,
+    long: SlotPool,
+    pending: Vec<PendingCopy>,
     /// What had to make room for others.
-    evicted: Vec<Waiting>,
+    evicted: Vec<ShapedPacket>,
 }
 
 impl Shaping {
     /// All memory that it will ever have; it is touched only as packets wait.
     pub(super) fn new() -> io::Result<Shaping> {
-        const SEGMENTS: usize = libgeneve::offload::segments::MAX_SEGMENTS;
+        const SEGMENTS: usize = libgeneve::offload::segments::MAX_SPLIT_SEGMENTS;
         Ok(Shaping {
             shaper: Shaper::new([SHORT_PLACES, LONG_PLACES]),
-            short: Store::new(SHORT_PLACES, SHORT_PLACE)?,
-            long: Store::new(LONG_PLACES, LONG_PLACE)?,
+            short: SlotPool::new(SHORT_PLACES, SHORT_PLACE)?,
+            long: SlotPool::new(LONG_PLACES, LONG_PLACE)?,
             pending: Vec::with_capacity(SEGMENTS),
             evicted: Vec::with_capacity(usize::from(SHORT_PLACES + LONG_PLACES)),
         })
@@ -133,27 +133,27 @@ impl Shaping {
     /// Whether no packet waits, and every place is free.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn is_at_rest(&self) -> bool {
-        let idle = |store: &Store| store.buffers.held() == 0;
+        let idle = |store: &SlotPool| store.buffers.held() == 0;
         self.shaper.is_empty() && idle(&self.short) && idle(&self.long)
     }
 
     /// The memory of this kind.
-    pub(super) fn buffers(&mut self, place: Place) -> &mut Buffers {
+    pub(super) fn buffers(&mut self, place: SlotSize) -> &mut BufferPool {
         &mut self.store(place).buffers
     }
 
     /// One user less of a place.
-    pub(super) fn release(&mut self, place: Place, bid: Bid) {
+    pub(super) fn release(&mut self, place: SlotSize, bid: BufferId) {
         let store = self.store(place);
         if store.buffers.release(bid) {
             store.free.push(bid);
         }
     }
 
-    fn store(&mut self, place: Place) -> &mut Store {
+    fn store(&mut self, place: SlotSize) -> &mut SlotPool {
         match place {
-            Place::Short => &mut self.short,
-            Place::Long => &mut self.long,
+            SlotSize::Short => &mut self.short,
+            SlotSize::Long => &mut self.long,
         }
     }
 
@@ -161,12 +161,12 @@ impl Shaping {
     pub(super) fn queue<'a>(
         &'a mut self,
         metered: &'a Metered,
-        journey: Journey,
+        journey: QueuedFor,
         before: usize,
         ecn: Ecn,
         now: Now,
-    ) -> IntoQueue<'a> {
-        IntoQueue {
+    ) -> QueueSink<'a> {
+        QueueSink {
             shaping: self,
             metered,
             journey,
@@ -188,10 +188,10 @@ impl Shaping {
 }
 
 /// Takes the segments of one packet into the queue of its rates. [`Shaping::fill`] copies their payload.
-pub(super) struct IntoQueue<'a> {
+pub(super) struct QueueSink<'a> {
     shaping: &'a mut Shaping,
     metered: &'a Metered,
-    journey: Journey,
+    journey: QueuedFor,
     before: usize,
     ect: bool,
     now: Now,
@@ -199,20 +199,20 @@ pub(super) struct IntoQueue<'a> {
     pub(super) refused: u64,
 }
 
-impl IntoQueue<'_> {
+impl QueueSink<'_> {
     /// A place for a packet of so many bytes, `charged` of which are the inner packet's.
-    fn place(&mut self, len: usize, charged: u32) -> Option<(Place, Bid)> {
+    fn place(&mut self, len: usize, charged: u32) -> Option<(SlotSize, BufferId)> {
         let place = match len {
-            0..=SHORT_PLACE => Place::Short,
-            _ if len <= LONG_PLACE => Place::Long,
+            0..=SHORT_PLACE => SlotSize::Short,
+            _ if len <= LONG_PLACE => SlotSize::Long,
             _ => return None,
         };
         loop {
             let shaper = &mut self.shaping.shaper;
             match shaper.admit(self.metered, charged, place as u8) {
-                Admission::Granted => break,
-                Admission::Evict(waiting) => self.shaping.evicted.push(waiting),
-                Admission::Refused => return None,
+                QueueAdmission::Granted => break,
+                QueueAdmission::Evict(waiting) => self.shaping.evicted.push(waiting),
+                QueueAdmission::Refused => return None,
             }
         }
         let store = self.shaping.store(place);
@@ -222,7 +222,7 @@ impl IntoQueue<'_> {
     }
 }
 
-impl Segments for IntoQueue<'_> {
+impl SegmentSink for QueueSink<'_> {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         let len = header.len() + payload.len();
         let charged = len.saturating_sub(self.before) as u32;
@@ -234,20 +234,20 @@ impl Segments for IntoQueue<'_> {
         };
         let shaping = &mut *self.shaping;
         shaping.buffers(place).bytes_mut(bid)[..header.len()].copy_from_slice(header);
-        shaping.pending.push(Pending {
+        shaping.pending.push(PendingCopy {
             place,
             bid,
             at: header.len(),
             payload,
         });
-        let waiting = Waiting {
+        let waiting = ShapedPacket {
             place,
             bid,
             len,
             before: self.before,
             journey: self.journey.clone(),
         };
-        let packet = Queueing {
+        let packet = EnqueueRequest {
             bytes: charged,
             cost,
             ect: self.ect,
@@ -257,7 +257,7 @@ impl Segments for IntoQueue<'_> {
     }
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// Whether a packet has to wait for its rates; if not, it is paid for.
     #[inline]
     pub(super) fn must_wait(&self, metered: Option<Metered>) -> Option<Metered> {
@@ -269,12 +269,12 @@ impl<B: Backend> Worker<B> {
     /// Lets a packet wait that goes into TUN.
     pub(super) fn queue_for_tun(
         &mut self,
-        held: &Held,
+        held: &BufferedPacket,
         metered: &Metered,
-        journey: Journey,
+        journey: QueuedFor,
     ) -> Result<(), (DropReason, u64)> {
         let buffers = match held.side {
-            Side::Tun => &mut self.tun_buffers,
+            PoolKind::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
         let (head, inner) = buffers.bytes_mut(held.bid).split_at_mut(held.start);
@@ -299,14 +299,14 @@ impl<B: Backend> Worker<B> {
             return Ok(());
         }
         self.shaping.shaper.begin();
-        while let Some(Leaving { item, outcome }) = self.shaping.shaper.next(self.now) {
-            if self.scarce() {
-                self.turn(tables, Wait::No)?;
+        while let Some(Dequeued { item, outcome }) = self.shaping.shaper.next(self.now) {
+            if self.is_low_on_buffers() {
+                self.turn(tables, WaitTime::No)?;
             }
             let left = match outcome {
-                Outcome::Send => self.leave(tables, &item, false),
-                Outcome::Mark => self.leave(tables, &item, true),
-                Outcome::Drop => Err(DropReason::RateExceeded),
+                DequeueAction::Send => self.send_shaped(tables, &item, false),
+                DequeueAction::Mark => self.send_shaped(tables, &item, true),
+                DequeueAction::Drop => Err(DropReason::RateExceeded),
             };
             if let Err(reason) = left {
                 self.drop_waiting(&item, reason);
@@ -336,32 +336,32 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn drop_waiting(&mut self, waiting: &Waiting, reason: DropReason) {
-        let Journey {
+    fn drop_waiting(&mut self, waiting: &ShapedPacket, reason: DropReason) {
+        let QueuedFor {
             direction,
             link,
             to,
         } = &waiting.journey;
         let link = Some(*link);
         self.count_drop(*direction, link, reason, 1);
-        let fate = self.fate(*direction, link, Some(reason), 1);
+        let fate = self.outcome(*direction, link, Some(reason), 1);
         if self.taps.want_drop(&fate) {
             let start = match to {
-                To::Wire(forward) => forward.encap.len(),
-                To::Tun { .. } | To::Tap(_) => 0,
+                ShapedOutput::Wire(forward) => forward.encap.len(),
+                ShapedOutput::Tun { .. } | ShapedOutput::Tap(_) => 0,
             };
             let buffers = self.shaping.buffers(waiting.place);
             self.taps
                 .stage([&buffers.bytes_mut(waiting.bid)[start..waiting.len]]);
-            let (_, inner) = self.carries(link);
+            let (_, inner) = self.link_protocols(link);
             self.taps.offer_inner(&fate, inner);
         }
         self.shaping.release(waiting.place, waiting.bid);
     }
 
     /// Sends a packet on that has waited; its place is given back, or goes with it.
-    fn leave(&mut self, tables: &Tables, waiting: &Waiting, mark: bool) -> Result<(), DropReason> {
-        let Waiting {
+    fn send_shaped(&mut self, tables: &Tables, waiting: &ShapedPacket, mark: bool) -> Result<(), DropReason> {
+        let ShapedPacket {
             place,
             bid,
             len,
@@ -372,22 +372,22 @@ impl<B: Backend> Worker<B> {
             self.mark(waiting);
         }
         match &waiting.journey.to {
-            To::Wire(forward) => {
+            ShapedOutput::Wire(forward) => {
                 let mut forward = forward.clone();
                 if mark {
                     forward.outer.tos |= Ecn::Ce as u8;
                 }
                 self.leave_over_wire(tables, waiting, forward)
             }
-            To::Tun {
+            ShapedOutput::Tun {
                 exit,
                 lane,
                 to_stack,
             } => {
                 let inner = &self.shaping.buffers(place).bytes_mut(bid)[before..len];
                 let packet = Packet::parse(inner).map_err(|_| DropReason::InnerMalformed)?;
-                let delivery = Delivery {
-                    side: Side::Waiting(place),
+                let delivery = TunDelivery {
+                    side: PoolKind::Waiting(place),
                     bid,
                     start: before,
                     frame_len: before,
@@ -401,8 +401,8 @@ impl<B: Backend> Worker<B> {
                 self.shaping.release(place, bid);
                 Ok(())
             }
-            To::Tap(exit) => {
-                self.write_frame(*exit, (Side::Waiting(place), bid), 0..len)?;
+            ShapedOutput::Tap(exit) => {
+                self.write_frame(*exit, (PoolKind::Waiting(place), bid), 0..len)?;
                 self.shaping.release(place, bid);
                 Ok(())
             }
@@ -412,10 +412,10 @@ impl<B: Backend> Worker<B> {
     fn leave_over_wire(
         &mut self,
         tables: &Tables,
-        waiting: &Waiting,
+        waiting: &ShapedPacket,
         forward: Forward,
     ) -> Result<(), DropReason> {
-        let Waiting {
+        let ShapedPacket {
             place,
             bid,
             len,
@@ -429,7 +429,7 @@ impl<B: Backend> Worker<B> {
         let frame = before - forward.encap.len();
         // Routes may have changed while it waited.
         forward.leads_away(link)?;
-        let want = want(here, forward, frame)?;
+        let want = train_request(here, forward, frame)?;
         let train = self
             .trains
             .with_room(&mut self.io, &want, &here.pool, before, len);
@@ -440,12 +440,12 @@ impl<B: Backend> Worker<B> {
         // SAFETY: `with_room` gave a train that it fits. The packet's place is held since it began to wait, and goes with the
         // train, which releases it; nobody else knows it any more.
         unsafe { train.push(header, before, payload) };
-        train.bids.push((Side::Waiting(place), bid));
+        train.bids.push((PoolKind::Waiting(place), bid));
         Ok(())
     }
 
     /// Notes in a packet that it experienced congestion.
-    fn mark(&mut self, waiting: &Waiting) {
+    fn mark(&mut self, waiting: &ShapedPacket) {
         let buffers = self.shaping.buffers(waiting.place);
         let inner = &mut buffers.bytes_mut(waiting.bid)[waiting.before..waiting.len];
         if let Ok(mut packet) = Packet::parse(inner) {

@@ -12,34 +12,34 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use libgeneve::bridge::{BridgeConfig, Live};
-use libgeneve::datapath::{AnswerBudgets, State};
-use libgeneve::flow::{FlowHasher, Limits};
+use libgeneve::bridge::{BridgeConfig, LearnedState};
+use libgeneve::datapath::{AnswerBudgets, SharedState};
+use libgeneve::flow::{FlowHasher, FlowLimits};
 use libgeneve::link::{
-    Df, Functions, Host, HostRegistry, Link, LinkConfig, LinkIndex, Neighborhood, RouteConfig,
+    Df, LinkFunctions, Host, HostRegistry, Link, LinkConfig, LinkIndex, NeighborCache, RouteConfig,
     RxInterface, Tables, Tos, Ttl,
 };
 use libgeneve::options::EndpointType;
-use libgeneve::policy::{Action, Defaults};
+use libgeneve::policy::{PolicyAction, PolicyDefaults};
 use libgeneve::qos::Bucket;
-use libgeneve::route::Origin;
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::route::RouteOrigin;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::cmsg::Notes;
-use super::counters::{Counters, LinkCounters};
-use super::engine::Event;
+use super::cmsg::RxMetadata;
+use super::counters::{WorkerCounters, LinkCounters};
+use super::engine::EngineEvent;
 use super::memory::{FaultPlan, Memory, SentDatagram, WrittenPacket};
-use super::neighbors::Chime;
-use super::progress::{Progress, Slots};
+use super::neighbors::NeighborWaker;
+use super::progress::{WorkerProgress, PoolUsage};
 use super::rx_interfaces::RxInterfaces;
 use super::tunnel::TunnelGso;
-use super::udp::{Pool, Receiver, SocketProfile};
+use super::udp::{SourcePortPool, RxSocket, SocketProfile};
 use super::unknown_vnis::UnknownVnis;
-use super::worker::{Command, LinkSlot, Post, Shared, Worker, WorkerClock};
+use super::worker::{WorkerCommand, LinkSlot, WorkerConfig, WorkerShared, Worker, WorkerClock};
 
 /// The hosts that datagrams come from and go to.
 pub const REMOTE_HOSTS: [IpAddr; 2] = [
@@ -98,7 +98,7 @@ impl SimulatedLink {
         let route = |prefix: &str, hosts: &[IpAddr]| RouteConfig {
             prefix: prefix.parse().expect("a prefix"),
             hosts: hosts.to_vec(),
-            origin: Origin::Endpoint,
+            origin: RouteOrigin::Endpoint,
             kind: EndpointType::Simple,
             local: hosts.is_empty(),
         };
@@ -107,11 +107,11 @@ impl SimulatedLink {
             index: self.index(),
             encapsulation: Default::default(),
             inner: match self {
-                SimulatedLink::Ip | SimulatedLink::Rated => Inner::Ip,
-                SimulatedLink::Tap | SimulatedLink::Neighbors => Inner::Ethernet,
+                SimulatedLink::Ip | SimulatedLink::Rated => InnerProtocol::Ip,
+                SimulatedLink::Tap | SimulatedLink::Neighbors => InnerProtocol::Ethernet,
             },
             lladdr: SIMULATED_MAC,
-            neighbors: Arc::new(Neighborhood::new([5, 6])),
+            neighbors: Arc::new(NeighborCache::new([5, 6])),
             vni: self.vni(),
             port: GENEVE_PORT,
             local: None,
@@ -128,9 +128,9 @@ impl SimulatedLink {
                 route("10.0.0.2/32", &REMOTE_HOSTS[..1]),
                 route("10.0.0.3/32", &REMOTE_HOSTS[1..]),
             ],
-            functions: Functions {
+            functions: LinkFunctions {
                 rate: (self == SimulatedLink::Rated).then(|| Arc::clone(&bucket)),
-                ..Functions::default()
+                ..LinkFunctions::default()
             },
             bridge: (self == SimulatedLink::Tap).then(|| BridgeConfig {
                 mac: SIMULATED_MAC,
@@ -140,11 +140,11 @@ impl SimulatedLink {
                 flood: REMOTE_HOSTS.to_vec(),
                 flood_rate: Arc::new(Bucket::new(1_000_000, 1_000_000)),
                 owners: Vec::new(),
-                others: Defaults {
-                    ingress: Action::Allow,
-                    egress: Action::Allow,
+                others: PolicyDefaults {
+                    ingress: PolicyAction::Allow,
+                    egress: PolicyAction::Allow,
                 },
-                live: Arc::new(Live::new([7, 8])),
+                live: Arc::new(LearnedState::new([7, 8])),
             }),
         }
     }
@@ -155,12 +155,12 @@ pub struct Simulation {
     // The sockets' descriptors outlive the worker.
     worker: Worker<Memory>,
     tables: Arc<Tables>,
-    shared: Arc<Shared>,
-    commands: Sender<Command>,
-    events: UnboundedReceiver<Event>,
+    shared: Arc<WorkerShared>,
+    commands: Sender<WorkerCommand>,
+    events: UnboundedReceiver<EngineEvent>,
     hosts: HostRegistry,
-    counters: Vec<Arc<Counters>>,
-    unmatched: Arc<Counters>,
+    counters: Vec<Arc<WorkerCounters>>,
+    unmatched: Arc<WorkerCounters>,
     queues: Vec<i32>,
 }
 
@@ -177,30 +177,30 @@ impl Simulation {
             .map(|link| Arc::new(Link::new(link.config(), &mut hosts)))
             .into();
         let tables = Arc::new(Tables::new(links, FlowHasher::new([1, 2])));
-        let limits = Limits {
+        let limits = FlowLimits {
             flows: 1024,
-            ..Limits::default()
+            ..FlowLimits::default()
         };
         let believed = RxInterfaces::new([(UNDERLAY, RxInterface::Underlay)]);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WorkerShared {
             tables: ArcSwap::new(Arc::clone(&tables)),
-            state: State::new(limits, [3, 4]),
+            state: SharedState::new(limits, [3, 4]),
             clock: WorkerClock::Set(AtomicU64::new(1_000_000_000)),
             events: sender,
-            chime: Chime::default(),
+            neighbor_waker: NeighborWaker::default(),
             underlay: Arc::new(AtomicU32::new(0)),
             rx_interfaces: ArcSwap::from_pointee(believed),
         });
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor");
         let (commands, inbox) = mpsc::channel();
-        let unmatched = Arc::new(Counters::default());
-        let post = Post {
+        let unmatched = Arc::new(WorkerCounters::default());
+        let post = WorkerConfig {
             shared: Arc::clone(&shared),
             commands: inbox,
             bell: Arc::new(bell),
-            nobody: Arc::clone(&unmatched),
+            unmatched: Arc::clone(&unmatched),
             unknown_vnis: Arc::new(UnknownVnis::default()),
-            progress: Arc::new(Progress::default()),
+            progress: Arc::new(WorkerProgress::default()),
             uso: true,
             tunnel: tunnel_gso.then(|| TunnelGso::simulated(descriptor())),
         };
@@ -223,10 +223,10 @@ impl Simulation {
     fn attach(&mut self) {
         let pool = simulated_pool();
         for link in SimulatedLink::ALL {
-            let (queue, counters) = (descriptor(), Arc::new(Counters::default()));
+            let (queue, counters) = (descriptor(), Arc::new(WorkerCounters::default()));
             self.queues.push(queue.as_raw_fd());
             self.counters.push(Arc::clone(&counters));
-            self.tell(Command::AddLink(Box::new(LinkSlot {
+            self.tell(WorkerCommand::AddLink(Box::new(LinkSlot {
                 index: link.index(),
                 queue,
                 lost: false,
@@ -237,7 +237,7 @@ impl Simulation {
                 leaving: None,
             })));
         }
-        self.tell(Command::AddSocket(Receiver {
+        self.tell(WorkerCommand::AddSocket(RxSocket {
             port: GENEVE_PORT,
             stray: false,
             fd: descriptor(),
@@ -246,7 +246,7 @@ impl Simulation {
         self.turn();
     }
 
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: WorkerCommand) {
         let _ = self.commands.send(command);
     }
 
@@ -257,7 +257,7 @@ impl Simulation {
 
     /// A train from this host waits in the socket; its datagrams are `segment` bytes long, or it is one where that is 0.
     pub fn feed_socket(&mut self, src: IpAddr, segment: u16, bytes: Vec<u8>) {
-        let notes = Notes {
+        let notes = RxMetadata {
             segment,
             dst: Some([192, 0, 2, 1].into()),
             interface: UNDERLAY,
@@ -285,7 +285,7 @@ impl Simulation {
     /// The daemon takes the link from the worker, which hears of it in its next turn.
     pub fn detach(&mut self, link: SimulatedLink) {
         let (answer, _) = tokio::sync::mpsc::channel(1);
-        self.tell(Command::RemoveLink(link.index(), answer));
+        self.tell(WorkerCommand::RemoveLink(link.index(), answer));
     }
 
     /// Time passes.
@@ -327,7 +327,7 @@ impl Simulation {
 
     fn is_at_rest(&self) -> bool {
         let io = &self.worker.io;
-        self.worker.in_use() == Slots::default()
+        self.worker.in_use() == PoolUsage::default()
             && io.handed_out() == (0, 0)
             && io.waiting() == 0
             && self.worker.shaping.is_at_rest()
@@ -355,7 +355,7 @@ impl Simulation {
     }
 
     /// What the worker told the daemon since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
+    pub fn take_events(&mut self) -> Vec<EngineEvent> {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
@@ -383,7 +383,7 @@ impl Simulation {
 }
 
 /// The sockets that the links send from.
-pub(super) fn simulated_pool() -> Arc<Pool> {
+pub(super) fn simulated_pool() -> Arc<SourcePortPool> {
     let profile = SocketProfile {
         local: None,
         srcport: 50_000..=50_003,
@@ -392,7 +392,7 @@ pub(super) fn simulated_pool() -> Arc<Pool> {
         udp6_zero_csum_tx: false,
         whole: false,
     };
-    Pool::of_descriptors(profile, descriptor)
+    SourcePortPool::of_descriptors(profile, descriptor)
 }
 
 fn descriptor() -> OwnedFd {

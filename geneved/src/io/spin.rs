@@ -11,10 +11,10 @@
 use std::time::{Duration, Instant};
 
 /// For how long work is looked for instead of a sleep.
-const WINDOW: Duration = Duration::from_micros(100);
+const POLL_WINDOW: Duration = Duration::from_micros(100);
 /// A sleep that was shorter than this was not worth it: it holds a wake-up, which alone takes half of this on a virtual
 /// machine, beside the time that looking would have taken.
-const SHORT: Duration = Duration::from_micros(150);
+const SHORT_SLEEP: Duration = Duration::from_micros(150);
 
 /// A sleep that was shorter than this, right after a vain look, was one that let somebody else run who brought the work.
 const AT_ONCE: Duration = Duration::from_micros(25);
@@ -23,7 +23,7 @@ const MOST_VAIN: u32 = 8;
 
 /// Decides whether to look again, by how the last looks and sleeps went.
 #[derive(Debug, Default)]
-pub(super) struct Spin {
+pub(super) struct BusyPoll {
     /// The last sleep was short.
     worthwhile: bool,
     /// The last look was in vain, and there was no sleep since.
@@ -34,9 +34,9 @@ pub(super) struct Spin {
     pause: u32,
 }
 
-impl Spin {
+impl BusyPoll {
     /// Looks for work with `ready` where that was worthwhile lately; true where there is some.
-    pub(super) fn look(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+    pub(super) fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if !self.worthwhile {
             return false;
         }
@@ -54,7 +54,7 @@ impl Spin {
                 std::hint::spin_loop();
             }
             // No yielding: since Linux 6.18 that gives the whole share of the core away.
-            if begin.elapsed() > WINDOW {
+            if begin.elapsed() > POLL_WINDOW {
                 self.worthwhile = false;
                 self.looked = true;
                 return false;
@@ -71,7 +71,7 @@ impl Spin {
     }
 
     fn slept(&mut self, time: Duration) {
-        self.worthwhile = time < SHORT;
+        self.worthwhile = time < SHORT_SLEEP;
         if std::mem::take(&mut self.looked) {
             self.vain = match time < AT_ONCE {
                 true => (self.vain + 1).min(MOST_VAIN),
@@ -90,31 +90,31 @@ mod tests {
 
     #[test]
     fn looking_starts_after_a_short_sleep_and_ends_after_a_vain_look() {
-        let mut spin = Spin::default();
-        assert!(!spin.look(|| panic!("an idle worker does not look")));
+        let mut spin = BusyPoll::default();
+        assert!(!spin.poll(|| panic!("an idle worker does not look")));
         spin.slept(CLOSE);
-        assert!(spin.look(|| true));
-        assert!(!spin.look(|| false));
-        assert!(!spin.look(|| panic!("looking was in vain")));
-        spin.slept(2 * SHORT);
-        assert!(!spin.look(|| panic!("the sleep was long")));
+        assert!(spin.poll(|| true));
+        assert!(!spin.poll(|| false));
+        assert!(!spin.poll(|| panic!("looking was in vain")));
+        spin.slept(2 * SHORT_SLEEP);
+        assert!(!spin.poll(|| panic!("the sleep was long")));
     }
 
     #[test]
     fn sleeping_tells_how_long_it_took() {
-        let mut spin = Spin::default();
-        spin.sleep(|| std::thread::sleep(2 * SHORT));
+        let mut spin = BusyPoll::default();
+        spin.sleep(|| std::thread::sleep(2 * SHORT_SLEEP));
         assert!(!spin.worthwhile);
     }
 
     /// How many sleeps of this length there are before the next look, which is in vain.
-    fn sleeps_until_look(spin: &mut Spin, time: Duration) -> u32 {
+    fn sleeps_until_look(spin: &mut BusyPoll, time: Duration) -> u32 {
         let mut sleeps = 0;
         let mut looked = false;
         while !looked {
             spin.slept(time);
             sleeps += 1;
-            spin.look(|| {
+            spin.poll(|| {
                 looked = true;
                 false
             });
@@ -124,21 +124,21 @@ mod tests {
 
     #[test]
     fn looking_that_keeps_others_from_running_becomes_rare_until_it_helps() {
-        let mut spin = Spin::default();
+        let mut spin = BusyPoll::default();
         let sleeps: Vec<u32> = (0..4)
             .map(|_| sleeps_until_look(&mut spin, Duration::ZERO))
             .collect();
         assert_eq!(sleeps, [1, 2, 4, 8]);
-        while !spin.look(|| true) {
+        while !spin.poll(|| true) {
             spin.slept(CLOSE);
         }
         spin.slept(CLOSE);
-        assert!(spin.look(|| true), "what helped is tried at once");
+        assert!(spin.poll(|| true), "what helped is tried at once");
     }
 
     #[test]
     fn looking_in_vain_for_work_that_comes_from_elsewhere_goes_on() {
-        let mut spin = Spin::default();
+        let mut spin = BusyPoll::default();
         for _ in 0..8 {
             assert_eq!(sleeps_until_look(&mut spin, CLOSE), 1);
         }

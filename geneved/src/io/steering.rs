@@ -12,7 +12,7 @@ use libc::sock_filter;
 use libgeneve::wire::geneve::Vni;
 use socket2::Socket;
 
-use super::udp::Family;
+use super::udp::AddressFamily;
 
 // linux/filter.h, linux/bpf_common.h
 const LD_W_ABS: u16 = 0x20;
@@ -41,16 +41,16 @@ const NET: u32 = -0x10_0000_i32 as u32;
 /// Where a packet says whether it is for this host, broadcast or for a group (`PACKET_HOST` is 0).
 const PACKET_TYPE: u32 = (-0x1000_i32 + 4) as u32;
 /// Instructions of a program at most (`BPF_MAXINSNS`).
-const MOST: usize = 4096;
+const MAX_INSTRUCTIONS: usize = 4096;
 /// The multiplier that spreads source ports over workers: 2³² divided by the golden ratio.
-const GOLDEN: u32 = 0x9e37_79b1;
+const GOLDEN_RATIO: u32 = 0x9e37_79b1;
 /// Where the tree of VNIs says "on to the end" until it is known how far that is.
 const TO_END: u32 = u32::MAX;
 
 /// How the sockets of one port and family are laid out: that of no VPC first, then for each place one of each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    pub(super) family: Family,
+pub(super) struct SocketLayout {
+    pub(super) family: AddressFamily,
     /// Workers, at least 1.
     pub(super) workers: u32,
     /// Sockets of each worker for the VPCs of the port, at least 1.
@@ -59,7 +59,7 @@ pub(super) struct Layout {
 
 /// VNIs that follow each other, and how many there are before them.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+struct VniRun {
     first: u32,
     last: u32,
     rank: u32,
@@ -73,13 +73,13 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-impl Layout {
+impl SocketLayout {
     /// The program for these VNIs, which are in order and differ. Where they are too many and too scattered for one
     /// program, they are spread by their numbers, and those of nobody with them.
     pub(super) fn program(&self, vnis: &[Vni]) -> Vec<sock_filter> {
         let tree = tree(&runs(vnis));
         let program = self.assemble(vnis.len(), &tree);
-        if program.len() <= MOST {
+        if program.len() <= MAX_INSTRUCTIONS {
             return program;
         }
         self.scattered()
@@ -87,7 +87,7 @@ impl Layout {
 
     /// The program that does not ask whether anybody has a VNI.
     pub(super) fn scattered(&self) -> Vec<sock_filter> {
-        self.assemble(usize::MAX, &[op(MUL_K, GOLDEN), op(RSH_K, 8)])
+        self.assemble(usize::MAX, &[op(MUL_K, GOLDEN_RATIO), op(RSH_K, 8)])
     }
 
     /// How many sockets of a worker each of `vnis` VPCs has: a power of two, over which its sources are spread.
@@ -122,8 +122,8 @@ impl Layout {
     /// The outer source in eight bits; neighbours differ in them.
     fn source(&self) -> Vec<sock_filter> {
         let mut program = match self.family {
-            Family::V4 => vec![op(LD_W_ABS, NET + 12)],
-            Family::V6 => {
+            AddressFamily::V4 => vec![op(LD_W_ABS, NET + 12)],
+            AddressFamily::V6 => {
                 let mut words = vec![op(LD_W_ABS, NET + 8)];
                 for at in [12, 16, 20] {
                     words.extend([op(TAX, 0), op(LD_W_ABS, NET + at), op(XOR_X, 0)]);
@@ -140,10 +140,10 @@ impl Layout {
     /// Adds the worker to what is stored.
     fn worker(&self) -> Vec<sock_filter> {
         let port = match self.family {
-            Family::V4 => vec![op(LDX_MSH, NET), op(LD_H_IND, NET)],
-            Family::V6 => vec![op(LD_H_ABS, NET + 40)],
+            AddressFamily::V4 => vec![op(LDX_MSH, NET), op(LD_H_IND, NET)],
+            AddressFamily::V6 => vec![op(LD_H_ABS, NET + 40)],
         };
-        let spread = [op(MUL_K, GOLDEN), op(RSH_K, 16), op(MOD_K, self.workers)];
+        let spread = [op(MUL_K, GOLDEN_RATIO), op(RSH_K, 16), op(MOD_K, self.workers)];
         let add = [op(TAX, 0), op(LD_MEM, 0), op(ADD_X, 0), op(ST, 0)];
         [port, spread.to_vec(), add.to_vec()].concat()
     }
@@ -153,7 +153,7 @@ impl Layout {
 ///
 /// # Errors
 /// The kernel has no such programs, or a sandbox forbids them: it spreads datagrams by their addresses and ports then.
-pub(super) fn steer(socket: &Socket, layout: &Layout, vnis: &[Vni]) -> io::Result<()> {
+pub(super) fn steer(socket: &Socket, layout: &SocketLayout, vnis: &[Vni]) -> io::Result<()> {
     const OPTION: i32 = libc::SO_ATTACH_REUSEPORT_CBPF;
     match attach(socket, OPTION, &layout.program(vnis)) {
         // A long program is more than net.core.optmem_max allows.
@@ -201,12 +201,12 @@ fn attach(socket: &Socket, option: i32, program: &[sock_filter]) -> io::Result<(
     }
 }
 
-fn runs(vnis: &[Vni]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+fn runs(vnis: &[Vni]) -> Vec<VniRun> {
+    let mut runs: Vec<VniRun> = Vec::new();
     for (rank, vni) in (0..).zip(vnis.iter().map(|vni| u32::from(*vni))) {
         match runs.last_mut() {
             Some(run) if run.last + 1 == vni => run.last = vni,
-            _ => runs.push(Run {
+            _ => runs.push(VniRun {
                 first: vni,
                 last: vni,
                 rank,
@@ -217,7 +217,7 @@ fn runs(vnis: &[Vni]) -> Vec<Run> {
 }
 
 /// Turns the VNI into its rank among the known ones; ends the program where it is not among them.
-fn tree(runs: &[Run]) -> Vec<sock_filter> {
+fn tree(runs: &[VniRun]) -> Vec<sock_filter> {
     let Some(lowest) = runs.first() else {
         return vec![op(RET_K, 0)];
     };
@@ -233,7 +233,7 @@ fn tree(runs: &[Run]) -> Vec<sock_filter> {
 }
 
 /// Binary search: which of the runs the VNI is not below the start of, and whether it is in it.
-fn branch(runs: &[Run]) -> Vec<sock_filter> {
+fn branch(runs: &[VniRun]) -> Vec<sock_filter> {
     if let [run] = runs {
         return vec![
             jump(JGT_K, run.last, 0, 1),
@@ -269,15 +269,15 @@ mod tests {
     }
 
     /// The sockets of a port, and somebody who sends to it.
-    struct Group {
-        layout: Layout,
+    struct ReuseportGroup {
+        layout: SocketLayout,
         sockets: Vec<UdpSocket>,
         to: SocketAddr,
     }
 
-    impl Group {
-        fn new(family: Family, workers: u32, places: u32) -> Self {
-            let layout = Layout {
+    impl ReuseportGroup {
+        fn new(family: AddressFamily, workers: u32, places: u32) -> Self {
+            let layout = SocketLayout {
                 family,
                 workers,
                 places,
@@ -292,10 +292,10 @@ mod tests {
             };
             let sockets = (0..=workers * places).map(open).collect();
             let to = match family {
-                Family::V4 => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
-                Family::V6 => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
+                AddressFamily::V4 => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+                AddressFamily::V6 => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
             };
-            Group {
+            ReuseportGroup {
                 layout,
                 sockets,
                 to,
@@ -334,8 +334,8 @@ mod tests {
     #[test]
     fn every_vpc_has_its_own_sockets_and_nobody_has_one_too() {
         let known = [5, 6, 7, 100, 0xff_ffff];
-        for (family, address) in [(Family::V4, "127.0.0.1"), (Family::V6, "[::1]")] {
-            let group = Group::new(family, 1, 8);
+        for (family, address) in [(AddressFamily::V4, "127.0.0.1"), (AddressFamily::V6, "[::1]")] {
+            let group = ReuseportGroup::new(family, 1, 8);
             group.steer(&vnis(known));
             let from = group.from(address);
             let taken: Vec<_> = known.map(|vni| group.takes(&from, &datagram(vni))).into();
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_source_has_one_socket_of_its_vpc_and_its_neighbour_another() {
-        let group = Group::new(Family::V4, 1, 8);
+        let group = ReuseportGroup::new(AddressFamily::V4, 1, 8);
         group.steer(&vnis([10, 20]));
         let sources = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|a| group.from(a));
         for vni in [10, 20] {
@@ -378,8 +378,8 @@ mod tests {
 
     #[test]
     fn ports_are_spread_over_the_workers_and_a_flow_stays_with_one() {
-        for (family, address) in [(Family::V4, "127.0.0.1"), (Family::V6, "[::1]")] {
-            let group = Group::new(family, 3, 2);
+        for (family, address) in [(AddressFamily::V4, "127.0.0.1"), (AddressFamily::V6, "[::1]")] {
+            let group = ReuseportGroup::new(family, 3, 2);
             group.steer(&vnis([10, 20]));
             let mut seen = [0; 3];
             for _ in 0..60 {
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn many_vpcs_share_evenly_and_what_is_too_much_for_a_program_is_scattered() {
-        let group = Group::new(Family::V4, 1, 4);
+        let group = ReuseportGroup::new(AddressFamily::V4, 1, 4);
         let from = group.from("127.0.0.1");
         for step in [1, 3, 1000] {
             let known = vnis((1..=700).map(|at| at * step));

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 
-use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
-use super::buffers::{Bid, Buffers, Map};
+use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
+use super::buffers::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
 use super::sched;
 use super::stock::STRAY_BUFFERS;
@@ -22,7 +22,7 @@ const BUDGET: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Tag {
+enum EpollTag {
     Tun,
     Socket,
     Bell,
@@ -32,30 +32,30 @@ enum Tag {
 pub(super) struct Syscalls {
     epoll: Epoll,
     tuns: Vec<Option<RawFd>>,
-    sockets: Vec<Option<Socket>>,
-    tun_pool: Pool,
-    udp_pool: Pool,
-    finished: Vec<Done>,
+    sockets: Vec<Option<EpollSocket>>,
+    tun_pool: FreeBuffers,
+    udp_pool: FreeBuffers,
+    finished: Vec<Completion>,
     ready: [EpollEvent; 64],
     /// Which of the descriptors that are ready is the first to be read.
     first: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Socket {
+struct EpollSocket {
     fd: RawFd,
     stray: bool,
 }
 
-struct Pool {
-    free: Vec<Bid>,
-    map: Map,
+struct FreeBuffers {
+    free: Vec<BufferId>,
+    map: PoolLayout,
     len: usize,
 }
 
-impl Pool {
-    fn new(buffers: &Buffers) -> Self {
-        Pool {
+impl FreeBuffers {
+    fn new(buffers: &BufferPool) -> Self {
+        FreeBuffers {
             free: (0..buffers.count()).rev().collect(),
             map: buffers.map(),
             len: buffers.len(),
@@ -73,23 +73,23 @@ impl Syscalls {
     ///
     /// # Errors
     /// Where epoll cannot be set up.
-    pub(super) fn new(tun: &Buffers, udp: &Buffers, bell: RawFd) -> io::Result<Self> {
+    pub(super) fn new(tun: &BufferPool, udp: &BufferPool, bell: RawFd) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let backend = Syscalls {
             epoll,
             tuns: Vec::new(),
             sockets: Vec::new(),
-            tun_pool: Pool::new(tun),
-            udp_pool: Pool::new(udp),
+            tun_pool: FreeBuffers::new(tun),
+            udp_pool: FreeBuffers::new(udp),
             finished: Vec::with_capacity(1024),
             ready: [EpollEvent::empty(); 64],
             first: 0,
         };
-        backend.watch(bell, Tag::Bell, 0)?;
+        backend.watch(bell, EpollTag::Bell, 0)?;
         Ok(backend)
     }
 
-    fn watch(&self, fd: RawFd, tag: Tag, slot: u32) -> io::Result<()> {
+    fn watch(&self, fd: RawFd, tag: EpollTag, slot: u32) -> io::Result<()> {
         let event = EpollEvent::new(
             EpollFlags::EPOLLIN,
             u64::from(tag as u8) << 32 | u64::from(slot),
@@ -106,11 +106,11 @@ impl Syscalls {
     }
 
     /// Waits as long as it is told; a time to the nanosecond, because packets that wait for a rate leave by it.
-    fn epoll_wait(&self, ready: &mut [EpollEvent], wait: Wait) -> nix::Result<usize> {
+    fn epoll_wait(&self, ready: &mut [EpollEvent], wait: WaitTime) -> nix::Result<usize> {
         let time = match wait {
-            Wait::No => return self.epoll.wait(ready, EpollTimeout::ZERO),
-            Wait::Forever => return self.epoll.wait(ready, EpollTimeout::NONE),
-            Wait::For(time) => time,
+            WaitTime::No => return self.epoll.wait(ready, EpollTimeout::ZERO),
+            WaitTime::Forever => return self.epoll.wait(ready, EpollTimeout::NONE),
+            WaitTime::For(time) => time,
         };
         let timeout = TimeSpec::from_duration(time);
         // SAFETY: `EpollEvent` is transparent over `epoll_event`; the kernel writes at most as many as there are. The
@@ -134,7 +134,7 @@ impl Syscalls {
         }
     }
 
-    fn read_tun(&mut self, slot: u32, done: &mut Vec<Done>) {
+    fn read_tun(&mut self, slot: u32, done: &mut Vec<Completion>) {
         let Some(Some(fd)) = self.tuns.get(slot as usize).copied() else {
             return;
         };
@@ -146,7 +146,7 @@ impl Syscalls {
             let rc =
                 unsafe { libc::read(fd, self.tun_pool.map.addr(bid).cast(), self.tun_pool.len) };
             if rc > 0 {
-                done.push(Done::Tun {
+                done.push(Completion::Tun {
                     slot,
                     bid,
                     len: rc as usize,
@@ -158,14 +158,14 @@ impl Syscalls {
             if rc < 0 && !matches!(error, libc::EAGAIN | libc::EINTR) {
                 self.unwatch(fd);
                 self.tuns[slot as usize] = None;
-                done.push(Done::TunEnd { slot, error });
+                done.push(Completion::TunEnd { slot, error });
             }
             return;
         }
     }
 
-    fn receive(&mut self, slot: u32, done: &mut Vec<Done>) {
-        let Some(Some(Socket { fd, stray })) = self.sockets.get(slot as usize).copied() else {
+    fn receive(&mut self, slot: u32, done: &mut Vec<Completion>) {
+        let Some(Some(EpollSocket { fd, stray })) = self.sockets.get(slot as usize).copied() else {
             return;
         };
         let budget = match stray {
@@ -179,7 +179,7 @@ impl Syscalls {
             let (base, room) = (self.udp_pool.map.addr(bid), self.udp_pool.len);
             // SAFETY: the buffer has `len` bytes, and it is nobody else's: it was free, and is not reported yet.
             match unsafe { receive_one(fd, base, room) } {
-                Some(train) => done.push(Done::Datagrams { slot, bid, train }),
+                Some(train) => done.push(Completion::Datagrams { slot, bid, train }),
                 None => {
                     self.udp_pool.free.push(bid);
                     return;
@@ -193,10 +193,10 @@ impl Syscalls {
 ///
 /// # Safety
 /// These bytes may be written, and nobody else reads or writes them, until the call returns.
-unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> {
+unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<RxBatch> {
     #[repr(align(8))]
-    struct Control([u8; cmsg::RECV_ROOM]);
-    let mut control = Control([0; cmsg::RECV_ROOM]);
+    struct RxControlBuffer([u8; cmsg::RECV_ROOM]);
+    let mut control = RxControlBuffer([0; cmsg::RECV_ROOM]);
     let mut name = [0u8; 32];
     let mut iov = libc::iovec {
         iov_base: base.cast(),
@@ -214,7 +214,7 @@ unsafe fn receive_one(fd: RawFd, base: *mut u8, room: usize) -> Option<Arrived> 
     // bytes at `base`.
     let rc = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
     let len = u32::try_from(rc).ok()?;
-    Some(Arrived {
+    Some(RxBatch {
         start: 0,
         len,
         src: source(&name)?,
@@ -229,12 +229,12 @@ fn errno() -> i32 {
         .unwrap_or(libc::EIO)
 }
 
-impl Backend for Syscalls {
+impl PacketIo for Syscalls {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
         set_nonblocking(fd);
         place(&mut self.tuns, slot, fd);
-        if let Err(e) = self.watch(fd, Tag::Tun, slot) {
-            self.finished.push(Done::TunEnd {
+        if let Err(e) = self.watch(fd, EpollTag::Tun, slot) {
+            self.finished.push(Completion::TunEnd {
                 slot,
                 error: e.raw_os_error().unwrap_or(libc::EIO),
             });
@@ -244,7 +244,7 @@ impl Backend for Syscalls {
     fn remove_tun(&mut self, slot: u32) {
         if let Some(fd) = self.tuns.get_mut(slot as usize).and_then(Option::take) {
             self.unwatch(fd);
-            self.finished.push(Done::TunEnd {
+            self.finished.push(Completion::TunEnd {
                 slot,
                 error: libc::ECANCELED,
             });
@@ -252,9 +252,9 @@ impl Backend for Syscalls {
     }
 
     fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool) {
-        place(&mut self.sockets, slot, Socket { fd, stray });
-        if let Err(e) = self.watch(fd, Tag::Socket, slot) {
-            self.finished.push(Done::SocketEnd {
+        place(&mut self.sockets, slot, EpollSocket { fd, stray });
+        if let Err(e) = self.watch(fd, EpollTag::Socket, slot) {
+            self.finished.push(Completion::SocketEnd {
                 slot,
                 error: e.raw_os_error().unwrap_or(libc::EIO),
             });
@@ -263,9 +263,9 @@ impl Backend for Syscalls {
 
     fn remove_socket(&mut self, slot: u32) {
         let socket = self.sockets.get_mut(slot as usize).and_then(Option::take);
-        if let Some(Socket { fd, .. }) = socket {
+        if let Some(EpollSocket { fd, .. }) = socket {
             self.unwatch(fd);
-            self.finished.push(Done::SocketEnd {
+            self.finished.push(Completion::SocketEnd {
                 slot,
                 error: libc::ECANCELED,
             });
@@ -277,18 +277,18 @@ impl Backend for Syscalls {
         sched::set_slice(bulk);
     }
 
-    fn recycle(&mut self, side: Side, bid: Bid) {
+    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
         match side {
-            Side::Tun => self.tun_pool.free.push(bid),
-            Side::Udp => self.udp_pool.free.push(bid),
-            Side::Waiting(_) => {}
+            PoolKind::Tun => self.tun_pool.free.push(bid),
+            PoolKind::Udp => self.udp_pool.free.push(bid),
+            PoolKind::Waiting(_) => {}
         }
     }
 
     unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr) {
         // SAFETY: the caller vouches for the message beyond the end of this call; the kernel only reads it.
         let rc = unsafe { libc::sendmsg(fd, msg, libc::MSG_DONTWAIT) };
-        self.finished.push(Done::Sent {
+        self.finished.push(Completion::Sent {
             id,
             result: if rc < 0 { -errno() } else { rc as i32 },
         });
@@ -297,7 +297,7 @@ impl Backend for Syscalls {
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
         // SAFETY: the caller vouches for the iovecs beyond the end of this call; the kernel only reads what they point to.
         let rc = unsafe { libc::writev(fd, iov.as_ptr(), iov.len() as i32) };
-        self.finished.push(Done::Wrote {
+        self.finished.push(Completion::Wrote {
             id,
             result: if rc < 0 { -errno() } else { rc as i32 },
         });
@@ -308,12 +308,12 @@ impl Backend for Syscalls {
         true
     }
 
-    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+    fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()> {
         // Finished operations give buffers back, so they are reported before anything is read into new ones; but a worker
         // that is behind finishes some in every turn.
         if !self.finished.is_empty() {
             done.append(&mut self.finished);
-            if wait != Wait::No {
+            if wait != WaitTime::No {
                 return Ok(());
             }
         }
@@ -329,9 +329,9 @@ impl Backend for Syscalls {
         for event in early.iter().chain(late) {
             let slot = event.data() as u32;
             match (event.data() >> 32) as u8 {
-                t if t == Tag::Tun as u8 => self.read_tun(slot, done),
-                t if t == Tag::Socket as u8 => self.receive(slot, done),
-                _ => done.push(Done::Bell),
+                t if t == EpollTag::Tun as u8 => self.read_tun(slot, done),
+                t if t == EpollTag::Socket as u8 => self.receive(slot, done),
+                _ => done.push(Completion::Bell),
             }
         }
         self.ready = ready;

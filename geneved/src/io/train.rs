@@ -7,20 +7,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use libgeneve::datapath::{Forward, Outer};
+use libgeneve::datapath::{Forward, OuterTx};
 use libgeneve::link::{Host, LinkIndex};
 use libgeneve::offload::vnet;
 use libgeneve::wire::transport::UDP_HEADER_LEN;
 use socket2::SockAddr;
 
-use super::backend::Side;
-use super::buffers::Bid;
-use super::cmsg::Request;
-use super::tap::Envelope;
-use super::udp::{Family, Pool};
+use super::backend::PoolKind;
+use super::buffers::BufferId;
+use super::cmsg::ControlMessages;
+use super::tap::OuterHeader;
+use super::udp::{AddressFamily, SourcePortPool};
 
 /// Datagrams in a train at most: the kernel's `UDP_MAX_SEGMENTS` (udp.h).
-pub(super) const MAX_SEGMENTS: usize = 128;
+pub(super) const MAX_TRAIN_SEGMENTS: usize = 128;
 /// Bytes in a train at most: an IPv4 packet less its header and the UDP header.
 pub(super) const MAX_BYTES: usize = 65_507;
 /// Room for the headers of one train's segments.
@@ -35,7 +35,7 @@ pub(super) struct TrainKey {
     pub(super) host: u32,
     /// One of the train's pool: open, and no other, for as long as a train has this key.
     pub(super) socket: RawFd,
-    pub(super) outer: Outer,
+    pub(super) outer: OuterTx,
     /// Known options in the Geneve header, a bit for each slot of the schema: they are counted for the whole train.
     pub(super) options: u32,
     /// Bytes before each inner packet.
@@ -44,7 +44,7 @@ pub(super) struct TrainKey {
 
 /// How the datagrams of a train are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
+pub(super) enum SendMode {
     /// With one `sendmsg`; the kernel or the network card cuts.
     Together,
     /// One by one; their checksums may be left to the network card.
@@ -58,20 +58,20 @@ pub(super) struct Train {
     pub(super) key: TrainKey,
     pub(super) host: Option<Arc<Host>>,
     /// Keeps the socket of `key` open until the train is finished.
-    pub(super) pool: Option<Arc<Pool>>,
+    pub(super) pool: Option<Arc<SourcePortPool>>,
     /// Length of each datagram, but perhaps of the last; Geneve header included.
     pub(super) segment_len: usize,
     pub(super) segments: usize,
     pub(super) bytes: usize,
     /// Geneve headers in `bytes`, which do not count as traffic of the link.
     pub(super) encap_bytes: usize,
-    pub(super) sending: Sending,
+    pub(super) sending: SendMode,
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
-    pub(super) bids: Vec<(Side, Bid)>,
+    pub(super) bids: Vec<(PoolKind, BufferId)>,
     source_port: u16,
     name: SockAddr,
-    control: Request,
+    control: ControlMessages,
     iovs: Vec<libc::iovec>,
     headers: Vec<u8>,
     msg: libc::msghdr,
@@ -84,7 +84,7 @@ impl Train {
                 link: LinkIndex(0),
                 host: 0,
                 socket: -1,
-                outer: Outer::default(),
+                outer: OuterTx::default(),
                 options: 0,
                 before: 0,
             },
@@ -94,13 +94,13 @@ impl Train {
             segments: 0,
             bytes: 0,
             encap_bytes: 0,
-            sending: Sending::Together,
+            sending: SendMode::Together,
             closed: false,
-            bids: Vec::with_capacity(MAX_SEGMENTS),
+            bids: Vec::with_capacity(MAX_TRAIN_SEGMENTS),
             source_port: 0,
             name: SocketAddr::from(([0, 0, 0, 0], 0)).into(),
-            control: Request::default(),
-            iovs: Vec::with_capacity(2 * MAX_SEGMENTS),
+            control: ControlMessages::default(),
+            iovs: Vec::with_capacity(2 * MAX_TRAIN_SEGMENTS),
             headers: Vec::with_capacity(HEADER_ROOM),
             // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
             msg: unsafe { std::mem::zeroed() },
@@ -111,7 +111,7 @@ impl Train {
     pub(super) fn open(
         &mut self,
         key: TrainKey,
-        pool: &Arc<Pool>,
+        pool: &Arc<SourcePortPool>,
         host: &Arc<Host>,
         source_port: u16,
         port: u16,
@@ -141,7 +141,7 @@ impl Train {
     pub(super) fn fits(&self, header: usize, len: usize) -> bool {
         self.segments == 0
             || (!self.closed
-                && self.segments < MAX_SEGMENTS
+                && self.segments < MAX_TRAIN_SEGMENTS
                 && len <= self.segment_len
                 && self.bytes + len <= MAX_BYTES
                 && self.headers.len() + header <= HEADER_ROOM)
@@ -208,10 +208,10 @@ impl Train {
     }
 
     /// The underlay's side of its datagrams, with `local` as the source address.
-    pub(super) fn envelope(&self, local: Option<IpAddr>) -> Option<Envelope> {
+    pub(super) fn envelope(&self, local: Option<IpAddr>) -> Option<OuterHeader> {
         let dst = self.name.as_socket()?;
-        let unspecified = Family::of(dst.ip()).unspecified();
-        Some(Envelope {
+        let unspecified = AddressFamily::of(dst.ip()).unspecified();
+        Some(OuterHeader {
             src: SocketAddr::new(local.unwrap_or(unspecified), self.source_port),
             dst,
             tos: self.key.outer.tos,
@@ -291,7 +291,7 @@ impl Train {
 
 /// What a write into TUN or TAP carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
+pub(super) enum TunWriteKind {
     /// A packet for TUN.
     Ingress,
     /// A packet of our own making, which counts as nobody's traffic.
@@ -305,8 +305,8 @@ pub(super) struct TunWrite {
     pub(super) link: LinkIndex,
     pub(super) packets: u64,
     pub(super) bytes: u64,
-    pub(super) bids: Vec<(Side, Bid)>,
-    pub(super) kind: Write,
+    pub(super) bids: Vec<(PoolKind, BufferId)>,
+    pub(super) kind: TunWriteKind,
     /// Where an encapsulated super-packet goes, should it have to be cut after all.
     pub(super) forward: Option<Forward>,
     iovs: Vec<libc::iovec>,
@@ -321,10 +321,10 @@ impl TunWrite {
             link: LinkIndex(0),
             packets: 0,
             bytes: 0,
-            bids: Vec::with_capacity(MAX_SEGMENTS + 1),
-            kind: Write::Ingress,
+            bids: Vec::with_capacity(MAX_TRAIN_SEGMENTS + 1),
+            kind: TunWriteKind::Ingress,
             forward: None,
-            iovs: Vec::with_capacity(MAX_SEGMENTS + 4),
+            iovs: Vec::with_capacity(MAX_TRAIN_SEGMENTS + 4),
             len: 0,
             scratch: Box::new([0; SCRATCH]),
         }
@@ -334,7 +334,7 @@ impl TunWrite {
     pub(super) fn open(
         &mut self,
         link: LinkIndex,
-        kind: Write,
+        kind: TunWriteKind,
         fill: impl FnOnce(&mut [u8; SCRATCH]) -> usize,
     ) {
         (self.link, self.kind, self.packets, self.bytes) = (link, kind, 0, 0);
@@ -365,7 +365,7 @@ impl TunWrite {
     /// Until the write is finished, the bytes may be read, and nobody writes them but who leaves them as they are: the buffer is
     /// held for the write.
     #[inline]
-    pub(super) unsafe fn push(&mut self, bid: (Side, Bid), bytes: libc::iovec) {
+    pub(super) unsafe fn push(&mut self, bid: (PoolKind, BufferId), bytes: libc::iovec) {
         debug_assert!(self.iovs.len() < self.iovs.capacity());
         self.bids.push(bid);
         self.iovs.push(bytes);

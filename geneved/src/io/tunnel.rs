@@ -30,13 +30,13 @@ use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{UDP_HEADER_LEN, udp_header};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::backend::{Backend, Side};
-use super::buffers::Bid;
-use super::counters::Direction;
-use super::egress::{Held, Want};
-use super::engine::{Event, Segmentation};
+use super::backend::{PacketIo, PoolKind};
+use super::buffers::BufferId;
+use super::counters::TrafficDirection;
+use super::egress::{BufferedPacket, TrainRequest};
+use super::engine::{EngineEvent, Segmentation};
 use super::features;
-use super::train::{Write, outer_len};
+use super::train::{TunWriteKind, outer_len};
 use super::tun::tap_with_tunnel_offload;
 use super::worker::{Worker, counters_of};
 
@@ -120,7 +120,7 @@ impl TunnelDevice {
             mac,
             forced,
             find_path: path_of_kernel,
-            seats: HashMap::new(),
+            paths: HashMap::new(),
         })
     }
 }
@@ -139,7 +139,7 @@ pub(super) struct TunnelGso {
     forced: bool,
     find_path: FindPath,
     /// By the link, and the host's id.
-    seats: HashMap<(LinkIndex, u32), Seat>,
+    paths: HashMap<(LinkIndex, u32), PathState>,
 }
 
 /// How this host reaches another one.
@@ -155,8 +155,8 @@ type FindPath = fn(Ipv4Addr, Option<IpAddr>, bool) -> Option<UnderlayPath>;
 
 /// What is known of the way of a link's packets to a host.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seat {
-    state: State,
+struct PathState {
+    state: GsoSupport,
     /// The address that the link named as its own when that was found out.
     named: Option<IpAddr>,
     /// When that was found out.
@@ -169,21 +169,21 @@ struct Seat {
     worthwhile: bool,
 }
 
-impl Seat {
+impl PathState {
     /// Finds out anew what follows from the underlay's routes and addresses.
-    fn look(&mut self, path: Option<UnderlayPath>) {
+    fn refresh(&mut self, path: Option<UnderlayPath>) {
         let before = self.local;
         self.local = path.map(|path| path.local);
         self.worthwhile = path.is_some_and(|path| path.worthwhile);
         if self.local != before {
             // Firewall and reverse-path filter may think otherwise of another address.
-            self.state = State::Untried;
+            self.state = GsoSupport::Untried;
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum GsoSupport {
     #[default]
     Untried,
     Works,
@@ -192,7 +192,7 @@ enum State {
 
 /// The way of one super-packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
+pub(super) struct TunnelPath {
     local: Ipv4Addr,
     remote: Ipv4Addr,
     /// This packet must be seen to leave.
@@ -213,21 +213,21 @@ impl TunnelGso {
                     worthwhile: true,
                 })
             },
-            seats: HashMap::new(),
+            paths: HashMap::new(),
         }
     }
 
     /// The way of a super-packet, where it can go through the device. One that is watched leaves at once, which keeps the order
     /// only while the backend is `idle`.
     #[inline]
-    pub(super) fn way(
+    pub(super) fn path(
         &mut self,
         forward: &Forward,
         vnet: &VnetHdr,
         (packet, before): (&Packet, usize),
         local: Option<IpAddr>,
         (now, idle, underlay): (Now, bool, u32),
-    ) -> Option<Way> {
+    ) -> Option<TunnelPath> {
         let IpAddr::V4(remote) = forward.host.addr else {
             return None;
         };
@@ -239,44 +239,44 @@ impl TunnelGso {
         let (forced, find_path) = (self.forced, self.find_path);
         let seat = self.seat(forward.link, forward.host.id);
         if seat.found_in != Some(underlay) || seat.named != local {
-            seat.look(find_path(remote, local, forced));
+            seat.refresh(find_path(remote, local, forced));
             (seat.found_in, seat.named) = (Some(underlay), local);
         }
         let watched = match seat.state {
-            State::Untried => true,
-            State::Works => idle && now.since(seat.since) > TRUST,
-            State::Refused if idle && now.since(seat.since) > RETRY => true,
-            State::Refused => return None,
+            GsoSupport::Untried => true,
+            GsoSupport::Works => idle && now.since(seat.since) > TRUST,
+            GsoSupport::Refused if idle && now.since(seat.since) > RETRY => true,
+            GsoSupport::Refused => return None,
         };
         if !seat.worthwhile {
             return None;
         }
-        Some(Way {
+        Some(TunnelPath {
             local: seat.local?,
             remote,
             watched,
         })
     }
 
-    fn seat(&mut self, link: LinkIndex, host: u32) -> &mut Seat {
-        self.seats.entry((link, host)).or_default()
+    fn seat(&mut self, link: LinkIndex, host: u32) -> &mut PathState {
+        self.paths.entry((link, host)).or_default()
     }
 
     /// Notes whether a link's packets to a host pass; true where that is news.
-    fn settle(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
+    fn set_support(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
         let seat = self.seat(link, host);
-        let state = if works { State::Works } else { State::Refused };
+        let state = if works { GsoSupport::Works } else { GsoSupport::Refused };
         seat.since = now;
         let before = std::mem::replace(&mut seat.state, state);
-        before != state && (before, state) != (State::Untried, State::Works)
+        before != state && (before, state) != (GsoSupport::Untried, GsoSupport::Works)
     }
 
     /// Writes everything that goes before the inner packet into `out`; returns how many bytes.
     #[inline]
     fn headers(
         &self,
-        way: &Way,
-        want: &Want,
+        way: &TunnelPath,
+        want: &TrainRequest,
         vnet: &VnetHdr,
         packet: &Packet,
         out: &mut [u8],
@@ -311,9 +311,9 @@ impl TunnelGso {
     }
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
-    pub(super) fn hand_over(&mut self, read: Read, way: &Way, want: &Want, held: &Held) -> bool {
+    pub(super) fn hand_over(&mut self, read: TunRead, way: &TunnelPath, want: &TrainRequest, held: &BufferedPacket) -> bool {
         let Some(tunnel) = self.tunnel.as_mut() else {
             return false;
         };
@@ -329,7 +329,7 @@ impl<B: Backend> Worker<B> {
         sent.note(host, want.source.port, len, self.now);
         let frame = usize::from(want.key.before) - want.forward.encap.len();
         let write = self.writes.slot(id);
-        write.open(want.key.link, Write::Egress, |scratch| {
+        write.open(want.key.link, TunWriteKind::Egress, |scratch| {
             tunnel.headers(way, want, &vnet, packet, scratch)
         });
         (write.packets, write.bytes) = (held.size.packets, held.size.bytes);
@@ -339,7 +339,7 @@ impl<B: Backend> Worker<B> {
             frame + usize::from(packet.total_len),
         );
         // SAFETY: the buffer is held for the packet, and below for a write that outlasts it.
-        unsafe { write.push((Side::Tun, read.bid), inner) };
+        unsafe { write.push((PoolKind::Tun, read.bid), inner) };
         if way.watched {
             let device = tunnel.queue.as_raw_fd();
             // SAFETY: the tunnel's queue is the worker's own; the iovecs point into the write's own memory and the buffer.
@@ -351,7 +351,7 @@ impl<B: Backend> Worker<B> {
             }
             self.writes.finish(id);
             if let (true, Some(Some(here))) = (works, self.links.get(want.key.link.0 as usize)) {
-                here.counters.forwarded(Direction::Egress, packets, bytes);
+                here.counters.forwarded(TrafficDirection::Egress, packets, bytes);
             }
             return works;
         }
@@ -368,9 +368,9 @@ impl<B: Backend> Worker<B> {
     fn note_way(&mut self, forward: &Forward, works: bool) {
         let (link, host) = (forward.link, forward.host.addr);
         if let Some(tunnel) = &mut self.tunnel
-            && tunnel.settle(link, forward.host.id, works, self.now)
+            && tunnel.set_support(link, forward.host.id, works, self.now)
         {
-            let news = Event::TunnelGso { link, host, works };
+            let news = EngineEvent::TunnelGso { link, host, works };
             let _ = self.shared.events.send(news);
         }
     }
@@ -379,11 +379,11 @@ impl<B: Backend> Worker<B> {
     fn tell_taps_of_uncut(&mut self, id: u32) {
         let write = self.writes.slot(id);
         let (link, packets) = (write.link, write.packets);
-        let fate = self.fate(Direction::Egress, Some(link), None, packets);
+        let fate = self.outcome(TrafficDirection::Egress, Some(link), None, packets);
         let write = self.writes.slot(id);
         let ip_at = HEADERS - UDP_HEADER_LEN - IPV4_HEADER_LEN;
         self.taps.stage(write.pieces(ip_at));
-        let (encapsulation, _) = self.carries(Some(link));
+        let (encapsulation, _) = self.link_protocols(Some(link));
         self.taps
             .offer_outer(&fate, encapsulation, None, HEADERS - ip_at);
     }
@@ -398,22 +398,22 @@ impl<B: Backend> Worker<B> {
         }
         let write = self.writes.slot(id);
         if taken {
-            let counters = counters_of(&self.links, link, &self.nobody);
-            counters.forwarded(Direction::Egress, write.packets, write.bytes);
+            let counters = counters_of(&self.links, link, &self.unmatched);
+            counters.forwarded(TrafficDirection::Egress, write.packets, write.bytes);
         } else if let Some(forward) = forward {
             self.note_way(&forward, false);
             if let Err((reason, packets)) = self.cut_after_all(tables, bid, packets, forward) {
-                self.count_drop(Direction::Egress, Some(link), reason, packets);
+                self.count_drop(TrafficDirection::Egress, Some(link), reason, packets);
             }
         }
-        self.release(Side::Tun, bid);
+        self.release(PoolKind::Tun, bid);
     }
 
     /// Sends a super-packet in trains that was handed over in vain. It is decided, and translated, already.
     fn cut_after_all(
         &mut self,
         tables: &Tables,
-        bid: Bid,
+        bid: BufferId,
         packets: u64,
         forward: Forward,
     ) -> Result<(), (DropReason, u64)> {
@@ -431,9 +431,9 @@ impl<B: Backend> Worker<B> {
         let start = vnet::LEN + frame_len;
         let packet = Packet::parse(&bytes[start..]);
         let packet = packet.map_err(|e| all(datapath::parse_reason(e)))?;
-        let held = Held {
+        let held = BufferedPacket {
             link: forward.link,
-            side: Side::Tun,
+            side: PoolKind::Tun,
             bid,
             start,
             frame_len,
@@ -447,8 +447,8 @@ impl<B: Backend> Worker<B> {
 
 /// A TUN read: the buffer, and how many bytes of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Read {
-    pub(super) bid: Bid,
+pub(super) struct TunRead {
+    pub(super) bid: BufferId,
     pub(super) len: usize,
 }
 
@@ -489,16 +489,16 @@ mod tests {
             mac: Mac::default(),
             forced: true,
             find_path: |_, _, _| None,
-            seats: HashMap::new(),
+            paths: HashMap::new(),
         };
         let (greedy, modest) = (LinkIndex(1), LinkIndex(2));
         let now = Now(5);
-        assert!(!tunnel.settle(modest, 7, true, now), "what is expected");
-        assert!(tunnel.settle(greedy, 7, false, now));
-        assert!(!tunnel.settle(greedy, 7, false, now));
-        assert_eq!(tunnel.seat(greedy, 7).state, State::Refused);
-        assert_eq!(tunnel.seat(modest, 7).state, State::Works);
-        assert_eq!(tunnel.seat(greedy, 8).state, State::Untried);
-        assert!(tunnel.settle(greedy, 7, true, now), "it works again");
+        assert!(!tunnel.set_support(modest, 7, true, now), "what is expected");
+        assert!(tunnel.set_support(greedy, 7, false, now));
+        assert!(!tunnel.set_support(greedy, 7, false, now));
+        assert_eq!(tunnel.seat(greedy, 7).state, GsoSupport::Refused);
+        assert_eq!(tunnel.seat(modest, 7).state, GsoSupport::Works);
+        assert_eq!(tunnel.seat(greedy, 8).state, GsoSupport::Untried);
+        assert!(tunnel.set_support(greedy, 7, true, now), "it works again");
     }
 }

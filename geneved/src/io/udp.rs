@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use libgeneve::datapath::Outer;
+use libgeneve::datapath::OuterTx;
 use libgeneve::link::Df;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -19,7 +19,7 @@ use super::steering::refuse_groups;
 use crate::random;
 
 /// Bytes asked for as send buffer of each socket.
-const SOCKET_BUFFER: usize = 8 << 20;
+const SEND_BUFFER: usize = 8 << 20;
 /// Bytes asked for as receive buffer of a socket that only sends, whose error queue is bounded by it: eight errors that
 /// quote much, or fifty that quote little. The kernel allows twice as many.
 const ERROR_QUEUE: usize = 16 << 10;
@@ -58,31 +58,31 @@ pub(super) fn set_int(socket: &Socket, level: i32, name: i32, value: i32) -> io:
 
 /// An address family of the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     pub(super) fn of(addr: IpAddr) -> Self {
         if addr.is_ipv4() {
-            Family::V4
+            AddressFamily::V4
         } else {
-            Family::V6
+            AddressFamily::V6
         }
     }
 
     fn domain(self) -> Domain {
         match self {
-            Family::V4 => Domain::IPV4,
-            Family::V6 => Domain::IPV6,
+            AddressFamily::V4 => Domain::IPV4,
+            AddressFamily::V6 => Domain::IPV6,
         }
     }
 
     pub(super) fn unspecified(self) -> IpAddr {
         match self {
-            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+            AddressFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::V6 => Ipv6Addr::UNSPECIFIED.into(),
         }
     }
 }
@@ -91,9 +91,9 @@ impl Family {
 ///
 /// # Errors
 /// `EADDRINUSE` where somebody has it.
-pub(super) fn ensure_free(family: Family, port: u16) -> io::Result<()> {
+pub(super) fn ensure_free(family: AddressFamily, port: u16) -> io::Result<()> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
-    if family == Family::V6 {
+    if family == AddressFamily::V6 {
         socket.set_only_v6(true)?;
     }
     socket.bind(&SocketAddr::new(family.unspecified(), port).into())
@@ -105,7 +105,7 @@ pub fn port_is_taken(port: u16) -> bool {
     let taken = |family| {
         ensure_free(family, port).is_err_and(|e: io::Error| e.kind() == io::ErrorKind::AddrInUse)
     };
-    taken(Family::V4) || taken(Family::V6)
+    taken(AddressFamily::V4) || taken(AddressFamily::V6)
 }
 
 /// Opens one of the receiving sockets of `port`; the first one takes what is of no VPC ([`super::steering`]).
@@ -113,13 +113,13 @@ pub fn port_is_taken(port: u16) -> bool {
 /// # Errors
 /// Whatever the kernel says to `socket(2)` or `bind(2)`, `EADDRINUSE` where somebody else has the port.
 pub(super) fn receiver(
-    family: Family,
+    family: AddressFamily,
     port: u16,
     zero_checksum6: bool,
     first: bool,
 ) -> io::Result<Socket> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
-    if family == Family::V6 {
+    if family == AddressFamily::V6 {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_port(true)?;
@@ -131,11 +131,11 @@ pub(super) fn receiver(
     }
     set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).or_else(unless_unknown)?;
     match family {
-        Family::V4 => {
+        AddressFamily::V4 => {
             set_int(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
         }
-        Family::V6 => {
+        AddressFamily::V6 => {
             set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
             set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
             set_int(
@@ -165,8 +165,8 @@ fn force_receive_buffer(socket: &Socket, bytes: usize) {
 }
 
 fn force_send_buffer(socket: &Socket) {
-    if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
     }
 }
 
@@ -190,36 +190,36 @@ pub struct SocketProfile {
 
 /// The sockets behind one [`SocketProfile`].
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct SourcePortPool {
     pub(super) profile: SocketProfile,
     /// What tells it from others of this daemon, also of those that are gone.
     pub(super) serial: u32,
     /// Ports of the range in the order in which they are tried.
     ports: Vec<u16>,
     /// Those that trains are sent from; none where each datagram leaves whole.
-    usual: Option<Sockets>,
+    usual: Option<SourcePortSockets>,
     /// Those that whole datagrams are put together on, from the same ports. A datagram that somebody else sent from one
     /// of them meanwhile would become part of the one under way.
-    whole: OnceLock<Sockets>,
+    whole: OnceLock<SourcePortSockets>,
     /// Held while a datagram is put together, because all workers share the sockets.
     pub(super) cork: Mutex<()>,
 }
 
 /// The sockets of one pool for one way of sending.
 #[derive(Debug)]
-struct Sockets {
-    df_set: [Vec<Source>; 2],
+struct SourcePortSockets {
+    df_set: [Vec<SourcePort>; 2],
     /// For datagrams that may be fragmented.
-    df_unset: [Vec<Source>; 2],
+    df_unset: [Vec<SourcePort>; 2],
 }
 
-impl Pool {
+impl SourcePortPool {
     /// Opens the sockets. `serial` tells the pool from others.
     ///
     /// # Errors
     /// Where not a single port of the range can be bound in a family that the host has, or none can be drawn.
     pub(super) fn open(profile: SocketProfile, serial: u32) -> io::Result<Arc<Self>> {
-        let mut pool = Pool {
+        let mut pool = SourcePortPool {
             // Some ports may be taken: look at up to four times as many as are wanted.
             ports: draw_ports(&profile.srcport, 4 * POOL_SOCKETS)?,
             profile,
@@ -231,14 +231,14 @@ impl Pool {
         if pool.profile.whole {
             pool.open_whole()?;
         } else {
-            pool.usual = Some(Sockets::open(&pool.profile, &pool.ports)?);
+            pool.usual = Some(SourcePortSockets::open(&pool.profile, &pool.ports)?);
         }
         Ok(Arc::new(pool))
     }
 
     /// A pool without sockets: nothing can be sent from it.
     pub(super) fn closed(profile: SocketProfile) -> Arc<Self> {
-        Arc::new(Pool {
+        Arc::new(SourcePortPool {
             profile,
             serial: 0,
             ports: Vec::new(),
@@ -256,17 +256,17 @@ impl Pool {
     ) -> Arc<Self> {
         let first = *profile.srcport.start();
         let mut sources = || {
-            let source = |port| Source {
+            let source = |port| SourcePort {
                 socket: descriptor(),
                 port,
             };
             (first..first + 4).map(source).collect()
         };
-        let mut sockets = || Sockets {
+        let mut sockets = || SourcePortSockets {
             df_set: [sources(), sources()],
             df_unset: [sources(), sources()],
         };
-        Arc::new(Pool {
+        Arc::new(SourcePortPool {
             profile,
             serial: 1,
             ports: Vec::new(),
@@ -282,7 +282,7 @@ impl Pool {
     /// As [`Pool::open`].
     pub(super) fn open_whole(&self) -> io::Result<()> {
         if self.lacks_whole() {
-            let sockets = Sockets::open(&self.profile, &self.ports)?;
+            let sockets = SourcePortSockets::open(&self.profile, &self.ports)?;
             // Only the main thread opens sockets.
             let _ = self.whole.set(sockets);
         }
@@ -312,7 +312,7 @@ impl Pool {
         Some(source.port)
     }
 
-    fn sources(&self) -> impl Iterator<Item = &Source> {
+    fn sources(&self) -> impl Iterator<Item = &SourcePort> {
         let all = self.usual.iter().chain(self.whole.get());
         all.flat_map(|sockets| sockets.df_set.iter().chain(&sockets.df_unset).flatten())
     }
@@ -321,14 +321,14 @@ impl Pool {
     #[inline]
     pub(super) fn pick(
         &self,
-        family: Family,
-        outer: &Outer,
+        family: AddressFamily,
+        outer: &OuterTx,
         hash: u64,
         whole: bool,
-    ) -> Option<Pick> {
+    ) -> Option<SourcePortChoice> {
         let checksum = match family {
-            Family::V6 => !self.profile.udp6_zero_csum_tx,
-            Family::V4 => self.profile.udp_csum,
+            AddressFamily::V6 => !self.profile.udp6_zero_csum_tx,
+            AddressFamily::V4 => self.profile.udp_csum,
         };
         // What has no checksum is whole without further ado.
         let whole = self.profile.whole || (whole && checksum);
@@ -344,15 +344,15 @@ impl Pool {
             Df::Inherit => outer.df,
         };
         let sockets = match family {
-            Family::V4 if df => &all.df_set[0],
-            Family::V4 => &all.df_unset[0],
-            Family::V6 if outer.fragment => &all.df_unset[1],
-            Family::V6 => &all.df_set[1],
+            AddressFamily::V4 if df => &all.df_set[0],
+            AddressFamily::V4 => &all.df_unset[0],
+            AddressFamily::V6 if outer.fragment => &all.df_unset[1],
+            AddressFamily::V6 => &all.df_set[1],
         };
         // The upper half of the hash scaled to the pool: the lower half chooses among hosts.
         let at = ((hash >> 32) * sockets.len() as u64) >> 32;
         let source = sockets.get(at as usize)?;
-        Some(Pick {
+        Some(SourcePortChoice {
             socket: source.socket.as_raw_fd(),
             port: source.port,
             checksum,
@@ -360,19 +360,19 @@ impl Pool {
     }
 }
 
-impl Sockets {
+impl SourcePortSockets {
     fn open(profile: &SocketProfile, ports: &[u16]) -> io::Result<Self> {
         let family_ok = |family| {
             profile
                 .local
-                .is_none_or(|local| Family::of(local) == family)
+                .is_none_or(|local| AddressFamily::of(local) == family)
         };
-        let open = |family: Family, df, most| -> io::Result<Vec<Source>> {
+        let open = |family: AddressFamily, df, most| -> io::Result<Vec<SourcePort>> {
             if !family_ok(family) {
                 return Ok(Vec::new());
             }
             match senders(profile, (family, df), most, ports) {
-                Err(e) if family == Family::V6 && no_ipv6(&e) && profile.local.is_none() => {
+                Err(e) if family == AddressFamily::V6 && no_ipv6(&e) && profile.local.is_none() => {
                     Ok(Vec::new())
                 }
                 other => other,
@@ -381,21 +381,21 @@ impl Sockets {
         let want_set = profile.df != Df::Unset;
         let df_set = [
             if want_set {
-                open(Family::V4, true, POOL_SOCKETS)?
+                open(AddressFamily::V4, true, POOL_SOCKETS)?
             } else {
                 Vec::new()
             },
-            open(Family::V6, true, POOL_SOCKETS)?,
+            open(AddressFamily::V6, true, POOL_SOCKETS)?,
         ];
         let most = match profile.df {
             Df::Set => FRAGMENT_SOCKETS,
             Df::Unset | Df::Inherit => POOL_SOCKETS,
         };
         let df_unset = [
-            open(Family::V4, false, most)?,
-            open(Family::V6, false, FRAGMENT_SOCKETS)?,
+            open(AddressFamily::V4, false, most)?,
+            open(AddressFamily::V6, false, FRAGMENT_SOCKETS)?,
         ];
-        Ok(Sockets { df_set, df_unset })
+        Ok(SourcePortSockets { df_set, df_unset })
     }
 }
 
@@ -410,23 +410,23 @@ pub fn sockets_of(profile: &SocketProfile) -> usize {
         Df::Unset => many,
         Df::Inherit => 2 * many,
     };
-    match profile.local.map(Family::of) {
-        Some(Family::V4) => v4,
-        Some(Family::V6) => many + few,
+    match profile.local.map(AddressFamily::of) {
+        Some(AddressFamily::V4) => v4,
+        Some(AddressFamily::V6) => many + few,
         None => v4 + many + few,
     }
 }
 
 /// One source port.
 #[derive(Debug)]
-struct Source {
+struct SourcePort {
     socket: OwnedFd,
     port: u16,
 }
 
 /// A flow's source port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pick {
+pub(super) struct SourcePortChoice {
     pub(super) socket: RawFd,
     pub(super) port: u16,
     /// Whether datagrams carry a UDP checksum; those that do not cannot be sent as trains.
@@ -456,15 +456,15 @@ fn draw_ports(range: &RangeInclusive<u16>, most: usize) -> io::Result<Vec<u16>> 
 
 fn senders(
     profile: &SocketProfile,
-    (family, df): (Family, bool),
+    (family, df): (AddressFamily, bool),
     most: usize,
     ports: &[u16],
-) -> io::Result<Vec<Source>> {
+) -> io::Result<Vec<SourcePort>> {
     let mut sockets = Vec::with_capacity(most.min(ports.len()));
     let mut last_error = None;
     for &port in ports {
         match sender(profile, family, df, port) {
-            Ok(socket) => sockets.push(Source {
+            Ok(socket) => sockets.push(SourcePort {
                 socket: socket.into(),
                 port,
             }),
@@ -484,20 +484,20 @@ fn senders(
 /// claim, so it is not asked: with `PROBE` DF is set and the device's MTU holds, with `OMIT` DF is not set, and
 /// routers cut. IPv6 has no such routers, so what has to be cut is cut here, by the kernel's cache, which never goes
 /// below 1280.
-fn discover(family: Family, df: bool) -> i32 {
+fn discover(family: AddressFamily, df: bool) -> i32 {
     match (family, df) {
-        (Family::V4, true) => libc::IP_PMTUDISC_PROBE,
-        (Family::V4, false) => libc::IP_PMTUDISC_OMIT,
-        (Family::V6, true) => libc::IPV6_PMTUDISC_PROBE,
-        (Family::V6, false) => libc::IPV6_PMTUDISC_DONT,
+        (AddressFamily::V4, true) => libc::IP_PMTUDISC_PROBE,
+        (AddressFamily::V4, false) => libc::IP_PMTUDISC_OMIT,
+        (AddressFamily::V6, true) => libc::IPV6_PMTUDISC_PROBE,
+        (AddressFamily::V6, false) => libc::IPV6_PMTUDISC_DONT,
     }
 }
 
-fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::Result<Socket> {
+fn sender(profile: &SocketProfile, family: AddressFamily, df: bool, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
     let discover = discover(family, df);
     match family {
-        Family::V4 => {
+        AddressFamily::V4 => {
             set_int(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discover)?;
             set_int(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
             // Says which interface received an ICMP error.
@@ -506,7 +506,7 @@ fn sender(profile: &SocketProfile, family: Family, df: bool, port: u16) -> io::R
                 set_int(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
             }
         }
-        Family::V6 => {
+        AddressFamily::V6 => {
             socket.set_only_v6(true)?;
             set_int(
                 &socket,
@@ -540,14 +540,14 @@ fn refuse_everything(socket: &Socket) -> io::Result<()> {
 
 /// A receiving socket as the worker keeps it.
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(super) struct RxSocket {
     pub(super) port: u16,
     /// It takes what is of no VPC: it is read last, and little of it.
     pub(super) stray: bool,
     pub(super) fd: OwnedFd,
 }
 
-impl Receiver {
+impl RxSocket {
     pub(super) fn raw(&self) -> RawFd {
         self.fd.as_fd().as_raw_fd()
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many are remembered.
-pub const MOST: usize = 16;
+pub const MAX_UNKNOWN_VNIS: usize = 16;
 
 /// A VNI for which there is no link, and a host that used it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub struct UnknownVni {
 
 /// The latest of one worker.
 #[derive(Debug)]
-pub(super) struct UnknownVnis([Slot; MOST]);
+pub(super) struct UnknownVnis([VniSlot; MAX_UNKNOWN_VNIS]);
 
 #[derive(Debug, Default)]
-struct Slot {
+struct VniSlot {
     /// Odd while the slot is written anew; 0 before the first time.
     version: AtomicU64,
     /// The VNI above the port.
@@ -41,7 +41,7 @@ struct Slot {
 
 impl Default for UnknownVnis {
     fn default() -> Self {
-        UnknownVnis(array::from_fn(|_| Slot::default()))
+        UnknownVnis(array::from_fn(|_| VniSlot::default()))
     }
 }
 
@@ -59,7 +59,7 @@ impl UnknownVnis {
         let relaxed = Ordering::Relaxed;
         let key = u64::from(vni) << 16 | u64::from(port);
         let host = halves(host);
-        let same = |slot: &&Slot| {
+        let same = |slot: &&VniSlot| {
             slot.version.load(relaxed) != 0
                 && slot.key.load(relaxed) == key
                 && [0, 1].map(|half| slot.host[half].load(relaxed)) == host
@@ -69,7 +69,7 @@ impl UnknownVnis {
             slot.seen.store(now, relaxed);
             return;
         }
-        let age = |slot: &&Slot| (slot.version.load(relaxed) != 0, slot.seen.load(relaxed));
+        let age = |slot: &&VniSlot| (slot.version.load(relaxed) != 0, slot.seen.load(relaxed));
         let Some(slot) = self.0.iter().min_by_key(age) else {
             return;
         };
@@ -87,11 +87,11 @@ impl UnknownVnis {
 
     /// Those that are remembered.
     pub(super) fn all(&self) -> impl Iterator<Item = UnknownVni> + '_ {
-        self.0.iter().filter_map(Slot::read)
+        self.0.iter().filter_map(VniSlot::read)
     }
 }
 
-impl Slot {
+impl VniSlot {
     fn read(&self) -> Option<UnknownVni> {
         let relaxed = Ordering::Relaxed;
         let version = self.version.load(Ordering::Acquire);
@@ -126,7 +126,7 @@ pub(super) fn latest(all: impl Iterator<Item = UnknownVni>) -> Vec<UnknownVni> {
         }
     }
     sum.sort_by_key(|one| std::cmp::Reverse(one.seen));
-    sum.truncate(MOST);
+    sum.truncate(MAX_UNKNOWN_VNIS);
     sum
 }
 
@@ -150,12 +150,12 @@ mod tests {
             seen.note(0xff_ffff, 6081, v4, u64::from(vni));
         }
         let all: Vec<_> = seen.all().collect();
-        assert_eq!(all.len(), MOST);
+        assert_eq!(all.len(), MAX_UNKNOWN_VNIS);
         let kept = all.iter().find(|one| one.vni == 0xff_ffff).unwrap();
         assert_eq!((kept.host, kept.port, kept.count), (v4, 6081, 905));
         assert!(all.iter().all(|one| one.vni > 900));
         let both = latest(all.iter().chain(&all).copied());
-        assert_eq!((both.len(), both[0].seen), (MOST, 999));
+        assert_eq!((both.len(), both[0].seen), (MAX_UNKNOWN_VNIS, 999));
         let kept = both.iter().find(|one| one.vni == 0xff_ffff).unwrap();
         assert_eq!(kept.count, 1810);
     }

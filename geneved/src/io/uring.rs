@@ -13,12 +13,12 @@ use std::time::Duration;
 use io_uring::types::{Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::backend::{Arrived, Backend, Done, Side, Wait, place, source};
-use super::buffer_ring::{BufferRing, UdpPools};
-use super::buffers::{Bid, Buffers};
+use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
+use super::buffer_ring::{BufferRing, UdpBufferRings};
+use super::buffers::{BufferId, BufferPool};
 use super::cmsg;
 use super::sched;
-use super::spin::Spin;
+use super::spin::BusyPoll;
 use listeners::{Listeners, MUCH};
 
 const SUBMISSIONS: u32 = 1024;
@@ -28,16 +28,16 @@ const TUN_GROUP: u16 = 0;
 const BULK_COMPANY: usize = 8;
 const BULK_WAIT: u32 = 50;
 /// The kernel heeds the time to wait for company only beside a time to wait at all, in seconds.
-const LONG: Timespec = Timespec::new().sec(3600);
+const LONG_WAIT: Timespec = Timespec::new().sec(3600);
 /// How often the queue is handed over to make room in it for one entry.
-const TRIES: usize = 4;
+const SUBMIT_TRIES: usize = 4;
 /// Room for the sender's address in a received datagram's buffer.
 const NAME_ROOM: u32 = 32;
 
 /// What a completion belongs to: the upper byte of its user data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Tag {
+enum CompletionTag {
     Tun,
     Socket,
     Send,
@@ -46,7 +46,7 @@ enum Tag {
     Cancel,
 }
 
-fn user_data(tag: Tag, id: u32) -> u64 {
+fn user_data(tag: CompletionTag, id: u32) -> u64 {
     u64::from(tag as u8) << 56 | u64::from(id)
 }
 
@@ -55,16 +55,16 @@ pub(super) struct Uring {
     // The ring is dropped before what it points to.
     ring: IoUring,
     tun_pool: BufferRing,
-    udp_pools: UdpPools,
+    udp_pools: UdpBufferRings,
     tuns: Vec<Option<RawFd>>,
     listeners: Listeners,
     rearm_tun: Vec<u32>,
     /// Removed while they waited for buffers; reported by the next turn.
-    ended: Vec<(Tag, u32)>,
+    ended: Vec<(CompletionTag, u32)>,
     /// To be removed, though there was no room to say so; the next turn does.
-    leaving: Vec<(Tag, u32)>,
+    leaving: Vec<(CompletionTag, u32)>,
     /// Sends and writes for which there was no room; reported by the next turn.
-    refused: Vec<Done>,
+    refused: Vec<Completion>,
     /// There was no room for an entry: nobody sleeps before the next turn has tried again.
     full: bool,
     bell: RawFd,
@@ -72,7 +72,7 @@ pub(super) struct Uring {
     recv_template: Box<libc::msghdr>,
     /// Sends and writes whose completion is outstanding.
     in_flight: usize,
-    spin: Spin,
+    spin: BusyPoll,
     bulk: bool,
     /// Whether the kernel can wait for several completions for a limited time (Linux 6.12).
     min_wait: bool,
@@ -83,7 +83,7 @@ impl Uring {
     ///
     /// # Errors
     /// What the kernel says where it has no io_uring, forbids it, or is too old for a feature that is needed.
-    pub(super) fn new(tun: &Buffers, udp: &Buffers, bell: RawFd) -> io::Result<Self> {
+    pub(super) fn new(tun: &BufferPool, udp: &BufferPool, bell: RawFd) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -93,7 +93,7 @@ impl Uring {
             .build(SUBMISSIONS)?;
         let min_wait = ring.params().is_feature_min_timeout();
         let tun_pool = BufferRing::new(&ring, TUN_GROUP, tun, 0..tun.count())?;
-        let udp_pools = UdpPools::new(&ring, udp)?;
+        let udp_pools = UdpBufferRings::new(&ring, udp)?;
         // SAFETY: msghdr is plain data of integers and pointers, for which zero is valid.
         let mut recv_template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         recv_template.msg_namelen = NAME_ROOM;
@@ -113,7 +113,7 @@ impl Uring {
             bell_armed: false,
             recv_template,
             in_flight: 0,
-            spin: Spin::default(),
+            spin: BusyPoll::default(),
             bulk: false,
             min_wait,
         };
@@ -126,7 +126,7 @@ impl Uring {
             .multi(true)
             .build();
         // SAFETY: the entry points to nothing. The worker has the bell for as long as the ring.
-        self.bell_armed = unsafe { self.push(&poll.user_data(user_data(Tag::Bell, 0))) };
+        self.bell_armed = unsafe { self.push(&poll.user_data(user_data(CompletionTag::Bell, 0))) };
     }
 
     /// Reads into buffers from the TUN; false where there is no room to say so.
@@ -138,7 +138,7 @@ impl Uring {
         let read = opcode::ReadMulti::new(Fd(*fd), 0, TUN_GROUP).build();
         // SAFETY: the entry points to nothing; the buffers are those of the group, which outlive the ring. The worker closes
         // the descriptor only after `TunEnd`.
-        unsafe { self.push(&read.user_data(user_data(Tag::Tun, slot))) }
+        unsafe { self.push(&read.user_data(user_data(CompletionTag::Tun, slot))) }
     }
 
     /// Receives into buffers of those that suit the socket; false where there are none, or no room to say so.
@@ -154,13 +154,13 @@ impl Uring {
         let recv = opcode::RecvMsgMulti::new(Fd(listener.fd), template, group).build();
         // SAFETY: the template is boxed in self, never changed, and dropped after the ring; the buffers are those of the group,
         // which outlive it, too. The worker closes the descriptor only after `SocketEnd`.
-        unsafe { self.push(&recv.user_data(user_data(Tag::Socket, slot))) }
+        unsafe { self.push(&recv.user_data(user_data(CompletionTag::Socket, slot))) }
     }
 
-    fn cancel(&mut self, tag: Tag, slot: u32) {
+    fn cancel(&mut self, tag: CompletionTag, slot: u32) {
         let cancel = opcode::AsyncCancel::new(user_data(tag, slot)).build();
         // SAFETY: the entry points to nothing.
-        if !unsafe { self.push(&cancel.user_data(user_data(Tag::Cancel, slot))) } {
+        if !unsafe { self.push(&cancel.user_data(user_data(CompletionTag::Cancel, slot))) } {
             self.leaving.push((tag, slot));
         }
     }
@@ -170,7 +170,7 @@ impl Uring {
     /// # Safety
     /// What the entry points to stays valid until its completion, or until the ring is dropped.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
-        for _ in 0..TRIES {
+        for _ in 0..SUBMIT_TRIES {
             // SAFETY: the caller vouches for what the entry points to.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return true;
@@ -182,31 +182,31 @@ impl Uring {
         false
     }
 
-    fn completed(&mut self, entry: &cqueue::Entry, done: &mut Vec<Done>) {
+    fn completed(&mut self, entry: &cqueue::Entry, done: &mut Vec<Completion>) {
         let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
         let id = data as u32;
         match (data >> 56) as u8 {
-            t if t == Tag::Tun as u8 => self.tun_completed(id, result, flags, done),
-            t if t == Tag::Socket as u8 => self.socket_completed(id, result, flags, done),
-            t if t == Tag::Send as u8 => {
+            t if t == CompletionTag::Tun as u8 => self.tun_completed(id, result, flags, done),
+            t if t == CompletionTag::Socket as u8 => self.socket_completed(id, result, flags, done),
+            t if t == CompletionTag::Send as u8 => {
                 self.in_flight -= 1;
-                done.push(Done::Sent { id, result });
+                done.push(Completion::Sent { id, result });
             }
-            t if t == Tag::Write as u8 => {
+            t if t == CompletionTag::Write as u8 => {
                 self.in_flight -= 1;
-                done.push(Done::Wrote { id, result });
+                done.push(Completion::Wrote { id, result });
             }
-            t if t == Tag::Bell as u8 => {
+            t if t == CompletionTag::Bell as u8 => {
                 if !cqueue::more(flags) {
                     self.arm_bell();
                 }
-                done.push(Done::Bell);
+                done.push(Completion::Bell);
             }
             _ => {}
         }
     }
 
-    fn collect(&mut self, done: &mut Vec<Done>) {
+    fn collect(&mut self, done: &mut Vec<Completion>) {
         loop {
             let Some(entry) = self.ring.completion().next() else {
                 return;
@@ -217,10 +217,10 @@ impl Uring {
 
     /// Reads on from the TUNs that have more while the worker is behind: the kernel takes a single packet from each before
     /// it goes on, but many from a socket.
-    fn read_more(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
+    fn read_more(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut seen = 0;
         for _ in 0..MUCH {
-            let from_tun = |event: &Done| matches!(event, Done::Tun { .. });
+            let from_tun = |event: &Completion| matches!(event, Completion::Tun { .. });
             let had = std::mem::replace(&mut seen, done.len());
             if !done[had..].iter().any(from_tun) || !self.ring.submission().taskrun() {
                 break;
@@ -240,11 +240,11 @@ impl Uring {
         Ok(())
     }
 
-    fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
+    fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Completion>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
             self.tun_pool.taken();
             if result > 0 {
-                done.push(Done::Tun {
+                done.push(Completion::Tun {
                     slot,
                     bid,
                     len: result as usize,
@@ -264,14 +264,14 @@ impl Uring {
         }
     }
 
-    fn tun_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Done>) {
+    fn tun_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Completion>) {
         if let Some(fd) = self.tuns.get_mut(slot as usize) {
             *fd = None;
         }
-        done.push(Done::TunEnd { slot, error });
+        done.push(Completion::TunEnd { slot, error });
     }
 
-    fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Done>) {
+    fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Completion>) {
         if let Some(bid) = cqueue::buffer_select(flags) {
             self.udp_pools.of(bid).taken();
             self.listeners.note_train(slot);
@@ -279,7 +279,7 @@ impl Uring {
                 .ok()
                 .and_then(|len| self.arrived(bid, len))
             {
-                Some(train) => done.push(Done::Datagrams { slot, bid, train }),
+                Some(train) => done.push(Completion::Datagrams { slot, bid, train }),
                 None => self.udp_pools.of(bid).give(bid),
             }
         }
@@ -295,9 +295,9 @@ impl Uring {
         }
     }
 
-    fn socket_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Done>) {
+    fn socket_ended(&mut self, slot: u32, error: i32, done: &mut Vec<Completion>) {
         self.listeners.remove(slot);
-        done.push(Done::SocketEnd { slot, error });
+        done.push(Completion::SocketEnd { slot, error });
     }
 
     /// Hands over what is queued and waits until something completes: awake for a while, then asleep.
@@ -320,7 +320,7 @@ impl Uring {
             return ring.submitter().submit_with_args(completions, &until);
         }
         if company {
-            let company = SubmitArgs::new().timespec(&LONG).min_wait_usec(BULK_WAIT);
+            let company = SubmitArgs::new().timespec(&LONG_WAIT).min_wait_usec(BULK_WAIT);
             return ring.submitter().submit_with_args(BULK_COMPANY, &company);
         }
         if self.bulk {
@@ -329,20 +329,20 @@ impl Uring {
         if !ring.submission().is_empty() {
             ring.submit()?;
         }
-        if spin.look(|| ring.submission().taskrun() || !ring.completion().is_empty()) {
+        if spin.poll(|| ring.submission().taskrun() || !ring.completion().is_empty()) {
             return ring.submit_and_wait(0);
         }
         spin.sleep(|| ring.submit_and_wait(1))
     }
 
-    fn arrived(&mut self, bid: Bid, len: usize) -> Option<Arrived> {
+    fn arrived(&mut self, bid: BufferId, len: usize) -> Option<RxBatch> {
         let addr = self.udp_pools.of(bid).map.addr(bid);
         // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
         // buffer is given back.
         let bytes = unsafe { std::slice::from_raw_parts(addr, len) };
         let out = RecvMsgOut::parse(bytes, &self.recv_template).ok()?;
         let payload = out.payload_data();
-        Some(Arrived {
+        Some(RxBatch {
             start: (payload.as_ptr() as usize - bytes.as_ptr() as usize) as u32,
             len: payload.len() as u32,
             src: source(out.name_data())?,
@@ -358,7 +358,7 @@ impl Uring {
         }
         for (tag, slot) in std::mem::take(&mut self.leaving) {
             match tag {
-                Tag::Tun => self.remove_tun(slot),
+                CompletionTag::Tun => self.remove_tun(slot),
                 _ => self.remove_socket(slot),
             }
         }
@@ -377,10 +377,10 @@ impl Uring {
     }
 }
 
-impl Backend for Uring {
+impl PacketIo for Uring {
     fn add_tun(&mut self, slot: u32, fd: RawFd) {
         // Another had the slot.
-        self.leaving.retain(|&l| l != (Tag::Tun, slot));
+        self.leaving.retain(|&l| l != (CompletionTag::Tun, slot));
         place(&mut self.tuns, slot, fd);
         if !self.arm_tun(slot) {
             self.rearm_tun.push(slot);
@@ -392,14 +392,14 @@ impl Backend for Uring {
             // Waiting for buffers: there is no operation to cancel.
             Some(at) => {
                 self.rearm_tun.swap_remove(at);
-                self.ended.push((Tag::Tun, slot));
+                self.ended.push((CompletionTag::Tun, slot));
             }
-            None => self.cancel(Tag::Tun, slot),
+            None => self.cancel(CompletionTag::Tun, slot),
         }
     }
 
     fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool) {
-        self.leaving.retain(|&l| l != (Tag::Socket, slot));
+        self.leaving.retain(|&l| l != (CompletionTag::Socket, slot));
         self.listeners.add(slot, fd, stray);
         if !self.arm_socket(slot) {
             self.listeners.wait(slot);
@@ -408,8 +408,8 @@ impl Backend for Uring {
 
     fn remove_socket(&mut self, slot: u32) {
         match self.listeners.stop_waiting(slot) {
-            true => self.ended.push((Tag::Socket, slot)),
-            false => self.cancel(Tag::Socket, slot),
+            true => self.ended.push((CompletionTag::Socket, slot)),
+            false => self.cancel(CompletionTag::Socket, slot),
         }
     }
 
@@ -420,11 +420,11 @@ impl Backend for Uring {
         sched::set_slice(bulk);
     }
 
-    fn recycle(&mut self, side: Side, bid: Bid) {
+    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
         match side {
-            Side::Tun => self.tun_pool.give(bid),
-            Side::Udp => self.udp_pools.of(bid).give(bid),
-            Side::Waiting(_) => {}
+            PoolKind::Tun => self.tun_pool.give(bid),
+            PoolKind::Udp => self.udp_pools.of(bid).give(bid),
+            PoolKind::Waiting(_) => {}
         }
     }
 
@@ -433,22 +433,22 @@ impl Backend for Uring {
             .flags(libc::MSG_DONTWAIT as u32)
             .build();
         // SAFETY: the caller vouches for the message until `Sent`.
-        if unsafe { self.push(&send.user_data(user_data(Tag::Send, id))) } {
+        if unsafe { self.push(&send.user_data(user_data(CompletionTag::Send, id))) } {
             self.in_flight += 1;
         } else {
             let result = -libc::EBUSY;
-            self.refused.push(Done::Sent { id, result });
+            self.refused.push(Completion::Sent { id, result });
         }
     }
 
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]) {
         let write = opcode::Writev::new(Fd(fd), iov.as_ptr(), iov.len() as u32).build();
         // SAFETY: the caller vouches for the iovecs until `Wrote`.
-        if unsafe { self.push(&write.user_data(user_data(Tag::Write, id))) } {
+        if unsafe { self.push(&write.user_data(user_data(CompletionTag::Write, id))) } {
             self.in_flight += 1;
         } else {
             let result = -libc::EBUSY;
-            self.refused.push(Done::Wrote { id, result });
+            self.refused.push(Completion::Wrote { id, result });
         }
     }
 
@@ -456,17 +456,17 @@ impl Backend for Uring {
         self.in_flight == 0
     }
 
-    fn turn(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+    fn turn(&mut self, wait: WaitTime, done: &mut Vec<Completion>) -> io::Result<()> {
         let full = std::mem::take(&mut self.full);
         self.rearm();
         self.listeners.begin_turn();
         // Sends and writes complete while they are submitted, and what has arrived meanwhile is collected by the same
         // call. Nobody sleeps before they are settled: a refused send would wait for the next packet.
         let time = match wait {
-            Wait::For(time) => Some(time),
-            Wait::No | Wait::Forever => None,
+            WaitTime::For(time) => Some(time),
+            WaitTime::No | WaitTime::Forever => None,
         };
-        let no = full || self.full || wait == Wait::No || time.is_some_and(|time| time.is_zero());
+        let no = full || self.full || wait == WaitTime::No || time.is_some_and(|time| time.is_zero());
         let submitted = if no || !self.ended.is_empty() {
             self.ring.submit_and_wait(0)
         } else if self.in_flight > 0 {
@@ -484,13 +484,13 @@ impl Backend for Uring {
             Err(e) => return Err(e),
         }
         self.collect(done);
-        if wait == Wait::No {
+        if wait == WaitTime::No {
             self.read_more(done)?;
         }
         done.append(&mut self.refused);
         while let Some((tag, slot)) = self.ended.pop() {
             match tag {
-                Tag::Tun => self.tun_ended(slot, libc::ECANCELED, done),
+                CompletionTag::Tun => self.tun_ended(slot, libc::ECANCELED, done),
                 _ => self.socket_ended(slot, libc::ECANCELED, done),
             }
         }

@@ -12,31 +12,31 @@ use std::sync::mpsc::{Receiver as CommandReceiver, TryRecvError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use libgeneve::datapath::{self, AnswerBudgets, Context, State};
+use libgeneve::datapath::{self, AnswerBudgets, PacketContext, SharedState};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{Arrived, Backend, Done, Side, Wait};
-use super::buffers::{Bid, Buffers};
-use super::counters::{Counters, Direction};
+use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime};
+use super::buffers::{BufferId, BufferPool};
+use super::counters::{WorkerCounters, TrafficDirection};
 use super::egress::Trains;
-use super::engine::Event;
+use super::engine::EngineEvent;
 use super::fair::{FairQueue, cost};
-use super::ingress::{Ingress, Writes};
-use super::neighbors::{Chime, Waiting};
-use super::pace::Pace;
-use super::progress::{Progress, Slots};
+use super::ingress::{IngressState, TunWrites};
+use super::neighbors::{NeighborWaker, NeighborQueue};
+use super::pace::ReadSizes;
+use super::progress::{WorkerProgress, PoolUsage};
 use super::recover::RefusalReporter;
 use super::rx_interfaces::{RxInterfaces, RxLookup};
 use super::shape::Shaping;
 use super::stock::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
-use super::tap::{Fate, Tap, Taps};
+use super::tap::{PacketOutcome, Tap, Taps};
 use super::tunnel::TunnelGso;
-use super::udp::{Pool, Receiver};
+use super::udp::{SourcePortPool, RxSocket};
 use super::unknown_vnis::UnknownVnis;
 
 /// What the packets of one turn may cost ([`cost`]), so that those that come meanwhile get theirs.
@@ -45,13 +45,13 @@ const TURN: i32 = 1024;
 const SHARED_TURN: i32 = 512;
 
 /// What the daemon tells a worker.
-pub(super) enum Command {
+pub(super) enum WorkerCommand {
     AddLink(Box<LinkSlot>),
     /// The link sends from these sockets from now on.
-    SetPool(LinkIndex, Arc<Pool>),
+    SetPool(LinkIndex, Arc<SourcePortPool>),
     /// The answer comes when the queue is closed.
     RemoveLink(LinkIndex, tokio::sync::mpsc::Sender<()>),
-    AddSocket(Receiver),
+    AddSocket(RxSocket),
     /// The answer comes when the sockets are closed.
     RemovePort(u16, tokio::sync::mpsc::Sender<()>),
     AddTap(Box<Tap>),
@@ -66,8 +66,8 @@ pub(super) struct LinkSlot {
     pub(super) queue: OwnedFd,
     /// The interface is gone, though nobody told us to let go of it.
     pub(super) lost: bool,
-    pub(super) pool: Arc<Pool>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) pool: Arc<SourcePortPool>,
+    pub(super) counters: Arc<WorkerCounters>,
     /// How often senders of its packets are told something.
     pub(super) answers: AnswerBudgets,
     /// Whether trains may be sent at all (`segmentation`).
@@ -79,8 +79,8 @@ pub(super) struct LinkSlot {
 pub(super) fn counters_of<'a>(
     links: &'a [Option<LinkSlot>],
     link: LinkIndex,
-    nobody: &'a Counters,
-) -> &'a Counters {
+    nobody: &'a WorkerCounters,
+) -> &'a WorkerCounters {
     let here = links.get(link.0 as usize).and_then(Option::as_ref);
     here.map_or(nobody, |here| &here.counters)
 }
@@ -88,19 +88,19 @@ pub(super) fn counters_of<'a>(
 /// A receiving socket as one worker has it.
 pub(super) struct SocketSlot {
     pub(super) port: u16,
-    socket: Receiver,
+    socket: RxSocket,
     leaving: Option<tokio::sync::mpsc::Sender<()>>,
 }
 
 /// What all workers of an engine read.
-pub(super) struct Shared {
+pub(super) struct WorkerShared {
     pub(super) tables: ArcSwap<Tables>,
     /// What the packet path remembers.
-    pub(super) state: State,
+    pub(super) state: SharedState,
     pub(super) clock: WorkerClock,
-    pub(super) events: UnboundedSender<Event>,
+    pub(super) events: UnboundedSender<EngineEvent>,
     /// Wakes workers whose packets wait for neighbours.
-    pub(super) chime: Chime,
+    pub(super) neighbor_waker: NeighborWaker,
     /// Another number after each change of the underlay's routes and addresses.
     pub(super) underlay: Arc<AtomicU32>,
     /// Which interfaces datagrams are believed from.
@@ -117,19 +117,19 @@ pub(super) enum WorkerClock {
 }
 
 /// What a worker gets at birth.
-pub(super) struct Post {
-    pub(super) shared: Arc<Shared>,
-    pub(super) commands: CommandReceiver<Command>,
+pub(super) struct WorkerConfig {
+    pub(super) shared: Arc<WorkerShared>,
+    pub(super) commands: CommandReceiver<WorkerCommand>,
     pub(super) bell: Arc<EventFd>,
-    pub(super) nobody: Arc<Counters>,
+    pub(super) unmatched: Arc<WorkerCounters>,
     pub(super) unknown_vnis: Arc<UnknownVnis>,
-    pub(super) progress: Arc<Progress>,
+    pub(super) progress: Arc<WorkerProgress>,
     pub(super) uso: bool,
     /// The queue for tunnel GSO, where the host has it.
     pub(super) tunnel: Option<TunnelGso>,
 }
 
-impl Shared {
+impl WorkerShared {
     /// The time.
     pub(super) fn now(&self) -> Now {
         let nanos = match &self.clock {
@@ -142,9 +142,9 @@ impl Shared {
 }
 
 /// A packet, or a train of them, that waits for its journey.
-enum Arrival {
-    Tun { slot: u32, bid: Bid, len: usize },
-    Datagrams { slot: u32, bid: Bid, train: Arrived },
+enum RxEvent {
+    Tun { slot: u32, bid: BufferId, len: usize },
+    Datagrams { slot: u32, bid: BufferId, train: RxBatch },
 }
 
 /// The number of a TUN queue among all that packets come from.
@@ -161,11 +161,11 @@ fn socket_source(slot: u32) -> u32 {
 pub(super) struct Worker<B> {
     // The backend goes before the buffers: it is dropped first, and the kernel stops writing into them.
     pub(super) io: B,
-    pub(super) tun_buffers: Buffers,
-    pub(super) udp_buffers: Buffers,
+    pub(super) tun_buffers: BufferPool,
+    pub(super) udp_buffers: BufferPool,
     pub(super) trains: Trains,
-    pub(super) writes: Writes,
-    pub(super) ingress: Ingress,
+    pub(super) writes: TunWrites,
+    pub(super) ingress: IngressState,
     pub(super) egress: datapath::Egress,
     /// The time of this turn.
     pub(super) now: Now,
@@ -175,7 +175,7 @@ pub(super) struct Worker<B> {
     /// When a datagram that did not come from the underlay is worth a word again.
     pub(super) next_not_from_underlay: Now,
     pub(super) tunnel: Option<TunnelGso>,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: NeighborQueue,
     pub(super) shaping: Shaping,
     pub(super) links: Vec<Option<LinkSlot>>,
     /// Links that the tables do not have yet: what their TUN holds waits there.
@@ -183,52 +183,52 @@ pub(super) struct Worker<B> {
     /// Links that are gone, but for their queues: writes under way may still name those.
     ended: Vec<LinkSlot>,
     pub(super) sockets: Vec<Option<SocketSlot>>,
-    pub(super) nobody: Arc<Counters>,
+    pub(super) unmatched: Arc<WorkerCounters>,
     pub(super) unknown_vnis: Arc<UnknownVnis>,
-    pub(super) shared: Arc<Shared>,
-    progress: Arc<Progress>,
+    pub(super) shared: Arc<WorkerShared>,
+    progress: Arc<WorkerProgress>,
     pub(super) taps: Taps,
-    done: Vec<Done>,
-    arrived: FairQueue<Arrival>,
+    done: Vec<Completion>,
+    arrived: FairQueue<RxEvent>,
     /// Packets of several TUN queues and sockets waited in the turn before.
     shared_turn: bool,
-    pace: Pace,
-    commands: CommandReceiver<Command>,
+    pace: ReadSizes,
+    commands: CommandReceiver<WorkerCommand>,
     bell: Arc<EventFd>,
     /// There are questions for neighbours to put.
     asking: bool,
     stopping: bool,
 }
 
-impl<B: Backend> Worker<B> {
+impl<B: PacketIo> Worker<B> {
     /// A worker whose backend is made by `backend` from its buffers and its bell.
     pub(super) fn new(
-        post: Post,
-        backend: impl FnOnce(&Buffers, &Buffers, RawFd) -> io::Result<B>,
+        post: WorkerConfig,
+        backend: impl FnOnce(&BufferPool, &BufferPool, RawFd) -> io::Result<B>,
     ) -> io::Result<Self> {
-        let tun_buffers = Buffers::new(TUN_BUFFERS, TUN_BUFFER)?;
-        let udp_buffers = Buffers::new(UDP_BUFFERS, UDP_BUFFER)?;
+        let tun_buffers = BufferPool::new(TUN_BUFFERS, TUN_BUFFER)?;
+        let udp_buffers = BufferPool::new(UDP_BUFFERS, UDP_BUFFER)?;
         let io = backend(&tun_buffers, &udp_buffers, post.bell.as_fd().as_raw_fd())?;
         Ok(Worker {
             io,
             tun_buffers,
             udp_buffers,
             trains: Trains::new(TRAINS),
-            writes: Writes::new(WRITES),
-            ingress: Ingress::new(post.uso),
+            writes: TunWrites::new(WRITES),
+            ingress: IngressState::new(post.uso),
             egress: datapath::Egress::default(),
             now: Now::default(),
             rx: RxLookup::default(),
             refusals: RefusalReporter::new(post.shared.events.clone()),
             next_not_from_underlay: Now::default(),
             tunnel: post.tunnel,
-            waiting: Waiting::default(),
+            waiting: NeighborQueue::default(),
             shaping: Shaping::new()?,
             links: Vec::new(),
             unread: Vec::new(),
             ended: Vec::new(),
             sockets: Vec::new(),
-            nobody: post.nobody,
+            unmatched: post.unmatched,
             unknown_vnis: post.unknown_vnis,
             shared: post.shared,
             progress: post.progress,
@@ -236,7 +236,7 @@ impl<B: Backend> Worker<B> {
             done: Vec::with_capacity(1024),
             arrived: FairQueue::new(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
             shared_turn: false,
-            pace: Pace::default(),
+            pace: ReadSizes::default(),
             commands: post.commands,
             bell: post.bell,
             asking: false,
@@ -279,13 +279,13 @@ impl<B: Backend> Worker<B> {
         {
             spent += cost;
             shared |= self.arrived.is_shared();
-            if self.scarce() {
+            if self.is_low_on_buffers() {
                 // Too many packets for one turn: hand over what there is, and get the slots back.
-                self.turn(tables, Wait::No)?;
+                self.turn(tables, WaitTime::No)?;
             }
             match event {
-                Arrival::Tun { slot, bid, len } => self.on_tun(tables, slot, bid, len),
-                Arrival::Datagrams { slot, bid, train } => {
+                RxEvent::Tun { slot, bid, len } => self.on_tun(tables, slot, bid, len),
+                RxEvent::Datagrams { slot, bid, train } => {
                     self.on_datagrams(tables, slot, bid, &train);
                 }
             }
@@ -301,13 +301,13 @@ impl<B: Backend> Worker<B> {
         self.send_all_apart(tables);
         self.flush_ingress();
         self.tell_flows(tables);
-        self.progress.turned(&self.in_use());
+        self.progress.end_turn(&self.in_use());
         Ok(())
     }
 
     /// What is in use of the worker's fixed stock.
-    pub(super) fn in_use(&self) -> Slots {
-        Slots {
+    pub(super) fn in_use(&self) -> PoolUsage {
+        PoolUsage {
             tun_buffers: self.tun_buffers.held(),
             udp_buffers: self.udp_buffers.held(),
             trains: self.trains.in_use() as u16,
@@ -324,49 +324,49 @@ impl<B: Backend> Worker<B> {
     }
 
     /// How long the next turn may take.
-    fn wait(&self) -> Wait {
+    fn wait(&self) -> WaitTime {
         if !self.arrived.is_empty() {
-            return Wait::No;
+            return WaitTime::No;
         }
         match self.shaping.departure() {
-            None => Wait::Forever,
-            Some(at) => Wait::For(at.since(self.shared.now())),
+            None => WaitTime::Forever,
+            Some(at) => WaitTime::For(at.since(self.shared.now())),
         }
     }
 
     /// Whether trains or writes may not be enough for what comes next.
-    pub(super) fn scarce(&self) -> bool {
+    pub(super) fn is_low_on_buffers(&self) -> bool {
         self.trains.scarce() || self.writes.scarce()
     }
 
     /// Tells the flow table what passed in this turn.
     fn tell_flows(&mut self, tables: &Tables) {
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &self.shared.state,
             now: self.now,
         };
-        self.egress.settle(&cx);
-        self.ingress.decide.settle(&cx);
+        self.egress.flush(&cx);
+        self.ingress.decide.flush(&cx);
     }
 
     /// Forgets what was found in these tables.
     fn forget(&mut self, tables: &Tables) {
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &self.shared.state,
             now: self.now,
         };
-        self.egress.settle(&cx);
+        self.egress.flush(&cx);
         self.ingress.decide.forget(&cx);
     }
 
     /// One user less of a buffer.
-    pub(super) fn release(&mut self, side: Side, bid: Bid) {
+    pub(super) fn release(&mut self, side: PoolKind, bid: BufferId) {
         let buffers = match side {
-            Side::Tun => &mut self.tun_buffers,
-            Side::Udp => &mut self.udp_buffers,
-            Side::Waiting(place) => return self.shaping.release(place, bid),
+            PoolKind::Tun => &mut self.tun_buffers,
+            PoolKind::Udp => &mut self.udp_buffers,
+            PoolKind::Waiting(place) => return self.shaping.release(place, bid),
         };
         if buffers.release(bid) {
             self.io.recycle(side, bid);
@@ -376,20 +376,20 @@ impl<B: Backend> Worker<B> {
     /// Counts a packet that is not forwarded.
     pub(super) fn count_drop(
         &self,
-        direction: Direction,
+        direction: TrafficDirection,
         link: Option<LinkIndex>,
         reason: DropReason,
         packets: u64,
     ) {
         let counters = match link {
-            Some(link) => counters_of(&self.links, link, &self.nobody),
-            None => &self.nobody,
+            Some(link) => counters_of(&self.links, link, &self.unmatched),
+            None => &self.unmatched,
         };
         counters.dropped(direction, reason, packets);
     }
 
     /// What a link's datagrams are, for those who see them; what is usual for a link that is gone.
-    pub(super) fn carries(&self, link: Option<LinkIndex>) -> (Encapsulation, Inner) {
+    pub(super) fn link_protocols(&self, link: Option<LinkIndex>) -> (Encapsulation, InnerProtocol) {
         let tables = self.shared.tables.load();
         let config = link.and_then(|l| tables.link(l)).map(|l| &l.config);
         config.map_or_else(Default::default, |c| (c.encapsulation, c.inner))
@@ -397,14 +397,14 @@ impl<B: Backend> Worker<B> {
 
     /// What became of a packet, as taps are told.
     #[inline]
-    pub(super) fn fate(
+    pub(super) fn outcome(
         &self,
-        direction: Direction,
+        direction: TrafficDirection,
         link: Option<LinkIndex>,
         reason: Option<DropReason>,
         packets: u64,
-    ) -> Fate {
-        Fate {
+    ) -> PacketOutcome {
+        PacketOutcome {
             now: self.now,
             link,
             direction,
@@ -438,13 +438,13 @@ impl<B: Backend> Worker<B> {
 
     /// One turn of the backend: what was completed is settled, packets wait in `arrived`. There are never more of
     /// them than buffers.
-    pub(super) fn turn(&mut self, tables: &Tables, wait: Wait) -> io::Result<()> {
+    pub(super) fn turn(&mut self, tables: &Tables, wait: WaitTime) -> io::Result<()> {
         self.send_all_apart(tables);
         // Somebody waits until the queues of links that ended are closed.
         let wait = if self.ended.is_empty() {
             wait
         } else {
-            Wait::No
+            WaitTime::No
         };
         let mut done = std::mem::take(&mut self.done);
         let result = self.io.turn(wait, &mut done);
@@ -453,47 +453,47 @@ impl<B: Backend> Worker<B> {
         }
         for event in done.drain(..) {
             match event {
-                Done::Tun { slot, bid, len } => {
-                    self.pace.note(Side::Tun, len);
-                    self.arrive(
+                Completion::Tun { slot, bid, len } => {
+                    self.pace.note(PoolKind::Tun, len);
+                    self.queue_received(
                         tun_source(slot),
                         cost(1, len),
-                        Arrival::Tun { slot, bid, len },
+                        RxEvent::Tun { slot, bid, len },
                     );
                 }
-                Done::Datagrams { slot, bid, train } => {
+                Completion::Datagrams { slot, bid, train } => {
                     let len = train.len as usize;
-                    self.pace.note(Side::Udp, len);
+                    self.pace.note(PoolKind::Udp, len);
                     let datagrams = len.div_ceil(train.notes.segment.max(1).into());
                     let datagrams = if train.notes.segment == 0 {
                         1
                     } else {
                         datagrams
                     };
-                    let arrival = Arrival::Datagrams { slot, bid, train };
-                    self.arrive(socket_source(slot), cost(datagrams, len), arrival);
+                    let arrival = RxEvent::Datagrams { slot, bid, train };
+                    self.queue_received(socket_source(slot), cost(datagrams, len), arrival);
                 }
-                Done::Sent { id, result } => self.on_sent(tables, id, result),
-                Done::Wrote { id, result } => self.on_wrote(tables, id, result),
-                Done::TunEnd { slot, error } => self.on_tun_end(slot, error),
-                Done::SocketEnd { slot, error } => self.on_socket_end(slot, error),
-                Done::Bell => self.on_bell(),
+                Completion::Sent { id, result } => self.on_sent(tables, id, result),
+                Completion::Wrote { id, result } => self.on_wrote(tables, id, result),
+                Completion::TunEnd { slot, error } => self.on_tun_end(slot, error),
+                Completion::SocketEnd { slot, error } => self.on_socket_end(slot, error),
+                Completion::Bell => self.on_bell(),
             }
         }
         self.done = done;
-        if let Some(bulk) = self.pace.turned() {
+        if let Some(bulk) = self.pace.bulk_change() {
             self.io.bulk(bulk);
         }
         result
     }
 
     /// Notes a packet that was read.
-    fn arrive(&mut self, source: u32, cost: i32, arrival: Arrival) {
+    fn queue_received(&mut self, source: u32, cost: i32, arrival: RxEvent) {
         // There is room for as many as there are buffers, and each source was made known.
         if let Err(lost) = self.arrived.push(source, cost, arrival) {
             match lost {
-                Arrival::Tun { bid, .. } => self.io.recycle(Side::Tun, bid),
-                Arrival::Datagrams { bid, .. } => self.io.recycle(Side::Udp, bid),
+                RxEvent::Tun { bid, .. } => self.io.recycle(PoolKind::Tun, bid),
+                RxEvent::Datagrams { bid, .. } => self.io.recycle(PoolKind::Udp, bid),
             }
         }
     }
@@ -503,7 +503,7 @@ impl<B: Backend> Worker<B> {
         let _ = self.bell.read();
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.obey(command),
+                Ok(command) => self.handle_command(command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.stopping = true;
@@ -513,9 +513,9 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: WorkerCommand) {
         match command {
-            Command::AddLink(link) => {
+            WorkerCommand::AddLink(link) => {
                 let slot = link.index.0 as usize;
                 if self.links.len() <= slot {
                     self.links.resize_with(slot + 1, || None);
@@ -524,12 +524,12 @@ impl<B: Backend> Worker<B> {
                 self.unread.push(link.index);
                 self.links[slot] = Some(*link);
             }
-            Command::SetPool(index, pool) => {
+            WorkerCommand::SetPool(index, pool) => {
                 if let Some(Some(link)) = self.links.get_mut(index.0 as usize) {
                     link.pool = pool;
                 }
             }
-            Command::RemoveLink(index, answer) => {
+            WorkerCommand::RemoveLink(index, answer) => {
                 self.drop_parked(index);
                 self.drop_queued(index);
                 match self.links.get_mut(index.0 as usize) {
@@ -547,7 +547,7 @@ impl<B: Backend> Worker<B> {
                     None => {}
                 }
             }
-            Command::AddSocket(socket) => {
+            WorkerCommand::AddSocket(socket) => {
                 let slot = self
                     .sockets
                     .iter()
@@ -565,7 +565,7 @@ impl<B: Backend> Worker<B> {
                     None => self.sockets.push(entry),
                 }
             }
-            Command::RemovePort(port, answer) => {
+            WorkerCommand::RemovePort(port, answer) => {
                 for (slot, entry) in self.sockets.iter_mut().enumerate() {
                     if let Some(socket) = entry.as_mut().filter(|s| s.port == port) {
                         socket.leaving = Some(answer.clone());
@@ -573,9 +573,9 @@ impl<B: Backend> Worker<B> {
                     }
                 }
             }
-            Command::AddTap(tap) => self.taps.add(*tap),
-            Command::AskNeighbors => self.asking = true,
-            Command::Stop => self.stopping = true,
+            WorkerCommand::AddTap(tap) => self.taps.add(*tap),
+            WorkerCommand::AskNeighbors => self.asking = true,
+            WorkerCommand::Stop => self.stopping = true,
         }
     }
 
@@ -588,7 +588,7 @@ impl<B: Backend> Worker<B> {
             Some(link) if link.leaving.is_none() => {
                 link.lost = true;
                 let error = io::Error::from_raw_os_error(error);
-                let _ = self.shared.events.send(Event::QueueLost {
+                let _ = self.shared.events.send(EngineEvent::QueueLost {
                     link: link.index,
                     error,
                 });
@@ -603,7 +603,7 @@ impl<B: Backend> Worker<B> {
         };
         if let Some(socket) = entry.as_ref().filter(|s| s.leaving.is_none()) {
             let error = io::Error::from_raw_os_error(error);
-            let _ = self.shared.events.send(Event::SocketLost {
+            let _ = self.shared.events.send(EngineEvent::SocketLost {
                 port: socket.socket.port,
                 error,
             });

@@ -1,7 +1,7 @@
 //! A real daemon, started inside a namespace with a configuration of its own.
 
 use super::interrupt::with_signals;
-use super::net::Host;
+use super::net::LabNetns;
 use crate::traffic::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Where a daemon's files are and which program it is.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct DaemonFiles {
     /// The `geneved` binary.
     pub binary: PathBuf,
     /// A directory for configuration, control socket and log; made if it is not there.
@@ -25,7 +25,7 @@ pub struct Site {
     pub name: String,
 }
 
-impl Site {
+impl DaemonFiles {
     /// The control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -47,8 +47,8 @@ impl Site {
 
 /// A running daemon; killed when dropped, unless [`Daemon::keep`] was called.
 #[derive(Debug)]
-pub struct Daemon {
-    site: Site,
+pub struct DaemonProcess {
+    site: DaemonFiles,
     child: Option<Child>,
 }
 
@@ -58,7 +58,7 @@ const READY: Duration = Duration::from_secs(20);
 /// How long a daemon may take to end: with a thousand links the kernel alone needs seconds.
 const ENDED: Duration = Duration::from_secs(30);
 
-impl Daemon {
+impl DaemonProcess {
     /// Writes the configuration, starts the daemon inside the host's namespace and waits until it
     /// is ready: its control socket accepts a connection.
     ///
@@ -67,7 +67,7 @@ impl Daemon {
     ///
     /// # Errors
     /// It could not be started, ended at once, or was not ready in time; with the end of its log.
-    pub fn start(site: Site, host: &Host, config: &str) -> io::Result<Self> {
+    pub fn start(site: DaemonFiles, host: &LabNetns, config: &str) -> io::Result<Self> {
         Self::start_in(site, host.netns(), config)
     }
 
@@ -75,7 +75,7 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Daemon::start`].
-    pub fn start_in(site: Site, netns: &Netns, config: &str) -> io::Result<Self> {
+    pub fn start_in(site: DaemonFiles, netns: &Netns, config: &str) -> io::Result<Self> {
         fs::create_dir_all(&site.directory)?;
         let _ = fs::remove_file(site.socket());
         let head = format!("[daemon]\nsocket = \"{}\"\n", site.socket().display());
@@ -148,7 +148,7 @@ impl Daemon {
 
     /// Where its files are.
     #[must_use]
-    pub const fn site(&self) -> &Site {
+    pub const fn site(&self) -> &DaemonFiles {
         &self.site
     }
 
@@ -217,7 +217,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

@@ -1,9 +1,9 @@
 //! The lab's two hosts: addresses, daemons, and the kernel's VXLAN devices beside them.
 
 use super::LabOptions;
-use super::daemon::{Daemon, Site};
-use super::net::{self, Host, no_dad};
-use crate::traffic::Ends;
+use super::daemon::{DaemonProcess, DaemonFiles};
+use super::net::{self, LabNetns, no_dad};
+use crate::traffic::TrafficEnds;
 use std::io;
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ const UNDERLAY6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
 /// One overlay between the two hosts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Overlay {
+pub(super) struct LabOverlay {
     /// The interface, on both hosts.
     pub device: &'static str,
     /// The VNI.
@@ -28,7 +28,7 @@ pub(super) struct Overlay {
     v6: &'static str,
 }
 
-impl Overlay {
+impl LabOverlay {
     /// Host a's or host b's address; `side` is 0 or 1.
     pub fn address(&self, six: bool, side: usize) -> IpAddr {
         let text = if six {
@@ -56,15 +56,15 @@ impl Overlay {
 }
 
 /// geneved's overlays, over IPv4 and over IPv6.
-pub(super) const GENEVE: [Overlay; 2] = [
-    Overlay {
+pub(super) const GENEVE_OVERLAYS: [LabOverlay; 2] = [
+    LabOverlay {
         device: "gnv4",
         vni: 100,
         over6: false,
         v4: "10.4.0.",
         v6: "fd00:4::",
     },
-    Overlay {
+    LabOverlay {
         device: "gnv6",
         vni: 200,
         over6: true,
@@ -74,15 +74,15 @@ pub(super) const GENEVE: [Overlay; 2] = [
 ];
 
 /// The kernel's, to compare with.
-pub(super) const VXLAN: [Overlay; 2] = [
-    Overlay {
+pub(super) const VXLAN_OVERLAYS: [LabOverlay; 2] = [
+    LabOverlay {
         device: "vx4",
         vni: 100,
         over6: false,
         v4: "10.14.0.",
         v6: "fd00:14::",
     },
-    Overlay {
+    LabOverlay {
         device: "vx6",
         vni: 200,
         over6: true,
@@ -92,22 +92,22 @@ pub(super) const VXLAN: [Overlay; 2] = [
 ];
 
 /// The overlay MTU on both sides of the comparison. Fits the veth's 1500 with every outer header.
-const MTU: u32 = 1400;
+const OVERLAY_MTU: u32 = 1400;
 
 /// The two hosts, with a daemon in each.
-pub(super) struct Hosts {
+pub(super) struct LabHosts {
     // Dropped in this order: daemons before the namespaces they live in.
-    daemons: Vec<Daemon>,
-    hosts: Vec<Host>,
+    daemons: Vec<DaemonProcess>,
+    hosts: Vec<LabNetns>,
     /// Whether the kernel's VXLAN devices are there.
     pub has_vxlan: bool,
 }
 
-impl Hosts {
+impl LabHosts {
     /// Makes the namespaces, joins them, starts a daemon in each.
     pub fn new(options: &LabOptions) -> io::Result<Self> {
-        let a = Host::new(&format!("{}-a", options.prefix))?;
-        let b = Host::new(&format!("{}-b", options.prefix))?;
+        let a = LabNetns::new(&format!("{}-a", options.prefix))?;
+        let b = LabNetns::new(&format!("{}-b", options.prefix))?;
         let wire = |side: usize| {
             [
                 format!("{}/24", UNDERLAY4[side]),
@@ -131,18 +131,18 @@ impl Hosts {
             .clone()
             .map_or_else(std::env::current_exe, Ok)?;
         for (side, host) in made.hosts.iter().enumerate() {
-            let site = Site {
+            let site = DaemonFiles {
                 binary: binary.clone(),
                 directory: options.directory(),
                 name: ["a", "b"][side].to_owned(),
             };
-            made.daemons.push(Daemon::start(
+            made.daemons.push(DaemonProcess::start(
                 site,
                 host,
                 &configuration(side, &options.io),
             )?);
             if has_vxlan {
-                for overlay in &VXLAN {
+                for overlay in &VXLAN_OVERLAYS {
                     add_vxlan(host, overlay, side)?;
                 }
             }
@@ -151,8 +151,8 @@ impl Hosts {
     }
 
     /// From host a to host b, through `overlay`.
-    pub fn ends(&self, overlay: &Overlay, six: bool) -> Ends {
-        Ends::new(
+    pub fn ends(&self, overlay: &LabOverlay, six: bool) -> TrafficEnds {
+        TrafficEnds::new(
             self.hosts[0].netns(),
             self.hosts[1].netns(),
             overlay.address(six, 1),
@@ -160,7 +160,7 @@ impl Hosts {
     }
 
     /// The daemons of host a and host b.
-    pub fn daemons(&self) -> &[Daemon] {
+    pub fn daemons(&self) -> &[DaemonProcess] {
         &self.daemons
     }
 
@@ -173,8 +173,8 @@ impl Hosts {
 
     /// Leaves all standing.
     pub fn keep(self) {
-        self.daemons.into_iter().for_each(Daemon::keep);
-        self.hosts.into_iter().for_each(Host::keep);
+        self.daemons.into_iter().for_each(DaemonProcess::keep);
+        self.hosts.into_iter().for_each(LabNetns::keep);
     }
 
     /// Says what there is and what to type next; `down` is the command that removes it.
@@ -187,8 +187,8 @@ impl Hosts {
         println!("  {a:<16} {:<14} {}", UNDERLAY4[0], UNDERLAY6[0]);
         println!("  {b:<16} {:<14} {}\n", UNDERLAY4[1], UNDERLAY6[1]);
         println!("with these overlays between them:\n");
-        let kernel: &[Overlay] = if self.has_vxlan { &VXLAN } else { &[] };
-        let named = GENEVE
+        let kernel: &[LabOverlay] = if self.has_vxlan { &VXLAN_OVERLAYS } else { &[] };
+        let named = GENEVE_OVERLAYS
             .iter()
             .map(|o| ("geneved", o))
             .chain(kernel.iter().map(|o| ("kernel VXLAN", o)));
@@ -200,7 +200,7 @@ impl Hosts {
                 overlay.device, overlay.vni
             );
         }
-        let peer = GENEVE[0].address(false, 1);
+        let peer = GENEVE_OVERLAYS[0].address(false, 1);
         println!("\nTo type next:\n");
         println!("  {program} --socket {socket} link show");
         println!("  {program} --socket {socket} -s -j link show");
@@ -217,11 +217,11 @@ impl Hosts {
 
 fn configuration(side: usize, io: &str) -> String {
     let mut text = format!("io = \"{io}\"\n");
-    for overlay in &GENEVE {
+    for overlay in &GENEVE_OVERLAYS {
         let [v4, v6] = overlay.prefixes(side);
         text += &format!(
             "\n[[link]]\nname = \"{}\"\ntype = \"geneve\"\nid = {}\nlocal = \"{}\"\nremote = \"{}\"\n\
-             address = [\"{v4}\", \"{v6}\"]\nmtu = {MTU}\n",
+             address = [\"{v4}\", \"{v6}\"]\nmtu = {OVERLAY_MTU}\n",
             overlay.device,
             overlay.vni,
             overlay.underlay(side),
@@ -231,10 +231,10 @@ fn configuration(side: usize, io: &str) -> String {
     text
 }
 
-fn add_vxlan(host: &Host, overlay: &Overlay, side: usize) -> io::Result<()> {
-    let Overlay { device, vni, .. } = overlay;
+fn add_vxlan(host: &LabNetns, overlay: &LabOverlay, side: usize) -> io::Result<()> {
+    let LabOverlay { device, vni, .. } = overlay;
     host.ip(&format!(
-        "link add {device} mtu {MTU} type vxlan id {vni} local {} remote {} dstport 4789 dev {WIRE}",
+        "link add {device} mtu {OVERLAY_MTU} type vxlan id {vni} local {} remote {} dstport 4789 dev {WIRE}",
         overlay.underlay(side),
         overlay.underlay(1 - side),
     ))?;

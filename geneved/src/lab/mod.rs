@@ -11,7 +11,7 @@ pub mod net;
 mod show;
 
 use crate::counted::counted;
-use hosts::Hosts;
+use hosts::LabHosts;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -127,7 +127,7 @@ pub fn run(command: LabCommand, options: &LabOptions) -> io::Result<ExitCode> {
 }
 
 fn demonstrate(options: &LabOptions) -> io::Result<ExitCode> {
-    let hosts = Hosts::new(options)?;
+    let hosts = LabHosts::new(options)?;
     let good = show::all(&hosts, options.duration);
     if !good {
         for daemon in hosts.daemons() {
@@ -147,7 +147,7 @@ fn demonstrate(options: &LabOptions) -> io::Result<ExitCode> {
 }
 
 fn up(options: &LabOptions) -> io::Result<ExitCode> {
-    let hosts = Hosts::new(options)?;
+    let hosts = LabHosts::new(options)?;
     fs::write(options.mark(), "")?;
     hosts.explain(&options.down());
     hosts.keep();

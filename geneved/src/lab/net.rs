@@ -46,13 +46,13 @@ fn text(program: &str, arguments: &[&str], output: &Output) -> io::Result<String
 
 /// A network namespace with a name, removed with everything in it when it is dropped.
 #[derive(Debug)]
-pub struct Host {
+pub struct LabNetns {
     netns: Netns,
     name: String,
     kept: bool,
 }
 
-impl Host {
+impl LabNetns {
     /// Makes the namespace and brings its loopback up.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for LabNetns {
     fn drop(&mut self) {
         if !self.kept {
             // It may be gone already: a scenario removed it, or Ctrl-C did.
@@ -124,7 +124,7 @@ impl Drop for Host {
 ///
 /// # Errors
 /// As [`ip`].
-pub fn veth(a: (&Host, &str, &[&str]), b: (&Host, &str, &[&str]), mtu: u32) -> io::Result<()> {
+pub fn veth(a: (&LabNetns, &str, &[&str]), b: (&LabNetns, &str, &[&str]), mtu: u32) -> io::Result<()> {
     ip(&format!(
         "link add {} netns {} mtu {mtu} type veth peer name {} netns {} mtu {mtu}",
         a.1,
@@ -147,7 +147,7 @@ pub fn veth(a: (&Host, &str, &[&str]), b: (&Host, &str, &[&str]), mtu: u32) -> i
 
 /// Until the kernel has noticed that the peer is up, which it may put off for a second, an interface
 /// silently drops what it is to send.
-fn await_carrier(host: &Host, device: &str) -> io::Result<()> {
+fn await_carrier(host: &LabNetns, device: &str) -> io::Result<()> {
     let start = Instant::now();
     while !host
         .ip(&format!("link show dev {device}"))?
@@ -266,7 +266,7 @@ fn is_writable(directory: &Path) -> bool {
 
 /// Whether this kernel can make devices of this type (`vxlan`, `veth`); tried in a namespace of its own.
 #[must_use]
-pub fn has_device_type(host: &Host, kind: &str, options: &str) -> bool {
+pub fn has_device_type(host: &LabNetns, kind: &str, options: &str) -> bool {
     let made = host
         .ip(&format!("link add gnvprobe type {kind} {options}"))
         .is_ok();

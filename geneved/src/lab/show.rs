@@ -1,7 +1,7 @@
 //! What the lab sends through the overlays, and the table of what came of it.
 
-use super::hosts::{GENEVE, Hosts, Overlay, VXLAN};
-use crate::traffic::{Amount, Echo, TcpBulk, UdpBurst};
+use super::hosts::{GENEVE_OVERLAYS, LabHosts, LabOverlay, VXLAN_OVERLAYS};
+use crate::traffic::{SendAmount, EchoRun, TcpBulk, UdpBurst};
 use std::io;
 use std::time::Duration;
 
@@ -23,19 +23,19 @@ const TRIALS: [Trial; 6] = [
 ];
 
 /// What a trial came to: whether it is as it should be, and in words.
-struct Outcome {
+struct TrialResult {
     good: bool,
     words: String,
 }
 
 /// Datagrams of a burst, and how many a second. Slow enough for any machine to carry them all.
-const BURST: u64 = 20_000;
+const TRIAL_DATAGRAMS: u64 = 20_000;
 const BURST_PACE: f64 = 40_000.0;
 /// The part of a burst that may get lost before it counts as a failure: a busy machine is no error.
 const TOLERATED_LOSS: f64 = 0.01;
 
 /// Shows everything, over both underlays; whether all of geneved's part went well.
-pub(super) fn all(hosts: &Hosts, duration: Duration) -> bool {
+pub(super) fn all(hosts: &LabHosts, duration: Duration) -> bool {
     let mut good = true;
     if !hosts.has_vxlan {
         println!("This kernel has no VXLAN device (CONFIG_VXLAN): geneved is shown alone.");
@@ -46,7 +46,7 @@ pub(super) fn all(hosts: &Hosts, duration: Duration) -> bool {
         "geneved",
         if hosts.has_vxlan { "kernel VXLAN" } else { "" }
     );
-    for (own, kernel) in GENEVE.iter().zip(&VXLAN) {
+    for (own, kernel) in GENEVE_OVERLAYS.iter().zip(&VXLAN_OVERLAYS) {
         println!(
             "over an {} underlay",
             if own.over6 { "IPv6" } else { "IPv4" }
@@ -89,27 +89,27 @@ impl Trial {
         }
     }
 
-    fn run(self, hosts: &Hosts, overlay: &Overlay, duration: Duration) -> Outcome {
+    fn run(self, hosts: &LabHosts, overlay: &LabOverlay, duration: Duration) -> TrialResult {
         self.try_run(hosts, overlay, duration)
-            .unwrap_or_else(|error| Outcome {
+            .unwrap_or_else(|error| TrialResult {
                 good: false,
                 words: error.to_string(),
             })
     }
 
-    fn try_run(self, hosts: &Hosts, overlay: &Overlay, duration: Duration) -> io::Result<Outcome> {
+    fn try_run(self, hosts: &LabHosts, overlay: &LabOverlay, duration: Duration) -> io::Result<TrialResult> {
         match self {
             Self::Ping { six } => {
                 let ends = hosts.ends(overlay, six);
-                let report = Echo::default().run(&ends.client, ends.address)?;
-                Ok(Outcome {
+                let report = EchoRun::default().run(&ends.client, ends.address)?;
+                Ok(TrialResult {
                     good: report.all_answered(),
                     words: report.to_string(),
                 })
             }
             Self::Tcp { six } => {
                 let bulk = TcpBulk {
-                    amount: Amount::For(duration),
+                    amount: SendAmount::For(duration),
                     ..TcpBulk::default()
                 };
                 let report = bulk.run(&hosts.ends(overlay, six))?;
@@ -119,20 +119,20 @@ impl Trial {
                     "CHECKSUM DIFFERS"
                 };
                 let megabytes = report.bytes / 1_000_000;
-                Ok(Outcome {
+                Ok(TrialResult {
                     good: report.is_intact(),
                     words: format!("{}, {megabytes} MB, {content}", report.rate()),
                 })
             }
             Self::Udp { six } => {
                 let burst = UdpBurst {
-                    amount: Amount::Count(BURST),
+                    amount: SendAmount::Count(TRIAL_DATAGRAMS),
                     pace: Some(BURST_PACE),
                     flows: 4,
                     ..UdpBurst::default()
                 };
                 let report = burst.run(&hosts.ends(overlay, six))?;
-                Ok(Outcome {
+                Ok(TrialResult {
                     good: report.loss() <= TOLERATED_LOSS && report.corrupted == 0,
                     words: format!(
                         "{}, {} of {} received",
@@ -146,7 +146,7 @@ impl Trial {
     }
 }
 
-impl Outcome {
+impl TrialResult {
     fn text(&self) -> String {
         if self.good {
             self.words.clone()

@@ -24,33 +24,33 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// A burst is over when nothing came for so long.
 const QUIET: Duration = Duration::from_millis(100);
 /// The longest that a change waits for the end of its burst.
-const MOST: Duration = Duration::from_secs(1);
+const MAX_BURST: Duration = Duration::from_secs(1);
 /// The shortest time between two steps of the generation.
-const STEP: Duration = Duration::from_millis(50);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// With more prefixes than these everything may have changed.
-const PREFIXES: usize = 256;
+const MAX_PREFIXES: usize = 256;
 
 /// What may not be as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct UnderlayChanges {
     everything: bool,
     prefixes: BTreeSet<IpNet>,
 }
 
-impl Changes {
+impl UnderlayChanges {
     /// Any route may be another.
     #[must_use]
     pub fn everything() -> Self {
-        Changes {
+        UnderlayChanges {
             everything: true,
-            ..Changes::default()
+            ..UnderlayChanges::default()
         }
     }
 
     /// Routes of this prefix may be others.
     #[must_use]
     pub fn of_prefix(prefix: IpNet) -> Self {
-        Changes {
+        UnderlayChanges {
             everything: false,
             prefixes: BTreeSet::from([prefix]),
         }
@@ -74,10 +74,10 @@ impl Changes {
         !self.everything && self.prefixes.is_empty()
     }
 
-    fn add(&mut self, other: Changes) {
+    fn add(&mut self, other: UnderlayChanges) {
         self.everything |= other.everything;
         self.prefixes.extend(other.prefixes);
-        self.everything |= self.prefixes.len() > PREFIXES;
+        self.everything |= self.prefixes.len() > MAX_PREFIXES;
         if self.everything {
             self.prefixes.clear();
         }
@@ -86,15 +86,15 @@ impl Changes {
 
 /// The underlay of one network namespace.
 #[derive(Debug)]
-pub struct Underlay {
+pub struct UnderlayMonitor {
     /// For questions.
     pub handle: Handle,
     /// Another number after each change; whoever keeps what follows from routes and addresses asks anew then.
     pub generation: Arc<AtomicU32>,
-    changes: UnboundedReceiver<Changes>,
+    changes: UnboundedReceiver<UnderlayChanges>,
 }
 
-impl Underlay {
+impl UnderlayMonitor {
     /// Follows the calling thread's namespace. Must be called inside the daemon's runtime.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Underlay {
         let generation = Arc::new(AtomicU32::new(0));
         let (sender, changes) = unbounded_channel();
         let mut messages = subscribe()?;
-        let mut gather = Gather {
+        let mut gather = ChangeCollector {
             generation: Arc::clone(&generation),
             devices: HashMap::new(),
             sender,
@@ -117,16 +117,16 @@ impl Underlay {
                 }
                 tracing::error!("netlink says no more of the underlay; asking again");
                 messages = loop {
-                    sleep(MOST).await;
+                    sleep(MAX_BURST).await;
                     if let Ok(messages) = subscribe() {
                         break messages;
                     }
                 };
                 // What happened meanwhile is not known.
-                gather.tell(Changes::everything());
+                gather.tell(UnderlayChanges::everything());
             }
         });
-        Ok(Underlay {
+        Ok(UnderlayMonitor {
             handle,
             generation,
             changes,
@@ -134,7 +134,7 @@ impl Underlay {
     }
 
     /// What changed since the last call; waits for it.
-    pub async fn changed(&mut self) -> Option<Changes> {
+    pub async fn changed(&mut self) -> Option<UnderlayChanges> {
         let mut changes = self.changes.recv().await?;
         while let Ok(more) = self.changes.try_recv() {
             changes.add(more);
@@ -143,9 +143,9 @@ impl Underlay {
     }
 }
 
-type Messages = std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
+type RouteMessages = std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
 
-fn subscribe() -> io::Result<Messages> {
+fn subscribe() -> io::Result<RouteMessages> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Route,
@@ -161,17 +161,17 @@ fn subscribe() -> io::Result<Messages> {
 }
 
 /// The receiver is gone.
-struct Gone;
+struct ReceiverGone;
 
-struct Gather {
+struct ChangeCollector {
     generation: Arc<AtomicU32>,
     /// What counts of each device that was told of.
-    devices: HashMap<u32, Device>,
-    sender: UnboundedSender<Changes>,
+    devices: HashMap<u32, DeviceState>,
+    sender: UnboundedSender<UnderlayChanges>,
 }
 
-impl Gather {
-    async fn until_it_ends(&mut self, messages: &mut Messages) -> Result<(), Gone> {
+impl ChangeCollector {
+    async fn until_it_ends(&mut self, messages: &mut RouteMessages) -> Result<(), ReceiverGone> {
         while let Some(message) = messages.next().await {
             let mut changes = self.read(message);
             if changes.is_empty() {
@@ -181,17 +181,17 @@ impl Gather {
             let (began, mut stepped) = (Instant::now(), Instant::now());
             let mut behind = false;
             while let Ok(more) =
-                timeout_at((began + MOST).min(Instant::now() + QUIET), messages.next()).await
+                timeout_at((began + MAX_BURST).min(Instant::now() + QUIET), messages.next()).await
             {
                 let Some(message) = more else { break };
                 let more = self.read(message);
                 behind |= !more.is_empty();
                 changes.add(more);
-                if behind && stepped.elapsed() >= STEP {
+                if behind && stepped.elapsed() >= MIN_INTERVAL {
                     self.step();
                     (stepped, behind) = (Instant::now(), false);
                 }
-                if began.elapsed() >= MOST {
+                if began.elapsed() >= MAX_BURST {
                     break;
                 }
             }
@@ -199,13 +199,13 @@ impl Gather {
                 self.step();
             }
             if self.sender.send(changes).is_err() {
-                return Err(Gone);
+                return Err(ReceiverGone);
             }
         }
         Ok(())
     }
 
-    fn tell(&self, changes: Changes) {
+    fn tell(&self, changes: UnderlayChanges) {
         self.step();
         let _ = self.sender.send(changes);
     }
@@ -214,49 +214,49 @@ impl Gather {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    fn read(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> Changes {
+    fn read(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> UnderlayChanges {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
             // The kernel had more to say than the socket holds.
-            NetlinkPayload::Overrun(_) => return Changes::everything(),
-            _ => return Changes::default(),
+            NetlinkPayload::Overrun(_) => return UnderlayChanges::everything(),
+            _ => return UnderlayChanges::default(),
         };
         match message {
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                destination(&route).map_or_else(Changes::default, Changes::of_prefix)
+                destination(&route).map_or_else(UnderlayChanges::default, UnderlayChanges::of_prefix)
             }
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-                own(&address).map_or_else(Changes::default, Changes::of_prefix)
+                own(&address).map_or_else(UnderlayChanges::default, UnderlayChanges::of_prefix)
             }
             RouteNetlinkMessage::NewLink(link) => self.device(link),
             RouteNetlinkMessage::DelLink(link) => {
                 self.devices.remove(&link.header.index);
-                Changes::everything()
+                UnderlayChanges::everything()
             }
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
-                Changes::everything()
+                UnderlayChanges::everything()
             }
-            _ => Changes::default(),
+            _ => UnderlayChanges::default(),
         }
     }
 
     /// Routes go without a word when their device goes down, so any way may be another when a device is.
-    fn device(&mut self, message: LinkMessage) -> Changes {
+    fn device(&mut self, message: LinkMessage) -> UnderlayChanges {
         let index = message.header.index;
-        let now = Device::read(message);
+        let now = DeviceState::read(message);
         let before = self.devices.insert(index, now.clone());
         match before {
-            Some(before) if before == now => Changes::default(),
+            Some(before) if before == now => UnderlayChanges::default(),
             // One that was not there, or is not known, and leads nowhere yet.
-            None if !now.up => Changes::default(),
-            _ => Changes::everything(),
+            None if !now.up => UnderlayChanges::default(),
+            _ => UnderlayChanges::everything(),
         }
     }
 }
 
 /// What ways depend on of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Device {
+struct DeviceState {
     name: String,
     up: bool,
     carrier: bool,
@@ -264,13 +264,13 @@ struct Device {
     controller: u32,
 }
 
-impl Device {
+impl DeviceState {
     fn read(message: LinkMessage) -> Self {
         let flags = message.header.flags;
-        let mut device = Device {
+        let mut device = DeviceState {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
-            ..Device::default()
+            ..DeviceState::default()
         };
         for attribute in message.attributes {
             match attribute {
@@ -313,9 +313,9 @@ fn own(address: &AddressMessage) -> Option<IpNet> {
 mod tests {
     use super::*;
 
-    fn gather() -> (Gather, UnboundedReceiver<Changes>) {
+    fn gather() -> (ChangeCollector, UnboundedReceiver<UnderlayChanges>) {
         let (sender, receiver) = unbounded_channel();
-        let gather = Gather {
+        let gather = ChangeCollector {
             generation: Arc::default(),
             devices: HashMap::new(),
             sender,
@@ -381,19 +381,19 @@ mod tests {
 
     #[test]
     fn very_many_prefixes_are_everything() {
-        let mut all = Changes::default();
-        for n in 0..=PREFIXES {
+        let mut all = UnderlayChanges::default();
+        for n in 0..=MAX_PREFIXES {
             let net = format!("10.{}.{}.0/24", n / 256, n % 256);
-            all.add(Changes::of_prefix(net.parse().unwrap()));
+            all.add(UnderlayChanges::of_prefix(net.parse().unwrap()));
         }
-        assert_eq!(all, Changes::everything());
+        assert_eq!(all, UnderlayChanges::everything());
     }
 
     #[tokio::test(start_paused = true)]
     async fn churn_without_end_holds_nothing_up() {
         let (mut gather, mut receiver) = gather();
         let generation = Arc::clone(&gather.generation);
-        let mut churn: Messages = Box::pin(futures_util::stream::unfold(0, |n| async move {
+        let mut churn: RouteMessages = Box::pin(futures_util::stream::unfold(0, |n| async move {
             sleep(Duration::from_millis(50)).await;
             Some((route(&format!("10.0.{n}.0/24")), (n + 1) % 200))
         }));
@@ -403,7 +403,7 @@ mod tests {
             told = receiver.recv() => told,
         };
         let told = told.expect("it is told, though the churn goes on");
-        assert!(began.elapsed() <= MOST + 2 * QUIET, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= MAX_BURST + 2 * QUIET, "{:?}", began.elapsed());
         assert!(told.concern(ip("10.0.0.1"), None) && told.concern(ip("10.0.15.1"), None));
         assert!(
             generation.load(Relaxed) > 10,

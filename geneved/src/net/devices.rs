@@ -20,7 +20,7 @@ use super::netlink_error;
 
 /// What counts of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Device {
+struct DeviceInfo {
     name: String,
     /// The name that it had when it was seen first: renaming makes it no other device.
     first_name: String,
@@ -35,11 +35,11 @@ struct Device {
     was_own: bool,
 }
 
-impl Device {
+impl DeviceInfo {
     fn read(message: LinkMessage) -> Self {
-        let mut device = Device {
+        let mut device = DeviceInfo {
             loopback: message.header.flags.contains(LinkFlags::Loopback),
-            ..Device::default()
+            ..DeviceInfo::default()
         };
         for attribute in message.attributes {
             match attribute {
@@ -78,7 +78,7 @@ impl Device {
 
 /// Which devices are the daemon's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnDevices {
     /// The interfaces of links in the daemon's namespace by name, also of those that are being made and have no index yet.
     pub links: BTreeMap<String, Option<LinkIndex>>,
     /// Further devices of the daemon's.
@@ -87,9 +87,9 @@ pub struct Own {
     pub namespaces: BTreeSet<i32>,
 }
 
-impl Own {
+impl OwnDevices {
     /// What a device is by itself; `None` where it may be one of the underlay.
-    fn of(&self, device: &Device) -> Option<RxInterface> {
+    fn of(&self, device: &DeviceInfo) -> Option<RxInterface> {
         if device.loopback {
             return Some(RxInterface::Loopback);
         }
@@ -111,17 +111,17 @@ impl Own {
 
 /// The devices of one namespace, as the kernel told of them.
 #[derive(Clone, Debug, Default)]
-pub struct Devices(BTreeMap<u32, Device>);
+pub struct DeviceMap(BTreeMap<u32, DeviceInfo>);
 
-impl Devices {
+impl DeviceMap {
     /// Asks the kernel for all of them.
     ///
     /// # Errors
     /// Netlink fails.
-    pub async fn ask(handle: &Handle) -> io::Result<Devices> {
+    pub async fn dump(handle: &Handle) -> io::Result<DeviceMap> {
         let stream = handle.link().get().execute();
         let messages: Vec<_> = stream.try_collect().await.map_err(netlink_error)?;
-        let mut devices = Devices::default();
+        let mut devices = DeviceMap::default();
         for message in messages {
             devices.note(message);
         }
@@ -129,7 +129,7 @@ impl Devices {
     }
 
     /// Takes these in place of those known so far; what was learned of those that are still there stays.
-    pub fn replace(&mut self, mut devices: Devices) {
+    pub fn replace(&mut self, mut devices: DeviceMap) {
         for (index, device) in &mut devices.0 {
             if let Some(before) = self.0.get(index) {
                 device.first_name.clone_from(&before.first_name);
@@ -142,7 +142,7 @@ impl Devices {
     /// Notes what a device is now; whether it was not so before.
     fn note(&mut self, message: LinkMessage) -> bool {
         let index = message.header.index;
-        let mut device = Device::read(message);
+        let mut device = DeviceInfo::read(message);
         let before = self.0.get(&index);
         if let Some(before) = before {
             device.first_name.clone_from(&before.first_name);
@@ -156,7 +156,7 @@ impl Devices {
     /// What each device is, by its index: where what it receives can come from. What was a link's once is never taken for
     /// one of the underlay.
     #[must_use]
-    pub fn classify(&mut self, own: &Own) -> BTreeMap<u32, RxInterface> {
+    pub fn classify(&mut self, own: &OwnDevices) -> BTreeMap<u32, RxInterface> {
         let mut known: BTreeMap<u32, RxInterface> = BTreeMap::new();
         let mut reached = Vec::new();
         for (index, device) in &mut self.0 {
@@ -171,7 +171,7 @@ impl Devices {
                 reached.push((*index, what));
             }
         }
-        let mut paths = Paths::of(self);
+        let mut paths = DevicePaths::of(self);
         while let Some((index, what)) = reached.pop() {
             for next in paths.received_beyond(index) {
                 known.entry(next).or_insert_with(|| {
@@ -194,8 +194,8 @@ impl Devices {
 }
 
 /// How devices lead to each other.
-struct Paths<'a> {
-    devices: &'a BTreeMap<u32, Device>,
+struct DevicePaths<'a> {
+    devices: &'a BTreeMap<u32, DeviceInfo>,
     /// VLANs, tunnels and the like above each device.
     above: HashMap<u32, Vec<u32>>,
     /// The ports of each bridge or bond.
@@ -206,9 +206,9 @@ struct Paths<'a> {
     sent: HashSet<u32>,
 }
 
-impl<'a> Paths<'a> {
-    fn of(Devices(devices): &'a Devices) -> Self {
-        let mut paths = Paths {
+impl<'a> DevicePaths<'a> {
+    fn of(DeviceMap(devices): &'a DeviceMap) -> Self {
+        let mut paths = DevicePaths {
             devices,
             above: HashMap::new(),
             ports: HashMap::new(),
@@ -241,7 +241,7 @@ impl<'a> Paths<'a> {
         if kind.is_some_and(|device| device.kind == Some(InfoKind::Vrf)) {
             return beyond;
         }
-        if kind.is_some_and(Device::is_switch) {
+        if kind.is_some_and(DeviceInfo::is_switch) {
             beyond.extend(&self.switch);
         }
         for port in self.ports.get(&controller).cloned().unwrap_or_default() {
@@ -272,13 +272,13 @@ impl<'a> Paths<'a> {
 }
 
 /// News of devices, one message at a time.
-pub type News = std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
+pub type LinkMessages = std::pin::Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
 
 /// Begins to listen in the calling thread's namespace. Must be called inside the daemon's runtime.
 ///
 /// # Errors
 /// Netlink cannot be had.
-pub fn listen() -> io::Result<News> {
+pub fn listen() -> io::Result<LinkMessages> {
     let groups = [MulticastGroup::Link];
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::task::spawn_local(connection);
@@ -287,7 +287,7 @@ pub fn listen() -> io::Result<News> {
 
 /// What a message says of devices; the later ones matter more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heard {
+pub enum DeviceChange {
     /// Nothing that counts.
     Nothing,
     /// Devices are not as they were.
@@ -296,9 +296,9 @@ pub enum Heard {
     Lost,
 }
 
-impl Devices {
+impl DeviceMap {
     /// Heeds a message of the kernel's.
-    pub fn heed(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> Heard {
+    pub fn apply(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> DeviceChange {
         let changed = match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                 // The bridge tells of its ports in messages of its own, which have no more than that in them.
@@ -309,12 +309,12 @@ impl Devices {
                 link.header.interface_family == rtnetlink::packet_route::AddressFamily::Unspec
                     && self.0.remove(&link.header.index).is_some()
             }
-            NetlinkPayload::Overrun(_) => return Heard::Lost,
+            NetlinkPayload::Overrun(_) => return DeviceChange::Lost,
             _ => false,
         };
         match changed {
-            true => Heard::Changed,
-            false => Heard::Nothing,
+            true => DeviceChange::Changed,
+            false => DeviceChange::Nothing,
         }
     }
 }
@@ -325,35 +325,35 @@ mod tests {
 
     const GNV0: RxInterface = RxInterface::Link(LinkIndex(4));
 
-    fn device(name: &str, kind: Option<InfoKind>) -> Device {
-        Device {
+    fn device(name: &str, kind: Option<InfoKind>) -> DeviceInfo {
+        DeviceInfo {
             name: name.into(),
             first_name: name.into(),
             kind,
-            ..Device::default()
+            ..DeviceInfo::default()
         }
     }
 
-    fn above(name: &str, kind: InfoKind, link: u32) -> Device {
-        Device {
+    fn above(name: &str, kind: InfoKind, link: u32) -> DeviceInfo {
+        DeviceInfo {
             link: Some(link),
             ..device(name, Some(kind))
         }
     }
 
-    fn port(controller: u32, of: Device) -> Device {
-        Device {
+    fn port(controller: u32, of: DeviceInfo) -> DeviceInfo {
+        DeviceInfo {
             controller: Some(controller),
             ..of
         }
     }
 
-    fn tap() -> Device {
+    fn tap() -> DeviceInfo {
         device("gnv0", Some(InfoKind::Tun))
     }
 
-    fn own() -> Own {
-        Own {
+    fn own() -> OwnDevices {
+        OwnDevices {
             links: BTreeMap::from([("gnv0".into(), Some(LinkIndex(4)))]),
             others: BTreeSet::from(["geneved0".into()]),
             namespaces: BTreeSet::from([7]),
@@ -361,18 +361,18 @@ mod tests {
     }
 
     /// What each of these is; the first has index 1.
-    fn classified(devices: Vec<Device>) -> Vec<RxInterface> {
-        let mut devices = Devices((1..).zip(devices).collect());
+    fn classified(devices: Vec<DeviceInfo>) -> Vec<RxInterface> {
+        let mut devices = DeviceMap((1..).zip(devices).collect());
         devices.classify(&own()).into_values().collect()
     }
 
     #[test]
     fn a_link_is_a_tun_of_its_name_or_its_first_name() {
-        let loopback = Device {
+        let loopback = DeviceInfo {
             loopback: true,
             ..device("lo", None)
         };
-        let renamed = Device {
+        let renamed = DeviceInfo {
             name: "blue".into(),
             ..tap()
         };
@@ -444,9 +444,9 @@ mod tests {
 
     #[test]
     fn a_link_that_is_taken_away_stays_none_of_the_underlay() {
-        let mut devices = Devices(BTreeMap::from([(1, tap())]));
+        let mut devices = DeviceMap(BTreeMap::from([(1, tap())]));
         assert_eq!(devices.classify(&own())[&1], GNV0);
-        assert_eq!(devices.classify(&Own::default())[&1], RxInterface::Unknown);
+        assert_eq!(devices.classify(&OwnDevices::default())[&1], RxInterface::Unknown);
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_veth_into_the_namespace_of_a_link_is_not_known() {
-        let veth = |netns| Device {
+        let veth = |netns| DeviceInfo {
             link_netns: Some(netns),
             ..above("v0", InfoKind::Veth, 3)
         };

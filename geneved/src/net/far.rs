@@ -15,11 +15,11 @@ use rtnetlink::packet_route::link::{
 use super::{first, netlink_error};
 
 /// Devices on top of devices are followed this far.
-const DEPTH: usize = 4;
+const MAX_STACKED_DEVICES: usize = 4;
 
 /// Who takes packets off the far end; the later ones need more care.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FarEnd {
+pub enum PeerDevice {
     /// A network card or a kernel, which finishes what is left to it.
     #[default]
     Finishes,
@@ -33,15 +33,15 @@ pub enum FarEnd {
 ///
 /// # Errors
 /// The device is gone, or netlink fails.
-pub async fn far_end(handle: &Handle, index: u32) -> io::Result<FarEnd> {
+pub async fn peer_device(handle: &Handle, index: u32) -> io::Result<PeerDevice> {
     let mut all = None;
-    let mut worst = FarEnd::Finishes;
+    let mut worst = PeerDevice::Finishes;
     let mut ahead = vec![(index, 0)];
     while let Some((index, depth)) = ahead.pop() {
-        let device = look(handle, index, None).await?;
+        let device = query(handle, index, None).await?;
         let lower = match &device.kind {
             Some(InfoKind::Veth) => {
-                worst = worst.max(behind_veth(handle, &device).await);
+                worst = worst.max(veth_peer(handle, &device).await);
                 continue;
             }
             Some(InfoKind::Vlan | InfoKind::MacVlan | InfoKind::IpVlan | InfoKind::MacSec) => {
@@ -49,7 +49,7 @@ pub async fn far_end(handle: &Handle, index: u32) -> io::Result<FarEnd> {
                     (Some(lower), None) => vec![lower],
                     _ => {
                         let why = format!("dev {} is on one of another namespace", device.name);
-                        worst = worst.max(FarEnd::Unseen(why));
+                        worst = worst.max(PeerDevice::Unseen(why));
                         continue;
                     }
                 }
@@ -64,20 +64,20 @@ pub async fn far_end(handle: &Handle, index: u32) -> io::Result<FarEnd> {
             }
             _ => continue,
         };
-        if depth < DEPTH {
+        if depth < MAX_STACKED_DEVICES {
             ahead.extend(lower.into_iter().map(|lower| (lower, depth + 1)));
         }
     }
     Ok(worst)
 }
 
-async fn behind_veth(handle: &Handle, device: &Device) -> FarEnd {
+async fn veth_peer(handle: &Handle, device: &NeighborDevice) -> PeerDevice {
     let Some(peer) = device.link else {
-        return FarEnd::Unseen(format!("the other end of dev {} is hidden", device.name));
+        return PeerDevice::Unseen(format!("the other end of dev {} is hidden", device.name));
     };
-    match look(handle, peer, device.link_netns).await {
-        Ok(peer) => peer.as_far_end(&device.name),
-        Err(error) => FarEnd::Unseen(format!(
+    match query(handle, peer, device.link_netns).await {
+        Ok(peer) => peer.as_peer(&device.name),
+        Err(error) => PeerDevice::Unseen(format!(
             "the other end of dev {} cannot be looked at: {error}",
             device.name
         )),
@@ -86,7 +86,7 @@ async fn behind_veth(handle: &Handle, device: &Device) -> FarEnd {
 
 /// What counts of a device.
 #[derive(Clone, Debug, Default)]
-struct Device {
+struct NeighborDevice {
     index: u32,
     name: String,
     kind: Option<InfoKind>,
@@ -101,12 +101,12 @@ struct Device {
     xdp: bool,
 }
 
-impl Device {
+impl NeighborDevice {
     fn read(message: LinkMessage) -> Self {
-        let mut device = Device {
+        let mut device = NeighborDevice {
             index: message.header.index,
             promiscuous: message.header.flags.contains(LinkFlags::Promisc),
-            ..Device::default()
+            ..NeighborDevice::default()
         };
         for attribute in message.attributes {
             match attribute {
@@ -134,83 +134,83 @@ impl Device {
     }
 
     /// As the other end of the veth `near`.
-    fn as_far_end(&self, near: &str) -> FarEnd {
+    fn as_peer(&self, near: &str) -> PeerDevice {
         let end = format!("the other end of dev {near}, {},", self.name);
         match (&self.port, self.controller) {
-            _ if self.xdp => FarEnd::Program(format!("{end} has an XDP program")),
+            _ if self.xdp => PeerDevice::Program(format!("{end} has an XDP program")),
             _ if self.promiscuous => {
-                FarEnd::Program(format!("{end} is promiscuous, so a program reads it"))
+                PeerDevice::Program(format!("{end} is promiscuous, so a program reads it"))
             }
             // Its packets go to the kernel's IP all the same.
-            (Some(InfoPortKind::Vrf), _) | (_, None) => FarEnd::Finishes,
-            (Some(kind), _) => FarEnd::Unseen(format!("{end} is a port of a {kind}")),
-            (None, Some(_)) => FarEnd::Unseen(format!("{end} is a port")),
+            (Some(InfoPortKind::Vrf), _) | (_, None) => PeerDevice::Finishes,
+            (Some(kind), _) => PeerDevice::Unseen(format!("{end} is a port of a {kind}")),
+            (None, Some(_)) => PeerDevice::Unseen(format!("{end} is a port")),
         }
     }
 }
 
 /// The device with this number, in the caller's namespace or in one that it has a number for.
-async fn look(handle: &Handle, index: u32, netns: Option<i32>) -> io::Result<Device> {
+async fn query(handle: &Handle, index: u32, netns: Option<i32>) -> io::Result<NeighborDevice> {
     let mut request = handle.link().get().match_index(index);
     if let Some(netns) = netns {
         let attributes = &mut request.message_mut().attributes;
         attributes.push(LinkAttribute::IfNetnsId(netns));
     }
-    first(request.execute()).await.map(Device::read)
+    first(request.execute()).await.map(NeighborDevice::read)
 }
 
-async fn list(handle: &Handle) -> io::Result<Vec<Device>> {
+async fn list(handle: &Handle) -> io::Result<Vec<NeighborDevice>> {
     let stream = handle.link().get().execute();
     let messages: Vec<_> = stream.try_collect().await.map_err(netlink_error)?;
-    Ok(messages.into_iter().map(Device::read).collect())
+    Ok(messages.into_iter().map(NeighborDevice::read).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn peer() -> Device {
-        Device {
+    fn peer() -> NeighborDevice {
+        NeighborDevice {
             name: "p0".into(),
             kind: Some(InfoKind::Veth),
-            ..Device::default()
+            ..NeighborDevice::default()
         }
     }
 
     #[test]
     fn a_program_shows_itself_and_a_port_hides_who_is_behind() {
-        assert_eq!(peer().as_far_end("u0"), FarEnd::Finishes);
-        let read = Device {
+        assert_eq!(peer().as_peer("u0"), PeerDevice::Finishes);
+        let read = NeighborDevice {
             promiscuous: true,
             ..peer()
         };
         assert_eq!(
-            read.as_far_end("u0"),
-            FarEnd::Program(
+            read.as_peer("u0"),
+            PeerDevice::Program(
                 "the other end of dev u0, p0, is promiscuous, so a program reads it".into()
             )
         );
-        let xdp = Device {
+        let xdp = NeighborDevice {
             xdp: true,
             controller: Some(7),
             ..peer()
         };
-        assert!(matches!(xdp.as_far_end("u0"), FarEnd::Program(_)));
-        let port = |port| Device {
+        assert!(matches!(xdp.as_peer("u0"), PeerDevice::Program(_)));
+        let port = |port| NeighborDevice {
             controller: Some(7),
             port: Some(port),
             ..peer()
         };
         assert_eq!(
-            port(InfoPortKind::Bridge).as_far_end("u0"),
-            FarEnd::Unseen("the other end of dev u0, p0, is a port of a bridge".into())
+            port(InfoPortKind::Bridge).as_peer("u0"),
+            PeerDevice::Unseen("the other end of dev u0, p0, is a port of a bridge".into())
         );
-        assert_eq!(port(InfoPortKind::Vrf).as_far_end("u0"), FarEnd::Finishes);
+        assert_eq!(port(InfoPortKind::Vrf).as_peer("u0"), PeerDevice::Finishes);
     }
 
     #[test]
     fn a_program_is_worse_than_the_unknown() {
-        let (unseen, program) = (FarEnd::Unseen("z".into()), FarEnd::Program("a".into()));
-        assert!(FarEnd::Finishes < unseen && unseen < program);
+        let (unseen, program) = (PeerDevice::Unseen("z".into()), PeerDevice::Program("a".into()));
+        assert!(PeerDevice::Finishes < unseen && unseen < program);
     }
 }

@@ -23,7 +23,7 @@ pub struct Gateway {
 
 /// What keeps packets from passing between a link and the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack<'a> {
+pub enum GatewayProblem<'a> {
     /// The kernel forwards nothing of this family.
     Forwarding(&'a Gateway, IpAddr),
     /// What is sent to this address of the outside, and to so many others, does not come into the link.
@@ -35,16 +35,16 @@ impl Gateway {
     ///
     /// # Errors
     /// The namespace cannot be entered.
-    pub async fn look(
+    pub async fn query(
         netns: Option<String>,
         link: String,
         addresses: Vec<IpAddr>,
     ) -> Result<Self, NetnsError> {
         within(netns.clone(), move |handle| async move {
             let mut ways = BTreeMap::new();
-            let mut devices = underlay::Devices::new();
+            let mut devices = underlay::UnderlayDevices::new();
             for addr in addresses {
-                let way = underlay::way(&handle, addr, None, &mut devices).await;
+                let way = underlay::query_host_path(&handle, addr, None, &mut devices).await;
                 let dev = way.map(|way| match way.own {
                     true => "lo".to_owned(),
                     false => way.dev().to_owned(),
@@ -75,7 +75,7 @@ impl Gateway {
     ///
     /// # Errors
     /// There is none, in the kernel's words.
-    pub fn way(&self, addr: IpAddr) -> Result<&str, &str> {
+    pub fn route(&self, addr: IpAddr) -> Result<&str, &str> {
         match self.ways.get(&addr) {
             Some(Ok(dev)) => Ok(dev),
             Some(Err(why)) => Err(why),
@@ -86,19 +86,19 @@ impl Gateway {
     /// Whether packets to `addr` go into the link.
     #[must_use]
     pub fn leads_in(&self, addr: IpAddr) -> bool {
-        self.way(addr) == Ok(&self.link)
+        self.route(addr) == Ok(&self.link)
     }
 
     /// What is missing for these addresses to be those of the link's VPC outside.
-    pub fn lacks<'a>(&'a self, outside: &'a [IpAddr]) -> impl Iterator<Item = Lack<'a>> {
+    pub fn lacks<'a>(&'a self, outside: &'a [IpAddr]) -> impl Iterator<Item = GatewayProblem<'a>> {
         let family = |v4: bool| outside.iter().find(move |addr| addr.is_ipv4() == v4);
         let families = [family(true), family(false)].into_iter().flatten();
         let still = families.filter(|addr| !self.forwards(**addr));
         let mut elsewhere = outside.iter().filter(|addr| !self.leads_in(**addr));
         let route = elsewhere.next().map(|addr| (addr, elsewhere.count()));
         still
-            .map(|addr| Lack::Forwarding(self, *addr))
-            .chain(route.map(|(addr, more)| Lack::Route(self, *addr, more)))
+            .map(|addr| GatewayProblem::Forwarding(self, *addr))
+            .chain(route.map(|(addr, more)| GatewayProblem::Route(self, *addr, more)))
     }
 
     /// The command that leads packets to `addr` into the link.
@@ -127,10 +127,10 @@ pub const fn forwarding_setting(addr: IpAddr) -> &'static str {
     }
 }
 
-impl fmt::Display for Lack<'_> {
+impl fmt::Display for GatewayProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lack::Forwarding(gateway, addr) => {
+            GatewayProblem::Forwarding(gateway, addr) => {
                 let (link, setting) = (&gateway.link, forwarding_setting(*addr));
                 let command = gateway.forwarding_command(*addr);
                 write!(
@@ -138,13 +138,13 @@ impl fmt::Display for Lack<'_> {
                     "the kernel does not forward between {link} and other interfaces ({setting}); \"{command}\""
                 )
             }
-            Lack::Route(gateway, addr, more) => {
+            GatewayProblem::Route(gateway, addr, more) => {
                 let link = &gateway.link;
                 let others = match more {
                     0 => String::new(),
                     more => format!(" (and {more} more)"),
                 };
-                match gateway.way(*addr) {
+                match gateway.route(*addr) {
                     Ok("lo") => {
                         return write!(
                             f,
@@ -162,7 +162,7 @@ impl fmt::Display for Lack<'_> {
 
 /// The families that a kernel forwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Forwarding {
+pub struct ForwardedFamilies {
     /// IPv4.
     pub v4: bool,
     /// IPv6.
@@ -176,9 +176,9 @@ pub struct Forwarding {
 pub async fn forwarding(
     netns: Option<String>,
     links: Vec<String>,
-) -> Result<Forwarding, NetnsError> {
+) -> Result<ForwardedFamilies, NetnsError> {
     within(netns, move |_| async move {
-        Forwarding {
+        ForwardedFamilies {
             v4: links.iter().any(|link| lets_in_v4(link)),
             v6: setting("ipv6/conf/all/forwarding"),
         }

@@ -29,7 +29,7 @@ pub const TX_QUEUE_LEN: u32 = 1000;
 
 /// How an interface is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct InterfaceSpec {
     /// Its name.
     pub name: String,
     /// Its MAC address, if it is a TAP interface; a TUN interface has none.
@@ -46,7 +46,7 @@ pub struct Wanted {
 
 /// An interface that geneved made: another one that has its name since is not it, and is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnInterface {
     /// The network namespace that it is in, where that is not the daemon's own.
     pub netns: Option<String>,
     /// Its name.
@@ -57,7 +57,7 @@ pub struct Own {
 
 /// An interface that was just made.
 #[derive(Debug)]
-pub struct Made {
+pub struct CreatedInterface {
     /// Its queues.
     pub tun: Tun,
     /// Its number.
@@ -72,7 +72,7 @@ pub fn can_have(address: &IpNet, mtu: u16) -> bool {
 
 /// What the kernel says of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -93,7 +93,7 @@ pub struct Seen {
     pub link_local: Option<IpNet>,
 }
 
-impl Seen {
+impl InterfaceStatus {
     /// Whether it is up, as an administrator sets it.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -146,10 +146,10 @@ fn hint(what: &str, error: &io::Error) -> &'static str {
 /// The namespace cannot be entered.
 pub async fn create(
     netns: Option<String>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<InterfaceSpec>,
     queues: usize,
     all_or_none: bool,
-) -> Result<Vec<Result<Made, InterfaceError>>, NetnsError> {
+) -> Result<Vec<Result<CreatedInterface, InterfaceError>>, NetnsError> {
     let target = netns.as_deref().map(netns::open).transpose()?;
     // The kernel finds it out only when the device is there already, and this may be asked every second.
     let taken = match &netns {
@@ -190,7 +190,7 @@ pub async fn create(
             let one = match tun {
                 Ok(tun) => {
                     let ready = set_up(&handle, wanted, all_or_none).await;
-                    ready.map(|ifindex| Made { tun, ifindex })
+                    ready.map(|ifindex| CreatedInterface { tun, ifindex })
                 }
                 Err(error) => Err(error),
             };
@@ -214,7 +214,7 @@ async fn move_in(
     tap: bool,
 ) -> Result<Tun, InterfaceError> {
     let mut tun = create_tun_to_move(queues, tap)?;
-    let index = look(handle, &tun.name).await?.ifindex;
+    let index = query(handle, &tun.name).await?.ifindex;
     let change = by_index(index)
         .setns_by_fd(target.as_raw_fd())
         .name(name.to_owned());
@@ -234,9 +234,9 @@ async fn move_in(
 ///
 /// # Errors
 /// What the kernel refused first.
-pub async fn update(own: Own, wanted: Wanted, before: Vec<IpNet>) -> Result<(), InterfaceError> {
+pub async fn update(own: OwnInterface, wanted: InterfaceSpec, before: Vec<IpNet>) -> Result<(), InterfaceError> {
     within(own.netns.clone(), move |handle| async move {
-        let seen = look_for(&handle, &own).await?;
+        let seen = find_own(&handle, &own).await?;
         adjust_mtu(&handle, &seen, wanted.mtu).await?;
         // The kernel forgets its neighbours with it, even if it is the same.
         if let Some(mac) = wanted.tap.filter(|mac| seen.lladdr != Some(*mac)) {
@@ -278,9 +278,9 @@ pub async fn update(own: Own, wanted: Wanted, before: Vec<IpNet>) -> Result<(), 
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn set_mtu(own: Own, mtu: u16) -> Result<(), InterfaceError> {
+pub async fn set_mtu(own: OwnInterface, mtu: u16) -> Result<(), InterfaceError> {
     within(own.netns.clone(), move |handle| async move {
-        let seen = look_for(&handle, &own).await?;
+        let seen = find_own(&handle, &own).await?;
         adjust_mtu(&handle, &seen, mtu).await
     })
     .await?
@@ -292,12 +292,12 @@ pub async fn set_mtu(own: Own, mtu: u16) -> Result<(), InterfaceError> {
 /// # Errors
 /// What the kernel refused first.
 pub async fn restore(
-    own: Own,
+    own: OwnInterface,
     mtu: Option<u16>,
     missing: Vec<IpNet>,
 ) -> Result<(), InterfaceError> {
     within(own.netns.clone(), move |handle| async move {
-        let seen = look_for(&handle, &own).await?;
+        let seen = find_own(&handle, &own).await?;
         if let Some(mtu) = mtu {
             adjust_mtu(&handle, &seen, mtu).await?;
         }
@@ -319,9 +319,9 @@ pub async fn restore(
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn set_carrier(own: Own, on: bool) -> Result<(), InterfaceError> {
+pub async fn set_carrier(own: OwnInterface, on: bool) -> Result<(), InterfaceError> {
     within(own.netns.clone(), move |handle| async move {
-        let index = look_for(&handle, &own).await?.ifindex;
+        let index = find_own(&handle, &own).await?.ifindex;
         carrier(&handle, index, on).await
     })
     .await?
@@ -338,7 +338,7 @@ async fn set_lladdr(handle: &Handle, index: u32, mac: Mac) -> Result<(), Interfa
     set(handle, change, || format!("lladdr {mac}")).await
 }
 
-async fn adjust_mtu(handle: &Handle, seen: &Seen, mtu: u16) -> Result<(), InterfaceError> {
+async fn adjust_mtu(handle: &Handle, seen: &InterfaceStatus, mtu: u16) -> Result<(), InterfaceError> {
     if seen.mtu == u32::from(mtu) {
         return Ok(());
     }
@@ -350,11 +350,11 @@ async fn adjust_mtu(handle: &Handle, seen: &Seen, mtu: u16) -> Result<(), Interf
 ///
 /// # Errors
 /// The namespace cannot be entered.
-pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Seen>, NetnsError> {
+pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<InterfaceStatus>, NetnsError> {
     within(netns, move |handle| async move {
         let mut all = Vec::with_capacity(names.len());
         for name in names {
-            if let Ok(seen) = look(&handle, &name).await {
+            if let Ok(seen) = query(&handle, &name).await {
                 all.push(seen);
             }
         }
@@ -384,13 +384,13 @@ pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<Se
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel refused.
-pub async fn remove(netns: Option<String>, all: Vec<Own>) -> Result<(), InterfaceError> {
+pub async fn remove(netns: Option<String>, all: Vec<OwnInterface>) -> Result<(), InterfaceError> {
     // A number that nobody else has reason to use; "ip link" shows it for the moment.
     let group = LinkAttribute::Group(0x6e76_0000 | (std::process::id() & 0xffff));
     within(netns, move |handle| async move {
         let mut any = false;
         for own in all {
-            if let Ok(seen) = look_for(&handle, &own).await {
+            if let Ok(seen) = find_own(&handle, &own).await {
                 let change = by_index(seen.ifindex).append_extra_attribute(group.clone());
                 set(&handle, change, || "group".to_owned()).await?;
                 any = true;
@@ -410,10 +410,10 @@ pub async fn remove(netns: Option<String>, all: Vec<Own>) -> Result<(), Interfac
 /// Makes a new interface as it is wanted; gives its number.
 async fn set_up(
     handle: &Handle,
-    wanted: &Wanted,
+    wanted: &InterfaceSpec,
     all_or_none: bool,
 ) -> Result<u32, InterfaceError> {
-    let seen = look(handle, &wanted.name).await?;
+    let seen = query(handle, &wanted.name).await?;
     let index = seen.ifindex;
     let change = by_index(index)
         .mtu(wanted.mtu.into())
@@ -466,7 +466,7 @@ async fn set(
         .map_err(|e| setting(what(), e))
 }
 
-async fn add_address(handle: &Handle, seen: &Seen, address: IpNet) -> Result<(), InterfaceError> {
+async fn add_address(handle: &Handle, seen: &InterfaceStatus, address: IpNet) -> Result<(), InterfaceError> {
     let mut request = handle
         .address()
         .add(seen.ifindex, address.addr(), address.prefix_len());
@@ -523,15 +523,15 @@ fn address_of(message: &AddressMessage) -> Option<(IpNet, bool)> {
 }
 
 /// What the kernel says of an interface of geneved's; an error where another one has its name.
-async fn look_for(handle: &Handle, own: &Own) -> Result<Seen, InterfaceError> {
-    let seen = look(handle, &own.name).await?;
+async fn find_own(handle: &Handle, own: &OwnInterface) -> Result<InterfaceStatus, InterfaceError> {
+    let seen = query(handle, &own.name).await?;
     match own.ifindex == seen.ifindex {
         true => Ok(seen),
         false => Err(InterfaceError::Another(own.name.clone())),
     }
 }
 
-async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {
+async fn query(handle: &Handle, name: &str) -> Result<InterfaceStatus, InterfaceError> {
     let mut stream = std::pin::pin!(handle.link().get().match_name(name.to_owned()).execute());
     match stream.try_next().await {
         Ok(Some(message)) => Ok(read(name, &message)),
@@ -546,12 +546,12 @@ async fn look(handle: &Handle, name: &str) -> Result<Seen, InterfaceError> {
     }
 }
 
-fn read(name: &str, message: &LinkMessage) -> Seen {
-    let mut seen = Seen {
+fn read(name: &str, message: &LinkMessage) -> InterfaceStatus {
+    let mut seen = InterfaceStatus {
         name: name.to_owned(),
         ifindex: message.header.index,
         operstate: "UNKNOWN".into(),
-        ..Seen::default()
+        ..InterfaceStatus::default()
     };
     for attribute in &message.attributes {
         match attribute {

@@ -12,8 +12,8 @@ use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 
-use super::changes::Changes;
-use super::underlay::{self, Devices, Way};
+use super::changes::UnderlayChanges;
+use super::underlay::{self, UnderlayDevices, HostPath};
 use crate::config::shared_map::SharedMap;
 use crate::config::value::IfName;
 
@@ -21,11 +21,11 @@ use crate::config::value::IfName;
 const ASSUMED: u32 = 1500;
 
 /// A host, and the address that it is sent to from, where the operator named one.
-pub type Pair = (IpAddr, Option<IpAddr>);
+pub type PathKey = (IpAddr, Option<IpAddr>);
 
 /// Why nothing is sent to a host: packets to it would come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loop {
+pub enum RoutingLoop {
     /// The host is this one. That is `meant` where only endpoints name it: they are written alike on all hosts.
     Own {
         /// Nobody needs to be told.
@@ -40,17 +40,17 @@ pub enum Loop {
     Shared(String, IfName),
 }
 
-impl fmt::Display for Loop {
+impl fmt::Display for RoutingLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ROUTE: &str = "the underlay's route to it leads";
         match self {
-            Loop::Own { .. } => f.write_str("it is an address of this host itself"),
-            Loop::Itself => write!(f, "{ROUTE} into the link itself"),
-            Loop::Shared(bridge, link) => write!(
+            RoutingLoop::Own { .. } => f.write_str("it is an address of this host itself"),
+            RoutingLoop::Itself => write!(f, "{ROUTE} into the link itself"),
+            RoutingLoop::Shared(bridge, link) => write!(
                 f,
                 "{ROUTE} through {bridge}, of which link \"{link}\" is a port, so that its datagrams cannot be told from those of the link's tenants; take one of them out of {bridge}"
             ),
-            Loop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
+            RoutingLoop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
         }
     }
 }
@@ -72,7 +72,7 @@ pub struct ComputedMtu {
 
 /// What a link's MTU is computed from, beside the ways.
 #[derive(Clone, Debug)]
-pub struct Basis {
+pub struct MtuBasis {
     /// The hosts that count.
     pub hosts: Vec<IpAddr>,
     /// Bytes of the longest options that it sends.
@@ -82,34 +82,34 @@ pub struct Basis {
 }
 
 /// Each link with a host of its own, and the link behind whose interface that host is: tunnels in tunnels.
-pub type Nested = BTreeSet<(IfName, IpAddr, IfName)>;
+pub type NestedTunnels = BTreeSet<(IfName, IpAddr, IfName)>;
 
 /// The ways to hosts, each asked for once, and what follows from them for the links of a configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Ways {
-    known: SharedMap<Pair, Arc<Result<Way, String>>>,
-    devices: Devices,
+pub struct PathTable {
+    known: SharedMap<PathKey, Arc<Result<HostPath, String>>>,
+    devices: UnderlayDevices,
     /// The hosts of each link.
-    hosts: SharedMap<IfName, Arc<[Pair]>>,
+    hosts: SharedMap<IfName, Arc<[PathKey]>>,
     /// How many links have a pair among theirs.
-    users: SharedMap<Pair, usize>,
+    users: SharedMap<PathKey, usize>,
     /// The names of all devices and ports that ways lead through, and perhaps of some that they led through before.
     through: Arc<BTreeSet<String>>,
     /// Some way leads through the interface of a link: what is so for one link may follow from others.
     pub entangled: bool,
     /// All hosts that are behind links.
-    pub nested: Nested,
+    pub nested: NestedTunnels,
     /// By the link's name.
-    pub bases: SharedMap<IfName, Basis>,
+    pub bases: SharedMap<IfName, MtuBasis>,
     /// Why packets of a link to a host would come back to this host, by the link's name.
-    loops: SharedMap<(IfName, IpAddr), Loop>,
+    loops: SharedMap<(IfName, IpAddr), RoutingLoop>,
 }
 
-impl Ways {
+impl PathTable {
     /// Asks the kernel for a way that is not known yet.
-    pub async fn ask(&mut self, handle: &Handle, pair: Pair) {
+    pub async fn query(&mut self, handle: &Handle, pair: PathKey) {
         if !self.known.contains_key(&pair) {
-            let way = underlay::way(handle, pair.0, pair.1, &mut self.devices).await;
+            let way = underlay::query_host_path(handle, pair.0, pair.1, &mut self.devices).await;
             if let Ok(way) = &way {
                 self.note_through(way);
             }
@@ -118,7 +118,7 @@ impl Ways {
         }
     }
 
-    fn note_through(&mut self, way: &Way) {
+    fn note_through(&mut self, way: &HostPath) {
         let ports = way.ports.iter().flat_map(|(bridge, port)| [bridge, port]);
         for name in way.through.iter().chain(ports) {
             if !self.through.contains(name) {
@@ -134,7 +134,7 @@ impl Ways {
 
     /// Notes which hosts a link has; none if it is gone. Forgets what was concluded of it, and the ways that no link needs any
     /// more.
-    pub fn set_hosts(&mut self, link: &IfName, pairs: Option<Arc<[Pair]>>) {
+    pub fn set_hosts(&mut self, link: &IfName, pairs: Option<Arc<[PathKey]>>) {
         self.bases.remove(link);
         self.nested.retain(|(name, ..)| name != link);
         let new = pairs.iter().flat_map(|pairs| pairs.iter());
@@ -177,25 +177,25 @@ impl Ways {
 
     /// The hosts of a link.
     #[must_use]
-    pub fn hosts(&self, link: &IfName) -> &[Pair] {
+    pub fn hosts(&self, link: &IfName) -> &[PathKey] {
         self.hosts.get(link).map_or(&[], |pairs| pairs)
     }
 
     /// Whether it was asked for this way.
     #[must_use]
-    pub fn knows(&self, pair: &Pair) -> bool {
+    pub fn knows(&self, pair: &PathKey) -> bool {
         self.known.contains_key(pair)
     }
 
     /// Whether anything that is known may not be so any more.
     #[must_use]
-    pub fn are_concerned(&self, changes: &Changes) -> bool {
+    pub fn are_concerned(&self, changes: &UnderlayChanges) -> bool {
         let mut known = self.known.keys();
         changes.concern_devices() || known.any(|(host, local)| changes.concern(*host, *local))
     }
 
     /// Forgets what may not be so any more.
-    pub fn forget(&mut self, changes: &Changes) {
+    pub fn forget(&mut self, changes: &UnderlayChanges) {
         self.known
             .retain(|(host, local), _| !changes.concern(*host, *local));
         if changes.concern_devices() {
@@ -211,7 +211,7 @@ impl Ways {
 
     /// The way to a host, or why there is none; `None` where nobody asked.
     #[must_use]
-    pub fn way(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&Way, &str>> {
+    pub fn path(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&HostPath, &str>> {
         let way = self.known.get(&(host, local))?;
         Some((**way).as_ref().map_err(String::as_str))
     }
@@ -220,7 +220,7 @@ impl Ways {
     pub fn pairs_of(
         &self,
         host: IpAddr,
-    ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<Way, String>)> + Clone {
+    ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<HostPath, String>)> + Clone {
         let here = self.known.range((host, None)..);
         here.take_while(move |((to, _), _)| *to == host)
             .map(|((_, local), way)| (local, &**way))
@@ -229,7 +229,7 @@ impl Ways {
     /// Changes what is known of hosts for which `change` has another way.
     pub fn change_each(
         &mut self,
-        mut change: impl FnMut(IpAddr, &Result<Way, String>) -> Option<Way>,
+        mut change: impl FnMut(IpAddr, &Result<HostPath, String>) -> Option<HostPath>,
     ) {
         for ((host, local), way) in self.known.clone().iter() {
             if let Some(way) = change(*host, way) {
@@ -241,29 +241,29 @@ impl Ways {
 
     /// Knows a way that nobody was asked for.
     #[cfg(test)]
-    pub fn insert(&mut self, pair: Pair, way: Result<Way, String>) {
+    pub fn insert(&mut self, pair: PathKey, way: Result<HostPath, String>) {
         self.known.insert(pair, Arc::new(way));
     }
 
     /// Notes which packets would come back: of which link, to which host, and why.
-    pub fn set_loops(&mut self, loops: impl IntoIterator<Item = ((IfName, IpAddr), Loop)>) {
+    pub fn set_loops(&mut self, loops: impl IntoIterator<Item = ((IfName, IpAddr), RoutingLoop)>) {
         self.loops = loops.into_iter().collect();
     }
 
     /// Notes that packets of a link to a host would come back, and why.
-    pub fn add_loop(&mut self, link: &IfName, host: IpAddr, why: Loop) {
+    pub fn add_loop(&mut self, link: &IfName, host: IpAddr, why: RoutingLoop) {
         self.loops.insert((link.clone(), host), why);
     }
 
     /// All of them.
     #[must_use]
-    pub fn loops(&self) -> &SharedMap<(IfName, IpAddr), Loop> {
+    pub fn loops(&self) -> &SharedMap<(IfName, IpAddr), RoutingLoop> {
         &self.loops
     }
 
     /// Why a link's packets to this host would come back, if they would.
     #[must_use]
-    pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&Loop> {
+    pub fn loop_of(&self, link: &IfName, host: IpAddr) -> Option<&RoutingLoop> {
         if self.loops.is_empty() {
             return None;
         }
@@ -272,8 +272,8 @@ impl Ways {
 
     /// To which hosts a link sends nothing, and why; in words for a person.
     #[must_use]
-    pub fn kept_away(&self, link: &IfName) -> Option<String> {
-        let told = |why: &Loop| !matches!(why, Loop::Own { meant: true });
+    pub fn loop_warning(&self, link: &IfName) -> Option<String> {
+        let told = |why: &RoutingLoop| !matches!(why, RoutingLoop::Own { meant: true });
         let here = self.loops.iter().filter(|((name, _), _)| name == link);
         let mut loops = here.filter(|(_, why)| told(why));
         let ((_, host), why) = loops.next()?;
@@ -308,7 +308,7 @@ impl Ways {
         before: Option<u32>,
     ) -> ComputedMtu {
         let known = |host: &IpAddr| {
-            let way = self.way(*host, local).and_then(Result::ok)?;
+            let way = self.path(*host, local).and_then(Result::ok)?;
             self.loop_of(link, *host).is_none().then_some(way)
         };
         let tunnel = |underlay, v6| TunnelMtu {
@@ -343,7 +343,7 @@ impl Ways {
         };
         let why = match hosts.first() {
             None => format!("the link has no host yet, {so}"),
-            Some(host) => match (self.loop_of(link, *host), self.way(*host, local)) {
+            Some(host) => match (self.loop_of(link, *host), self.path(*host, local)) {
                 (Some(why), _) => format!("{host}: {why}, {so}"),
                 (None, Some(Err(error))) => format!("no route to {host} ({error}), {so}"),
                 (None, _) => format!("no route to {host} (not asked), {so}"),
@@ -362,8 +362,8 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::underlay::Device;
-    use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+    use crate::net::underlay::UnderlayDevice;
+    use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 
     fn gnv0() -> IfName {
         "gnv0".parse().unwrap()
@@ -374,17 +374,17 @@ mod tests {
             underlay: 0,
             outer: IpVersion::V4,
             encapsulation: Encapsulation::Geneve,
-            inner: Inner::Ip,
+            inner: InnerProtocol::Ip,
             options,
         }
     }
 
-    fn ways(list: &[(&str, Result<u32, &str>)]) -> Ways {
-        let mut ways = Ways::default();
+    fn ways(list: &[(&str, Result<u32, &str>)]) -> PathTable {
+        let mut ways = PathTable::default();
         for (host, mtu) in list {
             let way = mtu
-                .map(|mtu| Way {
-                    devices: vec![Device {
+                .map(|mtu| HostPath {
+                    devices: vec![UnderlayDevice {
                         name: "eth0".into(),
                         index: 2,
                         mtu,
@@ -437,7 +437,7 @@ mod tests {
             "{}",
             sum.text
         );
-        let sum = Ways::default().sum((&gnv0(), &[]), None, shape(0), Some(9000));
+        let sum = PathTable::default().sum((&gnv0(), &[]), None, shape(0), Some(9000));
         assert!(
             sum.text.contains("no host yet, so 1500 is assumed"),
             "{}",
@@ -449,12 +449,12 @@ mod tests {
     fn a_route_that_is_gone_or_leads_back_changes_nothing() {
         let host: IpAddr = "192.0.2.1".parse().unwrap();
         let mut ways = ways(&[("192.0.2.1", Err("Network is unreachable"))]);
-        let sum = |ways: &Ways| ways.sum((&gnv0(), &[host]), None, shape(0), Some(9000));
+        let sum = |ways: &PathTable| ways.sum((&gnv0(), &[host]), None, shape(0), Some(9000));
         assert_eq!(sum(&ways).inner, 8964);
         assert!(sum(&ways).text.ends_with("so 9000 is kept"));
         ways.known = self::ways(&[("192.0.2.1", Ok(1464))]).known;
         assert_eq!(sum(&ways).inner, 1428);
-        ways.set_loops(BTreeMap::from([((gnv0(), host), Loop::Itself)]));
+        ways.set_loops(BTreeMap::from([((gnv0(), host), RoutingLoop::Itself)]));
         let kept = sum(&ways);
         assert_eq!((kept.inner, kept.underlay, kept.dev), (8964, 9000, None));
         assert!(
@@ -468,14 +468,14 @@ mod tests {
     #[test]
     fn only_what_may_have_changed_is_asked_again() {
         let mut ways = ways(&[("192.0.2.1", Ok(1500)), ("198.51.100.1", Ok(1500))]);
-        let elsewhere = Changes::of_prefix("203.0.113.0/24".parse().unwrap());
-        let here = Changes::of_prefix("192.0.2.0/24".parse().unwrap());
+        let elsewhere = UnderlayChanges::of_prefix("203.0.113.0/24".parse().unwrap());
+        let here = UnderlayChanges::of_prefix("192.0.2.0/24".parse().unwrap());
         assert!(!ways.are_concerned(&elsewhere) && ways.are_concerned(&here));
-        assert!(ways.are_concerned(&Changes::everything()));
+        assert!(ways.are_concerned(&UnderlayChanges::everything()));
         ways.forget(&here);
         assert_eq!(ways.known.len(), 1);
-        assert!(ways.way("198.51.100.1".parse().unwrap(), None).is_some());
-        ways.forget(&Changes::everything());
+        assert!(ways.path("198.51.100.1".parse().unwrap(), None).is_some());
+        ways.forget(&UnderlayChanges::everything());
         assert!(ways.known.is_empty());
     }
 }

@@ -82,14 +82,14 @@ pub fn open(name: &str) -> Result<File, NetnsError> {
 /// What tells a namespace from another one that is made under its name later: device and inode, which are used again, and
 /// when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity(u64, u64, i64, i64);
+pub struct NetnsId(u64, u64, i64, i64);
 
 /// The identity of the namespace that has this name now; `None` where none has.
 #[must_use]
-pub fn identity(name: &str) -> Option<Identity> {
+pub fn identity(name: &str) -> Option<NetnsId> {
     let file = open(name).ok()?;
     let m = file.metadata().ok()?;
-    Some(Identity(m.dev(), m.ino(), m.ctime(), m.ctime_nsec()))
+    Some(NetnsId(m.dev(), m.ino(), m.ctime(), m.ctime_nsec()))
 }
 
 fn path(name: &str) -> PathBuf {

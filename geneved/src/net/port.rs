@@ -15,7 +15,7 @@ use rtnetlink::packet_route::link::{
 
 /// Whoever has a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum PortHolder {
     /// A tunnel device of the kernel.
     Device {
         /// Its name.
@@ -37,13 +37,13 @@ pub enum Holder {
     },
 }
 
-impl Holder {
+impl PortHolder {
     /// Whether it is worth waiting for.
     fn may_let_go(&self) -> bool {
         match self {
-            Holder::Device { .. } => false,
-            Holder::Process { pid, .. } => is_ending(*pid),
-            Holder::Hidden { .. } => true,
+            PortHolder::Device { .. } => false,
+            PortHolder::Process { pid, .. } => is_ending(*pid),
+            PortHolder::Hidden { .. } => true,
         }
     }
 
@@ -52,33 +52,33 @@ impl Holder {
     pub fn remedy(&self) -> String {
         const OR: &str = "or use another \"dstport\", the same on every host";
         match self {
-            Holder::Device { name, .. } if is_ovs(name) => {
+            PortHolder::Device { name, .. } if is_ovs(name) => {
                 format!("remove its tunnel port (\"ovs-vsctl del-port\"), {OR}")
             }
-            Holder::Device { name, .. } => format!("\"ip link del {name}\", {OR}"),
-            Holder::Process { name, .. } if name == "geneved" => {
+            PortHolder::Device { name, .. } => format!("\"ip link del {name}\", {OR}"),
+            PortHolder::Process { name, .. } if name == "geneved" => {
                 "one daemon serves all links of a network namespace: stop the other one".into()
             }
-            Holder::Process { .. } => format!("stop it, {OR}"),
-            Holder::Hidden { .. } => {
+            PortHolder::Process { .. } => format!("stop it, {OR}"),
+            PortHolder::Hidden { .. } => {
                 format!("\"geneved check\" as root names it; stop it, {OR}")
             }
         }
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Device { name, .. } if is_ovs(name) => {
+            PortHolder::Device { name, .. } if is_ovs(name) => {
                 write!(f, "Open vSwitch, by its device \"{name}\"")
             }
-            Holder::Device { name, kind } => write!(f, "the kernel's {kind} device \"{name}\""),
-            Holder::Process { pid, name } if name == "geneved" => {
+            PortHolder::Device { name, kind } => write!(f, "the kernel's {kind} device \"{name}\""),
+            PortHolder::Process { pid, name } if name == "geneved" => {
                 write!(f, "another geneved (pid {pid})")
             }
-            Holder::Process { pid, name } => write!(f, "process \"{name}\" (pid {pid})"),
-            Holder::Hidden { uid } => {
+            PortHolder::Process { pid, name } => write!(f, "process \"{name}\" (pid {pid})"),
+            PortHolder::Hidden { uid } => {
                 write!(f, "a program of user {uid} that cannot be seen from here")
             }
         }
@@ -95,10 +95,10 @@ fn is_ovs(name: &str) -> bool {
 /// that is somebody else; `None` where it is free, or nobody is found who has it.
 pub fn wait_until_free(
     taken: impl Fn() -> bool,
-    holder: impl Fn() -> Option<Holder>,
+    holder: impl Fn() -> Option<PortHolder>,
     patience: Duration,
-) -> Option<Holder> {
-    const PAUSE: Duration = Duration::from_millis(20);
+) -> Option<PortHolder> {
+    const RETRY_INTERVAL: Duration = Duration::from_millis(20);
     let began = Instant::now();
     while taken() {
         let found = holder();
@@ -106,7 +106,7 @@ pub fn wait_until_free(
         if lives || began.elapsed() >= patience {
             return found;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
     None
 }
@@ -116,7 +116,7 @@ pub fn wait_until_free(
 pub fn is_ending(pid: i32) -> bool {
     // linux/sched.h
     const PF_EXITING: u32 = 4;
-    const KILLED: u64 = 1 << (nix::libc::SIGKILL - 1);
+    const SIGKILL_BIT: u64 = 1 << (nix::libc::SIGKILL - 1);
     if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
         return true;
     }
@@ -127,33 +127,33 @@ pub fn is_ending(pid: i32) -> bool {
     };
     let killed = process
         .status()
-        .is_ok_and(|status| (status.sigpnd | status.shdpnd) & KILLED != 0);
+        .is_ok_and(|status| (status.sigpnd | status.shdpnd) & SIGKILL_BIT != 0);
     matches!(stat.state, 'Z' | 'X' | 'x') || stat.flags & PF_EXITING != 0 || killed
 }
 
 /// Who has this UDP port in the daemon's network namespace; `None` where nobody is found.
-pub async fn holder(netlink: &Handle, port: u16) -> Option<Holder> {
+pub async fn holder(netlink: &Handle, port: u16) -> Option<PortHolder> {
     let table = [procfs::net::udp(), procfs::net::udp6()];
     let mut entries = table.into_iter().flatten().flatten();
     let entry = entries.find(|e| e.local_address.port() == port)?;
     if let Some(device) = device(netlink, port).await {
         return Some(device);
     }
-    Some(process(entry.inode).unwrap_or(Holder::Hidden { uid: entry.uid }))
+    Some(process(entry.inode).unwrap_or(PortHolder::Hidden { uid: entry.uid }))
 }
 
-fn process(inode: u64) -> Option<Holder> {
+fn process(inode: u64) -> Option<PortHolder> {
     all_processes().ok()?.flatten().find_map(|process| {
         let mut open = process.fd().ok()?.flatten();
         open.any(|fd| matches!(fd.target, FDTarget::Socket(i) if i == inode))
-            .then(|| Holder::Process {
+            .then(|| PortHolder::Process {
                 pid: process.pid,
                 name: process.stat().map(|s| s.comm).unwrap_or_default(),
             })
     })
 }
 
-async fn device(netlink: &Handle, port: u16) -> Option<Holder> {
+async fn device(netlink: &Handle, port: u16) -> Option<PortHolder> {
     let mut links = netlink.link().get().execute();
     while let Ok(Some(link)) = links.try_next().await {
         if let Some(kind) = tunnel_of(&link, port) {
@@ -161,7 +161,7 @@ async fn device(netlink: &Handle, port: u16) -> Option<Holder> {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
-            return Some(Holder::Device { name: name?, kind });
+            return Some(PortHolder::Device { name: name?, kind });
         }
     }
     None
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn held(holder: Option<&Holder>, looks: u32) -> (Option<Holder>, u32) {
+    fn held(holder: Option<&PortHolder>, looks: u32) -> (Option<PortHolder>, u32) {
         let left = Cell::new(looks);
         let taken = || {
             left.set(left.get().saturating_sub(1));
@@ -203,15 +203,15 @@ mod tests {
 
     #[test]
     fn who_is_ending_or_not_there_is_waited_for_and_nobody_else() {
-        let hidden = Holder::Hidden { uid: 0 };
+        let hidden = PortHolder::Hidden { uid: 0 };
         assert_eq!(held(Some(&hidden), 3), (None, 0));
         assert_eq!(held(None, 3), (None, 0));
-        let live = Holder::Process {
+        let live = PortHolder::Process {
             pid: std::process::id().cast_signed(),
             name: "geneved".into(),
         };
         assert_eq!(held(Some(&live), 9), (Some(live), 8));
-        let device = Holder::Device {
+        let device = PortHolder::Device {
             name: "geneve0".into(),
             kind: "geneve",
         };

@@ -15,9 +15,9 @@ use super::{first, netlink_error};
 
 /// The way to a host, by all next hops that the kernel may choose from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct HostPath {
     /// The interfaces that packets leave by, at least one.
-    pub devices: Vec<Device>,
+    pub devices: Vec<UnderlayDevice>,
     /// Names of what they go through: these interfaces, and those that a VLAN or the like is a part of.
     pub through: Vec<String>,
     /// The bridges and the like among them with each of their ports, by name: what leaves by the one reaches the other.
@@ -35,7 +35,7 @@ pub struct Way {
 
 /// An interface of the underlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Device {
+pub struct UnderlayDevice {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -48,7 +48,7 @@ pub struct Device {
     pub has_ports: bool,
 }
 
-impl Way {
+impl HostPath {
     /// The interface by which packets leave, or the first of several.
     #[must_use]
     pub fn dev(&self) -> &str {
@@ -56,8 +56,8 @@ impl Way {
     }
 }
 
-impl Way {
-    async fn add_ports(&mut self, handle: &Handle, device: &Device) -> io::Result<()> {
+impl HostPath {
+    async fn add_ports(&mut self, handle: &Handle, device: &UnderlayDevice) -> io::Result<()> {
         if !device.has_ports {
             return Ok(());
         }
@@ -79,24 +79,24 @@ impl Way {
 }
 
 /// More than these VLANs of VLANs are a circle.
-const DEPTH: usize = 4;
+const MAX_STACKED_VLANS: usize = 4;
 
 /// Devices that were asked for already, by their numbers.
-pub type Devices = HashMap<u32, Device>;
+pub type UnderlayDevices = HashMap<u32, UnderlayDevice>;
 
 /// Asks the kernel for the way from `local` (or its own choice) to `host`.
 ///
 /// # Errors
 /// There is none, in the kernel's words.
-pub async fn way(
+pub async fn query_host_path(
     handle: &Handle,
     host: IpAddr,
     local: Option<IpAddr>,
-    known: &mut Devices,
-) -> io::Result<Way> {
+    known: &mut UnderlayDevices,
+) -> io::Result<HostPath> {
     let route = first(handle.route().get(question(host, local)).execute()).await?;
-    let route = Route::read(&route);
-    let mut way = Way {
+    let route = KernelRoute::read(&route);
+    let mut way = HostPath {
         devices: Vec::new(),
         through: Vec::new(),
         ports: Vec::new(),
@@ -109,42 +109,42 @@ pub async fn way(
         let device = device(handle, index, known).await?;
         // A route cannot make more of an interface than it is.
         let mtu = route.mtu.map_or(device.mtu, |m| m.min(device.mtu));
-        way.mtu = way.mtu.min(mtu);
-        if way.devices.iter().any(|there| there.index == index) {
+        query_host_path.mtu = query_host_path.mtu.min(mtu);
+        if query_host_path.devices.iter().any(|there| there.index == index) {
             continue;
         }
         let mut lower = device.lower;
-        way.through.push(device.name.clone());
-        way.add_ports(handle, &device).await?;
-        way.devices.push(device);
-        for _ in 0..DEPTH {
+        query_host_path.through.push(device.name.clone());
+        query_host_path.add_ports(handle, &device).await?;
+        query_host_path.devices.push(device);
+        for _ in 0..MAX_STACKED_VLANS {
             let Some(index) = lower else { break };
             let below = self::device(handle, index, known).await?;
-            way.add_ports(handle, &below).await?;
-            way.through.push(below.name);
+            query_host_path.add_ports(handle, &below).await?;
+            query_host_path.through.push(below.name);
             lower = below.lower;
         }
     }
-    if way.devices.is_empty() {
+    if query_host_path.devices.is_empty() {
         return Err(io::Error::from_raw_os_error(nix::libc::ENETUNREACH));
     }
-    Ok(way)
+    Ok(query_host_path)
 }
 
-async fn device(handle: &Handle, index: u32, known: &mut Devices) -> io::Result<Device> {
+async fn device(handle: &Handle, index: u32, known: &mut UnderlayDevices) -> io::Result<UnderlayDevice> {
     if let Some(device) = known.get(&index) {
         return Ok(device.clone());
     }
     let request = handle.link().get().match_index(index);
-    let device = Device::read(first(request.execute()).await?);
+    let device = UnderlayDevice::read(first(request.execute()).await?);
     known.insert(index, device.clone());
     Ok(device)
 }
 
-impl Device {
+impl UnderlayDevice {
     fn read(message: LinkMessage) -> Self {
         let index = message.header.index;
-        let mut device = Device {
+        let mut device = UnderlayDevice {
             name: format!("if{index}"),
             index,
             mtu: 1500,
@@ -177,7 +177,7 @@ impl Device {
 
 /// What counts of the kernel's answer.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Route {
+struct KernelRoute {
     hops: Vec<u32>,
     mtu: Option<u32>,
     own: bool,
@@ -185,15 +185,15 @@ struct Route {
     in_main: bool,
 }
 
-impl Route {
+impl KernelRoute {
     fn read(message: &RouteMessage) -> Self {
         // linux/rtnetlink.h
         const MAIN: u32 = 254;
-        let mut route = Route {
+        let mut route = KernelRoute {
             own: message.header.kind == RouteType::Local,
             prefix_len: message.header.destination_prefix_length,
             in_main: u32::from(message.header.table) == MAIN,
-            ..Route::default()
+            ..KernelRoute::default()
         };
         for attribute in &message.attributes {
             match attribute {
@@ -268,7 +268,7 @@ mod tests {
             hop
         };
         let none = RouteNextHopFlags::empty();
-        let route = Route::read(&message(vec![
+        let route = KernelRoute::read(&message(vec![
             RouteAttribute::Table(1000),
             RouteAttribute::MultiPath(vec![
                 hop(3, none),

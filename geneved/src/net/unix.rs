@@ -43,7 +43,7 @@ pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
         match UnixStream::connect(path) {
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Ok(stream) if listener_ends(&stream) && began.elapsed() < PATIENCE => {
+            Ok(stream) if listener_ends(&stream) && began.elapsed() < LISTEN_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             _ => return Err(refuse("another daemon answers there", "stop it first")),
@@ -52,7 +52,7 @@ pub fn ensure_free(path: &Path, what: &str, key: &str) -> Result<(), Refusal> {
 }
 
 /// How long a start waits for a daemon that is ending.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether whoever listens at the other end is a process that is ending.
 fn listener_ends(stream: &UnixStream) -> bool {

@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 const BACKLOG: usize = 1 << 20;
 
 /// Datagrams of news that wait for the daemon, beyond those in the kernel.
-const QUEUE: usize = 64;
+const NETLINK_QUEUE: usize = 64;
 
 /// A socket that hears of changes.
 #[derive(Debug)]
-pub struct Watch {
+pub struct NetlinkWatch {
     socket: Socket,
     /// Whether it hears of other namespaces, too.
     pub everywhere: bool,
@@ -33,7 +33,7 @@ pub struct Watch {
 
 /// Something about an interface has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum InterfaceEvent {
     /// The interface itself: its name, its number in its namespace.
     Link(String, u32),
     /// Its addresses; its number.
@@ -42,7 +42,7 @@ pub enum News {
     Anything,
 }
 
-impl Watch {
+impl NetlinkWatch {
     /// Opens the socket. The kernel looks at what the caller may do now, so it is opened before capabilities are given away.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Watch {
         ] {
             socket.add_membership(group as u32)?;
         }
-        Ok(Watch { socket, everywhere })
+        Ok(NetlinkWatch { socket, everywhere })
     }
 
     /// Begins to listen, on a thread of its own. When the news are not taken in time they are lost in the kernel, which
@@ -68,8 +68,8 @@ impl Watch {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn listen(self) -> io::Result<mpsc::Receiver<Vec<News>>> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    pub fn listen(self) -> io::Result<mpsc::Receiver<Vec<InterfaceEvent>>> {
+        let (sender, receiver) = mpsc::channel(NETLINK_QUEUE);
         std::thread::Builder::new()
             .name("netlink".into())
             .spawn(move || {
@@ -77,7 +77,7 @@ impl Watch {
                     let news = match self.socket.recv_from_full() {
                         Ok((bytes, _)) => read(&bytes),
                         Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {
-                            vec![News::Anything]
+                            vec![InterfaceEvent::Anything]
                         }
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                         Err(error) => {
@@ -94,11 +94,11 @@ impl Watch {
     }
 }
 
-fn read(mut bytes: &[u8]) -> Vec<News> {
+fn read(mut bytes: &[u8]) -> Vec<InterfaceEvent> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
-            all.push(News::Anything);
+            all.push(InterfaceEvent::Anything);
             break;
         };
         let len = (message.header.length as usize).next_multiple_of(4);
@@ -111,11 +111,11 @@ fn read(mut bytes: &[u8]) -> Vec<News> {
                     LinkAttribute::IfName(name) => Some(name),
                     _ => None,
                 });
-                all.push(News::Link(name.unwrap_or_default(), link.header.index));
+                all.push(InterfaceEvent::Link(name.unwrap_or_default(), link.header.index));
             }
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-            ) => all.push(News::Address(address.header.index)),
+            ) => all.push(InterfaceEvent::Address(address.header.index)),
             _ => {}
         }
     }
@@ -198,10 +198,10 @@ mod tests {
         address.header.index = 8;
         let mut all = bytes(RouteNetlinkMessage::DelLink(link));
         all.extend(bytes(RouteNetlinkMessage::NewAddress(address)));
-        let expected = [News::Link("gnv0".into(), 7), News::Address(8)];
+        let expected = [InterfaceEvent::Link("gnv0".into(), 7), InterfaceEvent::Address(8)];
         assert_eq!(read(&all), expected);
         all.push(1);
-        assert_eq!(read(&all).last(), Some(&News::Anything));
+        assert_eq!(read(&all).last(), Some(&InterfaceEvent::Anything));
         assert_eq!(read(&[]), []);
     }
 }

@@ -13,16 +13,16 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use crate::control::protocol::{ChangeKind, Event, Topic, What};
 
 /// Events that wait for one client at most.
-const QUEUE: usize = 1024;
+const SUBSCRIBER_QUEUE: usize = 1024;
 
 /// Where everybody watches.
 #[derive(Debug, Default)]
-pub struct Hub {
-    watchers: RefCell<Vec<Weak<Watcher>>>,
+pub struct EventHub {
+    watchers: RefCell<Vec<Weak<Subscriber>>>,
 }
 
 #[derive(Debug)]
-struct Watcher {
+struct Subscriber {
     topics: Vec<Topic>,
     sender: Sender<Rc<Event>>,
     lost: Cell<u64>,
@@ -30,21 +30,21 @@ struct Watcher {
 
 /// One who watches.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Subscription {
     receiver: Receiver<Rc<Event>>,
-    watcher: Rc<Watcher>,
+    watcher: Rc<Subscriber>,
 }
 
-impl Hub {
+impl EventHub {
     /// Watches these topics from now on; all, if none is named.
-    pub fn watch(&self, topics: &[Topic]) -> Watch {
-        let (sender, receiver) = channel(QUEUE);
+    pub fn subscribe(&self, topics: &[Topic]) -> Subscription {
+        let (sender, receiver) = channel(SUBSCRIBER_QUEUE);
         let topics = if topics.is_empty() {
             Topic::ALL
         } else {
             topics
         };
-        let watcher = Rc::new(Watcher {
+        let watcher = Rc::new(Subscriber {
             topics: topics.to_vec(),
             sender,
             lost: Cell::new(0),
@@ -52,7 +52,7 @@ impl Hub {
         let mut watchers = self.watchers.borrow_mut();
         watchers.retain(|w| w.strong_count() > 0);
         watchers.push(Rc::downgrade(&watcher));
-        Watch { receiver, watcher }
+        Subscription { receiver, watcher }
     }
 
     /// Whether anybody watches a topic.
@@ -69,7 +69,7 @@ impl Hub {
     }
 
     /// Tells what happened.
-    pub fn tell(&self, what: What) {
+    pub fn announce(&self, what: What) {
         self.publish(None, what);
     }
 
@@ -99,7 +99,7 @@ fn event(change: Option<ChangeKind>, what: What) -> Event {
     }
 }
 
-impl Watcher {
+impl Subscriber {
     fn take(&self, event: &Rc<Event>) {
         let lost = self.lost.get();
         // Where some were lost the gap is told first, and both must have room.
@@ -118,7 +118,7 @@ impl Watcher {
     }
 }
 
-impl Watch {
+impl Subscription {
     /// The next event.
     pub async fn next(&mut self) -> Rc<Event> {
         match self.receiver.try_recv() {
@@ -160,28 +160,28 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_slow_loses_the_later_events_and_is_told_how_many() {
-        let hub = Hub::default();
-        let mut slow = hub.watch(&[]);
-        for n in 0..QUEUE + 7 {
-            hub.tell(host(n));
+        let hub = EventHub::default();
+        let mut slow = hub.subscribe(&[]);
+        for n in 0..SUBSCRIBER_QUEUE + 7 {
+            hub.announce(host(n));
         }
         assert_eq!(detail(&*slow.next().await), "0");
-        hub.tell(host(5000));
+        hub.announce(host(5000));
         assert_eq!(detail(&*slow.next().await), "1");
-        hub.tell(host(6000));
+        hub.announce(host(6000));
         let mut seen = Vec::new();
         while seen.last().is_none_or(|s: &String| s != "6000") {
             seen.push(detail(&*slow.next().await));
         }
-        assert_eq!(seen[QUEUE - 2..], ["lost 8", "6000"]);
+        assert_eq!(seen[SUBSCRIBER_QUEUE - 2..], ["lost 8", "6000"]);
     }
 
     #[tokio::test]
     async fn who_has_read_all_is_told_at_once_what_was_lost() {
-        let hub = Hub::default();
-        let mut slow = hub.watch(&[]);
-        (0..QUEUE + 3).for_each(|n| hub.tell(host(n)));
-        for n in 0..QUEUE {
+        let hub = EventHub::default();
+        let mut slow = hub.subscribe(&[]);
+        (0..SUBSCRIBER_QUEUE + 3).for_each(|n| hub.announce(host(n)));
+        for n in 0..SUBSCRIBER_QUEUE {
             assert_eq!(detail(&*slow.next().await), n.to_string());
         }
         assert_eq!(detail(&*slow.next().await), "lost 3");
@@ -190,8 +190,8 @@ mod tests {
     #[tokio::test]
     async fn who_asks_for_any_kind_of_object_wants_changes() {
         for &topic in Topic::ALL {
-            let hub = Hub::default();
-            let _watch = hub.watch(&[topic]);
+            let hub = EventHub::default();
+            let _watch = hub.subscribe(&[topic]);
             assert_eq!(hub.wants_changes(), topic.is_configuration(), "{topic:?}");
         }
         assert_eq!(
@@ -202,12 +202,12 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_was_asked_for_is_told_and_nothing_is_wanted_when_nobody_watches() {
-        let hub = Hub::default();
+        let hub = EventHub::default();
         assert!(!hub.wants(Topic::Host));
-        let mut watch = hub.watch(&[Topic::Drop, Topic::Host]);
+        let mut watch = hub.subscribe(&[Topic::Drop, Topic::Host]);
         assert!(hub.wants(Topic::Host) && !hub.wants(Topic::Log) && !hub.wants_changes());
-        hub.tell(What::Lost(1));
-        hub.tell(host(4));
+        hub.announce(What::Lost(1));
+        hub.announce(host(4));
         assert_eq!(detail(&*watch.next().await), "4");
         drop(watch);
         assert!(!hub.wants(Topic::Host));

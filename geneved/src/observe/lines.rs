@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes of lines that wait to be written at most.
-const ROOM: usize = 1 << 20;
+const MAX_QUEUED_BYTES: usize = 1 << 20;
 
 /// Lines that wait to be written.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LogQueue {
     sender: Sender<Vec<u8>>,
     receiver: Mutex<Option<Receiver<Vec<u8>>>>,
     waiting: AtomicUsize,
@@ -27,10 +27,10 @@ pub(super) struct Lines {
     direct: AtomicBool,
 }
 
-impl Lines {
+impl LogQueue {
     pub(super) fn new() -> Self {
         let (sender, receiver) = channel();
-        Lines {
+        LogQueue {
             sender,
             receiver: Mutex::new(Some(receiver)),
             waiting: AtomicUsize::new(0),
@@ -74,7 +74,7 @@ impl Lines {
 
     /// How many were left out, once there is room to tell it.
     pub(super) fn take_left_out(&self) -> Option<u64> {
-        if self.waiting.load(Ordering::Acquire) > ROOM / 2 {
+        if self.waiting.load(Ordering::Acquire) > MAX_QUEUED_BYTES / 2 {
             return None;
         }
         let left_out = self.left_out.swap(0, Ordering::AcqRel);
@@ -82,26 +82,26 @@ impl Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for &'static Lines {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for &'static LogQueue {
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line(self)
+    fn make_writer(&'a self) -> LogLine {
+        LogLine(self)
     }
 }
 
 /// One line to be written, as the formatter hands it over in one piece.
 #[derive(Debug)]
-pub(super) struct Line(&'static Lines);
+pub(super) struct LogLine(&'static LogQueue);
 
-impl Write for Line {
+impl Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lines = self.0;
         if lines.direct.load(Ordering::Acquire) {
             return io::stderr().write_all(line).map(|()| line.len());
         }
         let before = lines.waiting.fetch_add(line.len(), Ordering::AcqRel);
-        let waits = before + line.len() <= ROOM && lines.sender.send(line.to_vec()).is_ok();
+        let waits = before + line.len() <= MAX_QUEUED_BYTES && lines.sender.send(line.to_vec()).is_ok();
         if !waits {
             lines.waiting.fetch_sub(line.len(), Ordering::AcqRel);
             lines.left_out.fetch_add(1, Ordering::AcqRel);
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn lines_that_nobody_reads_are_left_out_and_counted() {
-        let lines: &'static Lines = Box::leak(Box::new(Lines::new()));
+        let lines: &'static LogQueue = Box::leak(Box::new(LogQueue::new()));
         let (reader, writer) = UnixStream::pair().unwrap();
         lines.start(writer).unwrap();
         let line = [b'x'; 1000];

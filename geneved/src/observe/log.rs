@@ -16,8 +16,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use super::lines::Lines;
-use super::repeats::Repeats;
+use super::lines::LogQueue;
+use super::repeats::RepeatFilter;
 
 /// The environment variable that holds the filter, such as `debug` or `geneved::net=trace`.
 pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
@@ -25,7 +25,7 @@ pub const FILTER_VARIABLE: &str = "GENEVED_LOG";
 /// So long the end of the daemon waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-static LINES: LazyLock<Lines> = LazyLock::new(Lines::new);
+static LOG_QUEUE: LazyLock<LogQueue> = LazyLock::new(LogQueue::new);
 
 /// Sets the log up for the whole process; a second call does nothing. On standard error nothing appears before
 /// [`begin`].
@@ -45,30 +45,30 @@ pub fn init() {
                     Ok(())
                 }
             }))
-            .with_writer(&*LINES)
+            .with_writer(&*LOG_QUEUE)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .boxed(),
     };
-    let layer = layer.with_filter(Repeats).with_filter(filter);
+    let layer = layer.with_filter(RepeatFilter).with_filter(filter);
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
 /// Begins to write to standard error, with a thread that may do what the caller may do now.
 pub fn begin() {
-    if let Err(error) = LINES.start(io::stderr()) {
+    if let Err(error) = LOG_QUEUE.start(io::stderr()) {
         eprintln!("the log cannot be written: {error}");
     }
     let found = fstat(io::stderr());
     if found.is_ok_and(|found| found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()) {
-        LINES.flush(LAST_LINES);
-        LINES.write_directly();
+        LOG_QUEUE.flush(LAST_LINES);
+        LOG_QUEUE.write_directly();
     }
 }
 
 /// Tells how many lines were left out because nobody took them. Called now and then.
 pub fn tell_left_out() {
-    if let Some(lines) = LINES.take_left_out() {
+    if let Some(lines) = LOG_QUEUE.take_left_out() {
         tracing::warn!(
             lines,
             "{lines} lines are missing in this log: whoever reads it was too slow"
@@ -80,5 +80,5 @@ pub fn tell_left_out() {
 pub fn finish() {
     begin();
     tell_left_out();
-    LINES.flush(LAST_LINES);
+    LOG_QUEUE.flush(LAST_LINES);
 }

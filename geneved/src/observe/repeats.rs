@@ -14,28 +14,28 @@ use tracing_subscriber::layer::{Context, Filter};
 use crate::counted::counted;
 
 /// How often something is told within the window.
-const BURST: u64 = 10;
+const REPEAT_BURST: u64 = 10;
 /// After this a place may complain again.
-const WINDOW: Duration = Duration::from_secs(30);
+const REPEAT_WINDOW: Duration = Duration::from_secs(30);
 
 /// The filter that holds repeated warnings and errors back.
 #[derive(Clone, Copy, Debug)]
-pub struct Repeats;
+pub struct RepeatFilter;
 
 /// What one place in the code has said since its window began.
-struct Said {
+struct RepeatWindow {
     since: Instant,
     count: u64,
     place: &'static Metadata<'static>,
 }
 
-static SAID: Mutex<Option<HashMap<Identifier, Said>>> = Mutex::new(None);
+static SAID: Mutex<Option<HashMap<Identifier, RepeatWindow>>> = Mutex::new(None);
 
-fn said() -> MutexGuard<'static, Option<HashMap<Identifier, Said>>> {
+fn said() -> MutexGuard<'static, Option<HashMap<Identifier, RepeatWindow>>> {
     SAID.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<S> Filter<S> for Repeats {
+impl<S> Filter<S> for RepeatFilter {
     fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         true
     }
@@ -55,13 +55,13 @@ fn admit(place: &'static Metadata<'static>, now: Instant) -> bool {
     let said = said
         .get_or_insert_default()
         .entry(place.callsite())
-        .or_insert(Said {
+        .or_insert(RepeatWindow {
             since: now,
             count: 0,
             place,
         });
     said.count += 1;
-    said.count <= BURST
+    said.count <= REPEAT_BURST
 }
 
 /// Tells how many complaints were held back in the windows that are over by now. Called now and then.
@@ -81,14 +81,14 @@ fn over(now: Instant) -> Vec<(String, u64)> {
     let mut told = Vec::new();
     if let Some(said) = said().as_mut() {
         said.retain(|_, said| {
-            let ends = now.duration_since(said.since) >= WINDOW;
-            if ends && said.count > BURST {
+            let ends = now.duration_since(said.since) >= REPEAT_WINDOW;
+            if ends && said.count > REPEAT_BURST {
                 let at = format!(
                     "{}:{}",
                     said.place.file().unwrap_or("?"),
                     said.place.line().unwrap_or(0)
                 );
-                told.push((at, said.count - BURST));
+                told.push((at, said.count - REPEAT_BURST));
             }
             !ends
         });
@@ -106,9 +106,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct TestWriter(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Paper {
+    impl Write for TestWriter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
             Ok(bytes.len())
@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn an_error_that_repeats_is_told_a_few_times_and_then_counted() {
-        let paper = Paper::default();
+        let paper = TestWriter::default();
         let writer = paper.clone();
         let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(layer.with_filter(Repeats));
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(RepeatFilter));
         tracing::subscriber::with_default(subscriber, || {
             for n in 0..1000 {
                 tracing::error!(n, "it broke");
@@ -131,11 +131,11 @@ mod tests {
             }
         });
         let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text.matches("it broke").count() as u64, BURST);
+        assert_eq!(text.matches("it broke").count() as u64, REPEAT_BURST);
         assert_eq!(text.matches("all is well").count(), 1000);
-        let held = over(Instant::now() + WINDOW);
+        let held = over(Instant::now() + REPEAT_WINDOW);
         let here = held.iter().filter(|(at, _)| at.contains("repeats.rs"));
-        assert_eq!(here.map(|(_, count)| *count).sum::<u64>(), 1000 - BURST);
-        assert!(over(Instant::now() + WINDOW).is_empty());
+        assert_eq!(here.map(|(_, count)| *count).sum::<u64>(), 1000 - REPEAT_BURST);
+        assert!(over(Instant::now() + REPEAT_WINDOW).is_empty());
     }
 }

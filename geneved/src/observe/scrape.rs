@@ -28,22 +28,22 @@ use crate::refusal::Refusal;
 /// Scrapers beyond these are hung up on.
 const MAX_SCRAPERS: usize = 64;
 /// A scraper that has not got its page after this is hung up on.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whoever has metrics.
-pub trait Source {
+pub trait MetricsSource {
     /// A page of them, as they are now.
     fn page(&self) -> impl Future<Output = String>;
 }
 
 /// Where metrics are served.
 #[derive(Debug)]
-pub struct Scrape {
+pub struct ScrapeListeners {
     unix: Option<SocketFile>,
     tcp: Option<TcpListener>,
 }
 
-impl Scrape {
+impl ScrapeListeners {
     /// Listens on `socket`, mode 0660, and on `address`, each if there is one.
     ///
     /// # Errors
@@ -61,11 +61,11 @@ impl Scrape {
             })?),
             None => None,
         };
-        Ok(Scrape { unix, tcp })
+        Ok(ScrapeListeners { unix, tcp })
     }
 
     /// Serves scrapers until the future is dropped.
-    pub async fn serve<S: Source + 'static>(&self, source: Rc<S>) {
+    pub async fn serve<S: MetricsSource + 'static>(&self, source: Rc<S>) {
         let places = Rc::new(Semaphore::new(connections(MAX_SCRAPERS)));
         loop {
             let unix = async {
@@ -92,7 +92,7 @@ impl Scrape {
     }
 }
 
-fn answer<S: Source + 'static>(
+fn answer<S: MetricsSource + 'static>(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     places: &Rc<Semaphore>,
     source: &Rc<S>,
@@ -110,7 +110,7 @@ fn answer<S: Source + 'static>(
             .keep_alive(false)
             .max_buf_size(16 << 10)
             .serve_connection(TokioIo::new(stream), service);
-        match timeout(PATIENCE, connection).await {
+        match timeout(SCRAPE_TIMEOUT, connection).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a scraper broke off"),
             Err(_) => tracing::debug!("hung up on a slow scraper"),
@@ -119,7 +119,7 @@ fn answer<S: Source + 'static>(
     });
 }
 
-async fn respond(request: &Request<Incoming>, source: &impl Source) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, source: &impl MetricsSource) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: &'static str| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;

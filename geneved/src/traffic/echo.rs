@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Echo requests, one after the other.
 #[derive(Clone, Debug)]
-pub struct Echo {
+pub struct EchoRun {
     /// How many requests.
     pub count: u16,
     /// Time from one request to the next.
@@ -27,7 +27,7 @@ pub struct Echo {
     pub tos: Option<u8>,
 }
 
-impl Default for Echo {
+impl Default for EchoRun {
     fn default() -> Self {
         Self {
             count: 5,
@@ -95,7 +95,7 @@ const PACKET_TOO_BIG_V6: u8 = 2;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 
-impl Echo {
+impl EchoRun {
     /// Sends the requests from inside `from` to `to` and waits for the replies.
     ///
     /// # Errors
@@ -252,9 +252,9 @@ mod tests {
     #[test]
     fn a_request_sums_up_to_zero() {
         for size in [0, 1, 56, 1473] {
-            let request = Echo {
+            let request = EchoRun {
                 size,
-                ..Echo::default()
+                ..EchoRun::default()
             }
             .request("10.0.0.1".parse().unwrap(), 77, 3);
             assert_eq!(internet_checksum(&request), 0, "{size}");
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_error_is_matched_by_what_it_quotes() {
-        let echo = Echo::default();
+        let echo = EchoRun::default();
         let request = echo.request("10.0.0.1".parse().unwrap(), 77, 3);
         let mut error = vec![3, 4, 0, 0, 0, 0, 5, 120];
         error.extend([0x45; 1].iter().chain(&[0; 19]));

@@ -12,11 +12,11 @@ mod stats;
 mod tcp;
 mod udp;
 
-pub use echo::{Echo, EchoReport};
+pub use echo::{EchoRun, EchoReport};
 pub use netns::Netns;
 pub use payload::Pattern;
-pub use pingpong::{PingPong, PingPongReport, Transport};
-pub use stats::{Latencies, Rate};
+pub use pingpong::{PingPong, PingPongReport, PingPongTransport};
+pub use stats::{Latencies, BitRate};
 pub use tcp::{TcpBulk, TcpReport};
 pub use udp::{UdpBurst, UdpReport};
 
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// The two ends that traffic runs between: from `client` to `address`, which `server` owns.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub struct TrafficEnds {
     /// Where the sender runs.
     pub client: Netns,
     /// Where the receiver runs.
@@ -34,7 +34,7 @@ pub struct Ends {
     pub address: IpAddr,
 }
 
-impl Ends {
+impl TrafficEnds {
     /// The ends of traffic from `client` to `address` in `server`.
     #[must_use]
     pub fn new(client: &Netns, server: &Netns, address: IpAddr) -> Self {
@@ -48,7 +48,7 @@ impl Ends {
 
 /// How much a sender sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amount {
+pub enum SendAmount {
     /// For this long.
     For(Duration),
     /// This many: bytes of each TCP stream, datagrams of a UDP burst.
@@ -56,4 +56,4 @@ pub enum Amount {
 }
 
 /// The longest that a receiver waits for the first or the next byte before it gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! One message to and fro at a time: round-trip times over UDP and TCP.
 
 use super::stats::human;
-use super::{Ends, Latencies};
+use super::{TrafficEnds, Latencies};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum PingPongTransport {
     /// Datagrams; a lost one is counted and the next one sent.
     Udp,
     /// One connection without Nagle's delay.
@@ -22,7 +22,7 @@ pub enum Transport {
 #[derive(Clone, Debug)]
 pub struct PingPong {
     /// What carries the messages.
-    pub transport: Transport,
+    pub transport: PingPongTransport,
     /// Bytes in a message, 8 at least.
     pub size: usize,
     /// How many rounds.
@@ -36,7 +36,7 @@ pub struct PingPong {
 impl Default for PingPong {
     fn default() -> Self {
         Self {
-            transport: Transport::Udp,
+            transport: PingPongTransport::Udp,
             size: 64,
             rounds: 1000,
             pause: Duration::ZERO,
@@ -73,14 +73,14 @@ impl PingPong {
     ///
     /// # Errors
     /// A socket could not be made or, over TCP, broke.
-    pub fn run(&self, ends: &Ends) -> io::Result<PingPongReport> {
+    pub fn run(&self, ends: &TrafficEnds) -> io::Result<PingPongReport> {
         match self.transport {
-            Transport::Udp => self.run_udp(ends),
-            Transport::Tcp => self.run_tcp(ends),
+            PingPongTransport::Udp => self.run_udp(ends),
+            PingPongTransport::Tcp => self.run_tcp(ends),
         }
     }
 
-    fn run_udp(&self, ends: &Ends) -> io::Result<PingPongReport> {
+    fn run_udp(&self, ends: &TrafficEnds) -> io::Result<PingPongReport> {
         let any = if ends.address.is_ipv4() {
             "0.0.0.0:0"
         } else {
@@ -141,18 +141,18 @@ impl PingPong {
         )
     }
 
-    fn run_tcp(&self, ends: &Ends) -> io::Result<PingPongReport> {
+    fn run_tcp(&self, ends: &TrafficEnds) -> io::Result<PingPongReport> {
         let listener = ends
             .server
             .run(|| TcpListener::bind(SocketAddr::new(ends.address, 0)))??;
         let address = listener.local_addr()?;
         let mut client = ends
             .client
-            .run(|| TcpStream::connect_timeout(&address, super::PATIENCE))??;
+            .run(|| TcpStream::connect_timeout(&address, super::RECEIVE_TIMEOUT))??;
         let (mut server, _) = listener.accept()?;
         for stream in [&client, &server] {
             setsockopt(stream, sockopt::TcpNoDelay, &true)?;
-            stream.set_read_timeout(Some(super::PATIENCE))?;
+            stream.set_read_timeout(Some(super::RECEIVE_TIMEOUT))?;
         }
         let size = self.size.max(8);
         thread::scope(|scope| {
@@ -206,8 +206,8 @@ mod tests {
     fn every_round_over_loopback_is_answered() {
         let here = Netns::current();
         for address in ["127.0.0.1", "::1"] {
-            for transport in [Transport::Udp, Transport::Tcp] {
-                let ends = Ends::new(&here, &here, address.parse().unwrap());
+            for transport in [PingPongTransport::Udp, PingPongTransport::Tcp] {
+                let ends = TrafficEnds::new(&here, &here, address.parse().unwrap());
                 let pingpong = PingPong {
                     transport,
                     rounds: 50,

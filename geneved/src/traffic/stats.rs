@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// Bits per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
-pub struct Rate(pub f64);
+pub struct BitRate(pub f64);
 
-impl Rate {
+impl BitRate {
     /// The rate of `bytes` in `time`; zero if no time passed.
     #[must_use]
     pub fn of(bytes: u64, time: Duration) -> Self {
@@ -26,7 +26,7 @@ impl Rate {
     }
 }
 
-impl fmt::Display for Rate {
+impl fmt::Display for BitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0 {
             r if r >= 1e9 => format!("{:.2} Gbit/s", r / 1e9),
@@ -110,13 +110,13 @@ mod tests {
     #[test]
     fn rates_are_written_in_their_own_unit() {
         assert_eq!(
-            Rate::of(125_000_000, Duration::from_secs(1)).to_string(),
+            BitRate::of(125_000_000, Duration::from_secs(1)).to_string(),
             "1.00 Gbit/s"
         );
         assert_eq!(
-            Rate::of(125_000, Duration::from_secs(1)).to_string(),
+            BitRate::of(125_000, Duration::from_secs(1)).to_string(),
             "1 Mbit/s"
         );
-        assert_eq!(Rate::of(1, Duration::ZERO).to_string(), "0 kbit/s");
+        assert_eq!(BitRate::of(1, Duration::ZERO).to_string(), "0 kbit/s");
     }
 }

@@ -1,6 +1,6 @@
 //! TCP bulk transfer, verified by checksum or, for benchmarks, not.
 
-use super::{Amount, Ends, PATIENCE, Pattern, Rate};
+use super::{SendAmount, TrafficEnds, RECEIVE_TIMEOUT, Pattern, BitRate};
 use crate::counted::counted;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ pub struct TcpBulk {
     /// How many streams run at once.
     pub streams: usize,
     /// How long, or how many bytes each stream carries.
-    pub amount: Amount,
+    pub amount: SendAmount,
     /// Whether every byte is checked: the sender hashes what it writes, the receiver what it reads,
     /// and the stream is pseudo-random. Off for benchmarks, where the check would be what is measured.
     pub verify: bool,
@@ -28,9 +28,9 @@ impl Default for TcpBulk {
     fn default() -> Self {
         Self {
             streams: 1,
-            amount: Amount::For(Duration::from_secs(2)),
+            amount: SendAmount::For(Duration::from_secs(2)),
             verify: true,
-            patience: PATIENCE,
+            patience: RECEIVE_TIMEOUT,
             congestion: None,
         }
     }
@@ -53,8 +53,8 @@ pub struct TcpReport {
 impl TcpReport {
     /// Goodput of all streams together.
     #[must_use]
-    pub fn rate(&self) -> Rate {
-        Rate::of(self.bytes, self.elapsed)
+    pub fn rate(&self) -> BitRate {
+        BitRate::of(self.bytes, self.elapsed)
     }
 
     /// Whether every stream arrived as it was sent.
@@ -84,19 +84,19 @@ impl fmt::Display for TcpReport {
 
 /// What one side of a stream saw: length and, if verified, content.
 #[derive(PartialEq, Eq)]
-struct Seen {
+struct ReceivedStream {
     bytes: u64,
     hash: Option<blake3::Hash>,
 }
 
-const CHUNK: usize = 128 * 1024;
+const WRITE_CHUNK: usize = 128 * 1024;
 
 impl TcpBulk {
     /// Runs the transfer and waits for its end.
     ///
     /// # Errors
     /// A stream could not be connected, broke, or stood still for longer than `patience`.
-    pub fn run(&self, ends: &Ends) -> io::Result<TcpReport> {
+    pub fn run(&self, ends: &TrafficEnds) -> io::Result<TcpReport> {
         let listener = ends
             .server
             .run(|| TcpListener::bind(SocketAddr::new(ends.address, 0)))??;
@@ -116,7 +116,7 @@ impl TcpBulk {
             pairs.push((sender, receiver));
         }
         let start = Instant::now();
-        let outcomes: Vec<io::Result<(Seen, Seen)>> = thread::scope(|scope| {
+        let outcomes: Vec<io::Result<(ReceivedStream, ReceivedStream)>> = thread::scope(|scope| {
             let running: Vec<_> = pairs
                 .into_iter()
                 .enumerate()
@@ -166,8 +166,8 @@ impl TcpBulk {
         }
     }
 
-    fn send(&self, mut stream: TcpStream, seed: u64) -> io::Result<Seen> {
-        let mut chunk = vec![0; CHUNK];
+    fn send(&self, mut stream: TcpStream, seed: u64) -> io::Result<ReceivedStream> {
+        let mut chunk = vec![0; WRITE_CHUNK];
         let mut pattern = Pattern::new(seed ^ 0x6765_6e65_7665_0000);
         let mut hasher = blake3::Hasher::new();
         pattern.fill(&mut chunk);
@@ -175,9 +175,9 @@ impl TcpBulk {
         let mut bytes = 0;
         loop {
             let next = match self.amount {
-                Amount::For(time) if start.elapsed() >= time => 0,
-                Amount::For(_) => CHUNK,
-                Amount::Count(total) => (total - bytes).min(CHUNK as u64) as usize,
+                SendAmount::For(time) if start.elapsed() >= time => 0,
+                SendAmount::For(_) => WRITE_CHUNK,
+                SendAmount::Count(total) => (total - bytes).min(WRITE_CHUNK as u64) as usize,
             };
             if next == 0 {
                 break;
@@ -196,14 +196,14 @@ impl TcpBulk {
         // not sent yet. So it is held until the receiver has read everything and closed its own.
         stream.set_read_timeout(Some(self.patience))?;
         let _ = stream.read(&mut [0]);
-        Ok(Seen {
+        Ok(ReceivedStream {
             bytes,
             hash: self.verify.then(|| hasher.finalize()),
         })
     }
 
-    fn receive(&self, mut stream: TcpStream) -> io::Result<Seen> {
-        let mut chunk = vec![0; CHUNK];
+    fn receive(&self, mut stream: TcpStream) -> io::Result<ReceivedStream> {
+        let mut chunk = vec![0; WRITE_CHUNK];
         let mut hasher = blake3::Hasher::new();
         let mut bytes = 0;
         loop {
@@ -218,7 +218,7 @@ impl TcpBulk {
             }
             bytes += n as u64;
         }
-        Ok(Seen {
+        Ok(ReceivedStream {
             bytes,
             hash: self.verify.then(|| hasher.finalize()),
         })
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn a_transfer_over_loopback_is_whole() {
         let here = Netns::current();
-        let ends = Ends::new(&here, &here, "127.0.0.1".parse().unwrap());
+        let ends = TrafficEnds::new(&here, &here, "127.0.0.1".parse().unwrap());
         let bulk = TcpBulk {
             streams: 3,
-            amount: Amount::Count(1_000_003),
+            amount: SendAmount::Count(1_000_003),
             ..TcpBulk::default()
         };
         let report = bulk.run(&ends).unwrap();

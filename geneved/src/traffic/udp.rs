@@ -1,6 +1,6 @@
 //! UDP bursts with sequence numbers: what was received, lost, doubled, reordered or changed.
 
-use super::{Amount, Ends, Pattern, Rate};
+use super::{SendAmount, TrafficEnds, Pattern, BitRate};
 use nix::errno::Errno;
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,
@@ -19,7 +19,7 @@ pub struct UdpBurst {
     /// UDP payload of a datagram, in bytes; 8 at least (the sequence number).
     pub size: usize,
     /// How long, or how many datagrams in all.
-    pub amount: Amount,
+    pub amount: SendAmount,
     /// Datagrams per second, or as many as the path takes.
     pub pace: Option<f64>,
     /// Datagrams handed to the kernel in one `sendmmsg`.
@@ -36,7 +36,7 @@ impl Default for UdpBurst {
     fn default() -> Self {
         Self {
             size: 1200,
-            amount: Amount::Count(10_000),
+            amount: SendAmount::Count(10_000),
             pace: None,
             batch: 32,
             flows: 1,
@@ -95,8 +95,8 @@ impl UdpReport {
 
     /// Goodput.
     #[must_use]
-    pub fn rate(&self) -> Rate {
-        Rate::of(self.received * self.size as u64, self.elapsed)
+    pub fn rate(&self) -> BitRate {
+        BitRate::of(self.received * self.size as u64, self.elapsed)
     }
 }
 
@@ -126,7 +126,7 @@ impl UdpBurst {
     ///
     /// # Errors
     /// A socket could not be made, or the kernel refused a datagram for good (too large, no route).
-    pub fn run(&self, ends: &Ends) -> io::Result<UdpReport> {
+    pub fn run(&self, ends: &TrafficEnds) -> io::Result<UdpReport> {
         let any = if ends.address.is_ipv4() {
             "0.0.0.0:0"
         } else {
@@ -171,9 +171,9 @@ impl UdpBurst {
         let start = Instant::now();
         for turn in 0.. {
             let due = match self.amount {
-                Amount::For(time) if start.elapsed() >= time => 0,
-                Amount::For(_) => batch,
-                Amount::Count(total) => (total - sent).min(batch as u64) as usize,
+                SendAmount::For(time) if start.elapsed() >= time => 0,
+                SendAmount::For(_) => batch,
+                SendAmount::Count(total) => (total - sent).min(batch as u64) as usize,
             };
             if due == 0 {
                 break;
@@ -223,7 +223,7 @@ impl UdpBurst {
         let mut buffers = vec![0; room * RECEIVE_BATCH];
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(RECEIVE_BATCH, None);
         let mut lengths = [0; RECEIVE_BATCH];
-        let mut tally = Tally::new(size, self.verify, self.flows.max(1));
+        let mut tally = ReceiveTally::new(size, self.verify, self.flows.max(1));
         let mut span: Option<(Instant, Instant)> = None;
         let mut quiet_since = None;
         loop {
@@ -275,27 +275,27 @@ impl UdpBurst {
 }
 
 /// What has arrived so far: a bit for every sequence number of every flow.
-struct Tally {
+struct ReceiveTally {
     report: UdpReport,
     size: usize,
     verify: bool,
-    flows: Vec<Flow>,
+    flows: Vec<ReceivedFlow>,
     expected: Vec<u8>,
 }
 
 #[derive(Clone, Default)]
-struct Flow {
+struct ReceivedFlow {
     seen: Vec<u64>,
     highest: Option<u64>,
 }
 
-impl Tally {
+impl ReceiveTally {
     fn new(size: usize, verify: bool, flows: usize) -> Self {
         Self {
             report: UdpReport::default(),
             size,
             verify,
-            flows: vec![Flow::default(); flows],
+            flows: vec![ReceivedFlow::default(); flows],
             expected: vec![0; size - 8],
         }
     }
@@ -355,9 +355,9 @@ mod tests {
     fn a_paced_burst_over_loopback_arrives() {
         let here = Netns::current();
         for address in ["127.0.0.1", "::1"] {
-            let ends = Ends::new(&here, &here, address.parse().unwrap());
+            let ends = TrafficEnds::new(&here, &here, address.parse().unwrap());
             let burst = UdpBurst {
-                amount: Amount::Count(2_000),
+                amount: SendAmount::Count(2_000),
                 pace: Some(50_000.0),
                 flows: 3,
                 ..UdpBurst::default()
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn doubled_reordered_and_changed_datagrams_are_told_apart() {
-        let mut tally = Tally::new(40, true, 1);
+        let mut tally = ReceiveTally::new(40, true, 1);
         for tag in [0, 1, 3, 2, 2, 5] {
             tally.count(&datagram(tag, 40));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-const ROUNDS: usize = 20;
+const REPORT_ROUNDS: usize = 20;
 
 /// Does `work` so many times in each of several rounds, and prints the best round's time and the allocations of each time.
 pub fn report(name: &str, per_round: u32, mut work: impl FnMut(u32)) {
@@ -13,7 +13,7 @@ pub fn report(name: &str, per_round: u32, mut work: impl FnMut(u32)) {
         (0..per_round).for_each(&mut work);
         begin.elapsed().as_nanos() as f64 / f64::from(per_round)
     };
-    let best = (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min);
+    let best = (0..REPORT_ROUNDS).map(round).fold(f64::INFINITY, f64::min);
     let each = allocations.count_total as f64 / f64::from(per_round);
     println!("{name:<52}{best:>9.1}{each:>13.2}");
 }

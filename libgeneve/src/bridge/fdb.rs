@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::Place;
+use super::StationLocation;
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
 
@@ -25,24 +25,24 @@ const REFRESH: Duration = Duration::from_secs(1);
 
 /// Limits of a link's learned tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FdbLimits {
     /// Maximum number of addresses.
     pub entries: u32,
     /// Time after which an address that was not seen again expires; zero means never.
     pub ageing: Duration,
 }
 
-impl Default for Limits {
+impl Default for FdbLimits {
     /// 4096 addresses for 300 s, the default ageing time of a Linux bridge.
     fn default() -> Self {
-        Limits {
+        FdbLimits {
             entries: 4096,
             ageing: Duration::from_secs(300),
         }
     }
 }
 
-impl Limits {
+impl FdbLimits {
     /// Whether an entry last seen at `seen` has expired.
     pub(crate) fn over(&self, seen: Now, now: Now) -> bool {
         !self.ageing.is_zero() && now.since(seen) > self.ageing
@@ -51,7 +51,7 @@ impl Limits {
 
 /// Result of learning a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
+pub enum LearnOutcome {
     /// Already known at this place.
     Known,
     /// New entry.
@@ -70,7 +70,7 @@ pub struct FdbEntry {
     /// MAC address.
     pub mac: Mac,
     /// Where it was learned.
-    pub place: Place,
+    pub place: StationLocation,
     /// Time since it was last seen, accurate to a second.
     pub used: Duration,
     /// Time since it was learned or moved.
@@ -78,8 +78,8 @@ pub struct FdbEntry {
 }
 
 #[derive(Debug)]
-struct Entry {
-    place: Place,
+struct LearnedEntry {
+    place: StationLocation,
     seen: Now,
     since: Now,
     /// Moves since `window`.
@@ -88,9 +88,9 @@ struct Entry {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keyed(pub(crate) [u64; 2]);
+pub(crate) struct FdbHasher(pub(crate) [u64; 2]);
 
-impl BuildHasher for Keyed {
+impl BuildHasher for FdbHasher {
     type Hasher = SipHasher13;
     fn build_hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0[0], self.0[1])
@@ -100,7 +100,7 @@ impl BuildHasher for Keyed {
 /// Forwarding database of one link.
 #[derive(Debug)]
 pub struct Fdb {
-    entries: Mutex<hashbrown::HashMap<Mac, Entry, Keyed>>,
+    entries: Mutex<hashbrown::HashMap<Mac, LearnedEntry, FdbHasher>>,
     /// Bumped on every change; results of lookups made before it may be stale.
     generation: AtomicU64,
 }
@@ -110,7 +110,7 @@ impl Fdb {
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Fdb {
-            entries: Mutex::new(hashbrown::HashMap::with_hasher(Keyed(key))),
+            entries: Mutex::new(hashbrown::HashMap::with_hasher(FdbHasher(key))),
             generation: AtomicU64::new(0),
         }
     }
@@ -124,21 +124,21 @@ impl Fdb {
 
     /// Looks up an address; `None` if it is unknown or expired.
     #[must_use]
-    pub fn find(&self, mac: Mac, limits: &Limits, now: Now) -> Option<Place> {
+    pub fn find(&self, mac: Mac, limits: &FdbLimits, now: Now) -> Option<StationLocation> {
         let entries = self.entries();
         let entry = entries.get(&mac)?;
         (!limits.over(entry.seen, now)).then(|| entry.place.clone())
     }
 
     /// Learns `mac` from a frame received from `place`.
-    pub fn learn(&self, mac: Mac, place: &Place, limits: &Limits, now: Now) -> Learned {
+    pub fn learn(&self, mac: Mac, place: &StationLocation, limits: &FdbLimits, now: Now) -> LearnOutcome {
         let mut entries = self.entries();
         let full = entries.len() >= limits.entries as usize;
         let Some(entry) = entries.get_mut(&mac) else {
             if full {
-                return Learned::Full;
+                return LearnOutcome::Full;
             }
-            let entry = Entry {
+            let entry = LearnedEntry {
                 place: place.clone(),
                 seen: now,
                 since: now,
@@ -147,26 +147,26 @@ impl Fdb {
             };
             entries.insert(mac, entry);
             self.changed();
-            return Learned::New;
+            return LearnOutcome::New;
         };
         if entry.place == *place {
             if now.since(entry.seen) >= REFRESH {
                 entry.seen = now;
             }
-            return Learned::Known;
+            return LearnOutcome::Known;
         }
         let forgotten = limits.over(entry.seen, now);
         if now.since(entry.window) >= MOVE_WINDOW {
             (entry.moves, entry.window) = (0, now);
         }
         if entry.moves >= MOVES && !forgotten {
-            return Learned::Refused;
+            return LearnOutcome::Refused;
         }
         entry.moves = entry.moves.saturating_add(1);
         entry.place = place.clone();
         (entry.seen, entry.since) = (now, now);
         self.changed();
-        Learned::Moved
+        LearnOutcome::Moved
     }
 
     /// Removes an address; `false` if it was not known.
@@ -177,7 +177,7 @@ impl Fdb {
     }
 
     /// Keeps only the entries for which `keep` returns true. Returns how many were removed.
-    pub fn retain(&self, mut keep: impl FnMut(Mac, &Place) -> bool) -> usize {
+    pub fn retain(&self, mut keep: impl FnMut(Mac, &StationLocation) -> bool) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
         entries.retain(|&mac, entry| keep(mac, &entry.place));
@@ -189,7 +189,7 @@ impl Fdb {
     }
 
     /// Removes expired entries; call about once a second. Returns how many were removed.
-    pub fn expire(&self, limits: &Limits, now: Now) -> usize {
+    pub fn expire(&self, limits: &FdbLimits, now: Now) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
         entries.retain(|_, entry| !limits.over(entry.seen, now));
@@ -214,7 +214,7 @@ impl Fdb {
 
     /// All entries that have not expired, sorted.
     #[must_use]
-    pub fn entries_at(&self, limits: &Limits, now: Now) -> Vec<FdbEntry> {
+    pub fn entries_at(&self, limits: &FdbLimits, now: Now) -> Vec<FdbEntry> {
         let entries = self.entries();
         let mut list: Vec<_> = entries
             .iter()
@@ -234,7 +234,7 @@ impl Fdb {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<Mac, Entry, Keyed>> {
+    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<Mac, LearnedEntry, FdbHasher>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::host::Host;
 
-fn host(id: u32) -> Place {
-    Place::Host(Arc::new(Host::new(id, [192, 0, 2, id as u8].into())))
+fn host(id: u32) -> StationLocation {
+    StationLocation::Host(Arc::new(Host::new(id, [192, 0, 2, id as u8].into())))
 }
 
 fn mac(n: u8) -> Mac {
@@ -18,7 +18,7 @@ fn at(seconds: u64) -> Now {
     Now(seconds * 1_000_000_000)
 }
 
-const LIMITS: Limits = Limits {
+const FDB_TEST_LIMITS: FdbLimits = FdbLimits {
     entries: 3,
     ageing: Duration::from_secs(300),
 };
@@ -26,63 +26,63 @@ const LIMITS: Limits = Limits {
 #[test]
 fn an_address_is_where_its_frames_come_from_until_it_is_too_old() {
     let fdb = Fdb::new([1, 2]);
-    assert_eq!(fdb.find(mac(1), &LIMITS, at(0)), None);
-    assert_eq!(fdb.learn(mac(1), &host(7), &LIMITS, at(0)), Learned::New);
-    assert_eq!(fdb.find(mac(1), &LIMITS, at(300)), Some(host(7)));
+    assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(0)), None);
+    assert_eq!(fdb.learn(mac(1), &host(7), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
+    assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(300)), Some(host(7)));
     assert_eq!(
-        fdb.learn(mac(1), &host(7), &LIMITS, at(200)),
-        Learned::Known
+        fdb.learn(mac(1), &host(7), &FDB_TEST_LIMITS, at(200)),
+        LearnOutcome::Known
     );
-    assert_eq!(fdb.find(mac(1), &LIMITS, at(500)), Some(host(7)));
-    assert_eq!(fdb.find(mac(1), &LIMITS, at(501)), None);
-    assert_eq!(fdb.expire(&LIMITS, at(501)), 1);
+    assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(500)), Some(host(7)));
+    assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(501)), None);
+    assert_eq!(fdb.expire(&FDB_TEST_LIMITS, at(501)), 1);
     assert!(fdb.is_empty());
 }
 
 #[test]
 fn without_ageing_an_address_is_known_for_ever() {
-    let limits = Limits {
+    let limits = FdbLimits {
         ageing: Duration::ZERO,
-        ..LIMITS
+        ..FDB_TEST_LIMITS
     };
     let fdb = Fdb::new([1, 2]);
-    fdb.learn(mac(1), &Place::Here, &limits, at(0));
+    fdb.learn(mac(1), &StationLocation::Here, &limits, at(0));
     assert_eq!(fdb.expire(&limits, at(1_000_000)), 0);
-    assert_eq!(fdb.find(mac(1), &limits, at(1_000_000)), Some(Place::Here));
+    assert_eq!(fdb.find(mac(1), &limits, at(1_000_000)), Some(StationLocation::Here));
 }
 
 #[test]
 fn a_full_table_keeps_what_it_has() {
     let fdb = Fdb::new([1, 2]);
     for n in 0..3 {
-        assert_eq!(fdb.learn(mac(n), &host(1), &LIMITS, at(0)), Learned::New);
+        assert_eq!(fdb.learn(mac(n), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
     }
-    assert_eq!(fdb.learn(mac(9), &host(1), &LIMITS, at(0)), Learned::Full);
-    assert_eq!(fdb.learn(mac(2), &host(1), &LIMITS, at(0)), Learned::Known);
+    assert_eq!(fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Full);
+    assert_eq!(fdb.learn(mac(2), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Known);
     assert_eq!(fdb.len(), 3);
     assert!(fdb.forget(mac(0)) && !fdb.forget(mac(0)));
-    assert_eq!(fdb.learn(mac(9), &host(1), &LIMITS, at(0)), Learned::New);
+    assert_eq!(fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
 }
 
 #[test]
 fn an_address_moves_five_times_a_minute_and_then_stays() {
     let fdb = Fdb::new([1, 2]);
-    fdb.learn(mac(1), &host(1), &LIMITS, at(0));
+    fdb.learn(mac(1), &host(1), &FDB_TEST_LIMITS, at(0));
     let to = |n: u32| host(1 + n % 2);
     for n in 1..=5 {
-        assert_eq!(fdb.learn(mac(1), &to(n), &LIMITS, at(0)), Learned::Moved);
+        assert_eq!(fdb.learn(mac(1), &to(n), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Moved);
     }
-    assert_eq!(fdb.learn(mac(1), &to(6), &LIMITS, at(59)), Learned::Refused);
-    assert_eq!(fdb.find(mac(1), &LIMITS, at(59)), Some(to(5)));
-    assert_eq!(fdb.learn(mac(1), &to(6), &LIMITS, at(60)), Learned::Moved);
+    assert_eq!(fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(59)), LearnOutcome::Refused);
+    assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(59)), Some(to(5)));
+    assert_eq!(fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(60)), LearnOutcome::Moved);
 }
 
 #[test]
 fn what_is_too_old_binds_nobody() {
     let fdb = Fdb::new([1, 2]);
-    let limits = Limits {
+    let limits = FdbLimits {
         ageing: Duration::from_secs(5),
-        ..LIMITS
+        ..FDB_TEST_LIMITS
     };
     fdb.learn(mac(1), &host(1), &limits, at(0));
     for n in 0..8 {
@@ -90,9 +90,9 @@ fn what_is_too_old_binds_nobody() {
     }
     assert_eq!(
         fdb.learn(mac(1), &host(9), &limits, at(2)),
-        Learned::Refused
+        LearnOutcome::Refused
     );
-    assert_eq!(fdb.learn(mac(1), &host(9), &limits, at(9)), Learned::Moved);
+    assert_eq!(fdb.learn(mac(1), &host(9), &limits, at(9)), LearnOutcome::Moved);
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn the_generation_tells_of_every_change_and_of_nothing_else() {
     let mut last = fdb.generation();
     let mut changed =
         |fdb: &Fdb| std::mem::replace(&mut last, fdb.generation()) != fdb.generation();
-    fdb.learn(mac(1), &host(1), &LIMITS, at(0));
+    fdb.learn(mac(1), &host(1), &FDB_TEST_LIMITS, at(0));
     assert!(changed(&fdb));
-    fdb.learn(mac(1), &host(1), &LIMITS, at(10));
+    fdb.learn(mac(1), &host(1), &FDB_TEST_LIMITS, at(10));
     assert!(!changed(&fdb));
-    fdb.learn(mac(1), &host(2), &LIMITS, at(10));
+    fdb.learn(mac(1), &host(2), &FDB_TEST_LIMITS, at(10));
     assert!(changed(&fdb));
     assert_eq!(fdb.retain(|_, place| *place != host(1)), 0);
     assert!(!changed(&fdb));
@@ -116,10 +116,10 @@ fn the_generation_tells_of_every_change_and_of_nothing_else() {
 #[test]
 fn people_see_age_and_place() {
     let fdb = Fdb::new([1, 2]);
-    fdb.learn(mac(2), &host(1), &LIMITS, at(0));
-    fdb.learn(mac(1), &Place::Here, &LIMITS, at(5));
-    fdb.learn(mac(2), &host(1), &LIMITS, at(8));
-    let list = fdb.entries_at(&LIMITS, at(10));
+    fdb.learn(mac(2), &host(1), &FDB_TEST_LIMITS, at(0));
+    fdb.learn(mac(1), &StationLocation::Here, &FDB_TEST_LIMITS, at(5));
+    fdb.learn(mac(2), &host(1), &FDB_TEST_LIMITS, at(8));
+    let list = fdb.entries_at(&FDB_TEST_LIMITS, at(10));
     let seen: Vec<_> = list
         .iter()
         .map(|e| {
@@ -133,7 +133,7 @@ fn people_see_age_and_place() {
         .collect();
     assert_eq!(
         seen,
-        [(mac(1), Place::Here, 5, 5), (mac(2), host(1), 2, 10)]
+        [(mac(1), StationLocation::Here, 5, 5), (mac(2), host(1), 2, 10)]
     );
 }
 
@@ -147,15 +147,15 @@ proptest! {
         for (n, (address, place)) in events.into_iter().enumerate() {
             // A minute apart, so that no move is refused.
             let now = at(60 * n as u64);
-            let limits = Limits { entries: 4, ageing: Duration::ZERO };
+            let limits = FdbLimits { entries: 4, ageing: Duration::ZERO };
             let known = model.contains_key(&address);
             let outcome = fdb.learn(mac(address), &host(place), &limits, now);
-            prop_assert_ne!(outcome, Learned::Refused);
+            prop_assert_ne!(outcome, LearnOutcome::Refused);
             if known || model.len() < 4 {
-                prop_assert_ne!(outcome, Learned::Full);
+                prop_assert_ne!(outcome, LearnOutcome::Full);
                 model.insert(address, place);
             } else {
-                prop_assert_eq!(outcome, Learned::Full);
+                prop_assert_eq!(outcome, LearnOutcome::Full);
             }
             for address in 0..6 {
                 let found = fdb.find(mac(address), &limits, now);

@@ -12,8 +12,8 @@ mod neighbors;
 mod notice;
 mod table;
 
-pub(crate) use self::fdb::Keyed;
-pub use self::fdb::{Fdb, FdbEntry, Learned, Limits};
-pub use self::neighbors::{Neighbor, NeighborEntry, Neighbors};
-pub use self::notice::{Notice, Question};
-pub use self::table::{Bridge, BridgeConfig, Live, OwnerConfig, Place, Tally, Toward};
+pub(crate) use self::fdb::FdbHasher;
+pub use self::fdb::{Fdb, FdbEntry, LearnOutcome, FdbLimits};
+pub use self::neighbors::{LearnedNeighbor, NeighborEntry, NeighborTable};
+pub use self::notice::{NeighborNotice, NeighborQuery};
+pub use self::table::{Bridge, BridgeConfig, LearnedState, OwnerConfig, StationLocation, BridgeCounters, FrameDestination};

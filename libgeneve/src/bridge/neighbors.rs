@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::fdb::Keyed;
-use super::{Learned, Limits};
+use super::fdb::FdbHasher;
+use super::{LearnOutcome, FdbLimits};
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
 use crate::wire::nd::AdvertisementFlags;
@@ -26,7 +26,7 @@ pub struct NeighborEntry {
 
 /// Neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbor {
+pub struct LearnedNeighbor {
     /// MAC address.
     pub mac: Mac,
     /// Flags of the latest advertisement from this MAC address; `None` if it has not advertised.
@@ -37,28 +37,28 @@ pub struct Neighbor {
 
 /// Neighbour table of one link.
 #[derive(Debug)]
-pub struct Neighbors {
-    entries: Mutex<hashbrown::HashMap<IpAddr, Neighbor, Keyed>>,
+pub struct NeighborTable {
+    entries: Mutex<hashbrown::HashMap<IpAddr, LearnedNeighbor, FdbHasher>>,
 }
 
-impl Neighbors {
+impl NeighborTable {
     /// Returns an empty table; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Neighbors {
-            entries: Mutex::new(hashbrown::HashMap::with_hasher(Keyed(key))),
+        NeighborTable {
+            entries: Mutex::new(hashbrown::HashMap::with_hasher(FdbHasher(key))),
         }
     }
 
     /// Returns the MAC address of `addr`, unless the entry has expired.
     #[must_use]
-    pub fn find(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Mac> {
+    pub fn find(&self, addr: IpAddr, limits: &FdbLimits, now: Now) -> Option<Mac> {
         self.neighbor(addr, limits, now).map(|known| known.mac)
     }
 
     /// Returns the entry of `addr`, unless it has expired.
     #[must_use]
-    pub fn neighbor(&self, addr: IpAddr, limits: &Limits, now: Now) -> Option<Neighbor> {
+    pub fn neighbor(&self, addr: IpAddr, limits: &FdbLimits, now: Now) -> Option<LearnedNeighbor> {
         let known = self.entries().get(&addr).copied();
         known.filter(|known| !limits.over(known.seen, now))
     }
@@ -69,37 +69,37 @@ impl Neighbors {
         addr: IpAddr,
         mac: Mac,
         flags: Option<AdvertisementFlags>,
-        limits: &Limits,
+        limits: &FdbLimits,
         now: Now,
-    ) -> Learned {
+    ) -> LearnOutcome {
         let mut entries = self.entries();
         let full = entries.len() >= limits.entries as usize;
         match entries.get_mut(&addr) {
             Some(known) => {
                 let moved = known.mac != mac;
                 let before = known.flags.filter(|_| !moved);
-                *known = Neighbor {
+                *known = LearnedNeighbor {
                     mac,
                     flags: flags.or(before),
                     seen: now,
                 };
                 if moved {
-                    Learned::Moved
+                    LearnOutcome::Moved
                 } else {
-                    Learned::Known
+                    LearnOutcome::Known
                 }
             }
-            None if full => Learned::Full,
+            None if full => LearnOutcome::Full,
             None => {
                 let seen = now;
-                entries.insert(addr, Neighbor { mac, flags, seen });
-                Learned::New
+                entries.insert(addr, LearnedNeighbor { mac, flags, seen });
+                LearnOutcome::New
             }
         }
     }
 
     /// Removes expired entries; call about once a second. Returns how many were removed.
-    pub fn expire(&self, limits: &Limits, now: Now) -> usize {
+    pub fn expire(&self, limits: &FdbLimits, now: Now) -> usize {
         let mut entries = self.entries();
         let before = entries.len();
         entries.retain(|_, known| !limits.over(known.seen, now));
@@ -125,7 +125,7 @@ impl Neighbors {
 
     /// All entries that have not expired, sorted.
     #[must_use]
-    pub fn entries_at(&self, limits: &Limits, now: Now) -> Vec<NeighborEntry> {
+    pub fn entries_at(&self, limits: &FdbLimits, now: Now) -> Vec<NeighborEntry> {
         let entries = self.entries();
         let mut list: Vec<_> = entries
             .iter()
@@ -140,7 +140,7 @@ impl Neighbors {
         list
     }
 
-    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<IpAddr, Neighbor, Keyed>> {
+    fn entries(&self) -> MutexGuard<'_, hashbrown::HashMap<IpAddr, LearnedNeighbor, FdbHasher>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,7 +149,7 @@ impl Neighbors {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const NEIGHBOR_TEST_LIMITS: FdbLimits = FdbLimits {
         entries: 2,
         ageing: Duration::from_secs(10),
     };
@@ -168,50 +168,50 @@ mod tests {
 
     #[test]
     fn who_claims_an_address_last_has_it_for_a_while() {
-        let table = Neighbors::new([1, 2]);
+        let table = NeighborTable::new([1, 2]);
         assert_eq!(
-            table.learn(addr(1), mac(1), None, &LIMITS, at(0)),
-            Learned::New
+            table.learn(addr(1), mac(1), None, &NEIGHBOR_TEST_LIMITS, at(0)),
+            LearnOutcome::New
         );
         assert_eq!(
-            table.learn(addr(1), mac(1), None, &LIMITS, at(1)),
-            Learned::Known
+            table.learn(addr(1), mac(1), None, &NEIGHBOR_TEST_LIMITS, at(1)),
+            LearnOutcome::Known
         );
         assert_eq!(
-            table.learn(addr(1), mac(2), None, &LIMITS, at(2)),
-            Learned::Moved
+            table.learn(addr(1), mac(2), None, &NEIGHBOR_TEST_LIMITS, at(2)),
+            LearnOutcome::Moved
         );
-        assert_eq!(table.find(addr(1), &LIMITS, at(12)), Some(mac(2)));
-        assert_eq!(table.find(addr(1), &LIMITS, at(13)), None);
+        assert_eq!(table.find(addr(1), &NEIGHBOR_TEST_LIMITS, at(12)), Some(mac(2)));
+        assert_eq!(table.find(addr(1), &NEIGHBOR_TEST_LIMITS, at(13)), None);
         let entry = NeighborEntry {
             addr: addr(1),
             mac: mac(2),
             used: Duration::from_secs(3),
         };
-        assert_eq!(table.entries_at(&LIMITS, at(5)), [entry]);
-        assert_eq!(table.expire(&LIMITS, at(13)), 1);
+        assert_eq!(table.entries_at(&NEIGHBOR_TEST_LIMITS, at(5)), [entry]);
+        assert_eq!(table.expire(&NEIGHBOR_TEST_LIMITS, at(13)), 1);
         assert!(table.is_empty());
     }
 
     #[test]
     fn a_full_table_keeps_what_it_has() {
-        let table = Neighbors::new([1, 2]);
+        let table = NeighborTable::new([1, 2]);
         for n in 0..2 {
             assert_eq!(
-                table.learn(addr(n), mac(n), None, &LIMITS, at(0)),
-                Learned::New
+                table.learn(addr(n), mac(n), None, &NEIGHBOR_TEST_LIMITS, at(0)),
+                LearnOutcome::New
             );
         }
         assert_eq!(
-            table.learn(addr(9), mac(9), None, &LIMITS, at(0)),
-            Learned::Full
+            table.learn(addr(9), mac(9), None, &NEIGHBOR_TEST_LIMITS, at(0)),
+            LearnOutcome::Full
         );
         assert_eq!(
-            table.learn(addr(0), mac(7), None, &LIMITS, at(0)),
-            Learned::Moved
+            table.learn(addr(0), mac(7), None, &NEIGHBOR_TEST_LIMITS, at(0)),
+            LearnOutcome::Moved
         );
         assert_eq!(
-            (table.len(), table.find(addr(9), &LIMITS, at(0))),
+            (table.len(), table.find(addr(9), &NEIGHBOR_TEST_LIMITS, at(0))),
             (2, None)
         );
         table.clear();
@@ -220,21 +220,21 @@ mod tests {
 
     #[test]
     fn what_was_advertised_lasts_as_long_as_the_mac_address() {
-        let table = Neighbors::new([1, 2]);
+        let table = NeighborTable::new([1, 2]);
         let router = Some(AdvertisementFlags {
             router: true,
             overrides: true,
         });
-        let said = |n| table.neighbor(addr(1), &LIMITS, at(n)).unwrap().flags;
-        table.learn(addr(1), mac(1), None, &LIMITS, at(0));
+        let said = |n| table.neighbor(addr(1), &NEIGHBOR_TEST_LIMITS, at(n)).unwrap().flags;
+        table.learn(addr(1), mac(1), None, &NEIGHBOR_TEST_LIMITS, at(0));
         assert_eq!(said(0), None);
-        table.learn(addr(1), mac(1), router, &LIMITS, at(1));
-        table.learn(addr(1), mac(1), None, &LIMITS, at(2));
+        table.learn(addr(1), mac(1), router, &NEIGHBOR_TEST_LIMITS, at(1));
+        table.learn(addr(1), mac(1), None, &NEIGHBOR_TEST_LIMITS, at(2));
         assert_eq!(said(2), router);
         let host = Some(AdvertisementFlags::default());
-        table.learn(addr(1), mac(1), host, &LIMITS, at(3));
+        table.learn(addr(1), mac(1), host, &NEIGHBOR_TEST_LIMITS, at(3));
         assert_eq!(said(3), host);
-        table.learn(addr(1), mac(2), None, &LIMITS, at(4));
+        table.learn(addr(1), mac(2), None, &NEIGHBOR_TEST_LIMITS, at(4));
         assert_eq!(said(4), None);
     }
 }

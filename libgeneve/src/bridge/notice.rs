@@ -2,37 +2,37 @@
 
 use std::net::IpAddr;
 
-use crate::wire::arp::{Arp, Operation};
+use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::ethernet::Mac;
 use crate::wire::nd::{AdvertisementFlags, Nd};
 
 /// What a message announces and what it asks; either may be missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notice {
+pub struct NeighborNotice {
     /// The IP to MAC address binding that the sender announces.
     pub claim: Option<(IpAddr, Mac)>,
     /// Flags of that binding; only a neighbour advertisement has them.
     pub flags: Option<AdvertisementFlags>,
     /// The address that the message asks to resolve.
-    pub question: Option<Question>,
+    pub question: Option<NeighborQuery>,
 }
 
 /// Request for the MAC address of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct NeighborQuery {
     /// The address to resolve.
     pub target: IpAddr,
     /// Duplicate address detection: the sender wants to use the address itself (RFC 5227, RFC 4862 section 5.4).
     pub probe: bool,
 }
 
-impl From<&Arp> for Notice {
-    fn from(arp: &Arp) -> Notice {
-        let asks = arp.operation == Operation::Request && !arp.is_announcement();
-        Notice {
+impl From<&Arp> for NeighborNotice {
+    fn from(arp: &Arp) -> NeighborNotice {
+        let asks = arp.operation == ArpOperation::Request && !arp.is_announcement();
+        NeighborNotice {
             claim: (!arp.sender.is_unspecified()).then_some((arp.sender.into(), arp.sender_mac)),
             flags: None,
-            question: asks.then_some(Question {
+            question: asks.then_some(NeighborQuery {
                 target: arp.target.into(),
                 probe: arp.is_probe(),
             }),
@@ -40,20 +40,20 @@ impl From<&Arp> for Notice {
     }
 }
 
-impl From<&Nd> for Notice {
-    fn from(nd: &Nd) -> Notice {
+impl From<&Nd> for NeighborNotice {
+    fn from(nd: &Nd) -> NeighborNotice {
         match *nd {
-            Nd::Solicitation { from, target, mac } => Notice {
+            Nd::Solicitation { from, target, mac } => NeighborNotice {
                 claim: mac.map(|mac| (from.into(), mac)),
                 flags: None,
-                question: Some(Question {
+                question: Some(NeighborQuery {
                     target: target.into(),
                     probe: nd.is_probe(),
                 }),
             },
             Nd::Advertisement {
                 target, mac, flags, ..
-            } => Notice {
+            } => NeighborNotice {
                 claim: mac.map(|mac| (target.into(), mac)),
                 flags: Some(flags),
                 question: None,
@@ -66,58 +66,58 @@ impl From<&Nd> for Notice {
 mod tests {
     use super::*;
 
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const SENDER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    fn arp(operation: Operation, sender: [u8; 4], target: [u8; 4]) -> Notice {
+    fn arp(operation: ArpOperation, sender: [u8; 4], target: [u8; 4]) -> NeighborNotice {
         let arp = Arp {
             operation,
-            sender_mac: MAC,
+            sender_mac: SENDER_MAC,
             sender: sender.into(),
             target_mac: Mac([0; 6]),
             target: target.into(),
         };
-        Notice::from(&arp)
+        NeighborNotice::from(&arp)
     }
 
-    fn question(target: &str, probe: bool) -> Option<Question> {
+    fn question(target: &str, probe: bool) -> Option<NeighborQuery> {
         let target = target.parse().unwrap();
-        Some(Question { target, probe })
+        Some(NeighborQuery { target, probe })
     }
 
     fn claim(addr: &str) -> Option<(IpAddr, Mac)> {
-        Some((addr.parse().unwrap(), MAC))
+        Some((addr.parse().unwrap(), SENDER_MAC))
     }
 
     #[test]
     fn arp_asks_claims_probes_and_announces() {
         let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
-        let request = arp(Operation::Request, a, b);
+        let request = arp(ArpOperation::Request, a, b);
         assert_eq!(request.claim, claim("10.0.0.1"));
         assert_eq!(request.question, question("10.0.0.2", false));
-        let probe = arp(Operation::Request, [0; 4], b);
+        let probe = arp(ArpOperation::Request, [0; 4], b);
         assert_eq!(
             (probe.claim, probe.question),
             (None, question("10.0.0.2", true))
         );
-        for announcement in [arp(Operation::Request, a, a), arp(Operation::Reply, a, a)] {
+        for announcement in [arp(ArpOperation::Request, a, a), arp(ArpOperation::Reply, a, a)] {
             assert_eq!(announcement.claim, claim("10.0.0.1"));
             assert_eq!(announcement.question, None);
         }
-        let reply = arp(Operation::Reply, a, b);
+        let reply = arp(ArpOperation::Reply, a, b);
         assert_eq!((reply.claim, reply.question), (claim("10.0.0.1"), None));
     }
 
     #[test]
     fn neighbor_discovery_does_the_same() {
         let (a, b) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
-        let asks = Notice::from(&Nd::Solicitation {
+        let asks = NeighborNotice::from(&Nd::Solicitation {
             from: a,
             target: b,
-            mac: Some(MAC),
+            mac: Some(SENDER_MAC),
         });
         assert_eq!(asks.claim, claim("fd00::1"));
         assert_eq!(asks.question, question("fd00::2", false));
-        let probe = Notice::from(&Nd::Solicitation {
+        let probe = NeighborNotice::from(&Nd::Solicitation {
             from: std::net::Ipv6Addr::UNSPECIFIED,
             target: b,
             mac: None,
@@ -126,9 +126,9 @@ mod tests {
             (probe.claim, probe.question),
             (None, question("fd00::2", true))
         );
-        let tells = Notice::from(&Nd::Advertisement {
+        let tells = NeighborNotice::from(&Nd::Advertisement {
             target: b,
-            mac: Some(MAC),
+            mac: Some(SENDER_MAC),
             solicited: false,
             flags: AdvertisementFlags {
                 router: true,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::{Fdb, Learned, Limits, Neighbors, Notice, Question};
+use super::{Fdb, LearnOutcome, FdbLimits, NeighborTable, NeighborNotice, NeighborQuery};
 use crate::drop::DropReason;
 use crate::host::Host;
-use crate::policy::Defaults;
+use crate::policy::PolicyDefaults;
 use crate::qos::Bucket;
 use crate::time::Now;
 use crate::wire::ethernet::{Ethernet, Mac};
@@ -20,31 +20,31 @@ const SPOKEN_FOR: Duration = Duration::from_secs(30);
 
 /// Where a MAC address is.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum StationLocation {
     /// Behind the local TAP interface.
     Here,
     /// Behind another host.
     Host(Arc<Host>),
 }
 
-impl PartialEq for Place {
-    fn eq(&self, other: &Place) -> bool {
+impl PartialEq for StationLocation {
+    fn eq(&self, other: &StationLocation) -> bool {
         match (self, other) {
-            (Place::Here, Place::Here) => true,
-            (Place::Host(a), Place::Host(b)) => a.id == b.id,
+            (StationLocation::Here, StationLocation::Here) => true,
+            (StationLocation::Host(a), StationLocation::Host(b)) => a.id == b.id,
             _ => false,
         }
     }
 }
 
-impl Eq for Place {}
+impl Eq for StationLocation {}
 
-impl Place {
+impl StationLocation {
     /// Drop reason for a frame from this place whose source belongs elsewhere.
     fn forged(&self) -> DropReason {
         match self {
-            Place::Here => DropReason::SourceNotLocal,
-            Place::Host(_) => DropReason::SourceMismatch,
+            StationLocation::Here => DropReason::SourceNotLocal,
+            StationLocation::Host(_) => DropReason::SourceMismatch,
         }
     }
 }
@@ -57,7 +57,7 @@ pub struct BridgeConfig {
     /// Whether addresses are learned from frames.
     pub learning: bool,
     /// Limits of the learned tables.
-    pub limits: Limits,
+    pub limits: FdbLimits,
     /// Static FDB entries: MAC address and hosts; one host for a unicast address, any number for a group.
     pub entries: Vec<(Mac, Vec<IpAddr>)>,
     /// Hosts to which broadcast, unknown-unicast and multicast (BUM) frames are flooded.
@@ -67,9 +67,9 @@ pub struct BridgeConfig {
     /// Endpoints of the link.
     pub owners: Vec<OwnerConfig>,
     /// Actions for frames that are neither IP, ARP nor Neighbor Discovery: the link's defaults.
-    pub others: Defaults,
+    pub others: PolicyDefaults,
     /// Learned state; it outlives this configuration.
-    pub live: Arc<Live>,
+    pub live: Arc<LearnedState>,
 }
 
 /// IP address of a configured endpoint.
@@ -85,30 +85,30 @@ pub struct OwnerConfig {
 
 /// Learned state and counters of an Ethernet link.
 #[derive(Debug)]
-pub struct Live {
+pub struct LearnedState {
     /// Learned MAC addresses.
     pub fdb: Fdb,
     /// Learned IP to MAC address bindings.
-    pub neighbors: Neighbors,
+    pub neighbors: NeighborTable,
     /// Event counters.
-    pub tally: Tally,
+    pub tally: BridgeCounters,
 }
 
-impl Live {
+impl LearnedState {
     /// Returns empty tables; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Live {
+        LearnedState {
             fdb: Fdb::new(key),
-            neighbors: Neighbors::new(key),
-            tally: Tally::default(),
+            neighbors: NeighborTable::new(key),
+            tally: BridgeCounters::default(),
         }
     }
 }
 
 /// Event counters of an Ethernet link.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct BridgeCounters {
     /// MAC addresses learned.
     pub learned: AtomicU64,
     /// MAC addresses that moved.
@@ -121,7 +121,7 @@ pub struct Tally {
     pub suppressed: AtomicU64,
 }
 
-impl Tally {
+impl BridgeCounters {
     /// Name and value of each counter.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = [
@@ -142,14 +142,14 @@ impl Tally {
 }
 
 #[derive(Clone, Debug)]
-struct Owner {
+struct AddressOwner {
     mac: Option<Mac>,
-    place: Place,
+    place: StationLocation,
 }
 
 /// Where a frame goes by its destination MAC address.
 #[derive(Clone, Debug)]
-pub enum Toward {
+pub enum FrameDestination {
     /// To a station behind the local TAP interface.
     Here,
     /// To the host that the station is on.
@@ -158,11 +158,11 @@ pub enum Toward {
     All(Arc<[Arc<Host>]>),
 }
 
-impl Toward {
+impl FrameDestination {
     /// Whether the destination is behind the local TAP interface.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        matches!(self, Toward::Here)
+        matches!(self, FrameDestination::Here)
     }
 }
 
@@ -176,16 +176,16 @@ pub struct Bridge {
     /// itself.
     pub virtual_mac: Mac,
     /// Learned state and counters.
-    pub live: Arc<Live>,
+    pub live: Arc<LearnedState>,
     /// Rate limit for flooded frames.
     pub flood_rate: Arc<Bucket>,
     /// Actions for frames that are neither IP, ARP nor Neighbor Discovery.
-    pub others: Defaults,
+    pub others: PolicyDefaults,
     learning: bool,
-    limits: Limits,
-    stations: HashMap<Mac, Place>,
+    limits: FdbLimits,
+    stations: HashMap<Mac, StationLocation>,
     groups: HashMap<Mac, Arc<[Arc<Host>]>>,
-    owners: HashMap<IpAddr, Owner>,
+    owners: HashMap<IpAddr, AddressOwner>,
     flood: Arc<[Arc<Host>]>,
 }
 
@@ -200,26 +200,26 @@ impl Bridge {
         let mut owners = HashMap::new();
         for owner in &config.owners {
             let place = match owner.host {
-                None => Place::Here,
-                Some(addr) => Place::Host(Arc::clone(&hosts(&[addr])[0])),
+                None => StationLocation::Here,
+                Some(addr) => StationLocation::Host(Arc::clone(&hosts(&[addr])[0])),
             };
             if let Some(mac) = owner.mac {
                 stations.insert(mac, place.clone());
             }
             let mac = owner.mac;
-            owners.insert(owner.addr, Owner { mac, place });
+            owners.insert(owner.addr, AddressOwner { mac, place });
         }
         for (mac, list) in &config.entries {
             let list = hosts(list);
             if mac.is_multicast() {
                 groups.insert(*mac, list);
             } else if let Some(host) = list.first() {
-                stations.insert(*mac, Place::Host(Arc::clone(host)));
+                stations.insert(*mac, StationLocation::Host(Arc::clone(host)));
             }
         }
         let virtual_mac = config.mac.companion();
-        stations.insert(config.mac, Place::Here);
-        stations.insert(virtual_mac, Place::Here);
+        stations.insert(config.mac, StationLocation::Here);
+        stations.insert(virtual_mac, StationLocation::Here);
         Bridge {
             mac: config.mac,
             virtual_mac,
@@ -241,9 +241,9 @@ impl Bridge {
             .stations
             .values()
             .chain(self.owners.values().map(|o| &o.place));
-        let of = |place: &'a Place| match place {
-            Place::Host(host) => Some(host),
-            Place::Here => None,
+        let of = |place: &'a StationLocation| match place {
+            StationLocation::Host(host) => Some(host),
+            StationLocation::Here => None,
         };
         let groups = self.groups.values().flat_map(|list| list.iter());
         stations
@@ -256,7 +256,7 @@ impl Bridge {
     ///
     /// # Errors
     /// If the address is configured elsewhere, or moves too often.
-    pub fn admit(&self, mac: Mac, from: &Place, now: Now) -> Result<(), DropReason> {
+    pub fn admit(&self, mac: Mac, from: &StationLocation, now: Now) -> Result<(), DropReason> {
         if let Some(place) = self.stations.get(&mac) {
             return if place == from {
                 Ok(())
@@ -267,31 +267,31 @@ impl Bridge {
         if !self.learning {
             return Ok(());
         }
-        let Live { fdb, tally, .. } = &*self.live;
+        let LearnedState { fdb, tally, .. } = &*self.live;
         match fdb.learn(mac, from, &self.limits, now) {
-            Learned::Known => return Ok(()),
-            Learned::New => Tally::count(&tally.learned),
-            Learned::Moved => Tally::count(&tally.moved),
-            Learned::Full => Tally::count(&tally.full),
-            Learned::Refused => return Err(DropReason::MacMove),
+            LearnOutcome::Known => return Ok(()),
+            LearnOutcome::New => BridgeCounters::count(&tally.learned),
+            LearnOutcome::Moved => BridgeCounters::count(&tally.moved),
+            LearnOutcome::Full => BridgeCounters::count(&tally.full),
+            LearnOutcome::Refused => return Err(DropReason::MacMove),
         }
         Ok(())
     }
 
     /// Returns where a frame for `mac` goes.
     #[must_use]
-    pub fn toward(&self, mac: Mac, now: Now) -> Toward {
+    pub fn destination(&self, mac: Mac, now: Now) -> FrameDestination {
         if mac.is_multicast() {
-            return Toward::All(Arc::clone(self.groups.get(&mac).unwrap_or(&self.flood)));
+            return FrameDestination::All(Arc::clone(self.groups.get(&mac).unwrap_or(&self.flood)));
         }
         let place = match self.stations.get(&mac) {
             Some(place) => Some(place.clone()),
             None => self.live.fdb.find(mac, &self.limits, now),
         };
         match place {
-            Some(Place::Here) => Toward::Here,
-            Some(Place::Host(host)) => Toward::Host(host),
-            None => Toward::All(Arc::clone(&self.flood)),
+            Some(StationLocation::Here) => FrameDestination::Here,
+            Some(StationLocation::Host(host)) => FrameDestination::Host(host),
+            None => FrameDestination::All(Arc::clone(&self.flood)),
         }
     }
 
@@ -301,10 +301,10 @@ impl Bridge {
     /// # Errors
     /// If the IP address belongs to an endpoint that is elsewhere or has another MAC address, or if the MAC address
     /// is configured elsewhere.
-    pub fn hear(
+    pub fn learn_claim(
         &self,
-        notice: &Notice,
-        from: &Place,
+        notice: &NeighborNotice,
+        from: &StationLocation,
         tagged: bool,
         now: Now,
     ) -> Result<(), DropReason> {
@@ -329,7 +329,7 @@ impl Bridge {
     /// # Errors
     /// If it belongs to an endpoint that is elsewhere, or that has another MAC address.
     #[inline]
-    pub fn owns(&self, addr: IpAddr, mac: Option<Mac>, from: &Place) -> Result<(), DropReason> {
+    pub fn owns(&self, addr: IpAddr, mac: Option<Mac>, from: &StationLocation) -> Result<(), DropReason> {
         let Some(owner) = self.owners.get(&addr) else {
             return Ok(());
         };
@@ -358,7 +358,7 @@ impl Bridge {
     #[must_use]
     pub fn answer(
         &self,
-        question: &Question,
+        question: &NeighborQuery,
         asker: Mac,
         now: Now,
     ) -> Option<(Mac, AdvertisementFlags)> {
@@ -376,8 +376,8 @@ impl Bridge {
             (None, _) => return None,
         };
         let elsewhere = match owner {
-            Some(owner) => owner.place != Place::Here,
-            None => matches!(self.toward(mac, now), Toward::Host(_)),
+            Some(owner) => owner.place != StationLocation::Here,
+            None => matches!(self.destination(mac, now), FrameDestination::Host(_)),
         };
         (mac != asker && elsewhere).then_some((mac, flags))
     }
@@ -385,7 +385,7 @@ impl Bridge {
     /// Returns the destination and source MAC addresses of the answer to a frame. An answer to a group frame comes
     /// from the virtual MAC address.
     #[must_use]
-    pub fn way_back(&self, frame: &Ethernet<'_>) -> (Mac, Mac) {
+    pub fn reply_addresses(&self, frame: &Ethernet<'_>) -> (Mac, Mac) {
         let asked = frame.dst();
         let from = if asked.is_multicast() {
             self.virtual_mac
@@ -398,7 +398,7 @@ impl Bridge {
     /// Whether a station is behind the local TAP interface.
     #[must_use]
     pub fn is_here(&self, mac: Mac, now: Now) -> bool {
-        self.toward(mac, now).is_here()
+        self.destination(mac, now).is_here()
     }
 
     /// Whether a station behind the local TAP interface has announced `addr`.
@@ -410,7 +410,7 @@ impl Bridge {
 
     /// Limits of the learned tables.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &FdbLimits {
         &self.limits
     }
 }

@@ -8,21 +8,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::change::Change;
+use super::change::PacketRewrite;
 use super::decide;
 use super::egress::Egress;
 use super::martian::martian;
 use super::neighbor;
-use super::output::{Forward, Output, Request, longest_inner, metered};
-use super::state::{Context, Exit, Prefix, Way};
-use super::{Answer, Outer, Refused, frame_reason, parse_reason};
-use crate::bridge::{Bridge, Notice, Place, Tally, Toward};
+use super::output::{Forward, Output, OutputRequest, longest_inner, metered};
+use super::state::{PacketContext, NextHop, FramePrefix, TunnelNextHop};
+use super::{SenderReply, OuterTx, RefusedPacket, frame_reason, parse_reason};
+use crate::bridge::{Bridge, NeighborNotice, StationLocation, BridgeCounters, FrameDestination};
 use crate::drop::DropReason;
 use crate::link::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize, longest_segment};
 use crate::offload::vnet::{GsoType, VnetHdr};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::qos::Metered;
 use crate::time::Now;
 use crate::wire::arp::Arp;
@@ -38,7 +38,7 @@ const FRESH_NANOS: u64 = 1_000_000_000;
 
 /// A frame from TAP, checked.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct FrameForward {
     /// Where it goes: to its host or the first of several; or back into the TAP interface, to another station behind it,
     /// where address translation turned it there.
     pub output: Output,
@@ -56,7 +56,7 @@ pub struct Outgoing {
     pub metered: Option<Metered>,
 }
 
-impl Outgoing {
+impl FrameForward {
     /// The way to each host that gets the frame from the TAP of `link`, or why one does not.
     pub fn ways(&self, link: &Link) -> impl Iterator<Item = Result<Forward, DropReason>> {
         let first = match &self.output {
@@ -81,25 +81,25 @@ impl Outgoing {
 
 /// The latest pair of MAC addresses, and where its frames go.
 #[derive(Debug, Default)]
-pub(super) struct Lately {
+pub(super) struct LastLookup {
     macs: (Mac, Mac),
     link: LinkIndex,
     epoch: u64,
     generation: u64,
     until: Now,
-    toward: Option<Toward>,
+    toward: Option<FrameDestination>,
 }
 
-impl Lately {
+impl LastLookup {
     /// Where frames from `src` to `dst` go; the source is admitted.
     #[inline]
     fn toward(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: LinkIndex,
         bridge: &Bridge,
         (dst, src): (Mac, Mac),
-    ) -> Result<Toward, DropReason> {
+    ) -> Result<FrameDestination, DropReason> {
         let valid = self.macs == (dst, src)
             && self.link == link
             && self.epoch == cx.tables.epoch
@@ -109,10 +109,10 @@ impl Lately {
             return Ok(toward.clone());
         }
         self.toward = None;
-        bridge.admit(src, &Place::Here, cx.now)?;
+        bridge.admit(src, &StationLocation::Here, cx.now)?;
         let generation = bridge.live.fdb.generation();
-        let toward = bridge.toward(dst, cx.now);
-        *self = Lately {
+        let toward = bridge.destination(dst, cx.now);
+        *self = LastLookup {
             macs: (dst, src),
             link,
             epoch: cx.tables.epoch,
@@ -131,20 +131,20 @@ pub(super) fn fresh_until(now: Now) -> Now {
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     Ip(IpVersion),
     Arp,
     #[default]
     Other,
 }
 
-impl Kind {
-    pub(super) fn of(ether_type: u16) -> Kind {
+impl FrameKind {
+    pub(super) fn of(ether_type: u16) -> FrameKind {
         match ether_type {
-            ethertype::IPV4 => Kind::Ip(IpVersion::V4),
-            ethertype::IPV6 => Kind::Ip(IpVersion::V6),
-            ethertype::ARP => Kind::Arp,
-            _ => Kind::Other,
+            ethertype::IPV4 => FrameKind::Ip(IpVersion::V4),
+            ethertype::IPV6 => FrameKind::Ip(IpVersion::V6),
+            ethertype::ARP => FrameKind::Arp,
+            _ => FrameKind::Other,
         }
     }
 }
@@ -158,25 +158,25 @@ impl Egress {
     #[inline]
     pub fn frame(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Arc<Link>,
         bridge: &Bridge,
         frame: &mut [u8],
         vnet: &VnetHdr,
-    ) -> Result<Outgoing, Refused> {
-        let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+    ) -> Result<FrameForward, RefusedPacket> {
+        let stopped = |reason: DropReason| RefusedPacket::of(reason, link.config.index);
         let header = Ethernet::parse(frame).map_err(|e| stopped(frame_reason(e)))?;
         let header_len = header.header_len();
         let (dst, src, tagged) = (header.dst(), header.src(), header.is_tagged());
-        let kind = Kind::of(header.ether_type());
+        let kind = FrameKind::of(header.ether_type());
         let macs = (dst, src);
-        let toward = self.lately.toward(cx, link.config.index, bridge, macs);
+        let toward = self.last_lookup.toward(cx, link.config.index, bridge, macs);
         let toward = toward.map_err(stopped)?;
         let vnet = vnet
             .behind(header_len)
             .ok_or(stopped(DropReason::BadOffload))?;
         let (head, inner) = frame.split_at_mut(header_len);
-        let mut sent = Frame {
+        let mut sent = EgressFrame {
             cx,
             link,
             bridge,
@@ -186,7 +186,7 @@ impl Egress {
             vnet,
         };
         match kind {
-            Kind::Ip(version) => {
+            FrameKind::Ip(version) => {
                 let packet = Packet::parse(inner).map_err(|e| stopped(parse_reason(e)))?;
                 if packet.version != version {
                     return Err(stopped(DropReason::InnerMalformed));
@@ -200,19 +200,19 @@ impl Egress {
                 }
                 let size = WireSize::of(&vnet, &packet);
                 let passage = self.pass(cx, link, inner, &packet, size)?;
-                let Exit::Bridge(prefix) = &passage.half.exit else {
+                let NextHop::Bridge(prefix) = &passage.direction_state.next_hop else {
                     return Err(stopped(DropReason::SplitHorizon));
                 };
-                let class = passage.half.meter.as_ref().and_then(|m| m.dscp);
+                let class = passage.direction_state.meter.as_ref().and_then(|m| m.dscp);
                 let metered = metered(passage, size.bytes);
                 let (prefix, change) = ((prefix.clone(), passage.hash), passage.change);
                 let mut toward = toward;
                 // What is for another address now is for another station, too.
-                if let Some(to) = change.turned(&packet) {
+                if let Some(to) = change.new_destination(&packet) {
                     let asked = packet.dst;
                     let mac = neighbor::station(cx, link, bridge, to, asked).map_err(stopped)?;
                     head[..6].copy_from_slice(&mac.0);
-                    toward = bridge.toward(mac, cx.now);
+                    toward = bridge.destination(mac, cx.now);
                     if toward.is_here() && change.hides_source(&packet) {
                         // A bridge would take its sender to be behind this interface.
                         head[6..12].copy_from_slice(&bridge.virtual_mac.0);
@@ -222,7 +222,7 @@ impl Egress {
                         let changed = change.apply(cx, index, inner, &mut packet, partial, packets);
                         changed.map_err(stopped)?;
                         clamp_mss(inner, &packet, link.config.mtu, partial);
-                        return Ok(Outgoing {
+                        return Ok(FrameForward {
                             output: Output::Link(index),
                             flood: None,
                             header_len,
@@ -234,27 +234,27 @@ impl Egress {
                     }
                 }
                 let outgoing = sent.ip(&prefix, &change, toward, class, inner, packet)?;
-                Ok(Outgoing {
+                Ok(FrameForward {
                     metered,
                     ..outgoing
                 })
             }
-            Kind::Arp => {
+            FrameKind::Arp => {
                 let arp = Arp::parse(inner).map_err(|_| stopped(DropReason::InnerMalformed))?;
-                sent.heed(&Notice::from(&arp), tagged)?;
+                sent.heed(&NeighborNotice::from(&arp), tagged)?;
                 sent.plain(&mut self.plain, toward, inner.len(), None)
             }
-            Kind::Other if bridge.others.egress == Action::Allow => {
+            FrameKind::Other if bridge.others.egress == PolicyAction::Allow => {
                 sent.plain(&mut self.plain, toward, inner.len(), None)
             }
-            Kind::Other => Err(stopped(DropReason::PolicyDenied)),
+            FrameKind::Other => Err(stopped(DropReason::PolicyDenied)),
         }
     }
 }
 
 /// A frame from TAP under way.
-struct Frame<'a> {
-    cx: &'a Context<'a>,
+struct EgressFrame<'a> {
+    cx: &'a PacketContext<'a>,
     link: &'a Arc<Link>,
     bridge: &'a Bridge,
     dst: Mac,
@@ -264,20 +264,20 @@ struct Frame<'a> {
 }
 
 /// The host that gets a frame, or the first of several, and all of them.
-type Recipients = (Arc<Host>, Option<Arc<[Arc<Host>]>>);
+type FrameRecipients = (Arc<Host>, Option<Arc<[Arc<Host>]>>);
 
 /// The header of frames that belong to no flow, as it was made last.
-pub(super) type Plain = Option<(LinkIndex, u64, Arc<HeaderBytes>, u32)>;
+pub(super) type CachedHeader = Option<(LinkIndex, u64, Arc<HeaderBytes>, u32)>;
 
-impl Frame<'_> {
-    fn stopped(&self, reason: DropReason) -> Refused {
-        Refused::of(reason, self.link.config.index)
+impl EgressFrame<'_> {
+    fn stopped(&self, reason: DropReason) -> RefusedPacket {
+        RefusedPacket::of(reason, self.link.config.index)
     }
 
     /// Holds a message against what is configured, and answers its question where the answer is known.
-    fn heed(&self, notice: &Notice, tagged: bool) -> Result<(), Refused> {
+    fn heed(&self, notice: &NeighborNotice, tagged: bool) -> Result<(), RefusedPacket> {
         let now = self.cx.now;
-        let heard = self.bridge.hear(notice, &Place::Here, tagged, now);
+        let heard = self.bridge.learn_claim(notice, &StationLocation::Here, tagged, now);
         heard.map_err(|reason| self.stopped(reason))?;
         let known_to_it = self.dst == self.bridge.virtual_mac;
         let Some(question) = &notice.question else {
@@ -302,25 +302,25 @@ impl Frame<'_> {
         let Some((mac, flags)) = mac else {
             return Ok(());
         };
-        Tally::count(&self.bridge.live.tally.suppressed);
-        Err(Refused {
-            answer: Some(Answer::Neighbor(mac, flags)),
+        BridgeCounters::count(&self.bridge.live.tally.suppressed);
+        Err(RefusedPacket {
+            answer: Some(SenderReply::Neighbor(mac, flags)),
             ..self.stopped(DropReason::NeighborAnswered)
         })
     }
 
     /// The hosts that get the frame, which is `packets` on the wire.
-    fn recipients(&self, toward: Toward, packets: u64) -> Result<Recipients, Refused> {
+    fn recipients(&self, toward: FrameDestination, packets: u64) -> Result<FrameRecipients, RefusedPacket> {
         let hosts = match toward {
-            Toward::Here => return Err(self.stopped(DropReason::SplitHorizon)),
-            Toward::Host(host) => return Ok((host, None)),
-            Toward::All(hosts) => hosts,
+            FrameDestination::Here => return Err(self.stopped(DropReason::SplitHorizon)),
+            FrameDestination::Host(host) => return Ok((host, None)),
+            FrameDestination::All(hosts) => hosts,
         };
         let first = hosts.first().ok_or(self.stopped(DropReason::NoRoute))?;
         if !self.bridge.flood_rate.take(packets, self.cx.now) {
             return Err(self.stopped(DropReason::FloodRate));
         }
-        Tally::count(&self.bridge.live.tally.flooded);
+        BridgeCounters::count(&self.bridge.live.tally.flooded);
         let first = Arc::clone(first);
         Ok((first, (hosts.len() > 1).then_some(hosts)))
     }
@@ -340,13 +340,13 @@ impl Frame<'_> {
     /// A packet of a flow.
     fn ip(
         &mut self,
-        (prefix, hash): &(Prefix, u32),
-        change: &Change,
-        toward: Toward,
+        (prefix, hash): &(FramePrefix, u32),
+        change: &PacketRewrite,
+        toward: FrameDestination,
         class: Option<u8>,
         inner: &mut [u8],
         mut packet: Packet,
-    ) -> Result<Outgoing, Refused> {
+    ) -> Result<FrameForward, RefusedPacket> {
         let mut size = WireSize::of(&self.vnet, &packet);
         let (host, flood) = self.recipients(toward, size.packets)?;
         let port = match packet.transport {
@@ -356,18 +356,18 @@ impl Frame<'_> {
         let all = flood.as_deref().unwrap_or(std::slice::from_ref(&host));
         if all
             .iter()
-            .any(|host| self.link.wraps_again(host, packet.dst, port))
+            .any(|host| self.link.is_recursive(host, packet.dst, port))
         {
             return Err(self.stopped(DropReason::UnderlayLoop));
         }
-        let way = Way {
+        let way = TunnelNextHop {
             link: prefix.link,
             host,
             encap: Arc::clone(&prefix.encap),
             slots: prefix.slots,
             neighbor: None,
         };
-        let request = Request {
+        let request = OutputRequest {
             packet: &packet,
             hash: *hash,
             class,
@@ -395,7 +395,7 @@ impl Frame<'_> {
             .apply(self.cx, index, inner, &mut packet, partial, size.packets)
             .map_err(|reason| self.stopped(reason))?;
         forward.finish(self.cx, self.link, inner, &packet, &self.vnet);
-        Ok(Outgoing {
+        Ok(FrameForward {
             output: Output::Host(forward),
             flood,
             header_len: self.header_len,
@@ -409,11 +409,11 @@ impl Frame<'_> {
     /// A frame that belongs to no flow, with `len` bytes behind its header.
     fn plain(
         &mut self,
-        kept: &mut Plain,
-        toward: Toward,
+        kept: &mut CachedHeader,
+        toward: FrameDestination,
         len: usize,
         packet: Option<Packet>,
-    ) -> Result<Outgoing, Refused> {
+    ) -> Result<FrameForward, RefusedPacket> {
         if self.vnet.gso_type != GsoType::None || packet.is_none() && self.vnet.needs_checksum() {
             return Err(self.stopped(DropReason::BadOffload));
         }
@@ -447,7 +447,7 @@ impl Frame<'_> {
         if longest > usize::from(forward.limit) {
             return Err(self.stopped(DropReason::TooBigSilent));
         }
-        Ok(Outgoing {
+        Ok(FrameForward {
             output: Output::Host(forward),
             flood,
             header_len: self.header_len,
@@ -463,7 +463,7 @@ impl Frame<'_> {
     }
 
     /// The header of frames that belong to no flow: the same for all of a link.
-    fn header(&self, kept: &mut Plain) -> Result<(Arc<HeaderBytes>, u32), Refused> {
+    fn header(&self, kept: &mut CachedHeader) -> Result<(Arc<HeaderBytes>, u32), RefusedPacket> {
         let (index, epoch) = (self.link.config.index, self.cx.tables.epoch);
         if let Some((link, of, encap, slots)) = kept
             && (*link, *of) == (index, epoch)
@@ -486,8 +486,8 @@ pub fn frame_packets(vnet: &VnetHdr, frame: &[u8]) -> u64 {
 }
 
 /// What the outer header of a frame says that carries no IP packet.
-fn outer_of_frame(link: &Link) -> Outer {
-    Outer {
+fn outer_of_frame(link: &Link) -> OuterTx {
+    OuterTx {
         tos: match link.config.tos {
             Tos::Inherit => 0,
             Tos::Fixed(tos) => tos & 0xfc,
@@ -507,7 +507,7 @@ pub(super) fn nd_notice(
     packet: &Packet,
     bytes: &[u8],
     checked: bool,
-) -> Result<Option<Notice>, DropReason> {
+) -> Result<Option<NeighborNotice>, DropReason> {
     if packet.version != IpVersion::V6
         || packet.protocol != protocol::ICMPV6
         || packet.transport_offset != IPV6_HEADER_LEN as u16
@@ -516,7 +516,7 @@ pub(super) fn nd_notice(
     }
     match Nd::parse(packet, bytes, checked) {
         None => Ok(None),
-        Some(Ok(nd)) => Ok(Some(Notice::from(&nd))),
+        Some(Ok(nd)) => Ok(Some(NeighborNotice::from(&nd))),
         Some(Err(_)) => Err(DropReason::InnerMalformed),
     }
 }
@@ -525,38 +525,38 @@ pub(super) fn nd_notice(
 /// addresses that are translated here are answered. `payload` is what is behind its Ethernet header.
 #[inline]
 pub(super) fn arrive(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
     bridge: &Bridge,
     host: &Arc<Host>,
-    (kind, tagged): (Kind, bool),
+    (kind, tagged): (FrameKind, bool),
     payload: &[u8],
-) -> Result<bool, Refused> {
-    let refused = |reason| Refused::of(reason, link.config.index);
+) -> Result<bool, RefusedPacket> {
+    let refused = |reason| RefusedPacket::of(reason, link.config.index);
     let malformed = |_| refused(DropReason::InnerMalformed);
     let notice = match kind {
-        Kind::Ip(IpVersion::V4) => return Ok(false),
-        Kind::Ip(IpVersion::V6) => match solicits(&link.config, payload).map_err(refused)? {
+        FrameKind::Ip(IpVersion::V4) => return Ok(false),
+        FrameKind::Ip(IpVersion::V6) => match solicits(&link.config, payload).map_err(refused)? {
             Some(notice) => Some(notice),
             None => return Ok(false),
         },
-        Kind::Arp => Some(Notice::from(&Arp::parse(payload).map_err(malformed)?)),
-        Kind::Other if bridge.others.ingress != Action::Allow => {
+        FrameKind::Arp => Some(NeighborNotice::from(&Arp::parse(payload).map_err(malformed)?)),
+        FrameKind::Other if bridge.others.ingress != PolicyAction::Allow => {
             return Err(refused(DropReason::PolicyDenied));
         }
-        Kind::Other => None,
+        FrameKind::Other => None,
     };
     if let Some(notice) = notice {
-        let from = Place::Host(Arc::clone(host));
-        let heard = bridge.hear(&notice, &from, tagged, cx.now);
+        let from = StationLocation::Host(Arc::clone(host));
+        let heard = bridge.learn_claim(&notice, &from, tagged, cx.now);
         heard.map_err(refused)?;
         // Services are answered for by the host of each client: only there can any of their backends be reached.
         if let Some(question) = &notice.question
             && !tagged
             && translates(link, bridge, question.target, cx.now)
         {
-            return Err(Refused {
-                answer: Some(Answer::Neighbor(
+            return Err(RefusedPacket {
+                answer: Some(SenderReply::Neighbor(
                     bridge.virtual_mac,
                     AdvertisementFlags::default(),
                 )),
@@ -576,7 +576,7 @@ fn translates(link: &Link, bridge: &Bridge, addr: IpAddr, now: Now) -> bool {
 
 /// What a neighbour solicitation or advertisement in these bytes says; others are told apart by their first header.
 #[inline]
-fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<Notice>, DropReason> {
+fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<NeighborNotice>, DropReason> {
     // Messages with extension headers are none that hosts send (RFC 6980 section 5).
     if payload.get(6) != Some(&protocol::ICMPV6) {
         return Ok(None);
@@ -591,7 +591,7 @@ fn solicits(link: &LinkConfig, payload: &[u8]) -> Result<Option<Notice>, DropRea
 #[must_use]
 pub fn answer_frame(
     link: &LinkConfig,
-    answer: Answer,
+    answer: SenderReply,
     bridge: &Bridge,
     frame: &[u8],
     out: &mut [u8],
@@ -599,10 +599,10 @@ pub fn answer_frame(
     let header = Ethernet::parse(frame).ok()?;
     let payload = header.payload();
     let len = header.header_len();
-    let (mut to, back) = bridge.way_back(&header);
+    let (mut to, back) = bridge.reply_addresses(&header);
     let (head, rest) = out.split_at_mut_checked(len)?;
     let (from, body) = match answer {
-        Answer::Neighbor(mac, flags) => (
+        SenderReply::Neighbor(mac, flags) => (
             mac,
             advertise((mac, flags), payload, header.ether_type(), &mut to, rest)?,
         ),
@@ -622,8 +622,8 @@ pub fn answer_frame(
 
 /// Whether the packet of a frame to `dst` may be answered, as far as its MAC address says: what went to many stations is
 /// not (RFC 1122 section 3.2.2), but for IPv6 packets that are too big (RFC 4443 section 2.4 e.4).
-fn may_answer_frame(answer: Answer, dst: Mac, packet: &Packet) -> bool {
-    let too_big_v6 = matches!(answer, Answer::TooBig(_)) && packet.version == IpVersion::V6;
+fn may_answer_frame(answer: SenderReply, dst: Mac, packet: &Packet) -> bool {
+    let too_big_v6 = matches!(answer, SenderReply::TooBig(_)) && packet.version == IpVersion::V6;
     !dst.is_multicast() || too_big_v6
 }
 

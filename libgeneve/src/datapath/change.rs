@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::state::{Context, Decision};
+use super::state::{PacketContext, FlowDecision};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{FlowKey, FlowDirection};
 use crate::link::LinkIndex;
 use crate::nat::{Rewrite, needs_identification, rewrite, rewrite_error, set_identification};
 use crate::wire::packet::{Fragment, Packet};
 
 /// What is rewritten in one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Change {
+pub enum PacketRewrite {
     /// Nothing.
     #[default]
     None,
@@ -28,30 +28,30 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl PacketRewrite {
     /// What is rewritten in a packet of `side`; `error` is the source of an ICMP error that travels like one.
     #[inline]
     pub(super) fn of(
-        side: Side,
+        side: FlowDirection,
         original: &FlowKey,
         reply: &FlowKey,
-        decision: &Decision,
+        decision: &FlowDecision,
         error: Option<IpAddr>,
-    ) -> Change {
+    ) -> PacketRewrite {
         let mut left = exit_of(side, original, reply);
-        if let (Side::Reply, Some(service)) = (side, decision.half(Side::Original).service) {
+        if let (FlowDirection::Reply, Some(service)) = (side, decision.direction(FlowDirection::Original).service) {
             left.src = (service.addr, service.port);
         }
         let came = match side {
-            Side::Original => original,
-            Side::Reply => reply,
+            FlowDirection::Original => original,
+            FlowDirection::Reply => reply,
         };
         if left.src == (came.src, came.sport) && left.dst == (came.dst, came.dport) {
-            return Change::None;
+            return PacketRewrite::None;
         }
         match error {
-            None => Change::Packet(left),
-            Some(source) => Change::Error {
+            None => PacketRewrite::Packet(left),
+            Some(source) => PacketRewrite::Error {
                 src: if source == came.src {
                     left.src.0
                 } else {
@@ -67,11 +67,11 @@ impl Change {
     }
 
     /// The destination that the packet gets, where it is another than it has.
-    pub(super) fn turned(&self, packet: &Packet) -> Option<IpAddr> {
+    pub(super) fn new_destination(&self, packet: &Packet) -> Option<IpAddr> {
         let to = match self {
-            Change::None => return None,
-            Change::Packet(to) => to.dst.0,
-            Change::Error { dst, .. } => *dst,
+            PacketRewrite::None => return None,
+            PacketRewrite::Packet(to) => to.dst.0,
+            PacketRewrite::Error { dst, .. } => *dst,
         };
         (to != packet.dst).then_some(to)
     }
@@ -79,10 +79,10 @@ impl Change {
     /// Whether the receiver of the packet takes somebody else for its sender, so that its answer passes here again.
     pub(super) fn hides_source(&self, packet: &Packet) -> bool {
         match self {
-            Change::None => false,
-            Change::Packet(to) => to.src.0 != packet.src,
+            PacketRewrite::None => false,
+            PacketRewrite::Packet(to) => to.src.0 != packet.src,
             // Nobody answers an error.
-            Change::Error { .. } => true,
+            PacketRewrite::Error { .. } => true,
         }
     }
 
@@ -94,7 +94,7 @@ impl Change {
     #[inline]
     pub fn apply(
         &self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: LinkIndex,
         bytes: &mut [u8],
         packet: &mut Packet,
@@ -102,16 +102,16 @@ impl Change {
         packets: u64,
     ) -> Result<(), DropReason> {
         let (src, dst) = match self {
-            Change::None => return Ok(()),
-            Change::Packet(to) => (to.src.0, to.dst.0),
-            Change::Error { src, dst, .. } => (*src, *dst),
+            PacketRewrite::None => return Ok(()),
+            PacketRewrite::Packet(to) => (to.src.0, to.dst.0),
+            PacketRewrite::Error { src, dst, .. } => (*src, *dst),
         };
         // Its fragments are known by the addresses that it came with.
         let id = identification(cx, link, packet, (src, dst), packets);
         let rewritten = match self {
-            Change::None => Ok(()),
-            Change::Packet(to) => rewrite(bytes, packet, to, partial),
-            Change::Error { quoted, .. } => rewrite_error(bytes, packet, src, dst, quoted),
+            PacketRewrite::None => Ok(()),
+            PacketRewrite::Packet(to) => rewrite(bytes, packet, to, partial),
+            PacketRewrite::Error { quoted, .. } => rewrite_error(bytes, packet, src, dst, quoted),
         };
         rewritten.map_err(|_| DropReason::NatUntranslatable)?;
         if let Some(id) = id {
@@ -123,7 +123,7 @@ impl Change {
 
 /// The identification that a packet gets with these addresses, where it must not keep its own.
 fn identification(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: LinkIndex,
     packet: &Packet,
     (src, dst): (IpAddr, IpAddr),
@@ -141,10 +141,10 @@ fn identification(
 }
 
 /// Addresses and ports with which the packets of `side` leave.
-pub(super) fn exit_of(side: Side, original: &FlowKey, reply: &FlowKey) -> Rewrite {
+pub(super) fn exit_of(side: FlowDirection, original: &FlowKey, reply: &FlowKey) -> Rewrite {
     let other = match side {
-        Side::Original => reply,
-        Side::Reply => original,
+        FlowDirection::Original => reply,
+        FlowDirection::Reply => original,
     };
     Rewrite {
         src: (other.dst, other.dport),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Refused;
-use super::bridge::{Lately, Plain};
-use super::lookup::{Seeker, key_of};
+use super::RefusedPacket;
+use super::bridge::{LastLookup, CachedHeader};
+use super::lookup::{FlowQuery, key_of};
 use super::martian::martian;
-use super::output::{Forward, Output, Request, exit_link, metered};
-use super::recent::Recent;
-use super::state::{Context, Exit, Input, Passage};
+use super::output::{Forward, Output, OutputRequest, exit_link, metered};
+use super::recent::FlowCache;
+use super::state::{PacketContext, NextHop, Input, CachedVerdict};
 use crate::drop::DropReason;
 use crate::link::Link;
 use crate::mtu::clamp_mss;
@@ -20,9 +20,9 @@ use crate::wire::packet::Packet;
 /// Egress, with the memory of the latest flow.
 #[derive(Debug, Default)]
 pub struct Egress {
-    recent: Recent,
-    pub(super) lately: Lately,
-    pub(super) plain: Plain,
+    recent: FlowCache,
+    pub(super) last_lookup: LastLookup,
+    pub(super) plain: CachedHeader,
 }
 
 /// A packet from TUN, checked.
@@ -45,28 +45,28 @@ impl Egress {
     #[inline]
     pub fn decide(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Arc<Link>,
         inner: &mut [u8],
         packet: &mut Packet,
         vnet: &VnetHdr,
-    ) -> Result<Encap, Refused> {
+    ) -> Result<Encap, RefusedPacket> {
         let index = link.config.index;
-        let stopped = |reason: DropReason| Refused::of(reason, index);
+        let stopped = |reason: DropReason| RefusedPacket::of(reason, index);
         martian(&link.config, packet, inner).map_err(stopped)?;
         let mut size = WireSize::of(vnet, packet);
         let passage = self.pass(cx, link, inner, packet, size)?;
         let partial = vnet.needs_checksum();
-        let output = match &passage.half.exit {
-            Exit::Wire(way) => {
+        let output = match &passage.direction_state.next_hop {
+            NextHop::Wire(way) => {
                 let exit = exit_link(cx, link, way.link).map_err(stopped)?;
                 let mut forward = Forward::new(
                     exit,
                     way,
-                    &Request {
+                    &OutputRequest {
                         packet,
                         hash: passage.hash,
-                        class: passage.half.meter.as_ref().and_then(|m| m.dscp),
+                        class: passage.direction_state.meter.as_ref().and_then(|m| m.dscp),
                         frame: 0,
                         relayed: false,
                     },
@@ -84,7 +84,7 @@ impl Egress {
                 forward.finish(cx, exit, inner, packet, vnet);
                 Output::Host(forward)
             }
-            Exit::Tun(exit) => {
+            NextHop::Tun(exit) => {
                 let mtu = exit_link(cx, link, *exit).map_err(stopped)?.config.mtu;
                 let packets = size.packets;
                 let change = &passage.change;
@@ -93,7 +93,7 @@ impl Egress {
                 clamp_mss(inner, packet, mtu, partial);
                 Output::Link(*exit)
             }
-            Exit::Undecided | Exit::Bridge(_) => return Err(stopped(DropReason::NoRoute)),
+            NextHop::Undecided | NextHop::Bridge(_) => return Err(stopped(DropReason::NoRoute)),
         };
         Ok(Encap {
             output,
@@ -106,22 +106,22 @@ impl Egress {
     #[inline]
     pub(super) fn pass(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Arc<Link>,
         inner: &[u8],
         packet: &Packet,
         size: WireSize,
-    ) -> Result<&Passage, Refused> {
-        let stopped = |reason: DropReason| Refused::of(reason, link.config.index);
+    ) -> Result<&CachedVerdict, RefusedPacket> {
+        let stopped = |reason: DropReason| RefusedPacket::of(reason, link.config.index);
         let (key, error) = key_of(cx, link, packet, inner, None).map_err(stopped)?;
-        let seeker = Seeker {
+        let seeker = FlowQuery {
             link,
             packet,
             key,
             error,
             from: Input::Link,
             wire: None,
-            seen: crate::flow::Seen {
+            seen: crate::flow::PacketUpdate {
                 tcp: crate::flow::TcpSegment::of(packet),
                 packets: size.packets,
                 bytes: size.bytes,
@@ -130,23 +130,23 @@ impl Egress {
         let passage = self
             .recent
             .pass(cx, &seeker, 0)
-            .map_err(|stop| Refused::stopped(&stop, link.config.index))?;
+            .map_err(|stop| RefusedPacket::stopped(&stop, link.config.index))?;
         if error {
-            heed_too_big(cx, link, packet, inner);
+            learn_path_mtu(cx, link, packet, inner);
         }
         Ok(passage)
     }
 
     /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
     #[inline]
-    pub fn settle(&mut self, cx: &Context<'_>) {
-        self.recent.settle(cx);
+    pub fn flush(&mut self, cx: &PacketContext<'_>) {
+        self.recent.flush(cx);
     }
 }
 
 /// Notes what an ICMP error about a flow says of the way that its packets take.
 #[cold]
-pub(super) fn heed_too_big(cx: &Context<'_>, link: &Link, packet: &Packet, inner: &[u8]) {
+pub(super) fn learn_path_mtu(cx: &PacketContext<'_>, link: &Link, packet: &Packet, inner: &[u8]) {
     if let (Some(mtu), Some(quote)) = (packet.reported_mtu(inner), packet.quote(inner)) {
         let mtus = &cx.state.path_mtus;
         mtus.report(link.config.index, quote.dst, mtu, cx.now);

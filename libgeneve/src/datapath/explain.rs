@@ -1,27 +1,27 @@
 //! The account that a decision gives of itself: nothing for packets, every stage for `trace`.
 
 /// Who listens to the stages of a decision.
-pub(super) trait Explain {
+pub(super) trait TraceObserver {
     /// Nothing may be changed: no port is leased and no hit is counted.
     const DRY: bool;
 
     /// A stage came to a result.
-    fn note(&mut self, stage: &'static str, result: impl FnOnce() -> String);
+    fn record(&mut self, stage: &'static str, result: impl FnOnce() -> String);
 }
 
 /// Nobody.
-pub(super) struct Silent;
+pub(super) struct NoTrace;
 
-impl Explain for Silent {
+impl TraceObserver for NoTrace {
     const DRY: bool = false;
 
     #[inline]
-    fn note(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
+    fn record(&mut self, _: &'static str, _: impl FnOnce() -> String) {}
 }
 
 /// One stage of a packet's journey, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct TraceStage {
     /// Its name: `source`, `service`, `nat`, `route`, `rule`, `policy`, `class`, `options`, `exit`, `mtu`.
     pub stage: &'static str,
     /// What came of it, for a person.
@@ -30,13 +30,13 @@ pub struct Stage {
 
 /// Writes the stages down.
 #[derive(Debug, Default)]
-pub(super) struct Account(pub(super) Vec<Stage>);
+pub(super) struct TraceRecorder(pub(super) Vec<TraceStage>);
 
-impl Explain for Account {
+impl TraceObserver for TraceRecorder {
     const DRY: bool = true;
 
-    fn note(&mut self, stage: &'static str, result: impl FnOnce() -> String) {
-        self.0.push(Stage {
+    fn record(&mut self, stage: &'static str, result: impl FnOnce() -> String) {
+        self.0.push(TraceStage {
             stage,
             result: result(),
         });

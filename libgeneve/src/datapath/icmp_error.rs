@@ -5,10 +5,10 @@
 
 use std::net::IpAddr;
 
-use super::state::Context;
+use super::state::PacketContext;
 use crate::flow::FlowKey;
-use crate::link::{Evidence, Link};
-use crate::wire::encapsulation::Inner;
+use crate::link::{PathMtuEvidence, Link};
+use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::geneve::Vni;
 use crate::wire::icmp::Quote;
@@ -32,7 +32,7 @@ pub struct OuterError<'a> {
 
 /// Why an error cannot be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Doubt {
+pub enum ErrorRejection {
     /// Nothing left for that host from that port lately.
     NotSent,
     /// What it quotes is not how a link of that port begins its datagrams.
@@ -45,38 +45,38 @@ pub enum Doubt {
 ///
 /// # Errors
 /// Why it cannot.
-pub fn judge_icmp_error(cx: &Context<'_>, error: &OuterError<'_>) -> Result<Evidence, Doubt> {
+pub fn validate_icmp_error(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<PathMtuEvidence, ErrorRejection> {
     let longest = cx
         .state
         .sent
         .longest(error.host, error.source_port, cx.now)
-        .ok_or(Doubt::NotSent)?;
+        .ok_or(ErrorRejection::NotSent)?;
     let flow = flow_of(cx, error)?;
     let (evidence, len) = match flow {
-        Some(len) => (Evidence::Flow, len),
-        None => (Evidence::Length, longest.into()),
+        Some(len) => (PathMtuEvidence::Flow, len),
+        None => (PathMtuEvidence::Length, longest.into()),
     };
     match error.mtu {
-        Some(mtu) if len <= mtu => Err(Doubt::Fits),
+        Some(mtu) if len <= mtu => Err(ErrorRejection::Fits),
         _ => Ok(evidence),
     }
 }
 
 /// The length of the quoted datagram, its outer IP header included, where a packet of a flow that is there is inside;
 /// `None` where too little is quoted to know, or no flow is known for it, as for what is relayed.
-fn flow_of(cx: &Context<'_>, error: &OuterError<'_>) -> Result<Option<u32>, Doubt> {
-    let encapsulation = cx.tables.encapsulation(error.port).ok_or(Doubt::NotOurs)?;
+fn flow_of(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<Option<u32>, ErrorRejection> {
+    let encapsulation = cx.tables.encapsulation(error.port).ok_or(ErrorRejection::NotOurs)?;
     // Both encapsulations have the VNI at the same place, and routers quote no less than this, or nothing.
     let Some([_, _, _, _, a, b, c, _]) = error.quoted.first_chunk::<8>() else {
         return Ok(None);
     };
     let vni = Vni::from_wire([*a, *b, *c]);
-    let link = cx.tables.by_vni(error.port, vni).ok_or(Doubt::NotOurs)?;
+    let link = cx.tables.by_vni(error.port, vni).ok_or(ErrorRejection::NotOurs)?;
     // The quote may end within the options.
     let Ok(envelope) = encapsulation.parse(error.quoted) else {
         return Ok(None);
     };
-    let inner = envelope.inner().ok_or(Doubt::NotOurs)?;
+    let inner = envelope.inner().ok_or(ErrorRejection::NotOurs)?;
     let quoted = &error.quoted[envelope.header_len..];
     let Some((quote, frame_len)) = packet_in(inner, quoted) else {
         return Ok(None);
@@ -88,10 +88,10 @@ fn flow_of(cx: &Context<'_>, error: &OuterError<'_>) -> Result<Option<u32>, Doub
 }
 
 /// The beginning of the packet inside, and how long its Ethernet header is.
-fn packet_in(inner: Inner, quoted: &[u8]) -> Option<(Quote, usize)> {
+fn packet_in(inner: InnerProtocol, quoted: &[u8]) -> Option<(Quote, usize)> {
     let frame_len = match inner {
-        Inner::Ip => 0,
-        Inner::Ethernet => Ethernet::parse(quoted).ok()?.header_len(),
+        InnerProtocol::Ip => 0,
+        InnerProtocol::Ethernet => Ethernet::parse(quoted).ok()?.header_len(),
     };
     let packet = quoted.get(frame_len..)?;
     let version = match packet.first()? >> 4 {
@@ -103,7 +103,7 @@ fn packet_in(inner: Inner, quoted: &[u8]) -> Option<(Quote, usize)> {
 }
 
 /// Replies come with the key of what was sent, reversed; that of a translated flow is an alias of it.
-fn is_of_flow(cx: &Context<'_>, link: &Link, quote: &Quote) -> bool {
+fn is_of_flow(cx: &PacketContext<'_>, link: &Link, quote: &Quote) -> bool {
     let key = FlowKey::of_quote(link.config.index, quote);
     cx.state.flows.contains(&key) || cx.state.flows.contains(&key.reversed())
 }

@@ -2,28 +2,28 @@
 
 use std::sync::Arc;
 
-use super::bridge::{self, Kind};
-use super::egress::heed_too_big;
-use super::lookup::{Seeker, Wire, key_of};
+use super::bridge::{self, FrameKind};
+use super::egress::learn_path_mtu;
+use super::lookup::{FlowQuery, WireMetadata, key_of};
 use super::martian::martian;
 use super::neighbor;
-use super::output::{Forward, Output, Request, exit_link, metered};
-use super::recent::Recent;
-use super::state::{Context, Exit, Input};
-use super::{Arrival, Refused, envelope_reason, frame_reason, parse_reason};
-use crate::bridge::{Bridge, Notice, Place};
+use super::output::{Forward, Output, OutputRequest, exit_link, metered};
+use super::recent::FlowCache;
+use super::state::{PacketContext, NextHop, Input};
+use super::{OuterRx, RefusedPacket, envelope_reason, frame_reason, parse_reason};
+use crate::bridge::{Bridge, NeighborNotice, StationLocation};
 use crate::drop::DropReason;
 use crate::ecn;
-use crate::flow::{Seen, TcpSegment};
+use crate::flow::{PacketUpdate, TcpSegment};
 use crate::link::{Host, Link, LinkIndex, RxInterface};
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize};
 use crate::offload::partial::{cut_to, partial};
 use crate::offload::vnet::VnetHdr;
-use crate::options::{Known, Received};
+use crate::options::{KnownOption, ReceivedOptions};
 use crate::qos::Metered;
 use crate::time::Now;
-use crate::wire::encapsulation::{Envelope, Inner};
+use crate::wire::encapsulation::{EncapHeader, InnerProtocol};
 use crate::wire::ethernet::Ethernet;
 use crate::wire::header::HeaderBytes;
 use crate::wire::nd::Nd;
@@ -32,16 +32,16 @@ use crate::wire::packet::Packet;
 
 /// What a datagram carries, checked.
 #[derive(Clone, Debug)]
-pub enum Inbound {
+pub enum DecapResult {
     /// An IP packet of a flow.
     Packet(Decap),
     /// A frame that belongs to no flow, for the TAP interface.
-    Frame(Frame),
+    Frame(IngressFrame),
 }
 
 /// A frame that belongs to no flow.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub struct IngressFrame {
     /// The link that it came on.
     pub link: LinkIndex,
     /// Where it begins in the datagram, in bytes.
@@ -90,22 +90,22 @@ const MEMORY: usize = 4;
 /// Ingress, with the memory of the latest headers: a train's datagrams mostly share theirs.
 #[derive(Debug, Default)]
 pub struct Ingress {
-    memory: [Memo; MEMORY],
+    memory: [HeaderCache; MEMORY],
     /// The entry that was used last.
     latest: usize,
     lanes: u64,
-    recent: Recent,
+    recent: FlowCache,
 }
 
 /// What was found out about datagrams with one header from one outer source.
 #[derive(Debug, Default)]
-struct Memo {
+struct HeaderCache {
     lane: u64,
-    arrival: Option<Arrival>,
+    arrival: Option<OuterRx>,
     /// All that stands before the inner packet.
     header: HeaderBytes,
     /// What the header says is behind it.
-    kind: Kind,
+    kind: FrameKind,
     /// Bytes of the Ethernet header that goes into the TAP interface; 0 for TUN.
     frame_len: usize,
     tagged: bool,
@@ -115,13 +115,13 @@ struct Memo {
     until: Now,
     link: LinkIndex,
     host: Option<Arc<Host>>,
-    received: Received,
+    received: ReceivedOptions,
     digest: u64,
 }
 
-impl Memo {
+impl HeaderCache {
     #[inline]
-    fn holds(&self, arrival: &Arrival, datagram: &[u8], now: Now) -> bool {
+    fn holds(&self, arrival: &OuterRx, datagram: &[u8], now: Now) -> bool {
         self.arrival.as_ref() == Some(arrival)
             && now < self.until
             && datagram.get(..self.header.len()) == Some(&self.header[..])
@@ -130,8 +130,8 @@ impl Memo {
 
 impl Ingress {
     /// Forgets all headers and the latest flow; to be called whenever other tables are used than before.
-    pub fn forget(&mut self, cx: &Context<'_>) {
-        self.recent.settle(cx);
+    pub fn forget(&mut self, cx: &PacketContext<'_>) {
+        self.recent.flush(cx);
         for memo in &mut self.memory {
             memo.arrival = None;
             memo.host = None;
@@ -140,8 +140,8 @@ impl Ingress {
 
     /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.
     #[inline]
-    pub fn settle(&mut self, cx: &Context<'_>) {
-        self.recent.settle(cx);
+    pub fn flush(&mut self, cx: &PacketContext<'_>) {
+        self.recent.flush(cx);
     }
 
     /// What becomes of a datagram from the wire.
@@ -151,14 +151,14 @@ impl Ingress {
     #[inline]
     pub fn receive(
         &mut self,
-        cx: &Context<'_>,
-        arrival: &Arrival,
+        cx: &PacketContext<'_>,
+        arrival: &OuterRx,
         datagram: &mut [u8],
-    ) -> Result<Inbound, Refused> {
-        self.recall(cx, arrival, datagram)?;
-        match self.loose(cx, datagram)? {
-            Some(frame) => Ok(Inbound::Frame(frame)),
-            None => self.packet(cx, arrival, datagram).map(Inbound::Packet),
+    ) -> Result<DecapResult, RefusedPacket> {
+        self.select_cached(cx, arrival, datagram)?;
+        match self.flowless_frame(cx, datagram)? {
+            Some(frame) => Ok(DecapResult::Frame(frame)),
+            None => self.packet(cx, arrival, datagram).map(DecapResult::Packet),
         }
     }
 
@@ -169,28 +169,28 @@ impl Ingress {
     #[inline]
     pub fn decide(
         &mut self,
-        cx: &Context<'_>,
-        arrival: &Arrival,
+        cx: &PacketContext<'_>,
+        arrival: &OuterRx,
         datagram: &mut [u8],
-    ) -> Result<Decap, Refused> {
+    ) -> Result<Decap, RefusedPacket> {
         match self.receive(cx, arrival, datagram)? {
-            Inbound::Packet(decap) => Ok(decap),
-            Inbound::Frame(frame) => Err(Refused::of(DropReason::NotIp, frame.link)),
+            DecapResult::Packet(decap) => Ok(decap),
+            DecapResult::Frame(frame) => Err(RefusedPacket::of(DropReason::NotIp, frame.link)),
         }
     }
 
     /// Makes the memory of the datagram's headers the latest one.
     #[inline]
-    fn recall(
+    fn select_cached(
         &mut self,
-        cx: &Context<'_>,
-        arrival: &Arrival,
+        cx: &PacketContext<'_>,
+        arrival: &OuterRx,
         datagram: &[u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), RefusedPacket> {
         if self.memory[self.latest].holds(arrival, datagram, cx.now) {
             return Ok(());
         }
-        let held = |memo: &Memo| memo.holds(arrival, datagram, cx.now);
+        let held = |memo: &HeaderCache| memo.holds(arrival, datagram, cx.now);
         match self.memory.iter().position(held) {
             Some(at) => self.latest = at,
             None => self.outer_checks(cx, arrival, datagram)?,
@@ -200,12 +200,12 @@ impl Ingress {
 
     /// The datagram's frame, where it belongs to no flow.
     #[inline]
-    fn loose(&self, cx: &Context<'_>, datagram: &[u8]) -> Result<Option<Frame>, Refused> {
+    fn flowless_frame(&self, cx: &PacketContext<'_>, datagram: &[u8]) -> Result<Option<IngressFrame>, RefusedPacket> {
         let memo = &self.memory[self.latest];
         if memo.frame_len == 0 {
             return Ok(None);
         }
-        let gone = Refused::of(DropReason::LinkGone, memo.link);
+        let gone = RefusedPacket::of(DropReason::LinkGone, memo.link);
         let link = cx.tables.link(memo.link).ok_or(gone)?;
         let (Some(bridge), Some(host)) = (&link.bridge, &memo.host) else {
             return Err(gone);
@@ -216,7 +216,7 @@ impl Ingress {
             return Ok(None);
         }
         let meter = link.meters.ingress.as_ref();
-        Ok(Some(Frame {
+        Ok(Some(IngressFrame {
             link: memo.link,
             start: memo.header.len() - memo.frame_len,
             options: memo.received.slots,
@@ -232,29 +232,29 @@ impl Ingress {
     #[inline]
     fn packet(
         &mut self,
-        cx: &Context<'_>,
-        arrival: &Arrival,
+        cx: &PacketContext<'_>,
+        arrival: &OuterRx,
         datagram: &mut [u8],
-    ) -> Result<Decap, Refused> {
+    ) -> Result<Decap, RefusedPacket> {
         let memo = &self.memory[self.latest];
         let index = memo.link;
-        let refused = |reason| Refused::of(reason, index);
+        let refused = |reason| RefusedPacket::of(reason, index);
         let gone = || refused(DropReason::LinkGone);
         let link = cx.tables.link(index).ok_or_else(gone)?;
         let start = memo.header.len();
         let inner = &mut datagram[start..];
         let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
-        if Kind::Ip(packet.version) != memo.kind {
+        if FrameKind::Ip(packet.version) != memo.kind {
             return Err(refused(DropReason::InnerMalformed));
         }
         martian(&link.config, &packet, inner).map_err(refused)?;
-        if link.config.inner == Inner::Ethernet
+        if link.config.inner == InnerProtocol::Ethernet
             && link.bridge.is_none()
             && let Some(message) = Nd::parse(&packet, inner, false)
         {
             let host = memo.host.as_ref().ok_or_else(gone)?;
             let nd = message.map_err(|_| refused(DropReason::InnerMalformed))?;
-            return Err(neighbor::hear(cx, link, host, &Notice::from(&nd)));
+            return Err(neighbor::process_message(cx, link, host, &NeighborNotice::from(&nd)));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu))
             .map_err(|error| refused(error.into()))?;
@@ -263,18 +263,18 @@ impl Ingress {
         let whole = vnet.unwrap_or(VnetHdr::NONE);
         let frame_len = memo.frame_len;
         let mut size = WireSize::of(&whole, &packet);
-        let seeker = Seeker {
+        let seeker = FlowQuery {
             link,
             packet: &packet,
             key,
             error,
             from: Input::Host(memo.host.as_ref().ok_or_else(gone)?),
-            wire: Some(Wire {
+            wire: Some(WireMetadata {
                 received: &memo.received,
                 header: &memo.header,
                 digest: memo.digest,
             }),
-            seen: Seen {
+            seen: PacketUpdate {
                 tcp: TcpSegment::of(&packet),
                 packets: size.packets,
                 bytes: size.bytes,
@@ -282,16 +282,16 @@ impl Ingress {
         };
         let passage = match self.recent.pass(cx, &seeker, memo.lane) {
             Ok(passage) => passage,
-            Err(stop) => return Err(Refused::stopped(&stop, index)),
+            Err(stop) => return Err(RefusedPacket::stopped(&stop, index)),
         };
         if error {
-            heed_too_big(cx, link, &packet, inner);
+            learn_path_mtu(cx, link, &packet, inner);
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
-        let (turned, asked) = (passage.change.turned(&packet), packet.dst);
-        let mut output = match &passage.half.exit {
-            Exit::Tun(exit) => Output::Link(*exit),
-            Exit::Wire(way) => {
+        let (turned, asked) = (passage.change.new_destination(&packet), packet.dst);
+        let mut output = match &passage.direction_state.next_hop {
+            NextHop::Tun(exit) => Output::Link(*exit),
+            NextHop::Wire(way) => {
                 // It passes a router: its TTL ends loops.
                 if packet.ttl <= 1 {
                     return Err(refused(DropReason::ForwardingLoop));
@@ -300,10 +300,10 @@ impl Ingress {
                 let mut forward = Forward::new(
                     exit,
                     way,
-                    &Request {
+                    &OutputRequest {
                         packet: &packet,
                         hash: passage.hash,
-                        class: passage.half.meter.as_ref().and_then(|m| m.dscp),
+                        class: passage.direction_state.meter.as_ref().and_then(|m| m.dscp),
                         frame: 0,
                         relayed: true,
                     },
@@ -319,7 +319,7 @@ impl Ingress {
                 packet.ttl -= 1;
                 Output::Host(forward)
             }
-            Exit::Undecided | Exit::Bridge(_) => return Err(refused(DropReason::NoRoute)),
+            NextHop::Undecided | NextHop::Bridge(_) => return Err(refused(DropReason::NoRoute)),
         };
         let unfinished = whole.needs_checksum();
         let change = &passage.change;
@@ -367,23 +367,23 @@ impl Ingress {
     /// Everything that depends on the outer headers alone, done once per run of equal ones.
     fn outer_checks(
         &mut self,
-        cx: &Context<'_>,
-        arrival: &Arrival,
+        cx: &PacketContext<'_>,
+        arrival: &OuterRx,
         datagram: &[u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), RefusedPacket> {
         if arrival.interface != RxInterface::Underlay {
-            heard_elsewhere(cx, arrival, datagram)?;
+            check_rx_interface(cx, arrival, datagram)?;
         }
-        let unknown = Refused::nobodys(DropReason::UnknownVni);
+        let unknown = RefusedPacket::unmatched(DropReason::UnknownVni);
         let encapsulation = cx.tables.encapsulation(arrival.port).ok_or(unknown)?;
         let envelope = encapsulation
             .parse(datagram)
-            .map_err(|e| Refused::nobodys(envelope_reason(&e)))?;
+            .map_err(|e| RefusedPacket::unmatched(envelope_reason(&e)))?;
         let link = cx
             .tables
             .by_vni(arrival.port, envelope.vni)
             .ok_or(unknown)?;
-        let refused = |reason| Refused::of(reason, link.config.index);
+        let refused = |reason| RefusedPacket::of(reason, link.config.index);
         if let (Some(local), Some(dst)) = (link.config.local, arrival.dst)
             && local != dst
         {
@@ -395,8 +395,8 @@ impl Ingress {
         if !link.hears(host, arrival.interface) {
             return Err(refused(DropReason::NotFromUnderlay));
         }
-        host.hear(cx.now);
-        let received = Received::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
+        host.note_received(cx.now);
+        let received = ReceivedOptions::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
         if envelope.control {
             return Err(refused(DropReason::ControlMessage));
         }
@@ -405,9 +405,9 @@ impl Ingress {
             None => inside(link, &envelope, datagram),
         };
         let inside = inside.map_err(refused)?;
-        if link.bridge.is_none() && inside.kind == Kind::Arp {
+        if link.bridge.is_none() && inside.kind == FrameKind::Arp {
             let notice = neighbor::arp(&datagram[inside.start..]).map_err(refused)?;
-            return Err(neighbor::hear(cx, link, host, &notice));
+            return Err(neighbor::process_message(cx, link, host, &notice));
         }
         let too_long = refused(DropReason::InnerMalformed);
         let header = HeaderBytes::copy_of(&datagram[..inside.start]).ok_or(too_long)?;
@@ -433,9 +433,9 @@ impl Ingress {
 /// Lets a datagram pass that another interface than one of the underlay received, if it is of a host that is behind that
 /// interface. Otherwise nothing in it is believed: whose interface it came by counts it.
 #[cold]
-fn heard_elsewhere(cx: &Context<'_>, arrival: &Arrival, datagram: &[u8]) -> Result<(), Refused> {
+fn check_rx_interface(cx: &PacketContext<'_>, arrival: &OuterRx, datagram: &[u8]) -> Result<(), RefusedPacket> {
     let RxInterface::Link(through) = arrival.interface else {
-        return Err(Refused::nobodys(DropReason::NotFromUnderlay));
+        return Err(RefusedPacket::unmatched(DropReason::NotFromUnderlay));
     };
     let heard = || {
         let encapsulation = cx.tables.encapsulation(arrival.port)?;
@@ -446,15 +446,15 @@ fn heard_elsewhere(cx: &Context<'_>, arrival: &Arrival, datagram: &[u8]) -> Resu
     };
     match heard() {
         Some(true) => Ok(()),
-        Some(false) | None => Err(Refused::of(DropReason::NotFromUnderlay, through)),
+        Some(false) | None => Err(RefusedPacket::of(DropReason::NotFromUnderlay, through)),
     }
 }
 
 /// What a datagram carries.
-struct Inside {
+struct InnerContent {
     /// The first byte behind all headers.
     start: usize,
-    kind: Kind,
+    kind: FrameKind,
     /// Bytes of the Ethernet header that goes with it into the interface.
     frame_len: usize,
     tagged: bool,
@@ -466,18 +466,18 @@ fn bridge_inside(
     link: &Link,
     bridge: &Bridge,
     host: &Arc<Host>,
-    envelope: &Envelope<'_>,
+    envelope: &EncapHeader<'_>,
     datagram: &[u8],
     now: Now,
-) -> Result<Inside, DropReason> {
-    if envelope.inner() != Some(Inner::Ethernet) {
+) -> Result<InnerContent, DropReason> {
+    if envelope.inner() != Some(InnerProtocol::Ethernet) {
         return Err(DropReason::ProtocolType);
     }
     let frame = Ethernet::parse(&datagram[envelope.header_len..]).map_err(frame_reason)?;
-    bridge.admit(frame.src(), &Place::Host(Arc::clone(host)), now)?;
-    Ok(Inside {
+    bridge.admit(frame.src(), &StationLocation::Host(Arc::clone(host)), now)?;
+    Ok(InnerContent {
         start: envelope.header_len + frame.header_len(),
-        kind: Kind::of(frame.ether_type()),
+        kind: FrameKind::of(frame.ether_type()),
         frame_len: frame.header_len(),
         tagged: frame.is_tagged(),
         to_stack: frame.dst() == link.config.lladdr && !frame.is_tagged(),
@@ -485,13 +485,13 @@ fn bridge_inside(
 }
 
 /// Where the inner packet begins in a datagram, and what it is; the link must carry it.
-fn inside(link: &Link, envelope: &Envelope<'_>, datagram: &[u8]) -> Result<Inside, DropReason> {
+fn inside(link: &Link, envelope: &EncapHeader<'_>, datagram: &[u8]) -> Result<InnerContent, DropReason> {
     if envelope.inner() != Some(link.config.inner) {
         return Err(DropReason::ProtocolType);
     }
     let (start, ether_type) = match link.config.inner {
-        Inner::Ip => (envelope.header_len, envelope.protocol),
-        Inner::Ethernet => {
+        InnerProtocol::Ip => (envelope.header_len, envelope.protocol),
+        InnerProtocol::Ethernet => {
             let frame = Ethernet::parse(&datagram[envelope.header_len..]).map_err(frame_reason)?;
             if frame.is_tagged() {
                 return Err(DropReason::VlanTagged);
@@ -503,27 +503,27 @@ fn inside(link: &Link, envelope: &Envelope<'_>, datagram: &[u8]) -> Result<Insid
             (start, frame.ether_type())
         }
     };
-    match Kind::of(ether_type) {
-        kind @ (Kind::Ip(_) | Kind::Arp) => Ok(Inside {
+    match FrameKind::of(ether_type) {
+        kind @ (FrameKind::Ip(_) | FrameKind::Arp) => Ok(InnerContent {
             start,
             kind,
             frame_len: 0,
             tagged: false,
             to_stack: true,
         }),
-        Kind::Other => Err(DropReason::NotIp),
+        FrameKind::Other => Err(DropReason::NotIp),
     }
 }
 
 /// What tells packets apart that may be decided differently: the options that geneved itself speaks, and those that a rule
 /// of the link asks about. Others, such as measurements that differ from packet to packet, decide nothing. 0 is none.
-fn digest(cx: &Context<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
+fn digest(cx: &PacketContext<'_>, link: &Link, options: OptionIter<'_>) -> u64 {
     let policy = link.config.functions.policy.as_ref();
     let mut bytes = [0; MAX_OPTIONS_LEN];
     let mut used = 0;
     for option in options {
         let own = cx.tables.schema.lookup(option.class, option.kind);
-        let own = own.is_some_and(|known| !matches!(known, Known::Defined(_)));
+        let own = own.is_some_and(|known| !matches!(known, KnownOption::Defined(_)));
         if !own && !policy.is_some_and(|policy| policy.asks_about(option.class, option.kind)) {
             continue;
         }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::state::Fate;
+use super::state::Verdict;
 use crate::flow::FlowKey;
 use crate::link::LinkIndex;
 use crate::policy::RuleId;
@@ -14,7 +14,7 @@ const WAITING: usize = 64;
 
 /// A flow that was decided by a rule with `log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Logged {
+pub struct LoggedFlow {
     /// The rule.
     pub rule: RuleId,
     /// The tables in which it is a rule of the flow's link.
@@ -22,19 +22,19 @@ pub struct Logged {
     /// The flow.
     pub key: FlowKey,
     /// What was decided.
-    pub fate: Fate,
+    pub verdict: Verdict,
 }
 
 /// What waits to be read.
 #[derive(Debug, Default)]
-pub struct Log {
-    waiting: Mutex<Vec<Logged>>,
+pub struct FlowLog {
+    waiting: Mutex<Vec<LoggedFlow>>,
     suppressed: AtomicU64,
 }
 
-impl Log {
+impl FlowLog {
     /// Adds an entry, or counts it where too many wait.
-    pub(super) fn add(&self, entry: Logged) {
+    pub(super) fn add(&self, entry: LoggedFlow) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < WAITING {
             waiting.push(entry);
@@ -48,7 +48,7 @@ impl Log {
     }
 
     /// Takes what waits, and how many entries found no room since the last call.
-    pub fn take(&self) -> (Vec<Logged>, u64) {
+    pub fn take(&self) -> (Vec<LoggedFlow>, u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = std::mem::replace(&mut *waiting, Vec::with_capacity(WAITING));
         (taken, self.suppressed.swap(0, Relaxed))
@@ -56,7 +56,7 @@ impl Log {
 }
 
 /// The latest entry of the link that has most, if that is more than `newcomer` would have with one more.
-fn displaced(waiting: &[Logged], newcomer: LinkIndex) -> Option<usize> {
+fn displaced(waiting: &[LoggedFlow], newcomer: LinkIndex) -> Option<usize> {
     let of = |link| {
         waiting
             .iter()
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_link_that_fills_the_log_leaves_half_of_it_to_another() {
-        let log = Log::default();
+        let log = FlowLog::default();
         let add = |link| {
-            log.add(Logged {
+            log.add(LoggedFlow {
                 rule: RuleId(0),
                 epoch: 0,
                 key: FlowKey {
@@ -92,7 +92,7 @@ mod tests {
                     sport: 1,
                     dport: 2,
                 },
-                fate: Fate::Reject,
+                verdict: Verdict::Reject,
             });
         };
         (0..1000).for_each(|_| add(1));

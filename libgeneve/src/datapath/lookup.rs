@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use super::change::Change;
-use super::decide::{self, Arrived, Planned, Role, Subject};
-use super::explain::{Explain, Silent};
-use super::log::Logged;
-use super::state::{Came, Context, Decision, Fate, Half, Input, Passage};
+use super::change::PacketRewrite;
+use super::decide::{self, WireInput, PlannedDecision, PacketRole, FirstPacket};
+use super::explain::{TraceObserver, NoTrace};
+use super::log::LoggedFlow;
+use super::state::{ExpectedInput, PacketContext, FlowDecision, Verdict, DirectionState, Input, CachedVerdict};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, InsertError, Lookup, Seen, Side};
+use crate::flow::{FlowKey, InsertError, FlowLookup, PacketUpdate, FlowDirection};
 use crate::link::{Host, Link, Tables};
-use crate::options::Received;
+use crate::options::ReceivedOptions;
 use crate::policy::Direction;
-use crate::route::Target;
+use crate::route::RouteTarget;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
 /// One packet that looks for its flow.
 #[derive(Clone, Copy)]
-pub(super) struct Seeker<'a> {
+pub(super) struct FlowQuery<'a> {
     pub(super) link: &'a Arc<Link>,
     pub(super) packet: &'a Packet,
     pub(super) key: FlowKey,
@@ -27,29 +27,29 @@ pub(super) struct Seeker<'a> {
     pub(super) error: bool,
     pub(super) from: Input<&'a Arc<Host>>,
     /// The options and the header of a packet from the wire.
-    pub(super) wire: Option<Wire<'a>>,
-    pub(super) seen: Seen,
+    pub(super) wire: Option<WireMetadata<'a>>,
+    pub(super) seen: PacketUpdate,
 }
 
 /// What a packet from the wire brings.
 #[derive(Clone, Copy)]
-pub(super) struct Wire<'a> {
-    pub(super) received: &'a Received,
+pub(super) struct WireMetadata<'a> {
+    pub(super) received: &'a ReceivedOptions,
     pub(super) header: &'a HeaderBytes,
     pub(super) digest: u64,
 }
 
 /// A packet that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stop {
+pub(super) struct Rejection {
     pub(super) reason: DropReason,
     /// Its sender is to be told, as a rule asks.
     pub(super) reject: bool,
 }
 
-impl From<DropReason> for Stop {
-    fn from(reason: DropReason) -> Stop {
-        Stop {
+impl From<DropReason> for Rejection {
+    fn from(reason: DropReason) -> Rejection {
+        Rejection {
             reason,
             reject: false,
         }
@@ -60,11 +60,11 @@ impl From<DropReason> for Stop {
 /// `received` are the options of one from the wire.
 #[inline]
 pub(super) fn key_of(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
     packet: &Packet,
     bytes: &[u8],
-    received: Option<&Received>,
+    received: Option<&ReceivedOptions>,
 ) -> Result<(FlowKey, bool), DropReason> {
     let index = link.config.index;
     if packet.fragment != Fragment::Whole {
@@ -93,10 +93,10 @@ pub(super) fn key_of(
 /// A later fragment belongs to the flow of its first one. Where that was not seen yet it is a flow of its own, without
 /// ports, unless those matter.
 fn of_fragment(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
     packet: &Packet,
-    received: Option<&Received>,
+    received: Option<&ReceivedOptions>,
 ) -> Result<FlowKey, DropReason> {
     let index = link.config.index;
     if packet.fragment == Fragment::First {
@@ -110,7 +110,7 @@ fn of_fragment(
 }
 
 /// Whether a packet with ports may be judged, translated or sent otherwise than one without.
-fn ports_matter(link: &Link, packet: &Packet, received: Option<&Received>) -> bool {
+fn ports_matter(link: &Link, packet: &Packet, received: Option<&ReceivedOptions>) -> bool {
     let functions = &link.config.functions;
     let direction = match received {
         None => Direction::Egress,
@@ -120,8 +120,8 @@ fn ports_matter(link: &Link, packet: &Packet, received: Option<&Received>) -> bo
     let spread = || {
         let entry = link.routes.lookup(packet.dst);
         entry.is_some_and(|entry| match &entry.target {
-            Target::Hosts(hosts) => hosts.len() > 1 || entry.spread.is_some(),
-            Target::Local => false,
+            RouteTarget::Hosts(hosts) => hosts.len() > 1 || entry.spread.is_some(),
+            RouteTarget::Local => false,
         })
     };
     functions.needs_ports(direction)
@@ -133,53 +133,53 @@ fn ports_matter(link: &Link, packet: &Packet, received: Option<&Received>) -> bo
 }
 
 /// A flow as the table has it.
-type Known = crate::flow::Found<Decision>;
+type KnownFlow = crate::flow::FoundFlow<FlowDecision>;
 
-enum Found {
-    Go(Passage),
-    Refused(Fate),
+enum LookupOutcome {
+    Go(CachedVerdict),
+    Refused(Verdict),
     /// The decision does not say what becomes of this packet of this side.
-    Open(Side),
+    Open(FlowDirection),
 }
 
 /// What the table found.
-struct Hit {
-    found: Found,
+struct LookupHit {
+    found: LookupOutcome,
     /// The packet may be a direct answer to its flow.
     direct: bool,
     /// The flow, where it is to be decided about.
-    open: Option<Known>,
+    open: Option<KnownFlow>,
 }
 
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
-pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
+pub(super) fn pass(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
     let known = match find(cx, seeker) {
-        Lookup::Hit(hit) => match hit.found {
-            Found::Go(passage) if seeker.error => {
+        FlowLookup::Hit(hit) => match hit.found {
+            LookupOutcome::Go(passage) if seeker.error => {
                 let direct = hit.direct;
-                check_arrival(seeker, Role::Original)
-                    .or_else(|_| check_arrival(seeker, Role::Reply { direct }))?;
+                check_arrival(seeker, PacketRole::Original)
+                    .or_else(|_| check_arrival(seeker, PacketRole::Reply { direct }))?;
                 return Ok(passage);
             }
-            Found::Go(passage) => return Ok(passage),
-            Found::Refused(fate) => return Err(stop(fate)),
-            Found::Open(side) => {
+            LookupOutcome::Go(passage) => return Ok(passage),
+            LookupOutcome::Refused(fate) => return Err(stop(fate)),
+            LookupOutcome::Open(side) => {
                 let role = match side {
-                    Side::Original => Role::Original,
-                    Side::Reply => Role::Reply { direct: hit.direct },
+                    FlowDirection::Original => PacketRole::Original,
+                    FlowDirection::Reply => PacketRole::Reply { direct: hit.direct },
                 };
                 check_arrival(seeker, role)?;
                 hit.open
             }
         },
-        Lookup::Stale(known) => Some(known),
-        Lookup::Miss => None,
+        FlowLookup::Stale(known) => Some(known),
+        FlowLookup::Miss => None,
     };
     let current = known.as_ref().filter(|f| f.epoch == cx.tables.epoch);
     let answers =
-        current.is_some_and(|f| f.side == Side::Reply && f.decision.fate == Fate::Forward);
+        current.is_some_and(|f| f.side == FlowDirection::Reply && f.decision.verdict == Verdict::Forward);
     match known {
-        Some(known) if answers => answered(cx, seeker, known),
+        Some(known) if answers => reply_received(cx, seeker, known),
         // An error tells of packets that were forwarded.
         _ if seeker.error && current.is_some() => Err(DropReason::IcmpUnrelated.into()),
         None if seeker.error => Err(DropReason::IcmpUnrelated.into()),
@@ -189,19 +189,19 @@ pub(super) fn pass(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Sto
 }
 
 /// As what the packet comes to a flow that is known.
-fn role(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Role {
+fn role(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> PacketRole {
     let keys = (&known.original, &known.reply);
     match known.side {
-        Side::Original => Role::Original,
-        Side::Reply => Role::Reply {
+        FlowDirection::Original => PacketRole::Original,
+        FlowDirection::Reply => PacketRole::Reply {
             direct: decide::may_answer_directly(keys, &known.decision, seeker.from, cx.now),
         },
     }
 }
 
 /// Whether the packet came from where its source is.
-fn check_arrival(seeker: &Seeker<'_>, role: Role) -> Result<(), DropReason> {
-    let Seeker {
+fn check_arrival(seeker: &FlowQuery<'_>, role: PacketRole) -> Result<(), DropReason> {
+    let FlowQuery {
         link, key, from, ..
     } = seeker;
     let source = (seeker.packet.src, key.sport);
@@ -224,16 +224,16 @@ fn opens(packet: &Packet) -> bool {
 pub(super) fn holds(
     tables: &Tables,
     (original, reply): (&FlowKey, &FlowKey),
-    decision: &Decision,
+    decision: &FlowDecision,
     epoch: u64,
 ) -> bool {
-    if decision.fate != Fate::Forward {
+    if decision.verdict != Verdict::Forward {
         // Where it would have gone to, and whose labels the rules saw, is not kept.
         let any = |_| true;
         return tables.is_current(original.link, epoch, any)
             && tables.is_current(reply.link, epoch, any);
     }
-    let service = decision.half(Side::Original).service.map(|s| s.addr);
+    let service = decision.direction(FlowDirection::Original).service.map(|s| s.addr);
     let uses = |addr| {
         let own = [original.src, original.dst, reply.src, reply.dst];
         own.contains(&addr) || service == Some(addr)
@@ -244,7 +244,7 @@ pub(super) fn holds(
 }
 
 #[inline]
-fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
+fn find(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> FlowLookup<LookupHit, FlowDecision> {
     let flows = &cx.state.flows;
     flows.hit_where(
         &seeker.key,
@@ -255,32 +255,32 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
         }),
         |side, original, reply, decision| {
             let speaks = seeker.wire.is_some_and(|w| w.received.service.is_some());
-            let reopened = side == Side::Original && matches!(seeker.from, Input::Link);
-            if reopened && decision.half(Side::Reply).digest != 0 && opens(seeker.packet) {
+            let reopened = side == FlowDirection::Original && matches!(seeker.from, Input::Link);
+            if reopened && decision.direction(FlowDirection::Reply).digest != 0 && opens(seeker.packet) {
                 // A new connection by the old numbers: another backend may answer it.
-                decision.forget_half(Side::Reply);
+                decision.forget_direction(FlowDirection::Reply);
             }
-            let direct = side == Side::Reply
+            let direct = side == FlowDirection::Reply
                 && speaks
                 && decide::may_answer_directly((original, reply), decision, seeker.from, cx.now);
-            let found = look(seeker, side, original, reply, decision);
-            if direct && !seeker.error && matches!(found, Found::Go(_)) {
+            let found = look_up(seeker, side, original, reply, decision);
+            if direct && !seeker.error && matches!(found, LookupOutcome::Go(_)) {
                 decision.heard = decide::seconds(cx.now);
             }
             let counts = match found {
-                Found::Go(_) => true,
+                LookupOutcome::Go(_) => true,
                 // Who was cut off by no fault of its own is not held for as long as it tries.
-                Found::Refused(_) => side == Side::Original,
-                Found::Open(_) => false,
+                LookupOutcome::Refused(_) => side == FlowDirection::Original,
+                LookupOutcome::Open(_) => false,
             };
-            let open = matches!(found, Found::Open(_)).then(|| Known {
+            let open = matches!(found, LookupOutcome::Open(_)).then(|| KnownFlow {
                 side,
                 original: *original,
                 reply: *reply,
                 epoch: cx.tables.epoch,
                 decision: decision.clone(),
             });
-            let hit = Hit {
+            let hit = LookupHit {
                 found,
                 direct,
                 open,
@@ -293,21 +293,21 @@ fn find(cx: &Context<'_>, seeker: &Seeker<'_>) -> Lookup<Hit, Decision> {
 /// What becomes of the packet by the decision that is in the table, where the packet is counted; `decided` is what it
 /// was when it was put there.
 fn follow(
-    cx: &Context<'_>,
-    seeker: &Seeker<'_>,
-    decided: Found,
-    fate: Fate,
-) -> Result<Passage, Stop> {
+    cx: &PacketContext<'_>,
+    seeker: &FlowQuery<'_>,
+    decided: LookupOutcome,
+    fate: Verdict,
+) -> Result<CachedVerdict, Rejection> {
     let found = match find(cx, seeker) {
-        Lookup::Hit(Hit {
-            found: found @ (Found::Go(_) | Found::Refused(_)),
+        FlowLookup::Hit(LookupHit {
+            found: found @ (LookupOutcome::Go(_) | LookupOutcome::Refused(_)),
             ..
         }) => found,
         // What it held is given up: the time of its state was over, or another worker ended it.
-        Lookup::Miss if !seeker.error => return begin(cx, seeker),
+        FlowLookup::Miss if !seeker.error => return begin(cx, seeker),
         // Another worker has other tables for the moment.
         _ => match decided {
-            Found::Go(passage) => Found::Go(Passage {
+            LookupOutcome::Go(passage) => LookupOutcome::Go(CachedVerdict {
                 lasts: false,
                 ..passage
             }),
@@ -315,93 +315,93 @@ fn follow(
         },
     };
     match found {
-        Found::Go(passage) => Ok(passage),
-        Found::Refused(fate) => Err(stop(fate)),
-        Found::Open(..) => Err(stop(fate)),
+        LookupOutcome::Go(passage) => Ok(passage),
+        LookupOutcome::Refused(fate) => Err(stop(fate)),
+        LookupOutcome::Open(..) => Err(stop(fate)),
     }
 }
 
 #[inline]
-fn look(
-    seeker: &Seeker<'_>,
-    side: Side,
+fn look_up(
+    seeker: &FlowQuery<'_>,
+    side: FlowDirection,
     original: &FlowKey,
     reply: &FlowKey,
-    decision: &Decision,
-) -> Found {
-    let half = decision.half(side);
+    decision: &FlowDecision,
+) -> LookupOutcome {
+    let half = decision.direction(side);
     let digest = seeker.wire.map_or(0, |w| w.digest);
-    let known = seeker.from.is(&half.came) && (half.digest == digest || seeker.error);
-    if decision.fate != Fate::Forward {
+    let known = seeker.from.is(&half.expected_input) && (half.digest == digest || seeker.error);
+    if decision.verdict != Verdict::Forward {
         let refused = match side {
-            Side::Original => known,
-            Side::Reply => decision.cut && !opens(seeker.packet),
+            FlowDirection::Original => known,
+            FlowDirection::Reply => decision.cut && !opens(seeker.packet),
         };
         if refused {
-            return Found::Refused(decision.fate);
+            return LookupOutcome::Refused(decision.verdict);
         }
     }
-    let Some(decided) = &decision.halves[side as usize] else {
-        return Found::Open(side);
+    let Some(decided) = &decision.directions[side as usize] else {
+        return LookupOutcome::Open(side);
     };
-    if decision.fate != Fate::Forward || !known && !seeker.error {
-        return Found::Open(side);
+    if decision.verdict != Verdict::Forward || !known && !seeker.error {
+        return LookupOutcome::Open(side);
     }
     let error = seeker.error.then_some(seeker.packet.src);
-    Found::Go(Passage {
-        half: Arc::clone(decided),
+    LookupOutcome::Go(CachedVerdict {
+        direction_state: Arc::clone(decided),
         hash: decision.hashes[side as usize],
-        change: Change::of(side, original, reply, decision, error),
+        change: PacketRewrite::of(side, original, reply, decision, error),
         lasts: true,
     })
 }
 
-fn stop(fate: Fate) -> Stop {
-    let reject = fate == Fate::Reject;
+fn stop(fate: Verdict) -> Rejection {
+    let reject = fate == Verdict::Reject;
     let reason = match fate {
-        Fate::Drop(reason) => reason,
-        Fate::Reject => DropReason::PolicyRejected,
-        Fate::Forward => DropReason::NoRoute,
+        Verdict::Drop(reason) => reason,
+        Verdict::Reject => DropReason::PolicyRejected,
+        Verdict::Forward => DropReason::NoRoute,
     };
-    Stop { reason, reject }
+    Rejection { reason, reject }
 }
 
 /// A flow that begins.
-fn begin(cx: &Context<'_>, seeker: &Seeker<'_>) -> Result<Passage, Stop> {
-    let subject = Subject::of(seeker.key, seeker.packet);
+fn begin(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
+    let subject = FirstPacket::of(seeker.key, seeker.packet);
     let planned = first(cx, seeker.link, &subject, seeker, None)?;
     admit(cx, seeker, planned)
 }
 
 fn first(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    seeker: &Seeker<'_>,
+    subject: &FirstPacket,
+    seeker: &FlowQuery<'_>,
     before: Option<&FlowKey>,
-) -> Result<Planned, DropReason> {
+) -> Result<PlannedDecision, DropReason> {
     match (seeker.from, &seeker.wire) {
         (Input::Host(host), Some(wire)) => {
-            let entrance = Input::Host(Arrived {
+            let entrance = Input::Host(WireInput {
                 host,
                 received: wire.received,
                 header: wire.header,
                 digest: wire.digest,
             });
-            decide::first_half(cx, link, subject, &entrance, before, &mut Silent)
+            decide::decide_original(cx, link, subject, &entrance, before, &mut NoTrace)
         }
-        _ => decide::first_half(cx, link, subject, &Input::Link, before, &mut Silent),
+        _ => decide::decide_original(cx, link, subject, &Input::Link, before, &mut NoTrace),
     }
 }
 
 /// Puts a new flow into the table; the first packet goes as it says.
-fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Passage, Stop> {
-    let Planned { decision, reply } = planned;
+fn admit(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, planned: PlannedDecision) -> Result<CachedVerdict, Rejection> {
+    let PlannedDecision { decision, reply } = planned;
     let key = seeker.key;
-    let fate = decision.fate;
+    let fate = decision.verdict;
     write_down(cx, &decision, key);
-    let passage = look(seeker, Side::Original, &key, &reply, &decision);
-    let refused = fate != Fate::Forward;
+    let passage = look_up(seeker, FlowDirection::Original, &key, &reply, &decision);
+    let refused = fate != Verdict::Forward;
     let added = cx.state.flows.insert(
         key,
         reply,
@@ -412,23 +412,23 @@ fn admit(cx: &Context<'_>, seeker: &Seeker<'_>, planned: Planned) -> Result<Pass
         cx.now,
     );
     match (passage, added) {
-        (Found::Go(passage), Ok(())) => Ok(passage),
+        (LookupOutcome::Go(passage), Ok(())) => Ok(passage),
         // Another worker was faster; what it decided came from the same rules.
-        (Found::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
-            Lookup::Hit(Hit {
-                found: Found::Go(passage),
+        (LookupOutcome::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
+            FlowLookup::Hit(LookupHit {
+                found: LookupOutcome::Go(passage),
                 ..
             }) => Ok(passage),
             _ => Err(DropReason::FlowTableFull.into()),
         },
-        (Found::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
-        (Found::Go(_), Err(InsertError::Conflict)) => Err(DropReason::NatExhausted.into()),
+        (LookupOutcome::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
+        (LookupOutcome::Go(_), Err(InsertError::Conflict)) => Err(DropReason::NatExhausted.into()),
         (_, _) => Err(stop(fate)),
     }
 }
 
 /// A rule may want to be heard of.
-fn write_down(cx: &Context<'_>, decision: &Decision, key: FlowKey) {
+fn write_down(cx: &PacketContext<'_>, decision: &FlowDecision, key: FlowKey) {
     let policy = cx
         .tables
         .link(key.link)
@@ -437,62 +437,62 @@ fn write_down(cx: &Context<'_>, decision: &Decision, key: FlowKey) {
         return;
     };
     if policy.rule(rule).is_some_and(|r| r.log) {
-        cx.state.log.add(Logged {
+        cx.state.log.add(LoggedFlow {
             rule,
             epoch: cx.tables.epoch,
             key,
-            fate: decision.fate,
+            verdict: decision.verdict,
         });
     }
 }
 
 /// The first reply of a flow, or one that came another way than those before.
-fn answered(cx: &Context<'_>, seeker: &Seeker<'_>, known: Known) -> Result<Passage, Stop> {
+fn reply_received(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: KnownFlow) -> Result<CachedVerdict, Rejection> {
     check_arrival(seeker, role(cx, seeker, &known))?;
     let wire = seeker.wire.map(|w| (w.received, w.digest));
     let (original, reply, mut decision) = (known.original, known.reply, known.decision);
-    let half = decide::second_half(
+    let half = decide::decide_reply(
         cx,
         &original,
         &reply,
         &decision,
         seeker.from,
         wire,
-        &mut Silent,
+        &mut NoTrace,
     )?;
-    decision.set_half(Side::Reply, half);
+    decision.set_direction(FlowDirection::Reply, half);
     decision.heard = decide::seconds(cx.now);
-    let decided = look(seeker, Side::Reply, &original, &reply, &decision);
+    let decided = look_up(seeker, FlowDirection::Reply, &original, &reply, &decision);
     // An error may come from anybody on the way, and says nothing of where replies come from.
     if seeker.error {
         return match decided {
-            Found::Go(passage) => Ok(passage),
+            LookupOutcome::Go(passage) => Ok(passage),
             _ => Err(DropReason::NoRoute.into()),
         };
     }
     let flows = &cx.state.flows;
     flows.renew(&original, reply, decision, false, cx.tables.epoch);
-    follow(cx, seeker, decided, Fate::Forward)
+    follow(cx, seeker, decided, Verdict::Forward)
 }
 
 /// A flow whose decision is of an older configuration, or does not cover this packet.
-fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage, Stop> {
+fn again(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> Result<CachedVerdict, Rejection> {
     let flows = &cx.state.flows;
     let (side, decision) = (known.side, &known.decision);
     let (original, reply) = (known.original, known.reply);
     // Who forges packets of a flow does not end it.
     check_arrival(seeker, role(cx, seeker, known))?;
-    let before = decision.fate;
-    if before != Fate::Forward && seeker.error {
+    let before = decision.verdict;
+    if before != Verdict::Forward && seeker.error {
         return Err(DropReason::IcmpUnrelated.into());
     }
-    if before != Fate::Forward && side == Side::Reply && (!decision.cut || opens(seeker.packet)) {
+    if before != Verdict::Forward && side == FlowDirection::Reply && (!decision.cut || opens(seeker.packet)) {
         // What was refused in one direction says nothing of the other.
         flows.remove(&original);
         return begin(cx, seeker);
     }
     let outcome = renewed(cx, seeker, side, &original, &reply, decision);
-    let Planned {
+    let PlannedDecision {
         decision: mut after,
         reply: mut answers,
     } = outcome.inspect_err(|reason| {
@@ -501,9 +501,9 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
             flows.remove(&original);
         }
     })?;
-    let fate = after.fate;
-    let refused = fate != Fate::Forward;
-    if refused && (before == Fate::Forward || decision.cut) {
+    let fate = after.verdict;
+    let refused = fate != Verdict::Forward;
+    if refused && (before == Verdict::Forward || decision.cut) {
         // Its replies are refused with it, as they arrive; nobody else gets their port meanwhile.
         after.cut = true;
         after.lease.clone_from(&decision.lease);
@@ -512,9 +512,9 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
     if fate != before {
         write_down(cx, &after, original);
     }
-    let decided = look(seeker, side, &original, &answers, &after);
+    let decided = look_up(seeker, side, &original, &answers, &after);
     if seeker.error {
-        after.forget_half(Side::Reply);
+        after.forget_direction(FlowDirection::Reply);
     }
     if !flows.renew(&original, answers, after, refused, cx.tables.epoch) {
         return Err(DropReason::FlowTableFull.into());
@@ -524,34 +524,34 @@ fn again(cx: &Context<'_>, seeker: &Seeker<'_>, known: &Known) -> Result<Passage
 
 /// The decision as it is by the configuration in force.
 fn renewed(
-    cx: &Context<'_>,
-    seeker: &Seeker<'_>,
-    side: Side,
+    cx: &PacketContext<'_>,
+    seeker: &FlowQuery<'_>,
+    side: FlowDirection,
     original: &FlowKey,
     reply: &FlowKey,
-    decision: &Decision,
-) -> Result<Planned, DropReason> {
-    let subject = Subject {
+    decision: &FlowDecision,
+) -> Result<PlannedDecision, DropReason> {
+    let subject = FirstPacket {
         key: *original,
         icmp: decision.icmp,
     };
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
     let mut planned = match (side, seeker.error) {
-        (Side::Original, false) => first(cx, link, &subject, seeker, Some(reply))?,
-        _ => from_memory(cx, link, &subject, decision, reply, &mut Silent)?,
+        (FlowDirection::Original, false) => first(cx, link, &subject, seeker, Some(reply))?,
+        _ => from_memory(cx, link, &subject, decision, reply, &mut NoTrace)?,
     };
-    if side == Side::Reply && planned.decision.fate == Fate::Forward {
+    if side == FlowDirection::Reply && planned.decision.verdict == Verdict::Forward {
         let wire = seeker.wire.map(|w| (w.received, w.digest));
-        let half = decide::second_half(
+        let half = decide::decide_reply(
             cx,
             original,
             &planned.reply,
             &planned.decision,
             seeker.from,
             wire,
-            &mut Silent,
+            &mut NoTrace,
         )?;
-        planned.decision.set_half(Side::Reply, half);
+        planned.decision.set_direction(FlowDirection::Reply, half);
         planned.decision.heard = decide::seconds(cx.now);
         if planned.reply != *reply {
             // The reply is one to a translation that is not made any more.
@@ -562,26 +562,26 @@ fn renewed(
 }
 
 /// Decides the original half by what is known of the packet that began the flow.
-pub(super) fn from_memory<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn from_memory<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    decision: &Decision,
+    subject: &FirstPacket,
+    decision: &FlowDecision,
     reply: &FlowKey,
     log: &mut E,
-) -> Result<Planned, DropReason> {
-    let half: &Half = decision.half(Side::Original);
-    let (Came::Wire(host), Some(header)) = (&half.came, &half.header) else {
-        return decide::first_half(cx, link, subject, &Input::Link, Some(reply), log);
+) -> Result<PlannedDecision, DropReason> {
+    let half: &DirectionState = decision.direction(FlowDirection::Original);
+    let (ExpectedInput::Wire(host), Some(header)) = (&half.expected_input, &half.header) else {
+        return decide::decide_original(cx, link, subject, &Input::Link, Some(reply), log);
     };
     let envelope = link.config.encapsulation.parse(header);
     let options = envelope.map_err(|_| DropReason::OptionMalformed)?.options();
-    let received = Received::read(&cx.tables.schema, options)?;
-    let entrance = Input::Host(Arrived {
+    let received = ReceivedOptions::read(&cx.tables.schema, options)?;
+    let entrance = Input::Host(WireInput {
         host,
         received: &received,
         header,
         digest: half.digest,
     });
-    decide::first_half(cx, link, subject, &entrance, Some(reply), log)
+    decide::decide_original(cx, link, subject, &entrance, Some(reply), log)
 }

@@ -24,23 +24,23 @@ mod trace;
 
 use std::net::IpAddr;
 
-pub use self::bridge::{Outgoing, answer_frame, frame_packets};
-pub use self::change::Change;
+pub use self::bridge::{FrameForward, answer_frame, frame_packets};
+pub use self::change::PacketRewrite;
 pub use self::egress::{Egress, Encap};
-pub use self::explain::Stage;
-pub use self::icmp_error::{Doubt, OuterError, judge_icmp_error};
-pub use self::ingress::{Decap, Frame, Inbound, Ingress};
-pub use self::log::Logged;
+pub use self::explain::TraceStage;
+pub use self::icmp_error::{ErrorRejection, OuterError, validate_icmp_error};
+pub use self::ingress::{Decap, IngressFrame, DecapResult, Ingress};
+pub use self::log::LoggedFlow;
 pub use self::martian::martian;
-pub use self::neighbor::{Ask, Audience, neighbor_answer, neighbor_question, tend_neighbors};
+pub use self::neighbor::{NeighborRequest, RequestAudience, neighbor_answer, neighbor_question, probe_neighbors};
 pub use self::output::{Forward, Output};
 pub use self::refuse::{AnswerBudgets, answer, way_back};
-pub use self::state::{Came, Context, Decision, Exit, Fate, Half, Prefix, State, Way};
-pub use self::trace::{Described, Heading, Length, Traced, trace};
+pub use self::state::{ExpectedInput, PacketContext, FlowDecision, NextHop, Verdict, DirectionState, FramePrefix, SharedState, TunnelNextHop};
+pub use self::trace::{TracePacket, TraceInput, TraceLength, TraceResult, trace};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::link::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};
-use crate::wire::encapsulation::EnvelopeError;
+use crate::wire::encapsulation::EncapError;
 use crate::wire::ethernet::{EthernetError, Mac};
 use crate::wire::geneve::GeneveError;
 use crate::wire::icmp::IcmpError;
@@ -52,7 +52,7 @@ const UDP_HEADER: usize = 8;
 
 /// What the outer IP header of a packet shall say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outer {
+pub struct OuterTx {
     /// DSCP and ECN.
     pub tos: u8,
     /// TTL or hop limit; `None` is the system's default.
@@ -64,7 +64,7 @@ pub struct Outer {
 }
 
 /// RFC 2983 for the DSCP, RFC 6040 for ECN, RFC 8926 section 4.4.2 for the TTL.
-fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
+fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> OuterTx {
     let config = &link.config;
     let dscp = match (class, config.tos) {
         (Some(dscp), _) => dscp << 2,
@@ -81,7 +81,7 @@ fn outer(link: &Link, packet: &Packet, class: Option<u8>) -> Outer {
         Df::Unset => false,
         Df::Inherit => packet.version == IpVersion::V6 || packet.dont_fragment,
     };
-    Outer {
+    OuterTx {
         tos: dscp | ecn::encapsulate(packet.tos),
         ttl,
         df,
@@ -100,7 +100,7 @@ pub fn inner_limit(host: IpAddr, path_mtu: u32, encap_len: usize) -> u16 {
 
 /// The outer side of a datagram that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
+pub struct OuterRx {
     /// The UDP port that it was received on.
     pub port: u16,
     /// The outer source address.
@@ -115,7 +115,7 @@ pub struct Arrival {
 
 /// What the sender of a packet is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum SenderReply {
     /// A rule rejects it (TCP RST, ICMP unreachable).
     Rejected,
     /// Only packets of so many bytes pass (RFC 1191, RFC 8201).
@@ -126,25 +126,25 @@ pub enum Answer {
 
 /// A packet that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedPacket {
     /// Why.
     pub reason: DropReason,
     /// The link that counts it; `None` where it did not get as far as a link.
     pub link: Option<LinkIndex>,
     /// What its sender is to be told.
-    pub answer: Option<Answer>,
+    pub answer: Option<SenderReply>,
 }
 
-impl Refused {
-    fn of(reason: DropReason, link: LinkIndex) -> Refused {
-        Refused {
+impl RefusedPacket {
+    fn of(reason: DropReason, link: LinkIndex) -> RefusedPacket {
+        RefusedPacket {
             link: Some(link),
-            ..Refused::nobodys(reason)
+            ..RefusedPacket::unmatched(reason)
         }
     }
 
-    fn nobodys(reason: DropReason) -> Refused {
-        Refused {
+    fn unmatched(reason: DropReason) -> RefusedPacket {
+        RefusedPacket {
             reason,
             link: None,
             answer: None,
@@ -152,24 +152,24 @@ impl Refused {
     }
 
     /// Too long for the way that it takes; its sender is told where that is allowed.
-    fn too_big(forward: &Forward, packet: &Packet, link: LinkIndex) -> Refused {
+    fn too_big(forward: &Forward, packet: &Packet, link: LinkIndex) -> RefusedPacket {
         let mtu = forward.limit;
         let error = IcmpError::TooBig { mtu: mtu.into() };
         if error.may_answer(packet) {
-            Refused {
-                answer: Some(Answer::TooBig(mtu)),
-                ..Refused::of(DropReason::TooBig, link)
+            RefusedPacket {
+                answer: Some(SenderReply::TooBig(mtu)),
+                ..RefusedPacket::of(DropReason::TooBig, link)
             }
         } else {
-            Refused::of(DropReason::TooBigSilent, link)
+            RefusedPacket::of(DropReason::TooBigSilent, link)
         }
     }
 
-    fn stopped(stop: &lookup::Stop, link: LinkIndex) -> Refused {
-        Refused {
+    fn stopped(stop: &lookup::Rejection, link: LinkIndex) -> RefusedPacket {
+        RefusedPacket {
             reason: stop.reason,
             link: Some(link),
-            answer: stop.reject.then_some(Answer::Rejected),
+            answer: stop.reject.then_some(SenderReply::Rejected),
         }
     }
 }
@@ -193,13 +193,13 @@ pub fn frame_reason(error: EthernetError) -> DropReason {
     }
 }
 
-fn envelope_reason(error: &EnvelopeError) -> DropReason {
+fn envelope_reason(error: &EncapError) -> DropReason {
     match error {
-        EnvelopeError::Geneve(GeneveError::Truncated) => DropReason::GeneveTruncated,
-        EnvelopeError::Geneve(GeneveError::Version(_)) => DropReason::GeneveVersion,
-        EnvelopeError::Geneve(GeneveError::OptionLength) => DropReason::GeneveOptionLength,
-        EnvelopeError::Vxlan(VxlanError::Truncated) => DropReason::VxlanTruncated,
-        EnvelopeError::Vxlan(VxlanError::NoVni) => DropReason::VxlanNoVni,
+        EncapError::Geneve(GeneveError::Truncated) => DropReason::GeneveTruncated,
+        EncapError::Geneve(GeneveError::Version(_)) => DropReason::GeneveVersion,
+        EncapError::Geneve(GeneveError::OptionLength) => DropReason::GeneveOptionLength,
+        EncapError::Vxlan(VxlanError::Truncated) => DropReason::VxlanTruncated,
+        EncapError::Vxlan(VxlanError::NoVni) => DropReason::VxlanNoVni,
     }
 }
 

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::decide::check_source;
-use super::state::Context;
-use super::{Answer, Refused};
-use crate::bridge::{Bridge, Notice, Question};
+use super::state::PacketContext;
+use super::{SenderReply, RefusedPacket};
+use crate::bridge::{Bridge, NeighborNotice, NeighborQuery};
 use crate::drop::DropReason;
 use crate::link::{Host, Link, LinkIndex};
-use crate::wire::arp::{Arp, Operation};
+use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::ethernet::{Ethernet, Mac, ethernet_header, ethertype};
 use crate::wire::geneve::protocol_type;
 use crate::wire::header::HeaderBytes;
@@ -26,29 +26,29 @@ const SPOKEN: AdvertisementFlags = AdvertisementFlags {
 };
 
 /// What a message from `host` comes to: it is for the link, never for its interface.
-pub(super) fn hear(cx: &Context<'_>, link: &Link, host: &Arc<Host>, notice: &Notice) -> Refused {
+pub(super) fn process_message(cx: &PacketContext<'_>, link: &Link, host: &Arc<Host>, notice: &NeighborNotice) -> RefusedPacket {
     if let Some((addr, mac)) = notice.claim {
         learn(cx, link, host, addr, mac);
     }
     let index = link.config.index;
     match &notice.question {
-        Some(question) if answers(link, question) => Refused {
-            answer: Some(Answer::Neighbor(link.config.lladdr, SPOKEN)),
-            ..Refused::of(DropReason::NeighborAnswered, index)
+        Some(question) if answers(link, question) => RefusedPacket {
+            answer: Some(SenderReply::Neighbor(link.config.lladdr, SPOKEN)),
+            ..RefusedPacket::of(DropReason::NeighborAnswered, index)
         },
-        _ => Refused::of(DropReason::NeighborNoted, index),
+        _ => RefusedPacket::of(DropReason::NeighborNoted, index),
     }
 }
 
 /// Writes a neighbour's MAC address down, where the address belongs to the host that tells of it.
-pub(super) fn learn(cx: &Context<'_>, link: &Link, host: &Arc<Host>, addr: IpAddr, mac: Mac) {
+pub(super) fn learn(cx: &PacketContext<'_>, link: &Link, host: &Arc<Host>, addr: IpAddr, mac: Mac) {
     if mac.is_unicast() && check_source(link, host, addr).is_ok() {
         link.config.neighbors.learn(addr, mac, host.addr, cx.now);
     }
 }
 
 /// Whether the address is the link's own or its interface's, that of an endpoint of this host, or one that this host answers for itself.
-fn answers(link: &Link, question: &Question) -> bool {
+fn answers(link: &Link, question: &NeighborQuery) -> bool {
     let target = question.target;
     link.routes.lookup(target).is_some_and(|entry| entry.local)
         || link.config.functions.answers_for(target)
@@ -69,25 +69,25 @@ pub fn neighbor_answer(link: &Link, payload: &[u8], out: &mut [u8]) -> Option<us
         else {
             return None;
         };
-        return put(out, &nd::advertisement(target, own, from, flags));
+        return copy_to(out, &nd::advertisement(target, own, from, flags));
     }
-    put(out, &Arp::parse(payload).ok()?.reply(own).to_bytes())
+    copy_to(out, &Arp::parse(payload).ok()?.reply(own).to_bytes())
 }
 
 /// A question for a MAC address that is to be put.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct NeighborRequest {
     /// The link.
     pub link: LinkIndex,
     /// The address whose owner is asked for.
     pub addr: IpAddr,
     /// Who is asked.
-    pub audience: Audience,
+    pub audience: RequestAudience,
 }
 
 /// Who is asked for a MAC address.
 #[derive(Clone, Debug)]
-pub enum Audience {
+pub enum RequestAudience {
     /// A host, in the link's own name: the station at this MAC address, or all that it has.
     Host(Arc<Host>, Option<Mac>),
     /// All stations of a link in mode ethernet, in the name of this address, which translation turns to the one in question.
@@ -97,16 +97,16 @@ pub enum Audience {
 /// Asks the neighbours of all links that flows go to whether they are still there, and forgets the silent ones; to be called
 /// every second. Returns the links of those that have moved or are gone, whose flows must be decided again to follow them
 /// ([`Tables::again`](crate::link::Tables::again)).
-pub fn tend_neighbors(cx: &Context<'_>) -> Vec<LinkIndex> {
+pub fn probe_neighbors(cx: &PacketContext<'_>) -> Vec<LinkIndex> {
     let mut moved = Vec::new();
     for link in cx.tables.iter() {
         let config = &link.config;
-        config.neighbors.tend(cx.now, |probe| {
+        config.neighbors.expire_and_probe(cx.now, |probe| {
             if let Some(host) = link.host(probe.host) {
-                cx.state.ask(Ask {
+                cx.state.ask(NeighborRequest {
                     link: config.index,
                     addr: probe.addr,
-                    audience: Audience::Host(Arc::clone(host), probe.mac),
+                    audience: RequestAudience::Host(Arc::clone(host), probe.mac),
                 });
             }
         });
@@ -122,7 +122,7 @@ pub fn tend_neighbors(cx: &Context<'_>) -> Vec<LinkIndex> {
 /// # Errors
 /// [`DropReason::NeighborUnresolved`].
 pub(super) fn station(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
     bridge: &Bridge,
     addr: IpAddr,
@@ -131,11 +131,11 @@ pub(super) fn station(
     if let Some(mac) = bridge.mac_of(addr, cx.now) {
         return Ok(mac);
     }
-    if link.config.neighbors.ask(addr, cx.now) {
-        cx.state.ask(Ask {
+    if link.config.neighbors.should_ask(addr, cx.now) {
+        cx.state.ask(NeighborRequest {
             link: link.config.index,
             addr,
-            audience: Audience::Stations(asked),
+            audience: RequestAudience::Stations(asked),
         });
     }
     Err(DropReason::NeighborUnresolved)
@@ -143,12 +143,12 @@ pub(super) fn station(
 
 /// The bytes of a question: the header, Ethernet header included, and what follows it is written into `out`.
 #[must_use]
-pub fn neighbor_question(link: &Link, ask: &Ask, out: &mut [u8]) -> Option<(HeaderBytes, usize)> {
+pub fn neighbor_question(link: &Link, ask: &NeighborRequest, out: &mut [u8]) -> Option<(HeaderBytes, usize)> {
     let config = &link.config;
     let (own, from, at) = match (&ask.audience, &link.bridge) {
-        (Audience::Host(_, at), _) => (config.lladdr, None, *at),
-        (Audience::Stations(from), Some(bridge)) => (bridge.virtual_mac, Some(*from), None),
-        (Audience::Stations(_), None) => return None,
+        (RequestAudience::Host(_, at), _) => (config.lladdr, None, *at),
+        (RequestAudience::Stations(from), Some(bridge)) => (bridge.virtual_mac, Some(*from), None),
+        (RequestAudience::Stations(_), None) => return None,
     };
     let sources = from.iter().chain(&config.addresses);
     let (dst, ether_type, len) = match ask.addr {
@@ -158,13 +158,13 @@ pub fn neighbor_question(link: &Link, ask: &Ask, out: &mut [u8]) -> Option<(Head
                 IpAddr::V6(_) => None,
             });
             let arp = Arp {
-                operation: Operation::Request,
+                operation: ArpOperation::Request,
                 sender_mac: own,
                 sender: mine.into_iter().next().unwrap_or(Ipv4Addr::UNSPECIFIED),
                 target_mac: Mac::default(),
                 target,
             };
-            let len = put(out, &arp.to_bytes())?;
+            let len = copy_to(out, &arp.to_bytes())?;
             (at.unwrap_or(Mac::BROADCAST), ethertype::ARP, len)
         }
         IpAddr::V6(target) => {
@@ -178,7 +178,7 @@ pub fn neighbor_question(link: &Link, ask: &Ask, out: &mut [u8]) -> Option<(Head
                 Some(_) => target,
                 None => solicited_node(target),
             };
-            let len = put(out, &nd::solicitation(target, own, from, to))?;
+            let len = copy_to(out, &nd::solicitation(target, own, from, to))?;
             let group = || Mac::of_multicast_v6(solicited_node(target));
             (at.unwrap_or_else(group), ethertype::IPV6, len)
         }
@@ -190,15 +190,15 @@ pub fn neighbor_question(link: &Link, ask: &Ask, out: &mut [u8]) -> Option<(Head
     header.push(&frame).then_some((header, len))
 }
 
-fn put(out: &mut [u8], bytes: &[u8]) -> Option<usize> {
+fn copy_to(out: &mut [u8], bytes: &[u8]) -> Option<usize> {
     out.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(bytes.len())
 }
 
 /// What an ARP message in a frame says.
-pub(super) fn arp(payload: &[u8]) -> Result<Notice, DropReason> {
+pub(super) fn arp(payload: &[u8]) -> Result<NeighborNotice, DropReason> {
     let arp = Arp::parse(payload).map_err(|_| DropReason::InnerMalformed)?;
-    Ok(Notice::from(&arp))
+    Ok(NeighborNotice::from(&arp))
 }
 
 /// The MAC address that sent the frame in `header`, which stands before an inner packet of `link`.

@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 
-use super::state::{Context, Passage, Way};
-use super::{Outer, Refused, inner_limit, outer};
+use super::state::{PacketContext, CachedVerdict, TunnelNextHop};
+use super::{OuterTx, RefusedPacket, inner_limit, outer};
 use crate::drop::DropReason;
 use crate::link::{Host, Link, LinkIndex};
 use crate::mtu::{clamp_mss, minimum};
 use crate::offload::cut::{Cut, longest_segment};
 use crate::offload::vnet::VnetHdr;
 use crate::qos::Metered;
-use crate::wire::encapsulation::Inner;
+use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
@@ -36,13 +36,13 @@ pub struct Forward {
     /// The host that it is sent to.
     pub host: Arc<Host>,
     /// What the link's datagrams carry.
-    pub inner: Inner,
+    pub inner: InnerProtocol,
     /// The Geneve header that goes before each segment, options included.
     pub encap: Arc<HeaderBytes>,
     /// The flow's hash: chooses the source port.
     pub hash: u64,
     /// The outer header.
-    pub outer: Outer,
+    pub outer: OuterTx,
     /// The longest inner packet that reaches the host, in bytes; a longer one is too big. `u16::MAX` where the underlay
     /// has not said.
     pub limit: u16,
@@ -55,7 +55,7 @@ pub struct Forward {
 }
 
 /// What is asked of a way for one packet.
-pub(super) struct Request<'a> {
+pub(super) struct OutputRequest<'a> {
     pub(super) packet: &'a Packet,
     /// The flow's hash.
     pub(super) hash: u32,
@@ -70,7 +70,7 @@ pub(super) struct Request<'a> {
 /// The link that a packet of `link` leaves by.
 #[inline]
 pub(super) fn exit_link<'a>(
-    cx: &Context<'a>,
+    cx: &PacketContext<'a>,
     link: &'a Link,
     exit: LinkIndex,
 ) -> Result<&'a Link, DropReason> {
@@ -84,8 +84,8 @@ pub(super) fn exit_link<'a>(
 impl Forward {
     /// The way of a packet in the VPC of `link`. How it is cut is [`Forward::fit`]'s.
     #[inline]
-    pub(super) fn new(link: &Link, way: &Way, request: &Request<'_>) -> Forward {
-        let Request { packet, hash, .. } = *request;
+    pub(super) fn new(link: &Link, way: &TunnelNextHop, request: &OutputRequest<'_>) -> Forward {
+        let OutputRequest { packet, hash, .. } = *request;
         let outer = outer(link, packet, request.class);
         let mut limit = longest_inner(&way.host, &outer, way.encap.len() + request.frame);
         // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
@@ -131,9 +131,9 @@ impl Forward {
             inner: config.inner,
             encap,
             hash,
-            outer: Outer {
+            outer: OuterTx {
                 df: true,
-                ..Outer::default()
+                ..OuterTx::default()
             },
             limit: u16::MAX,
             cut: Cut::Whole,
@@ -150,7 +150,7 @@ impl Forward {
     /// [`DropReason::UnderlayLoop`].
     #[inline]
     pub fn leads_away(&self, link: &Link) -> Result<(), DropReason> {
-        match link.leads_back(&self.host) {
+        match link.loops_to(&self.host) {
             true => Err(DropReason::UnderlayLoop),
             false => Ok(()),
         }
@@ -163,8 +163,8 @@ impl Forward {
         cut: Option<Cut>,
         packet: &Packet,
         from: LinkIndex,
-    ) -> Result<(), Refused> {
-        self.cut = cut.ok_or_else(|| Refused::too_big(self, packet, from))?;
+    ) -> Result<(), RefusedPacket> {
+        self.cut = cut.ok_or_else(|| RefusedPacket::too_big(self, packet, from))?;
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl Forward {
     #[inline]
     pub(super) fn finish(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Link,
         bytes: &mut [u8],
         packet: &Packet,
@@ -207,15 +207,15 @@ impl Forward {
 
 /// The longest inner packet that reaches `host` in one piece behind so many bytes.
 #[inline]
-pub(super) fn longest_inner(host: &Host, outer: &Outer, before: usize) -> u16 {
+pub(super) fn longest_inner(host: &Host, outer: &OuterTx, before: usize) -> u16 {
     let mtu = host.longest(outer.df || host.addr.is_ipv6());
     mtu.map_or(u16::MAX, |mtu| inner_limit(host.addr, mtu, before))
 }
 
 /// The rates that a packet of this flow, so many bytes on the wire, must be within. One that is only counted is counted now.
 #[inline]
-pub(super) fn metered(passage: &Passage, bytes: u64) -> Option<Metered> {
-    let meter = passage.half.meter.as_ref()?;
+pub(super) fn metered(passage: &CachedVerdict, bytes: u64) -> Option<Metered> {
+    let meter = passage.direction_state.meter.as_ref()?;
     if !meter.limits() {
         meter.count(bytes, true);
         return None;

@@ -1,39 +1,39 @@
 //! The flow of the latest packet: packets of one flow mostly follow each other, and need not ask the table each time.
 
-use super::lookup::{Seeker, Stop, pass};
-use super::state::{Context, Passage};
+use super::lookup::{FlowQuery, Rejection, pass};
+use super::state::{PacketContext, CachedVerdict};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Seen};
+use crate::flow::{FlowKey, PacketUpdate};
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
 
 /// The latest flow of one worker in one direction, and what the table has not been told of it yet.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    latest: Option<Latest>,
-    seen: Seen,
+pub(super) struct FlowCache {
+    latest: Option<CachedFlow>,
+    seen: PacketUpdate,
 }
 
 #[derive(Debug)]
-struct Latest {
+struct CachedFlow {
     key: FlowKey,
     epoch: u64,
     /// Equal for packets that came the same way with the same options.
     lane: u64,
-    passage: Passage,
+    passage: CachedVerdict,
 }
 
-impl Recent {
+impl FlowCache {
     /// What becomes of the packet that `seeker` describes.
     #[inline]
     pub(super) fn pass(
         &mut self,
-        cx: &Context<'_>,
-        seeker: &Seeker<'_>,
+        cx: &PacketContext<'_>,
+        seeker: &FlowQuery<'_>,
         lane: u64,
-    ) -> Result<&Passage, Stop> {
+    ) -> Result<&CachedVerdict, Rejection> {
         if !self.holds(cx, seeker, lane) {
-            self.settle(cx);
+            self.flush(cx);
             let passage = match pass(cx, seeker) {
                 Ok(passage) => passage,
                 Err(stop) => {
@@ -60,8 +60,8 @@ impl Recent {
         Ok(&self.latest.as_ref().expect("held").passage)
     }
 
-    fn keep(&mut self, seeker: &Seeker<'_>, lane: u64, epoch: u64, passage: Passage) -> &Latest {
-        self.latest.insert(Latest {
+    fn keep(&mut self, seeker: &FlowQuery<'_>, lane: u64, epoch: u64, passage: CachedVerdict) -> &CachedFlow {
+        self.latest.insert(CachedFlow {
             key: seeker.key,
             epoch,
             lane,
@@ -70,7 +70,7 @@ impl Recent {
     }
 
     #[inline]
-    fn holds(&self, cx: &Context<'_>, seeker: &Seeker<'_>, lane: u64) -> bool {
+    fn holds(&self, cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, lane: u64) -> bool {
         match &self.latest {
             Some(latest) => {
                 latest.epoch == cx.tables.epoch
@@ -86,7 +86,7 @@ impl Recent {
     /// Tells the table what passed since it was asked, and forgets the flow: until the next packet comes it may have
     /// ended, and its NAT port may be another's. To be called at the end of every turn.
     #[inline]
-    pub(super) fn settle(&mut self, cx: &Context<'_>) {
+    pub(super) fn flush(&mut self, cx: &PacketContext<'_>) {
         let Some(latest) = self.latest.take() else {
             return;
         };
@@ -102,7 +102,7 @@ impl Recent {
 
 /// Later fragments follow a first one that policy decided about; a forged one leads none astray.
 #[inline]
-fn remember_fragment(cx: &Context<'_>, seeker: &Seeker<'_>) {
+fn remember_fragment(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) {
     if seeker.packet.fragment == Fragment::First {
         let link = seeker.link.config.index;
         cx.state

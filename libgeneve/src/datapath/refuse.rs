@@ -2,22 +2,22 @@
 
 use std::net::IpAddr;
 
-use super::Answer;
+use super::SenderReply;
 use crate::link::{Link, LinkConfig};
 use crate::mtu::minimum;
 use crate::policy::Direction;
 use crate::qos::Bucket;
 use crate::time::Now;
-use crate::wire::encapsulation::Inner;
+use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
-use crate::wire::icmp::{IcmpError, Unreachable};
+use crate::wire::icmp::{IcmpError, UnreachableReason};
 use crate::wire::packet::{Packet, Transport};
 use crate::wire::reset;
 
 /// Errors that one link is answered in a second, and at once, for each kind and direction (RFC 1812 section 4.3.2.8, RFC 4443
 /// section 2.4 f).
-const ERRORS: u64 = 200;
+const ERROR_RATE: u64 = 200;
 
 /// Questions for neighbours that one link is answered in a second, and at once, for each direction: nothing flows without.
 const NEIGHBORS: u64 = 1000;
@@ -32,7 +32,7 @@ pub struct AnswerBudgets {
 
 impl Default for AnswerBudgets {
     fn default() -> Self {
-        let each = || [NEIGHBORS, ERRORS, ERRORS].map(|answers| Bucket::new(answers, answers));
+        let each = || [NEIGHBORS, ERROR_RATE, ERROR_RATE].map(|answers| Bucket::new(answers, answers));
         AnswerBudgets {
             buckets: [each(), each()],
         }
@@ -42,11 +42,11 @@ impl Default for AnswerBudgets {
 impl AnswerBudgets {
     /// Whether a packet that went in this direction may be answered; if so, it is counted.
     #[must_use]
-    pub fn take(&self, direction: Direction, answer: Answer, now: Now) -> bool {
+    pub fn take(&self, direction: Direction, answer: SenderReply, now: Now) -> bool {
         let kind = match answer {
-            Answer::Neighbor(..) => 0,
-            Answer::TooBig(_) => 1,
-            Answer::Rejected => 2,
+            SenderReply::Neighbor(..) => 0,
+            SenderReply::TooBig(_) => 1,
+            SenderReply::Rejected => 2,
         };
         self.buckets[direction as usize][kind].take(1, now)
     }
@@ -59,14 +59,14 @@ impl AnswerBudgets {
 #[must_use]
 pub fn answer(
     link: &LinkConfig,
-    answer: Answer,
+    answer: SenderReply,
     packet: &Packet,
     bytes: &[u8],
     out: &mut [u8],
 ) -> Option<usize> {
     let error = match answer {
-        Answer::Rejected => IcmpError::Unreachable(Unreachable::Prohibited),
-        Answer::TooBig(mtu) => {
+        SenderReply::Rejected => IcmpError::Unreachable(UnreachableReason::Prohibited),
+        SenderReply::TooBig(mtu) => {
             // What every link must carry passes in fragments from now on, and nobody makes it shorter.
             let mtu = mtu.max(minimum(packet.version));
             if packet.total_len <= mtu {
@@ -74,13 +74,13 @@ pub fn answer(
             }
             IcmpError::TooBig { mtu: mtu.into() }
         }
-        Answer::Neighbor(..) => return None,
+        SenderReply::Neighbor(..) => return None,
     };
     if !error.may_answer(packet) {
         return None;
     }
     match (answer, packet.transport) {
-        (Answer::Rejected, Transport::Tcp { .. }) => reset::answer(packet, out),
+        (SenderReply::Rejected, Transport::Tcp { .. }) => reset::answer(packet, out),
         _ => error.build(source(link, packet.dst), packet, bytes, out),
     }
 }
@@ -100,12 +100,12 @@ pub fn way_back<'a>(link: &Link, datagram: &'a [u8]) -> Option<(HeaderBytes, &'a
     let envelope = config.encapsulation.parse(datagram).ok()?;
     let mut header = config.encapsulation.header(config.vni, envelope.protocol);
     let inner = &datagram[envelope.header_len..];
-    if config.inner == Inner::Ip {
+    if config.inner == InnerProtocol::Ip {
         return Some((header, inner));
     }
     let frame = Ethernet::parse(inner).ok()?;
     if let Some(bridge) = &link.bridge {
-        let (to, from) = bridge.way_back(&frame);
+        let (to, from) = bridge.reply_addresses(&frame);
         let mut back = [0; MAX_ETHERNET_HEADER_LEN];
         let back = &mut back[..frame.header_len()];
         back.copy_from_slice(frame.header_bytes());
@@ -129,11 +129,11 @@ mod tests {
         let second = |n: u64| Now(n * 1_000_000_000);
         let kinds = [
             (
-                Answer::Neighbor(Mac::default(), AdvertisementFlags::default()),
+                SenderReply::Neighbor(Mac::default(), AdvertisementFlags::default()),
                 NEIGHBORS,
             ),
-            (Answer::TooBig(1400), ERRORS),
-            (Answer::Rejected, ERRORS),
+            (SenderReply::TooBig(1400), ERROR_RATE),
+            (SenderReply::Rejected, ERROR_RATE),
         ];
         let directions = [Direction::Ingress, Direction::Egress];
         for now in [second(1), second(2)] {

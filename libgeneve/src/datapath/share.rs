@@ -8,34 +8,34 @@ use crate::sync::RwLock;
 
 /// A bounded set of what flows share.
 #[derive(Debug)]
-pub(super) struct Shared<T> {
+pub(super) struct Interner<T> {
     most: usize,
     /// Mostly read: few of the values that flows bring are new.
-    inner: RwLock<Inner<T>>,
+    inner: RwLock<InternerState<T>>,
 }
 
 #[derive(Debug)]
-struct Inner<T> {
+struct InternerState<T> {
     all: HashSet<Arc<T>>,
     /// New ones that found it full since it was last tidied.
     missed: usize,
 }
 
-impl<T: Hash + Eq> Shared<T> {
+impl<T: Hash + Eq> Interner<T> {
     /// An empty one for at most so many; further ones are not shared.
-    pub(super) fn new(most: usize) -> Shared<T> {
-        let inner = Inner {
+    pub(super) fn new(most: usize) -> Interner<T> {
+        let inner = InternerState {
             all: HashSet::new(),
             missed: 0,
         };
-        Shared {
+        Interner {
             most,
             inner: RwLock::new(inner),
         }
     }
 
     /// The one copy of this value.
-    pub(super) fn share(&self, value: T) -> Arc<T> {
+    pub(super) fn intern(&self, value: T) -> Arc<T> {
         {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(shared) = inner.all.get(&value) {
@@ -68,7 +68,7 @@ impl<T: Hash + Eq> Shared<T> {
     }
 }
 
-impl<T: Hash + Eq> Inner<T> {
+impl<T: Hash + Eq> InternerState<T> {
     fn tidy(&mut self) {
         self.all.retain(|shared| Arc::strong_count(shared) > 1);
         self.missed = 0;
@@ -85,35 +85,35 @@ mod tests {
 
     #[test]
     fn equal_values_are_one_while_there_is_room() {
-        let shared = Shared::new(2);
-        let (one, two) = (shared.share(1), shared.share(2));
-        assert!(Arc::ptr_eq(&one, &shared.share(1)));
-        let three = shared.share(3);
-        assert!(!Arc::ptr_eq(&three, &shared.share(3)));
+        let shared = Interner::new(2);
+        let (one, two) = (shared.intern(1), shared.intern(2));
+        assert!(Arc::ptr_eq(&one, &shared.intern(1)));
+        let three = shared.intern(3);
+        assert!(!Arc::ptr_eq(&three, &shared.intern(3)));
         drop(two);
         shared.tidy();
-        drop(shared.share(1));
+        drop(shared.intern(1));
         assert_eq!(shared.inner.read().unwrap().all.len(), 1);
     }
 
     #[test]
     fn a_full_set_is_looked_through_once_for_as_many_misses_as_it_holds() {
-        let shared = Shared::new(100);
-        let held: Vec<_> = (0..100).map(|n| shared.share(n)).collect();
+        let shared = Interner::new(100);
+        let held: Vec<_> = (0..100).map(|n| shared.intern(n)).collect();
         drop(held);
         for n in 100..199 {
-            drop(shared.share(n));
+            drop(shared.intern(n));
             assert_eq!(shared.inner.read().unwrap().all.len(), 100);
         }
-        drop(shared.share(199));
+        drop(shared.intern(199));
         assert_eq!(shared.inner.read().unwrap().all.len(), 1);
     }
 
     #[test]
     fn workers_that_bring_equal_values_at_once_get_one() {
-        let shared = Shared::new(64);
+        let shared = Interner::new(64);
         let all: Vec<Vec<Arc<u32>>> = std::thread::scope(|scope| {
-            let share = || (0..64).map(|n| shared.share(n)).collect();
+            let share = || (0..64).map(|n| shared.intern(n)).collect();
             let workers: Vec<_> = (0..4).map(|_| scope.spawn(share)).collect();
             workers
                 .into_iter()

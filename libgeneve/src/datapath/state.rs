@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::change::Change;
-use super::log::Log;
-use super::neighbor::Ask;
-use super::share::Shared;
+use super::change::PacketRewrite;
+use super::log::FlowLog;
+use super::neighbor::NeighborRequest;
+use super::share::Interner;
 use crate::drop::DropReason;
-use crate::flow::{FlowTable, Fragments, Limits, PathMtus, Side};
-use crate::link::{Host, InUse, Link, LinkIndex, Tables};
-use crate::nat::{Identifications, Lease};
+use crate::flow::{FlowTable, Fragments, FlowLimits, PathMtus, FlowDirection};
+use crate::link::{Host, NeighborUse, Link, LinkIndex, Tables};
+use crate::nat::{Identifications, PortLease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Meter};
-use crate::sent::SentLately;
+use crate::sent::RecentSends;
 use crate::time::Now;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -30,13 +30,13 @@ const SHARED_HALVES: usize = 65_536;
 const FRAGMENTED_PACKETS: usize = 8192;
 
 /// Questions for MAC addresses that wait to be put.
-const QUESTIONS: usize = 256;
+const MAX_NEIGHBOR_REQUESTS: usize = 256;
 
 /// What all workers of a daemon share and write.
 #[derive(Debug)]
-pub struct State {
+pub struct SharedState {
     /// Every flow, and what was decided for it.
-    pub flows: FlowTable<Decision>,
+    pub flows: FlowTable<FlowDecision>,
     /// First fragments, by which later ones find their flow.
     pub fragments: Fragments,
     /// What IPv4 packets with another source are told apart by.
@@ -44,41 +44,41 @@ pub struct State {
     /// How narrow the ways are behind interfaces, here and on other hosts.
     pub path_mtus: PathMtus,
     /// What left for other hosts lately.
-    pub sent: SentLately,
+    pub sent: RecentSends,
     /// Flows that a rule wants to be in the log.
-    pub log: Log,
-    headers: Shared<HeaderBytes>,
-    halves: Shared<Half>,
-    questions: Mutex<VecDeque<Ask>>,
+    pub log: FlowLog,
+    headers: Interner<HeaderBytes>,
+    halves: Interner<DirectionState>,
+    questions: Mutex<VecDeque<NeighborRequest>>,
 }
 
-impl State {
+impl SharedState {
     /// An empty state. `key` is secret, so that nobody outside can pile flows on one place.
     #[must_use]
-    pub fn new(limits: Limits, key: [u64; 2]) -> State {
-        State {
+    pub fn new(limits: FlowLimits, key: [u64; 2]) -> SharedState {
+        SharedState {
             flows: FlowTable::new(limits, key),
             fragments: Fragments::new(FRAGMENTED_PACKETS, key),
             identifications: Identifications::new(key),
             path_mtus: PathMtus::new(key),
-            sent: SentLately::new(key),
-            log: Log::default(),
-            headers: Shared::new(SHARED_HEADERS),
-            halves: Shared::new(SHARED_HALVES),
+            sent: RecentSends::new(key),
+            log: FlowLog::default(),
+            headers: Interner::new(SHARED_HEADERS),
+            halves: Interner::new(SHARED_HALVES),
             questions: Mutex::default(),
         }
     }
 
     /// Notes a question to put; one too many is forgotten.
-    pub(super) fn ask(&self, ask: Ask) {
+    pub(super) fn ask(&self, ask: NeighborRequest) {
         let mut questions = self.questions();
-        if questions.len() < QUESTIONS {
+        if questions.len() < MAX_NEIGHBOR_REQUESTS {
             questions.push_back(ask);
         }
     }
 
     /// The next question to put, by [`neighbor_question`](super::neighbor_question).
-    pub fn question(&self) -> Option<Ask> {
+    pub fn question(&self) -> Option<NeighborRequest> {
         self.questions().pop_front()
     }
 
@@ -88,7 +88,7 @@ impl State {
         !self.questions().is_empty()
     }
 
-    fn questions(&self) -> MutexGuard<'_, VecDeque<Ask>> {
+    fn questions(&self) -> MutexGuard<'_, VecDeque<NeighborRequest>> {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -106,12 +106,12 @@ impl State {
 
     /// The one copy of this header that flows share.
     pub(super) fn share(&self, header: HeaderBytes) -> Arc<HeaderBytes> {
-        self.headers.share(header)
+        self.headers.intern(header)
     }
 
     /// The one copy of this half that flows share.
-    pub(super) fn share_half(&self, half: Half) -> Arc<Half> {
-        self.halves.share(half)
+    pub(super) fn intern_direction(&self, half: DirectionState) -> Arc<DirectionState> {
+        self.halves.intern(half)
     }
 
     /// Ends what is over; to be called every second or so. Returns how many flows ended.
@@ -125,18 +125,18 @@ impl State {
 
 /// What a packet's fate depends on, besides the packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub struct PacketContext<'a> {
     /// The configuration in force.
     pub tables: &'a Tables,
     /// What earlier packets left.
-    pub state: &'a State,
+    pub state: &'a SharedState,
     /// The time.
     pub now: Now,
 }
 
 /// Where the packets of one side of a flow come from.
 #[derive(Clone, Debug, Default)]
-pub enum Came {
+pub enum ExpectedInput {
     /// None was seen yet.
     #[default]
     Nowhere,
@@ -148,7 +148,7 @@ pub enum Came {
 
 /// The way over the underlay.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct TunnelNextHop {
     /// The link whose VPC the packet travels in.
     pub link: LinkIndex,
     /// The host that it is sent to.
@@ -158,12 +158,12 @@ pub struct Way {
     /// Known options in `encap`, a bit for each slot of the schema.
     pub slots: u32,
     /// The neighbour whose MAC address is in `encap`, where one was learned.
-    pub neighbor: Option<InUse>,
+    pub neighbor: Option<NeighborUse>,
 }
 
 /// What goes before the frames of one side of a flow, whichever host gets them.
 #[derive(Clone, Debug)]
-pub struct Prefix {
+pub struct FramePrefix {
     /// The link whose VPC they travel in.
     pub link: LinkIndex,
     /// The Geneve header that goes before each segment, options included.
@@ -174,25 +174,25 @@ pub struct Prefix {
 
 /// Where the packets of one side of a flow go.
 #[derive(Clone, Debug, Default)]
-pub enum Exit {
+pub enum NextHop {
     /// None was seen yet, so nothing is decided.
     #[default]
     Undecided,
     /// Into the TUN interface of this link.
     Tun(LinkIndex),
     /// To another host.
-    Wire(Way),
+    Wire(TunnelNextHop),
     /// To where the MAC address of its frame says: the link is a bridge.
-    Bridge(Prefix),
+    Bridge(FramePrefix),
 }
 
 /// What is decided for one side of a flow, but for the flow's own numbers: equal ones are shared by flows.
 #[derive(Clone, Debug, Default)]
-pub struct Half {
+pub struct DirectionState {
     /// Where its packets must come from.
-    pub came: Came,
+    pub expected_input: ExpectedInput,
     /// Where they go.
-    pub exit: Exit,
+    pub next_hop: NextHop,
     /// Rates and marks, where there are any.
     pub meter: Option<Arc<Meter>>,
     /// Of the options that its packets carry: others ask for another decision.
@@ -204,10 +204,10 @@ pub struct Half {
     pub header: Option<Arc<HeaderBytes>>,
 }
 
-impl Half {
-    const UNDECIDED: &Half = &Half {
-        came: Came::Nowhere,
-        exit: Exit::Undecided,
+impl DirectionState {
+    const UNDECIDED: &DirectionState = &DirectionState {
+        expected_input: ExpectedInput::Nowhere,
+        next_hop: NextHop::Undecided,
         meter: None,
         digest: 0,
         service: None,
@@ -217,20 +217,20 @@ impl Half {
     /// What makes it what it is. Things that are shared themselves are told apart by where they are.
     fn identity(&self) -> impl Eq + Hash + '_ {
         let at = |host: &Arc<Host>| Arc::as_ptr(host).addr();
-        let came = match &self.came {
-            Came::Nowhere => (0, 0),
-            Came::Tun => (1, 0),
-            Came::Wire(host) => (2, at(host)),
+        let came = match &self.expected_input {
+            ExpectedInput::Nowhere => (0, 0),
+            ExpectedInput::Tun => (1, 0),
+            ExpectedInput::Wire(host) => (2, at(host)),
         };
-        let exit = match &self.exit {
-            Exit::Undecided => (0, LinkIndex(0), 0, 0, 0, 0),
-            Exit::Tun(link) => (1, *link, 0, 0, 0, 0),
-            Exit::Wire(way) => {
+        let exit = match &self.next_hop {
+            NextHop::Undecided => (0, LinkIndex(0), 0, 0, 0, 0),
+            NextHop::Tun(link) => (1, *link, 0, 0, 0, 0),
+            NextHop::Wire(way) => {
                 let encap = Arc::as_ptr(&way.encap).addr();
-                let neighbor = way.neighbor.as_ref().map_or(0, InUse::id);
+                let neighbor = way.neighbor.as_ref().map_or(0, NeighborUse::id);
                 (2, way.link, at(&way.host), encap, way.slots, neighbor)
             }
-            Exit::Bridge(prefix) => {
+            NextHop::Bridge(prefix) => {
                 let encap = Arc::as_ptr(&prefix.encap).addr();
                 (3, prefix.link, 0, encap, prefix.slots, 0)
             }
@@ -249,15 +249,15 @@ impl Half {
     }
 }
 
-impl PartialEq for Half {
-    fn eq(&self, other: &Half) -> bool {
+impl PartialEq for DirectionState {
+    fn eq(&self, other: &DirectionState) -> bool {
         self.identity() == other.identity()
     }
 }
 
-impl Eq for Half {}
+impl Eq for DirectionState {}
 
-impl Hash for Half {
+impl Hash for DirectionState {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.identity().hash(state);
     }
@@ -265,7 +265,7 @@ impl Hash for Half {
 
 /// Whether a flow is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Verdict {
     /// It is.
     Forward,
     /// It is dropped for this reason.
@@ -276,9 +276,9 @@ pub enum Fate {
 
 /// What was decided for a flow. A table may hold millions: what many flows have alike is shared.
 #[derive(Clone, Debug)]
-pub struct Decision {
+pub struct FlowDecision {
     /// Whether it is forwarded.
-    pub fate: Fate,
+    pub verdict: Verdict,
     /// It was forwarded before the configuration or its sender's options changed: its replies are dropped with it.
     pub cut: bool,
     /// The QoS class.
@@ -286,51 +286,51 @@ pub struct Decision {
     /// Type and code of the ICMP message that began it.
     pub icmp: Option<(u8, u8)>,
     /// What is decided for the packets of each [`Side`]; `None` where none was seen yet.
-    pub(super) halves: [Option<Arc<Half>>; 2],
+    pub(super) directions: [Option<Arc<DirectionState>>; 2],
     /// The hash of each side: chooses the source port.
     pub(super) hashes: [u32; 2],
     /// The rule that decided.
     pub rule: Option<RuleId>,
     /// The port that source NAT lent it.
-    pub lease: Option<Lease>,
+    pub lease: Option<PortLease>,
     /// When somebody answered in the name of a service, in seconds.
     pub(super) heard: u32,
 }
 
-const _: () = assert!(size_of::<Decision>() <= 64, "one cache line for each flow");
+const _: () = assert!(size_of::<FlowDecision>() <= 64, "one cache line for each flow");
 
-impl Decision {
+impl FlowDecision {
     /// The half of this side.
     #[inline]
     #[must_use]
-    pub fn half(&self, side: Side) -> &Half {
-        let half = self.halves[side as usize].as_deref();
-        half.unwrap_or(Half::UNDECIDED)
+    pub fn direction(&self, side: FlowDirection) -> &DirectionState {
+        let half = self.directions[side as usize].as_deref();
+        half.unwrap_or(DirectionState::UNDECIDED)
     }
 
-    pub(super) fn set_half(&mut self, side: Side, decided: Decided) {
-        self.halves[side as usize] = Some(decided.half);
+    pub(super) fn set_direction(&mut self, side: FlowDirection, decided: DecidedDirection) {
+        self.directions[side as usize] = Some(decided.direction_state);
         self.hashes[side as usize] = decided.hash;
     }
 
-    pub(super) fn forget_half(&mut self, side: Side) {
-        self.halves[side as usize] = None;
+    pub(super) fn forget_direction(&mut self, side: FlowDirection) {
+        self.directions[side as usize] = None;
     }
 }
 
 /// A half that was decided, for one flow.
 #[derive(Clone, Debug)]
-pub(super) struct Decided {
-    pub(super) half: Arc<Half>,
+pub(super) struct DecidedDirection {
+    pub(super) direction_state: Arc<DirectionState>,
     pub(super) hash: u32,
 }
 
 /// What one packet of a decided flow gets.
 #[derive(Clone, Debug)]
-pub(super) struct Passage {
-    pub(super) half: Arc<Half>,
+pub(super) struct CachedVerdict {
+    pub(super) direction_state: Arc<DirectionState>,
     pub(super) hash: u32,
-    pub(super) change: Change,
+    pub(super) change: PacketRewrite,
     /// It is the table's, so that the packets that follow may have it, too.
     pub(super) lasts: bool,
 }
@@ -346,18 +346,18 @@ pub(super) enum Input<H> {
 
 impl Input<&Arc<Host>> {
     #[inline]
-    pub(super) fn is(self, came: &Came) -> bool {
+    pub(super) fn is(self, came: &ExpectedInput) -> bool {
         match (self, came) {
-            (Input::Link, Came::Tun) => true,
-            (Input::Host(host), Came::Wire(known)) => host.id == known.id,
+            (Input::Link, ExpectedInput::Tun) => true,
+            (Input::Host(host), ExpectedInput::Wire(known)) => host.id == known.id,
             _ => false,
         }
     }
 
-    pub(super) fn came(self) -> Came {
+    pub(super) fn came(self) -> ExpectedInput {
         match self {
-            Input::Link => Came::Tun,
-            Input::Host(host) => Came::Wire(Arc::clone(host)),
+            Input::Link => ExpectedInput::Tun,
+            Input::Host(host) => ExpectedInput::Wire(Arc::clone(host)),
         }
     }
 }

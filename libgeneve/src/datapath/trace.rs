@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{self, Arrived, Planned, Subject};
-use super::explain::{Account, Explain, Stage};
+use super::decide::{self, WireInput, PlannedDecision, FirstPacket};
+use super::explain::{TraceRecorder, TraceObserver, TraceStage};
 use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
-use super::output::{Forward, Request, exit_link};
-use super::state::{Context, Decision, Exit, Fate, Input};
+use super::output::{Forward, OutputRequest, exit_link};
+use super::state::{PacketContext, FlowDecision, NextHop, Verdict, Input};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Found, Side};
+use crate::flow::{FlowKey, FoundFlow, FlowDirection};
 use crate::link::Link;
 use crate::offload::cut::Cut;
 use crate::offload::vnet::VnetHdr;
-use crate::options::Received;
+use crate::options::ReceivedOptions;
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport, is_icmp_query};
@@ -22,20 +22,20 @@ use crate::wire::transport::{TCP_HEADER_LEN, TcpFlags, UDP_HEADER_LEN};
 
 /// A packet that somebody describes.
 #[derive(Clone, Debug)]
-pub struct Described {
+pub struct TracePacket {
     /// Addresses, protocol and ports; for ICMP queries the identifier as both ports.
     pub key: FlowKey,
     /// ICMP type and code.
     pub icmp: Option<(u8, u8)>,
     /// Which way it goes.
-    pub heading: Heading,
+    pub trace_input: TraceInput,
     /// How long it is, in bytes of inner IP packet, where that is to be looked at.
-    pub length: Option<Length>,
+    pub length: Option<TraceLength>,
 }
 
 /// How long a described packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Length {
+pub struct TraceLength {
     /// Bytes of the whole inner IP packet.
     pub bytes: u16,
     /// The DF bit of IPv4.
@@ -44,7 +44,7 @@ pub struct Length {
 
 /// Which way a described packet goes.
 #[derive(Clone, Debug)]
-pub enum Heading {
+pub enum TraceInput {
     /// From TUN.
     Egress,
     /// From this host, with this Geneve header.
@@ -58,11 +58,11 @@ pub enum Heading {
 
 /// What became of it.
 #[derive(Clone, Debug)]
-pub struct Traced {
+pub struct TraceResult {
     /// The stages that it came through.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<TraceStage>,
     /// Where it goes.
-    pub outcome: Result<Exit, DropReason>,
+    pub outcome: Result<NextHop, DropReason>,
     /// Whether its sender would be told that it was rejected.
     pub reject: bool,
     /// The id of its QoS class.
@@ -73,8 +73,8 @@ pub struct Traced {
 
 /// Explains what would become of a packet of `link`.
 #[must_use]
-pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Traced {
-    let mut account = Account::default();
+pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, described: &TracePacket) -> TraceResult {
+    let mut account = TraceRecorder::default();
     let (mut reject, mut class) = (false, None);
     let walked = walk(cx, link, described, &mut account, &mut reject, &mut class);
     let translated = walked.as_ref().ok().map(|(_, key)| *key);
@@ -85,9 +85,9 @@ pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Trace
         Ok(exit)
     });
     if let Err(reason) = &outcome {
-        account.note("drop", || format!("{reason}: {}", reason.explanation()));
+        account.record("drop", || format!("{reason}: {}", reason.explanation()));
     }
-    Traced {
+    TraceResult {
         stages: account.0,
         outcome,
         reject,
@@ -98,19 +98,19 @@ pub fn trace(cx: &Context<'_>, link: &Arc<Link>, described: &Described) -> Trace
 
 /// Whether a packet of this length fits its way, is cut or is refused.
 fn measure(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
-    described: &Described,
-    length: Length,
-    exit: &Exit,
-    account: &mut Account,
+    described: &TracePacket,
+    length: TraceLength,
+    exit: &NextHop,
+    account: &mut TraceRecorder,
 ) -> Result<(), DropReason> {
     let mut packet = described.packet(length);
     let whole = packet.dont_fragment;
     let mtu = link.config.mtu;
     let mut bytes = length.bytes;
-    if matches!(described.heading, Heading::Egress) && bytes > mtu {
-        account.note("mtu", || match whole {
+    if matches!(described.trace_input, TraceInput::Egress) && bytes > mtu {
+        account.record("mtu", || match whole {
             true => format!(
                 "{bytes} bytes are too long for the interface, whose MTU is {mtu}: the kernel refuses them and tells the sender"
             ),
@@ -125,11 +125,11 @@ fn measure(
         bytes = mtu;
         packet.total_len = mtu;
     }
-    let Exit::Wire(way) = exit else {
-        account.note("mtu", || format!("{bytes} bytes fit"));
+    let NextHop::Wire(way) = exit else {
+        account.record("mtu", || format!("{bytes} bytes fit"));
         return Ok(());
     };
-    let request = Request {
+    let request = OutputRequest {
         packet: &packet,
         hash: 0,
         class: None,
@@ -140,7 +140,7 @@ fn measure(
     let limit = forward.limit;
     let cut = Cut::to_fit(&VnetHdr::NONE, &packet, limit);
     if let Err(refused) = forward.fit(cut, &packet, link.config.index) {
-        account.note("mtu", || {
+        account.record("mtu", || {
             let told = match refused.answer {
                 Some(_) => "its sender is told",
                 None => "its sender must not be told",
@@ -152,7 +152,7 @@ fn measure(
         });
         return Err(refused.reason);
     }
-    account.note("mtu", || match bytes > limit {
+    account.record("mtu", || match bytes > limit {
         true => format!(
             "{bytes} bytes are cut into {} fragments: the path to {} carries {limit}",
             fragments(bytes, limit),
@@ -176,9 +176,9 @@ fn fragments(bytes: u16, mtu: u16) -> u16 {
     bytes.saturating_sub(header).div_ceil(payload)
 }
 
-impl Described {
+impl TracePacket {
     /// The packet that is described, as it would be parsed.
-    fn packet(&self, length: Length) -> Packet {
+    fn packet(&self, length: TraceLength) -> Packet {
         let key = &self.key;
         let version = match key.src {
             IpAddr::V4(_) => IpVersion::V4,
@@ -233,77 +233,77 @@ impl Described {
 }
 
 fn walk(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Arc<Link>,
-    described: &Described,
-    account: &mut Account,
+    described: &TracePacket,
+    account: &mut TraceRecorder,
     reject: &mut bool,
     class: &mut Option<u8>,
-) -> Result<(Exit, FlowKey), DropReason> {
-    let subject = Subject {
+) -> Result<(NextHop, FlowKey), DropReason> {
+    let subject = FirstPacket {
         key: described.key,
         icmp: described.icmp,
     };
     let key = &described.key;
     martian_addresses(&link.config, key.src, key.dst)?;
     let known = cx.state.flows.peek(&described.key);
-    account.note("flow", || match &known {
+    account.record("flow", || match &known {
         None => "no flow: this packet would begin one".to_owned(),
         Some(found) if !is_decided(cx, found) => {
             "a flow that is decided again, because the configuration changed".to_owned()
         }
         Some(found) => match found.side {
-            Side::Original => {
+            FlowDirection::Original => {
                 "a flow is there; its packets follow what is explained here".to_owned()
             }
-            Side::Reply => {
+            FlowDirection::Reply => {
                 "a reply of a flow that is there, which no rule is asked about".to_owned()
             }
         },
     });
-    if let Some(found) = known.as_ref().filter(|f| f.side == Side::Reply)
-        && (found.decision.fate == Fate::Forward || found.decision.cut)
+    if let Some(found) = known.as_ref().filter(|f| f.side == FlowDirection::Reply)
+        && (found.decision.verdict == Verdict::Forward || found.decision.cut)
     {
         return answered(cx, link, described, found, account, reject, class);
     }
-    let before = known.as_ref().filter(|f| f.side == Side::Original);
+    let before = known.as_ref().filter(|f| f.side == FlowDirection::Original);
     let before = before.map(|f| &f.reply);
-    let planned = match &described.heading {
-        Heading::Egress => decide::first_half(cx, link, &subject, &Input::Link, before, account)?,
-        Heading::Ingress { host, header } => {
+    let planned = match &described.trace_input {
+        TraceInput::Egress => decide::decide_original(cx, link, &subject, &Input::Link, before, account)?,
+        TraceInput::Ingress { host, header } => {
             let known = link.host(*host);
-            account.note("host", || match known {
+            account.record("host", || match known {
                 Some(_) => format!("{host} is a host of the VPC"),
                 None => format!("{host} is not a host of the VPC"),
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
             let received = read(cx, link, header)?;
-            let entrance = Input::Host(Arrived {
+            let entrance = Input::Host(WireInput {
                 host,
                 received: &received,
                 header,
                 digest: 0,
             });
-            decide::first_half(cx, link, &subject, &entrance, before, account)?
+            decide::decide_original(cx, link, &subject, &entrance, before, account)?
         }
     };
     *class = planned.decision.class;
-    refused(planned.decision.fate, reject)?;
-    let exit = planned.decision.half(Side::Original).exit.clone();
+    refused(planned.decision.verdict, reject)?;
+    let exit = planned.decision.direction(FlowDirection::Original).next_hop.clone();
     Ok((exit, planned.reply.reversed()))
 }
 
 /// Whether the flow is not decided again.
-fn is_decided(cx: &Context<'_>, found: &Found<Decision>) -> bool {
+fn is_decided(cx: &PacketContext<'_>, found: &FoundFlow<FlowDecision>) -> bool {
     let keys = (&found.original, &found.reply);
     holds(cx.tables, keys, &found.decision, found.epoch)
 }
 
-fn refused(fate: Fate, reject: &mut bool) -> Result<(), DropReason> {
+fn refused(fate: Verdict, reject: &mut bool) -> Result<(), DropReason> {
     match fate {
-        Fate::Forward => Ok(()),
-        Fate::Drop(reason) => Err(reason),
-        Fate::Reject => {
+        Verdict::Forward => Ok(()),
+        Verdict::Drop(reason) => Err(reason),
+        Verdict::Reject => {
             *reject = true;
             Err(DropReason::PolicyRejected)
         }
@@ -312,36 +312,36 @@ fn refused(fate: Fate, reject: &mut bool) -> Result<(), DropReason> {
 
 /// A packet of the reply side of a flow.
 fn answered(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Arc<Link>,
-    described: &Described,
-    found: &Found<Decision>,
-    account: &mut Account,
+    described: &TracePacket,
+    found: &FoundFlow<FlowDecision>,
+    account: &mut TraceRecorder,
     reject: &mut bool,
     class: &mut Option<u8>,
-) -> Result<(Exit, FlowKey), DropReason> {
-    let received = match &described.heading {
-        Heading::Egress => None,
-        Heading::Ingress { header, .. } => Some(read(cx, link, header)?),
+) -> Result<(NextHop, FlowKey), DropReason> {
+    let received = match &described.trace_input {
+        TraceInput::Egress => None,
+        TraceInput::Ingress { header, .. } => Some(read(cx, link, header)?),
     };
-    let from = match &described.heading {
-        Heading::Egress => Input::Link,
-        Heading::Ingress { host, .. } => {
+    let from = match &described.trace_input {
+        TraceInput::Egress => Input::Link,
+        TraceInput::Ingress { host, .. } => {
             Input::Host(link.host(*host).ok_or(DropReason::UnknownHost)?)
         }
     };
     let source = (described.key.src, described.key.sport);
     let keys = (&found.original, &found.reply);
     let direct = decide::may_answer_directly(keys, &found.decision, from, cx.now);
-    let role = decide::Role::Reply { direct };
+    let role = decide::PacketRole::Reply { direct };
     decide::check_arrival(link, from, role, source, received.as_ref())?;
     let planned = if is_decided(cx, found) {
-        Planned {
+        PlannedDecision {
             decision: found.decision.clone(),
             reply: found.reply,
         }
     } else {
-        let subject = Subject {
+        let subject = FirstPacket {
             key: found.original,
             icmp: found.decision.icmp,
         };
@@ -349,19 +349,19 @@ fn answered(
         let link = link.ok_or(DropReason::LinkGone)?;
         from_memory(cx, link, &subject, &found.decision, &found.reply, account)?
     };
-    let Planned { decision, reply } = planned;
-    refused(decision.fate, reject)?;
+    let PlannedDecision { decision, reply } = planned;
+    refused(decision.verdict, reject)?;
     if reply != found.reply {
         return Err(DropReason::NatUntranslatable);
     }
     *class = decision.class;
     let wire = received.as_ref().map(|received| (received, 0));
-    let decided = decide::second_half(cx, &found.original, &reply, &decision, from, wire, account)?;
-    Ok((decided.half.exit.clone(), found.original.reversed()))
+    let decided = decide::decide_reply(cx, &found.original, &reply, &decision, from, wire, account)?;
+    Ok((decided.direction_state.next_hop.clone(), found.original.reversed()))
 }
 
-fn read(cx: &Context<'_>, link: &Link, header: &HeaderBytes) -> Result<Received, DropReason> {
+fn read(cx: &PacketContext<'_>, link: &Link, header: &HeaderBytes) -> Result<ReceivedOptions, DropReason> {
     let envelope = link.config.encapsulation.parse(header);
     let envelope = envelope.map_err(|e| super::envelope_reason(&e))?;
-    Received::read(&cx.tables.schema, envelope.options())
+    ReceivedOptions::read(&cx.tables.schema, envelope.options())
 }

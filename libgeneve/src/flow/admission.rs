@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::key::FlowKey;
-use super::lists::Group;
-use super::shard::{Flow, Seen, Target};
-use super::share::{Short, Usage};
+use super::lists::EvictionPriority;
+use super::shard::{FlowEntry, PacketUpdate, FlowRef};
+use super::share::{QuotaExceeded, LinkUsage};
 use super::table::{ATTEMPTS, FlowTable};
 use crate::time::Now;
 
@@ -56,10 +56,10 @@ impl<D: Clone> FlowTable<D> {
         decision: D,
         refused: bool,
         epoch: u64,
-        seen: &Seen,
+        seen: &PacketUpdate,
         now: Now,
     ) -> Result<(), InsertError> {
-        let flow = Flow::new((key, reply), decision, refused, epoch, seen, now);
+        let flow = FlowEntry::new((key, reply), decision, refused, epoch, seen, now);
         let result = if !flow.rewritten() {
             self.store(flow, now).map(drop)
         } else if reply == key {
@@ -137,13 +137,13 @@ impl<D: Clone> FlowTable<D> {
     }
 
     /// Whether a key leads to this flow and to no other.
-    fn is_alone(&self, key: &FlowKey, target: Target) -> bool {
+    fn is_alone(&self, key: &FlowKey, target: FlowRef) -> bool {
         let place = self.place(key);
         self.lock(place.shard).leads_only_to(place.tag, key, target)
     }
 
     /// Makes `reply` lead to the flow; ends the flow if the key is another's.
-    fn add_alias(&self, reply: FlowKey, target: Target) -> Result<(), InsertError> {
+    fn add_alias(&self, reply: FlowKey, target: FlowRef) -> Result<(), InsertError> {
         let place = self.place(&reply);
         {
             let mut shard = self.lock(place.shard);
@@ -161,10 +161,10 @@ impl<D: Clone> FlowTable<D> {
         Ok(())
     }
 
-    fn store(&self, flow: Flow<D>, now: Now) -> Result<Target, InsertError> {
+    fn store(&self, flow: FlowEntry<D>, now: Now) -> Result<FlowRef, InsertError> {
         let home = self.place(&flow.original);
         // A place that was taken from another flow and is not used yet.
-        let mut freed: Option<Arc<Usage>> = None;
+        let mut freed: Option<Arc<LinkUsage>> = None;
         let mut outcome = Err(InsertError::Exists);
         for _ in 0..ATTEMPTS {
             let mut shard = self.lock(home.shard);
@@ -212,22 +212,22 @@ impl<D: Clone> FlowTable<D> {
     }
 
     /// Evicts a flow, whose place in the counts becomes the newcomer's.
-    fn make_room(&self, newcomer: &Usage, short: Short, near: u16) -> bool {
+    fn make_room(&self, newcomer: &LinkUsage, short: QuotaExceeded, near: u16) -> bool {
         let other = match short {
-            Short::OfShare => None,
-            Short::OfRoom => self.census.above_part(newcomer),
+            QuotaExceeded::OfShare => None,
+            QuotaExceeded::OfRoom => self.census.above_part(newcomer),
         };
         other.is_some_and(|other| {
             self.evict(&other, other.eviction_order(), newcomer, near)
-                || self.evict(&other, [Group::Established], newcomer, near)
+                || self.evict(&other, [EvictionPriority::Established], newcomer, near)
         }) || self.evict(newcomer, newcomer.eviction_order(), newcomer, near)
     }
 
     fn evict(
         &self,
-        from: &Usage,
-        groups: impl IntoIterator<Item = Group>,
-        newcomer: &Usage,
+        from: &LinkUsage,
+        groups: impl IntoIterator<Item = EvictionPriority>,
+        newcomer: &LinkUsage,
         near: u16,
     ) -> bool {
         for group in groups {
@@ -239,7 +239,7 @@ impl<D: Clone> FlowTable<D> {
                 let taken = self.evict_oldest(&mut shard, from, newcomer, group);
                 drop(shard);
                 if taken.is_some() {
-                    self.bury(taken);
+                    self.release(taken);
                     self.tally.evicted.fetch_add(1, Relaxed);
                     from.evicted.fetch_add(1, Relaxed);
                     return true;
@@ -252,10 +252,10 @@ impl<D: Clone> FlowTable<D> {
     fn evict_oldest(
         &self,
         shard: &mut super::shard::Shard<D>,
-        from: &Usage,
-        newcomer: &Usage,
-        group: Group,
-    ) -> Option<super::shard::Taken<D>> {
+        from: &LinkUsage,
+        newcomer: &LinkUsage,
+        group: EvictionPriority,
+    ) -> Option<super::shard::RemovedFlow<D>> {
         let at = shard.oldest(from.link, group)?;
         shard.take(at, |usage| self.census.hand_over(usage, newcomer))
     }

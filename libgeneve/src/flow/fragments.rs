@@ -19,12 +19,12 @@ use crate::wire::packet::{Fragment, IpVersion, Packet};
 /// How long a first fragment is remembered: what RFC 791 and Linux give reassembly is between 15 s
 /// and 60 s.
 const TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_SHARDS: usize = 16;
+const MAX_FRAGMENT_SHARDS: usize = 16;
 const PER_SHARD: usize = 64;
 
 /// What the fragments of one packet share (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Whole {
+struct DatagramId {
     link: LinkIndex,
     src: IpAddr,
     dst: IpAddr,
@@ -33,9 +33,9 @@ struct Whole {
     id: u32,
 }
 
-impl Whole {
-    fn of(link: LinkIndex, packet: &Packet) -> Whole {
-        Whole {
+impl DatagramId {
+    fn of(link: LinkIndex, packet: &Packet) -> DatagramId {
+        DatagramId {
             link,
             src: packet.src,
             dst: packet.dst,
@@ -50,7 +50,7 @@ impl Whole {
 
 /// What the first fragment of a packet left.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct FirstFragment {
     flow: FlowKey,
     since: Now,
     /// The identification with which its fragments leave, where that is another than their own.
@@ -58,9 +58,9 @@ struct Known {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Keyed([u64; 2]);
+struct FragmentHasher([u64; 2]);
 
-impl BuildHasher for Keyed {
+impl BuildHasher for FragmentHasher {
     type Hasher = SipHasher13;
     fn build_hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0[0], self.0[1])
@@ -68,10 +68,10 @@ impl BuildHasher for Keyed {
 }
 
 #[derive(Debug)]
-struct Shard {
-    flows: hashbrown::HashMap<Whole, Known, Keyed>,
+struct FragmentShard {
+    flows: hashbrown::HashMap<DatagramId, FirstFragment, FragmentHasher>,
     /// The same packets, oldest first, by link.
-    order: HashMap<LinkIndex, VecDeque<(Whole, Now)>, BuildHasherDefault<SipHasher13>>,
+    order: HashMap<LinkIndex, VecDeque<(DatagramId, Now)>, BuildHasherDefault<SipHasher13>>,
     limit: usize,
 }
 
@@ -79,19 +79,19 @@ struct Shard {
 /// most in it loses its oldest, so that no link can push out another's.
 #[derive(Debug)]
 pub struct Fragments {
-    shards: Box<[Mutex<Shard>]>,
-    hasher: Keyed,
+    shards: Box<[Mutex<FragmentShard>]>,
+    hasher: FragmentHasher,
 }
 
 impl Fragments {
     /// A memory of at most `packets` packets at once. `secret` keys its hashes.
     #[must_use]
     pub fn new(packets: usize, secret: [u64; 2]) -> Self {
-        let count = 1 << (packets / PER_SHARD).clamp(1, MAX_SHARDS).ilog2();
-        let hasher = Keyed(secret);
+        let count = 1 << (packets / PER_SHARD).clamp(1, MAX_FRAGMENT_SHARDS).ilog2();
+        let hasher = FragmentHasher(secret);
         let shard = |_| {
             let limit = packets / count;
-            Mutex::new(Shard {
+            Mutex::new(FragmentShard {
                 flows: hashbrown::HashMap::with_capacity_and_hasher(limit, hasher),
                 order: HashMap::default(),
                 limit,
@@ -109,7 +109,7 @@ impl Fragments {
         if packet.fragment != Fragment::First {
             return;
         }
-        let whole = Whole::of(link, packet);
+        let whole = DatagramId::of(link, packet);
         let mut shard = self.shard(&whole);
         shard.forget_old(link, now);
         if let Some(known) = shard.flows.get_mut(&whole) {
@@ -120,7 +120,7 @@ impl Fragments {
             shard.make_room();
         }
         if shard.flows.len() < shard.limit {
-            let known = Known {
+            let known = FirstFragment {
                 flow,
                 since: now,
                 id: None,
@@ -136,7 +136,7 @@ impl Fragments {
         if packet.fragment != Fragment::Later {
             return None;
         }
-        let whole = Whole::of(link, packet);
+        let whole = DatagramId::of(link, packet);
         let shard = self.shard(&whole);
         let known = shard.flows.get(&whole)?;
         (now.since(known.since) < TIMEOUT).then_some(known.flow)
@@ -150,7 +150,7 @@ impl Fragments {
         packet: &Packet,
         fresh: impl FnOnce() -> u16,
     ) -> u16 {
-        let whole = Whole::of(link, packet);
+        let whole = DatagramId::of(link, packet);
         match self.shard(&whole).flows.get_mut(&whole) {
             Some(known) => *known.id.get_or_insert_with(fresh),
             None => fresh(),
@@ -171,7 +171,7 @@ impl Fragments {
     /// Packets that are remembered, those of which the time is over included.
     #[must_use]
     pub fn len(&self) -> usize {
-        let len = |shard: &Mutex<Shard>| {
+        let len = |shard: &Mutex<FragmentShard>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.flows.len()
         };
@@ -184,7 +184,7 @@ impl Fragments {
         self.len() == 0
     }
 
-    fn shard(&self, whole: &Whole) -> MutexGuard<'_, Shard> {
+    fn shard(&self, whole: &DatagramId) -> MutexGuard<'_, FragmentShard> {
         let number = (self.hasher.hash_one(whole) >> 32) as usize & (self.shards.len() - 1);
         self.shards[number]
             .lock()
@@ -192,7 +192,7 @@ impl Fragments {
     }
 }
 
-impl Shard {
+impl FragmentShard {
     fn forget_old(&mut self, link: LinkIndex, now: Now) {
         let Some(order) = self.order.get_mut(&link) else {
             return;
@@ -220,8 +220,8 @@ mod tests {
     use crate::wire::ip::protocol;
     use crate::wire::packet::tests::sample;
 
-    const A: LinkIndex = LinkIndex(1);
-    const B: LinkIndex = LinkIndex(2);
+    const FRAGMENT_LINK_A: LinkIndex = LinkIndex(1);
+    const FRAGMENT_LINK_B: LinkIndex = LinkIndex(2);
 
     fn v4(id: u16, word: u16) -> Packet {
         let mut bytes = sample::udp4(b"hello");
@@ -251,36 +251,36 @@ mod tests {
     #[test]
     fn later_fragments_follow_the_first_of_their_packet_and_link() {
         let fragments = Fragments::new(100, [1, 2]);
-        assert_eq!(fragments.later(A, &later(7), at(1)), None);
-        let key = remember(&fragments, A, 7, at(1));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(1)), None);
+        let key = remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
         assert_eq!((key.sport, key.dport), (4000, 53));
-        assert_eq!(fragments.later(A, &later(7), at(2)), Some(key));
-        assert_eq!(fragments.later(A, &later(8), at(2)), None);
-        assert_eq!(fragments.later(B, &later(7), at(2)), None);
-        fragments.remove_link(A);
-        assert_eq!(fragments.later(A, &later(7), at(2)), None);
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(2)), Some(key));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(8), at(2)), None);
+        assert_eq!(fragments.later(FRAGMENT_LINK_B, &later(7), at(2)), None);
+        fragments.remove_link(FRAGMENT_LINK_A);
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(2)), None);
         assert!(fragments.is_empty());
     }
 
     #[test]
     fn all_fragments_of_a_packet_leave_with_one_identification() {
         let fragments = Fragments::new(100, [1, 2]);
-        remember(&fragments, A, 7, at(1));
-        assert_eq!(fragments.identification(A, &first(7), || 70), 70);
-        remember(&fragments, A, 7, at(2));
-        assert_eq!(fragments.identification(A, &later(7), || 71), 70);
-        assert_eq!(fragments.identification(A, &later(8), || 80), 80);
-        assert_eq!(fragments.identification(A, &later(8), || 81), 81);
+        remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
+        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &first(7), || 70), 70);
+        remember(&fragments, FRAGMENT_LINK_A, 7, at(2));
+        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(7), || 71), 70);
+        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(8), || 80), 80);
+        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(8), || 81), 81);
     }
 
     #[test]
     fn whole_packets_are_of_no_interest() {
         let fragments = Fragments::new(100, [1, 2]);
         let whole = v4(7, 0);
-        fragments.first(A, &whole, FlowKey::of(A, &whole), at(1));
+        fragments.first(FRAGMENT_LINK_A, &whole, FlowKey::of(FRAGMENT_LINK_A, &whole), at(1));
         assert!(fragments.is_empty());
-        remember(&fragments, A, 0, at(1));
-        assert_eq!(fragments.later(A, &whole, at(1)), None);
+        remember(&fragments, FRAGMENT_LINK_A, 0, at(1));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &whole, at(1)), None);
     }
 
     #[test]
@@ -290,25 +290,25 @@ mod tests {
         let later = Packet::parse(&sample::extended(8)).unwrap();
         assert_eq!((first.fragment_id, later.fragment_id), (9, 9));
         assert_ne!(first.protocol, later.protocol);
-        let key = FlowKey::of(A, &first);
-        fragments.first(A, &first, key, at(1));
-        assert_eq!(fragments.later(A, &later, at(1)), Some(key));
+        let key = FlowKey::of(FRAGMENT_LINK_A, &first);
+        fragments.first(FRAGMENT_LINK_A, &first, key, at(1));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later, at(1)), Some(key));
         let other = Packet {
             fragment_id: 10,
             ..later
         };
-        assert_eq!(fragments.later(A, &other, at(1)), None);
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &other, at(1)), None);
         assert_eq!(first.protocol, protocol::UDP);
     }
 
     #[test]
     fn a_first_fragment_is_forgotten_after_half_a_minute() {
         let fragments = Fragments::new(100, [1, 2]);
-        let key = remember(&fragments, A, 7, at(1));
-        remember(&fragments, A, 7, at(20));
-        assert_eq!(fragments.later(A, &later(7), at(30)), Some(key));
-        assert_eq!(fragments.later(A, &later(7), at(31)), None);
-        remember(&fragments, A, 8, at(31));
+        let key = remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
+        remember(&fragments, FRAGMENT_LINK_A, 7, at(20));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(30)), Some(key));
+        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(31)), None);
+        remember(&fragments, FRAGMENT_LINK_A, 8, at(31));
         assert_eq!(fragments.len(), 1);
     }
 
@@ -316,17 +316,17 @@ mod tests {
     fn a_link_that_floods_pushes_out_only_its_own() {
         let fragments = Fragments::new(256, [1, 2]);
         let keys: Vec<_> = (0..20)
-            .map(|id| remember(&fragments, B, id, at(1)))
+            .map(|id| remember(&fragments, FRAGMENT_LINK_B, id, at(1)))
             .collect();
         for id in 0..10_000 {
-            remember(&fragments, A, id, at(1));
+            remember(&fragments, FRAGMENT_LINK_A, id, at(1));
             assert!(fragments.len() <= 256);
         }
         for (id, key) in (0..).zip(keys) {
-            assert_eq!(fragments.later(B, &later(id), at(2)), Some(key));
+            assert_eq!(fragments.later(FRAGMENT_LINK_B, &later(id), at(2)), Some(key));
         }
-        assert!(fragments.later(A, &later(9_999), at(2)).is_some());
-        assert!(fragments.later(A, &later(1), at(2)).is_none());
+        assert!(fragments.later(FRAGMENT_LINK_A, &later(9_999), at(2)).is_some());
+        assert!(fragments.later(FRAGMENT_LINK_A, &later(1), at(2)).is_none());
         assert!(fragments.len() > 200);
     }
 }

@@ -136,7 +136,7 @@ mod tests {
     use crate::wire::packet::tests::sample;
     use proptest::prelude::*;
 
-    const LINK: LinkIndex = LinkIndex(3);
+    const KEY_LINK: LinkIndex = LinkIndex(3);
 
     pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
@@ -159,7 +159,7 @@ mod tests {
     fn ports_are_those_of_the_transport_and_the_identifier_of_a_query() {
         let ports = |wanted: &str| {
             let (_, _, packet) = parsed().into_iter().find(|p| p.0 == wanted).unwrap();
-            let key = FlowKey::of(LINK, &packet);
+            let key = FlowKey::of(KEY_LINK, &packet);
             (key.sport, key.dport)
         };
         assert_eq!(ports("tcp4"), (0x3039, 443));
@@ -167,10 +167,10 @@ mod tests {
         assert_eq!(ports("icmp4"), (0x1234, 0x1234));
         assert_eq!(ports("icmp6"), (0x1234, 0x1234));
         let advertisement = sample::v6(58, &[134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let key = FlowKey::of(LINK, &Packet::parse(&advertisement).unwrap());
+        let key = FlowKey::of(KEY_LINK, &Packet::parse(&advertisement).unwrap());
         assert_eq!((key.sport, key.dport), (134, 134));
         let esp = sample::v4(50, &[1; 16]);
-        let key = FlowKey::of(LINK, &Packet::parse(&esp).unwrap());
+        let key = FlowKey::of(KEY_LINK, &Packet::parse(&esp).unwrap());
         assert_eq!((key.protocol, key.sport, key.dport), (50, 0, 0));
     }
 
@@ -182,8 +182,8 @@ mod tests {
             let len = error.build(packet.dst, &packet, &bytes, &mut out).unwrap();
             let answer = Packet::parse(&out[..len]).unwrap();
             let quote = answer.quote(&out[..len]).unwrap();
-            let key = FlowKey::of_quote(LINK, &quote);
-            assert_eq!(key, FlowKey::of(LINK, &packet), "{name}");
+            let key = FlowKey::of_quote(KEY_LINK, &quote);
+            assert_eq!(key, FlowKey::of(KEY_LINK, &packet), "{name}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
         fn both_directions_share_a_hash(
             src in address(), dst in address(), sport: u16, dport: u16, protocol: u8, secret: [u64; 2],
         ) {
-            let key = FlowKey { link: LINK, src, dst, protocol, sport, dport };
+            let key = FlowKey { link: KEY_LINK, src, dst, protocol, sport, dport };
             prop_assert_eq!(key.reversed().reversed(), key);
             prop_assert_eq!(key.hash_both_ways(secret), key.reversed().hash_both_ways(secret));
             let crossed = FlowKey { sport: dport, dport: sport, ..key };

@@ -31,9 +31,9 @@ pub use admission::InsertError;
 pub use fragments::Fragments;
 pub use key::FlowKey;
 pub use path_mtu::PathMtus;
-pub use shard::Seen;
-pub use table::{FlowTable, Found, Limits, Lookup};
-pub use tcp::{Side, State, TcpSegment};
+pub use shard::PacketUpdate;
+pub use table::{FlowTable, FoundFlow, FlowLimits, FlowLookup};
+pub use tcp::{FlowDirection, FlowState, TcpSegment};
 pub use timeouts::Timeouts;
 pub use upkeep::{FlowCursor, FlowStats, FlowView, LinkFlows};
 

@@ -15,11 +15,11 @@ use crate::mtu::MIN_IPV6;
 use crate::time::Now;
 
 /// Destinations that are remembered at once, a power of two.
-const SLOTS: usize = 1024;
+const PATH_MTU_SLOTS: usize = 1024;
 /// How long a report holds: as long as Linux keeps its own (`net.ipv4.route.mtu_expires`).
 const LIFETIME: Duration = Duration::from_secs(600);
 /// What no report goes below: the least that Linux takes from ICMP over IPv4 (`net.ipv4.route.min_pmtu`).
-const LEAST_V4: u32 = 552;
+const MIN_REPORTED_V4: u32 = 552;
 
 /// The table. A slot holds 24 bits of the destination's hash, 24 of the second of the report, and 16 of the MTU; 0 is
 /// empty.
@@ -34,7 +34,7 @@ impl PathMtus {
     #[must_use]
     pub fn new(secret: [u64; 2]) -> Self {
         PathMtus {
-            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..PATH_MTU_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             hasher: FlowHasher::new(secret),
         }
     }
@@ -46,7 +46,7 @@ impl PathMtus {
             return;
         }
         let least = match dst {
-            IpAddr::V4(_) => LEAST_V4,
+            IpAddr::V4(_) => MIN_REPORTED_V4,
             IpAddr::V6(_) => MIN_IPV6,
         };
         let mtu = u64::from(mtu.clamp(least, u16::MAX.into()));
@@ -61,7 +61,7 @@ impl PathMtus {
     pub fn mtu(&self, link: LinkIndex, dst: IpAddr, now: Now) -> Option<u16> {
         let (slot, tag) = self.place(link, dst);
         let held = slot.load(Relaxed);
-        let age = seconds(now).wrapping_sub(held >> 16) & SECONDS;
+        let age = seconds(now).wrapping_sub(held >> 16) & PATH_MTU_SECONDS;
         (held != 0 && held >> 40 == tag && age < LIFETIME.as_secs()).then_some(held as u16)
     }
 
@@ -73,22 +73,22 @@ impl PathMtus {
             IpAddr::V6(dst) => bytes[4..].copy_from_slice(&dst.octets()),
         }
         let hash = self.hasher.hash_bytes(&bytes);
-        (&self.slots[hash as usize & (SLOTS - 1)], hash >> 40)
+        (&self.slots[hash as usize & (PATH_MTU_SLOTS - 1)], hash >> 40)
     }
 }
 
 /// The bits of a second that a slot holds.
-const SECONDS: u64 = (1 << 24) - 1;
+const PATH_MTU_SECONDS: u64 = (1 << 24) - 1;
 
 fn seconds(now: Now) -> u64 {
-    (now.0 / 1_000_000_000) & SECONDS
+    (now.0 / 1_000_000_000) & PATH_MTU_SECONDS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINK: LinkIndex = LinkIndex(1);
+    const MTU_LINK: LinkIndex = LinkIndex(1);
 
     fn at(seconds: u64) -> Now {
         Now(seconds * 1_000_000_000)
@@ -98,16 +98,16 @@ mod tests {
     fn a_report_holds_for_its_destination_and_ten_minutes() {
         let mtus = PathMtus::new([1, 2]);
         let [four, six] = ["10.0.0.2", "fd00::2"].map(|addr| addr.parse().unwrap());
-        assert_eq!(mtus.mtu(LINK, four, at(0)), None);
-        mtus.report(LINK, four, 1300, at(5));
-        mtus.report(LINK, six, 1400, at(5));
-        assert_eq!(mtus.mtu(LINK, four, at(604)), Some(1300));
-        assert_eq!(mtus.mtu(LINK, six, at(604)), Some(1400));
+        assert_eq!(mtus.mtu(MTU_LINK, four, at(0)), None);
+        mtus.report(MTU_LINK, four, 1300, at(5));
+        mtus.report(MTU_LINK, six, 1400, at(5));
+        assert_eq!(mtus.mtu(MTU_LINK, four, at(604)), Some(1300));
+        assert_eq!(mtus.mtu(MTU_LINK, six, at(604)), Some(1400));
         assert_eq!(mtus.mtu(LinkIndex(2), four, at(6)), None);
-        assert_eq!(mtus.mtu(LINK, "10.0.0.3".parse().unwrap(), at(6)), None);
-        assert_eq!(mtus.mtu(LINK, four, at(605)), None);
-        mtus.report(LINK, four, 1200, at(700));
-        assert_eq!(mtus.mtu(LINK, four, at(701)), Some(1200));
+        assert_eq!(mtus.mtu(MTU_LINK, "10.0.0.3".parse().unwrap(), at(6)), None);
+        assert_eq!(mtus.mtu(MTU_LINK, four, at(605)), None);
+        mtus.report(MTU_LINK, four, 1200, at(700));
+        assert_eq!(mtus.mtu(MTU_LINK, four, at(701)), Some(1200));
     }
 
     #[test]
@@ -120,10 +120,10 @@ mod tests {
             (1300, Some(1300), Some(1300)),
             (u32::MAX, Some(65_535), Some(65_535)),
         ] {
-            mtus.report(LINK, four, reported, at(1));
-            mtus.report(LINK, six, reported, at(1));
-            assert_eq!(mtus.mtu(LINK, four, at(1)), in_v4);
-            assert_eq!(mtus.mtu(LINK, six, at(1)), in_v6);
+            mtus.report(MTU_LINK, four, reported, at(1));
+            mtus.report(MTU_LINK, six, reported, at(1));
+            assert_eq!(mtus.mtu(MTU_LINK, four, at(1)), in_v4);
+            assert_eq!(mtus.mtu(MTU_LINK, six, at(1)), in_v6);
         }
     }
 }

@@ -11,11 +11,11 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::key::FlowKey;
-use super::lists::{Group, LISTS, LinkLists, Linked, NONE, Neighbours, list_of};
-use super::share::{Census, Usage};
-use super::slab::{Placed, Slab};
-use super::tcp::{Sent, Side, State, TcpSegment, Track};
-use super::timeouts::InForce;
+use super::lists::{EvictionPriority, LISTS_PER_LINK, LinkFlowLists, ListNode, LIST_END, ListLinks, list_of};
+use super::share::{FlowQuota, LinkUsage};
+use super::slab::{SlabItem, Slab};
+use super::tcp::{LastSequence, FlowDirection, FlowState, TcpSegment, ConnTrack};
+use super::timeouts::AtomicTimeouts;
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
@@ -51,7 +51,7 @@ impl Tenths {
 
 /// What a packet adds to its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct PacketUpdate {
     /// The TCP segment, of several the latest; `None` for other protocols and where its header cannot be read.
     pub tcp: Option<TcpSegment>,
     /// Packets on the wire.
@@ -62,7 +62,7 @@ pub struct Seen {
 
 /// Where a flow is, across shards; out of date once the flow is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct FlowRef {
     pub(super) shard: u16,
     pub(super) at: u32,
     pub(super) generation: u32,
@@ -71,12 +71,12 @@ pub(super) struct Target {
 /// A flow, laid out in the order in which a hit reads it: each cache line is dear among a million.
 #[derive(Debug)]
 #[repr(C)]
-pub(super) struct Flow<D> {
+pub(super) struct FlowEntry<D> {
     pub(super) original: FlowKey,
     tag: u32,
     pub(super) epoch: u64,
     pub(super) seen: Now,
-    track: Track,
+    track: ConnTrack,
     pub(super) refused: bool,
     pub(super) generation: u32,
     /// What `seen` was when the flow was moved to the end of its list, or a little later.
@@ -87,23 +87,23 @@ pub(super) struct Flow<D> {
     pub(super) decision: D,
     pub(super) reply: FlowKey,
     lists: u32,
-    neighbours: Neighbours,
+    neighbours: ListLinks,
     /// What each end of a TCP connection sent, until it is established.
-    sent: [Sent; 2],
+    sent: [LastSequence; 2],
 }
 
-impl<D> Flow<D> {
+impl<D> FlowEntry<D> {
     pub(super) fn new(
         keys: (FlowKey, FlowKey),
         decision: D,
         refused: bool,
         epoch: u64,
-        seen: &Seen,
+        seen: &PacketUpdate,
         now: Now,
     ) -> Self {
         let mut sent = Default::default();
-        let track = Track::new(keys.0.protocol, seen.tcp.as_ref(), &mut sent);
-        Flow {
+        let track = ConnTrack::new(keys.0.protocol, seen.tcp.as_ref(), &mut sent);
+        FlowEntry {
             original: keys.0,
             reply: keys.1,
             epoch,
@@ -112,7 +112,7 @@ impl<D> Flow<D> {
             moved: Tenths::after(now),
             packets: [seen.packets, 0],
             bytes: [seen.bytes, 0],
-            neighbours: Neighbours::ALONE,
+            neighbours: ListLinks::ALONE,
             tag: 0,
             lists: 0,
             generation: 0,
@@ -123,7 +123,7 @@ impl<D> Flow<D> {
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> FlowState {
         self.track.state
     }
 
@@ -133,7 +133,7 @@ impl<D> Flow<D> {
     }
 
     #[cfg(test)]
-    pub(super) fn place_in_list(&self) -> Neighbours {
+    pub(super) fn place_in_list(&self) -> ListLinks {
         self.neighbours
     }
 
@@ -144,54 +144,54 @@ impl<D> Flow<D> {
 
     /// Which end sends packets with this key.
     #[inline]
-    pub(super) fn side(&self, key: &FlowKey) -> Option<Side> {
+    pub(super) fn side(&self, key: &FlowKey) -> Option<FlowDirection> {
         if self.original == *key {
-            Some(Side::Original)
+            Some(FlowDirection::Original)
         } else if self.reply == *key {
-            Some(Side::Reply)
+            Some(FlowDirection::Reply)
         } else {
             None
         }
     }
 
     #[inline]
-    pub(super) fn is_over(&self, timeouts: &InForce, now: Now) -> bool {
+    pub(super) fn is_over(&self, timeouts: &AtomicTimeouts, now: Now) -> bool {
         timeouts.end(self.list(), self.seen) <= now
     }
 }
 
-impl<D> Linked for Flow<D> {
-    fn neighbours(&mut self) -> &mut Neighbours {
+impl<D> ListNode for FlowEntry<D> {
+    fn neighbours(&mut self) -> &mut ListLinks {
         &mut self.neighbours
     }
 }
 
-impl<D> Placed for Flow<D> {
+impl<D> SlabItem for FlowEntry<D> {
     fn generation(&mut self) -> &mut u32 {
         &mut self.generation
     }
 }
 
 #[derive(Debug)]
-struct Alias {
+struct AliasEntry {
     reply: FlowKey,
-    target: Target,
+    target: FlowRef,
     generation: u32,
 }
 
-impl Placed for Alias {
+impl SlabItem for AliasEntry {
     fn generation(&mut self) -> &mut u32 {
         &mut self.generation
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ref {
+struct IndexSlot {
     tag: u32,
     at: u32,
 }
 
-impl Ref {
+impl IndexSlot {
     /// A hash for the index, which wants entropy in the lowest and in the highest bits.
     fn hash(self) -> u64 {
         spread(self.tag)
@@ -204,15 +204,15 @@ fn spread(tag: u32) -> u64 {
 
 /// What a key leads to.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum At {
+pub(super) enum IndexTarget {
     Flow(u32),
-    Alias(Target),
+    Alias(FlowRef),
 }
 
 /// A flow that is no longer in its shard. What it holds is to be let go without the lock.
 #[derive(Debug)]
-pub(super) struct Taken<D> {
-    pub(super) target: Target,
+pub(super) struct RemovedFlow<D> {
+    pub(super) target: FlowRef,
     /// The key of its alias.
     pub(super) alias: Option<FlowKey>,
     /// Held for its drop.
@@ -222,10 +222,10 @@ pub(super) struct Taken<D> {
 #[derive(Debug)]
 pub(super) struct Shard<D> {
     number: u16,
-    pub(super) flows: Slab<Flow<D>>,
-    aliases: Slab<Alias>,
-    refs: HashTable<Ref>,
-    links: Vec<LinkLists>,
+    pub(super) flows: Slab<FlowEntry<D>>,
+    aliases: Slab<AliasEntry>,
+    refs: HashTable<IndexSlot>,
+    links: Vec<LinkFlowLists>,
     by_link: HashMap<LinkIndex, u32, BuildHasherDefault<SipHasher13>>,
 }
 
@@ -243,7 +243,7 @@ impl<D> Shard<D> {
     }
 
     #[inline]
-    pub(super) fn find(&self, tag: u32, key: &FlowKey) -> Option<At> {
+    pub(super) fn find(&self, tag: u32, key: &FlowKey) -> Option<IndexTarget> {
         let found = self.refs.find(spread(tag), |r| {
             r.tag == tag
                 && match r.at & ALIAS {
@@ -255,39 +255,39 @@ impl<D> Shard<D> {
                 }
         })?;
         match found.at & ALIAS {
-            0 => Some(At::Flow(found.at)),
+            0 => Some(IndexTarget::Flow(found.at)),
             _ => {
                 let alias = self.aliases.get(found.at & !ALIAS)?;
-                Some(At::Alias(alias.target))
+                Some(IndexTarget::Alias(alias.target))
             }
         }
     }
 
     /// The counts of a link, and which lists here are its.
-    pub(super) fn lists_of(&mut self, link: LinkIndex, census: &Census) -> u32 {
+    pub(super) fn lists_of(&mut self, link: LinkIndex, census: &FlowQuota) -> u32 {
         let links = &mut self.links;
         *self.by_link.entry(link).or_insert_with(|| {
-            links.push(LinkLists::new(census.usage(link)));
+            links.push(LinkFlowLists::new(census.usage(link)));
             (links.len() - 1) as u32
         })
     }
 
-    pub(super) fn usage(&self, lists: u32) -> Option<&std::sync::Arc<Usage>> {
+    pub(super) fn usage(&self, lists: u32) -> Option<&std::sync::Arc<LinkUsage>> {
         Some(&self.links.get(lists as usize)?.usage)
     }
 
     /// Stores a flow that was admitted and is not here.
-    pub(super) fn store(&mut self, tag: u32, lists: u32, mut flow: Flow<D>) -> Target {
+    pub(super) fn store(&mut self, tag: u32, lists: u32, mut flow: FlowEntry<D>) -> FlowRef {
         flow.tag = tag;
         flow.lists = lists;
         let list = flow.list();
         let (at, generation) = self.flows.insert(flow);
         self.refs
-            .insert_unique(spread(tag), Ref { tag, at }, |r| r.hash());
+            .insert_unique(spread(tag), IndexSlot { tag, at }, |r| r.hash());
         if let Some(lists) = self.links.get_mut(lists as usize) {
             lists.push(&mut self.flows, list, at);
         }
-        Target {
+        FlowRef {
             shard: self.number,
             at,
             generation,
@@ -295,7 +295,7 @@ impl<D> Shard<D> {
     }
 
     /// Takes a flow out; `leave` changes the counts of its link.
-    pub(super) fn take(&mut self, at: u32, leave: impl FnOnce(&Usage)) -> Option<Taken<D>> {
+    pub(super) fn take(&mut self, at: u32, leave: impl FnOnce(&LinkUsage)) -> Option<RemovedFlow<D>> {
         let (list, lists) = {
             let flow = self.flows.get(at)?;
             (flow.list(), flow.lists as usize)
@@ -308,8 +308,8 @@ impl<D> Shard<D> {
             entry.remove();
         }
         leave(&links.usage);
-        Some(Taken {
-            target: Target {
+        Some(RemovedFlow {
+            target: FlowRef {
                 shard: self.number,
                 at,
                 generation,
@@ -320,19 +320,19 @@ impl<D> Shard<D> {
     }
 
     /// Makes `reply` lead to a flow of any shard.
-    pub(super) fn add_alias(&mut self, tag: u32, reply: FlowKey, target: Target) {
-        let (at, _) = self.aliases.insert(Alias {
+    pub(super) fn add_alias(&mut self, tag: u32, reply: FlowKey, target: FlowRef) {
+        let (at, _) = self.aliases.insert(AliasEntry {
             reply,
             target,
             generation: 0,
         });
         let at = at | ALIAS;
         self.refs
-            .insert_unique(spread(tag), Ref { tag, at }, |r| r.hash());
+            .insert_unique(spread(tag), IndexSlot { tag, at }, |r| r.hash());
     }
 
     /// Removes the alias, if it still leads to `target`.
-    pub(super) fn remove_alias(&mut self, tag: u32, reply: &FlowKey, target: Target) {
+    pub(super) fn remove_alias(&mut self, tag: u32, reply: &FlowKey, target: FlowRef) {
         let aliases = &self.aliases;
         let found = self.refs.find_entry(spread(tag), |r| {
             r.at & ALIAS != 0
@@ -348,7 +348,7 @@ impl<D> Shard<D> {
     }
 
     /// Whether a key of this shard leads to the flow here, and to nothing else.
-    pub(super) fn leads_only_to(&self, tag: u32, key: &FlowKey, target: Target) -> bool {
+    pub(super) fn leads_only_to(&self, tag: u32, key: &FlowKey, target: FlowRef) -> bool {
         self.is(target)
             && self.refs.iter_hash(spread(tag)).all(|r| {
                 r.at == target.at
@@ -363,20 +363,20 @@ impl<D> Shard<D> {
     }
 
     #[inline]
-    pub(super) fn is(&self, target: Target) -> bool {
+    pub(super) fn is(&self, target: FlowRef) -> bool {
         self.flow(target).is_some()
     }
 
     /// The flow, unless it is gone.
     #[inline]
-    pub(super) fn flow(&self, target: Target) -> Option<&Flow<D>> {
+    pub(super) fn flow(&self, target: FlowRef) -> Option<&FlowEntry<D>> {
         let flow = self.flows.get(target.at)?;
         (flow.generation == target.generation).then_some(flow)
     }
 
     /// Counts a packet of the flow.
     #[inline]
-    pub(super) fn count(&mut self, at: u32, side: Side, seen: &Seen, now: Now) {
+    pub(super) fn count(&mut self, at: u32, side: FlowDirection, seen: &PacketUpdate, now: Now) {
         let Some(flow) = self.flows.get_mut(at) else {
             return;
         };
@@ -405,10 +405,10 @@ impl<D> Shard<D> {
     }
 
     /// The flow of a link and group that was heard of longest ago.
-    pub(super) fn oldest(&self, link: LinkIndex, group: Group) -> Option<u32> {
+    pub(super) fn oldest(&self, link: LinkIndex, group: EvictionPriority) -> Option<u32> {
         let lists = self.links.get(*self.by_link.get(&link)? as usize)?;
-        (0..LISTS)
-            .filter(|&list| Group::of_list(list) == group)
+        (0..LISTS_PER_LINK)
+            .filter(|&list| EvictionPriority::of_list(list) == group)
             .filter_map(|list| lists.oldest(list))
             .min_by_key(|&at| self.flows.get(at).map(|flow| flow.moved))
     }
@@ -419,15 +419,15 @@ impl<D> Shard<D> {
         &mut self,
         from: usize,
         mut budget: usize,
-        timeouts: &InForce,
+        timeouts: &AtomicTimeouts,
         now: Now,
-        census: &Census,
-        out: &mut Vec<Taken<D>>,
+        census: &FlowQuota,
+        out: &mut Vec<RemovedFlow<D>>,
     ) -> Option<usize> {
         for lists in from..self.links.len() {
             // Even links without flows take some time to be looked at.
             budget = budget.saturating_sub(1);
-            for list in 0..LISTS {
+            for list in 0..LISTS_PER_LINK {
                 while let Some(at) = self.links[lists].oldest(list) {
                     let flow = self.flows.get(at)?;
                     if timeouts.end(list, flow.moved.moment()) > now {
@@ -457,7 +457,7 @@ impl<D> Shard<D> {
         let lists = self
             .links
             .iter()
-            .flat_map(|l| (0..LISTS).map(move |n| (l, n)));
+            .flat_map(|l| (0..LISTS_PER_LINK).map(move |n| (l, n)));
         lists
             .map(|(l, n)| l.walk(&self.flows, n, |flow| assert_eq!(flow.list(), n)))
             .sum()
@@ -471,4 +471,4 @@ impl<D> Shard<D> {
     }
 }
 
-const _: () = assert!(NONE & ALIAS != 0, "the end of a list is no flow's number");
+const _: () = assert!(LIST_END & ALIAS != 0, "the end of a list is no flow's number");

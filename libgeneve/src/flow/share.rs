@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
-use super::lists::{GROUPS, Group};
+use super::lists::{GROUPS, EvictionPriority};
 use crate::link_index::LinkIndex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, RwLock};
@@ -44,7 +44,7 @@ fn magnitude(flows: u32) -> usize {
 
 /// The flows of one link, counted.
 #[derive(Debug)]
-pub(super) struct Usage {
+pub(super) struct LinkUsage {
     pub(super) link: LinkIndex,
     flows: AtomicU32,
     groups: [AtomicU32; GROUPS],
@@ -57,20 +57,20 @@ pub(super) struct Usage {
     pub(super) refused: AtomicU64,
 }
 
-impl Usage {
+impl LinkUsage {
     pub(super) fn flows(&self) -> usize {
         self.flows.load(Relaxed) as usize
     }
 
-    pub(super) fn count(&self, group: Group) -> u32 {
+    pub(super) fn count(&self, group: EvictionPriority) -> u32 {
         self.groups[group as usize].load(Relaxed)
     }
 
-    pub(super) fn joined(&self, group: Group) {
+    pub(super) fn joined(&self, group: EvictionPriority) {
         self.groups[group as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn left(&self, group: Group) {
+    pub(super) fn left(&self, group: EvictionPriority) {
         self.groups[group as usize].fetch_sub(1, Relaxed);
     }
 
@@ -78,37 +78,37 @@ impl Usage {
     ///
     /// Half-open connections go before datagram flows, but an eighth of what both have is theirs:
     /// neither a flood of SYNs pushes out datagram flows, nor one of datagrams every handshake.
-    pub(super) fn eviction_order(&self) -> [Group; 5] {
-        let half_open = u64::from(self.count(Group::HalfOpen));
-        let datagrams = u64::from(self.count(Group::Datagram));
+    pub(super) fn eviction_order(&self) -> [EvictionPriority; 5] {
+        let half_open = u64::from(self.count(EvictionPriority::HalfOpen));
+        let datagrams = u64::from(self.count(EvictionPriority::Datagram));
         let (first, second) = if half_open * 8 > half_open + datagrams {
-            (Group::HalfOpen, Group::Datagram)
+            (EvictionPriority::HalfOpen, EvictionPriority::Datagram)
         } else {
-            (Group::Datagram, Group::HalfOpen)
+            (EvictionPriority::Datagram, EvictionPriority::HalfOpen)
         };
-        [Group::Refused, Group::Closed, first, second, Group::FinWait]
+        [EvictionPriority::Refused, EvictionPriority::Closed, first, second, EvictionPriority::FinWait]
     }
 }
 
 /// Links by the magnitude of the number of their flows.
 #[derive(Debug)]
-struct ByMagnitude {
-    links: [Vec<Arc<Usage>>; MAGNITUDES],
+struct UsageBuckets {
+    links: [Vec<Arc<LinkUsage>>; MAGNITUDES],
     /// From where on links of one magnitude are looked at next.
     turn: usize,
 }
 
-impl Default for ByMagnitude {
+impl Default for UsageBuckets {
     fn default() -> Self {
-        ByMagnitude {
+        UsageBuckets {
             links: [const { Vec::new() }; MAGNITUDES],
             turn: 0,
         }
     }
 }
 
-impl ByMagnitude {
-    fn add(&mut self, usage: Arc<Usage>) {
+impl UsageBuckets {
+    fn add(&mut self, usage: Arc<LinkUsage>) {
         let magnitude = magnitude(usage.flows.load(Relaxed));
         let links = &mut self.links[magnitude];
         usage.magnitude.store(magnitude, Relaxed);
@@ -117,7 +117,7 @@ impl ByMagnitude {
     }
 
     /// Moves a link to where it belongs now.
-    fn settle(&mut self, usage: &Usage) {
+    fn reclassify(&mut self, usage: &LinkUsage) {
         let (from, place) = (usage.magnitude.load(Relaxed), usage.place.load(Relaxed));
         if magnitude(usage.flows.load(Relaxed)) == from {
             return;
@@ -130,7 +130,7 @@ impl ByMagnitude {
     }
 
     /// A link that has more than so many flows: of those that are looked at, the one that has most.
-    fn above(&mut self, part: usize) -> Option<Arc<Usage>> {
+    fn above(&mut self, part: usize) -> Option<Arc<LinkUsage>> {
         let least = u32::try_from(part).map_or(MAGNITUDES, magnitude);
         for links in self.links.get(least..)?.iter().rev() {
             let (before, after) = links.split_at(self.turn.checked_rem(links.len()).unwrap_or(0));
@@ -147,18 +147,18 @@ impl ByMagnitude {
 
 /// The flows of all links, counted.
 #[derive(Debug)]
-pub(super) struct Census {
+pub(super) struct FlowQuota {
     limit: AtomicUsize,
     flows: AtomicUsize,
     announced: AtomicU32,
     in_use: AtomicU32,
-    links: RwLock<HashMap<LinkIndex, Arc<Usage>, BuildHasherDefault<SipHasher13>>>,
-    by_magnitude: Mutex<ByMagnitude>,
+    links: RwLock<HashMap<LinkIndex, Arc<LinkUsage>, BuildHasherDefault<SipHasher13>>>,
+    by_magnitude: Mutex<UsageBuckets>,
 }
 
-impl Census {
+impl FlowQuota {
     pub(super) fn new(limit: usize) -> Self {
-        Census {
+        FlowQuota {
             limit: AtomicUsize::new(limit),
             flows: AtomicUsize::new(0),
             announced: AtomicU32::new(1),
@@ -185,19 +185,19 @@ impl Census {
     }
 
     /// The counts of a link, if it ever had a flow.
-    pub(super) fn find(&self, link: LinkIndex) -> Option<Arc<Usage>> {
+    pub(super) fn find(&self, link: LinkIndex) -> Option<Arc<LinkUsage>> {
         let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
         links.get(&link).cloned()
     }
 
     /// The counts of a link, which are made if need be and then stay.
-    pub(super) fn usage(&self, link: LinkIndex) -> Arc<Usage> {
+    pub(super) fn usage(&self, link: LinkIndex) -> Arc<LinkUsage> {
         if let Some(usage) = self.find(link) {
             return usage;
         }
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let usage = Arc::new(Usage {
+            let usage = Arc::new(LinkUsage {
                 link,
                 flows: AtomicU32::new(0),
                 groups: Default::default(),
@@ -213,22 +213,22 @@ impl Census {
     }
 
     /// A link's part of the table, in the eyes of a link that wants one more flow.
-    fn part(&self, newcomer: &Usage) -> usize {
+    fn part(&self, newcomer: &LinkUsage) -> usize {
         let in_use = self.in_use.load(Relaxed) + u32::from(newcomer.flows() == 0);
         let links = in_use.max(self.announced.load(Relaxed)).max(1);
         (self.limit() / links as usize).max(1)
     }
 
-    fn by_magnitude<R>(&self, with: impl FnOnce(&mut ByMagnitude) -> R) -> R {
+    fn by_magnitude<R>(&self, with: impl FnOnce(&mut UsageBuckets) -> R) -> R {
         let mut index = self.by_magnitude.lock();
         with(index.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut()))
     }
 
     /// What follows from a link's having another number of flows than `before`. Whoever comes last of several threads finds
     /// the number that it has in the end.
-    fn changed(&self, usage: &Usage, before: u32, after: u32) {
+    fn changed(&self, usage: &LinkUsage, before: u32, after: u32) {
         if magnitude(before) != magnitude(after) {
-            self.by_magnitude(|index| index.settle(usage));
+            self.by_magnitude(|index| index.reclassify(usage));
         }
         match (before, after) {
             (0, _) => self.in_use.fetch_add(1, Relaxed),
@@ -238,42 +238,42 @@ impl Census {
     }
 
     /// The flows that a link may have, in the eyes of one that wants one more.
-    pub(super) fn share(&self, usage: &Usage) -> u32 {
+    pub(super) fn share(&self, usage: &LinkUsage) -> u32 {
         let share = self.part(usage).max(ALWAYS.min(self.limit()));
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 
     /// Counts one more flow of the link, if it may have one and there is room.
-    pub(super) fn admit(&self, usage: &Usage) -> Result<(), Short> {
+    pub(super) fn admit(&self, usage: &LinkUsage) -> Result<(), QuotaExceeded> {
         let limit = self.limit();
         let share = self.share(usage);
         let below = |bound| move |count| (count < bound).then(|| count + 1);
         let before = usage
             .flows
             .fetch_update(Relaxed, Relaxed, below(share))
-            .map_err(|_| Short::OfShare)?;
+            .map_err(|_| QuotaExceeded::OfShare)?;
         let below = |count: usize| (count < limit).then(|| count + 1);
         if self.flows.fetch_update(Relaxed, Relaxed, below).is_err() {
             usage.flows.fetch_sub(1, Relaxed);
-            return Err(Short::OfRoom);
+            return Err(QuotaExceeded::OfRoom);
         }
         self.changed(usage, before, before + 1);
         Ok(())
     }
 
     /// Counts one flow of the link less.
-    pub(super) fn leave(&self, usage: &Usage) {
+    pub(super) fn leave(&self, usage: &LinkUsage) {
         self.flows.fetch_sub(1, Relaxed);
         self.leave_link(usage);
     }
 
-    fn leave_link(&self, usage: &Usage) {
+    fn leave_link(&self, usage: &LinkUsage) {
         let before = usage.flows.fetch_sub(1, Relaxed);
         self.changed(usage, before, before.wrapping_sub(1));
     }
 
     /// Counts a flow of one link as one of another.
-    pub(super) fn hand_over(&self, from: &Usage, to: &Usage) {
+    pub(super) fn hand_over(&self, from: &LinkUsage, to: &LinkUsage) {
         if from.link != to.link {
             let before = to.flows.fetch_add(1, Relaxed);
             self.changed(to, before, before + 1);
@@ -282,7 +282,7 @@ impl Census {
     }
 
     /// The link that has to give up a flow for one of another link's, which is below its part: one that is above.
-    pub(super) fn above_part(&self, newcomer: &Usage) -> Option<Arc<Usage>> {
+    pub(super) fn above_part(&self, newcomer: &LinkUsage) -> Option<Arc<LinkUsage>> {
         let part = self.part(newcomer);
         if newcomer.flows() >= part {
             return None;
@@ -293,7 +293,7 @@ impl Census {
 
 /// Why a flow is not admitted as things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Short {
+pub(super) enum QuotaExceeded {
     /// The link has all the flows that it may have.
     OfShare,
     /// The table is full.

@@ -4,63 +4,63 @@
 //! pause to copy. A place counts how often it was given up, so that a number kept elsewhere can be
 //! known to be out of date.
 
-const CHUNK: usize = 128;
-const NONE: u32 = u32::MAX;
+const SLAB_CHUNK: usize = 128;
+const SLAB_END: u32 = u32::MAX;
 
 /// What lies in a slab keeps its place's generation, where its own layout has room for it.
-pub(super) trait Placed {
+pub(super) trait SlabItem {
     fn generation(&mut self) -> &mut u32;
 }
 
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    chunks: Vec<Vec<Place<T>>>,
+    chunks: Vec<Vec<SlabSlot<T>>>,
     free: u32,
 }
 
 #[derive(Debug)]
-enum Place<T> {
+enum SlabSlot<T> {
     Vacant { next: u32, generation: u32 },
     Taken(T),
 }
 
-impl<T: Placed> Slab<T> {
+impl<T: SlabItem> Slab<T> {
     pub(super) fn new() -> Self {
         Slab {
             chunks: Vec::new(),
-            free: NONE,
+            free: SLAB_END,
         }
     }
 
     /// One more than the highest number in use so far.
     pub(super) fn end(&self) -> u32 {
         match self.chunks.last() {
-            Some(last) => ((self.chunks.len() - 1) * CHUNK + last.len()) as u32,
+            Some(last) => ((self.chunks.len() - 1) * SLAB_CHUNK + last.len()) as u32,
             None => 0,
         }
     }
 
     #[inline]
-    fn place_mut(&mut self, at: u32) -> Option<&mut Place<T>> {
+    fn place_mut(&mut self, at: u32) -> Option<&mut SlabSlot<T>> {
         self.chunks
-            .get_mut(at as usize / CHUNK)?
-            .get_mut(at as usize % CHUNK)
+            .get_mut(at as usize / SLAB_CHUNK)?
+            .get_mut(at as usize % SLAB_CHUNK)
     }
 
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&T> {
-        let chunk = self.chunks.get(at as usize / CHUNK)?;
-        match chunk.get(at as usize % CHUNK)? {
-            Place::Taken(value) => Some(value),
-            Place::Vacant { .. } => None,
+        let chunk = self.chunks.get(at as usize / SLAB_CHUNK)?;
+        match chunk.get(at as usize % SLAB_CHUNK)? {
+            SlabSlot::Taken(value) => Some(value),
+            SlabSlot::Vacant { .. } => None,
         }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         match self.place_mut(at)? {
-            Place::Taken(value) => Some(value),
-            Place::Vacant { .. } => None,
+            SlabSlot::Taken(value) => Some(value),
+            SlabSlot::Vacant { .. } => None,
         }
     }
 
@@ -68,20 +68,20 @@ impl<T: Placed> Slab<T> {
     pub(super) fn insert(&mut self, mut value: T) -> (u32, u32) {
         let at = self.free;
         if let Some(place) = self.place_mut(at)
-            && let &mut Place::Vacant { next, generation } = place
+            && let &mut SlabSlot::Vacant { next, generation } = place
         {
             *value.generation() = generation;
-            *place = Place::Taken(value);
+            *place = SlabSlot::Taken(value);
             self.free = next;
             return (at, generation);
         }
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
+        if self.chunks.last().is_none_or(|last| last.len() == SLAB_CHUNK) {
+            self.chunks.push(Vec::with_capacity(SLAB_CHUNK));
         }
         let at = self.end();
         *value.generation() = 0;
         if let Some(last) = self.chunks.last_mut() {
-            last.push(Place::Taken(value));
+            last.push(SlabSlot::Taken(value));
         }
         (at, 0)
     }
@@ -89,16 +89,16 @@ impl<T: Placed> Slab<T> {
     pub(super) fn remove(&mut self, at: u32) -> Option<T> {
         let next = self.free;
         let place = self.place_mut(at)?;
-        let Place::Taken(value) = place else {
+        let SlabSlot::Taken(value) = place else {
             return None;
         };
         let generation = value.generation().wrapping_add(1);
-        match std::mem::replace(place, Place::Vacant { next, generation }) {
-            Place::Taken(value) => {
+        match std::mem::replace(place, SlabSlot::Vacant { next, generation }) {
+            SlabSlot::Taken(value) => {
                 self.free = at;
                 Some(value)
             }
-            Place::Vacant { .. } => None,
+            SlabSlot::Vacant { .. } => None,
         }
     }
 }
@@ -108,9 +108,9 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq)]
-    struct Value(u32, u32);
+    struct TestItem(u32, u32);
 
-    impl Placed for Value {
+    impl SlabItem for TestItem {
         fn generation(&mut self) -> &mut u32 {
             &mut self.1
         }
@@ -119,19 +119,19 @@ mod tests {
     #[test]
     fn places_are_used_again_and_known_to_be_others() {
         let mut slab = Slab::new();
-        let new = |value| Value(value, 99);
+        let new = |value| TestItem(value, 99);
         let numbers: Vec<_> = (0..300).map(|i| slab.insert(new(i)).0).collect();
         assert_eq!(numbers, (0..300).collect::<Vec<_>>());
         assert_eq!(slab.end(), 300);
-        assert_eq!(slab.remove(7), Some(Value(7, 0)));
+        assert_eq!(slab.remove(7), Some(TestItem(7, 0)));
         assert_eq!(slab.remove(7), None);
-        assert_eq!(slab.remove(130), Some(Value(130, 0)));
+        assert_eq!(slab.remove(130), Some(TestItem(130, 0)));
         assert_eq!(slab.get(130), None);
         assert_eq!(slab.insert(new(1000)), (130, 1));
         assert_eq!(slab.insert(new(1001)), (7, 1));
         assert_eq!(slab.insert(new(1002)), (300, 0));
-        assert_eq!(slab.get(130), Some(&Value(1000, 1)));
-        assert_eq!(slab.get(300), Some(&Value(1002, 0)));
-        assert!(slab.get(4000).is_none() && slab.get_mut(NONE).is_none());
+        assert_eq!(slab.get(130), Some(&TestItem(1000, 1)));
+        assert_eq!(slab.get(300), Some(&TestItem(1002, 0)));
+        assert!(slab.get(4000).is_none() && slab.get_mut(SLAB_END).is_none());
     }
 }

@@ -11,34 +11,34 @@
 use std::sync::PoisonError;
 
 use super::key::FlowKey;
-use super::shard::{At, Seen, Shard, Taken, Target};
-use super::share::Census;
-use super::tcp::Side;
-use super::timeouts::{InForce, Timeouts};
+use super::shard::{IndexTarget, PacketUpdate, Shard, RemovedFlow, FlowRef};
+use super::share::FlowQuota;
+use super::tcp::FlowDirection;
+use super::timeouts::{AtomicTimeouts, Timeouts};
 use crate::link_index::LinkIndex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Now;
 
 /// Shards of a large table; a small one has fewer, so that each has a thousand flows.
-const MAX_SHARDS: usize = 64;
+const MAX_TABLE_SHARDS: usize = 64;
 const FLOWS_PER_SHARD: usize = 1024;
 /// How often an operation begins again because other threads took what it had found.
 pub(super) const ATTEMPTS: usize = 4;
 
 /// The bounds of a flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FlowLimits {
     /// Flows of all links together, at most.
     pub flows: usize,
     /// Idle times after which flows end.
     pub timeouts: Timeouts,
 }
 
-impl Default for Limits {
+impl Default for FlowLimits {
     /// 262,144 flows, as Linux' connection tracking has.
     fn default() -> Self {
-        Limits {
+        FlowLimits {
             flows: 262_144,
             timeouts: Timeouts::default(),
         }
@@ -47,9 +47,9 @@ impl Default for Limits {
 
 /// A flow as the table found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found<D> {
+pub struct FoundFlow<D> {
     /// The end that sends packets with the key that was looked up.
-    pub side: Side,
+    pub side: FlowDirection,
     /// The key of the packets that began the flow.
     pub original: FlowKey,
     /// The key of the replies, as they arrive.
@@ -62,17 +62,17 @@ pub struct Found<D> {
 
 /// What [`FlowTable::hit`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup<R, D> {
+pub enum FlowLookup<R, D> {
     /// A flow of this epoch, and what the caller read of it.
     Hit(R),
     /// A flow of another epoch: decide again, then [`FlowTable::renew`] it.
-    Stale(Found<D>),
+    Stale(FoundFlow<D>),
     /// No flow: decide, then [`FlowTable::insert`] one.
     Miss,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct TableCounters {
     pub(super) evicted: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) conflicts: AtomicU64,
@@ -82,11 +82,11 @@ pub(super) struct Tally {
 /// One lock's worth; alone on its cache lines, because neighbours belong to other workers.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Locked<D>(Mutex<Shard<D>>);
+struct LockedShard<D>(Mutex<Shard<D>>);
 
 /// Where a key's flow or alias is, if there is one.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct KeyLocation {
     pub(super) shard: u16,
     pub(super) tag: u32,
 }
@@ -99,37 +99,37 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub struct FlowTable<D> {
     secret: [u64; 2],
-    shards: Box<[Locked<D>]>,
-    pub(super) census: Census,
-    pub(super) timeouts: InForce,
-    pub(super) tally: Tally,
+    shards: Box<[LockedShard<D>]>,
+    pub(super) census: FlowQuota,
+    pub(super) timeouts: AtomicTimeouts,
+    pub(super) tally: TableCounters,
 }
 
 impl<D: Clone> FlowTable<D> {
     /// An empty table. `secret` keys its hashes: draw it from the system's random source.
     #[must_use]
-    pub fn new(limits: Limits, secret: [u64; 2]) -> Self {
-        let count = (limits.flows / FLOWS_PER_SHARD).clamp(1, MAX_SHARDS);
+    pub fn new(limits: FlowLimits, secret: [u64; 2]) -> Self {
+        let count = (limits.flows / FLOWS_PER_SHARD).clamp(1, MAX_TABLE_SHARDS);
         // Rounded down: at least a thousand flows each.
         let count = 1 << count.ilog2();
         let shard = |number| {
             // Shards are not filled evenly; an index that is too small grows when it has to.
             let flows = limits.flows / count + limits.flows / count / 8;
-            Locked(Mutex::new(Shard::new(number as u16, flows)))
+            LockedShard(Mutex::new(Shard::new(number as u16, flows)))
         };
-        let timeouts = InForce::default();
+        let timeouts = AtomicTimeouts::default();
         timeouts.set(&limits.timeouts);
         FlowTable {
             secret,
             shards: (0..count).map(shard).collect(),
-            census: Census::new(limits.flows),
+            census: FlowQuota::new(limits.flows),
             timeouts,
-            tally: Tally::default(),
+            tally: TableCounters::default(),
         }
     }
 
     /// Changes the bounds. Flows beyond a lower one stay until they end or are evicted.
-    pub fn set_limits(&self, limits: &Limits) {
+    pub fn set_limits(&self, limits: &FlowLimits) {
         self.census.set_limit(limits.flows);
         self.timeouts.set(&limits.timeouts);
     }
@@ -149,11 +149,11 @@ impl<D: Clone> FlowTable<D> {
     pub fn hit<R>(
         &self,
         key: &FlowKey,
-        seen: &Seen,
+        seen: &PacketUpdate,
         now: Now,
         epoch: u64,
-        read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> R,
-    ) -> Lookup<R, D> {
+        read: impl FnOnce(FlowDirection, &FlowKey, &FlowKey, &mut D) -> R,
+    ) -> FlowLookup<R, D> {
         let again = |_: &FlowKey, _: &FlowKey, _: &D, _| false;
         self.hit_where(
             key,
@@ -172,23 +172,23 @@ impl<D: Clone> FlowTable<D> {
     pub fn hit_where<R>(
         &self,
         key: &FlowKey,
-        seen: &Seen,
+        seen: &PacketUpdate,
         now: Now,
         (epoch, holds): (u64, impl FnOnce(&FlowKey, &FlowKey, &D, u64) -> bool),
-        read: impl FnOnce(Side, &FlowKey, &FlowKey, &mut D) -> (bool, R),
-    ) -> Lookup<R, D> {
+        read: impl FnOnce(FlowDirection, &FlowKey, &FlowKey, &mut D) -> (bool, R),
+    ) -> FlowLookup<R, D> {
         let place = self.place(key);
         let mut shard = self.lock(place.shard);
         let at = match shard.find(place.tag, key) {
-            None => return Lookup::Miss,
-            Some(At::Flow(at)) => at,
-            Some(At::Alias(target)) => {
+            None => return FlowLookup::Miss,
+            Some(IndexTarget::Flow(at)) => at,
+            Some(IndexTarget::Alias(target)) => {
                 drop(shard);
                 shard = self.lock(target.shard);
                 if !shard.is(target) {
                     drop(shard);
                     self.remove_alias(key, target);
-                    return Lookup::Miss;
+                    return FlowLookup::Miss;
                 }
                 target.at
             }
@@ -198,18 +198,18 @@ impl<D: Clone> FlowTable<D> {
             .get(at)
             .and_then(|flow| Some((flow, flow.side(key)?)))
         else {
-            return Lookup::Miss;
+            return FlowLookup::Miss;
         };
         if flow.is_over(&self.timeouts, now) {
             let taken = shard.take(at, |usage| self.census.leave(usage));
             drop(shard);
             self.tally.expired.fetch_add(1, Relaxed);
-            self.bury(taken);
-            return Lookup::Miss;
+            self.release(taken);
+            return FlowLookup::Miss;
         }
         let decided = flow.epoch;
         if decided != epoch && !holds(&flow.original, &flow.reply, &flow.decision, decided) {
-            return Lookup::Stale(Found {
+            return FlowLookup::Stale(FoundFlow {
                 side,
                 original: flow.original,
                 reply: flow.reply,
@@ -218,14 +218,14 @@ impl<D: Clone> FlowTable<D> {
             });
         }
         let Some(flow) = shard.flows.get_mut(at) else {
-            return Lookup::Miss;
+            return FlowLookup::Miss;
         };
         flow.epoch = epoch;
         let (belongs, result) = read(side, &flow.original, &flow.reply, &mut flow.decision);
         if belongs {
             shard.count(at, side, seen, now);
         }
-        Lookup::Hit(result)
+        FlowLookup::Hit(result)
     }
 
     /// Whether a key is one of a flow's, of either side, whatever its epoch and age.
@@ -240,11 +240,11 @@ impl<D: Clone> FlowTable<D> {
 
     /// The flow of a key of either side, whatever its epoch and age. Changes nothing.
     #[must_use]
-    pub fn peek(&self, key: &FlowKey) -> Option<Found<D>> {
+    pub fn peek(&self, key: &FlowKey) -> Option<FoundFlow<D>> {
         let target = self.locate(key)?;
         let shard = self.lock(target.shard);
         let flow = shard.flow(target)?;
-        Some(Found {
+        Some(FoundFlow {
             side: flow.side(key)?,
             original: flow.original,
             reply: flow.reply,
@@ -259,9 +259,9 @@ impl<D: Clone> FlowTable<D> {
     }
 
     #[inline]
-    pub(super) fn place(&self, key: &FlowKey) -> Place {
+    pub(super) fn place(&self, key: &FlowKey) -> KeyLocation {
         let hash = key.hash_both_ways(self.secret);
-        Place {
+        KeyLocation {
             shard: (hash >> 32) as u16 & (self.shards.len() - 1) as u16,
             tag: hash as u32,
         }
@@ -282,16 +282,16 @@ impl<D: Clone> FlowTable<D> {
     }
 
     /// Where the flow of a key of either side is.
-    pub(super) fn locate(&self, key: &FlowKey) -> Option<Target> {
+    pub(super) fn locate(&self, key: &FlowKey) -> Option<FlowRef> {
         let place = self.place(key);
         let shard = self.lock(place.shard);
         match shard.find(place.tag, key)? {
-            At::Flow(at) => Some(Target {
+            IndexTarget::Flow(at) => Some(FlowRef {
                 shard: place.shard,
                 at,
                 generation: shard.flows.get(at)?.generation,
             }),
-            At::Alias(target) => Some(target),
+            IndexTarget::Alias(target) => Some(target),
         }
     }
 
@@ -315,13 +315,13 @@ impl<D: Clone> FlowTable<D> {
         if taken.is_some() {
             self.tally.expired.fetch_add(1, Relaxed);
         }
-        self.bury(taken);
+        self.release(taken);
         self.remove_alias(key, target);
         true
     }
 
     /// Takes a flow out and counts it out.
-    pub(super) fn end(&self, target: Target) -> bool {
+    pub(super) fn end(&self, target: FlowRef) -> bool {
         let mut shard = self.lock(target.shard);
         let taken = if shard.is(target) {
             shard.take(target.at, |usage| self.census.leave(usage))
@@ -330,12 +330,12 @@ impl<D: Clone> FlowTable<D> {
         };
         drop(shard);
         let ended = taken.is_some();
-        self.bury(taken);
+        self.release(taken);
         ended
     }
 
     /// Lets go of what flows held that were taken out; the caller holds no lock.
-    pub(super) fn bury(&self, taken: impl IntoIterator<Item = Taken<D>>) {
+    pub(super) fn release(&self, taken: impl IntoIterator<Item = RemovedFlow<D>>) {
         for flow in taken {
             if let Some(reply) = flow.alias {
                 self.remove_alias(&reply, flow.target);
@@ -343,7 +343,7 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    pub(super) fn remove_alias(&self, reply: &FlowKey, target: Target) {
+    pub(super) fn remove_alias(&self, reply: &FlowKey, target: FlowRef) {
         let place = self.place(reply);
         self.lock(place.shard)
             .remove_alias(place.tag, reply, target);

@@ -15,21 +15,21 @@ use crate::wire::transport::TcpFlags;
 
 /// Which end of a flow sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
+pub enum FlowDirection {
     /// The end whose packet began the flow.
     Original,
     /// The end that answers.
     Reply,
 }
 
-impl Side {
+impl FlowDirection {
     /// The other end.
     #[inline]
     #[must_use]
-    pub const fn other(self) -> Side {
+    pub const fn other(self) -> FlowDirection {
         match self {
-            Side::Original => Side::Reply,
-            Side::Reply => Side::Original,
+            FlowDirection::Original => FlowDirection::Reply,
+            FlowDirection::Reply => FlowDirection::Original,
         }
     }
 
@@ -41,7 +41,7 @@ impl Side {
 /// How far a flow has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum State {
+pub enum FlowState {
     /// TCP: one end has sent a SYN.
     SynSent,
     /// TCP: the other end has answered it with a SYN.
@@ -64,40 +64,40 @@ pub enum State {
     Other,
 }
 
-impl State {
+impl FlowState {
     /// Every state, in the order of its number.
-    pub const ALL: [State; 10] = [
-        State::SynSent,
-        State::SynReceived,
-        State::PickedUp,
-        State::Established,
-        State::FinWait,
-        State::Closed,
-        State::Udp,
-        State::UdpReplied,
-        State::Icmp,
-        State::Other,
+    pub const ALL: [FlowState; 10] = [
+        FlowState::SynSent,
+        FlowState::SynReceived,
+        FlowState::PickedUp,
+        FlowState::Established,
+        FlowState::FinWait,
+        FlowState::Closed,
+        FlowState::Udp,
+        FlowState::UdpReplied,
+        FlowState::Icmp,
+        FlowState::Other,
     ];
 
     /// The name that the command line and JSON show: lower case, hyphens.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            State::SynSent => "syn-sent",
-            State::SynReceived => "syn-received",
-            State::PickedUp => "picked-up",
-            State::Established => "established",
-            State::FinWait => "fin-wait",
-            State::Closed => "closed",
-            State::Udp => "unreplied",
-            State::UdpReplied => "replied",
-            State::Icmp => "icmp",
-            State::Other => "other",
+            FlowState::SynSent => "syn-sent",
+            FlowState::SynReceived => "syn-received",
+            FlowState::PickedUp => "picked-up",
+            FlowState::Established => "established",
+            FlowState::FinWait => "fin-wait",
+            FlowState::Closed => "closed",
+            FlowState::Udp => "unreplied",
+            FlowState::UdpReplied => "replied",
+            FlowState::Icmp => "icmp",
+            FlowState::Other => "other",
         }
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for FlowState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
@@ -151,9 +151,9 @@ const UNDER_WAY: u32 = 1 << 24;
 /// The sequence number after the last SYN or data that one end was seen to send; 0 where it sent none. A flow has room for
 /// no more.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sent(u32);
+pub(super) struct LastSequence(u32);
 
-impl Sent {
+impl LastSequence {
     /// One more segment. One that is further away than any window is another connection's.
     fn add(&mut self, segment: &TcpSegment) {
         let end = segment.end();
@@ -178,42 +178,42 @@ const ACKNOWLEDGED: u8 = 0b1100_0000;
 
 /// A flow's state and what it takes to move on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Track {
-    pub(super) state: State,
+pub(super) struct ConnTrack {
+    pub(super) state: FlowState,
     /// Who sent the SYN that is being answered.
-    opener: Side,
+    opener: FlowDirection,
     /// Bits 0 and 1: sides of which a segment other than SYN and RST was seen. Bits 2 and 3: sides
     /// that sent a FIN. Bits 4 and 5: sides that sent a SYN on a connection that is not closed, whose receiver decides
     /// whether to believe it. Bits 6 and 7: sides of which the other end has acknowledged a SYN or data.
     ends: u8,
 }
 
-impl Track {
+impl ConnTrack {
     /// The state after the first packet, which is of [`Side::Original`].
-    pub(super) fn new(protocol: u8, tcp: Option<&TcpSegment>, sent: &mut [Sent; 2]) -> Track {
+    pub(super) fn new(protocol: u8, tcp: Option<&TcpSegment>, sent: &mut [LastSequence; 2]) -> ConnTrack {
         let state = match protocol {
-            protocol::TCP => State::PickedUp,
-            protocol::UDP => State::Udp,
-            protocol::ICMP | protocol::ICMPV6 => State::Icmp,
-            _ => State::Other,
+            protocol::TCP => FlowState::PickedUp,
+            protocol::UDP => FlowState::Udp,
+            protocol::ICMP | protocol::ICMPV6 => FlowState::Icmp,
+            _ => FlowState::Other,
         };
-        let mut track = Track {
+        let mut track = ConnTrack {
             state,
-            opener: Side::Original,
+            opener: FlowDirection::Original,
             ends: 0,
         };
-        if let Some(segment) = tcp.filter(|_| state == State::PickedUp) {
+        if let Some(segment) = tcp.filter(|_| state == FlowState::PickedUp) {
             let flags = segment.flags;
             if flags.contains(TcpFlags::RST) {
-                track.state = State::Closed;
+                track.state = FlowState::Closed;
             } else if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
-                track.begin(State::SynReceived, Side::Reply);
-                track.answer_syn(Side::Original, segment, sent);
+                track.begin(FlowState::SynReceived, FlowDirection::Reply);
+                track.answer_syn(FlowDirection::Original, segment, sent);
             } else if flags.contains(TcpFlags::SYN) {
-                track.state = State::SynSent;
-                sent[Side::Original as usize].add(segment);
+                track.state = FlowState::SynSent;
+                sent[FlowDirection::Original as usize].add(segment);
             } else {
-                track.segment(Side::Original, segment, sent);
+                track.segment(FlowDirection::Original, segment, sent);
             }
         }
         track
@@ -221,12 +221,12 @@ impl Track {
 
     /// What a further packet of `side` changes. `tcp` is the TCP segment; `sent` what both ends sent before.
     #[inline]
-    pub(super) fn step(&mut self, side: Side, tcp: Option<&TcpSegment>, sent: &mut [Sent; 2]) {
+    pub(super) fn step(&mut self, side: FlowDirection, tcp: Option<&TcpSegment>, sent: &mut [LastSequence; 2]) {
         match (self.state, tcp) {
-            (State::Udp, _) if side == Side::Reply => self.state = State::UdpReplied,
-            (State::Udp | State::UdpReplied | State::Icmp | State::Other, _) | (_, None) => {}
+            (FlowState::Udp, _) if side == FlowDirection::Reply => self.state = FlowState::UdpReplied,
+            (FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other, _) | (_, None) => {}
             // What nearly every segment is.
-            (State::Established, Some(segment))
+            (FlowState::Established, Some(segment))
                 if !segment
                     .flags
                     .intersects(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN) => {}
@@ -234,10 +234,10 @@ impl Track {
         }
     }
 
-    fn control(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+    fn control(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
         let flags = segment.flags;
         if flags.contains(TcpFlags::RST) {
-            self.state = State::Closed;
+            self.state = FlowState::Closed;
             self.ends &= FINISHED | ACKNOWLEDGED;
         } else if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
             self.syn_ack(side, segment, sent);
@@ -248,12 +248,12 @@ impl Track {
         }
     }
 
-    fn syn(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+    fn syn(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
         match self.state {
-            State::SynSent if side == self.opener => {}
-            State::SynSent => self.state = State::SynReceived,
-            State::Closed | State::PickedUp => {
-                self.begin(State::SynSent, side);
+            FlowState::SynSent if side == self.opener => {}
+            FlowState::SynSent => self.state = FlowState::SynReceived,
+            FlowState::Closed | FlowState::PickedUp => {
+                self.begin(FlowState::SynSent, side);
                 *sent = Default::default();
             }
             _ => {
@@ -261,32 +261,32 @@ impl Track {
                 return;
             }
         }
-        sent[side as usize] = Sent(segment.end());
+        sent[side as usize] = LastSequence(segment.end());
     }
 
-    fn syn_ack(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
-        if self.state == State::SynSent && side != self.opener {
-            self.state = State::SynReceived;
+    fn syn_ack(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
+        if self.state == FlowState::SynSent && side != self.opener {
+            self.state = FlowState::SynReceived;
             self.follow(side, segment, sent);
         } else if self.ends & side.other().bit() << 4 != 0 {
             // The receiver had no connection, or none that it would keep.
-            self.begin(State::SynReceived, side.other());
+            self.begin(FlowState::SynReceived, side.other());
             self.answer_syn(side, segment, sent);
-        } else if self.state == State::SynReceived {
+        } else if self.state == FlowState::SynReceived {
             self.follow(side, segment, sent);
         }
     }
 
     /// `segment` answers a SYN whose number was not noted: it is the one before what is acknowledged.
-    fn answer_syn(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
-        sent[side as usize] = Sent(segment.end());
-        sent[side.other() as usize] = Sent(segment.ack);
+    fn answer_syn(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
+        sent[side as usize] = LastSequence(segment.end());
+        sent[side.other() as usize] = LastSequence(segment.ack);
         self.ends |= side.other().bit() << 6;
     }
 
     /// Another connection by the same numbers.
-    fn begin(&mut self, state: State, opener: Side) {
-        *self = Track {
+    fn begin(&mut self, state: FlowState, opener: FlowDirection) {
+        *self = ConnTrack {
             state,
             opener,
             ends: 0,
@@ -294,7 +294,7 @@ impl Track {
     }
 
     /// Notes what `side` sends, and whether it acknowledges what the other end has sent.
-    fn follow(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+    fn follow(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
         sent[side as usize].add(segment);
         let other = side.other();
         if segment.flags.contains(TcpFlags::ACK) && sent[other as usize].acknowledged(segment.ack) {
@@ -302,33 +302,33 @@ impl Track {
         }
     }
 
-    fn segment(&mut self, side: Side, segment: &TcpSegment, sent: &mut [Sent; 2]) {
+    fn segment(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
         self.ends |= side.bit();
         if segment.flags.contains(TcpFlags::FIN) {
             self.ends |= side.bit() << 2;
         }
-        if self.state != State::Established {
+        if self.state != FlowState::Established {
             self.follow(side, segment, sent);
         }
         let heard_both = self.ends & HEARD_BOTH == HEARD_BOTH;
         let acknowledged = self.ends & ACKNOWLEDGED == ACKNOWLEDGED;
         let finished = self.ends & FINISHED;
         if finished == FINISHED {
-            self.state = State::Closed;
+            self.state = FlowState::Closed;
             return;
         }
         match self.state {
-            State::SynReceived if acknowledged && self.ends & self.opener.bit() != 0 => {
-                self.state = State::Established;
+            FlowState::SynReceived if acknowledged && self.ends & self.opener.bit() != 0 => {
+                self.state = FlowState::Established;
             }
             // After an RST that its receiver did not believe, both ends go on.
-            State::SynSent | State::PickedUp | State::Closed if acknowledged && heard_both => {
-                self.state = State::Established;
+            FlowState::SynSent | FlowState::PickedUp | FlowState::Closed if acknowledged && heard_both => {
+                self.state = FlowState::Established;
             }
             _ => {}
         }
-        if self.state == State::Established && finished != 0 {
-            self.state = State::FinWait;
+        if self.state == FlowState::Established && finished != 0 {
+            self.state = FlowState::FinWait;
         }
     }
 }

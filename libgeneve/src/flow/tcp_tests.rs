@@ -1,6 +1,6 @@
 //! Tests of what counts as an established TCP connection.
 
-use super::Side::{Original as A, Reply as B};
+use super::FlowDirection::{Original as A, Reply as B};
 use super::*;
 
 const SYN: TcpFlags = TcpFlags::SYN;
@@ -11,12 +11,12 @@ const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
 /// Two ends that send what they are told to, one byte in each segment that is not a SYN, an RST or a FIN, and
 /// acknowledge all that the other has sent.
-struct Talk {
+struct TcpExchange {
     next: [u32; 2],
 }
 
-impl Talk {
-    fn segment(&mut self, side: Side, flags: TcpFlags) -> TcpSegment {
+impl TcpExchange {
+    fn segment(&mut self, side: FlowDirection, flags: TcpFlags) -> TcpSegment {
         let alone = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
         let segment = TcpSegment {
             flags,
@@ -29,20 +29,20 @@ impl Talk {
     }
 }
 
-fn after(first: TcpFlags, rest: &[(Side, TcpFlags)]) -> State {
+fn after(first: TcpFlags, rest: &[(FlowDirection, TcpFlags)]) -> FlowState {
     // Numbers that wrap around.
     let next = [u32::MAX - 2, 77];
-    let (mut talk, mut sent) = (Talk { next }, Default::default());
-    let mut track = Track::new(protocol::TCP, Some(&talk.segment(A, first)), &mut sent);
+    let (mut talk, mut sent) = (TcpExchange { next }, Default::default());
+    let mut track = ConnTrack::new(protocol::TCP, Some(&talk.segment(A, first)), &mut sent);
     for &(side, flags) in rest {
         track.step(side, Some(&talk.segment(side, flags)), &mut sent);
     }
     track.state
 }
 
-fn after_segments(segments: &[(Side, TcpSegment)]) -> State {
+fn after_segments(segments: &[(FlowDirection, TcpSegment)]) -> FlowState {
     let mut sent = Default::default();
-    let mut track = Track::new(protocol::TCP, Some(&segments[0].1), &mut sent);
+    let mut track = ConnTrack::new(protocol::TCP, Some(&segments[0].1), &mut sent);
     for (side, segment) in &segments[1..] {
         track.step(*side, Some(segment), &mut sent);
     }
@@ -67,21 +67,21 @@ fn acks_without_data_never_establish_what_was_picked_up() {
         (A, ack(5, 9)),
         (B, ack(9, 5)),
     ];
-    assert_eq!(after_segments(&both), State::PickedUp);
+    assert_eq!(after_segments(&both), FlowState::PickedUp);
     let zero = [
         (A, ack(0, 0)),
         (B, ack(0, 0)),
         (A, ack(1, 1)),
         (B, ack(1, 1)),
     ];
-    assert_eq!(after_segments(&zero), State::PickedUp);
+    assert_eq!(after_segments(&zero), FlowState::PickedUp);
 }
 
 #[test]
 fn data_that_the_other_end_did_not_acknowledge_counts_for_nothing() {
     let data = |seq, ack| numbered(ACK, seq, ack, 100);
     let one_end = [(A, data(1000, 1)), (A, data(1100, 2)), (A, data(1200, 3))];
-    assert_eq!(after_segments(&one_end), State::PickedUp);
+    assert_eq!(after_segments(&one_end), FlowState::PickedUp);
     // Made up, beyond what was sent, and before it.
     for made_up in [0xff00_0000, 1101, 0x8000_0000] {
         let steps = [
@@ -89,22 +89,22 @@ fn data_that_the_other_end_did_not_acknowledge_counts_for_nothing() {
             (B, data(50, made_up)),
             (A, data(1100, 150)),
         ];
-        assert_eq!(after_segments(&steps), State::PickedUp, "{made_up}");
+        assert_eq!(after_segments(&steps), FlowState::PickedUp, "{made_up}");
     }
     let steps = [
         (A, data(1000, 50)),
         (B, data(50, 1100)),
         (A, data(1100, 150)),
     ];
-    assert_eq!(after_segments(&steps), State::Established);
+    assert_eq!(after_segments(&steps), FlowState::Established);
     let syn = numbered(SYN, 1000, 0, 0);
     let syn_ack = |ack| numbered(SYN_ACK, 50, ack, 0);
     let ack = |ack| numbered(ACK, 1001, ack, 0);
     for (second, third, state) in [
-        (1001, 51, State::Established),
-        (1002, 51, State::SynReceived),
-        (1001, 52, State::SynReceived),
-        (0x8000_0007, 7, State::SynReceived),
+        (1001, 51, FlowState::Established),
+        (1002, 51, FlowState::SynReceived),
+        (1001, 52, FlowState::SynReceived),
+        (0x8000_0007, 7, FlowState::SynReceived),
     ] {
         let steps = [(A, syn), (B, syn_ack(second)), (A, ack(third))];
         assert_eq!(after_segments(&steps), state, "{second} {third}");
@@ -121,9 +121,9 @@ fn a_connection_by_other_numbers_is_followed_from_where_it_is() {
         (B, data(50, 1100)),
         (A, data(1100, 150)),
     ];
-    assert_eq!(after_segments(&steps), State::Established);
+    assert_eq!(after_segments(&steps), FlowState::Established);
     // What is late, or sent again, changes nothing.
-    let mut sent = Sent::default();
+    let mut sent = LastSequence::default();
     for (seq, to) in [
         (1000, 1100),
         (1300, 1400),
@@ -138,150 +138,150 @@ fn a_connection_by_other_numbers_is_followed_from_where_it_is() {
 
 #[test]
 fn a_handshake_needs_both_ends() {
-    assert_eq!(after(SYN, &[]), State::SynSent);
-    assert_eq!(after(SYN, &[(A, SYN), (A, ACK), (A, ACK)]), State::SynSent);
-    assert_eq!(after(SYN, &[(B, SYN_ACK)]), State::SynReceived);
+    assert_eq!(after(SYN, &[]), FlowState::SynSent);
+    assert_eq!(after(SYN, &[(A, SYN), (A, ACK), (A, ACK)]), FlowState::SynSent);
+    assert_eq!(after(SYN, &[(B, SYN_ACK)]), FlowState::SynReceived);
     assert_eq!(
         after(SYN, &[(B, SYN_ACK), (B, SYN_ACK)]),
-        State::SynReceived
+        FlowState::SynReceived
     );
-    assert_eq!(after(SYN, &[(B, SYN_ACK), (A, ACK)]), State::Established);
-    assert_eq!(after(SYN_ACK, &[(B, ACK)]), State::Established);
-    assert_eq!(after(SYN, &[(A, ACK), (B, ACK)]), State::SynSent);
+    assert_eq!(after(SYN, &[(B, SYN_ACK), (A, ACK)]), FlowState::Established);
+    assert_eq!(after(SYN_ACK, &[(B, ACK)]), FlowState::Established);
+    assert_eq!(after(SYN, &[(A, ACK), (B, ACK)]), FlowState::SynSent);
     let without_syn_ack = [(A, ACK), (B, ACK), (A, ACK)];
-    assert_eq!(after(SYN, &without_syn_ack), State::Established);
+    assert_eq!(after(SYN, &without_syn_ack), FlowState::Established);
     let simultaneous = [(B, SYN), (A, SYN_ACK), (B, SYN_ACK), (A, ACK)];
-    assert_eq!(after(SYN, &simultaneous), State::Established);
+    assert_eq!(after(SYN, &simultaneous), FlowState::Established);
 }
 
 #[test]
 fn a_connection_picked_up_is_established_when_data_of_both_ends_was_acknowledged() {
-    assert_eq!(after(ACK, &[(A, ACK)]), State::PickedUp);
-    assert_eq!(after(ACK, &[(B, ACK)]), State::PickedUp);
-    assert_eq!(after(ACK, &[(B, ACK), (A, ACK)]), State::Established);
-    assert_eq!(after(ACK, &[(A, FIN)]), State::PickedUp);
-    assert_eq!(after(FIN, &[(B, ACK), (A, ACK)]), State::FinWait);
+    assert_eq!(after(ACK, &[(A, ACK)]), FlowState::PickedUp);
+    assert_eq!(after(ACK, &[(B, ACK)]), FlowState::PickedUp);
+    assert_eq!(after(ACK, &[(B, ACK), (A, ACK)]), FlowState::Established);
+    assert_eq!(after(ACK, &[(A, FIN)]), FlowState::PickedUp);
+    assert_eq!(after(FIN, &[(B, ACK), (A, ACK)]), FlowState::FinWait);
 }
 
 #[test]
 fn two_fins_or_one_reset_close_and_a_syn_opens_again() {
     let open = [(B, SYN_ACK), (A, ACK)];
-    let with = |more: &[(Side, TcpFlags)]| after(SYN, &[&open[..], more].concat());
-    assert_eq!(with(&[(A, FIN)]), State::FinWait);
-    assert_eq!(with(&[(A, FIN), (B, ACK), (B, ACK)]), State::FinWait);
-    assert_eq!(with(&[(A, FIN), (A, FIN)]), State::FinWait);
+    let with = |more: &[(FlowDirection, TcpFlags)]| after(SYN, &[&open[..], more].concat());
+    assert_eq!(with(&[(A, FIN)]), FlowState::FinWait);
+    assert_eq!(with(&[(A, FIN), (B, ACK), (B, ACK)]), FlowState::FinWait);
+    assert_eq!(with(&[(A, FIN), (A, FIN)]), FlowState::FinWait);
     let closed = [(A, FIN), (B, FIN), (A, ACK), (B, ACK)];
-    assert_eq!(with(&closed), State::Closed);
-    assert_eq!(with(&[&closed[..], &[(B, SYN)]].concat()), State::SynSent);
+    assert_eq!(with(&closed), FlowState::Closed);
+    assert_eq!(with(&[&closed[..], &[(B, SYN)]].concat()), FlowState::SynSent);
     let again = [&closed[..], &[(B, SYN), (A, SYN_ACK), (B, ACK)]].concat();
-    assert_eq!(with(&again), State::Established);
-    assert_eq!(with(&[(B, RST)]), State::Closed);
-    assert_eq!(after(RST, &[]), State::Closed);
+    assert_eq!(with(&again), FlowState::Established);
+    assert_eq!(with(&[(B, RST)]), FlowState::Closed);
+    assert_eq!(after(RST, &[]), FlowState::Closed);
 }
 
 /// Linux' table of transitions (`tcp_conntracks` in net/netfilter/nf_conntrack_proto_tcp.c) where it says what a SYN or a
 /// SYN-ACK does to a connection that is known, by how it came to the state.
 #[test]
 fn a_syn_on_a_known_connection_does_what_linux_documents() {
-    type Steps = [(Side, TcpFlags)];
-    let established: &Steps = &[(B, SYN_ACK), (A, ACK)];
-    let by = |more: &Steps| [established, more].concat();
+    type TcpScript = [(FlowDirection, TcpFlags)];
+    let established: &TcpScript = &[(B, SYN_ACK), (A, ACK)];
+    let by = |more: &TcpScript| [established, more].concat();
     let fin_wait = by(&[(A, FIN)]);
     let close_wait = by(&[(A, FIN), (B, ACK)]);
     let last_ack = by(&[(A, FIN), (B, ACK), (B, FIN)]);
     let time_wait = by(&[(A, FIN), (B, FIN), (A, ACK)]);
     let reset = by(&[(B, RST)]);
-    let syn_sent: &Steps = &[];
-    let syn_received: &Steps = &[(B, SYN_ACK)];
-    let cases: &[(&str, &Steps, &Steps, State)] = &[
-        ("sSS syn -> sSS", syn_sent, &[(A, SYN)], State::SynSent),
-        ("sSS syn -> sS2", syn_sent, &[(B, SYN)], State::SynReceived),
+    let syn_sent: &TcpScript = &[];
+    let syn_received: &TcpScript = &[(B, SYN_ACK)];
+    let cases: &[(&str, &TcpScript, &TcpScript, FlowState)] = &[
+        ("sSS syn -> sSS", syn_sent, &[(A, SYN)], FlowState::SynSent),
+        ("sSS syn -> sS2", syn_sent, &[(B, SYN)], FlowState::SynReceived),
         (
             "sSR syn -> sIG",
             syn_received,
             &[(A, SYN)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         (
             "sES syn -> sIG",
             established,
             &[(A, SYN)],
-            State::Established,
+            FlowState::Established,
         ),
-        ("sFW syn -> sIG", &fin_wait, &[(A, SYN)], State::FinWait),
-        ("sCW syn -> sIG", &close_wait, &[(A, SYN)], State::FinWait),
+        ("sFW syn -> sIG", &fin_wait, &[(A, SYN)], FlowState::FinWait),
+        ("sCW syn -> sIG", &close_wait, &[(A, SYN)], FlowState::FinWait),
         (
             "sES synack -> sIG",
             established,
             &[(B, SYN_ACK)],
-            State::Established,
+            FlowState::Established,
         ),
         (
             "sFW synack -> sIG",
             &fin_wait,
             &[(B, SYN_ACK)],
-            State::FinWait,
+            FlowState::FinWait,
         ),
-        ("sTW syn -> sSS", &time_wait, &[(A, SYN)], State::SynSent),
-        ("sTW syn -> sSS", &time_wait, &[(B, SYN)], State::SynSent),
-        ("sCL syn -> sSS", &reset, &[(A, SYN)], State::SynSent),
+        ("sTW syn -> sSS", &time_wait, &[(A, SYN)], FlowState::SynSent),
+        ("sTW syn -> sSS", &time_wait, &[(B, SYN)], FlowState::SynSent),
+        ("sCL syn -> sSS", &reset, &[(A, SYN)], FlowState::SynSent),
         // A SYN-ACK that acknowledges a SYN which was ignored: both ends are in sync, and it is a new connection.
         (
             "sES syn synack -> sSR",
             established,
             &[(A, SYN), (B, SYN_ACK)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         (
             "sFW syn synack -> sSR",
             &fin_wait,
             &[(A, SYN), (B, SYN_ACK)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         (
             "sCW syn synack -> sSR",
             &close_wait,
             &[(A, SYN), (B, SYN_ACK)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         (
             "sLA syn synack -> sSR",
             &last_ack,
             &[(A, SYN), (B, SYN_ACK)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         // Whoever began the old one need not begin the new one.
         (
             "sFW syn synack -> sSR",
             &fin_wait,
             &[(B, SYN), (A, SYN_ACK)],
-            State::SynReceived,
+            FlowState::SynReceived,
         ),
         // The SYN's own sender does not answer it.
         (
             "sFW syn synack -> sIG",
             &fin_wait,
             &[(A, SYN), (A, SYN_ACK)],
-            State::FinWait,
+            FlowState::FinWait,
         ),
         // An ACK that challenges the SYN (RFC 5961 section 4) leaves all as it is; the RST that follows does not.
         (
             "sCW syn ack -> sCW",
             &close_wait,
             &[(A, SYN), (B, ACK)],
-            State::FinWait,
+            FlowState::FinWait,
         ),
         (
             "sCW syn ack rst -> sCL",
             &close_wait,
             &[(A, SYN), (B, ACK), (A, RST)],
-            State::Closed,
+            FlowState::Closed,
         ),
         (
             "sCL synack",
             &reset,
             &[(A, ACK), (B, SYN_ACK)],
-            State::Closed,
+            FlowState::Closed,
         ),
     ];
     for (name, before, then, expected) in cases {
@@ -293,48 +293,48 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
 #[test]
 fn a_connection_that_began_anew_lives_as_any_other() {
     let old = [(B, SYN_ACK), (A, ACK), (A, FIN), (B, ACK)];
-    let with = |more: &[(Side, TcpFlags)]| after(SYN, &[&old[..], more].concat());
+    let with = |more: &[(FlowDirection, TcpFlags)]| after(SYN, &[&old[..], more].concat());
     let anew = [(A, SYN), (B, SYN_ACK), (A, ACK)];
-    assert_eq!(with(&anew), State::Established);
+    assert_eq!(with(&anew), FlowState::Established);
     // The FIN of the old one is not counted again.
-    assert_eq!(with(&[&anew[..], &[(B, FIN)]].concat()), State::FinWait);
+    assert_eq!(with(&[&anew[..], &[(B, FIN)]].concat()), FlowState::FinWait);
     let closed = [&anew[..], &[(B, FIN), (A, FIN)]].concat();
-    assert_eq!(with(&closed), State::Closed);
+    assert_eq!(with(&closed), FlowState::Closed);
     // An old SYN is not answered by a SYN-ACK of the connection after it.
     let late = [(A, SYN), (A, RST), (A, ACK), (B, ACK), (B, SYN_ACK)];
-    assert_eq!(with(&late), State::FinWait);
+    assert_eq!(with(&late), FlowState::FinWait);
 }
 
 #[test]
 fn a_live_connection_survives_a_stray_syn_and_an_rst_that_nobody_believes() {
     let open = [(B, SYN_ACK), (A, ACK)];
-    let with = |more: &[(Side, TcpFlags)]| after(SYN, &[&open[..], more].concat());
-    assert_eq!(with(&[(A, SYN), (B, SYN)]), State::Established);
-    assert_eq!(with(&[(A, RST), (A, ACK)]), State::Closed);
-    assert_eq!(with(&[(A, RST), (A, ACK), (B, ACK)]), State::Established);
+    let with = |more: &[(FlowDirection, TcpFlags)]| after(SYN, &[&open[..], more].concat());
+    assert_eq!(with(&[(A, SYN), (B, SYN)]), FlowState::Established);
+    assert_eq!(with(&[(A, RST), (A, ACK)]), FlowState::Closed);
+    assert_eq!(with(&[(A, RST), (A, ACK), (B, ACK)]), FlowState::Established);
 }
 
 #[test]
 fn datagrams_know_only_whether_they_were_answered() {
     let mut sent = Default::default();
-    let mut udp = Track::new(protocol::UDP, None, &mut sent);
+    let mut udp = ConnTrack::new(protocol::UDP, None, &mut sent);
     udp.step(A, None, &mut sent);
-    assert_eq!(udp.state, State::Udp);
+    assert_eq!(udp.state, FlowState::Udp);
     udp.step(B, Some(&numbered(RST, 0, 0, 0)), &mut sent);
-    assert_eq!(udp.state, State::UdpReplied);
+    assert_eq!(udp.state, FlowState::UdpReplied);
     for number in [protocol::ICMP, protocol::ICMPV6] {
-        let mut icmp = Track::new(number, None, &mut sent);
+        let mut icmp = ConnTrack::new(number, None, &mut sent);
         icmp.step(B, None, &mut sent);
-        assert_eq!(icmp.state, State::Icmp);
+        assert_eq!(icmp.state, FlowState::Icmp);
     }
-    assert_eq!(Track::new(50, None, &mut sent).state, State::Other);
-    let unread = Track::new(protocol::TCP, None, &mut sent);
-    assert_eq!(unread.state, State::PickedUp);
+    assert_eq!(ConnTrack::new(50, None, &mut sent).state, FlowState::Other);
+    let unread = ConnTrack::new(protocol::TCP, None, &mut sent);
+    assert_eq!(unread.state, FlowState::PickedUp);
 }
 
 #[test]
 fn states_are_numbered_in_their_order() {
-    for (number, state) in State::ALL.into_iter().enumerate() {
+    for (number, state) in FlowState::ALL.into_iter().enumerate() {
         assert_eq!(state as usize, number);
     }
 }

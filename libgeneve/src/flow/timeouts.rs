@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::lists::{LISTS, REFUSED};
-use super::tcp::State;
+use super::lists::{LISTS_PER_LINK, REFUSED_LIST};
+use super::tcp::FlowState;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::time::Now;
 
@@ -52,30 +52,30 @@ impl Default for Timeouts {
 impl Timeouts {
     /// The idle time that ends a flow in `state`.
     #[must_use]
-    pub fn of(&self, state: State) -> Duration {
+    pub fn of(&self, state: FlowState) -> Duration {
         match state {
-            State::SynSent | State::PickedUp => self.syn,
-            State::SynReceived => self.syn_ack,
-            State::Established => self.established,
-            State::FinWait => self.fin,
-            State::Closed => self.closed,
-            State::Udp => self.udp,
-            State::UdpReplied => self.udp_replied,
-            State::Icmp => self.icmp,
-            State::Other => self.other,
+            FlowState::SynSent | FlowState::PickedUp => self.syn,
+            FlowState::SynReceived => self.syn_ack,
+            FlowState::Established => self.established,
+            FlowState::FinWait => self.fin,
+            FlowState::Closed => self.closed,
+            FlowState::Udp => self.udp,
+            FlowState::UdpReplied => self.udp_replied,
+            FlowState::Icmp => self.icmp,
+            FlowState::Other => self.other,
         }
     }
 }
 
 /// The timeouts in force, in nanoseconds by list, for readers that take no lock.
 #[derive(Debug, Default)]
-pub(super) struct InForce([AtomicU64; LISTS]);
+pub(super) struct AtomicTimeouts([AtomicU64; LISTS_PER_LINK]);
 
-impl InForce {
+impl AtomicTimeouts {
     pub(super) fn set(&self, timeouts: &Timeouts) {
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        self.0[REFUSED].store(nanos(timeouts.refused), Relaxed);
-        for (slot, state) in self.0[REFUSED + 1..].iter().zip(State::ALL) {
+        self.0[REFUSED_LIST].store(nanos(timeouts.refused), Relaxed);
+        for (slot, state) in self.0[REFUSED_LIST + 1..].iter().zip(FlowState::ALL) {
             slot.store(nanos(timeouts.of(state)), Relaxed);
         }
     }

@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::key::FlowKey;
-use super::shard::{Flow, Taken};
+use super::shard::{FlowEntry, RemovedFlow};
 use super::table::FlowTable;
-use super::tcp::State;
+use super::tcp::FlowState;
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
 /// Flows that are looked at while one lock is held.
-const STEP: u32 = 256;
+const FLOWS_PER_LOCK: u32 = 256;
 
 /// A flow, for those who list them.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct FlowView<'a, D> {
     /// Whether its packets are dropped.
     pub refused: bool,
     /// How far it has come.
-    pub state: State,
+    pub state: FlowState,
     /// The epoch in which it was decided.
     pub epoch: u64,
     /// When its first packet came, exact to a tenth of a second.
@@ -81,7 +81,7 @@ pub struct FlowCursor {
 }
 
 impl<D: Clone> FlowTable<D> {
-    fn view<'a>(&self, flow: &'a Flow<D>) -> FlowView<'a, D> {
+    fn view<'a>(&self, flow: &'a FlowEntry<D>) -> FlowView<'a, D> {
         FlowView {
             original: &flow.original,
             reply: &flow.reply,
@@ -117,7 +117,7 @@ impl<D: Clone> FlowTable<D> {
         }
         let shard = self.lock(cursor.shard);
         let end = shard.flows.end();
-        let to = end.min(cursor.at + STEP);
+        let to = end.min(cursor.at + FLOWS_PER_LOCK);
         (cursor.at..to)
             .filter_map(|at| shard.flows.get(at))
             .filter(|flow| !flow.is_over(&self.timeouts, now))
@@ -158,7 +158,7 @@ impl<D: Clone> FlowTable<D> {
         }
     }
 
-    fn sweep(&self, mut which: impl FnMut(&Flow<D>) -> bool) -> u64 {
+    fn sweep(&self, mut which: impl FnMut(&FlowEntry<D>) -> bool) -> u64 {
         let (mut ended, mut cursor) = (0, FlowCursor::default());
         while let Some(some) = self.sweep_some(&mut cursor, &mut which) {
             ended += some;
@@ -169,15 +169,15 @@ impl<D: Clone> FlowTable<D> {
     fn sweep_some(
         &self,
         cursor: &mut FlowCursor,
-        mut which: impl FnMut(&Flow<D>) -> bool,
+        mut which: impl FnMut(&FlowEntry<D>) -> bool,
     ) -> Option<u64> {
         if cursor.shard == self.shards() {
             return None;
         }
-        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
+        let mut taken: Vec<RemovedFlow<D>> = Vec::with_capacity(FLOWS_PER_LOCK as usize);
         let mut shard = self.lock(cursor.shard);
         let end = shard.flows.end();
-        let to = end.min(cursor.at + STEP);
+        let to = end.min(cursor.at + FLOWS_PER_LOCK);
         for at in cursor.at..to {
             if shard.flows.get(at).is_some_and(&mut which) {
                 taken.extend(shard.take(at, |usage| self.census.leave(usage)));
@@ -189,27 +189,27 @@ impl<D: Clone> FlowTable<D> {
             false => cursor.at = to,
         }
         let ended = taken.len() as u64;
-        self.bury(taken);
+        self.release(taken);
         Some(ended)
     }
 
     /// Ends the flows whose time is over and gives their number; to be called every second or so.
     pub fn expire(&self, now: Now) -> u64 {
         let mut ended = 0;
-        let mut taken: Vec<Taken<D>> = Vec::with_capacity(STEP as usize);
+        let mut taken: Vec<RemovedFlow<D>> = Vec::with_capacity(FLOWS_PER_LOCK as usize);
         for number in 0..self.shards() {
             let mut from = Some(0);
             while let Some(links) = from {
                 from = self.lock(number).expire(
                     links,
-                    STEP as usize,
+                    FLOWS_PER_LOCK as usize,
                     &self.timeouts,
                     now,
                     &self.census,
                     &mut taken,
                 );
                 ended += taken.len() as u64;
-                self.bury(taken.drain(..));
+                self.release(taken.drain(..));
             }
         }
         self.tally.expired.fetch_add(ended, Relaxed);

@@ -9,15 +9,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-pub use self::path_mtu::{Evidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
+pub use self::path_mtu::{PathMtuEvidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
 use crate::time::Now;
-use crate::wire::encapsulation::Inner;
+use crate::wire::encapsulation::InnerProtocol;
 
 /// Which datagrams to a host must be whole when they leave: each by itself, and with finished checksums, because nothing
 /// on the way to the host's program would cut and finish them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Whole {
+pub enum OffloadNeeds {
     /// None: a network card or the receiver's kernel does what is left to do.
     #[default]
     None,
@@ -53,7 +53,7 @@ impl Host {
             addr,
             path: PathMtu::default(),
             no_gso: AtomicBool::new(false),
-            whole: AtomicU8::new(Whole::None as u8),
+            whole: AtomicU8::new(OffloadNeeds::None as u8),
             heard: AtomicU64::new(0),
         }
     }
@@ -96,7 +96,7 @@ impl Host {
 
     /// Notes that a datagram came from this host, whose address may be forged.
     #[inline]
-    pub fn hear(&self, now: Now) {
+    pub fn note_received(&self, now: Now) {
         let before = self.heard.load(Relaxed);
         if before == 0 || now.0.saturating_sub(before) >= HEARD_STEP_NANOS {
             self.heard.store(now.0.max(1), Relaxed);
@@ -105,7 +105,7 @@ impl Host {
 
     /// When a datagram came from this host last, to a second; `None` where none did.
     #[must_use]
-    pub fn heard(&self) -> Option<Now> {
+    pub fn last_received(&self) -> Option<Now> {
         Some(self.heard.load(Relaxed))
             .filter(|&at| at != 0)
             .map(Now)
@@ -114,13 +114,13 @@ impl Host {
     /// Whether datagrams with `inner` must be whole when they leave for this host.
     #[inline]
     #[must_use]
-    pub fn whole(&self, inner: Inner) -> bool {
+    pub fn needs_whole(&self, inner: InnerProtocol) -> bool {
         let whole = self.whole.load(Relaxed);
-        whole == Whole::All as u8 || (whole == Whole::Frames as u8 && inner == Inner::Ethernet)
+        whole == OffloadNeeds::All as u8 || (whole == OffloadNeeds::Frames as u8 && inner == InnerProtocol::Ethernet)
     }
 
     /// Sets which datagrams must be whole from now on.
-    pub fn set_whole(&self, whole: Whole) {
+    pub fn set_offload_needs(&self, whole: OffloadNeeds) {
         self.whole.store(whole as u8, Relaxed);
     }
 }
@@ -167,26 +167,26 @@ mod tests {
     #[test]
     fn a_host_that_is_heard_again_and_again_is_noted_now_and_then() {
         let host = Host::new(1, [192, 0, 2, 1].into());
-        assert_eq!(host.heard(), None);
+        assert_eq!(host.last_received(), None);
         let later = |nanos| Now(1_000_000_000 + nanos);
-        host.hear(later(0));
-        host.hear(later(HEARD_STEP_NANOS - 1));
-        assert_eq!(host.heard(), Some(later(0)));
-        host.hear(later(HEARD_STEP_NANOS));
-        assert_eq!(host.heard(), Some(later(HEARD_STEP_NANOS)));
+        host.note_received(later(0));
+        host.note_received(later(HEARD_STEP_NANOS - 1));
+        assert_eq!(host.last_received(), Some(later(0)));
+        host.note_received(later(HEARD_STEP_NANOS));
+        assert_eq!(host.last_received(), Some(later(HEARD_STEP_NANOS)));
     }
 
     #[test]
     fn what_must_be_whole_depends_on_what_is_inside() {
         let host = Host::new(1, [192, 0, 2, 1].into());
         for (whole, ip, ethernet) in [
-            (Whole::None, false, false),
-            (Whole::Frames, false, true),
-            (Whole::All, true, true),
-            (Whole::None, false, false),
+            (OffloadNeeds::None, false, false),
+            (OffloadNeeds::Frames, false, true),
+            (OffloadNeeds::All, true, true),
+            (OffloadNeeds::None, false, false),
         ] {
-            host.set_whole(whole);
-            let is = (host.whole(Inner::Ip), host.whole(Inner::Ethernet));
+            host.set_offload_needs(whole);
+            let is = (host.needs_whole(InnerProtocol::Ip), host.needs_whole(InnerProtocol::Ethernet));
             assert_eq!(is, (ip, ethernet), "{whole:?}");
         }
     }

@@ -15,11 +15,11 @@ use crate::time::Now;
 pub const REPORT_LIFETIME: Duration = Duration::from_secs(600);
 /// What no report over IPv4 goes below unless the operator says otherwise: what every host takes (RFC 791
 /// section 3.1).
-pub const LEAST_V4: u32 = 576;
+pub const MIN_PATH_MTU_V4: u32 = 576;
 
 /// Why a reported path MTU is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
+pub enum PathMtuEvidence {
     /// The error quotes a packet of a flow that is there, longer than the reported MTU.
     Flow,
     /// A datagram that is longer than the reported MTU left lately from the quoted port.
@@ -38,7 +38,7 @@ pub struct PathMtuReport {
     /// When it came.
     pub at: Now,
     /// Why it is believed.
-    pub evidence: Evidence,
+    pub evidence: PathMtuEvidence,
 }
 
 /// What is known of the MTU of the path to a host.
@@ -122,7 +122,7 @@ impl PathMtu {
 #[must_use]
 pub fn least_of(router: IpAddr, operator: Option<u32>) -> u32 {
     match router {
-        IpAddr::V4(_) => operator.unwrap_or(LEAST_V4),
+        IpAddr::V4(_) => operator.unwrap_or(MIN_PATH_MTU_V4),
         IpAddr::V6(_) => operator.unwrap_or(MIN_IPV6).max(MIN_IPV6),
     }
 }
@@ -141,7 +141,7 @@ mod tests {
             reported,
             by: by.parse().unwrap(),
             at: at(seconds),
-            evidence: Evidence::Flow,
+            evidence: PathMtuEvidence::Flow,
         }
     }
 

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
 use super::Link;
-use crate::route::Origin;
+use crate::route::RouteOrigin;
 use crate::time::Now;
 
 /// As what a destination is delivered into the interface.
@@ -86,9 +86,9 @@ impl Link {
         }
         if let Some(entry) = self.routes.lookup(addr).filter(|entry| entry.local) {
             return Some(match entry.origin {
-                Origin::Own => DeliveredAs::Address,
-                Origin::Allowed => DeliveredAs::Allowed,
-                Origin::Remote | Origin::Route | Origin::Endpoint => DeliveredAs::Endpoint,
+                RouteOrigin::Own => DeliveredAs::Address,
+                RouteOrigin::Allowed => DeliveredAs::Allowed,
+                RouteOrigin::Remote | RouteOrigin::Route | RouteOrigin::Endpoint => DeliveredAs::Endpoint,
             });
         }
         let endpoint = self.config.functions.endpoints.get(&addr);
@@ -109,18 +109,18 @@ impl Link {
 }
 
 /// Prefixes that are remembered for each link.
-const PREFIXES: usize = 8;
+const UNDELIVERED_PREFIXES: usize = 8;
 
 /// Packets that were not delivered because their destination is not behind the link, put together by prefix: what an
 /// operator needs to see which `allowed` is missing. Each link has its own, so that no tenant fills another's.
 #[derive(Debug, Default)]
 pub struct UndeliveredPackets {
-    noted: Mutex<Noted>,
+    noted: Mutex<UndeliveredSlots>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Noted {
-    list: [Option<Undelivered>; PREFIXES],
+struct UndeliveredSlots {
+    list: [Option<Undelivered>; UNDELIVERED_PREFIXES],
     /// When a prefix gave way to another for the last time.
     gave_way: Option<Now>,
 }
@@ -192,7 +192,7 @@ impl UndeliveredPackets {
         (all, noted.gave_way.is_some())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Noted> {
+    fn lock(&self) -> MutexGuard<'_, UndeliveredSlots> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -241,7 +241,7 @@ mod tests {
             undelivered.note(Ipv4Addr::new(172, 16, third, 1).into(), Now(2));
         }
         let (all, others) = undelivered.all();
-        assert_eq!((all.len(), others), (PREFIXES, true));
+        assert_eq!((all.len(), others), (UNDELIVERED_PREFIXES, true));
         let of = |prefix: &str| {
             let prefix: IpNet = prefix.parse().unwrap();
             all.iter().find(|one| one.prefix == prefix).copied()

@@ -12,17 +12,17 @@ use crate::label::{LabelSet, MAX_LABELS};
 use crate::nat::Nat;
 use crate::options::{ClassOption, EndpointOption, EndpointType, ServiceOption};
 use crate::policy::{Direction, Policy};
-use crate::qos::{Bucket, Class};
-use crate::service::Services;
+use crate::qos::{Bucket, QosClass};
+use crate::service::ServiceTable;
 use crate::wire::ethernet::Mac;
 use crate::wire::option::{MAX_OPTIONS_LEN, OPTION_HEADER_LEN, OptionClass, OptionType};
 
 /// Bytes of a label on the wire.
-const LABEL_LEN: usize = 8;
+const LABEL_OPTION_LEN: usize = 8;
 
 /// A user-defined option with the data that it carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attachment {
+pub struct AttachedOption {
     /// The option's class.
     pub class: OptionClass,
     /// The option's type.
@@ -42,7 +42,7 @@ pub struct ProxyTarget {
 
 /// What is configured of one overlay address, beyond the hosts that it is on.
 #[derive(Clone, Debug, Default)]
-pub struct Endpoint {
+pub struct EndpointConfig {
     /// What it is.
     pub kind: EndpointType,
     /// Its labels, where they are known.
@@ -60,28 +60,28 @@ pub struct Endpoint {
     /// Its MAC address, where the configuration says so.
     pub lladdr: Option<Mac>,
     /// Options that its packets carry.
-    pub options: Vec<Attachment>,
+    pub options: Vec<AttachedOption>,
 }
 
 /// Everything that a link does beyond carrying packets. The default does nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Functions {
+pub struct LinkFunctions {
     /// Endpoints by their overlay address.
-    pub endpoints: HashMap<IpAddr, Endpoint>,
+    pub endpoints: HashMap<IpAddr, EndpointConfig>,
     /// The rules; `None` allows everything.
     pub policy: Option<Arc<Policy>>,
     /// Address translation.
     pub nat: Option<Arc<Nat>>,
     /// Virtual addresses with backends.
-    pub services: Option<Arc<Services>>,
+    pub services: Option<Arc<ServiceTable>>,
     /// QoS classes.
-    pub classes: Vec<Arc<Class>>,
+    pub classes: Vec<Arc<QosClass>>,
     /// The link's own rate on the way out.
     pub rate: Option<Arc<Bucket>>,
     /// The same on the way in: the two directions do not share a rate.
     pub rate_ingress: Option<Arc<Bucket>>,
     /// Options that every packet carries.
-    pub options: Vec<Attachment>,
+    pub options: Vec<AttachedOption>,
     /// Addresses and ports of this host in the VPC, a rule for all sources of each family: what stands in elsewhere for an
     /// endpoint of this VPC uses them.
     pub stand_ins: Option<Arc<Nat>>,
@@ -93,11 +93,11 @@ pub struct Functions {
     pub gateway: bool,
 }
 
-impl Functions {
+impl LinkFunctions {
     /// The class with this id.
     #[inline]
     #[must_use]
-    pub fn class(&self, id: u8) -> Option<&Arc<Class>> {
+    pub fn class(&self, id: u8) -> Option<&Arc<QosClass>> {
         self.classes.iter().find(|class| class.id == id)
     }
 
@@ -191,8 +191,8 @@ impl OptionLengths {
         let labels = match (self.labels, relays) {
             (None, _) => 0,
             // What is relayed keeps the labels of its source, which another host chose.
-            (Some(_), true) => OPTION_HEADER_LEN + LABEL_LEN * MAX_LABELS,
-            (Some(most), false) => OPTION_HEADER_LEN + LABEL_LEN * most,
+            (Some(_), true) => OPTION_HEADER_LEN + LABEL_OPTION_LEN * MAX_LABELS,
+            (Some(most), false) => OPTION_HEADER_LEN + LABEL_OPTION_LEN * most,
         };
         let one = |there: bool, data: usize| if there { OPTION_HEADER_LEN + data } else { 0 };
         self.link
@@ -205,6 +205,6 @@ impl OptionLengths {
 }
 
 /// Bytes of user-defined options with their headers.
-fn attached(list: &[Attachment]) -> usize {
+fn attached(list: &[AttachedOption]) -> usize {
     list.iter().map(|a| OPTION_HEADER_LEN + a.data.len()).sum()
 }

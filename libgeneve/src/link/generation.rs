@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{BridgeConfig, Endpoint, Link, LinkConfig, RouteConfig};
-use crate::link::Functions;
-use crate::qos::Class;
-use crate::route::Origin;
+use super::{BridgeConfig, EndpointConfig, Link, LinkConfig, RouteConfig};
+use crate::link::LinkFunctions;
+use crate::qos::QosClass;
+use crate::route::RouteOrigin;
 
 /// Changes of single endpoints that a link remembers. A flow that was not looked at for longer is decided again.
 const REMEMBERED: usize = 256;
@@ -129,7 +129,7 @@ fn same_but_endpoints(now: &LinkConfig, before: &LinkConfig) -> bool {
         functions,
         bridge,
     } = now;
-    let others = |route: &&RouteConfig| route.origin != Origin::Endpoint;
+    let others = |route: &&RouteConfig| route.origin != RouteOrigin::Endpoint;
     (index, encapsulation, inner, lladdr)
         == (
             &before.index,
@@ -159,8 +159,8 @@ fn same_but_endpoints(now: &LinkConfig, before: &LinkConfig) -> bool {
         && same_bridge(bridge.as_ref(), before.bridge.as_ref())
 }
 
-fn same_functions(now: &Functions, before: &Functions) -> bool {
-    let Functions {
+fn same_functions(now: &LinkFunctions, before: &LinkFunctions) -> bool {
+    let LinkFunctions {
         endpoints: _,
         policy,
         nat,
@@ -226,8 +226,8 @@ fn same<T>(now: &Option<Arc<T>>, before: &Option<Arc<T>>) -> bool {
     }
 }
 
-fn same_class(now: &Class, before: &Class) -> bool {
-    let Class {
+fn same_class(now: &QosClass, before: &QosClass) -> bool {
+    let QosClass {
         id,
         name,
         bucket,
@@ -241,8 +241,8 @@ fn same_class(now: &Class, before: &Class) -> bool {
         && Arc::ptr_eq(tally, &before.tally)
 }
 
-fn same_endpoint(now: &Endpoint, before: &Endpoint) -> bool {
-    let Endpoint {
+fn same_endpoint(now: &EndpointConfig, before: &EndpointConfig) -> bool {
+    let EndpointConfig {
         kind,
         labels,
         class,
@@ -267,7 +267,7 @@ fn same_endpoint(now: &Endpoint, before: &Endpoint) -> bool {
 /// The addresses of which one of both says something else than the other.
 fn changed_endpoints(now: &LinkConfig, before: &LinkConfig) -> Vec<IpAddr> {
     let (new, old) = (&now.functions.endpoints, &before.functions.endpoints);
-    let differs = |(addr, endpoint): &(&IpAddr, &Endpoint)| {
+    let differs = |(addr, endpoint): &(&IpAddr, &EndpointConfig)| {
         old.get(*addr)
             .is_none_or(|old| !same_endpoint(endpoint, old))
     };
@@ -287,7 +287,7 @@ fn changed_endpoints(now: &LinkConfig, before: &LinkConfig) -> Vec<IpAddr> {
 
 fn endpoint_routes(config: &LinkConfig) -> HashMap<IpAddr, &RouteConfig> {
     let routes = config.routes.iter();
-    let of_endpoints = routes.filter(|route| route.origin == Origin::Endpoint);
+    let of_endpoints = routes.filter(|route| route.origin == RouteOrigin::Endpoint);
     of_endpoints
         .map(|route| (route.prefix.addr(), route))
         .collect()

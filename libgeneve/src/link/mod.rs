@@ -17,21 +17,21 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::delivery::{AllowedPrefixes, DeliveredAs, Undelivered, UndeliveredPackets};
-pub use self::functions::{Attachment, Endpoint, Functions, OptionLengths, ProxyTarget};
+pub use self::functions::{AttachedOption, EndpointConfig, LinkFunctions, OptionLengths, ProxyTarget};
 pub use self::generation::LinkChange;
-pub use self::neighborhood::{InUse, Neighborhood, Probe};
-pub use self::rx::{HeardBy, RxInterface};
+pub use self::neighborhood::{NeighborUse, NeighborCache, NeighborProbe};
+pub use self::rx::{ExpectedInterface, RxInterface};
 pub use self::tables::Tables;
 use crate::bridge::{Bridge, BridgeConfig};
 pub use crate::host::{
-    Evidence, Host, HostRegistry, PathMtu, PathMtuReport, REPORT_LIFETIME, Whole, least_of,
+    PathMtuEvidence, Host, HostRegistry, PathMtu, PathMtuReport, REPORT_LIFETIME, OffloadNeeds, least_of,
 };
 pub use crate::link_index::LinkIndex;
 use crate::options::EndpointType;
 use crate::qos::Meter;
-use crate::route::{Entry, Origin, Routes, Target};
+use crate::route::{RouteEntry, RouteOrigin, RouteTable, RouteTarget};
 use crate::service::maglev::Maglev;
-use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::ethernet::Mac;
 use crate::wire::geneve::Vni;
 
@@ -82,7 +82,7 @@ pub struct RouteConfig {
     /// Underlay addresses.
     pub hosts: Vec<IpAddr>,
     /// Which object of the configuration it is.
-    pub origin: Origin,
+    pub origin: RouteOrigin,
     /// What is behind it: simple, scaled or gateway for routes and endpoints of several hosts.
     pub kind: EndpointType,
     /// This host is one of them, too.
@@ -97,11 +97,11 @@ pub struct LinkConfig {
     /// How its packets are wrapped.
     pub encapsulation: Encapsulation,
     /// What its datagrams carry.
-    pub inner: Inner,
+    pub inner: InnerProtocol,
     /// The link's own MAC address, where its datagrams carry frames.
     pub lladdr: Mac,
     /// MAC addresses of its neighbours, where the interface knows of none itself.
-    pub neighbors: Arc<Neighborhood>,
+    pub neighbors: Arc<NeighborCache>,
     /// The VPC's id.
     pub vni: Vni,
     /// The UDP port that is sent to and listened on.
@@ -129,7 +129,7 @@ pub struct LinkConfig {
     /// The link's `remote`, its routes and its endpoints.
     pub routes: Vec<RouteConfig>,
     /// What the link does beyond carrying packets.
-    pub functions: Functions,
+    pub functions: LinkFunctions,
     /// What it knows of MAC addresses, where its interface is a TAP that others' frames come from.
     pub bridge: Option<BridgeConfig>,
 }
@@ -155,7 +155,7 @@ pub struct Link {
     /// What it was built from.
     pub config: LinkConfig,
     /// Where each inner address lives.
-    pub routes: Routes,
+    pub routes: RouteTable,
     /// Where each MAC address lives, for a link whose interface is a TAP.
     pub bridge: Option<Bridge>,
     /// What is said to live behind the interface, whatever else the routes have for it.
@@ -165,7 +165,7 @@ pub struct Link {
     /// Ids of those that the underlay's route leads away from: back to this host. Mostly none.
     back: Vec<u32>,
     /// Ids of those that are not heard through the underlay alone. Mostly none.
-    heard_by: Vec<(u32, HeardBy)>,
+    heard_by: Vec<(u32, ExpectedInterface)>,
     encap_len: usize,
     /// The link's own rates, for what belongs to no flow.
     pub(crate) meters: Meters,
@@ -182,13 +182,13 @@ impl Link {
     /// Compiles a link; hosts that `registry` does not have yet are added to it.
     #[must_use]
     pub fn new(config: LinkConfig, registry: &mut HostRegistry) -> Self {
-        let mut routes = Routes::default();
+        let mut routes = RouteTable::default();
         let mut hosts: Vec<Arc<Host>> = Vec::new();
         for addr in &config.addresses {
-            routes.insert(IpNet::from(*addr), Entry::local(Origin::Own));
+            routes.insert(IpNet::from(*addr), RouteEntry::local(RouteOrigin::Own));
         }
         for prefix in &config.allowed {
-            routes.insert(*prefix, Entry::local(Origin::Allowed));
+            routes.insert(*prefix, RouteEntry::local(RouteOrigin::Allowed));
         }
         for route in &config.routes {
             let list: Vec<_> = route
@@ -197,15 +197,15 @@ impl Link {
                 .map(|&addr| registry.host(addr))
                 .collect();
             hosts.extend(list.iter().cloned());
-            let entry = Entry {
+            let entry = RouteEntry {
                 origin: route.origin,
                 kind: route.kind,
                 spread: spread(route, config.local),
                 local: route.local || list.is_empty(),
                 target: if list.is_empty() {
-                    Target::Local
+                    RouteTarget::Local
                 } else {
-                    Target::Hosts(Arc::from(list))
+                    RouteTarget::Hosts(Arc::from(list))
                 },
             };
             routes.insert(route.prefix, entry);
@@ -233,7 +233,7 @@ impl Link {
 
     /// The same link, which sends nothing to hosts of which `comes_back` says that it would come back to this host.
     #[must_use]
-    pub fn without(mut self, comes_back: impl Fn(IpAddr) -> bool) -> Self {
+    pub fn excluding_loops(mut self, comes_back: impl Fn(IpAddr) -> bool) -> Self {
         let back = self.hosts.iter().filter(|host| comes_back(host.addr));
         self.back = back.map(|host| host.id).collect();
         self
@@ -242,7 +242,7 @@ impl Link {
     /// Whether what is sent to `host` would come back to this host, so that nothing may be.
     #[inline]
     #[must_use]
-    pub fn leads_back(&self, host: &Host) -> bool {
+    pub fn loops_to(&self, host: &Host) -> bool {
         !self.back.is_empty() && self.back.contains(&host.id)
     }
 
@@ -267,7 +267,7 @@ impl Link {
     /// the route yet.
     #[inline]
     #[must_use]
-    pub fn wraps_again(&self, host: &Host, dst: IpAddr, udp_port: Option<u16>) -> bool {
+    pub fn is_recursive(&self, host: &Host, dst: IpAddr, udp_port: Option<u16>) -> bool {
         host.addr == dst && udp_port == Some(self.config.port)
     }
 

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::bridge::{Keyed, Limits};
+use crate::bridge::{FdbHasher, FdbLimits};
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
 
 /// Addresses that are asked for at once; beyond them questions wait for the answers to others.
-const QUESTIONS: usize = 256;
+const MAX_PENDING_QUERIES: usize = 256;
 /// An address is not asked for again sooner (RFC 4861 section 10, `RETRANS_TIMER`).
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRANS_TIMER: Duration = Duration::from_secs(1);
 /// What a neighbour said is believed for so long before it is asked again: a third of RFC 4861's `REACHABLE_TIME`, because
 /// nothing else tells that it is there.
 const REACHABLE: Duration = Duration::from_secs(10);
@@ -32,9 +32,9 @@ const FIRST_LOOKS: u8 = 3;
 
 /// A neighbour that a flow goes to: while any clone lives, it is asked whether it is still there.
 #[derive(Clone, Debug, Default)]
-pub struct InUse(Arc<()>);
+pub struct NeighborUse(Arc<()>);
 
-impl InUse {
+impl NeighborUse {
     /// Equal for clones only.
     #[must_use]
     pub fn id(&self) -> usize {
@@ -43,19 +43,19 @@ impl InUse {
 }
 
 #[derive(Debug)]
-struct Neighbor {
+struct CachedNeighbor {
     mac: Mac,
     /// The underlay address of the host that told of it.
     host: IpAddr,
     confirmed: Now,
     /// Probes since.
     probes: u8,
-    users: InUse,
+    users: NeighborUse,
 }
 
 /// A question whether a neighbour is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct NeighborProbe {
     /// The neighbour's address.
     pub addr: IpAddr,
     /// The underlay address of the host that told of it.
@@ -66,9 +66,9 @@ pub struct Probe {
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Neighborhood {
-    known: Mutex<hashbrown::HashMap<IpAddr, Neighbor, Keyed>>,
-    limits: Limits,
+pub struct NeighborCache {
+    known: Mutex<hashbrown::HashMap<IpAddr, CachedNeighbor, FdbHasher>>,
+    limits: FdbLimits,
     asked: Mutex<HashMap<IpAddr, Now>>,
     /// An address turned up at another MAC address than before, or nobody has it any more.
     moved: AtomicBool,
@@ -78,13 +78,13 @@ pub struct Neighborhood {
     looks: AtomicU8,
 }
 
-impl Neighborhood {
+impl NeighborCache {
     /// Nobody is known yet; `key` is secret.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Neighborhood {
-            known: Mutex::new(hashbrown::HashMap::with_hasher(Keyed(key))),
-            limits: Limits::default(),
+        NeighborCache {
+            known: Mutex::new(hashbrown::HashMap::with_hasher(FdbHasher(key))),
+            limits: FdbLimits::default(),
             asked: Mutex::default(),
             moved: AtomicBool::new(false),
             link_local: Mutex::default(),
@@ -94,7 +94,7 @@ impl Neighborhood {
 
     /// The MAC address of `addr`, if it was heard recently enough, and what a flow to it holds.
     #[must_use]
-    pub fn find(&self, addr: IpAddr, now: Now) -> Option<(Mac, InUse)> {
+    pub fn find(&self, addr: IpAddr, now: Now) -> Option<(Mac, NeighborUse)> {
         let known = lock(&self.known);
         let neighbor = known.get(&addr)?;
         let usable = neighbor.in_use() || !self.limits.over(neighbor.confirmed, now);
@@ -115,12 +115,12 @@ impl Neighborhood {
             }
             None if full => {}
             None => {
-                let neighbor = Neighbor {
+                let neighbor = CachedNeighbor {
                     mac,
                     host,
                     confirmed: now,
                     probes: 0,
-                    users: InUse::default(),
+                    users: NeighborUse::default(),
                 };
                 known.insert(addr, neighbor);
             }
@@ -130,14 +130,14 @@ impl Neighborhood {
     }
 
     /// Whether `addr` is to be asked for now: it was not a moment ago.
-    pub fn ask(&self, addr: IpAddr, now: Now) -> bool {
+    pub fn should_ask(&self, addr: IpAddr, now: Now) -> bool {
         let mut asked = lock(&self.asked);
-        if asked.len() >= QUESTIONS {
-            asked.retain(|_, at| now.since(*at) < AGAIN);
+        if asked.len() >= MAX_PENDING_QUERIES {
+            asked.retain(|_, at| now.since(*at) < RETRANS_TIMER);
         }
         let again = match asked.get(&addr) {
-            Some(at) => now.since(*at) >= AGAIN,
-            None => asked.len() < QUESTIONS,
+            Some(at) => now.since(*at) >= RETRANS_TIMER,
+            None => asked.len() < MAX_PENDING_QUERIES,
         };
         if again {
             asked.insert(addr, now);
@@ -152,7 +152,7 @@ impl Neighborhood {
     }
 
     /// Forgets who is silent, and calls `probe` for each neighbour that is to be asked now; to be called every second.
-    pub fn tend(&self, now: Now, mut probe: impl FnMut(Probe)) {
+    pub fn expire_and_probe(&self, now: Now, mut probe: impl FnMut(NeighborProbe)) {
         let mut left = PROBES_AT_ONCE;
         lock(&self.known).retain(|&addr, neighbor| {
             if !neighbor.in_use() {
@@ -168,7 +168,7 @@ impl Neighborhood {
             left -= 1;
             let unicast = neighbor.probes < UNICAST_PROBES;
             neighbor.probes += 1;
-            probe(Probe {
+            probe(NeighborProbe {
                 addr,
                 host: neighbor.host,
                 mac: unicast.then_some(neighbor.mac),
@@ -197,7 +197,7 @@ impl Neighborhood {
     }
 
     /// Whether the kernel is to be asked for the interface's link-local addresses; to be called every second.
-    pub fn take_look(&self) -> bool {
+    pub fn take_link_local_request(&self) -> bool {
         let left = self
             .looks
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
@@ -210,7 +210,7 @@ impl Neighborhood {
     }
 }
 
-impl Neighbor {
+impl CachedNeighbor {
     fn in_use(&self) -> bool {
         Arc::strong_count(&self.users.0) > 1
     }
@@ -220,10 +220,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Default for Neighborhood {
+impl Default for NeighborCache {
     /// With a key that everybody knows, for links that have no neighbours.
     fn default() -> Self {
-        Neighborhood::new([0, 0])
+        NeighborCache::new([0, 0])
     }
 }
 
@@ -231,9 +231,9 @@ impl Default for Neighborhood {
 mod tests {
     use super::*;
 
-    const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const B: Mac = Mac([2, 0, 0, 0, 0, 2]);
-    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const NEIGHBOR_MAC_A: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const NEIGHBOR_MAC_B: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const NEIGHBOR_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn addr(n: u8) -> IpAddr {
         [10, 0, 0, n].into()
@@ -243,51 +243,51 @@ mod tests {
         Now(seconds * 1_000_000_000)
     }
 
-    fn mac(here: &Neighborhood, n: u8, seconds: u64) -> Option<Mac> {
+    fn mac(here: &NeighborCache, n: u8, seconds: u64) -> Option<Mac> {
         here.find(addr(n), at(seconds)).map(|(mac, _)| mac)
     }
 
     #[test]
     fn a_question_is_put_once_a_second_until_it_is_answered() {
-        let here = Neighborhood::new([1, 2]);
-        assert!(here.ask(addr(1), at(0)));
-        assert!(!here.ask(addr(1), Now(at(1).0 - 1)));
-        assert!(here.ask(addr(1), at(1)));
-        here.learn(addr(1), A, HOST, at(1));
-        assert_eq!(mac(&here, 1, 2), Some(A));
-        assert!(here.ask(addr(1), at(1)), "the answer ends the wait");
+        let here = NeighborCache::new([1, 2]);
+        assert!(here.should_ask(addr(1), at(0)));
+        assert!(!here.should_ask(addr(1), Now(at(1).0 - 1)));
+        assert!(here.should_ask(addr(1), at(1)));
+        here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(1));
+        assert_eq!(mac(&here, 1, 2), Some(NEIGHBOR_MAC_A));
+        assert!(here.should_ask(addr(1), at(1)), "the answer ends the wait");
     }
 
     #[test]
     fn questions_are_bounded() {
-        let here = Neighborhood::new([1, 2]);
+        let here = NeighborCache::new([1, 2]);
         let asked = (0..1000u32)
-            .filter(|&n| here.ask(std::net::Ipv4Addr::from(n).into(), at(0)))
+            .filter(|&n| here.should_ask(std::net::Ipv4Addr::from(n).into(), at(0)))
             .count();
-        assert_eq!(asked, QUESTIONS);
-        assert!(here.ask(addr(9), at(1)), "old ones make room");
+        assert_eq!(asked, MAX_PENDING_QUERIES);
+        assert!(here.should_ask(addr(9), at(1)), "old ones make room");
     }
 
     #[test]
     fn a_move_is_told_once() {
-        let here = Neighborhood::new([1, 2]);
-        here.learn(addr(1), A, HOST, at(0));
-        here.learn(addr(1), A, HOST, at(1));
+        let here = NeighborCache::new([1, 2]);
+        here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(0));
+        here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(1));
         assert!(!here.take_moved());
-        here.learn(addr(1), B, HOST, at(2));
+        here.learn(addr(1), NEIGHBOR_MAC_B, NEIGHBOR_HOST, at(2));
         assert!(here.take_moved() && !here.take_moved());
-        assert_eq!(mac(&here, 1, 3), Some(B));
-        here.tend(at(1000), |probe| panic!("nobody uses it: {probe:?}"));
+        assert_eq!(mac(&here, 1, 3), Some(NEIGHBOR_MAC_B));
+        here.expire_and_probe(at(1000), |probe| panic!("nobody uses it: {probe:?}"));
         assert_eq!(mac(&here, 1, 1000), None);
         assert!(!here.take_moved(), "no flow went there");
     }
 
     /// Who is asked in each second of these.
-    fn asked(here: &Neighborhood, seconds: std::ops::Range<u64>) -> Vec<(u64, Option<Mac>)> {
+    fn asked(here: &NeighborCache, seconds: std::ops::Range<u64>) -> Vec<(u64, Option<Mac>)> {
         let mut asked = Vec::new();
         for second in seconds {
-            here.tend(at(second), |probe| {
-                assert_eq!((probe.addr, probe.host), (addr(1), HOST));
+            here.expire_and_probe(at(second), |probe| {
+                assert_eq!((probe.addr, probe.host), (addr(1), NEIGHBOR_HOST));
                 asked.push((second, probe.mac));
             });
         }
@@ -296,35 +296,35 @@ mod tests {
 
     #[test]
     fn a_neighbour_in_use_is_asked_where_it_was_then_everybody_is_and_then_it_is_forgotten() {
-        let here = Neighborhood::new([1, 2]);
-        here.learn(addr(1), A, HOST, at(0));
+        let here = NeighborCache::new([1, 2]);
+        here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(0));
         let (_, held) = here.find(addr(1), at(0)).unwrap();
-        assert_eq!(asked(&here, 0..11), [(10, Some(A))]);
-        here.learn(addr(1), A, HOST, at(11));
-        let all = [(21, Some(A)), (22, Some(A)), (23, None), (24, None)];
+        assert_eq!(asked(&here, 0..11), [(10, Some(NEIGHBOR_MAC_A))]);
+        here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(11));
+        let all = [(21, Some(NEIGHBOR_MAC_A)), (22, Some(NEIGHBOR_MAC_A)), (23, None), (24, None)];
         assert_eq!(asked(&here, 11..25), all);
         assert!(mac(&here, 1, 24).is_some() && !here.take_moved());
         assert_eq!(asked(&here, 25..30), []);
         assert!(mac(&here, 1, 25).is_none() && here.take_moved());
         // Learned anew: what held it before does not keep it.
-        here.learn(addr(1), B, HOST, at(30));
+        here.learn(addr(1), NEIGHBOR_MAC_B, NEIGHBOR_HOST, at(30));
         assert_eq!(asked(&here, 30..60), []);
         drop(held);
     }
 
     #[test]
     fn probes_are_bounded_and_who_is_left_out_is_not_forgotten() {
-        let here = Neighborhood::new([1, 2]);
+        let here = NeighborCache::new([1, 2]);
         let addr = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(n));
         let held: Vec<_> = (0..1000)
             .map(|n| {
-                here.learn(addr(n), A, HOST, at(0));
+                here.learn(addr(n), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(0));
                 here.find(addr(n), at(0)).unwrap()
             })
             .collect();
         for second in 10..13 {
             let mut probes = 0;
-            here.tend(at(second), |_| probes += 1);
+            here.expire_and_probe(at(second), |_| probes += 1);
             assert_eq!(probes, PROBES_AT_ONCE);
         }
         assert!((0..1000).all(|n| here.find(addr(n), at(13)).is_some()));
@@ -333,9 +333,9 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_for_link_local_addresses_at_first_and_when_somebody_asks() {
-        let here = Neighborhood::new([1, 2]);
+        let here = NeighborCache::new([1, 2]);
         let own: Ipv6Addr = "fe80::1".parse().unwrap();
-        let looks = |here: &Neighborhood| (0..9).filter(|_| here.take_look()).count();
+        let looks = |here: &NeighborCache| (0..9).filter(|_| here.take_link_local_request()).count();
         assert_eq!(looks(&here), usize::from(FIRST_LOOKS));
         assert!(!here.is_link_local(own.into()));
         assert_eq!(looks(&here), 1);

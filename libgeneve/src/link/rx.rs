@@ -24,7 +24,7 @@ pub enum RxInterface {
 
 /// By which interface a host is heard, where that is not as for others: through the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeardBy {
+pub enum ExpectedInterface {
     /// Also by that of this link, behind which it is: a tunnel in a tunnel, as the operator has configured it.
     Link(LinkIndex),
     /// By none: the host is this one, which sends nothing to itself.
@@ -34,7 +34,7 @@ pub enum HeardBy {
 impl Link {
     /// The same link, with what `heard_by` says of those of its hosts that are not heard as others are.
     #[must_use]
-    pub fn with_heard_by(mut self, heard_by: impl Fn(IpAddr) -> Vec<HeardBy>) -> Self {
+    pub fn with_heard_by(mut self, heard_by: impl Fn(IpAddr) -> Vec<ExpectedInterface>) -> Self {
         let exceptions = self.hosts.iter().flat_map(|host| {
             let exceptions = heard_by(host.addr);
             exceptions.into_iter().map(|heard_by| (host.id, heard_by))
@@ -52,8 +52,8 @@ impl Link {
             !exceptions.is_empty() && exceptions.contains(&(host.id, heard_by))
         };
         match interface {
-            RxInterface::Underlay => !excepted(HeardBy::Nobody),
-            RxInterface::Link(link) => excepted(HeardBy::Link(link)),
+            RxInterface::Underlay => !excepted(ExpectedInterface::Nobody),
+            RxInterface::Link(link) => excepted(ExpectedInterface::Link(link)),
             RxInterface::Loopback | RxInterface::Unknown => false,
         }
     }

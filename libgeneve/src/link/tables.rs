@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 use super::generation::Generation;
 use super::{Link, LinkChange, LinkIndex};
 use crate::flow::FlowHasher;
-use crate::options::Schema;
+use crate::options::OptionSchema;
 use crate::wire::encapsulation::Encapsulation;
 use crate::wire::geneve::Vni;
 
@@ -26,7 +26,7 @@ pub struct Tables {
     /// Keyed hash of flows: source ports, and the choice among several hosts.
     pub hasher: FlowHasher,
     /// The options that are known.
-    pub schema: Arc<Schema>,
+    pub schema: Arc<OptionSchema>,
     /// Grows with each snapshot that a daemon publishes: what was decided by an earlier one is decided again, if something
     /// has changed since that it rests on.
     pub epoch: u64,
@@ -82,7 +82,7 @@ impl Tables {
     pub fn next(
         &self,
         epoch: u64,
-        schema: Arc<Schema>,
+        schema: Arc<OptionSchema>,
         changed: impl IntoIterator<Item = (LinkIndex, Option<Link>)>,
     ) -> Tables {
         let mut tables = Tables {

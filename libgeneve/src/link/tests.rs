@@ -27,11 +27,11 @@ fn config(index: u32, vni: u32, hosts: &[&str]) -> LinkConfig {
         routes: vec![RouteConfig {
             prefix: "10.0.0.0/24".parse().unwrap(),
             hosts: hosts.iter().map(|host| ip(host)).collect(),
-            origin: Origin::Route,
+            origin: RouteOrigin::Route,
             kind: EndpointType::Simple,
             local: false,
         }],
-        functions: Functions::default(),
+        functions: LinkFunctions::default(),
         bridge: None,
     }
 }
@@ -43,7 +43,7 @@ fn a_link_knows_each_host_once() {
     config.routes.push(RouteConfig {
         prefix: "10.9.0.0/16".parse().unwrap(),
         hosts: vec![ip("192.0.2.2")],
-        origin: Origin::Endpoint,
+        origin: RouteOrigin::Endpoint,
         kind: EndpointType::Simple,
         local: false,
     });
@@ -107,8 +107,8 @@ fn tables_find_links_by_place_and_by_vni() {
 fn a_link_keeps_away_from_hosts_from_which_packets_come_back() {
     let mut registry = HostRegistry::default();
     let link = Link::new(config(0, 1, &["192.0.2.2", "192.0.2.3"]), &mut registry);
-    assert!(!link.leads_back(link.host(ip("192.0.2.2")).unwrap()));
-    let link = link.without(|host| host == ip("192.0.2.2"));
-    assert!(link.leads_back(link.host(ip("192.0.2.2")).unwrap()));
-    assert!(!link.leads_back(link.host(ip("192.0.2.3")).unwrap()));
+    assert!(!link.loops_to(link.host(ip("192.0.2.2")).unwrap()));
+    let link = link.excluding_loops(|host| host == ip("192.0.2.2"));
+    assert!(link.loops_to(link.host(ip("192.0.2.2")).unwrap()));
+    assert!(!link.loops_to(link.host(ip("192.0.2.3")).unwrap()));
 }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::rewrite::{
-    Kind, Rewrite, TCP_REWRITTEN, Untranslatable, added_to, families_match, set_addresses,
+    RewritableTransport, Rewrite, TCP_REWRITTEN, Untranslatable, added_to, families_match, set_addresses,
 };
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpHeader, Quote, QuotedTransport};
@@ -32,7 +32,7 @@ pub fn rewrite_error(
     quoted: &Rewrite,
 ) -> Result<(), Untranslatable> {
     let quote = packet.quote(bytes).ok_or(Untranslatable)?;
-    let kind = Kind::of_quote(&quote)?;
+    let kind = RewritableTransport::of_quote(&quote)?;
     let transport = usize::from(packet.transport_offset);
     if !families_match(packet.version, src, dst)
         || !families_match(packet.version, quoted.src.0, quoted.dst.0)
@@ -75,15 +75,15 @@ pub fn rewrite_error(
     Ok(())
 }
 
-impl Kind {
-    fn of_quote(quote: &Quote) -> Result<Kind, Untranslatable> {
+impl RewritableTransport {
+    fn of_quote(quote: &Quote) -> Result<RewritableTransport, Untranslatable> {
         match quote.transport {
-            QuotedTransport::Tcp { src, dst, .. } => Ok(Kind::Tcp(src, dst)),
-            QuotedTransport::Udp { src, dst } => Ok(Kind::Udp(src, dst)),
-            QuotedTransport::Icmp { id: Some(id), .. } => Ok(Kind::Query(id)),
-            QuotedTransport::Icmp { id: None, .. } => Ok(Kind::Message),
-            QuotedTransport::Other => Ok(Kind::Bare),
-            QuotedTransport::Unavailable if quote.fragment == Fragment::Later => Ok(Kind::Bare),
+            QuotedTransport::Tcp { src, dst, .. } => Ok(RewritableTransport::Tcp(src, dst)),
+            QuotedTransport::Udp { src, dst } => Ok(RewritableTransport::Udp(src, dst)),
+            QuotedTransport::Icmp { id: Some(id), .. } => Ok(RewritableTransport::Query(id)),
+            QuotedTransport::Icmp { id: None, .. } => Ok(RewritableTransport::Message),
+            QuotedTransport::Other => Ok(RewritableTransport::Bare),
+            QuotedTransport::Unavailable if quote.fragment == Fragment::Later => Ok(RewritableTransport::Bare),
             QuotedTransport::Unavailable => Err(Untranslatable),
         }
     }

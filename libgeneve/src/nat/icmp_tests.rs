@@ -3,7 +3,7 @@
 use super::super::rewrite::rewrite;
 use super::super::rewrite::tests::{back, is_right, target};
 use super::*;
-use crate::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use crate::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
 use crate::wire::packet::tests::sample;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn error(packet: &Packet, bytes: &[u8]) -> Vec<u8> {
         IpVersion::V4 => [203, 0, 113, 1].into(),
         IpVersion::V6 => "2001:db8::ff".parse().unwrap(),
     };
-    let error = IcmpError::Unreachable(Unreachable::Host);
+    let error = IcmpError::Unreachable(UnreachableReason::Host);
     let mut out = [0; MAX_V6_ERROR_LEN];
     let len = error.build(router, packet, bytes, &mut out).unwrap();
     out[..len].to_vec()

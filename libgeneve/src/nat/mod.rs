@@ -26,46 +26,46 @@ use prefix_trie::PrefixMap;
 
 pub use icmp::rewrite_error;
 pub use identification::{Identifications, needs_identification, set_identification};
-pub use pool::{Exhausted, Lease, MAX_ADDRESSES, Pool, Registry, Share, Usage};
+pub use pool::{Exhausted, PortLease, MAX_ADDRESSES, NatPool, PoolRegistry, PoolShare, PortUsage};
 pub use rewrite::{Rewrite, Untranslatable, rewrite};
-pub use rule::{NatError, Rule};
+pub use rule::{NatError, NatRule};
 
 use crate::link_index::LinkIndex;
-use space::{Port, Protocol, Space};
+use space::{NatPort, NatProtocol, NatMappings};
 
 /// Compiled NAT rules of one link. Immutable, except for the leases of its pools.
 #[derive(Debug, Default)]
 pub struct Nat {
     /// In rule order.
-    pools: Vec<(Box<str>, Arc<Pool>)>,
+    pools: Vec<(Box<str>, Arc<NatPool>)>,
     /// Prefixes and the indexes of their pools.
     from_v4: PrefixMap<Ipv4Net, u32>,
     from_v6: PrefixMap<Ipv6Net, u32>,
-    by_inside: HashMap<IpAddr, Plain>,
-    by_destination: HashMap<IpAddr, Inbound>,
-    space: Option<Arc<Space>>,
+    by_inside: HashMap<IpAddr, FixedTranslation>,
+    by_destination: HashMap<IpAddr, InboundTranslation>,
+    space: Option<Arc<NatMappings>>,
     /// Number of links that share the pools, if they are shared.
     consumers: Option<u32>,
 }
 
 /// Translated address, and the rule that translates it.
 #[derive(Clone, Debug)]
-struct Plain {
+struct FixedTranslation {
     addr: IpAddr,
     rule: Box<str>,
 }
 
 /// Translations of packets to one address.
 #[derive(Debug, Default)]
-struct Inbound {
-    forwards: HashMap<(u8, u16), (Plain, Option<u16>)>,
-    dnat: Option<Plain>,
-    fixed: Option<Plain>,
+struct InboundTranslation {
+    forwards: HashMap<(u8, u16), (FixedTranslation, Option<u16>)>,
+    dnat: Option<FixedTranslation>,
+    fixed: Option<FixedTranslation>,
 }
 
 /// Result of destination translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination<'a> {
+pub struct TranslatedDestination<'a> {
     /// Translated address.
     pub addr: IpAddr,
     /// Translated port; `None` if it is kept.
@@ -76,7 +76,7 @@ pub struct Destination<'a> {
 
 /// Result of source translation.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
+pub enum SourceTranslation<'a> {
     /// A static address; the port is kept.
     Static {
         /// Outside address.
@@ -87,7 +87,7 @@ pub enum Source<'a> {
     /// An address and a port leased from a pool.
     Pool {
         /// Pool to lease from.
-        pool: &'a Arc<Pool>,
+        pool: &'a Arc<NatPool>,
         /// The rule that matched.
         rule: &'a str,
     },
@@ -102,14 +102,14 @@ impl Nat {
     /// [`NatError`] if the rules are invalid; `registry` is unchanged then.
     pub fn compile(
         link: LinkIndex,
-        rules: Vec<Rule>,
-        registry: &mut Registry,
+        rules: Vec<NatRule>,
+        registry: &mut PoolRegistry,
     ) -> Result<Nat, NatError> {
         let mut specs = rule::check(&rules)?.into_iter();
         let mut nat = Nat::default();
         for rule in rules {
             match rule {
-                Rule::Snat { name, from, .. } => {
+                NatRule::Snat { name, from, .. } => {
                     let Some(spec) = specs.next() else {
                         continue;
                     };
@@ -122,7 +122,7 @@ impl Nat {
                     nat.space = Some(Arc::clone(pool.space()));
                     nat.pools.push((name.into(), pool));
                 }
-                Rule::Dnat {
+                NatRule::Dnat {
                     name,
                     to,
                     port,
@@ -130,7 +130,7 @@ impl Nat {
                     target_port,
                 } => {
                     let inbound = nat.by_destination.entry(to).or_default();
-                    let plain = Plain::new(target, name);
+                    let plain = FixedTranslation::new(target, name);
                     match port {
                         Some(port) => {
                             inbound.forwards.insert(port, (plain, target_port));
@@ -138,14 +138,14 @@ impl Nat {
                         None => inbound.dnat = Some(plain),
                     }
                 }
-                Rule::Static {
+                NatRule::Static {
                     name,
                     inside,
                     outside,
                 } => {
                     let inbound = nat.by_destination.entry(outside).or_default();
-                    inbound.fixed = Some(Plain::new(inside, name.clone()));
-                    nat.by_inside.insert(inside, Plain::new(outside, name));
+                    inbound.fixed = Some(FixedTranslation::new(inside, name.clone()));
+                    nat.by_inside.insert(inside, FixedTranslation::new(outside, name));
                 }
             }
         }
@@ -163,9 +163,9 @@ impl Nat {
 
     /// Returns a link's share of the pools, if they are shared.
     #[must_use]
-    pub fn share(&self, consumer: LinkIndex) -> Option<Share> {
+    pub fn share(&self, consumer: LinkIndex) -> Option<PoolShare> {
         let consumers = self.consumers?;
-        Some(Share {
+        Some(PoolShare {
             consumer,
             consumers,
         })
@@ -174,7 +174,7 @@ impl Nat {
     /// Returns the usage of a link's share in the pool that is nearest to exhaustion; `None` if the pools are not
     /// shared.
     #[must_use]
-    pub fn usage_of_share(&self, consumer: LinkIndex) -> Option<Usage> {
+    pub fn usage_of_share(&self, consumer: LinkIndex) -> Option<PortUsage> {
         let share = self.share(consumer)?;
         let usages = self.pools().map(|(_, pool)| pool.usage_of_share(&share));
         usages.max_by_key(|usage| (usage.in_use << 32).checked_div(usage.total))
@@ -204,14 +204,14 @@ impl Nat {
         dst: IpAddr,
         proto: u8,
         dport: Option<u16>,
-    ) -> Option<Destination<'_>> {
+    ) -> Option<TranslatedDestination<'_>> {
         let inbound = self.by_destination.get(&dst)?;
         let forward = dport.and_then(|port| inbound.forwards.get(&(proto, port)));
         let (plain, port) = match forward {
             Some((plain, port)) => (plain, *port),
             None => (inbound.dnat.as_ref().or(inbound.fixed.as_ref())?, None),
         };
-        Some(Destination {
+        Some(TranslatedDestination {
             addr: plain.addr,
             port,
             rule: &plain.rule,
@@ -222,9 +222,9 @@ impl Nat {
     /// the longest prefix wins. `None` if the source is kept.
     #[inline]
     #[must_use]
-    pub fn source(&self, src: IpAddr) -> Option<Source<'_>> {
+    pub fn source(&self, src: IpAddr) -> Option<SourceTranslation<'_>> {
         if let Some(plain) = self.by_inside.get(&src) {
-            return Some(Source::Static {
+            return Some(SourceTranslation::Static {
                 outside: plain.addr,
                 rule: &plain.rule,
             });
@@ -234,7 +234,7 @@ impl Nat {
             IpAddr::V6(a) => self.from_v6.get_lpm(&Ipv6Net::from(a))?.1,
         };
         let (rule, pool) = self.pools.get(*place as usize)?;
-        Some(Source::Pool { pool, rule })
+        Some(SourceTranslation::Pool { pool, rule })
     }
 
     /// Whether a packet between these addresses stays inside: the pool rule that translates `src` also covers `dst`,
@@ -261,8 +261,8 @@ impl Nat {
     /// of a packet from inside to an outside address of the same NAT (hairpin, RFC 4787 section 6).
     #[must_use]
     pub fn mapping(&self, proto: u8, outside: IpAddr, port: u16) -> Option<(IpAddr, u16)> {
-        let outside = Port {
-            protocol: Protocol::of(proto)?,
+        let outside = NatPort {
+            protocol: NatProtocol::of(proto)?,
             addr: outside,
             number: port,
         };
@@ -271,19 +271,19 @@ impl Nat {
     }
 
     /// Names of the rules and their pools, in rule order.
-    pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<Pool>)> {
+    pub fn pools(&self) -> impl Iterator<Item = (&str, &Arc<NatPool>)> {
         self.pools.iter().map(|(rule, pool)| (&**rule, pool))
     }
 
     /// Names of the rules and the usage of their pools; see [`Pool::usage`].
-    pub fn usages(&self) -> impl Iterator<Item = (&str, Usage)> {
+    pub fn usages(&self) -> impl Iterator<Item = (&str, PortUsage)> {
         self.pools().map(|(rule, pool)| (rule, pool.usage()))
     }
 }
 
-impl Plain {
-    fn new(addr: IpAddr, rule: String) -> Plain {
-        Plain {
+impl FixedTranslation {
+    fn new(addr: IpAddr, rule: String) -> FixedTranslation {
+        FixedTranslation {
             addr,
             rule: rule.into(),
         }

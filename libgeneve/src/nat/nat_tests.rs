@@ -6,8 +6,8 @@ fn ip(addr: &str) -> IpAddr {
     addr.parse().unwrap()
 }
 
-fn snat(name: &str, from: &str, first: &str, last: &str, ports: (u16, u16)) -> Rule {
-    Rule::Snat {
+fn snat(name: &str, from: &str, first: &str, last: &str, ports: (u16, u16)) -> NatRule {
+    NatRule::Snat {
         name: name.into(),
         from: from.parse().unwrap(),
         pool: ip(first)..=ip(last),
@@ -15,8 +15,8 @@ fn snat(name: &str, from: &str, first: &str, last: &str, ports: (u16, u16)) -> R
     }
 }
 
-fn dnat(name: &str, to: &str, port: Option<(u8, u16)>, target: &str, to_port: Option<u16>) -> Rule {
-    Rule::Dnat {
+fn dnat(name: &str, to: &str, port: Option<(u8, u16)>, target: &str, to_port: Option<u16>) -> NatRule {
+    NatRule::Dnat {
         name: name.into(),
         to: ip(to),
         port,
@@ -25,16 +25,16 @@ fn dnat(name: &str, to: &str, port: Option<(u8, u16)>, target: &str, to_port: Op
     }
 }
 
-fn fixed(name: &str, inside: &str, outside: &str) -> Rule {
-    Rule::Static {
+fn fixed(name: &str, inside: &str, outside: &str) -> NatRule {
+    NatRule::Static {
         name: name.into(),
         inside: ip(inside),
         outside: ip(outside),
     }
 }
 
-fn compile(rules: Vec<Rule>) -> Result<Nat, NatError> {
-    Nat::compile(LinkIndex(0), rules, &mut Registry::default())
+fn compile(rules: Vec<NatRule>) -> Result<Nat, NatError> {
+    Nat::compile(LinkIndex(0), rules, &mut PoolRegistry::default())
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn the_most_specific_rule_decides() {
     ])
     .unwrap();
     let source = |addr| match nat.source(ip(addr)) {
-        Some(Source::Static { outside, rule }) => format!("{rule} {outside}"),
-        Some(Source::Pool { pool, rule }) => format!("{rule} {}", pool.usage().total),
+        Some(SourceTranslation::Static { outside, rule }) => format!("{rule} {outside}"),
+        Some(SourceTranslation::Pool { pool, rule }) => format!("{rule} {}", pool.usage().total),
         None => "none".into(),
     };
     assert_eq!(source("10.0.0.1"), "all 129024");
@@ -96,7 +96,7 @@ fn the_most_specific_rule_decides() {
 
 #[test]
 fn rules_that_contradict_each_other_are_refused_by_name() {
-    let two = |a: Rule, b: Rule| {
+    let two = |a: NatRule, b: NatRule| {
         let error = compile(vec![a, b]).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("`a`") && text.contains("`b`"), "{text}");
@@ -217,20 +217,20 @@ fn rules_that_mean_nothing_are_refused() {
     assert_eq!(compile(vec![widest]).unwrap().usages().count(), 1);
 }
 
-const NOW: crate::time::Now = crate::time::Now(0);
+const NAT_NOW: crate::time::Now = crate::time::Now(0);
 
-fn pool(nat: &Nat) -> &Arc<Pool> {
+fn pool(nat: &Nat) -> &Arc<NatPool> {
     nat.pools().next().unwrap().1
 }
 
 #[test]
 fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
-    let mut registry = Registry::default();
+    let mut registry = PoolRegistry::default();
     let inside = (ip("10.0.0.1"), 5000);
     let rule = |last, high| snat("a", "10.0.0.0/8", "192.0.2.1", last, (5000, high));
     let link = LinkIndex(3);
     let first = Nat::compile(link, vec![rule("192.0.2.1", 5001)], &mut registry).unwrap();
-    let lease = pool(&first).lease(6, inside, NOW).unwrap();
+    let lease = pool(&first).lease(6, inside, NAT_NOW).unwrap();
     assert_eq!(first.mapping(6, ip("192.0.2.1"), 5000), Some(inside));
     assert_eq!(first.mapping(17, ip("192.0.2.1"), 5000), None);
 
@@ -246,15 +246,15 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     assert!(!Arc::ptr_eq(pool(&first), pool(&third)));
     assert_eq!(
         pool(&third).usage(),
-        Usage {
+        PortUsage {
             in_use: 1,
             total: 2
         }
     );
-    assert_eq!(pool(&third).lease(6, inside, NOW).unwrap(), lease);
-    let taken = pool(&third).lease(6, (ip("10.0.0.2"), 5000), NOW).unwrap();
+    assert_eq!(pool(&third).lease(6, inside, NAT_NOW).unwrap(), lease);
+    let taken = pool(&third).lease(6, (ip("10.0.0.2"), 5000), NAT_NOW).unwrap();
     assert_eq!(taken.outside(), (ip("192.0.2.2"), 5000));
-    assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000), NOW).is_err());
+    assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000), NAT_NOW).is_err());
 
     // A port forward takes its port out of the pool, and the mapping that had it gets another.
     let rules = vec![
@@ -264,28 +264,28 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     let fourth = Nat::compile(link, rules, &mut registry).unwrap();
     assert_eq!(
         pool(&fourth).usage_of(6),
-        Usage {
+        PortUsage {
             in_use: 0,
             total: 1
         }
     );
     assert_eq!(
         pool(&fourth).usage_of(17),
-        Usage {
+        PortUsage {
             in_use: 0,
             total: 2
         }
     );
-    let moved = pool(&fourth).lease(6, inside, NOW).unwrap();
+    let moved = pool(&fourth).lease(6, inside, NAT_NOW).unwrap();
     assert_eq!(moved.outside(), (ip("192.0.2.1"), 5001));
-    assert!(pool(&fourth).lease(6, (ip("10.0.0.4"), 1), NOW).is_err());
+    assert!(pool(&fourth).lease(6, (ip("10.0.0.4"), 1), NAT_NOW).is_err());
 
     drop((first, second, third));
     drop((lease, taken));
     registry.prune();
     assert_eq!(
         pool(&fourth).usage_of(6),
-        Usage {
+        PortUsage {
             in_use: 1,
             total: 1
         }

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::space::{Holder, Mappings, Port, Protocol, Space, Spec};
+use super::space::{PortConsumer, MappingTable, NatPort, NatProtocol, NatMappings, PoolSpec};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
@@ -18,7 +18,7 @@ pub const MAX_ADDRESSES: u32 = 65_536;
 
 /// Port usage of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct PortUsage {
     /// Ports with a live mapping.
     pub in_use: u64,
     /// Usable ports: addresses times ports of the range, without forwarded ports.
@@ -33,7 +33,7 @@ pub struct Exhausted;
 
 /// Share of a pool that several links use; each gets the same number of ports of each protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct PoolShare {
     /// The link that the share belongs to.
     pub consumer: LinkIndex,
     /// Number of links that share the pool; 0 counts as 1.
@@ -45,9 +45,9 @@ pub struct Share {
 /// TCP, UDP and ICMP queries (whose identifier is the port) can each use all ports of the range. Shared by workers;
 /// new mappings take the link's lock, packets of known flows do not come here.
 #[derive(Debug)]
-pub struct Pool {
-    spec: Arc<Spec>,
-    space: Arc<Space>,
+pub struct NatPool {
+    spec: Arc<PoolSpec>,
+    space: Arc<NatMappings>,
     account: usize,
 }
 
@@ -56,28 +56,28 @@ pub struct Pool {
 /// Small, because every translated flow has one: just the index of the mapping, which all flows from the inside port
 /// share. Cloning and dropping take the link's lock, on any thread.
 #[derive(Debug)]
-pub struct Lease {
-    space: Arc<Space>,
+pub struct PortLease {
+    space: Arc<NatMappings>,
     mapping: u32,
 }
 
-impl Clone for Lease {
-    fn clone(&self) -> Lease {
-        self.space.lock().hold_again(self.mapping);
-        Lease {
+impl Clone for PortLease {
+    fn clone(&self) -> PortLease {
+        self.space.lock().reacquire(self.mapping);
+        PortLease {
             space: Arc::clone(&self.space),
             mapping: self.mapping,
         }
     }
 }
 
-impl Drop for Lease {
+impl Drop for PortLease {
     fn drop(&mut self) {
         self.space.lock().release(self.mapping);
     }
 }
 
-impl Lease {
+impl PortLease {
     /// Returns the outside address and port.
     #[must_use]
     pub fn outside(&self) -> (IpAddr, u16) {
@@ -86,18 +86,18 @@ impl Lease {
     }
 }
 
-impl PartialEq for Lease {
+impl PartialEq for PortLease {
     /// Whether both are leases of the same port.
-    fn eq(&self, other: &Lease) -> bool {
+    fn eq(&self, other: &PortLease) -> bool {
         Arc::ptr_eq(&self.space, &other.space) && self.mapping == other.mapping
     }
 }
 
-impl Pool {
-    fn new(spec: Spec, space: &Arc<Space>) -> Pool {
+impl NatPool {
+    fn new(spec: PoolSpec, space: &Arc<NatMappings>) -> NatPool {
         let spec = Arc::new(spec);
         let account = space.lock().open(&spec);
-        Pool {
+        NatPool {
             spec,
             space: Arc::clone(space),
             account,
@@ -123,7 +123,7 @@ impl Pool {
         proto: u8,
         inside: (IpAddr, u16),
         now: Now,
-    ) -> Result<Lease, Exhausted> {
+    ) -> Result<PortLease, Exhausted> {
         self.lease_of(None, proto, inside, now)
     }
 
@@ -135,19 +135,19 @@ impl Pool {
     /// [`Exhausted`], also if only other links have ports left.
     pub fn lease_of(
         self: &Arc<Self>,
-        share: Option<&Share>,
+        share: Option<&PoolShare>,
         proto: u8,
         inside: (IpAddr, u16),
         now: Now,
-    ) -> Result<Lease, Exhausted> {
+    ) -> Result<PortLease, Exhausted> {
         let inside = self.port(proto, inside)?;
         let mut mappings = self.space.lock();
         self.check_share(share, &mappings, &inside)?;
         let outside = self.choose(&mut mappings, &inside, now)?;
         let consumer = share.map(|share| share.consumer);
-        let mapping = mappings.hold(inside, outside, consumer).ok_or(Exhausted)?;
+        let mapping = mappings.acquire(inside, outside, consumer).ok_or(Exhausted)?;
         drop(mappings);
-        Ok(Lease {
+        Ok(PortLease {
             space: Arc::clone(&self.space),
             mapping,
         })
@@ -166,7 +166,7 @@ impl Pool {
     /// [`Exhausted`].
     pub fn peek(
         &self,
-        share: Option<&Share>,
+        share: Option<&PoolShare>,
         proto: u8,
         inside: (IpAddr, u16),
         now: Now,
@@ -181,16 +181,16 @@ impl Pool {
     /// Checks that an inside port has a mapping already, or that its link's share has a port left for it.
     fn check_share(
         &self,
-        share: Option<&Share>,
-        mappings: &Mappings,
-        inside: &Port,
+        share: Option<&PoolShare>,
+        mappings: &MappingTable,
+        inside: &NatPort,
     ) -> Result<(), Exhausted> {
         let Some(share) = share.filter(|_| !mappings.is_held(inside)) else {
             return Ok(());
         };
         let protocol = inside.protocol;
-        let of_link = mappings.held_by(protocol, Holder::Link(share.consumer));
-        let of_address = mappings.held_by(protocol, Holder::Address(inside.addr));
+        let of_link = mappings.held_by(protocol, PortConsumer::Link(share.consumer));
+        let of_address = mappings.held_by(protocol, PortConsumer::Address(inside.addr));
         let left = self.part(share, protocol).saturating_sub(of_link);
         if of_address < left {
             Ok(())
@@ -200,35 +200,35 @@ impl Pool {
     }
 
     /// Returns the number of ports of a protocol in one link's share.
-    fn part(&self, share: &Share, protocol: Protocol) -> u64 {
+    fn part(&self, share: &PoolShare, protocol: NatProtocol) -> u64 {
         self.spec.total(protocol) / u64::from(share.consumers.max(1))
     }
 
     /// Returns the usage of one link's share, for the protocol that is nearest to exhaustion.
     #[must_use]
-    pub fn usage_of_share(&self, share: &Share) -> Usage {
+    pub fn usage_of_share(&self, share: &PoolShare) -> PortUsage {
         let mappings = self.space.lock();
-        nearest_to_exhaustion(Protocol::ALL.map(|protocol| Usage {
-            in_use: mappings.held_by(protocol, Holder::Link(share.consumer)),
+        nearest_to_exhaustion(NatProtocol::ALL.map(|protocol| PortUsage {
+            in_use: mappings.held_by(protocol, PortConsumer::Link(share.consumer)),
             total: self.part(share, protocol),
         }))
     }
 
     /// Returns the usage of the protocol that is nearest to exhaustion.
     #[must_use]
-    pub fn usage(&self) -> Usage {
-        nearest_to_exhaustion(Protocol::ALL.map(|protocol| self.usage_of_protocol(protocol)))
+    pub fn usage(&self) -> PortUsage {
+        nearest_to_exhaustion(NatProtocol::ALL.map(|protocol| self.usage_of_protocol(protocol)))
     }
 
     /// Returns the usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for others.
     #[must_use]
-    pub fn usage_of(&self, proto: u8) -> Usage {
-        Protocol::of(proto).map_or_else(Usage::default, |protocol| self.usage_of_protocol(protocol))
+    pub fn usage_of(&self, proto: u8) -> PortUsage {
+        NatProtocol::of(proto).map_or_else(PortUsage::default, |protocol| self.usage_of_protocol(protocol))
     }
 
-    fn usage_of_protocol(&self, protocol: Protocol) -> Usage {
+    fn usage_of_protocol(&self, protocol: NatProtocol) -> PortUsage {
         let mappings = self.space.lock();
-        Usage {
+        PortUsage {
             in_use: mappings
                 .count(self.account, protocol)
                 .map_or(0, |count| count.in_use),
@@ -236,19 +236,19 @@ impl Pool {
         }
     }
 
-    fn port(&self, proto: u8, (addr, number): (IpAddr, u16)) -> Result<Port, Exhausted> {
-        let protocol = Protocol::of(proto).ok_or(Exhausted)?;
+    fn port(&self, proto: u8, (addr, number): (IpAddr, u16)) -> Result<NatPort, Exhausted> {
+        let protocol = NatProtocol::of(proto).ok_or(Exhausted)?;
         if addr.is_ipv4() != self.spec.first.is_ipv4() {
             return Err(Exhausted);
         }
-        Ok(Port {
+        Ok(NatPort {
             protocol,
             addr,
             number,
         })
     }
 
-    fn choose(&self, mappings: &mut Mappings, inside: &Port, now: Now) -> Result<Port, Exhausted> {
+    fn choose(&self, mappings: &mut MappingTable, inside: &NatPort, now: Now) -> Result<NatPort, Exhausted> {
         let there = mappings.outside(inside);
         if let Some(outside) = there.filter(|port| self.spec.covers(port).is_some()) {
             return Ok(outside);
@@ -260,10 +260,10 @@ impl Pool {
             .next_with_room(&self.spec, home as u32)
             .ok_or(Exhausted)?;
         let addr = self.spec.address(place);
-        mappings.rouse(protocol, addr, now);
+        mappings.expire_resting(protocol, addr, now);
         let known = mappings.address(protocol, addr);
         let taken = known.map(|known| &known.taken);
-        let kept = Port { addr, ..*inside };
+        let kept = NatPort { addr, ..*inside };
         if self.spec.covers(&kept).is_some() && !taken.is_some_and(|t| t.contains(kept.number)) {
             return Ok(kept);
         }
@@ -285,7 +285,7 @@ impl Pool {
             }
         };
         if let Some(number) = free(start, high).or_else(|| free(low, start)) {
-            return Ok(Port {
+            return Ok(NatPort {
                 protocol,
                 addr,
                 number,
@@ -297,17 +297,17 @@ impl Pool {
             .ok_or(Exhausted)
     }
 
-    pub(super) fn space(&self) -> &Arc<Space> {
+    pub(super) fn space(&self) -> &Arc<NatMappings> {
         &self.space
     }
 }
 
-fn nearest_to_exhaustion(usages: [Usage; 3]) -> Usage {
-    let used = |usage: &Usage| (usage.in_use << 32).checked_div(usage.total);
+fn nearest_to_exhaustion(usages: [PortUsage; 3]) -> PortUsage {
+    let used = |usage: &PortUsage| (usage.in_use << 32).checked_div(usage.total);
     usages.into_iter().max_by_key(used).unwrap_or_default()
 }
 
-impl Drop for Pool {
+impl Drop for NatPool {
     fn drop(&mut self) {
         self.space.lock().close(self.account);
     }
@@ -316,19 +316,19 @@ impl Drop for Pool {
 /// Registry that keeps pools across changes of configuration: an unchanged rule keeps its pool, and a changed one
 /// gets a new pool that knows all ports in use.
 #[derive(Debug, Default)]
-pub struct Registry {
-    pools: HashMap<(LinkIndex, String, Spec), Arc<Pool>>,
-    spaces: HashMap<LinkIndex, Arc<Space>>,
+pub struct PoolRegistry {
+    pools: HashMap<(LinkIndex, String, PoolSpec), Arc<NatPool>>,
+    spaces: HashMap<LinkIndex, Arc<NatMappings>>,
 }
 
-impl Registry {
+impl PoolRegistry {
     /// Returns the pool of this rule; makes it if there is none with these addresses and ports.
-    pub(super) fn pool(&mut self, link: LinkIndex, rule: &str, spec: Spec) -> Arc<Pool> {
+    pub(super) fn pool(&mut self, link: LinkIndex, rule: &str, spec: PoolSpec) -> Arc<NatPool> {
         let space = self.spaces.entry(link).or_default();
         let pool = self
             .pools
             .entry((link, rule.to_owned(), spec))
-            .or_insert_with_key(|(_, _, spec)| Arc::new(Pool::new(spec.clone(), space)));
+            .or_insert_with_key(|(_, _, spec)| Arc::new(NatPool::new(spec.clone(), space)));
         Arc::clone(pool)
     }
 

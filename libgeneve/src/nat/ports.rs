@@ -9,21 +9,21 @@ const CHUNKS: usize = (1 << 16) / (64 * CHUNK_WORDS);
 
 /// Taken ports of one protocol on one address.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(super) struct PortSet {
     chunks: [Option<Box<[u64; CHUNK_WORDS]>>; CHUNKS],
     taken: u32,
 }
 
-impl Default for Ports {
-    fn default() -> Ports {
-        Ports {
+impl Default for PortSet {
+    fn default() -> PortSet {
+        PortSet {
             chunks: [const { None }; CHUNKS],
             taken: 0,
         }
     }
 }
 
-impl Ports {
+impl PortSet {
     pub(super) fn is_empty(&self) -> bool {
         self.taken == 0
     }
@@ -107,7 +107,7 @@ mod tests {
             steps in proptest::collection::vec((0u16..300, any::<bool>()), 0..400),
             (from, to) in (any::<u16>(), any::<u16>()),
         ) {
-            let mut ports = Ports::default();
+            let mut ports = PortSet::default();
             let mut model = BTreeSet::new();
             for (at, take) in steps {
                 let port = low.saturating_add(at);

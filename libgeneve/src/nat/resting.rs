@@ -11,11 +11,11 @@ use crate::time::Now;
 
 /// Length of the quarantine: as long as Linux connection tracking keeps a connection in TIME-WAIT, and twice as long
 /// as Linux itself does.
-pub(super) const REST: Duration = Duration::from_secs(120);
+pub(super) const REST_TIME: Duration = Duration::from_secs(120);
 
 /// Released mapping in quarantine.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Resting {
+pub(super) struct RestingMapping {
     pub(super) mapping: u32,
     /// Generation of the mapping when it was released; differs once it has been held again.
     pub(super) generation: u32,
@@ -27,16 +27,16 @@ pub(super) struct Resting {
 /// Leases are released where the time is not known, so the quarantine starts when a port of the address is next
 /// looked for: possibly late, never early.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    entries: VecDeque<Resting>,
+pub(super) struct RestingQueue {
+    entries: VecDeque<RestingMapping>,
     /// Number of entries at the back whose quarantine has not started.
     waiting: usize,
 }
 
-impl Queue {
+impl RestingQueue {
     pub(super) fn push(&mut self, mapping: u32, generation: u32) {
         self.waiting += 1;
-        self.entries.push_back(Resting {
+        self.entries.push_back(RestingMapping {
             mapping,
             generation,
             since: Now::default(),
@@ -53,20 +53,20 @@ impl Queue {
     }
 
     /// Removes the longest quarantined entry.
-    pub(super) fn pop(&mut self) -> Option<Resting> {
+    pub(super) fn pop(&mut self) -> Option<RestingMapping> {
         let first = self.entries.pop_front()?;
         self.waiting = self.waiting.min(self.entries.len());
         Some(first)
     }
 
     /// Returns the longest quarantined entry, and whether its quarantine is over by `now`.
-    pub(super) fn first(&self, now: Now) -> Option<(Resting, bool)> {
+    pub(super) fn first(&self, now: Now) -> Option<(RestingMapping, bool)> {
         let first = self.entries.front()?;
         let begun = self.waiting < self.entries.len();
-        Some((*first, begun && now.since(first.since) >= REST))
+        Some((*first, begun && now.since(first.since) >= REST_TIME))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Resting> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RestingMapping> {
         self.entries.iter()
     }
 

@@ -58,7 +58,7 @@ pub fn rewrite(
     to: &Rewrite,
     partial: bool,
 ) -> Result<(), Untranslatable> {
-    let kind = Kind::of(packet)?;
+    let kind = RewritableTransport::of(packet)?;
     let source_routed = packet.source_routed && to.dst.0 != packet.dst;
     if source_routed || !families_match(packet.version, to.src.0, to.dst.0) {
         return Err(Untranslatable);
@@ -130,7 +130,7 @@ pub(super) fn added_to(check: u16, added: Sum) -> u16 {
 
 /// Transport header fields that NAT may change, with their current values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RewritableTransport {
     Tcp(u16, u16),
     Udp(u16, u16),
     /// An ICMP message with an identifier.
@@ -141,19 +141,19 @@ pub(super) enum Kind {
     Bare,
 }
 
-impl Kind {
-    fn of(packet: &Packet) -> Result<Kind, Untranslatable> {
+impl RewritableTransport {
+    fn of(packet: &Packet) -> Result<RewritableTransport, Untranslatable> {
         match packet.transport {
-            Transport::Tcp { src, dst, .. } => Ok(Kind::Tcp(src, dst)),
-            Transport::Udp { src, dst, .. } => Ok(Kind::Udp(src, dst)),
+            Transport::Tcp { src, dst, .. } => Ok(RewritableTransport::Tcp(src, dst)),
+            Transport::Udp { src, dst, .. } => Ok(RewritableTransport::Udp(src, dst)),
             Transport::Icmp { .. } if packet.is_icmp_error() => Err(Untranslatable),
-            Transport::Icmp { id: Some(id), .. } => Ok(Kind::Query(id)),
-            Transport::Icmp { id: None, .. } => Ok(Kind::Message),
+            Transport::Icmp { id: Some(id), .. } => Ok(RewritableTransport::Query(id)),
+            Transport::Icmp { id: None, .. } => Ok(RewritableTransport::Message),
             Transport::Other => match packet.protocol {
                 protocol::AH | UDP_LITE | DCCP => Err(Untranslatable),
-                _ => Ok(Kind::Bare),
+                _ => Ok(RewritableTransport::Bare),
             },
-            Transport::Unavailable if packet.fragment == Fragment::Later => Ok(Kind::Bare),
+            Transport::Unavailable if packet.fragment == Fragment::Later => Ok(RewritableTransport::Bare),
             Transport::Unavailable => Err(Untranslatable),
         }
     }
@@ -161,10 +161,10 @@ impl Kind {
     /// Length of the transport header up to the last field that may change.
     fn len(self) -> usize {
         match self {
-            Kind::Tcp(..) => TCP_REWRITTEN,
-            Kind::Udp(..) => UDP_HEADER_LEN,
-            Kind::Query(_) | Kind::Message => ICMP_HEADER_LEN,
-            Kind::Bare => 0,
+            RewritableTransport::Tcp(..) => TCP_REWRITTEN,
+            RewritableTransport::Udp(..) => UDP_HEADER_LEN,
+            RewritableTransport::Query(_) | RewritableTransport::Message => ICMP_HEADER_LEN,
+            RewritableTransport::Bare => 0,
         }
     }
 
@@ -179,30 +179,30 @@ impl Kind {
         partial: bool,
     ) {
         let (field, ports) = match self {
-            Kind::Tcp(src, dst) => (
+            RewritableTransport::Tcp(src, dst) => (
                 TcpHeader::CHECKSUM_OFFSET,
                 set_ports(segment, (src, dst), to),
             ),
-            Kind::Udp(src, dst) => (
+            RewritableTransport::Udp(src, dst) => (
                 UdpHeader::CHECKSUM_OFFSET,
                 set_ports(segment, (src, dst), to),
             ),
-            Kind::Query(id) => {
+            RewritableTransport::Query(id) => {
                 if let Some(header) = prefix_mut::<IcmpHeader>(segment) {
                     header.set_query_id(to.src.1);
                 }
                 let new = Sum::ZERO.word(to.src.1);
                 (IcmpHeader::CHECKSUM_OFFSET, change(Sum::ZERO.word(id), new))
             }
-            Kind::Message => (IcmpHeader::CHECKSUM_OFFSET, Sum::ZERO),
-            Kind::Bare => return,
+            RewritableTransport::Message => (IcmpHeader::CHECKSUM_OFFSET, Sum::ZERO),
+            RewritableTransport::Bare => return,
         };
         let field = usize::from(field);
         if segment.len() < field + 2 {
             return;
         }
-        let is_udp = matches!(self, Kind::Udp(..));
-        let icmp4 = matches!(self, Kind::Query(_) | Kind::Message) && version == IpVersion::V4;
+        let is_udp = matches!(self, RewritableTransport::Udp(..));
+        let icmp4 = matches!(self, RewritableTransport::Query(_) | RewritableTransport::Message) && version == IpVersion::V4;
         let addresses = if icmp4 { Sum::ZERO } else { addresses };
         match (partial, checksum::field(segment, field)) {
             (true, _) if icmp4 => {}

@@ -9,12 +9,12 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::pool::MAX_ADDRESSES;
-use super::space::{Protocol, Spec};
+use super::space::{NatProtocol, PoolSpec};
 use crate::wire::ip::protocol;
 
 /// One NAT rule of a link. All addresses of a rule are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum NatRule {
     /// Source NAT: packets from a prefix leave with an address and port of a pool.
     Snat {
         /// The rule's name, unique on its link.
@@ -51,12 +51,12 @@ pub enum Rule {
     },
 }
 
-impl Rule {
+impl NatRule {
     /// The rule's name.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Rule::Snat { name, .. } | Rule::Dnat { name, .. } | Rule::Static { name, .. } => name,
+            NatRule::Snat { name, .. } | NatRule::Dnat { name, .. } | NatRule::Static { name, .. } => name,
         }
     }
 }
@@ -103,26 +103,26 @@ pub enum NatError {
 }
 
 /// Pool and the name of its rule.
-type Named<'a> = (&'a str, Spec);
+type NamedPool<'a> = (&'a str, PoolSpec);
 
 /// Validates the rules; returns the pool of each source NAT rule, in rule order.
-pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
+pub(super) fn check(rules: &[NatRule]) -> Result<Vec<PoolSpec>, NatError> {
     let mut names = HashMap::new();
-    let mut taken = Taken::default();
-    let mut pools: Vec<Named<'_>> = Vec::new();
+    let mut taken = TakenKeys::default();
+    let mut pools: Vec<NamedPool<'_>> = Vec::new();
     for rule in rules {
         let name = rule.name();
         if names.insert(name, ()).is_some() {
             return Err(NatError::SameName(name.to_owned()));
         }
         match rule {
-            Rule::Snat {
+            NatRule::Snat {
                 from, pool, ports, ..
             } => {
-                taken.claim(Claim::From(from.trunc()), name)?;
+                taken.claim(UniqueKey::From(from.trunc()), name)?;
                 pools.push((name, spec(name, *from, pool, ports)?));
             }
-            Rule::Dnat {
+            NatRule::Dnat {
                 to,
                 port,
                 target,
@@ -138,14 +138,14 @@ pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
                     Some((protocol::TCP | protocol::UDP, 1..)) if *target_port != Some(0) => {}
                     Some(_) => return Err(NatError::Forward(name.to_owned())),
                 }
-                taken.claim(Claim::Destination(*to, *port), name)?;
+                taken.claim(UniqueKey::Destination(*to, *port), name)?;
             }
-            Rule::Static {
+            NatRule::Static {
                 inside, outside, ..
             } => {
                 one_family(name, &[*inside, *outside])?;
-                taken.claim(Claim::Inside(*inside), name)?;
-                taken.claim(Claim::Outside(*outside), name)?;
+                taken.claim(UniqueKey::Inside(*inside), name)?;
+                taken.claim(UniqueKey::Outside(*outside), name)?;
             }
         }
     }
@@ -153,14 +153,14 @@ pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
     for rule in rules {
         // A rule that translates a whole address takes every port of it.
         let (name, addr) = match rule {
-            Rule::Static { name, outside, .. } => (name, outside),
-            Rule::Dnat {
+            NatRule::Static { name, outside, .. } => (name, outside),
+            NatRule::Dnat {
                 name,
                 to,
                 port: None,
                 ..
             } => (name, to),
-            Rule::Snat { .. } | Rule::Dnat { .. } => continue,
+            NatRule::Snat { .. } | NatRule::Dnat { .. } => continue,
         };
         if let Some((pool, _)) = pools.iter().find(|(_, spec)| spec.place(*addr).is_some()) {
             return Err(NatError::SameOutside((*pool).into(), name.clone(), *addr));
@@ -174,7 +174,7 @@ pub(super) fn check(rules: &[Rule]) -> Result<Vec<Spec>, NatError> {
 
 /// What only one rule may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Claim {
+enum UniqueKey {
     From(IpNet),
     Inside(IpAddr),
     Outside(IpAddr),
@@ -182,19 +182,19 @@ enum Claim {
 }
 
 #[derive(Default)]
-struct Taken<'a>(HashMap<Claim, &'a str>);
+struct TakenKeys<'a>(HashMap<UniqueKey, &'a str>);
 
-impl<'a> Taken<'a> {
-    fn claim(&mut self, claim: Claim, name: &'a str) -> Result<(), NatError> {
+impl<'a> TakenKeys<'a> {
+    fn claim(&mut self, claim: UniqueKey, name: &'a str) -> Result<(), NatError> {
         let Some(first) = self.0.insert(claim, name) else {
             return Ok(());
         };
         let (first, second) = (first.to_owned(), name.to_owned());
         Err(match claim {
-            Claim::From(net) => NatError::SameFrom(first, second, net),
-            Claim::Inside(addr) => NatError::SameInside(first, second, addr),
-            Claim::Outside(addr) => NatError::SameOutside(first, second, addr),
-            Claim::Destination(addr, _) => NatError::SameDestination(first, second, addr),
+            UniqueKey::From(net) => NatError::SameFrom(first, second, net),
+            UniqueKey::Inside(addr) => NatError::SameInside(first, second, addr),
+            UniqueKey::Outside(addr) => NatError::SameOutside(first, second, addr),
+            UniqueKey::Destination(addr, _) => NatError::SameDestination(first, second, addr),
         })
     }
 }
@@ -219,7 +219,7 @@ fn spec(
     from: IpNet,
     pool: &RangeInclusive<IpAddr>,
     ports: &RangeInclusive<u16>,
-) -> Result<Spec, NatError> {
+) -> Result<PoolSpec, NatError> {
     let (first, last) = (*pool.start(), *pool.end());
     one_family(name, &[first, last])?;
     let distance = match (from, first, last) {
@@ -240,7 +240,7 @@ fn spec(
     if ports.is_empty() || ports.contains(&0) {
         return Err(NatError::Ports(name.to_owned()));
     }
-    Ok(Spec {
+    Ok(PoolSpec {
         first,
         addresses,
         ports: *ports.start()..=*ports.end(),
@@ -249,7 +249,7 @@ fn spec(
 }
 
 /// Checks that no port is in two pools; pools may share addresses.
-fn disjoint(pools: &[Named<'_>]) -> Result<(), NatError> {
+fn disjoint(pools: &[NamedPool<'_>]) -> Result<(), NatError> {
     let mut order: Vec<_> = pools.iter().collect();
     order.sort_by_key(|(_, spec)| spec.first);
     for (at, (name, spec)) in order.iter().enumerate() {
@@ -267,9 +267,9 @@ fn disjoint(pools: &[Named<'_>]) -> Result<(), NatError> {
 }
 
 /// Excludes forwarded ports from a pool.
-fn reserve(spec: &mut Spec, rules: &[Rule]) {
+fn reserve(spec: &mut PoolSpec, rules: &[NatRule]) {
     for rule in rules {
-        let Rule::Dnat {
+        let NatRule::Dnat {
             to,
             port: Some((proto, port)),
             ..
@@ -277,7 +277,7 @@ fn reserve(spec: &mut Spec, rules: &[Rule]) {
         else {
             continue;
         };
-        if let (Some(protocol), Some(place)) = (Protocol::of(*proto), spec.place(*to))
+        if let (Some(protocol), Some(place)) = (NatProtocol::of(*proto), spec.place(*to))
             && spec.ports.contains(port)
         {
             spec.reserved.push((protocol, place, *port));

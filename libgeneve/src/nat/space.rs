@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 
-use super::ports::Ports;
-use super::resting::{Queue, Resting};
+use super::ports::PortSet;
+use super::resting::{RestingQueue, RestingMapping};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::ip::protocol;
@@ -25,22 +25,22 @@ const MOST_RESTING: usize = 65_536;
 
 /// Protocols whose ports are leased, each with its own port space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Protocol {
+pub(super) enum NatProtocol {
     Tcp,
     Udp,
     /// ICMP and ICMPv6 queries, by identifier.
     Query,
 }
 
-impl Protocol {
-    pub(super) const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Query];
+impl NatProtocol {
+    pub(super) const ALL: [NatProtocol; 3] = [NatProtocol::Tcp, NatProtocol::Udp, NatProtocol::Query];
 
     /// Returns the protocol with an IP protocol number; `None` if it has no ports.
-    pub(super) fn of(number: u8) -> Option<Protocol> {
+    pub(super) fn of(number: u8) -> Option<NatProtocol> {
         match number {
-            protocol::TCP => Some(Protocol::Tcp),
-            protocol::UDP => Some(Protocol::Udp),
-            protocol::ICMP | protocol::ICMPV6 => Some(Protocol::Query),
+            protocol::TCP => Some(NatProtocol::Tcp),
+            protocol::UDP => Some(NatProtocol::Udp),
+            protocol::ICMP | protocol::ICMPV6 => Some(NatProtocol::Query),
             _ => None,
         }
     }
@@ -48,15 +48,15 @@ impl Protocol {
 
 /// A port of one protocol on one address, inside or outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Port {
-    pub(super) protocol: Protocol,
+pub(super) struct NatPort {
+    pub(super) protocol: NatProtocol,
     pub(super) addr: IpAddr,
     pub(super) number: u16,
 }
 
 /// Ports that a pool may lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Spec {
+pub(super) struct PoolSpec {
     /// First address.
     pub(super) first: IpAddr,
     /// Number of addresses, at least 1.
@@ -64,10 +64,10 @@ pub(super) struct Spec {
     /// Never empty.
     pub(super) ports: RangeInclusive<u16>,
     /// Forwarded ports, which are excluded: protocol, index of the address, port; sorted, without duplicates.
-    pub(super) reserved: Vec<(Protocol, u32, u16)>,
+    pub(super) reserved: Vec<(NatProtocol, u32, u16)>,
 }
 
-impl Spec {
+impl PoolSpec {
     /// Returns the index of an address in the pool.
     pub(super) fn place(&self, addr: IpAddr) -> Option<u32> {
         let place = match (self.first, addr) {
@@ -91,21 +91,21 @@ impl Spec {
     }
 
     /// Returns the index of the address if the pool may lease this port.
-    pub(super) fn covers(&self, port: &Port) -> Option<u32> {
+    pub(super) fn covers(&self, port: &NatPort) -> Option<u32> {
         let place = self.place(port.addr)?;
         let covered = self.ports.contains(&port.number)
             && !self.is_reserved(port.protocol, place, port.number);
         covered.then_some(place)
     }
 
-    pub(super) fn is_reserved(&self, protocol: Protocol, place: u32, port: u16) -> bool {
+    pub(super) fn is_reserved(&self, protocol: NatProtocol, place: u32, port: u16) -> bool {
         self.reserved
             .binary_search(&(protocol, place, port))
             .is_ok()
     }
 
     /// Returns the reserved ports of one address.
-    fn reserved_on(&self, protocol: Protocol, place: u32) -> &[(Protocol, u32, u16)] {
+    fn reserved_on(&self, protocol: NatProtocol, place: u32) -> &[(NatProtocol, u32, u16)] {
         let from = self.reserved.partition_point(|r| *r < (protocol, place, 0));
         let to = self
             .reserved
@@ -114,12 +114,12 @@ impl Spec {
     }
 
     /// Number of ports of one address that may be leased.
-    fn capacity(&self, protocol: Protocol, place: u32) -> u32 {
+    fn capacity(&self, protocol: NatProtocol, place: u32) -> u32 {
         self.ports.len() as u32 - self.reserved_on(protocol, place).len() as u32
     }
 
     /// Number of ports of all addresses that may be leased.
-    pub(super) fn total(&self, protocol: Protocol) -> u64 {
+    pub(super) fn total(&self, protocol: NatProtocol) -> u64 {
         let reserved = self.reserved.iter().filter(|r| r.0 == protocol).count();
         u64::from(self.addresses) * self.ports.len() as u64 - reserved as u64
     }
@@ -127,7 +127,7 @@ impl Spec {
 
 /// Counts of a pool's leased ports, for one protocol.
 #[derive(Debug)]
-pub(super) struct Count {
+pub(super) struct PortCount {
     pub(super) in_use: u64,
     /// By index of the address.
     on_address: Vec<u32>,
@@ -135,32 +135,32 @@ pub(super) struct Count {
     full: Vec<u64>,
 }
 
-impl Count {
-    fn new(spec: &Spec, protocol: Protocol) -> Count {
-        let mut count = Count {
+impl PortCount {
+    fn new(spec: &PoolSpec, protocol: NatProtocol) -> PortCount {
+        let mut count = PortCount {
             in_use: 0,
             on_address: vec![0; spec.addresses as usize],
             full: vec![0; spec.addresses.div_ceil(64) as usize],
         };
         for &(_, place, _) in spec.reserved.iter().filter(|r| r.0 == protocol) {
-            count.settle(spec, protocol, place);
+            count.recount(spec, protocol, place);
         }
         count
     }
 
-    fn add(&mut self, spec: &Spec, protocol: Protocol, place: u32, ports: u32) {
+    fn add(&mut self, spec: &PoolSpec, protocol: NatProtocol, place: u32, ports: u32) {
         self.in_use += u64::from(ports);
         self.on_address[place as usize] += ports;
-        self.settle(spec, protocol, place);
+        self.recount(spec, protocol, place);
     }
 
-    fn remove(&mut self, spec: &Spec, protocol: Protocol, place: u32) {
+    fn remove(&mut self, spec: &PoolSpec, protocol: NatProtocol, place: u32) {
         self.in_use -= 1;
         self.on_address[place as usize] -= 1;
-        self.settle(spec, protocol, place);
+        self.recount(spec, protocol, place);
     }
 
-    fn settle(&mut self, spec: &Spec, protocol: Protocol, place: u32) {
+    fn recount(&mut self, spec: &PoolSpec, protocol: NatProtocol, place: u32) {
         let (word, bit) = (place as usize / 64, 1 << (place % 64));
         if self.on_address[place as usize] >= spec.capacity(protocol, place) {
             self.full[word] |= bit;
@@ -170,7 +170,7 @@ impl Count {
     }
 
     /// Returns the first address with a free port, starting at `place` and wrapping around.
-    pub(super) fn next_with_room(&self, spec: &Spec, place: u32) -> Option<u32> {
+    pub(super) fn next_with_room(&self, spec: &PoolSpec, place: u32) -> Option<u32> {
         let word = |at: usize| self.full[at];
         let last = spec.addresses as usize - 1;
         super::ports::first_clear(word, place as usize, last)
@@ -180,16 +180,16 @@ impl Count {
 }
 
 #[derive(Debug)]
-struct Account {
-    spec: Arc<Spec>,
-    counts: [Count; 3],
+struct PoolAccount {
+    spec: Arc<PoolSpec>,
+    counts: [PortCount; 3],
 }
 
 /// Mapping of an inside port to an outside one; exists while it is leased or quarantined.
 #[derive(Debug)]
 struct Mapping {
-    inside: Port,
-    outside: Port,
+    inside: NatPort,
+    outside: NatPort,
     /// Link whose share it counts against, if pools are shared.
     consumer: Option<LinkIndex>,
     /// 0 if it is quarantined, or its slot is free.
@@ -200,7 +200,7 @@ struct Mapping {
 
 /// What a count of held ports is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Holder {
+pub(super) enum PortConsumer {
     /// All inside ports of a link.
     Link(LinkIndex),
     /// All ports of an inside address.
@@ -209,23 +209,23 @@ pub(super) enum Holder {
 
 /// Ports of one protocol on one outside address.
 #[derive(Debug, Default)]
-pub(super) struct Address {
+pub(super) struct OutsideAddress {
     /// Ports with a mapping, quarantined ones included.
-    pub(super) taken: Ports,
-    resting: Queue,
+    pub(super) taken: PortSet,
+    resting: RestingQueue,
 }
 
 /// Mappings of one link.
 #[derive(Debug, Default)]
-pub(super) struct Space {
-    mappings: Mutex<Mappings>,
+pub(super) struct NatMappings {
+    mappings: Mutex<MappingTable>,
     /// Spreads inside addresses over outside ones and randomizes the search for ports, so that nobody outside can
     /// predict them (RFC 6056).
     pub(super) hash: RandomState,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Mappings {
+pub(super) struct MappingTable {
     /// Slab of mappings. There may be a million, so each is stored once and referred to by index.
     all: Vec<Mapping>,
     /// Free slots of `all`.
@@ -235,28 +235,28 @@ pub(super) struct Mappings {
     /// Index of every mapping, by outside port.
     by_outside: HashTable<u32>,
     keys: RandomState,
-    addresses: HashMap<(Protocol, IpAddr), Box<Address>>,
+    addresses: HashMap<(NatProtocol, IpAddr), Box<OutsideAddress>>,
     /// Total number of entries in all quarantine queues.
     resting: usize,
-    accounts: Vec<Option<Account>>,
+    accounts: Vec<Option<PoolAccount>>,
     /// Number of ports held by each link that shares the pools and by each of its inside addresses; entries are never
     /// 0.
-    held: HashMap<(Protocol, Holder), u32>,
+    held: HashMap<(NatProtocol, PortConsumer), u32>,
     /// Number of mappings ever made.
     pub(super) turn: u64,
 }
 
-impl Space {
+impl NatMappings {
     /// Poisoning is ignored, because nothing that holds the lock can panic midway and leave the maps inconsistent.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Mappings> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, MappingTable> {
         self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Mappings {
+impl MappingTable {
     /// Opens a pool's account, which starts with the ports of the pool that are in use already.
-    pub(super) fn open(&mut self, spec: &Arc<Spec>) -> usize {
-        let mut counts = Protocol::ALL.map(|protocol| Count::new(spec, protocol));
+    pub(super) fn open(&mut self, spec: &Arc<PoolSpec>) -> usize {
+        let mut counts = NatProtocol::ALL.map(|protocol| PortCount::new(spec, protocol));
         for (&(protocol, addr), address) in &self.addresses {
             let Some(place) = spec.place(addr) else {
                 continue;
@@ -268,7 +268,7 @@ impl Mappings {
             let used = taken.count(&spec.ports) - foreign as u32 - resting as u32;
             counts[protocol as usize].add(spec, protocol, place, used);
         }
-        let account = Account {
+        let account = PoolAccount {
             spec: Arc::clone(spec),
             counts,
         };
@@ -286,17 +286,17 @@ impl Mappings {
         self.accounts[account] = None;
     }
 
-    pub(super) fn count(&self, account: usize, protocol: Protocol) -> Option<&Count> {
+    pub(super) fn count(&self, account: usize, protocol: NatProtocol) -> Option<&PortCount> {
         let account = self.accounts.get(account)?.as_ref()?;
         Some(&account.counts[protocol as usize])
     }
 
-    fn by_inside(&self, inside: &Port) -> Option<u32> {
+    fn by_inside(&self, inside: &NatPort) -> Option<u32> {
         let is = |&at: &u32| self.all[at as usize].inside == *inside;
         self.by_inside.find(self.keys.hash_one(inside), is).copied()
     }
 
-    fn by_outside(&self, outside: &Port) -> Option<u32> {
+    fn by_outside(&self, outside: &NatPort) -> Option<u32> {
         let is = |&at: &u32| self.all[at as usize].outside == *outside;
         self.by_outside
             .find(self.keys.hash_one(outside), is)
@@ -304,36 +304,36 @@ impl Mappings {
     }
 
     /// Returns the outside port for new flows from this inside port.
-    pub(super) fn outside(&self, inside: &Port) -> Option<Port> {
+    pub(super) fn outside(&self, inside: &NatPort) -> Option<NatPort> {
         self.by_inside(inside).map(|at| self.outside_of(at))
     }
 
     /// Returns the outside port of a mapping.
-    pub(super) fn outside_of(&self, at: u32) -> Port {
+    pub(super) fn outside_of(&self, at: u32) -> NatPort {
         self.all[at as usize].outside
     }
 
     /// Returns the inside port that holds this outside port.
-    pub(super) fn inside(&self, outside: &Port) -> Option<Port> {
+    pub(super) fn inside(&self, outside: &NatPort) -> Option<NatPort> {
         let mapping = &self.all[self.by_outside(outside)? as usize];
         (mapping.leases > 0).then_some(mapping.inside)
     }
 
-    pub(super) fn address(&self, protocol: Protocol, addr: IpAddr) -> Option<&Address> {
+    pub(super) fn address(&self, protocol: NatProtocol, addr: IpAddr) -> Option<&OutsideAddress> {
         self.addresses.get(&(protocol, addr)).map(|ports| &**ports)
     }
 
     /// Returns the longest quarantined port of an address that a pool may lease.
-    pub(super) fn longest_resting(&self, spec: &Spec, address: &Address) -> Option<Port> {
+    pub(super) fn longest_resting(&self, spec: &PoolSpec, address: &OutsideAddress) -> Option<NatPort> {
         self.resting_of(spec, address).next()
     }
 
     /// Quarantined ports of an address that a pool may lease.
     fn resting_of<'a>(
         &'a self,
-        spec: &'a Spec,
-        address: &'a Address,
-    ) -> impl Iterator<Item = Port> + 'a {
+        spec: &'a PoolSpec,
+        address: &'a OutsideAddress,
+    ) -> impl Iterator<Item = NatPort> + 'a {
         let resting = address.resting.iter().filter(|entry| self.rests(entry));
         resting
             .map(|entry| self.outside_of(entry.mapping))
@@ -341,14 +341,14 @@ impl Mappings {
     }
 
     /// Whether the mapping has not been held again since.
-    fn rests(&self, entry: &Resting) -> bool {
+    fn rests(&self, entry: &RestingMapping) -> bool {
         let mapping = &self.all[entry.mapping as usize];
         mapping.leases == 0 && mapping.generation == entry.generation
     }
 
     /// Frees the ports of an address whose quarantine is over by `now`, and drops queue entries before them that have
     /// been held again.
-    pub(super) fn rouse(&mut self, protocol: Protocol, addr: IpAddr, now: Now) {
+    pub(super) fn expire_resting(&mut self, protocol: NatProtocol, addr: IpAddr, now: Now) {
         let key = (protocol, addr);
         if let Some(address) = self.addresses.get_mut(&key) {
             address.resting.begin(now);
@@ -365,7 +365,7 @@ impl Mappings {
         }
     }
 
-    fn forget_resting(&mut self, entry: &Resting) {
+    fn forget_resting(&mut self, entry: &RestingMapping) {
         if self.rests(entry) {
             self.forget(entry.mapping);
         }
@@ -373,16 +373,16 @@ impl Mappings {
 
     /// Adds a lease of `outside` for `inside`, and makes the mapping if it is new; returns its index. `None` if
     /// another inside port holds the port. If pools are shared, a new mapping counts against `consumer`'s share.
-    pub(super) fn hold(
+    pub(super) fn acquire(
         &mut self,
-        inside: Port,
-        outside: Port,
+        inside: NatPort,
+        outside: NatPort,
         consumer: Option<LinkIndex>,
     ) -> Option<u32> {
         if let Some(at) = self.by_outside(&outside) {
             let mapping = &self.all[at as usize];
             if mapping.inside == inside {
-                self.hold_again(at);
+                self.reacquire(at);
                 return Some(at);
             }
             if mapping.leases > 0 {
@@ -390,8 +390,8 @@ impl Mappings {
             }
             self.forget(at);
         }
-        let at = self.place(inside, outside, consumer)?;
-        let Mappings {
+        let at = self.address_index(inside, outside, consumer)?;
+        let MappingTable {
             all,
             keys,
             by_inside,
@@ -407,12 +407,12 @@ impl Mappings {
         let address = self.addresses.entry((outside.protocol, outside.addr));
         address.or_default().taken.take(outside.number);
         self.turn = self.turn.wrapping_add(1);
-        self.hold_again(at);
+        self.reacquire(at);
         Some(at)
     }
 
     /// Allocates a slot for a new mapping without leases.
-    fn place(&mut self, inside: Port, outside: Port, consumer: Option<LinkIndex>) -> Option<u32> {
+    fn address_index(&mut self, inside: NatPort, outside: NatPort, consumer: Option<LinkIndex>) -> Option<u32> {
         let mut mapping = Mapping {
             inside,
             outside,
@@ -432,7 +432,7 @@ impl Mappings {
     }
 
     /// Adds a lease to a mapping that is held or quarantined.
-    pub(super) fn hold_again(&mut self, at: u32) {
+    pub(super) fn reacquire(&mut self, at: u32) {
         let mapping = &mut self.all[at as usize];
         // Bounded by the number of flows, which is far smaller.
         mapping.leases = mapping
@@ -451,20 +451,20 @@ impl Mappings {
     }
 
     /// Returns the holders whose shares a mapping counts against.
-    fn holders(&self, at: u32) -> [Option<Holder>; 2] {
+    fn holders(&self, at: u32) -> [Option<PortConsumer>; 2] {
         let mapping = &self.all[at as usize];
-        let of = |link| [Holder::Link(link), Holder::Address(mapping.inside.addr)].map(Some);
+        let of = |link| [PortConsumer::Link(link), PortConsumer::Address(mapping.inside.addr)].map(Some);
         mapping.consumer.map_or([None, None], of)
     }
 
     /// Returns how many ports of a protocol are held, if pools are shared.
-    pub(super) fn held_by(&self, protocol: Protocol, holder: Holder) -> u64 {
+    pub(super) fn held_by(&self, protocol: NatProtocol, holder: PortConsumer) -> u64 {
         let held = self.held.get(&(protocol, holder));
         held.map_or(0, |&ports| ports.into())
     }
 
     /// Whether the mapping of this inside port is held.
-    pub(super) fn is_held(&self, inside: &Port) -> bool {
+    pub(super) fn is_held(&self, inside: &NatPort) -> bool {
         let at = self.by_inside(inside);
         at.is_some_and(|at| self.all[at as usize].leases > 0)
     }
@@ -489,14 +489,14 @@ impl Mappings {
                 }
             }
         }
-        if outside.protocol == Protocol::Tcp {
-            self.lay_down(at, generation, &outside);
+        if outside.protocol == NatProtocol::Tcp {
+            self.rest(at, generation, &outside);
         } else {
             self.forget(at);
         }
     }
 
-    fn lay_down(&mut self, at: u32, generation: u32, outside: &Port) {
+    fn rest(&mut self, at: u32, generation: u32, outside: &NatPort) {
         let key = (outside.protocol, outside.addr);
         let Some(address) = self.addresses.get_mut(&key) else {
             return;
@@ -534,7 +534,7 @@ impl Mappings {
     }
 
     /// Updates the counts of each pool that may lease this port.
-    fn each_account(&mut self, outside: &Port, change: impl Fn(&mut Count, &Spec, u32)) {
+    fn each_account(&mut self, outside: &NatPort, change: impl Fn(&mut PortCount, &PoolSpec, u32)) {
         for account in self.accounts.iter_mut().flatten() {
             if let Some(place) = account.spec.covers(outside) {
                 let count = &mut account.counts[outside.protocol as usize];

@@ -5,8 +5,8 @@
 
 use super::OffloadError;
 use super::fragment::fragment;
-use super::segments::Segments;
-use super::split::{Split, split};
+use super::segments::SegmentSink;
+use super::split::{SplitResult, split};
 use super::vnet::{GsoType, VnetHdr};
 use crate::wire::packet::{IpVersion, Packet};
 
@@ -102,8 +102,8 @@ impl Cut {
         vnet: &VnetHdr,
         packet: &Packet,
         bytes: &mut [u8],
-        out: &mut impl Segments,
-    ) -> Result<Split, OffloadError> {
+        out: &mut impl SegmentSink,
+    ) -> Result<SplitResult, OffloadError> {
         match self {
             Cut::Fragments(limit) => fragment(encap, vnet, packet, bytes, limit, out),
             Cut::Whole | Cut::Segments(_) => split(encap, &self.resized(vnet), packet, bytes, out),
@@ -162,17 +162,17 @@ pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{Collect, Sample, any_sample};
-    use crate::offload::segments::MAX_SEGMENTS;
+    use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
+    use crate::offload::segments::MAX_SPLIT_SEGMENTS;
     use crate::wire::transport_checksum::ChecksumState;
     use proptest::prelude::*;
 
     fn tcp(v6: bool, df: bool, gso_size: u16) -> (VnetHdr, Packet) {
-        let sample = Sample {
+        let sample = SamplePacket {
             v6,
             df,
             payload: vec![7; 3000],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (vnet, packet, _) = sample.super_packet(gso_size);
         (vnet, packet)
@@ -196,11 +196,11 @@ mod tests {
         // Headers alone fill the way.
         assert_eq!(Cut::to_fit(&vnet, &packet, 53), Some(Cut::Segments(1)));
         assert_eq!(Cut::to_fit(&vnet, &packet, 52), None);
-        let (udp, packet, _) = Sample {
+        let (udp, packet, _) = SamplePacket {
             tcp: false,
             df: false,
             payload: vec![7; 3000],
-            ..Sample::default()
+            ..SamplePacket::default()
         }
         .super_packet(1000);
         assert_eq!(Cut::to_fit(&udp, &packet, 552), None);
@@ -221,10 +221,10 @@ mod tests {
     #[test]
     fn one_packet_is_fragmented_where_ipv4_allows_it() {
         let packet = |v6, df| {
-            let sample = Sample {
+            let sample = SamplePacket {
                 v6,
                 df,
-                ..Sample::default()
+                ..SamplePacket::default()
             };
             Packet::parse(&sample.bytes()).unwrap()
         };
@@ -315,14 +315,14 @@ mod tests {
                 prop_assert!(longest_segment(&vnet, &packet) > usize::from(limit));
                 return Ok(());
             };
-            let mut out = Collect::default();
+            let mut out = SegmentCollector::default();
             let done = cut.carry_out(&encap, &vnet, &packet, &mut bytes, &mut out);
             let pieces = out.packets(&bytes);
             let Ok(done) = done else {
                 prop_assert!(pieces.is_empty());
                 // No segment size at all, or more pieces than anybody needs.
                 let size = cut.resized(&vnet);
-                let many = WireSize::of(&size, &packet).packets > MAX_SEGMENTS as u64;
+                let many = WireSize::of(&size, &packet).packets > MAX_SPLIT_SEGMENTS as u64;
                 prop_assert!(vnet.gso_type != GsoType::None && (size.gso_size == 0 || many), "{cut:?}");
                 return Ok(());
             };

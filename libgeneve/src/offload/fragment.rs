@@ -5,8 +5,8 @@
 //! copied.
 
 use super::OffloadError;
-use super::segments::{Headers, MAX_SEGMENTS, Segments};
-use super::split::{Split, check_bounds, finish_checksum, whole};
+use super::segments::{SegmentHeaders, MAX_SPLIT_SEGMENTS, SegmentSink};
+use super::split::{SplitResult, check_bounds, finish_checksum, pass_whole};
 use super::vnet::{GsoType, VnetHdr};
 use crate::wire::ip::{IPV4_HEADER_LEN, Ipv4Header, write_ipv4_checksum};
 use crate::wire::packet::{IpVersion, Packet};
@@ -38,8 +38,8 @@ pub fn fragment(
     packet: &Packet,
     bytes: &mut [u8],
     limit: u16,
-    out: &mut impl Segments,
-) -> Result<Split, OffloadError> {
+    out: &mut impl SegmentSink,
+) -> Result<SplitResult, OffloadError> {
     check_bounds(packet, bytes)?;
     if vnet.gso_type != GsoType::None {
         return Err(OffloadError::Unfit);
@@ -49,7 +49,7 @@ pub fn fragment(
     }
     finish_checksum(vnet, packet, bytes)?;
     if packet.total_len <= limit {
-        return Ok(whole(encap, packet, out));
+        return Ok(pass_whole(encap, packet, out));
     }
     cut(encap, packet, bytes, usize::from(limit), out)
 }
@@ -59,8 +59,8 @@ fn cut(
     packet: &Packet,
     bytes: &[u8],
     limit: usize,
-    out: &mut impl Segments,
-) -> Result<Split, OffloadError> {
+    out: &mut impl SegmentSink,
+) -> Result<SplitResult, OffloadError> {
     let header_len = usize::from(packet.transport_offset);
     let total_len = usize::from(packet.total_len);
     let header = prefix::<Ipv4Header>(bytes).ok_or(OffloadError::Malformed)?;
@@ -70,12 +70,12 @@ fn cut(
         return Err(OffloadError::Malformed);
     }
     let least = limit.saturating_sub(header_len) & !7;
-    if least == 0 || (total_len - header_len).div_ceil(least) > MAX_SEGMENTS {
+    if least == 0 || (total_len - header_len).div_ceil(least) > MAX_SPLIT_SEGMENTS {
         return Err(OffloadError::TooBig);
     }
     let (later, later_len) = later_header(&bytes[..header_len])?;
-    let mut headers = Headers::new(encap, &bytes[..header_len])?;
-    let mut split = Split {
+    let mut headers = SegmentHeaders::new(encap, &bytes[..header_len])?;
+    let mut split = SplitResult {
         segments: 0,
         segment_len: 0,
         last_len: 0,
@@ -104,7 +104,7 @@ fn cut(
         split.segments += 1;
         out.segment(headers.all(), at..at + len);
         if at == header_len {
-            headers = Headers::new(encap, &later[..later_len])?;
+            headers = SegmentHeaders::new(encap, &later[..later_len])?;
         }
         at += len;
     }
@@ -145,19 +145,19 @@ fn later_header(header: &[u8]) -> Result<([u8; 60], usize), OffloadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{Collect, Sample};
+    use crate::offload::samples::{SegmentCollector, SamplePacket};
     use crate::offload::vnet::NEEDS_CSUM;
     use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
     use crate::wire::packet::tests::sample;
     use crate::wire::transport_checksum::ChecksumState;
     use proptest::prelude::*;
 
-    const ENCAP: [u8; 12] = *b"\x01\0\x08\0\0\0\x64\0\xff\x47\x01\0";
+    const FRAGMENT_ENCAP: [u8; 12] = *b"\x01\0\x08\0\0\0\x64\0\xff\x47\x01\0";
 
     fn cut(bytes: &mut [u8], vnet: &VnetHdr, limit: u16) -> Result<Vec<Vec<u8>>, OffloadError> {
         let packet = Packet::parse(bytes).unwrap();
-        let mut out = Collect::default();
-        let result = fragment(&ENCAP, vnet, &packet, bytes, limit, &mut out);
+        let mut out = SegmentCollector::default();
+        let result = fragment(&FRAGMENT_ENCAP, vnet, &packet, bytes, limit, &mut out);
         let all = out.packets(bytes);
         let split = result.inspect_err(|_| assert!(all.is_empty()))?;
         assert_eq!(all.len(), usize::from(split.segments));
@@ -166,17 +166,17 @@ mod tests {
             Some(split.segment_len as usize)
         );
         assert_eq!(all.last().map(Vec::len), Some(split.last_len as usize));
-        let inner = |fragment: &Vec<u8>| fragment.strip_prefix(&ENCAP).unwrap().to_vec();
+        let inner = |fragment: &Vec<u8>| fragment.strip_prefix(&FRAGMENT_ENCAP).unwrap().to_vec();
         Ok(all.iter().map(inner).collect())
     }
 
-    fn sample_of(len: usize) -> Sample {
+    fn sample_of(len: usize) -> SamplePacket {
         let payload = (0..len).map(|i| i as u8).collect();
-        Sample {
+        SamplePacket {
             tcp: false,
             df: false,
             payload,
-            ..Sample::default()
+            ..SamplePacket::default()
         }
     }
 
@@ -286,12 +286,12 @@ mod tests {
     #[test]
     fn what_may_not_be_fragmented_is_too_big() {
         let too_big = Err(OffloadError::TooBig);
-        let with_df = Sample {
+        let with_df = SamplePacket {
             df: true,
             ..sample_of(500)
         };
         assert_eq!(cut(&mut with_df.bytes(), &VnetHdr::NONE, 200), too_big);
-        let v6 = Sample {
+        let v6 = SamplePacket {
             v6: true,
             ..sample_of(500)
         };
@@ -349,7 +349,7 @@ mod tests {
             let Ok(packet) = Packet::parse(&bytes) else { return Ok(()); };
             let csum_start = packet.transport_offset;
             let vnet = VnetHdr { flags, csum_start, csum_offset: lie % 20, ..VnetHdr::NONE };
-            let mut out = Collect::default();
+            let mut out = SegmentCollector::default();
             if fragment(&[], &vnet, &packet, &mut bytes, limit, &mut out).is_ok() {
                 prop_assert!(out.packets(&bytes).iter().all(|f| f.len() <= usize::from(limit)));
             }

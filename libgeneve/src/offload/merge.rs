@@ -31,7 +31,7 @@ pub const MAX_PARTS: usize = 128;
 /// Most bytes of one super-packet.
 const MAX_LEN: u32 = 65_535;
 /// The longest headers that are merged: IPv6 without extensions, and TCP with 40 bytes of options.
-const MAX_HEADERS: usize = 100;
+const MAX_MERGED_HEADERS: usize = 100;
 /// Flags with which a packet is never merged.
 const NEVER: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::URG.0);
 /// Flags after which nothing is appended.
@@ -65,7 +65,7 @@ pub struct SuperPacket<'a, T> {
 /// buffer.
 #[derive(Debug)]
 pub struct Merger<T: Copy> {
-    slots: Vec<Held<T>>,
+    slots: Vec<MergedFlow<T>>,
     /// Slots in use, the oldest first.
     open: Vec<u16>,
     free: Vec<u16>,
@@ -79,7 +79,7 @@ impl<T: Copy> Merger<T> {
     pub fn new(flows: usize, uso: bool) -> Self {
         let flows = flows.clamp(1, usize::from(u16::MAX));
         Merger {
-            slots: (0..flows).map(|_| Held::new()).collect(),
+            slots: (0..flows).map(|_| MergedFlow::new()).collect(),
             open: Vec::with_capacity(flows),
             free: (0..flows as u16).rev().collect(),
             uso,
@@ -103,7 +103,7 @@ impl<T: Copy> Merger<T> {
         packet: &Packet,
         out: &mut impl FnMut(u64, SuperPacket<'_, T>),
     ) {
-        let key = Key::of(packet);
+        let key = MergeKey::of(packet);
         let Some(segment) = self.mergeable(inner, packet) else {
             let len = (inner.len() as u64).min(packet.total_len.into()) as u32;
             return self.pass(lane, Part { tag, start, len }, packet, out);
@@ -116,9 +116,9 @@ impl<T: Copy> Merger<T> {
         if let Some(at) = self.position(&key) {
             let held = &mut self.slots[usize::from(self.open[at])];
             match held.append(lane, &segment, payload) {
-                Append::Taken => return,
-                Append::Last => return self.release(at, out),
-                Append::Refused => self.release(at, out),
+                AppendOutcome::Taken => return,
+                AppendOutcome::Last => return self.release(at, out),
+                AppendOutcome::Refused => self.release(at, out),
             }
         }
         if segment.flags.intersects(LAST) {
@@ -144,7 +144,7 @@ impl<T: Copy> Merger<T> {
         packet: &Packet,
         out: &mut impl FnMut(u64, SuperPacket<'_, T>),
     ) {
-        self.release_before(&Key::of(packet), packet.fragment, out);
+        self.release_before(&MergeKey::of(packet), packet.fragment, out);
         out(lane, alone(&[whole]));
     }
 
@@ -161,7 +161,7 @@ impl<T: Copy> Merger<T> {
     /// Lets go of what is held in front of a packet of `key` that is not merged.
     fn release_before(
         &mut self,
-        key: &Key,
+        key: &MergeKey,
         fragment: Fragment,
         out: &mut impl FnMut(u64, SuperPacket<'_, T>),
     ) {
@@ -183,7 +183,7 @@ impl<T: Copy> Merger<T> {
     }
 
     #[inline]
-    fn position(&self, key: &Key) -> Option<usize> {
+    fn position(&self, key: &MergeKey) -> Option<usize> {
         self.open
             .iter()
             .position(|&slot| self.slots[usize::from(slot)].key == *key)
@@ -198,7 +198,7 @@ impl<T: Copy> Merger<T> {
 
     /// What of the packet could be merged, looking at this packet alone.
     #[inline]
-    fn mergeable<'a>(&self, inner: &'a [u8], packet: &Packet) -> Option<Segment<'a>> {
+    fn mergeable<'a>(&self, inner: &'a [u8], packet: &Packet) -> Option<MergeCandidate<'a>> {
         if packet.fragment != Fragment::Whole || packet.source_routed {
             return None;
         }
@@ -232,11 +232,11 @@ impl<T: Copy> Merger<T> {
         let (total_len, protocol) = (usize::from(packet.total_len), packet.protocol);
         let pseudo = pseudo_header(packet.src, packet.dst, protocol, u32::from(transport_len));
         let covered = &inner[ip_len..total_len];
-        let fits = payload_len > 0 && usize::from(packet.payload_offset) <= MAX_HEADERS;
+        let fits = payload_len > 0 && usize::from(packet.payload_offset) <= MAX_MERGED_HEADERS;
         if !fits || pseudo.bytes(covered).checksum() != 0 {
             return None;
         }
-        Some(Segment {
+        Some(MergeCandidate {
             header: &inner[..usize::from(packet.payload_offset)],
             ip_len,
             is_tcp: matches!(packet.transport, Transport::Tcp { .. }),
@@ -260,17 +260,17 @@ fn alone<T>(parts: &[Part<T>]) -> SuperPacket<'_, T> {
 
 /// A flow, whichever lane it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
+struct MergeKey {
     ports: Option<(u16, u16)>,
     protocol: u8,
     src: IpAddr,
     dst: IpAddr,
 }
 
-impl Key {
+impl MergeKey {
     #[inline]
-    fn of(packet: &Packet) -> Key {
-        Key {
+    fn of(packet: &Packet) -> MergeKey {
+        MergeKey {
             ports: packet.ports(),
             protocol: packet.protocol,
             src: packet.src,
@@ -278,13 +278,13 @@ impl Key {
         }
     }
 
-    fn same_hosts(&self, other: &Key) -> bool {
+    fn same_hosts(&self, other: &MergeKey) -> bool {
         (self.protocol, self.src, self.dst) == (other.protocol, other.src, other.dst)
     }
 }
 
 /// A packet that could be merged.
-struct Segment<'a> {
+struct MergeCandidate<'a> {
     header: &'a [u8],
     ip_len: usize,
     is_tcp: bool,
@@ -296,7 +296,7 @@ struct Segment<'a> {
 }
 
 /// What became of a packet that was offered to a held one.
-enum Append {
+enum AppendOutcome {
     /// It is part of it.
     Taken,
     /// It is part of it, and nothing can follow.
@@ -307,11 +307,11 @@ enum Append {
 
 /// The packets of one flow that were merged so far.
 #[derive(Debug)]
-struct Held<T> {
-    key: Key,
+struct MergedFlow<T> {
+    key: MergeKey,
     lane: u64,
     /// The headers of the first packet; PSH and FIN are also those of the last.
-    header: [u8; MAX_HEADERS],
+    header: [u8; MAX_MERGED_HEADERS],
     header_len: usize,
     ip_len: usize,
     is_tcp: bool,
@@ -324,18 +324,18 @@ struct Held<T> {
     fixed_id: bool,
 }
 
-impl<T: Copy> Held<T> {
+impl<T: Copy> MergedFlow<T> {
     fn new() -> Self {
         let nobody = IpAddr::from([0; 4]);
-        Held {
-            key: Key {
+        MergedFlow {
+            key: MergeKey {
                 ports: None,
                 protocol: 0,
                 src: nobody,
                 dst: nobody,
             },
             lane: 0,
-            header: [0; MAX_HEADERS],
+            header: [0; MAX_MERGED_HEADERS],
             header_len: 0,
             ip_len: 0,
             is_tcp: false,
@@ -349,7 +349,7 @@ impl<T: Copy> Held<T> {
 
     /// Starts over with a first packet.
     #[inline]
-    fn begin(&mut self, key: Key, lane: u64, segment: &Segment<'_>, payload: Part<T>) {
+    fn begin(&mut self, key: MergeKey, lane: u64, segment: &MergeCandidate<'_>, payload: Part<T>) {
         self.key = key;
         self.lane = lane;
         self.header_len = segment.header.len();
@@ -365,7 +365,7 @@ impl<T: Copy> Held<T> {
     }
 
     #[inline]
-    fn append(&mut self, lane: u64, segment: &Segment<'_>, payload: Part<T>) -> Append {
+    fn append(&mut self, lane: u64, segment: &MergeCandidate<'_>, payload: Part<T>) -> AppendOutcome {
         let len = self.header_len as u32 + self.payload_len + segment.payload_len;
         let fits = self.lane == lane
             && self.header_len == segment.header.len()
@@ -374,10 +374,10 @@ impl<T: Copy> Held<T> {
             && segment.payload_len <= self.gso_size
             && self.parts.len() < MAX_PARTS;
         if !fits || !self.transport_continues(segment) {
-            return Append::Refused;
+            return AppendOutcome::Refused;
         }
         let Some(fixed_id) = self.ip_continues(segment.header) else {
-            return Append::Refused;
+            return AppendOutcome::Refused;
         };
         self.fixed_id = fixed_id;
         self.parts.push(payload);
@@ -388,15 +388,15 @@ impl<T: Copy> Held<T> {
             header.flags.0 |= segment.flags.0 & LAST.0;
         }
         if last || segment.payload_len < self.gso_size || self.parts.len() == MAX_PARTS {
-            Append::Last
+            AppendOutcome::Last
         } else {
-            Append::Taken
+            AppendOutcome::Taken
         }
     }
 
     /// Whether the TCP header is the one that segmentation would have given the next segment.
     #[inline]
-    fn transport_continues(&self, segment: &Segment<'_>) -> bool {
+    fn transport_continues(&self, segment: &MergeCandidate<'_>) -> bool {
         if !self.is_tcp {
             return true;
         }

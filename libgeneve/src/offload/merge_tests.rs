@@ -3,14 +3,14 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::offload::samples::{Collect, Sample, any_sample};
+use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
 use crate::offload::split::split;
 use crate::wire::ip::write_ipv4_checksum;
 use crate::wire::packet::tests::sample;
 
 /// What came out of a merger, with the bytes that its parts stand for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Out {
+struct MergedPacket {
     lane: u64,
     vnet: VnetHdr,
     bytes: Vec<u8>,
@@ -18,14 +18,14 @@ struct Out {
     tags: Vec<usize>,
 }
 
-impl Out {
+impl MergedPacket {
     /// The packets that it was made of.
     fn expand(mut self) -> Vec<Vec<u8>> {
         if self.vnet == VnetHdr::NONE {
             return vec![self.bytes];
         }
         let packet = Packet::parse(&self.bytes).unwrap();
-        let mut out = Collect::default();
+        let mut out = SegmentCollector::default();
         let split = split(&[], &self.vnet, &packet, &mut self.bytes, &mut out).unwrap();
         assert_eq!(split.segments, self.segments);
         out.packets(&self.bytes)
@@ -33,15 +33,15 @@ impl Out {
 }
 
 /// A merger and the buffers that it names: every packet is somewhere inside one of its own.
-struct Rig {
+struct MergeRig {
     merger: Merger<usize>,
     buffers: Vec<Vec<u8>>,
-    outs: Vec<Out>,
+    outs: Vec<MergedPacket>,
 }
 
-impl Rig {
-    fn new(flows: usize, uso: bool) -> Rig {
-        Rig {
+impl MergeRig {
+    fn new(flows: usize, uso: bool) -> MergeRig {
+        MergeRig {
             merger: Merger::new(flows, uso),
             buffers: Vec::new(),
             outs: Vec::new(),
@@ -61,7 +61,7 @@ impl Rig {
             .push(lane, tag, start as u32, inner, &packet, &mut out);
     }
 
-    fn flush(&mut self) -> Vec<Out> {
+    fn flush(&mut self) -> Vec<MergedPacket> {
         let (buffers, outs) = (&self.buffers, &mut self.outs);
         let mut out =
             |lane, packet: SuperPacket<'_, usize>| outs.push(collect(buffers, lane, &packet));
@@ -70,13 +70,13 @@ impl Rig {
     }
 }
 
-fn collect(buffers: &[Vec<u8>], lane: u64, packet: &SuperPacket<'_, usize>) -> Out {
+fn collect(buffers: &[Vec<u8>], lane: u64, packet: &SuperPacket<'_, usize>) -> MergedPacket {
     let mut bytes = packet.header.to_vec();
     for part in packet.parts {
         let (start, len) = (part.start as usize, part.len as usize);
         bytes.extend_from_slice(&buffers[part.tag][start..start + len]);
     }
-    Out {
+    MergedPacket {
         lane,
         vnet: packet.vnet,
         bytes,
@@ -85,27 +85,27 @@ fn collect(buffers: &[Vec<u8>], lane: u64, packet: &SuperPacket<'_, usize>) -> O
     }
 }
 
-fn segments_of(sample: &Sample, gso_size: u16) -> Vec<Vec<u8>> {
+fn segments_of(sample: &SamplePacket, gso_size: u16) -> Vec<Vec<u8>> {
     let (vnet, packet, mut bytes) = sample.super_packet(gso_size);
-    let mut out = Collect::default();
+    let mut out = SegmentCollector::default();
     split(&[], &vnet, &packet, &mut bytes, &mut out).unwrap();
     out.packets(&bytes)
 }
 
 /// How many packets each of the super-packets was made of.
 fn shape(packets: &[Vec<u8>]) -> Vec<u16> {
-    let mut rig = Rig::new(4, true);
+    let mut rig = MergeRig::new(4, true);
     packets.iter().for_each(|packet| rig.push(1, packet));
     let outs = rig.flush();
-    let expanded: Vec<_> = outs.iter().cloned().flat_map(Out::expand).collect();
+    let expanded: Vec<_> = outs.iter().cloned().flat_map(MergedPacket::expand).collect();
     assert_eq!(expanded, packets);
     outs.iter().map(|out| out.segments).collect()
 }
 
-fn tcp(len: usize) -> Sample {
-    Sample {
+fn tcp(len: usize) -> SamplePacket {
+    SamplePacket {
         payload: vec![0x5a; len],
-        ..Sample::default()
+        ..SamplePacket::default()
     }
 }
 
@@ -119,14 +119,14 @@ fn finished(mut bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn rfc8926_37_packets_of_different_geneve_headers_are_never_merged() {
     let segments = segments_of(&tcp(600), 100);
-    let mut rig = Rig::new(4, true);
+    let mut rig = MergeRig::new(4, true);
     for (index, segment) in segments.iter().enumerate() {
         rig.push(index as u64 / 2, segment);
     }
     let outs = rig.flush();
     let lanes: Vec<_> = outs.iter().map(|out| (out.lane, out.segments)).collect();
     assert_eq!(lanes, [(0, 2), (1, 2), (2, 2)]);
-    let expanded: Vec<_> = outs.into_iter().flat_map(Out::expand).collect();
+    let expanded: Vec<_> = outs.into_iter().flat_map(MergedPacket::expand).collect();
     assert_eq!(expanded, segments);
 }
 
@@ -138,7 +138,7 @@ fn psh_fin_or_a_short_packet_ends_a_super_packet() {
     assert_eq!(shape(&segments), [3, 2]);
     let mut segments = segments_of(&tcp(250), 100);
     segments.extend(segments_of(
-        &Sample {
+        &SamplePacket {
             seq: 1250,
             id: 10,
             ..tcp(200)
@@ -146,7 +146,7 @@ fn psh_fin_or_a_short_packet_ends_a_super_packet() {
         100,
     ));
     assert_eq!(shape(&segments), [3, 2]);
-    let fin = Sample {
+    let fin = SamplePacket {
         flags: TcpFlags::ACK | TcpFlags::FIN,
         ..tcp(300)
     };
@@ -157,7 +157,7 @@ fn psh_fin_or_a_short_packet_ends_a_super_packet() {
 fn a_longer_packet_begins_something_new() {
     let mut segments = segments_of(&tcp(200), 100);
     segments.extend(segments_of(
-        &Sample {
+        &SamplePacket {
             seq: 1200,
             id: 9,
             ..tcp(300)
@@ -196,7 +196,7 @@ fn a_packet_that_differs_where_gro_compares_is_not_merged() {
         assert!(shape[0] == 1 && shape.len() >= 2, "byte {at}: {shape:?}");
     }
     let v6 = segments_of(
-        &Sample {
+        &SamplePacket {
             v6: true,
             ..tcp(300)
         },
@@ -221,17 +221,17 @@ fn a_packet_with_syn_rst_or_urg_or_without_payload_goes_alone_and_in_order() {
             vec![1; 100]
         };
         segments.push(
-            Sample {
+            SamplePacket {
                 seq: 1200,
                 id: 9,
                 flags,
                 payload,
-                ..Sample::default()
+                ..SamplePacket::default()
             }
             .bytes(),
         );
         segments.extend(segments_of(
-            &Sample {
+            &SamplePacket {
                 seq: 1300,
                 id: 10,
                 ..tcp(200)
@@ -245,7 +245,7 @@ fn a_packet_with_syn_rst_or_urg_or_without_payload_goes_alone_and_in_order() {
 #[test]
 fn a_wrong_checksum_goes_alone_and_unchanged_behind_its_flow() {
     for (at, v6) in [(60, false), (10, false), (100, true)] {
-        let mut segments = segments_of(&Sample { v6, ..tcp(400) }, 100);
+        let mut segments = segments_of(&SamplePacket { v6, ..tcp(400) }, 100);
         segments[2][at] ^= 0x10;
         assert_eq!(shape(&segments), [2, 1, 1], "byte {at}");
     }
@@ -263,7 +263,7 @@ fn options_and_extension_headers_are_never_merged() {
     }
     assert_eq!(shape(&with_options), [1, 1]);
     let mut extended = segments_of(
-        &Sample {
+        &SamplePacket {
             v6: true,
             ..tcp(200)
         },
@@ -280,12 +280,12 @@ fn options_and_extension_headers_are_never_merged() {
 #[test]
 fn a_fixed_identification_is_merged_with_df_only() {
     for (df, expected) in [(true, &[3][..]), (false, &[1, 1, 1])] {
-        let mut segments = segments_of(&Sample { df, ..tcp(300) }, 100);
+        let mut segments = segments_of(&SamplePacket { df, ..tcp(300) }, 100);
         for segment in &mut segments {
             segment[4..6].fill(0);
             write_ipv4_checksum(segment);
         }
-        let mut rig = Rig::new(4, true);
+        let mut rig = MergeRig::new(4, true);
         segments.iter().for_each(|segment| rig.push(1, segment));
         let shape: Vec<_> = rig.flush().iter().map(|out| out.segments).collect();
         assert_eq!(shape, expected);
@@ -294,11 +294,11 @@ fn a_fixed_identification_is_merged_with_df_only() {
 
 #[test]
 fn cwr_begins_a_super_packet_and_is_told_to_tun() {
-    let cwr = Sample {
+    let cwr = SamplePacket {
         flags: TcpFlags::ACK | TcpFlags::CWR,
         ..tcp(300)
     };
-    let mut rig = Rig::new(4, true);
+    let mut rig = MergeRig::new(4, true);
     segments_of(&cwr, 100)
         .iter()
         .for_each(|segment| rig.push(1, segment));
@@ -307,7 +307,7 @@ fn cwr_begins_a_super_packet_and_is_told_to_tun() {
     assert!(outs[0].vnet.ecn);
     let mut segments = segments_of(&tcp(200), 100);
     segments.extend(segments_of(
-        &Sample {
+        &SamplePacket {
             seq: 1200,
             id: 9,
             ..cwr
@@ -319,17 +319,17 @@ fn cwr_begins_a_super_packet_and_is_told_to_tun() {
 
 #[test]
 fn super_packets_stay_below_their_limits() {
-    let udp = Sample {
+    let udp = SamplePacket {
         tcp: false,
         payload: vec![1; 1300],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let mut segments = segments_of(&udp, 10);
-    segments.extend(segments_of(&Sample { id: 137, ..udp }, 10));
+    segments.extend(segments_of(&SamplePacket { id: 137, ..udp }, 10));
     assert_eq!(shape(&segments), [128, 128, 4]);
     let mut segments = segments_of(&tcp(65_000), 1000);
     segments.extend(segments_of(
-        &Sample {
+        &SamplePacket {
             seq: 66_000,
             id: 72,
             ..tcp(2000)
@@ -349,11 +349,11 @@ fn udp_to_a_group_or_to_everybody_is_never_merged() {
             &[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfb],
         ),
     ] {
-        let udp = Sample {
+        let udp = SamplePacket {
             tcp: false,
             v6,
             payload: vec![1; 250],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let at = if v6 { 24 } else { 16 };
         let to_group = |mut bytes: Vec<u8>| {
@@ -373,23 +373,23 @@ fn udp_to_a_group_or_to_everybody_is_never_merged() {
 
 #[test]
 fn udp_is_merged_only_when_tun_takes_it_and_with_a_checksum() {
-    let udp = Sample {
+    let udp = SamplePacket {
         tcp: false,
         payload: vec![1; 250],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let segments = segments_of(&udp, 100);
     assert_eq!(shape(&segments), [3]);
-    let mut rig = Rig::new(4, false);
+    let mut rig = MergeRig::new(4, false);
     segments.iter().for_each(|segment| rig.push(1, segment));
     assert_eq!(rig.flush().len(), 3);
     let mut without = segments;
     without.iter_mut().for_each(|bytes| bytes[26..28].fill(0));
     assert_eq!(shape(&without), [1, 1, 1]);
-    let empty = Sample {
+    let empty = SamplePacket {
         tcp: false,
         payload: Vec::new(),
-        ..Sample::default()
+        ..SamplePacket::default()
     }
     .bytes();
     assert_eq!(shape(&[empty.clone(), empty]), [1, 1]);
@@ -398,16 +398,16 @@ fn udp_is_merged_only_when_tun_takes_it_and_with_a_checksum() {
 #[test]
 fn fragments_let_go_of_what_their_hosts_sent_before() {
     let segments = segments_of(
-        &Sample {
+        &SamplePacket {
             tcp: false,
             payload: vec![1; 200],
-            ..Sample::default()
+            ..SamplePacket::default()
         },
         100,
     );
-    let mut fragment = Sample {
+    let mut fragment = SamplePacket {
         tcp: false,
-        ..Sample::default()
+        ..SamplePacket::default()
     }
     .bytes();
     fragment[6..8].copy_from_slice(&[0, 9]);
@@ -418,9 +418,9 @@ fn fragments_let_go_of_what_their_hosts_sent_before() {
 
 #[test]
 fn a_full_table_lets_the_oldest_go() {
-    let flow = |port| segments_of(&Sample { port, ..tcp(200) }, 100);
+    let flow = |port| segments_of(&SamplePacket { port, ..tcp(200) }, 100);
     let (a, b, c) = (flow(1), flow(2), flow(3));
-    let mut rig = Rig::new(2, true);
+    let mut rig = MergeRig::new(2, true);
     for packet in [&a[0], &b[0], &c[0], &b[1], &c[1]] {
         rig.push(1, packet);
     }
@@ -434,7 +434,7 @@ fn a_full_table_lets_the_oldest_go() {
 
 #[test]
 fn pushing_takes_no_memory() {
-    let mut rig = Rig::new(3, true);
+    let mut rig = MergeRig::new(3, true);
     let before: Vec<_> = rig
         .merger
         .slots
@@ -442,7 +442,7 @@ fn pushing_takes_no_memory() {
         .map(|held| held.parts.capacity())
         .collect();
     for port in 0..9 {
-        for segment in segments_of(&Sample { port, ..tcp(3000) }, 10) {
+        for segment in segments_of(&SamplePacket { port, ..tcp(3000) }, 10) {
             rig.push(1, &segment);
         }
     }
@@ -459,7 +459,7 @@ fn pushing_takes_no_memory() {
 
 /// One packet of a random stream: mostly the next of its flow.
 #[derive(Clone, Debug)]
-struct Step {
+struct StreamPacket {
     flow: usize,
     lane: u64,
     len: usize,
@@ -467,12 +467,12 @@ struct Step {
     flags: u8,
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = StreamPacket> {
     let len = prop_oneof![6 => Just(100usize), 1 => Just(60usize), 1 => 0usize..130];
     let lane = prop_oneof![9 => Just(0u64), 1 => 0u64..3];
     let twist = prop_oneof![5 => Just(0u8), 1 => 1u8..12];
     let flags = prop_oneof![8 => Just(0x10u8), 1 => any::<u8>()];
-    (0usize..8, lane, len, twist, flags).prop_map(|(flow, lane, len, twist, flags)| Step {
+    (0usize..8, lane, len, twist, flags).prop_map(|(flow, lane, len, twist, flags)| StreamPacket {
         flow,
         lane,
         len,
@@ -482,13 +482,13 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// The packets of a stream, with their flows and lanes.
-fn stream(steps: &[Step]) -> Vec<(usize, u64, Vec<u8>)> {
+fn stream(steps: &[StreamPacket]) -> Vec<(usize, u64, Vec<u8>)> {
     let mut state: HashMap<usize, (u32, u16)> = HashMap::new();
-    let packet = |step: &Step| {
+    let packet = |step: &StreamPacket| {
         let (seq, id) = state
             .entry(step.flow)
             .or_insert((step.flow as u32 * 1000, 0xfff0));
-        let mut sample = Sample {
+        let mut sample = SamplePacket {
             v6: step.flow & 1 != 0,
             tcp: step.flow & 2 != 0,
             port: step.flow as u16,
@@ -496,7 +496,7 @@ fn stream(steps: &[Step]) -> Vec<(usize, u64, Vec<u8>)> {
             id: if step.flow & 4 != 0 { 0 } else { *id },
             flags: TcpFlags(step.flags),
             payload: vec![step.flow as u8; step.len],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         *seq = seq.wrapping_add(step.len as u32);
         *id = id.wrapping_add(1);
@@ -539,7 +539,7 @@ proptest! {
         let gso_size = gso.max(least);
         let (vnet, _, bytes) = sample.super_packet(gso_size);
         let segments = segments_of(&sample, gso_size);
-        let mut rig = Rig::new(1, true);
+        let mut rig = MergeRig::new(1, true);
         segments.iter().for_each(|segment| rig.push(5, segment));
         let outs = rig.flush();
         prop_assert_eq!(outs.len(), 1);
@@ -558,7 +558,7 @@ proptest! {
         steps in proptest::collection::vec(any_step(), 0..120), flows in 1usize..6, flush_every in 1usize..60
     ) {
         let packets = stream(&steps);
-        let mut rig = Rig::new(flows, true);
+        let mut rig = MergeRig::new(flows, true);
         let mut outs = Vec::new();
         for (index, (_, lane, bytes)) in packets.iter().enumerate() {
             rig.push(*lane, bytes);
@@ -587,7 +587,7 @@ proptest! {
     fn arbitrary_bytes_never_panic_and_come_out_again(
         packets in proptest::collection::vec((sample::mutated(), 0u64..2), 0..30), lie: u16
     ) {
-        let mut rig = Rig::new(3, true);
+        let mut rig = MergeRig::new(3, true);
         let mut count = 0;
         for (bytes, lane) in &packets {
             if Packet::parse(bytes).is_ok() {

@@ -113,7 +113,7 @@ fn segmented(finish: &VnetHdr, packet: &Packet, flags: TcpFlags, mtu: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{Collect, Sample, any_sample};
+    use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
     use crate::offload::split::split;
     use crate::wire::packet::tests::sample;
     use crate::wire::transport_checksum::ChecksumState;
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn a_finished_packet_is_left_alone() {
         for tcp in [true, false] {
-            let bytes = Sample {
+            let bytes = SamplePacket {
                 tcp,
-                ..Sample::default()
+                ..SamplePacket::default()
             }
             .bytes();
             let packet = Packet::parse(&bytes).unwrap();
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn a_short_partial_packet_is_finished_by_the_kernel() {
         for (tcp, csum_offset) in [(true, 16), (false, 6)] {
-            let sample = Sample {
+            let sample = SamplePacket {
                 tcp,
                 v6: true,
-                ..Sample::default()
+                ..SamplePacket::default()
             };
             let (super_vnet, packet, bytes) = sample.super_packet(1);
             let vnet = partial(&bytes, &packet, bytes.len()).unwrap().unwrap();
@@ -152,15 +152,15 @@ mod tests {
     #[test]
     fn a_partial_super_packet_is_cut_to_the_mtu_when_it_is_tcp() {
         let flags = TcpFlags::ACK | TcpFlags::CWR;
-        let sample = Sample {
+        let sample = SamplePacket {
             flags,
             payload: vec![7; 30_000],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (expected, packet, mut bytes) = sample.super_packet(1400 - 52);
         let vnet = partial(&bytes, &packet, 1400).unwrap().unwrap();
         assert_eq!(vnet, expected);
-        let mut out = Collect::default();
+        let mut out = SegmentCollector::default();
         split(&[], &vnet, &packet, &mut bytes, &mut out).unwrap();
         for segment in out.packets(&bytes) {
             let packet = Packet::parse(&segment).unwrap();
@@ -171,9 +171,9 @@ mod tests {
 
     #[test]
     fn tcp_is_cut_to_what_the_way_behind_takes() {
-        let sample = Sample {
+        let sample = SamplePacket {
             payload: vec![7; 3000],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (expected, packet, bytes) = sample.super_packet(1300 - 52);
         for mtu in [1400, 4000] {
@@ -183,10 +183,10 @@ mod tests {
             cut_to(&mut vnet, &packet, 1350);
             assert_eq!(vnet, expected);
         }
-        let udp = Sample {
+        let udp = SamplePacket {
             tcp: false,
             payload: vec![7; 1300],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (_, packet, bytes) = udp.super_packet(1400);
         let mut vnet = partial(&bytes, &packet, 1400).unwrap().unwrap();
@@ -198,32 +198,32 @@ mod tests {
     #[test]
     fn what_cannot_be_made_whole_has_a_reason() {
         let long = vec![1; 3000];
-        let udp = Sample {
+        let udp = SamplePacket {
             tcp: false,
             payload: long.clone(),
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (_, packet, bytes) = udp.super_packet(1000);
         assert_eq!(partial(&bytes, &packet, 1400), Err(OffloadError::TooBig));
         for flags in [TcpFlags::SYN, TcpFlags::RST | TcpFlags::ACK] {
-            let tcp = Sample {
+            let tcp = SamplePacket {
                 flags,
                 payload: long.clone(),
-                ..Sample::default()
+                ..SamplePacket::default()
             };
             let (_, packet, bytes) = tcp.super_packet(1000);
             assert_eq!(partial(&bytes, &packet, 1400), Err(OffloadError::TooBig));
         }
-        let tcp = Sample {
+        let tcp = SamplePacket {
             payload: long,
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (_, packet, bytes) = tcp.super_packet(1000);
         assert_eq!(partial(&bytes, &packet, 52), Err(OffloadError::TooBig));
         // Two bytes behind the datagram's own length.
-        let padded = Sample {
+        let padded = SamplePacket {
             tcp: false,
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let mut bytes = padded.bytes();
         bytes[24..26].copy_from_slice(&106u16.to_be_bytes());
@@ -238,7 +238,7 @@ mod tests {
             let (_, packet, mut bytes) = sample.super_packet(1);
             match partial(&bytes, &packet, mtu) {
                 Ok(Some(vnet)) => {
-                    let mut out = Collect::default();
+                    let mut out = SegmentCollector::default();
                     split(&[], &vnet, &packet, &mut bytes, &mut out).unwrap();
                     let longest = out.packets(&bytes).iter().map(Vec::len).max();
                     prop_assert!(longest.unwrap() <= mtu);

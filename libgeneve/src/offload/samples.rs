@@ -5,7 +5,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
-use super::segments::Segments;
+use super::segments::SegmentSink;
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use crate::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use crate::wire::packet::Packet;
@@ -14,7 +14,7 @@ use crate::wire::udp::udp_header;
 
 /// What a packet's headers say.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct SamplePacket {
     pub(crate) v6: bool,
     pub(crate) tcp: bool,
     pub(crate) port: u16,
@@ -29,9 +29,9 @@ pub(crate) struct Sample {
     pub(crate) payload: Vec<u8>,
 }
 
-impl Default for Sample {
+impl Default for SamplePacket {
     fn default() -> Self {
-        Sample {
+        SamplePacket {
             v6: false,
             tcp: true,
             port: 40_000,
@@ -47,7 +47,7 @@ impl Default for Sample {
     }
 }
 
-impl Sample {
+impl SamplePacket {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut transport = if self.tcp {
             let header = TcpHeader {
@@ -121,7 +121,7 @@ impl Sample {
 }
 
 /// Packets of every kind, with payloads of up to `longest` bytes.
-pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = Sample> {
+pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = SamplePacket> {
     let headers = (
         any::<bool>(),
         any::<bool>(),
@@ -131,7 +131,7 @@ pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = Sample> {
     );
     let ip = (any::<u16>(), any::<bool>(), any::<u8>(), any::<u8>());
     (headers, ip, 1..=longest, any::<u8>()).prop_map(
-        |((v6, tcp, seq, flags, options), (id, df, tos, ttl), len, seed)| Sample {
+        |((v6, tcp, seq, flags, options), (id, df, tos, ttl), len, seed)| SamplePacket {
             v6,
             tcp,
             seq,
@@ -142,24 +142,24 @@ pub(crate) fn any_sample(longest: usize) -> impl Strategy<Value = Sample> {
             tos,
             ttl,
             payload: (0..len).map(|i| (i as u8).wrapping_mul(seed | 1)).collect(),
-            ..Sample::default()
+            ..SamplePacket::default()
         },
     )
 }
 
 /// Keeps the pieces that it is given.
 #[derive(Default, Debug)]
-pub(crate) struct Collect {
+pub(crate) struct SegmentCollector {
     pub(crate) pieces: Vec<(Vec<u8>, Range<usize>)>,
 }
 
-impl Segments for Collect {
+impl SegmentSink for SegmentCollector {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.pieces.push((header.to_vec(), payload));
     }
 }
 
-impl Collect {
+impl SegmentCollector {
     /// The packets that cross the wire, with their encapsulation.
     pub(crate) fn packets(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let join = |(header, payload): &(Vec<u8>, Range<usize>)| {

@@ -12,40 +12,40 @@ pub const MAX_ENCAP: usize = 8 + 63 * 4;
 
 /// Most packets that one packet may become: as many as 64 KB need at the smallest segment size that
 /// Linux sends (`TCP_MIN_SND_MSS`, 48 bytes). What asks for more asks for work, not for transport.
-pub const MAX_SEGMENTS: usize = 65_535_usize.div_ceil(48);
+pub const MAX_SPLIT_SEGMENTS: usize = 65_535_usize.div_ceil(48);
 
 /// Bytes of Geneve and inner headers together: the longest encapsulation, and 252 bytes for IP,
 /// IPv6 extension and TCP headers.
-pub(super) const MAX_HEADERS: usize = 512;
+pub(super) const MAX_SEGMENT_HEADERS: usize = 512;
 
 /// Takes the packets that one packet became, in order.
-pub trait Segments {
+pub trait SegmentSink {
     /// One packet: `header` (Geneve header and rewritten inner headers), followed by the bytes
     /// `payload` of the packet that was split. `header` is only valid during the call.
     fn segment(&mut self, header: &[u8], payload: Range<usize>);
 }
 
 /// The encapsulation, followed by inner headers that are rewritten from one packet to the next.
-pub(super) struct Headers {
-    bytes: [u8; MAX_HEADERS],
+pub(super) struct SegmentHeaders {
+    bytes: [u8; MAX_SEGMENT_HEADERS],
     encap: usize,
     len: usize,
 }
 
-impl Headers {
+impl SegmentHeaders {
     /// Puts `inner` behind `encap`.
     ///
     /// # Errors
     ///
     /// [`OffloadError::Unfit`] if both do not fit.
     #[inline]
-    pub(super) fn new(encap: &[u8], inner: &[u8]) -> Result<Headers, OffloadError> {
-        let mut headers = Headers {
-            bytes: [0; MAX_HEADERS],
+    pub(super) fn new(encap: &[u8], inner: &[u8]) -> Result<SegmentHeaders, OffloadError> {
+        let mut headers = SegmentHeaders {
+            bytes: [0; MAX_SEGMENT_HEADERS],
             encap: encap.len(),
             len: encap.len() + inner.len(),
         };
-        if headers.len > MAX_HEADERS {
+        if headers.len > MAX_SEGMENT_HEADERS {
             return Err(OffloadError::Unfit);
         }
         headers.bytes[..encap.len()].copy_from_slice(encap);

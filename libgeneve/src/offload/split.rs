@@ -12,8 +12,8 @@ use std::ops::Range;
 use zerocopy::byteorder::network_endian::{U16, U32};
 
 use super::OffloadError;
-pub use super::segments::Segments;
-use super::segments::{Headers, MAX_SEGMENTS};
+pub use super::segments::SegmentSink;
+use super::segments::{SegmentHeaders, MAX_SPLIT_SEGMENTS};
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use crate::wire::checksum::{self, Sum, pseudo_header};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header};
@@ -24,7 +24,7 @@ use crate::wire::{prefix, prefix_mut};
 /// What a packet became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Split {
+pub struct SplitResult {
     /// How many packets: 1 to [`MAX_SEGMENTS`].
     pub segments: u16,
     /// Bytes of each packet but the last, with the encapsulation.
@@ -56,13 +56,13 @@ pub fn split(
     vnet: &VnetHdr,
     packet: &Packet,
     bytes: &mut [u8],
-    out: &mut impl Segments,
-) -> Result<Split, OffloadError> {
+    out: &mut impl SegmentSink,
+) -> Result<SplitResult, OffloadError> {
     check_bounds(packet, bytes)?;
     match (vnet.gso_type, packet.version, packet.transport) {
         (GsoType::None, ..) => {
             finish_checksum(vnet, packet, bytes)?;
-            Ok(whole(encap, packet, out))
+            Ok(pass_whole(encap, packet, out))
         }
         (GsoType::TcpV4, IpVersion::V4, Transport::Tcp { flags, .. })
         | (GsoType::TcpV6, IpVersion::V6, Transport::Tcp { flags, .. })
@@ -97,15 +97,15 @@ pub fn is_sound_tcp(vnet: &VnetHdr, packet: &Packet) -> bool {
         && vnet.csum_start == packet.transport_offset
         && Some(vnet.csum_offset) == packet.checksum_offset()
         && vnet.gso_size > 0
-        && (2..=MAX_SEGMENTS).contains(&segments)
+        && (2..=MAX_SPLIT_SEGMENTS).contains(&segments)
 }
 
 /// Passes a packet on in one piece.
 #[inline]
-pub(super) fn whole(encap: &[u8], packet: &Packet, out: &mut impl Segments) -> Split {
+pub(super) fn pass_whole(encap: &[u8], packet: &Packet, out: &mut impl SegmentSink) -> SplitResult {
     let len = encap.len() as u32 + u32::from(packet.total_len);
     out.segment(encap, 0..usize::from(packet.total_len));
-    Split {
+    SplitResult {
         segments: 1,
         segment_len: len,
         last_len: len,
@@ -188,11 +188,11 @@ trait SegmentHeader: Sized {
     /// sum without its length. `None` if there is no such header.
     fn new(header: &mut [u8], pseudo: Sum) -> Option<Self>;
     /// Rewrites `header` for the segment whose payload is `bytes[range]`.
-    fn write(&self, header: &mut [u8], payload: &[u8], place: &Place);
+    fn write(&self, header: &mut [u8], payload: &[u8], place: &SegmentPosition);
 }
 
 /// Which segment is written.
-struct Place {
+struct SegmentPosition {
     /// Payload bytes before this segment.
     before: u32,
     first: bool,
@@ -205,8 +205,8 @@ fn cut<C: SegmentHeader>(
     vnet: &VnetHdr,
     packet: &Packet,
     bytes: &[u8],
-    out: &mut impl Segments,
-) -> Result<Split, OffloadError> {
+    out: &mut impl SegmentSink,
+) -> Result<SplitResult, OffloadError> {
     let checksum_fits = !vnet.needs_checksum()
         || vnet.csum_start == packet.transport_offset && vnet.csum_offset == C::CHECKSUM;
     if !checksum_fits
@@ -221,12 +221,12 @@ fn cut<C: SegmentHeader>(
     let transport = usize::from(packet.transport_offset);
     let step = usize::from(vnet.gso_size);
     let count = (total_len - header_len).div_ceil(step).max(1);
-    if count > MAX_SEGMENTS {
+    if count > MAX_SPLIT_SEGMENTS {
         return Err(OffloadError::Unfit);
     }
-    let mut headers = Headers::new(encap, &bytes[..header_len])?;
+    let mut headers = SegmentHeaders::new(encap, &bytes[..header_len])?;
     let inner = headers.inner();
-    let ip = Ip::new(packet.version, &mut inner[..transport]).ok_or(OffloadError::Malformed)?;
+    let ip = IpSegments::new(packet.version, &mut inner[..transport]).ok_or(OffloadError::Malformed)?;
     let pseudo = pseudo_header(packet.src, packet.dst, packet.protocol, 0);
     let template = C::new(&mut inner[transport..], pseudo).ok_or(OffloadError::Malformed)?;
     let mut longest = 0;
@@ -236,7 +236,7 @@ fn cut<C: SegmentHeader>(
         let range: Range<usize> = start..(start + step).min(total_len);
         let (ip_header, transport_header) = headers.inner().split_at_mut(transport);
         ip.write(ip_header, (header_len + range.len()) as u16, index as u16);
-        let place = Place {
+        let place = SegmentPosition {
             before: (start - header_len) as u32,
             first: index == 0,
             last: index + 1 == count,
@@ -246,7 +246,7 @@ fn cut<C: SegmentHeader>(
         longest = last_len.max(longest);
         out.segment(headers.all(), range);
     }
-    Ok(Split {
+    Ok(SplitResult {
         segments: count as u16,
         segment_len: longest,
         last_len,
@@ -254,7 +254,7 @@ fn cut<C: SegmentHeader>(
 }
 
 /// The IP header, from one segment to the next.
-enum Ip {
+enum IpSegments {
     V4 {
         /// The header without length, identification and checksum.
         sum: Sum,
@@ -263,18 +263,18 @@ enum Ip {
     V6,
 }
 
-impl Ip {
+impl IpSegments {
     #[inline]
-    fn new(version: IpVersion, header: &mut [u8]) -> Option<Ip> {
+    fn new(version: IpVersion, header: &mut [u8]) -> Option<IpSegments> {
         if version == IpVersion::V6 {
-            return Some(Ip::V6);
+            return Some(IpSegments::V6);
         }
         let fixed: &mut Ipv4Header = prefix_mut(header)?;
         let identification = fixed.identification.get();
         fixed.total_len = U16::ZERO;
         fixed.identification = U16::ZERO;
         fixed.checksum = U16::ZERO;
-        Some(Ip::V4 {
+        Some(IpSegments::V4 {
             sum: Sum::ZERO.bytes(header),
             identification,
         })
@@ -283,7 +283,7 @@ impl Ip {
     #[inline]
     fn write(&self, header: &mut [u8], total_len: u16, index: u16) {
         match self {
-            Ip::V4 {
+            IpSegments::V4 {
                 sum,
                 identification,
             } => {
@@ -295,7 +295,7 @@ impl Ip {
                     fixed.checksum = sum.checksum().into();
                 }
             }
-            Ip::V6 => {
+            IpSegments::V6 => {
                 if let Some(fixed) = prefix_mut::<Ipv6Header>(header) {
                     fixed.payload_len = (total_len - IPV6_HEADER_LEN as u16).into();
                 }
@@ -329,7 +329,7 @@ impl SegmentHeader for TcpSegments {
     }
 
     #[inline]
-    fn write(&self, header: &mut [u8], payload: &[u8], place: &Place) {
+    fn write(&self, header: &mut [u8], payload: &[u8], place: &SegmentPosition) {
         let seq = self.seq.wrapping_add(place.before);
         let mut flags = self.flags;
         if !place.first {
@@ -366,7 +366,7 @@ impl SegmentHeader for UdpSegments {
     }
 
     #[inline]
-    fn write(&self, header: &mut [u8], payload: &[u8], _: &Place) {
+    fn write(&self, header: &mut [u8], payload: &[u8], _: &SegmentPosition) {
         let len = (header.len() + payload.len()) as u16;
         // Once in the pseudo-header, once in the header.
         let sum = self.sum.word(len).word(len).bytes(payload);

@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::offload::samples::{Collect, Sample, any_sample};
+use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
 use crate::offload::vnet::NEEDS_CSUM;
 use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
 use crate::wire::packet::tests::sample;
 use crate::wire::transport_checksum::ChecksumState;
 
-const ENCAP: [u8; 16] = *b"\x02\0\x08\0\0\0\x64\0\xff\x47\x01\x01abcd";
+const SPLIT_ENCAP: [u8; 16] = *b"\x02\0\x08\0\0\0\x64\0\xff\x47\x01\x01abcd";
 
 /// Splits and gives the inner packets, after a look at their encapsulation.
 fn inner_packets(
@@ -15,8 +15,8 @@ fn inner_packets(
     packet: &Packet,
     bytes: &mut [u8],
 ) -> Result<Vec<Vec<u8>>, OffloadError> {
-    let mut out = Collect::default();
-    let split = split(&ENCAP, vnet, packet, bytes, &mut out)?;
+    let mut out = SegmentCollector::default();
+    let split = split(&SPLIT_ENCAP, vnet, packet, bytes, &mut out)?;
     let whole = out.packets(bytes);
     assert_eq!(whole.len(), usize::from(split.segments));
     assert_eq!(
@@ -26,7 +26,7 @@ fn inner_packets(
     assert_eq!(whole.last().map(Vec::len), Some(split.last_len as usize));
     Ok(whole
         .iter()
-        .map(|segment| segment.strip_prefix(&ENCAP).expect("encapsulated").to_vec())
+        .map(|segment| segment.strip_prefix(&SPLIT_ENCAP).expect("encapsulated").to_vec())
         .collect())
 }
 
@@ -38,24 +38,24 @@ fn tcp_of(packet: &Packet) -> (TcpFlags, u32) {
 }
 
 fn refused(vnet: &VnetHdr, packet: &Packet, bytes: &[u8]) -> Option<OffloadError> {
-    let mut out = Collect::default();
-    let result = split(&ENCAP, vnet, packet, &mut bytes.to_vec(), &mut out);
+    let mut out = SegmentCollector::default();
+    let result = split(&SPLIT_ENCAP, vnet, packet, &mut bytes.to_vec(), &mut out);
     assert!(result.is_ok() || out.pieces.is_empty());
     result.err()
 }
 
 #[test]
 fn rfc8926_35_every_segment_begins_with_the_header_and_all_options() {
-    let sample = Sample {
+    let sample = SamplePacket {
         payload: vec![1; 1000],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (vnet, packet, mut bytes) = sample.super_packet(300);
-    let mut out = Collect::default();
-    split(&ENCAP, &vnet, &packet, &mut bytes, &mut out).unwrap();
+    let mut out = SegmentCollector::default();
+    split(&SPLIT_ENCAP, &vnet, &packet, &mut bytes, &mut out).unwrap();
     assert_eq!(out.pieces.len(), 4);
     for (header, _) in &out.pieces {
-        assert_eq!(header[..ENCAP.len()], ENCAP);
+        assert_eq!(header[..SPLIT_ENCAP.len()], SPLIT_ENCAP);
     }
 }
 
@@ -63,13 +63,13 @@ fn rfc8926_35_every_segment_begins_with_the_header_and_all_options() {
 fn rfc8926_36_options_keep_their_order_in_every_segment() {
     // Two options whose order neither class nor type would give.
     let encap = *b"\x04\0\x86\xdd\0\0\x07\0\xff\x47\x03\x01wxyz\x01\x08\x01\x01abcd";
-    let sample = Sample {
+    let sample = SamplePacket {
         v6: true,
         payload: vec![1; 64],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (vnet, packet, mut bytes) = sample.super_packet(10);
-    let mut out = Collect::default();
+    let mut out = SegmentCollector::default();
     split(&encap, &vnet, &packet, &mut bytes, &mut out).unwrap();
     assert_eq!(out.pieces.len(), 7);
     assert!(
@@ -82,12 +82,12 @@ fn rfc8926_36_options_keep_their_order_in_every_segment() {
 #[test]
 fn cwr_stays_with_the_first_segment_and_psh_and_fin_with_the_last() {
     let all = TcpFlags::ACK | TcpFlags::CWR | TcpFlags::PSH | TcpFlags::FIN | TcpFlags::ECE;
-    let sample = Sample {
+    let sample = SamplePacket {
         flags: all,
         seq: u32::MAX - 150,
         id: 0xffff,
         payload: vec![3; 250],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (vnet, packet, mut bytes) = sample.super_packet(100);
     let packets = inner_packets(&vnet, &packet, &mut bytes).unwrap();
@@ -112,10 +112,10 @@ fn a_packet_without_segmentation_is_passed_on_as_it_is() {
     for (_, original) in sample::all_transports() {
         let packet = Packet::parse(&original).unwrap();
         let mut bytes = original.clone();
-        let mut out = Collect::default();
-        let split = split(&ENCAP, &VnetHdr::NONE, &packet, &mut bytes, &mut out).unwrap();
+        let mut out = SegmentCollector::default();
+        let split = split(&SPLIT_ENCAP, &VnetHdr::NONE, &packet, &mut bytes, &mut out).unwrap();
         assert_eq!(split.segments, 1);
-        assert_eq!(out.pieces, [(ENCAP.to_vec(), 0..original.len())]);
+        assert_eq!(out.pieces, [(SPLIT_ENCAP.to_vec(), 0..original.len())]);
         assert_eq!(bytes, original);
     }
 }
@@ -143,10 +143,10 @@ fn a_partial_checksum_is_finished_in_place() {
 #[test]
 fn a_udp_checksum_of_zero_is_sent_as_ffff() {
     // The payload's last word is chosen so that everything adds up to 0xffff.
-    let mut sample = Sample {
+    let mut sample = SamplePacket {
         tcp: false,
         payload: vec![0; 4],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let plain = sample.bytes();
     let check = checksum::field(&plain, 26);
@@ -162,13 +162,13 @@ fn a_udp_checksum_of_zero_is_sent_as_ffff() {
 #[test]
 fn rfc8926_42_a_checksum_inside_a_tenants_own_tunnel_is_finished_there() {
     // UDP/6081 with a Geneve header and a TCP packet whose checksum is partial.
-    let inside = Sample::default();
+    let inside = SamplePacket::default();
     let (_, inside_packet, inside_bytes) = inside.super_packet(100);
     let payload = [b"\0\0\x08\0\0\0\x01\0", &inside_bytes[..]].concat();
-    let outside = Sample {
+    let outside = SamplePacket {
         tcp: false,
         payload,
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let mut bytes = outside.bytes();
     let packet = Packet::parse(&bytes).unwrap();
@@ -185,7 +185,7 @@ fn rfc8926_42_a_checksum_inside_a_tenants_own_tunnel_is_finished_there() {
 #[test]
 fn offloads_that_do_not_fit_their_packet_are_refused() {
     let bad = Some(OffloadError::Unfit);
-    let (good, packet, bytes) = Sample::default().super_packet(50);
+    let (good, packet, bytes) = SamplePacket::default().super_packet(50);
     assert_eq!(refused(&good, &packet, &bytes), None);
     let wrong = [
         VnetHdr {
@@ -244,15 +244,15 @@ fn offloads_that_do_not_fit_their_packet_are_refused() {
         ..packet
     };
     assert_eq!(refused(&good, &routed, &bytes), bad);
-    let syn = Sample {
+    let syn = SamplePacket {
         flags: TcpFlags::SYN,
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (vnet, packet, bytes) = syn.super_packet(50);
     assert_eq!(refused(&vnet, &packet, &bytes), bad);
-    let long = Sample {
+    let long = SamplePacket {
         payload: vec![0; 60_000],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (vnet, packet, bytes) = long.super_packet(40);
     assert_eq!(refused(&vnet, &packet, &bytes), bad);
@@ -262,7 +262,7 @@ fn offloads_that_do_not_fit_their_packet_are_refused() {
 
 #[test]
 fn a_packet_that_does_not_describe_the_bytes_is_refused() {
-    let (vnet, packet, bytes) = Sample::default().super_packet(50);
+    let (vnet, packet, bytes) = SamplePacket::default().super_packet(50);
     let malformed = Some(OffloadError::Malformed);
     let lies = [
         Packet {
@@ -339,7 +339,7 @@ proptest! {
         for csum_start in [vnet.csum_start, packet.transport_offset, near(packet.transport_offset)] {
             let vnet = VnetHdr { csum_start, csum_offset: vnet.csum_offset % 20, ..vnet };
             let mut copy = bytes.clone();
-            let mut out = Collect::default();
+            let mut out = SegmentCollector::default();
             if split(&vec![9; encap], &vnet, &packet, &mut copy, &mut out).is_ok() {
                 prop_assert!(out.pieces.iter().all(|(_, range)| range.end <= bytes.len()));
             }
@@ -350,10 +350,10 @@ proptest! {
 #[test]
 fn only_what_a_kernel_says_of_its_own_super_packets_is_handed_to_one() {
     for v6 in [false, true] {
-        let sample = Sample {
+        let sample = SamplePacket {
             v6,
             payload: vec![1; 1000],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let (mut vnet, packet, _) = sample.super_packet(300);
         vnet.flags = NEEDS_CSUM;

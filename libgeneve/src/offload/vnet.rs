@@ -270,7 +270,7 @@ impl VnetHdr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::Sample;
+    use crate::offload::samples::SamplePacket;
     use proptest::prelude::*;
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_header_of_a_tunnel_has_the_layout_of_linux() {
-        let sample = Sample::default();
+        let sample = SamplePacket::default();
         let (vnet, packet, _) = sample.super_packet(1400);
         let vnet = VnetHdr { ecn: true, ..vnet };
         let header = VirtioTunnelHeader::new(&vnet, &packet, (34, 50), true);

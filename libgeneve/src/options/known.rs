@@ -6,7 +6,7 @@ use crate::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
 /// The class of geneved's own options unless the operator sets another: of the experimental range
 /// (RFC 8926 section 7).
-pub const CLASS: OptionClass = OptionClass(0xff47);
+pub const DEFAULT_OPTION_CLASS: OptionClass = OptionClass(0xff47);
 
 /// The types of geneved's own options, in its class.
 pub mod kind {
@@ -25,11 +25,11 @@ pub mod kind {
 }
 
 /// The names of geneved's own options, in the order of their slots.
-const OWN: [&str; 4] = ["endpoint", "labels", "class", "service"];
+const OWN_NAMES: [&str; 4] = ["endpoint", "labels", "class", "service"];
 /// How many options have a counter of their own: geneved's four and the user's.
-pub const SLOTS: usize = 32;
+pub const COUNTER_SLOTS: usize = 32;
 /// The most options that a user may define.
-pub const MAX_DEFINED: usize = SLOTS - OWN.len();
+pub const MAX_USER_OPTIONS: usize = COUNTER_SLOTS - OWN_NAMES.len();
 
 /// An option that a user defines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,7 +46,7 @@ pub struct OptionDef {
 
 /// Why data is not that of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DataError {
+pub enum OptionDataError {
     /// The text is not an even number of hexadecimal digits.
     #[error("option {0}: expected its data in hexadecimal, two digits a byte")]
     Hex(String),
@@ -68,11 +68,11 @@ impl OptionDef {
     /// # Errors
     ///
     /// As [`DataError`] says.
-    pub fn data(&self, hex: &str) -> Result<Vec<u8>, DataError> {
+    pub fn data(&self, hex: &str) -> Result<Vec<u8>, OptionDataError> {
         let data = hex::decode(hex.strip_prefix("0x").unwrap_or(hex))
-            .map_err(|_| DataError::Hex(self.name.clone()))?;
+            .map_err(|_| OptionDataError::Hex(self.name.clone()))?;
         if data.len() != usize::from(self.len) {
-            return Err(DataError::Length {
+            return Err(OptionDataError::Length {
                 name: self.name.clone(),
                 found: data.len(),
                 len: self.len,
@@ -84,7 +84,7 @@ impl OptionDef {
 
 /// An option that this host knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Known {
+pub enum KnownOption {
     /// What the two endpoints are.
     Endpoint,
     /// The labels of the source.
@@ -100,17 +100,17 @@ pub enum Known {
     Defined(u8),
 }
 
-impl Known {
+impl KnownOption {
     /// The counter of this option: 0 to 31, below [`SLOTS`]. Both types of labels share one.
     #[inline]
     #[must_use]
     pub fn slot(self) -> usize {
         match self {
-            Known::Endpoint => 0,
-            Known::Labels { .. } => 1,
-            Known::Class => 2,
-            Known::Service => 3,
-            Known::Defined(index) => (OWN.len() + usize::from(index)).min(SLOTS - 1),
+            KnownOption::Endpoint => 0,
+            KnownOption::Labels { .. } => 1,
+            KnownOption::Class => 2,
+            KnownOption::Service => 3,
+            KnownOption::Defined(index) => (OWN_NAMES.len() + usize::from(index)).min(COUNTER_SLOTS - 1),
         }
     }
 }
@@ -159,25 +159,25 @@ pub enum SchemaError {
 
 /// The options that this host knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schema {
+pub struct OptionSchema {
     class: OptionClass,
     defined: Vec<OptionDef>,
     /// Places in `defined`, sorted by class and type.
     index: Vec<(OptionClass, OptionType, u8)>,
 }
 
-impl Schema {
+impl OptionSchema {
     /// geneved's own options in the class `class`, and those that a user defines.
     ///
     /// # Errors
     ///
     /// As [`SchemaError`] says.
-    pub fn new(class: OptionClass, defined: Vec<OptionDef>) -> Result<Schema, SchemaError> {
-        if defined.len() > MAX_DEFINED {
+    pub fn new(class: OptionClass, defined: Vec<OptionDef>) -> Result<OptionSchema, SchemaError> {
+        if defined.len() > MAX_USER_OPTIONS {
             return Err(SchemaError::TooMany(defined.len()));
         }
-        let mut names = BTreeSet::from(OWN);
-        let mut schema = Schema {
+        let mut names = BTreeSet::from(OWN_NAMES);
+        let mut schema = OptionSchema {
             class,
             defined: Vec::new(),
             index: Vec::new(),
@@ -209,19 +209,19 @@ impl Schema {
     /// What the option with this class and type is, where it is known.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, class: OptionClass, kind: OptionType) -> Option<Known> {
+    pub fn lookup(&self, class: OptionClass, kind: OptionType) -> Option<KnownOption> {
         if class == self.class {
             match kind {
-                kind::ENDPOINT => return Some(Known::Endpoint),
-                kind::LABELS => return Some(Known::Labels { critical: false }),
-                kind::LABELS_CRITICAL => return Some(Known::Labels { critical: true }),
-                kind::CLASS => return Some(Known::Class),
-                kind::SERVICE => return Some(Known::Service),
+                kind::ENDPOINT => return Some(KnownOption::Endpoint),
+                kind::LABELS => return Some(KnownOption::Labels { critical: false }),
+                kind::LABELS_CRITICAL => return Some(KnownOption::Labels { critical: true }),
+                kind::CLASS => return Some(KnownOption::Class),
+                kind::SERVICE => return Some(KnownOption::Service),
                 _ => {}
             }
         }
         let place = self.find(class, kind).ok()?;
-        Some(Known::Defined(self.index[place].2))
+        Some(KnownOption::Defined(self.index[place].2))
     }
 
     /// The class of geneved's own options.
@@ -244,16 +244,16 @@ impl Schema {
 
     /// The names of the options in the order of their slots; the slots behind them are not used.
     pub fn slot_names(&self) -> impl Iterator<Item = &str> {
-        OWN.into_iter()
+        OWN_NAMES.into_iter()
             .chain(self.defined.iter().map(|def| def.name.as_str()))
     }
 }
 
 /// geneved's own options in [`CLASS`].
-impl Default for Schema {
+impl Default for OptionSchema {
     fn default() -> Self {
-        Schema {
-            class: CLASS,
+        OptionSchema {
+            class: DEFAULT_OPTION_CLASS,
             defined: Vec::new(),
             index: Vec::new(),
         }

@@ -18,16 +18,16 @@ fn own_and_defined_options_are_known_under_slots_of_their_own() {
         def("tag", 0x0102, 0, 124),
         def("mark", 0xff47, 0x05, 0),
     ];
-    let schema = Schema::new(CLASS, defs).unwrap();
+    let schema = OptionSchema::new(DEFAULT_OPTION_CLASS, defs).unwrap();
     let known = |class, kind| schema.lookup(OptionClass(class), OptionType(kind));
-    assert_eq!(known(0xff47, 1), Some(Known::Endpoint));
-    assert_eq!(known(0xff47, 2), Some(Known::Labels { critical: false }));
-    assert_eq!(known(0xff47, 0x82), Some(Known::Labels { critical: true }));
-    assert_eq!(known(0xff47, 3), Some(Known::Class));
-    assert_eq!(known(0xff47, 4), Some(Known::Service));
-    assert_eq!(known(0x0108, 0x83), Some(Known::Defined(0)));
-    assert_eq!(known(0x0102, 0), Some(Known::Defined(1)));
-    assert_eq!(known(0xff47, 5), Some(Known::Defined(2)));
+    assert_eq!(known(0xff47, 1), Some(KnownOption::Endpoint));
+    assert_eq!(known(0xff47, 2), Some(KnownOption::Labels { critical: false }));
+    assert_eq!(known(0xff47, 0x82), Some(KnownOption::Labels { critical: true }));
+    assert_eq!(known(0xff47, 3), Some(KnownOption::Class));
+    assert_eq!(known(0xff47, 4), Some(KnownOption::Service));
+    assert_eq!(known(0x0108, 0x83), Some(KnownOption::Defined(0)));
+    assert_eq!(known(0x0102, 0), Some(KnownOption::Defined(1)));
+    assert_eq!(known(0xff47, 5), Some(KnownOption::Defined(2)));
     for (class, kind) in [
         (0xff47, 0x81),
         (0xff47, 0),
@@ -55,21 +55,21 @@ fn own_and_defined_options_are_known_under_slots_of_their_own() {
 
 #[test]
 fn another_class_moves_geneveds_own_options() {
-    let schema = Schema::new(OptionClass(0xff01), vec![def("old", 0xff47, 1, 4)]).unwrap();
+    let schema = OptionSchema::new(OptionClass(0xff01), vec![def("old", 0xff47, 1, 4)]).unwrap();
     assert_eq!(
         schema.lookup(OptionClass(0xff01), kind::CLASS),
-        Some(Known::Class)
+        Some(KnownOption::Class)
     );
     assert_eq!(
-        schema.lookup(CLASS, kind::ENDPOINT),
-        Some(Known::Defined(0))
+        schema.lookup(DEFAULT_OPTION_CLASS, kind::ENDPOINT),
+        Some(KnownOption::Defined(0))
     );
-    assert_eq!(schema.lookup(CLASS, kind::CLASS), None);
+    assert_eq!(schema.lookup(DEFAULT_OPTION_CLASS, kind::CLASS), None);
 }
 
 #[test]
 fn what_cannot_be_defined_is_refused_with_its_reason() {
-    let message = |defs: Vec<OptionDef>| Schema::new(CLASS, defs).unwrap_err().to_string();
+    let message = |defs: Vec<OptionDef>| OptionSchema::new(DEFAULT_OPTION_CLASS, defs).unwrap_err().to_string();
     assert_eq!(
         message(vec![def("a", 1, 1, 4), def("b", 1, 1, 8)]),
         "option b: a has its class and type already"
@@ -95,10 +95,10 @@ fn what_cannot_be_defined_is_refused_with_its_reason() {
     }
     let many = |count: u8| (0..count).map(|n| def(&format!("o{n}"), 1, n, 4)).collect();
     assert_eq!(message(many(29)), "29 options: at most 28 can be defined");
-    let full = Schema::new(CLASS, many(28)).unwrap();
+    let full = OptionSchema::new(DEFAULT_OPTION_CLASS, many(28)).unwrap();
     let last = full.lookup(OptionClass(1), OptionType(27)).unwrap();
-    assert_eq!(last.slot(), SLOTS - 1);
-    assert_eq!(full.slot_names().count(), SLOTS);
+    assert_eq!(last.slot(), COUNTER_SLOTS - 1);
+    assert_eq!(full.slot_names().count(), COUNTER_SLOTS);
 }
 
 #[test]
@@ -111,6 +111,6 @@ fn rfc8926_22_data_of_another_length_than_defined_is_refused() {
         "option zone: data of 8 bytes, expected 4"
     );
     for text in ["0a0", "zz", "0a 0b", "é"] {
-        assert_eq!(def.data(text), Err(DataError::Hex("zone".into())), "{text}");
+        assert_eq!(def.data(text), Err(OptionDataError::Hex("zone".into())), "{text}");
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::CLASS;
+use super::DEFAULT_OPTION_CLASS;
 use crate::wire::option::{MAX_OPTION_DATA, OptionClass, OptionIter, OptionType};
 
 /// Classes that other systems registered, by the names that a user knows them by.
-const CLASSES: [(&str, OptionClass); 3] = [
+const REGISTERED_CLASSES: [(&str, OptionClass); 3] = [
     ("ovn", OptionClass(0x0102)),
     ("aws", OptionClass(0x0108)),
     ("cilium", OptionClass(0x014b)),
@@ -20,7 +20,7 @@ pub fn class_named(word: &str, own: OptionClass) -> Option<OptionClass> {
     if word == "geneved" {
         return Some(own);
     }
-    let named = CLASSES.iter().find(|(name, _)| *name == word);
+    let named = REGISTERED_CLASSES.iter().find(|(name, _)| *name == word);
     named
         .map(|&(_, class)| class)
         .or_else(|| u16::try_from(number(word)?).ok().map(OptionClass))
@@ -116,7 +116,7 @@ impl OptionMatch {
 impl FromStr for OptionMatch {
     type Err = MatchError;
     fn from_str(text: &str) -> Result<OptionMatch, MatchError> {
-        OptionMatch::parse(text, CLASS)
+        OptionMatch::parse(text, DEFAULT_OPTION_CLASS)
     }
 }
 

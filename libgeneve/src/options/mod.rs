@@ -16,9 +16,9 @@ mod write;
 pub use class::ClassOption;
 pub use endpoint::{EndpointOption, EndpointType, EndpointTypeError};
 pub use known::{
-    CLASS, DataError, Known, MAX_DEFINED, OptionDef, SLOTS, Schema, SchemaError, kind,
+    DEFAULT_OPTION_CLASS, OptionDataError, KnownOption, MAX_USER_OPTIONS, OptionDef, COUNTER_SLOTS, OptionSchema, SchemaError, kind,
 };
 pub use matching::{MatchError, OptionMatch, class_named};
-pub use read::Received;
+pub use read::ReceivedOptions;
 pub use service::ServiceOption;
-pub use write::Attach;
+pub use write::SentOptions;

@@ -1,13 +1,13 @@
 //! Reading the options of a packet: one walk, and either all that is known of them or the reason to drop.
 
-use super::{ClassOption, EndpointOption, Known, Schema, ServiceOption};
+use super::{ClassOption, EndpointOption, KnownOption, OptionSchema, ServiceOption};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
 use crate::wire::option::OptionIter;
 
 /// What the options of a packet say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedOptions {
     /// What its endpoints are.
     pub endpoint: Option<EndpointOption>,
     /// The labels of its source; an empty set is a source that is known to have none.
@@ -22,7 +22,7 @@ pub struct Received {
     pub slots: u32,
 }
 
-impl Received {
+impl ReceivedOptions {
     /// Reads all options of a packet (RFC 8926 section 3.5). Those that are not known and not critical are
     /// passed over; those that a user defined may come several times, geneved's own only once.
     ///
@@ -32,8 +32,8 @@ impl Received {
     /// says and wherever in the list it stands; [`DropReason::OptionMalformed`] for a known option with a
     /// length or content that its definition forbids, and for one of geneved's own that is there twice.
     #[inline]
-    pub fn read(schema: &Schema, options: OptionIter<'_>) -> Result<Received, DropReason> {
-        let mut received = Received::default();
+    pub fn read(schema: &OptionSchema, options: OptionIter<'_>) -> Result<ReceivedOptions, DropReason> {
+        let mut received = ReceivedOptions::default();
         let mut malformed = false;
         for option in options {
             let Some(known) = schema.lookup(option.class, option.kind) else {
@@ -58,11 +58,11 @@ impl Received {
     }
 
     /// Takes one known option in; `None` where it is malformed.
-    fn take(&mut self, schema: &Schema, known: Known, data: &[u8]) -> Option<()> {
+    fn take(&mut self, schema: &OptionSchema, known: KnownOption, data: &[u8]) -> Option<()> {
         let bit = 1 << known.slot();
         let repeated = self.slots & bit != 0;
         self.slots |= bit;
-        if let Known::Defined(index) = known {
+        if let KnownOption::Defined(index) = known {
             let def = schema.defined().get(usize::from(index))?;
             return (data.len() == usize::from(def.len)).then_some(());
         }
@@ -70,14 +70,14 @@ impl Received {
             return None;
         }
         match known {
-            Known::Endpoint => self.endpoint = Some(EndpointOption::from_wire(data)?),
-            Known::Labels { critical } => {
+            KnownOption::Endpoint => self.endpoint = Some(EndpointOption::from_wire(data)?),
+            KnownOption::Labels { critical } => {
                 self.labels = Some(LabelSet::from_wire(data)?);
                 self.labels_critical = critical;
             }
-            Known::Class => self.class = Some(ClassOption::from_wire(data)?),
-            Known::Service => self.service = Some(ServiceOption::from_wire(data)?),
-            Known::Defined(_) => {}
+            KnownOption::Class => self.class = Some(ClassOption::from_wire(data)?),
+            KnownOption::Service => self.service = Some(ServiceOption::from_wire(data)?),
+            KnownOption::Defined(_) => {}
         }
         Some(())
     }

@@ -2,19 +2,19 @@
 
 use super::*;
 use crate::label::Label;
-use crate::options::{Attach, CLASS, EndpointType, OptionDef, kind};
+use crate::options::{SentOptions, DEFAULT_OPTION_CLASS, EndpointType, OptionDef, kind};
 use crate::wire::geneve::{Geneve, GeneveBuilder, Vni};
 use crate::wire::option::{OptionClass, OptionType};
 use proptest::prelude::*;
 
-fn schema() -> Schema {
+fn schema() -> OptionSchema {
     let def = |name: &str, kind, len| OptionDef {
         name: name.to_owned(),
         class: OptionClass(0x0108),
         kind: OptionType(kind),
         len,
     };
-    Schema::new(CLASS, vec![def("zone", 1, 4), def("must", 0x82, 8)]).unwrap()
+    OptionSchema::new(DEFAULT_OPTION_CLASS, vec![def("zone", 1, 4), def("must", 0x82, 8)]).unwrap()
 }
 
 /// A header with these options: class, type, data.
@@ -31,21 +31,21 @@ fn header(options: &[(u16, u8, &[u8])]) -> Vec<u8> {
         .to_vec()
 }
 
-fn read(bytes: &[u8]) -> Result<Received, DropReason> {
-    Received::read(&schema(), Geneve::parse(bytes).unwrap().options())
+fn read(bytes: &[u8]) -> Result<ReceivedOptions, DropReason> {
+    ReceivedOptions::read(&schema(), Geneve::parse(bytes).unwrap().options())
 }
 
-const OWN: u16 = CLASS.0;
+const OWN_CLASS: u16 = DEFAULT_OPTION_CLASS.0;
 
 #[test]
 fn every_known_option_is_read() {
     let bytes = header(&[
-        (OWN, 4, &[192, 0, 2, 1, 0, 80, 6, 0]),
+        (OWN_CLASS, 4, &[192, 0, 2, 1, 0, 80, 6, 0]),
         (0x0108, 1, &[0; 4]),
-        (OWN, 3, &[5, 1, 0, 0]),
+        (OWN_CLASS, 3, &[5, 1, 0, 0]),
         (0x0102, 0, &[0; 124]),
-        (OWN, 2, &[0, 0, 0, 1, 0, 0, 0, 2]),
-        (OWN, 1, &[0x12, 0, 0, 7]),
+        (OWN_CLASS, 2, &[0, 0, 0, 1, 0, 0, 0, 2]),
+        (OWN_CLASS, 1, &[0x12, 0, 0, 7]),
         // What a user defined may come several times.
         (0x0108, 1, &[0; 4]),
     ]);
@@ -61,26 +61,26 @@ fn every_known_option_is_read() {
     assert_eq!(received.service.unwrap().port, 80);
     assert_eq!(received.slots, 0b1_1111);
     assert!(received.has(4) && !received.has(5));
-    assert_eq!(read(&header(&[])), Ok(Received::default()));
+    assert_eq!(read(&header(&[])), Ok(ReceivedOptions::default()));
 }
 
 #[test]
 fn no_labels_are_not_unknown_labels() {
-    let received = read(&header(&[(OWN, 0x82, &[])])).unwrap();
+    let received = read(&header(&[(OWN_CLASS, 0x82, &[])])).unwrap();
     assert_eq!(received.labels, Some(LabelSet::EMPTY));
     assert!(received.labels_critical);
 }
 
 #[test]
 fn rfc8926_16_known_critical_options_are_read_and_unknown_ones_drop_whatever_the_c_bit_says() {
-    let known = header(&[(OWN, 0x82, &[]), (0x0108, 0x82, &[0; 8])]);
-    let passed_over = header(&[(OWN, 0x7f, &[1; 4]), (0x0109, 1, &[])]);
+    let known = header(&[(OWN_CLASS, 0x82, &[]), (0x0108, 0x82, &[0; 8])]);
+    let passed_over = header(&[(OWN_CLASS, 0x7f, &[1; 4]), (0x0109, 1, &[])]);
     let unknown = [
         header(&[(0x0108, 0x81, &[])]),
-        header(&[(OWN, 0x81, &[0; 4])]),
-        header(&[(0x0109, 0x82, &[0; 8]), (OWN, 3, &[0; 4])]),
+        header(&[(OWN_CLASS, 0x81, &[0; 4])]),
+        header(&[(0x0109, 0x82, &[0; 8]), (OWN_CLASS, 3, &[0; 4])]),
         // The duty goes before what else is wrong with the packet.
-        header(&[(OWN, 3, &[]), (OWN, 0xff, &[])]),
+        header(&[(OWN_CLASS, 3, &[]), (OWN_CLASS, 0xff, &[])]),
     ];
     for c_bit in [0x00, 0x40] {
         let with = |bytes: &[u8]| {
@@ -89,7 +89,7 @@ fn rfc8926_16_known_critical_options_are_read_and_unknown_ones_drop_whatever_the
             read(&bytes)
         };
         assert!(with(&known).is_ok());
-        assert_eq!(with(&passed_over), Ok(Received::default()));
+        assert_eq!(with(&passed_over), Ok(ReceivedOptions::default()));
         for bytes in &unknown {
             assert_eq!(
                 with(bytes),
@@ -103,11 +103,11 @@ fn rfc8926_16_known_critical_options_are_read_and_unknown_ones_drop_whatever_the
 #[test]
 fn rfc8926_22_a_known_option_of_another_length_is_malformed() {
     for (class, kind, right) in [
-        (OWN, 0x01, &[4][..]),
-        (OWN, 0x02, &[0, 8]),
-        (OWN, 0x82, &[0, 8]),
-        (OWN, 0x03, &[4]),
-        (OWN, 0x04, &[8, 20]),
+        (OWN_CLASS, 0x01, &[4][..]),
+        (OWN_CLASS, 0x02, &[0, 8]),
+        (OWN_CLASS, 0x82, &[0, 8]),
+        (OWN_CLASS, 0x03, &[4]),
+        (OWN_CLASS, 0x04, &[8, 20]),
         (0x0108, 0x01, &[4]),
         (0x0108, 0x82, &[8]),
     ] {
@@ -125,16 +125,16 @@ fn rfc8926_22_a_known_option_of_another_length_is_malformed() {
 
 #[test]
 fn content_that_is_forbidden_and_own_options_that_repeat_are_malformed() {
-    let class = (OWN, 3, &[0; 4][..]);
+    let class = (OWN_CLASS, 3, &[0; 4][..]);
     let labels: &[u8] = &[0, 0, 0, 1, 0, 0, 0, 2];
     for options in [
-        &[(OWN, 1, &[0x50, 0, 0, 0][..])][..],
-        &[(OWN, 1, &[0x05, 0, 0, 0])],
-        &[(OWN, 2, &[labels, labels].concat()[..])],
+        &[(OWN_CLASS, 1, &[0x50, 0, 0, 0][..])][..],
+        &[(OWN_CLASS, 1, &[0x05, 0, 0, 0])],
+        &[(OWN_CLASS, 2, &[labels, labels].concat()[..])],
         &[class, class],
-        &[(OWN, 2, labels), (OWN, 2, labels)],
-        &[(OWN, 2, labels), (OWN, 0x82, labels)],
-        &[(OWN, 0x82, &[]), (0x0108, 1, &[0; 4]), (OWN, 2, &[])],
+        &[(OWN_CLASS, 2, labels), (OWN_CLASS, 2, labels)],
+        &[(OWN_CLASS, 2, labels), (OWN_CLASS, 0x82, labels)],
+        &[(OWN_CLASS, 0x82, &[]), (0x0108, 1, &[0; 4]), (OWN_CLASS, 2, &[])],
     ] {
         assert_eq!(
             read(&header(options)),
@@ -146,7 +146,7 @@ fn content_that_is_forbidden_and_own_options_that_repeat_are_malformed() {
 
 #[test]
 fn rfc8926_18_reserved_bits_of_known_options_are_ignored() {
-    let plain = header(&[(OWN, 1, &[0x01, 0x80, 0, 7]), (OWN, 3, &[5, 1, 0, 0])]);
+    let plain = header(&[(OWN_CLASS, 1, &[0x01, 0x80, 0, 7]), (OWN_CLASS, 3, &[5, 1, 0, 0])]);
     let mut bytes = plain.clone();
     for (at, bits) in [(11, 0xe0), (13, 0x7f), (19, 0xe0), (22, 0xff), (23, 0xff)] {
         assert_eq!(bytes[at] & bits, 0);
@@ -158,7 +158,7 @@ fn rfc8926_18_reserved_bits_of_known_options_are_ignored() {
 
 /// Any packet, and such as are likely to have known options.
 fn packets() -> impl Strategy<Value = Vec<u8>> {
-    let class = prop_oneof![Just(OWN), Just(0x0108u16), any::<u16>()];
+    let class = prop_oneof![Just(OWN_CLASS), Just(0x0108u16), any::<u16>()];
     let kind = prop_oneof![1u8..5, Just(0x82), any::<u8>()];
     let data = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..6),
@@ -177,10 +177,10 @@ proptest! {
         let geneve = Geneve::parse(&bytes).unwrap();
         let schema = schema();
         let unknown = geneve.unknown_critical(|class, kind| schema.lookup(class, kind).is_some());
-        match Received::read(&schema, geneve.options()) {
+        match ReceivedOptions::read(&schema, geneve.options()) {
             Ok(received) => {
                 prop_assert_eq!(unknown, None);
-                let attach = Attach {
+                let attach = SentOptions {
                     endpoint: received.endpoint,
                     labels: received.labels.map(|set| (set, received.labels_critical)),
                     class: received.class,
@@ -188,7 +188,7 @@ proptest! {
                 };
                 let defined = geneve
                     .options()
-                    .filter(|o| matches!(schema.lookup(o.class, o.kind), Some(Known::Defined(_))));
+                    .filter(|o| matches!(schema.lookup(o.class, o.kind), Some(KnownOption::Defined(_))));
                 let header = attach.header(&schema, geneve.vni(), 0x0800, defined).unwrap();
                 prop_assert_eq!(read(&header), Ok(received));
             }
@@ -202,9 +202,9 @@ proptest! {
 #[test]
 fn labels_of_the_longest_list_are_read() {
     let labels: Vec<Label> = (0..15).map(|key| Label { key, pair: 9 }).collect();
-    let attach = Attach {
+    let attach = SentOptions {
         labels: LabelSet::from_labels(&labels).map(|set| (set, true)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     let header = attach
         .header(&schema(), Vni::default(), 0x86dd, [])

@@ -1,6 +1,6 @@
 //! Attaching options to a packet: the header that carries them.
 
-use super::{ClassOption, EndpointOption, Schema, ServiceOption, kind};
+use super::{ClassOption, EndpointOption, OptionSchema, ServiceOption, kind};
 use crate::label::{LabelSet, MAX_LABELS};
 use crate::wire::geneve::{BuildError, GeneveBuilder, Vni};
 use crate::wire::header::HeaderBytes;
@@ -8,7 +8,7 @@ use crate::wire::option::{GeneveOption, OPTION_HEADER_LEN};
 
 /// The options of geneved's own that a packet shall carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attach {
+pub struct SentOptions {
     /// What its endpoints are.
     pub endpoint: Option<EndpointOption>,
     /// The labels of its source, and whether the receiver must enforce them.
@@ -19,7 +19,7 @@ pub struct Attach {
     pub service: Option<ServiceOption>,
 }
 
-impl Attach {
+impl SentOptions {
     /// The Geneve header with these options in the order of the fields, and then those in `defined`, whose data has
     /// the length of their definition. The C bit follows from the options (RFC 8926 section 3.4).
     ///
@@ -29,7 +29,7 @@ impl Attach {
     /// 252 bytes; geneved's own take up to 164.
     pub fn header<'a>(
         &self,
-        schema: &Schema,
+        schema: &OptionSchema,
         vni: Vni,
         protocol: u16,
         defined: impl IntoIterator<Item = GeneveOption<'a>>,

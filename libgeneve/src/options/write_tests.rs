@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::label::Label;
-use crate::options::{EndpointType, Received};
+use crate::options::{EndpointType, ReceivedOptions};
 use crate::wire::geneve::Geneve;
 use crate::wire::option::{OptionClass, OptionType};
 
@@ -15,8 +15,8 @@ fn vni() -> Vni {
     Vni::new(7).unwrap()
 }
 
-fn all() -> Attach {
-    Attach {
+fn all() -> SentOptions {
+    SentOptions {
         endpoint: Some(EndpointOption {
             dst: EndpointType::Proxied,
             ..EndpointOption::default()
@@ -41,7 +41,7 @@ fn defined(kind: u8, data: &[u8]) -> GeneveOption<'_> {
 
 #[test]
 fn options_lie_in_their_order_and_have_the_length_that_was_said() {
-    let schema = Schema::default();
+    let schema = OptionSchema::default();
     let zone = [1, 2, 3, 4];
     let options = [defined(1, &zone), defined(1, &zone)];
     let header = all().header(&schema, vni(), 0x0800, options).unwrap();
@@ -51,16 +51,16 @@ fn options_lie_in_their_order_and_have_the_length_that_was_said() {
     let kinds: Vec<u8> = geneve.options().map(|option| option.kind.0).collect();
     assert_eq!(kinds, [1, 2, 3, 4, 1, 1]);
     assert_eq!((geneve.vni(), geneve.protocol()), (vni(), 0x0800));
-    let received = Received::read(&schema, geneve.options()).unwrap();
+    let received = ReceivedOptions::read(&schema, geneve.options()).unwrap();
     assert_eq!(
         (received.endpoint, received.service),
         (all().endpoint, all().service)
     );
 
-    let none = Attach::default();
+    let none = SentOptions::default();
     assert!(none.is_empty());
     assert_eq!(none.header(&schema, vni(), 0x0800, []).unwrap().len(), 8);
-    let known_to_have_none = Attach {
+    let known_to_have_none = SentOptions {
         labels: Some((LabelSet::EMPTY, false)),
         ..none
     };
@@ -69,18 +69,18 @@ fn options_lie_in_their_order_and_have_the_length_that_was_said() {
 
 #[test]
 fn rfc8926_17_the_c_bit_follows_from_the_attached_options() {
-    let critical = |attach: Attach, options: &[GeneveOption<'_>]| {
+    let critical = |attach: SentOptions, options: &[GeneveOption<'_>]| {
         let options = options.iter().copied();
         let header = attach
-            .header(&Schema::default(), vni(), 0x0800, options)
+            .header(&OptionSchema::default(), vni(), 0x0800, options)
             .unwrap();
         Geneve::parse(&header).unwrap().has_critical()
     };
-    let enforced = Attach {
+    let enforced = SentOptions {
         labels: Some((labels(2), true)),
         ..all()
     };
-    assert!(!critical(Attach::default(), &[]));
+    assert!(!critical(SentOptions::default(), &[]));
     assert!(!critical(all(), &[defined(1, &[])]));
     assert!(critical(enforced, &[]));
     assert!(critical(all(), &[defined(0x81, &[]), defined(1, &[])]));
@@ -88,7 +88,7 @@ fn rfc8926_17_the_c_bit_follows_from_the_attached_options() {
 
 #[test]
 fn rfc8926_18_reserved_bits_of_attached_options_are_zero() {
-    let header = all().header(&Schema::default(), vni(), 0x0800, []).unwrap();
+    let header = all().header(&OptionSchema::default(), vni(), 0x0800, []).unwrap();
     let mut at = 8;
     while at < header.len() {
         let words = header[at + 3];
@@ -103,7 +103,7 @@ fn rfc8926_18_reserved_bits_of_attached_options_are_zero() {
 fn what_does_not_fit_is_refused() {
     let data = [0; 84];
     let header = |options: &[GeneveOption<'_>]| {
-        all().header(&Schema::default(), vni(), 0x0800, options.iter().copied())
+        all().header(&OptionSchema::default(), vni(), 0x0800, options.iter().copied())
     };
     assert!(header(&[defined(1, &data)]).is_ok());
     assert_eq!(

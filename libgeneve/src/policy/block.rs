@@ -5,11 +5,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::Query;
-use super::index::{Exact, GrowingExact, GrowingPorts, GrowingPrefixes, Ports, Prefixes};
-use super::labels::{GrowingSelectors, Selectors};
-use super::rule::{Rule, Who, has_ports, is_icmp};
-use super::set::{BLOCK_RULES, Candidates};
+use super::PolicyQuery;
+use super::index::{ExactIndex, ExactIndexBuilder, PortIndexBuilder, PrefixIndexBuilder, PortIndex, PrefixIndex};
+use super::labels::{SelectorIndexBuilder, SelectorIndex};
+use super::rule::{PolicyRule, RulePeer, has_ports, is_icmp};
+use super::set::{BLOCK_RULES, CandidateRules};
 use crate::label::{HashedSelector, LabelKey};
 use crate::options::{EndpointType, OptionMatch};
 use crate::wire::ip::protocol;
@@ -24,38 +24,38 @@ type IcmpKey = (u8, Option<u8>);
 
 /// Compiled rules of one block.
 #[derive(Clone, Debug)]
-pub(super) struct Block {
+pub(super) struct RuleBlock {
     rules: usize,
-    from: Prefixes,
-    to: Prefixes,
-    protocols: Exact<u8>,
-    sports: Ports,
-    dports: Ports,
-    icmp: Exact<IcmpKey>,
-    types: Exact<EndpointType>,
-    from_labels: Selectors,
-    to_labels: Selectors,
-    options: Exact<OptionKey>,
+    from: PrefixIndex,
+    to: PrefixIndex,
+    protocols: ExactIndex<u8>,
+    sports: PortIndex,
+    dports: PortIndex,
+    icmp: ExactIndex<IcmpKey>,
+    types: ExactIndex<EndpointType>,
+    from_labels: SelectorIndex,
+    to_labels: SelectorIndex,
+    options: ExactIndex<OptionKey>,
     option_values: FxHashMap<u16, OptionMatch>,
 }
 
-impl Block {
+impl RuleBlock {
     /// Most rules in one block.
     pub(super) const MAX: usize = BLOCK_RULES;
 
     /// Compiles up to [`Block::MAX`] rules of one direction, in order of priority. Without a key, no rule may have a
     /// selector.
-    pub(super) fn compile(rules: &[Rule], key: Option<&LabelKey>) -> Block {
-        let mut from = GrowingPrefixes::default();
-        let mut to = GrowingPrefixes::default();
-        let mut protocols = GrowingExact::default();
-        let mut sports = GrowingPorts::default();
-        let mut dports = GrowingPorts::default();
-        let mut icmp = GrowingExact::default();
-        let mut types = GrowingExact::default();
-        let mut from_labels = GrowingSelectors::default();
-        let mut to_labels = GrowingSelectors::default();
-        let mut options = GrowingExact::default();
+    pub(super) fn compile(rules: &[PolicyRule], key: Option<&LabelKey>) -> RuleBlock {
+        let mut from = PrefixIndexBuilder::default();
+        let mut to = PrefixIndexBuilder::default();
+        let mut protocols = ExactIndexBuilder::default();
+        let mut sports = PortIndexBuilder::default();
+        let mut dports = PortIndexBuilder::default();
+        let mut icmp = ExactIndexBuilder::default();
+        let mut types = ExactIndexBuilder::default();
+        let mut from_labels = SelectorIndexBuilder::default();
+        let mut to_labels = SelectorIndexBuilder::default();
+        let mut options = ExactIndexBuilder::default();
         let mut option_values = FxHashMap::default();
         for (rule, position) in rules.iter().zip(0u16..) {
             let action = rule.action;
@@ -75,7 +75,7 @@ impl Block {
             }
         }
         let count = rules.len();
-        Block {
+        RuleBlock {
             rules: count,
             from: from.finish(count),
             to: to.finish(count),
@@ -93,8 +93,8 @@ impl Block {
 
     /// Returns the position of the first rule that matches.
     #[inline]
-    pub(super) fn first(&self, query: &Query<'_>) -> Option<usize> {
-        let left = &mut Candidates::all(self.rules);
+    pub(super) fn first(&self, query: &PolicyQuery<'_>) -> Option<usize> {
+        let left = &mut CandidateRules::all(self.rules);
         let some = self.protocols.keep(left, std::iter::once(query.protocol))
             && self.to.keep(left, query.dst)
             && self.from.keep(left, query.src)
@@ -117,7 +117,7 @@ impl Block {
     }
 
     #[inline]
-    fn keep_transport(&self, left: &mut Candidates, query: &Query<'_>) -> bool {
+    fn keep_transport(&self, left: &mut CandidateRules, query: &PolicyQuery<'_>) -> bool {
         let ports = match query.ports {
             _ if !has_ports(query.protocol) => true,
             Some((sport, dport)) => self.dports.keep(left, dport) && self.sports.keep(left, sport),
@@ -136,7 +136,7 @@ impl Block {
     }
 
     #[inline]
-    fn option_matches(&self, position: u16, query: &Query<'_>) -> bool {
+    fn option_matches(&self, position: u16, query: &PolicyQuery<'_>) -> bool {
         self.option_values.is_empty()
             || self
                 .option_values
@@ -147,23 +147,23 @@ impl Block {
 
 /// Whether the protocol is the ICMP version that belongs to the packet's IP version.
 #[inline]
-fn own_icmp(query: &Query<'_>) -> bool {
+fn own_icmp(query: &PolicyQuery<'_>) -> bool {
     (query.protocol == protocol::ICMP) == query.dst.is_ipv4()
 }
 
-fn prefix(who: &Who) -> Option<ipnet::IpNet> {
+fn prefix(who: &RulePeer) -> Option<ipnet::IpNet> {
     match who {
-        Who::Prefix(prefix) => Some(*prefix),
-        Who::Any | Who::Selector(_) => None,
+        RulePeer::Prefix(prefix) => Some(*prefix),
+        RulePeer::Any | RulePeer::Selector(_) => None,
     }
 }
 
-fn hashed(who: &Who, key: Option<&LabelKey>) -> Option<HashedSelector> {
+fn hashed(who: &RulePeer, key: Option<&LabelKey>) -> Option<HashedSelector> {
     Some(who.selector()?.hashed(key?))
 }
 
 /// Returns the protocols that a rule can match; `None` for any.
-fn protocols_of(rule: &Rule) -> Option<Vec<u8>> {
+fn protocols_of(rule: &PolicyRule) -> Option<Vec<u8>> {
     match rule.protocol {
         Some(protocol) => Some(vec![protocol]),
         None if !rule.sports.is_empty() || !rule.dports.is_empty() => {

@@ -11,12 +11,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::{Prefix, PrefixMap};
 use rustc_hash::FxHashMap;
 
-use super::rule::Action;
-use super::set::{Candidates, Growing, RuleSet};
+use super::rule::PolicyAction;
+use super::set::{CandidateRules, RuleSetBuilder, RuleSet};
 
 /// The part of an index that does not depend on the packet's value.
 #[derive(Clone, Debug)]
-pub(super) struct Base {
+pub(super) struct BaseRules {
     /// Rules without the condition.
     always: Box<[u64]>,
     /// Rules that match if the packet does not reveal the value.
@@ -27,12 +27,12 @@ pub(super) struct Base {
 
 /// Builder of a [`Base`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct GrowingBase {
-    always: Growing,
-    unknown: Growing,
+pub(super) struct BaseRulesBuilder {
+    always: RuleSetBuilder,
+    unknown: RuleSetBuilder,
 }
 
-impl GrowingBase {
+impl BaseRulesBuilder {
     /// Adds a rule without the condition.
     pub(super) fn always(&mut self, position: u16) {
         self.always.add(position);
@@ -40,15 +40,15 @@ impl GrowingBase {
     }
 
     /// Adds a rule with the condition.
-    pub(super) fn sometimes(&mut self, position: u16, action: Action) {
+    pub(super) fn sometimes(&mut self, position: u16, action: PolicyAction) {
         if action.where_unknown() {
             self.unknown.add(position);
         }
     }
 
     /// Builds the base of a block of `rules` rules.
-    pub(super) fn finish(&self, rules: usize) -> Base {
-        Base {
+    pub(super) fn finish(&self, rules: usize) -> BaseRules {
+        BaseRules {
             always: self.always.finish_bits(rules),
             unknown: self.unknown.finish_bits(rules),
             narrows: self.always.len() != rules,
@@ -56,12 +56,12 @@ impl GrowingBase {
     }
 }
 
-impl Base {
+impl BaseRules {
     /// Keeps the rules without the condition and those in `sets`. Returns whether any is left.
     #[inline]
     pub(super) fn keep<'s>(
         &self,
-        candidates: &mut Candidates,
+        candidates: &mut CandidateRules,
         sets: impl Iterator<Item = &'s RuleSet>,
     ) -> bool {
         !self.narrows || candidates.keep(&self.always, sets)
@@ -69,40 +69,40 @@ impl Base {
 
     /// Keeps the rules that match if the value is unknown. Returns whether any is left.
     #[inline]
-    pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
+    pub(super) fn keep_unknown(&self, candidates: &mut CandidateRules) -> bool {
         !self.narrows || candidates.keep(&self.unknown, std::iter::empty())
     }
 }
 
 /// Index by exact value; a rule may ask for one value or any of several.
 #[derive(Clone, Debug)]
-pub(super) struct Exact<K> {
-    pub(super) base: Base,
+pub(super) struct ExactIndex<K> {
+    pub(super) base: BaseRules,
     sets: FxHashMap<K, RuleSet>,
 }
 
 /// Builder of an [`Exact`].
 #[derive(Clone, Debug)]
-pub(super) struct GrowingExact<K> {
-    base: GrowingBase,
-    sets: FxHashMap<K, Growing>,
+pub(super) struct ExactIndexBuilder<K> {
+    base: BaseRulesBuilder,
+    sets: FxHashMap<K, RuleSetBuilder>,
 }
 
-impl<K> Default for GrowingExact<K> {
+impl<K> Default for ExactIndexBuilder<K> {
     fn default() -> Self {
-        GrowingExact {
-            base: GrowingBase::default(),
+        ExactIndexBuilder {
+            base: BaseRulesBuilder::default(),
             sets: FxHashMap::default(),
         }
     }
 }
 
-impl<K: Copy + Eq + Hash> GrowingExact<K> {
+impl<K: Copy + Eq + Hash> ExactIndexBuilder<K> {
     /// Adds a rule that asks for any of `values`, or that has no such condition.
     pub(super) fn add(
         &mut self,
         position: u16,
-        action: Action,
+        action: PolicyAction,
         values: Option<impl IntoIterator<Item = K>>,
     ) {
         let Some(values) = values else {
@@ -115,16 +115,16 @@ impl<K: Copy + Eq + Hash> GrowingExact<K> {
     }
 
     /// Builds the index of a block of `rules` rules.
-    pub(super) fn finish(&self, rules: usize) -> Exact<K> {
-        let finish = |(&value, set): (&K, &Growing)| (value, set.finish(rules));
-        Exact {
+    pub(super) fn finish(&self, rules: usize) -> ExactIndex<K> {
+        let finish = |(&value, set): (&K, &RuleSetBuilder)| (value, set.finish(rules));
+        ExactIndex {
             base: self.base.finish(rules),
             sets: self.sets.iter().map(finish).collect(),
         }
     }
 }
 
-impl<K: Copy + Eq + Hash> Exact<K> {
+impl<K: Copy + Eq + Hash> ExactIndex<K> {
     /// Returns the rules that ask for `value`.
     #[inline]
     pub(super) fn get(&self, value: K) -> Option<&RuleSet> {
@@ -136,7 +136,7 @@ impl<K: Copy + Eq + Hash> Exact<K> {
     #[inline]
     pub(super) fn keep(
         &self,
-        candidates: &mut Candidates,
+        candidates: &mut CandidateRules,
         values: impl Iterator<Item = K>,
     ) -> bool {
         self.base
@@ -149,31 +149,31 @@ impl<K: Copy + Eq + Hash> Exact<K> {
 /// Each prefix holds its own rules and a link to the next shorter prefix that covers it, so that memory grows
 /// linearly with the rules, not quadratically.
 #[derive(Clone, Debug)]
-pub(super) struct Prefixes {
-    base: Base,
+pub(super) struct PrefixIndex {
+    base: BaseRules,
     v4: PrefixMap<Ipv4Net, u32>,
     v6: PrefixMap<Ipv6Net, u32>,
-    nodes: Box<[Node]>,
+    nodes: Box<[PrefixNode]>,
 }
 
 #[derive(Clone, Debug)]
-struct Node {
+struct PrefixNode {
     set: RuleSet,
     covered_by: Option<u32>,
 }
 
 /// Builder of a [`Prefixes`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct GrowingPrefixes {
-    base: GrowingBase,
+pub(super) struct PrefixIndexBuilder {
+    base: BaseRulesBuilder,
     v4: PrefixMap<Ipv4Net, u32>,
     v6: PrefixMap<Ipv6Net, u32>,
-    sets: Vec<(IpNet, Growing)>,
+    sets: Vec<(IpNet, RuleSetBuilder)>,
 }
 
-impl GrowingPrefixes {
+impl PrefixIndexBuilder {
     /// Adds a rule that asks for `prefix`, or that has no such condition.
-    pub(super) fn add(&mut self, position: u16, action: Action, prefix: Option<IpNet>) {
+    pub(super) fn add(&mut self, position: u16, action: PolicyAction, prefix: Option<IpNet>) {
         let Some(prefix) = prefix.map(|prefix| prefix.trunc()) else {
             return self.base.always(position);
         };
@@ -184,7 +184,7 @@ impl GrowingPrefixes {
             IpNet::V6(net) => *self.v6.entry(net).or_insert(next),
         };
         if node == next {
-            self.sets.push((prefix, Growing::default()));
+            self.sets.push((prefix, RuleSetBuilder::default()));
         }
         if let Some((_, set)) = self.sets.get_mut(node as usize) {
             set.add(position);
@@ -192,16 +192,16 @@ impl GrowingPrefixes {
     }
 
     /// Builds the index of a block of `rules` rules.
-    pub(super) fn finish(self, rules: usize) -> Prefixes {
+    pub(super) fn finish(self, rules: usize) -> PrefixIndex {
         let covered_by = |prefix: &IpNet| match prefix {
             IpNet::V4(net) => longest(&self.v4, &net.supernet()?),
             IpNet::V6(net) => longest(&self.v6, &net.supernet()?),
         };
-        let finish = |(prefix, set): &(IpNet, Growing)| Node {
+        let finish = |(prefix, set): &(IpNet, RuleSetBuilder)| PrefixNode {
             set: set.finish(rules),
             covered_by: covered_by(prefix),
         };
-        Prefixes {
+        PrefixIndex {
             base: self.base.finish(rules),
             nodes: self.sets.iter().map(finish).collect(),
             v4: self.v4,
@@ -214,10 +214,10 @@ fn longest<P: Prefix>(map: &PrefixMap<P, u32>, prefix: &P) -> Option<u32> {
     map.get_lpm(prefix).map(|(_, &node)| node)
 }
 
-impl Prefixes {
+impl PrefixIndex {
     /// Keeps the rules whose prefix covers `addr`, and those without a prefix. Returns whether any is left.
     #[inline]
-    pub(super) fn keep(&self, candidates: &mut Candidates, addr: IpAddr) -> bool {
+    pub(super) fn keep(&self, candidates: &mut CandidateRules, addr: IpAddr) -> bool {
         if !self.base.narrows {
             return true;
         }
@@ -238,8 +238,8 @@ impl Prefixes {
 /// A range is stored in the few nodes that make it up; a port matches the nodes on the path from its interval to the
 /// root.
 #[derive(Clone, Debug)]
-pub(super) struct Ports {
-    base: Base,
+pub(super) struct PortIndex {
+    base: BaseRules,
     /// First port of each interval, ascending, from 0.
     starts: Box<[u16]>,
     /// Twice as many as intervals; the root is 1, the children of `n` are `2n` and `2n + 1`.
@@ -248,14 +248,14 @@ pub(super) struct Ports {
 
 /// Builder of a [`Ports`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct GrowingPorts {
-    base: GrowingBase,
+pub(super) struct PortIndexBuilder {
+    base: BaseRulesBuilder,
     ranges: Vec<(u16, RangeInclusive<u16>)>,
 }
 
-impl GrowingPorts {
+impl PortIndexBuilder {
     /// Adds a rule that asks for a port in any of `ranges`; if there are none, the rule has no such condition.
-    pub(super) fn add(&mut self, position: u16, action: Action, ranges: &[RangeInclusive<u16>]) {
+    pub(super) fn add(&mut self, position: u16, action: PolicyAction, ranges: &[RangeInclusive<u16>]) {
         if ranges.is_empty() {
             return self.base.always(position);
         }
@@ -265,7 +265,7 @@ impl GrowingPorts {
     }
 
     /// Builds the index of a block of `rules` rules.
-    pub(super) fn finish(&self, rules: usize) -> Ports {
+    pub(super) fn finish(&self, rules: usize) -> PortIndex {
         let ends = self.ranges.iter().flat_map(|(_, range)| {
             let after = range.end().checked_add(1);
             [Some(*range.start()), after].into_iter().flatten()
@@ -274,7 +274,7 @@ impl GrowingPorts {
         starts.sort_unstable();
         starts.dedup();
         let parts = starts.len();
-        let mut nodes = vec![Growing::default(); 2 * parts];
+        let mut nodes = vec![RuleSetBuilder::default(); 2 * parts];
         for (position, range) in &self.ranges {
             let mut low = parts + starts.partition_point(|start| start < range.start());
             let mut high = parts + starts.partition_point(|start| start <= range.end());
@@ -290,7 +290,7 @@ impl GrowingPorts {
                 (low, high) = (low / 2, high / 2);
             }
         }
-        Ports {
+        PortIndex {
             base: self.base.finish(rules),
             starts: starts.into(),
             nodes: nodes.iter().map(|set| set.finish(rules)).collect(),
@@ -298,10 +298,10 @@ impl GrowingPorts {
     }
 }
 
-impl Ports {
+impl PortIndex {
     /// Keeps the rules that ask for `port`, and those without the condition. Returns whether any is left.
     #[inline]
-    pub(super) fn keep(&self, candidates: &mut Candidates, port: u16) -> bool {
+    pub(super) fn keep(&self, candidates: &mut CandidateRules, port: u16) -> bool {
         if !self.base.narrows {
             return true;
         }
@@ -315,7 +315,7 @@ impl Ports {
 
     /// Keeps the rules that match if the ports cannot be read. Returns whether any is left.
     #[inline]
-    pub(super) fn keep_unknown(&self, candidates: &mut Candidates) -> bool {
+    pub(super) fn keep_unknown(&self, candidates: &mut CandidateRules) -> bool {
         self.base.keep_unknown(candidates)
     }
 }

@@ -6,40 +6,40 @@
 
 use rustc_hash::FxHashMap;
 
-use super::index::{Base, Exact, GrowingBase, GrowingExact};
-use super::rule::Action;
-use super::set::{Candidates, Growing, RuleSet};
+use super::index::{BaseRules, ExactIndex, BaseRulesBuilder, ExactIndexBuilder};
+use super::rule::PolicyAction;
+use super::set::{CandidateRules, RuleSetBuilder, RuleSet};
 use crate::label::{HashedRequirement, HashedSelector, Label, Labels, MAX_LABELS};
 
 /// Positive requirements of a rule that get a layer. A selector with more of them repeats a key or cannot match; the
 /// remaining ones are compared with the labels if the rule survives.
-const LAYERS: usize = MAX_LABELS;
+const LABEL_LAYERS: usize = MAX_LABELS;
 
 /// Index key of a requirement: hash of the label's key, alone or with that of the pair.
-type Asked = (u32, Option<u32>);
+type LabelQuery = (u32, Option<u32>);
 
 /// Selector index of one side.
 #[derive(Clone, Debug)]
-pub(super) struct Selectors {
-    base: Base,
-    wanted: Box<[Exact<Asked>]>,
-    forbidden: FxHashMap<Asked, RuleSet>,
+pub(super) struct SelectorIndex {
+    base: BaseRules,
+    wanted: Box<[ExactIndex<LabelQuery>]>,
+    forbidden: FxHashMap<LabelQuery, RuleSet>,
     rest: FxHashMap<u16, HashedSelector>,
 }
 
 /// Builder of a [`Selectors`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct GrowingSelectors {
-    base: GrowingBase,
-    wanted: [GrowingExact<Asked>; LAYERS],
-    forbidden: FxHashMap<Asked, Growing>,
+pub(super) struct SelectorIndexBuilder {
+    base: BaseRulesBuilder,
+    wanted: [ExactIndexBuilder<LabelQuery>; LABEL_LAYERS],
+    forbidden: FxHashMap<LabelQuery, RuleSetBuilder>,
     rest: FxHashMap<u16, HashedSelector>,
     layers: usize,
 }
 
-impl GrowingSelectors {
+impl SelectorIndexBuilder {
     /// Adds a rule with a non-empty selector, or without one.
-    pub(super) fn add(&mut self, position: u16, action: Action, selector: Option<HashedSelector>) {
+    pub(super) fn add(&mut self, position: u16, action: PolicyAction, selector: Option<HashedSelector>) {
         let requirements = match selector {
             Some(selector) => {
                 self.base.sometimes(position, action);
@@ -64,7 +64,7 @@ impl GrowingSelectors {
                 HashedRequirement::NotExists(key) => self.forbid((key, None), position),
             }
         }
-        let rest = wanting.split_off(wanting.len().min(LAYERS));
+        let rest = wanting.split_off(wanting.len().min(LABEL_LAYERS));
         if !rest.is_empty() {
             let requirements = HashedSelector { requirements: rest };
             self.rest.insert(position, requirements);
@@ -75,15 +75,15 @@ impl GrowingSelectors {
         }
     }
 
-    fn forbid(&mut self, asked: Asked, position: u16) {
+    fn forbid(&mut self, asked: LabelQuery, position: u16) {
         self.forbidden.entry(asked).or_default().add(position);
     }
 
     /// Builds the index of a block of `rules` rules.
-    pub(super) fn finish(self, rules: usize) -> Selectors {
+    pub(super) fn finish(self, rules: usize) -> SelectorIndex {
         let layers = self.wanted.iter().take(self.layers);
         let forbidden = self.forbidden.iter();
-        Selectors {
+        SelectorIndex {
             base: self.base.finish(rules),
             wanted: layers.map(|layer| layer.finish(rules)).collect(),
             forbidden: forbidden
@@ -95,7 +95,7 @@ impl GrowingSelectors {
 }
 
 /// Returns the index keys of a positive requirement.
-fn asked(requirement: &HashedRequirement) -> Vec<Asked> {
+fn asked(requirement: &HashedRequirement) -> Vec<LabelQuery> {
     match requirement {
         HashedRequirement::In { key, pairs } => {
             pairs.iter().map(|&pair| (*key, Some(pair))).collect()
@@ -106,17 +106,17 @@ fn asked(requirement: &HashedRequirement) -> Vec<Asked> {
 
 /// Returns the index keys that these labels meet.
 #[inline]
-fn answers(labels: &[Label]) -> impl Iterator<Item = Asked> + '_ {
+fn answers(labels: &[Label]) -> impl Iterator<Item = LabelQuery> + '_ {
     labels
         .iter()
         .flat_map(|label| [(label.key, Some(label.pair)), (label.key, None)])
 }
 
-impl Selectors {
+impl SelectorIndex {
     /// Keeps the rules whose selector matches, except for what [`Selectors::rest_matches`] compares. Returns whether
     /// any is left.
     #[inline]
-    pub(super) fn keep(&self, candidates: &mut Candidates, labels: Labels<'_>) -> bool {
+    pub(super) fn keep(&self, candidates: &mut CandidateRules, labels: Labels<'_>) -> bool {
         let Labels::Known(labels) = labels else {
             return self.base.keep_unknown(candidates);
         };

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::rule::{has_ports, is_icmp};
-use super::{Action, Query, Rule, Who};
+use super::{PolicyAction, PolicyQuery, PolicyRule, RulePeer};
 use crate::label::{LabelKey, Labels, Selector};
 use crate::wire::ip::protocol;
 
 /// Returns the first condition of `rule` that the packet does not meet, and what the packet has instead; `None` if
 /// the rule matches. The rule's direction is not checked.
-pub(super) fn mismatch(rule: &Rule, query: &Query<'_>, key: Option<&LabelKey>) -> Option<String> {
+pub(super) fn mismatch(rule: &PolicyRule, query: &PolicyQuery<'_>, key: Option<&LabelKey>) -> Option<String> {
     transport(rule, query)
         .or_else(|| who("from", rule, &rule.from, (query.src, query.from), key))
         .or_else(|| who("to", rule, &rule.to, (query.dst, query.to), key))
@@ -21,7 +21,7 @@ pub(super) fn mismatch(rule: &Rule, query: &Query<'_>, key: Option<&LabelKey>) -
         .or_else(|| option(rule, query))
 }
 
-fn transport(rule: &Rule, query: &Query<'_>) -> Option<String> {
+fn transport(rule: &PolicyRule, query: &PolicyQuery<'_>) -> Option<String> {
     let has = protocol_name(query.protocol);
     if let Some(wanted) = rule.protocol.filter(|&wanted| wanted != query.protocol) {
         return Some(format!("proto {}: it is {has}", protocol_name(wanted)));
@@ -62,17 +62,17 @@ fn transport(rule: &Rule, query: &Query<'_>) -> Option<String> {
 
 fn who(
     word: &str,
-    rule: &Rule,
-    wanted: &Who,
+    rule: &PolicyRule,
+    wanted: &RulePeer,
     (addr, labels): (IpAddr, Labels<'_>),
     key: Option<&LabelKey>,
 ) -> Option<String> {
     match wanted {
-        Who::Any => None,
-        Who::Prefix(prefix) => {
+        RulePeer::Any => None,
+        RulePeer::Prefix(prefix) => {
             (!prefix.contains(&addr)).then(|| format!("{word} {prefix}: it is {addr}"))
         }
-        Who::Selector(selector) => {
+        RulePeer::Selector(selector) => {
             let why = unfulfilled(selector, labels, rule.action, key?)?;
             Some(match why {
                 Some(requirement) => {
@@ -88,7 +88,7 @@ fn who(
 fn unfulfilled(
     selector: &Selector,
     labels: Labels<'_>,
-    action: Action,
+    action: PolicyAction,
     key: &LabelKey,
 ) -> Option<Option<String>> {
     let labels = match labels {
@@ -102,13 +102,13 @@ fn unfulfilled(
     failed.map(|(requirement, _)| Some(requirement.to_string()))
 }
 
-fn endpoint_type(rule: &Rule, query: &Query<'_>) -> Option<String> {
+fn endpoint_type(rule: &PolicyRule, query: &PolicyQuery<'_>) -> Option<String> {
     let wanted = rule.endpoint_type.filter(|&kind| kind != query.dst_type)?;
     let is = query.dst_type;
     Some(format!("type {wanted}: its destination is {is}"))
 }
 
-fn option(rule: &Rule, query: &Query<'_>) -> Option<String> {
+fn option(rule: &PolicyRule, query: &PolicyQuery<'_>) -> Option<String> {
     let wanted = rule.option.as_ref()?;
     if wanted.matches(query.options.clone()) {
         return None;

@@ -14,14 +14,14 @@ mod mismatch;
 mod rule;
 mod set;
 
-pub use rule::{Action, Direction, PolicyError, Rule, Who};
+pub use rule::{PolicyAction, Direction, PolicyError, PolicyRule, RulePeer};
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use block::Block;
+use block::RuleBlock;
 
 use crate::label::{LabelKey, Labels};
 use crate::options::EndpointType;
@@ -29,11 +29,11 @@ use crate::wire::option::{OptionClass, OptionIter, OptionType};
 
 /// Actions for flows that no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Defaults {
+pub struct PolicyDefaults {
     /// From wire to TUN.
-    pub ingress: Action,
+    pub ingress: PolicyAction,
     /// From TUN to wire.
-    pub egress: Action,
+    pub egress: PolicyAction,
 }
 
 /// Position of a rule in one [`Policy`]: ingress before egress, then by priority. Not valid in another policy.
@@ -42,7 +42,7 @@ pub struct RuleId(pub u32);
 
 /// Policy lookup key: the first packet of a flow, as rules see it.
 #[derive(Clone, Debug)]
-pub struct Query<'a> {
+pub struct PolicyQuery<'a> {
     /// Direction of the packet.
     pub direction: Direction,
     /// The inner source.
@@ -67,9 +67,9 @@ pub struct Query<'a> {
 
 /// Result of a policy lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PolicyVerdict {
     /// What happens to the flow.
-    pub action: Action,
+    pub action: PolicyAction,
     /// The rule that decided; `None` if it was the default.
     pub rule: Option<RuleId>,
     /// Whether the rule asks for the decision to be logged.
@@ -81,10 +81,10 @@ pub struct Verdict {
 /// Compiled rules of a link. Immutable; a change of rules builds another policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    rules: Box<[Rule]>,
+    rules: Box<[PolicyRule]>,
     hits: Box<[Arc<AtomicU64>]>,
-    ingress: Side,
-    egress: Side,
+    ingress: DirectionRules,
+    egress: DirectionRules,
     uses_labels: bool,
     /// Key of selector hashes; only for [`Policy::passed_over`].
     key: Option<LabelKey>,
@@ -94,10 +94,10 @@ pub struct Policy {
 
 /// The rules of one direction.
 #[derive(Clone, Debug)]
-struct Side {
-    default: Action,
+struct DirectionRules {
+    default: PolicyAction,
     asks_transport: bool,
-    blocks: Box<[(u32, Block)]>,
+    blocks: Box<[(u32, RuleBlock)]>,
 }
 
 impl Policy {
@@ -109,8 +109,8 @@ impl Policy {
     /// [`PolicyError`] if a rule can never match, shares its name with another, or needs a label key and there is
     /// none.
     pub fn compile(
-        mut rules: Vec<Rule>,
-        defaults: Defaults,
+        mut rules: Vec<PolicyRule>,
+        defaults: PolicyDefaults,
         key: Option<&LabelKey>,
         hits: &mut impl FnMut(&str) -> Arc<AtomicU64>,
     ) -> Result<Policy, PolicyError> {
@@ -130,7 +130,7 @@ impl Policy {
             }
         }
         drop(names);
-        rules.sort_by(Rule::cmp_priority);
+        rules.sort_by(PolicyRule::cmp_priority);
         let asked = rules.iter().filter_map(|rule| rule.option.as_ref());
         let mut options: Vec<_> = asked.map(|o| (o.class, o.kind)).collect();
         options.sort_unstable();
@@ -138,8 +138,8 @@ impl Policy {
         let split = rules.partition_point(|rule| rule.direction == Direction::Ingress);
         let (ingress, egress) = rules.split_at(split);
         Ok(Policy {
-            ingress: Side::compile(ingress, 0, defaults.ingress, key),
-            egress: Side::compile(egress, split, defaults.egress, key),
+            ingress: DirectionRules::compile(ingress, 0, defaults.ingress, key),
+            egress: DirectionRules::compile(egress, split, defaults.egress, key),
             hits: rules.iter().map(|rule| hits(&rule.name)).collect(),
             rules: rules.into(),
             uses_labels,
@@ -151,7 +151,7 @@ impl Policy {
     /// Decides a flow and counts a hit of the rule that decides. Does not allocate.
     #[inline]
     #[must_use]
-    pub fn decide(&self, query: &Query<'_>) -> Verdict {
+    pub fn decide(&self, query: &PolicyQuery<'_>) -> PolicyVerdict {
         let verdict = self.explain(query);
         if let Some(hits) = verdict.rule.and_then(|id| self.hits.get(id.0 as usize)) {
             hits.fetch_add(1, Ordering::Relaxed);
@@ -161,20 +161,20 @@ impl Policy {
 
     /// Decides like [`Policy::decide`], without counting a hit.
     #[must_use]
-    pub fn explain(&self, query: &Query<'_>) -> Verdict {
+    pub fn explain(&self, query: &PolicyQuery<'_>) -> PolicyVerdict {
         let side = self.side(query.direction);
         let matched = side.blocks.iter().find_map(|(base, block)| {
             let id = RuleId(base + block.first(query)? as u32);
             Some((id, self.rule(id)?))
         });
         match matched {
-            Some((id, rule)) => Verdict {
+            Some((id, rule)) => PolicyVerdict {
                 action: rule.action,
                 rule: Some(id),
                 log: rule.log,
                 class: rule.class,
             },
-            None => Verdict {
+            None => PolicyVerdict {
                 action: side.default,
                 rule: None,
                 log: false,
@@ -185,8 +185,8 @@ impl Policy {
 
     /// The rules that are tried before the one that decides (all of the direction if none does), in order, each with
     /// the first condition that the packet does not meet, in words.
-    pub fn passed_over(&self, query: &Query<'_>) -> impl Iterator<Item = (&Rule, String)> {
-        let of_direction = |rule: &&Rule| rule.direction == query.direction;
+    pub fn mismatches(&self, query: &PolicyQuery<'_>) -> impl Iterator<Item = (&PolicyRule, String)> {
+        let of_direction = |rule: &&PolicyRule| rule.direction == query.direction;
         let rules = self.rules.iter().filter(of_direction);
         rules.map_while(move |rule| {
             let why = mismatch::mismatch(rule, query, self.key.as_ref())?;
@@ -197,12 +197,12 @@ impl Policy {
     /// Returns the rule of a verdict of this policy; `None` if the id is out of range, as one of another policy may
     /// be.
     #[must_use]
-    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+    pub fn rule(&self, id: RuleId) -> Option<&PolicyRule> {
         self.rules.get(id.0 as usize)
     }
 
     /// All rules in the order of their ids, with their hit counts.
-    pub fn rules(&self) -> impl Iterator<Item = (&Rule, u64)> {
+    pub fn rules(&self) -> impl Iterator<Item = (&PolicyRule, u64)> {
         let hits = self.hits.iter().map(|hits| hits.load(Ordering::Relaxed));
         self.rules.iter().zip(hits)
     }
@@ -234,7 +234,7 @@ impl Policy {
     }
 
     #[inline]
-    fn side(&self, direction: Direction) -> &Side {
+    fn side(&self, direction: Direction) -> &DirectionRules {
         match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
@@ -242,15 +242,15 @@ impl Policy {
     }
 }
 
-impl Side {
-    fn compile(rules: &[Rule], base: usize, default: Action, key: Option<&LabelKey>) -> Side {
-        let blocks = rules.chunks(Block::MAX).enumerate().map(|(at, rules)| {
-            let base = base + at * Block::MAX;
-            (base as u32, Block::compile(rules, key))
+impl DirectionRules {
+    fn compile(rules: &[PolicyRule], base: usize, default: PolicyAction, key: Option<&LabelKey>) -> DirectionRules {
+        let blocks = rules.chunks(RuleBlock::MAX).enumerate().map(|(at, rules)| {
+            let base = base + at * RuleBlock::MAX;
+            (base as u32, RuleBlock::compile(rules, key))
         });
-        Side {
+        DirectionRules {
             default,
-            asks_transport: rules.iter().any(Rule::asks_transport),
+            asks_transport: rules.iter().any(PolicyRule::asks_transport),
             blocks: blocks.collect(),
         }
     }

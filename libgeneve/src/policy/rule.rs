@@ -40,7 +40,7 @@ impl fmt::Display for Direction {
 
 /// What happens to a flow. Sorted as rules of equal preference are: the strictest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Action {
+pub enum PolicyAction {
     /// Dropped silently.
     Deny,
     /// Dropped, and the sender is told.
@@ -49,25 +49,25 @@ pub enum Action {
     Allow,
 }
 
-impl Action {
+impl PolicyAction {
     /// Keyword in configuration and command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Action::Deny => "deny",
-            Action::Reject => "reject",
-            Action::Allow => "allow",
+            PolicyAction::Deny => "deny",
+            PolicyAction::Reject => "reject",
+            PolicyAction::Allow => "allow",
         }
     }
 
     /// Result of a condition that cannot be evaluated: false for rules that allow, true for all others.
     #[inline]
     pub(super) const fn where_unknown(self) -> bool {
-        !matches!(self, Action::Allow)
+        !matches!(self, PolicyAction::Allow)
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for PolicyAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -75,7 +75,7 @@ impl fmt::Display for Action {
 
 /// What a rule says about one side of a flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Who {
+pub enum RulePeer {
     /// Any address.
     #[default]
     Any,
@@ -86,12 +86,12 @@ pub enum Who {
     Selector(Selector),
 }
 
-impl Who {
+impl RulePeer {
     /// Returns the selector, if there is one that is not empty.
     #[must_use]
     pub fn selector(&self) -> Option<&Selector> {
         match self {
-            Who::Selector(selector) if !selector.is_empty() => Some(selector),
+            RulePeer::Selector(selector) if !selector.is_empty() => Some(selector),
             _ => None,
         }
     }
@@ -99,7 +99,7 @@ impl Who {
 
 /// Policy rule; matches a packet that meets all of its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct PolicyRule {
     /// Name, unique among the rules of a link.
     pub name: String,
     /// Direction of the packets that it applies to.
@@ -107,9 +107,9 @@ pub struct Rule {
     /// Preference; rules with a lower one are tried first.
     pub pref: u32,
     /// The source.
-    pub from: Who,
+    pub from: RulePeer,
     /// The destination.
-    pub to: Who,
+    pub to: RulePeer,
     /// IP protocol number; `None` for any that the other conditions allow.
     pub protocol: Option<u8>,
     /// Source ports of TCP or UDP, any of these ranges; empty if the port does not matter.
@@ -123,23 +123,23 @@ pub struct Rule {
     /// Endpoint type of the destination.
     pub endpoint_type: Option<EndpointType>,
     /// What happens to a flow that matches.
-    pub action: Action,
+    pub action: PolicyAction,
     /// Whether the decision is logged.
     pub log: bool,
     /// Id of the QoS class assigned to the flow.
     pub class: Option<u8>,
 }
 
-impl Rule {
+impl PolicyRule {
     /// Returns a rule that matches every packet of `direction`.
     #[must_use]
-    pub fn new(name: impl Into<String>, direction: Direction, pref: u32, action: Action) -> Rule {
-        Rule {
+    pub fn new(name: impl Into<String>, direction: Direction, pref: u32, action: PolicyAction) -> PolicyRule {
+        PolicyRule {
             name: name.into(),
             direction,
             pref,
-            from: Who::Any,
-            to: Who::Any,
+            from: RulePeer::Any,
+            to: RulePeer::Any,
             protocol: None,
             sports: Vec::new(),
             dports: Vec::new(),
@@ -154,8 +154,8 @@ impl Rule {
 
     /// Compares by evaluation order: direction, preference, strictness of the action, name.
     #[must_use]
-    pub fn cmp_priority(&self, other: &Rule) -> Ordering {
-        let key = |rule: &Rule| (rule.direction, rule.pref, rule.action);
+    pub fn cmp_priority(&self, other: &PolicyRule) -> Ordering {
+        let key = |rule: &PolicyRule| (rule.direction, rule.pref, rule.action);
         key(self)
             .cmp(&key(other))
             .then_with(|| self.name.cmp(&other.name))
@@ -195,8 +195,8 @@ impl Rule {
                 protocol: other,
             }),
             _ => match (&self.from, &self.to) {
-                (Who::Prefix(IpNet::V4(_)), Who::Prefix(IpNet::V6(_)))
-                | (Who::Prefix(IpNet::V6(_)), Who::Prefix(IpNet::V4(_))) => {
+                (RulePeer::Prefix(IpNet::V4(_)), RulePeer::Prefix(IpNet::V6(_)))
+                | (RulePeer::Prefix(IpNet::V6(_)), RulePeer::Prefix(IpNet::V4(_))) => {
                     Err(PolicyError::Families(name()))
                 }
                 _ => Ok(()),

@@ -82,9 +82,9 @@ fn set_bit(words: &mut [u64], position: usize) {
 
 /// Builder of a [`RuleSet`]; positions are added in ascending order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Growing(Vec<u16>);
+pub(super) struct RuleSetBuilder(Vec<u16>);
 
-impl Growing {
+impl RuleSetBuilder {
     /// Adds `position`, which must not be lower than the previous one; a repetition has no effect.
     pub(super) fn add(&mut self, position: u16) {
         if self.0.last() != Some(&position) {
@@ -113,23 +113,23 @@ impl Growing {
 }
 
 /// Rules of a block that may still match.
-pub(super) struct Candidates {
+pub(super) struct CandidateRules {
     left: [u64; BLOCK_WORDS],
     matching: [u64; BLOCK_WORDS],
     words: usize,
 }
 
-impl Candidates {
+impl CandidateRules {
     /// Returns all rules of a block of `rules` rules, at most [`BLOCK_RULES`].
     #[inline]
-    pub(super) fn all(rules: usize) -> Candidates {
+    pub(super) fn all(rules: usize) -> CandidateRules {
         let mut left = [0; BLOCK_WORDS];
         let full = (rules / 64).min(BLOCK_WORDS);
         left[..full].fill(u64::MAX);
         if let Some(last) = left.get_mut(full) {
             *last = (1 << (rules % 64)) - 1;
         }
-        Candidates {
+        CandidateRules {
             left,
             matching: [0; BLOCK_WORDS],
             words: words(rules).min(BLOCK_WORDS),
@@ -192,10 +192,10 @@ mod tests {
                 set.iter().copied().filter(|&p| usize::from(p) < rules).collect()
             };
             let [always, a, b, c] = [0, 1, 2, 3].map(|at| inside(&sets[at]));
-            let mut growing = Growing::default();
+            let mut growing = RuleSetBuilder::default();
             always.iter().for_each(|&p| growing.add(p));
             let [a_set, b_set, c_set] = [&a, &b, &c].map(|s| RuleSet::new(s, rules));
-            let mut candidates = Candidates::all(rules);
+            let mut candidates = CandidateRules::all(rules);
             prop_assert_eq!(candidates.iter().count(), rules);
             let any = candidates.keep(&growing.finish_bits(rules), [&a_set, &b_set].into_iter());
             let expected: BTreeSet<u16> = always.iter().chain(&a).chain(&b).copied().collect();

@@ -14,18 +14,18 @@ use ipnet::IpNet;
 
 static KEY: LazyLock<LabelKey> = LazyLock::new(|| LabelKey::from_secret(b"a secret of tests"));
 
-const DEFAULTS: Defaults = Defaults {
-    ingress: Action::Deny,
-    egress: Action::Allow,
+const ALLOW_ALL: PolicyDefaults = PolicyDefaults {
+    ingress: PolicyAction::Deny,
+    egress: PolicyAction::Allow,
 };
 
-fn compile(rules: Vec<Rule>) -> Result<Policy, PolicyError> {
-    Policy::compile(rules, DEFAULTS, Some(&KEY), &mut |_| Arc::default())
+fn compile(rules: Vec<PolicyRule>) -> Result<Policy, PolicyError> {
+    Policy::compile(rules, ALLOW_ALL, Some(&KEY), &mut |_| Arc::default())
 }
 
 /// Owned form of a [`Query`].
 #[derive(Clone, Debug)]
-struct Asked {
+struct TestQuery {
     direction: Direction,
     src: IpAddr,
     dst: IpAddr,
@@ -38,9 +38,9 @@ struct Asked {
     geneve: Vec<u8>,
 }
 
-impl Asked {
-    fn tcp(src: &str, dst: &str, dport: u16) -> Asked {
-        Asked {
+impl TestQuery {
+    fn tcp(src: &str, dst: &str, dport: u16) -> TestQuery {
+        TestQuery {
             direction: Direction::Ingress,
             src: src.parse().unwrap(),
             dst: dst.parse().unwrap(),
@@ -54,11 +54,11 @@ impl Asked {
         }
     }
 
-    fn query(&self) -> Query<'_> {
+    fn query(&self) -> PolicyQuery<'_> {
         fn labels(set: Option<&LabelSet>) -> Labels<'_> {
             set.map_or(Labels::Unknown, |set| Labels::Known(set.as_slice()))
         }
-        Query {
+        PolicyQuery {
             direction: self.direction,
             src: self.src,
             dst: self.dst,
@@ -102,12 +102,12 @@ fn labels(text: &str) -> LabelSet {
 }
 
 /// Reference implementation of matching: `rule` condition by condition, as documented.
-fn matches(rule: &Rule, query: &Query<'_>) -> bool {
-    let strict = rule.action != Action::Allow;
-    let who = |who: &Who, addr: IpAddr, labels| match who {
-        Who::Any => true,
-        Who::Prefix(prefix) => prefix.contains(&addr),
-        Who::Selector(selector) => selector.hashed(&KEY).decide(labels).unwrap_or(strict),
+fn matches(rule: &PolicyRule, query: &PolicyQuery<'_>) -> bool {
+    let strict = rule.action != PolicyAction::Allow;
+    let who = |who: &RulePeer, addr: IpAddr, labels| match who {
+        RulePeer::Any => true,
+        RulePeer::Prefix(prefix) => prefix.contains(&addr),
+        RulePeer::Selector(selector) => selector.hashed(&KEY).decide(labels).unwrap_or(strict),
     };
     let port = |ranges: &[std::ops::RangeInclusive<u16>], port: Option<u16>| {
         ranges.is_empty()
@@ -132,25 +132,25 @@ fn matches(rule: &Rule, query: &Query<'_>) -> bool {
 }
 
 /// Reference implementation of a lookup: a linear walk that returns the rule that decides.
-fn walk<'r>(rules: &'r [Rule], query: &Query<'_>) -> Option<&'r Rule> {
+fn walk<'r>(rules: &'r [PolicyRule], query: &PolicyQuery<'_>) -> Option<&'r PolicyRule> {
     let rank = |action| match action {
-        Action::Deny => 0,
-        Action::Reject => 1,
-        Action::Allow => 2,
+        PolicyAction::Deny => 0,
+        PolicyAction::Reject => 1,
+        PolicyAction::Allow => 2,
     };
     let matching = rules.iter().filter(|rule| matches(rule, query));
     matching.min_by_key(|rule| (rule.pref, rank(rule.action), &rule.name))
 }
 
-fn agree(policy: &Policy, rules: &[Rule], asked: &Asked) {
+fn agree(policy: &Policy, rules: &[PolicyRule], asked: &TestQuery) {
     let query = asked.query();
     let verdict = policy.decide(&query);
     let expected = walk(rules, &query);
     let found = verdict.rule.and_then(|id| policy.rule(id));
     assert_eq!(found, expected, "{asked:?}");
     let default = match asked.direction {
-        Direction::Ingress => DEFAULTS.ingress,
-        Direction::Egress => DEFAULTS.egress,
+        Direction::Ingress => ALLOW_ALL.ingress,
+        Direction::Egress => ALLOW_ALL.egress,
     };
     assert_eq!(verdict.action, expected.map_or(default, |rule| rule.action));
     assert_eq!(verdict.log, expected.is_some_and(|rule| rule.log));
@@ -159,7 +159,7 @@ fn agree(policy: &Policy, rules: &[Rule], asked: &Asked) {
     let before = policy.rules().map(|(rule, _)| rule);
     let before = before.filter(|rule| rule.direction == asked.direction);
     let before = before.take_while(|rule| Some(*rule) != found);
-    let passed_over: Vec<_> = policy.passed_over(&query).map(|(rule, _)| rule).collect();
+    let passed_over: Vec<_> = policy.mismatches(&query).map(|(rule, _)| rule).collect();
     assert_eq!(passed_over, before.collect::<Vec<_>>(), "{asked:?}");
 }
 
@@ -182,7 +182,7 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     })
 }
 
-fn who() -> impl Strategy<Value = Who> {
+fn who() -> impl Strategy<Value = RulePeer> {
     let selectors = [
         "",
         "a",
@@ -201,9 +201,9 @@ fn who() -> impl Strategy<Value = Who> {
         "a,b,a,b,a,b,a,b,a,b,a,b,a,b,a,c=x,d!=y",
     ];
     prop_oneof![
-        2 => Just(Who::Any),
-        2 => prefix().prop_map(Who::Prefix),
-        2 => select(selectors.to_vec()).prop_map(|text| Who::Selector(text.parse().unwrap())),
+        2 => Just(RulePeer::Any),
+        2 => prefix().prop_map(RulePeer::Prefix),
+        2 => select(selectors.to_vec()).prop_map(|text| RulePeer::Selector(text.parse().unwrap())),
     ]
 }
 
@@ -219,10 +219,10 @@ fn label_set() -> impl Strategy<Value = Option<LabelSet>> {
     option::weighted(0.8, set)
 }
 
-const PORTS: [u16; 9] = [0, 1, 79, 80, 81, 443, 1000, 65_534, 65_535];
+const EDGE_PORTS: [u16; 9] = [0, 1, 79, 80, 81, 443, 1000, 65_534, 65_535];
 
 fn ranges() -> impl Strategy<Value = Vec<std::ops::RangeInclusive<u16>>> {
-    let ends = (select(PORTS.to_vec()), select(PORTS.to_vec()));
+    let ends = (select(EDGE_PORTS.to_vec()), select(EDGE_PORTS.to_vec()));
     let range = ends.prop_map(|(a, b)| a.min(b)..=a.max(b));
     prop_oneof![2 => Just(Vec::new()), 1 => vec(range, 1..4)]
 }
@@ -243,8 +243,8 @@ fn option_match() -> impl Strategy<Value = crate::options::OptionMatch> {
     select(texts.to_vec()).prop_map(|text| text.parse().unwrap())
 }
 
-fn action() -> impl Strategy<Value = Action> {
-    select(vec![Action::Allow, Action::Deny, Action::Reject])
+fn action() -> impl Strategy<Value = PolicyAction> {
+    select(vec![PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject])
 }
 
 fn direction() -> impl Strategy<Value = Direction> {
@@ -255,7 +255,7 @@ fn protocol() -> impl Strategy<Value = u8> {
     select(vec![1, 6, 6, 17, 47, 58])
 }
 
-fn rule() -> impl Strategy<Value = Rule> {
+fn rule() -> impl Strategy<Value = PolicyRule> {
     let icmp = option::weighted(0.3, (0u8..3, option::of(0u8..2)));
     let what = (option::weighted(0.3, protocol()), ranges(), ranges(), icmp);
     let more = (
@@ -269,7 +269,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     let rule = rule.prop_map(|(direction, pref, from, to, what, more)| {
         let (protocol, sports, dports, icmp) = what;
         let (option, endpoint_type, action, log, class) = more;
-        Rule {
+        PolicyRule {
             name: String::new(),
             direction,
             pref,
@@ -295,14 +295,14 @@ fn rule() -> impl Strategy<Value = Rule> {
             rule.protocol = None;
         }
         if rule.check().is_err() {
-            rule.to = Who::Any;
+            rule.to = RulePeer::Any;
         }
         rule
     })
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
-    let port = || select(PORTS.to_vec());
+fn asked() -> impl Strategy<Value = TestQuery> {
+    let port = || select(EDGE_PORTS.to_vec());
     let data = select(vec![
         vec![],
         vec![1, 2, 3, 4],
@@ -329,7 +329,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     let asked = (direction(), addr(), addr(), label_set(), label_set(), what);
     asked.prop_map(|(direction, src, dst, from, to, what)| {
         let (protocol, ports, icmp, dst_type, options) = what;
-        Asked {
+        TestQuery {
             direction,
             src,
             dst,
@@ -344,7 +344,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     })
 }
 
-fn named(mut rules: Vec<Rule>) -> Vec<Rule> {
+fn named(mut rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     for (at, rule) in rules.iter_mut().enumerate() {
         rule.name = format!("r{at}");
     }
@@ -378,15 +378,15 @@ proptest! {
 /// More rules than fit in one block, few of which match any packet, in an order unlike their priority.
 #[test]
 fn rules_of_several_blocks_agree_with_a_walk() {
-    let count = 2 * Block::MAX as u32 + 1_000;
-    let rules: Vec<Rule> = (0..count)
+    let count = 2 * RuleBlock::MAX as u32 + 1_000;
+    let rules: Vec<PolicyRule> = (0..count)
         .map(|at| {
-            let action = [Action::Allow, Action::Deny, Action::Reject][at as usize % 3];
-            let mut rule = Rule::new(format!("r{at}"), Direction::Ingress, count - at / 4, action);
+            let action = [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][at as usize % 3];
+            let mut rule = PolicyRule::new(format!("r{at}"), Direction::Ingress, count - at / 4, action);
             let net = Ipv4Addr::from(0x0a00_0000 | at << 4);
             rule.from = match at % 5 {
-                0 => Who::Selector(format!("app=a{at},tier!=t{}", at % 7).parse().unwrap()),
-                len => Who::Prefix(IpNet::new(net.into(), 16 + 4 * len as u8).unwrap()),
+                0 => RulePeer::Selector(format!("app=a{at},tier!=t{}", at % 7).parse().unwrap()),
+                len => RulePeer::Prefix(IpNet::new(net.into(), 16 + 4 * len as u8).unwrap()),
             };
             let port = (at % 60_000) as u16;
             if at % 2 == 0 {
@@ -400,7 +400,7 @@ fn rules_of_several_blocks_agree_with_a_walk() {
     let mut decided = 0;
     for at in (0..count + 40).step_by(131) {
         let net = Ipv4Addr::from(0x0a00_0000 | at << 4 | 3);
-        let mut packet = Asked::tcp(&net.to_string(), "10.0.0.1", (at % 60_000) as u16);
+        let mut packet = TestQuery::tcp(&net.to_string(), "10.0.0.1", (at % 60_000) as u16);
         packet.from = Some(labels(&format!("app=a{at},tier=t{}", (at + 1) % 7)));
         agree(&policy, &rules, &packet);
         packet.from = Some(labels(&format!("app=a{at},tier=t{}", at % 7)));
@@ -415,15 +415,15 @@ fn rules_of_several_blocks_agree_with_a_walk() {
 
 #[test]
 fn the_lower_preference_wins_then_the_stricter_action_then_the_name() {
-    let rule = |name: &str, pref, action| Rule::new(name, Direction::Ingress, pref, action);
+    let rule = |name: &str, pref, action| PolicyRule::new(name, Direction::Ingress, pref, action);
     let order = [
-        rule("z", 1, Action::Allow),
-        rule("m", 2, Action::Deny),
-        rule("n", 2, Action::Deny),
-        rule("b", 2, Action::Reject),
-        rule("a", 2, Action::Allow),
+        rule("z", 1, PolicyAction::Allow),
+        rule("m", 2, PolicyAction::Deny),
+        rule("n", 2, PolicyAction::Deny),
+        rule("b", 2, PolicyAction::Reject),
+        rule("a", 2, PolicyAction::Allow),
     ];
-    let packet = Asked::tcp("10.0.0.1", "10.0.0.2", 80);
+    let packet = TestQuery::tcp("10.0.0.1", "10.0.0.2", 80);
     for from in 0..order.len() {
         let mut rules = order[from..].to_vec();
         rules.reverse();
@@ -436,30 +436,30 @@ fn the_lower_preference_wins_then_the_stricter_action_then_the_name() {
 
 #[test]
 fn what_cannot_be_decided_is_never_allowed() {
-    let fragment = Asked {
+    let fragment = TestQuery {
         ports: None,
-        ..Asked::tcp("10.0.0.1", "10.0.0.2", 80)
+        ..TestQuery::tcp("10.0.0.1", "10.0.0.2", 80)
     };
-    let echo = Asked {
+    let echo = TestQuery {
         protocol: 1,
         ports: None,
         ..fragment.clone()
     };
     for (action, matches) in [
-        (Action::Allow, false),
-        (Action::Deny, true),
-        (Action::Reject, true),
+        (PolicyAction::Allow, false),
+        (PolicyAction::Deny, true),
+        (PolicyAction::Reject, true),
     ] {
-        let rule = Rule::new("r", Direction::Ingress, 1, action);
-        let selector = Rule {
-            from: Who::Selector("!banned".parse().unwrap()),
+        let rule = PolicyRule::new("r", Direction::Ingress, 1, action);
+        let selector = PolicyRule {
+            from: RulePeer::Selector("!banned".parse().unwrap()),
             ..rule.clone()
         };
-        let ports = Rule {
+        let ports = PolicyRule {
             dports: vec![80..=80],
             ..rule.clone()
         };
-        let icmp = Rule {
+        let icmp = PolicyRule {
             icmp: Some((8, None)),
             ..rule
         };
@@ -473,28 +473,28 @@ fn what_cannot_be_decided_is_never_allowed() {
 #[test]
 fn a_rule_that_is_passed_over_says_which_condition_is_not_fulfilled() {
     let mut rules = Vec::new();
-    let mut add = |edit: &dyn Fn(&mut Rule)| {
+    let mut add = |edit: &dyn Fn(&mut PolicyRule)| {
         let name = format!("r{}", rules.len());
-        let mut rule = Rule::new(name, Direction::Ingress, 1, Action::Allow);
+        let mut rule = PolicyRule::new(name, Direction::Ingress, 1, PolicyAction::Allow);
         edit(&mut rule);
         rules.push(rule);
     };
-    let who = |text: &str| Who::Selector(text.parse().unwrap());
+    let who = |text: &str| RulePeer::Selector(text.parse().unwrap());
     add(&|r| r.protocol = Some(17));
     add(&|r| r.dports = vec![80..=80, 8000..=8999]);
     add(&|r| r.sports = vec![1..=9]);
     add(&|r| r.icmp = Some((8, None)));
-    add(&|r| r.from = Who::Prefix("10.1.0.0/16".parse().unwrap()));
+    add(&|r| r.from = RulePeer::Prefix("10.1.0.0/16".parse().unwrap()));
     add(&|r| r.from = who("app=web,env in (prod,stage)"));
     add(&|r| r.to = who("app=db"));
     add(&|r| r.endpoint_type = Some(EndpointType::Gateway));
     add(&|r| r.option = Some("aws:1=01020304".parse().unwrap()));
     let policy = compile(rules).unwrap();
-    let mut asked = Asked::tcp("10.0.0.2", "10.0.0.1", 22);
+    let mut asked = TestQuery::tcp("10.0.0.2", "10.0.0.1", 22);
     asked.from = Some(labels("app=web,env=test"));
     asked.geneve = geneve(&[(0x108, 1, vec![9, 9, 9, 9])]);
     let said: Vec<_> = policy
-        .passed_over(&asked.query())
+        .mismatches(&asked.query())
         .map(|(_, why)| why)
         .collect();
     let expected = [
@@ -514,20 +514,20 @@ fn a_rule_that_is_passed_over_says_which_condition_is_not_fulfilled() {
 #[test]
 fn deciding_counts_hits_and_explaining_does_not() {
     let counter: Arc<AtomicU64> = Arc::default();
-    let rule = Rule {
+    let rule = PolicyRule {
         dports: vec![80..=80],
         log: true,
         class: Some(7),
-        ..Rule::new("web", Direction::Ingress, 1, Action::Allow)
+        ..PolicyRule::new("web", Direction::Ingress, 1, PolicyAction::Allow)
     };
-    let policy = Policy::compile(vec![rule], DEFAULTS, None, &mut |name| {
+    let policy = Policy::compile(vec![rule], ALLOW_ALL, None, &mut |name| {
         assert_eq!(name, "web");
         counter.clone()
     })
     .unwrap();
-    let web = Asked::tcp("10.0.0.1", "10.0.0.2", 80);
-    let verdict = Verdict {
-        action: Action::Allow,
+    let web = TestQuery::tcp("10.0.0.1", "10.0.0.2", 80);
+    let verdict = PolicyVerdict {
+        action: PolicyAction::Allow,
         rule: Some(RuleId(0)),
         log: true,
         class: Some(7),
@@ -535,7 +535,7 @@ fn deciding_counts_hits_and_explaining_does_not() {
     assert_eq!(policy.explain(&web.query()), verdict);
     assert_eq!(counter.load(Ordering::Relaxed), 0);
     assert_eq!(policy.decide(&web.query()), verdict);
-    let _ = policy.decide(&Asked::tcp("10.0.0.1", "10.0.0.2", 81).query());
+    let _ = policy.decide(&TestQuery::tcp("10.0.0.1", "10.0.0.2", 81).query());
     assert_eq!(counter.load(Ordering::Relaxed), 1);
     assert_eq!(
         policy.rules().map(|(_, hits)| hits).collect::<Vec<_>>(),
@@ -548,31 +548,31 @@ fn deciding_counts_hits_and_explaining_does_not() {
 
 #[test]
 fn rules_that_can_never_match_are_refused_by_name() {
-    let rule = || Rule::new("r", Direction::Egress, 1, Action::Deny);
-    let refused = |rules: Vec<Rule>| {
-        let result = Policy::compile(rules, DEFAULTS, None, &mut |_| Arc::default());
+    let rule = || PolicyRule::new("r", Direction::Egress, 1, PolicyAction::Deny);
+    let refused = |rules: Vec<PolicyRule>| {
+        let result = Policy::compile(rules, ALLOW_ALL, None, &mut |_| Arc::default());
         result.unwrap_err().to_string()
     };
-    let selector = |text: &str| Who::Selector(text.parse().unwrap());
+    let selector = |text: &str| RulePeer::Selector(text.parse().unwrap());
     #[expect(clippy::reversed_empty_ranges, reason = "what is refused")]
     let empty = vec![90..=80];
     let cases = [
         (
-            Rule {
+            PolicyRule {
                 from: selector("a=b"),
                 ..rule()
             },
             "label secret",
         ),
         (
-            Rule {
+            PolicyRule {
                 sports: empty,
                 ..rule()
             },
             "90-80 is empty",
         ),
         (
-            Rule {
+            PolicyRule {
                 protocol: Some(1),
                 dports: vec![1..=1],
                 ..rule()
@@ -580,7 +580,7 @@ fn rules_that_can_never_match_are_refused_by_name() {
             "protocol 1 has no ports",
         ),
         (
-            Rule {
+            PolicyRule {
                 protocol: Some(6),
                 icmp: Some((8, None)),
                 ..rule()
@@ -588,7 +588,7 @@ fn rules_that_can_never_match_are_refused_by_name() {
             "protocol 6 has no ICMP",
         ),
         (
-            Rule {
+            PolicyRule {
                 dports: vec![1..=1],
                 icmp: Some((8, None)),
                 ..rule()
@@ -596,9 +596,9 @@ fn rules_that_can_never_match_are_refused_by_name() {
             "both ports and",
         ),
         (
-            Rule {
-                from: Who::Prefix("10.0.0.0/8".parse().unwrap()),
-                to: Who::Prefix("::/0".parse().unwrap()),
+            PolicyRule {
+                from: RulePeer::Prefix("10.0.0.0/8".parse().unwrap()),
+                to: RulePeer::Prefix("::/0".parse().unwrap()),
                 ..rule()
             },
             "IP version",
@@ -612,11 +612,11 @@ fn rules_that_can_never_match_are_refused_by_name() {
         );
     }
     assert!(refused(vec![rule(), rule()]).contains("another rule"));
-    let anyone = Rule {
+    let anyone = PolicyRule {
         from: selector(""),
         ..rule()
     };
-    let policy = Policy::compile(vec![anyone], DEFAULTS, None, &mut |_| Arc::default()).unwrap();
+    let policy = Policy::compile(vec![anyone], ALLOW_ALL, None, &mut |_| Arc::default()).unwrap();
     assert!(!policy.uses_labels());
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const SUPER: u64 = 65_226;
-const SECOND: u64 = 1_000_000_000;
+const BUCKET_SECOND: u64 = 1_000_000_000;
 /// Bytes a second: 8 kbit/s, 1 Mbit/s, 100 Mbit/s, 10 Gbit/s, 100 Gbit/s.
 const RATES: [u64; 5] = [1_000, 125_000, 12_500_000, 1_250_000_000, 12_500_000_000];
 
@@ -31,14 +31,14 @@ fn twice_the_rate_is_held_to_the_rate_at_every_speed_and_size() {
     for rate in RATES {
         for size in [64, 1400, SUPER] {
             // A long span if one packet takes long, but no more packets than the test has time for.
-            let packet = size as f64 * SECOND as f64 / rate as f64;
-            let span = ((packet * 300.0) as u64).max((3 * SECOND).min((packet * 3e5) as u64));
+            let packet = size as f64 * BUCKET_SECOND as f64 / rate as f64;
+            let span = ((packet * 300.0) as u64).max((3 * BUCKET_SECOND).min((packet * 3e5) as u64));
             let bucket = Bucket::new(rate, 2 * SUPER);
             // Use up the burst before measuring.
-            let start = SECOND;
+            let start = BUCKET_SECOND;
             while bucket.take(size, Now(start)) {}
             let passed = flat_out(&bucket, size, packet / 2.0, start, span);
-            let wanted = rate as f64 * span as f64 / SECOND as f64;
+            let wanted = rate as f64 * span as f64 / BUCKET_SECOND as f64;
             assert_near(
                 passed,
                 wanted,
@@ -55,10 +55,10 @@ fn a_sender_that_backs_off_like_tcp_gets_the_rate_with_the_default_burst() {
     for rate in [1_250_000, 12_500_000, 125_000_000] {
         let bucket = Bucket::new(rate, Bucket::default_burst(rate));
         // Round trips of 1 ms: slow start until the first loss, then additive increase and multiplicative decrease.
-        let round = SECOND / 1000;
+        let round = BUCKET_SECOND / 1000;
         let segment = 1400.0_f64;
         let (mut window, mut growth, mut passed) = (10.0 * segment, 2.0, 0u64);
-        for at in (0..3 * SECOND).step_by(round as usize) {
+        for at in (0..3 * BUCKET_SECOND).step_by(round as usize) {
             let packets = (window / segment) as u64;
             let arrivals = (0..packets).map(|n| Now(at + round * n / packets));
             let through = arrivals.filter(|&now| bucket.take(1400, now)).count() as u64;
@@ -80,11 +80,11 @@ fn a_packet_larger_than_the_burst_passes_when_the_bucket_is_full_and_is_paid_for
     let bucket = Bucket::new(1_000, 100);
     assert!(bucket.take(5_000, Now(0)));
     for second in 1..5 {
-        assert!(!bucket.would_take(1, Now(second * SECOND), 0));
-        assert!(!bucket.take(5_000, Now(second * SECOND)));
+        assert!(!bucket.would_take(1, Now(second * BUCKET_SECOND), 0));
+        assert!(!bucket.take(5_000, Now(second * BUCKET_SECOND)));
     }
-    assert!(bucket.take(5_000, Now(5 * SECOND)));
-    assert!(!bucket.take(1, Now(6 * SECOND)));
+    assert!(bucket.take(5_000, Now(5 * BUCKET_SECOND)));
+    assert!(!bucket.take(1, Now(6 * BUCKET_SECOND)));
 }
 
 #[test]
@@ -106,14 +106,14 @@ fn a_higher_drop_precedence_is_refused_first() {
     // Offered in turns, at three times the rate in total.
     for n in 0..90_000u64 {
         let precedence = (n % 3) as u8;
-        let now = Now(n * SECOND / 3000);
+        let now = Now(n * BUCKET_SECOND / 3000);
         taken[usize::from(precedence)] += u32::from(bucket.take_marked(1000, now, precedence));
     }
     assert!(taken[0] > 29_000, "{taken:?}");
     assert!(taken[2] <= taken[1] && taken[1] < 1_000, "{taken:?}");
 
     let alone = Bucket::new(1_000_000, 90_000);
-    let arrivals = (0..9_000u64).map(|n| Now(n * SECOND / 3000));
+    let arrivals = (0..9_000u64).map(|n| Now(n * BUCKET_SECOND / 3000));
     let passed = arrivals
         .filter(|&now| alone.take_marked(1000, now, 2))
         .count();
@@ -139,14 +139,14 @@ fn time_that_wraps_in_ticks_or_goes_back_a_little_stalls_nobody() {
             3,
             u64::MAX / 256 - 5,
             u64::MAX / 256 + 5,
-            u64::MAX / 2 + 9 * SECOND,
-            u64::MAX - 99 * SECOND,
+            u64::MAX / 2 + 9 * BUCKET_SECOND,
+            u64::MAX - 99 * BUCKET_SECOND,
         ] {
             assert!(bucket.take(SUPER, Now(now)), "{rate} at {now}");
         }
-        let later = Now(SECOND << 10);
+        let later = Now(BUCKET_SECOND << 10);
         while bucket.take(SUPER, later) {}
-        assert!(!bucket.take(SUPER, Now(later.0 - SECOND / 2)), "{rate}");
+        assert!(!bucket.take(SUPER, Now(later.0 - BUCKET_SECOND / 2)), "{rate}");
     }
 }
 
@@ -188,7 +188,7 @@ proptest! {
             for &(at, bytes) in &passed[start..] {
                 sum += u128::from(bytes);
                 let span = u128::from(at - passed[start].0);
-                let earned = u128::from(rate) * span / u128::from(SECOND);
+                let earned = u128::from(rate) * span / u128::from(BUCKET_SECOND);
                 prop_assert!(sum <= earned + u128::from(burst.max(largest)) + 1);
             }
         }

@@ -76,14 +76,14 @@ impl Codel {
 mod tests {
     use super::*;
 
-    const MS: u64 = 1_000_000;
-    const TARGET: u64 = 5 * MS;
+    const CODEL_MS: u64 = 1_000_000;
+    const TEST_TARGET: u64 = 5 * CODEL_MS;
 
     /// Judges a packet each millisecond for `span` milliseconds; returns the times of the drops.
     fn drops(codel: &mut Codel, from: u64, span: u64, waited: u64) -> Vec<u64> {
         let times = (from..from + span).filter(|&ms| {
-            let now = Now(ms * MS);
-            codel.judge(waited, false, TARGET, now)
+            let now = Now(ms * CODEL_MS);
+            codel.judge(waited, false, TEST_TARGET, now)
         });
         times.collect()
     }
@@ -91,27 +91,27 @@ mod tests {
     #[test]
     fn short_waits_and_short_bursts_cost_nothing() {
         let mut codel = Codel::default();
-        assert_eq!(drops(&mut codel, 1, 1000, TARGET - 1), []);
-        assert_eq!(drops(&mut codel, 1001, 99, 4 * TARGET), []);
+        assert_eq!(drops(&mut codel, 1, 1000, TEST_TARGET - 1), []);
+        assert_eq!(drops(&mut codel, 1001, 99, 4 * TEST_TARGET), []);
         assert_eq!(drops(&mut codel, 1100, 1, 0), []);
-        assert_eq!(drops(&mut codel, 1101, 99, 4 * TARGET), []);
+        assert_eq!(drops(&mut codel, 1101, 99, 4 * TEST_TARGET), []);
     }
 
     #[test]
     fn the_longer_waits_last_the_more_is_dropped() {
         let mut codel = Codel::default();
-        let times = drops(&mut codel, 1000, 500, 2 * TARGET);
+        let times = drops(&mut codel, 1000, 500, 2 * TEST_TARGET);
         // 100 ms, then intervals of 100 ms divided by the roots of 1, 2 and 3.
         assert_eq!(times[..4], [1100, 1200, 1271, 1329]);
         assert_eq!(drops(&mut codel, 1500, 1, 0), []);
-        let again = drops(&mut codel, 1501, 200, 2 * TARGET);
+        let again = drops(&mut codel, 1501, 200, 2 * TEST_TARGET);
         assert!(again.len() > 2, "{again:?}");
     }
 
     #[test]
     fn the_last_packet_of_a_queue_is_never_dropped() {
         let mut codel = Codel::default();
-        let any = (0..1000).any(|ms| codel.judge(100 * TARGET, true, TARGET, Now(ms * MS)));
+        let any = (0..1000).any(|ms| codel.judge(100 * TEST_TARGET, true, TEST_TARGET, Now(ms * CODEL_MS)));
         assert!(!any);
     }
 }

@@ -7,15 +7,15 @@ use super::codel::Codel;
 use crate::time::Now;
 
 /// Flow queues in a set.
-pub(super) const FLOWS: usize = 64;
+pub(super) const FLOW_QUEUES: usize = 64;
 /// Bytes that a flow may send in one turn.
-const QUANTUM: i64 = 1514;
+const QUANTUM_BYTES: i64 = 1514;
 const NO_FLOW: u8 = u8::MAX;
 pub(super) const NO_PACKET: u16 = u16::MAX;
 
 /// Queued packet; a node of a linked list.
 #[derive(Debug)]
-pub(super) struct Node<T> {
+pub(super) struct QueuedItem<T> {
     pub(super) item: Option<T>,
     pub(super) next: u16,
     pub(super) bytes: u32,
@@ -29,7 +29,7 @@ pub(super) struct Node<T> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Flow {
+struct FlowQueue {
     head: u16,
     tail: u16,
     /// Next flow in its list.
@@ -43,18 +43,18 @@ struct Flow {
 
 /// List of flows in the order of their turns.
 #[derive(Clone, Copy, Debug)]
-struct Turns {
+struct RoundRobin {
     first: u8,
     last: u8,
 }
 
-impl Turns {
-    const NONE: Turns = Turns {
+impl RoundRobin {
+    const NONE: RoundRobin = RoundRobin {
         first: NO_FLOW,
         last: NO_FLOW,
     };
 
-    fn push(&mut self, flows: &mut [Flow; FLOWS], id: u8) {
+    fn push(&mut self, flows: &mut [FlowQueue; FLOW_QUEUES], id: u8) {
         flows[usize::from(id)].next = NO_FLOW;
         match self.last {
             NO_FLOW => self.first = id,
@@ -63,7 +63,7 @@ impl Turns {
         self.last = id;
     }
 
-    fn pop(&mut self, flows: &[Flow; FLOWS]) {
+    fn pop(&mut self, flows: &[FlowQueue; FLOW_QUEUES]) {
         if self.first != NO_FLOW {
             self.first = flows[usize::from(self.first)].next;
             if self.first == NO_FLOW {
@@ -76,16 +76,16 @@ impl Turns {
 /// Flow queues with their round-robin lists.
 #[derive(Debug)]
 pub(super) struct FlowQueues {
-    flows: [Flow; FLOWS],
+    flows: [FlowQueue; FLOW_QUEUES],
     /// Flows that started to queue since their last turn.
-    new: Turns,
-    old: Turns,
+    new: RoundRobin,
+    old: RoundRobin,
     pub(super) bytes: u64,
 }
 
 impl FlowQueues {
     pub(super) fn new() -> Self {
-        let flow = Flow {
+        let flow = FlowQueue {
             head: NO_PACKET,
             tail: NO_PACKET,
             next: NO_FLOW,
@@ -95,20 +95,20 @@ impl FlowQueues {
             codel: Codel::default(),
         };
         FlowQueues {
-            flows: [flow; FLOWS],
-            new: Turns::NONE,
-            old: Turns::NONE,
+            flows: [flow; FLOW_QUEUES],
+            new: RoundRobin::NONE,
+            old: RoundRobin::NONE,
             bytes: 0,
         }
     }
 
     /// Returns the queue for a flow hash.
     pub(super) fn of(hash: u32) -> usize {
-        ((u64::from(hash) * FLOWS as u64) >> 32) as usize
+        ((u64::from(hash) * FLOW_QUEUES as u64) >> 32) as usize
     }
 
     /// Appends a packet to its flow's queue.
-    pub(super) fn push<T>(&mut self, nodes: &mut [Node<T>], flow: usize, at: u16) {
+    pub(super) fn push<T>(&mut self, nodes: &mut [QueuedItem<T>], flow: usize, at: u16) {
         let node = &mut nodes[usize::from(at)];
         node.next = NO_PACKET;
         let bytes = node.bytes;
@@ -122,7 +122,7 @@ impl FlowQueues {
         self.bytes += u64::from(bytes);
         if !queue.listed {
             queue.listed = true;
-            queue.deficit = QUANTUM;
+            queue.deficit = QUANTUM_BYTES;
             self.new.push(&mut self.flows, flow as u8);
         }
     }
@@ -142,7 +142,7 @@ impl FlowQueues {
             }
             let spent = flow.deficit <= 0;
             if spent {
-                flow.deficit += QUANTUM;
+                flow.deficit += QUANTUM_BYTES;
             }
             turns.pop(&self.flows);
             // An empty flow stays in the list for one round, so that its next packet does not make it a new flow.
@@ -155,7 +155,7 @@ impl FlowQueues {
     }
 
     /// Removes the first packet of a flow.
-    pub(super) fn pop<T>(&mut self, nodes: &[Node<T>], flow: usize) -> Option<u16> {
+    pub(super) fn pop<T>(&mut self, nodes: &[QueuedItem<T>], flow: usize) -> Option<u16> {
         let queue = &mut self.flows[flow];
         let at = queue.head;
         let node = nodes.get(usize::from(at))?;
@@ -181,7 +181,7 @@ impl FlowQueues {
     }
 
     /// Number of packets queued for a flow; takes linear time.
-    pub(super) fn count<T>(&self, nodes: &[Node<T>], flow: usize) -> usize {
+    pub(super) fn count<T>(&self, nodes: &[QueuedItem<T>], flow: usize) -> usize {
         let mut at = self.flows[flow].head;
         let mut count = 0;
         while let Some(node) = nodes.get(usize::from(at)) {

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::bucket::{Bucket, take_all};
-pub use self::shaper::{Admission, Capacity, Leaving, Outcome, Queueing, Shaper};
+pub use self::shaper::{QueueAdmission, QueueCapacity, Dequeued, DequeueAction, EnqueueRequest, Shaper};
 use crate::time::Now;
 
 /// QoS class as the packet path uses it.
 #[derive(Clone, Debug)]
-pub struct Class {
+pub struct QosClass {
     /// Number carried in the class option.
     pub id: u8,
     /// Name, unique on the link.
@@ -32,12 +32,12 @@ pub struct Class {
     /// Outer DSCP, 0 to 63; `None` to use the link's setting.
     pub dscp: Option<u8>,
     /// Counters; kept when the class is reconfigured under the same name.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<ClassCounters>,
 }
 
 /// Byte counters of a class, over inner IP packets with their headers.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ClassCounters {
     passed: AtomicU64,
     refused: AtomicU64,
     marked: AtomicU64,
@@ -46,7 +46,7 @@ pub struct Tally {
 
 /// Snapshot of a [`Tally`], in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tallied {
+pub struct ClassStats {
     /// Passed.
     pub passed: u64,
     /// Dropped because a rate was exceeded.
@@ -57,7 +57,7 @@ pub struct Tallied {
     pub waiting: u64,
 }
 
-impl Tally {
+impl ClassCounters {
     /// Counts a packet that was within all rates, or was over one.
     #[inline]
     pub fn count(&self, bytes: u64, passed: bool) {
@@ -67,8 +67,8 @@ impl Tally {
 
     /// Returns a snapshot.
     #[must_use]
-    pub fn read(&self) -> Tallied {
-        Tallied {
+    pub fn read(&self) -> ClassStats {
+        ClassStats {
             passed: self.passed.load(Relaxed),
             refused: self.refused.load(Relaxed),
             marked: self.marked.load(Relaxed),
@@ -87,7 +87,7 @@ pub struct Meter {
     /// Drop precedence, 0 (dropped last) to 2.
     pub precedence: u8,
     /// The class that counts its packets.
-    pub class: Option<Arc<Class>>,
+    pub class: Option<Arc<QosClass>>,
 }
 
 impl Meter {
@@ -124,7 +124,7 @@ impl Meter {
         let at =
             |bucket: &Option<Arc<Bucket>>| bucket.as_ref().map_or(0, |b| Arc::as_ptr(b).addr());
         let [link, endpoint, class] = self.buckets.each_ref().map(at);
-        let tally = |class: &Arc<Class>| Arc::as_ptr(&class.tally).addr();
+        let tally = |class: &Arc<QosClass>| Arc::as_ptr(&class.tally).addr();
         let counted = self.class.as_ref().map_or(0, tally);
         [link, endpoint, class, counted]
     }
@@ -157,7 +157,7 @@ impl Metered {
 
 /// What a bucket limits within one link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Limited {
+pub enum BucketKey {
     /// The link as a whole, egress.
     Link,
     /// The link as a whole, ingress.
@@ -173,29 +173,29 @@ pub enum Limited {
 /// Registry of buckets. A bucket whose rate and burst do not change keeps its level when the configuration changes,
 /// so that a reload does not grant another burst.
 #[derive(Debug, Default)]
-pub struct Buckets {
+pub struct BucketRegistry {
     /// By link name.
-    known: HashMap<String, HashMap<Limited, Kept>>,
+    known: HashMap<String, HashMap<BucketKey, RetainedBucket>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct RetainedBucket {
     bucket: Arc<Bucket>,
     /// Whether it was asked for since the last [`Buckets::prune`].
     wanted: bool,
 }
 
-impl Buckets {
+impl BucketRegistry {
     /// Returns the bucket of `limited` on this link: the existing one if `rate` (bytes a second) and `burst` (bytes)
     /// are the same, otherwise a full one.
-    pub fn bucket(&mut self, link: &str, limited: Limited, rate: u64, burst: u64) -> Arc<Bucket> {
+    pub fn bucket(&mut self, link: &str, limited: BucketKey, rate: u64, burst: u64) -> Arc<Bucket> {
         let fresh = || Arc::new(Bucket::new(rate, burst));
         let kept = self
             .known
             .entry(link.to_owned())
             .or_default()
             .entry(limited)
-            .or_insert_with(|| Kept {
+            .or_insert_with(|| RetainedBucket {
                 bucket: fresh(),
                 wanted: true,
             });
@@ -232,13 +232,13 @@ mod tests {
 
     #[test]
     fn a_bucket_survives_a_change_of_configuration_that_leaves_it_alone() {
-        let mut buckets = Buckets::default();
-        let bulk = || Limited::Class("bulk".into());
+        let mut buckets = BucketRegistry::default();
+        let bulk = || BucketKey::Class("bulk".into());
         let before = buckets.bucket("gnv0", bulk(), 1000, 100);
         assert!(before.take(100, Now(0)));
         let after = buckets.bucket("gnv0", bulk(), 1000, 100);
         assert!(Arc::ptr_eq(&before, &after));
-        let limited = [("gnv1", bulk()), ("gnv0", Limited::Link)];
+        let limited = [("gnv1", bulk()), ("gnv0", BucketKey::Link)];
         for (link, limited) in limited {
             assert!(!Arc::ptr_eq(
                 &before,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::flows::{FlowQueues, NO_PACKET, Node};
+use super::flows::{FlowQueues, NO_PACKET, QueuedItem};
 use super::{Bucket, Meter, Metered};
 use crate::time::Now;
 
@@ -22,21 +22,21 @@ const SUPER_PACKETS: u64 = 128 << 10;
 /// ... and at least a few packets.
 const FEW_PACKETS: u64 = 16 << 10;
 /// Target sojourn time, in nanoseconds (RFC 8289 section 4.2) ...
-const TARGET: u64 = 5_000_000;
+const CODEL_TARGET: u64 = 5_000_000;
 /// ... unless this many bytes take longer.
 const TARGET_BYTES: u64 = 3 * 1514;
 /// A reservation lasts this long, in nanoseconds, and is at most one super-packet.
 const PORTION: u64 = 1_000_000;
 const LARGEST_PORTION: u64 = 64 << 10;
 /// Retry interval of a queue whose bucket has too much reserved already, in nanoseconds.
-const PATIENCE: u64 = 1_000_000;
+const RETRY_NANOS: u64 = 1_000_000;
 
 /// Number of packets that may wait in each kind of memory that the caller has.
-pub type Capacity = [u16; 2];
+pub type QueueCapacity = [u16; 2];
 
 /// Packet to be queued.
 #[derive(Clone, Copy, Debug)]
-pub struct Queueing {
+pub struct EnqueueRequest {
     /// Length in bytes, charged to its flow's deficit.
     pub bytes: u32,
     /// Bytes charged to its buckets.
@@ -49,7 +49,7 @@ pub struct Queueing {
 
 /// What to do with a departing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DequeueAction {
     /// Send it.
     Send,
     /// Send it with a congestion experienced (CE) mark.
@@ -60,16 +60,16 @@ pub enum Outcome {
 
 /// Departing packet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Leaving<T> {
+pub struct Dequeued<T> {
     /// What was queued.
     pub item: T,
     /// What to do with it.
-    pub outcome: Outcome,
+    pub outcome: DequeueAction,
 }
 
 /// Whether a packet may be queued.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission<T> {
+pub enum QueueAdmission<T> {
     /// Yes: [`Shaper::push`] it.
     Granted,
     /// Drop this packet first, because its flow occupies the most room, then ask again.
@@ -81,17 +81,17 @@ pub enum Admission<T> {
 /// Shaper of one worker.
 #[derive(Debug)]
 pub struct Shaper<T> {
-    queues: Vec<Queue>,
+    queues: Vec<ShaperQueue>,
     unused: Vec<u16>,
     /// Queues that are not empty.
     active: Vec<u16>,
     by_identity: HashMap<[usize; 4], u16>,
     /// Queue found last.
     latest: u16,
-    nodes: Vec<Node<T>>,
+    nodes: Vec<QueuedItem<T>>,
     free_nodes: Vec<u16>,
     /// Free places in each kind of memory.
-    free: Capacity,
+    free: QueueCapacity,
     /// Active queues that have had their turn.
     visited: usize,
     /// Earliest departure among the queues visited so far.
@@ -99,12 +99,12 @@ pub struct Shaper<T> {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct ShaperQueue {
     meter: Arc<Meter>,
     /// Identity of its meter; zeros while unused.
     identity: [usize; 4],
     flows: FlowQueues,
-    packets: Capacity,
+    packets: QueueCapacity,
     /// Bytes that are charged and may be sent now.
     credit: u64,
     /// Bytes that are charged and may be sent from `due` on.
@@ -118,7 +118,7 @@ struct Queue {
 impl<T> Shaper<T> {
     /// Returns an empty shaper. All memory is allocated here.
     #[must_use]
-    pub fn new(capacity: Capacity) -> Self {
+    pub fn new(capacity: QueueCapacity) -> Self {
         let nodes = capacity.iter().map(|&n| usize::from(n)).sum::<usize>();
         let nodes = nodes.min(usize::from(NO_PACKET));
         Shaper {
@@ -151,15 +151,15 @@ impl<T> Shaper<T> {
 
     /// Whether a packet of this length and kind of memory may be queued. The share of a queue shrinks as memory runs
     /// low: it may occupy as many places as are free.
-    pub fn admit(&mut self, metered: &Metered, bytes: u32, kind: u8) -> Admission<T> {
+    pub fn admit(&mut self, metered: &Metered, bytes: u32, kind: u8) -> QueueAdmission<T> {
         let kind = usize::from(kind);
         let free = self.free.get(kind).copied().unwrap_or(0);
         let Some(id) = self.find(&metered.meter.identity()) else {
             let possible = free > 0 && self.active.len() < QUEUES;
             return if possible {
-                Admission::Granted
+                QueueAdmission::Granted
             } else {
-                Admission::Refused
+                QueueAdmission::Refused
             };
         };
         let queue = &self.queues[usize::from(id)];
@@ -170,26 +170,26 @@ impl<T> Shaper<T> {
         };
         let fits = queue.flows.bytes == 0 || queue.flows.bytes + u64::from(bytes) <= limit;
         if fits && queue.packets[kind] < free {
-            return Admission::Granted;
+            return QueueAdmission::Granted;
         }
         let fattest = queue.flows.fattest();
         if metered.meter.precedence > 0 || fattest == FlowQueues::of(metered.flow) {
-            return Admission::Refused;
+            return QueueAdmission::Refused;
         }
         match self.take(id, fattest) {
             Some((node, item)) => {
                 let queue = &self.queues[usize::from(id)];
                 queue.meter.count(node.cost.into(), false);
-                Admission::Evict(item)
+                QueueAdmission::Evict(item)
             }
-            None => Admission::Refused,
+            None => QueueAdmission::Refused,
         }
     }
 
     /// Queues a packet that was [admitted](Shaper::admit).
-    pub fn push(&mut self, metered: &Metered, packet: Queueing, now: Now, item: T) {
+    pub fn push(&mut self, metered: &Metered, packet: EnqueueRequest, now: Now, item: T) {
         let id = self.queue(&metered.meter);
-        let node = Node {
+        let node = QueuedItem {
             item: Some(item),
             next: NO_PACKET,
             bytes: packet.bytes.max(1),
@@ -227,18 +227,18 @@ impl<T> Shaper<T> {
     }
 
     /// Returns the next packet that may leave now; `None` if all others must wait.
-    pub fn next(&mut self, now: Now) -> Option<Leaving<T>> {
+    pub fn next(&mut self, now: Now) -> Option<Dequeued<T>> {
         while let Some(&id) = self.active.get(self.visited) {
             match self.serve(id, now) {
-                Served::Packet(leaving) => return Some(leaving),
-                Served::Later(due) => {
+                QueueService::Packet(leaving) => return Some(leaving),
+                QueueService::Later(due) => {
                     let sooner = self.departure.is_none_or(|first| due < first);
                     if sooner {
                         self.departure = Some(due);
                     }
                     self.visited += 1;
                 }
-                Served::Empty => self.retire(self.visited),
+                QueueService::Empty => self.retire(self.visited),
             }
         }
         None
@@ -255,7 +255,7 @@ impl<T> Shaper<T> {
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool, mut gone: impl FnMut(T)) {
         for &id in &self.active {
             let queue = &mut self.queues[usize::from(id)];
-            for flow in 0..super::flows::FLOWS {
+            for flow in 0..super::flows::FLOW_QUEUES {
                 let mut left = queue.flows.count(&self.nodes, flow);
                 while left > 0
                     && let Some(at) = queue.flows.pop(&self.nodes, flow)
@@ -279,43 +279,43 @@ impl<T> Shaper<T> {
         }
     }
 
-    fn serve(&mut self, id: u16, now: Now) -> Served<T> {
+    fn serve(&mut self, id: u16, now: Now) -> QueueService<T> {
         loop {
             let queue = &mut self.queues[usize::from(id)];
             let Some((flow, at)) = queue.flows.turn() else {
-                return Served::Empty;
+                return QueueService::Empty;
             };
             let cost = u64::from(self.nodes[usize::from(at)].cost);
             if queue.credit < cost {
                 match queue.pay(cost, now) {
-                    Some(due) => return Served::Later(due),
+                    Some(due) => return QueueService::Later(due),
                     None => continue,
                 }
             }
             let Some((node, item)) = self.take(id, flow) else {
-                return Served::Empty;
+                return QueueService::Empty;
             };
             let queue = &mut self.queues[usize::from(id)];
             let waited = now.0.saturating_sub(node.since.0);
             let outcome = match queue.flows.judge(flow, waited, queue.target, now) {
-                false => Outcome::Send,
-                true if node.ect => Outcome::Mark,
-                true => Outcome::Drop,
+                false => DequeueAction::Send,
+                true if node.ect => DequeueAction::Mark,
+                true => DequeueAction::Drop,
             };
-            queue.meter.count(cost, outcome != Outcome::Drop);
-            if outcome != Outcome::Drop {
+            queue.meter.count(cost, outcome != DequeueAction::Drop);
+            if outcome != DequeueAction::Drop {
                 queue.credit -= cost;
                 queue.flows.charge(flow, node.bytes);
             }
-            if let (Outcome::Mark, Some(class)) = (outcome, &queue.meter.class) {
+            if let (DequeueAction::Mark, Some(class)) = (outcome, &queue.meter.class) {
                 class.tally.marked.fetch_add(cost, Relaxed);
             }
-            return Served::Packet(Leaving { item, outcome });
+            return QueueService::Packet(Dequeued { item, outcome });
         }
     }
 
     /// Removes the first packet of a flow.
-    fn take(&mut self, id: u16, flow: usize) -> Option<(Taken, T)> {
+    fn take(&mut self, id: u16, flow: usize) -> Option<(DequeuedPacket, T)> {
         let queue = &mut self.queues[usize::from(id)];
         let at = queue.flows.pop(&self.nodes, flow)?;
         let node = &mut self.nodes[usize::from(at)];
@@ -324,7 +324,7 @@ impl<T> Shaper<T> {
         self.free[kind] += 1;
         queue.wait(node.cost.into(), false);
         self.free_nodes.push(at);
-        let taken = Taken {
+        let taken = DequeuedPacket {
             bytes: node.bytes,
             cost: node.cost,
             ect: node.ect,
@@ -349,7 +349,7 @@ impl<T> Shaper<T> {
             self.latest = id;
             return id;
         }
-        let queue = Queue::new(Arc::clone(meter), identity);
+        let queue = ShaperQueue::new(Arc::clone(meter), identity);
         let id = match self.unused.pop() {
             Some(id) => {
                 self.queues[usize::from(id)] = queue;
@@ -376,22 +376,22 @@ impl<T> Shaper<T> {
 }
 
 /// Result of a queue's turn.
-enum Served<T> {
-    Packet(Leaving<T>),
+enum QueueService<T> {
+    Packet(Dequeued<T>),
     Later(Now),
     Empty,
 }
 
 /// Metadata of a packet that was removed.
-struct Taken {
+struct DequeuedPacket {
     bytes: u32,
     cost: u32,
     ect: bool,
     since: Now,
 }
 
-impl Queue {
-    fn new(meter: Arc<Meter>, identity: [usize; 4]) -> Queue {
+impl ShaperQueue {
+    fn new(meter: Arc<Meter>, identity: [usize; 4]) -> ShaperQueue {
         let rate = meter.buckets().map(Bucket::rate).min().unwrap_or(u64::MAX);
         let burst = meter.buckets().map(Bucket::burst).min().unwrap_or(u64::MAX);
         let rate = rate.max(1);
@@ -401,7 +401,7 @@ impl Queue {
         };
         let lasts = |bytes: u64| bytes.saturating_mul(1_000_000_000) / rate;
         let super_packets = carries(LONGEST_WAIT_OF_SUPER_PACKETS).min(SUPER_PACKETS);
-        Queue {
+        ShaperQueue {
             meter,
             identity,
             flows: FlowQueues::new(),
@@ -412,7 +412,7 @@ impl Queue {
             limit: carries(LONGEST_WAIT).max(super_packets).max(FEW_PACKETS),
             // At most a quarter of the burst, so that a worker may run late by the rest of it without losing rate.
             portion: carries(PORTION).min(LARGEST_PORTION).min(burst / 4),
-            target: TARGET.max(lasts(TARGET_BYTES)),
+            target: CODEL_TARGET.max(lasts(TARGET_BYTES)),
         }
     }
 
@@ -426,7 +426,7 @@ impl Queue {
             for bucket in self.meter.buckets() {
                 let Some(moment) = bucket.reserve(bytes, now) else {
                     // What the buckets before this one granted is lost; the rate is never exceeded.
-                    return Some(Now(now.0 + PATIENCE));
+                    return Some(Now(now.0 + RETRY_NANOS));
                 };
                 due = due.max(moment);
             }

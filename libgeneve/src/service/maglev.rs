@@ -20,7 +20,7 @@ pub const MAX_MEMBERS: usize = 512;
 /// Slots of a full table: a prime, so that every permutation visits every slot, and at least 128 for each of
 /// [`MAX_MEMBERS`]. The size does not depend on the number of members, because resizing a table would remap most
 /// hashes.
-const SLOTS: u32 = 65_537;
+const MAGLEV_SLOTS: u32 = 65_537;
 
 /// Slots of a compact table, also a prime.
 const COMPACT_SLOTS: u32 = 16_381;
@@ -42,7 +42,7 @@ impl Maglev {
     /// `None` if no weight is positive, or if there are more than [`MAX_MEMBERS`].
     #[must_use]
     pub fn new<I: AsRef<[u8]>>(members: &[(I, u32)]) -> Option<Maglev> {
-        Self::sized(members, SLOTS)
+        Self::sized(members, MAGLEV_SLOTS)
     }
 
     /// Like [`Maglev::new`], with a quarter of the memory: for the hosts of a scaled endpoint, which are few, while
@@ -57,17 +57,17 @@ impl Maglev {
         if members.len() > MAX_MEMBERS {
             return None;
         }
-        let mut seats: Vec<Seat> = (0u16..)
+        let mut seats: Vec<MaglevMember> = (0u16..)
             .zip(members)
             .filter(|(_, (_, weight))| *weight > 0)
-            .map(|(member, (id, weight))| Seat::new(member, id.as_ref(), *weight))
+            .map(|(member, (id, weight))| MaglevMember::new(member, id.as_ref(), *weight))
             .collect();
         if seats.is_empty() {
             return None;
         }
         // Ties between turns are broken by position, which must be the same on all hosts.
         seats.sort_by(|a, b| {
-            let id = |seat: &Seat| members[usize::from(seat.member)].0.as_ref();
+            let id = |seat: &MaglevMember| members[usize::from(seat.member)].0.as_ref();
             (a.hashes, id(a)).cmp(&(b.hashes, id(b)))
         });
         Some(Maglev {
@@ -91,7 +91,7 @@ impl Maglev {
 }
 
 /// Member while the table is filled.
-struct Seat {
+struct MaglevMember {
     member: u16,
     weight: u32,
     hashes: [u64; 2],
@@ -100,14 +100,14 @@ struct Seat {
     step: u32,
 }
 
-impl Seat {
-    fn new(member: u16, id: &[u8], weight: u32) -> Seat {
+impl MaglevMember {
+    fn new(member: u16, id: &[u8], weight: u32) -> MaglevMember {
         let hash = |purpose| {
             let mut hasher = SipHasher13::new_with_keys(purpose, 0);
             hasher.write(id);
             hasher.finish()
         };
-        Seat {
+        MaglevMember {
             member,
             weight,
             hashes: [hash(1), hash(2)],
@@ -126,13 +126,13 @@ impl Seat {
 /// Assigns slots to seats in turns until none is left. The turns of a seat are in proportion to its weight and spread
 /// evenly: the next turn belongs to the seat with the least (2·turns + 1) / weight, which is the Sainte-Laguë method,
 /// except that every seat's first turn comes before all second ones.
-fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
+fn fill(seats: &mut [MaglevMember], size: u32) -> Box<[u16]> {
     const FREE: u16 = u16::MAX;
     let mut slots = vec![FREE; size as usize].into_boxed_slice();
-    let mut turns: BinaryHeap<Reverse<Turn>> = BinaryHeap::with_capacity(seats.len());
+    let mut turns: BinaryHeap<Reverse<FillTurn>> = BinaryHeap::with_capacity(seats.len());
     for (place, seat) in seats.iter_mut().enumerate() {
         seat.start(size);
-        turns.push(Reverse(Turn {
+        turns.push(Reverse(FillTurn {
             dividend: 0,
             weight: seat.weight,
             place,
@@ -142,7 +142,7 @@ fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
         let Some(mut top) = turns.peek_mut() else {
             break;
         };
-        let Turn { place, .. } = top.0;
+        let FillTurn { place, .. } = top.0;
         let seat = &mut seats[place];
         loop {
             let slot = &mut slots[seat.next as usize];
@@ -165,13 +165,13 @@ fn fill(seats: &mut [Seat], size: u32) -> Box<[u16]> {
 
 /// When a seat's next turn is: at `dividend / weight`.
 #[derive(PartialEq, Eq)]
-struct Turn {
+struct FillTurn {
     dividend: u64,
     weight: u32,
     place: usize,
 }
 
-impl Ord for Turn {
+impl Ord for FillTurn {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let own = self.dividend * u64::from(other.weight);
         let others = other.dividend * u64::from(self.weight);
@@ -179,7 +179,7 @@ impl Ord for Turn {
     }
 }
 
-impl PartialOrd for Turn {
+impl PartialOrd for FillTurn {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
@@ -187,7 +187,7 @@ impl PartialOrd for Turn {
 
 /// Fields of a flow that choose its member, in the direction from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowId {
+pub struct BalancingKey {
     /// The client's address.
     pub client: IpAddr,
     /// Address that the client asked for.
@@ -200,7 +200,7 @@ pub struct FlowId {
     pub dst_port: u16,
 }
 
-impl FlowId {
+impl BalancingKey {
     /// Returns the hash of the flow, the same on all hosts, machines and versions (SipHash-1-3, key 0).
     #[inline]
     #[must_use]

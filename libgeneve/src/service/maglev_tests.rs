@@ -82,7 +82,7 @@ fn the_lightest_member_is_reachable_beside_the_heaviest() {
 #[test]
 fn hashes_are_the_same_in_every_version() {
     // The first three values come from another implementation of SipHash-1-3.
-    let flow = |client: &str, dst: &str| FlowId {
+    let flow = |client: &str, dst: &str| BalancingKey {
         client: client.parse().unwrap(),
         dst: dst.parse().unwrap(),
         protocol: 6,
@@ -113,9 +113,9 @@ proptest! {
         prop_assume!(sum > 0);
         let table = Maglev::new(&members(&weights)).unwrap();
         for (member, &weight) in weights.iter().enumerate() {
-            let share = slots_of(&table, member) as f64 / f64::from(SLOTS);
+            let share = slots_of(&table, member) as f64 / f64::from(MAGLEV_SLOTS);
             let wanted = f64::from(weight) / f64::from(sum);
-            let tolerance = (wanted * 0.01).max(1.0 / f64::from(SLOTS));
+            let tolerance = (wanted * 0.01).max(1.0 / f64::from(MAGLEV_SLOTS));
             prop_assert!((share - wanted).abs() <= tolerance, "{share} for {wanted}");
         }
     }

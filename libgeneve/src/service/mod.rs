@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
-use self::maglev::{FlowId, MAX_MEMBERS, Maglev};
+use self::maglev::{BalancingKey, MAX_MEMBERS, Maglev};
 use crate::wire::ip::protocol::{TCP, UDP};
 
 /// Backend of a service.
@@ -204,7 +204,7 @@ impl Service {
     #[inline]
     #[must_use]
     pub fn pick(&self, client: IpAddr, client_port: u16) -> Option<(usize, &Backend)> {
-        let flow = FlowId {
+        let flow = BalancingKey {
             client,
             dst: self.config.vip,
             protocol: self.config.protocol,
@@ -246,16 +246,16 @@ fn identity(addr: IpAddr, port: u16) -> [u8; 18] {
     id
 }
 
-type Fixed = BuildHasherDefault<SipHasher13>;
+type FixedHasher = BuildHasherDefault<SipHasher13>;
 
 /// Services of one link.
 #[derive(Debug, Default)]
-pub struct Services {
-    by_key: HashMap<(IpAddr, u8, u16), Arc<Service>, Fixed>,
-    vips: HashSet<IpAddr, Fixed>,
+pub struct ServiceTable {
+    by_key: HashMap<(IpAddr, u8, u16), Arc<Service>, FixedHasher>,
+    vips: HashSet<IpAddr, FixedHasher>,
 }
 
-impl Services {
+impl ServiceTable {
     /// Compiles the services of a link. Unchanged services are taken from `previous`, because building a table takes
     /// about a millisecond.
     ///
@@ -263,9 +263,9 @@ impl Services {
     /// The first service that is invalid or conflicts with another one.
     pub fn new(
         configs: impl IntoIterator<Item = ServiceConfig>,
-        previous: Option<&Services>,
+        previous: Option<&ServiceTable>,
     ) -> Result<Self, ServiceError> {
-        let mut services = Services::default();
+        let mut services = ServiceTable::default();
         let mut names = HashSet::new();
         for config in configs {
             config.check()?;

@@ -28,8 +28,8 @@ fn three() -> Vec<Backend> {
     ["10.0.1.1", "10.0.1.2", "10.0.1.3"].map(backend).to_vec()
 }
 
-fn compile(config: ServiceConfig) -> Result<Services, ServiceError> {
-    Services::new([config], None)
+fn compile(config: ServiceConfig) -> Result<ServiceTable, ServiceError> {
+    ServiceTable::new([config], None)
 }
 
 fn picks(config: &ServiceConfig) -> Vec<Option<IpAddr>> {
@@ -50,7 +50,7 @@ fn a_service_is_found_by_address_protocol_and_port_alone() {
     assert!(services.find(vip, UDP, 80).is_none() && services.find(vip, TCP, 81).is_none());
     assert!(services.find(ip("10.0.1.1"), TCP, 80).is_none());
     assert!(services.by_vip(vip) && !services.by_vip(ip("10.0.1.1")));
-    let none = Services::default();
+    let none = ServiceTable::default();
     assert!(none.is_empty() && none.find(vip, TCP, 80).is_none() && !none.by_vip(vip));
 }
 
@@ -117,7 +117,7 @@ fn what_contradicts_itself_or_another_is_refused_by_name() {
         name: "other".into(),
         ..web(Vec::new())
     };
-    let error = Services::new([web(three()), second.clone()], None).unwrap_err();
+    let error = ServiceTable::new([web(three()), second.clone()], None).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("web") && text.contains("other") && text.contains("10.0.0.100"));
     let renamed = ServiceConfig {
@@ -125,12 +125,12 @@ fn what_contradicts_itself_or_another_is_refused_by_name() {
         ..web(Vec::new())
     };
     assert!(matches!(
-        Services::new([web(three()), renamed], None),
+        ServiceTable::new([web(three()), renamed], None),
         Err(ServiceError::Name(_))
     ));
 
-    type Spoil = fn(&mut ServiceConfig);
-    let spoilt: [(Spoil, &str); 8] = [
+    type SpoilConfig = fn(&mut ServiceConfig);
+    let spoilt: [(SpoilConfig, &str); 8] = [
         (|c| c.port = 0, "need a port"),
         (|c| c.backends[0].port = Some(0), "need a port"),
         (|c| c.protocol = 1, "only TCP and UDP"),
@@ -173,12 +173,12 @@ fn what_did_not_change_is_not_built_again() {
         port: 53,
         ..web(three())
     };
-    let before = Services::new([web(three()), other.clone()], None).unwrap();
+    let before = ServiceTable::new([web(three()), other.clone()], None).unwrap();
     let mut changed = web(three());
     changed.backends[0].healthy = false;
-    let after = Services::new([changed, other], Some(&before)).unwrap();
+    let after = ServiceTable::new([changed, other], Some(&before)).unwrap();
     let same = |protocol, port| {
-        let find = |services: &Services| {
+        let find = |services: &ServiceTable| {
             let found = services.find(ip("10.0.0.100"), protocol, port);
             Arc::clone(found.unwrap())
         };

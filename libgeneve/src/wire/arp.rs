@@ -59,7 +59,7 @@ impl ArpPacket {
 
 /// What an ARP message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum ArpOperation {
     /// Who has the target address?
     Request,
     /// The sender has the sender address.
@@ -70,7 +70,7 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
     /// Request or reply.
-    pub operation: Operation,
+    pub operation: ArpOperation,
     /// The sender's MAC address.
     pub sender_mac: Mac,
     /// The sender's address; 0.0.0.0 in a probe.
@@ -107,8 +107,8 @@ impl Arp {
             return Err(ArpError::Kind);
         }
         let operation = match packet.operation.get() {
-            REQUEST => Operation::Request,
-            REPLY => Operation::Reply,
+            REQUEST => ArpOperation::Request,
+            REPLY => ArpOperation::Reply,
             _ => return Err(ArpError::Operation),
         };
         Ok(Arp {
@@ -124,8 +124,8 @@ impl Arp {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ARP_LEN] {
         let operation = match self.operation {
-            Operation::Request => REQUEST,
-            Operation::Reply => REPLY,
+            ArpOperation::Request => REQUEST,
+            ArpOperation::Reply => REPLY,
         };
         transmute!(ArpPacket {
             hardware_type: ETHERNET.into(),
@@ -144,7 +144,7 @@ impl Arp {
     #[must_use]
     pub fn reply(&self, mac: Mac) -> Arp {
         Arp {
-            operation: Operation::Reply,
+            operation: ArpOperation::Reply,
             sender_mac: mac,
             sender: self.target,
             target_mac: self.sender_mac,
@@ -155,7 +155,7 @@ impl Arp {
     /// Whether the sender asks if an address is in use before it takes it (RFC 5227 section 1.1).
     #[must_use]
     pub fn is_probe(&self) -> bool {
-        self.operation == Operation::Request && self.sender.is_unspecified()
+        self.operation == ArpOperation::Request && self.sender.is_unspecified()
     }
 
     /// Whether the sender tells everybody of its own address (RFC 5227 section 1.1, RFC 5944 section 4.6).
@@ -172,7 +172,7 @@ mod tests {
 
     fn request() -> Arp {
         Arp {
-            operation: Operation::Request,
+            operation: ArpOperation::Request,
             sender_mac: Mac([2, 0, 0, 0, 0, 1]),
             sender: Ipv4Addr::new(10, 0, 0, 1),
             target_mac: Mac([0; 6]),
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_reply_turns_sender_and_target_around() {
         let reply = request().reply(Mac([2, 0, 0, 0, 0, 2]));
-        assert_eq!(reply.operation, Operation::Reply);
+        assert_eq!(reply.operation, ArpOperation::Reply);
         assert_eq!(reply.sender, request().target);
         assert_eq!(reply.sender_mac, Mac([2, 0, 0, 0, 0, 2]));
         assert_eq!(reply.target, request().sender);

@@ -39,7 +39,7 @@ pub enum Encapsulation {
 
 /// What a link's datagrams carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Inner {
+pub enum InnerProtocol {
     /// IP packets.
     #[default]
     Ip,
@@ -47,14 +47,14 @@ pub enum Inner {
     Ethernet,
 }
 
-impl Inner {
+impl InnerProtocol {
     /// Bytes of the header between the encapsulation's and the IP packet.
     #[inline]
     #[must_use]
     pub const fn header_len(self) -> usize {
         match self {
-            Inner::Ip => 0,
-            Inner::Ethernet => ETHERNET_HEADER_LEN,
+            InnerProtocol::Ip => 0,
+            InnerProtocol::Ethernet => ETHERNET_HEADER_LEN,
         }
     }
 
@@ -62,13 +62,13 @@ impl Inner {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Inner::Ip => "ip",
-            Inner::Ethernet => "ethernet",
+            InnerProtocol::Ip => "ip",
+            InnerProtocol::Ethernet => "ethernet",
         }
     }
 }
 
-impl fmt::Display for Inner {
+impl fmt::Display for InnerProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Inner {
 
 /// What the header of an encapsulation says.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
+pub struct EncapHeader<'a> {
     /// The virtual network.
     pub vni: Vni,
     /// What is inside: an EtherType, or [`protocol_type::ETHERNET`].
@@ -89,7 +89,7 @@ pub struct Envelope<'a> {
     pub header_len: usize,
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> EncapHeader<'a> {
     /// The options, in their order on the wire.
     #[inline]
     #[must_use]
@@ -100,10 +100,10 @@ impl<'a> Envelope<'a> {
     /// What is inside; `None` for what no link carries.
     #[inline]
     #[must_use]
-    pub fn inner(&self) -> Option<Inner> {
+    pub fn inner(&self) -> Option<InnerProtocol> {
         match self.protocol {
-            ethertype::IPV4 | ethertype::IPV6 => Some(Inner::Ip),
-            protocol_type::ETHERNET => Some(Inner::Ethernet),
+            ethertype::IPV4 | ethertype::IPV6 => Some(InnerProtocol::Ip),
+            protocol_type::ETHERNET => Some(InnerProtocol::Ethernet),
             _ => None,
         }
     }
@@ -112,7 +112,7 @@ impl<'a> Envelope<'a> {
 /// Why a datagram cannot be unwrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum EnvelopeError {
+pub enum EncapError {
     /// It is not a Geneve packet.
     #[error(transparent)]
     Geneve(#[from] GeneveError),
@@ -173,19 +173,19 @@ impl Encapsulation {
 
     /// What links carry that were not told.
     #[must_use]
-    pub const fn default_inner(self) -> Inner {
+    pub const fn default_inner(self) -> InnerProtocol {
         match self {
-            Encapsulation::Geneve => Inner::Ip,
-            Encapsulation::Vxlan => Inner::Ethernet,
+            Encapsulation::Geneve => InnerProtocol::Ip,
+            Encapsulation::Vxlan => InnerProtocol::Ethernet,
         }
     }
 
     /// Whether it can carry this.
     #[must_use]
-    pub const fn carries(self, inner: Inner) -> bool {
+    pub const fn carries(self, inner: InnerProtocol) -> bool {
         match (self, inner) {
-            (Encapsulation::Geneve, _) | (Encapsulation::Vxlan, Inner::Ethernet) => true,
-            (Encapsulation::Vxlan, Inner::Ip) => false,
+            (Encapsulation::Geneve, _) | (Encapsulation::Vxlan, InnerProtocol::Ethernet) => true,
+            (Encapsulation::Vxlan, InnerProtocol::Ip) => false,
         }
     }
 
@@ -195,11 +195,11 @@ impl Encapsulation {
     ///
     /// As [`EnvelopeError`] says.
     #[inline]
-    pub fn parse(self, bytes: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
+    pub fn parse(self, bytes: &[u8]) -> Result<EncapHeader<'_>, EncapError> {
         match self {
             Encapsulation::Geneve => {
                 let geneve = Geneve::parse(bytes)?;
-                Ok(Envelope {
+                Ok(EncapHeader {
                     vni: geneve.vni(),
                     protocol: geneve.protocol(),
                     control: geneve.is_control(),
@@ -209,7 +209,7 @@ impl Encapsulation {
             }
             Encapsulation::Vxlan => {
                 let vxlan = Vxlan::parse(bytes)?;
-                Ok(Envelope {
+                Ok(EncapHeader {
                     vni: vxlan.vni(),
                     protocol: protocol_type::ETHERNET,
                     control: false,
@@ -248,9 +248,9 @@ mod tests {
         let vni = Vni::new(0xabcdef).unwrap();
         for encapsulation in Encapsulation::ALL {
             for (protocol, inner) in [
-                (ethertype::IPV4, Inner::Ip),
-                (ethertype::IPV6, Inner::Ip),
-                (protocol_type::ETHERNET, Inner::Ethernet),
+                (ethertype::IPV4, InnerProtocol::Ip),
+                (ethertype::IPV6, InnerProtocol::Ip),
+                (protocol_type::ETHERNET, InnerProtocol::Ethernet),
             ] {
                 if !encapsulation.carries(inner) {
                     continue;

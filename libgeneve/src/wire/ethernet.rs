@@ -349,13 +349,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const A: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
-    const B: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
+    const MAC_A: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+    const MAC_B: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
 
     #[test]
     fn an_address_is_written_as_ip_does_and_read_back() {
-        assert_eq!(A.to_string(), "52:54:00:12:34:56");
-        assert_eq!("52:54:0:12:34:56".parse(), Ok(A));
+        assert_eq!(MAC_A.to_string(), "52:54:00:12:34:56");
+        assert_eq!("52:54:0:12:34:56".parse(), Ok(MAC_A));
         for wrong in [
             "",
             "52:54:00:12:34",
@@ -372,8 +372,8 @@ mod tests {
 
     #[test]
     fn groups_are_told_from_stations() {
-        assert!(Mac::BROADCAST.is_multicast() && !A.is_multicast());
-        assert!(A.is_unicast() && !Mac::default().is_unicast());
+        assert!(Mac::BROADCAST.is_multicast() && !MAC_A.is_multicast());
+        assert!(MAC_A.is_unicast() && !Mac::default().is_unicast());
         let solicited = "ff02::1:ff00:2".parse().unwrap();
         assert_eq!(
             Mac::of_multicast_v6(solicited).to_string(),
@@ -382,15 +382,15 @@ mod tests {
         let all = "224.128.0.5".parse().unwrap();
         assert_eq!(Mac::of_multicast_v4(all).to_string(), "01:00:5e:00:00:05");
         assert_eq!(Mac::local([1, 2, 3, 4, 5]).to_string(), "02:01:02:03:04:05");
-        assert_eq!(A.link_local().to_string(), "fe80::5054:ff:fe12:3456");
+        assert_eq!(MAC_A.link_local().to_string(), "fe80::5054:ff:fe12:3456");
     }
 
     #[test]
     fn a_header_is_read_as_it_was_written() {
-        let header = ethernet_header(A, B, ethertype::IPV4);
+        let header = ethernet_header(MAC_A, MAC_B, ethertype::IPV4);
         let bytes = [&header[..], b"payload"].concat();
         let frame = Ethernet::parse(&bytes).unwrap();
-        assert_eq!((frame.dst(), frame.src()), (A, B));
+        assert_eq!((frame.dst(), frame.src()), (MAC_A, MAC_B));
         assert_eq!(frame.ether_type(), ethertype::IPV4);
         assert_eq!(frame.payload(), b"payload");
         assert!(!frame.is_tagged());
@@ -409,15 +409,15 @@ mod tests {
         };
         let tags = [outer, inner];
         for n in 0..=2 {
-            let (bytes, len) = tagged_header(A, B, &tags[..n], ethertype::ARP).unwrap();
+            let (bytes, len) = tagged_header(MAC_A, MAC_B, &tags[..n], ethertype::ARP).unwrap();
             let frame = Ethernet::parse(&bytes[..len]).unwrap();
             assert_eq!(frame.tags(), &tags[..n]);
             assert_eq!(frame.ether_type(), ethertype::ARP);
             assert_eq!(frame.header_len(), ETHERNET_HEADER_LEN + n * VLAN_TAG_LEN);
         }
         assert_eq!((outer.id(), inner.id()), (0xfff, 5));
-        assert_eq!(tagged_header(A, B, &[outer, inner, inner], 0x0800), None);
-        let (bytes, len) = tagged_header(A, B, &tags, ethertype::VLAN).unwrap();
+        assert_eq!(tagged_header(MAC_A, MAC_B, &[outer, inner, inner], 0x0800), None);
+        let (bytes, len) = tagged_header(MAC_A, MAC_B, &tags, ethertype::VLAN).unwrap();
         assert_eq!(
             Ethernet::parse(&bytes[..len]).unwrap_err(),
             EthernetError::TooManyTags
@@ -430,28 +430,28 @@ mod tests {
             tpid: ethertype::VLAN.into(),
             tci: 0x2005.into(),
         };
-        let (bytes, len) = tagged_header(A, B, &[tag], ethertype::IPV6).unwrap();
+        let (bytes, len) = tagged_header(MAC_A, MAC_B, &[tag], ethertype::IPV6).unwrap();
         let expected = [
             0x52, 0x54, 0, 0x12, 0x34, 0x56, 2, 0, 0, 0, 0, 1, 0x81, 0, 0x20, 5, 0x86, 0xdd,
         ];
         assert_eq!(bytes[..len], expected);
         let header: &EthernetHeader = prefix(&bytes).unwrap();
-        assert_eq!((header.destination, header.source), (A, B));
+        assert_eq!((header.destination, header.source), (MAC_A, MAC_B));
         assert_eq!(header.ether_type.get(), ethertype::VLAN);
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        let header = ethernet_header(A, B, ethertype::IPV4);
+        let header = ethernet_header(MAC_A, MAC_B, ethertype::IPV4);
         for short in 0..ETHERNET_HEADER_LEN {
             let error = Ethernet::parse(&header[..short]).unwrap_err();
             assert_eq!(error, EthernetError::Truncated);
         }
-        let group = ethernet_header(A, Mac::BROADCAST, ethertype::IPV4);
+        let group = ethernet_header(MAC_A, Mac::BROADCAST, ethertype::IPV4);
         assert_eq!(Ethernet::parse(&group).unwrap_err(), EthernetError::Source);
-        let nobody = ethernet_header(A, Mac::default(), ethertype::IPV4);
+        let nobody = ethernet_header(MAC_A, Mac::default(), ethertype::IPV4);
         assert_eq!(Ethernet::parse(&nobody).unwrap_err(), EthernetError::Source);
-        let length = ethernet_header(A, B, 0x05ff);
+        let length = ethernet_header(MAC_A, MAC_B, 0x05ff);
         assert_eq!(
             Ethernet::parse(&length).unwrap_err(),
             EthernetError::NoEtherType

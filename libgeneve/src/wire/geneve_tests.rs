@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const CLASS: OptionClass = OptionClass(0xff47);
+const TEST_CLASS: OptionClass = OptionClass(0xff47);
 
 fn vni(id: u32) -> Vni {
     Vni::new(id).unwrap()
@@ -16,8 +16,8 @@ fn builder() -> GeneveBuilder {
 /// A header with one critical and one plain option, and a payload.
 fn two_options() -> Vec<u8> {
     let header = builder()
-        .option(CLASS, OptionType(0x01), &[1, 2, 3, 4])
-        .and_then(|b| b.option(CLASS, OptionType(0x82), &[5, 6, 7, 8, 9, 10, 11, 12]))
+        .option(TEST_CLASS, OptionType(0x01), &[1, 2, 3, 4])
+        .and_then(|b| b.option(TEST_CLASS, OptionType(0x82), &[5, 6, 7, 8, 9, 10, 11, 12]))
         .unwrap()
         .finish();
     [&header[..], b"payload"].concat()
@@ -51,7 +51,7 @@ fn a_header_with_options_has_its_bytes() {
         (options[0].kind, options[0].data),
         (OptionType(1), &[1u8, 2, 3, 4][..])
     );
-    assert_eq!((options[1].class, options[1].data.len()), (CLASS, 8));
+    assert_eq!((options[1].class, options[1].data.len()), (TEST_CLASS, 8));
 }
 
 #[test]
@@ -117,16 +117,16 @@ fn rfc8926_14_with_the_c_bit_options_are_searched_for_critical_ones() {
     assert!(geneve.has_critical());
     assert_eq!(
         geneve.unknown_critical(|_, _| false),
-        Some((CLASS, OptionType(0x82)))
+        Some((TEST_CLASS, OptionType(0x82)))
     );
     // C = 1 with known options only passes; plain options need not be known.
     assert_eq!(
-        geneve.unknown_critical(|class, kind| class == CLASS && kind == OptionType(0x82)),
+        geneve.unknown_critical(|class, kind| class == TEST_CLASS && kind == OptionType(0x82)),
         None
     );
     // The same type in another class is another option.
     let other = geneve.unknown_critical(|class, _| class == OptionClass(0x0102));
-    assert_eq!(other, Some((CLASS, OptionType(0x82))));
+    assert_eq!(other, Some((TEST_CLASS, OptionType(0x82))));
 }
 
 #[test]
@@ -137,24 +137,24 @@ fn rfc8926_16_an_unknown_critical_type_is_found_whatever_the_c_bit_says() {
     assert!(!geneve.has_critical());
     assert_eq!(
         geneve.unknown_critical(|_, _| false),
-        Some((CLASS, OptionType(0x82)))
+        Some((TEST_CLASS, OptionType(0x82)))
     );
     // It is found behind others, too: known critical ones and unknown plain ones.
     let header = builder()
-        .option(CLASS, OptionType(0x82), &[])
+        .option(TEST_CLASS, OptionType(0x82), &[])
         .and_then(|b| b.option(OptionClass(0x0102), OptionType(0x7f), &[0; 124]))
         .and_then(|b| b.option(OptionClass(0x0102), OptionType(0x80), &[0; 4]))
         .unwrap()
         .finish();
     let geneve = Geneve::parse(&header).unwrap();
-    let found = geneve.unknown_critical(|class, _| class == CLASS);
+    let found = geneve.unknown_critical(|class, _| class == TEST_CLASS);
     assert_eq!(found, Some((OptionClass(0x0102), OptionType(0x80))));
 }
 
 #[test]
 fn rfc8926_16_c_without_any_critical_option_is_no_reason_to_refuse() {
     let mut bytes = builder()
-        .option(CLASS, OptionType(0x01), &[])
+        .option(TEST_CLASS, OptionType(0x01), &[])
         .unwrap()
         .finish()
         .to_vec();
@@ -171,15 +171,15 @@ fn rfc8926_16_c_without_any_critical_option_is_no_reason_to_refuse() {
 fn rfc8926_17_a_critical_option_sets_the_c_bit() {
     for kind in 0..=0xffu8 {
         let header = builder()
-            .option(CLASS, OptionType(kind), &[])
+            .option(TEST_CLASS, OptionType(kind), &[])
             .unwrap()
             .finish();
         assert_eq!(header[1] & 0x40 != 0, kind >= 0x80, "{kind:#x}");
     }
     // A plain option after a critical one does not take the bit back.
     let header = builder()
-        .option(CLASS, OptionType(0x80), &[])
-        .and_then(|b| b.option(CLASS, OptionType(0x01), &[]))
+        .option(TEST_CLASS, OptionType(0x80), &[])
+        .and_then(|b| b.option(TEST_CLASS, OptionType(0x01), &[]))
         .unwrap()
         .finish();
     assert_eq!(header[1], 0x40);
@@ -190,7 +190,7 @@ fn rfc8926_18_reserved_bits_of_an_option_are_zero_when_sent() {
     for words in 0..=31usize {
         let data = vec![0xff; words * 4];
         let header = builder()
-            .option(CLASS, OptionType(0xff), &data)
+            .option(TEST_CLASS, OptionType(0xff), &data)
             .unwrap()
             .finish();
         assert_eq!(usize::from(header[11]), words);
@@ -263,25 +263,25 @@ fn rfc8926_20_opt_len_beyond_the_packet_is_refused() {
 #[test]
 fn rfc8926_20_all_63_words_of_options_are_processed() {
     let header = builder()
-        .option(CLASS, OptionType(1), &[0xaa; 124])
-        .and_then(|b| b.option(CLASS, OptionType(2), &[0xbb; 120]))
+        .option(TEST_CLASS, OptionType(1), &[0xaa; 124])
+        .and_then(|b| b.option(TEST_CLASS, OptionType(2), &[0xbb; 120]))
         .unwrap();
     assert_eq!(header.finish().len(), 8 + 252);
     let full = header.finish();
     let geneve = Geneve::parse(&full).unwrap();
     assert_eq!((geneve.header_len(), geneve.options().count()), (260, 2));
-    let error = header.option(CLASS, OptionType(3), &[]).unwrap_err();
+    let error = header.option(TEST_CLASS, OptionType(3), &[]).unwrap_err();
     assert_eq!(error, BuildError::OptionsLength(256));
     // As many options as fit: 63 without data, the last of them critical and unknown.
     let many = (0..62)
-        .try_fold(builder(), |b, _| b.option(CLASS, OptionType(1), &[]))
+        .try_fold(builder(), |b, _| b.option(TEST_CLASS, OptionType(1), &[]))
         .unwrap();
-    let many = many.option(CLASS, OptionType(0x81), &[]).unwrap().finish();
+    let many = many.option(TEST_CLASS, OptionType(0x81), &[]).unwrap().finish();
     let geneve = Geneve::parse(&many).unwrap();
     assert_eq!(geneve.options().count(), 63);
     assert_eq!(
         geneve.unknown_critical(|_, _| false),
-        Some((CLASS, OptionType(0x81)))
+        Some((TEST_CLASS, OptionType(0x81)))
     );
 }
 
@@ -289,7 +289,7 @@ fn rfc8926_20_all_63_words_of_options_are_processed() {
 fn rfc8926_22_the_length_of_an_option_is_never_changed() {
     // Nothing is padded or cut to fit: a length that cannot be encoded is refused.
     for len in 0..=130usize {
-        let built = builder().option(CLASS, OptionType(1), &vec![7; len]);
+        let built = builder().option(TEST_CLASS, OptionType(1), &vec![7; len]);
         if len % 4 == 0 && len <= 124 {
             let header = built.unwrap().finish();
             let geneve = Geneve::parse(&header).unwrap();
@@ -310,7 +310,7 @@ fn rfc8926_34_the_critical_rule_does_not_look_at_the_inner_destination() {
         let geneve = Geneve::parse(&bytes).unwrap();
         assert_eq!(
             geneve.unknown_critical(|_, _| false),
-            Some((CLASS, OptionType(0x82)))
+            Some((TEST_CLASS, OptionType(0x82)))
         );
     }
 }
@@ -341,26 +341,26 @@ fn a_vni_has_24_bits() {
 #[test]
 fn equal_headers_are_equal() {
     let one = builder()
-        .option(CLASS, OptionType(1), &[1, 2, 3, 4])
+        .option(TEST_CLASS, OptionType(1), &[1, 2, 3, 4])
         .unwrap()
         .finish();
     assert_eq!(
         one,
         builder()
-            .option(CLASS, OptionType(1), &[1, 2, 3, 4])
+            .option(TEST_CLASS, OptionType(1), &[1, 2, 3, 4])
             .unwrap()
             .finish()
     );
     assert_ne!(
         one,
         builder()
-            .option(CLASS, OptionType(1), &[1, 2, 3, 5])
+            .option(TEST_CLASS, OptionType(1), &[1, 2, 3, 5])
             .unwrap()
             .finish()
     );
     assert_ne!(
         builder()
-            .option(CLASS, OptionType(0), &[])
+            .option(TEST_CLASS, OptionType(0), &[])
             .unwrap()
             .finish(),
         builder().finish()

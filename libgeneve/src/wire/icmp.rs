@@ -88,12 +88,12 @@ pub enum IcmpError {
     /// The TTL or hop limit ran out in transit (RFC 792, RFC 4443 section 3.3).
     TimeExceeded,
     /// The destination cannot be reached.
-    Unreachable(Unreachable),
+    Unreachable(UnreachableReason),
 }
 
 /// Why a destination cannot be reached, in the terms of both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreachable {
+pub enum UnreachableReason {
     /// No route: IPv4 code 0, "net unreachable"; IPv6 code 0.
     NoRoute,
     /// The host does not answer: IPv4 code 1, "host unreachable"; IPv6 code 3, "address unreachable".
@@ -114,19 +114,19 @@ impl IcmpError {
             (IcmpError::TimeExceeded, IpVersion::V6) => (3, 0, [0; 4]),
             (IcmpError::Unreachable(why), IpVersion::V4) => {
                 let code = match why {
-                    Unreachable::NoRoute => 0,
-                    Unreachable::Host => 1,
-                    Unreachable::Port => 3,
-                    Unreachable::Prohibited => 13,
+                    UnreachableReason::NoRoute => 0,
+                    UnreachableReason::Host => 1,
+                    UnreachableReason::Port => 3,
+                    UnreachableReason::Prohibited => 13,
                 };
                 (3, code, [0; 4])
             }
             (IcmpError::Unreachable(why), IpVersion::V6) => {
                 let code = match why {
-                    Unreachable::NoRoute => 0,
-                    Unreachable::Prohibited => 1,
-                    Unreachable::Host => 3,
-                    Unreachable::Port => 4,
+                    UnreachableReason::NoRoute => 0,
+                    UnreachableReason::Prohibited => 1,
+                    UnreachableReason::Host => 3,
+                    UnreachableReason::Port => 4,
                 };
                 (1, code, [0; 4])
             }

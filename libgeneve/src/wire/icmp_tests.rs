@@ -6,13 +6,13 @@ use super::super::transport_checksum::ChecksumState;
 use super::*;
 use proptest::prelude::*;
 
-const ERRORS: [IcmpError; 6] = [
+const ICMP_ERRORS: [IcmpError; 6] = [
     IcmpError::TooBig { mtu: 1400 },
     IcmpError::TimeExceeded,
-    IcmpError::Unreachable(Unreachable::NoRoute),
-    IcmpError::Unreachable(Unreachable::Host),
-    IcmpError::Unreachable(Unreachable::Port),
-    IcmpError::Unreachable(Unreachable::Prohibited),
+    IcmpError::Unreachable(UnreachableReason::NoRoute),
+    IcmpError::Unreachable(UnreachableReason::Host),
+    IcmpError::Unreachable(UnreachableReason::Port),
+    IcmpError::Unreachable(UnreachableReason::Prohibited),
 ];
 
 fn from(packet: &Packet) -> IpAddr {
@@ -33,7 +33,7 @@ fn answer(error: IcmpError, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_error_is_a_whole_packet_back_to_the_sender() {
-    for error in ERRORS {
+    for error in ICMP_ERRORS {
         for (name, bytes) in sample::all_transports() {
             let packet = Packet::parse(&bytes).unwrap();
             let built = answer(error, &bytes);
@@ -61,11 +61,11 @@ fn types_codes_and_mtu_are_those_of_the_rfcs() {
     let expected = [
         (IcmpError::TooBig { mtu: 1400 }, (3, 4), (2, 0)),
         (IcmpError::TimeExceeded, (11, 0), (3, 0)),
-        (IcmpError::Unreachable(Unreachable::NoRoute), (3, 0), (1, 0)),
-        (IcmpError::Unreachable(Unreachable::Host), (3, 1), (1, 3)),
-        (IcmpError::Unreachable(Unreachable::Port), (3, 3), (1, 4)),
+        (IcmpError::Unreachable(UnreachableReason::NoRoute), (3, 0), (1, 0)),
+        (IcmpError::Unreachable(UnreachableReason::Host), (3, 1), (1, 3)),
+        (IcmpError::Unreachable(UnreachableReason::Port), (3, 3), (1, 4)),
         (
-            IcmpError::Unreachable(Unreachable::Prohibited),
+            IcmpError::Unreachable(UnreachableReason::Prohibited),
             (3, 13),
             (1, 1),
         ),
@@ -132,7 +132,7 @@ fn what_does_not_fit_is_not_built() {
 
 #[test]
 fn ordinary_packets_and_queries_may_be_answered() {
-    for error in ERRORS {
+    for error in ICMP_ERRORS {
         for (name, bytes) in sample::all_transports() {
             assert!(error.may_answer(&Packet::parse(&bytes).unwrap()), "{name}");
         }
@@ -143,7 +143,7 @@ fn ordinary_packets_and_queries_may_be_answered() {
 #[test]
 fn errors_and_unknown_messages_are_never_answered() {
     let message = |kind: u8| [kind, 0, 0, 0, 0, 0, 0, 0];
-    for error in ERRORS {
+    for error in ICMP_ERRORS {
         for kind in [3, 4, 5, 11, 12, 40, 255] {
             let bytes = sample::v4(protocol::ICMP, &message(kind));
             assert!(!error.may_answer(&Packet::parse(&bytes).unwrap()), "{kind}");
@@ -303,13 +303,13 @@ proptest! {
         bytes in sample::mutated(), which in 0usize..6, at: prop::sample::Index, value: u8
     ) {
         let Ok(packet) = Packet::parse(&bytes) else { return Ok(()) };
-        let _ = ERRORS[which].may_answer(&packet);
-        let mut built = answer(ERRORS[which], &bytes);
+        let _ = ICMP_ERRORS[which].may_answer(&packet);
+        let mut built = answer(ICMP_ERRORS[which], &bytes);
         let read = Packet::parse(&built).unwrap();
         // One finished checksum in 65,536 looks partial.
         let state = read.checksum_state(&built);
         prop_assert!(matches!(state, ChecksumState::Valid | ChecksumState::Partial), "{:?}", state);
-        prop_assert!(!ERRORS[which].may_answer(&read));
+        prop_assert!(!ICMP_ERRORS[which].may_answer(&read));
         let at = at.index(built.len());
         built[at] = value;
         if let Ok(read) = Packet::parse(&built) {

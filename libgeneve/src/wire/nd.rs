@@ -20,7 +20,7 @@ pub const ADVERTISEMENT_LEN: usize = size_of::<WholeMessage>();
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-const ROUTER: u8 = 0x80;
+const ROUTER_FLAG: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 const SOURCE_LINK_LAYER: u8 = 1;
@@ -170,7 +170,7 @@ fn read(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Option<Nd> {
     }
     let solicited = message.flags & SOLICITED != 0;
     let flags = AdvertisementFlags {
-        router: message.flags & ROUTER != 0,
+        router: message.flags & ROUTER_FLAG != 0,
         overrides: message.flags & OVERRIDE != 0,
     };
     if solicited && dst.is_multicast() {
@@ -236,7 +236,7 @@ pub fn advertisement(
     let dst = if probe { ALL_NODES } else { to };
     // Solicited unless it goes to all.
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    let flags = bit(!probe, SOLICITED) | bit(flags.router, ROUTER) | bit(flags.overrides, OVERRIDE);
+    let flags = bit(!probe, SOLICITED) | bit(flags.router, ROUTER_FLAG) | bit(flags.overrides, OVERRIDE);
     let option = (TARGET_LINK_LAYER, mac);
     message(ADVERTISEMENT, flags, target, dst, target, option)
 }
@@ -281,9 +281,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0x12, 0x3456);
-    const B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    const ND_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const ND_ADDR_A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0x12, 0x3456);
+    const ND_ADDR_B: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
     fn message(kind: u8, src: Ipv6Addr, dst: Ipv6Addr, rest: &[u8]) -> Vec<u8> {
         let header = Ipv6Header {
@@ -307,20 +307,20 @@ mod tests {
     }
 
     fn solicitation(options: &[u8]) -> Vec<u8> {
-        let rest = [&A.octets()[..], options].concat();
-        message(135, B, solicited_node(A), &rest)
+        let rest = [&ND_ADDR_A.octets()[..], options].concat();
+        message(135, ND_ADDR_B, solicited_node(ND_ADDR_A), &rest)
     }
 
     #[test]
     fn a_solicitation_names_its_target_and_its_sender() {
         assert_eq!(
-            solicited_node(A),
+            solicited_node(ND_ADDR_A),
             "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap()
         );
         let expected = Nd::Solicitation {
-            from: B,
-            target: A,
-            mac: Some(MAC),
+            from: ND_ADDR_B,
+            target: ND_ADDR_A,
+            mac: Some(ND_MAC),
         };
         // An option that nobody asked for goes before.
         let options = [14, 1, 1, 2, 3, 4, 5, 6, 1, 1, 2, 0, 0, 0, 0, 1];
@@ -330,13 +330,13 @@ mod tests {
 
     #[test]
     fn a_probe_for_duplicates_has_no_address_and_tells_no_mac() {
-        let probe = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(A), &A.octets());
+        let probe = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(ND_ADDR_A), &ND_ADDR_A.octets());
         let nd = parse(&probe).unwrap().unwrap();
         assert!(nd.is_probe());
-        let with_mac = [&A.octets()[..], &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
-        let bytes = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(A), &with_mac);
+        let with_mac = [&ND_ADDR_A.octets()[..], &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
+        let bytes = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(ND_ADDR_A), &with_mac);
         assert_eq!(parse(&bytes), Some(Err(NdError)));
-        let elsewhere = message(135, Ipv6Addr::UNSPECIFIED, A, &A.octets());
+        let elsewhere = message(135, Ipv6Addr::UNSPECIFIED, ND_ADDR_A, &ND_ADDR_A.octets());
         assert_eq!(parse(&elsewhere), Some(Err(NdError)));
     }
 
@@ -364,13 +364,13 @@ mod tests {
         ] {
             assert_eq!(parse(&bytes), Some(Err(NdError)));
         }
-        let short = message(135, B, A, &A.octets()[..8]);
+        let short = message(135, ND_ADDR_B, ND_ADDR_A, &ND_ADDR_A.octets()[..8]);
         assert_eq!(parse(&short), Some(Err(NdError)));
         let odd_tail = solicitation(&[1]);
         assert_eq!(parse(&odd_tail), Some(Err(NdError)));
         let mut solicited_to_all = [&[0u8; 16][..]].concat();
         solicited_to_all[0] = 0xfd;
-        let mut bytes = message(136, A, ALL_NODES, &solicited_to_all);
+        let mut bytes = message(136, ND_ADDR_A, ALL_NODES, &solicited_to_all);
         bytes[44] = 0x40;
         assert_eq!(parse(&whole(bytes)), Some(Err(NdError)));
     }
@@ -381,11 +381,11 @@ mod tests {
             router: true,
             overrides: true,
         };
-        let bytes = advertisement(A, MAC, B, flags);
+        let bytes = advertisement(ND_ADDR_A, ND_MAC, ND_ADDR_B, flags);
         assert_eq!(bytes.len(), 72);
         assert_eq!(bytes[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
         assert_eq!((bytes[40], bytes[41], bytes[44]), (136, 0, 0xe0));
-        assert_eq!(bytes[48..64], A.octets());
+        assert_eq!(bytes[48..64], ND_ADDR_A.octets());
         assert_eq!(bytes[64..], [2, 1, 2, 0, 0, 0, 0, 1]);
         let packet = Packet::parse(&bytes).unwrap();
         assert_eq!(packet.checksum_state(&bytes), ChecksumState::Valid);
@@ -393,35 +393,35 @@ mod tests {
 
     #[test]
     fn other_packets_are_neither() {
-        assert_eq!(parse(&message(134, A, ALL_NODES, &[0; 16])), None);
-        assert_eq!(parse(&message(128, A, B, &[])), None);
+        assert_eq!(parse(&message(134, ND_ADDR_A, ALL_NODES, &[0; 16])), None);
+        assert_eq!(parse(&message(128, ND_ADDR_A, ND_ADDR_B, &[])), None);
     }
 
     #[test]
     fn an_advertisement_answers_whoever_asked_or_everybody() {
         let none = AdvertisementFlags::default();
-        let bytes = advertisement(A, MAC, B, none);
+        let bytes = advertisement(ND_ADDR_A, ND_MAC, ND_ADDR_B, none);
         let packet = Packet::parse(&bytes).unwrap();
-        assert_eq!((packet.src, packet.dst), (A.into(), B.into()));
+        assert_eq!((packet.src, packet.dst), (ND_ADDR_A.into(), ND_ADDR_B.into()));
         let expected = Nd::Advertisement {
-            target: A,
-            mac: Some(MAC),
+            target: ND_ADDR_A,
+            mac: Some(ND_MAC),
             solicited: true,
             flags: none,
         };
         assert_eq!(parse(&bytes), Some(Ok(expected)));
-        let bytes = advertisement(A, MAC, Ipv6Addr::UNSPECIFIED, none);
+        let bytes = advertisement(ND_ADDR_A, ND_MAC, Ipv6Addr::UNSPECIFIED, none);
         assert_eq!(Packet::parse(&bytes).unwrap().dst, IpAddr::V6(ALL_NODES));
         let expected = Nd::Advertisement {
-            target: A,
-            mac: Some(MAC),
+            target: ND_ADDR_A,
+            mac: Some(ND_MAC),
             solicited: false,
             flags: none,
         };
         assert_eq!(parse(&bytes), Some(Ok(expected)));
         for (router, overrides) in [(true, false), (false, true), (true, true)] {
             let said = AdvertisementFlags { router, overrides };
-            let bytes = advertisement(A, MAC, B, said);
+            let bytes = advertisement(ND_ADDR_A, ND_MAC, ND_ADDR_B, said);
             let Some(Ok(Nd::Advertisement { flags, .. })) = parse(&bytes) else {
                 panic!("an advertisement");
             };
@@ -444,7 +444,7 @@ mod tests {
 
         #[test]
         fn arbitrary_messages_never_panic(kind in 130u8..140, rest in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = parse(&message(kind, A, B, &rest));
+            let _ = parse(&message(kind, ND_ADDR_A, ND_ADDR_B, &rest));
         }
     }
 }

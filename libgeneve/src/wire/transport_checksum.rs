@@ -29,7 +29,7 @@ pub enum ChecksumState {
 
 /// What a packet's transport checksum covers and where it is kept.
 #[derive(Clone, Copy, Debug)]
-struct Cover {
+struct ChecksumCoverage {
     start: usize,
     end: usize,
     /// Offset of the field from `start`.
@@ -120,7 +120,7 @@ impl Packet {
     }
 
     #[inline]
-    fn cover(&self) -> Option<Cover> {
+    fn cover(&self) -> Option<ChecksumCoverage> {
         if self.fragment != Fragment::Whole || self.source_routed {
             return None;
         }
@@ -141,7 +141,7 @@ impl Packet {
         );
         let pseudo_header = has_pseudo_header
             .then(|| pseudo_header(self.src, self.dst, self.protocol, (end - start) as u32));
-        Some(Cover {
+        Some(ChecksumCoverage {
             start,
             end,
             field,

@@ -3,8 +3,8 @@
 use super::*;
 
 /// Sends each packet until the tables have grown as they will, and then again.
-fn dropped(world: &World, cases: &[(DropReason, Parcel)]) {
-    let mut worker = Worker::new();
+fn dropped(world: &LinkWorld, cases: &[(DropReason, Parcel)]) {
+    let mut worker = TestWorker::new();
     for (reason, parcel) in cases {
         let mut send = || {
             for _ in 0..3 {
@@ -20,25 +20,25 @@ fn dropped(world: &World, cases: &[(DropReason, Parcel)]) {
             assert_eq!(worker.carry(world, parcel), Err(*reason), "{}", parcel.name);
         }
     };
-    assert_eq!(allocations(|| (0..ROUNDS).for_each(|_| all())), 0);
+    assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| all())), 0);
 }
 
 /// Everything is on, some of it denied or broken.
-fn hostile() -> World {
+fn hostile() -> LinkWorld {
     let mut all = functions(0);
     let mut rules = world::allow_all();
     for direction in [Direction::Ingress, Direction::Egress] {
-        for (name, action, port) in [("deny", Action::Deny, 666), ("reject", Action::Reject, 667)] {
+        for (name, action, port) in [("deny", PolicyAction::Deny, 666), ("reject", PolicyAction::Reject, 667)] {
             let mut rule = world::rule(format!("{name}-{direction}"), direction, 1, action);
             rule.protocol = Some(17);
             rule.dports = vec![port..=port];
             rules.push(rule);
         }
     }
-    let mut slow = world::rule("slow", Direction::Ingress, 1, Action::Allow);
+    let mut slow = world::rule("slow", Direction::Ingress, 1, PolicyAction::Allow);
     (slow.protocol, slow.dports, slow.class) = (Some(17), vec![668..=668], Some(8));
     rules.push(slow);
-    all.classes.push(Arc::new(Class {
+    all.classes.push(Arc::new(QosClass {
         id: 8,
         name: "slow".into(),
         bucket: None,
@@ -46,22 +46,22 @@ fn hostile() -> World {
         dscp: None,
         tally: Arc::default(),
     }));
-    let mut labelled = world::rule("by-label", Direction::Ingress, 1, Action::Deny);
-    labelled.from = Who::Selector("tier=bad".parse::<Selector>().unwrap());
+    let mut labelled = world::rule("by-label", Direction::Ingress, 1, PolicyAction::Deny);
+    labelled.from = RulePeer::Selector("tier=bad".parse::<Selector>().unwrap());
     rules.push(labelled);
     all.policy = Some(world::policy(100, rules));
     all.nat = Some(world::snat(1, 5000..=5000));
     all.services = Some(world::services(&[]));
-    let endpoint = |rate: bool, kind| Endpoint {
+    let endpoint = |rate: bool, kind| EndpointConfig {
         kind,
         rate: rate.then(|| Arc::new(Bucket::new(1, 1))),
         local: true,
-        ..Endpoint::default()
+        ..EndpointConfig::default()
     };
     let endpoints = &mut all.endpoints;
     endpoints.insert(ip("10.0.0.5"), endpoint(true, EndpointType::Simple));
     endpoints.insert(ip("10.5.0.9"), endpoint(false, EndpointType::Proxied));
-    World::new(all, Limits::default())
+    LinkWorld::new(all, FlowLimits::default())
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn drops_on_the_way_out_allocate_nothing() {
     let (a, b, inside) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("10.5.0.1"));
     let udp = |src, dst, port| outward("udp", packet((src, 4000), (dst, port), Kind::Udp, 64));
     // They take the only port, and what the bucket has.
-    let mut worker = Worker::new();
+    let mut worker = TestWorker::new();
     assert_eq!(worker.carry(&world, &udp(inside, b, 1)), Ok(()));
     let fast = udp(ip("10.0.0.5"), b, 1);
     assert_eq!(worker.carry(&world, &fast), Ok(()));
@@ -86,7 +86,7 @@ fn drops_on_the_way_out_allocate_nothing() {
             (DropReason::SourceNotLocal, udp(b, b, 1)),
             (
                 DropReason::NoBackend,
-                outward("vip", packet((a, 1), (ip(VIP), 80), SYN, 9)),
+                outward("vip", packet((a, 1), (ip(WORLD_VIP), 80), SYN, 9)),
             ),
             (DropReason::NatExhausted, udp(ip("10.5.0.2"), b, 1)),
             (DropReason::NatUntranslatable, outward("esp", esp)),
@@ -111,7 +111,7 @@ fn drops_on_the_way_in_allocate_nothing() {
     let (a, b, c) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.3"));
     let udp = |src, dst, port| packet((src, 4000), (dst, port), Kind::Udp, 64);
     let good = udp(b, a, 1);
-    let plain = |bytes: &[u8]| behind(&header(Attach::default(), bytes), bytes);
+    let plain = |bytes: &[u8]| behind(&header(SentOptions::default(), bytes), bytes);
     let builder = |vni, protocol| GeneveBuilder::new(Vni::new(vni).unwrap(), protocol);
     let with = |class, kind, data: &[u8]| {
         let option = builder(100, 0x0800).option(OptionClass(class), OptionType(kind), data);
@@ -122,12 +122,12 @@ fn drops_on_the_way_in_allocate_nothing() {
         bytes[at] = value;
         bytes
     };
-    let from_b = |name: &str, bytes| inward(name, B, bytes);
-    let bad = Attach {
+    let from_b = |name: &str, bytes| inward(name, WORLD_HOST_B, bytes);
+    let bad = SentOptions {
         labels: Some((world::labels("tier=bad"), true)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
-    let mut worker = Worker::new();
+    let mut worker = TestWorker::new();
     let fast = from_b("fast", plain(&udp(b, a, 668)));
     assert_eq!(worker.carry(&world, &fast), Ok(()));
     let taken = typed(
@@ -140,20 +140,20 @@ fn drops_on_the_way_in_allocate_nothing() {
     let mut wrong_local = from_b("local", plain(&good));
     let mut by_link = from_b("by a link", plain(&good));
     let mut by_nobody = from_b("by nobody knows what", vec![0xff; 9]);
-    if let (Way::In(link), Way::In(nobody)) = (&mut by_link.way, &mut by_nobody.way) {
+    if let (ParcelDirection::In(link), ParcelDirection::In(nobody)) = (&mut by_link.way, &mut by_nobody.way) {
         link.interface = RxInterface::Link(LinkIndex(0));
         nobody.interface = RxInterface::Unknown;
     }
     let mut congested = from_b("congested", plain(&udp(b, a, 2)));
     congested.bytes[9] = 0;
     write_ipv4_checksum(&mut congested.bytes[8..]);
-    if let (Way::In(local), Way::In(congested)) = (&mut wrong_local.way, &mut congested.way) {
+    if let (ParcelDirection::In(local), ParcelDirection::In(congested)) = (&mut wrong_local.way, &mut congested.way) {
         local.dst = Some(ip("192.0.2.77"));
         congested.tos = 3;
     }
     let piece = fragment_of(udp(b, a, 1), 0x2004);
     let unrelated = error_about(&udp(a, b, 9), b);
-    let vip = packet((c, 1), (ip(VIP), 80), SYN, 9);
+    let vip = packet((c, 1), (ip(WORLD_VIP), 80), SYN, 9);
     let esp = packet(
         (ip("10.7.0.9"), 0),
         (ip("198.51.100.1"), 0),
@@ -220,7 +220,7 @@ fn drops_on_the_way_in_allocate_nothing() {
             ),
             (
                 DropReason::SourceMismatch,
-                inward("B's flow", C, plain(&good)),
+                inward("B's flow", WORLD_HOST_C, plain(&good)),
             ),
             (
                 DropReason::InnerMalformed,
@@ -271,7 +271,7 @@ fn drops_on_the_way_in_allocate_nothing() {
                 DropReason::DestinationNotHere,
                 from_b("elsewhere", plain(&udp(b, ip("169.254.169.254"), 1))),
             ),
-            (DropReason::NoBackend, inward("vip", C, labelled(&vip))),
+            (DropReason::NoBackend, inward("vip", WORLD_HOST_C, labelled(&vip))),
             (DropReason::RateExceeded, fast),
             (DropReason::FragmentUnknown, from_b("piece", plain(&piece))),
             (
@@ -281,7 +281,7 @@ fn drops_on_the_way_in_allocate_nothing() {
             (DropReason::EcnCongestion, congested),
         ],
     );
-    let flow = FlowKey::of(LINK, &Packet::parse(&good).unwrap());
+    let flow = FlowKey::of(WORLD_LINK, &Packet::parse(&good).unwrap());
     assert!(world.state.flows.peek(&flow).is_some(), "C ended B's flow");
 }
 
@@ -296,12 +296,12 @@ impl Parcel {
 #[test]
 fn a_flood_of_ever_other_headers_allocates_nothing() {
     let world = hostile();
-    let mut worker = Worker::new();
+    let mut worker = TestWorker::new();
     let forged = packet((ip("10.0.0.3"), 1), (ip("10.0.0.1"), 1), Kind::Udp, 9);
     let option =
-        GeneveBuilder::new(VNI, 0x0800).option(OptionClass(0xfff1), OptionType(1), &[0; 4]);
-    let mut parcel = inward("forged", B, behind(&option.unwrap().finish(), &forged));
-    let mut flood = |world: &World, from: u32| {
+        GeneveBuilder::new(WORLD_VNI, 0x0800).option(OptionClass(0xfff1), OptionType(1), &[0; 4]);
+    let mut parcel = inward("forged", WORLD_HOST_B, behind(&option.unwrap().finish(), &forged));
+    let mut flood = |world: &LinkWorld, from: u32| {
         for number in from..from + 1000 {
             parcel.bytes[12..16].copy_from_slice(&number.to_be_bytes());
             let fate = worker.carry(world, &parcel);

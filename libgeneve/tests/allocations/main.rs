@@ -10,19 +10,19 @@ mod world;
 use std::ops::Range;
 use std::sync::Arc;
 
-use libgeneve::datapath::{self, Arrival, Decap, Egress, Ingress, Output};
+use libgeneve::datapath::{self, OuterRx, Decap, Egress, Ingress, Output};
 use libgeneve::drop::DropReason;
-use libgeneve::flow::{FlowKey, Limits};
+use libgeneve::flow::{FlowKey, FlowLimits};
 use libgeneve::label::{Labels, Selector};
-use libgeneve::link::{Endpoint, Functions, LinkIndex, RxInterface};
+use libgeneve::link::{EndpointConfig, LinkFunctions, LinkIndex, RxInterface};
 use libgeneve::offload::merge::{Merger, SuperPacket};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use libgeneve::options::{
-    Attach, ClassOption, EndpointOption, EndpointType, OptionMatch, Received, Schema,
+    SentOptions, ClassOption, EndpointOption, EndpointType, OptionMatch, ReceivedOptions, OptionSchema,
 };
-use libgeneve::policy::{Action, Direction, Who};
-use libgeneve::qos::{Admission, Bucket, Class, Metered, Queueing, Shaper};
+use libgeneve::policy::{PolicyAction, Direction, RulePeer};
+use libgeneve::qos::{QueueAdmission, Bucket, QosClass, Metered, EnqueueRequest, Shaper};
 use libgeneve::time::Now;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni};
 use libgeneve::wire::header::HeaderBytes;
@@ -30,19 +30,19 @@ use libgeneve::wire::ip::write_ipv4_checksum;
 use libgeneve::wire::option::{OptionClass, OptionType};
 use libgeneve::wire::packet::Packet;
 use world::packets::{ACK, Kind, SYN, behind, error_about, fragment_of, packet};
-use world::{B, C, HERE, LINK, VIP, VNI, World, functions, ip};
+use world::{WORLD_HOST_B, WORLD_HOST_C, WORLD_HOST_A, WORLD_LINK, WORLD_VIP, WORLD_VNI, LinkWorld, functions, ip};
 
-const ROUNDS: usize = 300;
+const ALLOCATION_ROUNDS: usize = 300;
 /// What the first packet of a flow may allocate: the header, the meter, the lease, and what maps grow by.
-const FIRST: u64 = 8;
+const FIRST_ALLOCATIONS: u64 = 8;
 
 /// Counts what it is given, and writes the headers down where there is room already.
-struct Wire {
+struct CountingWire {
     packets: usize,
     header: [u8; 512],
 }
 
-impl Segments for Wire {
+impl SegmentSink for CountingWire {
     fn segment(&mut self, header: &[u8], _payload: Range<usize>) {
         self.header[..header.len()].copy_from_slice(header);
         self.packets += 1;
@@ -50,22 +50,22 @@ impl Segments for Wire {
 }
 
 /// One worker.
-struct Worker {
+struct TestWorker {
     egress: Egress,
     ingress: Ingress,
     shaper: Shaper<()>,
-    out: Wire,
+    out: CountingWire,
     /// Packets are rewritten where they are.
     bytes: Vec<u8>,
 }
 
-impl Worker {
-    fn new() -> Worker {
-        Worker {
+impl TestWorker {
+    fn new() -> TestWorker {
+        TestWorker {
             egress: Egress::default(),
             ingress: Ingress::default(),
             shaper: Shaper::new([8, 0]),
-            out: Wire {
+            out: CountingWire {
                 packets: 0,
                 header: [0; 512],
             },
@@ -73,16 +73,16 @@ impl Worker {
         }
     }
 
-    fn carry(&mut self, world: &World, parcel: &Parcel) -> Result<(), DropReason> {
+    fn carry(&mut self, world: &LinkWorld, parcel: &Parcel) -> Result<(), DropReason> {
         let bytes = &mut self.bytes[..parcel.bytes.len()];
         bytes.copy_from_slice(&parcel.bytes);
         let now = world.now;
         match &parcel.way {
-            Way::Out(vnet) => {
+            ParcelDirection::Out(vnet) => {
                 let metered = out(world, &mut self.egress, vnet, bytes, &mut self.out)?;
                 wait(&mut self.shaper, metered, now)
             }
-            Way::In(arrival) => {
+            ParcelDirection::In(arrival) => {
                 let decap = self.ingress.decide(&world.cx(), arrival, bytes);
                 let decap = decap.map_err(|refused| refused.reason)?;
                 black_box(&decap);
@@ -92,9 +92,9 @@ impl Worker {
     }
 
     /// As at the end of a turn of the worker's loop.
-    fn settle(&mut self, world: &World) {
-        self.egress.settle(&world.cx());
-        self.ingress.settle(&world.cx());
+    fn settle(&mut self, world: &LinkWorld) {
+        self.egress.flush(&world.cx());
+        self.ingress.flush(&world.cx());
     }
 }
 
@@ -105,8 +105,8 @@ fn wait(shaper: &mut Shaper<()>, metered: Option<Metered>, now: Now) -> Result<(
     };
     shaper.begin();
     while shaper.next(now).is_some() {}
-    if shaper.admit(&metered, 100, 0) == Admission::Granted {
-        let packet = Queueing {
+    if shaper.admit(&metered, 100, 0) == QueueAdmission::Granted {
+        let packet = EnqueueRequest {
             bytes: 100,
             cost: 100,
             ect: false,
@@ -124,11 +124,11 @@ fn black_box(decap: &Decap) {
 }
 
 fn out(
-    world: &World,
+    world: &LinkWorld,
     egress: &mut Egress,
     vnet: &VnetHdr,
     bytes: &mut [u8],
-    out: &mut Wire,
+    out: &mut CountingWire,
 ) -> Result<Option<Metered>, DropReason> {
     let link = world.link();
     let mut packet = Packet::parse(bytes).map_err(datapath::parse_reason)?;
@@ -144,65 +144,65 @@ fn out(
     Ok(encap.metered)
 }
 
-enum Way {
+enum ParcelDirection {
     Out(VnetHdr),
-    In(Arrival),
+    In(OuterRx),
 }
 
 /// A packet that is sent again and again.
 struct Parcel {
     name: String,
-    way: Way,
+    way: ParcelDirection,
     bytes: Vec<u8>,
 }
 
 fn outward(name: impl Into<String>, bytes: Vec<u8>) -> Parcel {
     Parcel {
         name: name.into(),
-        way: Way::Out(VnetHdr::NONE),
+        way: ParcelDirection::Out(VnetHdr::NONE),
         bytes,
     }
 }
 
 fn inward(name: impl Into<String>, host: &str, bytes: Vec<u8>) -> Parcel {
-    let arrival = Arrival {
+    let arrival = OuterRx {
         port: GENEVE_PORT,
         src: ip(host),
-        dst: Some(ip(HERE)),
+        dst: Some(ip(WORLD_HOST_A)),
         tos: 2,
         interface: RxInterface::Underlay,
     };
     Parcel {
         name: name.into(),
-        way: Way::In(arrival),
+        way: ParcelDirection::In(arrival),
         bytes,
     }
 }
 
-fn header(attach: Attach, bytes: &[u8]) -> HeaderBytes {
+fn header(attach: SentOptions, bytes: &[u8]) -> HeaderBytes {
     let protocol = if bytes[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
     attach
-        .header(&Schema::default(), VNI, protocol, [])
+        .header(&OptionSchema::default(), WORLD_VNI, protocol, [])
         .unwrap()
 }
 
 /// What an endpoint with labels on another host sends.
 fn labelled(bytes: &[u8]) -> Vec<u8> {
-    let attach = Attach {
+    let attach = SentOptions {
         labels: Some((world::labels("app=db"), false)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     behind(&header(attach, bytes), bytes)
 }
 
 fn typed(dst: EndpointType, bytes: &[u8]) -> Vec<u8> {
-    let attach = Attach {
+    let attach = SentOptions {
         endpoint: Some(EndpointOption {
             dst,
             ..EndpointOption::default()
         }),
         labels: Some((world::labels("app=db"), false)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     behind(&header(attach, bytes), bytes)
 }
@@ -215,12 +215,12 @@ fn allocations(work: impl FnOnce()) -> u64 {
 #[test]
 fn known_flows_allocate_nothing_with_every_function_on() {
     // A table of one shard, whose slots are soon made.
-    let limits = Limits {
+    let limits = FlowLimits {
         flows: 1000,
-        ..Limits::default()
+        ..FlowLimits::default()
     };
-    let world = World::new(functions(100), limits);
-    let mut worker = Worker::new();
+    let world = LinkWorld::new(functions(100), limits);
+    let mut worker = TestWorker::new();
     let (a, a6, b, c) = (
         ip("10.0.0.1"),
         ip("fd00::1"),
@@ -242,11 +242,11 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             ("esp", Kind::Other(50), (a, 0), (b, 0), None),
             ("snat tcp", SYN, (inside, 4004), (b, 443), None),
             ("snat echo", echo, (inside, 4004), (b, 4004), None),
-            ("service", SYN, (a, 4005), (ip(VIP), 80), None),
-            ("in tcp4", SYN, (b, 4006), (a, 443), Some(B)),
-            ("in udp6", Kind::Udp, (b6, 4007), (a6, 443), Some(B)),
-            ("gateway", SYN, (behind_b, 4008), (far, 443), Some(B)),
-            ("relayed", SYN, (c, 4009), (ip(VIP), 80), Some(C)),
+            ("service", SYN, (a, 4005), (ip(WORLD_VIP), 80), None),
+            ("in tcp4", SYN, (b, 4006), (a, 443), Some(WORLD_HOST_B)),
+            ("in udp6", Kind::Udp, (b6, 4007), (a6, 443), Some(WORLD_HOST_B)),
+            ("gateway", SYN, (behind_b, 4008), (far, 443), Some(WORLD_HOST_B)),
+            ("relayed", SYN, (c, 4009), (ip(WORLD_VIP), 80), Some(WORLD_HOST_C)),
         ] {
             let src = (src.0, src.1 + 100 * turn * u16::from(src.1 != 0));
             let dst = match kind {
@@ -254,7 +254,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
                 _ => dst,
             };
             let first = packet(src, dst, kind, 100);
-            let key = FlowKey::of(LINK, &Packet::parse(&first).unwrap());
+            let key = FlowKey::of(WORLD_LINK, &Packet::parse(&first).unwrap());
             let parcel = |name: &str, bytes: Vec<u8>| match host {
                 None => outward(name, bytes),
                 Some(host) if name.starts_with("gateway") => inward(name, host, gateway(bytes)),
@@ -264,7 +264,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             // Where a host was not heard of before, its header is new, too.
             let cost = allocations(|| assert_eq!(worker.carry(&world, &opens), Ok(()), "{name}"));
             println!("{turn} {name:<12}{cost:>4} allocations of its first packet");
-            assert!(turn == 0 || cost <= FIRST, "{name}: {cost}");
+            assert!(turn == 0 || cost <= FIRST_ALLOCATIONS, "{name}: {cost}");
 
             let reply = world.state.flows.peek(&key).expect("a flow").reply;
             let follows = match kind {
@@ -278,7 +278,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             let on = packet(src, dst, follows, 100);
             let (from, to) = ((reply.src, reply.sport), (reply.dst, reply.dport));
             let back = packet(from, to, answers, 100);
-            let of_reply = if reply.src == c { C } else { B };
+            let of_reply = if reply.src == c { WORLD_HOST_C } else { WORLD_HOST_B };
             let back_from = |name: &str, bytes: &[u8]| match reply.src == a
                 || reply.src == a6
                 || reply.src == far
@@ -289,7 +289,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             let replies = back_from(&format!("{name}, reply"), &back);
             let cost = allocations(|| assert_eq!(worker.carry(&world, &replies), Ok(()), "{name}"));
             println!("{turn} {name:<12}{cost:>4} allocations of its first reply");
-            assert!(turn == 0 || cost <= FIRST, "{name}: {cost}");
+            assert!(turn == 0 || cost <= FIRST_ALLOCATIONS, "{name}: {cost}");
             if !matches!(kind, Kind::Other(_)) {
                 // What the receiver of the latest packet says about it, as it saw it.
                 let left = packet(to, from, follows, 100);
@@ -310,18 +310,18 @@ fn known_flows_allocate_nothing_with_every_function_on() {
         let whole = packet((b, 4012), (a, 53), Kind::Udp, 64);
         known.push(inward(
             "in fragment",
-            B,
+            WORLD_HOST_B,
             labelled(&fragment_of(whole, word)),
         ));
     }
-    let round = |world: &World, worker: &mut Worker| {
+    let round = |world: &LinkWorld, worker: &mut TestWorker| {
         for parcel in &known {
             assert_eq!(worker.carry(world, parcel), Ok(()), "{}", parcel.name);
         }
         worker.settle(world);
     };
     round(&world, &mut worker);
-    let counted = allocations(|| (0..ROUNDS).for_each(|_| round(&world, &mut worker)));
+    let counted = allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round(&world, &mut worker)));
     if counted > 0 {
         for parcel in &known {
             let counted = allocations(|| {
@@ -341,20 +341,20 @@ fn options_and_labels_allocate_nothing() {
     let selector: Selector = "app in (web,db),!gone".parse().unwrap();
     let selector = selector.hashed(&key);
     let wanted: OptionMatch = "geneved:3=0700/ff00".parse().unwrap();
-    let schema = Schema::default();
-    let attach = Attach {
+    let schema = OptionSchema::default();
+    let attach = SentOptions {
         labels: Some((labels, true)),
         class: Some(ClassOption {
             class: 7,
             drop_precedence: 1,
         }),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     let counted = allocations(|| {
-        for _ in 0..ROUNDS {
+        for _ in 0..ALLOCATION_ROUNDS {
             let header = attach.header(&schema, Vni::MAX, 0x0800, []).unwrap();
             let geneve = Geneve::parse(&header).unwrap();
-            let received = Received::read(&schema, geneve.options()).unwrap();
+            let received = ReceivedOptions::read(&schema, geneve.options()).unwrap();
             let known = Labels::Known(received.labels.as_deref().unwrap());
             assert_eq!(selector.decide(known), Some(true));
             assert!(wanted.matches(geneve.options()));

@@ -39,16 +39,16 @@ fn cutting_super_packets_allocates_nothing() {
             packet(a6, b6, Kind::Udp, 2_000),
         ),
     ];
-    for functions in [Functions::default(), functions(100)] {
-        let world = World::new(functions, Limits::default());
-        let host = world.link().host(ip(B)).expect("it is known");
+    for functions in [LinkFunctions::default(), functions(100)] {
+        let world = LinkWorld::new(functions, FlowLimits::default());
+        let host = world.link().host(ip(WORLD_HOST_B)).expect("it is known");
         host.set_path_mtu(Some(1600));
-        let mut worker = Worker::new();
+        let mut worker = TestWorker::new();
         let work: Vec<_> = cases
             .iter()
             .map(|(fate, vnet, bytes)| {
                 let mut parcel = outward("", bytes.clone());
-                parcel.way = Way::Out(*vnet);
+                parcel.way = ParcelDirection::Out(*vnet);
                 (*fate, parcel)
             })
             .collect();
@@ -59,15 +59,15 @@ fn cutting_super_packets_allocates_nothing() {
             worker.settle(&world);
         };
         round();
-        assert_eq!(allocations(|| (0..ROUNDS).for_each(|_| round())), 0);
-        assert!(worker.out.packets > 100 * ROUNDS);
+        assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())), 0);
+        assert!(worker.out.packets > 100 * ALLOCATION_ROUNDS);
     }
 }
 
 #[test]
 fn merging_trains_allocates_nothing() {
-    let world = World::new(Functions::default(), Limits::default());
-    let plain = |bytes: &[u8]| behind(&header(Attach::default(), bytes), bytes);
+    let world = LinkWorld::new(LinkFunctions::default(), FlowLimits::default());
+    let plain = |bytes: &[u8]| behind(&header(SentOptions::default(), bytes), bytes);
     let (a, b) = ((ip("10.0.0.1"), 443), (ip("10.0.0.2"), 40_000));
     let mut train: Vec<Vec<u8>> = Vec::new();
     // A flow of either family, which merge; then what does not merge, and what is dropped.
@@ -94,7 +94,7 @@ fn merging_trains_allocates_nothing() {
     train.push(other_family);
     train.push(train[0][..7].to_vec());
     train.push(plain(&packet(a, b, ACK, 10)));
-    let Way::In(arrival) = inward("", B, Vec::new()).way else {
+    let ParcelDirection::In(arrival) = inward("", WORLD_HOST_B, Vec::new()).way else {
         unreachable!("it is inward");
     };
     let mut ingress = Ingress::default();
@@ -120,11 +120,11 @@ fn merging_trains_allocates_nothing() {
             }
         }
         merger.flush(&mut out);
-        ingress.settle(&world.cx());
+        ingress.flush(&world.cx());
     };
     round();
-    assert_eq!(allocations(|| (0..ROUNDS).for_each(|_| round())), 0);
-    let rounds = ROUNDS + 1;
+    assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())), 0);
+    let rounds = ALLOCATION_ROUNDS + 1;
     assert_eq!(unmerged, rounds);
     assert_eq!(packets + unmerged + dropped, train.len() * rounds);
     assert_eq!(dropped, 3 * rounds);

@@ -10,39 +10,39 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use libgeneve::datapath::{Context, State};
-use libgeneve::flow::{FlowHasher, Limits};
+use libgeneve::datapath::{PacketContext, SharedState};
+use libgeneve::flow::{FlowHasher, FlowLimits};
 use libgeneve::label::{LabelKey, LabelSet, Selector};
 use libgeneve::link::{
-    Attachment, Df, Endpoint, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig,
+    AttachedOption, Df, EndpointConfig, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig,
     Tables, Tos, Ttl,
 };
 use libgeneve::nat::{self, Nat};
 use libgeneve::options::EndpointType;
-use libgeneve::policy::{Action, Defaults, Direction, Policy, Rule, Who};
-use libgeneve::qos::{Bucket, Class};
-use libgeneve::route::Origin;
-use libgeneve::service::{Affinity, Backend, ServiceConfig, Services};
+use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule, RulePeer};
+use libgeneve::qos::{Bucket, QosClass};
+use libgeneve::route::RouteOrigin;
+use libgeneve::service::{Affinity, Backend, ServiceConfig, ServiceTable};
 use libgeneve::time::Now;
 use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
 use libgeneve::wire::ip::protocol;
 use libgeneve::wire::option::{OptionClass, OptionType};
 
-pub const HERE: &str = "192.0.2.1";
-pub const B: &str = "192.0.2.2";
-pub const C: &str = "192.0.2.3";
-pub const VNI: Vni = Vni::new(100).expect("24 bits");
-pub const LINK: LinkIndex = LinkIndex(0);
+pub const WORLD_HOST_A: &str = "192.0.2.1";
+pub const WORLD_HOST_B: &str = "192.0.2.2";
+pub const WORLD_HOST_C: &str = "192.0.2.3";
+pub const WORLD_VNI: Vni = Vni::new(100).expect("24 bits");
+pub const WORLD_LINK: LinkIndex = LinkIndex(0);
 /// The virtual address of the service, whose backends are 10.0.0.2 and 10.0.0.3.
-pub const VIP: &str = "10.0.0.100";
+pub const WORLD_VIP: &str = "10.0.0.100";
 /// The id of the class that the policy gives to what it allows.
-pub const CLASS: u8 = 7;
+pub const WORLD_CLASS: u8 = 7;
 
 pub fn ip(addr: &str) -> IpAddr {
     addr.parse().expect("an address")
 }
 
-pub fn route(prefix: &str, hosts: &[&str], origin: Origin, kind: EndpointType) -> RouteConfig {
+pub fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin, kind: EndpointType) -> RouteConfig {
     RouteConfig {
         prefix: prefix.parse().expect("a prefix"),
         hosts: hosts.iter().map(|host| ip(host)).collect(),
@@ -53,34 +53,34 @@ pub fn route(prefix: &str, hosts: &[&str], origin: Origin, kind: EndpointType) -
 }
 
 /// The link of these functions.
-pub fn link(functions: Functions) -> LinkConfig {
+pub fn link(functions: LinkFunctions) -> LinkConfig {
     let endpoint =
-        |addr, hosts: &[&str]| route(addr, hosts, Origin::Endpoint, EndpointType::Simple);
+        |addr, hosts: &[&str]| route(addr, hosts, RouteOrigin::Endpoint, EndpointType::Simple);
     let gateway = if functions.gateway {
         EndpointType::Gateway
     } else {
         EndpointType::Simple
     };
     let mut routes = vec![
-        endpoint("10.0.0.2/32", &[B]),
-        endpoint("10.0.0.3/32", &[C]),
+        endpoint("10.0.0.2/32", &[WORLD_HOST_B]),
+        endpoint("10.0.0.3/32", &[WORLD_HOST_C]),
         endpoint("10.0.0.5/32", &[]),
         endpoint("10.5.0.0/16", &[]),
-        endpoint("fd00::2/128", &[B]),
-        route("10.7.0.0/16", &[B], Origin::Route, EndpointType::Simple),
+        endpoint("fd00::2/128", &[WORLD_HOST_B]),
+        route("10.7.0.0/16", &[WORLD_HOST_B], RouteOrigin::Route, EndpointType::Simple),
     ];
     if functions.gateway {
-        routes.push(route("0.0.0.0/0", &[B], Origin::Route, gateway));
+        routes.push(route("0.0.0.0/0", &[WORLD_HOST_B], RouteOrigin::Route, gateway));
     }
     LinkConfig {
-        index: LINK,
+        index: WORLD_LINK,
         encapsulation: Default::default(),
         inner: Default::default(),
         lladdr: Default::default(),
         neighbors: Default::default(),
-        vni: VNI,
+        vni: WORLD_VNI,
         port: GENEVE_PORT,
-        local: Some(ip(HERE)),
+        local: Some(ip(WORLD_HOST_A)),
         ttl: Ttl::Auto,
         tos: Tos::Inherit,
         df: Df::Set,
@@ -97,24 +97,24 @@ pub fn link(functions: Functions) -> LinkConfig {
 }
 
 /// Tables of one link, and what its packets leave behind.
-pub struct World {
+pub struct LinkWorld {
     pub tables: Tables,
-    pub state: State,
+    pub state: SharedState,
     pub now: Now,
 }
 
-impl World {
-    pub fn new(functions: Functions, limits: Limits) -> World {
+impl LinkWorld {
+    pub fn new(functions: LinkFunctions, limits: FlowLimits) -> LinkWorld {
         let link = Link::new(link(functions), &mut HostRegistry::default());
-        World {
+        LinkWorld {
             tables: Tables::new([Arc::new(link)], FlowHasher::new([1, 2])),
-            state: State::new(limits, [3, 4]),
+            state: SharedState::new(limits, [3, 4]),
             now: Now(1_000_000_000),
         }
     }
 
-    pub fn cx(&self) -> Context<'_> {
-        Context {
+    pub fn cx(&self) -> PacketContext<'_> {
+        PacketContext {
             tables: &self.tables,
             state: &self.state,
             now: self.now,
@@ -122,7 +122,7 @@ impl World {
     }
 
     pub fn link(&self) -> &Arc<Link> {
-        self.tables.link(LINK).expect("there is one")
+        self.tables.link(WORLD_LINK).expect("there is one")
     }
 }
 
@@ -135,54 +135,54 @@ pub fn labels(text: &str) -> LabelSet {
     map.hashed(&label_key()).expect("no collision")
 }
 
-pub fn rule(name: impl Into<String>, direction: Direction, pref: u32, action: Action) -> Rule {
-    Rule::new(name, direction, pref, action)
+pub fn rule(name: impl Into<String>, direction: Direction, pref: u32, action: PolicyAction) -> PolicyRule {
+    PolicyRule::new(name, direction, pref, action)
 }
 
 /// A policy of `count` rules that no packet matches, mixed of labels, prefixes and ports, and behind them the `last`.
-pub fn policy(count: u32, last: Vec<Rule>) -> Arc<Policy> {
-    let mut rules: Vec<Rule> = (0..count)
+pub fn policy(count: u32, last: Vec<PolicyRule>) -> Arc<Policy> {
+    let mut rules: Vec<PolicyRule> = (0..count)
         .map(|n| {
             let direction = [Direction::Ingress, Direction::Egress][n as usize % 2];
-            let mut rule = rule(format!("rule-{n}"), direction, 10 + n, Action::Deny);
+            let mut rule = rule(format!("rule-{n}"), direction, 10 + n, PolicyAction::Deny);
             match n / 2 % 3 {
                 0 => {
                     let selector: Selector = format!("app=none-{n}").parse().expect("a selector");
-                    rule.from = Who::Selector(selector);
+                    rule.from = RulePeer::Selector(selector);
                 }
                 1 => {
                     let prefix = format!("172.{}.{}.0/24", 16 + n / 256 % 16, n % 256);
-                    rule.to = Who::Prefix(prefix.parse().expect("a prefix"));
+                    rule.to = RulePeer::Prefix(prefix.parse().expect("a prefix"));
                 }
                 _ => {
                     rule.protocol = Some(protocol::TCP);
                     rule.dports = vec![10_000 + n as u16..=10_003 + n as u16];
-                    rule.from = Who::Prefix("172.31.0.0/16".parse().expect("a prefix"));
+                    rule.from = RulePeer::Prefix("172.31.0.0/16".parse().expect("a prefix"));
                 }
             }
             rule
         })
         .collect();
     rules.extend(last);
-    let defaults = Defaults {
-        ingress: Action::Deny,
-        egress: Action::Deny,
+    let defaults = PolicyDefaults {
+        ingress: PolicyAction::Deny,
+        egress: PolicyAction::Deny,
     };
     let policy = Policy::compile(rules, defaults, Some(&label_key()), &mut |_| Arc::default());
     Arc::new(policy.expect("sound rules"))
 }
 
 /// Allows everything in both directions, and gives it the class.
-pub fn allow_all() -> Vec<Rule> {
+pub fn allow_all() -> Vec<PolicyRule> {
     [Direction::Ingress, Direction::Egress]
         .map(|direction| {
             let mut allow = rule(
                 format!("allow-{direction}"),
                 direction,
                 1_000_000,
-                Action::Allow,
+                PolicyAction::Allow,
             );
-            allow.class = Some(CLASS);
+            allow.class = Some(WORLD_CLASS);
             allow
         })
         .into()
@@ -190,14 +190,14 @@ pub fn allow_all() -> Vec<Rule> {
 
 /// Source NAT for 10.5.0.0/16 here and 10.7.0.0/16 behind B, each to this many addresses and these ports.
 pub fn snat(addresses: u8, ports: std::ops::RangeInclusive<u16>) -> Arc<Nat> {
-    let rule = |from: &str, net: u8| nat::Rule::Snat {
+    let rule = |from: &str, net: u8| nat::NatRule::Snat {
         name: from.into(),
         from: from.parse().expect("a prefix"),
         pool: IpAddr::from([100, net, 0, 1])..=IpAddr::from([100, net, 0, addresses]),
         ports: ports.clone(),
     };
     let rules = vec![rule("10.5.0.0/16", 64), rule("10.7.0.0/16", 65)];
-    let nat = Nat::compile(LINK, rules, &mut nat::Registry::default());
+    let nat = Nat::compile(WORLD_LINK, rules, &mut nat::PoolRegistry::default());
     Arc::new(nat.expect("sound rules"))
 }
 
@@ -207,9 +207,9 @@ fn ample() -> Arc<Bucket> {
 }
 
 /// A class with a rate.
-pub fn class() -> Arc<Class> {
-    Arc::new(Class {
-        id: CLASS,
+pub fn class() -> Arc<QosClass> {
+    Arc::new(QosClass {
+        id: WORLD_CLASS,
         name: "gold".into(),
         bucket: Some(ample()),
         ingress: Some(ample()),
@@ -218,7 +218,7 @@ pub fn class() -> Arc<Class> {
     })
 }
 
-pub fn services(backends: &[&str]) -> Arc<Services> {
+pub fn services(backends: &[&str]) -> Arc<ServiceTable> {
     let backend = |addr: &&str| Backend {
         addr: ip(addr),
         port: Some(8080),
@@ -227,23 +227,23 @@ pub fn services(backends: &[&str]) -> Arc<Services> {
     };
     let config = ServiceConfig {
         name: "web".into(),
-        vip: ip(VIP),
+        vip: ip(WORLD_VIP),
         protocol: protocol::TCP,
         port: 80,
         backends: backends.iter().map(backend).collect(),
         affinity: Affinity::None,
     };
-    Arc::new(Services::new([config], None).expect("a sound service"))
+    Arc::new(ServiceTable::new([config], None).expect("a sound service"))
 }
 
 /// Every function at once, with a policy of `rules` rules and more.
-pub fn functions(rules: u32) -> Functions {
-    let labelled = |text: &str, local| Endpoint {
+pub fn functions(rules: u32) -> LinkFunctions {
+    let labelled = |text: &str, local| EndpointConfig {
         labels: Some(labels(text)),
         local,
-        ..Endpoint::default()
+        ..EndpointConfig::default()
     };
-    Functions {
+    LinkFunctions {
         endpoints: HashMap::from([
             (ip("10.0.0.1"), labelled("app=web,tier=front", true)),
             (ip("10.0.0.2"), labelled("app=db", false)),
@@ -254,13 +254,13 @@ pub fn functions(rules: u32) -> Functions {
         classes: vec![class()],
         rate: Some(ample()),
         rate_ingress: Some(ample()),
-        options: vec![Attachment {
+        options: vec![AttachedOption {
             class: OptionClass(0xfff0),
             kind: OptionType(1),
             data: vec![1, 2, 3, 4],
         }],
         labels: true,
         gateway: true,
-        ..Functions::default()
+        ..LinkFunctions::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use libgeneve::wire::header::HeaderBytes;
-use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol, write_ipv4_checksum};
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{TcpFlags, udp_header};
@@ -11,7 +11,7 @@ use libgeneve::wire::transport_checksum::ChecksumState;
 
 /// What is behind the IP header.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum PayloadKind {
     /// TCP with these flags and this sequence number, 20 bytes of header.
     Tcp(TcpFlags, u32),
     Udp,
@@ -24,24 +24,24 @@ pub enum Kind {
 }
 
 /// A TCP segment in the middle of a connection.
-pub const ACK: Kind = Kind::Tcp(TcpFlags::ACK, 1);
+pub const TCP_ACK: PayloadKind = PayloadKind::Tcp(TcpFlags::ACK, 1);
 /// The segment that opens one.
-pub const SYN: Kind = Kind::Tcp(TcpFlags::SYN, 1);
+pub const TCP_SYN: PayloadKind = PayloadKind::Tcp(TcpFlags::SYN, 1);
 
 /// A packet with `payload` bytes behind its transport header.
-pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize) -> Vec<u8> {
+pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: PayloadKind, payload: usize) -> Vec<u8> {
     let v4 = src.0.is_ipv4();
     let (number, mut transport) = match kind {
-        Kind::Tcp(flags, seq) => (protocol::TCP, tcp_header((src.1, dst.1), flags, seq)),
-        Kind::Udp => {
+        PayloadKind::Tcp(flags, seq) => (protocol::TCP, tcp_header((src.1, dst.1), flags, seq)),
+        PayloadKind::Udp => {
             let header = udp_header(src.1, dst.1, (8 + payload) as u16, 0);
             (protocol::UDP, header.to_vec())
         }
-        Kind::Echo { reply } => {
+        PayloadKind::Echo { reply } => {
             let (number, header) = echo_header(v4, src.1, reply);
             (number, header.to_vec())
         }
-        Kind::Other(number) => (number, Vec::new()),
+        PayloadKind::Other(number) => (number, Vec::new()),
     };
     transport.resize(transport.len() + payload, 0x5a);
     let bytes = in_ip(
@@ -51,7 +51,7 @@ pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: Kind, payload: usize
         &transport,
     );
     let whole = Packet::parse(&bytes).expect("a sound packet");
-    let known = !matches!(kind, Kind::Other(_));
+    let known = !matches!(kind, PayloadKind::Other(_));
     assert!(!known || whole.checksum_state(&bytes) != ChecksumState::Wrong);
     bytes
 }
@@ -127,11 +127,11 @@ pub fn fragment_of(mut bytes: Vec<u8>, word: u16) -> Vec<u8> {
 
 /// What the router or host `from` says about a packet that it cannot deliver.
 pub fn error_about(bytes: &[u8], from: IpAddr) -> Vec<u8> {
-    unreachable(bytes, from, Unreachable::Host)
+    unreachable(bytes, from, UnreachableReason::Host)
 }
 
 /// The same for this reason.
-pub fn unreachable(bytes: &[u8], from: IpAddr, why: Unreachable) -> Vec<u8> {
+pub fn unreachable(bytes: &[u8], from: IpAddr, why: UnreachableReason) -> Vec<u8> {
     let packet = Packet::parse(bytes).expect("a sound packet");
     let mut out = vec![0; MAX_V6_ERROR_LEN];
     let len = IcmpError::Unreachable(why)

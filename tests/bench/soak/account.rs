@@ -3,7 +3,7 @@
 //! The daemon's counters are held against the kernel's: every datagram that a socket of the host handed out was written,
 //! dropped for one reason or consumed; and so was every packet that an interface handed out.
 
-use super::hosts::{CHURNED, Hosts, KILLED, PLAIN, STANDING};
+use super::hosts::{CHURNED_VPC, SoakHosts, KILLED_VPC, PLAIN_VPC, STANDING};
 use geneved_tests::scrape;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Packets of a UDP train, and segments of a super-packet, at most.
-const TRAIN: u64 = 128;
+const MAX_TRAIN: u64 = 128;
 
 /// The state of one host at one time.
 #[derive(Clone, Default)]
@@ -33,7 +33,7 @@ pub struct Reading {
 }
 
 /// The whole text of a file of the namespace that the thread is in.
-fn of_namespace(hosts: &geneved::lab::net::Host, name: &str) -> io::Result<String> {
+fn of_namespace(hosts: &geneved::lab::net::LabNetns, name: &str) -> io::Result<String> {
     let path = format!("/proc/thread-self/net/{name}");
     hosts.netns().run(|| std::fs::read_to_string(path))?
 }
@@ -52,7 +52,7 @@ fn udp_column(text: &str, name: &str) -> Option<u64> {
     values.split_whitespace().nth(place)?.parse().ok()
 }
 
-fn scrape(hosts: &Hosts, side: usize) -> io::Result<BTreeMap<String, f64>> {
+fn scrape(hosts: &SoakHosts, side: usize) -> io::Result<BTreeMap<String, f64>> {
     let mut stream = UnixStream::connect(hosts.metrics(side))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: geneved\r\n\r\n")?;
@@ -70,7 +70,7 @@ impl Reading {
     ///
     /// # Errors
     /// The daemon is gone or does not answer.
-    pub fn take(hosts: &Hosts, side: usize) -> io::Result<Self> {
+    pub fn take(hosts: &SoakHosts, side: usize) -> io::Result<Self> {
         let missing = || io::Error::other("a number is missing in /proc");
         let process = format!("/proc/{}", hosts.pid(side));
         let status = std::fs::read_to_string(format!("{process}/status"))?;
@@ -82,10 +82,10 @@ impl Reading {
             of_namespace(&hosts.hosts[side], "snmp6")?,
         );
         let both = |v4, v6| Some(udp_column(&udp, v4)? + number(&udp6, v6)?);
-        let devices = of_namespace(hosts.tenant(&PLAIN, side), "dev")?;
+        let devices = of_namespace(hosts.tenant(&PLAIN_VPC, side), "dev")?;
         let row = devices
             .lines()
-            .find_map(|line| line.trim().strip_prefix(&format!("{}:", PLAIN.device)));
+            .find_map(|line| line.trim().strip_prefix(&format!("{}:", PLAIN_VPC.device)));
         let plain = row.and_then(|row| row.split_whitespace().nth(9)?.parse().ok());
         Ok(Self {
             memory: status("RssAnon:")?,
@@ -180,7 +180,7 @@ impl Reading {
 }
 
 /// What passed between two readings of a host.
-pub struct Passed<'a> {
+pub struct TrafficDelta<'a> {
     /// Host a (0) or b (1).
     pub side: usize,
     /// When the last rest ended, of all hosts.
@@ -193,7 +193,7 @@ pub struct Passed<'a> {
     pub narrow: bool,
 }
 
-impl Passed<'_> {
+impl TrafficDelta<'_> {
     /// Datagrams that the kernel handed to the daemon.
     pub fn handed(&self) -> u64 {
         self.now[self.side].datagrams - self.before[self.side].datagrams
@@ -214,8 +214,8 @@ impl Passed<'_> {
     pub fn counted(&self) -> u64 {
         let standing = STANDING.iter().map(|vpc| vpc.device);
         let more: &[&str] = match self.side {
-            0 => &["", KILLED.device],
-            _ => &["", CHURNED.device],
+            0 => &["", KILLED_VPC.device],
+            _ => &["", CHURNED_VPC.device],
         };
         let links = standing.chain(more.iter().copied());
         links
@@ -230,10 +230,10 @@ impl Passed<'_> {
         let (handed, counted) = (self.handed(), self.counted());
         // Counters of the link that comes and goes on host a go with it; host b knows how much it sent there.
         let unknown = match self.side {
-            0 => self.forwarded(1, CHURNED.device),
+            0 => self.forwarded(1, CHURNED_VPC.device),
             _ => 0,
         };
-        let most = if self.single { handed } else { handed * TRAIN };
+        let most = if self.single { handed } else { handed * MAX_TRAIN };
         if counted + unknown < handed || counted > most {
             faults.push(format!(
                 "the kernel handed out {handed} datagrams{}, and {counted} are counted{}",
@@ -245,12 +245,12 @@ impl Passed<'_> {
             ));
         }
         let plain = now.plain - self.before[self.side].plain;
-        let counted = self.ended(self.side, PLAIN.device, "egress");
+        let counted = self.ended(self.side, PLAIN_VPC.device, "egress");
         // Where somebody says that the way is narrow, packets without DF become several.
         if plain > counted || plain < counted && !self.narrow {
             faults.push(format!(
                 "{} handed out {plain} packets, and {counted} are counted",
-                PLAIN.device
+                PLAIN_VPC.device
             ));
         }
         faults

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What an actor has at hand.
-pub struct Cx<'a> {
+pub struct ActorContext<'a> {
     /// To wait by.
     pub gate: &'a Gate,
     /// Seeded for this actor alone.
@@ -27,7 +27,7 @@ pub trait Actor: Send {
     ///
     /// # Errors
     /// Something that must not happen, which fails the run.
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String>;
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String>;
     /// Whether each storm must see something of it succeed.
     fn must_progress(&self) -> bool {
         false
@@ -36,7 +36,7 @@ pub trait Actor: Send {
 
 /// What one actor, or one kind of thing, came to.
 #[derive(Clone, Copy, Default)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// Steps taken.
     pub steps: u64,
     /// What the steps count: bytes, packets, changes.
@@ -44,14 +44,14 @@ pub struct Entry {
 }
 
 #[derive(Default)]
-struct Pages {
-    entries: BTreeMap<String, Entry>,
+struct LedgerPages {
+    entries: BTreeMap<String, LedgerEntry>,
     failures: Vec<String>,
     must_progress: Vec<String>,
 }
 
 /// What was done, and what must not have happened, since when.
-pub struct Ledger(Mutex<Pages>, Instant);
+pub struct Ledger(Mutex<LedgerPages>, Instant);
 
 impl Ledger {
     /// An empty one, from now on.
@@ -59,7 +59,7 @@ impl Ledger {
         Self(Mutex::default(), Instant::now())
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn pages(&self) -> MutexGuard<'_, LedgerPages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +79,7 @@ impl Ledger {
     }
 
     /// Everything that was counted.
-    pub fn entries(&self) -> BTreeMap<String, Entry> {
+    pub fn entries(&self) -> BTreeMap<String, LedgerEntry> {
         self.pages().entries.clone()
     }
 
@@ -89,13 +89,13 @@ impl Ledger {
     }
 
     /// Fails for each actor that must get something done and did not since `before`.
-    pub fn check_progress(&self, before: &BTreeMap<String, Entry>) {
+    pub fn check_progress(&self, before: &BTreeMap<String, LedgerEntry>) {
         let (names, now) = {
             let pages = self.pages();
             (pages.must_progress.clone(), pages.entries.clone())
         };
         let done =
-            |entries: &BTreeMap<String, Entry>, name: &str| entries.get(name).map_or(0, |e| e.done);
+            |entries: &BTreeMap<String, LedgerEntry>, name: &str| entries.get(name).map_or(0, |e| e.done);
         for name in names {
             if done(&now, &name) <= done(before, &name) {
                 self.fail(format!("{name}: nothing got through in a whole storm"));
@@ -105,15 +105,15 @@ impl Ledger {
 }
 
 /// How long threads may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everybody's threads.
-pub struct Troupe {
+pub struct ActorThreads {
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Troupe {
+impl ActorThreads {
     /// Starts a thread for each actor.
     pub fn start(
         gate: &Arc<Gate>,
@@ -130,7 +130,7 @@ impl Troupe {
             let mut rng = Rng::with_seed(seed_of(seed, &name));
             thread::spawn(move || {
                 let mut step = || {
-                    let mut cx = Cx {
+                    let mut cx = ActorContext {
                         gate: &gate,
                         rng: &mut rng,
                         ledger: &ledger,
@@ -152,11 +152,11 @@ impl Troupe {
     }
 }
 
-impl Drop for Troupe {
+impl Drop for ActorThreads {
     fn drop(&mut self) {
         self.gate.end();
         // Whoever hangs has been told of, and ends with the process.
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + JOIN_TIMEOUT;
         while Instant::now() < end && self.threads.iter().any(|thread| !thread.is_finished()) {
             thread::sleep(Duration::from_millis(20));
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-const HELP: &str = "\
+const SOAK_HELP: &str = "\
 bench soak [OPTIONS]: three hosts under good traffic, hostile packets, changes and stalls; needs root, iproute2, ethtool
   --minutes N           how long, in rounds of a minute (default 5)
   --seconds N           how long, in at least four rounds
@@ -15,7 +15,7 @@ bench soak [OPTIONS]: three hosts under good traffic, hostile packets, changes a
   --keep                keep the daemons' files, also if all was well";
 
 /// Everything that may be left out.
-const KINDS: [&str; 14] = [
+const SOAK_ACTORS: [&str; 14] = [
     "malformed",
     "spoofed",
     "icmp",
@@ -34,7 +34,7 @@ const KINDS: [&str; 14] = [
 
 /// How long to soak, and in what.
 #[derive(Clone)]
-pub struct Arguments {
+pub struct SoakArguments {
     /// How long each round's storm lasts.
     pub storm: Duration,
     /// How many rounds there are.
@@ -54,16 +54,16 @@ pub struct Arguments {
 /// The shortest storm.
 const SHORTEST: Duration = Duration::from_secs(3);
 /// The usual one; with the rest after it, a round takes about a minute.
-const USUAL: Duration = Duration::from_secs(50);
+const STORM_TIME: Duration = Duration::from_secs(50);
 /// What drift is judged by needs as many rounds.
 const LEAST_ROUNDS: u32 = 4;
 
-impl Arguments {
+impl SoakArguments {
     /// Reads the command line; the error is what to print.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut total = Duration::from_secs(300);
         let mut arguments = Self {
-            storm: USUAL,
+            storm: STORM_TIME,
             rounds: 0,
             seed: fastrand::u64(..),
             geneved: std::env::var_os("GENEVED")
@@ -73,7 +73,7 @@ impl Arguments {
             keep: false,
         };
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} wants a value\n{HELP}"));
+            let mut value = || words.next().ok_or(format!("{word} wants a value\n{SOAK_HELP}"));
             match word.as_str() {
                 "--minutes" => total = span(number(&value()?)?, 60.0)?,
                 "--seconds" => total = span(number(&value()?)?, 1.0)?,
@@ -82,11 +82,11 @@ impl Arguments {
                 "--rate" => arguments.rate = number::<u32>(&value()?)?.max(1),
                 "--without" => arguments.without = kinds(&value()?)?,
                 "--keep" => arguments.keep = true,
-                "--help" | "-h" | "help" => return Err(HELP.to_owned()),
-                _ => return Err(format!("{word:?} is no option\n{HELP}")),
+                "--help" | "-h" | "help" => return Err(SOAK_HELP.to_owned()),
+                _ => return Err(format!("{word:?} is no option\n{SOAK_HELP}")),
             }
         }
-        arguments.storm = (total / (LEAST_ROUNDS + 1)).clamp(SHORTEST, USUAL);
+        arguments.storm = (total / (LEAST_ROUNDS + 1)).clamp(SHORTEST, STORM_TIME);
         let round = arguments.storm.mul_f64(1.2);
         let rounds = total.as_secs_f64() / round.as_secs_f64();
         arguments.rounds = (rounds as usize).max(LEAST_ROUNDS as usize);
@@ -95,7 +95,7 @@ impl Arguments {
 
     /// Whether this kind of trouble is part of the run.
     pub fn has(&self, kind: &str) -> bool {
-        debug_assert!(KINDS.contains(&kind), "{kind}");
+        debug_assert!(SOAK_ACTORS.contains(&kind), "{kind}");
         !self.without.iter().any(|left_out| left_out == kind)
     }
 }
@@ -103,9 +103,9 @@ impl Arguments {
 fn kinds(words: &str) -> Result<Vec<String>, String> {
     words
         .split(',')
-        .map(|word| match KINDS.contains(&word) {
+        .map(|word| match SOAK_ACTORS.contains(&word) {
             true => Ok(word.to_owned()),
-            false => Err(format!("{word:?} is not one of {}", KINDS.join(", "))),
+            false => Err(format!("{word:?} is not one of {}", SOAK_ACTORS.join(", "))),
         })
         .collect()
 }
@@ -116,15 +116,15 @@ fn span(number: f64, unit: f64) -> Result<Duration, String> {
 
 fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
     word.parse()
-        .map_err(|_| format!("{word:?} is not a number\n{HELP}"))
+        .map_err(|_| format!("{word:?} is not a number\n{SOAK_HELP}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(words: &str) -> Result<Arguments, String> {
-        Arguments::parse(words.split_whitespace().map(str::to_owned))
+    fn parse(words: &str) -> Result<SoakArguments, String> {
+        SoakArguments::parse(words.split_whitespace().map(str::to_owned))
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!((short.rounds, short.seed), (4, 7));
         assert_eq!(short.storm, Duration::from_secs(4));
         let long = parse("--minutes 60").unwrap();
-        assert_eq!((long.rounds, long.storm), (60, USUAL));
+        assert_eq!((long.rounds, long.storm), (60, STORM_TIME));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Clients of the control socket and of the metrics socket that do not behave.
 
-use super::actor::{Actor, Cx};
-use super::hosts::Hosts;
+use super::actor::{Actor, ActorContext};
+use super::hosts::SoakHosts;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write as _;
@@ -14,12 +14,12 @@ const CALL: &[u8] = b"{\"method\":\"org.varlink.service.GetInfo\",\"parameters\"
 
 /// Connects to hosts a and b in turn.
 pub struct Clients {
-    hosts: Arc<Hosts>,
+    hosts: Arc<SoakHosts>,
 }
 
 impl Clients {
     /// Those of these hosts.
-    pub fn actor(hosts: &Arc<Hosts>) -> Box<dyn Actor> {
+    pub fn actor(hosts: &Arc<SoakHosts>) -> Box<dyn Actor> {
         Box::new(Self {
             hosts: Arc::clone(hosts),
         })
@@ -31,7 +31,7 @@ impl Actor for Clients {
         "hostile clients".to_owned()
     }
 
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String> {
         let side = cx.rng.usize(..2);
         let site = self.hosts.site(side);
         let (control, metrics) = (site.socket(), self.hosts.metrics(side));

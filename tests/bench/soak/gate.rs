@@ -14,7 +14,7 @@ enum Phase {
     End,
 }
 
-struct State {
+struct GateState {
     phase: Phase,
     /// Who takes a step, and how many of that name do.
     busy: BTreeMap<String, usize>,
@@ -22,7 +22,7 @@ struct State {
 
 /// Lets actors take steps, or holds them.
 pub struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
@@ -30,7 +30,7 @@ impl Gate {
     /// At rest.
     pub fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(GateState {
                 phase: Phase::Rest,
                 busy: BTreeMap::new(),
             }),
@@ -38,7 +38,7 @@ impl Gate {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,7 +56,7 @@ impl Gate {
         }
         *state.busy.entry(name.to_owned()).or_default() += 1;
         drop(state);
-        let _leave = Leave(self, name);
+        let _leave = BusyGuard(self, name);
         step();
         true
     }
@@ -117,9 +117,9 @@ impl Gate {
 }
 
 /// Takes a name out again, also if the step panics.
-struct Leave<'a>(&'a Gate, &'a str);
+struct BusyGuard<'a>(&'a Gate, &'a str);
 
-impl Drop for Leave<'_> {
+impl Drop for BusyGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         if let Some(count) = state.busy.get_mut(self.1) {

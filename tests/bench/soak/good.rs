@@ -1,18 +1,18 @@
 //! Good traffic: what must arrive, and must arrive as it was sent.
 
-use super::actor::{Actor, Cx};
-use geneved::traffic::{Amount, Echo, Ends, PingPong, TcpBulk, Transport, UdpBurst};
+use super::actor::{Actor, ActorContext};
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, PingPong, TcpBulk, PingPongTransport, UdpBurst};
 use std::time::Duration;
 
 /// How long a TCP stream may stand still: longer than any disturbance and the kernel's retransmission after it.
-const PATIENCE: Duration = Duration::from_secs(45);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The same with whoever may be gone.
-const SHORT: Duration = Duration::from_secs(5);
+const MORTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a conversation consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ConversationKind {
     /// Bulk, with every byte compared.
     Tcp,
     /// Datagrams of all sizes, with every byte compared.
@@ -24,18 +24,18 @@ pub enum Kind {
 }
 
 /// A conversation that is held again and again.
-pub struct Good {
-    kind: Kind,
+pub struct Conversation {
+    kind: ConversationKind,
     name: String,
-    ends: Vec<Ends>,
+    ends: Vec<TrafficEnds>,
     next: usize,
     /// Whether whoever it is held with may be gone.
     mortal: bool,
 }
 
-impl Good {
+impl Conversation {
     /// Between all of these ends in turn.
-    pub fn actor(kind: Kind, device: &str, ends: Vec<Ends>, mortal: bool) -> Box<dyn Actor> {
+    pub fn actor(kind: ConversationKind, device: &str, ends: Vec<TrafficEnds>, mortal: bool) -> Box<dyn Actor> {
         let name = format!("good {kind:?} {device}").to_lowercase();
         Box::new(Self {
             kind,
@@ -46,13 +46,13 @@ impl Good {
         })
     }
 
-    fn hold(&self, ends: &Ends, cx: &mut Cx<'_>) -> Result<u64, String> {
+    fn hold(&self, ends: &TrafficEnds, cx: &mut ActorContext<'_>) -> Result<u64, String> {
         match self.kind {
-            Kind::Tcp => {
+            ConversationKind::Tcp => {
                 let bulk = TcpBulk {
                     streams: 1 + cx.rng.usize(..2),
-                    amount: Amount::Count(cx.rng.u64(10_000..6_000_000)),
-                    patience: if self.mortal { SHORT } else { PATIENCE },
+                    amount: SendAmount::Count(cx.rng.u64(10_000..6_000_000)),
+                    patience: if self.mortal { MORTAL_TIMEOUT } else { STREAM_TIMEOUT },
                     ..TcpBulk::default()
                 };
                 let report = bulk.run(ends).map_err(|error| error.to_string())?;
@@ -61,11 +61,11 @@ impl Good {
                     false => Err(format!("CORRUPTED: {report}")),
                 }
             }
-            Kind::Udp => {
+            ConversationKind::Udp => {
                 let burst = UdpBurst {
                     // Up to three fragments inside.
                     size: cx.rng.usize(8..3500),
-                    amount: Amount::Count(500),
+                    amount: SendAmount::Count(500),
                     pace: Some(cx.rng.u32(500..4000).into()),
                     batch: 8,
                     flows: 1 + cx.rng.usize(..4),
@@ -85,9 +85,9 @@ impl Good {
                     _ => Err(format!("CORRUPTED: {} B: {report}", burst.size)),
                 }
             }
-            Kind::PingPong => {
+            ConversationKind::PingPong => {
                 let pingpong = PingPong {
-                    transport: Transport::Udp,
+                    transport: PingPongTransport::Udp,
                     size: cx.rng.usize(8..1300),
                     rounds: 100,
                     ..PingPong::default()
@@ -96,11 +96,11 @@ impl Good {
                 cx.ledger.count("lost pingpong", report.lost);
                 Ok(report.times.count() as u64)
             }
-            Kind::Ping => {
-                let echo = Echo {
+            ConversationKind::Ping => {
+                let echo = EchoRun {
                     count: 20,
                     size: cx.rng.usize(0..3000),
-                    ..Echo::default()
+                    ..EchoRun::default()
                 };
                 let report = echo
                     .run(&ends.client, ends.address)
@@ -115,12 +115,12 @@ impl Good {
     }
 }
 
-impl Actor for Good {
+impl Actor for Conversation {
     fn name(&self) -> String {
         self.name.clone()
     }
 
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String> {
         let ends = self.ends[self.next % self.ends.len()].clone();
         self.next += 1;
         match self.hold(&ends, cx) {

@@ -1,21 +1,21 @@
 //! What an attacker on the underlay sends: broken and forged datagrams, and ICMP errors about datagrams that were or were
 //! not sent.
 
-use super::actor::{Actor, Cx, any_of};
-use super::hosts::{self, ATTACKER, CHURNED, FRAMES, Hosts, STANDING, VXLAN, Vpc};
+use super::actor::{Actor, ActorContext, any_of};
+use super::hosts::{self, ATTACKER, CHURNED_VPC, FRAMES_VPC, SoakHosts, STANDING, VXLAN_VPC, Vpc};
 use fastrand::Rng;
-use geneved_tests::packet::{self, Geneve, option};
+use geneved_tests::packet::{self, RawGeneve, option};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const GENEVE_PORT: u16 = 6081;
-const VXLAN_PORT: u16 = 4789;
+const ATTACKED_GENEVE_PORT: u16 = 6081;
+const ATTACKED_VXLAN_PORT: u16 = 4789;
 /// `IPPROTO_RAW`: whoever sends writes the IP header, too.
 const RAW: i32 = 255;
 /// Packets between two looks at the clock.
-const BATCH: u32 = 50;
+const ATTACK_BATCH: u32 = 50;
 /// The source ports that flows are spread over.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
@@ -23,7 +23,7 @@ const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 struct RawSockets([Socket; 2]);
 
 impl RawSockets {
-    fn open(hosts: &Hosts) -> io::Result<Self> {
+    fn open(hosts: &SoakHosts) -> io::Result<Self> {
         hosts.attacker.netns().run(|| {
             let open = |domain| Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)));
             Ok(Self([open(Domain::IPV4)?, open(Domain::IPV6)?]))
@@ -61,8 +61,8 @@ struct Attacker {
 
 /// The attackers of these kinds.
 pub fn attackers(
-    hosts: &Hosts,
-    arguments: &super::arguments::Arguments,
+    hosts: &SoakHosts,
+    arguments: &super::arguments::SoakArguments,
 ) -> io::Result<Vec<Box<dyn Actor>>> {
     let kinds = [
         Attack::Malformed,
@@ -105,8 +105,8 @@ impl Actor for Attacker {
         format!("hostile {}", self.attack.word())
     }
 
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
-        let batch = BATCH.min(self.rate);
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String> {
+        let batch = ATTACK_BATCH.min(self.rate);
         let mut sent = [0; 2];
         for _ in 0..batch {
             let side = cx.rng.usize(..2);
@@ -181,7 +181,7 @@ fn spoofed(rng: &mut Rng, side: usize) -> Vec<u8> {
 /// Nobody forges packets of the VPC whose link comes and goes: its counters go with it.
 fn keep_off(payload: &mut [u8]) {
     if let Some(vni) = payload.get_mut(4..7)
-        && vni == &CHURNED.vni.to_be_bytes()[1..]
+        && vni == &CHURNED_VPC.vni.to_be_bytes()[1..]
     {
         vni[0] ^= 0x40;
     }
@@ -205,16 +205,16 @@ fn encapsulated(rng: &mut Rng, side: usize) -> (u16, Vec<u8>) {
 /// The port of a VPC, and a datagram's payload that is in order.
 fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
     let inner = inner(rng, vpc, side);
-    if vpc.vni == VXLAN.vni {
+    if vpc.vni == VXLAN_VPC.vni {
         let mut bytes = vec![8, 0, 0, 0];
         bytes.extend(&vpc.vni.to_be_bytes()[1..]);
         bytes.push(0);
         bytes.extend(frame(rng, &inner));
-        return (VXLAN_PORT, bytes);
+        return (ATTACKED_VXLAN_PORT, bytes);
     }
     let six = inner[0] >> 4 == 6;
-    let mut header = Geneve::new(vpc.vni);
-    header.protocol = if six { packet::IPV6 } else { packet::IPV4 };
+    let mut header = RawGeneve::new(vpc.vni);
+    header.protocol = if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 };
     for _ in 0..rng.usize(..3) {
         let len = 4 * rng.usize(..6);
         let data: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
@@ -223,11 +223,11 @@ fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
     }
     header.control = rng.u8(..16) == 0;
     header.critical = rng.bool();
-    if vpc.vni == FRAMES.vni {
+    if vpc.vni == FRAMES_VPC.vni {
         header.protocol = 0x6558;
-        return (GENEVE_PORT, header.datagram(&frame(rng, &inner)));
+        return (ATTACKED_GENEVE_PORT, header.datagram(&frame(rng, &inner)));
     }
-    (GENEVE_PORT, header.datagram(&inner))
+    (ATTACKED_GENEVE_PORT, header.datagram(&inner))
 }
 
 /// An inner packet from the other host's tenant; nobody listens where it goes.
@@ -235,7 +235,7 @@ fn inner(rng: &mut Rng, vpc: &Vpc, side: usize) -> Vec<u8> {
     let six = rng.bool();
     // Where MAC addresses are learned from packets, whoever can forge the other host's address can forge its tenant's MAC
     // address: not in this tenant's name, whose good traffic would go there.
-    let from = if vpc.vni == VXLAN.vni { 200 } else { 1 - side };
+    let from = if vpc.vni == VXLAN_VPC.vni { 200 } else { 1 - side };
     let (from, to) = (vpc.address(six, from), vpc.address(six, side));
     let len = rng.usize(..1000);
     let payload: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
@@ -253,9 +253,9 @@ fn frame(rng: &mut Rng, inner: &[u8]) -> Vec<u8> {
     bytes.extend([2, 0x66, 0, 0, rng.u8(..), rng.u8(..)]);
     bytes.extend(
         if inner[0] >> 4 == 6 {
-            packet::IPV6
+            packet::ETHERTYPE_IPV6
         } else {
-            packet::IPV4
+            packet::ETHERTYPE_IPV4
         }
         .to_be_bytes(),
     );

@@ -2,10 +2,10 @@
 //!
 //! Hosts a and b have a VPC of each kind between them and are measured; host c is there to be killed.
 
-use super::arguments::Arguments;
-use geneved::lab::daemon::{Daemon, Site};
-use geneved::lab::net::{self, Host};
-use geneved::traffic::{Echo, Ends};
+use super::arguments::SoakArguments;
+use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::{EchoRun, TrafficEnds};
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What the names of all namespaces of a soak begin with; the process number follows.
-const PREFIX: &str = "gnvsoak";
+const SOAK_PREFIX: &str = "gnvsoak";
 
 /// One virtual network.
 pub struct Vpc {
@@ -33,7 +33,7 @@ pub struct Vpc {
 }
 
 /// IP packets over Geneve; its interfaces cut nothing themselves, so packets can be counted one by one.
-pub const PLAIN: Vpc = Vpc {
+pub const PLAIN_VPC: Vpc = Vpc {
     device: "gp",
     vni: 100,
     kind: "type = \"geneve\"",
@@ -42,7 +42,7 @@ pub const PLAIN: Vpc = Vpc {
     peer: 1,
 };
 /// Frames of a TAP, over IPv6.
-pub const FRAMES: Vpc = Vpc {
+pub const FRAMES_VPC: Vpc = Vpc {
     device: "gf",
     vni: 200,
     kind: "type = \"geneve\"\nmode = \"ethernet\"",
@@ -51,7 +51,7 @@ pub const FRAMES: Vpc = Vpc {
     peer: 1,
 };
 /// VXLAN.
-pub const VXLAN: Vpc = Vpc {
+pub const VXLAN_VPC: Vpc = Vpc {
     device: "gv",
     vni: 300,
     kind: "type = \"vxlan\"",
@@ -60,7 +60,7 @@ pub const VXLAN: Vpc = Vpc {
     peer: 1,
 };
 /// Rules, a class, and a gateway with source NAT at host b.
-pub const FUNCTIONS: Vpc = Vpc {
+pub const FUNCTIONS_VPC: Vpc = Vpc {
     device: "gn",
     vni: 400,
     kind: "type = \"geneve\"",
@@ -69,7 +69,7 @@ pub const FUNCTIONS: Vpc = Vpc {
     peer: 1,
 };
 /// Its link on host a comes and goes.
-pub const CHURNED: Vpc = Vpc {
+pub const CHURNED_VPC: Vpc = Vpc {
     device: "gw",
     vni: 500,
     kind: "type = \"geneve\"",
@@ -78,7 +78,7 @@ pub const CHURNED: Vpc = Vpc {
     peer: 1,
 };
 /// To host c, which is killed.
-pub const KILLED: Vpc = Vpc {
+pub const KILLED_VPC: Vpc = Vpc {
     device: "gc",
     vni: 600,
     kind: "type = \"geneve\"",
@@ -87,14 +87,14 @@ pub const KILLED: Vpc = Vpc {
     peer: 2,
 };
 /// Those that stand through everything: whatever happens, they carry.
-pub const STANDING: [&Vpc; 4] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS];
+pub const STANDING: [&Vpc; 4] = [&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC];
 /// All of them.
-pub const ALL: [&Vpc; 6] = [&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS, &CHURNED, &KILLED];
+pub const ALL_VPCS: [&Vpc; 6] = [&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC, &CHURNED_VPC, &KILLED_VPC];
 
 /// An address outside of the VPC with functions, behind host b.
-pub const OUTSIDE: &str = "203.0.113.1";
+pub const SOAK_OUTSIDE: &str = "203.0.113.1";
 /// As whom host a's tenant is seen outside.
-const POOL: &str = "198.51.100.1";
+const SOAK_POOL: &str = "198.51.100.1";
 
 impl Vpc {
     /// The overlay address of the tenant on host a (0), b (1) or c (2).
@@ -139,7 +139,7 @@ pub const ATTACKER: usize = 65;
 
 /// How a configuration differs from the usual one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
+pub enum ConfigVariant {
     /// The usual one.
     Usual,
     /// With this many more rules, another rate, and a further link.
@@ -147,30 +147,30 @@ pub enum Variant {
 }
 
 /// Everything that stands while it is soaked.
-pub struct Hosts {
+pub struct SoakHosts {
     /// The daemons of hosts a, b and c; host c's is missing between death and birth.
-    pub daemons: [Mutex<Option<Daemon>>; 3],
-    sites: [Site; 3],
+    pub daemons: [Mutex<Option<DaemonProcess>>; 3],
+    sites: [DaemonFiles; 3],
     pids: [u32; 2],
     /// The namespaces of the hosts.
-    pub hosts: [Host; 3],
-    tenants: Vec<(usize, &'static str, Host)>,
+    pub hosts: [LabNetns; 3],
+    tenants: Vec<(usize, &'static str, LabNetns)>,
     /// What joins them: port `p0` leads to host a, and so on.
-    pub switch: Host,
+    pub switch: LabNetns,
     /// Whoever is on the underlay besides.
-    pub attacker: Host,
+    pub attacker: LabNetns,
     prefix: String,
     directory: PathBuf,
 }
 
-impl Hosts {
+impl SoakHosts {
     /// Makes them and starts the daemons.
-    pub fn new(arguments: &Arguments) -> io::Result<Self> {
+    pub fn new(arguments: &SoakArguments) -> io::Result<Self> {
         remove_left_over();
-        let prefix = format!("{PREFIX}-{}", std::process::id());
+        let prefix = format!("{SOAK_PREFIX}-{}", std::process::id());
         let directory = std::env::temp_dir().join(&prefix);
         std::fs::create_dir_all(&directory)?;
-        let make = |name: &str| Host::new(&format!("{prefix}-{name}"));
+        let make = |name: &str| LabNetns::new(&format!("{prefix}-{name}"));
         let hosts = [make("a")?, make("b")?, make("c")?];
         let (switch, attacker) = (make("switch")?, make("x")?);
         switch.ip("link add br0 type bridge")?;
@@ -189,7 +189,7 @@ impl Hosts {
             switch.ip(&format!("link set {port} master br0"))?;
         }
         let mut tenants = Vec::new();
-        for vpc in ALL {
+        for vpc in ALL_VPCS {
             for side in (0..3).filter(|&side| vpc.is_on(side)) {
                 let tenant = make(&format!("{}{side}", vpc.device))?;
                 tenant.sysctl("ipv6/conf/default/accept_ra", "0")?;
@@ -198,7 +198,7 @@ impl Hosts {
                 tenants.push((side, vpc.device, tenant));
             }
         }
-        let site = |name: &str| Site {
+        let site = |name: &str| DaemonFiles {
             binary: arguments.geneved.clone(),
             directory: directory.clone(),
             name: name.to_owned(),
@@ -227,27 +227,27 @@ impl Hosts {
 
     /// What is not geneved's to configure.
     fn make_routes(&self) -> io::Result<()> {
-        self.tenant(&FUNCTIONS, 0)
-            .ip(&format!("route add {OUTSIDE} dev gn"))?;
-        let outside = self.tenant(&FUNCTIONS, 1);
-        outside.ip(&format!("address add {OUTSIDE}/32 dev lo"))?;
-        outside.ip(&format!("route add {POOL} dev gn"))?;
+        self.tenant(&FUNCTIONS_VPC, 0)
+            .ip(&format!("route add {SOAK_OUTSIDE} dev gn"))?;
+        let outside = self.tenant(&FUNCTIONS_VPC, 1);
+        outside.ip(&format!("address add {SOAK_OUTSIDE}/32 dev lo"))?;
+        outside.ip(&format!("route add {SOAK_POOL} dev gn"))?;
         for side in [0, 1] {
-            let mut words = vec!["-K", PLAIN.device];
+            let mut words = vec!["-K", PLAIN_VPC.device];
             words.extend("tso off gso off tx-udp-segmentation off".split(' '));
-            self.tenant(&PLAIN, side).exec("ethtool", &words)?;
+            self.tenant(&PLAIN_VPC, side).exec("ethtool", &words)?;
         }
         Ok(())
     }
 
     /// Starts the daemon of a host with its usual configuration.
-    pub fn start(&self, side: usize) -> io::Result<Daemon> {
-        let text = self.configuration(side, Variant::Usual);
-        Daemon::start(self.sites[side].clone(), &self.hosts[side], &text)
+    pub fn start(&self, side: usize) -> io::Result<DaemonProcess> {
+        let text = self.configuration(side, ConfigVariant::Usual);
+        DaemonProcess::start(self.sites[side].clone(), &self.hosts[side], &text)
     }
 
     /// Where a daemon's files are.
-    pub fn site(&self, side: usize) -> &Site {
+    pub fn site(&self, side: usize) -> &DaemonFiles {
         &self.sites[side]
     }
 
@@ -273,7 +273,7 @@ impl Hosts {
     }
 
     /// The namespace that a VPC's interface is in on a host.
-    pub fn tenant(&self, vpc: &Vpc, side: usize) -> &Host {
+    pub fn tenant(&self, vpc: &Vpc, side: usize) -> &LabNetns {
         let found = self
             .tenants
             .iter()
@@ -282,17 +282,17 @@ impl Hosts {
     }
 
     /// From the tenant on `side` to the one on the other host.
-    pub fn ends(&self, vpc: &Vpc, six: bool, side: usize) -> Ends {
+    pub fn ends(&self, vpc: &Vpc, six: bool, side: usize) -> TrafficEnds {
         let other = if side == 0 { vpc.peer } else { 0 };
         let (from, to) = (self.tenant(vpc, side), self.tenant(vpc, other));
-        Ends::new(from.netns(), to.netns(), vpc.address(six, other))
+        TrafficEnds::new(from.netns(), to.netns(), vpc.address(six, other))
     }
 
     /// From host a's tenant through the gateway.
-    pub fn outside(&self) -> Ends {
-        let (from, to) = (self.tenant(&FUNCTIONS, 0), self.tenant(&FUNCTIONS, 1));
-        let address = OUTSIDE.parse().expect("an address");
-        Ends::new(from.netns(), to.netns(), address)
+    pub fn outside(&self) -> TrafficEnds {
+        let (from, to) = (self.tenant(&FUNCTIONS_VPC, 0), self.tenant(&FUNCTIONS_VPC, 1));
+        let address = SOAK_OUTSIDE.parse().expect("an address");
+        TrafficEnds::new(from.netns(), to.netns(), address)
     }
 
     /// The name of a further namespace.
@@ -301,21 +301,21 @@ impl Hosts {
     }
 
     /// Writes the configuration that a daemon reads at its next reload.
-    pub fn write(&self, side: usize, variant: Variant) -> io::Result<()> {
+    pub fn write(&self, side: usize, variant: ConfigVariant) -> io::Result<()> {
         let site = &self.sites[side];
         let head = format!("[daemon]\nsocket = \"{}\"\n", site.socket().display());
         std::fs::write(site.config(), head + &self.configuration(side, variant))
     }
 
-    fn configuration(&self, side: usize, variant: Variant) -> String {
+    fn configuration(&self, side: usize, variant: ConfigVariant) -> String {
         // Both backends are soaked in one run.
         let io = ["io_uring", "syscalls", "auto"][side];
         let mut text = format!(
             "io = \"{io}\"\nflows = 16384\nmetrics-socket = \"{}\"\n",
             self.metrics(side).display()
         );
-        for vpc in ALL.into_iter().filter(|vpc| vpc.is_on(side)) {
-            let rate = if vpc.device == PLAIN.device {
+        for vpc in ALL_VPCS.into_iter().filter(|vpc| vpc.is_on(side)) {
+            let rate = if vpc.device == PLAIN_VPC.device {
                 ""
             } else {
                 "rate = \"2gbit\"\n"
@@ -326,7 +326,7 @@ impl Hosts {
             return text;
         }
         text += &functions(side, variant);
-        if let Variant::More(rules) = variant {
+        if let ConfigVariant::More(rules) = variant {
             for rule in 0..rules {
                 let (direction, port) = (["ingress", "egress"][rule as usize % 2], 10 + rule);
                 write!(
@@ -366,13 +366,13 @@ impl Hosts {
     /// Which VPC does not carry within `patience`.
     pub fn await_all_carry(&self, patience: Duration) -> Result<(), String> {
         let end = Instant::now() + patience;
-        let echo = Echo {
+        let echo = EchoRun {
             count: 2,
             interval: Duration::from_millis(5),
             timeout: Duration::from_millis(500),
-            ..Echo::default()
+            ..EchoRun::default()
         };
-        for vpc in ALL {
+        for vpc in ALL_VPCS {
             for six in [false, true] {
                 let ends = self.ends(vpc, six, 0);
                 let answered = || {
@@ -417,7 +417,7 @@ impl Hosts {
     /// What is to be removed if the process is interrupted.
     pub fn tidy() -> impl FnOnce() + Send + 'static {
         || {
-            let prefix = format!("{PREFIX}-{}-", std::process::id());
+            let prefix = format!("{SOAK_PREFIX}-{}-", std::process::id());
             net::namespaces(&prefix).iter().for_each(|name| {
                 let _ = net::remove(name);
             });
@@ -427,7 +427,7 @@ impl Hosts {
     }
 }
 
-impl Drop for Hosts {
+impl Drop for SoakHosts {
     fn drop(&mut self) {
         for daemon in &mut self.daemons {
             drop(daemon.get_mut().ok().and_then(Option::take));
@@ -436,8 +436,8 @@ impl Drop for Hosts {
 }
 
 /// Rules, a class and the gateway of the VPC that has them.
-fn functions(side: usize, variant: Variant) -> String {
-    let rate = if variant == Variant::Usual {
+fn functions(side: usize, variant: ConfigVariant) -> String {
+    let rate = if variant == ConfigVariant::Usual {
         "900mbit"
     } else {
         "700mbit"
@@ -448,11 +448,11 @@ fn functions(side: usize, variant: Variant) -> String {
     text += "[[policy]]\nname = \"tcp\"\ndev = \"gn\"\ndirection = \"egress\"\npref = 500\nproto = \"tcp\"\nclass = \"bulk\"\naction = \"allow\"\n";
     text += "[[policy]]\nname = \"no\"\ndev = \"gn\"\ndirection = \"ingress\"\nproto = \"udp\"\ndport = 9\naction = \"reject\"\n";
     if side == 0 {
-        let gateway = FUNCTIONS.remote(0);
-        write!(text, "[[route]]\nprefix = \"{OUTSIDE}/32\"\ndev = \"gn\"\nvia = [\"{gateway}\"]\ntype = \"gateway\"\n")
+        let gateway = FUNCTIONS_VPC.remote(0);
+        write!(text, "[[route]]\nprefix = \"{SOAK_OUTSIDE}/32\"\ndev = \"gn\"\nvia = [\"{gateway}\"]\ntype = \"gateway\"\n")
     } else {
-        let inside = FUNCTIONS.address(false, 0);
-        write!(text, "[[nat]]\nname = \"out\"\ndev = \"gn\"\ntype = \"snat\"\nfrom = \"{inside}/32\"\nsource = \"{POOL}\"\n")
+        let inside = FUNCTIONS_VPC.address(false, 0);
+        write!(text, "[[nat]]\nname = \"out\"\ndev = \"gn\"\ntype = \"snat\"\nfrom = \"{inside}/32\"\nsource = \"{SOAK_POOL}\"\n")
     }
     .unwrap();
     text
@@ -460,7 +460,7 @@ fn functions(side: usize, variant: Variant) -> String {
 
 /// Removes what dead processes left.
 fn remove_left_over() {
-    for name in net::namespaces(&format!("{PREFIX}-")) {
+    for name in net::namespaces(&format!("{SOAK_PREFIX}-")) {
         let pid = name.split('-').nth(1).unwrap_or("");
         if !std::path::Path::new("/proc").join(pid).exists() {
             let _ = net::remove(&name);

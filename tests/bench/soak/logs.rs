@@ -1,7 +1,7 @@
 //! What the daemons logged: no panic, and no error that was not brought about.
 
 use super::actor::Ledger;
-use super::hosts::{CHURNED, Hosts};
+use super::hosts::{CHURNED_VPC, SoakHosts};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
@@ -15,7 +15,7 @@ pub struct Logs {
 
 impl Logs {
     /// Reads on, and fails for what must not be there.
-    pub fn read(&mut self, hosts: &Hosts, ledger: &Ledger) -> io::Result<()> {
+    pub fn read(&mut self, hosts: &SoakHosts, ledger: &Ledger) -> io::Result<()> {
         for (side, read) in self.read.iter_mut().enumerate() {
             let mut file = std::fs::File::open(hosts.site(side).log())?;
             file.seek(SeekFrom::Start(*read))?;
@@ -45,7 +45,7 @@ fn is_error(line: &str) -> bool {
 
 /// Links whose interface or namespace was taken away are lost, and said to be.
 fn is_expected(line: &str) -> bool {
-    let taken = ["gz", CHURNED.device];
+    let taken = ["gz", CHURNED_VPC.device];
     line.contains(" lost: ")
         && taken
             .iter()

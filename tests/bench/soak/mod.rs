@@ -18,13 +18,13 @@ mod tenant;
 mod trouble;
 mod verdict;
 
-use account::{Passed, Reading};
-use actor::{Actor, Ledger, Troupe};
-use arguments::Arguments;
+use account::{TrafficDelta, Reading};
+use actor::{Actor, Ledger, ActorThreads};
+use arguments::SoakArguments;
 use gate::Gate;
 use geneved::lab::{interrupt, net};
-use good::{Good, Kind};
-use hosts::{CHURNED, Hosts, KILLED, STANDING, Variant, Vpc};
+use good::{Conversation, ConversationKind};
+use hosts::{CHURNED_VPC, SoakHosts, KILLED_VPC, STANDING, ConfigVariant, Vpc};
 use logs::Logs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -32,10 +32,10 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use verdict::Verdict;
+use verdict::SoakVerdict;
 
 /// How long actors may take until they rest: a TCP stream that stands still gives up before.
-const REST: Duration = Duration::from_secs(90);
+const REST_TIMEOUT: Duration = Duration::from_secs(90);
 /// In a storm of this length each conversation must get something through.
 const PATIENT: Duration = Duration::from_secs(30);
 /// From then on it is worth a look at what they wait for.
@@ -45,7 +45,7 @@ const RECOVERY: Duration = Duration::from_secs(20);
 
 /// Runs it with these words of the command line.
 pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
-    let arguments = match Arguments::parse(words) {
+    let arguments = match SoakArguments::parse(words) {
         Ok(arguments) => arguments,
         Err(words) => {
             eprintln!("{words}");
@@ -63,9 +63,9 @@ pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
 }
 
 /// Whether all was well.
-fn run(arguments: &Arguments) -> io::Result<bool> {
+fn run(arguments: &SoakArguments) -> io::Result<bool> {
     net::prepare()?;
-    interrupt::tidy_on_signal(Hosts::tidy())?;
+    interrupt::tidy_on_signal(SoakHosts::tidy())?;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(65_536)), hard)?;
     println!(
@@ -75,14 +75,14 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         arguments.seed,
         arguments.geneved.display()
     );
-    let hosts = Arc::new(Hosts::new(arguments)?);
+    let hosts = Arc::new(SoakHosts::new(arguments)?);
     hosts.await_all_carry(RECOVERY).map_err(io::Error::other)?;
     let (gate, ledger) = (Arc::new(Gate::new()), Arc::new(Ledger::new()));
-    let troupe = Troupe::start(&gate, &ledger, arguments.seed, cast(&hosts, arguments)?);
+    let troupe = ActorThreads::start(&gate, &ledger, arguments.seed, cast(&hosts, arguments)?);
     let mut soak = Soak {
         rounds: arguments.rounds,
         narrow: arguments.has("icmp-mtu"),
-        verdict: Verdict::new(take(&hosts)?, arguments.rounds),
+        verdict: SoakVerdict::new(take(&hosts)?, arguments.rounds),
         logs: Logs::default(),
         hosts,
         gate,
@@ -111,7 +111,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
 }
 
 /// Everybody who does something.
-fn cast(hosts: &Arc<Hosts>, arguments: &Arguments) -> io::Result<Vec<Box<dyn Actor>>> {
+fn cast(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> io::Result<Vec<Box<dyn Actor>>> {
     let mut all = Vec::new();
     let both_ways = |vpc: &Vpc| {
         let ways = [(0, false), (1, true), (0, true), (1, false)];
@@ -119,17 +119,17 @@ fn cast(hosts: &Arc<Hosts>, arguments: &Arguments) -> io::Result<Vec<Box<dyn Act
             .to_vec()
     };
     for vpc in STANDING {
-        for kind in [Kind::Tcp, Kind::Udp, Kind::PingPong, Kind::Ping] {
-            all.push(Good::actor(kind, vpc.device, both_ways(vpc), false));
+        for kind in [ConversationKind::Tcp, ConversationKind::Udp, ConversationKind::PingPong, ConversationKind::Ping] {
+            all.push(Conversation::actor(kind, vpc.device, both_ways(vpc), false));
         }
     }
-    for vpc in [&CHURNED, &KILLED] {
-        for kind in [Kind::Tcp, Kind::Udp, Kind::Ping] {
-            all.push(Good::actor(kind, vpc.device, both_ways(vpc), true));
+    for vpc in [&CHURNED_VPC, &KILLED_VPC] {
+        for kind in [ConversationKind::Tcp, ConversationKind::Udp, ConversationKind::Ping] {
+            all.push(Conversation::actor(kind, vpc.device, both_ways(vpc), true));
         }
     }
-    for kind in [Kind::Tcp, Kind::PingPong] {
-        all.push(Good::actor(kind, "outside", vec![hosts.outside()], false));
+    for kind in [ConversationKind::Tcp, ConversationKind::PingPong] {
+        all.push(Conversation::actor(kind, "outside", vec![hosts.outside()], false));
     }
     all.extend(hostile::attackers(hosts, arguments)?);
     all.extend(tenant::tenants(hosts, arguments)?);
@@ -141,17 +141,17 @@ fn cast(hosts: &Arc<Hosts>, arguments: &Arguments) -> io::Result<Vec<Box<dyn Act
 }
 
 /// Readings of hosts a and b.
-fn take(hosts: &Hosts) -> io::Result<[Reading; 2]> {
+fn take(hosts: &SoakHosts) -> io::Result<[Reading; 2]> {
     Ok([Reading::take(hosts, 0)?, Reading::take(hosts, 1)?])
 }
 
 struct Soak {
     rounds: usize,
     narrow: bool,
-    hosts: Arc<Hosts>,
+    hosts: Arc<SoakHosts>,
     gate: Arc<Gate>,
     ledger: Arc<Ledger>,
-    verdict: Verdict,
+    verdict: SoakVerdict,
     logs: Logs,
 }
 
@@ -169,13 +169,13 @@ impl Soak {
             self.describe("stuck");
         }
         self.gate
-            .rest(REST)
+            .rest(REST_TIMEOUT)
             .map_err(|names| io::Error::other(format!("it does not end: {names}")))?;
         if !self.ledger.failures().is_empty() || self.ended() {
             return Err(io::Error::other("the storm was broken off"));
         }
         for side in 0..2 {
-            self.hosts.write(side, Variant::Usual)?;
+            self.hosts.write(side, ConfigVariant::Usual)?;
             self.hosts.cli(side, "reload")?;
         }
         self.hosts
@@ -211,7 +211,7 @@ impl Soak {
                     .unwrap_or_else(|error| error.to_string());
                 text += &format!("---- {words}\n{shown}\n");
             }
-            for vpc in hosts::ALL.into_iter().filter(|vpc| vpc.is_on(side)) {
+            for vpc in hosts::ALL_VPCS.into_iter().filter(|vpc| vpc.is_on(side)) {
                 // It is a part of iproute2.
                 let sockets = self.hosts.tenant(vpc, side).exec("ss", &["-tine"]);
                 text += &format!("---- {}\n{}\n", vpc.device, sockets.unwrap_or_default());
@@ -229,7 +229,7 @@ impl Soak {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(Ok(Some(status))) =
-                daemon.as_mut().map(geneved::lab::daemon::Daemon::exited)
+                daemon.as_mut().map(geneved::lab::daemon::DaemonProcess::exited)
             {
                 self.ledger
                     .fail(format!("the daemon of host {side} ended: {status}"));
@@ -245,7 +245,7 @@ impl Soak {
     fn faults(&self, now: &[Reading; 2], single: bool) -> Vec<String> {
         let mut faults = Vec::new();
         for (side, host) in ["a", "b"].into_iter().enumerate() {
-            let passed = Passed {
+            let passed = TrafficDelta {
                 side,
                 before: self.verdict.last(),
                 now,

@@ -1,10 +1,10 @@
 //! What hostile tenants do with the interfaces that they were given: forged virtio headers, broken packets, and ICMP errors
 //! inside.
 
-use super::actor::{Actor, Cx, any_of};
-use super::arguments::Arguments;
+use super::actor::{Actor, ActorContext, any_of};
+use super::arguments::SoakArguments;
 use super::hostile::icmp;
-use super::hosts::{FRAMES, FUNCTIONS, Hosts, PLAIN, VXLAN, Vpc};
+use super::hosts::{FRAMES_VPC, FUNCTIONS_VPC, SoakHosts, PLAIN_VPC, VXLAN_VPC, Vpc};
 use fastrand::Rng;
 use geneved_tests::packet;
 use nix::ifaddrs::getifaddrs;
@@ -26,10 +26,10 @@ sockopt_impl!(
 );
 
 /// Packets between two looks at the clock.
-const BATCH: u32 = 20;
+const TENANT_BATCH: u32 = 20;
 
 /// A packet socket on one interface.
-struct Wire {
+struct PacketSocket {
     socket: Socket,
     /// The interface, for packets of each family.
     devices: [LinkAddr; 2],
@@ -37,14 +37,14 @@ struct Wire {
     side: usize,
 }
 
-impl Wire {
-    fn open(hosts: &Hosts, vpc: &'static Vpc, side: usize, vnet: bool) -> io::Result<Self> {
+impl PacketSocket {
+    fn open(hosts: &SoakHosts, vpc: &'static Vpc, side: usize, vnet: bool) -> io::Result<Self> {
         let open = || {
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
             if vnet {
                 setsockopt(&socket, PacketVnetHdr, &true)?;
             }
-            let devices = match vpc.device == FRAMES.device {
+            let devices = match vpc.device == FRAMES_VPC.device {
                 true => [station(vpc)?; 2],
                 false => [learned(vpc, side, false)?, learned(vpc, side, true)?],
             };
@@ -80,12 +80,12 @@ impl Wire {
 
     /// The Ethernet header of an interface that has one, for everybody.
     fn head(&self, rng: &mut Rng, six: bool) -> Vec<u8> {
-        if self.vpc.device != FRAMES.device {
+        if self.vpc.device != FRAMES_VPC.device {
             return Vec::new();
         }
         let mut bytes = vec![0xff; 6];
         bytes.extend([2, 0x77, 0, 0, 0, rng.u8(..)]);
-        bytes.extend(if six { packet::IPV6 } else { packet::IPV4 }.to_be_bytes());
+        bytes.extend(if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 }.to_be_bytes());
         bytes
     }
 }
@@ -101,15 +101,15 @@ fn station(vpc: &Vpc) -> io::Result<LinkAddr> {
 /// That of one that has none, for a family: what a packet comes with that goes out through it.
 fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
     /// `ETH_P_ALL`, in the byte order of the wire.
-    const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
+    const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
     let ear = Socket::new(
         Domain::PACKET,
         Type::DGRAM,
-        Some(Protocol::from(EVERYTHING)),
+        Some(Protocol::from(ALL_PROTOCOLS)),
     )?;
     ear.set_read_timeout(Some(Duration::from_secs(5)))?;
     let index = nix::net::if_::if_nametoindex(vpc.device)?;
-    let protocol = if six { packet::IPV6 } else { packet::IPV4 };
+    let protocol = if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 };
     let voice = UdpSocket::bind((vpc.address(six, side), 0))?;
     loop {
         voice.send_to(b"where", (vpc.address(six, 1 - side), 9))?;
@@ -123,13 +123,13 @@ fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
 
 /// Sends forged virtio headers, or broken packets.
 struct Tenant {
-    wires: Vec<Wire>,
+    wires: Vec<PacketSocket>,
     vnet: bool,
     rate: u32,
 }
 
 /// The hostile tenants.
-pub fn tenants(hosts: &Hosts, arguments: &Arguments) -> io::Result<Vec<Box<dyn Actor>>> {
+pub fn tenants(hosts: &SoakHosts, arguments: &SoakArguments) -> io::Result<Vec<Box<dyn Actor>>> {
     let mut all: Vec<Box<dyn Actor>> = Vec::new();
     for (vnet, word) in [(true, "virtio"), (false, "inner")] {
         if !arguments.has(word) {
@@ -137,12 +137,12 @@ pub fn tenants(hosts: &Hosts, arguments: &Arguments) -> io::Result<Vec<Box<dyn A
         }
         // What comes out of the plain one is counted packet by packet: nothing that counts as several goes in.
         let vpcs: &[&'static Vpc] = match vnet {
-            true => &[&FRAMES, &VXLAN, &FUNCTIONS],
-            false => &[&PLAIN, &FRAMES, &VXLAN, &FUNCTIONS],
+            true => &[&FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC],
+            false => &[&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC],
         };
         let wires = vpcs
             .iter()
-            .flat_map(|&vpc| [0, 1].map(|side| Wire::open(hosts, vpc, side, vnet)));
+            .flat_map(|&vpc| [0, 1].map(|side| PacketSocket::open(hosts, vpc, side, vnet)));
         let wires = wires.collect::<io::Result<Vec<_>>>()?;
         all.push(Box::new(Tenant {
             wires,
@@ -158,9 +158,9 @@ impl Actor for Tenant {
         format!("hostile {}", if self.vnet { "virtio" } else { "inner" })
     }
 
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String> {
         let wire = &self.wires[cx.rng.usize(..self.wires.len())];
-        let batch = BATCH.min(self.rate);
+        let batch = TENANT_BATCH.min(self.rate);
         let mut taken = 0;
         for _ in 0..batch {
             let six = cx.rng.bool();
@@ -188,7 +188,7 @@ fn tcp(rng: &mut Rng, from: IpAddr, to: IpAddr, len: usize) -> Vec<u8> {
 }
 
 /// A packet under a virtio header that lies in one field or in all of them.
-fn forged(wire: &Wire, rng: &mut Rng, six: bool) -> Vec<u8> {
+fn forged(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     let (from, to) = wire.addresses(six);
     let len = match rng.bool() {
         true => rng.usize(..1400),
@@ -231,7 +231,7 @@ fn forged(wire: &Wire, rng: &mut Rng, six: bool) -> Vec<u8> {
 }
 
 /// A packet that is not in order, or an ICMP error about a flow that is or is not there.
-fn broken(wire: &Wire, rng: &mut Rng, six: bool) -> Vec<u8> {
+fn broken(wire: &PacketSocket, rng: &mut Rng, six: bool) -> Vec<u8> {
     let (from, to) = wire.addresses(six);
     let len = rng.usize(..1200);
     let mut packet = packet::udp((from, rng.u16(1..)), (to, 9), &vec![0x5a; len]);

@@ -1,10 +1,10 @@
 //! What operators and fate do meanwhile: reloads, changes of rules and links, namespaces that vanish, an underlay that goes
 //! down, daemons that stand still or are killed.
 
-use super::actor::{Actor, Cx, any_of};
-use super::arguments::Arguments;
-use super::hosts::{CHURNED, Hosts, PLAIN, Variant, underlay};
-use geneved::lab::net::{self, Host};
+use super::actor::{Actor, ActorContext, any_of};
+use super::arguments::SoakArguments;
+use super::hosts::{CHURNED_VPC, SoakHosts, PLAIN_VPC, ConfigVariant, underlay};
+use geneved::lab::net::{self, LabNetns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// One kind of trouble.
 #[derive(Clone, Copy)]
-enum Kind {
+enum TroubleKind {
     Reload,
     Rules,
     Links,
@@ -24,20 +24,20 @@ enum Kind {
 }
 
 struct Trouble {
-    kind: Kind,
-    hosts: Arc<Hosts>,
+    kind: TroubleKind,
+    hosts: Arc<SoakHosts>,
 }
 
 /// All trouble that is asked for.
-pub fn troubles(hosts: &Arc<Hosts>, arguments: &Arguments) -> Vec<Box<dyn Actor>> {
+pub fn troubles(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> Vec<Box<dyn Actor>> {
     let kinds = [
-        Kind::Reload,
-        Kind::Rules,
-        Kind::Links,
-        Kind::Netns,
-        Kind::Underlay,
-        Kind::Stall,
-        Kind::Kill,
+        TroubleKind::Reload,
+        TroubleKind::Rules,
+        TroubleKind::Links,
+        TroubleKind::Netns,
+        TroubleKind::Underlay,
+        TroubleKind::Stall,
+        TroubleKind::Kill,
     ];
     let wanted = kinds.into_iter().filter(|kind| arguments.has(kind.word()));
     wanted
@@ -50,7 +50,7 @@ pub fn troubles(hosts: &Arc<Hosts>, arguments: &Arguments) -> Vec<Box<dyn Actor>
         .collect()
 }
 
-impl Kind {
+impl TroubleKind {
     fn word(self) -> &'static str {
         match self {
             Self::Reload => "reload",
@@ -79,15 +79,15 @@ impl Actor for Trouble {
         format!("trouble {}", self.kind.word())
     }
 
-    fn step(&mut self, cx: &mut Cx<'_>) -> Result<u64, String> {
+    fn step(&mut self, cx: &mut ActorContext<'_>) -> Result<u64, String> {
         let outcome = match self.kind {
-            Kind::Reload => self.reload(cx),
-            Kind::Rules => self.change_rules(cx),
-            Kind::Links => self.change_links(cx),
-            Kind::Netns => self.take_namespace(cx),
-            Kind::Underlay => self.take_underlay(cx),
-            Kind::Stall => self.stall(cx),
-            Kind::Kill => self.kill(cx),
+            TroubleKind::Reload => self.reload(cx),
+            TroubleKind::Rules => self.change_rules(cx),
+            TroubleKind::Links => self.change_links(cx),
+            TroubleKind::Netns => self.take_namespace(cx),
+            TroubleKind::Underlay => self.take_underlay(cx),
+            TroubleKind::Stall => self.stall(cx),
+            TroubleKind::Kill => self.kill(cx),
         };
         cx.gate
             .pause(Duration::from_millis(cx.rng.u64(..self.kind.pause())));
@@ -95,33 +95,33 @@ impl Actor for Trouble {
     }
 }
 
-fn milliseconds(cx: &mut Cx<'_>, range: std::ops::Range<u64>) -> Duration {
+fn milliseconds(cx: &mut ActorContext<'_>, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(cx.rng.u64(range))
 }
 
 impl Trouble {
     /// Tries a command that another change may have overtaken: what it names may be gone, or there already.
-    fn try_command(&self, cx: &Cx<'_>, side: usize, words: &str) -> u64 {
+    fn try_command(&self, cx: &ActorContext<'_>, side: usize, words: &str) -> u64 {
         let done = u64::from(self.hosts.cli(side, words).is_ok());
         cx.ledger.count("commands refused", 1 - done);
         done
     }
 
-    fn reload(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn reload(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
-        self.hosts.write(side, Variant::More(cx.rng.u32(1..40)))?;
+        self.hosts.write(side, ConfigVariant::More(cx.rng.u32(1..40)))?;
         self.hosts.cli(side, "reload")?;
         let time = milliseconds(cx, 0..1000);
         cx.gate.pause(time);
-        self.hosts.write(side, Variant::Usual)?;
+        self.hosts.write(side, ConfigVariant::Usual)?;
         self.hosts.cli(side, "reload")?;
         Ok(2)
     }
 
-    fn change_rules(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn change_rules(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
         let number = cx.rng.u32(..20);
-        let (port, plain) = (20 + number, PLAIN.device);
+        let (port, plain) = (20 + number, PLAIN_VPC.device);
         let words = match cx.rng.u8(..9) {
             0 | 1 => format!(
                 "policy replace r-{number} dev gn ingress pref {number} proto tcp dport {port} reject log"
@@ -129,13 +129,13 @@ impl Trouble {
             2 => format!("policy del r-{number} dev gn"),
             3 => format!(
                 "route replace 10.88.{number}.0/24 dev {plain} via {}",
-                PLAIN.remote(side)
+                PLAIN_VPC.remote(side)
             ),
             4 => format!("route del 10.88.{number}.0/24 dev {plain}"),
             5 => format!(
                 "endpoint replace 10.9.1.{} dev {plain} host {}",
                 150 + number,
-                PLAIN.remote(side)
+                PLAIN_VPC.remote(side)
             ),
             6 => format!("endpoint del 10.9.1.{} dev {plain}", 150 + number),
             7 => format!("qos set bulk dev gn rate {}mbit", cx.rng.u32(500..1500)),
@@ -145,29 +145,29 @@ impl Trouble {
         Ok(self.try_command(cx, side, &words))
     }
 
-    fn change_links(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
-        let device = CHURNED.device;
+    fn change_links(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
+        let device = CHURNED_VPC.device;
         let mut done = self.try_command(cx, 0, &format!("link del {device}"));
         let time = milliseconds(cx, 0..500);
         cx.gate.pause(time);
-        let netns = self.hosts.tenant(&CHURNED, 0).name();
-        let [v4, v6] = CHURNED.prefixes(0);
+        let netns = self.hosts.tenant(&CHURNED_VPC, 0).name();
+        let [v4, v6] = CHURNED_VPC.prefixes(0);
         done += self.try_command(
             cx,
             0,
             &format!(
                 "link add {device} type geneve id {} remote {} address {v4} address {v6} netns {netns}",
-                CHURNED.vni,
-                CHURNED.remote(0)
+                CHURNED_VPC.vni,
+                CHURNED_VPC.remote(0)
             ),
         );
         Ok(done)
     }
 
     /// A namespace with a link in it goes.
-    fn take_namespace(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn take_namespace(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
-        let host = Host::new(&self.hosts.name("gone"))?;
+        let host = LabNetns::new(&self.hosts.name("gone"))?;
         let remote = underlay(cx.rng.bool(), 1 - side);
         let kind = any_of(cx.rng, &["geneve", "vxlan"]);
         let words = format!(
@@ -184,7 +184,7 @@ impl Trouble {
         Ok(done)
     }
 
-    fn take_underlay(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn take_underlay(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
         let far = cx.rng.bool();
         let tell = |way: &str| match far {
@@ -199,7 +199,7 @@ impl Trouble {
     }
 
     /// A daemon stands still, as a machine that swaps or migrates does.
-    fn stall(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn stall(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
         let pid = Pid::from_raw(self.hosts.pid(side).cast_signed());
         kill(pid, Signal::SIGSTOP)?;
@@ -210,7 +210,7 @@ impl Trouble {
     }
 
     /// Host c's daemon dies, and another one comes.
-    fn kill(&self, cx: &mut Cx<'_>) -> io::Result<u64> {
+    fn kill(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let place = &self.hosts.daemons[2];
         let killed = place.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(daemon) = killed {

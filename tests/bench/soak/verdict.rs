@@ -1,7 +1,7 @@
 //! The table of rounds, and what the whole run came to.
 
 use super::account::{Reading, slope};
-use super::actor::{Entry, Ledger};
+use super::actor::{LedgerEntry, Ledger};
 use super::logs::Logs;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,16 +12,16 @@ const FIRST_USE: f64 = 32.0 * 1024.0;
 const NOISE: f64 = 4.0 * 1024.0;
 const NOISE_PART: f64 = 0.05;
 /// From so many readings on a run is a long one.
-const LONG: usize = 10;
+const LONG_RUN: usize = 10;
 
 /// All readings, and the judge of them.
-pub struct Verdict {
+pub struct SoakVerdict {
     start: Instant,
     readings: Vec<[Reading; 2]>,
     warm_up: usize,
 }
 
-impl Verdict {
+impl SoakVerdict {
     /// Begins with the readings before the first storm.
     pub fn new(first: [Reading; 2], rounds: usize) -> Self {
         let head = "| round | time, s | a: MiB, fds, threads | b: MiB, fds, threads | TCP, MB | UDP, k | pings | UDP lost, k | hostile, k | changes | kernel's losses |";
@@ -62,10 +62,10 @@ impl Verdict {
     }
 
     /// Prints the last round's row.
-    pub fn row(&self, round: usize, before: &BTreeMap<String, Entry>, ledger: &Ledger) {
+    pub fn row(&self, round: usize, before: &BTreeMap<String, LedgerEntry>, ledger: &Ledger) {
         let now = ledger.entries();
         let done = |kind: &str| {
-            let sum = |entries: &BTreeMap<String, Entry>| -> u64 {
+            let sum = |entries: &BTreeMap<String, LedgerEntry>| -> u64 {
                 let of_kind = entries.iter().filter(|(name, _)| name.starts_with(kind));
                 of_kind.map(|(_, entry)| entry.done).sum()
             };
@@ -109,14 +109,14 @@ impl Verdict {
             .collect();
         let judged = match warm.len() {
             // What is used for the first time late is no leak: a leak goes on.
-            n if n >= 2 * LONG => &warm[n / 2..],
+            n if n >= 2 * LONG_RUN => &warm[n / 2..],
             _ => &warm[..],
         };
         let slope = slope(judged);
         let rounds = judged.len().saturating_sub(1) as f64;
         let level = judged.first().copied().unwrap_or(0) as f64;
         let allowed = match judged.len() {
-            n if n >= LONG => NOISE + NOISE_PART * level,
+            n if n >= LONG_RUN => NOISE + NOISE_PART * level,
             _ => FIRST_USE,
         };
         (slope, slope * rounds > allowed)

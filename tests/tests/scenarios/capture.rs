@@ -4,25 +4,25 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use geneved_tests::live::Live;
+use geneved_tests::live::RunningCommand;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{Daemon, Duo, Family, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, assert_no_ping, assert_ping, assert_tcp};
 
-struct File(PathBuf);
+struct TempCapture(PathBuf);
 
-impl Drop for File {
+impl Drop for TempCapture {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-fn file(duo: &Duo) -> File {
-    File(std::env::temp_dir().join(duo.world.name("capture")))
+fn file(duo: &Duo) -> TempCapture {
+    TempCapture(std::env::temp_dir().join(duo.world.name("capture")))
 }
 
 /// A capture that has begun.
-fn capture(daemon: &Daemon, words: &str, file: &File) -> Live {
-    let live = Live::start(
+fn capture(daemon: &TestDaemon, words: &str, file: &TempCapture) -> RunningCommand {
+    let live = RunningCommand::start(
         daemon,
         &format!("capture {words} write {}", file.0.display()),
     );
@@ -54,7 +54,7 @@ fn tshark(file: &Path, options: &[&str], fields: &[&str]) -> Vec<Vec<String>> {
 on_both_backends! {
     fn packets_inside_are_captured_in_both_directions_and_those_dropped_say_why(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         a.cli("policy add no dev gnv0 egress proto tcp dport 22 reject");
         let file = file(&duo);
         let mut live = capture(&a, "dev gnv0", &file);
@@ -85,7 +85,7 @@ on_both_backends! {
     /// Options included, as tshark's dissector and ours read them.
     fn datagrams_of_the_underlay_are_captured_whole(io) {
         let duo = Duo::new();
-        for family in [Family::V4, Family::V6] {
+        for family in [UnderlayFamily::V4, UnderlayFamily::V6] {
             let [a, _b] = duo.overlay(io, family, "");
             a.cli("qos add gold dev gnv0 id 7");
             a.cli("policy add gold dev gnv0 egress proto icmp allow class gold");
@@ -104,8 +104,8 @@ on_both_backends! {
                 let out = packet[4] == "8";
                 assert_eq!(packet[3], if out { "7" } else { "" }, "{packet:?}");
                 let (outer, side) = match family {
-                    Family::V4 => (packet[5].split(',').next().unwrap(), usize::from(!out)),
-                    Family::V6 => (packet[6].as_str(), usize::from(!out)),
+                    UnderlayFamily::V4 => (packet[5].split(',').next().unwrap(), usize::from(!out)),
+                    UnderlayFamily::V6 => (packet[6].as_str(), usize::from(!out)),
                 };
                 assert_eq!(outer, Duo::underlay(family, side).to_string(), "{packet:?}");
                 assert!(packet[7].parse::<u16>().unwrap() >= 49_152, "{packet:?}");
@@ -116,8 +116,8 @@ on_both_backends! {
     /// A filter lets both directions of a flow pass and nothing else; what is cut short says how long it was.
     fn only_what_was_asked_for_is_captured(io) {
         let duo = Duo::new();
-        let [a, b] = duo.overlay(io, Family::V4, "ingress = \"deny\"");
-        let (file, other) = (file(&duo), File(std::env::temp_dir().join(duo.world.name("other"))));
+        let [a, b] = duo.overlay(io, UnderlayFamily::V4, "ingress = \"deny\"");
+        let (file, other) = (file(&duo), TempCapture(std::env::temp_dir().join(duo.world.name("other"))));
         let mut dropped = capture(&b, "dropped count 2", &file);
         let mut none = capture(&b, "proto udp", &other);
         assert_no_ping(&duo.ends("10.0.0.2"));
@@ -147,9 +147,9 @@ on_both_backends! {
 #[test]
 fn no_more_capture_than_can_and_the_others_are_told() {
     let duo = Duo::new();
-    let [mut a, _b] = duo.overlay(geneved_tests::world::Io::Uring, Family::V4, "");
+    let [mut a, _b] = duo.overlay(geneved_tests::world::TestBackend::Uring, UnderlayFamily::V4, "");
     let files: Vec<_> = (0..8)
-        .map(|n| File(std::env::temp_dir().join(duo.world.name(&format!("c{n}")))))
+        .map(|n| TempCapture(std::env::temp_dir().join(duo.world.name(&format!("c{n}")))))
         .collect();
     let lives: Vec<_> = files.iter().map(|f| capture(&a, "", f)).collect();
     let refused = a.refused(&format!("capture write {}", files[0].0.display()));
@@ -160,7 +160,7 @@ fn no_more_capture_than_can_and_the_others_are_told() {
     assert_ping(&duo.ends("10.0.0.2"));
     drop(lives);
     geneved_tests::eventually(5, "their places are free again", || {
-        let live = Live::start(
+        let live = RunningCommand::start(
             &a,
             &format!("capture count 1 write {}", files[0].0.display()),
         );

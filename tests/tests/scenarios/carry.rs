@@ -1,19 +1,19 @@
 //! The overlay carries what it is given: both underlays, both families inside, both backends.
 
-use geneved::lab::net::Host;
-use geneved::traffic::{Ends, Pattern};
+use geneved::lab::net::LabNetns;
+use geneved::traffic::{TrafficEnds, Pattern};
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, udp};
+use geneved_tests::packet::{RawGeneve, udp};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{
-    Duo, Family, Io, World, assert_no_ping, assert_ping, assert_tcp, assert_udp, link,
+    Duo, UnderlayFamily, TestBackend, TestWorld, assert_no_ping, assert_ping, assert_tcp, assert_udp, link,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-fn carry(io: Io, family: Family) {
+fn carry(io: TestBackend, family: UnderlayFamily) {
     let duo = Duo::new();
     let [a, b] = duo.overlay(io, family, "");
     for address in ["10.0.0.2", "fd00::2"] {
@@ -25,7 +25,7 @@ fn carry(io: Io, family: Family) {
             assert_udp(&ends, size);
         }
     }
-    let back = Ends::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap());
+    let back = TrafficEnds::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap());
     assert_ping(&back);
     assert_tcp(&back, 1, 10_000_000);
     let stats = &a.link("gnv0")["stats64"];
@@ -45,13 +45,13 @@ fn carry(io: Io, family: Family) {
 }
 
 /// Two hosts on each of which two VPCs live in namespaces of their own.
-struct Tenants {
+struct NetnsTenants {
     /// `[VPC][host]`
-    hosts: [[Host; 2]; 2],
+    hosts: [[LabNetns; 2]; 2],
     duo: Duo,
 }
 
-impl Tenants {
+impl NetnsTenants {
     fn new() -> Self {
         let duo = Duo::new();
         let hosts = [
@@ -75,23 +75,23 @@ impl Tenants {
         text
     }
 
-    fn ends(&self, vpc: usize) -> Ends {
+    fn ends(&self, vpc: usize) -> TrafficEnds {
         let [a, b] = &self.hosts[vpc];
-        Ends::new(a.netns(), b.netns(), "10.0.0.2".parse().unwrap())
+        TrafficEnds::new(a.netns(), b.netns(), "10.0.0.2".parse().unwrap())
     }
 
-    fn world(&self) -> &World {
+    fn world(&self) -> &TestWorld {
         &self.duo.world
     }
 }
 
 on_both_backends! {
     fn ipv4_underlay(io) {
-        carry(io, Family::V4);
+        carry(io, UnderlayFamily::V4);
     }
 
     fn ipv6_underlay(io) {
-        carry(io, Family::V6);
+        carry(io, UnderlayFamily::V6);
     }
 
     fn two_workers_keep_each_flow_in_order(io) {
@@ -106,11 +106,11 @@ on_both_backends! {
         assert_ping(&ends);
         assert_tcp(&ends, 4, 10_000_000);
         assert_udp(&ends, 200);
-        assert_tcp(&Ends::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap()), 4, 1_000_000);
+        assert_tcp(&TrafficEnds::new(duo.b.netns(), duo.a.netns(), "10.0.0.1".parse().unwrap()), 4, 1_000_000);
     }
 
     fn a_udp_super_packet_arrives_as_its_datagrams(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let _daemons = duo.overlay(io, family, "");
             for address in ["10.0.0.2", "fd00::2"] {
@@ -135,7 +135,7 @@ on_both_backends! {
     }
 
     fn rfc8926_41_equal_addresses_in_two_vpcs_do_not_touch_each_other(io) {
-        let tenants = Tenants::new();
+        let tenants = NetnsTenants::new();
         let _a = tenants.world().daemon(&tenants.duo.a, io, "", &tenants.config(0));
         let b = tenants.world().daemon(&tenants.duo.b, io, "", &tenants.config(1));
         assert!(tenants.duo.a.ip("link show gnv1").is_err(), "the TUN is in the daemon's namespace");
@@ -153,7 +153,7 @@ on_both_backends! {
     }
 
     fn rfc8926_42_a_tenants_own_geneve_packet_is_payload(io) {
-        let tenants = Tenants::new();
+        let tenants = NetnsTenants::new();
         let _a = tenants.world().daemon(&tenants.duo.a, io, "", &tenants.config(0));
         let _b = tenants.world().daemon(&tenants.duo.b, io, "", &tenants.config(1));
         let ends = tenants.ends(0);
@@ -162,7 +162,7 @@ on_both_backends! {
         receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         let [from, to]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
         // Meant to break out into the other VPC.
-        let escape = Geneve::new(2).datagram(&udp((from, 7), (to, 9), b"out of my VPC"));
+        let escape = RawGeneve::new(2).datagram(&udp((from, 7), (to, 9), b"out of my VPC"));
         let other = Sniffer::new(tenants.hosts[1][1].netns(), "gnv2");
         sender.send_to(&escape, "10.0.0.2:6081").unwrap();
         let mut buffer = [0; 2000];
@@ -175,11 +175,11 @@ on_both_backends! {
         // The tenant's TUN is in the daemon's own namespace: what is addressed to the Geneve port
         // there reaches the daemon, and is not from a host that it knows.
         let duo = Duo::new();
-        let [_a, b] = duo.overlay(io, Family::V4, "");
+        let [_a, b] = duo.overlay(io, UnderlayFamily::V4, "");
         assert_ping(&duo.ends("10.0.0.2"));
         let sender = duo.a.netns().run(|| UdpSocket::bind("10.0.0.1:0")).unwrap().unwrap();
         let [from, to]: [IpAddr; 2] = ["10.0.0.9", "10.0.0.2"].map(|text| text.parse().unwrap());
-        let forged = Geneve::new(100).datagram(&udp((from, 7), (to, 9), b"forged"));
+        let forged = RawGeneve::new(100).datagram(&udp((from, 7), (to, 9), b"forged"));
         let tun = Sniffer::new(duo.b.netns(), "gnv0");
         let before = b.drops();
         sender.send_to(&forged, "10.0.0.2:6081").unwrap();
@@ -193,7 +193,7 @@ on_both_backends! {
 
     fn rfc8926_38_a_vxlan_device_of_the_kernel_works_beside_it(io) {
         let duo = Duo::new();
-        let _daemons = duo.overlay(io, Family::V4, "");
+        let _daemons = duo.overlay(io, UnderlayFamily::V4, "");
         for (side, host) in [&duo.a, &duo.b].into_iter().enumerate() {
             let (here, there) = (side + 1, 2 - side);
             for command in [

@@ -2,14 +2,14 @@
 //! error. The transcripts are in `snapshots`; `INSTA_UPDATE=always` writes them anew.
 
 use geneved_tests::shell::Shell;
-use geneved_tests::world::{Daemon, Duo, Io};
+use geneved_tests::world::{TestDaemon, Duo, TestBackend};
 use insta::assert_snapshot;
 
 /// A daemon that has a secret for labels, beside a host that can be reached.
-fn daemon(duo: &Duo) -> Daemon {
+fn daemon(duo: &Duo) -> TestDaemon {
     let secret = duo.world.file("secret", &"5a".repeat(32));
     let line = format!("label-secret-file = \"{}\"", secret.display());
-    duo.world.daemon(&duo.a, Io::Syscalls, &line, "")
+    duo.world.daemon(&duo.a, TestBackend::Syscalls, &line, "")
 }
 
 /// What a terminal shows of `script`, with what differs from run to run by a name.
@@ -47,7 +47,7 @@ fn numbered(text: &str) -> String {
     text
 }
 
-const LINK: &str = "
+const LINK_CONFIG: &str = "
     geneved link add gnv0 type geneve id 100 remote 192.0.2.2 address 10.0.0.1/24 address fd00::1/64 option tag=01020304
     geneved option add tag class 0x0199 type 5 len 4
     geneved link add gnv0 type geneve id 100 remote 192.0.2.2 address 10.0.0.1/24 address fd00::1/64 option tag=01020304
@@ -93,7 +93,7 @@ const LINK: &str = "
 
 #[test]
 fn link_in_every_shape() {
-    assert_snapshot!(shown(LINK));
+    assert_snapshot!(shown(LINK_CONFIG));
 }
 
 const OBJECTS: &str = r#"
@@ -498,7 +498,7 @@ fn batches() {
     assert_snapshot!(shown(BATCH));
 }
 
-const HELP: &str = "
+const EXPECTED_HELP: &str = "
     geneved help
     geneved -h | head -1
     geneved --help | head -1
@@ -529,5 +529,5 @@ const HELP: &str = "
 
 #[test]
 fn help_is_bnf() {
-    assert_snapshot!(shown(HELP));
+    assert_snapshot!(shown(EXPECTED_HELP));
 }

@@ -1,18 +1,18 @@
 //! Completion in the shells themselves, with names from a daemon and without one.
 
 use geneved_tests::shell::Shell;
-use geneved_tests::world::{Daemon, Duo, Io, link};
+use geneved_tests::world::{TestDaemon, Duo, TestBackend, link};
 
-fn daemon(duo: &Duo) -> Daemon {
+fn daemon(duo: &Duo) -> TestDaemon {
     let links = link("gnv0", 100, &["10.0.0.1/24"], "remote = \"192.0.2.2\"")
         + "[[qos]]\nname = \"gold\"\ndev = \"gnv0\"\nid = 1\n"
         + "[[policy]]\nname = \"web\"\ndev = \"gnv0\"\ndirection = \"ingress\"\naction = \"allow\"\n"
         + "[[option]]\nname = \"tag\"\nclass = \"0x0199\"\ntype = 5\nlen = 4\n";
-    duo.world.daemon(&duo.a, Io::Syscalls, "", &links)
+    duo.world.daemon(&duo.a, TestBackend::Syscalls, "", &links)
 }
 
 /// Lines to complete, and what is offered; the candidates of each in the order of their letters.
-const LINES: [(&str, &[&str]); 12] = [
+const COMPLETED_LINES: [(&str, &[&str]); 12] = [
     ("geneved rou", &["route"]),
     ("geneved link s", &["set", "show"]),
     ("geneved -s link del g", &["gnv0"]),
@@ -53,7 +53,7 @@ fn bash_completes() {
     let duo = Duo::new();
     let daemon = daemon(&duo);
     let shell = Shell::beside(&daemon, &duo.a);
-    for (line, expected) in LINES {
+    for (line, expected) in COMPLETED_LINES {
         let script = format!(
             "source <(geneved completions bash)
             COMP_LINE='{line}' COMP_POINT={}
@@ -79,7 +79,7 @@ fn fish_completes() {
     let duo = Duo::new();
     let daemon = daemon(&duo);
     let shell = Shell::beside(&daemon, &duo.a);
-    for (line, expected) in LINES {
+    for (line, expected) in COMPLETED_LINES {
         let script = format!("geneved completions fish | source\ncomplete -C '{line}'\n");
         let all = offered(&shell, &["fish", "--no-config"], &script);
         let words = all.iter().map(|l| l.split('\t').next().unwrap_or_default());
@@ -104,7 +104,7 @@ fn zsh_completes() {
     let duo = Duo::new();
     let daemon = daemon(&duo);
     let shell = Shell::beside(&daemon, &duo.a);
-    for (line, expected) in LINES {
+    for (line, expected) in COMPLETED_LINES {
         let script = format!("line='{line}'\n{ZSH}");
         assert_eq!(offered(&shell, &["zsh", "-f"], &script), expected, "{line}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use geneved::lab::net;
-use geneved::traffic::Ends;
+use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
 use geneved_tests::world::{Duo, assert_no_ping, assert_ping, assert_tcp, link};
 
@@ -56,7 +56,7 @@ on_both_backends! {
             "link add gnv0 type geneve id 100 remote 192.0.2.2 address 10.0.0.1/24 netns {}",
             tenant.name()
         ));
-        let ends = Ends::new(tenant.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
+        let ends = TrafficEnds::new(tenant.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
         assert_ping(&ends);
         assert_tcp(&ends, 1, 1_000_000);
         a.cli("link del gnv0");
@@ -141,8 +141,8 @@ on_both_backends! {
             &link("gnv0", 100, &["10.1.0.2/8", "10.1.2.3/32"], "remote = \"192.0.2.1\""));
         let c_daemon = duo.world.daemon(&c, io, "",
             &link("gnv0", 100, &["10.1.2.2/8"], "remote = \"198.51.100.1\""));
-        let ends = |address: &str, server: &geneved::lab::net::Host|
-            Ends::new(duo.a.netns(), server.netns(), address.parse().unwrap());
+        let ends = |address: &str, server: &geneved::lab::net::LabNetns|
+            TrafficEnds::new(duo.a.netns(), server.netns(), address.parse().unwrap());
         for (address, server) in [("10.1.0.2", &duo.b), ("10.1.2.2", &c), ("10.1.2.3", &duo.b)] {
             assert_ping(&ends(address, server));
             assert_tcp(&ends(address, server), 1, 200_000);

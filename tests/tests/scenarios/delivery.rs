@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use geneved::lab::net::Host;
-use geneved::traffic::{Echo, Ends};
+use geneved::lab::net::LabNetns;
+use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::shell::Shell;
-use geneved_tests::trio::{Echoing, Talk, Trio};
-use geneved_tests::world::{Daemon, Io, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio};
+use geneved_tests::world::{TestDaemon, TestBackend, link};
 use geneved_tests::{eventually, on_both_backends};
 
-const NOT_HERE: &str = "destination-not-here";
+const NOT_HERE_NAME: &str = "destination-not-here";
 
 /// A tenant of VPC 100 in a namespace of its own on host a; host b with links into VPC 100 and VPC 200 in its own namespace,
 /// whose kernel forwards; and host c in VPC 200.
-struct Tenants {
-    daemons: [Daemon; 3],
-    tenant: Host,
+struct VpcTenants {
+    daemons: [TestDaemon; 3],
+    tenant: LabNetns,
     trio: Trio,
 }
 
-impl Tenants {
-    fn new(io: Io) -> Self {
+impl VpcTenants {
+    fn new(io: TestBackend) -> Self {
         let trio = Trio::new();
         let [_, b, c] = &trio.hosts;
         let tenant = trio.world.host("tenant");
@@ -55,14 +55,14 @@ impl Tenants {
         // The way back, so that nothing but the delivery is in the way.
         c.ip("route add 10.0.0.0/24 dev blue").unwrap();
         c.ip("-6 route add fd00:0::/64 dev blue").unwrap();
-        Tenants {
+        VpcTenants {
             daemons,
             tenant,
             trio,
         }
     }
 
-    fn b(&self) -> &Host {
+    fn b(&self) -> &LabNetns {
         &self.trio.hosts[1]
     }
 
@@ -89,24 +89,24 @@ impl Tenants {
     }
 }
 
-fn answers(from: &Host, to: &Host, address: &str) -> bool {
-    let ends = Ends::new(from.netns(), to.netns(), address.parse().unwrap());
-    let one = Echo {
+fn answers(from: &LabNetns, to: &LabNetns, address: &str) -> bool {
+    let ends = TrafficEnds::new(from.netns(), to.netns(), address.parse().unwrap());
+    let one = EchoRun {
         count: 1,
         timeout: Duration::from_millis(400),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     one.run(&ends.client, ends.address)
         .is_ok_and(|report| report.all_answered())
 }
 
-fn not_here(daemon: &Daemon) -> u64 {
+fn not_here(daemon: &TestDaemon) -> u64 {
     let drops = &daemon.link("gnv0")["drops"]["ingress"];
-    drops[NOT_HERE].as_u64().unwrap_or(0)
+    drops[NOT_HERE_NAME].as_u64().unwrap_or(0)
 }
 
 /// Addresses of host b that are not of the link, of VPC 200, and of another host there.
-const ELSEWHERE: [&str; 7] = [
+const ELSEWHERE_ADDRESSES: [&str; 7] = [
     "192.0.2.2",
     "169.254.169.254",
     "10.20.0.2",
@@ -118,16 +118,16 @@ const ELSEWHERE: [&str; 7] = [
 
 on_both_backends! {
     fn a_tenant_reaches_neither_the_host_nor_another_vpc(io) {
-        let tenants = Tenants::new(io);
-        let _server = Echoing::start(tenants.b(), 7000, "b");
+        let tenants = VpcTenants::new(io);
+        let _server = EchoServer::start(tenants.b(), 7000, "b");
         for address in ["10.0.0.2", "fd00:0::2"] {
             eventually(10, "the link's own address answers", || tenants.reaches(address));
         }
         assert_eq!(tenants.not_here(), 0);
-        for address in ELSEWHERE {
+        for address in ELSEWHERE_ADDRESSES {
             tenants.assert_barred(address);
         }
-        assert!(Talk::open(&tenants.tenant, "192.0.2.2:7000").is_err());
+        assert!(EchoConnection::open(&tenants.tenant, "192.0.2.2:7000").is_err());
         // Broadcasts, but for that of the link's own network.
         let socket = tenants.tenant.netns().run(|| UdpSocket::bind("10.0.0.1:0")).unwrap().unwrap();
         socket.set_broadcast(true).unwrap();
@@ -170,22 +170,22 @@ on_both_backends! {
     }
 
     fn allowed_opens_what_it_names_and_nothing_else(io) {
-        let tenants = Tenants::new(io);
+        let tenants = VpcTenants::new(io);
         let b = &tenants.daemons[1];
-        let _server = Echoing::start(tenants.b(), 7000, "b");
+        let _server = EchoServer::start(tenants.b(), 7000, "b");
         eventually(10, "the link's own address answers", || tenants.reaches("10.0.0.2"));
-        for address in ELSEWHERE {
+        for address in ELSEWHERE_ADDRESSES {
             let len = if address.contains(':') { 128 } else { 32 };
             b.cli(&format!("link set gnv0 allowed {address}/{len}"));
             // Another VPC answers if it may, too.
             b.cli("link set blue allowed 10.0.0.0/24 allowed fd00::/64");
             assert!(tenants.reaches(address), "{address}: {:?}", tenants.drops());
-            for other in ELSEWHERE.iter().filter(|other| **other != address) {
+            for other in ELSEWHERE_ADDRESSES.iter().filter(|other| **other != address) {
                 tenants.assert_barred(other);
             }
         }
         b.cli("link set gnv0 allowed 192.0.2.2/32");
-        let mut talk = Talk::open(&tenants.tenant, "192.0.2.2:7000").unwrap();
+        let mut talk = EchoConnection::open(&tenants.tenant, "192.0.2.2:7000").unwrap();
         assert!(talk.carries(100_000));
         // A flow that exists ends with what allowed it.
         b.cli("link set gnv0 allowed none");
@@ -196,9 +196,9 @@ on_both_backends! {
     }
 
     fn addresses_that_others_give_and_take_are_followed(io) {
-        let tenants = Tenants::new(io);
+        let tenants = VpcTenants::new(io);
         let host = tenants.b();
-        let _server = Echoing::start(host, 7000, "b");
+        let _server = EchoServer::start(host, 7000, "b");
         eventually(10, "the link's own address answers", || tenants.reaches("10.0.0.2"));
         for (address, name) in [("10.0.0.77/32", "10.0.0.77"), ("fd00:0::77/128", "[fd00:0::77]")] {
             let plain = address.split('/').next().unwrap();
@@ -207,7 +207,7 @@ on_both_backends! {
             tenants.assert_barred(plain);
             host.ip(&format!("address add {address} dev gnv0")).unwrap();
             eventually(5, "the address is the link's", || tenants.reaches(plain));
-            let mut talk = Talk::open(&tenants.tenant, &format!("{name}:7000")).unwrap();
+            let mut talk = EchoConnection::open(&tenants.tenant, &format!("{name}:7000")).unwrap();
             assert!(talk.carries(100_000));
             host.ip(&format!("address del {address} dev gnv0")).unwrap();
             eventually(5, "the address is not the link's any more", || !tenants.reaches(plain));
@@ -224,7 +224,7 @@ on_both_backends! {
 }
 
 /// Packets that came into the link.
-fn received(daemon: &Daemon) -> u64 {
+fn received(daemon: &TestDaemon) -> u64 {
     let packets = &daemon.link("gnv0")["stats64"]["rx"]["packets"];
     packets.as_u64().unwrap()
 }

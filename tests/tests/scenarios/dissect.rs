@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use geneved_tests::tshark::tshark;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni, protocol_type};
-use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::option::{OptionClass, OptionType};
 use libgeneve::wire::packet::{Packet, Transport};
@@ -82,7 +82,7 @@ fn what_is_built_is_what_tshark_dissects() {
 
 #[test]
 fn fixed_bytes_read_as_tshark_dissected_them() {
-    for golden in GOLDEN {
+    for golden in GOLDEN_CASES {
         let bytes = unhex(golden.bytes);
         let geneve = Geneve::parse(&bytes).expect(golden.name);
         let recorded = golden.dissection();
@@ -135,13 +135,13 @@ fn fixed_bytes_read_as_tshark_dissected_them() {
 
 #[test]
 fn the_recorded_dissections_are_tsharks() {
-    let frames: Vec<_> = GOLDEN
+    let frames: Vec<_> = GOLDEN_CASES
         .iter()
         .map(|golden| underlay(false, &unhex(golden.bytes)))
         .collect();
     let dissected = dissect("golden", &frames);
-    assert_eq!(dissected.len(), GOLDEN.len());
-    for (dissected, golden) in dissected.iter().zip(GOLDEN) {
+    assert_eq!(dissected.len(), GOLDEN_CASES.len());
+    for (dissected, golden) in dissected.iter().zip(GOLDEN_CASES) {
         assert_eq!(*dissected, golden.dissection(), "{}", golden.name);
     }
 }
@@ -180,12 +180,12 @@ fn icmp_errors_are_what_tshark_dissects() {
         ),
         (IcmpError::TimeExceeded, ("11", "0", ""), ("3", "0", "")),
         (
-            IcmpError::Unreachable(Unreachable::Prohibited),
+            IcmpError::Unreachable(UnreachableReason::Prohibited),
             ("3", "13", ""),
             ("1", "1", ""),
         ),
         (
-            IcmpError::Unreachable(Unreachable::Port),
+            IcmpError::Unreachable(UnreachableReason::Port),
             ("3", "3", ""),
             ("1", "4", ""),
         ),
@@ -228,7 +228,7 @@ fn icmp_errors_are_what_tshark_dissects() {
 }
 
 /// A Geneve header to build, and the inner packet behind it.
-struct Case {
+struct DissectCase {
     vni: u32,
     protocol: u16,
     control: bool,
@@ -237,14 +237,14 @@ struct Case {
     inner: &'static str,
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<DissectCase> {
     let case = |vni, inner: &'static str, options: Vec<(u16, u8, Vec<u8>)>| {
         let protocol = if inner.starts_with("ipv6") {
             protocol_type::IPV6
         } else {
             protocol_type::IPV4
         };
-        Case {
+        DissectCase {
             vni,
             protocol,
             control: false,
@@ -276,14 +276,14 @@ fn cases() -> Vec<Case> {
             "ip:udp:data",
             (0..63).map(|n| (class, n, vec![])).collect(),
         ),
-        Case {
+        DissectCase {
             control: true,
             ..case(9, "ip:udp:data", vec![(class, 0xff, vec![1; 4])])
         },
     ]
 }
 
-fn builder(case: &Case) -> GeneveBuilder {
+fn builder(case: &DissectCase) -> GeneveBuilder {
     let builder = GeneveBuilder::new(Vni::new(case.vni).expect("24 bits"), case.protocol);
     if case.control {
         builder.control()
@@ -356,7 +356,7 @@ fn whole(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Bytes of a UDP payload, and what tshark 4.0 makes of them.
-struct Golden {
+struct GoldenBytes {
     name: &'static str,
     bytes: &'static str,
     /// Version, O, C, protocol type, VNI.
@@ -366,7 +366,7 @@ struct Golden {
     protocols: &'static str,
 }
 
-impl Golden {
+impl GoldenBytes {
     fn dissection(&self) -> Dissection {
         let (version, control, critical, protocol, vni) = self.base;
         Dissection {
@@ -383,8 +383,8 @@ impl Golden {
     }
 }
 
-const GOLDEN: &[Golden] = &[
-    Golden {
+const GOLDEN_CASES: &[GoldenBytes] = &[
+    GoldenBytes {
         name: "no options, IPv4 echo request",
         bytes: "00000800000064004500001c00014000400126de0a0000010a0000020800e5ca12340001",
         base: (0, false, false, 0x0800, 100),
@@ -392,7 +392,7 @@ const GOLDEN: &[Golden] = &[
         data: &[],
         protocols: "raw:ip:udp:geneve:ip:icmp",
     },
-    Golden {
+    GoldenBytes {
         name: "a plain and a critical option, IPv4 UDP",
         bytes: "0540080012345600ff47010101020304ff47820205060708090a0b0c\
                 4500001f00014000401126cb0a0000010a0000029c409c41000beef0616263",
@@ -401,7 +401,7 @@ const GOLDEN: &[Golden] = &[
         data: &["01020304", "05060708090a0b0c"],
         protocols: "raw:ip:udp:geneve:ip:udp:data",
     },
-    Golden {
+    GoldenBytes {
         name: "a control message with C set by hand, IPv6 echo request",
         bytes: "01c086ddffffff00ffff7f00\
                 6000000000083a40fd000000000000000000000000000001fd000000000000000000000000000002\

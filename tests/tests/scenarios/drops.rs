@@ -1,23 +1,23 @@
 //! Datagrams made by hand: each bad one is dropped for one named reason, each good one passes.
 
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, IPV6, Parsed, ip, option, sum, udp};
+use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, Parsed, ip, option, sum, udp};
 use geneved_tests::peer::{INNER4, INNER6, Peer};
-use geneved_tests::world::{Duo, Family, Io};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// An option class that nobody has registered.
-const UNKNOWN: u16 = 0xfff0;
+const UNKNOWN_CLASS: u16 = 0xfff0;
 const CRITICAL: u8 = 0x80;
 
-fn peer(io: Io) -> Peer {
-    Peer::new(io, Family::V4, "")
+fn peer(io: TestBackend) -> Peer {
+    Peer::new(io, UnderlayFamily::V4, "")
 }
 
-fn plain() -> Geneve {
-    Geneve::new(100)
+fn plain() -> RawGeneve {
+    RawGeneve::new(100)
 }
 
 /// Sends a whole IP packet, outer header and all, from host b.
@@ -48,12 +48,12 @@ fn outer(peer: &Peer, datagram: &[u8], change: impl Fn(u16) -> u16) -> Vec<u8> {
 
 on_both_backends! {
     fn good_packets_pass(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let peer = Peer::new(io, family, "");
             let (port, inner) = peer.inner();
             assert_eq!(peer.assert_emerges(port, &plain().datagram(&inner)), inner);
             let (port, inner) = peer.inner_between(INNER6);
-            let six = Geneve { protocol: IPV6, ..plain() };
+            let six = RawGeneve { protocol: ETHERTYPE_IPV6, ..plain() };
             assert_eq!(peer.assert_emerges(port, &six.datagram(&inner)), inner);
         }
     }
@@ -61,64 +61,64 @@ on_both_backends! {
     fn rfc8926_09_an_unknown_version_is_dropped(io) {
         let peer = peer(io);
         for version in 1..=3 {
-            peer.assert_drops(&Geneve { version, ..plain() }, "geneve-version");
+            peer.assert_drops(&RawGeneve { version, ..plain() }, "geneve-version");
         }
     }
 
     fn rfc8926_11_reserved_bits_are_ignored_when_received(io) {
-        peer(io).assert_passes(&Geneve { reserved: (0x3f, 0xff), ..plain() });
+        peer(io).assert_passes(&RawGeneve { reserved: (0x3f, 0xff), ..plain() });
     }
 
     fn rfc8926_12_a_control_message_is_never_forwarded(io) {
-        peer(io).assert_drops(&Geneve { control: true, ..plain() }, "control-message");
+        peer(io).assert_drops(&RawGeneve { control: true, ..plain() }, "control-message");
     }
 
     fn rfc8926_14_the_c_bit_alone_drops_nothing(io) {
         let peer = peer(io);
-        peer.assert_passes(&Geneve { critical: true, ..plain() });
-        peer.assert_passes(&Geneve { critical: true, options: option(UNKNOWN, 1, &[0; 4]), ..plain() });
+        peer.assert_passes(&RawGeneve { critical: true, ..plain() });
+        peer.assert_passes(&RawGeneve { critical: true, options: option(UNKNOWN_CLASS, 1, &[0; 4]), ..plain() });
     }
 
     fn rfc8926_16_an_unknown_critical_option_is_dropped_whatever_the_c_bit_says(io) {
         let peer = peer(io);
-        let options = option(UNKNOWN, CRITICAL | 1, &[0; 4]);
+        let options = option(UNKNOWN_CLASS, CRITICAL | 1, &[0; 4]);
         peer.assert_drops(
-            &Geneve { critical: true, options: options.clone(), ..plain() }, "unknown-critical-option");
-        peer.assert_drops(&Geneve { options: options.clone(), ..plain() }, "unknown-critical-option");
-        let after_others = [option(UNKNOWN, 1, &[0; 8]), options].concat();
+            &RawGeneve { critical: true, options: options.clone(), ..plain() }, "unknown-critical-option");
+        peer.assert_drops(&RawGeneve { options: options.clone(), ..plain() }, "unknown-critical-option");
+        let after_others = [option(UNKNOWN_CLASS, 1, &[0; 8]), options].concat();
         peer.assert_drops(
-            &Geneve { critical: true, options: after_others, ..plain() }, "unknown-critical-option");
+            &RawGeneve { critical: true, options: after_others, ..plain() }, "unknown-critical-option");
     }
 
     fn unknown_options_that_are_not_critical_pass(io) {
         let peer = peer(io);
-        peer.assert_passes(&Geneve { options: option(UNKNOWN, 1, &[]), ..plain() });
+        peer.assert_passes(&RawGeneve { options: option(UNKNOWN_CLASS, 1, &[]), ..plain() });
         // The same one more than once, and all 63 words.
-        let most = [option(UNKNOWN, 1, &[7; 124]), option(UNKNOWN, 1, &[8; 120])].concat();
+        let most = [option(UNKNOWN_CLASS, 1, &[7; 124]), option(UNKNOWN_CLASS, 1, &[8; 120])].concat();
         assert_eq!(most.len(), 252);
-        peer.assert_passes(&Geneve { options: most, ..plain() });
+        peer.assert_passes(&RawGeneve { options: most, ..plain() });
     }
 
     fn rfc8926_18_the_r_bits_of_an_option_are_ignored_when_received(io) {
-        let mut options = option(UNKNOWN, 1, &[0; 4]);
+        let mut options = option(UNKNOWN_CLASS, 1, &[0; 4]);
         options[3] |= 0xe0;
-        peer(io).assert_passes(&Geneve { options, ..plain() });
+        peer(io).assert_passes(&RawGeneve { options, ..plain() });
     }
 
     fn rfc8926_19_option_lengths_that_do_not_add_up_are_dropped(io) {
         let peer = peer(io);
-        let mut long = option(UNKNOWN, 1, &[0; 4]);
+        let mut long = option(UNKNOWN_CLASS, 1, &[0; 4]);
         long[3] = 2;
-        peer.assert_drops(&Geneve { options: long, ..plain() }, "geneve-option-length");
-        let mut second = [option(UNKNOWN, 1, &[0; 4]), option(UNKNOWN, 1, &[])].concat();
+        peer.assert_drops(&RawGeneve { options: long, ..plain() }, "geneve-option-length");
+        let mut second = [option(UNKNOWN_CLASS, 1, &[0; 4]), option(UNKNOWN_CLASS, 1, &[])].concat();
         second[11] = 31;
-        peer.assert_drops(&Geneve { options: second, ..plain() }, "geneve-option-length");
+        peer.assert_drops(&RawGeneve { options: second, ..plain() }, "geneve-option-length");
     }
 
     fn rfc8926_20_opt_len_beyond_the_packet_is_dropped(io) {
         let peer = peer(io);
         let (port, inner) = peer.inner();
-        let header = Geneve { words: Some(63), ..plain() };
+        let header = RawGeneve { words: Some(63), ..plain() };
         peer.assert_vanishes(Some(port), &header.datagram(&inner), "geneve-truncated");
         for length in 0..8 {
             peer.assert_vanishes(None, &plain().datagram(&[])[..length], "geneve-truncated");
@@ -128,7 +128,7 @@ on_both_backends! {
     fn an_unknown_vni_is_dropped(io) {
         let peer = peer(io);
         for vni in [0, 101, 0xff_ffff] {
-            peer.assert_drops(&Geneve::new(vni), "unknown-vni");
+            peer.assert_drops(&RawGeneve::new(vni), "unknown-vni");
         }
         let host = &peer.daemon.json("host show")[0];
         for (at, vni) in [0xff_ffff, 101, 0].into_iter().enumerate() {
@@ -153,7 +153,7 @@ on_both_backends! {
     fn rfc8926_27_another_outer_destination_than_the_links_is_dropped(io) {
         let duo = Duo::new();
         duo.a.ip("address add 192.0.2.9/24 dev u0").unwrap();
-        let mut peer = Peer::on(duo, io, Family::V4, "local = \"192.0.2.1\"");
+        let mut peer = Peer::on(duo, io, UnderlayFamily::V4, "local = \"192.0.2.1\"");
         peer.assert_passes(&plain());
         let (port, inner) = peer.inner();
         peer.target = "192.0.2.9:6081".parse().unwrap();
@@ -173,7 +173,7 @@ on_both_backends! {
     fn another_protocol_type_is_dropped(io) {
         let peer = peer(io);
         for protocol in [0x6558, 0x0806, 0] {
-            peer.assert_drops(&Geneve { protocol, ..plain() }, "protocol-type");
+            peer.assert_drops(&RawGeneve { protocol, ..plain() }, "protocol-type");
         }
     }
 
@@ -190,7 +190,7 @@ on_both_backends! {
 
     fn a_flood_of_bad_packets_is_counted_and_good_ones_still_pass(io) {
         let peer = peer(io);
-        let bad = Geneve { version: 3, ..plain() };
+        let bad = RawGeneve { version: 3, ..plain() };
         let (_, inner) = peer.inner();
         let datagram = bad.datagram(&inner);
         for _ in 0..5_000 {
@@ -210,7 +210,7 @@ on_both_backends! {
     }
 
     fn rfc8926_08_a_wrong_outer_checksum_is_dropped(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let peer = Peer::new(io, family, "");
             let (port, inner) = peer.inner();
             let wrong = outer(&peer, &plain().datagram(&inner), |check| check ^ 0x0101);
@@ -224,9 +224,9 @@ on_both_backends! {
 
     fn rfc8926_25_an_outer_checksum_of_zero_is_accepted_over_ipv4_and_over_ipv6_only_if_asked_for(io) {
         for (family, more, accepted) in [
-            (Family::V4, "", true),
-            (Family::V6, "", false),
-            (Family::V6, "udp6zerocsumrx = true", true),
+            (UnderlayFamily::V4, "", true),
+            (UnderlayFamily::V6, "", false),
+            (UnderlayFamily::V6, "udp6zerocsumrx = true", true),
         ] {
             let peer = Peer::new(io, family, more);
             let (port, inner) = peer.inner();
@@ -240,7 +240,7 @@ on_both_backends! {
         // What a kernel tunnel on the same machine hands over: one datagram of 60 KB, its inner TCP
         // checksum only begun. The kernel answers a segment to a closed port by a reset, but only
         // if its checksum is right.
-        let peer = Peer::on(Duo::with_mtu(65_535), io, Family::V4, "mtu = 1400");
+        let peer = Peer::on(Duo::with_mtu(65_535), io, UnderlayFamily::V4, "mtu = 1400");
         let [from, to]: [IpAddr; 2] = INNER4.map(|text| text.parse().unwrap());
         for (port, length) in [(700_u16, 60_000_usize), (701, 0), (702, 1000)] {
             let payload: Vec<u8> = (0..length).map(|i| (i / 4) as u8).collect();

@@ -5,21 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The tables, and how many duties each has.
-const GENEVE: (&str, u32) = ("tests/rfc8926.md", 44);
-const VXLAN: (&str, u32) = ("tests/rfc7348.md", 8);
+const GENEVE_DUTIES: (&str, u32) = ("tests/rfc8926.md", 44);
+const VXLAN_DUTIES: (&str, u32) = ("tests/rfc7348.md", 8);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// One row: the duty's number, the files and the tests that it names.
-struct Row {
+struct DutyRow {
     number: u32,
     files: Vec<String>,
     tests: Vec<String>,
 }
 
-fn rows((table, _): (&str, u32)) -> Vec<Row> {
+fn rows((table, _): (&str, u32)) -> Vec<DutyRow> {
     let table = fs::read_to_string(root().join(table)).unwrap();
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -28,7 +28,7 @@ fn rows((table, _): (&str, u32)) -> Vec<Row> {
         };
         let number = duty.split_whitespace().next()?.parse().ok()?;
         let (files, tests) = (quoted(files), quoted(tests));
-        Some(Row {
+        Some(DutyRow {
             number,
             files,
             tests,
@@ -84,7 +84,7 @@ fn numbers(test: &str) -> Vec<u32> {
 
 #[test]
 fn every_duty_has_its_row() {
-    for table in [GENEVE, VXLAN] {
+    for table in [GENEVE_DUTIES, VXLAN_DUTIES] {
         let found: Vec<u32> = rows(table).iter().map(|row| row.number).collect();
         assert_eq!(found, (1..=table.1).collect::<Vec<_>>(), "{}", table.0);
     }
@@ -93,7 +93,7 @@ fn every_duty_has_its_row() {
 #[test]
 fn what_the_table_names_exists() {
     let functions = functions();
-    for row in rows(GENEVE).into_iter().chain(rows(VXLAN)) {
+    for row in rows(GENEVE_DUTIES).into_iter().chain(rows(VXLAN_DUTIES)) {
         for test in &row.tests {
             assert!(functions.contains(test), "duty {}: no {test}", row.number);
         }
@@ -107,10 +107,10 @@ fn what_the_table_names_exists() {
 
 #[test]
 fn every_test_of_a_duty_is_in_its_row() {
-    let rows = rows(GENEVE);
+    let rows = rows(GENEVE_DUTIES);
     for test in functions() {
         if test.starts_with("rfc7348_") {
-            let listed = self::rows(VXLAN)
+            let listed = self::rows(VXLAN_DUTIES)
                 .iter()
                 .any(|row| row.tests.contains(&test));
             assert!(listed, "no duty of VXLAN has {test}");
@@ -130,8 +130,8 @@ fn every_test_of_a_duty_is_in_its_row() {
 
 #[test]
 fn a_duty_without_a_test_says_whose_it_is() {
-    let table = fs::read_to_string(root().join(GENEVE.0)).unwrap();
-    for row in rows(GENEVE).iter().filter(|row| row.tests.is_empty()) {
+    let table = fs::read_to_string(root().join(GENEVE_DUTIES.0)).unwrap();
+    for row in rows(GENEVE_DUTIES).iter().filter(|row| row.tests.is_empty()) {
         let start = format!("| {:02} ", row.number);
         let line = table.lines().find(|line| line.starts_with(&start)).unwrap();
         let reason = line.contains("*Operator") || line.contains("*Not yet");

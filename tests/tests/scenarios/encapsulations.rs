@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::tshark::tshark;
-use geneved_tests::world::{Daemon, Duo, Family, Io, assert_datagrams, assert_ping, assert_tcp};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_datagrams, assert_ping, assert_tcp};
 use geneved_tests::{eventually, on_both_backends};
 
 /// A kind of link: its type, the words for what is inside, and its UDP port.
-type Kind = (&'static str, &'static str, u16);
+type LinkVariant = (&'static str, &'static str, u16);
 
-const KINDS: [Kind; 5] = [
+const LINK_VARIANTS: [LinkVariant; 5] = [
     ("geneve", "inner = \"ip\"", 6081),
     ("geneve", "inner = \"ethernet\"", 6081),
     ("geneve", "mode = \"ethernet\"", 6081),
@@ -21,7 +21,7 @@ const KINDS: [Kind; 5] = [
 ];
 
 /// A daemon on each side with one link `ov0`, 10.0.0.1 and .2, fd00::1 and ::2.
-fn start(duo: &Duo, io: Io, (kind, inner, _): Kind, family: Family, daemon: &str) -> [Daemon; 2] {
+fn start(duo: &Duo, io: TestBackend, (kind, inner, _): LinkVariant, family: UnderlayFamily, daemon: &str) -> [TestDaemon; 2] {
     let start = |side: usize| {
         let (here, remote) = (side + 1, Duo::underlay(family, 1 - side));
         let link = format!(
@@ -34,17 +34,17 @@ fn start(duo: &Duo, io: Io, (kind, inner, _): Kind, family: Family, daemon: &str
 }
 
 /// Both directions, both families inside, once each of them is answered: a TAP's addresses are probed for duplicates first.
-fn directions(duo: &Duo) -> [Ends; 4] {
-    let back = |address: &str| Ends::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
+fn directions(duo: &Duo) -> [TrafficEnds; 4] {
+    let back = |address: &str| TrafficEnds::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
     let all = [
         duo.ends("10.0.0.2"),
         duo.ends("fd00::2"),
         back("10.0.0.1"),
         back("fd00::1"),
     ];
-    let once = Echo {
+    let once = EchoRun {
         count: 1,
-        ..Echo::default()
+        ..EchoRun::default()
     };
     for ends in &all {
         eventually(10, "the other end answers", || {
@@ -56,7 +56,7 @@ fn directions(duo: &Duo) -> [Ends; 4] {
 }
 
 /// Whether every datagram that was lost has a usual reason.
-fn assert_clean(daemon: &Daemon, kind: Kind) {
+fn assert_clean(daemon: &TestDaemon, kind: LinkVariant) {
     let mut drops = daemon.drops();
     // Messages between neighbours, multicasts of link-local addresses, and what came before the link was there.
     let usual = [
@@ -73,8 +73,8 @@ fn assert_clean(daemon: &Daemon, kind: Kind) {
 
 on_both_backends! {
     fn every_kind_carries_both_ways_over_both_underlays(io) {
-        for kind in KINDS {
-            for family in Family::BOTH {
+        for kind in LINK_VARIANTS {
+            for family in UnderlayFamily::BOTH {
                 let duo = Duo::new();
                 let daemons = start(&duo, io, kind, family, "");
                 for ends in directions(&duo) {
@@ -105,24 +105,24 @@ fn tshark_finds_nothing_malformed_in_any_kind() {
         "udp.checksum.status",
         "icmpv6.checksum.status",
     ];
-    for kind in KINDS {
-        for family in Family::BOTH {
+    for kind in LINK_VARIANTS {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             // A veth would show what its receiver is left to finish.
-            let _daemons = start(&duo, Io::Uring, kind, family, "segmentation = \"off\"");
+            let _daemons = start(&duo, TestBackend::Uring, kind, family, "segmentation = \"off\"");
             let ears = Sniffer::new(duo.b.netns(), "u0");
             for ends in directions(&duo) {
                 assert_tcp(&ends, 1, 30_000);
                 let burst = UdpBurst {
                     size: 300,
-                    amount: Amount::Count(5),
+                    amount: SendAmount::Count(5),
                     ..UdpBurst::default()
                 };
                 burst.run(&ends).unwrap();
             }
             let to = match family {
-                Family::V4 => 20 + 2,
-                Family::V6 => 40 + 2,
+                UnderlayFamily::V4 => 20 + 2,
+                UnderlayFamily::V6 => 40 + 2,
             };
             let tunnel = |packet: &[u8]| packet.get(to..to + 2) == Some(&kind.2.to_be_bytes()[..]);
             let packets = ears.all(Duration::from_millis(500), |packet| {

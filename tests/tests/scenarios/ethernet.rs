@@ -5,17 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use geneved::traffic::{Amount, Echo, UdpBurst};
+use geneved::traffic::{SendAmount, EchoRun, UdpBurst};
 use geneved_tests::bridged::{Bridged, mac, mac_bytes, send_frame};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{Echoing, Talk};
+use geneved_tests::trio::{EchoServer, EchoConnection};
 use geneved_tests::tshark::tshark;
 use geneved_tests::world::{assert_no_ping, assert_ping, assert_tcp, assert_udp};
 use geneved_tests::{eventually, on_both_backends};
 use socket2::{Domain, Socket, Type};
 
 /// Each host floods to the other.
-const REMOTES: [&str; 2] = ["remote = \"192.0.2.2\"", "remote = \"192.0.2.1\""];
+const ETHERNET_REMOTES: [&str; 2] = ["remote = \"192.0.2.2\"", "remote = \"192.0.2.1\""];
 
 /// The lines of `fdb show` for this MAC address, as JSON.
 fn entries(bridged: &Bridged, side: usize, mac: &str) -> Vec<serde_json::Value> {
@@ -27,7 +27,7 @@ fn entries(bridged: &Bridged, side: usize, mac: &str) -> Vec<serde_json::Value> 
 on_both_backends! {
     /// ARP, duplicate address detection, ping, TCP with checksums and segments, and UDP between all of them.
     fn stations_behind_bridges_reach_each_other(io) {
-        let bridged = Bridged::new(io, REMOTES);
+        let bridged = Bridged::new(io, ETHERNET_REMOTES);
         for (from, to) in [(0, 2), (1, 3), (3, 0), (0, 1)] {
             assert_ping(&bridged.ends(from, to, &format!("10.0.0.{}", to + 1)));
             assert_ping(&bridged.ends(from, to, &format!("fd00::{}", to + 1)));
@@ -55,7 +55,7 @@ on_both_backends! {
 
     /// As a DHCP client asks: from nobody to everybody.
     fn a_broadcast_reaches_every_station(io) {
-        let bridged = Bridged::new(io, REMOTES);
+        let bridged = Bridged::new(io, ETHERNET_REMOTES);
         let open = |n: usize, port: u16| {
             bridged.stations[n].netns().run(|| {
                 let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
@@ -78,12 +78,12 @@ on_both_backends! {
 
     /// The interface has the MTU of stations, and the underlay is too narrow for it: they are told.
     fn a_station_is_told_what_fits(io) {
-        let wide = REMOTES.map(|remote| format!("mtu = 1500\n{remote}"));
+        let wide = ETHERNET_REMOTES.map(|remote| format!("mtu = 1500\n{remote}"));
         let bridged = Bridged::new(io, [&wide[0], &wide[1]]);
         for (address, size, mtu) in [("10.0.0.3", 1472, 1450), ("fd00::3", 1452, 1450)] {
             let ends = bridged.ends(0, 2, address);
             assert_ping(&ends);
-            let echo = Echo { count: 2, size, interval: Duration::from_millis(50), timeout: Duration::from_secs(1), ..Echo::default() };
+            let echo = EchoRun { count: 2, size, interval: Duration::from_millis(50), timeout: Duration::from_secs(1), ..EchoRun::default() };
             let mut told = None;
             eventually(5, "the station is told", || {
                 told = echo.run(&ends.client, ends.address).unwrap().too_big.or(told);
@@ -125,7 +125,7 @@ on_both_backends! {
 
     /// A station that moves to the other host is followed.
     fn a_station_that_moves_is_followed(io) {
-        let bridged = Bridged::new(io, REMOTES);
+        let bridged = Bridged::new(io, ETHERNET_REMOTES);
         assert_ping(&bridged.ends(0, 3, "10.0.0.4"));
         bridged.unplug(3, 1);
         bridged.plug(3, 0);
@@ -144,7 +144,7 @@ on_both_backends! {
             [[policy]]\nname = \"ping\"\ndev = \"gnv0\"\ndirection = \"egress\"\nproto = \"icmp\"\naction = \"allow\"\n\
             [[policy]]\nname = \"tcp\"\ndev = \"gnv0\"\ndirection = \"egress\"\nproto = \"tcp\"\nto = \"10.0.0.3/32\"\naction = \"allow\"\n\
             [[nat]]\nname = \"door\"\ndev = \"gnv0\"\ntype = \"dnat\"\nto = \"10.0.0.99\"\ntarget = \"10.0.0.3\"\n";
-        let bridged = Bridged::new(io, [rules, REMOTES[1]]);
+        let bridged = Bridged::new(io, [rules, ETHERNET_REMOTES[1]]);
         assert_ping(&bridged.ends(0, 2, "10.0.0.3"));
         assert_tcp(&bridged.ends(0, 2, "10.0.0.3"), 1, 1_000_000);
         assert_no_ping(&bridged.ends(0, 2, "fd00::3"));
@@ -152,8 +152,8 @@ on_both_backends! {
         // Nobody has the address; whoever sends to it reaches station 2.
         bridged.stations[0].ip(&format!("neighbor add 10.0.0.99 lladdr {} dev e0", mac(3))).unwrap();
         assert_ping(&bridged.ends(0, 2, "10.0.0.99"));
-        let _server = Echoing::start(&bridged.stations[2], 7000, "inside");
-        let mut talk = Talk::open(&bridged.stations[0], "10.0.0.99:7000").unwrap();
+        let _server = EchoServer::start(&bridged.stations[2], 7000, "inside");
+        let mut talk = EchoConnection::open(&bridged.stations[0], "10.0.0.99:7000").unwrap();
         assert!(talk.carries(1_000_000));
     }
 }
@@ -161,7 +161,7 @@ on_both_backends! {
 /// VLAN tags pass, and what is in them is an IP packet like any other.
 #[test]
 fn a_vlan_tag_comes_out_as_it_went_in() {
-    let bridged = Bridged::new(geneved_tests::world::Io::Uring, REMOTES);
+    let bridged = Bridged::new(geneved_tests::world::TestBackend::Uring, ETHERNET_REMOTES);
     let netns = bridged.stations[2].netns();
     let capture = netns.run(|| {
         Command::new("tshark")
@@ -228,7 +228,7 @@ fn a_vlan_tag_comes_out_as_it_went_in() {
 /// What is refused names the object and the next step; what is saved loads again.
 #[test]
 fn the_forwarding_table_is_kept_and_guarded() {
-    let bridged = Bridged::new(geneved_tests::world::Io::Syscalls, REMOTES);
+    let bridged = Bridged::new(geneved_tests::world::TestBackend::Syscalls, ETHERNET_REMOTES);
     let daemon = &bridged.daemons[0];
     daemon.cli("fdb add 02:00:00:00:07:01 dev gnv0 dst 192.0.2.2");
     daemon.cli("fdb append 00:00:00:00:00:00 dev gnv0 via 192.0.2.7,192.0.2.8");
@@ -302,10 +302,10 @@ fn the_forwarding_table_is_kept_and_guarded() {
 /// Every kind of frame that leaves, as it is on the wire: nothing of it is malformed, and every inner checksum is right.
 #[test]
 fn tshark_finds_nothing_wrong_with_what_is_sent() {
-    let more = REMOTES.map(|remote| format!("udpcsum = false\n{remote}"));
+    let more = ETHERNET_REMOTES.map(|remote| format!("udpcsum = false\n{remote}"));
     // What is handed to the kernel uncut would be seen uncut on a veth.
     let cut = "segmentation = \"off\"";
-    let io = geneved_tests::world::Io::Syscalls;
+    let io = geneved_tests::world::TestBackend::Syscalls;
     let bridged = Bridged::with(io, cut, [&more[0], &more[1]]);
     let ears = Sniffer::new(bridged.duo.b.netns(), "u0");
     for address in ["10.0.0.3", "fd00::3"] {
@@ -313,7 +313,7 @@ fn tshark_finds_nothing_wrong_with_what_is_sent() {
         assert_tcp(&bridged.ends(0, 2, address), 1, 100_000);
         let burst = UdpBurst {
             size: 300,
-            amount: Amount::Count(5),
+            amount: SendAmount::Count(5),
             ..UdpBurst::default()
         };
         burst.run(&bridged.ends(0, 2, address)).unwrap();

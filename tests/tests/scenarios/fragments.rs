@@ -1,9 +1,9 @@
 //! Inner fragments, in whatever order they arrive.
 
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, fragments};
+use geneved_tests::packet::{RawGeneve, fragments};
 use geneved_tests::peer::{INNER4, INNER6, Peer};
-use geneved_tests::world::Family;
+use geneved_tests::world::UnderlayFamily;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn arrives(peer: &Peer, inner: [&str; 2], order: [usize; 3], id: u16) -> bool {
     let payload: Vec<u8> = (0..2200).map(|n| (n % 251) as u8).collect();
     let pieces = fragments((from, 4000), (to, at.port()), &payload, id);
     assert_eq!(pieces.len(), order.len());
-    let mut header = Geneve::new(100);
+    let mut header = RawGeneve::new(100);
     header.protocol = if from.is_ipv4() { 0x0800 } else { 0x86dd };
     for piece in order {
         peer.send(&header.datagram(&pieces[piece]));
@@ -33,7 +33,7 @@ const ORDERS: [[usize; 3]; 3] = [[0, 1, 2], [1, 0, 2], [2, 1, 0]];
 
 on_both_backends! {
     fn fragments_arrive_in_any_order_where_no_port_matters(io) {
-        let peer = Peer::new(io, Family::V4, "");
+        let peer = Peer::new(io, UnderlayFamily::V4, "");
         let mut id = 0;
         for inner in [INNER4, INNER6] {
             for order in ORDERS {

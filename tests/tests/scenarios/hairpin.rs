@@ -1,11 +1,11 @@
 //! Services and port forwards whose backend is on the client's own host: the answer has the name that was asked, in both modes
 //! and families.
 
-use geneved::lab::net::{Host, veth};
+use geneved::lab::net::{LabNetns, veth};
 use geneved_tests::bridged::Bridged;
 use geneved_tests::datagrams::{Asker, Reflector};
-use geneved_tests::trio::{Echoing, Talk, endpoint};
-use geneved_tests::world::{Daemon, Duo, Io, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
+use geneved_tests::world::{TestDaemon, Duo, TestBackend, link};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Virtual addresses, and as they stand before a port.
@@ -30,15 +30,15 @@ fn services(vips: [&str; 2], backends: [&str; 2]) -> String {
 }
 
 /// Host a, which routes for a backend, 10.0.1.5 and fd00:1::5, and a client, 10.0.2.6 and fd00:2::6.
-struct Routed {
-    backend: Host,
-    client: Host,
-    daemon: Daemon,
+struct RoutedHost {
+    backend: LabNetns,
+    client: LabNetns,
+    daemon: TestDaemon,
     duo: Duo,
 }
 
-impl Routed {
-    fn new(io: Io, more: &str) -> Self {
+impl RoutedHost {
+    fn new(io: TestBackend, more: &str) -> Self {
         let duo = Duo::new();
         let host = |name: &str, net: usize, own: usize| {
             let made = duo.world.host(name);
@@ -74,7 +74,7 @@ impl Routed {
         for vip in ["10.0.9.0/24", "fd00:9::/64"] {
             duo.a.ip(&format!("route add {vip} dev gnv0")).unwrap();
         }
-        Routed {
+        RoutedHost {
             backend,
             client,
             daemon,
@@ -84,11 +84,11 @@ impl Routed {
 }
 
 /// These clients reach a server by this address; it sees `seen`, and says `name`.
-fn assert_served(clients: &[&Host], to: &str, seen: &str, name: &str) {
+fn assert_served(clients: &[&LabNetns], to: &str, seen: &str, name: &str) {
     for client in clients {
         let mut talk = None;
         eventually(10, &format!("{to} answers"), || {
-            talk = Talk::open(client, to).ok();
+            talk = EchoConnection::open(client, to).ok();
             talk.is_some()
         });
         let mut talk = talk.unwrap();
@@ -110,8 +110,8 @@ on_both_backends! {
         let more = services(vips, ["10.0.1.5:8080", "[fd00:1::5]:8080"])
             + &forward("four", "10.0.9.10", "10.0.1.5:8080")
             + &forward("six", "fd00:9::10", "[fd00:1::5]:8080");
-        let site = Routed::new(io, &more);
-        let _server = Echoing::start(&site.backend, 8080, "backend");
+        let site = RoutedHost::new(io, &more);
+        let _server = EchoServer::start(&site.backend, 8080, "backend");
         let _reflector = Reflector::start(&site.backend, 8080);
         let clients = [&site.client, &site.backend, &site.duo.a];
         for (vip, name) in VIPS {
@@ -131,7 +131,7 @@ on_both_backends! {
     /// The reason why a backend does not answer reaches the client.
     fn an_error_of_a_neighbour_is_one_of_the_service(io) {
         let more = services(VIPS.map(|(vip, _)| vip), ["10.0.1.5:8081", "[fd00:1::5]:8081"]);
-        let site = Routed::new(io, &more);
+        let site = RoutedHost::new(io, &more);
         for (_, name) in VIPS {
             let closed = Asker::new(&site.client, &format!("{name}:80"));
             eventually(5, "a closed port is reported", || {
@@ -162,7 +162,7 @@ on_both_backends! {
             + &endpoint("gnv0", vips[0], Some("192.0.2.1"), "")
             + &endpoint("gnv0", vips[1], Some("192.0.2.1"), "");
         let _own = duo.world.daemon(&duo.b, io, "", &own);
-        let _server = Echoing::start(&duo.b, 8080, "backend");
+        let _server = EchoServer::start(&duo.b, 8080, "backend");
         for vip in vips {
             let name = if vip.contains(':') { format!("[{vip}]") } else { vip.to_owned() };
             assert_served(&[&client, &duo.b], &format!("{name}:80"), vip, "backend");
@@ -175,7 +175,7 @@ on_both_backends! {
         let more = services(vips, ["10.0.0.2:8080", "[fd00::2]:8080"]);
         let a = format!("remote = \"192.0.2.2\"\n{more}");
         let bridged = Bridged::new(io, [&a, "remote = \"192.0.2.1\""]);
-        let _server = Echoing::start(&bridged.stations[1], 8080, "backend");
+        let _server = EchoServer::start(&bridged.stations[1], 8080, "backend");
         let _reflector = Reflector::start(&bridged.stations[1], 8080);
         let clients = [&bridged.stations[0], &bridged.stations[1]];
         for vip in vips {

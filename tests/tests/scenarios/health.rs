@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use geneved_tests::on_both_backends;
-use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
-use geneved_tests::world::{Daemon, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::world::{TestDaemon, link};
 
 /// What `service show` says of the backend at `address`: its health, and why it is down.
-fn health(daemon: &Daemon, address: &str) -> (String, String) {
+fn health(daemon: &TestDaemon, address: &str) -> (String, String) {
     let services = daemon.json("service show web dev gnv0");
     let backends = services[0]["backend"].as_array().unwrap();
     let backend = backends.iter().find(|b| b["address"] == address).unwrap();
@@ -15,7 +15,7 @@ fn health(daemon: &Daemon, address: &str) -> (String, String) {
     (text("health"), text("reason"))
 }
 
-fn wait_for(daemon: &Daemon, address: &str, state: &str) -> String {
+fn wait_for(daemon: &TestDaemon, address: &str, state: &str) -> String {
     let start = Instant::now();
     loop {
         let (is, reason) = health(daemon, address);
@@ -31,8 +31,8 @@ fn wait_for(daemon: &Daemon, address: &str, state: &str) -> String {
 }
 
 /// The servers that so many new connections reach.
-fn reached(from: &geneved::lab::net::Host, count: usize) -> Vec<String> {
-    let server = |_| Talk::open(from, "10.0.0.100:80").unwrap().server;
+fn reached(from: &geneved::lab::net::LabNetns, count: usize) -> Vec<String> {
+    let server = |_| EchoConnection::open(from, "10.0.0.100:80").unwrap().server;
     (0..count).map(server).collect()
 }
 
@@ -54,11 +54,11 @@ on_both_backends! {
         ];
         let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
         let balancer = &daemons[1];
-        let _near = Echoing::start(b, 7000, "b");
-        let far = Echoing::start(c, 7000, "c");
+        let _near = EchoServer::start(b, 7000, "b");
+        let far = EchoServer::start(c, 7000, "c");
         wait_for(balancer, "10.0.0.2", "up");
         wait_for(balancer, "10.0.0.3", "up");
-        let mut talks: Vec<_> = (0..16).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect();
+        let mut talks: Vec<_> = (0..16).map(|_| EchoConnection::open(a, "10.0.0.100:80").unwrap()).collect();
         assert!(talks.iter().any(|t| t.server == "b") && talks.iter().any(|t| t.server == "c"));
 
         drop(far);
@@ -70,7 +70,7 @@ on_both_backends! {
             assert_eq!(lives, talk.server == "b", "a flow to {}", talk.server);
         }
 
-        let far = Echoing::start(c, 7000, "c");
+        let far = EchoServer::start(c, 7000, "c");
         wait_for(balancer, "10.0.0.3", "up");
         assert!(reached(a, 16).iter().any(|server| server == "c"));
 
@@ -79,7 +79,7 @@ on_both_backends! {
         wait_for(balancer, "10.0.0.3", "down");
         balancer.cli("service set web dev gnv0 check none");
         assert_eq!(health(balancer, "10.0.0.3").0, "unknown");
-        let _far = Echoing::start(c, 7000, "c");
+        let _far = EchoServer::start(c, 7000, "c");
         assert!(reached(a, 16).iter().any(|server| server == "c"));
     }
 }

@@ -1,6 +1,6 @@
 //! The commands of geneved-interop(7) do what the page says: those that it marks are run as they stand there.
 
-use geneved_tests::world::{Duo, Io, assert_ping, assert_tcp};
+use geneved_tests::world::{Duo, TestBackend, assert_ping, assert_tcp};
 
 /// The commands of the blocks in the page's section `title` that are marked for `whom`.
 fn commands(title: &str, whom: &str) -> Vec<String> {
@@ -21,7 +21,7 @@ fn commands(title: &str, whom: &str) -> Vec<String> {
 #[test]
 fn a_vxlan_device_of_the_kernel_is_paired_as_the_page_says() {
     let duo = Duo::new();
-    let daemon = duo.world.daemon(&duo.a, Io::Uring, "", "");
+    let daemon = duo.world.daemon(&duo.a, TestBackend::Uring, "", "");
     let title = "A VXLAN DEVICE OF THE KERNEL";
     let (here, there) = (commands(title, "geneved"), commands(title, "peer"));
     assert!(!here.is_empty() && !there.is_empty());

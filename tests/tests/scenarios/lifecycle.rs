@@ -1,10 +1,10 @@
 //! The life of a link: made when it can be, changed in place, lost, and made again.
 
-use geneved::lab::net::{self, Host};
-use geneved_tests::live::Live;
+use geneved::lab::net::{self, LabNetns};
+use geneved_tests::live::RunningCommand;
 use geneved_tests::scrape::scrape;
 use geneved_tests::world::{
-    Daemon, Duo, Family, Io, World, answers, assert_ping, assert_tcp, link,
+    TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld, answers, assert_ping, assert_tcp, link,
 };
 use geneved_tests::{eventually, on_both_backends};
 
@@ -12,26 +12,26 @@ use geneved_tests::{eventually, on_both_backends};
 const SOON: u64 = 20;
 
 /// What `ip -j` says of a device; `Null` where it is not there.
-fn device(host: &Host, name: &str) -> serde_json::Value {
+fn device(host: &LabNetns, name: &str) -> serde_json::Value {
     let text = host.ip(&format!("-j address show dev {name}"));
     let json: serde_json::Value =
         serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
     json[0].clone()
 }
 
-fn has_address(host: &Host, name: &str, address: &str) -> bool {
+fn has_address(host: &LabNetns, name: &str, address: &str) -> bool {
     let all = device(host, name)["addr_info"].clone();
     let mut all = all.as_array().into_iter().flatten();
     all.any(|a| a["local"] == address)
 }
 
-fn shows_address(daemon: &Daemon, address: &str) -> bool {
+fn shows_address(daemon: &TestDaemon, address: &str) -> bool {
     let all = daemon.link("gnv0")["addr_info"].clone();
     let mut all = all.as_array().into_iter().flatten();
     all.any(|a| a["local"] == address)
 }
 
-fn is_flagged(host: &Host, name: &str, flag: &str) -> bool {
+fn is_flagged(host: &LabNetns, name: &str, flag: &str) -> bool {
     let flags = device(host, name)["flags"].clone();
     flags
         .as_array()
@@ -39,7 +39,7 @@ fn is_flagged(host: &Host, name: &str, flag: &str) -> bool {
 }
 
 /// Waits until `link show` has this state, and a cause with these words.
-fn await_state(daemon: &Daemon, name: &str, state: &str, cause: &str) {
+fn await_state(daemon: &TestDaemon, name: &str, state: &str, cause: &str) {
     eventually(SOON, &format!("{name} is {state}: {cause}"), || {
         let link = daemon.link(name);
         let why = link["cause"].as_str().unwrap_or_default();
@@ -49,7 +49,7 @@ fn await_state(daemon: &Daemon, name: &str, state: &str, cause: &str) {
 
 on_both_backends! {
     fn a_link_waits_for_its_local_address_and_follows_it(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let (local, remote) = (Duo::underlay(family, 0), Duo::underlay(family, 1));
             let length = if local.is_ipv4() { 24 } else { 64 };
@@ -57,8 +57,8 @@ on_both_backends! {
             let give = || duo.a.ip(&format!("address add {local}/{length} dev u0 {nodad}")).unwrap();
             let take = || duo.a.ip(&format!("address del {local}/{length} dev u0")).unwrap();
             let other = match family {
-                Family::V4 => Family::V6,
-                Family::V6 => Family::V4,
+                UnderlayFamily::V4 => UnderlayFamily::V6,
+                UnderlayFamily::V6 => UnderlayFamily::V4,
             };
             let back = |family, vni| format!("remote = \"{}\"\ndstport = {vni}", Duo::underlay(family, 0));
             let _b = duo.world.daemon(&duo.b, io, "",
@@ -107,7 +107,7 @@ on_both_backends! {
         for _ in 0..2 {
             let guest = duo.world.host("in");
             await_state(&a, "gnv0", "running", "");
-            let ends = geneved::traffic::Ends::new(guest.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
+            let ends = geneved::traffic::TrafficEnds::new(guest.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
             eventually(SOON, "it carries", || answers(&ends));
             assert!(device(&duo.a, "gnv0").is_null());
             // Nothing that is left of the link keeps the namespace, and what else is in it, alive.
@@ -123,8 +123,8 @@ on_both_backends! {
     fn an_interface_that_is_renamed_or_moved_is_told_of_and_comes_back_or_is_made_anew(io) {
         let duo = Duo::new();
         let other = duo.world.host("other");
-        let [a, _b] = duo.overlay(io, Family::V4, "");
-        let monitor = Live::start(&a, "monitor host");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
+        let monitor = RunningCommand::start(&a, "monitor host");
         eventually(SOON, "the monitor watches", || {
             duo.a.ip("address del 10.0.0.1/24 dev gnv0").unwrap();
             eventually(SOON, "10.0.0.1 is back", || has_address(&duo.a, "gnv0", "10.0.0.1"));
@@ -212,7 +212,7 @@ on_both_backends! {
             };
             let a = duo.world.daemon(&duo.a, io, "",
                 &link("gnv0", 100, &["10.0.0.1/24", "fd00::1/64"], &format!("remote = \"192.0.2.2\"\n{more}")));
-            let monitor = Live::start(&a, "monitor host");
+            let monitor = RunningCommand::start(&a, "monitor host");
             eventually(SOON, "the monitor watches", || {
                 host.ip("address del 10.0.0.1/24 dev gnv0").unwrap();
                 eventually(SOON, "10.0.0.1 is back", || has_address(host, "gnv0", "10.0.0.1"));
@@ -244,7 +244,7 @@ on_both_backends! {
     fn sockets_change_in_place(io) {
         for mode in ["ip", "ethernet"] {
             let duo = Duo::new();
-            let [a, _b] = duo.overlay(io, Family::V4, &format!("mode = \"{mode}\""));
+            let [a, _b] = duo.overlay(io, UnderlayFamily::V4, &format!("mode = \"{mode}\""));
             eventually(SOON, "it carries", || answers(&duo.ends("10.0.0.2")));
             duo.a.ip("address add 10.0.0.77/24 dev gnv0").unwrap();
             duo.a.ip("route add 10.77.0.0/16 dev gnv0").unwrap();
@@ -274,7 +274,7 @@ on_both_backends! {
 
     fn a_lost_link_is_made_anew_by_whoever_asks(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         // The first is in the file, the other one is not.
         a.cli("link add gnv1 type geneve id 101 remote 192.0.2.2 address 10.1.0.1/24");
         for words in ["link set gnv1 up", "link set gnv1 mtu 1400", "link replace gnv1 type geneve id 101 remote 192.0.2.2 address 10.1.0.1/24"] {
@@ -315,7 +315,7 @@ on_both_backends! {
 fn ipv6_addresses_come_back_with_the_mtu() {
     for mode in ["ip", "ethernet"] {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(Io::Uring, Family::V4, &format!("mode = \"{mode}\""));
+        let [a, _b] = duo.overlay(TestBackend::Uring, UnderlayFamily::V4, &format!("mode = \"{mode}\""));
         for host in [&duo.a, &duo.b] {
             host.ip("link set gnv0 mtu 1200").unwrap();
         }
@@ -337,10 +337,10 @@ fn an_address_that_is_refused_keeps_nothing_else_from_working() {
             + &link("gnv1", 101, &["10.1.0.1/24"], &more)
     };
     duo.a.sysctl("ipv6/conf/default/disable_ipv6", "1").unwrap();
-    let a = duo.world.daemon(&duo.a, Io::Uring, "", &links(5));
+    let a = duo.world.daemon(&duo.a, TestBackend::Uring, "", &links(5));
     let back = "remote = \"192.0.2.1\"";
     let there = link("gnv0", 100, &["10.0.0.2/24"], back);
-    let _b = duo.world.daemon(&duo.b, Io::Uring, "", &there);
+    let _b = duo.world.daemon(&duo.b, TestBackend::Uring, "", &there);
     await_state(&a, "gnv0", "running", "address fd00::1/64");
     assert!(!shows_address(&a, "fd00::1"));
     assert_ping(&duo.ends("10.0.0.2"));
@@ -359,7 +359,7 @@ fn an_address_that_is_refused_keeps_nothing_else_from_working() {
 #[test]
 fn whoever_insists_is_left_alone_for_a_while() {
     let duo = Duo::new();
-    let [a, _b] = duo.overlay(Io::Uring, Family::V4, "");
+    let [a, _b] = duo.overlay(TestBackend::Uring, UnderlayFamily::V4, "");
     eventually(60, "the daemon gives in", || {
         duo.a.ip("link set gnv0 mtu 1300").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -379,7 +379,7 @@ fn whoever_insists_is_left_alone_for_a_while() {
 /// A port and a name that are taken when the daemon starts are had as soon as they are free.
 #[test]
 fn a_link_waits_for_its_port_and_its_name() {
-    let world = World::new();
+    let world = TestWorld::new();
     let (a, guest) = (world.host("a"), world.host("in"));
     guest.ip("link add gnv3 type bridge").unwrap();
     a.ip("link set lo up").unwrap();
@@ -395,7 +395,7 @@ fn a_link_waits_for_its_port_and_its_name() {
             &["10.3.0.1/24"],
             &format!("dstport = 6082\nnetns = \"{}\"", guest.name()),
         );
-    let daemon = world.daemon(&a, Io::Uring, "", &links);
+    let daemon = world.daemon(&a, TestBackend::Uring, "", &links);
     let holder = format!("(pid {})", std::process::id());
     await_state(
         &daemon,

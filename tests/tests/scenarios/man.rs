@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use geneved_tests::shell::Shell;
-use geneved_tests::world::{Duo, Io, binary};
+use geneved_tests::world::{Duo, TestBackend, binary};
 use serde_json::Value;
 
 /// Objects, and commands that work on none, that have a page of their own.
@@ -195,7 +195,7 @@ fn the_examples_work_and_json_is_as_documented() {
         let duo = Duo::new();
         let secret = duo.world.file("secret", &"5a".repeat(32));
         let line = format!("label-secret-file = \"{}\"", secret.display());
-        let daemon = duo.world.daemon(&duo.a, Io::Syscalls, &line, "");
+        let daemon = duo.world.daemon(&duo.a, TestBackend::Syscalls, &line, "");
         let shell = Shell::beside(&daemon, &duo.a);
         let config = daemon.process().site().config().display().to_string();
         let script = examples(&text)

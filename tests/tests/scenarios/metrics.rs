@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use geneved::observe::metrics::ALL;
 use geneved_tests::scrape::{ask, get, idle, names, promtool, scrape, series};
-use geneved_tests::world::{Daemon, Duo, Io, assert_ping, assert_udp, link};
+use geneved_tests::world::{TestDaemon, Duo, TestBackend, assert_ping, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
 use libgeneve::drop::DropReason;
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn socket(duo: &Duo) -> PathBuf {
 }
 
 /// Two hosts; host a has one of everything that is counted, and serves metrics.
-fn busy(duo: &Duo, io: Io) -> [Daemon; 2] {
+fn busy(duo: &Duo, io: TestBackend) -> [TestDaemon; 2] {
     let functions = r#"
         [[qos]]
         name = "gold"
@@ -170,7 +170,7 @@ on_both_backends! {
 #[test]
 fn metrics_are_served_on_the_loopback_port_too_and_say_when_a_series_is_gone() {
     let duo = Duo::new();
-    let [a, _b] = busy(&duo, Io::Uring);
+    let [a, _b] = busy(&duo, TestBackend::Uring);
     let connected = duo.a.netns().run(|| TcpStream::connect("127.0.0.1:9481"));
     let (status, page) = ask(&mut connected.unwrap().unwrap(), "/metrics");
     assert_eq!(status, 200);
@@ -193,7 +193,7 @@ fn metrics_are_served_on_the_loopback_port_too_and_say_when_a_series_is_gone() {
 #[test]
 fn slow_and_broken_scrapers_hold_nobody_up() {
     let duo = Duo::new();
-    let [mut a, _b] = busy(&duo, Io::Uring);
+    let [mut a, _b] = busy(&duo, TestBackend::Uring);
     let path = socket(&duo);
     let mut crowd: Vec<_> = (0..300).map(|_| idle(&path)).collect();
     for (n, stream) in crowd.iter_mut().enumerate() {

@@ -4,14 +4,14 @@ use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use geneved_tests::live::Live;
-use geneved_tests::world::{Daemon, Duo, Family, Io, link};
+use geneved_tests::live::RunningCommand;
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, link};
 use geneved_tests::{eventually, on_both_backends};
 use serde_json::Value;
 
 /// A monitor that is known to listen.
-fn monitor(daemon: &Daemon, words: &str) -> Live {
-    let live = Live::start(daemon, words);
+fn monitor(daemon: &TestDaemon, words: &str) -> RunningCommand {
+    let live = RunningCommand::start(daemon, words);
     let mut n = 0;
     eventually(10, "the monitor listens", || {
         n += 1;
@@ -33,7 +33,7 @@ fn json(line: &str) -> Value {
 on_both_backends! {
     fn changes_are_told_in_the_words_of_show(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let text = monitor(&a, "monitor");
         let data = monitor(&a, "-j monitor link route endpoint fdb policy option");
         a.cli("route add 10.7.0.0/16 dev gnv0 via 192.0.2.2");
@@ -71,9 +71,9 @@ on_both_backends! {
 
     fn drops_are_told_with_their_reason_their_number_and_one_of_them(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         a.cli("policy add no dev gnv0 egress proto udp dport 4242 deny");
-        let text = Live::start(&a, "-ts monitor drop");
+        let text = RunningCommand::start(&a, "-ts monitor drop");
         let socket = duo.a.netns().run(|| UdpSocket::bind("10.0.0.1:5151")).unwrap().unwrap();
         let enough = AtomicBool::new(false);
         let line = std::thread::scope(|scope| {
@@ -102,10 +102,10 @@ fn rules_that_log_and_backends_that_fail_are_told() {
     let service = "[[service]]\nname = \"web\"\ndev = \"gnv0\"\nvip = \"10.0.0.80\"\nproto = \"tcp\"\nport = 80\nbackend = [\"10.0.0.2:9\"]\ncheck = \"tcp\"\n";
     let rule = "[[policy]]\nname = \"watched\"\ndev = \"gnv0\"\ndirection = \"egress\"\nproto = \"tcp\"\ndport = \"7\"\naction = \"reject\"\nlog = true\n";
     let tables = link("gnv0", 100, &["10.0.0.1/24"], "remote = \"192.0.2.2\"") + rule;
-    let a = duo.world.daemon(&duo.a, Io::Uring, "", &tables);
+    let a = duo.world.daemon(&duo.a, TestBackend::Uring, "", &tables);
     let _b = duo.world.daemon(
         &duo.b,
-        Io::Uring,
+        TestBackend::Uring,
         "",
         &link("gnv0", 100, &["10.0.0.2/24"], "remote = \"192.0.2.1\""),
     );

@@ -1,17 +1,17 @@
 //! MTU: the sum, Packet Too Big, the path's MTU, the MSS clamp.
 
-use geneved::lab::net::{self, Host};
-use geneved::traffic::{Echo, Ends};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::packet::Parsed;
 use geneved_tests::peer::Peer;
-use geneved_tests::world::{Duo, Family, World, answers, assert_tcp, link};
+use geneved_tests::world::{Duo, UnderlayFamily, TestWorld, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use socket2::SockRef;
 use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// The MTU of an interface, as the kernel has it.
-fn kernel_mtu(host: &Host, device: &str) -> u64 {
+fn kernel_mtu(host: &LabNetns, device: &str) -> u64 {
     let text = host.ip(&format!("-j link show {device}")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json[0]["mtu"].as_u64().unwrap()
@@ -33,8 +33,8 @@ fn mss(segment: &[u8]) -> Option<u16> {
 }
 
 /// Hosts a and b with a router between them, whose way to b has this MTU.
-fn routed(mtu: u32) -> (World, [Host; 3]) {
-    let world = World::new();
+fn routed(mtu: u32) -> (TestWorld, [LabNetns; 3]) {
+    let world = TestWorld::new();
     let (a, router, b) = (world.host("a"), world.host("r"), world.host("b"));
     net::veth(
         (&a, "u0", &["192.0.2.1/25", "2001:db8:1::1/64"]),
@@ -71,14 +71,14 @@ fn outside(six: bool) -> ([&'static str; 2], u32) {
 on_both_backends! {
     fn rfc8926_31_the_tunnel_mtu_is_the_underlays_less_the_headers(io) {
         // IP, UDP and Geneve without options: 20 or 40, 8 and 8 bytes.
-        for (family, expected) in [(Family::V4, 1464), (Family::V6, 1444)] {
+        for (family, expected) in [(UnderlayFamily::V4, 1464), (UnderlayFamily::V6, 1444)] {
             let duo = Duo::new();
             let [a, _b] = duo.overlay(io, family, "");
             assert_eq!(kernel_mtu(&duo.a, "gnv0"), expected, "{family:?}");
             assert_eq!(a.link("gnv0")["mtu"], expected, "{family:?}");
         }
         let duo = Duo::new();
-        let _daemons = duo.overlay(io, Family::V4, "mtu = 1300");
+        let _daemons = duo.overlay(io, UnderlayFamily::V4, "mtu = 1300");
         assert_eq!(kernel_mtu(&duo.a, "gnv0"), 1300);
         assert_tcp(&duo.ends("10.0.0.2"), 1, 1_000_000);
     }
@@ -96,7 +96,7 @@ on_both_backends! {
             assert_eq!(kernel_mtu(&a, "gnv0"), u64::from(if six { 1444_u32 } else { 1464 }));
             for address in ["10.0.0.2", "fd00::2"] {
                 let to = address.parse().unwrap();
-                let echo = Echo { count: 1, size: 1380, timeout: Duration::from_millis(300), ..Echo::default() };
+                let echo = EchoRun { count: 1, size: 1380, timeout: Duration::from_millis(300), ..EchoRun::default() };
                 // By Packet Too Big; or the interface has become as narrow as the path, and the
                 // inner kernel cuts by itself.
                 eventually(5, "the inner sender is told", || {
@@ -107,11 +107,11 @@ on_both_backends! {
                     report.too_big.is_some() || kernel_mtu(&a, "gnv0") == u64::from(learned)
                 });
                 // The inner sender obeys: its packets arrive, in pieces.
-                let three = Echo { count: 3, size: 1380, ..Echo::default() };
+                let three = EchoRun { count: 3, size: 1380, ..EchoRun::default() };
                 eventually(5, "what was too big arrives in pieces", || {
                     three.run(a.netns(), to).unwrap().all_answered()
                 });
-                assert_tcp(&Ends::new(a.netns(), b.netns(), to), 1, 3_000_000);
+                assert_tcp(&TrafficEnds::new(a.netns(), b.netns(), to), 1, 3_000_000);
             }
             let host = &daemon.json("host show")[0]["remotes"][0];
             assert_eq!((&host["address"], &host["path_mtu"]), (&to.into(), &1400.into()), "{host}");
@@ -121,7 +121,7 @@ on_both_backends! {
             router.ip("link set rb mtu 1500").unwrap();
             b.ip("link set u0 mtu 1500").unwrap();
             daemon.cli("host flush");
-            let whole = Echo { count: 3, size: 1400, ..Echo::default() };
+            let whole = EchoRun { count: 3, size: 1400, ..EchoRun::default() };
             for address in ["10.0.0.2", "fd00::2"] {
                 eventually(5, "long packets pass whole", || {
                     whole.run(a.netns(), address.parse().unwrap()).unwrap().all_answered()
@@ -141,13 +141,13 @@ on_both_backends! {
             };
             let _a = world.daemon(&a, io, "", &config(["10.0.0.1/24", "fd00::1/64"], to));
             let _b = world.daemon(&b, io, "", &config(["10.0.0.2/24", "fd00::2/64"], from));
-            let ends = |to: &str| Ends::new(a.netns(), b.netns(), to.parse().unwrap());
+            let ends = |to: &str| TrafficEnds::new(a.netns(), b.netns(), to.parse().unwrap());
             eventually(5, "the overlay carries", || answers(&ends("fd00::2")));
             router.ip("link set rb mtu 1290").unwrap();
             b.ip("link set u0 mtu 1290").unwrap();
             for address in ["fd00::2", "10.0.0.2"] {
                 // The first packets that are too long are lost, and their sender is told.
-                let long = Echo { count: 3, size: 1400, timeout: Duration::from_millis(300), ..Echo::default() };
+                let long = EchoRun { count: 3, size: 1400, timeout: Duration::from_millis(300), ..EchoRun::default() };
                 eventually(10, "long packets pass", || {
                     long.run(a.netns(), address.parse().unwrap()).unwrap().all_answered()
                 });
@@ -155,7 +155,7 @@ on_both_backends! {
             }
             assert!(kernel_mtu(&a, "gnv0") >= 1280 && kernel_mtu(&b, "gnv0") >= 1280);
             // A packet of the smallest MTU, for whose sender nothing narrower exists.
-            let least = Echo { count: 3, size: 1280 - 48, ..Echo::default() };
+            let least = EchoRun { count: 3, size: 1280 - 48, ..EchoRun::default() };
             assert!(least.run(a.netns(), "fd00::2".parse().unwrap()).unwrap().all_answered());
         }
     }
@@ -215,7 +215,7 @@ on_both_backends! {
             ("-6", "fd05:", "fd04::/64", "fd04::7"),
         ] {
             let dot = if family == "-4" { "." } else { ":" };
-            let ends = Ends::new(duo.b.netns(), client.netns(), address.parse().unwrap());
+            let ends = TrafficEnds::new(duo.b.netns(), client.netns(), address.parse().unwrap());
             duo.b.ip(&format!("{family} route add {net} dev gnv0")).unwrap();
             middle.ip(&format!("{family} route add default via {through}{dot}1")).unwrap();
             let gateway = net.replace("0/24", "1").replace("/64", "1");
@@ -245,7 +245,7 @@ on_both_backends! {
         tenant.ip("-6 route add default via fd05::1").unwrap();
         duo.a.sysctl("ipv4/ip_forward", "1").unwrap();
         duo.a.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
-        let peer = Peer::on(duo, io, Family::V4, "");
+        let peer = Peer::on(duo, io, UnderlayFamily::V4, "");
         for (to, expected) in [("10.0.0.2", 1464 - 40), ("fd00::2", 1464 - 60)] {
             let to = SocketAddr::new(to.parse().unwrap(), 80);
             let dial = || TcpStream::connect_timeout(&to, Duration::from_millis(100)).is_err();

@@ -5,13 +5,13 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use geneved::lab::net::{Host, veth};
-use geneved::traffic::{Echo, Ends};
+use geneved::lab::net::{LabNetns, veth};
+use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::datagrams::{Asker, Reflector};
 use geneved_tests::packet::{Parsed, fragments};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
-use geneved_tests::world::{Daemon, Io, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::world::{TestDaemon, TestBackend, link};
 use geneved_tests::{eventually, on_both_backends};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -19,21 +19,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 const IPPROTO_RAW: i32 = 255;
 
 /// 10.0.0.1 and fd00::1 live on host a, .3 on host c; host b leads to the outside, which is 203.0.113.9 and 2001:db8:9::9.
-struct Site {
+struct NatHosts {
     /// Of a, of the gateway, of c.
-    daemons: [Daemon; 3],
-    outside: Host,
+    daemons: [TestDaemon; 3],
+    outside: LabNetns,
     trio: Trio,
 }
 
 /// The host outside, by both families.
-const OUTSIDE: [&str; 2] = ["203.0.113.9", "[2001:db8:9::9]"];
+const OUTSIDE_HOST: [&str; 2] = ["203.0.113.9", "[2001:db8:9::9]"];
 /// The outside addresses that pools have.
-const POOL: [&str; 2] = ["198.51.100.1", "2001:db8:5::1"];
+const POOL_ADDRESSES: [&str; 2] = ["198.51.100.1", "2001:db8:5::1"];
 
-impl Site {
+impl NatHosts {
     /// `nat` is what the gateway does.
-    fn new(io: Io, nat: &str) -> Self {
+    fn new(io: TestBackend, nat: &str) -> Self {
         let trio = Trio::new();
         let outside = trio.world.host("outside");
         let [a, b, c] = &trio.hosts;
@@ -91,11 +91,11 @@ impl Site {
         }
         // Finds the neighbours outside, which may not be asked before an address has settled.
         for address in ["203.0.113.9", "2001:db8:9::9"] {
-            let ends = Ends::new(b.netns(), outside.netns(), address.parse().unwrap());
+            let ends = TrafficEnds::new(b.netns(), outside.netns(), address.parse().unwrap());
             eventually(10, "the outside answers", || {
-                let echo = Echo {
+                let echo = EchoRun {
                     count: 1,
-                    ..Echo::default()
+                    ..EchoRun::default()
                 };
                 let report = echo.run(&ends.client, ends.address);
                 report.is_ok_and(|report| report.all_answered())
@@ -104,7 +104,7 @@ impl Site {
         // Forwarding and routes are as the translations need them, in both families.
         let shown = daemons[1].cli("nat show");
         assert!(!shown.contains("missing"), "{shown}");
-        Site {
+        NatHosts {
             daemons,
             outside,
             trio,
@@ -112,21 +112,21 @@ impl Site {
     }
 
     /// Source NAT for both families, with these ports.
-    fn translating(io: Io, ports: &str) -> Self {
-        let rules = snat("out4", "10.0.0.0/24", POOL[0], ports)
-            + &snat("out6", "fd00::/64", POOL[1], ports);
+    fn translating(io: TestBackend, ports: &str) -> Self {
+        let rules = snat("out4", "10.0.0.0/24", POOL_ADDRESSES[0], ports)
+            + &snat("out6", "fd00::/64", POOL_ADDRESSES[1], ports);
         Self::new(io, &rules)
     }
 
-    fn a(&self) -> &Host {
+    fn a(&self) -> &LabNetns {
         &self.trio.hosts[0]
     }
 
-    fn c(&self) -> &Host {
+    fn c(&self) -> &LabNetns {
         &self.trio.hosts[2]
     }
 
-    fn gateway(&self) -> &Daemon {
+    fn gateway(&self) -> &TestDaemon {
         &self.daemons[1]
     }
 
@@ -152,16 +152,16 @@ fn static_rules() -> String {
     };
     rule("one4", "10.0.0.1", "198.51.100.25")
         + &rule("one6", "fd00::1", "2001:db8:5::25")
-        + &snat("out4", "10.0.0.3/32", POOL[0], "1024-65535")
-        + &snat("out6", "fd00::3/128", POOL[1], "1024-65535")
+        + &snat("out4", "10.0.0.3/32", POOL_ADDRESSES[0], "1024-65535")
+        + &snat("out6", "fd00::3/128", POOL_ADDRESSES[1], "1024-65535")
 }
 
 on_both_backends! {
     /// An error about a translated packet is translated, with what it quotes, and finds the socket that it is about.
     fn errors_from_outside_find_the_inner_sender(io) {
-        let site = Site::translating(io, "1024-65535");
+        let site = NatHosts::translating(io, "1024-65535");
         let _reflector = Reflector::start(&site.outside, 7000);
-        for outside in OUTSIDE {
+        for outside in OUTSIDE_HOST {
             let closed = Asker::new(site.a(), &format!("{outside}:7001"));
             eventually(5, "a closed port outside is reported", || {
                 closed.ask(8).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -171,10 +171,10 @@ on_both_backends! {
         for host in [&site.trio.hosts[1], &site.outside] {
             host.ip("link set o0 mtu 1300").unwrap();
         }
-        for outside in OUTSIDE {
+        for outside in OUTSIDE_HOST {
             // Linux forbids fragments by itself; of IPv6 nobody on the way may make them.
             let asker = Asker::new(site.a(), &format!("{outside}:7000"));
-            assert_eq!(asker.seen(1200).ip().is_ipv4(), outside == OUTSIDE[0]);
+            assert_eq!(asker.seen(1200).ip().is_ipv4(), outside == OUTSIDE_HOST[0]);
             eventually(5, "the sender learns the path MTU and fragments", || asker.ask(1350).is_ok());
             let known = site.a().ip(&format!("route get {}", outside.trim_matches(['[', ']']))).unwrap();
             assert!(known.contains("mtu 1300"), "{known}");
@@ -183,9 +183,9 @@ on_both_backends! {
 
     /// Fragments are translated like the packet that they are of, both ways.
     fn fragments_pass_source_nat(io) {
-        let site = Site::translating(io, "1024-65535");
+        let site = NatHosts::translating(io, "1024-65535");
         let _reflector = Reflector::start(&site.outside, 7000);
-        for (outside, pool) in OUTSIDE.iter().zip(POOL) {
+        for (outside, pool) in OUTSIDE_HOST.iter().zip(POOL_ADDRESSES) {
             let asker = Asker::new(site.a(), &format!("{outside}:7000"));
             // Whoever answers by IPv6 must first learn that the tunnel is narrower than its own link.
             eventually(5, "a long answer comes", || asker.ask(2000).is_ok());
@@ -198,8 +198,8 @@ on_both_backends! {
 
     /// Two senders behind one address that choose one identification: the receiver puts together what belongs together.
     fn fragments_of_two_senders_are_not_mixed_up(io) {
-        let site = Site::translating(io, "1024-65535");
-        let to: SocketAddr = format!("{}:7000", OUTSIDE[0]).parse().unwrap();
+        let site = NatHosts::translating(io, "1024-65535");
+        let to: SocketAddr = format!("{}:7000", OUTSIDE_HOST[0]).parse().unwrap();
         let receiver = site.outside.netns().run(|| UdpSocket::bind(to)).unwrap().unwrap();
         receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         let senders = [(site.a(), "10.0.0.1", 0xaa), (site.c(), "10.0.0.3", 0xcc)].map(|(host, from, byte)| {
@@ -232,34 +232,34 @@ on_both_backends! {
     /// One address for one: whoever begins, the inside keeps its port and is seen by its outside address, and what stays
     /// in the VPC is seen as it is.
     fn a_static_address_serves_both_directions(io) {
-        let site = Site::new(io, &static_rules());
-        let _outer = Echoing::start(&site.outside, 7000, "outside");
-        let _inner = Echoing::start(site.a(), 7001, "inside");
+        let site = NatHosts::new(io, &static_rules());
+        let _outer = EchoServer::start(&site.outside, 7000, "outside");
+        let _inner = EchoServer::start(site.a(), 7001, "inside");
         for (at, fixed) in ["198.51.100.25", "[2001:db8:5::25]"].iter().enumerate() {
-            let mut out = Talk::open(site.a(), &format!("{}:7000", OUTSIDE[at])).unwrap();
+            let mut out = EchoConnection::open(site.a(), &format!("{}:7000", OUTSIDE_HOST[at])).unwrap();
             assert_eq!(out.seen.ip().to_string(), fixed.trim_matches(['[', ']']));
-            let mut back = Talk::open(&site.outside, &format!("{fixed}:7001")).unwrap();
+            let mut back = EchoConnection::open(&site.outside, &format!("{fixed}:7001")).unwrap();
             assert_eq!(back.server, "inside");
-            assert_eq!(back.seen.ip().to_string(), OUTSIDE[at].trim_matches(['[', ']']));
+            assert_eq!(back.seen.ip().to_string(), OUTSIDE_HOST[at].trim_matches(['[', ']']));
             assert!(out.carries(500_000) && back.carries(500_000));
             // A member of the VPC that has an address outside itself may use that of another, too.
-            let mut around = Talk::open(site.c(), &format!("{fixed}:7001")).unwrap();
+            let mut around = EchoConnection::open(site.c(), &format!("{fixed}:7001")).unwrap();
             assert!(around.server == "inside" && around.carries(500_000));
         }
         // A host that has such a rule for its own address uses it only for what is not in the VPC.
         site.daemons[2].cli("nat add own dev gnv0 static inside 10.0.0.3 outside 198.51.100.30");
         let shown = site.daemons[2].cli("nat show own");
         assert!(!shown.contains("missing"), "nobody comes to it here: {shown}");
-        let near = Talk::open(site.c(), "10.0.0.1:7001").unwrap();
+        let near = EchoConnection::open(site.c(), "10.0.0.1:7001").unwrap();
         assert_eq!(near.seen.ip().to_string(), "10.0.0.3");
     }
 
     /// Two members meet by the outside port of one of them, and see each other only by outside addresses.
     fn members_reach_each_other_by_outside_ports(io) {
-        let site = Site::translating(io, "20000-29999");
+        let site = NatHosts::translating(io, "20000-29999");
         let _reflector = Reflector::start(&site.outside, 7000);
         let _inner = Reflector::start(site.a(), 7100);
-        for (outside, pool) in OUTSIDE.iter().zip(POOL) {
+        for (outside, pool) in OUTSIDE_HOST.iter().zip(POOL_ADDRESSES) {
             // A mapping comes to be by speaking from the port.
             let any = if outside.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
             let to = format!("{outside}:7000");
@@ -294,15 +294,15 @@ on_both_backends! {
         let rule = |name: &str, to: &str, target: &str| format!(
             "[[nat]]\nname = \"{name}\"\ndev = \"gnv0\"\ntype = \"dnat\"\nto = \"{to}\"\nproto = \"tcp\"\ndport = 443\ntarget = \"{target}\"\n"
         );
-        let rules = rule("www4", POOL[0], "10.0.0.3:7001") + &rule("www6", POOL[1], "[fd00::3]:7001");
-        let site = Site::new(io, &rules);
-        let _server = Echoing::start(site.c(), 7001, "inside");
-        for (outside, pool) in OUTSIDE.iter().zip([POOL[0].to_owned(), format!("[{}]", POOL[1])]) {
-            let mut talk = Talk::open(&site.outside, &format!("{pool}:443")).unwrap();
+        let rules = rule("www4", POOL_ADDRESSES[0], "10.0.0.3:7001") + &rule("www6", POOL_ADDRESSES[1], "[fd00::3]:7001");
+        let site = NatHosts::new(io, &rules);
+        let _server = EchoServer::start(site.c(), 7001, "inside");
+        for (outside, pool) in OUTSIDE_HOST.iter().zip([POOL_ADDRESSES[0].to_owned(), format!("[{}]", POOL_ADDRESSES[1])]) {
+            let mut talk = EchoConnection::open(&site.outside, &format!("{pool}:443")).unwrap();
             assert_eq!(talk.server, "inside");
             assert_eq!(talk.seen.ip().to_string(), outside.trim_matches(['[', ']']));
             assert!(talk.carries(500_000));
-            assert!(Talk::open(&site.outside, &format!("{pool}:7001")).is_err());
+            assert!(EchoConnection::open(&site.outside, &format!("{pool}:7001")).is_err());
         }
         let drops = site.gateway().drops();
         assert!(drops.contains_key("gnv0/egress/no-route"), "{drops:?}");
@@ -310,9 +310,9 @@ on_both_backends! {
 
     /// A pool that is empty drops with its own reason, says how full it is, and gives no port twice.
     fn a_pool_runs_out_and_gives_no_port_twice(io) {
-        let site = Site::translating(io, "40000-40007");
+        let site = NatHosts::translating(io, "40000-40007");
         let _reflector = Reflector::start(&site.outside, 7000);
-        for (outside, rule) in OUTSIDE.iter().zip(["out4", "out6"]) {
+        for (outside, rule) in OUTSIDE_HOST.iter().zip(["out4", "out6"]) {
             assert_eq!(site.ports(rule), (0, 8));
             let to = format!("{outside}:7000");
             let askers: Vec<_> = (0..8).map(|_| Asker::new(site.a(), &to)).collect();
@@ -341,13 +341,13 @@ on_both_backends! {
     /// The server of a connection that ended may be in TIME-WAIT: while there are others, no other host gets its port, and
     /// then the one that was given back first.
     fn a_port_of_a_connection_that_ended_rests(io) {
-        let site = Site::translating(io, "40000-40001");
-        let _server = Echoing::start(&site.outside, 7000, "outside");
-        for outside in OUTSIDE {
+        let site = NatHosts::translating(io, "40000-40001");
+        let _server = EchoServer::start(&site.outside, 7000, "outside");
+        for outside in OUTSIDE_HOST {
             let to = format!("{outside}:7000");
             let ports: Vec<u16> = (0..6).map(|turn| {
                 let host = if turn % 2 == 0 { site.a() } else { site.c() };
-                let port = Talk::open(host, &to).unwrap().seen.port();
+                let port = EchoConnection::open(host, &to).unwrap().seen.port();
                 eventually(5, "the connection is closed", || {
                     let flows = site.gateway().json("flow show dev gnv0 proto tcp");
                     let flows = flows.as_array().unwrap();

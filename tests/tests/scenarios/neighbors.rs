@@ -1,10 +1,10 @@
 //! Addresses that nobody has: virtual addresses of services and outside addresses of NAT are found by those who speak Ethernet.
 
-use geneved::lab::net::Host;
-use geneved::traffic::Ends;
+use geneved::lab::net::LabNetns;
+use geneved::traffic::TrafficEnds;
 use geneved_tests::bridged::Bridged;
-use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Daemon, Duo, Io, answers, assert_tcp};
+use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::world::{TestDaemon, Duo, TestBackend, answers, assert_tcp};
 use geneved_tests::{eventually, on_both_backends};
 
 fn static_nat(name: &str, inside: &str, outside: &str) -> String {
@@ -28,7 +28,7 @@ fn service(vip: &str, backend: &str) -> String {
 }
 
 /// geneved on host a, in mode ip: its TUN knows of no MAC addresses. What asks for them is on host b.
-fn speaker(duo: &Duo, kind: &str, more: &str) -> Daemon {
+fn speaker(duo: &Duo, kind: &str, more: &str) -> TestDaemon {
     let lines = format!(
         "[[link]]\nname = \"gnv0\"\ntype = \"{kind}\"\ninner = \"ethernet\"\nid = 100\nremote = \"192.0.2.2\"\n\
          address = [\"10.0.0.1/24\", \"fd00::1/64\", \"10.1.0.1/24\", \"fd01::1/64\"]\n{}{}{}{}{more}",
@@ -37,12 +37,12 @@ fn speaker(duo: &Duo, kind: &str, more: &str) -> Daemon {
         pool("out4", "10.1.0.0/24", "10.0.0.60"),
         pool("out6", "fd01::/64", "fd00::60"),
     );
-    duo.world.daemon(&duo.a, Io::Uring, "", &lines)
+    duo.world.daemon(&duo.a, TestBackend::Uring, "", &lines)
 }
 
-fn assert_translated(duo: &Duo, daemon: &Daemon) {
+fn assert_translated(duo: &Duo, daemon: &TestDaemon) {
     for address in ["10.0.0.50", "fd00::50"] {
-        let ends = Ends::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
+        let ends = TrafficEnds::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
         eventually(5, "the outside address answers", || answers(&ends));
     }
     // From an address that the peer has no route to: it answers the pool's.
@@ -77,17 +77,17 @@ fn a_link_in_mode_ip_answers_for_services_and_translated_addresses() {
     // On one machine both would have the same address.
     let there = "[[link]]\nname = \"gnv0\"\nlladdr = \"02:00:00:00:00:0b\"\nid = 100\nmode = \"ethernet\"\nremote = \"192.0.2.1\"\n\
         address = [\"10.0.0.2/24\", \"fd00::2/64\"]\n";
-    let _other = duo.world.daemon(&duo.b, Io::Uring, "", there);
+    let _other = duo.world.daemon(&duo.b, TestBackend::Uring, "", there);
     assert_translated(&duo, &daemon);
-    let _server = Echoing::start(&duo.a, 7000, "here");
+    let _server = EchoServer::start(&duo.a, 7000, "here");
     for vip in ["10.0.0.100:80", "[fd00::100]:80"] {
-        let mut talk = Talk::open(&duo.b, vip).unwrap();
+        let mut talk = EchoConnection::open(&duo.b, vip).unwrap();
         assert!(talk.carries(1_000_000), "{vip}");
     }
 }
 
 /// What a station's neighbour cache has of an address.
-fn neighbor(station: &Host, address: &str) -> String {
+fn neighbor(station: &LabNetns, address: &str) -> String {
     station.ip(&format!("neighbour show {address}")).unwrap()
 }
 
@@ -99,18 +99,18 @@ fn stations_find_services_and_translated_addresses() {
         + &static_nat("one6", "fd00::1", "fd00::50")
         + &pool("out4", "10.0.0.2/32", "10.0.0.60-10.0.0.61");
     let a = format!("remote = \"192.0.2.2\"\n{nat}{services}");
-    let bridged = Bridged::new(Io::Uring, [&a, "remote = \"192.0.2.1\""]);
+    let bridged = Bridged::new(TestBackend::Uring, [&a, "remote = \"192.0.2.1\""]);
     // Backends are found by what they say.
     for address in ["10.0.0.3", "fd00::3"] {
         let ends = bridged.ends(0, 2, address);
         eventually(5, "the backend is known", || answers(&ends));
     }
-    let _server = Echoing::start(&bridged.stations[2], 7000, "there");
+    let _server = EchoServer::start(&bridged.stations[2], 7000, "there");
     for (vip, address) in [
         ("10.0.0.100:80", "10.0.0.100"),
         ("[fd00::100]:80", "fd00::100"),
     ] {
-        let mut talk = Talk::open(&bridged.stations[0], vip).unwrap();
+        let mut talk = EchoConnection::open(&bridged.stations[0], vip).unwrap();
         assert!(talk.carries(1_000_000), "{vip}");
         let seen = neighbor(&bridged.stations[0], address);
         assert!(seen.contains("lladdr 06:00:00:00:00:01"), "{seen}");
@@ -122,9 +122,9 @@ fn stations_find_services_and_translated_addresses() {
         let seen = neighbor(&bridged.stations[3], address);
         assert!(seen.contains("lladdr 06:00:00:00:00:01"), "{seen}");
     }
-    let _inside = Echoing::start(&bridged.stations[0], 7001, "inside");
+    let _inside = EchoServer::start(&bridged.stations[0], 7001, "inside");
     for outside in ["10.0.0.50:7001", "[fd00::50]:7001"] {
-        let mut talk = Talk::open(&bridged.stations[3], outside).unwrap();
+        let mut talk = EchoConnection::open(&bridged.stations[3], outside).unwrap();
         assert!(talk.carries(1_000_000), "{outside}");
     }
     // Station 1 is translated to a pool's address; whom it talks to finds that.
@@ -170,7 +170,7 @@ on_both_backends! {
 }
 
 /// The address that the kernel gave to an interface by itself.
-fn link_local(host: &Host, device: &str) -> String {
+fn link_local(host: &LabNetns, device: &str) -> String {
     let mut found = None;
     eventually(10, "the interface has a link-local address", || {
         let shown = host.ip(&format!("-6 address show dev {device} scope link"));
@@ -188,7 +188,7 @@ fn link_local_addresses_of_both_ends_answer() {
     let duo = Duo::new();
     let lines = "[[link]]\nname = \"ov0\"\ntype = \"vxlan\"\nid = 100\nremote = \"192.0.2.2\"\n\
         address = [\"10.0.0.1/24\", \"fd00::1/64\"]\n";
-    let _daemon = duo.world.daemon(&duo.a, Io::Uring, "", lines);
+    let _daemon = duo.world.daemon(&duo.a, TestBackend::Uring, "", lines);
     silent_device(&duo, "02:00:00:00:00:b1");
     let (here, there) = (link_local(&duo.a, "ov0"), link_local(&duo.b, "vx0"));
     for (from, device, to) in [(&duo.a, "ov0", there), (&duo.b, "vx0", here)] {
@@ -204,7 +204,7 @@ fn link_local_addresses_of_both_ends_answer() {
 #[test]
 fn a_router_behind_another_host_stays_one() {
     let bridged = Bridged::new(
-        Io::Uring,
+        TestBackend::Uring,
         ["remote = \"192.0.2.2\"", "remote = \"192.0.2.1\""],
     );
     let router = &bridged.stations[2];

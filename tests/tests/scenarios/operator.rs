@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use geneved::traffic::{Amount, TcpBulk};
-use geneved_tests::launch::{How, Launch};
-use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Duo, Family, Io, binary, link};
+use geneved::traffic::{SendAmount, TcpBulk};
+use geneved_tests::launch::{LaunchOptions, Launch};
+use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, binary, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -24,9 +24,9 @@ on_both_backends! {
     /// A connection lives on through changes that do not concern it, and what was done is said.
     fn a_reload_keeps_the_flows_that_it_does_not_concern(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
-        let _server = Echoing::start(&duo.b, 7, "b");
-        let mut talk = Talk::open(&duo.a, "10.0.0.2:7").unwrap();
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
+        let _server = EchoServer::start(&duo.b, 7, "b");
+        let mut talk = EchoConnection::open(&duo.a, "10.0.0.2:7").unwrap();
         assert!(talk.echoes(Duration::from_secs(2)));
         let file = a.process().site().config();
         let before = fs::read_to_string(&file).unwrap();
@@ -60,9 +60,9 @@ on_both_backends! {
     /// Two hundred clients at once, most of them broken, while a stream runs.
     fn rude_control_clients_do_not_reach_the_packet_path(io) {
         let duo = Duo::new();
-        let [mut a, _b] = duo.overlay(io, Family::V4, "");
+        let [mut a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let socket = a.process().socket();
-        let bulk = TcpBulk { amount: Amount::For(Duration::from_secs(4)), ..TcpBulk::default() };
+        let bulk = TcpBulk { amount: SendAmount::For(Duration::from_secs(4)), ..TcpBulk::default() };
         let ends = duo.ends("10.0.0.2");
         let report = std::thread::scope(|scope| {
             let running = scope.spawn(|| bulk.run(&ends));
@@ -108,7 +108,7 @@ fn a_transaction_with_one_wrong_change_changes_nothing() {
     let duo = Duo::new();
     let a = duo
         .world
-        .daemon(&duo.a, Io::Uring, "", &link("gnv0", 100, &[], ""));
+        .daemon(&duo.a, TestBackend::Uring, "", &link("gnv0", 100, &[], ""));
     let call = |changes: &str| -> Value {
         let mut client = UnixStream::connect(a.process().socket()).unwrap();
         let call = format!(
@@ -233,10 +233,10 @@ check = "none"
 fn what_runs_is_saved_and_a_restart_with_it_saves_the_same_bytes() {
     let duo = Duo::new();
     let daemon = format!("label-secret-file = \"{}\"", secret(&duo));
-    let how = How {
+    let how = LaunchOptions {
         daemon: &daemon,
         objects: EVERYTHING,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let first = Launch::new(&duo.world, &duo.a, how).ready();
     first
@@ -252,9 +252,9 @@ fn what_runs_is_saved_and_a_restart_with_it_saves_the_same_bytes() {
             "{object}: {saved}"
         );
     }
-    let how = How {
+    let how = LaunchOptions {
         file: Some(&saved),
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let second = Launch::new(&duo.world, &duo.a, how).ready();
     assert_eq!(second.cli("save").unwrap(), saved);
@@ -278,7 +278,7 @@ fn said(output: &Output) -> (String, Option<i32>) {
 #[test]
 fn check_knows_the_daemon_that_runs() {
     let duo = Duo::new();
-    let [a, _b] = duo.overlay(Io::Syscalls, Family::V4, "");
+    let [a, _b] = duo.overlay(TestBackend::Syscalls, UnderlayFamily::V4, "");
     let socket = a.process().site().socket();
     let socket = socket.to_str().unwrap();
     let pid = a.process().pid();

@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use geneved::traffic::{Amount, UdpBurst};
+use geneved::traffic::{SendAmount, UdpBurst};
 use geneved_tests::eventually;
-use geneved_tests::ovs::{Offloads, Ovs, Speech};
-use geneved_tests::world::{Family, Io, answers, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::ovs::{Offloads, Ovs, OvsTunnel};
+use geneved_tests::world::{UnderlayFamily, TestBackend, answers, assert_no_ping, assert_ping, assert_tcp};
 use libgeneve::label::LabelKey;
 
 fn carries(ovs: &Ovs) {
@@ -24,7 +24,7 @@ fn carries(ovs: &Ovs) {
         // The switch takes a packet a system call, and has no more room than its packet sockets.
         let burst = UdpBurst {
             size: 200,
-            amount: Amount::Count(300),
+            amount: SendAmount::Count(300),
             pace: Some(1000.0),
             ..UdpBurst::default()
         };
@@ -43,7 +43,7 @@ fn carries(ovs: &Ovs) {
 
 #[test]
 fn a_switch_on_a_path_without_offloads_gets_whole_packets() {
-    for io in [Io::Uring, Io::Syscalls] {
+    for io in [TestBackend::Uring, TestBackend::Syscalls] {
         carries(&Ovs::new(io, Offloads::Off, "", ""));
     }
 }
@@ -56,13 +56,13 @@ fn whole(ovs: &Ovs) -> serde_json::Value {
 /// The veth says that it takes packets uncut and with unfinished checksums, and the switch reads them so from its other end.
 #[test]
 fn a_switch_behind_a_veth_with_offloads_gets_whole_packets() {
-    let speech = |kind, tap, family| Speech { kind, tap, family };
+    let speech = |kind, tap, family| OvsTunnel { kind, tap, family };
     for (io, speech) in [
-        (Io::Uring, Speech::USUAL),
-        (Io::Syscalls, Speech::USUAL),
-        (Io::Uring, speech("geneve", false, Family::V6)),
-        (Io::Uring, speech("vxlan", false, Family::V4)),
-        (Io::Uring, speech("vxlan", true, Family::V6)),
+        (TestBackend::Uring, OvsTunnel::USUAL),
+        (TestBackend::Syscalls, OvsTunnel::USUAL),
+        (TestBackend::Uring, speech("geneve", false, UnderlayFamily::V6)),
+        (TestBackend::Uring, speech("vxlan", false, UnderlayFamily::V4)),
+        (TestBackend::Uring, speech("vxlan", true, UnderlayFamily::V6)),
     ] {
         let ovs = Ovs::with(io, Offloads::On, speech, "", "");
         eventually(5, "the switch is noticed", || whole(&ovs) == "all");
@@ -77,7 +77,7 @@ fn a_switch_whose_way_is_not_looked_at_gets_whole_packets_where_geneved_is_told_
         ("segmentation = \"off\"", "udpcsum = false"),
         ("segmentation = \"gso\"", "segmentation = \"off\""),
     ] {
-        let ovs = Ovs::new(Io::Uring, Offloads::On, daemon, link);
+        let ovs = Ovs::new(TestBackend::Uring, Offloads::On, daemon, link);
         assert!(whole(&ovs).is_null());
         carries(&ovs);
     }
@@ -89,7 +89,7 @@ fn each_side_matches_the_options_of_the_other() {
     let lines = "option = [\"tag=00000009\"]\ningress = \"deny\"\n\
         [[option]]\nname = \"tag\"\nclass = \"0x0199\"\ntype = 5\nlen = 4\n\
         [[policy]]\nname = \"marked\"\ndev = \"gnv0\"\ndirection = \"ingress\"\noption = \"0x0199:0x05=00000007\"\naction = \"allow\"\n";
-    let ovs = Ovs::new(Io::Uring, Offloads::On, "", lines);
+    let ovs = Ovs::new(TestBackend::Uring, Offloads::On, "", lines);
     ovs.ofctl("add-tlv-map", "{class=0x0199,type=5,len=4}->tun_metadata0");
     ovs.ofctl("del-flows", "");
     ovs.ofctl(
@@ -140,7 +140,7 @@ fn labels_that_the_switch_writes_reach_the_rules() {
     let lines = "ingress = \"deny\"\n\
         [[policy]]\nname = \"web\"\ndev = \"gnv0\"\ndirection = \"ingress\"\nfrom = \"app=web\"\naction = \"allow\"\n\
         [[endpoint]]\naddress = \"10.0.0.1\"\ndev = \"gnv0\"\nlocal = true\nlabels = \"app=client\"\n";
-    let ovs = Ovs::new(Io::Uring, Offloads::On, &daemon, lines);
+    let ovs = Ovs::new(TestBackend::Uring, Offloads::On, &daemon, lines);
     let _ = std::fs::remove_file(&secret);
     let key = LabelKey::from_secret(text.as_bytes());
     let labels = |name: &str, value: &str| {

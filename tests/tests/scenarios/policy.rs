@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use geneved_tests::datagrams::{Asker, Reflector};
-use geneved_tests::trio::{Echoing, Talk, endpoint};
-use geneved_tests::world::{Daemon, Duo, Family, Io, assert_no_ping, assert_ping, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_no_ping, assert_ping, link};
 use geneved_tests::{eventually, on_both_backends};
 
-const SHORT: Duration = Duration::from_millis(700);
-const LONG: Duration = Duration::from_secs(5);
+const DENIED_TIMEOUT: Duration = Duration::from_millis(700);
+const ALLOWED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The fabric's secret, in a file that only its owner reads.
 fn secret(duo: &Duo) -> String {
@@ -19,7 +19,7 @@ fn secret(duo: &Duo) -> String {
 }
 
 /// Host a has the endpoint 10.0.0.1 with `labels`, host b denies what no rule allows.
-fn pair(duo: &Duo, io: Io, labels: &str, rules: &str) -> [Daemon; 2] {
+fn pair(duo: &Duo, io: TestBackend, labels: &str, rules: &str) -> [TestDaemon; 2] {
     let daemon = secret(duo);
     let a = link("gnv0", 100, &["10.0.0.1/24"], "")
         + &endpoint("gnv0", "10.0.0.1", None, &format!("labels = \"{labels}\""))
@@ -61,17 +61,17 @@ on_both_backends! {
         let duo = Duo::new();
         let rules = rule("talk", "proto = \"tcp\"\ndport = \"7000\"\naction = \"allow\"");
         let [_a, b] = pair(&duo, io, "app=web", &rules);
-        let _server = Echoing::start(&duo.b, 7000, "b");
-        let mut talk = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
-        assert!(talk.echoes(LONG));
+        let _server = EchoServer::start(&duo.b, 7000, "b");
+        let mut talk = EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap();
+        assert!(talk.echoes(ALLOWED_TIMEOUT));
         let flows = b.json("flow show dev gnv0 state established");
         assert_eq!(flows.as_array().map(Vec::len), Some(1), "{flows}");
         b.cli("policy del talk dev gnv0");
-        assert!(!talk.echoes(SHORT), "a connection without a rule lives on");
+        assert!(!talk.echoes(DENIED_TIMEOUT), "a connection without a rule lives on");
         b.cli("policy add talk dev gnv0 ingress proto tcp dport 7000 allow");
         // What was not acknowledged is sent again.
-        eventually(15, "the connection goes on", || talk.echoes(SHORT));
-        let mut other = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
+        eventually(15, "the connection goes on", || talk.echoes(DENIED_TIMEOUT));
+        let mut other = EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap();
         b.cli("flow flush dev gnv0");
         assert!(other.carries(300_000), "a forgotten flow is decided anew");
     }
@@ -81,13 +81,13 @@ on_both_backends! {
         let duo = Duo::new();
         let rules = rule("no", "proto = \"tcp\"\ndport = \"81-89\"\naction = \"reject\"");
         let [_a, b] = pair(&duo, io, "app=web", &rules);
-        let _server = Echoing::start(&duo.a, 7001, "a");
-        let refused = Talk::open(&duo.a, "10.0.0.2:85").err().unwrap();
+        let _server = EchoServer::start(&duo.a, 7001, "a");
+        let refused = EchoConnection::open(&duo.a, "10.0.0.2:85").err().unwrap();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        let silent = Talk::open(&duo.a, "10.0.0.2:90").err().unwrap();
+        let silent = EchoConnection::open(&duo.a, "10.0.0.2:90").err().unwrap();
         assert!(matches!(silent.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{silent}");
-        let mut out = Talk::open(&duo.b, "10.0.0.1:7001").unwrap();
-        assert!(out.echoes(LONG), "replies of a flow that b began");
+        let mut out = EchoConnection::open(&duo.b, "10.0.0.1:7001").unwrap();
+        assert!(out.echoes(ALLOWED_TIMEOUT), "replies of a flow that b began");
         let drops = b.drops();
         assert!(drops.contains_key("gnv0/ingress/policy-rejected"), "{drops:?}");
         assert!(drops.contains_key("gnv0/ingress/policy-denied"), "{drops:?}");
@@ -121,7 +121,7 @@ on_both_backends! {
     /// The sender's own rules hold before a packet leaves, and whoever is rejected hears of it from either end.
     fn rules_of_the_sender_hold_and_rejected_datagrams_are_answered(io) {
         let duo = Duo::new();
-        let [a, b] = duo.overlay(io, Family::V4, "");
+        let [a, b] = duo.overlay(io, UnderlayFamily::V4, "");
         let _reflectors = [7000, 7001].map(|port| Reflector::start(&duo.b, port));
         a.cli("link set gnv0 egress deny");
         a.cli("policy add few dev gnv0 egress proto udp dport 7000 allow");
@@ -157,7 +157,7 @@ on_both_backends! {
     /// A rule that denies, and its end, reach datagrams of both directions with the next packet.
     fn a_denial_that_is_deleted_holds_nobody_up(io) {
         let duo = Duo::new();
-        let [_a, b] = duo.overlay(io, Family::V4, "");
+        let [_a, b] = duo.overlay(io, UnderlayFamily::V4, "");
         let _reflector = Reflector::start(&duo.b, 7000);
         let asker = Asker::new(&duo.a, "10.0.0.2:7000");
         let own = asker.own();
@@ -211,7 +211,7 @@ on_both_backends! {
     /// `trace` says what the underlay does to a datagram: a host without a route, and one at which nothing arrives.
     fn trace_sees_the_underlay(io) {
         let duo = Duo::new();
-        let [a, b] = duo.overlay(io, Family::V4, "");
+        let [a, b] = duo.overlay(io, UnderlayFamily::V4, "");
         let to = |address: &str, more: &str| {
             a.cli(&format!("trace dev gnv0 egress from 10.0.0.1 to {address} proto udp dport 9 {more}"))
         };

@@ -1,10 +1,10 @@
 //! UDP ports: RFC 8926 section 3.3.
 
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, Parsed, ip};
+use geneved_tests::packet::{RawGeneve, Parsed, ip};
 use geneved_tests::peer::{INNER4, Peer};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{Duo, Family, link};
+use geneved_tests::world::{Duo, UnderlayFamily, link};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn outer_ports(peer: &Peer, inner_port: u16, count: usize) -> Vec<u16> {
 
 on_both_backends! {
     fn rfc8926_01_one_flow_keeps_its_source_port(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let peer = Peer::new(io, family, "");
             for flow in 0..5 {
                 let ports: BTreeSet<_> = outer_ports(&peer, 3000 + flow, 8).into_iter().collect();
@@ -47,7 +47,7 @@ on_both_backends! {
     }
 
     fn rfc8926_02_many_flows_spread_over_the_source_ports(io) {
-        let peer = Peer::new(io, Family::V4, "srcport = \"50000-50015\"");
+        let peer = Peer::new(io, UnderlayFamily::V4, "srcport = \"50000-50015\"");
         let ports: BTreeSet<_> = (0..100).flat_map(|flow| outer_ports(&peer, 3000 + flow, 1)).collect();
         assert!(ports.iter().all(|port| (50_000..=50_015).contains(port)), "{ports:?}");
         // 100 flows over 16 ports leave one of them empty once in 40 runs, four of them never.
@@ -55,7 +55,7 @@ on_both_backends! {
     }
 
     fn rfc8926_03_the_destination_port_is_6081_unless_set(io) {
-        let peer = Peer::new(io, Family::V4, "");
+        let peer = Peer::new(io, UnderlayFamily::V4, "");
         outer_ports(&peer, 3000, 1);
         drop(peer);
         let duo = Duo::new();
@@ -67,7 +67,7 @@ on_both_backends! {
         socket.recv(&mut [0; 2000]).expect("it arrives on the port that was set");
         // The same port is listened on.
         let [from, to]: [IpAddr; 2] = INNER4.map(|text| text.parse().unwrap());
-        let datagram = Geneve::new(100).datagram(&geneved_tests::packet::udp((from, 5), (to, 9), b"x"));
+        let datagram = RawGeneve::new(100).datagram(&geneved_tests::packet::udp((from, 5), (to, 9), b"x"));
         let tun = Sniffer::new(duo.a.netns(), "gnv0");
         socket.send_to(&datagram, "192.0.2.1:7000").unwrap();
         let came = tun.find(Duration::from_secs(3), |bytes| (Parsed::new(bytes)?.from == from).then_some(()));
@@ -75,13 +75,13 @@ on_both_backends! {
     }
 
     fn rfc8926_05_ports_are_not_swapped_for_the_reverse_direction(io) {
-        let peer = Peer::new(io, Family::V4, "");
+        let peer = Peer::new(io, UnderlayFamily::V4, "");
         let odd = Peer::bind(&peer.duo, "192.0.2.2:3333".parse().unwrap());
         let [from, to]: [IpAddr; 2] = INNER4.map(|text| text.parse().unwrap());
         let mut echo = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
         let check = !(geneved_tests::packet::sum(0, &echo) as u16);
         echo[2..4].copy_from_slice(&check.to_be_bytes());
-        let datagram = Geneve::new(100).datagram(&ip(from, to, 1, &echo));
+        let datagram = RawGeneve::new(100).datagram(&ip(from, to, 1, &echo));
         odd.send_to(&datagram, peer.target).unwrap();
         let mut buffer = [0; 2000];
         loop {
@@ -96,10 +96,10 @@ on_both_backends! {
     }
 
     fn stray_packets_to_a_source_port_go_nowhere(io) {
-        let peer = Peer::new(io, Family::V4, "srcport = \"50000-50000\"");
+        let peer = Peer::new(io, UnderlayFamily::V4, "srcport = \"50000-50000\"");
         outer_ports(&peer, 3000, 1);
         let (port, inner) = peer.inner();
-        let stray = Geneve::new(100).datagram(&inner);
+        let stray = RawGeneve::new(100).datagram(&inner);
         for _ in 0..200 {
             peer.socket.send_to(&stray, SocketAddr::new(peer.target.ip(), 50_000)).unwrap();
         }

@@ -6,13 +6,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use geneved::lab::net::{Host, veth};
-use geneved::traffic::Ends;
+use geneved::lab::net::{LabNetns, veth};
+use geneved::traffic::TrafficEnds;
 use geneved_tests::eventually;
-use geneved_tests::launch::{How, Launch};
+use geneved_tests::launch::{LaunchOptions, Launch};
 use geneved_tests::shell::Shell;
-use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
-use geneved_tests::world::{Duo, Io, World, assert_ping, binary, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::world::{Duo, TestBackend, TestWorld, assert_ping, binary, link};
 
 /// Every example, with the test that uses it.
 const EXAMPLES: [&str; 7] = [
@@ -51,28 +51,28 @@ fn commands(example: &str) -> Vec<String> {
 }
 
 /// A daemon with an example as its configuration.
-fn start(world: &World, host: &Host, example: &str) -> Launch {
+fn start(world: &TestWorld, host: &LabNetns, example: &str) -> Launch {
     let socket = format!("[daemon]\nsocket = \"{}\"\n", Launch::SOCKET);
     let text = match example.contains("\n[daemon]\n") {
         true => example.replacen("[daemon]\n", &socket, 1),
         false => socket + example,
     };
-    let how = How {
+    let how = LaunchOptions {
         file: Some(&text),
-        ..How::default()
+        ..LaunchOptions::default()
     };
     Launch::new(world, host, how).ready()
 }
 
 /// The example with its link in this namespace.
-fn in_netns(example: &str, namespace: &Host) -> String {
+fn in_netns(example: &str, namespace: &LabNetns) -> String {
     let named = "netns = \"vpc\"";
     assert!(example.contains(named), "{example}");
     example.replace(named, &format!("netns = \"{}\"", namespace.name()))
 }
 
-fn ping(from: &Host, to: &Host, address: &str) {
-    let ends = Ends::new(from.netns(), to.netns(), address.parse().unwrap());
+fn ping(from: &LabNetns, to: &LabNetns, address: &str) {
+    let ends = TrafficEnds::new(from.netns(), to.netns(), address.parse().unwrap());
     eventually(10, &format!("{address} answers"), || {
         geneved_tests::world::answers(&ends)
     });
@@ -116,7 +116,7 @@ fn tenants_have_equal_addresses() {
     let duo = Duo::new();
     let text = example("tenants");
     let names = ["red", "blue", "red2", "blue2"].map(|name| duo.world.host(name));
-    let with = |red: &Host, blue: &Host, text: &str| {
+    let with = |red: &LabNetns, blue: &LabNetns, text: &str| {
         text.replace("netns = \"red\"", &format!("netns = \"{}\"", red.name()))
             .replace("netns = \"blue\"", &format!("netns = \"{}\"", blue.name()))
     };
@@ -126,9 +126,9 @@ fn tenants_have_equal_addresses() {
         .replace("2001:db8::2", "2001:db8::1")
         .replace("10.0.0.1/24", "10.0.0.2/24");
     let _b = start(&duo.world, &duo.b, &with(red2, blue2, &other));
-    let _servers = [(red2, "red"), (blue2, "blue")].map(|(h, name)| Echoing::start(h, 7000, name));
+    let _servers = [(red2, "red"), (blue2, "blue")].map(|(h, name)| EchoServer::start(h, 7000, name));
     for (host, name) in [(red, "red"), (blue, "blue")] {
-        let mut talk = Talk::open(host, "10.0.0.2:7000").unwrap();
+        let mut talk = EchoConnection::open(host, "10.0.0.2:7000").unwrap();
         assert!(talk.server == name && talk.carries(100_000));
     }
 }
@@ -145,16 +145,16 @@ fn a_mesh_has_a_prefix_on_each_host() {
     let b_tables = back(link("gnv0", 100, &["10.0.2.2/16", "10.0.4.9/32"], ""));
     let c_addresses = ["10.0.3.3/16", "10.0.2.7/32", "10.0.4.9/32"];
     let c_tables = back(link("gnv0", 100, &c_addresses, ""));
-    let _b = trio.world.daemon(b, Io::Uring, "", &b_tables);
-    let _c = trio.world.daemon(c, Io::Uring, "", &c_tables);
-    let _servers = [(b, "b"), (c, "c")].map(|(host, name)| Echoing::start(host, 7000, name));
+    let _b = trio.world.daemon(b, TestBackend::Uring, "", &b_tables);
+    let _c = trio.world.daemon(c, TestBackend::Uring, "", &c_tables);
+    let _servers = [(b, "b"), (c, "c")].map(|(host, name)| EchoServer::start(host, 7000, name));
     for (address, on) in [
         ("10.0.2.2", "b"),
         ("10.0.3.3", "c"),
         ("10.0.2.7", "c"),
         ("10.0.4.9", "b or c"),
     ] {
-        let mut talk = Talk::open(&inside, &format!("{address}:7000")).unwrap();
+        let mut talk = EchoConnection::open(&inside, &format!("{address}:7000")).unwrap();
         assert!(on.contains(&talk.server), "{address} is on {}", talk.server);
         assert!(talk.carries(100_000));
     }
@@ -177,18 +177,18 @@ fn a_policy_lets_through_what_its_rules_allow() {
         + &endpoint("gnv0", "10.0.1.1", None, "labels = \"app=web,env=prod\"")
         + &endpoint("gnv0", "10.0.0.1", Some("192.0.2.1"), "");
     let secret = format!("label-secret-file = \"{path}\"");
-    let b = duo.world.daemon(&duo.b, Io::Uring, &secret, &tables);
-    let _servers = [5432, 22].map(|port| Echoing::start(&inside, port, "db"));
+    let b = duo.world.daemon(&duo.b, TestBackend::Uring, &secret, &tables);
+    let _servers = [5432, 22].map(|port| EchoServer::start(&inside, port, "db"));
     ping(&duo.b, &inside, "10.0.0.1");
-    let mut talk = Talk::open(&duo.b, "10.0.0.1:5432").unwrap();
+    let mut talk = EchoConnection::open(&duo.b, "10.0.0.1:5432").unwrap();
     assert!(talk.carries(100_000));
-    let denied = Talk::open(&duo.b, "10.0.0.1:22").err().unwrap();
+    let denied = EchoConnection::open(&duo.b, "10.0.0.1:22").err().unwrap();
     assert!(
         matches!(denied.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
         "{denied}"
     );
     b.cli("endpoint set 10.0.1.1 dev gnv0 labels app=web,env=prod,legacy=yes");
-    let rejected = Talk::open(&duo.b, "10.0.0.1:5432").err().unwrap();
+    let rejected = EchoConnection::open(&duo.b, "10.0.0.1:5432").err().unwrap();
     assert_eq!(rejected.kind(), ErrorKind::ConnectionRefused);
 }
 
@@ -200,24 +200,24 @@ fn a_service_has_backends_and_does_without_one_that_fails() {
     let tables = |addresses: &[&str]| link("gnv0", 100, addresses, "") + &client;
     let _b = trio
         .world
-        .daemon(b, Io::Uring, "", &tables(&["10.0.1.10/16"]));
+        .daemon(b, TestBackend::Uring, "", &tables(&["10.0.1.10/16"]));
     let of_c = tables(&["10.0.2.10/16", "10.0.2.11/16"]);
-    let _c = trio.world.daemon(c, Io::Uring, "", &of_c);
-    let mut servers = vec![Echoing::start(b, 8080, "b"), Echoing::start(c, 8080, "c")];
+    let _c = trio.world.daemon(c, TestBackend::Uring, "", &of_c);
+    let mut servers = vec![EchoServer::start(b, 8080, "b"), EchoServer::start(c, 8080, "c")];
     let inside = trio.world.host("in-a");
     let _a = start(&trio.world, a, &in_netns(&example("service"), &inside));
-    let mut talk = Talk::open(&inside, "10.0.0.80:80").unwrap();
+    let mut talk = EchoConnection::open(&inside, "10.0.0.80:80").unwrap();
     assert!(talk.carries(100_000));
     // One client has one backend, as long as that is there.
     let (other, gone) = match &*talk.server {
         "b" => ("c", servers.remove(0)),
         _ => ("b", servers.remove(1)),
     };
-    let again = Talk::open(&inside, "10.0.0.80:80").unwrap();
+    let again = EchoConnection::open(&inside, "10.0.0.80:80").unwrap();
     assert_eq!(again.server, talk.server);
     drop(gone);
     eventually(20, "the other backend takes over", || {
-        Talk::open(&inside, "10.0.0.80:80").is_ok_and(|talk| talk.server == other)
+        EchoConnection::open(&inside, "10.0.0.80:80").is_ok_and(|talk| talk.server == other)
     });
 }
 
@@ -239,8 +239,8 @@ fn a_bridge_reaches_stations_on_other_hosts() {
     };
     let of_b = station(7, "192.0.2.3");
     let of_c = station(9, "192.0.2.2");
-    let _b = trio.world.daemon(b, Io::Uring, "", &of_b);
-    let _c = trio.world.daemon(c, Io::Uring, "", &of_c);
+    let _b = trio.world.daemon(b, TestBackend::Uring, "", &of_b);
+    let _c = trio.world.daemon(c, TestBackend::Uring, "", &of_c);
     for (host, address) in [(b, "10.0.0.7"), (c, "10.0.0.9")] {
         ping(a, host, address);
     }
@@ -248,7 +248,7 @@ fn a_bridge_reaches_stations_on_other_hosts() {
 }
 
 /// Host a's interface to the outside, and a host there that answers at port 7000.
-fn outside_of(trio: &Trio, gateway: &Host) -> (Host, Echoing) {
+fn outside_of(trio: &Trio, gateway: &LabNetns) -> (LabNetns, EchoServer) {
     let outside = trio.world.host("outside");
     let ends = (
         (gateway, "o0", &["203.0.113.1/24"][..]),
@@ -260,7 +260,7 @@ fn outside_of(trio: &Trio, gateway: &Host) -> (Host, Echoing) {
         let name = format!("ipv4/conf/{device}/rp_filter");
         gateway.sysctl(&name, "1").unwrap();
     }
-    let server = Echoing::start(&outside, 7000, "outside");
+    let server = EchoServer::start(&outside, 7000, "outside");
     ping(gateway, &outside, "203.0.113.9");
     (outside, server)
 }
@@ -291,25 +291,25 @@ fn the_gateway_of_two_vpcs_translates_for_both() {
     let _ = gateway.types(here);
     let after = gateway.types("geneved nat show");
     assert!(!after.contains("missing"), "{after}");
-    let member = |host: &Host, name: &str, vni: u32, address: &str| {
+    let member = |host: &LabNetns, name: &str, vni: u32, address: &str| {
         let daemon = trio
             .world
-            .daemon(host, Io::Uring, "", &link(name, vni, &[address], ""));
+            .daemon(host, TestBackend::Uring, "", &link(name, vni, &[address], ""));
         let _ =
             Shell::beside(&daemon, host).types(&there.replace("dev red", &format!("dev {name}")));
         daemon
     };
     let _b = member(b, "red", 7001, "10.0.0.5/24");
     let _c = member(c, "blue", 7002, "10.0.0.25/24");
-    let mut red = Talk::open(b, "203.0.113.9:7000").unwrap();
+    let mut red = EchoConnection::open(b, "203.0.113.9:7000").unwrap();
     let pool = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
     assert!(pool.contains(&&*red.seen.ip().to_string()), "{}", red.seen);
     assert!(red.carries(100_000));
-    let mut blue = Talk::open(c, "203.0.113.9:7000").unwrap();
+    let mut blue = EchoConnection::open(c, "203.0.113.9:7000").unwrap();
     assert_eq!(blue.seen.ip().to_string(), "198.51.100.25");
     assert!(blue.carries(100_000));
-    let _inside = Echoing::start(b, 8443, "red");
-    let www = Talk::open(&outside, "198.51.100.1:443").unwrap();
+    let _inside = EchoServer::start(b, 8443, "red");
+    let www = EchoConnection::open(&outside, "198.51.100.1:443").unwrap();
     assert_eq!(www.server, "red");
 }
 
@@ -330,7 +330,7 @@ fn the_manual_page_of_nat_makes_a_gateway() {
     let [a, b, _] = &trio.hosts;
     let (outside, _server) = outside_of(&trio, a);
     let blocks = blocks_of("geneved-nat.8", "A gateway, step by step");
-    let daemons = [a, b].map(|host| trio.world.daemon(host, Io::Uring, "", ""));
+    let daemons = [a, b].map(|host| trio.world.daemon(host, TestBackend::Uring, "", ""));
     let shells = [(&daemons[0], a), (&daemons[1], b)].map(|(d, host)| Shell::beside(d, host));
     // Until the kernel is told, the translations say what is missing.
     let (geneved, kernel) = blocks[0].split_once("sysctl").unwrap();
@@ -376,19 +376,19 @@ fn the_manual_page_of_nat_makes_a_gateway() {
         "{traced}"
     );
     let _ = Shell::beside(&daemons[0], &outside).types(&blocks[2]);
-    let mut out = Talk::open(b, "203.0.113.9:7000").unwrap();
+    let mut out = EchoConnection::open(b, "203.0.113.9:7000").unwrap();
     let seen = out.seen.ip().to_string();
     assert!(seen.starts_with("198.51.100."), "{seen}");
     assert!(out.carries(200_000));
-    let _inside = Echoing::start(b, 8080, "inside");
-    let mut back = Talk::open(&outside, "198.51.100.9:80").unwrap();
+    let _inside = EchoServer::start(b, 8080, "inside");
+    let mut back = EchoConnection::open(&outside, "198.51.100.9:80").unwrap();
     assert!(back.server == "inside" && back.carries(200_000));
 }
 
 /// The five minutes by hand, typed word by word but for what must be this test's own.
 #[test]
 fn the_readme_works_word_by_word() {
-    let world = World::new();
+    let world = TestWorld::new();
     let readme = fs::read_to_string(folder("README.md")).unwrap();
     let section = readme.split("\n## Five minutes by hand\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();

@@ -1,17 +1,17 @@
 //! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
 
-use geneved::lab::net::Host;
-use geneved_tests::packet::{Geneve, Parsed, udp};
+use geneved::lab::net::LabNetns;
+use geneved_tests::packet::{RawGeneve, Parsed, udp};
 use geneved_tests::peer::Peer;
-use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Duo, Family, Io, assert_ping, assert_tcp, assert_udp, link};
+use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, assert_ping, assert_tcp, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What the kernel counted on the device for tunnel GSO; `None` where there is no such device.
-fn handed_over(host: &Host) -> Option<u64> {
+fn handed_over(host: &LabNetns) -> Option<u64> {
     let text = host.ip("-json -statistics link show gnvgso0").ok()?;
     let links: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     links[0]["stats64"]["rx"]["packets"].as_u64()
@@ -19,15 +19,15 @@ fn handed_over(host: &Host) -> Option<u64> {
 
 /// The link of one side, over IPv4.
 fn side(side: usize) -> String {
-    let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+    let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
     link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote)
 }
 
 /// Runs traffic with `segmentation` on both sides, and returns what host a handed over.
-fn carry(io: Io, segmentation: &str, duo: &Duo) -> Option<u64> {
+fn carry(io: TestBackend, segmentation: &str, duo: &Duo) -> Option<u64> {
     let daemon = format!("segmentation = \"{segmentation}\"");
-    let start = |side: usize, host: &Host| {
-        let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+    let start = |side: usize, host: &LabNetns| {
+        let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
         let addresses = [
             format!("10.0.0.{}/24", side + 1),
             format!("fd00::{}/64", side + 1),
@@ -54,7 +54,7 @@ fn seen_of_two(peer: &Peer, mac: [u8; 6], to: &str, port: u16) -> usize {
     let [from, to]: [IpAddr; 2] = ["10.0.0.2", to].map(|text| text.parse().unwrap());
     let packet = udp((from, port), (to, 9), &[0x5a; 40]);
     let frame = [&mac[..], &[2, 0, 0, 0, 0, 2, 0x08, 0x00], &packet].concat();
-    let mut header = Geneve::new(100);
+    let mut header = RawGeneve::new(100);
     header.protocol = 0x6558;
     let datagram = header.datagram(&frame);
     setsockopt(
@@ -74,7 +74,7 @@ fn seen_of_two(peer: &Peer, mac: [u8; 6], to: &str, port: u16) -> usize {
 
 on_both_backends! {
     fn udp_is_merged_for_the_interface_itself_and_not_for_what_is_behind_it(io) {
-        let peer = Peer::new(io, Family::V4, "mode = \"ethernet\"");
+        let peer = Peer::new(io, UnderlayFamily::V4, "mode = \"ethernet\"");
         let text = peer.duo.a.ip("-json link show gnv0").unwrap();
         let links: serde_json::Value = serde_json::from_str(&text).unwrap();
         let mut own = [0; 6];
@@ -118,7 +118,7 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
         // Strict reverse-path filtering of all interfaces refuses what comes from the device.
         host.sysctl("ipv4/conf/all/rp_filter", "1").unwrap();
     }
-    let count = carry(Io::Uring, "tunnel", &duo);
+    let count = carry(TestBackend::Uring, "tunnel", &duo);
     assert!(
         count < Some(20),
         "{count:?} were handed over though none can leave"
@@ -130,10 +130,10 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
 fn packets_that_the_kernel_forwards_no_longer_are_cut_by_geneved() {
     let duo = Duo::new();
     let daemon = "segmentation = \"tunnel\"";
-    let a = duo.world.daemon(&duo.a, Io::Uring, daemon, &side(0));
-    let _b = duo.world.daemon(&duo.b, Io::Uring, daemon, &side(1));
-    let _server = Echoing::start(&duo.b, 7000, "b");
-    let carries = |len| Talk::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
+    let a = duo.world.daemon(&duo.a, TestBackend::Uring, daemon, &side(0));
+    let _b = duo.world.daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
+    let _server = EchoServer::start(&duo.b, 7000, "b");
+    let carries = |len| EchoConnection::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
     assert!(carries(2_000_000));
     let before = handed_over(&duo.a);
     assert!(before > Some(10), "{before:?} were handed over");
@@ -160,11 +160,11 @@ fn what_the_kernel_refuses_late_is_cut_by_geneved() {
             tables += "[[nat]]\nname = \"out\"\ndev = \"gnv0\"\ntype = \"snat\"\n\
                 from = \"10.0.0.1/32\"\nsource = \"198.51.100.1\"\n";
         }
-        let a = duo.world.daemon(&duo.a, Io::Uring, daemon, &tables);
-        let _b = duo.world.daemon(&duo.b, Io::Uring, daemon, &side(1));
+        let a = duo.world.daemon(&duo.a, TestBackend::Uring, daemon, &tables);
+        let _b = duo.world.daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
         duo.b.ip("route add 198.51.100.1 dev gnv0").unwrap();
-        let _server = Echoing::start(&duo.b, 7000, "b");
-        let mut talk = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
+        let _server = EchoServer::start(&duo.b, 7000, "b");
+        let mut talk = EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap();
         let expected = if translated {
             "198.51.100.1"
         } else {

@@ -8,13 +8,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use geneved_tests::eventually;
-use geneved_tests::launch::{How, Launch};
+use geneved_tests::launch::{LaunchOptions, Launch};
 use geneved_tests::world::{Duo, assert_ping, binary, link};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-const LINK: &str = "remote = \"192.0.2.2\"";
+const SERVICE_LINK: &str = "remote = \"192.0.2.2\"";
 
 fn packaging(file: &str) -> String {
     format!("{}/../packaging/{file}", env!("CARGO_MANIFEST_DIR"))
@@ -29,17 +29,17 @@ fn output(program: &str, arguments: &[&str]) -> String {
 }
 
 /// A service manager's ear.
-struct Manager {
+struct ManagerSocket {
     socket: UnixDatagram,
     path: String,
 }
 
-impl Manager {
+impl ManagerSocket {
     fn new(duo: &Duo) -> Self {
         let path = duo.world.directory().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let path = path.to_str().unwrap().to_owned();
-        Manager { socket, path }
+        ManagerSocket { socket, path }
     }
 
     /// The next message, or nothing for so long.
@@ -123,16 +123,16 @@ impl Drop for StoppedThread {
 #[test]
 fn the_watchdog_is_fed_by_what_workers_do() {
     let duo = Duo::new();
-    let manager = Manager::new(&duo);
-    let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-    let how = How {
+    let manager = ManagerSocket::new(&duo);
+    let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+    let how = LaunchOptions {
         environment: &[
             ("NOTIFY_SOCKET", manager.path.as_str()),
             ("WATCHDOG_USEC", "900000"),
         ],
         daemon: "workers = 2",
         objects: &objects,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let daemon = Launch::new(&duo.world, &duo.a, how);
     let first = manager.hears(Duration::from_secs(30));
@@ -172,10 +172,10 @@ fn the_watchdog_is_fed_by_what_workers_do() {
 #[test]
 fn a_refused_reload_is_a_failure_and_changes_nothing() {
     let duo = Duo::new();
-    let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-    let how = How {
+    let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+    let how = LaunchOptions {
         objects: &objects,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let daemon = Launch::new(&duo.world, &duo.a, how).ready();
     let good = fs::read_to_string(daemon.config()).unwrap();
@@ -199,11 +199,11 @@ fn a_refused_reload_is_a_failure_and_changes_nothing() {
 #[test]
 fn root_gives_its_capabilities_away() {
     let duo = Duo::new();
-    let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-    let how = |daemon| How {
+    let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+    let how = |daemon| LaunchOptions {
         daemon,
         objects: &objects,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let bit = |capability: u32| 1u64 << capability;
     // NET_ADMIN, NET_BIND_SERVICE, NET_RAW, SYS_ADMIN; DAC_OVERRIDE.
@@ -234,7 +234,7 @@ fn root_gives_its_capabilities_away() {
     // /dev/net/tun as udev makes it, which not every container has.
     let script =
         "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec \"$@\"";
-    let how = How {
+    let how = LaunchOptions {
         wrapper: &["unshare", "-m", "sh", "-c", script, "sh"],
         ..how("user = \"daemon\"")
     };
@@ -244,7 +244,7 @@ fn root_gives_its_capabilities_away() {
     assert_eq!(status(pid, pid, "Uid:").split('\t').next(), Some("1"));
     let other = duo.world.daemon(
         &duo.b,
-        geneved_tests::world::Io::Uring,
+        geneved_tests::world::TestBackend::Uring,
         "",
         &link("gnv0", 100, &["10.0.0.2/24"], "remote = \"192.0.2.1\""),
     );
@@ -302,17 +302,17 @@ fn the_units_filter_admits_every_system_call() {
         let duo = Duo::new();
         let trace = duo.world.directory().join("calls");
         let config = format!("io = \"{io}\"");
-        let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-        let how = How {
+        let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+        let how = LaunchOptions {
             wrapper: &["strace", "-f", "-qq", "-o", trace.to_str().unwrap()],
             daemon: &config,
             objects: &objects,
-            ..How::default()
+            ..LaunchOptions::default()
         };
         let daemon = Launch::new(&duo.world, &duo.a, how).ready();
         let other = duo.world.daemon(
             &duo.b,
-            geneved_tests::world::Io::Uring,
+            geneved_tests::world::TestBackend::Uring,
             "",
             &link("gnv0", 100, &["10.0.0.2/24"], "remote = \"192.0.2.1\""),
         );
@@ -352,8 +352,8 @@ fn in_the_journal_values_are_fields() {
         journal.display(),
         journal.display()
     );
-    let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-    let how = How {
+    let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+    let how = LaunchOptions {
         wrapper: &[
             "unshare",
             "-m",
@@ -366,7 +366,7 @@ fn in_the_journal_values_are_fields() {
         ],
         environment: &[("JOURNAL_STREAM", "1:1")],
         objects: &objects,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let daemon = Launch::new(&duo.world, &duo.a, how).ready();
     duo.a.ip("link del gnv0").unwrap();
@@ -397,12 +397,12 @@ fn in_the_journal_values_are_fields() {
 #[test]
 fn what_is_missing_is_named_with_its_remedy() {
     let duo = Duo::new();
-    let objects = link("gnv0", 100, &["10.0.0.1/24"], LINK);
-    let how = |wrapper: &'static [&'static str], daemon: &'static str| How {
+    let objects = link("gnv0", 100, &["10.0.0.1/24"], SERVICE_LINK);
+    let how = |wrapper: &'static [&'static str], daemon: &'static str| LaunchOptions {
         wrapper,
         daemon,
         objects: &objects,
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let launch = |wrapper, daemon| Launch::new(&duo.world, &duo.a, how(wrapper, daemon));
 
@@ -442,9 +442,9 @@ fn what_is_missing_is_named_with_its_remedy() {
     let other = Launch::new(
         &duo.world,
         &duo.a,
-        How {
+        LaunchOptions {
             objects: &objects,
-            ..How::default()
+            ..LaunchOptions::default()
         },
     )
     .ready();

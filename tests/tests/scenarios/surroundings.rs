@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use geneved_tests::eventually;
-use geneved_tests::launch::{How, Launch};
+use geneved_tests::launch::{LaunchOptions, Launch};
 use geneved_tests::shell::Shell;
 use geneved_tests::world::{Duo, binary, link};
 use nix::sys::ptrace;
@@ -40,10 +40,10 @@ fn assert_ends(mut daemon: Launch) {
 #[test]
 fn what_does_not_fit_into_the_descriptors_is_refused_and_the_rest_works_on() {
     let duo = Duo::new();
-    let how = How {
+    let how = LaunchOptions {
         wrapper: &["prlimit", "--nofile=128:1024"],
         objects: &link("gnv0", 100, &["10.0.0.1/24"], REMOTE),
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let daemon = Launch::new(&duo.world, &duo.a, how).ready();
     let add = |n: u16| {
@@ -121,9 +121,9 @@ fn what_does_not_fit_into_the_descriptors_is_refused_and_the_rest_works_on() {
 #[test]
 fn only_regular_files_are_configuration() {
     let duo = Duo::new();
-    let how = How {
+    let how = LaunchOptions {
         objects: &link("gnv0", 100, &["10.0.0.1/24"], REMOTE),
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let daemon = Launch::new(&duo.world, &duo.a, how).ready();
     let beside = daemon.config().parent().unwrap().join("conf.d");
@@ -186,10 +186,10 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     let words = format!("exec \"$@\" 2>{}", fifo.display());
     let start = |name: &str| {
         let host = duo.world.host(name);
-        let how = How {
+        let how = LaunchOptions {
             wrapper: &["sh", "-c", &words, "sh"],
             environment: &[("GENEVED_LOG", "trace")],
-            ..How::default()
+            ..LaunchOptions::default()
         };
         (Launch::new(&duo.world, &host, how).ready(), host)
     };
@@ -236,9 +236,9 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
 #[test]
 fn a_daemon_that_hangs_obeys_sigterm_all_the_same() {
     let duo = Duo::new();
-    let how = How {
+    let how = LaunchOptions {
         objects: &link("gnv0", 100, &["10.0.0.1/24"], REMOTE),
-        ..How::default()
+        ..LaunchOptions::default()
     };
     let mut daemon = Launch::new(&duo.world, &duo.a, how).ready();
     let main = Pid::from_raw(daemon.pid());

@@ -1,17 +1,17 @@
 //! `geneved top`, by the real binary under traffic, line by line.
 
-use geneved::traffic::{Amount, UdpBurst};
+use geneved::traffic::{SendAmount, UdpBurst};
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{Duo, Family};
+use geneved_tests::world::{Duo, UnderlayFamily};
 
 on_both_backends! {
     fn what_is_busy_is_shown_with_its_rates(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let ends = duo.ends("10.0.0.2");
         let burst = UdpBurst {
             size: 500,
-            amount: Amount::Count(8_000),
+            amount: SendAmount::Count(8_000),
             pace: Some(2_000.0),
             flows: 1,
             ..UdpBurst::default()

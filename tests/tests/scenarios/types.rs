@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use geneved::lab::net::veth;
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, Parsed, option};
+use geneved_tests::packet::{RawGeneve, Parsed, option};
 use geneved_tests::peer::Peer;
-use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
-use geneved_tests::world::{Duo, Family, Io, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, link};
 
 const SIMPLE: u8 = 0;
 const SCALED: u8 = 1;
 const GATEWAY: u8 = 2;
-const PROXIED: u8 = 3;
-const HOST: u8 = 4;
+const PROXIED_TYPE: u8 = 3;
+const HOST_TYPE: u8 = 4;
 
 /// A header whose endpoint option says these types.
-fn typed(source: u8, destination: u8) -> Geneve {
-    Geneve {
+fn typed(source: u8, destination: u8) -> RawGeneve {
+    RawGeneve {
         options: option(0xff47, 0x01, &[source << 4 | destination, 0, 0, 0]),
-        ..Geneve::new(100)
+        ..RawGeneve::new(100)
     }
 }
 
 /// A daemon with these tables, behind whose link two more addresses live, and a peer that says what it likes.
-fn peer(io: Io, tables: &str) -> Peer {
+fn peer(io: TestBackend, tables: &str) -> Peer {
     let allowed = "allowed = [\"10.0.0.7/32\", \"10.0.0.9/32\"]\n";
-    Peer::on(Duo::new(), io, Family::V4, &format!("{allowed}{tables}"))
+    Peer::on(Duo::new(), io, UnderlayFamily::V4, &format!("{allowed}{tables}"))
 }
 
 /// Asserts that a packet to `to` of this type is dropped, and that one of no type is not.
@@ -35,7 +35,7 @@ fn assert_lie(peer: &Peer, kind: u8, to: &str, reason: &str) {
     let (port, inner) = peer.inner_between(["10.0.0.2", to]);
     peer.assert_vanishes(Some(port), &typed(SIMPLE, kind).datagram(&inner), reason);
     let (port, inner) = peer.inner_between(["10.0.0.2", to]);
-    peer.assert_emerges(port, &Geneve::new(100).datagram(&inner));
+    peer.assert_emerges(port, &RawGeneve::new(100).datagram(&inner));
 }
 
 on_both_backends! {
@@ -44,7 +44,7 @@ on_both_backends! {
         let peer = peer(io, "[[nat]]\nname = \"out\"\ndev = \"gnv0\"\ntype = \"snat\"\nfrom = \"10.0.0.0/24\"\nsource = \"198.51.100.1\"\n");
         let to = ["10.0.0.2", "10.0.0.9"];
         let (port, inner) = peer.inner_between(to);
-        let plain = peer.assert_emerges(port, &Geneve::new(100).datagram(&inner));
+        let plain = peer.assert_emerges(port, &RawGeneve::new(100).datagram(&inner));
         assert_eq!(Parsed::new(&plain).unwrap().from.to_string(), "10.0.0.2");
         let (port, inner) = peer.inner_between(to);
         let translated = peer.assert_emerges(port, &typed(SIMPLE, GATEWAY).datagram(&inner));
@@ -63,7 +63,7 @@ on_both_backends! {
         let peer = peer(io, &tables);
         let to = ["10.0.0.2", "10.0.0.50"];
         let (_, inner) = peer.inner_between(to);
-        peer.send(&typed(SIMPLE, PROXIED).datagram(&inner));
+        peer.send(&typed(SIMPLE, PROXIED_TYPE).datagram(&inner));
         let mut bytes = [0; 2000];
         loop {
             // The kernel sends router solicitations of its own accord.
@@ -80,8 +80,8 @@ on_both_backends! {
             break;
         }
         let (port, inner) = peer.inner_between(to);
-        peer.assert_emerges(port, &Geneve::new(100).datagram(&inner));
-        assert_lie(&peer, PROXIED, "10.0.0.1", "endpoint-type");
+        peer.assert_emerges(port, &RawGeneve::new(100).datagram(&inner));
+        assert_lie(&peer, PROXIED_TYPE, "10.0.0.1", "endpoint-type");
     }
 
     /// Packets that say what the tables contradict, of their destination or of their source, are dropped.
@@ -89,11 +89,11 @@ on_both_backends! {
         let tables = endpoint("gnv0", "10.0.0.2", Some("192.0.2.2"), "")
             + &endpoint("gnv0", "10.0.0.60", Some("192.0.2.9"), "type = \"scaled\"\ncolocated = true");
         let peer = peer(io, &tables);
-        for (kind, to) in [(SCALED, "10.0.0.60"), (SIMPLE, "10.0.0.7"), (HOST, "10.0.0.1")] {
+        for (kind, to) in [(SCALED, "10.0.0.60"), (SIMPLE, "10.0.0.7"), (HOST_TYPE, "10.0.0.1")] {
             let (port, inner) = peer.inner_between(["10.0.0.2", to]);
             peer.assert_emerges(port, &typed(SIMPLE, kind).datagram(&inner));
         }
-        for (kind, to) in [(SIMPLE, "10.0.0.60"), (SCALED, "10.0.0.7"), (HOST, "10.0.0.7"), (HOST, "10.0.0.60")] {
+        for (kind, to) in [(SIMPLE, "10.0.0.60"), (SCALED, "10.0.0.7"), (HOST_TYPE, "10.0.0.7"), (HOST_TYPE, "10.0.0.60")] {
             assert_lie(&peer, kind, to, "endpoint-type");
         }
         let (port, inner) = peer.inner_between(["10.0.0.2", "10.0.0.1"]);
@@ -120,9 +120,9 @@ on_both_backends! {
         for host in [b, c] {
             host.ip("address add 10.0.0.50/32 dev lo").unwrap();
         }
-        let _servers = [Echoing::start(b, 7000, "b"), Echoing::start(c, 7000, "c")];
-        let mut talks: Vec<_> = (0..24).map(|_| Talk::open(a, "10.0.0.50:7000").unwrap()).collect();
-        let servers = |talks: &[Talk]| talks.iter().map(|t| t.server.clone()).collect::<BTreeSet<_>>();
+        let _servers = [EchoServer::start(b, 7000, "b"), EchoServer::start(c, 7000, "c")];
+        let mut talks: Vec<_> = (0..24).map(|_| EchoConnection::open(a, "10.0.0.50:7000").unwrap()).collect();
+        let servers = |talks: &[EchoConnection]| talks.iter().map(|t| t.server.clone()).collect::<BTreeSet<_>>();
         assert_eq!(servers(&talks), BTreeSet::from(["b".into(), "c".into()]));
         for talk in &mut talks {
             assert!(talk.carries(20_000), "a flow to {}", talk.server);
@@ -140,13 +140,13 @@ on_both_backends! {
             a.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
         }
         a.sysctl("ipv4/conf/gnv0/accept_local", "1").unwrap();
-        let _near = Echoing::start(&near, 7000, "near");
+        let _near = EchoServer::start(&near, 7000, "near");
         daemons[0].cli("endpoint set 10.0.0.50 dev gnv0 colocated");
-        let mut talks: Vec<_> = (0..8).map(|_| Talk::open(a, "10.0.0.50:7000").unwrap()).collect();
+        let mut talks: Vec<_> = (0..8).map(|_| EchoConnection::open(a, "10.0.0.50:7000").unwrap()).collect();
         assert_eq!(servers(&talks), BTreeSet::from(["near".into()]));
         assert!(talks[0].carries(200_000) && talks[7].echoes(Duration::from_secs(3)));
         daemons[0].cli("endpoint set 10.0.0.50 dev gnv0 nocolocated");
-        let talks: Vec<_> = (0..16).map(|_| Talk::open(a, "10.0.0.50:7000").unwrap()).collect();
+        let talks: Vec<_> = (0..16).map(|_| EchoConnection::open(a, "10.0.0.50:7000").unwrap()).collect();
         assert_eq!(servers(&talks), BTreeSet::from(["b".into(), "c".into()]));
     }
 }

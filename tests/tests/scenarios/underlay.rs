@@ -1,8 +1,8 @@
 //! The underlay changes under a running daemon: addresses, routes, hosts that go and come.
 
-use geneved::lab::net::{self, Host};
-use geneved::traffic::{Echo, Ends};
-use geneved_tests::world::{Daemon, Duo, Family, World, answers, assert_tcp, link};
+use geneved::lab::net::{self, LabNetns};
+use geneved::traffic::{EchoRun, TrafficEnds};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestWorld, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 /// The MTU of an interface, and how many packets the kernel has given to it.
-fn kernel_link(host: &Host, device: &str) -> (u64, u64) {
+fn kernel_link(host: &LabNetns, device: &str) -> (u64, u64) {
     let text = host.ip(&format!("-s -j link show {device}")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let packets = json[0]["stats64"]["tx"]["packets"].as_u64();
@@ -18,23 +18,23 @@ fn kernel_link(host: &Host, device: &str) -> (u64, u64) {
 }
 
 /// What the daemon says of the one host that it knows.
-fn remote(daemon: &Daemon) -> serde_json::Value {
+fn remote(daemon: &TestDaemon) -> serde_json::Value {
     daemon.json("host show")[0]["remotes"][0].clone()
 }
 
 /// Why nothing arrives at it; empty where nothing is known of that.
-fn unreachable(daemon: &Daemon) -> String {
+fn unreachable(daemon: &TestDaemon) -> String {
     let why = remote(daemon)["unreachable"].as_str().map(str::to_owned);
     why.unwrap_or_default()
 }
 
 /// A ping that is lost soon.
-fn knock(ends: &Ends, count: u16) {
-    let echo = Echo {
+fn knock(ends: &TrafficEnds, count: u16) {
+    let echo = EchoRun {
         count,
         interval: Duration::from_millis(20),
         timeout: Duration::from_millis(50),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     let _ = echo.run(&ends.client, ends.address);
 }
@@ -47,8 +47,8 @@ fn host_route(address: IpAddr) -> String {
 on_both_backends! {
     fn what_is_sent_follows_the_hosts_address(io) {
         for (family, first, second) in [
-            (Family::V4, "192.0.2.1/24", "192.0.2.11/24"),
-            (Family::V6, "2001:db8::1/64", "2001:db8::11/64"),
+            (UnderlayFamily::V4, "192.0.2.1/24", "192.0.2.11/24"),
+            (UnderlayFamily::V6, "2001:db8::1/64", "2001:db8::11/64"),
         ] {
             let duo = Duo::new();
             let more = format!("remote = \"{}\"", Duo::underlay(family, 1));
@@ -61,7 +61,7 @@ on_both_backends! {
             via("add", first);
             let ends = duo.ends("10.0.0.2");
             assert_tcp(&ends, 1, 20_000_000);
-            let nodad = if family == Family::V6 { " nodad" } else { "" };
+            let nodad = if family == UnderlayFamily::V6 { " nodad" } else { "" };
             duo.a.ip(&format!("address del {first} dev u0")).unwrap();
             duo.a.ip(&format!("address add {second} dev u0{nodad}")).unwrap();
             via("replace", second);
@@ -72,7 +72,7 @@ on_both_backends! {
 
     fn a_route_into_the_link_stops_what_is_for_the_host_and_nothing_else(io) {
         let ethernet = "mode = \"ethernet\"";
-        for (family, more) in [(Family::V4, ""), (Family::V6, ""), (Family::V4, ethernet)] {
+        for (family, more) in [(UnderlayFamily::V4, ""), (UnderlayFamily::V6, ""), (UnderlayFamily::V4, ethernet)] {
             let duo = Duo::new();
             let [a, _b] = duo.overlay(io, family, more);
             let ends = duo.ends("10.0.0.2");
@@ -104,7 +104,7 @@ on_both_backends! {
 
     fn links_that_lead_to_each_other_are_a_loop_and_nested_ones_are_none(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         a.cli("link add gnv1 type geneve id 101 remote 10.0.0.2 address 10.1.0.1/24");
         let remotes = a.json("host show")[0]["remotes"].clone();
         let faults = remotes.as_array().unwrap().iter().filter(|r| r["unreachable"].is_string());
@@ -121,7 +121,7 @@ on_both_backends! {
 
     fn hosts_that_would_lead_back_are_refused(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let before = a.cli("save");
         for (words, why) in [
             ("route add 10.9.0.0/24 dev gnv0 via 10.0.0.7", "leads into the link itself"),
@@ -144,7 +144,7 @@ on_both_backends! {
 
     fn a_learned_path_mtu_is_that_of_one_host(io) {
         for six in [false, true] {
-            let world = World::new();
+            let world = TestWorld::new();
             let [a, r, b, c] = ["a", "r", "b", "c"].map(|name| world.host(name));
             for (host, device, net) in [(&a, "ra", 1), (&b, "rb", 2), (&c, "rc", 3)] {
                 let addresses = |n: u32| [format!("198.51.{net}.{n}/24"), format!("2001:db8:{net}::{n}/64")];
@@ -174,7 +174,7 @@ on_both_backends! {
             };
             r.ip(narrow).unwrap();
             let to = "10.0.0.2".parse().unwrap();
-            let large = Echo { count: 1, size: 1350, timeout: Duration::from_millis(300), ..Echo::default() };
+            let large = EchoRun { count: 1, size: 1350, timeout: Duration::from_millis(300), ..EchoRun::default() };
             let known = || {
                 let remotes = daemon.json("host show")[0]["remotes"].clone();
                 let host = remotes.as_array().unwrap().iter().find(|r| r["address"] == via(2).as_str());
@@ -203,7 +203,7 @@ on_both_backends! {
 
     fn churn_without_end_does_not_hold_up_what_counts(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         duo.a.ip("link add v9 type veth peer name v8").unwrap();
         duo.a.ip("link set v9 up").unwrap();
         let on = AtomicBool::new(true);
@@ -228,7 +228,7 @@ on_both_backends! {
 
     fn without_a_route_the_mtu_stays_and_the_host_says_so(io) {
         let duo = Duo::with_mtu(9000);
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         assert_eq!(kernel_link(&duo.a, "gnv0").0, 8964);
         duo.a.ip("route add unreachable 192.0.2.2/32").unwrap();
         eventually(5, "it is said of the host", || unreachable(&a).contains("no route"));
@@ -240,7 +240,7 @@ on_both_backends! {
     }
 
     fn a_host_is_unreachable_while_it_is_away_and_no_longer(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let [a, b] = duo.overlay(io, family, "");
             let ends = duo.ends("10.0.0.2");
@@ -269,7 +269,7 @@ on_both_backends! {
 
     fn a_host_that_nobody_finds_is_said_to_be_away_within_seconds(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let ends = duo.ends("10.0.0.2");
         eventually(5, "the overlay carries", || answers(&ends));
         duo.b.ip("address del 192.0.2.2/24 dev u0").unwrap();
@@ -287,7 +287,7 @@ on_both_backends! {
 
     fn a_daemon_that_was_killed_under_load_starts_again_at_once(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let ends = duo.ends("10.0.0.2");
         let config = link("gnv0", 100, &["10.0.0.1/24"], "remote = \"192.0.2.2\"");
         let mut daemon = Some(a);

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::Host;
-use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
-use geneved_tests::trio::{Echoing, Talk, Trio, endpoint};
-use geneved_tests::world::{Duo, Family, assert_ping, link};
+use geneved::lab::net::LabNetns;
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
+use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::world::{Duo, UnderlayFamily, assert_ping, link};
 use geneved_tests::{eventually, on_both_backends};
 
 on_both_backends! {
@@ -37,7 +37,7 @@ on_both_backends! {
         for device in ["all", "gnv1", "gnv2"] {
             b.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
         }
-        let all = |host: &Host, commands: &[&str]| commands.iter().for_each(|c| drop(host.ip(c).unwrap()));
+        let all = |host: &LabNetns, commands: &[&str]| commands.iter().for_each(|c| drop(host.ip(c).unwrap()));
         all(b, &[
             "address add 203.0.113.1/24 dev u0",
             "address add 2001:db8:9::1/64 dev u0 nodad",
@@ -57,19 +57,19 @@ on_both_backends! {
                 host.ip(&format!("route add {prefix} dev {dev}")).unwrap();
             }
         }
-        let _server = Echoing::start(outside, 7000, "outside");
+        let _server = EchoServer::start(outside, 7000, "outside");
         for (to, seen) in [("203.0.113.9", "198.51.100."), ("2001:db8:9::9", "2001:db8:5::")] {
             for host in [a, &other] {
-                let ends = Ends::new(host.netns(), outside.netns(), to.parse().unwrap());
-                let one = Echo { count: 1, ..Echo::default() };
+                let ends = TrafficEnds::new(host.netns(), outside.netns(), to.parse().unwrap());
+                let one = EchoRun { count: 1, ..EchoRun::default() };
                 eventually(10, "neighbours are found", || {
                     one.run(&ends.client, ends.address).is_ok_and(|report| report.all_answered())
                 });
                 assert_ping(&ends);
             }
             let server = SocketAddr::new(to.parse().unwrap(), 7000).to_string();
-            let mut first = Talk::open(a, &server).unwrap();
-            let mut second = Talk::open(&other, &server).unwrap();
+            let mut first = EchoConnection::open(a, &server).unwrap();
+            let mut second = EchoConnection::open(&other, &server).unwrap();
             assert_eq!(first.own(), second.own());
             assert_eq!(first.seen.ip().to_string(), format!("{seen}1"));
             assert_eq!(second.seen.ip().to_string(), format!("{seen}2"));
@@ -92,15 +92,15 @@ on_both_backends! {
             net(3) + &at("10.0.0.1", 1) + &vip,
         ];
         let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
-        let _servers = [Echoing::start(b, 7000, "b"), Echoing::start(c, 7000, "c")];
-        let mut talks: Vec<_> = (0..24).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect();
-        let of = |talks: &[Talk], name: &str| talks.iter().filter(|t| t.server == name).count();
+        let _servers = [EchoServer::start(b, 7000, "b"), EchoServer::start(c, 7000, "c")];
+        let mut talks: Vec<_> = (0..24).map(|_| EchoConnection::open(a, "10.0.0.100:80").unwrap()).collect();
+        let of = |talks: &[EchoConnection], name: &str| talks.iter().filter(|t| t.server == name).count();
         assert!(of(&talks, "b") > 2 && of(&talks, "c") > 2, "{} on b", of(&talks, "b"));
         daemons[1].cli("service set web dev gnv0 backend 10.0.0.2:7000 backend 10.0.0.3:7000 weight 0");
         for talk in &mut talks {
             assert!(talk.echoes(Duration::from_secs(3)), "a flow to {} ended", talk.server);
         }
-        let new: Vec<_> = (0..12).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect();
+        let new: Vec<_> = (0..12).map(|_| EchoConnection::open(a, "10.0.0.100:80").unwrap()).collect();
         assert_eq!(of(&new, "c"), 0, "a drained backend gets new flows");
         let far = talks.iter_mut().find(|t| t.server == "c").unwrap();
         assert!(far.carries(1_000_000), "relayed packets that are too big for the detour");
@@ -122,10 +122,10 @@ on_both_backends! {
             net(3) + &at("10.0.0.2", 2) + clients + &vip,
         ];
         let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
-        let _servers = [Echoing::start(b, 7000, "b"), Echoing::start(c, 7000, "c")];
-        let calls = |client: usize, count: usize| -> Vec<Talk> {
+        let _servers = [EchoServer::start(b, 7000, "b"), EchoServer::start(c, 7000, "c")];
+        let calls = |client: usize, count: usize| -> Vec<EchoConnection> {
             a.ip(&format!("route replace 10.0.0.100 dev gnv0 src 10.0.0.{client}")).unwrap();
-            (0..count).map(|_| Talk::open(a, "10.0.0.100:80").unwrap()).collect()
+            (0..count).map(|_| EchoConnection::open(a, "10.0.0.100:80").unwrap()).collect()
         };
         let mut all = Vec::new();
         for client in 16..28 {
@@ -134,7 +134,7 @@ on_both_backends! {
             assert!(talks.iter().all(|t| t.server == talks[0].server && t.seen.ip() == t.own()));
             all.extend(talks);
         }
-        let of = |talks: &[Talk], name: &str| talks.iter().filter(|t| t.server == name).count();
+        let of = |talks: &[EchoConnection], name: &str| talks.iter().filter(|t| t.server == name).count();
         assert!(of(&all, "b") >= 4 && of(&all, "c") >= 4, "{} on b", of(&all, "b"));
         daemons[1].cli("service set web dev gnv0 backend 10.0.0.2:7000 weight 0 backend 10.0.0.3:7000");
         for client in 16..28 {
@@ -160,27 +160,27 @@ on_both_backends! {
             blue(3) + &endpoint("blue", "172.16.0.2", Some("192.0.2.2"), ""),
         ];
         let daemons = trio.daemons(io, "", [&tables[0], &tables[1], &tables[2]]);
-        let _server = Echoing::start(c, 7000, "target");
-        let mut talk = Talk::open(a, "10.0.0.50:7000").unwrap();
+        let _server = EchoServer::start(c, 7000, "target");
+        let mut talk = EchoConnection::open(a, "10.0.0.50:7000").unwrap();
         assert_eq!(talk.seen.ip().to_string(), "172.16.0.2", "the stand-in's own address");
         assert!(talk.carries(2_000_000));
         let flow = &daemons[1].json("flow show dev red")[0];
         assert!(flow.to_string().contains("172.16.0.3"), "{flow}");
         // Without the type the packet is no business of the proxy's.
         daemons[0].cli("endpoint set 10.0.0.50 dev red type simple");
-        assert!(Talk::open(a, "10.0.0.50:7000").is_err());
+        assert!(EchoConnection::open(a, "10.0.0.50:7000").is_err());
     }
 
     /// A class is held to its rate while another runs free.
     fn a_class_is_held_to_its_rate(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         // The burst outlasts the 40 ms for which a busy machine may not let the daemon run.
         a.cli("qos add slow dev gnv0 id 1 rate 100mbit burst 512k dscp 10");
         a.cli("policy add slow dev gnv0 egress proto udp allow class slow");
         let burst = UdpBurst {
             size: 1200,
-            amount: Amount::For(Duration::from_secs(3)),
+            amount: SendAmount::For(Duration::from_secs(3)),
             pace: Some(20_000.0),
             verify: false,
             ..UdpBurst::default()

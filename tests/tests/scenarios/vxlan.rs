@@ -1,12 +1,12 @@
 //! The kernel's own VXLAN device at the other end: both underlays, offloads on and off, every MTU.
 
-use geneved::lab::net::Host;
-use geneved::traffic::Ends;
+use geneved::lab::net::LabNetns;
+use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{Daemon, Duo, Family, Io, assert_datagrams, assert_ping, assert_tcp};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_datagrams, assert_ping, assert_tcp};
 
 /// A `[[link]]` table of a link whose datagrams carry frames.
-fn framed(kind: &str, side: usize, family: Family, more: &str) -> String {
+fn framed(kind: &str, side: usize, family: UnderlayFamily, more: &str) -> String {
     let here = side + 1;
     let remote = Duo::underlay(family, 1 - side);
     format!(
@@ -16,7 +16,7 @@ fn framed(kind: &str, side: usize, family: Family, more: &str) -> String {
 }
 
 /// A VXLAN device of the kernel on host b, 10.0.0.2 and fd00::2.
-fn kernel_device(host: &Host, family: Family, more: &str) {
+fn kernel_device(host: &LabNetns, family: UnderlayFamily, more: &str) {
     let (local, remote) = (Duo::underlay(family, 1), Duo::underlay(family, 0));
     for command in [
         format!("link add vx0 type vxlan id 100 local {local} remote {remote} dstport 4789 {more}"),
@@ -29,14 +29,14 @@ fn kernel_device(host: &Host, family: Family, more: &str) {
 }
 
 /// geneved on host a, the kernel on host b.
-fn against_the_kernel(duo: &Duo, io: Io, family: Family, more: &str) -> Daemon {
+fn against_the_kernel(duo: &Duo, io: TestBackend, family: UnderlayFamily, more: &str) -> TestDaemon {
     kernel_device(&duo.b, family, "");
     duo.world
         .daemon(&duo.a, io, "", &framed("vxlan", 0, family, more))
 }
 
-fn back(duo: &Duo, address: &str) -> Ends {
-    Ends::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap())
+fn back(duo: &Duo, address: &str) -> TrafficEnds {
+    TrafficEnds::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap())
 }
 
 /// Everything in both directions; `sizes` are those of UDP datagrams.
@@ -52,7 +52,7 @@ fn assert_carries(duo: &Duo, bytes: u64, sizes: &[usize]) {
     }
 }
 
-fn ethtool(host: &Host, device: &str, features: &[&str], value: &str) {
+fn ethtool(host: &LabNetns, device: &str, features: &[&str], value: &str) {
     for feature in features {
         host.exec("ethtool", &["-K", device, feature, value])
             .unwrap();
@@ -60,7 +60,7 @@ fn ethtool(host: &Host, device: &str, features: &[&str], value: &str) {
 }
 
 /// Whether anything but messages between neighbours was dropped.
-fn assert_clean(daemon: &Daemon) {
+fn assert_clean(daemon: &TestDaemon) {
     let mut drops = daemon.drops();
     // Multicast of both kernels: router solicitations and group reports, from link-local addresses. What came before the
     // link was there is of no link.
@@ -74,7 +74,7 @@ fn assert_clean(daemon: &Daemon) {
 on_both_backends! {
     fn a_kernel_device_over_ipv4(io) {
         let duo = Duo::new();
-        let a = against_the_kernel(&duo, io, Family::V4, "");
+        let a = against_the_kernel(&duo, io, UnderlayFamily::V4, "");
         assert_eq!(a.link("ov0")["mtu"], 1450);
         assert_carries(&duo, 10_000_000, &[16, 1200, 3000]);
         assert_clean(&a);
@@ -82,7 +82,7 @@ on_both_backends! {
 
     fn a_kernel_device_over_ipv6(io) {
         let duo = Duo::new();
-        let a = against_the_kernel(&duo, io, Family::V6, "");
+        let a = against_the_kernel(&duo, io, UnderlayFamily::V6, "");
         assert_eq!(a.link("ov0")["mtu"], 1430);
         assert_carries(&duo, 10_000_000, &[16, 1200, 3000]);
         assert_clean(&a);
@@ -92,7 +92,7 @@ on_both_backends! {
         for kind in ["geneve", "vxlan"] {
             let duo = Duo::new();
             let start = |side, host| {
-                duo.world.daemon(host, io, "", &framed(kind, side, Family::V4, ""))
+                duo.world.daemon(host, io, "", &framed(kind, side, UnderlayFamily::V4, ""))
             };
             let [a, b] = [start(0, &duo.a), start(1, &duo.b)];
             assert_carries(&duo, 10_000_000, &[16, 1200, 3000]);
@@ -108,14 +108,14 @@ on_both_backends! {
 fn offloads_on_and_off_at_each_end() {
     const FEATURES: [&str; 4] = ["tso", "gso", "gro", "tx"];
     for (device_a, device_b, family) in [
-        ("on", "off", Family::V4),
-        ("off", "on", Family::V4),
-        ("off", "off", Family::V4),
-        ("on", "off", Family::V6),
-        ("off", "on", Family::V6),
+        ("on", "off", UnderlayFamily::V4),
+        ("off", "on", UnderlayFamily::V4),
+        ("off", "off", UnderlayFamily::V4),
+        ("on", "off", UnderlayFamily::V6),
+        ("off", "on", UnderlayFamily::V6),
     ] {
         let duo = Duo::new();
-        let a = against_the_kernel(&duo, Io::Uring, family, "");
+        let a = against_the_kernel(&duo, TestBackend::Uring, family, "");
         ethtool(&duo.a, "u0", &FEATURES, device_a);
         ethtool(&duo.b, "u0", &FEATURES, device_b);
         ethtool(&duo.b, "vx0", &["tso", "gso", "gro", "tx"], device_b);
@@ -127,13 +127,13 @@ fn offloads_on_and_off_at_each_end() {
 #[test]
 fn every_mtu() {
     for (underlay, inner, family) in [
-        (1330, 1280, Family::V4),
-        (1350, 1280, Family::V6),
-        (9000, 8950, Family::V4),
-        (9000, 8930, Family::V6),
+        (1330, 1280, UnderlayFamily::V4),
+        (1350, 1280, UnderlayFamily::V6),
+        (9000, 8950, UnderlayFamily::V4),
+        (9000, 8930, UnderlayFamily::V6),
     ] {
         let duo = Duo::with_mtu(underlay);
-        let a = against_the_kernel(&duo, Io::Uring, family, "");
+        let a = against_the_kernel(&duo, TestBackend::Uring, family, "");
         assert_eq!(a.link("ov0")["mtu"], inner);
         assert_carries(&duo, 5_000_000, &[1200, inner as usize + 1000]);
         assert_clean(&a);
@@ -143,7 +143,7 @@ fn every_mtu() {
 #[test]
 fn a_configured_mtu_holds_at_both_ends() {
     let duo = Duo::new();
-    let a = against_the_kernel(&duo, Io::Uring, Family::V4, "mtu = 1280");
+    let a = against_the_kernel(&duo, TestBackend::Uring, UnderlayFamily::V4, "mtu = 1280");
     duo.b.ip("link set vx0 mtu 1280").unwrap();
     assert_carries(&duo, 5_000_000, &[1200, 2000]);
     assert_clean(&a);
@@ -155,9 +155,9 @@ fn segmentation_by_the_kernel_carries_frames() {
     for kind in ["geneve", "vxlan"] {
         let duo = Duo::new();
         let start = |side: usize, host| {
-            let link = framed(kind, side, Family::V4, "");
+            let link = framed(kind, side, UnderlayFamily::V4, "");
             duo.world
-                .daemon(host, Io::Uring, "segmentation = \"tunnel\"", &link)
+                .daemon(host, TestBackend::Uring, "segmentation = \"tunnel\"", &link)
         };
         let _daemons = [start(0, &duo.a), start(1, &duo.b)];
         assert_carries(&duo, 10_000_000, &[1200]);
@@ -189,9 +189,9 @@ fn configured_mac_addresses_need_no_questions() {
     ] {
         duo.b.ip(command).unwrap();
     }
-    let links = framed("vxlan", 0, Family::V4, "lladdr = \"02:00:00:00:00:0a\"");
+    let links = framed("vxlan", 0, UnderlayFamily::V4, "lladdr = \"02:00:00:00:00:0a\"");
     let endpoint = "[[endpoint]]\naddress = \"10.0.0.2\"\ndev = \"ov0\"\nhost = [\"192.0.2.2\"]\nlladdr = \"02:00:00:00:00:0b\"\n";
-    let a = duo.world.daemon(&duo.a, Io::Uring, "", &(links + endpoint));
+    let a = duo.world.daemon(&duo.a, TestBackend::Uring, "", &(links + endpoint));
     assert_ping(&duo.ends("10.0.0.2"));
     assert_tcp(&back(&duo, "10.0.0.1"), 1, 1_000_000);
     let drops = a.drops();
@@ -206,7 +206,7 @@ fn configured_mac_addresses_need_no_questions() {
 #[test]
 fn a_neighbour_that_moves_is_followed() {
     let duo = Duo::new();
-    let _a = against_the_kernel(&duo, Io::Uring, Family::V4, "");
+    let _a = against_the_kernel(&duo, TestBackend::Uring, UnderlayFamily::V4, "");
     assert_ping(&duo.ends("10.0.0.2"));
     for command in [
         "link set vx0 down",
@@ -217,7 +217,7 @@ fn a_neighbour_that_moves_is_followed() {
     }
     // What it sends first is a question, since it has forgotten everybody.
     geneved_tests::eventually(10, "the neighbour is found again", || {
-        let echo = geneved::traffic::Echo {
+        let echo = geneved::traffic::EchoRun {
             count: 1,
             ..Default::default()
         };

@@ -1,22 +1,22 @@
 //! What leaves a host is whole for a receiver that gets what a network card would have finished: Open vSwitch's
 //! user-space datapath reads the underlay by a packet socket, as this test does.
 
-use geneved::traffic::{Amount, UdpBurst};
+use geneved::traffic::{SendAmount, UdpBurst};
 use geneved_tests::packet::{Parsed, pseudo, sum};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{Duo, Family, Io, assert_ping, assert_tcp};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, assert_ping, assert_tcp};
 use std::net::IpAddr;
 use std::time::Duration;
 
-const MTU: usize = 1500;
+const VETH_MTU: usize = 1500;
 /// UDP ports and bytes before the inner IP packet.
-const LINKS: [(&str, u16, usize, &str); 3] = [
+const WHOLE_LINKS: [(&str, u16, usize, &str); 3] = [
     ("geneve", 6081, 8, "ip"),
     ("geneve", 6081, 22, "ethernet"),
     ("vxlan", 4789, 22, "ethernet"),
 ];
 
-fn config(kind: &str, inner: &str, side: usize, family: Family, more: &str) -> String {
+fn config(kind: &str, inner: &str, side: usize, family: UnderlayFamily, more: &str) -> String {
     let (here, remote) = (side + 1, Duo::underlay(family, 1 - side));
     format!(
         "[[link]]\nname = \"ov0\"\ntype = \"{kind}\"\ninner = \"{inner}\"\nid = 100\nremote = \"{remote}\"\n\
@@ -51,7 +51,7 @@ fn look(bytes: &[u8], from: IpAddr, port: u16, before: usize) -> Option<Vec<Stri
     {
         check("inner", &inner);
     }
-    if bytes.len() > MTU {
+    if bytes.len() > VETH_MTU {
         wrong.push(format!("{} bytes", bytes.len()));
     }
     Some(wrong)
@@ -59,7 +59,7 @@ fn look(bytes: &[u8], from: IpAddr, port: u16, before: usize) -> Option<Vec<Stri
 
 /// Traffic from a to b, and what was unfinished about the frames that b's device saw, of how many.
 fn unfinished(
-    family: Family,
+    family: UnderlayFamily,
     link: (&str, u16, usize, &str),
     daemon: &str,
     more: &str,
@@ -71,8 +71,8 @@ fn unfinished(
     let b = config(kind, inner, 1, family, "");
     device(&duo);
     let _daemons = [
-        duo.world.daemon(&duo.a, Io::Uring, daemon, &a),
-        duo.world.daemon(&duo.b, Io::Uring, "", &b),
+        duo.world.daemon(&duo.a, TestBackend::Uring, daemon, &a),
+        duo.world.daemon(&duo.b, TestBackend::Uring, "", &b),
     ];
     let sniffer = Sniffer::new(duo.b.netns(), "u0");
     for address in ["10.0.0.2", "fd00::2"] {
@@ -81,7 +81,7 @@ fn unfinished(
         assert_tcp(&ends, 2, 1_000_000);
         let burst = UdpBurst {
             size: 1200,
-            amount: Amount::Count(1000),
+            amount: SendAmount::Count(1000),
             pace: Some(10_000.0),
             flows: 2,
             ..UdpBurst::default()
@@ -121,8 +121,8 @@ fn behind_a_bridge(duo: &Duo) {
 
 #[test]
 fn a_device_without_offloads_gets_whole_datagrams() {
-    for family in Family::BOTH {
-        for link in LINKS {
+    for family in UnderlayFamily::BOTH {
+        for link in WHOLE_LINKS {
             let (frames, wrong) = unfinished(family, link, "", "", without_offloads);
             assert!(frames > 1000, "{frames}");
             assert!(wrong.is_empty(), "{link:?} {family:?}: {:?}", &wrong[..1]);
@@ -132,8 +132,8 @@ fn a_device_without_offloads_gets_whole_datagrams() {
 
 #[test]
 fn a_link_that_is_told_so_sends_whole_datagrams_over_any_device() {
-    for family in Family::BOTH {
-        for link in LINKS {
+    for family in UnderlayFamily::BOTH {
+        for link in WHOLE_LINKS {
             let more = "segmentation = \"off\"";
             let (frames, wrong) = unfinished(family, link, "", more, |_| ());
             assert!(frames > 1000, "{frames}");
@@ -145,7 +145,7 @@ fn a_link_that_is_told_so_sends_whole_datagrams_over_any_device() {
 #[test]
 fn a_daemon_that_is_told_so_sends_whole_datagrams_over_any_device() {
     let daemon = "segmentation = \"off\"\nworkers = 2";
-    let (frames, wrong) = unfinished(Family::V4, LINKS[2], daemon, "", |_| ());
+    let (frames, wrong) = unfinished(UnderlayFamily::V4, WHOLE_LINKS[2], daemon, "", |_| ());
     assert!(frames > 1000, "{frames}");
     assert!(wrong.is_empty(), "{:?}", &wrong[..1]);
 }
@@ -153,21 +153,21 @@ fn a_daemon_that_is_told_so_sends_whole_datagrams_over_any_device() {
 /// The far end is a port of a bridge, and a switch that reads from another of its ports would get frames.
 #[test]
 fn frames_for_somebody_behind_a_bridge_leave_whole() {
-    for (family, link) in [(Family::V4, LINKS[1]), (Family::V6, LINKS[2])] {
+    for (family, link) in [(UnderlayFamily::V4, WHOLE_LINKS[1]), (UnderlayFamily::V6, WHOLE_LINKS[2])] {
         let (frames, wrong) = unfinished(family, link, "", "", behind_a_bridge);
         assert!(frames > 1000, "{frames}");
         assert!(wrong.is_empty(), "{link:?} {family:?}: {:?}", &wrong[..1]);
     }
-    let (_, wrong) = unfinished(Family::V4, LINKS[0], "", "", behind_a_bridge);
+    let (_, wrong) = unfinished(UnderlayFamily::V4, WHOLE_LINKS[0], "", "", behind_a_bridge);
     assert!(!wrong.is_empty(), "no switch takes IP packets");
     let gso = "segmentation = \"gso\"";
-    let (_, wrong) = unfinished(Family::V4, LINKS[1], gso, "", behind_a_bridge);
+    let (_, wrong) = unfinished(UnderlayFamily::V4, WHOLE_LINKS[1], gso, "", behind_a_bridge);
     assert!(!wrong.is_empty(), "who asks for trains gets them");
 }
 
 /// Else this test would see nothing: a veth hands over what its sender left to it.
 #[test]
 fn a_device_with_offloads_is_left_to_finish() {
-    let (_, wrong) = unfinished(Family::V4, LINKS[0], "", "", |_| ());
+    let (_, wrong) = unfinished(UnderlayFamily::V4, WHOLE_LINKS[0], "", "", |_| ());
     assert!(!wrong.is_empty());
 }

@@ -6,14 +6,14 @@ use std::process::Command;
 
 use nix::unistd::{User, geteuid};
 
-use crate::cli::context::Context;
+use crate::cli::context::CommandContext;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::daemon::host::SERVICE_USER;
 
 /// What the service is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Unit {
+struct ServiceUnit {
     user: String,
     group: String,
     /// Capabilities without their prefix, in lower case.
@@ -22,14 +22,14 @@ struct Unit {
 }
 
 /// Checks as the service; without a file, this host.
-pub(super) fn check(context: &Context, file: Option<&Path>) -> Result<(), CliError> {
+pub(super) fn check(context: &CommandContext, file: Option<&Path>) -> Result<(), CliError> {
     if !geteuid().is_root() {
         return Err(CliError::Refused(
             "Error: \"--service\": only root can take the place of the service's user; run it as root"
                 .into(),
         ));
     }
-    let unit = Unit::installed();
+    let unit = ServiceUnit::installed();
     if !User::from_name(&unit.user).is_ok_and(|user| user.is_some()) {
         return Err(CliError::Refused(format!(
             "Error: \"--service\": there is no user \"{}\"; the packages make it, or \"useradd --system {SERVICE_USER}\"",
@@ -84,10 +84,10 @@ fn failed(error: &io::Error) -> CliError {
     CliError::Refused(format!("Error: \"--service\": setpriv: {error}{hint}"))
 }
 
-impl Unit {
+impl ServiceUnit {
     /// That of the packages.
     fn packaged() -> Self {
-        Unit {
+        ServiceUnit {
             user: SERVICE_USER.into(),
             group: SERVICE_USER.into(),
             capabilities: vec!["net_admin".into()],
@@ -129,7 +129,7 @@ impl Unit {
             _ => "AmbientCapabilities",
         };
         let names = value(set).unwrap_or_default().split_whitespace();
-        Some(Unit {
+        Some(ServiceUnit {
             group: or(value("Group"), &user),
             user,
             capabilities: names
@@ -166,7 +166,7 @@ mod tests {
     fn the_unit_of_systemd_counts_where_it_has_one() {
         let shown =
             "User=gnv\nGroup=\nLoadState=loaded\nAmbientCapabilities=cap_net_admin cap_sys_admin\n";
-        let unit = Unit::read(shown).unwrap();
+        let unit = ServiceUnit::read(shown).unwrap();
         assert_eq!((&*unit.user, &*unit.group), ("gnv", "gnv"));
         assert_eq!(
             unit.arguments()[4..],
@@ -176,15 +176,15 @@ mod tests {
                 "--bounding-set=-all,+net_admin,+sys_admin"
             ]
         );
-        assert_eq!(Unit::read("LoadState=not-found\nUser=\n"), None);
-        assert_eq!(Unit::read(""), None);
+        assert_eq!(ServiceUnit::read("LoadState=not-found\nUser=\n"), None);
+        assert_eq!(ServiceUnit::read(""), None);
     }
 
     #[test]
     fn the_packaged_unit_is_what_is_assumed() {
         let unit = include_str!("../../../../packaging/geneved.service");
         let has = |line: &str| assert!(unit.lines().any(|l| l == line), "{line}");
-        let packaged = Unit::packaged();
+        let packaged = ServiceUnit::packaged();
         has(&format!("User={}", packaged.user));
         has(&format!("Group={}", packaged.group));
         has("AmbientCapabilities=CAP_NET_ADMIN");

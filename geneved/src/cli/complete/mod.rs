@@ -9,21 +9,21 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use self::values::Values;
-use super::command::{Command, Object};
-use super::context::Context;
+use self::values::ValueCompleter;
+use super::command::{CommandDef, ObjectDef};
+use super::context::CommandContext;
 use super::error::CliError;
-use super::grammar::{self, Keyword, Times};
-use super::honours::Honours;
-use super::options::{self, SPELLINGS, Takes};
+use super::grammar::{self, Keyword, Repetition};
+use super::honours::SupportedOptions;
+use super::options::{self, SPELLINGS, OptionArgument};
 use super::output;
-use super::synopsis::Word;
-use super::table::{self, Target};
+use super::synopsis::KeywordHelp;
+use super::table::{self, FirstWord};
 
-const NOTHING: [Keyword<()>; 0] = [];
+const NO_KEYWORDS_TEST: [Keyword<()>; 0] = [];
 
 /// The object's commands.
-pub const OBJECT: Object = Object {
+pub const TEST_OBJECT: ObjectDef = ObjectDef {
     name: "completions",
     about: "what a shell completes the command line by",
     commands: &[
@@ -38,7 +38,7 @@ pub const OBJECT: Object = Object {
             Ok(())
         })
         // Names come from the daemon.
-        .honouring(Honours::SOCKET),
+        .honouring(SupportedOptions::SOCKET),
     ],
     usual: None,
     notes: "bash, zsh, fish: print the script of that shell\nwords -- WORD...: print what can stand in the place of the last WORD",
@@ -46,13 +46,13 @@ pub const OBJECT: Object = Object {
 
 const fn script(
     names: &'static [&'static str],
-    run: fn(&mut Context, &[String]) -> Result<(), CliError>,
-) -> Command {
-    Command::new(names, run, Vec::new).honouring_only(Honours::NOTHING)
+    run: fn(&mut CommandContext, &[String]) -> Result<(), CliError>,
+) -> CommandDef {
+    CommandDef::new(names, run, Vec::new).honouring_only(SupportedOptions::NOTHING)
 }
 
 fn say(words: &[String], script: &str) -> Result<(), CliError> {
-    grammar::parse(&NOTHING, words, &mut ())?;
+    grammar::parse(&NO_KEYWORDS_TEST, words, &mut ())?;
     output::say(script)
 }
 
@@ -86,19 +86,19 @@ impl Candidate {
 }
 
 /// What can stand in the place of the last of these words.
-fn candidates(context: &mut Context, words: &[String]) -> Vec<Candidate> {
+fn candidates(context: &mut CommandContext, words: &[String]) -> Vec<Candidate> {
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),
         None => ("", words),
     };
-    let mut values = Values::new(context);
+    let mut values = ValueCompleter::new(context);
     let mut all = next(&mut values, before, last).unwrap_or_default();
     all.retain(|candidate| candidate.word == ":files" || candidate.word.starts_with(last));
     all
 }
 
 /// Everything that can follow `before`; `None` where that makes no sense.
-fn next(values: &mut Values<'_>, before: &[String], last: &str) -> Option<Vec<Candidate>> {
+fn next(values: &mut ValueCompleter<'_>, before: &[String], last: &str) -> Option<Vec<Candidate>> {
     let mut rest = before;
     while let Some((option, after)) = rest.split_first().filter(|(w, _)| w.starts_with('-')) {
         rest = after;
@@ -106,7 +106,7 @@ fn next(values: &mut Values<'_>, before: &[String], last: &str) -> Option<Vec<Ca
         if name.contains('=') || name.is_empty() {
             continue;
         }
-        if let Takes::Value(what) = options::find(name)?.takes {
+        if let OptionArgument::Value(what) = options::find(name)?.takes {
             let Some((value, after)) = rest.split_first() else {
                 return Some(values.of(what, last));
             };
@@ -121,18 +121,18 @@ fn next(values: &mut Values<'_>, before: &[String], last: &str) -> Option<Vec<Ca
         });
     };
     match table::target(first).ok().flatten()? {
-        Target::Help => rest.is_empty().then(all_names),
-        Target::Verb(verb) => {
+        FirstWord::Help => rest.is_empty().then(all_names),
+        FirstWord::Verb(verb) => {
             values.on(verb.name, verb.notes, true);
             Some(keywords(values, &(verb.command.words)(), rest, last))
         }
-        Target::Object(object) => {
+        FirstWord::Object(object) => {
             let Some((command, rest)) = rest.split_first() else {
                 return Some(commands(object));
             };
             let found = grammar::find(command, object.names()).ok().flatten()??;
             let command = &object.commands[found];
-            if object.name == OBJECT.name {
+            if object.name == TEST_OBJECT.name {
                 return None;
             }
             values.on(object.name, object.notes, command.names[0] != "add");
@@ -154,16 +154,16 @@ fn all_options() -> Vec<Candidate> {
 
 fn all_names() -> Vec<Candidate> {
     let about = |target| match target {
-        Target::Object(object) => object.about,
-        Target::Verb(verb) => verb.about,
-        Target::Help => "the grammar",
+        FirstWord::Object(object) => object.about,
+        FirstWord::Verb(verb) => verb.about,
+        FirstWord::Help => "the grammar",
     };
     let all = table::targets();
     all.map(|(name, target)| Candidate::new(name, about(target)))
         .collect()
 }
 
-fn commands(object: &Object) -> Vec<Candidate> {
+fn commands(object: &ObjectDef) -> Vec<Candidate> {
     let all = object.commands.iter().map(|c| c.names[0]);
     all.chain(["help"])
         .map(|name| Candidate::new(name, ""))
@@ -172,8 +172,8 @@ fn commands(object: &Object) -> Vec<Candidate> {
 
 /// What can follow the words of a command: a value, or keywords and what may stand without one.
 fn keywords(
-    values: &mut Values<'_>,
-    words: &[Word],
+    values: &mut ValueCompleter<'_>,
+    words: &[KeywordHelp],
     before: &[String],
     last: &str,
 ) -> Vec<Candidate> {
@@ -203,10 +203,10 @@ fn keywords(
             values.heed(words[found].names[0], value);
         }
     }
-    let free = |(at, word): &(usize, &Word)| {
+    let free = |(at, word): &(usize, &KeywordHelp)| {
         let chosen =
-            |(other, n): (&Word, &usize)| word.choice != 0 && other.choice == word.choice && *n > 0;
-        (given[*at] == 0 || word.times == Times::Many) && !words.iter().zip(&given).any(chosen)
+            |(other, n): (&KeywordHelp, &usize)| word.choice != 0 && other.choice == word.choice && *n > 0;
+        (given[*at] == 0 || word.times == Repetition::Many) && !words.iter().zip(&given).any(chosen)
     };
     let mut all = Vec::new();
     if let Some(word) = bare.filter(|at| given[*at] == 0).map(|at| &words[at]) {

@@ -7,7 +7,7 @@ fn offered(line: &str) -> Vec<String> {
     let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
     let mut options = options::parse(&[]).unwrap();
     options.socket = Some("/nonexistent/control.sock".into());
-    let mut context = Context::new(&options);
+    let mut context = CommandContext::new(&options);
     let all = candidates(&mut context, &words);
     all.into_iter().map(|candidate| candidate.word).collect()
 }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::super::context::Context;
+use super::super::context::CommandContext;
 use super::Candidate;
 use crate::config::value::IfName;
 use crate::control::protocol::{
-    Classes, Endpoints, Host, Links, Nats, Options, Policies, Request, Routes, Services,
+    ClassesReply, EndpointsReply, HostReply, LinksReply, NatsReply, OptionsReply, PoliciesReply, Request, RoutesReply, ServicesReply,
 };
 use crate::net::netns;
 
 /// Whoever presses a key does not wait for longer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Objects that the daemon can list.
 #[derive(Clone, Copy)]
@@ -29,8 +29,8 @@ enum Listing {
 }
 
 /// Knows what was typed so far.
-pub struct Values<'a> {
-    context: &'a mut Context,
+pub struct ValueCompleter<'a> {
+    context: &'a mut CommandContext,
     object: &'static str,
     notes: &'static str,
     /// Whether the object's own name is one that is there, as it is for all but `add`.
@@ -38,9 +38,9 @@ pub struct Values<'a> {
     dev: Option<IfName>,
 }
 
-impl<'a> Values<'a> {
-    pub fn new(context: &'a mut Context) -> Self {
-        Values {
+impl<'a> ValueCompleter<'a> {
+    pub fn new(context: &'a mut CommandContext) -> Self {
+        ValueCompleter {
             context,
             object: "",
             notes: "",
@@ -119,46 +119,46 @@ impl<'a> Values<'a> {
         let on = |name: String, dev: &IfName| Candidate::new(name, format!("dev {dev}"));
         let mut found: Vec<_> = match listing {
             Listing::Links => {
-                let Links { links } = self.ask(&Request::ListLinks { name: None });
+                let LinksReply { links } = self.ask(&Request::ListLinks { name: None });
                 let links = links.iter();
                 links
                     .map(|l| Candidate::new(l.settings.name.as_str(), ""))
                     .collect()
             }
             Listing::Routes => {
-                let Routes { routes } = self.ask(&Request::ListRoutes { dev });
+                let RoutesReply { routes } = self.ask(&Request::ListRoutes { dev });
                 let routes = routes.iter().map(|r| &r.route);
                 routes.map(|r| on(r.prefix.to_string(), &r.dev)).collect()
             }
             Listing::Endpoints => {
-                let Endpoints { endpoints } = self.ask(&Request::ListEndpoints { dev });
+                let EndpointsReply { endpoints } = self.ask(&Request::ListEndpoints { dev });
                 let endpoints = endpoints.iter().map(|e| &e.endpoint);
                 endpoints
                     .map(|e| on(e.address.to_string(), &e.dev))
                     .collect()
             }
             Listing::Policies => {
-                let Policies { policies } = self.ask(&Request::ListPolicies { dev });
+                let PoliciesReply { policies } = self.ask(&Request::ListPolicies { dev });
                 let policies = policies.iter().map(|p| &p.policy);
                 policies.map(|p| on(p.name.to_string(), &p.dev)).collect()
             }
             Listing::Nats => {
-                let Nats { nats } = self.ask(&Request::ListNats { dev });
+                let NatsReply { nats } = self.ask(&Request::ListNats { dev });
                 let nats = nats.iter().map(|n| &n.nat);
                 nats.map(|n| on(n.name.to_string(), &n.dev)).collect()
             }
             Listing::Services => {
-                let Services { services } = self.ask(&Request::ListServices { dev });
+                let ServicesReply { services } = self.ask(&Request::ListServices { dev });
                 let services = services.iter().map(|s| &s.service);
                 services.map(|s| on(s.name.to_string(), &s.dev)).collect()
             }
             Listing::Classes => {
-                let Classes { classes } = self.ask(&Request::ListClasses { dev });
+                let ClassesReply { classes } = self.ask(&Request::ListClasses { dev });
                 let classes = classes.iter().map(|c| &c.class);
                 classes.map(|c| on(c.name.to_string(), &c.dev)).collect()
             }
             Listing::Options => {
-                let Options { options } = self.ask(&Request::ListOptions);
+                let OptionsReply { options } = self.ask(&Request::ListOptions);
                 let options = options.iter().map(|o| &o.option.name);
                 options
                     .map(|name| Candidate::new(name.as_str(), ""))
@@ -171,14 +171,14 @@ impl<'a> Values<'a> {
 
     /// What the daemon replies, or nothing where it does not.
     fn ask<R: DeserializeOwned + Default>(&mut self, request: &Request) -> R {
-        self.context.hurry(PATIENCE);
+        self.context.set_timeout(COMPLETION_TIMEOUT);
         self.context.call(request).unwrap_or_default()
     }
 
     /// Hosts, of which those before the last comma are kept.
     fn hosts(&mut self, last: &str) -> Vec<Candidate> {
-        self.context.hurry(PATIENCE);
-        let Ok(Host { host }) = self.context.call(&Request::GetHost) else {
+        self.context.set_timeout(COMPLETION_TIMEOUT);
+        let Ok(HostReply { host }) = self.context.call(&Request::GetHost) else {
             return Vec::new();
         };
         let kept = last.rfind(',').map_or("", |at| &last[..=at]);

@@ -5,37 +5,37 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::super::command::Command;
-use super::super::context::Context;
+use super::super::command::CommandDef;
+use super::super::context::CommandContext;
 use super::super::error::CliError;
 use super::super::field::key;
-use super::super::grammar::{self, Keyword, Times};
-use super::super::honours::Honours;
+use super::super::grammar::{self, Keyword, Repetition};
+use super::super::honours::SupportedOptions;
 use super::super::object;
-use super::super::output::{Line, Record};
-use super::super::style::Style;
+use super::super::output::{OutputLine, Show};
+use super::super::style::OutputStyle;
 use super::destination;
-use crate::config::value::{IfName, Prefix};
-use crate::config::words::EndpointWords;
-use crate::control::protocol::{Endpoints, LinkInfo, Links, Request, RouteInfo, Routes};
+use crate::config::value::{IfName, PrefixValue};
+use crate::config::words::EndpointArgs;
+use crate::control::protocol::{EndpointsReply, LinkInfo, LinksReply, Request, RouteInfo, RoutesReply};
 
 #[derive(Default)]
-struct Words {
+struct RouteGetCommand {
     address: Option<IpAddr>,
     dev: Option<IfName>,
 }
 
-const KEYS: [Keyword<Words>; 2] = [
-    key!(Words; "to", "ADDR", address).bare().times(Times::Once),
-    key!(Words; "dev" | "oif", "LINK", dev),
+const ROUTE_GET_KEYWORDS: [Keyword<RouteGetCommand>; 2] = [
+    key!(RouteGetCommand; "to", "ADDR", address).bare().times(Repetition::Once),
+    key!(RouteGetCommand; "dev" | "oif", "LINK", dev),
 ];
 
 /// The command.
-pub const COMMAND: Command =
-    Command::new(&["get"], get, || grammar::words(&KEYS)).honouring(Honours::FAMILY);
+pub const COMMAND: CommandDef =
+    CommandDef::new(&["get"], get, || grammar::words(&ROUTE_GET_KEYWORDS)).honouring(SupportedOptions::FAMILY);
 
 /// How an address is reached in one VPC.
-struct Way {
+struct RouteGetResult {
     address: IpAddr,
     dev: IfName,
     via: Vec<IpAddr>,
@@ -44,9 +44,9 @@ struct Way {
     origin: String,
 }
 
-fn get(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
-    grammar::parse(&KEYS, words, &mut wanted)?;
+fn get(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = RouteGetCommand::default();
+    grammar::parse(&ROUTE_GET_KEYWORDS, words, &mut wanted)?;
     let address = wanted.address.ok_or_else(CliError::incomplete)?;
     if !context.style().wants(address) {
         return Err(grammar::wrong(
@@ -55,14 +55,14 @@ fn get(context: &mut Context, words: &[String]) -> Result<(), CliError> {
         ));
     }
     let dev = wanted.dev;
-    let Links { mut links } = context.call(&Request::ListLinks { name: dev.clone() })?;
-    let Routes { routes } = context.call(&Request::ListRoutes { dev: dev.clone() })?;
-    let Endpoints { endpoints } = context.call(&Request::ListEndpoints { dev: dev.clone() })?;
-    let endpoints: Vec<EndpointWords> = endpoints.into_iter().map(|e| e.endpoint).collect();
+    let LinksReply { mut links } = context.call(&Request::ListLinks { name: dev.clone() })?;
+    let RoutesReply { routes } = context.call(&Request::ListRoutes { dev: dev.clone() })?;
+    let EndpointsReply { endpoints } = context.call(&Request::ListEndpoints { dev: dev.clone() })?;
+    let endpoints: Vec<EndpointArgs> = endpoints.into_iter().map(|e| e.endpoint).collect();
     links.retain(|link| dev.as_ref().is_none_or(|dev| *dev == link.settings.name));
     let ways = links
         .iter()
-        .filter_map(|link| way(address, link, &routes, &endpoints));
+        .filter_map(|link| resolve(address, link, &routes, &endpoints));
     let ways: Vec<_> = ways.collect();
     if ways.is_empty() {
         let on = dev.map(|dev| format!(" dev {dev}")).unwrap_or_default();
@@ -74,14 +74,14 @@ fn get(context: &mut Context, words: &[String]) -> Result<(), CliError> {
 }
 
 /// An address of the interface, or an endpoint, or the longest prefix.
-fn way(
+fn resolve(
     address: IpAddr,
     link: &LinkInfo,
     routes: &[RouteInfo],
-    endpoints: &[EndpointWords],
-) -> Option<Way> {
+    endpoints: &[EndpointArgs],
+) -> Option<RouteGetResult> {
     let dev = &link.settings.name;
-    let way = |prefix, via: &[IpAddr], origin: &str| Way {
+    let way = |prefix, via: &[IpAddr], origin: &str| RouteGetResult {
         address,
         dev: dev.clone(),
         via: via.to_vec(),
@@ -103,23 +103,23 @@ fn way(
         .map(|r| way(r.route.prefix.0, &r.route.via, &r.origin))
 }
 
-impl Record for Way {
-    fn text(&self, style: &Style) -> String {
+impl Show for RouteGetResult {
+    fn text(&self, style: &OutputStyle) -> String {
         let via = (!self.via.is_empty()).then(|| style.addresses(&self.via));
-        Line::new(style.address(self.address))
+        OutputLine::new(style.address(self.address))
             .value("dev", Some(style.name(&self.dev)))
             .value("via", via)
-            .value("prefix", Some(destination(&Prefix(self.prefix), style)))
+            .value("prefix", Some(destination(&PrefixValue(self.prefix), style)))
             .value("proto", Some(&self.origin))
             .end()
     }
 
-    fn json(&self, style: &Style) -> Value {
+    fn json(&self, style: &OutputStyle) -> Value {
         json!({
             "dst": self.address,
             "dev": self.dev,
             "via": self.via,
-            "prefix": destination(&Prefix(self.prefix), style),
+            "prefix": destination(&PrefixValue(self.prefix), style),
             "protocol": self.origin,
         })
     }

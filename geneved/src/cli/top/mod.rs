@@ -8,53 +8,53 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use self::model::{Model, Order};
-use self::view::{Screen, View};
-use super::command::{Command, Verb};
-use super::context::Context;
+use self::model::{TopModel, SortOrder};
+use self::view::{TopScreen, TopView};
+use super::command::{CommandDef, GlobalCommand};
+use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::Honours;
+use super::honours::SupportedOptions;
 use super::output;
 use crate::config::value::ValueError;
-use crate::control::protocol::{Rated, Rates, Request};
+use crate::control::protocol::{RatesReply, Rates, Request};
 
 /// Seconds between two looks.
 const DELAY: Duration = Duration::from_secs(2);
 /// The first rates come after this.
-const FIRST: Duration = Duration::from_millis(500);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// Flows that are asked for.
-const FLOWS: u32 = 100;
+const FLOWS_SHOWN: u32 = 100;
 
-struct Words {
+struct TopCommand {
     delay: Duration,
     batch: bool,
     iterations: Option<u32>,
-    order: Order,
+    order: SortOrder,
 }
 
-impl Default for Words {
+impl Default for TopCommand {
     fn default() -> Self {
-        Words {
+        TopCommand {
             delay: DELAY,
             batch: false,
             iterations: None,
-            order: Order::Bytes,
+            order: SortOrder::Bytes,
         }
     }
 }
 
-type Key = Keyword<Words>;
+type TopKeyword = Keyword<TopCommand>;
 
-const KEYS: [Key; 4] = [
-    Key::value(&["-d", "delay"], "SECONDS", |w, v| {
+const TOP_KEYWORDS: [TopKeyword; 4] = [
+    TopKeyword::value(&["-d", "delay"], "SECONDS", |w, v| {
         w.delay = seconds(v)?;
         Ok(())
     }),
-    Key::flag(&["-b", "batch"], |w| w.batch = true),
+    TopKeyword::flag(&["-b", "batch"], |w| w.batch = true),
     key!("-n" | "iterations", "N", iterations),
-    Key::value(&["sort"], "{ bytes | packets | name }", |w, v| {
+    TopKeyword::value(&["sort"], "{ bytes | packets | name }", |w, v| {
         w.order = v.parse()?;
         Ok(())
     }),
@@ -69,20 +69,20 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
 }
 
 /// The command.
-pub const VERB: Verb = Verb {
+pub const TOP_COMMAND: GlobalCommand = GlobalCommand {
     name: "top",
     about: "how busy workers, links, hosts and flows are",
-    command: Command::new(&["top"], run, || grammar::words(&KEYS)).honouring(Honours::BRIEF),
+    command: CommandDef::new(&["top"], run, || grammar::words(&TOP_KEYWORDS)).honouring(SupportedOptions::BRIEF),
     notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
 };
 
 /// Shows what is busy until somebody quits, or so many times.
-fn run(context: &mut Context, words: &[String]) -> Result<(), CliError> {
-    let mut wanted = Words::default();
-    grammar::parse(&KEYS, words, &mut wanted)?;
+fn run(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
+    let mut wanted = TopCommand::default();
+    grammar::parse(&TOP_KEYWORDS, words, &mut wanted)?;
     // Whoever has no terminal wants lines.
     let plain = wanted.batch || context.style().json || !io::stdout().is_terminal();
-    let mut model = Model::new(look(context, wanted.order)?, wanted.order);
+    let mut model = TopModel::new(look(context, wanted.order)?, wanted.order);
     if plain {
         return lines(context, &wanted, &mut model);
     }
@@ -96,18 +96,18 @@ fn broken(error: &io::Error) -> CliError {
     CliError::Refused(format!("Error: the terminal: {error}"))
 }
 
-fn look(context: &mut Context, order: Order) -> Result<Rates, CliError> {
+fn look(context: &mut CommandContext, order: SortOrder) -> Result<Rates, CliError> {
     let request = Request::GetRates {
-        flows: FLOWS,
-        by_packets: order == Order::Packets,
+        flows: FLOWS_SHOWN,
+        by_packets: order == SortOrder::Packets,
     };
-    Ok(context.call::<Rated>(&request)?.rates)
+    Ok(context.call::<RatesReply>(&request)?.rates)
 }
 
 /// Batch mode.
-fn lines(context: &mut Context, wanted: &Words, model: &mut Model) -> Result<(), CliError> {
+fn lines(context: &mut CommandContext, wanted: &TopCommand, model: &mut TopModel) -> Result<(), CliError> {
     let mut left = wanted.iterations.unwrap_or(u32::MAX);
-    let mut wait = wanted.delay.min(FIRST);
+    let mut wait = wanted.delay.min(FIRST_DELAY);
     while left > 0 {
         std::thread::sleep(wait);
         model.next(look(context, wanted.order)?);
@@ -125,22 +125,22 @@ fn lines(context: &mut Context, wanted: &Words, model: &mut Model) -> Result<(),
 }
 
 fn screen(
-    context: &mut Context,
+    context: &mut CommandContext,
     mut terminal: ratatui::DefaultTerminal,
-    wanted: &Words,
-    model: Model,
+    wanted: &TopCommand,
+    model: TopModel,
 ) -> Result<(), CliError> {
-    let mut screen = Screen {
+    let mut screen = TopScreen {
         model,
         paused: false,
         delay: wanted.delay,
         style: context.style(),
     };
     let mut left = wanted.iterations.unwrap_or(u32::MAX);
-    let mut due = Instant::now() + wanted.delay.min(FIRST);
+    let mut due = Instant::now() + wanted.delay.min(FIRST_DELAY);
     loop {
         terminal
-            .draw(|frame| frame.render_widget(View(&screen), frame.area()))
+            .draw(|frame| frame.render_widget(TopView(&screen), frame.area()))
             .map_err(|e| broken(&e))?;
         let wait = due.saturating_duration_since(Instant::now());
         if event::poll(wait).map_err(|e| broken(&e))? {
@@ -169,14 +169,14 @@ fn screen(
 }
 
 /// What a key does; true where it ends the view.
-fn pressed(screen: &mut Screen, key: KeyEvent) -> bool {
+fn pressed(screen: &mut TopScreen, key: KeyEvent) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c') if control => return true,
         KeyCode::Char('q') | KeyCode::Esc => return true,
-        KeyCode::Char('b') => screen.model.sort(Order::Bytes),
-        KeyCode::Char('p') => screen.model.sort(Order::Packets),
-        KeyCode::Char('n') => screen.model.sort(Order::Name),
+        KeyCode::Char('b') => screen.model.sort(SortOrder::Bytes),
+        KeyCode::Char('p') => screen.model.sort(SortOrder::Packets),
+        KeyCode::Char('n') => screen.model.sort(SortOrder::Name),
         KeyCode::Char(' ') => screen.paused = !screen.paused,
         KeyCode::Char('+') => screen.delay = (screen.delay * 2).min(Duration::from_secs(60)),
         KeyCode::Char('-') => screen.delay = (screen.delay / 2).max(Duration::from_millis(250)),

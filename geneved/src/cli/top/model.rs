@@ -5,33 +5,33 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::super::output::Record;
-use super::super::style::Style;
+use super::super::output::Show;
+use super::super::style::OutputStyle;
 use crate::config::value::ValueError;
-use crate::control::protocol::{FlowRates, HostRates, Rates, Traffic};
+use crate::control::protocol::{FlowRates, HostRates, Rates, TrafficInfo};
 
 /// What comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum SortOrder {
     Bytes,
     Packets,
     Name,
 }
 
-impl Order {
+impl SortOrder {
     pub(super) fn word(self) -> &'static str {
         match self {
-            Order::Bytes => "bytes",
-            Order::Packets => "packets",
-            Order::Name => "name",
+            SortOrder::Bytes => "bytes",
+            SortOrder::Packets => "packets",
+            SortOrder::Name => "name",
         }
     }
 }
 
-impl FromStr for Order {
+impl FromStr for SortOrder {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let all = [Order::Bytes, Order::Packets, Order::Name];
+        let all = [SortOrder::Bytes, SortOrder::Packets, SortOrder::Name];
         let found = all.into_iter().find(|o| o.word() == text);
         found.ok_or_else(|| {
             ValueError::new("expected \"bytes\", \"packets\" or \"name\"")
@@ -78,9 +78,9 @@ pub(super) struct WorkerRow {
 
 /// What is shown.
 #[derive(Clone, Debug)]
-pub(super) struct Model {
+pub(super) struct TopModel {
     pub(super) now: Rates,
-    pub(super) order: Order,
+    pub(super) order: SortOrder,
     pub(super) links: Vec<LinkRow>,
     pub(super) drops: Vec<DropRow>,
     pub(super) workers: Vec<WorkerRow>,
@@ -88,10 +88,10 @@ pub(super) struct Model {
     pub(super) flows: Vec<FlowRates>,
 }
 
-impl Model {
+impl TopModel {
     /// Without rates: those come with the second look.
-    pub(super) fn new(first: Rates, order: Order) -> Self {
-        let mut model = Model {
+    pub(super) fn new(first: Rates, order: SortOrder) -> Self {
+        let mut model = TopModel {
             now: first.clone(),
             order,
             links: Vec::new(),
@@ -113,7 +113,7 @@ impl Model {
             true => now.saturating_sub(before) as f64 / time,
             false => 0.0,
         };
-        let none = Traffic::default();
+        let none = TrafficInfo::default();
         let was = |dev: &str| {
             let mut links = before.links.iter();
             links.find(|l| l.dev.as_str() == dev).map(|l| &l.traffic)
@@ -155,23 +155,23 @@ impl Model {
     }
 
     /// Sorts anew.
-    pub(super) fn sort(&mut self, order: Order) {
+    pub(super) fn sort(&mut self, order: SortOrder) {
         self.order = order;
         let down = |a: f64, b: f64| b.total_cmp(&a);
         match order {
-            Order::Name => {
+            SortOrder::Name => {
                 self.links.sort_by(|a, b| a.dev.cmp(&b.dev));
                 self.hosts.sort_by_key(|h| h.address);
                 self.flows.sort_by_key(|f| (f.flow.src, f.flow.dst));
             }
-            Order::Bytes => {
+            SortOrder::Bytes => {
                 let of = |l: &LinkRow| l.rx_bytes + l.tx_bytes;
                 self.links.sort_by(|a, b| down(of(a), of(b)));
                 self.hosts
                     .sort_by_key(|h| std::cmp::Reverse(h.rx_bytes_rate + h.tx_bytes_rate));
                 self.flows.sort_by_key(|f| std::cmp::Reverse(f.bytes_rate));
             }
-            Order::Packets => {
+            SortOrder::Packets => {
                 let of = |l: &LinkRow| l.rx_packets + l.tx_packets;
                 self.links.sort_by(|a, b| down(of(a), of(b)));
                 self.hosts
@@ -187,8 +187,8 @@ impl Model {
 
 fn drops(
     dev: &str,
-    now: &Traffic,
-    before: &Traffic,
+    now: &TrafficInfo,
+    before: &TrafficInfo,
     rate: &impl Fn(u64, u64) -> f64,
 ) -> Vec<DropRow> {
     let rows = |direction, now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
@@ -208,9 +208,9 @@ fn drops(
 
 /// `1.2M`, at most 5 columns.
 pub(super) fn short(number: f64) -> String {
-    let human = Style {
+    let human = OutputStyle {
         human: true,
-        ..Style::default()
+        ..OutputStyle::default()
     };
     human.number(number.round() as u64)
 }
@@ -231,8 +231,8 @@ pub(super) fn ends(flow: &FlowRates) -> (String, String, String) {
 }
 
 /// Batch mode: the same tables as on the screen, without its frame.
-impl Record for Model {
-    fn text(&self, _: &Style) -> String {
+impl Show for TopModel {
+    fn text(&self, _: &OutputStyle) -> String {
         let now = &self.now;
         let mut text = format!(
             "geneved {} io {} workers {} flows {}/{}\n",
@@ -299,12 +299,12 @@ impl Record for Model {
         text
     }
 
-    fn brief(&self, style: &Style) -> String {
+    fn brief(&self, style: &OutputStyle) -> String {
         let text = self.text(style);
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    fn json(&self, _: &Style) -> Value {
+    fn json(&self, _: &OutputStyle) -> Value {
         let links = self.links.iter().map(|l| {
             json!({
                 "dev": l.dev, "flows": l.flows, "rx_packets_rate": l.rx_packets, "rx_bytes_rate": l.rx_bytes,
@@ -343,14 +343,14 @@ pub(super) mod tests {
         let link = |dev: &str, scale: u64| LinkRates {
             dev: dev.parse().unwrap(),
             flows: 6,
-            traffic: Traffic {
+            traffic: TrafficInfo {
                 rx_packets: n * 200 * scale,
                 rx_bytes: n * 20_000 * scale,
                 tx_packets: n * 100 * scale,
                 tx_bytes: n * 10_000 * scale,
                 drops_ingress: BTreeMap::new(),
                 drops_egress: drops("no-route", n * 100),
-                ..Traffic::default()
+                ..TrafficInfo::default()
             },
         };
         let flow = serde_json::json!({
@@ -365,9 +365,9 @@ pub(super) mod tests {
             flows: 12,
             flows_limit: 1024,
             links: vec![link("a-quiet-one", 0), link("gnv0", 1)],
-            traffic: Traffic {
+            traffic: TrafficInfo {
                 drops_ingress: drops("unknown-vni", 7),
-                ..Traffic::default()
+                ..TrafficInfo::default()
             },
             workers: vec![WorkerRates {
                 cpu_us: n * 1_000_000,
@@ -391,8 +391,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) fn model() -> Model {
-        let mut model = Model::new(look(0), Order::Bytes);
+    pub(in super::super) fn model() -> TopModel {
+        let mut model = TopModel::new(look(0), SortOrder::Bytes);
         model.next(look(1));
         model
     }
@@ -419,7 +419,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_link_that_came_or_was_made_anew_has_no_rate_yet() {
-        let mut model = Model::new(Rates::default(), Order::Name);
+        let mut model = TopModel::new(Rates::default(), SortOrder::Name);
         model.next(look(5));
         assert!(
             model
@@ -435,7 +435,7 @@ pub(super) mod tests {
     #[test]
     fn lines_and_json_say_what_the_screen_says() {
         let model = model();
-        let text = model.text(&Style::default());
+        let text = model.text(&OutputStyle::default());
         for words in [
             "worker 0 load 50%",
             "gnv0",
@@ -444,7 +444,7 @@ pub(super) mod tests {
         ] {
             assert!(text.contains(words), "{text}");
         }
-        let json = model.json(&Style::default());
+        let json = model.json(&OutputStyle::default());
         assert_eq!(json["links"][0]["tx_packets_rate"], 50.0);
         assert_eq!(json["top"][0]["bytes_rate"], 2_000_000);
         assert_eq!(json["drops"][0]["rate"], 50.0);

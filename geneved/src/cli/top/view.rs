@@ -8,21 +8,21 @@ use ratatui::style::{Color, Modifier, Style as Look, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
-use super::super::style::Style;
-use super::model::{Model, Order, bits, ends, short};
+use super::super::style::OutputStyle;
+use super::model::{TopModel, SortOrder, bits, ends, short};
 
 /// What is on the screen.
-pub(super) struct Screen {
-    pub(super) model: Model,
+pub(super) struct TopScreen {
+    pub(super) model: TopModel,
     pub(super) paused: bool,
     pub(super) delay: Duration,
-    pub(super) style: Style,
+    pub(super) style: OutputStyle,
 }
 
 /// The screen as something that can be drawn.
-pub(super) struct View<'a>(pub(super) &'a Screen);
+pub(super) struct TopView<'a>(pub(super) &'a TopScreen);
 
-impl Widget for View<'_> {
+impl Widget for TopView<'_> {
     fn render(self, area: Rect, buffer: &mut Buffer) {
         let model = &self.0.model;
         let rows = |n: usize| u16::try_from(n).unwrap_or(u16::MAX).saturating_add(1);
@@ -37,24 +37,24 @@ impl Widget for View<'_> {
             Constraint::Length(1),
         ])
         .areas(area);
-        self.head(head, buffer);
+        self.render_header(head, buffer);
         self.links(links, buffer);
         self.hosts(hosts, buffer);
         self.flows(flows, buffer);
         self.drops(drops, buffer);
-        self.foot(foot, buffer);
+        self.render_footer(foot, buffer);
     }
 }
 
 /// Columns of one worker's load.
 const WORKER: u16 = 26;
 
-fn worker_lines(model: &Model, width: u16) -> u16 {
+fn worker_lines(model: &TopModel, width: u16) -> u16 {
     let a_line = usize::from((width / WORKER).max(1));
     u16::try_from(model.workers.len().div_ceil(a_line).clamp(1, 4)).unwrap_or(1)
 }
 
-impl View<'_> {
+impl TopView<'_> {
     fn colour(&self, colour: Color) -> Look {
         // Without colours the terminal's own attributes tell what is what.
         match self.0.style.color {
@@ -63,7 +63,7 @@ impl View<'_> {
         }
     }
 
-    fn head(&self, area: Rect, buffer: &mut Buffer) {
+    fn render_header(&self, area: Rect, buffer: &mut Buffer) {
         let now = &self.0.model.now;
         let title = format!(
             "geneved {}  io {}  links {}  flows {} of {}{}",
@@ -143,7 +143,7 @@ impl View<'_> {
         let heads = [
             "LINK", "RX pkt/s", "RX bit/s", "TX pkt/s", "TX bit/s", "drop/s", "flows",
         ];
-        self.table(area, buffer, heads, seven(), rows);
+        self.table(area, buffer, heads, column_widths(), rows);
     }
 
     fn hosts(&self, area: Rect, buffer: &mut Buffer) {
@@ -162,7 +162,7 @@ impl View<'_> {
         let heads = [
             "HOST", "RX pkt/s", "RX bit/s", "TX pkt/s", "TX bit/s", "", "flows",
         ];
-        self.table(area, buffer, heads, seven(), rows);
+        self.table(area, buffer, heads, column_widths(), rows);
     }
 
     fn flows(&self, area: Rect, buffer: &mut Buffer) {
@@ -216,12 +216,12 @@ impl View<'_> {
         self.table(area, buffer, heads, widths, rows);
     }
 
-    fn foot(&self, area: Rect, buffer: &mut Buffer) {
+    fn render_footer(&self, area: Rect, buffer: &mut Buffer) {
         let keys = [
             ("q", "quit", false),
-            ("b", "bytes", self.0.model.order == Order::Bytes),
-            ("p", "packets", self.0.model.order == Order::Packets),
-            ("n", "name", self.0.model.order == Order::Name),
+            ("b", "bytes", self.0.model.order == SortOrder::Bytes),
+            ("p", "packets", self.0.model.order == SortOrder::Packets),
+            ("n", "name", self.0.model.order == SortOrder::Name),
             ("space", "pause", self.0.paused),
         ];
         let mut spans = Vec::new();
@@ -237,7 +237,7 @@ impl View<'_> {
     }
 }
 
-fn seven() -> [Constraint; 7] {
+fn column_widths() -> [Constraint; 7] {
     let number = Constraint::Length(8);
     let name = Constraint::Fill(1);
     [name, number, number, number, number, number, number]
@@ -248,16 +248,16 @@ mod tests {
     use super::super::model::tests::{look, model};
     use super::*;
 
-    fn drawn(width: u16, height: u16, model: Model) -> Vec<String> {
+    fn drawn(width: u16, height: u16, model: TopModel) -> Vec<String> {
         let area = Rect::new(0, 0, width, height);
         let mut buffer = Buffer::empty(area);
-        let screen = Screen {
+        let screen = TopScreen {
             model,
             paused: false,
             delay: Duration::from_secs(2),
-            style: Style::default(),
+            style: OutputStyle::default(),
         };
-        View(&screen).render(area, &mut buffer);
+        TopView(&screen).render(area, &mut buffer);
         let row = |y| {
             (0..width)
                 .map(|x| buffer[(x, y)].symbol())
@@ -298,7 +298,7 @@ mod tests {
         }
         let mut many = look(1);
         many.workers = vec![Default::default(); 64];
-        let model = Model::new(many, Order::Bytes);
+        let model = TopModel::new(many, SortOrder::Bytes);
         assert!(drawn(80, 24, model)[4].contains("worker 11"));
     }
 }

@@ -1,14 +1,14 @@
 //! What an encapsulation cannot carry is refused where it is asked for.
 
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 
-use super::{Link, State};
+use super::{LinkSpec, DesiredState};
 use crate::config::value::{IfName, LabelsUse};
 use crate::refusal::{Refusal, RefusalCause};
 
-impl State {
+impl DesiredState {
     /// Whether the encapsulation of a link suits the rest of it, and the other links.
-    pub(super) fn check_encapsulation(&self, link: &Link) -> Result<(), Refusal> {
+    pub(super) fn check_encapsulation(&self, link: &LinkSpec) -> Result<(), Refusal> {
         let (name, encapsulation) = (&link.name, link.encapsulation);
         let other = self.other_on_port(link);
         let other = other.filter(|other| other.encapsulation != encapsulation);
@@ -32,7 +32,7 @@ impl State {
                 "leave \"inner\" out, or make it \"type geneve\"",
             ));
         }
-        if link.lladdr.is_some() && link.inner != Inner::Ethernet {
+        if link.lladdr.is_some() && link.inner != InnerProtocol::Ethernet {
             return Err(Refusal::new(
                 format!("link \"{name}\": lladdr is for links whose datagrams carry frames"),
                 "add \"inner ethernet\", or leave \"lladdr\" out",
@@ -59,7 +59,7 @@ impl State {
     }
 }
 
-fn refuse_options(link: &Link, object: &str, word: &str) -> Result<(), Refusal> {
+fn refuse_options(link: &LinkSpec, object: &str, word: &str) -> Result<(), Refusal> {
     if link.encapsulation.has_options() {
         return Ok(());
     }

@@ -4,20 +4,20 @@ use std::net::IpAddr;
 
 use libgeneve::label::LabelMap;
 use libgeneve::options::EndpointType;
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
-use super::{State, option, presence, put};
+use super::{DesiredState, option, presence, put};
 use crate::config::value::{
-    IfName, LabelsWord, MacWord, Name, NamedData, OrNone, Rate, Target, TypeWord, overlay_address,
+    IfName, LabelsValue, MacValue, ObjectName, NamedData, OrNone, RateValue, ProxyTargetValue, EndpointTypeValue, overlay_address,
 };
-use crate::config::words::{EndpointWords, Verb};
+use crate::config::words::{EndpointArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// An overlay address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct EndpointSpec {
     /// The other hosts that it is on.
     pub hosts: Vec<IpAddr>,
     /// Whether it is on this host; with other hosts only where it is colocated.
@@ -31,16 +31,16 @@ pub struct Endpoint {
     /// Its MAC address, on links whose datagrams carry frames.
     pub lladdr: Option<Mac>,
     /// The class of its flows, one of its link.
-    pub class: Option<Name>,
+    pub class: Option<ObjectName>,
     /// The rate of everything that it sends.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateValue>,
     /// Defined options that its packets carry.
     pub options: Vec<NamedData>,
     /// What a proxied one stands for: an endpoint that exists and is not proxied itself.
     pub target: Option<(IfName, IpAddr)>,
 }
 
-impl Endpoint {
+impl EndpointSpec {
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> EndpointType {
@@ -49,27 +49,27 @@ impl Endpoint {
 
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, address: IpAddr) -> EndpointWords {
-        EndpointWords {
+    pub fn words(&self, dev: &IfName, address: IpAddr) -> EndpointArgs {
+        EndpointArgs {
             address,
             dev: dev.clone(),
             host: self.hosts.clone(),
             local: self.local,
-            kind: self.kind.map(TypeWord),
-            labels: self.labels.clone().map(LabelsWord),
-            lladdr: self.lladdr.map(MacWord),
+            kind: self.kind.map(EndpointTypeValue),
+            labels: self.labels.clone().map(LabelsValue),
+            lladdr: self.lladdr.map(MacValue),
             class: self.class.clone().map(OrNone::Is),
             rate: self.rate.map(OrNone::Is),
             option: self.options.clone(),
             colocated: self.colocated.then_some(true),
-            target: self.target.as_ref().map(|(on, addr)| Target {
+            target: self.target.as_ref().map(|(on, addr)| ProxyTargetValue {
                 addr: *addr,
                 dev: (on != dev).then(|| on.clone()),
             }),
         }
     }
 
-    fn overwrite(&mut self, words: &EndpointWords) {
+    fn overwrite(&mut self, words: &EndpointArgs) {
         if !words.host.is_empty() || words.local {
             self.hosts.clone_from(&words.host);
             self.local = words.local;
@@ -101,20 +101,20 @@ impl Endpoint {
     }
 }
 
-impl State {
+impl DesiredState {
     pub(super) fn change_endpoint(
         &mut self,
-        verb: Verb,
-        words: &EndpointWords,
+        verb: ChangeVerb,
+        words: &EndpointArgs,
     ) -> Result<(), Refusal> {
-        let EndpointWords { address, dev, .. } = words;
+        let EndpointArgs { address, dev, .. } = words;
         self.link(dev)?;
         let object = format!("endpoint \"{address}\" dev {dev}");
         let key = (dev.clone(), *address);
         let there = self.endpoints.get(&key);
         let names = self.endpoints_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("endpoint", address), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             if let Some(user) = self.proxy_of(&key) {
                 return Err(Refusal::new(
                     format!("{object} is the target of {user}"),
@@ -124,7 +124,7 @@ impl State {
             self.endpoints.remove(&key);
             return Ok(());
         }
-        let there = there.filter(|_| verb == Verb::Set);
+        let there = there.filter(|_| verb == ChangeVerb::Set);
         let mut endpoint = there.cloned().unwrap_or_default();
         endpoint.overwrite(words);
         self.check_endpoint(&object, &key, &endpoint)?;
@@ -136,7 +136,7 @@ impl State {
         &self,
         object: &str,
         key: &(IfName, IpAddr),
-        endpoint: &Endpoint,
+        endpoint: &EndpointSpec,
     ) -> Result<(), Refusal> {
         let link = self.link(&key.0)?;
         overlay_address(key.1).map_err(|e| Refusal::new(format!("{object}: {e}"), ""))?;
@@ -172,7 +172,7 @@ impl State {
         for (word, _) in needed.into_iter().filter(|(_, asked)| *asked) {
             self.check_carried(&key.0, object, word)?;
         }
-        if endpoint.lladdr.is_some() && link.inner != Inner::Ethernet {
+        if endpoint.lladdr.is_some() && link.inner != InnerProtocol::Ethernet {
             return Err(Refusal::new(
                 format!("{object}: lladdr is for links whose datagrams carry frames"),
                 "leave \"lladdr\" out, or set \"inner ethernet\" for the link",
@@ -195,7 +195,7 @@ impl State {
         &self,
         object: &str,
         key: &(IfName, IpAddr),
-        endpoint: &Endpoint,
+        endpoint: &EndpointSpec,
     ) -> Result<(), Refusal> {
         let proxied = endpoint.kind() == EndpointType::Proxied;
         let target = match &endpoint.target {
@@ -256,7 +256,7 @@ impl State {
 
     /// Refuses where an endpoint of another link stands for one of this link.
     pub(super) fn no_proxy_leads_to(&self, link: &IfName) -> Result<(), Refusal> {
-        let leads = |(dev, target): (&IfName, &Endpoint)| {
+        let leads = |(dev, target): (&IfName, &EndpointSpec)| {
             dev != link && target.target.as_ref().is_some_and(|(on, _)| on == link)
         };
         let found = self

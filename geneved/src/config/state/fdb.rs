@@ -3,27 +3,27 @@
 use std::net::IpAddr;
 
 use libgeneve::options::EndpointType;
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
-use super::{Endpoint, Link, State, presence};
-use crate::config::value::{FdbMac, IfName, Mode};
-use crate::config::words::{FdbWords, LinkWords, Verb};
+use super::{EndpointSpec, LinkSpec, DesiredState, presence};
+use crate::config::value::{FdbMac, IfName, ModeValue};
+use crate::config::words::{FdbArgs, LinkArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// The hosts of a MAC address: one for a station, any number for a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fdb {
+pub struct FdbSpec {
     /// At least one.
     pub hosts: Vec<IpAddr>,
 }
 
-impl Fdb {
+impl FdbSpec {
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, mac: Mac) -> FdbWords {
-        FdbWords {
+    pub fn words(&self, dev: &IfName, mac: Mac) -> FdbArgs {
+        FdbArgs {
             mac: FdbMac(mac),
             dev: dev.clone(),
             dst: self.hosts.clone(),
@@ -33,7 +33,7 @@ impl Fdb {
 
 /// What an Ethernet link does with MAC addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bridging {
+pub struct BridgingSpec {
     /// Whether they are learned from frames.
     pub learning: bool,
     /// How long one is known that was not seen, in seconds; 0 is for ever.
@@ -44,9 +44,9 @@ pub struct Bridging {
     pub flood_rate: u32,
 }
 
-impl Default for Bridging {
+impl Default for BridgingSpec {
     fn default() -> Self {
-        Bridging {
+        BridgingSpec {
             learning: true,
             ageing: 300,
             max_addresses: 4096,
@@ -55,9 +55,9 @@ impl Default for Bridging {
     }
 }
 
-impl Bridging {
+impl BridgingSpec {
     /// Takes over what the words say of it.
-    pub(super) fn overwrite(&mut self, words: &LinkWords) {
+    pub(super) fn overwrite(&mut self, words: &LinkArgs) {
         super::put(&mut self.learning, words.learning);
         super::put(&mut self.ageing, words.ageing);
         super::put(&mut self.max_addresses, words.maxaddress);
@@ -65,12 +65,12 @@ impl Bridging {
     }
 }
 
-impl State {
+impl DesiredState {
     /// Whether the mode of a link suits what is said of it.
-    pub(super) fn check_mode(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {
+    pub(super) fn check_mode(&self, link: &LinkSpec, words: &LinkArgs) -> Result<(), Refusal> {
         let name = &link.name;
-        if link.mode == Mode::Ethernet {
-            if link.inner != Inner::Ethernet {
+        if link.mode == ModeValue::Ethernet {
+            if link.inner != InnerProtocol::Ethernet {
                 return Err(Refusal::new(
                     format!(
                         "link \"{name}\": inner \"ip\" is wrong: in mode ethernet datagrams carry frames"
@@ -99,10 +99,10 @@ impl State {
     pub(super) fn check_endpoint_mode(
         &self,
         object: &str,
-        link: &Link,
-        endpoint: &Endpoint,
+        link: &LinkSpec,
+        endpoint: &EndpointSpec,
     ) -> Result<(), Refusal> {
-        if link.mode != Mode::Ethernet || endpoint.kind() == EndpointType::Simple {
+        if link.mode != ModeValue::Ethernet || endpoint.kind() == EndpointType::Simple {
             return Ok(());
         }
         Err(Refusal::new(
@@ -114,8 +114,8 @@ impl State {
         ))
     }
 
-    pub(super) fn check_route_mode(&self, object: &str, link: &Link) -> Result<(), Refusal> {
-        if link.mode != Mode::Ethernet {
+    pub(super) fn check_route_mode(&self, object: &str, link: &LinkSpec) -> Result<(), Refusal> {
+        if link.mode != ModeValue::Ethernet {
             return Ok(());
         }
         Err(Refusal::new(
@@ -127,11 +127,11 @@ impl State {
         ))
     }
 
-    pub(super) fn change_fdb(&mut self, verb: Verb, words: &FdbWords) -> Result<(), Refusal> {
-        let FdbWords { mac, dev, dst } = words;
+    pub(super) fn change_fdb(&mut self, verb: ChangeVerb, words: &FdbArgs) -> Result<(), Refusal> {
+        let FdbArgs { mac, dev, dst } = words;
         let link = self.link(dev)?;
         let object = format!("fdb \"{mac}\" dev {dev}");
-        if link.mode != Mode::Ethernet {
+        if link.mode != ModeValue::Ethernet {
             return Err(Refusal::new(
                 format!("{object}: the link is in mode ip, which knows no MAC addresses"),
                 "make it \"mode ethernet\"; \"geneved endpoint add ADDR dev LINK host HOST lladdr MAC\" is for mode ip",
@@ -140,7 +140,7 @@ impl State {
         let key = (dev.clone(), mac.0);
         let there = self.fdb.get(&key);
         // Hosts are appended to a list, as "bridge fdb append" does.
-        let appends = verb == Verb::Add && mac.is_list();
+        let appends = verb == ChangeVerb::Add && mac.is_list();
         let names = self.fdb_of(dev).map(|(mac, _)| FdbMac(mac));
         presence(
             verb,
@@ -149,14 +149,14 @@ impl State {
             ("fdb", mac),
             names,
         )?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             self.fdb.remove(&key);
             return Ok(());
         }
         let mut hosts = there.map_or_else(Vec::new, |entry| entry.hosts.clone());
         match verb {
-            Verb::Add => hosts.extend(dst),
-            Verb::Set | Verb::Replace | Verb::Del => hosts.clone_from(dst),
+            ChangeVerb::Add => hosts.extend(dst),
+            ChangeVerb::Set | ChangeVerb::Replace | ChangeVerb::Del => hosts.clone_from(dst),
         }
         check_hosts(&object, "dst", link, &hosts)?;
         if !mac.is_list() && hosts.len() > 1 {
@@ -166,12 +166,12 @@ impl State {
             ));
         }
         self.check_owner(&object, link, mac.0)?;
-        self.fdb.insert(key, Fdb { hosts });
+        self.fdb.insert(key, FdbSpec { hosts });
         Ok(())
     }
 
     /// Nobody else is where the link itself or an endpoint is.
-    fn check_owner(&self, object: &str, link: &Link, mac: Mac) -> Result<(), Refusal> {
+    fn check_owner(&self, object: &str, link: &LinkSpec, mac: Mac) -> Result<(), Refusal> {
         let own = link.lladdr == Some(mac);
         let mut endpoints = self.endpoints_of(&link.name);
         let endpoint = endpoints.find(|(_, endpoint)| endpoint.lladdr == Some(mac));
@@ -187,7 +187,7 @@ impl State {
     }
 
     /// MAC address and hosts of each entry of a link.
-    pub fn fdb_of(&self, link: &IfName) -> impl Iterator<Item = (Mac, &Fdb)> {
+    pub fn fdb_of(&self, link: &IfName) -> impl Iterator<Item = (Mac, &FdbSpec)> {
         let rest = self.fdb.range((link.clone(), Mac::default())..);
         rest.take_while(move |((dev, _), _)| dev == link)
             .map(|((_, mac), entry)| (*mac, entry))
@@ -195,7 +195,7 @@ impl State {
 
     /// Hosts that get what is for everybody on an Ethernet link: its remote, and those of the entry of all zeros.
     #[must_use]
-    pub fn flood_list(&self, link: &Link) -> Vec<IpAddr> {
+    pub fn flood_list(&self, link: &LinkSpec) -> Vec<IpAddr> {
         let listed = self.fdb.get(&(link.name.clone(), Mac::default()));
         let listed = listed.into_iter().flat_map(|entry| &entry.hosts);
         let mut hosts: Vec<IpAddr> = link.remote.iter().chain(listed).copied().collect();

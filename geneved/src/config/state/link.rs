@@ -4,32 +4,32 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use libgeneve::link::{Df, Tos, Ttl};
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
 
-use super::{Bridging, State, absent, put};
+use super::{BridgingSpec, DesiredState, absent, put};
 use crate::config::value::{
-    self, Action, DfWord, IfName, InnerWord, LabelsUse, LinkSegmentation, MacWord, Mode, MtuWord,
-    NamedData, OrNone, PortRange, Prefix, Rate, Size, TosWord, TtlWord, overlay_address,
+    self, DefaultAction, DfValue, IfName, InnerValue, LabelsUse, LinkSegmentation, MacValue, ModeValue, MtuValue,
+    NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, TosValue, TtlValue, overlay_address,
     tunnel_address,
 };
-use crate::config::words::{AddressWords, LinkWords, Verb};
+use crate::config::words::{AddressArgs, LinkArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// A link, every value decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkSpec {
     /// The interface's name.
     pub name: IfName,
     /// How its packets are wrapped.
     pub encapsulation: Encapsulation,
     /// What its interface is.
-    pub mode: Mode,
+    pub mode: ModeValue,
     /// What it does with MAC addresses; in mode ethernet.
-    pub bridging: Bridging,
+    pub bridging: BridgingSpec,
     /// What its datagrams carry.
-    pub inner: Inner,
+    pub inner: InnerProtocol,
     /// Its own MAC address, where somebody chose it.
     pub lladdr: Option<Mac>,
     /// The VPC's id.
@@ -57,7 +57,7 @@ pub struct Link {
     /// Who finishes what it sends.
     pub segmentation: LinkSegmentation,
     /// The inner MTU, or that it is computed.
-    pub mtu: MtuWord,
+    pub mtu: MtuValue,
     /// Addresses of the interface.
     pub addresses: Vec<IpNet>,
     /// Prefixes that live behind the interface, besides them.
@@ -65,23 +65,23 @@ pub struct Link {
     /// The network namespace of the interface; `None` is the daemon's.
     pub netns: Option<String>,
     /// What happens to an incoming flow that no rule decides.
-    pub ingress: Action,
+    pub ingress: DefaultAction,
     /// What happens to an outgoing flow that no rule decides.
-    pub egress: Action,
+    pub egress: DefaultAction,
     /// Whether receivers may do without understanding the label option.
     pub labels: LabelsUse,
     /// Defined options that every packet carries.
     pub options: Vec<NamedData>,
     /// The rate of everything that the link sends.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateValue>,
     /// How much may pass at once; only with a rate.
-    pub burst: Option<Size>,
+    pub burst: Option<SizeValue>,
     /// Whether the interface is up.
     pub up: bool,
 }
 
-impl State {
-    pub(super) fn add_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+impl DesiredState {
+    pub(super) fn add_link(&mut self, words: &LinkArgs) -> Result<(), Refusal> {
         if self.links.contains_key(&words.name) {
             return Err(Refusal::new(
                 format!("link \"{}\" exists already", words.name),
@@ -99,13 +99,13 @@ impl State {
                 "add \"id VNI\"",
             ));
         };
-        let mut link = Link {
+        let mut link = LinkSpec {
             name: words.name.clone(),
             encapsulation,
-            mode: words.mode.unwrap_or(Mode::Ip),
-            bridging: Bridging::default(),
+            mode: words.mode.unwrap_or(ModeValue::Ip),
+            bridging: BridgingSpec::default(),
             inner: match words.mode {
-                Some(Mode::Ethernet) => Inner::Ethernet,
+                Some(ModeValue::Ethernet) => InnerProtocol::Ethernet,
                 _ => encapsulation.default_inner(),
             },
             lladdr: None,
@@ -121,12 +121,12 @@ impl State {
             udp6_zero_csum_rx: false,
             srcport: PortRange::default(),
             segmentation: LinkSegmentation::Auto,
-            mtu: MtuWord::Auto,
+            mtu: MtuValue::Auto,
             addresses: Vec::new(),
             allowed: Vec::new(),
             netns: None,
-            ingress: Action::Allow,
-            egress: Action::Allow,
+            ingress: DefaultAction::Allow,
+            egress: DefaultAction::Allow,
             labels: LabelsUse::Optional,
             options: Vec::new(),
             rate: None,
@@ -139,7 +139,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn set_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+    pub(super) fn set_link(&mut self, words: &LinkArgs) -> Result<(), Refusal> {
         let mut link = self.link(&words.name)?.clone();
         let netns = words.netns.is_some() && words.netns != link.netns;
         let kind = words
@@ -158,40 +158,40 @@ impl State {
     }
 
     /// Whether a link as these words make it can take the place of itself with other settings.
-    pub(super) fn check_reset(&self, words: &LinkWords) -> Result<(), Refusal> {
+    pub(super) fn check_reset(&self, words: &LinkArgs) -> Result<(), Refusal> {
         let link = self.link(&words.name)?;
         let kind = words.kind.unwrap_or_default();
         fixed(
             &words.name,
             words.netns != link.netns,
             link.encapsulation != kind.into(),
-            words.mode.unwrap_or(Mode::Ip) != link.mode,
+            words.mode.unwrap_or(ModeValue::Ip) != link.mode,
         )
     }
 
     /// Adds an address to those of a link, or takes one away.
     pub(super) fn change_address(
         &mut self,
-        verb: Verb,
-        words: &AddressWords,
+        verb: ChangeVerb,
+        words: &AddressArgs,
     ) -> Result<(), Refusal> {
-        let AddressWords { prefix, dev } = words;
+        let AddressArgs { prefix, dev } = words;
         let mut all = self.link(dev)?.addresses.clone();
         let object = format!("address \"{prefix}\" dev {dev}");
         let at = all.iter().position(|address| *address == prefix.0);
         match (verb, at) {
-            (Verb::Add, Some(_)) => {
+            (ChangeVerb::Add, Some(_)) => {
                 let exists = RefusalCause::Exists(prefix.to_string());
                 return Err(Refusal::new(format!("{object} exists already"), "").because(exists));
             }
-            (Verb::Add | Verb::Replace, None) => all.push(prefix.0),
-            (Verb::Replace, Some(_)) => {}
-            (Verb::Del, Some(at)) => drop(all.remove(at)),
-            (Verb::Del, None) => {
+            (ChangeVerb::Add | ChangeVerb::Replace, None) => all.push(prefix.0),
+            (ChangeVerb::Replace, Some(_)) => {}
+            (ChangeVerb::Del, Some(at)) => drop(all.remove(at)),
+            (ChangeVerb::Del, None) => {
                 let has: Vec<_> = all.iter().map(ToString::to_string).collect();
                 return Err(absent(&object, &prefix.to_string(), &has, "address"));
             }
-            (Verb::Set, _) => {
+            (ChangeVerb::Set, _) => {
                 return Err(Refusal::new(
                     format!("{object} has no settings"),
                     "add the new one, and delete the old one",
@@ -200,13 +200,13 @@ impl State {
         }
         let mut link = self.link(dev)?.clone();
         link.addresses = all;
-        self.check_link(&link, &LinkWords::default())?;
+        self.check_link(&link, &LinkArgs::default())?;
         self.put_link(link);
         Ok(())
     }
 
     /// A link that has nothing of the one before it but what is on it, or a new one.
-    pub(super) fn replace_link(&mut self, words: &LinkWords) -> Result<(), Refusal> {
+    pub(super) fn replace_link(&mut self, words: &LinkArgs) -> Result<(), Refusal> {
         let was = self.take_link(&words.name);
         match self.add_link(words) {
             Ok(()) => self.keep_if_whole(&words.name, was),
@@ -218,14 +218,14 @@ impl State {
     }
 
     /// Puts the link back as it was if something on it does not suit the new one.
-    fn keep_if_whole(&mut self, name: &IfName, was: Option<Link>) -> Result<(), Refusal> {
+    fn keep_if_whole(&mut self, name: &IfName, was: Option<LinkSpec>) -> Result<(), Refusal> {
         self.is_whole().inspect_err(|_| match was {
             Some(link) => drop(self.put_link(link)),
             None => drop(self.take_link(name)),
         })
     }
 
-    fn check_link(&self, link: &Link, words: &LinkWords) -> Result<(), Refusal> {
+    fn check_link(&self, link: &LinkSpec, words: &LinkArgs) -> Result<(), Refusal> {
         let name = &link.name;
         let taken = self.link_with(link.port, link.vni.into());
         let taken = taken.filter(|other| other.name != *name);
@@ -289,7 +289,7 @@ impl State {
                 ),
             ));
         }
-        if let (MtuWord::Fixed(mtu @ ..1280), true) = (
+        if let (MtuValue::Fixed(mtu @ ..1280), true) = (
             link.mtu,
             link.addresses.iter().any(|a| matches!(a, IpNet::V6(_))),
         ) {
@@ -336,32 +336,32 @@ impl State {
     }
 }
 
-impl Link {
+impl LinkSpec {
     /// The words that make this link, every one of them.
     #[must_use]
-    pub fn words(&self) -> LinkWords {
-        let bridging = (self.mode == Mode::Ethernet).then_some(self.bridging);
-        LinkWords {
+    pub fn words(&self) -> LinkArgs {
+        let bridging = (self.mode == ModeValue::Ethernet).then_some(self.bridging);
+        LinkArgs {
             name: self.name.clone(),
             kind: Some(self.encapsulation.into()),
-            id: Some(value::Vni(self.vni)),
+            id: Some(value::VniValue(self.vni)),
             mode: Some(self.mode),
-            inner: Some(InnerWord(self.inner)),
-            lladdr: self.lladdr.map(MacWord),
+            inner: Some(InnerValue(self.inner)),
+            lladdr: self.lladdr.map(MacValue),
             remote: self.remote,
             local: self.local,
             dstport: Some(self.port),
-            ttl: Some(TtlWord(self.ttl)),
-            tos: Some(TosWord(self.tos)),
-            df: Some(DfWord(self.df)),
+            ttl: Some(TtlValue(self.ttl)),
+            tos: Some(TosValue(self.tos)),
+            df: Some(DfValue(self.df)),
             udpcsum: Some(self.udp_csum),
             udp6zerocsumtx: Some(self.udp6_zero_csum_tx),
             udp6zerocsumrx: Some(self.udp6_zero_csum_rx),
             srcport: Some(self.srcport.clone()),
             segmentation: Some(self.segmentation),
             mtu: Some(self.mtu),
-            address: self.addresses.iter().copied().map(Prefix).collect(),
-            allowed: self.allowed.iter().copied().map(Prefix).collect(),
+            address: self.addresses.iter().copied().map(PrefixValue).collect(),
+            allowed: self.allowed.iter().copied().map(PrefixValue).collect(),
             netns: self.netns.clone(),
             ingress: Some(self.ingress),
             egress: Some(self.egress),
@@ -379,9 +379,9 @@ impl Link {
 }
 
 /// What is said to live behind a link must be something that can.
-fn check_allowed(link: &Link) -> Result<(), Refusal> {
+fn check_allowed(link: &LinkSpec) -> Result<(), Refusal> {
     let name = &link.name;
-    if link.mode == Mode::Ethernet && !link.allowed.is_empty() {
+    if link.mode == ModeValue::Ethernet && !link.allowed.is_empty() {
         return Err(Refusal::new(
             format!("link \"{name}\": allowed is for links in mode ip"),
             "frames are delivered by their MAC address: leave \"allowed\" out",
@@ -432,7 +432,7 @@ fn fixed(name: &IfName, netns: bool, kind: bool, mode: bool) -> Result<(), Refus
     }
 }
 
-fn overwrite(link: &mut Link, words: &LinkWords) {
+fn overwrite(link: &mut LinkSpec, words: &LinkArgs) {
     link.bridging.overwrite(words);
     put(&mut link.vni, words.id.map(|id| id.0));
     put(&mut link.inner, words.inner.map(|inner| inner.0));
@@ -478,8 +478,8 @@ pub(super) fn same_family(name: &IfName, local: IpAddr, other: IpAddr) -> Result
 
 /// Puts what is named of a rate and its burst, which does not outlive it.
 pub(super) fn limit(
-    (rate, burst): (&mut Option<Rate>, &mut Option<Size>),
-    (new_rate, new_burst): (Option<OrNone<Rate>>, Option<OrNone<Size>>),
+    (rate, burst): (&mut Option<RateValue>, &mut Option<SizeValue>),
+    (new_rate, new_burst): (Option<OrNone<RateValue>>, Option<OrNone<SizeValue>>),
 ) {
     if new_rate == Some(OrNone::None) {
         *burst = None;
@@ -491,8 +491,8 @@ pub(super) fn limit(
 /// A burst is what a rate may exceed.
 pub(super) fn burst_needs_rate(
     object: &str,
-    rate: Option<Rate>,
-    burst: Option<Size>,
+    rate: Option<RateValue>,
+    burst: Option<SizeValue>,
 ) -> Result<(), Refusal> {
     if burst.is_none() || rate.is_some() {
         return Ok(());

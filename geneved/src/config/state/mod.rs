@@ -26,23 +26,23 @@ use libgeneve::wire::ethernet::Mac;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::endpoint::Endpoint;
-pub use self::fdb::{Bridging, Fdb};
-pub use self::link::Link;
-pub use self::nat::Nat;
+pub use self::endpoint::EndpointSpec;
+pub use self::fdb::{BridgingSpec, FdbSpec};
+pub use self::link::LinkSpec;
+pub use self::nat::NatSpec;
 pub use self::nearest::nearest;
 pub use self::option::{DefinedOption, size as options_size};
-pub use self::policy::Policy;
-pub use self::qos::Class;
-pub use self::route::Route;
-pub use self::service::{Pace, Service};
+pub use self::policy::PolicySpec;
+pub use self::qos::ClassSpec;
+pub use self::route::RouteSpec;
+pub use self::service::{CheckTiming, ServiceSpec};
 use super::shared_map::SharedMap;
-use super::value::{ClassWord, IfName, Name};
-use super::words::{Change, Subject, Verb};
+use super::value::{OptionClassValue, IfName, ObjectName};
+use super::words::{ObjectChange, ObjectArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// The most objects of which it is said that they are few.
-const FEW: usize = 256;
+const FEW_DESIRED: usize = 256;
 
 /// What the objects rest on: settings of the daemon that do not change while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,44 +50,44 @@ pub struct Fabric {
     /// Whether there is a secret, without which nothing may use labels.
     pub secret: bool,
     /// The class of geneved's own options.
-    pub option_class: ClassWord,
+    pub option_class: OptionClassValue,
 }
 
 /// Everything that is configured. Objects of a link are sorted by link, then by their own key. A clone shares all of them
 /// until one of both is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct DesiredState {
     /// What all of it rests on.
     pub fabric: Fabric,
     /// Options that were defined, by name.
-    pub options: SharedMap<Name, DefinedOption>,
+    pub options: SharedMap<ObjectName, DefinedOption>,
     /// Links by name. Put and taken by `put_link` and `take_link` only.
-    pub links: SharedMap<IfName, Link>,
+    pub links: SharedMap<IfName, LinkSpec>,
     /// The names of links by port and VNI, so that a new one is not compared with all.
     pub(super) by_port: SharedMap<(u16, u32), IfName>,
     /// Routes by prefix.
-    pub routes: SharedMap<(IfName, IpNet), Route>,
+    pub routes: SharedMap<(IfName, IpNet), RouteSpec>,
     /// Hosts by MAC address, on Ethernet links.
-    pub fdb: SharedMap<(IfName, Mac), Fdb>,
+    pub fdb: SharedMap<(IfName, Mac), FdbSpec>,
     /// Classes by name.
-    pub classes: SharedMap<(IfName, Name), Class>,
+    pub classes: SharedMap<(IfName, ObjectName), ClassSpec>,
     /// Endpoints by overlay address.
-    pub endpoints: SharedMap<(IfName, IpAddr), Endpoint>,
+    pub endpoints: SharedMap<(IfName, IpAddr), EndpointSpec>,
     /// Rules by name.
-    pub policies: SharedMap<(IfName, Name), Policy>,
+    pub policies: SharedMap<(IfName, ObjectName), PolicySpec>,
     /// Translations by name.
-    pub nats: SharedMap<(IfName, Name), Nat>,
+    pub nats: SharedMap<(IfName, ObjectName), NatSpec>,
     /// Services by name.
-    pub services: SharedMap<(IfName, Name), Service>,
+    pub services: SharedMap<(IfName, ObjectName), ServiceSpec>,
 }
 
-impl State {
+impl DesiredState {
     /// Nothing, on this fabric.
     #[must_use]
     pub fn on(fabric: Fabric) -> Self {
-        State {
+        DesiredState {
             fabric,
-            ..State::default()
+            ..DesiredState::default()
         }
     }
 
@@ -95,34 +95,34 @@ impl State {
     ///
     /// # Errors
     /// The change does not fit; the state is as before.
-    pub fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
+    pub fn apply(&mut self, change: &ObjectChange) -> Result<(), Refusal> {
         let verb = change.verb;
         let instead = match verb {
-            Verb::Del => self.removal(change)?,
+            ChangeVerb::Del => self.removal(change)?,
             _ => self.without(change)?,
         };
         if let Some(instead) = instead {
-            if let Some(Subject::Link(words)) = instead.subject() {
+            if let Some(ObjectArgs::Link(words)) = instead.subject() {
                 self.check_reset(words)?;
             }
             return self.apply(&instead);
         }
         match change.subject() {
-            Some(Subject::Link(link)) => match verb {
-                Verb::Add => self.add_link(link),
-                Verb::Set => self.set_link(link),
-                Verb::Replace => self.replace_link(link),
-                Verb::Del => self.del_link(&link.name),
+            Some(ObjectArgs::Link(link)) => match verb {
+                ChangeVerb::Add => self.add_link(link),
+                ChangeVerb::Set => self.set_link(link),
+                ChangeVerb::Replace => self.replace_link(link),
+                ChangeVerb::Del => self.del_link(&link.name),
             },
-            Some(Subject::Address(address)) => self.change_address(verb, address),
-            Some(Subject::Route(route)) => self.change_route(verb, route),
-            Some(Subject::Fdb(entry)) => self.change_fdb(verb, entry),
-            Some(Subject::Endpoint(endpoint)) => self.change_endpoint(verb, endpoint),
-            Some(Subject::Policy(rule)) => self.change_policy(verb, rule),
-            Some(Subject::Nat(nat)) => self.change_nat(verb, nat),
-            Some(Subject::Service(service)) => self.change_service(verb, service),
-            Some(Subject::Qos(class)) => self.change_class(verb, class),
-            Some(Subject::Option(option)) => self.change_option(verb, option),
+            Some(ObjectArgs::Address(address)) => self.change_address(verb, address),
+            Some(ObjectArgs::Route(route)) => self.change_route(verb, route),
+            Some(ObjectArgs::Fdb(entry)) => self.change_fdb(verb, entry),
+            Some(ObjectArgs::Endpoint(endpoint)) => self.change_endpoint(verb, endpoint),
+            Some(ObjectArgs::Policy(rule)) => self.change_policy(verb, rule),
+            Some(ObjectArgs::Nat(nat)) => self.change_nat(verb, nat),
+            Some(ObjectArgs::Service(service)) => self.change_service(verb, service),
+            Some(ObjectArgs::Qos(class)) => self.change_class(verb, class),
+            Some(ObjectArgs::Option(option)) => self.change_option(verb, option),
             None => Err(Refusal::new("a change must name exactly one object", "")),
         }
     }
@@ -131,7 +131,7 @@ impl State {
     /// from others.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        self.objects() > FEW
+        self.objects() > FEW_DESIRED
     }
 
     /// How many objects there are of this link.
@@ -163,7 +163,7 @@ impl State {
     ///
     /// # Errors
     /// There is none.
-    pub fn link(&self, name: &IfName) -> Result<&Link, Refusal> {
+    pub fn link(&self, name: &IfName) -> Result<&LinkSpec, Refusal> {
         self.links.get(name).ok_or_else(|| {
             let names: Vec<_> = self.links.keys().map(IfName::as_str).collect();
             let hint = match nearest(name.as_str(), names) {
@@ -176,7 +176,7 @@ impl State {
     }
 
     /// Prefix and hosts of each route of a link.
-    pub fn routes_of(&self, link: &IfName) -> impl Iterator<Item = (IpNet, &Route)> {
+    pub fn routes_of(&self, link: &IfName) -> impl Iterator<Item = (IpNet, &RouteSpec)> {
         let first = (link.clone(), IpNet::V4(Ipv4Net::default()));
         let rest = self.routes.range(first..);
         rest.take_while(move |((dev, _), _)| dev == link)
@@ -184,7 +184,7 @@ impl State {
     }
 
     /// Address and place of each endpoint of a link.
-    pub fn endpoints_of(&self, link: &IfName) -> impl Iterator<Item = (IpAddr, &Endpoint)> {
+    pub fn endpoints_of(&self, link: &IfName) -> impl Iterator<Item = (IpAddr, &EndpointSpec)> {
         let first = (link.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let rest = self.endpoints.range(first..);
         rest.take_while(move |((dev, _), _)| dev == link)
@@ -192,22 +192,22 @@ impl State {
     }
 
     /// Name and conditions of each rule of a link.
-    pub fn policies_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Policy)> {
+    pub fn policies_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &PolicySpec)> {
         named(&self.policies, link)
     }
 
     /// Name and kind of each translation of a link.
-    pub fn nats_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Nat)> {
+    pub fn nats_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &NatSpec)> {
         named(&self.nats, link)
     }
 
     /// Name and backends of each service of a link.
-    pub fn services_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Service)> {
+    pub fn services_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &ServiceSpec)> {
         named(&self.services, link)
     }
 
     /// Name and rate of each class of a link.
-    pub fn classes_of(&self, link: &IfName) -> impl Iterator<Item = (&Name, &Class)> {
+    pub fn classes_of(&self, link: &IfName) -> impl Iterator<Item = (&ObjectName, &ClassSpec)> {
         named(&self.classes, link)
     }
 
@@ -228,7 +228,7 @@ impl State {
         ))
     }
 
-    fn class_of(&self, object: &str, dev: &IfName, class: &Name) -> Result<&Class, Refusal> {
+    fn class_of(&self, object: &str, dev: &IfName, class: &ObjectName) -> Result<&ClassSpec, Refusal> {
         self.classes
             .get(&(dev.clone(), class.clone()))
             .ok_or_else(|| {
@@ -244,7 +244,7 @@ impl State {
 
     /// Whether every object still suits the links, one of which has changed.
     fn is_whole(&self) -> Result<(), Refusal> {
-        let mut again = State::on(self.fabric);
+        let mut again = DesiredState::on(self.fabric);
         self.changes()
             .iter()
             .try_for_each(|change| again.apply(change))
@@ -252,37 +252,37 @@ impl State {
 
     /// Every object in the words that make it again, in an order in which each finds what it names.
     #[must_use]
-    pub fn changes(&self) -> Vec<Change> {
-        let add = Verb::Add;
-        let mut all: Vec<Change> = Vec::new();
+    pub fn changes(&self) -> Vec<ObjectChange> {
+        let add = ChangeVerb::Add;
+        let mut all: Vec<ObjectChange> = Vec::new();
         let options = self.options.iter();
-        all.extend(options.map(|(name, o)| Change::option(add, o.words(name))));
-        all.extend(self.links.values().map(|l| Change::link(add, l.words())));
+        all.extend(options.map(|(name, o)| ObjectChange::option(add, o.words(name))));
+        all.extend(self.links.values().map(|l| ObjectChange::link(add, l.words())));
         let classes = self.classes.iter();
-        all.extend(classes.map(|((dev, name), c)| Change::qos(add, c.words(dev, name))));
+        all.extend(classes.map(|((dev, name), c)| ObjectChange::qos(add, c.words(dev, name))));
         let routes = self.routes.iter();
-        all.extend(routes.map(|((dev, prefix), r)| Change::route(add, r.words(dev, *prefix))));
+        all.extend(routes.map(|((dev, prefix), r)| ObjectChange::route(add, r.words(dev, *prefix))));
         let fdb = self.fdb.iter();
-        all.extend(fdb.map(|((dev, mac), entry)| Change::fdb(add, entry.words(dev, *mac))));
+        all.extend(fdb.map(|((dev, mac), entry)| ObjectChange::fdb(add, entry.words(dev, *mac))));
         let (proxies, others): (Vec<_>, Vec<_>) =
             self.endpoints.iter().partition(|(_, e)| e.target.is_some());
         let endpoints = others.into_iter().chain(proxies);
-        all.extend(endpoints.map(|((dev, addr), e)| Change::endpoint(add, e.words(dev, *addr))));
+        all.extend(endpoints.map(|((dev, addr), e)| ObjectChange::endpoint(add, e.words(dev, *addr))));
         let rules = self.policies.iter();
-        all.extend(rules.map(|((dev, name), p)| Change::policy(add, p.words(dev, name))));
+        all.extend(rules.map(|((dev, name), p)| ObjectChange::policy(add, p.words(dev, name))));
         let nats = self.nats.iter();
-        all.extend(nats.map(|((dev, name), n)| Change::nat(add, n.words(dev, name))));
+        all.extend(nats.map(|((dev, name), n)| ObjectChange::nat(add, n.words(dev, name))));
         let services = self.services.iter();
-        all.extend(services.map(|((dev, name), s)| Change::service(add, s.words(dev, name))));
+        all.extend(services.map(|((dev, name), s)| ObjectChange::service(add, s.words(dev, name))));
         all
     }
 }
 
 fn named<'a, T>(
-    all: &'a SharedMap<(IfName, Name), T>,
+    all: &'a SharedMap<(IfName, ObjectName), T>,
     link: &IfName,
-) -> impl Iterator<Item = (&'a Name, &'a T)> {
-    let rest = all.range((link.clone(), Name::default())..);
+) -> impl Iterator<Item = (&'a ObjectName, &'a T)> {
+    let rest = all.range((link.clone(), ObjectName::default())..);
     rest.take_while(move |((dev, _), _)| dev == link)
         .map(|((_, name), value)| (name, value))
 }
@@ -296,19 +296,19 @@ fn put<T>(into: &mut T, value: Option<T>) {
 /// Refuses a change that needs the object there, or not there. `kind` is the command line's word for it, `names` are
 /// those of its kind that are there.
 fn presence<N: ToString>(
-    verb: Verb,
+    verb: ChangeVerb,
     there: bool,
     object: &str,
     (kind, name): (&str, &dyn fmt::Display),
     names: impl Iterator<Item = N>,
 ) -> Result<(), Refusal> {
     match (verb, there) {
-        (Verb::Add, true) => Err(Refusal::new(
+        (ChangeVerb::Add, true) => Err(Refusal::new(
             format!("{object} exists already"),
             "change it with \"set\" or \"replace\", or delete it first",
         )
         .because(RefusalCause::Exists(name.to_string()))),
-        (Verb::Set | Verb::Del, false) => {
+        (ChangeVerb::Set | ChangeVerb::Del, false) => {
             let names: Vec<String> = names.map(|name| name.to_string()).collect();
             Err(absent(object, &name.to_string(), &names, kind))
         }
@@ -328,8 +328,8 @@ pub fn absent(object: &str, name: &str, names: &[String], kind: &str) -> Refusal
 }
 
 /// The words that make an object: with `set` those that it has, but for what is named.
-fn whole<W: Serialize + DeserializeOwned>(verb: Verb, has: Option<W>, words: W) -> W {
-    let (Verb::Set, Some(has)) = (verb, has) else {
+fn whole<W: Serialize + DeserializeOwned>(verb: ChangeVerb, has: Option<W>, words: W) -> W {
+    let (ChangeVerb::Set, Some(has)) = (verb, has) else {
         return words;
     };
     let json = |words| serde_json::to_value(words).expect("words have a form in JSON");

@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use super::State;
-use crate::config::words::{Change, Subject, Verb};
+use super::DesiredState;
+use crate::config::words::{ObjectChange, ObjectArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
-type Words = Map<String, Value>;
+type WordMap = Map<String, Value>;
 
 /// The key of the list whose members can be taken away one by one, by kind of object.
 fn members(kind: &str) -> Option<&'static str> {
@@ -66,7 +66,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The object of a change: its kind, as the change has it, and its words.
-fn parts(change: &Change) -> (String, Words) {
+fn parts(change: &ObjectChange) -> (String, WordMap) {
     let all = serde_json::to_value(change).expect("words have a form in JSON");
     let Value::Object(all) = all else {
         return Default::default();
@@ -79,13 +79,13 @@ fn parts(change: &Change) -> (String, Words) {
 }
 
 /// The change that makes an object of these words.
-fn change(verb: Verb, kind: &str, words: &Words, object: &str) -> Result<Change, Refusal> {
+fn change(verb: ChangeVerb, kind: &str, words: &WordMap, object: &str) -> Result<ObjectChange, Refusal> {
     serde_json::from_value(serde_json::json!({ "verb": verb, kind: words }))
         .map_err(|error| Refusal::new(format!("{object}: {error}"), ""))
 }
 
 /// What names the object of these words.
-fn title(kind: &str, words: &Words) -> String {
+fn title(kind: &str, words: &WordMap) -> String {
     let identity = ["name", "prefix", "address", "mac"];
     // A link has addresses, too.
     let name = identity
@@ -102,53 +102,53 @@ fn title(kind: &str, words: &Words) -> String {
     }
 }
 
-impl State {
+impl DesiredState {
     /// The object that a change is about as it is, every value decided; `None` where there is none.
-    fn words_of(&self, change: &Change) -> Option<Change> {
+    fn words_of(&self, change: &ObjectChange) -> Option<ObjectChange> {
         let verb = change.verb;
         Some(match change.subject()? {
-            Subject::Link(w) => Change::link(verb, self.links.get(&w.name)?.words()),
+            ObjectArgs::Link(w) => ObjectChange::link(verb, self.links.get(&w.name)?.words()),
             // It is nothing but its name.
-            Subject::Address(_) => return None,
-            Subject::Route(w) => {
+            ObjectArgs::Address(_) => return None,
+            ObjectArgs::Route(w) => {
                 let route = self.routes.get(&(w.dev.clone(), w.prefix.0))?;
-                Change::route(verb, route.words(&w.dev, w.prefix.0))
+                ObjectChange::route(verb, route.words(&w.dev, w.prefix.0))
             }
-            Subject::Fdb(w) => {
+            ObjectArgs::Fdb(w) => {
                 let entry = self.fdb.get(&(w.dev.clone(), w.mac.0))?;
-                Change::fdb(verb, entry.words(&w.dev, w.mac.0))
+                ObjectChange::fdb(verb, entry.words(&w.dev, w.mac.0))
             }
-            Subject::Endpoint(w) => {
+            ObjectArgs::Endpoint(w) => {
                 let endpoint = self.endpoints.get(&(w.dev.clone(), w.address))?;
-                Change::endpoint(verb, endpoint.words(&w.dev, w.address))
+                ObjectChange::endpoint(verb, endpoint.words(&w.dev, w.address))
             }
-            Subject::Policy(w) => {
+            ObjectArgs::Policy(w) => {
                 let rule = self.policies.get(&(w.dev.clone(), w.name.clone()))?;
-                Change::policy(verb, rule.words(&w.dev, &w.name))
+                ObjectChange::policy(verb, rule.words(&w.dev, &w.name))
             }
-            Subject::Nat(w) => {
+            ObjectArgs::Nat(w) => {
                 let nat = self.nats.get(&(w.dev.clone(), w.name.clone()))?;
-                Change::nat(verb, nat.words(&w.dev, &w.name))
+                ObjectChange::nat(verb, nat.words(&w.dev, &w.name))
             }
-            Subject::Service(w) => {
+            ObjectArgs::Service(w) => {
                 let service = self.services.get(&(w.dev.clone(), w.name.clone()))?;
                 let mut words = service.words(&w.dev, &w.name);
                 for (backend, (_, port, weight)) in words.backend.iter_mut().zip(service.targets())
                 {
                     (backend.port, backend.weight) = (Some(port), Some(weight));
                 }
-                Change::service(verb, words)
+                ObjectChange::service(verb, words)
             }
-            Subject::Qos(w) => {
+            ObjectArgs::Qos(w) => {
                 let class = self.classes.get(&(w.dev.clone(), w.name.clone()))?;
-                Change::qos(verb, class.words(&w.dev, &w.name))
+                ObjectChange::qos(verb, class.words(&w.dev, &w.name))
             }
-            Subject::Option(w) => Change::option(verb, self.options.get(&w.name)?.words(&w.name)),
+            ObjectArgs::Option(w) => ObjectChange::option(verb, self.options.get(&w.name)?.words(&w.name)),
         })
     }
 
     /// The words of a change, with what they leave out where that has one meaning only.
-    fn spelled_out(&self, change: &Change) -> (String, Words) {
+    fn spelled_out(&self, change: &ObjectChange) -> (String, WordMap) {
         let mut change = change.clone();
         if let Some(words) = &mut change.service {
             let key = (words.dev.clone(), words.name.clone());
@@ -170,7 +170,7 @@ impl State {
     ///
     /// # Errors
     /// Something that is named is not so.
-    pub(super) fn removal(&self, del: &Change) -> Result<Option<Change>, Refusal> {
+    pub(super) fn removal(&self, del: &ObjectChange) -> Result<Option<ObjectChange>, Refusal> {
         // That there is none is for the object itself to say.
         let Some(has) = self.words_of(del) else {
             return Ok(None);
@@ -230,7 +230,7 @@ impl State {
         let some_left = has.get(key).is_some_and(|list| !is_usual(list));
         let elsewhere = has.contains_key("local") || has.contains_key("target");
         match some_left || elsewhere {
-            true => change(Verb::Replace, &kind, &has, &object).map(Some),
+            true => change(ChangeVerb::Replace, &kind, &has, &object).map(Some),
             false => Ok(None),
         }
     }
@@ -239,8 +239,8 @@ impl State {
     ///
     /// # Errors
     /// There is no such setting, or the object is none without it.
-    pub(super) fn without(&self, set: &Change) -> Result<Option<Change>, Refusal> {
-        if set.none.is_empty() || set.verb == Verb::Del {
+    pub(super) fn without(&self, set: &ObjectChange) -> Result<Option<ObjectChange>, Refusal> {
+        if set.none.is_empty() || set.verb == ChangeVerb::Del {
             return Ok(None);
         }
         let (kind, named) = parts(set);
@@ -262,9 +262,9 @@ impl State {
             }
         }
         let has = match set.verb {
-            Verb::Set => self.words_of(set),
+            ChangeVerb::Set => self.words_of(set),
             // Nothing is there yet that could be taken away.
-            Verb::Add | Verb::Replace | Verb::Del => None,
+            ChangeVerb::Add | ChangeVerb::Replace | ChangeVerb::Del => None,
         };
         let Some(has) = has else {
             return Ok(None);
@@ -282,6 +282,6 @@ impl State {
             all.remove("burst");
         }
         all.extend(named);
-        change(Verb::Replace, &kind, &all, &object).map(Some)
+        change(ChangeVerb::Replace, &kind, &all, &object).map(Some)
     }
 }

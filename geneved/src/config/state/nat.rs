@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{State, presence, required, whole};
-use crate::config::value::{AddrPort, AddrRange, IfName, Name, NatKind, PortRange, Prefix, Proto};
-use crate::config::words::{NatWords, Verb};
+use super::{DesiredState, presence, required, whole};
+use crate::config::value::{AddrPort, AddrRange, IfName, ObjectName, NatKind, PortRange, PrefixValue, ProtocolValue};
+use crate::config::words::{NatArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// A translation; all its addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Nat {
+pub enum NatSpec {
     /// Sources in `from` become an address of `source`.
     Snat {
         /// The sources.
@@ -26,7 +26,7 @@ pub enum Nat {
         /// The destination.
         to: IpAddr,
         /// Only this port of this protocol, TCP or UDP.
-        port: Option<(Proto, u16)>,
+        port: Option<(ProtocolValue, u16)>,
         /// What it becomes.
         target: IpAddr,
         /// What the port becomes, if it changes; only with `port`.
@@ -41,33 +41,33 @@ pub enum Nat {
     },
 }
 
-impl Nat {
+impl NatSpec {
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, name: &Name) -> NatWords {
-        let words = NatWords {
+    pub fn words(&self, dev: &IfName, name: &ObjectName) -> NatArgs {
+        let words = NatArgs {
             name: name.clone(),
             dev: dev.clone(),
-            ..NatWords::default()
+            ..NatArgs::default()
         };
         match self {
-            Nat::Snat {
+            NatSpec::Snat {
                 from,
                 source,
                 ports,
-            } => NatWords {
+            } => NatArgs {
                 kind: Some(NatKind::Snat),
-                from: Some(Prefix(*from)),
+                from: Some(PrefixValue(*from)),
                 source: Some(*source),
                 ports: Some(ports.clone()),
                 ..words
             },
-            Nat::Dnat {
+            NatSpec::Dnat {
                 to,
                 port,
                 target,
                 target_port,
-            } => NatWords {
+            } => NatArgs {
                 kind: Some(NatKind::Dnat),
                 to: Some(*to),
                 proto: port.map(|(proto, _)| proto),
@@ -78,7 +78,7 @@ impl Nat {
                 }),
                 ..words
             },
-            Nat::Static { inside, outside } => NatWords {
+            NatSpec::Static { inside, outside } => NatArgs {
                 kind: Some(NatKind::Static),
                 inside: Some(*inside),
                 outside: Some(*outside),
@@ -87,7 +87,7 @@ impl Nat {
         }
     }
 
-    fn from_words(object: &str, words: &NatWords) -> Result<Nat, Refusal> {
+    fn from_words(object: &str, words: &NatArgs) -> Result<NatSpec, Refusal> {
         let kind = required(object, "type", words.kind)?;
         only(object, kind, words)?;
         let nat = match kind {
@@ -99,7 +99,7 @@ impl Nat {
                         format!("did you mean \"{}\"?", from.0.trunc()),
                     ));
                 }
-                Nat::Snat {
+                NatSpec::Snat {
                     from: from.0,
                     source: required(object, "source", words.source)?,
                     ports: words.ports.clone().unwrap_or(PortRange(1024..=65_535)),
@@ -107,14 +107,14 @@ impl Nat {
             }
             NatKind::Dnat => {
                 let target = required(object, "target", words.target)?;
-                Nat::Dnat {
+                NatSpec::Dnat {
                     to: required(object, "to", words.to)?,
                     port: port(object, words)?,
                     target: target.addr,
                     target_port: target.port,
                 }
             }
-            NatKind::Static => Nat::Static {
+            NatKind::Static => NatSpec::Static {
                 inside: required(object, "inside", words.inside)?,
                 outside: required(object, "outside", words.outside)?,
             },
@@ -125,9 +125,9 @@ impl Nat {
 
     fn check(&self, object: &str) -> Result<(), Refusal> {
         let (one, other) = match self {
-            Nat::Snat { from, source, .. } => (from.addr(), source.first),
-            Nat::Dnat { to, target, .. } => (*to, *target),
-            Nat::Static { inside, outside } => (*inside, *outside),
+            NatSpec::Snat { from, source, .. } => (from.addr(), source.first),
+            NatSpec::Dnat { to, target, .. } => (*to, *target),
+            NatSpec::Static { inside, outside } => (*inside, *outside),
         };
         if one.is_ipv4() != other.is_ipv4() {
             return Err(Refusal::new(
@@ -140,8 +140,8 @@ impl Nat {
             !(addr.is_unspecified() || addr.is_multicast() || broadcast)
         };
         let addrs = match self {
-            Nat::Snat { source, .. } => [source.first, source.last],
-            Nat::Dnat { .. } | Nat::Static { .. } => [one, other],
+            NatSpec::Snat { source, .. } => [source.first, source.last],
+            NatSpec::Dnat { .. } | NatSpec::Static { .. } => [one, other],
         };
         if let Some(addr) = addrs.iter().find(|addr| !of_one_host(addr)) {
             return Err(Refusal::new(
@@ -150,7 +150,7 @@ impl Nat {
             ));
         }
         match self {
-            Nat::Dnat {
+            NatSpec::Dnat {
                 port: None,
                 target_port: Some(port),
                 ..
@@ -158,7 +158,7 @@ impl Nat {
                 format!("{object}: target port {port} without a port that it is for"),
                 "add \"proto P dport PORT\"",
             )),
-            Nat::Static { inside, outside } if inside == outside => Err(Refusal::new(
+            NatSpec::Static { inside, outside } if inside == outside => Err(Refusal::new(
                 format!("{object}: inside and outside are both {inside}"),
                 "",
             )),
@@ -167,17 +167,17 @@ impl Nat {
     }
 
     /// What this one wants outside of the VPC and the other has, if ports of an address are in both.
-    fn contends(&self, theirs: &Nat) -> Option<AddrRange> {
+    fn contends(&self, theirs: &NatSpec) -> Option<AddrRange> {
         // Whoever has a whole address has every port of it.
-        let whole = |nat: &Nat| match nat {
-            Nat::Static { outside, .. } => Some(*outside),
-            Nat::Dnat { to, port: None, .. } => Some(*to),
+        let whole = |nat: &NatSpec| match nat {
+            NatSpec::Static { outside, .. } => Some(*outside),
+            NatSpec::Dnat { to, port: None, .. } => Some(*to),
             _ => None,
         };
         match (self, theirs) {
             (
-                Nat::Snat { source, ports, .. },
-                Nat::Snat {
+                NatSpec::Snat { source, ports, .. },
+                NatSpec::Snat {
                     source: source2,
                     ports: ports2,
                     ..
@@ -187,10 +187,10 @@ impl Nat {
                 let shared = a.start() <= b.end() && b.start() <= a.end();
                 (shared && source.overlaps(source2)).then_some(*source2)
             }
-            (Nat::Snat { source, .. }, other) | (other, Nat::Snat { source, .. }) => whole(other)
+            (NatSpec::Snat { source, .. }, other) | (other, NatSpec::Snat { source, .. }) => whole(other)
                 .filter(|addr| source.contains(*addr))
                 .map(AddrRange::from),
-            (Nat::Static { outside, .. }, Nat::Static { outside: other, .. }) => {
+            (NatSpec::Static { outside, .. }, NatSpec::Static { outside: other, .. }) => {
                 (outside == other).then_some((*other).into())
             }
             _ => None,
@@ -198,14 +198,14 @@ impl Nat {
     }
 
     /// What both would decide, if it is the same thing.
-    fn clash(&self, other: &Nat) -> Option<String> {
+    fn clash(&self, other: &NatSpec) -> Option<String> {
         match (self, other) {
-            (Nat::Snat { from, .. }, Nat::Snat { from: theirs, .. }) if from == theirs => {
+            (NatSpec::Snat { from, .. }, NatSpec::Snat { from: theirs, .. }) if from == theirs => {
                 Some(format!("sources {from} are"))
             }
             (
-                Nat::Dnat { to, port, .. },
-                Nat::Dnat {
+                NatSpec::Dnat { to, port, .. },
+                NatSpec::Dnat {
                     to: to2,
                     port: port2,
                     ..
@@ -214,7 +214,7 @@ impl Nat {
                 Some((proto, port)) => format!("{proto} port {port} of {to} is"),
                 None => format!("destination {to} is"),
             }),
-            (Nat::Static { inside, .. }, Nat::Static { inside: theirs, .. })
+            (NatSpec::Static { inside, .. }, NatSpec::Static { inside: theirs, .. })
                 if inside == theirs =>
             {
                 Some(format!("inside address {inside} is"))
@@ -225,7 +225,7 @@ impl Nat {
 }
 
 /// The port of a destination: both of its words or none.
-fn port(object: &str, words: &NatWords) -> Result<Option<(Proto, u16)>, Refusal> {
+fn port(object: &str, words: &NatArgs) -> Result<Option<(ProtocolValue, u16)>, Refusal> {
     match (words.proto, words.dport) {
         (None, None) => Ok(None),
         (Some(proto), Some(port)) if proto.has_ports() && port != 0 => Ok(Some((proto, port))),
@@ -245,7 +245,7 @@ fn port(object: &str, words: &NatWords) -> Result<Option<(Proto, u16)>, Refusal>
 }
 
 /// Refuses words of another kind of translation.
-fn only(object: &str, kind: NatKind, words: &NatWords) -> Result<(), Refusal> {
+fn only(object: &str, kind: NatKind, words: &NatArgs) -> Result<(), Refusal> {
     let given = [
         ("from", NatKind::Snat, words.from.is_some()),
         ("source", NatKind::Snat, words.source.is_some()),
@@ -266,21 +266,21 @@ fn only(object: &str, kind: NatKind, words: &NatWords) -> Result<(), Refusal> {
     }
 }
 
-impl State {
-    pub(super) fn change_nat(&mut self, verb: Verb, words: &NatWords) -> Result<(), Refusal> {
-        let NatWords { name, dev, .. } = words;
+impl DesiredState {
+    pub(super) fn change_nat(&mut self, verb: ChangeVerb, words: &NatArgs) -> Result<(), Refusal> {
+        let NatArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("nat \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.nats.get(&key);
         let names = self.nats_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("nat", name), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             self.nats.remove(&key);
             return Ok(());
         }
         let words = whole(verb, there.map(|n| n.words(dev, name)), words.clone());
-        let nat = Nat::from_words(&object, &words)?;
+        let nat = NatSpec::from_words(&object, &words)?;
         for (other, theirs) in self.nats_of(dev).filter(|(other, _)| *other != name) {
             if let Some(what) = nat.clash(theirs) {
                 return Err(Refusal::new(

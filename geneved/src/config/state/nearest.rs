@@ -3,7 +3,7 @@
 use strsim::osa_distance;
 
 /// Letters of a word that are compared at most: who sends a longer one pays no more for it.
-const LONGEST: usize = 64;
+const MAX_COMPARED: usize = 64;
 
 /// The candidate that is nearest to a word that was mistyped, if one is near enough.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -18,7 +18,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// The beginning of a word.
 fn beginning(word: &str) -> &str {
-    match word.char_indices().nth(LONGEST) {
+    match word.char_indices().nth(MAX_COMPARED) {
         Some((at, _)) => &word[..at],
         None => word,
     }
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn long_words_are_compared_by_their_beginning() {
         let long = "ä".repeat(100);
-        assert_eq!(beginning(&long).chars().count(), LONGEST);
+        assert_eq!(beginning(&long).chars().count(), MAX_COMPARED);
         assert_eq!(nearest(&"a".repeat(1 << 20), ["remote"]), None);
         assert_eq!(nearest(&long, [long.as_str()]), Some(long.as_str()));
     }

@@ -2,13 +2,13 @@
 
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
-use super::{State, nearest, presence, required, whole};
-use crate::config::value::{ClassWord, KindWord, NONE, Name, NamedData};
-use crate::config::words::{OptionWords, Verb};
+use super::{DesiredState, nearest, presence, required, whole};
+use crate::config::value::{OptionClassValue, OptionTypeValue, NONE_WORD, ObjectName, NamedData};
+use crate::config::words::{OptionArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// How many options may be defined: what the counters have room for beside geneved's own.
-pub const MAX_DEFINED: usize = 28;
+pub const MAX_DEFINED_OPTIONS: usize = 28;
 /// What defined options may take of a header, in bytes with their own headers: 252 less the room
 /// that geneved's options need when an endpoint has all the labels that it may have.
 pub const MAX_ATTACHED: usize = 88;
@@ -27,25 +27,25 @@ pub struct DefinedOption {
 impl DefinedOption {
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, name: &Name) -> OptionWords {
-        OptionWords {
+    pub fn words(&self, name: &ObjectName) -> OptionArgs {
+        OptionArgs {
             name: name.clone(),
-            class: Some(ClassWord(self.class)),
-            kind: Some(KindWord(self.kind)),
+            class: Some(OptionClassValue(self.class)),
+            kind: Some(OptionTypeValue(self.kind)),
             len: Some(self.len),
             critical: self.kind.is_critical(),
         }
     }
 }
 
-impl State {
-    pub(super) fn change_option(&mut self, verb: Verb, words: &OptionWords) -> Result<(), Refusal> {
+impl DesiredState {
+    pub(super) fn change_option(&mut self, verb: ChangeVerb, words: &OptionArgs) -> Result<(), Refusal> {
         let name = &words.name;
         let object = format!("option \"{name}\"");
         let there = self.options.get(name);
         let names = self.options.keys();
         presence(verb, there.is_some(), &object, ("option", name), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             if let Some(user) = self.user_of_option(name) {
                 return Err(Refusal::new(
                     format!("{object} is in use by {user}"),
@@ -55,9 +55,9 @@ impl State {
             self.options.remove(name);
             return Ok(());
         }
-        if name.as_str() == NONE {
+        if name.as_str() == NONE_WORD {
             return Err(Refusal::new(
-                format!("{object}: \"{NONE}\" is the word for no option"),
+                format!("{object}: \"{NONE_WORD}\" is the word for no option"),
                 "choose another name",
             ));
         }
@@ -100,9 +100,9 @@ impl State {
                 "change or delete that first",
             ));
         }
-        if there.is_none() && self.options.len() >= MAX_DEFINED {
+        if there.is_none() && self.options.len() >= MAX_DEFINED_OPTIONS {
             return Err(Refusal::new(
-                format!("{object}: {MAX_DEFINED} options are defined already"),
+                format!("{object}: {MAX_DEFINED_OPTIONS} options are defined already"),
                 "delete one first",
             ));
         }
@@ -110,7 +110,7 @@ impl State {
         Ok(())
     }
 
-    fn user_of_option(&self, name: &Name) -> Option<String> {
+    fn user_of_option(&self, name: &ObjectName) -> Option<String> {
         let has = |options: &[NamedData]| options.iter().any(|o| o.name == *name);
         let link = self.links.values().find(|link| has(&link.options));
         let endpoint = self.endpoints.iter().find(|(_, e)| has(&e.options));
@@ -122,7 +122,7 @@ impl State {
     pub(super) fn check_options(&self, object: &str, options: &[NamedData]) -> Result<(), Refusal> {
         for NamedData { name, data } in options {
             let Some(defined) = self.options.get(name) else {
-                let names = self.options.keys().map(Name::as_str);
+                let names = self.options.keys().map(ObjectName::as_str);
                 let hint = match nearest(name.as_str(), names) {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => format!("define it with \"geneved option add {name}\""),

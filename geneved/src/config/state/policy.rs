@@ -2,11 +2,11 @@
 
 use libgeneve::options::EndpointType;
 
-use super::{State, presence, required, whole};
+use super::{DesiredState, presence, required, whole};
 use crate::config::value::{
-    Direction, Icmp, IfName, MatchWord, Name, OrNone, Ports, Proto, RuleAction, TypeWord, Who,
+    DirectionValue, IcmpValue, IfName, OptionMatchValue, ObjectName, OrNone, PortListValue, ProtocolValue, RuleAction, EndpointTypeValue, RulePeerValue,
 };
-use crate::config::words::{PolicyWords, Verb};
+use crate::config::words::{PolicyArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// Where a rule stands unless it says so.
@@ -14,25 +14,25 @@ pub const DEFAULT_PREF: u32 = 100;
 
 /// A rule. What is absent does not matter to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct PolicySpec {
     /// The side of the link.
-    pub direction: Direction,
+    pub direction: DirectionValue,
     /// Rules with a lower one are asked first.
     pub pref: u32,
     /// The source.
-    pub from: Who,
+    pub from: RulePeerValue,
     /// The destination.
-    pub to: Who,
+    pub to: RulePeerValue,
     /// The protocol.
-    pub proto: Option<Proto>,
+    pub proto: Option<ProtocolValue>,
     /// The source ports; only of TCP and UDP.
-    pub sport: Option<Ports>,
+    pub sport: Option<PortListValue>,
     /// The destination ports; only of TCP and UDP.
-    pub dport: Option<Ports>,
+    pub dport: Option<PortListValue>,
     /// The ICMP type and perhaps code; only of ICMP or of no protocol.
-    pub icmp: Option<Icmp>,
+    pub icmp: Option<IcmpValue>,
     /// What an option of the packet must be.
-    pub option: Option<MatchWord>,
+    pub option: Option<OptionMatchValue>,
     /// What the destination must be.
     pub endpoint_type: Option<EndpointType>,
     /// What is done.
@@ -40,23 +40,23 @@ pub struct Policy {
     /// Whether its flows are reported.
     pub log: bool,
     /// The class of its flows, one of its link.
-    pub class: Option<Name>,
+    pub class: Option<ObjectName>,
 }
 
-impl Policy {
+impl PolicySpec {
     /// Whether it asks for labels.
     #[must_use]
     pub fn has_selector(&self) -> bool {
         [&self.from, &self.to]
             .iter()
-            .any(|who| matches!(who, Who::Selector(_)))
+            .any(|who| matches!(who, RulePeerValue::Selector(_)))
     }
 
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, name: &Name) -> PolicyWords {
-        let who = |who: &Who| (*who != Who::Any).then(|| who.clone());
-        PolicyWords {
+    pub fn words(&self, dev: &IfName, name: &ObjectName) -> PolicyArgs {
+        let who = |who: &RulePeerValue| (*who != RulePeerValue::Any).then(|| who.clone());
+        PolicyArgs {
             name: name.clone(),
             dev: dev.clone(),
             direction: Some(self.direction),
@@ -68,7 +68,7 @@ impl Policy {
             dport: self.dport.clone(),
             icmp: self.icmp,
             option: self.option.clone(),
-            endpoint_type: self.endpoint_type.map(TypeWord),
+            endpoint_type: self.endpoint_type.map(EndpointTypeValue),
             action: Some(self.action),
             log: self.log.then_some(true),
             class: self.class.clone().map(OrNone::Is),
@@ -76,7 +76,7 @@ impl Policy {
     }
 
     fn check(&self, object: &str) -> Result<(), Refusal> {
-        if let (Who::Prefix(from), Who::Prefix(to)) = (&self.from, &self.to)
+        if let (RulePeerValue::Prefix(from), RulePeerValue::Prefix(to)) = (&self.from, &self.to)
             && from.addr().is_ipv4() != to.addr().is_ipv4()
         {
             return Err(Refusal::new(
@@ -86,13 +86,13 @@ impl Policy {
         }
         let ports = [("sport", &self.sport), ("dport", &self.dport)];
         let ports = ports.iter().find(|(_, ports)| ports.is_some());
-        if let (Some((word, _)), false) = (ports, self.proto.is_some_and(Proto::has_ports)) {
+        if let (Some((word, _)), false) = (ports, self.proto.is_some_and(ProtocolValue::has_ports)) {
             return Err(Refusal::new(
                 format!("{object}: {word} needs a protocol that has ports"),
                 "add \"proto tcp\" or \"proto udp\"",
             ));
         }
-        if self.icmp.is_some() && !self.proto.is_none_or(Proto::is_icmp) {
+        if self.icmp.is_some() && !self.proto.is_none_or(ProtocolValue::is_icmp) {
             return Err(Refusal::new(
                 format!("{object}: icmp needs \"proto icmp\", \"proto icmpv6\" or none"),
                 "",
@@ -102,21 +102,21 @@ impl Policy {
     }
 }
 
-impl State {
-    pub(super) fn change_policy(&mut self, verb: Verb, words: &PolicyWords) -> Result<(), Refusal> {
-        let PolicyWords { name, dev, .. } = words;
+impl DesiredState {
+    pub(super) fn change_policy(&mut self, verb: ChangeVerb, words: &PolicyArgs) -> Result<(), Refusal> {
+        let PolicyArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("policy \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.policies.get(&key);
         let names = self.policies_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("policy", name), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             self.policies.remove(&key);
             return Ok(());
         }
         let words = whole(verb, there.map(|p| p.words(dev, name)), words.clone());
-        let policy = Policy {
+        let policy = PolicySpec {
             direction: required(&object, "direction", words.direction)?,
             pref: words.pref.unwrap_or(DEFAULT_PREF),
             from: words.from.unwrap_or_default(),

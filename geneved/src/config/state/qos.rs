@@ -1,29 +1,29 @@
 //! Classes: what flows share and how they are marked.
 
 use super::link::{burst_needs_rate, limit};
-use super::{State, presence, put, required};
-use crate::config::value::{Dscp, IfName, NONE, Name, OrNone, Rate, Size};
-use crate::config::words::{QosWords, Verb};
+use super::{DesiredState, presence, put, required};
+use crate::config::value::{DscpValue, IfName, NONE_WORD, ObjectName, OrNone, RateValue, SizeValue};
+use crate::config::words::{QosArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// A class of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Class {
+pub struct ClassSpec {
     /// Its number on the wire, unique on its link.
     pub id: u8,
     /// The rate that its flows share.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateValue>,
     /// How much may pass at once; only with a rate.
-    pub burst: Option<Size>,
+    pub burst: Option<SizeValue>,
     /// The outer code point.
-    pub dscp: Option<Dscp>,
+    pub dscp: Option<DscpValue>,
 }
 
-impl Class {
+impl ClassSpec {
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, name: &Name) -> QosWords {
-        QosWords {
+    pub fn words(&self, dev: &IfName, name: &ObjectName) -> QosArgs {
+        QosArgs {
             name: name.clone(),
             dev: dev.clone(),
             id: Some(self.id),
@@ -34,16 +34,16 @@ impl Class {
     }
 }
 
-impl State {
-    pub(super) fn change_class(&mut self, verb: Verb, words: &QosWords) -> Result<(), Refusal> {
-        let QosWords { name, dev, .. } = words;
+impl DesiredState {
+    pub(super) fn change_class(&mut self, verb: ChangeVerb, words: &QosArgs) -> Result<(), Refusal> {
+        let QosArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("class \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.classes.get(&key).copied();
         let names = self.classes_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("qos", name), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             if let Some(user) = self.user_of_class(dev, name) {
                 return Err(Refusal::new(
                     format!("{object} is in use by {user}"),
@@ -53,15 +53,15 @@ impl State {
             self.classes.remove(&key);
             return Ok(());
         }
-        if name.as_str() == NONE {
+        if name.as_str() == NONE_WORD {
             return Err(Refusal::new(
-                format!("{object}: \"{NONE}\" is the word for no class"),
+                format!("{object}: \"{NONE_WORD}\" is the word for no class"),
                 "choose another name",
             ));
         }
-        let mut class = match there.filter(|_| verb == Verb::Set) {
+        let mut class = match there.filter(|_| verb == ChangeVerb::Set) {
             Some(class) => class,
-            None => Class {
+            None => ClassSpec {
                 id: required(&object, "id", words.id)?,
                 rate: None,
                 burst: None,
@@ -91,7 +91,7 @@ impl State {
         Ok(())
     }
 
-    fn user_of_class(&self, dev: &IfName, class: &Name) -> Option<String> {
+    fn user_of_class(&self, dev: &IfName, class: &ObjectName) -> Option<String> {
         let rule = self
             .policies_of(dev)
             .find(|(_, p)| p.class.as_ref() == Some(class));

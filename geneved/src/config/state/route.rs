@@ -6,36 +6,36 @@ use ipnet::IpNet;
 use libgeneve::options::EndpointType;
 
 use super::link::same_family;
-use super::{Link, State, presence, put};
-use crate::config::value::{IfName, Prefix, TypeWord, tunnel_address};
-use crate::config::words::{RouteWords, Verb};
+use super::{LinkSpec, DesiredState, presence, put};
+use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, tunnel_address};
+use crate::config::words::{RouteArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// Where a prefix is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct RouteSpec {
     /// Its hosts, at least one.
     pub hosts: Vec<IpAddr>,
     /// `Simple`, or `Gateway` where the prefix is outside of the VPC.
     pub kind: EndpointType,
 }
 
-impl Route {
+impl RouteSpec {
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, prefix: IpNet) -> RouteWords {
-        RouteWords {
-            prefix: Prefix(prefix),
+    pub fn words(&self, dev: &IfName, prefix: IpNet) -> RouteArgs {
+        RouteArgs {
+            prefix: PrefixValue(prefix),
             dev: dev.clone(),
             via: self.hosts.clone(),
-            kind: (self.kind != EndpointType::Simple).then_some(TypeWord(self.kind)),
+            kind: (self.kind != EndpointType::Simple).then_some(EndpointTypeValue(self.kind)),
         }
     }
 }
 
-impl State {
-    pub(super) fn change_route(&mut self, verb: Verb, words: &RouteWords) -> Result<(), Refusal> {
-        let RouteWords {
+impl DesiredState {
+    pub(super) fn change_route(&mut self, verb: ChangeVerb, words: &RouteArgs) -> Result<(), Refusal> {
+        let RouteArgs {
             prefix,
             dev,
             via,
@@ -54,12 +54,12 @@ impl State {
         let there = self.routes.get(&key);
         let names = self.routes_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("route", prefix), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             self.routes.remove(&key);
             return Ok(());
         }
-        let there = there.filter(|_| verb == Verb::Set);
-        let mut route = there.cloned().unwrap_or(Route {
+        let there = there.filter(|_| verb == ChangeVerb::Set);
+        let mut route = there.cloned().unwrap_or(RouteSpec {
             hosts: Vec::new(),
             kind: EndpointType::Simple,
         });
@@ -85,7 +85,7 @@ impl State {
 pub(super) fn check_hosts(
     object: &str,
     word: &str,
-    link: &Link,
+    link: &LinkSpec,
     hosts: &[IpAddr],
 ) -> Result<(), Refusal> {
     if hosts.is_empty() {

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{State, presence, put, required};
-use crate::config::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto, Seconds};
-use crate::config::words::{BackendWords, ServiceWords, Verb};
+use super::{DesiredState, presence, put, required};
+use crate::config::value::{AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds};
+use crate::config::words::{BackendArgs, ServiceArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// How many backends a service may have.
@@ -12,26 +12,26 @@ pub const MAX_BACKENDS: usize = 1024;
 
 /// A virtual address with its backends; all are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceSpec {
     /// The address that clients ask for.
     pub vip: IpAddr,
     /// TCP or UDP.
-    pub proto: Proto,
+    pub proto: ProtocolValue,
     /// The port that clients ask for.
     pub port: u16,
     /// Who serves: at least one, each address and port once.
-    pub backends: Vec<BackendWords>,
+    pub backends: Vec<BackendArgs>,
     /// What keeps a client at its backend.
-    pub affinity: Affinity,
+    pub affinity: AffinityValue,
     /// How backends are watched.
-    pub check: CheckWord,
+    pub check: CheckValue,
     /// How often, and what makes a difference.
-    pub pace: Pace,
+    pub pace: CheckTiming,
 }
 
 /// How often a backend is checked, and how many results in a row make a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pace {
+pub struct CheckTiming {
     /// From the start of one check to the start of the next.
     pub interval: Seconds,
     /// How long an answer may take; not more than `interval`.
@@ -42,9 +42,9 @@ pub struct Pace {
     pub fall: u8,
 }
 
-impl Default for Pace {
+impl Default for CheckTiming {
     fn default() -> Self {
-        Pace {
+        CheckTiming {
             interval: Seconds::from_millis(2000),
             timeout: Seconds::from_millis(1000),
             rise: 2,
@@ -53,8 +53,8 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
-    fn overwrite(&mut self, words: &ServiceWords) {
+impl CheckTiming {
+    fn overwrite(&mut self, words: &ServiceArgs) {
         put(&mut self.interval, words.interval);
         put(&mut self.timeout, words.timeout);
         put(&mut self.rise, words.rise);
@@ -83,7 +83,7 @@ impl Pace {
     }
 }
 
-impl Service {
+impl ServiceSpec {
     /// Address, port and share of each backend.
     pub fn targets(&self) -> impl Iterator<Item = (IpAddr, u16, u16)> {
         self.backends.iter().map(|b| {
@@ -97,9 +97,9 @@ impl Service {
 
     /// The words that make it.
     #[must_use]
-    pub fn words(&self, dev: &IfName, name: &Name) -> ServiceWords {
-        let checked = (self.check != CheckWord::None).then_some(self.pace);
-        ServiceWords {
+    pub fn words(&self, dev: &IfName, name: &ObjectName) -> ServiceArgs {
+        let checked = (self.check != CheckValue::None).then_some(self.pace);
+        ServiceArgs {
             name: name.clone(),
             dev: dev.clone(),
             vip: Some(self.vip),
@@ -115,29 +115,29 @@ impl Service {
         }
     }
 
-    fn from_words(object: &str, words: &ServiceWords) -> Result<Service, Refusal> {
+    fn from_words(object: &str, words: &ServiceArgs) -> Result<ServiceSpec, Refusal> {
         let proto = required(object, "proto", words.proto)?;
         let check = match proto {
-            Proto::TCP => CheckWord::Tcp,
-            _ => CheckWord::Icmp,
+            ProtocolValue::TCP => CheckValue::Tcp,
+            _ => CheckValue::Icmp,
         };
-        let mut pace = Pace::default();
+        let mut pace = CheckTiming::default();
         pace.overwrite(words);
         if words.timeout.is_none() {
             pace.timeout = pace.timeout.min(pace.interval);
         }
-        Ok(Service {
+        Ok(ServiceSpec {
             vip: required(object, "vip", words.vip)?,
             proto,
             port: required(object, "port", words.port)?,
             backends: words.backend.clone(),
-            affinity: words.affinity.unwrap_or(Affinity::None),
+            affinity: words.affinity.unwrap_or(AffinityValue::None),
             check: words.check.unwrap_or(check),
             pace,
         })
     }
 
-    fn overwrite(&mut self, words: &ServiceWords) {
+    fn overwrite(&mut self, words: &ServiceArgs) {
         put(&mut self.vip, words.vip);
         put(&mut self.proto, words.proto);
         put(&mut self.port, words.port);
@@ -203,25 +203,25 @@ impl Service {
     }
 }
 
-impl State {
+impl DesiredState {
     pub(super) fn change_service(
         &mut self,
-        verb: Verb,
-        words: &ServiceWords,
+        verb: ChangeVerb,
+        words: &ServiceArgs,
     ) -> Result<(), Refusal> {
-        let ServiceWords { name, dev, .. } = words;
+        let ServiceArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("service \"{name}\" dev {dev}");
         let key = (dev.clone(), name.clone());
         let there = self.services.get(&key);
         let names = self.services_of(dev).map(|(name, _)| name);
         presence(verb, there.is_some(), &object, ("service", name), names)?;
-        if verb == Verb::Del {
+        if verb == ChangeVerb::Del {
             self.services.remove(&key);
             return Ok(());
         }
-        let service = match there.filter(|_| verb == Verb::Set) {
-            None => Service::from_words(&object, words)?,
+        let service = match there.filter(|_| verb == ChangeVerb::Set) {
+            None => ServiceSpec::from_words(&object, words)?,
             Some(there) => {
                 let mut service = there.clone();
                 service.overwrite(words);
@@ -233,7 +233,7 @@ impl State {
         self.check_carried(dev, &object, "service")?;
         let paced = [words.interval, words.timeout].iter().any(Option::is_some)
             || [words.rise, words.fall].iter().any(Option::is_some);
-        if service.check == CheckWord::None && paced {
+        if service.check == CheckValue::None && paced {
             return Err(Refusal::new(
                 format!(
                     "{object}: backends that are not checked have no interval, timeout, rise or fall"
@@ -241,7 +241,7 @@ impl State {
                 "add \"check tcp\" or \"check icmp\", or leave them out",
             ));
         }
-        let asked = |s: &Service| (s.vip, s.proto, s.port);
+        let asked = |s: &ServiceSpec| (s.vip, s.proto, s.port);
         let taken = self
             .services_of(dev)
             .find(|(other, s)| *other != name && asked(s) == asked(&service));

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 
 use super::{ValueError, as_word, wrong};
 
-as_word! { Prefix IfName Name AddrRange AddrPort Target Loopback }
+as_word! { PrefixValue IfName ObjectName AddrRange AddrPort ProxyTargetValue LoopbackAddr }
 
 /// An address with a prefix length; a bare address is a prefix of its full length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix(pub IpNet);
+pub struct PrefixValue(pub IpNet);
 
-impl Prefix {
+impl PrefixValue {
     /// Whether bits beyond the prefix length are set.
     #[must_use]
     pub fn has_host_bits(&self) -> bool {
@@ -34,17 +34,17 @@ pub(super) fn wrong_length(text: &str) -> Option<ValueError> {
     )))
 }
 
-impl FromStr for Prefix {
+impl FromStr for PrefixValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if text == "default" {
-            return Ok(Prefix(
+            return Ok(PrefixValue(
                 IpNet::from_str("0.0.0.0/0").expect("a valid prefix"),
             ));
         }
         text.parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(Prefix)
+            .map(PrefixValue)
             .or_else(|_| match wrong_length(text) {
                 Some(error) => Err(error),
                 None => wrong("invalid prefix: an IPv4 or IPv6 address, then / and its length"),
@@ -52,7 +52,7 @@ impl FromStr for Prefix {
     }
 }
 
-impl fmt::Display for Prefix {
+impl fmt::Display for PrefixValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -60,14 +60,14 @@ impl fmt::Display for Prefix {
 
 /// `ADDR:PORT` that only this host can reach: of 127.0.0.0/8, or ::1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loopback(pub SocketAddr);
+pub struct LoopbackAddr(pub SocketAddr);
 
-impl FromStr for Loopback {
+impl FromStr for LoopbackAddr {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() == 0 => wrong("the port must not be 0"),
-            Ok(address) if address.ip().is_loopback() => Ok(Loopback(address)),
+            Ok(address) if address.ip().is_loopback() => Ok(LoopbackAddr(address)),
             Ok(_) => wrong(
                 "not a loopback address: whoever reaches the port may read everything there, so it is 127.0.0.1:PORT or [::1]:PORT; for other hosts put a proxy with access control in front",
             ),
@@ -76,7 +76,7 @@ impl FromStr for Loopback {
     }
 }
 
-impl fmt::Display for Loopback {
+impl fmt::Display for LoopbackAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -115,9 +115,9 @@ impl fmt::Display for IfName {
 
 /// The name of a rule, a service, a class or an option: 1 to 63 letters, digits, `_`, `.`, `-`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct ObjectName(String);
 
-impl Name {
+impl ObjectName {
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -125,18 +125,18 @@ impl Name {
     }
 }
 
-impl FromStr for Name {
+impl FromStr for ObjectName {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if !(1..=63).contains(&text.len()) || !text.bytes().all(ok) {
             return wrong("not a valid name: 1 to 63 letters, digits, \"_\", \".\", \"-\"");
         }
-        Ok(Name(text.to_owned()))
+        Ok(ObjectName(text.to_owned()))
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -282,14 +282,14 @@ pub fn overlay_address(addr: IpAddr) -> Result<(), ValueError> {
 
 /// `ADDR[@LINK]`: an endpoint, on the link that is meant anyway unless another is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ProxyTargetValue {
     /// Its overlay address.
     pub addr: IpAddr,
     /// The link that it is on.
     pub dev: Option<IfName>,
 }
 
-impl FromStr for Target {
+impl FromStr for ProxyTargetValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (addr, dev) = match text.split_once('@') {
@@ -297,13 +297,13 @@ impl FromStr for Target {
             None => (text, None),
         };
         match addr.parse() {
-            Ok(addr) => Ok(Target { addr, dev }),
+            Ok(addr) => Ok(ProxyTargetValue { addr, dev }),
             Err(_) => wrong("invalid target: ADDR or ADDR@LINK"),
         }
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ProxyTargetValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addr.fmt(f)?;
         self.dev.as_ref().map_or(Ok(()), |dev| write!(f, "@{dev}"))

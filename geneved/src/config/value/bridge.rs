@@ -11,7 +11,7 @@ as_word! { FdbMac }
 
 one_of! {
     /// `mode { ip | ethernet }`: what the interface of a link is.
-    Mode, "invalid mode: \"ip\" or \"ethernet\"", {
+    ModeValue, "invalid mode: \"ip\" or \"ethernet\"", {
         /// A TUN interface: IP packets.
         Ip = "ip",
         /// A TAP interface: Ethernet frames of all that is behind it.

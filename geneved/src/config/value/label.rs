@@ -8,27 +8,27 @@ use ipnet::IpNet;
 use libgeneve::label::{LabelMap, Selector};
 
 use super::address::wrong_length;
-use super::{NONE, ValueError, as_word, not_among, wrong};
+use super::{NONE_WORD, ValueError, as_word, not_among, wrong};
 
-as_word! { LabelsWord SelectorWord Who }
+as_word! { LabelsValue SelectorValue RulePeerValue }
 
 /// `KEY=VALUE,...`, or `none` for an endpoint that is known to have no labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelsWord(pub LabelMap);
+pub struct LabelsValue(pub LabelMap);
 
-impl FromStr for LabelsWord {
+impl FromStr for LabelsValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if matches!(text.trim(), "none" | "") {
-            return Ok(LabelsWord::default());
+            return Ok(LabelsValue::default());
         }
         text.parse()
-            .map(LabelsWord)
+            .map(LabelsValue)
             .map_err(|e| ValueError::new(format!("invalid labels: {e}")))
     }
 }
 
-impl fmt::Display for LabelsWord {
+impl fmt::Display for LabelsValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             f.write_str("none")
@@ -40,9 +40,9 @@ impl fmt::Display for LabelsWord {
 
 /// A selector in Kubernetes' grammar; not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelectorWord(pub Selector);
+pub struct SelectorValue(pub Selector);
 
-impl FromStr for SelectorWord {
+impl FromStr for SelectorValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.parse::<Selector>() {
@@ -50,13 +50,13 @@ impl FromStr for SelectorWord {
                 &["any"],
                 "invalid selector: it is empty; write \"any\" for everybody",
             ),
-            Ok(selector) => Ok(SelectorWord(selector)),
+            Ok(selector) => Ok(SelectorValue(selector)),
             Err(e) => wrong(format!("invalid selector: {e}")),
         }
     }
 }
 
-impl fmt::Display for SelectorWord {
+impl fmt::Display for SelectorValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -64,25 +64,25 @@ impl fmt::Display for SelectorWord {
 
 /// `any`, a prefix, or a selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Who {
+pub enum RulePeerValue {
     /// Everybody.
     #[default]
     Any,
     /// Addresses in this prefix, which has no bits beyond its length.
     Prefix(IpNet),
     /// Endpoints with such labels.
-    Selector(SelectorWord),
+    Selector(SelectorValue),
 }
 
-impl FromStr for Who {
+impl FromStr for RulePeerValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let text = text.trim();
         if text == "any" {
-            return Ok(Who::Any);
+            return Ok(RulePeerValue::Any);
         }
         // It would be a key that hardly any endpoint has.
-        if text == NONE {
+        if text == NONE_WORD {
             return wrong(
                 "everybody is \"any\"; a selector of this key is written \"none in (VALUE)\"",
             );
@@ -91,7 +91,7 @@ impl FromStr for Who {
             .parse::<IpNet>()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match prefix {
-            Ok(net) if net == net.trunc() => Ok(Who::Prefix(net)),
+            Ok(net) if net == net.trunc() => Ok(RulePeerValue::Prefix(net)),
             Ok(net) => wrong(format!(
                 "invalid prefix: bits beyond the prefix length are set; did you mean \"{}\"?",
                 net.trunc()
@@ -103,7 +103,7 @@ impl FromStr for Who {
                     "neither an address nor a prefix; a selector of a key like this is written \"KEY in (VALUE)\"",
                 ),
             },
-            Err(_) => text.parse().map(Who::Selector),
+            Err(_) => text.parse().map(RulePeerValue::Selector),
         }
     }
 }
@@ -113,13 +113,13 @@ fn looks_like_an_address(text: &str) -> bool {
     text.contains(':') || digits && !text.contains([' ', '=', ',', '('])
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for RulePeerValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Any => f.write_str("any"),
-            Who::Prefix(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
-            Who::Prefix(net) => net.fmt(f),
-            Who::Selector(selector) => selector.fmt(f),
+            RulePeerValue::Any => f.write_str("any"),
+            RulePeerValue::Prefix(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            RulePeerValue::Prefix(net) => net.fmt(f),
+            RulePeerValue::Selector(selector) => selector.fmt(f),
         }
     }
 }

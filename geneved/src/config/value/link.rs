@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use libgeneve::link::{Df, Tos, Ttl};
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve;
 use serde::de::{Deserialize, Deserializer};
@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::{ValueError, as_word, not_among, one_of, wrong};
 
-as_word! { TtlWord TosWord DfWord MtuWord PortRange MacWord InnerWord }
+as_word! { TtlValue TosValue DfValue MtuValue PortRange MacValue InnerValue }
 
 one_of! {
     /// Whether a receiver may do without understanding the label option.
@@ -37,43 +37,43 @@ one_of! {
 
 /// A virtual network identifier; a number in TOML and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Vni(pub geneve::Vni);
+pub struct VniValue(pub geneve::Vni);
 
-impl FromStr for Vni {
+impl FromStr for VniValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.parse()
-            .map(Vni)
+            .map(VniValue)
             .or(wrong("invalid id: a number from 0 to 16777215"))
     }
 }
 
-impl fmt::Display for Vni {
+impl fmt::Display for VniValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl Serialize for Vni {
+impl Serialize for VniValue {
     fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
         into.serialize_u32(self.0.value())
     }
 }
 
-impl<'de> Deserialize<'de> for Vni {
+impl<'de> Deserialize<'de> for VniValue {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Number;
         impl serde::de::Visitor<'_> for Number {
-            type Value = Vni;
+            type Value = VniValue;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an integer from 0 to 16777215")
             }
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Vni, E> {
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<VniValue, E> {
                 let vni = u32::try_from(number).ok().and_then(geneve::Vni::new);
                 let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
-                vni.map(Vni).ok_or_else(wrong)
+                vni.map(VniValue).ok_or_else(wrong)
             }
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Vni, E> {
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<VniValue, E> {
                 let wrong = || E::invalid_value(serde::de::Unexpected::Unsigned(number), &self);
                 let number = i64::try_from(number).map_err(|_| wrong())?;
                 self.visit_i64(number)
@@ -85,9 +85,9 @@ impl<'de> Deserialize<'de> for Vni {
 
 /// `lladdr MAC`: the address of one interface, not of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MacWord(pub Mac);
+pub struct MacValue(pub Mac);
 
-impl FromStr for MacWord {
+impl FromStr for MacValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let invalid = |why| ValueError::new(format!("invalid lladdr: {why}"));
@@ -95,11 +95,11 @@ impl FromStr for MacWord {
         if !mac.is_unicast() {
             return Err(invalid("it is not that of one interface".to_owned()));
         }
-        Ok(MacWord(mac))
+        Ok(MacValue(mac))
     }
 }
 
-impl fmt::Display for MacWord {
+impl fmt::Display for MacValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -107,20 +107,20 @@ impl fmt::Display for MacWord {
 
 /// `inner { ip | ethernet }`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InnerWord(pub Inner);
+pub struct InnerValue(pub InnerProtocol);
 
-impl FromStr for InnerWord {
+impl FromStr for InnerValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
-            "ip" => Ok(InnerWord(Inner::Ip)),
-            "ethernet" => Ok(InnerWord(Inner::Ethernet)),
+            "ip" => Ok(InnerValue(InnerProtocol::Ip)),
+            "ethernet" => Ok(InnerValue(InnerProtocol::Ethernet)),
             _ => not_among(&["ip", "ethernet"], "invalid inner: \"ip\" or \"ethernet\""),
         }
     }
 }
 
-impl fmt::Display for InnerWord {
+impl fmt::Display for InnerValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -128,12 +128,12 @@ impl fmt::Display for InnerWord {
 
 /// `ttl N | auto | inherit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TtlWord(pub Ttl);
+pub struct TtlValue(pub Ttl);
 
-impl FromStr for TtlWord {
+impl FromStr for TtlValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        Ok(TtlWord(match text {
+        Ok(TtlValue(match text {
             "auto" => Ttl::Auto,
             "inherit" => Ttl::Inherit,
             _ => match text.parse() {
@@ -151,7 +151,7 @@ impl FromStr for TtlWord {
     }
 }
 
-impl fmt::Display for TtlWord {
+impl fmt::Display for TtlValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Ttl::Auto => f.write_str("auto"),
@@ -163,20 +163,20 @@ impl fmt::Display for TtlWord {
 
 /// `tos N | inherit`; N is decimal or, after `0x`, hexadecimal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TosWord(pub Tos);
+pub struct TosValue(pub Tos);
 
-impl FromStr for TosWord {
+impl FromStr for TosValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if text == "inherit" {
-            return Ok(TosWord(Tos::Inherit));
+            return Ok(TosValue(Tos::Inherit));
         }
         let number = match text.strip_prefix("0x") {
             Some(hex) => u8::from_str_radix(hex, 16),
             None => text.parse(),
         };
         match number {
-            Ok(tos) if tos & 3 == 0 => Ok(TosWord(Tos::Fixed(tos))),
+            Ok(tos) if tos & 3 == 0 => Ok(TosValue(Tos::Fixed(tos))),
             Ok(_) => wrong("invalid tos: its lower two bits belong to ECN, which follows RFC 6040"),
             Err(_) => not_among(
                 &["inherit"],
@@ -186,7 +186,7 @@ impl FromStr for TosWord {
     }
 }
 
-impl fmt::Display for TosWord {
+impl fmt::Display for TosValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Tos::Inherit => f.write_str("inherit"),
@@ -198,12 +198,12 @@ impl fmt::Display for TosWord {
 
 /// `df set | unset | inherit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DfWord(pub Df);
+pub struct DfValue(pub Df);
 
-impl FromStr for DfWord {
+impl FromStr for DfValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        Ok(DfWord(match text {
+        Ok(DfValue(match text {
             "set" => Df::Set,
             "unset" => Df::Unset,
             "inherit" => Df::Inherit,
@@ -217,7 +217,7 @@ impl FromStr for DfWord {
     }
 }
 
-impl fmt::Display for DfWord {
+impl fmt::Display for DfValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Df::Set => "set",
@@ -229,7 +229,7 @@ impl fmt::Display for DfWord {
 
 /// `mtu auto | N`, in bytes of inner IP packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MtuWord {
+pub enum MtuValue {
     /// Computed from the underlay.
     #[default]
     Auto,
@@ -240,12 +240,12 @@ pub enum MtuWord {
 /// IPv6 needs 1280 bytes; IPv4 alone would do with 68.
 const MTU_RANGE: RangeInclusive<u16> = 68..=65_535;
 
-impl FromStr for MtuWord {
+impl FromStr for MtuValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.parse() {
-            _ if text == "auto" => Ok(MtuWord::Auto),
-            Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(MtuWord::Fixed(mtu)),
+            _ if text == "auto" => Ok(MtuValue::Auto),
+            Ok(mtu) if MTU_RANGE.contains(&mtu) => Ok(MtuValue::Fixed(mtu)),
             _ => not_among(
                 &["auto"],
                 "invalid mtu: \"auto\", or a number of bytes from 68 to 65535",
@@ -254,11 +254,11 @@ impl FromStr for MtuWord {
     }
 }
 
-impl fmt::Display for MtuWord {
+impl fmt::Display for MtuValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MtuWord::Auto => f.write_str("auto"),
-            MtuWord::Fixed(mtu) => mtu.fmt(f),
+            MtuValue::Auto => f.write_str("auto"),
+            MtuValue::Fixed(mtu) => mtu.fmt(f),
         }
     }
 }

@@ -19,20 +19,20 @@ use std::str::FromStr;
 use serde::de::Visitor;
 
 pub use self::address::{
-    AddrPort, AddrRange, IfName, Loopback, Name, Prefix, Target, overlay_address, tunnel_address,
+    AddrPort, AddrRange, IfName, LoopbackAddr, ObjectName, PrefixValue, ProxyTargetValue, overlay_address, tunnel_address,
 };
-pub use self::bridge::{FdbMac, Mode};
-pub use self::label::{LabelsWord, SelectorWord, Who};
+pub use self::bridge::{FdbMac, ModeValue};
+pub use self::label::{LabelsValue, SelectorValue, RulePeerValue};
 pub use self::link::{
-    DfWord, InnerWord, LabelsUse, LinkSegmentation, MacWord, MtuWord, PortRange, TosWord, TtlWord,
-    Vni,
+    DfValue, InnerValue, LabelsUse, LinkSegmentation, MacValue, MtuValue, PortRange, TosValue, TtlValue,
+    VniValue,
 };
-pub use self::none::{NONE, OrNone};
-pub use self::option::{ClassWord, KindWord, MatchWord, NamedData, RawOption};
-pub use self::rate::{Dscp, Rate, Size};
+pub use self::none::{NONE_WORD, OrNone};
+pub use self::option::{OptionClassValue, OptionTypeValue, OptionMatchValue, NamedData, RawOption};
+pub use self::rate::{DscpValue, RateValue, SizeValue};
 pub use self::rule::{
-    Action, Affinity, CheckWord, Direction, FlowState, Icmp, NatKind, Ports, Proto, RuleAction,
-    TypeWord,
+    DefaultAction, AffinityValue, CheckValue, DirectionValue, FlowStateValue, IcmpValue, NatKind, PortListValue, ProtocolValue, RuleAction,
+    EndpointTypeValue,
 };
 pub use self::time::Seconds;
 
@@ -83,9 +83,9 @@ fn not_among<T>(expected: &'static [&'static str], reason: &str) -> Result<T, Va
 }
 
 /// A text or a number of TOML or JSON, handed to `FromStr`.
-struct Word<T>(std::marker::PhantomData<T>);
+struct FromStrVisitor<T>(std::marker::PhantomData<T>);
 
-impl<T: FromStr<Err = ValueError>> Visitor<'_> for Word<T> {
+impl<T: FromStr<Err = ValueError>> Visitor<'_> for FromStrVisitor<T> {
     type Value = T;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or an integer")

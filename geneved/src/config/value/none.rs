@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ValueError, Word};
+use super::{ValueError, FromStrVisitor};
 
 /// The word that takes a setting away.
-pub const NONE: &str = "none";
+pub const NONE_WORD: &str = "none";
 
 /// A value, or `none`, which takes away the one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl<T> OrNone<T> {
 impl<T: FromStr<Err = ValueError>> FromStr for OrNone<T> {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == NONE {
+        if text == NONE_WORD {
             return Ok(OrNone::None);
         }
         text.parse().map(OrNone::Is)
@@ -44,7 +44,7 @@ impl<T: FromStr<Err = ValueError>> FromStr for OrNone<T> {
 impl<T: fmt::Display> fmt::Display for OrNone<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OrNone::None => f.write_str(NONE),
+            OrNone::None => f.write_str(NONE_WORD),
             OrNone::Is(value) => value.fmt(f),
         }
     }
@@ -52,7 +52,7 @@ impl<T: fmt::Display> fmt::Display for OrNone<T> {
 
 impl<'de, T: FromStr<Err = ValueError>> Deserialize<'de> for OrNone<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Word(PhantomData))
+        from.deserialize_any(FromStrVisitor(PhantomData))
     }
 }
 
@@ -60,7 +60,7 @@ impl<'de, T: FromStr<Err = ValueError>> Deserialize<'de> for OrNone<T> {
 impl<T: Serialize> Serialize for OrNone<T> {
     fn serialize<S: Serializer>(&self, into: S) -> Result<S::Ok, S::Error> {
         match self {
-            OrNone::None => into.serialize_str(NONE),
+            OrNone::None => into.serialize_str(NONE_WORD),
             OrNone::Is(value) => value.serialize(into),
         }
     }

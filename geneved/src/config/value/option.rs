@@ -3,36 +3,36 @@
 use std::fmt;
 use std::str::FromStr;
 
-use libgeneve::options::CLASS;
+use libgeneve::options::DEFAULT_OPTION_CLASS;
 use libgeneve::wire::option::{MAX_OPTION_DATA, OptionClass, OptionType};
 
-use super::{NONE, Name, ValueError, as_word, not_among, wrong};
+use super::{NONE_WORD, ObjectName, ValueError, as_word, not_among, wrong};
 
-as_word! { ClassWord KindWord NamedData RawOption MatchWord }
+as_word! { OptionClassValue OptionTypeValue NamedData RawOption OptionMatchValue }
 
 /// An option class: `0xHHHH`, a number, or the name of one that others use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClassWord(pub OptionClass);
+pub struct OptionClassValue(pub OptionClass);
 
 /// Classes that have a name: whose options they are.
-const CLASSES: [(&str, u16); 3] = [("aws", 0x0108), ("ovn", 0x0102), ("cilium", 0x014b)];
+const CLASS_NAMES: [(&str, u16); 3] = [("aws", 0x0108), ("ovn", 0x0102), ("cilium", 0x014b)];
 
-impl Default for ClassWord {
+impl Default for OptionClassValue {
     fn default() -> Self {
-        ClassWord(CLASS)
+        OptionClassValue(DEFAULT_OPTION_CLASS)
     }
 }
 
-impl FromStr for ClassWord {
+impl FromStr for OptionClassValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let named = CLASSES.iter().find(|(name, _)| *name == text);
+        let named = CLASS_NAMES.iter().find(|(name, _)| *name == text);
         let number = || match text.strip_prefix("0x") {
             Some(hex) => u16::from_str_radix(hex, 16).ok(),
             None => text.parse().ok(),
         };
         match named.map(|(_, n)| *n).or_else(number) {
-            Some(class) => Ok(ClassWord(OptionClass(class))),
+            Some(class) => Ok(OptionClassValue(OptionClass(class))),
             None => not_among(
                 &["aws", "ovn", "cilium"],
                 "invalid option class: 0x0000 to 0xffff, or \"aws\", \"ovn\", \"cilium\"",
@@ -41,7 +41,7 @@ impl FromStr for ClassWord {
     }
 }
 
-impl fmt::Display for ClassWord {
+impl fmt::Display for OptionClassValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -49,9 +49,9 @@ impl fmt::Display for ClassWord {
 
 /// An option type with its critical bit: `0xHH` or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KindWord(pub OptionType);
+pub struct OptionTypeValue(pub OptionType);
 
-impl FromStr for KindWord {
+impl FromStr for OptionTypeValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let number = match text.strip_prefix("0x") {
@@ -59,12 +59,12 @@ impl FromStr for KindWord {
             None => text.parse(),
         };
         number
-            .map(|n| KindWord(OptionType(n)))
+            .map(|n| OptionTypeValue(OptionType(n)))
             .or(wrong("invalid option type: 0x00 to 0xff"))
     }
 }
 
-impl fmt::Display for KindWord {
+impl fmt::Display for OptionTypeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -74,7 +74,7 @@ impl fmt::Display for KindWord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedData {
     /// The option's name.
-    pub name: Name,
+    pub name: ObjectName,
     /// Its data.
     pub data: Vec<u8>,
 }
@@ -82,7 +82,7 @@ pub struct NamedData {
 impl FromStr for NamedData {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == NONE {
+        if text == NONE_WORD {
             return wrong("invalid option: NAME or NAME=HEX, and none is the word for no option");
         }
         let (name, data) = text.split_once('=').unwrap_or((text, ""));
@@ -107,9 +107,9 @@ impl fmt::Display for NamedData {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawOption {
     /// The name space.
-    pub class: ClassWord,
+    pub class: OptionClassValue,
     /// The type.
-    pub kind: KindWord,
+    pub kind: OptionTypeValue,
     /// The data, whole words of four bytes.
     pub data: Vec<u8>,
 }
@@ -139,16 +139,16 @@ impl fmt::Display for RawOption {
 
 /// `CLASS:TYPE[=HEX[/MASK]]`: what a rule asks of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MatchWord {
+pub struct OptionMatchValue {
     /// The name space.
-    pub class: ClassWord,
+    pub class: OptionClassValue,
     /// The type.
-    pub kind: KindWord,
+    pub kind: OptionTypeValue,
     /// The first bytes that it must have, and which of their bits count.
     pub value: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl FromStr for MatchWord {
+impl FromStr for OptionMatchValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (what, value) = match text.split_once('=') {
@@ -173,7 +173,7 @@ impl FromStr for MatchWord {
             }
             Ok((value, mask))
         });
-        Ok(MatchWord {
+        Ok(OptionMatchValue {
             class,
             kind,
             value: value.transpose()?,
@@ -181,7 +181,7 @@ impl FromStr for MatchWord {
     }
 }
 
-impl fmt::Display for MatchWord {
+impl fmt::Display for OptionMatchValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.class, self.kind)?;
         let Some((value, mask)) = &self.value else {
@@ -197,7 +197,7 @@ impl fmt::Display for MatchWord {
     }
 }
 
-fn class_and_kind(text: &str) -> Result<(ClassWord, KindWord), ValueError> {
+fn class_and_kind(text: &str) -> Result<(OptionClassValue, OptionTypeValue), ValueError> {
     match text.split_once(':') {
         Some((class, kind)) => Ok((class.parse()?, kind.parse()?)),
         None => wrong("invalid option: CLASS:TYPE"),

@@ -5,16 +5,16 @@ use std::str::FromStr;
 
 use super::{ValueError, as_word, wrong};
 
-as_word! { Rate Size Dscp }
+as_word! { RateValue SizeValue DscpValue }
 
 /// A rate in bits per second, at least 8.
 ///
 /// `bit`, `kbit`, `mbit`, `gbit`, `tbit` count bits and `bps`, `kbps`, ... bytes, in steps of 1000;
 /// `kibit`, `kibps`, ... in steps of 1024. A number without a unit is refused, because it is mostly not meant as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rate(u64);
+pub struct RateValue(u64);
 
-impl Rate {
+impl RateValue {
     /// Bits per second.
     #[must_use]
     pub fn bits(self) -> u64 {
@@ -48,11 +48,11 @@ const RATE_UNITS: [(&str, u64); 17] = [
     ("kibps", 8 << 10),
 ];
 
-impl FromStr for Rate {
+impl FromStr for RateValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match scaled(text, &RATE_UNITS) {
-            Some(bits) if bits >= 8 => Ok(Rate(bits)),
+            Some(bits) if bits >= 8 => Ok(RateValue(bits)),
             Some(_) => wrong("invalid rate: at least 8bit"),
             None if text.parse::<f64>().is_ok_and(f64::is_finite) => wrong(format!(
                 "invalid rate: it has no unit; \"{text}mbit\" is {text} Mbit/s, \"{text}bit\" is {text} bit/s"
@@ -62,7 +62,7 @@ impl FromStr for Rate {
     }
 }
 
-impl fmt::Display for Rate {
+impl fmt::Display for RateValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.0, &RATE_UNITS[..5])
     }
@@ -70,9 +70,9 @@ impl fmt::Display for Rate {
 
 /// A size in bytes, 1 to 4 GiB; `k`, `m` and `g` (also `kb`, `mb`, `gb`) are in steps of 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(u64);
+pub struct SizeValue(u64);
 
-impl Size {
+impl SizeValue {
     /// Bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
@@ -91,18 +91,18 @@ const SIZE_UNITS: [(&str, u64); 8] = [
     ("gb", 1 << 30),
 ];
 
-impl FromStr for Size {
+impl FromStr for SizeValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match scaled(text, &SIZE_UNITS) {
-            Some(bytes @ 1..=0x1_0000_0000) => Ok(Size(bytes)),
+            Some(bytes @ 1..=0x1_0000_0000) => Ok(SizeValue(bytes)),
             Some(_) => wrong("invalid size: from 1 byte to 4g"),
             None => wrong("invalid size: a number and a unit, such as 64k, 1mb or 15000"),
         }
     }
 }
 
-impl fmt::Display for Size {
+impl fmt::Display for SizeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.0, &SIZE_UNITS[..4])
     }
@@ -136,7 +136,7 @@ fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::R
 
 /// A code point of differentiated services, 0 to 63 or its name (RFC 2474, 2597, 3246, 8622).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Dscp(pub u8);
+pub struct DscpValue(pub u8);
 
 const CODE_POINTS: [(&str, u8); 23] = [
     ("default", 0),
@@ -164,7 +164,7 @@ const CODE_POINTS: [(&str, u8); 23] = [
     ("ef", 46),
 ];
 
-impl FromStr for Dscp {
+impl FromStr for DscpValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let name = if text == "cs0" { "default" } else { text };
@@ -174,13 +174,13 @@ impl FromStr for Dscp {
             None => text.parse().ok(),
         };
         match named.map(|(_, n)| *n).or_else(number) {
-            Some(dscp @ 0..=63) => Ok(Dscp(dscp)),
+            Some(dscp @ 0..=63) => Ok(DscpValue(dscp)),
             _ => wrong("invalid dscp: a number from 0 to 63, or a name such as ef, af41 or cs5"),
         }
     }
 }
 
-impl fmt::Display for Dscp {
+impl fmt::Display for DscpValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match CODE_POINTS.iter().find(|(_, n)| *n == self.0) {
             Some((name, _)) => f.write_str(name),

@@ -9,11 +9,11 @@ use libgeneve::options::EndpointType;
 
 use super::{ValueError, as_word, not_among, one_of, wrong};
 
-as_word! { Action Proto Ports Icmp TypeWord }
+as_word! { DefaultAction ProtocolValue PortListValue IcmpValue EndpointTypeValue }
 
 /// What happens to a flow that no rule decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Action {
+pub enum DefaultAction {
     /// It is forwarded.
     #[default]
     Allow,
@@ -21,22 +21,22 @@ pub enum Action {
     Deny,
 }
 
-impl FromStr for Action {
+impl FromStr for DefaultAction {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
-            "allow" => Ok(Action::Allow),
-            "deny" => Ok(Action::Deny),
+            "allow" => Ok(DefaultAction::Allow),
+            "deny" => Ok(DefaultAction::Deny),
             _ => not_among(&["allow", "deny"], "invalid action: \"allow\" or \"deny\""),
         }
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for DefaultAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Action::Allow => "allow",
-            Action::Deny => "deny",
+            DefaultAction::Allow => "allow",
+            DefaultAction::Deny => "deny",
         })
     }
 }
@@ -55,7 +55,7 @@ one_of! {
 
 one_of! {
     /// The side of a link.
-    Direction, "invalid direction: \"ingress\" or \"egress\"", {
+    DirectionValue, "invalid direction: \"ingress\" or \"egress\"", {
         /// From the wire to the interface.
         Ingress = "ingress",
         /// From the interface to the wire.
@@ -77,7 +77,7 @@ one_of! {
 
 one_of! {
     /// What keeps a client at its backend.
-    Affinity, "invalid affinity: \"none\" or \"client\"", {
+    AffinityValue, "invalid affinity: \"none\" or \"client\"", {
         /// Each flow is placed by itself.
         None = "none",
         /// All flows of a client address go to one backend.
@@ -87,7 +87,7 @@ one_of! {
 
 one_of! {
     /// How the backends of a service are watched.
-    CheckWord, "invalid check: \"tcp\", \"icmp\" or \"none\"", {
+    CheckValue, "invalid check: \"tcp\", \"icmp\" or \"none\"", {
         /// A TCP connection is opened.
         Tcp = "tcp",
         /// An echo is asked for.
@@ -99,7 +99,7 @@ one_of! {
 
 one_of! {
     /// How far a flow has got.
-    FlowState, "invalid state: \"half-open\", \"established\", \"closed\", \"datagram\" or \"refused\"", {
+    FlowStateValue, "invalid state: \"half-open\", \"established\", \"closed\", \"datagram\" or \"refused\"", {
         /// TCP, before the handshake is done.
         HalfOpen = "half-open",
         /// TCP, with packets of both sides.
@@ -115,13 +115,13 @@ one_of! {
 
 /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp` or a protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Proto(pub u8);
+pub struct ProtocolValue(pub u8);
 
-impl Proto {
+impl ProtocolValue {
     /// TCP.
-    pub const TCP: Proto = Proto(6);
+    pub const TCP: ProtocolValue = ProtocolValue(6);
     /// UDP.
-    pub const UDP: Proto = Proto(17);
+    pub const UDP: ProtocolValue = ProtocolValue(17);
     const NAMES: [(&str, u8); 5] = [
         ("tcp", 6),
         ("udp", 17),
@@ -152,12 +152,12 @@ impl Proto {
     }
 }
 
-impl FromStr for Proto {
+impl FromStr for ProtocolValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let named = Self::NAMES.iter().find(|(name, _)| *name == text);
         match named.map(|(_, n)| *n).or_else(|| text.parse().ok()) {
-            Some(number) => Ok(Proto(number)),
+            Some(number) => Ok(ProtocolValue(number)),
             None => not_among(
                 &["tcp", "udp", "icmp", "icmpv6", "sctp"],
                 "invalid protocol: \"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"sctp\" or a number from 0 to 255",
@@ -166,7 +166,7 @@ impl FromStr for Proto {
     }
 }
 
-impl fmt::Display for Proto {
+impl fmt::Display for ProtocolValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Self::NAMES.iter().find(|(_, n)| *n == self.0) {
             Some((name, _)) => f.write_str(name),
@@ -177,11 +177,11 @@ impl fmt::Display for Proto {
 
 /// Ports and ranges of ports, as in `80,443,8000-8999`; at most 64.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ports(pub Vec<RangeInclusive<u16>>);
+pub struct PortListValue(pub Vec<RangeInclusive<u16>>);
 
 const MAX_PORT_RANGES: usize = 64;
 
-impl FromStr for Ports {
+impl FromStr for PortListValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let range = |part: &str| {
@@ -190,14 +190,14 @@ impl FromStr for Ports {
             (!range.is_empty()).then_some(range)
         };
         match text.split(',').map(range).collect::<Option<Vec<_>>>() {
-            Some(ranges) if ranges.len() <= MAX_PORT_RANGES => Ok(Ports(ranges)),
+            Some(ranges) if ranges.len() <= MAX_PORT_RANGES => Ok(PortListValue(ranges)),
             Some(_) => wrong("invalid ports: more than 64 ranges; use several rules"),
             None => wrong("invalid ports: N, MIN-MAX or a list of them with commas, 0 to 65535"),
         }
     }
 }
 
-impl fmt::Display for Ports {
+impl fmt::Display for PortListValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, range) in self.0.iter().enumerate() {
             f.write_str(if at == 0 { "" } else { "," })?;
@@ -212,14 +212,14 @@ impl fmt::Display for Ports {
 
 /// `T[/C]`: an ICMP type and perhaps a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Icmp {
+pub struct IcmpValue {
     /// The type.
     pub kind: u8,
     /// The code; every one if there is none.
     pub code: Option<u8>,
 }
 
-impl FromStr for Icmp {
+impl FromStr for IcmpValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let parse = || {
@@ -227,7 +227,7 @@ impl FromStr for Icmp {
                 Some((kind, code)) => (kind, Some(code.parse().ok()?)),
                 None => (text, None),
             };
-            Some(Icmp {
+            Some(IcmpValue {
                 kind: kind.parse().ok()?,
                 code,
             })
@@ -237,7 +237,7 @@ impl FromStr for Icmp {
     }
 }
 
-impl fmt::Display for Icmp {
+impl fmt::Display for IcmpValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)?;
         self.code.map_or(Ok(()), |code| write!(f, "/{code}"))
@@ -246,19 +246,19 @@ impl fmt::Display for Icmp {
 
 /// An endpoint's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TypeWord(pub EndpointType);
+pub struct EndpointTypeValue(pub EndpointType);
 
-impl FromStr for TypeWord {
+impl FromStr for EndpointTypeValue {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        text.parse().map(TypeWord).or(not_among(
+        text.parse().map(EndpointTypeValue).or(not_among(
             &["simple", "scaled", "gateway", "proxied", "host"],
             "invalid type: \"simple\", \"scaled\", \"gateway\", \"proxied\" or \"host\"",
         ))
     }
 }
 
-impl fmt::Display for TypeWord {
+impl fmt::Display for EndpointTypeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -9,7 +9,7 @@ use super::super::value::{FdbMac, IfName};
 /// `[[fdb]]`, `geneved fdb add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FdbWords {
+pub struct FdbArgs {
     /// The MAC address: of a station, of a group, or all zeros for the hosts that everything else goes to.
     pub mac: FdbMac,
     /// The link.

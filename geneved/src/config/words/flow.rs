@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{FlowState, IfName, Prefix, Proto};
+use super::super::value::{FlowStateValue, IfName, PrefixValue, ProtocolValue};
 
 /// Which flows are meant; what is left out does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,13 +13,13 @@ pub struct FlowFilter {
     pub dev: Option<IfName>,
     /// Those from an address in this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Prefix>,
+    pub from: Option<PrefixValue>,
     /// Those to an address in this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<Prefix>,
+    pub to: Option<PrefixValue>,
     /// Those of this protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<Proto>,
+    pub proto: Option<ProtocolValue>,
     /// Those from this port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sport: Option<u16>,
@@ -28,5 +28,5 @@ pub struct FlowFilter {
     pub dport: Option<u16>,
     /// Those that have got so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<FlowState>,
+    pub state: Option<FlowStateValue>,
 }

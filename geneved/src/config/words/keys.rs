@@ -4,39 +4,39 @@ use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Change, Subject};
+use super::{ObjectChange, ObjectArgs};
 
 /// The keys of a struct, in its own order.
 #[must_use]
 pub fn keys_of<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     let mut keys: &'static [&'static str] = &[];
     // It is only asked what it would read.
-    let _ = T::deserialize(Asked(&mut keys));
+    let _ = T::deserialize(KeyCollector(&mut keys));
     keys
 }
 
 /// The keys of the one object of a change.
 #[must_use]
-pub fn keys(change: &Change) -> &'static [&'static str] {
+pub fn keys(change: &ObjectChange) -> &'static [&'static str] {
     match change.subject() {
-        Some(Subject::Link(_)) => keys_of::<super::LinkWords>(),
-        Some(Subject::Address(_)) => keys_of::<super::AddressWords>(),
-        Some(Subject::Route(_)) => keys_of::<super::RouteWords>(),
-        Some(Subject::Fdb(_)) => keys_of::<super::FdbWords>(),
-        Some(Subject::Endpoint(_)) => keys_of::<super::EndpointWords>(),
-        Some(Subject::Policy(_)) => keys_of::<super::PolicyWords>(),
-        Some(Subject::Nat(_)) => keys_of::<super::NatWords>(),
-        Some(Subject::Service(_)) => keys_of::<super::ServiceWords>(),
-        Some(Subject::Qos(_)) => keys_of::<super::QosWords>(),
-        Some(Subject::Option(_)) => keys_of::<super::OptionWords>(),
+        Some(ObjectArgs::Link(_)) => keys_of::<super::LinkArgs>(),
+        Some(ObjectArgs::Address(_)) => keys_of::<super::AddressArgs>(),
+        Some(ObjectArgs::Route(_)) => keys_of::<super::RouteArgs>(),
+        Some(ObjectArgs::Fdb(_)) => keys_of::<super::FdbArgs>(),
+        Some(ObjectArgs::Endpoint(_)) => keys_of::<super::EndpointArgs>(),
+        Some(ObjectArgs::Policy(_)) => keys_of::<super::PolicyArgs>(),
+        Some(ObjectArgs::Nat(_)) => keys_of::<super::NatArgs>(),
+        Some(ObjectArgs::Service(_)) => keys_of::<super::ServiceArgs>(),
+        Some(ObjectArgs::Qos(_)) => keys_of::<super::QosArgs>(),
+        Some(ObjectArgs::Option(_)) => keys_of::<super::OptionArgs>(),
         None => &[],
     }
 }
 
 /// Reads nothing, but keeps the keys that it is asked for.
-struct Asked<'a>(&'a mut &'static [&'static str]);
+struct KeyCollector<'a>(&'a mut &'static [&'static str]);
 
-impl<'de> Deserializer<'de> for Asked<'_> {
+impl<'de> Deserializer<'de> for KeyCollector<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
@@ -61,13 +61,13 @@ impl<'de> Deserializer<'de> for Asked<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LinkWords, PolicyWords};
+    use super::super::{LinkArgs, PolicyArgs};
     use super::keys_of;
 
     #[test]
     fn keys_are_those_of_the_file() {
-        assert_eq!(keys_of::<LinkWords>()[..3], ["name", "type", "id"]);
-        assert!(keys_of::<PolicyWords>().contains(&"endpoint-type"));
+        assert_eq!(keys_of::<LinkArgs>()[..3], ["name", "type", "id"]);
+        assert!(keys_of::<PolicyArgs>().contains(&"endpoint-type"));
         assert!(keys_of::<u8>().is_empty());
     }
 }

@@ -18,25 +18,25 @@ mod qos;
 mod service;
 mod trace;
 
-pub use self::fdb::FdbWords;
+pub use self::fdb::FdbArgs;
 pub use self::flow::FlowFilter;
 pub use self::keys::{keys, keys_of};
-pub use self::nat::NatWords;
-pub use self::option::OptionWords;
-pub use self::policy::PolicyWords;
-pub use self::qos::QosWords;
-pub use self::service::{BackendWords, ServiceWords};
-pub use self::trace::TraceWords;
+pub use self::nat::NatArgs;
+pub use self::option::OptionArgs;
+pub use self::policy::PolicyArgs;
+pub use self::qos::QosArgs;
+pub use self::service::{BackendArgs, ServiceArgs};
+pub use self::trace::TraceArgs;
 use super::value::{
-    Action, DfWord, IfName, InnerWord, LabelsUse, LabelsWord, LinkSegmentation, MacWord, Mode,
-    MtuWord, Name, NamedData, OrNone, PortRange, Prefix, Rate, Size, Target, TosWord, TtlWord,
-    TypeWord, Vni,
+    DefaultAction, DfValue, IfName, InnerValue, LabelsUse, LabelsValue, LinkSegmentation, MacValue, ModeValue,
+    MtuValue, ObjectName, NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, ProxyTargetValue, TosValue, TtlValue,
+    EndpointTypeValue, VniValue,
 };
 
 /// What a link is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum LinkKind {
     /// Geneve (RFC 8926).
     #[default]
     Geneve,
@@ -44,20 +44,20 @@ pub enum Kind {
     Vxlan,
 }
 
-impl From<Kind> for Encapsulation {
-    fn from(kind: Kind) -> Encapsulation {
+impl From<LinkKind> for Encapsulation {
+    fn from(kind: LinkKind) -> Encapsulation {
         match kind {
-            Kind::Geneve => Encapsulation::Geneve,
-            Kind::Vxlan => Encapsulation::Vxlan,
+            LinkKind::Geneve => Encapsulation::Geneve,
+            LinkKind::Vxlan => Encapsulation::Vxlan,
         }
     }
 }
 
-impl From<Encapsulation> for Kind {
-    fn from(encapsulation: Encapsulation) -> Kind {
+impl From<Encapsulation> for LinkKind {
+    fn from(encapsulation: Encapsulation) -> LinkKind {
         match encapsulation {
-            Encapsulation::Geneve => Kind::Geneve,
-            Encapsulation::Vxlan => Kind::Vxlan,
+            Encapsulation::Geneve => LinkKind::Geneve,
+            Encapsulation::Vxlan => LinkKind::Vxlan,
         }
     }
 }
@@ -65,24 +65,24 @@ impl From<Encapsulation> for Kind {
 /// `[[link]]`, `geneved link add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LinkWords {
+pub struct LinkArgs {
     /// The interface's name.
     pub name: IfName,
     /// `geneve`, where nothing is said, or `vxlan`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Kind>,
+    pub kind: Option<LinkKind>,
     /// The virtual network identifier, 0 to 16,777,215.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<Vni>,
+    pub id: Option<VniValue>,
     /// What the interface is: `ip`, where nothing is said, or `ethernet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
+    pub mode: Option<ModeValue>,
     /// What the datagrams carry: `ip` or `ethernet`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inner: Option<InnerWord>,
+    pub inner: Option<InnerValue>,
     /// The link's own MAC address, where its datagrams carry frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lladdr: Option<MacWord>,
+    pub lladdr: Option<MacValue>,
     /// The host that is the default route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
@@ -94,13 +94,13 @@ pub struct LinkWords {
     pub dstport: Option<u16>,
     /// The outer TTL or hop limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttl: Option<TtlWord>,
+    pub ttl: Option<TtlValue>,
     /// The outer DSCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tos: Option<TosWord>,
+    pub tos: Option<TosValue>,
     /// The outer DF bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub df: Option<DfWord>,
+    pub df: Option<DfValue>,
     /// Whether a UDP checksum is sent over IPv4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udpcsum: Option<bool>,
@@ -118,22 +118,22 @@ pub struct LinkWords {
     pub segmentation: Option<LinkSegmentation>,
     /// The inner MTU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<MtuWord>,
+    pub mtu: Option<MtuValue>,
     /// Addresses of the interface.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub address: Vec<Prefix>,
+    pub address: Vec<PrefixValue>,
     /// Prefixes that live behind the interface, besides its own addresses; mode ip.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allowed: Vec<Prefix>,
+    pub allowed: Vec<PrefixValue>,
     /// The network namespace that the interface is put into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
     /// What happens to an incoming flow that no rule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ingress: Option<Action>,
+    pub ingress: Option<DefaultAction>,
     /// What happens to an outgoing flow that no rule decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress: Option<Action>,
+    pub egress: Option<DefaultAction>,
     /// Whether receivers may do without understanding the label option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<LabelsUse>,
@@ -142,10 +142,10 @@ pub struct LinkWords {
     pub option: Vec<NamedData>,
     /// The rate of everything that the link sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<OrNone<Rate>>,
+    pub rate: Option<OrNone<RateValue>>,
     /// How much may pass at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<OrNone<Size>>,
+    pub burst: Option<OrNone<SizeValue>>,
     /// Whether the interface is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
@@ -166,9 +166,9 @@ pub struct LinkWords {
 /// `geneved address add`: one address of a link, where `[[link]]` has all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AddressWords {
+pub struct AddressArgs {
     /// The address, with the length of its prefix.
-    pub prefix: Prefix,
+    pub prefix: PrefixValue,
     /// The link.
     pub dev: IfName,
 }
@@ -176,9 +176,9 @@ pub struct AddressWords {
 /// `[[route]]`, `geneved route add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RouteWords {
+pub struct RouteArgs {
     /// The inner prefix.
-    pub prefix: Prefix,
+    pub prefix: PrefixValue,
     /// The link.
     pub dev: IfName,
     /// The hosts that the prefix is behind.
@@ -186,13 +186,13 @@ pub struct RouteWords {
     pub via: Vec<IpAddr>,
     /// What the prefix is: `simple` or `gateway`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<TypeWord>,
+    pub kind: Option<EndpointTypeValue>,
 }
 
 /// `[[endpoint]]`, `geneved endpoint add`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EndpointWords {
+pub struct EndpointArgs {
     /// The overlay address.
     pub address: IpAddr,
     /// The link.
@@ -205,19 +205,19 @@ pub struct EndpointWords {
     pub local: bool,
     /// What it is.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<TypeWord>,
+    pub kind: Option<EndpointTypeValue>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<LabelsWord>,
+    pub labels: Option<LabelsValue>,
     /// Its MAC address, for links whose datagrams carry frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lladdr: Option<MacWord>,
+    pub lladdr: Option<MacValue>,
     /// The class of its flows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<OrNone<Name>>,
+    pub class: Option<OrNone<ObjectName>>,
     /// The rate of everything that it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<OrNone<Rate>>,
+    pub rate: Option<OrNone<RateValue>>,
     /// Options that every packet to it carries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub option: Vec<NamedData>,
@@ -226,13 +226,13 @@ pub struct EndpointWords {
     pub colocated: Option<bool>,
     /// What it stands for; proxied endpoints only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<Target>,
+    pub target: Option<ProxyTargetValue>,
 }
 
-impl Default for EndpointWords {
+impl Default for EndpointArgs {
     /// What a command begins with, before its words fill it.
     fn default() -> Self {
-        EndpointWords {
+        EndpointArgs {
             address: Ipv4Addr::UNSPECIFIED.into(),
             dev: IfName::default(),
             host: Vec::new(),
@@ -252,7 +252,7 @@ impl Default for EndpointWords {
 /// What is done with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verb {
+pub enum ChangeVerb {
     /// It must not be there yet.
     Add,
     /// It must be there; only what is named changes.
@@ -266,39 +266,39 @@ pub enum Verb {
 /// One change of the running state; exactly one object is named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct ObjectChange {
     /// What is done.
-    pub verb: Verb,
+    pub verb: ChangeVerb,
     /// A link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<LinkWords>,
+    pub link: Option<LinkArgs>,
     /// An address of a link; it is added or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<AddressWords>,
+    pub address: Option<AddressArgs>,
     /// A route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route: Option<RouteWords>,
+    pub route: Option<RouteArgs>,
     /// A MAC address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fdb: Option<FdbWords>,
+    pub fdb: Option<FdbArgs>,
     /// An endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<EndpointWords>,
+    pub endpoint: Option<EndpointArgs>,
     /// A rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<PolicyWords>,
+    pub policy: Option<PolicyArgs>,
     /// A translation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nat: Option<NatWords>,
+    pub nat: Option<NatArgs>,
     /// A service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceWords>,
+    pub service: Option<ServiceArgs>,
     /// A class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub qos: Option<QosWords>,
+    pub qos: Option<QosArgs>,
     /// An option.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub option: Option<OptionWords>,
+    pub option: Option<OptionArgs>,
     /// Keys of settings that are taken away, so that each is as if it had never been named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub none: Vec<String>,
@@ -306,32 +306,32 @@ pub struct Change {
 
 /// The one object of a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Subject<'a> {
+pub enum ObjectArgs<'a> {
     /// A link.
-    Link(&'a LinkWords),
+    Link(&'a LinkArgs),
     /// An address of a link.
-    Address(&'a AddressWords),
+    Address(&'a AddressArgs),
     /// A route.
-    Route(&'a RouteWords),
+    Route(&'a RouteArgs),
     /// A MAC address.
-    Fdb(&'a FdbWords),
+    Fdb(&'a FdbArgs),
     /// An endpoint.
-    Endpoint(&'a EndpointWords),
+    Endpoint(&'a EndpointArgs),
     /// A rule.
-    Policy(&'a PolicyWords),
+    Policy(&'a PolicyArgs),
     /// A translation.
-    Nat(&'a NatWords),
+    Nat(&'a NatArgs),
     /// A service.
-    Service(&'a ServiceWords),
+    Service(&'a ServiceArgs),
     /// A class.
-    Qos(&'a QosWords),
+    Qos(&'a QosArgs),
     /// An option.
-    Option(&'a OptionWords),
+    Option(&'a OptionArgs),
 }
 
-impl Change {
-    fn of(verb: Verb) -> Self {
-        Change {
+impl ObjectChange {
+    fn of(verb: ChangeVerb) -> Self {
+        ObjectChange {
             verb,
             link: None,
             address: None,
@@ -351,143 +351,143 @@ impl Change {
     #[must_use]
     pub fn without(self, none: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let none = none.into_iter().map(Into::into).collect();
-        Change { none, ..self }
+        ObjectChange { none, ..self }
     }
 
     /// A change of a link.
     #[must_use]
-    pub fn link(verb: Verb, link: LinkWords) -> Self {
-        Change {
+    pub fn link(verb: ChangeVerb, link: LinkArgs) -> Self {
+        ObjectChange {
             link: Some(link),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of the addresses of a link.
     #[must_use]
-    pub fn address(verb: Verb, address: AddressWords) -> Self {
-        Change {
+    pub fn address(verb: ChangeVerb, address: AddressArgs) -> Self {
+        ObjectChange {
             address: Some(address),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a route.
     #[must_use]
-    pub fn route(verb: Verb, route: RouteWords) -> Self {
-        Change {
+    pub fn route(verb: ChangeVerb, route: RouteArgs) -> Self {
+        ObjectChange {
             route: Some(route),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a MAC address.
     #[must_use]
-    pub fn fdb(verb: Verb, fdb: FdbWords) -> Self {
-        Change {
+    pub fn fdb(verb: ChangeVerb, fdb: FdbArgs) -> Self {
+        ObjectChange {
             fdb: Some(fdb),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of an endpoint.
     #[must_use]
-    pub fn endpoint(verb: Verb, endpoint: EndpointWords) -> Self {
-        Change {
+    pub fn endpoint(verb: ChangeVerb, endpoint: EndpointArgs) -> Self {
+        ObjectChange {
             endpoint: Some(endpoint),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a rule.
     #[must_use]
-    pub fn policy(verb: Verb, policy: PolicyWords) -> Self {
-        Change {
+    pub fn policy(verb: ChangeVerb, policy: PolicyArgs) -> Self {
+        ObjectChange {
             policy: Some(policy),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a translation.
     #[must_use]
-    pub fn nat(verb: Verb, nat: NatWords) -> Self {
-        Change {
+    pub fn nat(verb: ChangeVerb, nat: NatArgs) -> Self {
+        ObjectChange {
             nat: Some(nat),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a service.
     #[must_use]
-    pub fn service(verb: Verb, service: ServiceWords) -> Self {
-        Change {
+    pub fn service(verb: ChangeVerb, service: ServiceArgs) -> Self {
+        ObjectChange {
             service: Some(service),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of a class.
     #[must_use]
-    pub fn qos(verb: Verb, qos: QosWords) -> Self {
-        Change {
+    pub fn qos(verb: ChangeVerb, qos: QosArgs) -> Self {
+        ObjectChange {
             qos: Some(qos),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// A change of an option.
     #[must_use]
-    pub fn option(verb: Verb, option: OptionWords) -> Self {
-        Change {
+    pub fn option(verb: ChangeVerb, option: OptionArgs) -> Self {
+        ObjectChange {
             option: Some(option),
-            ..Change::of(verb)
+            ..ObjectChange::of(verb)
         }
     }
 
     /// Whether both are about one object, whatever they say of it.
     #[must_use]
-    pub fn names_the_same(&self, other: &Change) -> bool {
+    pub fn names_the_same(&self, other: &ObjectChange) -> bool {
         match (self.subject(), other.subject()) {
-            (Some(Subject::Link(a)), Some(Subject::Link(b))) => a.name == b.name,
-            (Some(Subject::Address(a)), Some(Subject::Address(b))) => a == b,
-            (Some(Subject::Route(a)), Some(Subject::Route(b))) => {
+            (Some(ObjectArgs::Link(a)), Some(ObjectArgs::Link(b))) => a.name == b.name,
+            (Some(ObjectArgs::Address(a)), Some(ObjectArgs::Address(b))) => a == b,
+            (Some(ObjectArgs::Route(a)), Some(ObjectArgs::Route(b))) => {
                 (&a.dev, &a.prefix) == (&b.dev, &b.prefix)
             }
-            (Some(Subject::Endpoint(a)), Some(Subject::Endpoint(b))) => {
+            (Some(ObjectArgs::Endpoint(a)), Some(ObjectArgs::Endpoint(b))) => {
                 (&a.dev, a.address) == (&b.dev, b.address)
             }
-            (Some(Subject::Policy(a)), Some(Subject::Policy(b))) => {
+            (Some(ObjectArgs::Policy(a)), Some(ObjectArgs::Policy(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(Subject::Nat(a)), Some(Subject::Nat(b))) => {
+            (Some(ObjectArgs::Nat(a)), Some(ObjectArgs::Nat(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(Subject::Service(a)), Some(Subject::Service(b))) => {
+            (Some(ObjectArgs::Service(a)), Some(ObjectArgs::Service(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(Subject::Qos(a)), Some(Subject::Qos(b))) => {
+            (Some(ObjectArgs::Qos(a)), Some(ObjectArgs::Qos(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(Subject::Fdb(a)), Some(Subject::Fdb(b))) => (&a.dev, &a.mac) == (&b.dev, &b.mac),
-            (Some(Subject::Option(a)), Some(Subject::Option(b))) => a.name == b.name,
+            (Some(ObjectArgs::Fdb(a)), Some(ObjectArgs::Fdb(b))) => (&a.dev, &a.mac) == (&b.dev, &b.mac),
+            (Some(ObjectArgs::Option(a)), Some(ObjectArgs::Option(b))) => a.name == b.name,
             _ => false,
         }
     }
 
     /// The object, if exactly one is named.
     #[must_use]
-    pub fn subject(&self) -> Option<Subject<'_>> {
+    pub fn subject(&self) -> Option<ObjectArgs<'_>> {
         let all = [
-            self.link.as_ref().map(Subject::Link),
-            self.address.as_ref().map(Subject::Address),
-            self.route.as_ref().map(Subject::Route),
-            self.fdb.as_ref().map(Subject::Fdb),
-            self.endpoint.as_ref().map(Subject::Endpoint),
-            self.policy.as_ref().map(Subject::Policy),
-            self.nat.as_ref().map(Subject::Nat),
-            self.service.as_ref().map(Subject::Service),
-            self.qos.as_ref().map(Subject::Qos),
-            self.option.as_ref().map(Subject::Option),
+            self.link.as_ref().map(ObjectArgs::Link),
+            self.address.as_ref().map(ObjectArgs::Address),
+            self.route.as_ref().map(ObjectArgs::Route),
+            self.fdb.as_ref().map(ObjectArgs::Fdb),
+            self.endpoint.as_ref().map(ObjectArgs::Endpoint),
+            self.policy.as_ref().map(ObjectArgs::Policy),
+            self.nat.as_ref().map(ObjectArgs::Nat),
+            self.service.as_ref().map(ObjectArgs::Service),
+            self.qos.as_ref().map(ObjectArgs::Qos),
+            self.option.as_ref().map(ObjectArgs::Option),
         ];
         let mut named = all.into_iter().flatten();
         named.next().filter(|_| named.next().is_none())

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{AddrPort, AddrRange, IfName, Name, NatKind, PortRange, Prefix, Proto};
+use super::super::value::{AddrPort, AddrRange, IfName, ObjectName, NatKind, PortRange, PrefixValue, ProtocolValue};
 
 /// `[[nat]]`, `geneved nat add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NatWords {
+pub struct NatArgs {
     /// The translation's name, unique on its link.
-    pub name: Name,
+    pub name: ObjectName,
     /// The link.
     pub dev: IfName,
     /// What kind.
@@ -19,7 +19,7 @@ pub struct NatWords {
     pub kind: Option<NatKind>,
     /// snat: the sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Prefix>,
+    pub from: Option<PrefixValue>,
     /// snat: what they become.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<AddrRange>,
@@ -31,7 +31,7 @@ pub struct NatWords {
     pub to: Option<IpAddr>,
     /// dnat: the protocol of the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<Proto>,
+    pub proto: Option<ProtocolValue>,
     /// dnat: the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dport: Option<u16>,

@@ -2,20 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{ClassWord, KindWord, Name};
+use super::super::value::{OptionClassValue, OptionTypeValue, ObjectName};
 
 /// `[[option]]`, `geneved option add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OptionWords {
+pub struct OptionArgs {
     /// Its name, unique on this host.
-    pub name: Name,
+    pub name: ObjectName,
     /// The name space of its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<ClassWord>,
+    pub class: Option<OptionClassValue>,
     /// Its type; the high bit makes it critical.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<KindWord>,
+    pub kind: Option<OptionTypeValue>,
     /// Bytes of data: a multiple of 4, at most 124.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub len: Option<u8>,

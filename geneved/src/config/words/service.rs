@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{AddrPort, Affinity, CheckWord, IfName, Name, Proto, Seconds};
+use super::super::value::{AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds};
 
 /// `[[service]]`, `geneved service add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ServiceWords {
+pub struct ServiceArgs {
     /// The service's name, unique on its link.
-    pub name: Name,
+    pub name: ObjectName,
     /// The link.
     pub dev: IfName,
     /// The address that clients ask for.
@@ -21,19 +21,19 @@ pub struct ServiceWords {
     pub vip: Option<IpAddr>,
     /// TCP or UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<Proto>,
+    pub proto: Option<ProtocolValue>,
     /// The port that clients ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Who serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub backend: Vec<BackendWords>,
+    pub backend: Vec<BackendArgs>,
     /// What keeps a client at its backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<AffinityValue>,
     /// How backends are watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<CheckWord>,
+    pub check: Option<CheckValue>,
     /// From the start of one check to the start of the next; 2 if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Seconds>,
@@ -50,7 +50,7 @@ pub struct ServiceWords {
 
 /// A backend of a service: a table, or a text `ADDR[:PORT]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendWords {
+pub struct BackendArgs {
     /// Its overlay address.
     pub address: IpAddr,
     /// Its port; the service's if it is left out.
@@ -61,9 +61,9 @@ pub struct BackendWords {
     pub weight: Option<u16>,
 }
 
-impl From<AddrPort> for BackendWords {
+impl From<AddrPort> for BackendArgs {
     fn from(at: AddrPort) -> Self {
-        BackendWords {
+        BackendArgs {
             address: at.addr,
             port: at.port,
             weight: None,
@@ -71,7 +71,7 @@ impl From<AddrPort> for BackendWords {
     }
 }
 
-impl<'de> Deserialize<'de> for BackendWords {
+impl<'de> Deserialize<'de> for BackendArgs {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -82,18 +82,18 @@ impl<'de> Deserialize<'de> for BackendWords {
         }
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = BackendWords;
+            type Value = BackendArgs;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text ADDR[:PORT] or a table of address, port and weight")
             }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<BackendWords, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<BackendArgs, E> {
                 text.parse::<AddrPort>()
-                    .map(BackendWords::from)
+                    .map(BackendArgs::from)
                     .map_err(|e| E::custom(format_args!("argument \"{text}\" is wrong: {e}")))
             }
-            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<BackendWords, M::Error> {
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<BackendArgs, M::Error> {
                 let table = Table::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(BackendWords {
+                Ok(BackendArgs {
                     address: table.address,
                     port: table.port,
                     weight: table.weight,

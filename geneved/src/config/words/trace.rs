@@ -4,22 +4,22 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{DfWord, Direction, Icmp, IfName, LabelsWord, Proto, RawOption};
+use super::super::value::{DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption};
 
 /// A packet that is described.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TraceWords {
+pub struct TraceArgs {
     /// The link.
     pub dev: IfName,
     /// The way that it goes.
-    pub direction: Direction,
+    pub direction: DirectionValue,
     /// Its inner source.
     pub from: IpAddr,
     /// Its inner destination.
     pub to: IpAddr,
     /// Its protocol.
-    pub proto: Proto,
+    pub proto: ProtocolValue,
     /// Its source port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sport: Option<u16>,
@@ -28,7 +28,7 @@ pub struct TraceWords {
     pub dport: Option<u16>,
     /// Its ICMP type and code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub icmp: Option<Icmp>,
+    pub icmp: Option<IcmpValue>,
     /// ingress: the host that it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<IpAddr>,
@@ -37,11 +37,11 @@ pub struct TraceWords {
     pub option: Vec<RawOption>,
     /// ingress: the labels of its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<LabelsWord>,
+    pub labels: Option<LabelsValue>,
     /// Bytes of the whole IP packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub len: Option<u16>,
     /// Of IPv4 with a length: the DF bit, set unless it is said; never `inherit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub df: Option<DfWord>,
+    pub df: Option<DfValue>,
 }

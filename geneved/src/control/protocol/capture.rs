@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{Direction, IfName};
+use crate::config::value::{DirectionValue, IfName};
 use crate::config::words::FlowFilter;
 
 /// Which packets are captured, and how much of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CaptureWords {
+pub struct CaptureArgs {
     /// Which flows; packets of both directions. Packets have no `state`.
     pub filter: FlowFilter,
     /// The datagrams of the underlay, rather than the packets inside.
@@ -23,7 +23,7 @@ pub struct CaptureWords {
 
 /// The reply of `Capture`, one of many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Captured {
+pub struct CaptureReply {
     /// Worker by worker, each in the order of time.
     pub packets: Vec<CapturedPacket>,
     /// Packets that found no room since the reply before.
@@ -39,7 +39,7 @@ pub struct CapturedPacket {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<IfName>,
     /// Which way it went.
-    pub direction: Direction,
+    pub direction: DirectionValue,
     /// Whether it is a packet of the underlay; otherwise it is one of the VPC.
     pub outer: bool,
     /// Whether it begins with an Ethernet header rather than an IP header.

@@ -10,14 +10,14 @@ use super::nat::NatInfo;
 use super::option::OptionInfo;
 use super::policy::PolicyInfo;
 use super::qos::ClassInfo;
-use super::service::{Health, ServiceInfo};
+use super::service::{BackendHealth, ServiceInfo};
 pub use crate::config::difference::ChangeKind;
-use crate::config::value::{Direction, IfName, Name, Proto};
-use crate::config::words::EndpointWords;
+use crate::config::value::{DirectionValue, IfName, ObjectName, ProtocolValue};
+use crate::config::words::EndpointArgs;
 
 /// The reply of `Monitor`, one of many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Monitored {
+pub struct MonitorReply {
     /// What happened.
     pub event: Event,
 }
@@ -78,7 +78,7 @@ topics! {
     /// A route.
     Route(RouteInfo) = "route",
     /// An endpoint.
-    Endpoint(EndpointWords) = "endpoint",
+    Endpoint(EndpointArgs) = "endpoint",
     /// A MAC address that is configured, and one host that it is on.
     Fdb(FdbInfo) = "fdb",
     /// A rule.
@@ -129,7 +129,7 @@ pub struct DropEvent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<IfName>,
     /// Which way they went.
-    pub direction: Direction,
+    pub direction: DirectionValue,
     /// Why, as drop reasons are named.
     pub reason: String,
     /// How many.
@@ -139,18 +139,18 @@ pub struct DropEvent {
     pub vni: Option<u32>,
     /// One of them, where one was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sample: Option<Sample>,
+    pub sample: Option<DropSample>,
 }
 
 /// Who wanted to speak to whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct DropSample {
     /// The source.
     pub src: IpAddr,
     /// The destination.
     pub dst: IpAddr,
     /// The protocol.
-    pub proto: Proto,
+    pub proto: ProtocolValue,
     /// The source port; 0 where there is none.
     pub sport: u16,
     /// The destination port; 0 where there is none.
@@ -169,7 +169,7 @@ pub struct LogEvent {
     pub dev: IfName,
     /// The rule; absent where it has changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<Name>,
+    pub rule: Option<ObjectName>,
     /// What it decided.
     pub verdict: String,
     /// The source.
@@ -177,7 +177,7 @@ pub struct LogEvent {
     /// The destination.
     pub dst: IpAddr,
     /// The protocol.
-    pub proto: Proto,
+    pub proto: ProtocolValue,
     /// The source port; for an ICMP query its identifier.
     pub sport: u16,
     /// The destination port; for an ICMP query its identifier.
@@ -198,13 +198,13 @@ pub struct HealthEvent {
     pub dev: IfName,
     /// The services of the link that it is a backend of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub services: Vec<Name>,
+    pub services: Vec<ObjectName>,
     /// The backend's overlay address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
     /// How it is.
-    pub health: Health,
+    pub health: BackendHealth,
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

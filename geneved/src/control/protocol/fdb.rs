@@ -8,7 +8,7 @@ use crate::config::value::{FdbMac, IfName};
 
 /// The reply of `ListFdb`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fdb {
+pub struct FdbReply {
     /// By link: what is configured, then what was learned, by address.
     pub fdb: Vec<FdbInfo>,
 }

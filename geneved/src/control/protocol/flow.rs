@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{FlowState, IfName, Name, Proto};
+use crate::config::value::{FlowStateValue, IfName, ObjectName, ProtocolValue};
 
 /// The reply of `ListFlows`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flows {
+pub struct FlowsReply {
     /// No more than were asked for.
     pub flows: Vec<FlowInfo>,
     /// How many the filter let through.
@@ -25,18 +25,18 @@ pub struct FlowInfo {
     /// Whom it asked for.
     pub dst: IpAddr,
     /// The protocol.
-    pub proto: Proto,
+    pub proto: ProtocolValue,
     /// The source port; for an ICMP query its identifier.
     pub sport: u16,
     /// The destination port; for an ICMP query its identifier.
     pub dport: u16,
     /// What the packets are rewritten to, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub translated: Option<Translated>,
+    pub translated: Option<TranslatedFlow>,
     /// How far it has got.
-    pub state: FlowState,
+    pub state: FlowStateValue,
     /// What happens to its packets.
-    pub verdict: Verdict,
+    pub verdict: TraceVerdict,
     /// Why they are dropped, as drop reasons are named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -45,11 +45,11 @@ pub struct FlowInfo {
     pub host: Option<IpAddr>,
     /// Its class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<Name>,
+    pub class: Option<ObjectName>,
     /// What went the way of the first packet.
-    pub original: Side,
+    pub original: DirectionCounts,
     /// What came back.
-    pub reply: Side,
+    pub reply: DirectionCounts,
     /// Seconds since its first packet.
     pub age_s: u64,
     /// Seconds since its last packet.
@@ -60,7 +60,7 @@ pub struct FlowInfo {
 
 /// The other face of a flow that is rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Translated {
+pub struct TranslatedFlow {
     /// The link of its replies.
     pub dev: IfName,
     /// The source.
@@ -75,7 +75,7 @@ pub struct Translated {
 
 /// One direction of a flow.
 #[derive(Clone, Debug, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Side {
+pub struct DirectionCounts {
     /// Packets.
     pub packets: u64,
     /// Inner bytes.
@@ -85,7 +85,7 @@ pub struct Side {
 /// What happens to a packet in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum TraceVerdict {
     /// It goes to another host.
     Forward,
     /// It goes into the interface.
@@ -98,23 +98,23 @@ pub enum Verdict {
     Unreachable,
 }
 
-impl Verdict {
+impl TraceVerdict {
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Verdict::Forward => "forward",
-            Verdict::Deliver => "deliver",
-            Verdict::Drop => "drop",
-            Verdict::Reject => "reject",
-            Verdict::Unreachable => "unreachable",
+            TraceVerdict::Forward => "forward",
+            TraceVerdict::Deliver => "deliver",
+            TraceVerdict::Drop => "drop",
+            TraceVerdict::Reject => "reject",
+            TraceVerdict::Unreachable => "unreachable",
         }
     }
 }
 
 /// The reply of `FlushFlows`.
 #[derive(Clone, Debug, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flushed {
+pub struct FlushReply {
     /// How many flows were forgotten.
     pub count: u64,
 }

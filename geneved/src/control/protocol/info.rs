@@ -6,15 +6,15 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{IfName, MacWord, Prefix};
-use crate::config::words::{LinkWords, RouteWords};
+use crate::config::value::{IfName, MacValue, PrefixValue};
+use crate::config::words::{LinkArgs, RouteArgs};
 use crate::counted::counted;
 
 /// A link as it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinkInfo {
     /// Every setting, defaults included.
-    pub settings: LinkWords,
+    pub settings: LinkArgs,
     /// `running`, `waiting` for what it cannot do without, or `lost` when the interface vanished under the daemon.
     pub state: String,
     /// Why it waits or is lost, or what is wrong with it while it runs, such as hosts to which it sends nothing.
@@ -24,14 +24,14 @@ pub struct LinkInfo {
     pub ifindex: u32,
     /// Its own MAC address, where its datagrams carry frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lladdr: Option<MacWord>,
+    pub lladdr: Option<MacValue>,
     /// The kernel's flags, as `ip link` names them.
     pub flags: Vec<String>,
     /// The kernel's operational state, as `ip link` names it.
     pub operstate: String,
     /// The addresses that the interface has, whoever gave them, but for the link-local one that the kernel makes.
     #[serde(default)]
-    pub addresses: Vec<Prefix>,
+    pub addresses: Vec<PrefixValue>,
     /// Packets that were not delivered because their destination is not behind the link, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered: Option<UndeliveredInfo>,
@@ -44,7 +44,7 @@ pub struct LinkInfo {
     /// The backend that moves its packets.
     pub io: String,
     /// Its counters.
-    pub traffic: Traffic,
+    pub traffic: TrafficInfo,
 }
 
 /// Packets that came for a link within the last hour and whose destinations are not behind it.
@@ -62,7 +62,7 @@ pub struct UndeliveredInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UndeliveredPrefix {
     /// The destination, or the /24 or /64 of several.
-    pub prefix: Prefix,
+    pub prefix: PrefixValue,
     /// How many came, at least.
     pub packets: u64,
     /// The latest destination.
@@ -128,7 +128,7 @@ pub struct MtuSum {
 
 /// Counters of a link, or of what belongs to no link.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
+pub struct TrafficInfo {
     /// Packets from the wire that were handed to the interface.
     pub rx_packets: u64,
     /// Their inner bytes.
@@ -153,7 +153,7 @@ pub struct Traffic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteInfo {
     /// The route.
-    pub route: RouteWords,
+    pub route: RouteArgs,
     /// `static`, or `remote` for the default route that a link's `remote` is.
     pub origin: String,
 }
@@ -181,7 +181,7 @@ pub struct HostInfo {
     /// How many links there are.
     pub links: u32,
     /// Packets that belong to no link.
-    pub traffic: Traffic,
+    pub traffic: TrafficInfo,
     /// The VNIs of the latest of them that no link is for, 16 at most; the latest first.
     #[serde(default)]
     pub unknown_vnis: Vec<UnknownVniInfo>,

@@ -23,30 +23,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::value::IfName;
-use crate::config::words::{Change, EndpointWords, FlowFilter, TraceWords};
+use crate::config::words::{ObjectChange, EndpointArgs, FlowFilter, TraceArgs};
 use crate::refusal::Refusal;
 
-pub use self::capture::{CaptureWords, Captured, CapturedPacket};
+pub use self::capture::{CaptureArgs, CaptureReply, CapturedPacket};
 pub use self::event::{
-    ChangeKind, DropEvent, Event, HealthEvent, HostEvent, LogEvent, Monitored, Sample, Topic, What,
+    ChangeKind, DropEvent, Event, HealthEvent, HostEvent, LogEvent, MonitorReply, DropSample, Topic, What,
 };
-pub use self::fdb::{Fdb, FdbInfo, FdbOrigin};
-pub use self::flow::{FlowInfo, Flows, Flushed, Side, Translated, Verdict};
+pub use self::fdb::{FdbReply, FdbInfo, FdbOrigin};
+pub use self::flow::{FlowInfo, FlowsReply, FlushReply, DirectionCounts, TranslatedFlow, TraceVerdict};
 pub use self::info::{
-    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, Traffic,
+    FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, TrafficInfo,
     UndeliveredInfo, UndeliveredPrefix, UnknownVniInfo,
 };
-pub use self::nat::{NatInfo, Nats};
-pub use self::option::{OptionInfo, Options};
-pub use self::policy::{Policies, PolicyInfo};
-pub use self::qos::{ClassInfo, Classes};
-pub use self::rates::{FlowRates, HostRates, LinkRates, Rated, Rates, WorkerRates};
-pub use self::reload::Reloaded;
-pub use self::service::{BackendInfo, Health, ServiceInfo, Services};
-pub use self::trace::{Stage, Trace, TraceReport};
+pub use self::nat::{NatInfo, NatsReply};
+pub use self::option::{OptionInfo, OptionsReply};
+pub use self::policy::{PoliciesReply, PolicyInfo};
+pub use self::qos::{ClassInfo, ClassesReply};
+pub use self::rates::{FlowRates, HostRates, LinkRates, RatesReply, Rates, WorkerRates};
+pub use self::reload::ReloadReply;
+pub use self::service::{BackendInfo, BackendHealth, ServiceInfo, ServicesReply};
+pub use self::trace::{StageInfo, TraceReply, TraceReport};
 
 /// The interface's name.
-pub const INTERFACE: &str = "io.geneved.Control1";
+pub const VARLINK_INTERFACE: &str = "io.geneved.Control1";
 /// The interface's description, in Varlink's own language.
 pub const DESCRIPTION: &str = include_str!("../io.geneved.Control1.varlink");
 /// The interface that every Varlink service has.
@@ -91,7 +91,7 @@ pub enum Request {
     /// Make all of these changes, or none.
     Apply {
         /// In this order.
-        changes: Vec<Change>,
+        changes: Vec<ObjectChange>,
     },
     /// All links, or one.
     ListLinks {
@@ -155,7 +155,7 @@ pub enum Request {
     /// What would happen to a packet.
     Trace {
         /// The packet.
-        packet: TraceWords,
+        packet: TraceArgs,
     },
     /// How busy everything is.
     GetRates {
@@ -172,7 +172,7 @@ pub enum Request {
     /// Packets from now on, some with each reply.
     Capture {
         /// Which ones.
-        capture: CaptureWords,
+        capture: CaptureArgs,
     },
     /// The daemon's own state.
     GetHost,
@@ -192,7 +192,7 @@ pub enum Request {
 
 /// Whether a call is answered by one reply or by many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Streaming {
+pub enum ReplyMode {
     /// By one.
     Never,
     /// By many where the caller accepts them, otherwise by one with less in it.
@@ -203,7 +203,7 @@ pub enum Streaming {
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Failure {
+pub enum CallFailure {
     /// The daemon or the kernel refused; nothing was changed.
     Refused(Refusal),
     /// No such method.
@@ -218,33 +218,33 @@ pub enum Failure {
     InvalidParameter(String),
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for CallFailure {
     fn from(refusal: Refusal) -> Self {
-        Failure::Refused(refusal)
+        CallFailure::Refused(refusal)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Changes {
-    changes: Vec<Change>,
+struct ApplyParams {
+    changes: Vec<ObjectChange>,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Name {
+struct NameParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<IfName>,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Dev {
+struct DevParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dev: Option<IfName>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+struct ListFlowsParams {
     #[serde(default)]
     filter: FlowFilter,
     #[serde(default = "unlimited")]
@@ -255,13 +255,13 @@ fn unlimited() -> u32 {
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+struct FlushFlowsParams {
     #[serde(default)]
     filter: FlowFilter,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Busiest {
+struct RatesParams {
     #[serde(default)]
     flows: u32,
     #[serde(default)]
@@ -269,32 +269,32 @@ struct Busiest {
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Topics {
+struct MonitorParams {
     #[serde(default)]
     topics: Vec<Topic>,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Capture {
+struct CaptureParams {
     #[serde(default)]
-    capture: CaptureWords,
+    capture: CaptureArgs,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rehearsal {
+struct ReloadParams {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Remote {
+struct HostParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
 }
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Packet {
-    packet: TraceWords,
+struct TraceParams {
+    packet: TraceArgs,
 }
 
 impl Request {
@@ -302,70 +302,70 @@ impl Request {
     ///
     /// # Errors
     /// The method is unknown or its arguments do not fit.
-    pub fn from_call(call: Call) -> Result<Self, Failure> {
+    pub fn from_call(call: Call) -> Result<Self, CallFailure> {
         let Some((interface, method)) = call.method.rsplit_once('.') else {
-            return Err(Failure::InterfaceNotFound(call.method));
+            return Err(CallFailure::InterfaceNotFound(call.method));
         };
-        if interface != INTERFACE {
-            return Err(Failure::InterfaceNotFound(interface.to_owned()));
+        if interface != VARLINK_INTERFACE {
+            return Err(CallFailure::InterfaceNotFound(interface.to_owned()));
         }
-        fn arguments<T: serde::de::DeserializeOwned>(parameters: Value) -> Result<T, Failure> {
+        fn arguments<T: serde::de::DeserializeOwned>(parameters: Value) -> Result<T, CallFailure> {
             let parameters = match parameters {
                 Value::Null => Value::Object(serde_json::Map::new()),
                 other => other,
             };
-            serde_json::from_value(parameters).map_err(|e| Failure::InvalidParameter(e.to_string()))
+            serde_json::from_value(parameters).map_err(|e| CallFailure::InvalidParameter(e.to_string()))
         }
         match method {
-            "Apply" => arguments::<Changes>(call.parameters)
-                .map(|Changes { changes }| Request::Apply { changes }),
+            "Apply" => arguments::<ApplyParams>(call.parameters)
+                .map(|ApplyParams { changes }| Request::Apply { changes }),
             "ListLinks" => {
-                arguments::<Name>(call.parameters).map(|Name { name }| Request::ListLinks { name })
+                arguments::<NameParams>(call.parameters).map(|NameParams { name }| Request::ListLinks { name })
             }
             "ListRoutes" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListRoutes { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListRoutes { dev })
             }
             "ListFdb" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListFdb { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListFdb { dev })
             }
             "FlushFdb" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::FlushFdb { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::FlushFdb { dev })
             }
             "ListEndpoints" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListEndpoints { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListEndpoints { dev })
             }
             "ListPolicies" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListPolicies { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListPolicies { dev })
             }
             "ListNats" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListNats { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListNats { dev })
             }
             "ListServices" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListServices { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListServices { dev })
             }
             "ListClasses" => {
-                arguments::<Dev>(call.parameters).map(|Dev { dev }| Request::ListClasses { dev })
+                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListClasses { dev })
             }
             "ListOptions" => Ok(Request::ListOptions),
-            "ListFlows" => arguments::<Which>(call.parameters)
-                .map(|Which { filter, limit }| Request::ListFlows { filter, limit }),
-            "FlushFlows" => arguments::<Filter>(call.parameters)
-                .map(|Filter { filter }| Request::FlushFlows { filter }),
-            "Trace" => arguments::<Packet>(call.parameters)
-                .map(|Packet { packet }| Request::Trace { packet }),
-            "GetRates" => arguments::<Busiest>(call.parameters)
-                .map(|Busiest { flows, by_packets }| Request::GetRates { flows, by_packets }),
-            "Monitor" => arguments::<Topics>(call.parameters)
-                .map(|Topics { topics }| Request::Monitor { topics }),
-            "Capture" => arguments::<Capture>(call.parameters)
-                .map(|Capture { capture }| Request::Capture { capture }),
+            "ListFlows" => arguments::<ListFlowsParams>(call.parameters)
+                .map(|ListFlowsParams { filter, limit }| Request::ListFlows { filter, limit }),
+            "FlushFlows" => arguments::<FlushFlowsParams>(call.parameters)
+                .map(|FlushFlowsParams { filter }| Request::FlushFlows { filter }),
+            "Trace" => arguments::<TraceParams>(call.parameters)
+                .map(|TraceParams { packet }| Request::Trace { packet }),
+            "GetRates" => arguments::<RatesParams>(call.parameters)
+                .map(|RatesParams { flows, by_packets }| Request::GetRates { flows, by_packets }),
+            "Monitor" => arguments::<MonitorParams>(call.parameters)
+                .map(|MonitorParams { topics }| Request::Monitor { topics }),
+            "Capture" => arguments::<CaptureParams>(call.parameters)
+                .map(|CaptureParams { capture }| Request::Capture { capture }),
             "GetHost" => Ok(Request::GetHost),
-            "FlushHosts" => arguments::<Remote>(call.parameters)
-                .map(|Remote { address }| Request::FlushHosts { address }),
-            "Reload" => arguments::<Rehearsal>(call.parameters)
-                .map(|Rehearsal { dry_run }| Request::Reload { dry_run }),
+            "FlushHosts" => arguments::<HostParams>(call.parameters)
+                .map(|HostParams { address }| Request::FlushHosts { address }),
+            "Reload" => arguments::<ReloadParams>(call.parameters)
+                .map(|ReloadParams { dry_run }| Request::Reload { dry_run }),
             "Save" => Ok(Request::Save),
-            _ => Err(Failure::MethodNotFound(call.method)),
+            _ => Err(CallFailure::MethodNotFound(call.method)),
         }
     }
 
@@ -375,68 +375,68 @@ impl Request {
         let json = |value: Result<Value, _>| value.expect("words have a form in JSON");
         let (method, parameters) = match self.clone() {
             Request::Apply { changes } => {
-                ("Apply", json(serde_json::to_value(Changes { changes })))
+                ("Apply", json(serde_json::to_value(ApplyParams { changes })))
             }
-            Request::ListLinks { name } => ("ListLinks", json(serde_json::to_value(Name { name }))),
-            Request::ListRoutes { dev } => ("ListRoutes", json(serde_json::to_value(Dev { dev }))),
-            Request::ListFdb { dev } => ("ListFdb", json(serde_json::to_value(Dev { dev }))),
-            Request::FlushFdb { dev } => ("FlushFdb", json(serde_json::to_value(Dev { dev }))),
+            Request::ListLinks { name } => ("ListLinks", json(serde_json::to_value(NameParams { name }))),
+            Request::ListRoutes { dev } => ("ListRoutes", json(serde_json::to_value(DevParams { dev }))),
+            Request::ListFdb { dev } => ("ListFdb", json(serde_json::to_value(DevParams { dev }))),
+            Request::FlushFdb { dev } => ("FlushFdb", json(serde_json::to_value(DevParams { dev }))),
             Request::ListEndpoints { dev } => {
-                ("ListEndpoints", json(serde_json::to_value(Dev { dev })))
+                ("ListEndpoints", json(serde_json::to_value(DevParams { dev })))
             }
             Request::ListPolicies { dev } => {
-                ("ListPolicies", json(serde_json::to_value(Dev { dev })))
+                ("ListPolicies", json(serde_json::to_value(DevParams { dev })))
             }
-            Request::ListNats { dev } => ("ListNats", json(serde_json::to_value(Dev { dev }))),
+            Request::ListNats { dev } => ("ListNats", json(serde_json::to_value(DevParams { dev }))),
             Request::ListServices { dev } => {
-                ("ListServices", json(serde_json::to_value(Dev { dev })))
+                ("ListServices", json(serde_json::to_value(DevParams { dev })))
             }
             Request::ListClasses { dev } => {
-                ("ListClasses", json(serde_json::to_value(Dev { dev })))
+                ("ListClasses", json(serde_json::to_value(DevParams { dev })))
             }
             Request::ListOptions => ("ListOptions", Value::Null),
             Request::ListFlows { filter, limit } => (
                 "ListFlows",
-                json(serde_json::to_value(Which { filter, limit })),
+                json(serde_json::to_value(ListFlowsParams { filter, limit })),
             ),
             Request::FlushFlows { filter } => {
-                ("FlushFlows", json(serde_json::to_value(Filter { filter })))
+                ("FlushFlows", json(serde_json::to_value(FlushFlowsParams { filter })))
             }
-            Request::Trace { packet } => ("Trace", json(serde_json::to_value(Packet { packet }))),
+            Request::Trace { packet } => ("Trace", json(serde_json::to_value(TraceParams { packet }))),
             Request::GetRates { flows, by_packets } => {
-                let busiest = Busiest { flows, by_packets };
+                let busiest = RatesParams { flows, by_packets };
                 ("GetRates", json(serde_json::to_value(busiest)))
             }
             Request::Monitor { topics } => {
-                ("Monitor", json(serde_json::to_value(Topics { topics })))
+                ("Monitor", json(serde_json::to_value(MonitorParams { topics })))
             }
             Request::Capture { capture } => {
-                ("Capture", json(serde_json::to_value(Capture { capture })))
+                ("Capture", json(serde_json::to_value(CaptureParams { capture })))
             }
             Request::GetHost => ("GetHost", Value::Null),
             Request::FlushHosts { address } => {
-                ("FlushHosts", json(serde_json::to_value(Remote { address })))
+                ("FlushHosts", json(serde_json::to_value(HostParams { address })))
             }
             Request::Reload { dry_run } => {
-                ("Reload", json(serde_json::to_value(Rehearsal { dry_run })))
+                ("Reload", json(serde_json::to_value(ReloadParams { dry_run })))
             }
             Request::Save => ("Save", Value::Null),
         };
         Call {
-            method: format!("{INTERFACE}.{method}"),
+            method: format!("{VARLINK_INTERFACE}.{method}"),
             parameters,
             oneway: false,
-            more: self.streaming() != Streaming::Never,
+            more: self.streaming() != ReplyMode::Never,
         }
     }
 
     /// Whether it is answered by many replies.
     #[must_use]
-    pub fn streaming(&self) -> Streaming {
+    pub fn streaming(&self) -> ReplyMode {
         match self {
-            Request::Monitor { .. } | Request::Capture { .. } => Streaming::Always,
-            Request::ListFlows { .. } => Streaming::Allowed,
-            _ => Streaming::Never,
+            Request::Monitor { .. } | Request::Capture { .. } => ReplyMode::Always,
+            Request::ListFlows { .. } => ReplyMode::Allowed,
+            _ => ReplyMode::Never,
         }
     }
 
@@ -460,28 +460,28 @@ impl Request {
 
 /// The reply of `Apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
+pub struct ApplyReply {
     /// What was done, in one sentence.
     pub summary: String,
 }
 
 /// The reply of `ListLinks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Links {
+pub struct LinksReply {
     /// In the order of their names.
     pub links: Vec<LinkInfo>,
 }
 
 /// The reply of `ListRoutes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Routes {
+pub struct RoutesReply {
     /// By link, then by prefix.
     pub routes: Vec<RouteInfo>,
 }
 
 /// The reply of `ListEndpoints`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Endpoints {
+pub struct EndpointsReply {
     /// By link, then by address.
     pub endpoints: Vec<EndpointInfo>,
 }
@@ -490,7 +490,7 @@ pub struct Endpoints {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointInfo {
     /// The endpoint.
-    pub endpoint: EndpointWords,
+    pub endpoint: EndpointArgs,
     /// Ports that stand for clients of its link where its target is; 0 where it is not proxied by this host.
     pub in_use: u64,
     /// Ports that may stand for them; 0 where it is not proxied by this host.
@@ -499,14 +499,14 @@ pub struct EndpointInfo {
 
 /// The reply of `GetHost`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Host {
+pub struct HostReply {
     /// The daemon's own state.
     pub host: HostInfo,
 }
 
 /// The reply of `Save`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct SaveReply {
     /// TOML.
     pub text: String,
     /// The same as an object.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::NatWords;
+use crate::config::words::NatArgs;
 
 /// The reply of `ListNats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nats {
+pub struct NatsReply {
     /// By link, then by name.
     pub nats: Vec<NatInfo>,
 }
@@ -15,7 +15,7 @@ pub struct Nats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatInfo {
     /// The translation.
-    pub nat: NatWords,
+    pub nat: NatArgs,
     /// Ports of its pool that are handed out; 0 where it has none.
     pub in_use: u64,
     /// Ports that its pool has; 0 where it has none.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::OptionWords;
+use crate::config::words::OptionArgs;
 
 /// The reply of `ListOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Options {
+pub struct OptionsReply {
     /// By name.
     pub options: Vec<OptionInfo>,
 }
@@ -15,7 +15,7 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptionInfo {
     /// The definition.
-    pub option: OptionWords,
+    pub option: OptionArgs,
     /// Packets received with it.
     pub rx: u64,
     /// Packets sent with it.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::PolicyWords;
+use crate::config::words::PolicyArgs;
 
 /// The reply of `ListPolicies`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policies {
+pub struct PoliciesReply {
     /// By link, then in the order in which they are asked.
     pub policies: Vec<PolicyInfo>,
 }
@@ -15,7 +15,7 @@ pub struct Policies {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyInfo {
     /// The rule.
-    pub policy: PolicyWords,
+    pub policy: PolicyArgs,
     /// How many flows it decided.
     pub hits: u64,
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::QosWords;
+use crate::config::words::QosArgs;
 
 /// The reply of `ListClasses`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Classes {
+pub struct ClassesReply {
     /// By link, then by name.
     pub classes: Vec<ClassInfo>,
 }
@@ -15,7 +15,7 @@ pub struct Classes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassInfo {
     /// The class.
-    pub class: QosWords,
+    pub class: QosArgs,
     /// Inner bytes that passed.
     pub passed_bytes: u64,
     /// Inner bytes that were over its rate.

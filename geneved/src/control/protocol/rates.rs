@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::flow::FlowInfo;
-use super::info::Traffic;
+use super::info::TrafficInfo;
 use crate::config::value::IfName;
 
 /// The reply of `GetRates`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rated {
+pub struct RatesReply {
     /// How things are.
     pub rates: Rates,
 }
@@ -32,7 +32,7 @@ pub struct Rates {
     /// Links by name.
     pub links: Vec<LinkRates>,
     /// Packets of no link.
-    pub traffic: Traffic,
+    pub traffic: TrafficInfo,
     /// Workers in their order.
     pub workers: Vec<WorkerRates>,
     /// The busiest first.
@@ -49,7 +49,7 @@ pub struct LinkRates {
     /// Its flows.
     pub flows: u64,
     /// Its counters.
-    pub traffic: Traffic,
+    pub traffic: TrafficInfo,
 }
 
 /// A worker's counters.

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::plan::Step;
-use crate::config::settings::Kept;
+use crate::config::plan::PlanStep;
+use crate::config::settings::RestartSetting;
 
 /// The reply of `Reload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
+pub struct ReloadReply {
     /// What was done, or would be, in one sentence.
     pub summary: String,
     /// What was done with each object.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// Settings that changed in the file and go on as they were.
-    pub restart: Vec<Kept>,
+    pub restart: Vec<RestartSetting>,
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::ServiceWords;
+use crate::config::words::ServiceArgs;
 
 /// The reply of `ListServices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Services {
+pub struct ServicesReply {
     /// By link, then by name.
     pub services: Vec<ServiceInfo>,
 }
@@ -17,7 +17,7 @@ pub struct Services {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// The service.
-    pub service: ServiceWords,
+    pub service: ServiceArgs,
     /// Its backends, every value decided, in the order of their configuration.
     pub backends: Vec<BackendInfo>,
 }
@@ -25,7 +25,7 @@ pub struct ServiceInfo {
 /// How a backend is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Health {
+pub enum BackendHealth {
     /// It gets new flows.
     Up,
     /// It gets none: it does not answer.
@@ -46,7 +46,7 @@ pub struct BackendInfo {
     /// Its share.
     pub weight: u16,
     /// How it is.
-    pub health: Health,
+    pub health: BackendHealth,
     /// Why it is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

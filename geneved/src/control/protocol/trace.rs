@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::flow::Verdict;
-use crate::config::value::{Name, RawOption};
+use super::flow::TraceVerdict;
+use crate::config::value::{ObjectName, RawOption};
 
 /// The reply of `Trace`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trace {
+pub struct TraceReply {
     /// What would happen.
     pub report: TraceReport,
 }
@@ -18,9 +18,9 @@ pub struct Trace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceReport {
     /// One stage after the other, up to the last one that had a say.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<StageInfo>,
     /// What happens in the end.
-    pub verdict: Verdict,
+    pub verdict: TraceVerdict,
     /// Why it is dropped, as drop reasons are named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -29,14 +29,14 @@ pub struct TraceReport {
     pub host: Option<IpAddr>,
     /// Its class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<Name>,
+    pub class: Option<ObjectName>,
     /// The options that it carries on the wire.
     pub options: Vec<RawOption>,
 }
 
 /// One stage of the journey.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stage {
+pub struct StageInfo {
     /// Its name: labels, flow, source, service, nat, route, rule, policy, class, options, exit, mtu, underlay, kernel, ...
     pub stage: String,
     /// What came of it, in words.

@@ -17,14 +17,14 @@ pub(super) const MAX_CLIENTS: usize = 512;
 /// Places beside those that only root and the daemon's own user get.
 pub(super) const RESERVED: usize = 16;
 /// Bytes of one message, or of one reply, that every client has room for beside what all of them share.
-pub(super) const OWN: usize = 64 << 10;
+pub(super) const RESERVED_BYTES: usize = 64 << 10;
 /// KiB of longer messages that all clients together may have sent and that are not read yet.
 const RECEIVED: usize = 64 << 10;
 /// KiB of longer replies to all clients together that are not taken yet.
 const REPLIES: usize = 64 << 10;
 
 /// The bounds of one control socket.
-pub(in crate::control) struct Admission {
+pub(in crate::control) struct ClientAdmission {
     clients: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     received: Arc<Semaphore>,
@@ -37,19 +37,19 @@ pub(in crate::control) struct Admission {
 }
 
 /// A client's place, and what it may do.
-pub(super) struct Place {
+pub(super) struct ClientSlot {
     _permit: OwnedSemaphorePermit,
     /// It is root or the daemon's own user.
     pub(super) privileged: bool,
 }
 
 /// Bytes that count against a bound until this is dropped.
-pub(super) type Charge = Option<OwnedSemaphorePermit>;
+pub(super) type ByteQuota = Option<OwnedSemaphorePermit>;
 
-impl Default for Admission {
+impl Default for ClientAdmission {
     fn default() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Admission {
+        ClientAdmission {
             privileged: |uid| uid.is_root() || uid == Uid::effective(),
             // Fewer where the process may have few descriptors, which they are not to take from others.
             clients: semaphore(connections(MAX_CLIENTS)),
@@ -62,35 +62,35 @@ impl Default for Admission {
     }
 }
 
-impl Admission {
+impl ClientAdmission {
     /// The same bounds, with somebody else privileged.
     #[cfg(test)]
     pub(in crate::control) fn with_privileged(privileged: fn(Uid) -> bool) -> Self {
-        Admission {
+        ClientAdmission {
             privileged,
-            ..Admission::default()
+            ..ClientAdmission::default()
         }
     }
 
     /// A place for whoever is at the other end; `None` where there is none left.
-    pub(super) fn place(&self, stream: &UnixStream) -> Option<Place> {
+    pub(super) fn place(&self, stream: &UnixStream) -> Option<ClientSlot> {
         let peer = stream.peer_cred().map(|peer| Uid::from_raw(peer.uid()));
         self.place_for(peer.is_ok_and(self.privileged))
     }
 
     /// A place for a client of this rank.
-    pub(super) fn place_for(&self, privileged: bool) -> Option<Place> {
+    pub(super) fn place_for(&self, privileged: bool) -> Option<ClientSlot> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let reserved = || privileged.then(|| take(&self.reserved)).flatten();
         let permit = take(&self.clients).or_else(reserved)?;
-        Some(Place {
+        Some(ClientSlot {
             _permit: permit,
             privileged,
         })
     }
 
     /// Waits until a client may have sent `bytes` that are not read yet.
-    pub(super) async fn receive(&self, bytes: usize) -> Charge {
+    pub(super) async fn receive(&self, bytes: usize) -> ByteQuota {
         self.charge(&self.received, bytes).await
     }
 
@@ -101,7 +101,7 @@ impl Admission {
 
     /// Waits for the turn to make a reply. Replies are made one after the other, so that no more than one is neither
     /// charged nor sent.
-    pub(super) async fn make(&self, place: &Place) -> Charge {
+    pub(super) async fn make(&self, place: &ClientSlot) -> ByteQuota {
         match place.privileged {
             true => None,
             false => Arc::clone(&self.making).acquire_owned().await.ok(),
@@ -109,15 +109,15 @@ impl Admission {
     }
 
     /// Waits until a reply of `bytes` may wait for its client.
-    pub(super) async fn reply(&self, place: &Place, bytes: usize) -> Charge {
+    pub(super) async fn reply(&self, place: &ClientSlot, bytes: usize) -> ByteQuota {
         match place.privileged {
             true => None,
             false => self.charge(&self.replies, bytes).await,
         }
     }
 
-    async fn charge(&self, budget: &Arc<Semaphore>, bytes: usize) -> Charge {
-        if bytes <= OWN {
+    async fn charge(&self, budget: &Arc<Semaphore>, bytes: usize) -> ByteQuota {
+        if bytes <= RESERVED_BYTES {
             return None;
         }
         // What is longer than everything waits until nothing else is there.
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn root_gets_in_where_everybody_else_has_taken_all_places() {
-        let admission = Admission::default();
+        let admission = ClientAdmission::default();
         let all: Vec<_> = (0..MAX_CLIENTS)
             .map(|_| admission.place_for(false).unwrap())
             .collect();
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_for_clients_that_do_not_read_is_bounded_and_short_replies_do_not_wait() {
-        let admission = Admission::default();
+        let admission = ClientAdmission::default();
         let client = admission.place_for(false).unwrap();
         let held = admission.reply(&client, 60 << 20).await;
         assert!(held.is_some());
@@ -162,7 +162,7 @@ mod tests {
         );
         assert!(more.await.is_err(), "64 MiB are the bound");
         assert!(admission.is_contended());
-        assert!(admission.reply(&client, OWN).await.is_none());
+        assert!(admission.reply(&client, RESERVED_BYTES).await.is_none());
         let root = admission.place_for(true).unwrap();
         assert!(admission.reply(&root, 8 << 20).await.is_none());
         drop(held);

@@ -24,11 +24,11 @@ use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-pub(super) use self::admission::Admission;
-use self::admission::{OWN, Place};
-use self::received::Received;
+pub(super) use self::admission::ClientAdmission;
+use self::admission::{RESERVED_BYTES, ClientSlot};
+use self::received::ReceiveBuffer;
 use super::protocol::{
-    Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, SERVICE_INTERFACE, Streaming,
+    Call, DESCRIPTION, CallFailure, VARLINK_INTERFACE, Reply, Request, SERVICE_INTERFACE, ReplyMode,
 };
 use super::steps;
 use crate::net::unix::{self, SocketFile};
@@ -37,46 +37,46 @@ use crate::refusal::Refusal;
 /// A client that says nothing for so long is hung up on.
 const IDLE: Duration = Duration::from_secs(300);
 /// A client that is in the middle of a message, or does not take a reply, is hung up on after this.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same while others wait for the room that it takes.
 const STALL: Duration = Duration::from_secs(1);
 
 /// What a request leads to.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Parameters, Failure>> + 'a>>;
+pub type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<ReplyParameters, CallFailure>> + 'a>>;
 
 /// What is answered.
 #[derive(Debug)]
-pub enum Parameters {
+pub enum ReplyParameters {
     /// Something short.
     Value(Value),
     /// An object in JSON that was written in steps, because it may be long.
     Json(Vec<u8>),
 }
 
-impl From<Value> for Parameters {
+impl From<Value> for ReplyParameters {
     fn from(value: Value) -> Self {
-        Parameters::Value(value)
+        ReplyParameters::Value(value)
     }
 }
 
 /// Replies of a call that has many; dropped when the client hangs up.
-pub type Replies = LocalBoxStream<'static, Value>;
+pub type ReplyStream = LocalBoxStream<'static, Value>;
 
 /// What a request that has many replies leads to.
-pub type Following = LocalBoxFuture<'static, Result<Replies, Failure>>;
+pub type ReplyStreamFuture = LocalBoxFuture<'static, Result<ReplyStream, CallFailure>>;
 
 /// Whoever answers requests.
-pub trait Service {
+pub trait RequestHandler {
     /// Answers one request; runs to its end even if the client hangs up meanwhile.
-    fn answer(&self, request: Request) -> Answer<'_>;
+    fn answer(&self, request: Request) -> ReplyFuture<'_>;
 
     /// Answers a request that has many replies.
-    fn follow(self: Rc<Self>, request: Request) -> Following;
+    fn follow(self: Rc<Self>, request: Request) -> ReplyStreamFuture;
 }
 
 /// The control socket's listening end; the file is removed when it is dropped.
 #[derive(Debug)]
-pub struct Listener(SocketFile);
+pub struct ControlListener(SocketFile);
 
 /// What the socket is called, and its key in `[daemon]`.
 const NAMES: (&str, &str) = ("control socket", "socket");
@@ -89,21 +89,21 @@ pub fn ensure_free(path: &Path) -> Result<(), Refusal> {
     unix::ensure_free(path, NAMES.0, NAMES.1)
 }
 
-impl Listener {
+impl ControlListener {
     /// Listens at `path`, mode 0660, in place of a socket that nobody answers at.
     ///
     /// # Errors
     /// As [`ensure_free`]; or the directory is missing or not writable.
     pub fn bind(path: &Path) -> Result<Self, Refusal> {
-        SocketFile::bind(path, NAMES.0, NAMES.1).map(Listener)
+        SocketFile::bind(path, NAMES.0, NAMES.1).map(ControlListener)
     }
 
     /// Serves clients until the future is dropped.
-    pub async fn serve(&self, service: Rc<dyn Service>) {
-        self.serve_within(Admission::default(), service).await;
+    pub async fn serve(&self, service: Rc<dyn RequestHandler>) {
+        self.serve_within(ClientAdmission::default(), service).await;
     }
 
-    pub(super) async fn serve_within(&self, admission: Admission, service: Rc<dyn Service>) {
+    pub(super) async fn serve_within(&self, admission: ClientAdmission, service: Rc<dyn RequestHandler>) {
         let admission = Rc::new(admission);
         loop {
             let mut stream = match self.0.listener().accept().await {
@@ -131,31 +131,31 @@ impl Listener {
 
 async fn converse(
     stream: &mut UnixStream,
-    service: &Rc<dyn Service>,
-    admission: &Admission,
-    place: &Place,
+    service: &Rc<dyn RequestHandler>,
+    admission: &ClientAdmission,
+    place: &ClientSlot,
 ) -> io::Result<()> {
-    let mut received = Received::default();
+    let mut received = ReceiveBuffer::default();
     loop {
         let Some(message) = received.message(stream, admission).await? else {
             return Ok(());
         };
-        let Understood {
+        let IncomingCall {
             oneway,
             more,
             asked,
         } = match message.len() {
             // So much takes a while.
-            OWN.. => steps::apart(move || understand(&message)).await?,
+            RESERVED_BYTES.. => steps::spawn_blocking(move || understand(&message)).await?,
             _ => understand(&message)?,
         };
         let making = match &asked {
-            Ok(Asked::Request(request)) if request.lists() => admission.make(place).await,
+            Ok(ParsedCall::Request(request)) if request.lists() => admission.make(place).await,
             _ => None,
         };
         let bytes = match asked {
-            Ok(Asked::Known(value)) => encode(&done(value)),
-            Ok(Asked::Request(request)) if more && request.streaming() != Streaming::Never => {
+            Ok(ParsedCall::Known(value)) => encode(&done(value)),
+            Ok(ParsedCall::Request(request)) if more && request.streaming() != ReplyMode::Never => {
                 // What is there already is made in turns; what is yet to happen nobody waits for.
                 let turns = request.lists().then_some((admission, place));
                 match Rc::clone(service).follow(request).await {
@@ -170,12 +170,12 @@ async fn converse(
                     Err(failure) => encode(&refusal(failure)),
                 }
             }
-            Ok(Asked::Request(request)) if request.streaming() == Streaming::Always => {
-                encode(&refusal(Failure::ExpectedMore))
+            Ok(ParsedCall::Request(request)) if request.streaming() == ReplyMode::Always => {
+                encode(&refusal(CallFailure::ExpectedMore))
             }
-            Ok(Asked::Request(request)) => match service.answer(request).await {
-                Ok(Parameters::Value(value)) => encode(&done(value)),
-                Ok(Parameters::Json(text)) => framed(text),
+            Ok(ParsedCall::Request(request)) => match service.answer(request).await {
+                Ok(ReplyParameters::Value(value)) => encode(&done(value)),
+                Ok(ReplyParameters::Json(text)) => framed(text),
                 Err(failure) => encode(&refusal(failure)),
             },
             Err(failure) => encode(&refusal(failure)),
@@ -191,7 +191,7 @@ async fn converse(
 }
 
 /// Sends a reply. A client that takes nothing for [`PATIENCE`], or for [`STALL`] while others wait for its room, is hung up on.
-async fn write(stream: &mut UnixStream, mut bytes: &[u8], admission: &Admission) -> io::Result<()> {
+async fn write(stream: &mut UnixStream, mut bytes: &[u8], admission: &ClientAdmission) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = progress(admission, stream.write(bytes)).await?;
         bytes = &bytes[written..];
@@ -201,11 +201,11 @@ async fn write(stream: &mut UnixStream, mut bytes: &[u8], admission: &Admission)
 
 /// What a client does next, if it does it in time.
 async fn progress(
-    admission: &Admission,
+    admission: &ClientAdmission,
     step: impl Future<Output = io::Result<usize>>,
 ) -> io::Result<usize> {
     let mut step = std::pin::pin!(step);
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + CLIENT_TIMEOUT;
     loop {
         match timeout(STALL, &mut step).await {
             Ok(done) => return done,
@@ -228,9 +228,9 @@ fn done(parameters: Value) -> Reply {
 /// does not take them holds up nobody but itself: whoever makes them has a bound.
 async fn stream_out(
     stream: &mut UnixStream,
-    received: &mut Received,
-    mut replies: Replies,
-    turns: Option<(&Admission, &Place)>,
+    received: &mut ReceiveBuffer,
+    mut replies: ReplyStream,
+    turns: Option<(&ClientAdmission, &ClientSlot)>,
 ) -> io::Result<Option<Reply>> {
     let mut bytes = Vec::new();
     loop {
@@ -267,7 +267,7 @@ async fn stream_out(
 }
 
 /// A call as it is understood.
-enum Asked {
+enum ParsedCall {
     /// What every Varlink service knows of itself.
     Known(Value),
     /// The daemon's business.
@@ -275,16 +275,16 @@ enum Asked {
 }
 
 /// A call, and how it is to be answered.
-struct Understood {
+struct IncomingCall {
     oneway: bool,
     more: bool,
-    asked: Result<Asked, Failure>,
+    asked: Result<ParsedCall, CallFailure>,
 }
 
-fn understand(message: &[u8]) -> io::Result<Understood> {
+fn understand(message: &[u8]) -> io::Result<IncomingCall> {
     let call: Call = serde_json::from_slice(message)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    Ok(Understood {
+    Ok(IncomingCall {
         oneway: call.oneway,
         more: call.more && !call.oneway,
         asked: read(call),
@@ -296,7 +296,7 @@ fn understand(message: &[u8]) -> io::Result<Understood> {
 /// # Errors
 /// The last one does not end, or is too long.
 pub async fn messages(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<Bytes>> {
-    let (admission, mut received) = (Admission::default(), Received::default());
+    let (admission, mut received) = (ClientAdmission::default(), ReceiveBuffer::default());
     let mut all = Vec::new();
     while let Some(message) = received.message(from, &admission).await? {
         all.push(message);
@@ -304,7 +304,7 @@ pub async fn messages(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<Byt
     Ok(all)
 }
 
-fn read(call: Call) -> Result<Asked, Failure> {
+fn read(call: Call) -> Result<ParsedCall, CallFailure> {
     let known = match call
         .method
         .strip_prefix(SERVICE_INTERFACE)
@@ -315,25 +315,25 @@ fn read(call: Call) -> Result<Asked, Failure> {
             "product": "geneved",
             "version": env!("CARGO_PKG_VERSION"),
             "url": env!("CARGO_PKG_REPOSITORY"),
-            "interfaces": [SERVICE_INTERFACE, INTERFACE],
+            "interfaces": [SERVICE_INTERFACE, VARLINK_INTERFACE],
         })),
         Some("GetInterfaceDescription") => match call.parameters["interface"].as_str() {
-            Some(INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
+            Some(VARLINK_INTERFACE) => Ok(json!({ "description": DESCRIPTION })),
             Some(SERVICE_INTERFACE) => {
                 Ok(json!({ "description": include_str!("../org.varlink.service.varlink") }))
             }
-            Some(other) => Err(Failure::InterfaceNotFound(other.to_owned())),
-            None => Err(Failure::InvalidParameter("interface".into())),
+            Some(other) => Err(CallFailure::InterfaceNotFound(other.to_owned())),
+            None => Err(CallFailure::InvalidParameter("interface".into())),
         },
-        Some(_) => Err(Failure::MethodNotFound(call.method)),
-        None => return Request::from_call(call).map(Asked::Request),
+        Some(_) => Err(CallFailure::MethodNotFound(call.method)),
+        None => return Request::from_call(call).map(ParsedCall::Request),
     };
-    known.map(Asked::Known)
+    known.map(ParsedCall::Known)
 }
 
-fn refusal(failure: Failure) -> Reply {
+fn refusal(failure: CallFailure) -> Reply {
     let (name, parameters) = match failure {
-        Failure::Refused(Refusal {
+        CallFailure::Refused(Refusal {
             reason,
             hint,
             change,
@@ -345,11 +345,11 @@ fn refusal(failure: Failure) -> Reply {
             }
             return error("Refused", parameters);
         }
-        Failure::Busy => return error("Busy", json!({})),
-        Failure::ExpectedMore => ("ExpectedMore", json!({})),
-        Failure::MethodNotFound(method) => ("MethodNotFound", json!({ "method": method })),
-        Failure::InterfaceNotFound(name) => ("InterfaceNotFound", json!({ "interface": name })),
-        Failure::InvalidParameter(what) => ("InvalidParameter", json!({ "parameter": what })),
+        CallFailure::Busy => return error("Busy", json!({})),
+        CallFailure::ExpectedMore => ("ExpectedMore", json!({})),
+        CallFailure::MethodNotFound(method) => ("MethodNotFound", json!({ "method": method })),
+        CallFailure::InterfaceNotFound(name) => ("InterfaceNotFound", json!({ "interface": name })),
+        CallFailure::InvalidParameter(what) => ("InvalidParameter", json!({ "parameter": what })),
     };
     Reply {
         parameters,
@@ -361,7 +361,7 @@ fn refusal(failure: Failure) -> Reply {
 fn error(name: &str, parameters: Value) -> Reply {
     Reply {
         parameters,
-        error: Some(format!("{INTERFACE}.{name}")),
+        error: Some(format!("{VARLINK_INTERFACE}.{name}")),
         continues: false,
     }
 }

@@ -6,25 +6,25 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::{Admission, Charge, OWN};
-use super::{IDLE, PATIENCE, progress};
+use super::admission::{ClientAdmission, ByteQuota, RESERVED_BYTES};
+use super::{IDLE, CLIENT_TIMEOUT, progress};
 use crate::control::protocol::MAX_MESSAGE;
 
 /// Bytes that are asked of the kernel at once.
-const CHUNK: usize = 16 << 10;
+const READ_CHUNK: usize = 16 << 10;
 
 /// Bytes that a client has sent and that are not read yet.
 #[derive(Default)]
-pub(super) struct Received {
+pub(super) struct ReceiveBuffer {
     bytes: BytesMut,
     /// So many have no end of a message among them.
     searched: usize,
-    charge: Charge,
+    charge: ByteQuota,
     /// What the charge is for, in bytes.
     charged: usize,
 }
 
-impl Received {
+impl ReceiveBuffer {
     /// The next message without its final NUL; `None` when the client has hung up between two.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Received {
     pub(super) async fn message(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
-        admission: &Admission,
+        admission: &ClientAdmission,
     ) -> io::Result<Option<Bytes>> {
         let mut deadline = None;
         loop {
@@ -53,7 +53,7 @@ impl Received {
             // From its first byte on a message has a time, however slowly it trickles in.
             let until = match self.searched {
                 0 => Instant::now() + IDLE,
-                _ => *deadline.get_or_insert_with(|| Instant::now() + PATIENCE),
+                _ => *deadline.get_or_insert_with(|| Instant::now() + CLIENT_TIMEOUT),
             };
             timeout_at(until, self.make_room(admission)).await?;
             let holds = self.charge.is_some();
@@ -79,18 +79,18 @@ impl Received {
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
     ) -> io::Result<usize> {
-        if self.bytes.len() > OWN {
+        if self.bytes.len() > RESERVED_BYTES {
             return Err(io::Error::other("too much was sent ahead"));
         }
         self.read(from).await
     }
 
-    async fn make_room(&mut self, admission: &Admission) {
-        let after = self.bytes.len() + CHUNK;
-        if after > self.charged.max(OWN) {
+    async fn make_room(&mut self, admission: &ClientAdmission) {
+        let after = self.bytes.len() + READ_CHUNK;
+        if after > self.charged.max(RESERVED_BYTES) {
             // Doubled, so that a long message is charged a few times only. What was charged before is given back first:
             // whoever holds a part while it waits for more could wait for another that does the same.
-            let wanted = (2 * after).min(MAX_MESSAGE + 2 * CHUNK);
+            let wanted = (2 * after).min(MAX_MESSAGE + 2 * READ_CHUNK);
             self.charge = None;
             self.charge = admission.receive(wanted).await;
             self.charged = wanted;
@@ -98,13 +98,13 @@ impl Received {
     }
 
     async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
-        self.bytes.reserve(CHUNK);
-        from.take(CHUNK as u64).read_buf(&mut self.bytes).await
+        self.bytes.reserve(READ_CHUNK);
+        from.take(READ_CHUNK as u64).read_buf(&mut self.bytes).await
     }
 
     fn give_back(&mut self) {
         if self.charged > 0 {
-            *self = Received::default();
+            *self = ReceiveBuffer::default();
         }
     }
 }

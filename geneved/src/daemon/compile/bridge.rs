@@ -4,26 +4,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libgeneve::bridge::{BridgeConfig, Limits, Live, OwnerConfig};
-use libgeneve::policy::Defaults;
+use libgeneve::bridge::{BridgeConfig, FdbLimits, LearnedState, OwnerConfig};
+use libgeneve::policy::PolicyDefaults;
 use libgeneve::qos::Bucket;
 
 use super::rules::default_action;
 use super::{Compiler, lladdr};
-use crate::config::state::{Endpoint, Link, State};
-use crate::config::value::Mode;
+use crate::config::state::{EndpointSpec, LinkSpec, DesiredState};
+use crate::config::value::ModeValue;
 
 /// What an Ethernet link keeps from one configuration to the next.
-pub(super) struct Kept {
-    live: Arc<Live>,
+pub(super) struct RetainedBridge {
+    live: Arc<LearnedState>,
     /// The bucket of what is flooded, and the rate that it was made for.
     flood: (u32, Arc<Bucket>),
 }
 
-impl Kept {
+impl RetainedBridge {
     fn new(key: [u64; 2], rate: u32) -> Self {
-        Kept {
-            live: Arc::new(Live::new(key)),
+        RetainedBridge {
+            live: Arc::new(LearnedState::new(key)),
             flood: (rate, bucket(rate)),
         }
     }
@@ -40,15 +40,15 @@ fn bucket(rate: u32) -> Arc<Bucket> {
 
 impl Compiler {
     /// The bridge of a link, where it is one.
-    pub(super) fn bridge(&mut self, state: &State, link: &Link) -> Option<BridgeConfig> {
-        if link.mode != Mode::Ethernet {
+    pub(super) fn bridge(&mut self, state: &DesiredState, link: &LinkSpec) -> Option<BridgeConfig> {
+        if link.mode != ModeValue::Ethernet {
             return None;
         }
         let bridging = link.bridging;
         let rate = bridging.flood_rate;
         let key = || self.keys.of(&format!("stations of {}", link.name));
         let kept = self.bridges.entry(link.name.clone());
-        let kept = kept.or_insert_with(|| Kept::new(key(), rate));
+        let kept = kept.or_insert_with(|| RetainedBridge::new(key(), rate));
         if kept.flood.0 != rate {
             kept.flood = (rate, bucket(rate));
         }
@@ -60,7 +60,7 @@ impl Compiler {
         Some(BridgeConfig {
             mac: lladdr(link),
             learning: bridging.learning,
-            limits: Limits {
+            limits: FdbLimits {
                 entries: bridging.max_addresses,
                 ageing: Duration::from_secs(bridging.ageing.into()),
             },
@@ -68,7 +68,7 @@ impl Compiler {
             flood: state.flood_list(link),
             flood_rate: Arc::clone(&kept.flood.1),
             owners: owners.map(|(addr, e)| owner(addr, e)).collect(),
-            others: Defaults {
+            others: PolicyDefaults {
                 ingress: default_action(link.ingress),
                 egress: default_action(link.egress),
             },
@@ -77,7 +77,7 @@ impl Compiler {
     }
 }
 
-fn owner(addr: IpAddr, endpoint: &Endpoint) -> OwnerConfig {
+fn owner(addr: IpAddr, endpoint: &EndpointSpec) -> OwnerConfig {
     OwnerConfig {
         addr,
         mac: endpoint.lladdr,

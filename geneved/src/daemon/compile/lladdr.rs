@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 
 use libgeneve::wire::ethernet::Mac;
 
-use crate::config::state::Link;
+use crate::config::state::LinkSpec;
 
 /// The MAC address that was configured, or one that follows from this machine, the link's name and its VNI: the same after
 /// every start and every change of the underlay, and another on every host and for every VPC. Network namespaces are hosts
 /// of their own, whose addresses last as long as they do.
-pub(in crate::daemon) fn lladdr(link: &Link) -> Mac {
+pub(in crate::daemon) fn lladdr(link: &LinkSpec) -> Mac {
     link.lladdr.unwrap_or_else(|| {
         let seed = format!("{}\n{}\n{}", machine(), link.name, link.vni);
         let hash = blake3::derive_key("geneved 2026-11 MAC address of a link", seed.as_bytes());

@@ -18,13 +18,13 @@ use std::sync::atomic::AtomicU64;
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
 use libgeneve::link::{
-    Endpoint, Functions, LinkConfig, LinkIndex, Neighborhood, ProxyTarget, UndeliveredPackets,
+    EndpointConfig, LinkFunctions, LinkConfig, LinkIndex, NeighborCache, ProxyTarget, UndeliveredPackets,
 };
 use libgeneve::nat;
-use libgeneve::options::{EndpointType, OptionDef, Schema};
+use libgeneve::options::{EndpointType, OptionDef, OptionSchema};
 use libgeneve::policy::{self, Policy};
-use libgeneve::qos::{Bucket, Buckets, Class, Limited, Tally};
-use libgeneve::service::{self, Services};
+use libgeneve::qos::{Bucket, BucketRegistry, QosClass, BucketKey, ClassCounters};
+use libgeneve::service::{self, ServiceTable};
 
 pub(super) use self::lladdr::lladdr;
 use self::proxies::Proxies;
@@ -33,9 +33,9 @@ pub(super) use self::shape::options_len;
 use self::shape::routes;
 pub(super) use self::tables::{Outdated, RunningLink, TableBuilder, TableInput};
 use crate::config::plan::Plan;
-use crate::config::state::{Link, Service, State};
-use crate::config::value::{Affinity, IfName, Rate, Size};
-use crate::random::Keys;
+use crate::config::state::{LinkSpec, ServiceSpec, DesiredState};
+use crate::config::value::{AffinityValue, IfName, RateValue, SizeValue};
+use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
 /// Ports of this host's own overlay address with which it stands in for endpoints of other VPCs. They are none of those
@@ -55,7 +55,7 @@ fn broadcasts<'a>(addresses: impl Iterator<Item = &'a IpNet>) -> Vec<Ipv4Addr> {
 
 /// The links with endpoints that stand for one of `link`, each once.
 pub(super) fn proxies_into<'a>(
-    state: &'a State,
+    state: &'a DesiredState,
     link: &'a IfName,
 ) -> impl Iterator<Item = &'a IfName> {
     let proxied = state
@@ -72,32 +72,32 @@ pub(super) fn proxies_into<'a>(
 pub(super) struct Compiler {
     pub(super) key: Option<LabelKey>,
     /// Of the tables that links have.
-    keys: Keys,
-    pools: nat::Registry,
-    buckets: Buckets,
+    keys: HashKeys,
+    pools: nat::PoolRegistry,
+    buckets: BucketRegistry,
     hits: BTreeMap<IfName, HashMap<String, Arc<AtomicU64>>>,
-    tallies: BTreeMap<IfName, HashMap<String, Arc<Tally>>>,
+    tallies: BTreeMap<IfName, HashMap<String, Arc<ClassCounters>>>,
     proxies: Proxies,
-    policies: BTreeMap<IfName, (policy::Defaults, Vec<policy::Rule>, Arc<Policy>)>,
-    nats: BTreeMap<IfName, (LinkIndex, Vec<nat::Rule>, Arc<nat::Nat>)>,
-    stand_ins: BTreeMap<IfName, (LinkIndex, Vec<nat::Rule>, usize, Arc<nat::Nat>)>,
-    services: BTreeMap<IfName, (Vec<service::ServiceConfig>, Arc<Services>)>,
-    bridges: BTreeMap<IfName, bridge::Kept>,
-    neighborhoods: BTreeMap<IfName, Arc<Neighborhood>>,
+    policies: BTreeMap<IfName, (policy::PolicyDefaults, Vec<policy::PolicyRule>, Arc<Policy>)>,
+    nats: BTreeMap<IfName, (LinkIndex, Vec<nat::NatRule>, Arc<nat::Nat>)>,
+    stand_ins: BTreeMap<IfName, (LinkIndex, Vec<nat::NatRule>, usize, Arc<nat::Nat>)>,
+    services: BTreeMap<IfName, (Vec<service::ServiceConfig>, Arc<ServiceTable>)>,
+    bridges: BTreeMap<IfName, bridge::RetainedBridge>,
+    neighborhoods: BTreeMap<IfName, Arc<NeighborCache>>,
     undelivered: BTreeMap<IfName, Arc<UndeliveredPackets>>,
 }
 
 /// Whether a backend of a link's service passes its checks.
-pub(super) type Healthy<'a> = dyn Fn(&IfName, &Service, (IpAddr, u16)) -> bool + 'a;
+pub(super) type IsHealthy<'a> = dyn Fn(&IfName, &ServiceSpec, (IpAddr, u16)) -> bool + 'a;
 
 /// The links that run, and where they are in the tables.
-pub(super) type Places = BTreeMap<IfName, LinkIndex>;
+pub(super) type LinkIndices = BTreeMap<IfName, LinkIndex>;
 
 /// Whether a state can be compiled with this key for labels, if `old` could.
 ///
 /// # Errors
 /// Two labels of one endpoint have the same hash.
-pub(super) fn verify(key: Option<&LabelKey>, old: &State, state: &State) -> Result<(), Refusal> {
+pub(super) fn verify(key: Option<&LabelKey>, old: &DesiredState, state: &DesiredState) -> Result<(), Refusal> {
     for ((dev, addr), endpoint) in state.endpoints.beside(&old.endpoints) {
         if let Some(labels) = &endpoint.labels {
             hashed(key, labels).map_err(|why| {
@@ -118,12 +118,12 @@ fn hashed(key: Option<&LabelKey>, labels: &LabelMap) -> Result<LabelSet, String>
 
 impl Compiler {
     /// A compiler that hashes labels with `key`, and gives links tables with `keys`.
-    pub(super) fn new(key: Option<LabelKey>, keys: Keys) -> Self {
+    pub(super) fn new(key: Option<LabelKey>, keys: HashKeys) -> Self {
         Compiler {
             key,
             keys,
-            pools: nat::Registry::default(),
-            buckets: Buckets::default(),
+            pools: nat::PoolRegistry::default(),
+            buckets: BucketRegistry::default(),
             hits: BTreeMap::new(),
             tallies: BTreeMap::new(),
             proxies: Proxies::default(),
@@ -148,7 +148,7 @@ impl Compiler {
     }
 
     /// The options that are known.
-    pub(super) fn schema(state: &State) -> Schema {
+    pub(super) fn schema(state: &DesiredState) -> OptionSchema {
         let defined = state
             .options
             .values()
@@ -162,18 +162,18 @@ impl Compiler {
             })
             .collect();
         // What does not fit was refused when it was added.
-        Schema::new(state.fabric.option_class.0, defined).unwrap_or_default()
+        OptionSchema::new(state.fabric.option_class.0, defined).unwrap_or_default()
     }
 
     /// What the packet path reads of a link. `followed` are the addresses that others gave its interface; `healthy` says whether a backend passes its checks.
     pub(super) fn link(
         &mut self,
-        state: &State,
-        link: &Link,
+        state: &DesiredState,
+        link: &LinkSpec,
         mtu: u16,
         followed: &[IpNet],
-        places: &Places,
-        healthy: &Healthy<'_>,
+        places: &LinkIndices,
+        healthy: &IsHealthy<'_>,
     ) -> LinkConfig {
         let addresses = || link.addresses.iter().chain(followed);
         let index = places.get(&link.name).copied().unwrap_or_default();
@@ -181,9 +181,9 @@ impl Compiler {
             .functions(state, link, places, healthy)
             .unwrap_or_else(|why| {
                 tracing::error!(link = %link.name, why, "link \"{}\": its functions cannot be compiled, it drops everything: {why}", link.name);
-                Functions {
+                LinkFunctions {
                     policy: deny_all(),
-                    ..Functions::default()
+                    ..LinkFunctions::default()
                 }
             });
         LinkConfig {
@@ -212,11 +212,11 @@ impl Compiler {
 
     fn functions(
         &mut self,
-        state: &State,
-        link: &Link,
-        places: &Places,
-        healthy: &Healthy<'_>,
-    ) -> Result<Functions, String> {
+        state: &DesiredState,
+        link: &LinkSpec,
+        places: &LinkIndices,
+        healthy: &IsHealthy<'_>,
+    ) -> Result<LinkFunctions, String> {
         let mut endpoints = HashMap::new();
         for (addr, endpoint) in state.endpoints_of(&link.name) {
             let labels = endpoint
@@ -233,11 +233,11 @@ impl Compiler {
                     link: *places.get(on)?,
                 })
             });
-            let compiled = Endpoint {
+            let compiled = EndpointConfig {
                 kind: endpoint.kind(),
                 labels,
                 class: class.map(|c| c.id),
-                rate: self.bucket(link, Limited::Endpoint(addr), endpoint.rate, None),
+                rate: self.bucket(link, BucketKey::Endpoint(addr), endpoint.rate, None),
                 target: target.filter(|_| endpoint.hosts.is_empty()),
                 colocated: endpoint.colocated,
                 local: endpoint.local || endpoint.hosts.is_empty(),
@@ -253,13 +253,13 @@ impl Compiler {
         let classes = classes
             .into_iter()
             .map(|(name, class)| {
-                let limited = Limited::Class(name.clone());
-                Arc::new(Class {
+                let limited = BucketKey::Class(name.clone());
+                Arc::new(QosClass {
                     id: class.id,
                     bucket: self.bucket(link, limited, class.rate, class.burst),
                     ingress: self.bucket(
                         link,
-                        Limited::ClassIngress(name.clone()),
+                        BucketKey::ClassIngress(name.clone()),
                         class.rate,
                         class.burst,
                     ),
@@ -275,16 +275,16 @@ impl Compiler {
                 })
             })
             .collect();
-        Ok(Functions {
+        Ok(LinkFunctions {
             endpoints,
             policy: self.policy(state, link)?,
             nat: self.nat(state, link, places)?,
             services: self.services(state, link, healthy)?,
             classes,
-            rate: self.bucket(link, Limited::Link, link.rate, link.burst),
-            rate_ingress: self.bucket(link, Limited::LinkIngress, link.rate, link.burst),
+            rate: self.bucket(link, BucketKey::Link, link.rate, link.burst),
+            rate_ingress: self.bucket(link, BucketKey::LinkIngress, link.rate, link.burst),
             options: attachments(state, &link.options),
-            stand_ins: self.stand_ins(link, places)?,
+            stand_ins: self.proxy_pools(link, places)?,
             labels: state.uses_labels(&link.name),
             labels_critical: link.labels == crate::config::value::LabelsUse::Critical,
             gateway: state
@@ -293,29 +293,29 @@ impl Compiler {
         })
     }
 
-    fn neighborhood(&mut self, name: &IfName) -> Arc<Neighborhood> {
+    fn neighborhood(&mut self, name: &IfName) -> Arc<NeighborCache> {
         let key = || self.keys.of(&format!("neighbors of {name}"));
-        let new = || Arc::new(Neighborhood::new(key()));
+        let new = || Arc::new(NeighborCache::new(key()));
         Arc::clone(self.neighborhoods.entry(name.clone()).or_insert_with(new))
     }
 
     fn bucket(
         &mut self,
-        link: &Link,
-        limited: Limited,
-        rate: Option<Rate>,
-        burst: Option<Size>,
+        link: &LinkSpec,
+        limited: BucketKey,
+        rate: Option<RateValue>,
+        burst: Option<SizeValue>,
     ) -> Option<Arc<Bucket>> {
         let rate = rate?.bytes();
-        let burst = burst.map_or_else(|| Bucket::default_burst(rate), Size::bytes);
+        let burst = burst.map_or_else(|| Bucket::default_burst(rate), SizeValue::bytes);
         Some(
             self.buckets
                 .bucket(link.name.as_str(), limited, rate, burst),
         )
     }
 
-    fn policy(&mut self, state: &State, link: &Link) -> Result<Option<Arc<Policy>>, String> {
-        let defaults = policy::Defaults {
+    fn policy(&mut self, state: &DesiredState, link: &LinkSpec) -> Result<Option<Arc<Policy>>, String> {
+        let defaults = policy::PolicyDefaults {
             ingress: default_action(link.ingress),
             egress: default_action(link.egress),
         };
@@ -324,7 +324,7 @@ impl Compiler {
             .map(|(name, rule)| compiled_rule(state, link, name.as_str(), rule))
             .collect();
         let open =
-            defaults.ingress == policy::Action::Allow && defaults.egress == policy::Action::Allow;
+            defaults.ingress == policy::PolicyAction::Allow && defaults.egress == policy::PolicyAction::Allow;
         if rules.is_empty() && open {
             self.policies.remove(&link.name);
             return Ok(None);
@@ -347,9 +347,9 @@ impl Compiler {
 
     fn nat(
         &mut self,
-        state: &State,
-        link: &Link,
-        places: &Places,
+        state: &DesiredState,
+        link: &LinkSpec,
+        places: &LinkIndices,
     ) -> Result<Option<Arc<nat::Nat>>, String> {
         let rules = state.nats_of(&link.name);
         let rules: Vec<_> = rules
@@ -373,7 +373,7 @@ impl Compiler {
     }
 
     /// Where an endpoint of this VPC is proxied in another, this host speaks to it with its own address.
-    fn stand_ins(&mut self, link: &Link, places: &Places) -> Result<Option<Arc<nat::Nat>>, String> {
+    fn proxy_pools(&mut self, link: &LinkSpec, places: &LinkIndices) -> Result<Option<Arc<nat::Nat>>, String> {
         let consumers = self.proxies.consumers(&link.name).count();
         if consumers == 0 {
             self.stand_ins.remove(&link.name);
@@ -386,7 +386,7 @@ impl Compiler {
                 .find(|a| a.is_ipv4() == v4)
         };
         let rule = |v4: bool, all: &str| {
-            Some(nat::Rule::Snat {
+            Some(nat::NatRule::Snat {
                 name: format!("stand-in for {all}"),
                 from: all.parse().ok()?,
                 pool: own(v4)?..=own(v4)?,
@@ -415,10 +415,10 @@ impl Compiler {
 
     fn services(
         &mut self,
-        state: &State,
-        link: &Link,
-        healthy: &Healthy<'_>,
-    ) -> Result<Option<Arc<Services>>, String> {
+        state: &DesiredState,
+        link: &LinkSpec,
+        healthy: &IsHealthy<'_>,
+    ) -> Result<Option<Arc<ServiceTable>>, String> {
         let services = state.services_of(&link.name);
         let configs: Vec<_> = services
             .map(|(name, service)| service::ServiceConfig {
@@ -436,8 +436,8 @@ impl Compiler {
                     })
                     .collect(),
                 affinity: match service.affinity {
-                    Affinity::None => service::Affinity::None,
-                    Affinity::Client => service::Affinity::Client,
+                    AffinityValue::None => service::Affinity::None,
+                    AffinityValue::Client => service::Affinity::Client,
                 },
             })
             .collect();
@@ -452,7 +452,7 @@ impl Compiler {
             return Ok(Some(Arc::clone(services)));
         }
         let before = before.map(|(_, services)| &**services);
-        let services = Services::new(configs.clone(), before).map_err(|e| e.to_string())?;
+        let services = ServiceTable::new(configs.clone(), before).map_err(|e| e.to_string())?;
         let services = Arc::new(services);
         let kept = (configs, Arc::clone(&services));
         self.services.insert(link.name.clone(), kept);
@@ -460,7 +460,7 @@ impl Compiler {
     }
 
     /// Forgets what a link does not use any more; to be called after tables were made of its compiled form.
-    fn prune(&mut self, state: &State, name: &IfName) {
+    fn prune(&mut self, state: &DesiredState, name: &IfName) {
         self.buckets.prune(name.as_str());
         if !state.links.contains_key(name) {
             self.policies.remove(name);

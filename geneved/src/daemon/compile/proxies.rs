@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::state::State;
+use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 
 /// Both ways round, so that neither is looked for among all endpoints.
@@ -17,7 +17,7 @@ pub(super) struct Proxies {
 impl Proxies {
     /// Notes what the endpoints of `link` stand for now. Returns the links that this concerns: those that have one consumer
     /// more or less.
-    pub(super) fn note(&mut self, state: &State, link: &IfName) -> BTreeSet<IfName> {
+    pub(super) fn note(&mut self, state: &DesiredState, link: &IfName) -> BTreeSet<IfName> {
         let endpoints = state.endpoints_of(link);
         let new: BTreeSet<IfName> = endpoints
             .filter_map(|(_, endpoint)| Some(endpoint.target.as_ref()?.0.clone()))

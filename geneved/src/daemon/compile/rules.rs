@@ -2,48 +2,48 @@
 
 use std::sync::Arc;
 
-use libgeneve::link::Attachment;
+use libgeneve::link::AttachedOption;
 use libgeneve::nat;
 use libgeneve::options::OptionMatch;
 use libgeneve::policy::{self, Policy};
 
-use crate::config::state::{Link, Nat, State};
-use crate::config::value::{Action, Direction, NamedData, RuleAction, Who};
+use crate::config::state::{LinkSpec, NatSpec, DesiredState};
+use crate::config::value::{DefaultAction, DirectionValue, NamedData, RuleAction, RulePeerValue};
 
 pub(super) fn deny_all() -> Option<Arc<Policy>> {
-    let defaults = policy::Defaults {
-        ingress: policy::Action::Deny,
-        egress: policy::Action::Deny,
+    let defaults = policy::PolicyDefaults {
+        ingress: policy::PolicyAction::Deny,
+        egress: policy::PolicyAction::Deny,
     };
     let policy = Policy::compile(Vec::new(), defaults, None, &mut |_| Arc::default());
     policy.ok().map(Arc::new)
 }
 
-pub(super) fn default_action(action: Action) -> policy::Action {
+pub(super) fn default_action(action: DefaultAction) -> policy::PolicyAction {
     match action {
-        Action::Allow => policy::Action::Allow,
-        Action::Deny => policy::Action::Deny,
+        DefaultAction::Allow => policy::PolicyAction::Allow,
+        DefaultAction::Deny => policy::PolicyAction::Deny,
     }
 }
 
 pub(super) fn compiled_rule(
-    state: &State,
-    link: &Link,
+    state: &DesiredState,
+    link: &LinkSpec,
     name: &str,
-    rule: &crate::config::state::Policy,
-) -> policy::Rule {
-    let who = |who: &Who| match who {
-        Who::Any => policy::Who::Any,
-        Who::Prefix(prefix) => policy::Who::Prefix(*prefix),
-        Who::Selector(selector) => policy::Who::Selector(selector.0.clone()),
+    rule: &crate::config::state::PolicySpec,
+) -> policy::PolicyRule {
+    let who = |who: &RulePeerValue| match who {
+        RulePeerValue::Any => policy::RulePeer::Any,
+        RulePeerValue::Prefix(prefix) => policy::RulePeer::Prefix(*prefix),
+        RulePeerValue::Selector(selector) => policy::RulePeer::Selector(selector.0.clone()),
     };
     let class = rule.class.as_ref();
     let class = class.and_then(|name| state.classes.get(&(link.name.clone(), name.clone())));
-    policy::Rule {
+    policy::PolicyRule {
         name: name.to_owned(),
         direction: match rule.direction {
-            Direction::Ingress => policy::Direction::Ingress,
-            Direction::Egress => policy::Direction::Egress,
+            DirectionValue::Ingress => policy::Direction::Ingress,
+            DirectionValue::Egress => policy::Direction::Egress,
         },
         pref: rule.pref,
         from: who(&rule.from),
@@ -59,40 +59,40 @@ pub(super) fn compiled_rule(
         }),
         endpoint_type: rule.endpoint_type,
         action: match rule.action {
-            RuleAction::Allow => policy::Action::Allow,
-            RuleAction::Deny => policy::Action::Deny,
-            RuleAction::Reject => policy::Action::Reject,
+            RuleAction::Allow => policy::PolicyAction::Allow,
+            RuleAction::Deny => policy::PolicyAction::Deny,
+            RuleAction::Reject => policy::PolicyAction::Reject,
         },
         log: rule.log,
         class: class.map(|c| c.id),
     }
 }
 
-pub(super) fn translation(name: String, nat: &Nat) -> nat::Rule {
+pub(super) fn translation(name: String, nat: &NatSpec) -> nat::NatRule {
     match nat {
-        Nat::Snat {
+        NatSpec::Snat {
             from,
             source,
             ports,
-        } => nat::Rule::Snat {
+        } => nat::NatRule::Snat {
             name,
             from: *from,
             pool: source.first..=source.last,
             ports: ports.0.clone(),
         },
-        Nat::Dnat {
+        NatSpec::Dnat {
             to,
             port,
             target,
             target_port,
-        } => nat::Rule::Dnat {
+        } => nat::NatRule::Dnat {
             name,
             to: *to,
             port: port.map(|(proto, port)| (proto.0, port)),
             target: *target,
             target_port: *target_port,
         },
-        Nat::Static { inside, outside } => nat::Rule::Static {
+        NatSpec::Static { inside, outside } => nat::NatRule::Static {
             name,
             inside: *inside,
             outside: *outside,
@@ -100,10 +100,10 @@ pub(super) fn translation(name: String, nat: &Nat) -> nat::Rule {
     }
 }
 
-pub(super) fn attachments(state: &State, options: &[NamedData]) -> Vec<Attachment> {
+pub(super) fn attachments(state: &DesiredState, options: &[NamedData]) -> Vec<AttachedOption> {
     let known = options.iter().filter_map(|option| {
         let defined = state.options.get(&option.name)?;
-        Some(Attachment {
+        Some(AttachedOption {
             class: defined.class,
             kind: defined.kind,
             data: option.data.clone(),

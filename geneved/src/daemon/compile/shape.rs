@@ -4,13 +4,13 @@ use ipnet::IpNet;
 use libgeneve::label::LabelMap;
 use libgeneve::link::{OptionLengths, RouteConfig};
 use libgeneve::options::EndpointType;
-use libgeneve::route::Origin;
+use libgeneve::route::RouteOrigin;
 
-use crate::config::state::{Link, State, options_size};
-use crate::config::value::Mode;
+use crate::config::state::{LinkSpec, DesiredState, options_size};
+use crate::config::value::ModeValue;
 
 /// Bytes of the longest options that a link sends.
-pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
+pub(in crate::daemon) fn options_len(state: &DesiredState, link: &LinkSpec) -> u16 {
     if !link.encapsulation.has_options() {
         return 0;
     }
@@ -42,10 +42,10 @@ pub(in crate::daemon) fn options_len(state: &State, link: &Link) -> u16 {
     u16::try_from(lengths.sum()).unwrap_or(u16::MAX)
 }
 
-pub(super) fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
+pub(super) fn routes(state: &DesiredState, link: &LinkSpec) -> Vec<RouteConfig> {
     let mut routes = Vec::new();
     // A bridge sends by MAC address.
-    if link.mode == Mode::Ethernet {
+    if link.mode == ModeValue::Ethernet {
         return routes;
     }
     if let Some(remote) = link.remote {
@@ -53,7 +53,7 @@ pub(super) fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
             routes.push(RouteConfig {
                 prefix: all.parse().expect("a valid prefix"),
                 hosts: vec![remote],
-                origin: Origin::Remote,
+                origin: RouteOrigin::Remote,
                 kind: EndpointType::Simple,
                 local: false,
             });
@@ -65,7 +65,7 @@ pub(super) fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
             .map(|(prefix, route)| RouteConfig {
                 prefix,
                 hosts: route.hosts.clone(),
-                origin: Origin::Route,
+                origin: RouteOrigin::Route,
                 kind: route.kind,
                 local: false,
             }),
@@ -76,7 +76,7 @@ pub(super) fn routes(state: &State, link: &Link) -> Vec<RouteConfig> {
             .map(|(address, endpoint)| RouteConfig {
                 prefix: IpNet::from(address),
                 hosts: endpoint.hosts.clone(),
-                origin: Origin::Endpoint,
+                origin: RouteOrigin::Endpoint,
                 kind: endpoint.kind(),
                 local: endpoint.local || endpoint.hosts.is_empty(),
             }),

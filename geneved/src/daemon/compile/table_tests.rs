@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::plan::Plan;
 use crate::config::state::Fabric;
-use crate::config::words::Change;
+use crate::config::words::ObjectChange;
 use crate::daemon::compile::outdated_by;
-use crate::random::Keys;
+use crate::random::HashKeys;
 
 /// A daemon's links without their interfaces.
 struct Site {
-    state: Arc<State>,
+    state: Arc<DesiredState>,
     running: BTreeMap<IfName, RunningLink>,
     builder: TableBuilder,
 }
@@ -19,9 +19,9 @@ struct Site {
 impl Site {
     fn new() -> Site {
         let key = libgeneve::label::LabelKey::from_secret(&[7; 32]);
-        let compiler = Compiler::new(Some(key), Keys::draw().unwrap());
+        let compiler = Compiler::new(Some(key), HashKeys::draw().unwrap());
         Site {
-            state: Arc::new(State::on(Fabric {
+            state: Arc::new(DesiredState::on(Fabric {
                 secret: true,
                 ..Fabric::default()
             })),
@@ -32,8 +32,8 @@ impl Site {
 
     /// Makes a change as the daemon does: what is new runs before tables are made, and what is gone until they are there.
     fn apply(&mut self, change: &Value) -> bool {
-        let change: Change = serde_json::from_value(change.clone()).unwrap();
-        let mut state = State::clone(&self.state);
+        let change: ObjectChange = serde_json::from_value(change.clone()).unwrap();
+        let mut state = DesiredState::clone(&self.state);
         if state.apply(&change).is_err() {
             return false;
         }
@@ -57,7 +57,7 @@ impl Site {
     }
 
     fn build(&mut self, outdated: Outdated) -> Arc<Tables> {
-        let (ways, down) = (Ways::default(), Down::default());
+        let (ways, down) = (PathTable::default(), UnhealthyBackends::default());
         let builder = &mut self.builder;
         let (outdated, names) = builder.concerned(&self.state, &ways, &down, outdated);
         let running = self

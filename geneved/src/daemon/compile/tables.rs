@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{HeardBy, HostRegistry, Link, LinkIndex, Tables};
+use libgeneve::link::{ExpectedInterface, HostRegistry, Link, LinkIndex, Tables};
 
-use super::{Compiler, Places};
-use crate::config::state::{Service, State};
+use super::{Compiler, LinkIndices};
+use crate::config::state::{ServiceSpec, DesiredState};
 use crate::config::value::IfName;
-use crate::daemon::backends::{Down, target};
-use crate::net::mtu::{Loop, Nested, Ways};
+use crate::daemon::backends::{UnhealthyBackends, target};
+use crate::net::mtu::{RoutingLoop, NestedTunnels, PathTable};
 
 /// Whose tables are to be compiled anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub(in crate::daemon) struct RunningLink {
 /// The configuration that tables are made of.
 #[derive(Debug)]
 pub(in crate::daemon) struct TableInput {
-    pub(in crate::daemon) state: Arc<State>,
-    pub(in crate::daemon) ways: Arc<Ways>,
-    pub(in crate::daemon) down: Down,
+    pub(in crate::daemon) state: Arc<DesiredState>,
+    pub(in crate::daemon) ways: Arc<PathTable>,
+    pub(in crate::daemon) down: UnhealthyBackends,
     pub(in crate::daemon) outdated: Outdated,
     /// The links that run, of those that [`TableBuilder::concerned`] named.
     pub(in crate::daemon) running: BTreeMap<IfName, RunningLink>,
@@ -56,7 +56,7 @@ pub(in crate::daemon) struct TableBuilder {
     pub(in crate::daemon) compiler: Compiler,
     pub(in crate::daemon) registry: HostRegistry,
     /// Which backends get no flows.
-    pub(in crate::daemon) down: Down,
+    pub(in crate::daemon) down: UnhealthyBackends,
     tables: Arc<Tables>,
     /// Where each link is in them.
     places: BTreeMap<IfName, LinkIndex>,
@@ -68,7 +68,7 @@ impl TableBuilder {
         TableBuilder {
             compiler,
             registry: HostRegistry::default(),
-            down: Down::default(),
+            down: UnhealthyBackends::default(),
             tables: Arc::new(Tables::new([], hasher)),
             places: BTreeMap::new(),
         }
@@ -84,9 +84,9 @@ impl TableBuilder {
     /// proxied endpoints stand for, are not as they were. And, as the second, all that these look at.
     pub(in crate::daemon) fn concerned(
         &mut self,
-        state: &State,
-        ways: &Ways,
-        down: &Down,
+        state: &DesiredState,
+        ways: &PathTable,
+        down: &UnhealthyBackends,
         outdated: Outdated,
     ) -> (Outdated, BTreeSet<IfName>) {
         let Outdated::Links(mut names) = outdated else {
@@ -138,7 +138,7 @@ impl TableBuilder {
             }
             Outdated::Links(names) => names.into_iter().collect(),
         };
-        let places: Places = running.iter().map(|(n, r)| (n.clone(), r.index)).collect();
+        let places: LinkIndices = running.iter().map(|(n, r)| (n.clone(), r.index)).collect();
         // A place may be another link's now, so all are left before any is taken.
         let mut changed = Vec::new();
         for name in &names {
@@ -175,11 +175,11 @@ impl TableBuilder {
 
     fn link(
         &mut self,
-        state: &State,
-        link: &crate::config::state::Link,
+        state: &DesiredState,
+        link: &crate::config::state::LinkSpec,
         running: &RunningLink,
-        places: &Places,
-        ways: &Ways,
+        places: &LinkIndices,
+        ways: &PathTable,
     ) -> Link {
         let TableBuilder {
             compiler,
@@ -187,18 +187,18 @@ impl TableBuilder {
             down,
             ..
         } = self;
-        let healthy = |dev: &IfName, service: &Service, at: (IpAddr, u16)| {
+        let healthy = |dev: &IfName, service: &ServiceSpec, at: (IpAddr, u16)| {
             !down.has(&target(state, dev, service, at))
         };
         let RunningLink { mtu, followed, .. } = running;
         let config = compiler.link(state, link, *mtu, followed, places, &healthy);
         let name = &link.name;
         Link::new(config, registry)
-            .without(|host| ways.loop_of(name, host).is_some())
+            .excluding_loops(|host| ways.loop_of(name, host).is_some())
             .with_heard_by(|host| {
                 let mut heard_by = behind(&ways.nested, places, name, host);
-                if matches!(ways.loop_of(name, host), Some(Loop::Own { .. })) {
-                    heard_by.push(HeardBy::Nobody);
+                if matches!(ways.loop_of(name, host), Some(RoutingLoop::Own { .. })) {
+                    heard_by.push(ExpectedInterface::Nobody);
                 }
                 heard_by
             })
@@ -206,7 +206,7 @@ impl TableBuilder {
 }
 
 /// The links behind whose interfaces a host of the link `name` is.
-fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<HeardBy> {
+fn behind(nested: &NestedTunnels, places: &LinkIndices, name: &IfName, host: IpAddr) -> Vec<ExpectedInterface> {
     if nested.is_empty() {
         return Vec::new();
     }
@@ -214,7 +214,7 @@ fn behind(nested: &Nested, places: &Places, name: &IfName, host: IpAddr) -> Vec<
         .iter()
         .filter(|(link, at, _)| link == name && *at == host);
     let outer = of_it.filter_map(|(.., outer)| places.get(outer));
-    outer.copied().map(HeardBy::Link).collect()
+    outer.copied().map(ExpectedInterface::Link).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! File descriptors that links need, counted before anything is opened.
 
 use super::ports::needed_ports;
-use super::{Core, Inner, refuse};
+use super::{Core, CoreState, refuse};
 use crate::config::plan::Plan;
-use crate::config::state::{Link, State};
-use crate::daemon::core::running::Running;
-use crate::io::{Descriptors, SocketProfile};
+use crate::config::state::{LinkSpec, DesiredState};
+use crate::daemon::core::running::LinkRuntime;
+use crate::io::{DescriptorBudget, SocketProfile};
 use crate::refusal::Refusal;
 
 /// What a port needs: for IPv4 and IPv6 a socket of each worker, one for what is of no VPC, and a handle to steer them by.
@@ -21,15 +21,15 @@ impl Core {
     /// It needs more descriptors than there are, with the numbers.
     pub(super) fn ensure_descriptors(
         &self,
-        inner: &Inner,
-        new: &State,
+        inner: &CoreState,
+        new: &DesiredState,
         plan: &Plan,
     ) -> Result<(), Refusal> {
-        let bare = |name: &&_| !inner.running.get(name).is_some_and(Running::has_interface);
+        let bare = |name: &&_| !inner.running.get(name).is_some_and(LinkRuntime::has_interface);
         let made = plan.add.iter().chain(plan.replace.iter().filter(bare));
         let interfaces = made.count() * self.engine.workers();
         let concerned = plan.add.iter().chain(&plan.replace).chain(&plan.set);
-        let links: Vec<&Link> = concerned.filter_map(|name| new.links.get(name)).collect();
+        let links: Vec<&LinkSpec> = concerned.filter_map(|name| new.links.get(name)).collect();
         let mut profiles = Vec::new();
         let sockets: usize = links
             .iter()
@@ -38,7 +38,7 @@ impl Core {
         let ports = needed_ports(new);
         let ports = ports.keys().filter(|port| !inner.ports.contains_key(port));
         let ports = ports.count() * for_port(self.engine.workers());
-        match Descriptors::now().refuse(interfaces + sockets + ports) {
+        match DescriptorBudget::now().refuse(interfaces + sockets + ports) {
             None => Ok(()),
             Some(cause) => Err(match links[..] {
                 [link] => refuse(&link.name, &cause),
@@ -50,9 +50,9 @@ impl Core {
     /// Of these links those that fit, and each other one with the cause.
     pub(super) fn fitting<'a>(
         &self,
-        links: Vec<&'a Link>,
-    ) -> (Vec<&'a Link>, Vec<(&'a Link, String)>) {
-        let now = Descriptors::now();
+        links: Vec<&'a LinkSpec>,
+    ) -> (Vec<&'a LinkSpec>, Vec<(&'a LinkSpec, String)>) {
+        let now = DescriptorBudget::now();
         let mut profiles = Vec::new();
         let mut used = 0;
         let (mut fit, mut others) = (Vec::new(), Vec::new());
@@ -60,7 +60,7 @@ impl Core {
             let known = profiles.len();
             let more = self.engine.workers() + self.sockets_beside(&mut profiles, link);
             let left = now.left.saturating_sub(used);
-            match (Descriptors { left, ..now }).refuse(more) {
+            match (DescriptorBudget { left, ..now }).refuse(more) {
                 None => {
                     used += more as u64;
                     fit.push(link);
@@ -75,7 +75,7 @@ impl Core {
     }
 
     /// The sockets that a link needs beside those of the profiles that were counted before.
-    fn sockets_beside(&self, profiles: &mut Vec<SocketProfile>, link: &Link) -> usize {
+    fn sockets_beside(&self, profiles: &mut Vec<SocketProfile>, link: &LinkSpec) -> usize {
         let profile = self.profile(link);
         if profiles.contains(&profile) {
             return 0;

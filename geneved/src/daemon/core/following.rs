@@ -7,22 +7,22 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::repair::observe;
-use super::{Concerned, Core, Inner};
-use crate::config::state::Link;
-use crate::config::value::{IfName, Mode};
+use super::{AffectedLinks, Core, CoreState};
+use crate::config::state::LinkSpec;
+use crate::config::value::{IfName, ModeValue};
 use crate::daemon::compile::Outdated;
-use crate::net::interface::Seen;
+use crate::net::interface::InterfaceStatus;
 
 /// Addresses of one interface that are followed beside the configured ones: whoever may give it addresses, perhaps a tenant in
 /// a namespace of its own, does not make the tables as large as it likes.
-const MOST: usize = 1024;
+const MAX_FOLLOWED: usize = 1024;
 
 /// So many changes of one interface are followed at once, and then one a second: each has the link's tables compiled anew.
-const BURST: u64 = 10;
+const FOLLOW_BURST: u64 = 10;
 
 /// What others made of the addresses of one interface, and how often of late.
 #[derive(Clone, Debug, Default)]
-pub(in crate::daemon) struct Following {
+pub(in crate::daemon) struct AddressFollower {
     addresses: Vec<IpNet>,
     /// Beyond [`MOST`].
     left_out: usize,
@@ -32,14 +32,14 @@ pub(in crate::daemon) struct Following {
     pub(super) pending: bool,
 }
 
-impl Following {
+impl AddressFollower {
     /// The addresses that the configuration does not name.
     pub(super) fn addresses(&self) -> &[IpNet] {
         &self.addresses
     }
 
     /// Follows what was seen, if it is time; whether anything is another than before.
-    fn follow(&mut self, seen: &Seen, link: &Link, now: Instant) -> bool {
+    fn follow(&mut self, seen: &InterfaceStatus, link: &LinkSpec, now: Instant) -> bool {
         let (addresses, left_out) = others(seen, link);
         self.pending = false;
         if addresses == self.addresses {
@@ -51,7 +51,7 @@ impl Following {
         }
         let name = &link.name;
         if left_out > 0 && self.left_out == 0 {
-            tracing::warn!(link = %name, left_out, "link \"{name}\": its interface has {left_out} addresses beyond the first {MOST}, and packets for those are dropped; allow their prefix: \"geneved link set {name} allowed PREFIX\"");
+            tracing::warn!(link = %name, left_out, "link \"{name}\": its interface has {left_out} addresses beyond the first {MAX_FOLLOWED}, and packets for those are dropped; allow their prefix: \"geneved link set {name} allowed PREFIX\"");
         }
         (self.addresses, self.left_out) = (addresses, left_out);
         true
@@ -64,16 +64,16 @@ impl Following {
             self.changes = self.changes.saturating_sub(seconds);
             self.since = Some(now);
         }
-        let allowed = self.changes < BURST;
+        let allowed = self.changes < FOLLOW_BURST;
         self.changes += u64::from(allowed);
         allowed
     }
 }
 
 /// The addresses of an interface that its link's configuration does not name, and how many of them are left out.
-fn others(seen: &Seen, link: &Link) -> (Vec<IpNet>, usize) {
+fn others(seen: &InterfaceStatus, link: &LinkSpec) -> (Vec<IpNet>, usize) {
     // Frames are delivered by MAC address.
-    if link.mode == Mode::Ethernet {
+    if link.mode == ModeValue::Ethernet {
         return (Vec::new(), 0);
     }
     let all = seen.addresses.iter().chain(&seen.link_local);
@@ -83,14 +83,14 @@ fn others(seen: &Seen, link: &Link) -> (Vec<IpNet>, usize) {
         .collect();
     all.sort_unstable();
     all.dedup();
-    let left_out = all.len().saturating_sub(MOST);
-    all.truncate(MOST);
+    let left_out = all.len().saturating_sub(MAX_FOLLOWED);
+    all.truncate(MAX_FOLLOWED);
     (all, left_out)
 }
 
 impl Core {
     /// Follows the addresses of these links, after the kernel told that some have changed.
-    pub(in crate::daemon) async fn follow_addresses(&self, concerned: &Concerned) {
+    pub(in crate::daemon) async fn follow_addresses(&self, concerned: &AffectedLinks) {
         let mut inner = self.inner().await;
         let seen = observe(&inner, |name| concerned.has(name)).await;
         let changed = follow(&mut inner, &seen);
@@ -101,7 +101,7 @@ impl Core {
 }
 
 /// Follows what was seen of these links; those whose tables are outdated by it.
-pub(super) fn follow(inner: &mut Inner, seen: &[(IfName, Option<Seen>)]) -> BTreeSet<IfName> {
+pub(super) fn follow(inner: &mut CoreState, seen: &[(IfName, Option<InterfaceStatus>)]) -> BTreeSet<IfName> {
     let now = Instant::now();
     let mut changed = BTreeSet::new();
     for (name, seen) in seen {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn whoever_changes_addresses_again_and_again_is_followed_once_a_second() {
-        let (mut following, start) = (Following::default(), Instant::now());
+        let (mut following, start) = (AddressFollower::default(), Instant::now());
         let mut at = |ms| following.allow(start + Duration::from_millis(ms));
         assert!((0..10).all(&mut at));
         assert!(!at(900));

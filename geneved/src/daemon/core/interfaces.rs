@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
 
 use ipnet::IpNet;
-use libgeneve::datapath::Decision;
+use libgeneve::datapath::FlowDecision;
 use libgeneve::flow::{FlowCursor, FlowView};
 use libgeneve::link::LinkIndex;
 
 use super::mtu::mtu_of;
-use super::running::{Obstacle, Running};
-use super::{Core, Inner, refuse};
-use crate::config::file::{DaemonSettings, Segmentation};
-use crate::config::state::{Link, State};
-use crate::config::value::{IfName, LinkSegmentation, Mode, MtuWord};
-use crate::control::steps::Steps;
+use super::running::{Obstacle, LinkRuntime};
+use super::{Core, CoreState, refuse};
+use crate::config::file::{DaemonSettings, SegmentationSetting};
+use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::value::{IfName, LinkSegmentation, ModeValue, MtuValue};
+use crate::control::steps::Yielder;
 use crate::daemon::compile::lladdr;
-use crate::io::{Descriptors, SocketProfile, SourceSockets};
-use crate::net::interface::{self, InterfaceError, Made, Own, Wanted, can_have};
-use crate::net::mtu::Ways;
+use crate::io::{DescriptorBudget, SocketProfile, SourceSockets};
+use crate::net::interface::{self, InterfaceError, CreatedInterface, OwnInterface, InterfaceSpec, can_have};
+use crate::net::mtu::PathTable;
 use crate::net::netns;
 use crate::refusal::Refusal;
 
 /// What becomes of links that cannot be made ready now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unready {
+pub(super) enum UnreadyPolicy {
     /// The change is refused.
     Refuse,
     /// They wait until they can; the others run.
@@ -32,19 +32,19 @@ pub(super) enum Unready {
 }
 
 /// Links to be made in one network namespace, each with the sockets that it will send from.
-struct Batch<'a> {
-    links: Vec<&'a Link>,
+struct InterfaceBatch<'a> {
+    links: Vec<&'a LinkSpec>,
     sockets: Vec<SourceSockets>,
     /// Why some have no sockets.
     causes: Vec<Option<String>>,
-    made: Vec<Result<Made, InterfaceError>>,
-    netns: Option<netns::Identity>,
+    made: Vec<Result<CreatedInterface, InterfaceError>>,
+    netns: Option<netns::NetnsId>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> InterfaceBatch<'a> {
     /// One link that cannot be made now.
-    fn without_interface(link: &'a Link, cause: String, profile: SocketProfile) -> Self {
-        Batch {
+    fn without_interface(link: &'a LinkSpec, cause: String, profile: SocketProfile) -> Self {
+        InterfaceBatch {
             links: vec![link],
             sockets: vec![SourceSockets::none(profile)],
             causes: vec![Some(cause)],
@@ -61,24 +61,24 @@ impl Core {
     /// One cannot be made, and none is.
     pub(super) async fn bring_up(
         &self,
-        inner: &mut Inner,
-        state: &State,
+        inner: &mut CoreState,
+        state: &DesiredState,
         names: &[IfName],
-        ways: &Ways,
-        unready: Unready,
+        ways: &PathTable,
+        unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let links = names.iter().filter_map(|n| state.links.get(n));
-        let mut by_netns: BTreeMap<Option<String>, Vec<&Link>> = BTreeMap::new();
+        let mut by_netns: BTreeMap<Option<String>, Vec<&LinkSpec>> = BTreeMap::new();
         for link in links {
             by_netns.entry(link.netns.clone()).or_default().push(link);
         }
         let mut up: Vec<IfName> = Vec::new();
         for (netns, mut links) in by_netns {
-            if unready == Unready::Wait {
+            if unready == UnreadyPolicy::Wait {
                 let (fit, others) = self.fitting(links);
                 links = fit;
                 for (link, cause) in others {
-                    let batch = Batch::without_interface(link, cause, self.profile(link));
+                    let batch = InterfaceBatch::without_interface(link, cause, self.profile(link));
                     self.install(inner, state, batch, ways, unready, &mut up)
                         .await?;
                 }
@@ -100,14 +100,14 @@ impl Core {
 
     async fn make<'a>(
         &self,
-        inner: &Inner,
-        state: &State,
+        inner: &CoreState,
+        state: &DesiredState,
         netns: Option<String>,
-        links: Vec<&'a Link>,
-        ways: &Ways,
-        unready: Unready,
-    ) -> Result<Batch<'a>, Refusal> {
-        let mut batch = Batch {
+        links: Vec<&'a LinkSpec>,
+        ways: &PathTable,
+        unready: UnreadyPolicy,
+    ) -> Result<InterfaceBatch<'a>, Refusal> {
+        let mut batch = InterfaceBatch {
             // Looked at first: if the name leads to another namespace meanwhile, that is seen later.
             netns: netns.as_deref().and_then(netns::identity),
             links,
@@ -116,15 +116,15 @@ impl Core {
             made: Vec::new(),
         };
         let mut wanted = Vec::new();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for link in &batch.links {
-            steps.rest().await;
+            steps.yield_if_due().await;
             let (sockets, cause) = match self.sockets(inner, link) {
                 Ok(sockets) => (sockets, None),
-                Err(cause) if unready == Unready::Refuse => return Err(refuse(&link.name, &cause)),
+                Err(cause) if unready == UnreadyPolicy::Refuse => return Err(refuse(&link.name, &cause)),
                 Err(cause) => (SourceSockets::none(self.profile(link)), Some(cause)),
             };
-            wanted.push(wish(
+            wanted.push(interface_spec(
                 link,
                 mtu_of(state, link, ways, inner.running.get(&link.name)).0,
                 cause.is_none(),
@@ -132,7 +132,7 @@ impl Core {
             batch.sockets.push(sockets);
             batch.causes.push(cause);
         }
-        let all_or_none = unready == Unready::Refuse;
+        let all_or_none = unready == UnreadyPolicy::Refuse;
         let workers = self.engine.workers();
         match interface::create(netns, wanted, workers, all_or_none).await {
             Ok(made) => batch.made = made,
@@ -147,22 +147,22 @@ impl Core {
 
     async fn install(
         &self,
-        inner: &mut Inner,
-        state: &State,
-        batch: Batch<'_>,
-        ways: &Ways,
-        unready: Unready,
+        inner: &mut CoreState,
+        state: &DesiredState,
+        batch: InterfaceBatch<'_>,
+        ways: &PathTable,
+        unready: UnreadyPolicy,
         up: &mut Vec<IfName>,
     ) -> Result<(), Refusal> {
         let mut made = batch.made.into_iter();
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for ((link, sockets), cause) in batch.links.iter().zip(batch.sockets).zip(batch.causes) {
-            steps.rest().await;
+            steps.yield_if_due().await;
             let before = inner.running.get(&link.name);
             let index = before.map_or_else(|| free_index(&inner.running), |r| r.index);
             let attempts = before.map(|r| r.attempts);
             let (mtu, sum) = mtu_of(state, link, ways, before);
-            let mut running = Running::new(index, mtu, sum);
+            let mut running = LinkRuntime::new(index, mtu, sum);
             running.attempts = attempts.unwrap_or_default();
             running.obstacle = match made.next() {
                 Some(Ok(made)) => {
@@ -172,21 +172,21 @@ impl Core {
                     up.push(link.name.clone());
                     cause.map(Obstacle::NoSockets)
                 }
-                Some(Err(error)) if unready == Unready::Refuse => {
+                Some(Err(error)) if unready == UnreadyPolicy::Refuse => {
                     return Err(refuse(&link.name, &error));
                 }
                 Some(Err(error)) => Some(Obstacle::NoInterface(error.to_string())),
                 None => Some(Obstacle::NoInterface(cause.unwrap_or_default())),
             };
             let was = before.and_then(|r| r.obstacle.clone());
-            self.tell_obstacle(&link.name, was.as_ref(), running.obstacle.as_ref());
+            self.report_obstacle(&link.name, was.as_ref(), running.obstacle.as_ref());
             inner.running.insert(link.name.clone(), running);
         }
         Ok(())
     }
 
     /// The sockets that a link sends from, or why it cannot have them.
-    pub(super) fn sockets(&self, inner: &Inner, link: &Link) -> Result<SourceSockets, String> {
+    pub(super) fn sockets(&self, inner: &CoreState, link: &LinkSpec) -> Result<SourceSockets, String> {
         if let Some(cause) = inner.blocked.get(&link.port) {
             return Err(cause.clone());
         }
@@ -197,7 +197,7 @@ impl Core {
         }
         let profile = self.profile(link);
         let needed = self.engine.descriptors_for(&profile);
-        if let Some(cause) = Descriptors::now().refuse(needed) {
+        if let Some(cause) = DescriptorBudget::now().refuse(needed) {
             return Err(cause);
         }
         let sockets = self.engine.open_sockets(profile);
@@ -205,7 +205,7 @@ impl Core {
     }
 
     /// Removes the interfaces of these links.
-    pub(super) async fn take_down(&self, inner: &mut Inner, names: &[IfName]) {
+    pub(super) async fn take_down(&self, inner: &mut CoreState, names: &[IfName]) {
         let running = names.iter().filter_map(|name| inner.running.remove(name));
         let gone: Vec<LinkIndex> = running.map(|running| running.index).collect();
         self.engine.detach(&gone).await;
@@ -217,21 +217,21 @@ impl Core {
         if links.is_empty() {
             return;
         }
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         let flows = &self.engine.flows().flows;
         let mut cursor = FlowCursor::default();
-        let of = |view: &FlowView<'_, Decision>| {
+        let of = |view: &FlowView<'_, FlowDecision>| {
             links.contains(&view.original.link) || links.contains(&view.reply.link)
         };
         while flows.flush_some(&mut cursor, of).is_some() {
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
         for link in links {
             flows.forget_link(*link);
         }
     }
 
-    pub(super) fn profile(&self, link: &Link) -> SocketProfile {
+    pub(super) fn profile(&self, link: &LinkSpec) -> SocketProfile {
         profile(link, &self.settings)
     }
 }
@@ -243,12 +243,12 @@ pub(super) fn is_local(address: IpAddr) -> bool {
 }
 
 /// Removes the interfaces of many links at once; a few are as quick one by one.
-pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) {
+pub(super) async fn remove_many(inner: &CoreState, state: &DesiredState, names: &[IfName]) {
     const MANY: usize = 8;
     if names.len() < MANY {
         return;
     }
-    let mut by_netns: BTreeMap<Option<String>, Vec<Own>> = BTreeMap::new();
+    let mut by_netns: BTreeMap<Option<String>, Vec<OwnInterface>> = BTreeMap::new();
     for name in names {
         let running = inner.running.get(name).filter(|r| r.has_interface());
         if let (Some(link), Some(running)) = (state.links.get(name), running) {
@@ -267,25 +267,25 @@ pub(super) async fn remove_many(inner: &Inner, state: &State, names: &[IfName]) 
 }
 
 /// Has the interface of a link that was like `was` be like `link`.
-pub(super) async fn update(own: Own, link: &Link, mtu: u16, was: &Link) -> Result<(), Refusal> {
+pub(super) async fn update(own: OwnInterface, link: &LinkSpec, mtu: u16, was: &LinkSpec) -> Result<(), Refusal> {
     let before = was.addresses.clone();
-    interface::update(own, wish(link, mtu, true), before)
+    interface::update(own, interface_spec(link, mtu, true), before)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }
 
-pub(super) async fn update_mtu(own: Own, link: &Link, mtu: u16) -> Result<(), Refusal> {
+pub(super) async fn update_mtu(own: OwnInterface, link: &LinkSpec, mtu: u16) -> Result<(), Refusal> {
     interface::set_mtu(own, mtu)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }
 
-fn wish(link: &Link, mtu: u16, carrier: bool) -> Wanted {
+fn interface_spec(link: &LinkSpec, mtu: u16, carrier: bool) -> InterfaceSpec {
     // What the underlay takes away comes back with it; an MTU that somebody asked for is another matter.
-    let fits = |address: &&IpNet| link.mtu != MtuWord::Auto || can_have(address, mtu);
-    Wanted {
+    let fits = |address: &&IpNet| link.mtu != MtuValue::Auto || can_have(address, mtu);
+    InterfaceSpec {
         name: link.name.to_string(),
-        tap: (link.mode == Mode::Ethernet).then(|| lladdr(link)),
+        tap: (link.mode == ModeValue::Ethernet).then(|| lladdr(link)),
         mtu,
         addresses: link.addresses.iter().filter(fits).copied().collect(),
         up: link.up,
@@ -294,7 +294,7 @@ fn wish(link: &Link, mtu: u16, carrier: bool) -> Wanted {
 }
 
 /// What a link asks of the sockets that it sends from.
-pub(in crate::daemon) fn profile(link: &Link, daemon: &DaemonSettings) -> SocketProfile {
+pub(in crate::daemon) fn profile(link: &LinkSpec, daemon: &DaemonSettings) -> SocketProfile {
     SocketProfile {
         local: link.local,
         srcport: link.srcport.0.clone(),
@@ -302,12 +302,12 @@ pub(in crate::daemon) fn profile(link: &Link, daemon: &DaemonSettings) -> Socket
         udp_csum: link.udp_csum,
         udp6_zero_csum_tx: link.udp6_zero_csum_tx,
         whole: link.segmentation == LinkSegmentation::Off
-            || daemon.segmentation == Segmentation::Off,
+            || daemon.segmentation == SegmentationSetting::Off,
     }
 }
 
 /// The lowest index that no link has.
-pub(super) fn free_index(running: &BTreeMap<IfName, Running>) -> LinkIndex {
+pub(super) fn free_index(running: &BTreeMap<IfName, LinkRuntime>) -> LinkIndex {
     let used: BTreeSet<u32> = running.values().map(|r| r.index.0).collect();
     let free = used
         .iter()

@@ -28,104 +28,104 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
-use crate::config::secret::Secret;
-use crate::config::state::{Link, State};
+use crate::config::secret::LabelSecret;
+use crate::config::state::{LinkSpec, DesiredState};
 use crate::config::value::IfName;
 use crate::control::protocol::{HostEvent, What};
-use crate::control::steps::Steps;
+use crate::control::steps::Yielder;
 use crate::daemon::compile::{Compiler, Outdated, TableBuilder, outdated_by};
-use crate::daemon::drops::DropWatch;
-use crate::daemon::far::{FarEnds, Look};
+use crate::daemon::drops::DropReporter;
+use crate::daemon::far::{PeerDevices, Look};
 use crate::daemon::health::HealthBoard;
-use crate::daemon::rates::FlowMemory;
-use crate::daemon::rx_interfaces::RxWatch;
+use crate::daemon::rates::FlowBaseline;
+use crate::daemon::rx_interfaces::RxDevices;
 use crate::daemon::service_manager::ServiceManager;
-use crate::daemon::undelivered::Told as ToldUndelivered;
-use crate::daemon::unreachable::Unreachable;
+use crate::daemon::undelivered::UndeliveredReports as ToldUndelivered;
+use crate::daemon::unreachable::UnreachableHosts;
 use crate::io::Engine;
-use crate::net::mtu::Ways;
-use crate::net::port::Holder;
-use crate::observe::hub::Hub;
-use crate::random::Keys;
+use crate::net::mtu::PathTable;
+use crate::net::port::PortHolder;
+use crate::observe::hub::EventHub;
+use crate::random::HashKeys;
 use crate::refusal::Refusal;
 pub(in crate::daemon) use descriptors::for_port;
 pub(in crate::daemon) use interfaces::profile;
-use interfaces::{Unready, remove_many, update, update_mtu};
+use interfaces::{UnreadyPolicy, remove_many, update, update_mtu};
 pub(in crate::daemon) use mtu::hosts_of;
 use mtu::mtu_of;
 pub(in crate::daemon) use ports::{needed_ports, port_taken};
-use repair::Interfaces;
-pub(in crate::daemon) use repair::{Concerned, ELSEWHERE};
-pub(in crate::daemon) use running::{Obstacle, Running};
+use repair::LinkInterfaces;
+pub(in crate::daemon) use repair::{AffectedLinks, RENAMED_HINT};
+pub(in crate::daemon) use running::{Obstacle, LinkRuntime};
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
     engine: Engine,
     netlink: Handle,
     settings: DaemonSettings,
-    secret: Option<Secret>,
+    secret: Option<LabelSecret>,
     config_path: PathBuf,
     /// Held by whoever changes the state, from before anything is compared with it. Taken before `inner`.
     changing: Mutex<()>,
-    inner: Mutex<Inner>,
+    inner: Mutex<CoreState>,
     /// How many links wait.
     waiting: Cell<usize>,
     /// The interfaces that changes are heard of.
-    interfaces: Interfaces,
+    interfaces: LinkInterfaces,
     /// Which interfaces belong to the underlay.
-    pub(in crate::daemon) rx: std::cell::RefCell<RxWatch>,
+    pub(in crate::daemon) rx: std::cell::RefCell<RxDevices>,
     board: std::cell::RefCell<HealthBoard>,
     started: SystemTime,
     service_manager: ServiceManager,
-    hub: Hub,
+    hub: EventHub,
     /// Where dropped packets are seen, while somebody watches them.
-    pub(in crate::daemon) drops: std::cell::RefCell<Option<DropWatch>>,
+    pub(in crate::daemon) drops: std::cell::RefCell<Option<DropReporter>>,
     /// What was said of packets that were not delivered.
     pub(in crate::daemon) told_undelivered: std::cell::RefCell<ToldUndelivered>,
     /// What flows had counted, while somebody asks how busy they are.
-    pub(in crate::daemon) flow_memory: std::cell::RefCell<Option<FlowMemory>>,
+    pub(in crate::daemon) flow_memory: std::cell::RefCell<Option<FlowBaseline>>,
 }
 
 /// What changes, one change at a time.
-pub(in crate::daemon) struct Inner {
+pub(in crate::daemon) struct CoreState {
     /// Shared, because what takes long is made of it beside the main loop.
-    pub(in crate::daemon) state: Arc<State>,
-    pub(in crate::daemon) running: BTreeMap<IfName, Running>,
+    pub(in crate::daemon) state: Arc<DesiredState>,
+    pub(in crate::daemon) running: BTreeMap<IfName, LinkRuntime>,
     /// Open ports, and whether datagrams over IPv6 without a checksum are let through.
     ports: BTreeMap<u16, bool>,
     /// Ports that links need and cannot have, and why.
     blocked: BTreeMap<u16, String>,
     /// Who had a port before capabilities were given away, without which that cannot be seen.
-    holders: BTreeMap<u16, Holder>,
+    holders: BTreeMap<u16, PortHolder>,
     pub(in crate::daemon) builder: TableBuilder,
-    pub(in crate::daemon) unreachable: Unreachable,
-    pub(in crate::daemon) far: FarEnds,
+    pub(in crate::daemon) unreachable: UnreachableHosts,
+    pub(in crate::daemon) far: PeerDevices,
     /// How the kernel routes to the hosts, as far as it has told of changes.
-    pub(in crate::daemon) ways: Arc<Ways>,
+    pub(in crate::daemon) paths: Arc<PathTable>,
 }
 
 impl Core {
     pub(in crate::daemon) fn new(
-        (engine, keys): (Engine, Keys),
+        (engine, keys): (Engine, HashKeys),
         netlink: Handle,
         settings: DaemonSettings,
         config_path: PathBuf,
-        secret: Option<Secret>,
+        secret: Option<LabelSecret>,
         board: HealthBoard,
-        holders: BTreeMap<u16, Holder>,
+        holders: BTreeMap<u16, PortHolder>,
     ) -> Self {
         let hasher = FlowHasher::new(keys.of("flows in packets"));
-        let compiler = Compiler::new(secret.as_ref().map(Secret::label_key), keys);
-        let inner = Inner {
+        let compiler = Compiler::new(secret.as_ref().map(LabelSecret::label_key), keys);
+        let inner = CoreState {
             state: Arc::default(),
             running: BTreeMap::new(),
             ports: BTreeMap::new(),
             blocked: BTreeMap::new(),
             holders,
             builder: TableBuilder::new(compiler, hasher),
-            unreachable: Unreachable::default(),
-            far: FarEnds::default(),
-            ways: Arc::default(),
+            unreachable: UnreachableHosts::default(),
+            far: PeerDevices::default(),
+            paths: Arc::default(),
         };
         Core {
             engine,
@@ -136,12 +136,12 @@ impl Core {
             changing: Mutex::default(),
             inner: Mutex::new(inner),
             waiting: Cell::new(0),
-            interfaces: Interfaces::default(),
+            interfaces: LinkInterfaces::default(),
             rx: std::cell::RefCell::default(),
             board: board.into(),
             started: SystemTime::now(),
             service_manager: ServiceManager::of_environment(),
-            hub: Hub::default(),
+            hub: EventHub::default(),
             drops: std::cell::RefCell::default(),
             told_undelivered: std::cell::RefCell::default(),
             flow_memory: std::cell::RefCell::default(),
@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// Where everybody is told what happens.
-    pub(in crate::daemon) fn hub(&self) -> &Hub {
+    pub(in crate::daemon) fn hub(&self) -> &EventHub {
         &self.hub
     }
 
@@ -181,7 +181,7 @@ impl Core {
     }
 
     /// The fabric's, as it was read at start.
-    pub(in crate::daemon) fn secret(&self) -> Option<&Secret> {
+    pub(in crate::daemon) fn secret(&self) -> Option<&LabelSecret> {
         self.secret.as_ref()
     }
 
@@ -189,20 +189,20 @@ impl Core {
         &self.config_path
     }
 
-    pub(in crate::daemon) async fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(in crate::daemon) async fn inner(&self) -> MutexGuard<'_, CoreState> {
         self.inner.lock().await
     }
 
-    pub(in crate::daemon) async fn state(&self) -> Arc<State> {
+    pub(in crate::daemon) async fn state(&self) -> Arc<DesiredState> {
         Arc::clone(&self.inner().await.state)
     }
 
     async fn transition(
         &self,
-        inner: &mut Inner,
-        new: Arc<State>,
-        (plan, ways): (Plan, Option<Arc<Ways>>),
-        unready: Unready,
+        inner: &mut CoreState,
+        new: Arc<DesiredState>,
+        (plan, ways): (Plan, Option<Arc<PathTable>>),
+        unready: UnreadyPolicy,
     ) -> Result<Plan, Refusal> {
         if plan.is_empty() {
             // A daemon that starts without links has a secret all the same.
@@ -221,20 +221,20 @@ impl Core {
 
     async fn carry_out(
         &self,
-        inner: &mut Inner,
-        new: Arc<State>,
-        (plan, ways): (&Plan, Option<Arc<Ways>>),
-        unready: Unready,
+        inner: &mut CoreState,
+        new: Arc<DesiredState>,
+        (plan, ways): (&Plan, Option<Arc<PathTable>>),
+        unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
-        if unready == Unready::Refuse {
+        if unready == UnreadyPolicy::Refuse {
             self.ensure_descriptors(inner, &new, plan)?;
         }
         let mut outdated = outdated_by(plan);
         let ways = match ways {
             Some(ways) => ways,
-            None => self.ways(inner, &new, &outdated).await,
+            None => self.paths(inner, &new, &outdated).await,
         };
-        if ways.entangled || inner.ways.entangled || inner.state.fabric != new.fabric {
+        if ways.entangled || inner.paths.entangled || inner.state.fabric != new.fabric {
             outdated = Outdated::All;
         }
         let concerned: Vec<IfName> = match &outdated {
@@ -242,8 +242,8 @@ impl Core {
             Outdated::Links(names) => names.iter().cloned().collect(),
         };
         let must: BTreeSet<IfName> = match unready {
-            Unready::Wait => BTreeSet::new(),
-            Unready::Refuse => plan
+            UnreadyPolicy::Wait => BTreeSet::new(),
+            UnreadyPolicy::Refuse => plan
                 .add
                 .iter()
                 .chain(&plan.replace)
@@ -261,13 +261,13 @@ impl Core {
             self.take_down(inner, &plan.add).await;
             return Err(refusal);
         }
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for name in &concerned {
             if let (Some(link), Some(running)) = (new.links.get(name), inner.running.get_mut(name))
             {
                 (running.mtu, running.sum) = mtu_of(&new, link, &ways, Some(running));
             }
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
         let watched = self.hub.wants_changes();
         let gone = match watched {
@@ -275,7 +275,7 @@ impl Core {
             false => Vec::new(),
         };
         let old = std::mem::replace(&mut inner.state, new);
-        self.look_far(inner, Some(&ways), Look::AtNew).await;
+        self.refresh_peer_devices(inner, Some(&ways), Look::AtNew).await;
         let others = self.note_ways(inner, ways);
         if let Outdated::Links(links) = &mut outdated {
             links.extend(others);
@@ -293,19 +293,19 @@ impl Core {
 
     async fn adjust_and_replace(
         &self,
-        inner: &mut Inner,
-        new: &Arc<State>,
+        inner: &mut CoreState,
+        new: &Arc<DesiredState>,
         (plan, concerned): (&Plan, &[IfName]),
-        ways: &Ways,
-        unready: Unready,
+        ways: &PathTable,
+        unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let old = Arc::clone(&inner.state);
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         // A route to a new host may change the MTU of a link that is otherwise as it was.
         let mut done = Vec::new();
         let mut result = Ok(());
         for name in concerned {
-            steps.rest().await;
+            steps.yield_if_due().await;
             let (Some(was), Some(link)) = (old.links.get(name), new.links.get(name)) else {
                 continue;
             };
@@ -320,7 +320,7 @@ impl Core {
                 result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
                 match update_mtu(running.own(link), link, mtu).await {
-                    Err(refusal) if unready == Unready::Wait => {
+                    Err(refusal) if unready == UnreadyPolicy::Wait => {
                         self.note_defect(inner, link, &refusal);
                     }
                     updated => result = updated,
@@ -345,7 +345,7 @@ impl Core {
                     (was, new.links.get(&name), inner.running.get(&name))
                 {
                     let mtu = running.mtu;
-                    let _ = self.adjust(inner, link, was, mtu, Unready::Wait).await;
+                    let _ = self.adjust(inner, link, was, mtu, UnreadyPolicy::Wait).await;
                 }
             }
         }
@@ -355,17 +355,17 @@ impl Core {
     /// Changes a link that has an interface in place: the interface, and the sockets that it sends from.
     async fn adjust(
         &self,
-        inner: &mut Inner,
-        was: &Link,
-        link: &Link,
+        inner: &mut CoreState,
+        was: &LinkSpec,
+        link: &LinkSpec,
         mtu: u16,
-        unready: Unready,
+        unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let (before, after) = (self.profile(was), self.profile(link));
         let sockets = match before == after && was.port == link.port {
             true => None,
             false => match self.sockets(inner, link) {
-                Err(cause) if unready == Unready::Refuse => return Err(refuse(&link.name, &cause)),
+                Err(cause) if unready == UnreadyPolicy::Refuse => return Err(refuse(&link.name, &cause)),
                 sockets => Some(sockets),
             },
         };
@@ -374,7 +374,7 @@ impl Core {
         };
         match update(running.own(was), link, mtu, was).await {
             // One bad link does not keep the others from what a file says.
-            Err(refusal) if unready == Unready::Wait => self.note_defect(inner, link, &refusal),
+            Err(refusal) if unready == UnreadyPolicy::Wait => self.note_defect(inner, link, &refusal),
             updated => updated?,
         }
         match sockets {
@@ -388,11 +388,11 @@ impl Core {
     /// Makes these links anew. Where that is refused, they are as they were, as far as the kernel allows.
     async fn replace(
         &self,
-        inner: &mut Inner,
-        (old, new): (&Arc<State>, &Arc<State>),
+        inner: &mut CoreState,
+        (old, new): (&Arc<DesiredState>, &Arc<DesiredState>),
         names: &[IfName],
-        ways: &Ways,
-        unready: Unready,
+        ways: &PathTable,
+        unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let running = |name: &IfName| Some((name.clone(), inner.running.get(name)?.clone()));
         let before: Vec<_> = names.iter().filter_map(running).collect();
@@ -403,9 +403,9 @@ impl Core {
                 before.into_iter().partition(|(_, r)| r.has_interface());
             inner.running.extend(bare);
             let ran: Vec<_> = ran.into_iter().map(|(name, _)| name).collect();
-            let ways = self.ways(inner, old, &Outdated::All).await;
+            let ways = self.paths(inner, old, &Outdated::All).await;
             // What cannot be put back now waits.
-            let _ = self.bring_up(inner, old, &ran, &ways, Unready::Wait).await;
+            let _ = self.bring_up(inner, old, &ran, &ways, UnreadyPolicy::Wait).await;
             self.publish(inner, Outdated::All).await;
         }
         result
@@ -413,8 +413,8 @@ impl Core {
 
     /// Asks neighbours whether they are still there, forgets those that are silent, and has flows follow those that moved to
     /// another MAC address.
-    pub(in crate::daemon) async fn tend_neighbors(&self) {
-        let moved = self.engine.tend_neighbors();
+    pub(in crate::daemon) async fn probe_neighbors(&self) {
+        let moved = self.engine.probe_neighbors();
         if !moved.is_empty() {
             let mut inner = self.inner().await;
             let tables = inner.builder.again(&moved);
@@ -445,7 +445,7 @@ pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail:
 }
 
 /// Drops a state that is no more, which takes a while if it is large.
-fn discard(state: Arc<State>) {
+fn discard(state: Arc<DesiredState>) {
     if state.is_long() {
         // Where there is no thread it is dropped here.
         let _ = std::thread::Builder::new()
@@ -455,8 +455,8 @@ fn discard(state: Arc<State>) {
 }
 
 /// Whether a link is to listen on another port than before.
-fn moves_port(inner: &Inner, new: &State, name: &IfName) -> bool {
-    let port = |state: &State| state.links.get(name).map(|link| link.port);
+fn moves_port(inner: &CoreState, new: &DesiredState, name: &IfName) -> bool {
+    let port = |state: &DesiredState| state.links.get(name).map(|link| link.port);
     port(&inner.state) != port(new)
 }
 

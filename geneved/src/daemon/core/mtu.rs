@@ -9,43 +9,43 @@ use libgeneve::mtu::{TunnelMtu, minimum};
 use libgeneve::wire::packet::IpVersion;
 
 use super::interfaces::update_mtu;
-use super::{Core, Inner, Running};
-use crate::config::state::{Link, State};
-use crate::config::value::{Mode, MtuWord};
-use crate::control::steps::{self, Steps};
+use super::{Core, CoreState, LinkRuntime};
+use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::value::{ModeValue, MtuValue};
+use crate::control::steps::{self, Yielder};
 use crate::daemon::compile::{Outdated, options_len};
 use crate::daemon::far::Look;
 use crate::daemon::loops::{entangled, loops, measured, nested, note_own_loops};
-use crate::net::changes::Changes;
-use crate::net::mtu::{Basis, ComputedMtu, Pair, Ways};
+use crate::net::changes::UnderlayChanges;
+use crate::net::mtu::{MtuBasis, ComputedMtu, PathKey, PathTable};
 
 impl Core {
     /// What each host of these links is reached by; who was asked for before is not asked for again. Only of `changed` links
     /// anything is concluded anew, unless links lead through each other.
-    pub(in crate::daemon) async fn ways(
+    pub(in crate::daemon) async fn paths(
         &self,
-        inner: &Inner,
-        state: &Arc<State>,
+        inner: &CoreState,
+        state: &Arc<DesiredState>,
         changed: &Outdated,
-    ) -> Arc<Ways> {
+    ) -> Arc<PathTable> {
         let Outdated::Links(names) = changed else {
-            return self.ways_after(inner, &Changes::default(), state).await;
+            return self.paths_after(inner, &UnderlayChanges::default(), state).await;
         };
-        if inner.ways.entangled {
-            return self.ways_after(inner, &Changes::default(), state).await;
+        if inner.paths.entangled {
+            return self.paths_after(inner, &UnderlayChanges::default(), state).await;
         }
-        let mut ways = Ways::clone(&inner.ways);
-        let mut steps = Steps::default();
+        let mut ways = PathTable::clone(&inner.paths);
+        let mut steps = Yielder::default();
         for name in names {
             let link = state.links.get(name);
             ways.set_hosts(name, link.map(|link| pairs_of(state, link)));
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
         for name in names {
             let pairs = ways.hosts(name).to_vec();
-            for pair in pairs.into_iter().filter(|pair| !inner.ways.knows(pair)) {
-                ways.ask(&self.netlink, pair).await;
-                steps.rest().await;
+            for pair in pairs.into_iter().filter(|pair| !inner.paths.knows(pair)) {
+                ways.query(&self.netlink, pair).await;
+                steps.yield_if_due().await;
             }
         }
         ways.entangled = entangled(state, &ways);
@@ -56,17 +56,17 @@ impl Core {
             note_own_loops(state, &mut ways, link);
             let basis = basis(state, &ways, link);
             ways.bases.insert(link.name.clone(), basis);
-            steps.rest().await;
+            steps.yield_if_due().await;
         }
         Arc::new(ways)
     }
 
     /// What each host is reached by, after the underlay changed so.
-    async fn ways_after(&self, inner: &Inner, changes: &Changes, state: &Arc<State>) -> Arc<Ways> {
+    async fn paths_after(&self, inner: &CoreState, changes: &UnderlayChanges, state: &Arc<DesiredState>) -> Arc<PathTable> {
         let long = state.is_long();
-        let (known, all, changes) = (Arc::clone(&inner.ways), Arc::clone(state), changes.clone());
+        let (known, all, changes) = (Arc::clone(&inner.paths), Arc::clone(state), changes.clone());
         let look = move || {
-            let mut ways = Ways::clone(&known);
+            let mut ways = PathTable::clone(&known);
             ways.forget(&changes);
             ways.forget_hosts();
             let mut unknown = BTreeSet::new();
@@ -78,17 +78,17 @@ impl Core {
             ways.keep_used();
             (ways, unknown)
         };
-        let (mut ways, unknown) = steps::apart_if(long, look).await;
-        let mut steps = Steps::default();
+        let (mut ways, unknown) = steps::spawn_blocking_if(long, look).await;
+        let mut steps = Yielder::default();
         for pair in unknown {
-            ways.ask(&self.netlink, pair).await;
-            steps.rest().await;
+            ways.query(&self.netlink, pair).await;
+            steps.yield_if_due().await;
         }
         self.conclude(ways, state).await
     }
 
     /// Concludes from the ways of all links.
-    async fn conclude(&self, mut ways: Ways, state: &Arc<State>) -> Arc<Ways> {
+    async fn conclude(&self, mut ways: PathTable, state: &Arc<DesiredState>) -> Arc<PathTable> {
         let long = state.is_long();
         let state = Arc::clone(state);
         let conclude = move || {
@@ -101,30 +101,30 @@ impl Core {
             ways.bases = bases.collect();
             Arc::new(ways)
         };
-        steps::apart_if(long, conclude).await
+        steps::spawn_blocking_if(long, conclude).await
     }
 
     /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
     /// MTUs by them.
-    pub(in crate::daemon) async fn underlay_changed(&self, changes: &Changes) {
+    pub(in crate::daemon) async fn underlay_changed(&self, changes: &UnderlayChanges) {
         let mut inner = self.inner().await;
-        self.look_at_locals(&mut inner).await;
+        self.refresh_local_addresses(&mut inner).await;
         // The address of a new link is a route, too, but leads to no host.
-        if !inner.ways.are_concerned(changes) {
+        if !inner.paths.are_concerned(changes) {
             return;
         }
-        let ways = self.ways_after(&inner, changes, &inner.state).await;
-        self.look_far(&mut inner, Some(&ways), Look::AtAll).await;
+        let ways = self.paths_after(&inner, changes, &inner.state).await;
+        self.refresh_peer_devices(&mut inner, Some(&ways), Look::AtAll).await;
         let mut changed = self.note_ways(&mut inner, ways);
-        let Inner {
+        let CoreState {
             state,
             running,
-            ways,
+            paths: ways,
             ..
         } = &mut *inner;
-        let mut steps = Steps::default();
+        let mut steps = Yielder::default();
         for (name, running) in running.iter_mut() {
-            steps.rest().await;
+            steps.yield_if_due().await;
             let Some(link) = state.links.get(name) else {
                 continue;
             };
@@ -153,13 +153,13 @@ impl Core {
     }
 }
 
-fn pairs_of(state: &State, link: &Link) -> Arc<[Pair]> {
+fn pairs_of(state: &DesiredState, link: &LinkSpec) -> Arc<[PathKey]> {
     let hosts = hosts_of(state, link).into_iter();
     hosts.map(|host| (host, link.local)).collect()
 }
 
 /// Every host that the link's remote, routes and endpoints name.
-pub(in crate::daemon) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
+pub(in crate::daemon) fn hosts_of(state: &DesiredState, link: &LinkSpec) -> Vec<IpAddr> {
     let routes = state.routes_of(&link.name).map(|(_, r)| &r.hosts);
     let endpoints = state.endpoints_of(&link.name).map(|(_, e)| &e.hosts);
     let fdb = state.fdb_of(&link.name).map(|(_, entry)| &entry.hosts);
@@ -170,7 +170,7 @@ pub(in crate::daemon) fn hosts_of(state: &State, link: &Link) -> Vec<IpAddr> {
 
 /// Whether IPv6 is to live on the link: the kernel takes it away from an interface with a smaller MTU. Whose frames a TAP
 /// carries is not known.
-fn carries_ipv6(state: &State, link: &Link) -> bool {
+fn carries_ipv6(state: &DesiredState, link: &LinkSpec) -> bool {
     let own = link.addresses.iter().any(|addr| addr.addr().is_ipv6());
     let routed = || {
         state
@@ -182,12 +182,12 @@ fn carries_ipv6(state: &State, link: &Link) -> bool {
             .endpoints_of(&link.name)
             .any(|(addr, _)| addr.is_ipv6())
     };
-    link.mode == Mode::Ethernet || own || routed() || endpoint()
+    link.mode == ModeValue::Ethernet || own || routed() || endpoint()
 }
 
 /// What of a link's configuration its MTU follows from.
-fn basis(state: &State, ways: &Ways, link: &Link) -> Basis {
-    Basis {
+fn basis(state: &DesiredState, ways: &PathTable, link: &LinkSpec) -> MtuBasis {
+    MtuBasis {
         hosts: measured(state, ways, link),
         options: options_len(state, link),
         ipv6: carries_ipv6(state, link),
@@ -197,10 +197,10 @@ fn basis(state: &State, ways: &Ways, link: &Link) -> Basis {
 /// The MTU that a link is to have, and the sum behind the one that is computed. What a link that is `running` had of the
 /// underlay holds on while no way to any of its hosts is known.
 pub(super) fn mtu_of(
-    state: &State,
-    link: &Link,
-    ways: &Ways,
-    running: Option<&Running>,
+    state: &DesiredState,
+    link: &LinkSpec,
+    ways: &PathTable,
+    running: Option<&LinkRuntime>,
 ) -> (u16, ComputedMtu) {
     let basis = match ways.bases.get(&link.name) {
         Some(basis) => Cow::Borrowed(basis),
@@ -221,7 +221,7 @@ pub(super) fn mtu_of(
         before.filter(|&mtu| mtu > 0),
     );
     match link.mtu {
-        MtuWord::Auto => {
+        MtuValue::Auto => {
             // An interface cannot have less, however little the underlay leaves.
             let (least, family) = match basis.ipv6 {
                 true => (minimum(IpVersion::V6), "IPv6"),
@@ -237,7 +237,7 @@ pub(super) fn mtu_of(
             );
             (least, ComputedMtu { text, ..sum })
         }
-        MtuWord::Fixed(mtu) => {
+        MtuValue::Fixed(mtu) => {
             let text = format!("{mtu} as configured; computed: {}", sum.text);
             (mtu, ComputedMtu { text, ..sum })
         }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::{Core, Inner, refuse};
-use crate::config::state::State;
+use super::{Core, CoreState, refuse};
+use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 use crate::io::StartError;
-use crate::net::port::{Holder, holder};
+use crate::net::port::{PortHolder, holder};
 use crate::refusal::Refusal;
 
 impl Core {
@@ -17,8 +17,8 @@ impl Core {
     /// One of the links in `must` cannot have its port.
     pub(super) async fn open_ports(
         &self,
-        inner: &mut Inner,
-        state: &State,
+        inner: &mut CoreState,
+        state: &DesiredState,
         must: &BTreeSet<IfName>,
     ) -> Result<(), Refusal> {
         for (port, (zero, _)) in needed_ports(state) {
@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Tries blocked ports again that these links need.
-    pub(super) fn retry_ports(&self, inner: &mut Inner, links: &[IfName]) {
+    pub(super) fn retry_ports(&self, inner: &mut CoreState, links: &[IfName]) {
         for (port, (zero, _)) in needed_ports(&inner.state) {
             let needs = |name: &IfName| inner.state.links.get(name).is_some_and(|l| l.port == port);
             if inner.blocked.contains_key(&port)
@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// Why a port cannot be had, who has it, and what to do about it.
-    async fn port_cause(&self, inner: &mut Inner, port: u16, error: &StartError) -> String {
+    async fn port_cause(&self, inner: &mut CoreState, port: u16, error: &StartError) -> String {
         if let StartError::Port { port, error } = error
             && error.kind() == io::ErrorKind::AddrInUse
         {
@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// Closes what the running state does not need, and what is open wider than it needs.
-    pub(super) async fn close_ports(&self, inner: &mut Inner) {
+    pub(super) async fn close_ports(&self, inner: &mut CoreState) {
         let needed: BTreeMap<u16, bool> = needed_ports(&inner.state)
             .into_iter()
             .map(|(port, (zero, _))| (port, zero))
@@ -108,7 +108,7 @@ impl Core {
     }
 }
 
-impl Inner {
+impl CoreState {
     /// The ports that the daemon listens on.
     pub(in crate::daemon) fn open_port_numbers(&self) -> impl Iterator<Item = u16> {
         self.ports.keys().copied()
@@ -117,7 +117,7 @@ impl Inner {
 
 /// The ports of a state's links: whether any of them accepts IPv6 without a checksum, and the name
 /// of one to put into complaints.
-pub(in crate::daemon) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &IfName)> {
+pub(in crate::daemon) fn needed_ports(state: &DesiredState) -> BTreeMap<u16, (bool, &IfName)> {
     let mut ports = BTreeMap::new();
     for link in state.links.values() {
         ports.entry(link.port).or_insert((false, &link.name)).0 |= link.udp6_zero_csum_rx;
@@ -126,6 +126,6 @@ pub(in crate::daemon) fn needed_ports(state: &State) -> BTreeMap<u16, (bool, &If
 }
 
 /// Why a port cannot be had, and what to do about it.
-pub(in crate::daemon) fn port_taken(port: u16, holder: &Holder) -> String {
+pub(in crate::daemon) fn port_taken(port: u16, holder: &PortHolder) -> String {
     format!("UDP port {port} is taken by {holder}; {}", holder.remedy())
 }

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use super::interfaces::Unready;
-use super::{Core, Inner, Running};
+use super::interfaces::UnreadyPolicy;
+use super::{Core, CoreState, LinkRuntime};
 use crate::config::plan::Plan;
-use crate::config::secret::Secret;
-use crate::config::state::State;
+use crate::config::secret::LabelSecret;
+use crate::config::state::DesiredState;
 use crate::config::value::IfName;
-use crate::config::words::Change;
+use crate::config::words::ObjectChange;
 use crate::control::steps;
 use crate::daemon::compile::{outdated_by, verify};
 use crate::refusal::Refusal;
@@ -21,14 +21,14 @@ use crate::refusal::Refusal;
 const FEW_CHANGES: usize = 64;
 
 /// A state to be, and the steps to it from the one that runs.
-struct Prepared {
-    state: Arc<State>,
+struct PreparedChange {
+    state: Arc<DesiredState>,
     plan: Plan,
 }
 
 impl Core {
     /// Makes all of these changes or none.
-    pub(in crate::daemon) async fn apply(&self, changes: Vec<Change>) -> Result<Plan, Refusal> {
+    pub(in crate::daemon) async fn apply(&self, changes: Vec<ObjectChange>) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
         let mut named = Vec::new();
         for change in &changes {
@@ -36,7 +36,7 @@ impl Core {
             named.extend(change.address.as_ref().map(|address| address.dev.clone()));
         }
         let long = changes.len() > FEW_CHANGES;
-        let make = move |old: &State| {
+        let make = move |old: &DesiredState| {
             let mut state = old.clone();
             for (number, change) in changes.iter().enumerate() {
                 let applied = state.apply(change);
@@ -44,7 +44,7 @@ impl Core {
             }
             Ok(state)
         };
-        let Prepared { state, mut plan } = self.prepare(long, make).await?;
+        let PreparedChange { state, mut plan } = self.prepare(long, make).await?;
         let mut inner = self.inner().await;
         let changed = outdated_by(&plan);
         let ways = self.refuse_loops(&inner, &state, &changed).await?;
@@ -55,7 +55,7 @@ impl Core {
                 && !plan.replace.contains(name)
         });
         for name in named {
-            let there = inner.running.get(&name).is_some_and(Running::has_interface);
+            let there = inner.running.get(&name).is_some_and(LinkRuntime::has_interface);
             if !there {
                 plan.set.retain(|n| *n != name);
                 plan.replace.push(name);
@@ -63,17 +63,17 @@ impl Core {
                 plan.set.push(name);
             }
         }
-        self.transition(&mut inner, state, (plan, Some(ways)), Unready::Refuse)
+        self.transition(&mut inner, state, (plan, Some(ways)), UnreadyPolicy::Refuse)
             .await
     }
 
     /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
-    pub(in crate::daemon) async fn become_state(&self, state: State) -> Result<Plan, Refusal> {
+    pub(in crate::daemon) async fn become_state(&self, state: DesiredState) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let Prepared { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
+        let PreparedChange { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let mut inner = self.inner().await;
         let plan = self.with_lost(&inner, &state, plan).await;
-        self.transition(&mut inner, state, (plan, None), Unready::Wait)
+        self.transition(&mut inner, state, (plan, None), UnreadyPolicy::Wait)
             .await
     }
 
@@ -81,9 +81,9 @@ impl Core {
     ///
     /// # Errors
     /// It would be refused.
-    pub(in crate::daemon) async fn rehearse(&self, state: State) -> Result<Plan, Refusal> {
+    pub(in crate::daemon) async fn rehearse(&self, state: DesiredState) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let Prepared { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
+        let PreparedChange { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let inner = self.inner().await;
         Ok(self.with_lost(&inner, &state, plan).await)
     }
@@ -92,25 +92,25 @@ impl Core {
     async fn prepare(
         &self,
         long: bool,
-        make: impl FnOnce(&State) -> Result<State, Refusal> + Send + 'static,
-    ) -> Result<Prepared, Refusal> {
+        make: impl FnOnce(&DesiredState) -> Result<DesiredState, Refusal> + Send + 'static,
+    ) -> Result<PreparedChange, Refusal> {
         let old = self.state().await;
-        let key = self.secret().map(Secret::label_key);
+        let key = self.secret().map(LabelSecret::label_key);
         let long = long || old.is_long();
         let prepare = move || {
             let state = make(&old)?;
             verify(key.as_ref(), &old, &state)?;
             let plan = Plan::between(&old, &state);
             let state = Arc::new(state);
-            Ok(Prepared { state, plan })
+            Ok(PreparedChange { state, plan })
         };
-        steps::apart_if(long, prepare).await
+        steps::spawn_blocking_if(long, prepare).await
     }
 
     /// The steps to this state, with those for what the kernel has not as it is configured.
-    async fn with_lost(&self, inner: &Inner, state: &State, mut plan: Plan) -> Plan {
+    async fn with_lost(&self, inner: &CoreState, state: &DesiredState, mut plan: Plan) -> Plan {
         let stays = |name: &IfName| state.links.contains_key(name);
-        let (absent, astray) = self.astray(inner).await;
+        let (absent, astray) = self.misplaced(inner).await;
         let lost = inner
             .running
             .iter()

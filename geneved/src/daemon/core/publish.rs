@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Core, Inner};
+use super::{Core, CoreState};
 use crate::control::steps;
-use crate::daemon::backends::Down;
+use crate::daemon::backends::UnhealthyBackends;
 use crate::daemon::compile::{Outdated, RunningLink, TableInput};
 
 /// The most objects that are compiled without a thread of their own.
@@ -12,10 +12,10 @@ const FEW_OBJECTS: usize = 256;
 
 impl Core {
     /// Compiles what is outdated for the workers, and publishes it with all else as it was.
-    pub(in crate::daemon) async fn publish(&self, inner: &mut Inner, outdated: Outdated) {
+    pub(in crate::daemon) async fn publish(&self, inner: &mut CoreState, outdated: Outdated) {
         let state = Arc::clone(&inner.state);
-        let ways = Arc::clone(&inner.ways);
-        let down = self.board(|board| Down::of(&state, board));
+        let ways = Arc::clone(&inner.paths);
+        let down = self.board(|board| UnhealthyBackends::of(&state, board));
         let (outdated, names) = inner.builder.concerned(&state, &ways, &down, outdated);
         let running = names.into_iter().filter_map(|name| {
             let running = inner.running.get(&name)?;
@@ -43,7 +43,7 @@ impl Core {
         let outdated = input.outdated.clone();
         let mut builder = inner.builder.lend();
         let build = move || (builder.build(input), builder);
-        let (tables, builder) = steps::apart_if(long, build).await;
+        let (tables, builder) = steps::spawn_blocking_if(long, build).await;
         inner.builder = builder;
         let count = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
         self.engine.flows().flows.set_links(count);

@@ -11,20 +11,20 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::following::follow;
-use super::running::{Drift, Obstacle};
-use super::{Core, Inner, host_event};
-use crate::config::state::Link;
+use super::running::{InterfaceDrift, Obstacle};
+use super::{Core, CoreState, host_event};
+use crate::config::state::LinkSpec;
 use crate::config::value::IfName;
 use crate::daemon::compile::Outdated;
-use crate::net::interface::{self, Seen, can_have};
-use crate::net::watch::News;
+use crate::net::interface::{self, InterfaceStatus, can_have};
+use crate::net::watch::InterfaceEvent;
 
 /// Seconds between two looks at interfaces that no news come of.
 const DEAF_LOOKS: u32 = 5;
 
 /// The interfaces of links, as far as news of the kernel are told apart by them.
 #[derive(Debug, Default)]
-pub(super) struct Interfaces {
+pub(super) struct LinkInterfaces {
     names: RefCell<HashSet<String>>,
     /// Their names by number; another namespace may have the same number.
     by_index: RefCell<HashMap<u32, Vec<String>>>,
@@ -35,28 +35,28 @@ pub(super) struct Interfaces {
 
 /// The links whose interfaces have changed.
 #[derive(Debug)]
-pub(in crate::daemon) enum Concerned {
+pub(in crate::daemon) enum AffectedLinks {
     /// Those of these names.
     Some(HashSet<String>),
     /// Perhaps any.
     All,
 }
 
-impl Concerned {
+impl AffectedLinks {
     /// Nobody yet.
-    pub(in crate::daemon) fn nobody() -> Self {
-        Concerned::Some(HashSet::new())
+    pub(in crate::daemon) fn none() -> Self {
+        AffectedLinks::Some(HashSet::new())
     }
 
     /// Whether it is nobody.
-    pub(in crate::daemon) fn is_nobody(&self) -> bool {
-        matches!(self, Concerned::Some(names) if names.is_empty())
+    pub(in crate::daemon) fn is_none(&self) -> bool {
+        matches!(self, AffectedLinks::Some(names) if names.is_empty())
     }
 
     pub(super) fn has(&self, name: &IfName) -> bool {
         match self {
-            Concerned::Some(names) => names.contains(name.as_str()),
-            Concerned::All => true,
+            AffectedLinks::Some(names) => names.contains(name.as_str()),
+            AffectedLinks::All => true,
         }
     }
 }
@@ -68,12 +68,12 @@ impl Core {
     }
 
     /// Adds the links that news are about.
-    pub(in crate::daemon) fn note(&self, news: &[News], concerned: &mut Concerned) {
+    pub(in crate::daemon) fn note(&self, news: &[InterfaceEvent], concerned: &mut AffectedLinks) {
         for news in news {
             match (news, &mut *concerned) {
-                (_, Concerned::All) => {}
-                (News::Anything, _) => *concerned = Concerned::All,
-                (News::Link(name, index), Concerned::Some(names)) => {
+                (_, AffectedLinks::All) => {}
+                (InterfaceEvent::Anything, _) => *concerned = AffectedLinks::All,
+                (InterfaceEvent::Link(name, index), AffectedLinks::Some(names)) => {
                     if self.interfaces.names.borrow().contains(name) {
                         names.insert(name.clone());
                     }
@@ -81,7 +81,7 @@ impl Core {
                     let by_index = self.interfaces.by_index.borrow();
                     names.extend(by_index.get(index).into_iter().flatten().cloned());
                 }
-                (News::Address(index), Concerned::Some(names)) => {
+                (InterfaceEvent::Address(index), AffectedLinks::Some(names)) => {
                     let by_index = self.interfaces.by_index.borrow();
                     names.extend(by_index.get(index).into_iter().flatten().cloned());
                 }
@@ -90,7 +90,7 @@ impl Core {
     }
 
     /// From here on news of these links concern the daemon.
-    pub(super) fn listen_for(&self, inner: &Inner, changed: &Outdated) {
+    pub(super) fn listen_for(&self, inner: &CoreState, changed: &Outdated) {
         let mut names = self.interfaces.names.borrow_mut();
         let Outdated::Links(changed) = changed else {
             *names = inner.running.keys().map(ToString::to_string).collect();
@@ -111,8 +111,8 @@ impl Core {
     }
 
     /// Looks after what nobody tells of; to be called every second or so.
-    pub(in crate::daemon) async fn tend_interfaces(&self) {
-        self.look_at_namespaces().await;
+    pub(in crate::daemon) async fn check_interfaces(&self) {
+        self.check_namespaces().await;
         self.note_namespaces(&*self.inner().await).await;
         let looks = self.interfaces.looks.get().wrapping_add(1);
         self.interfaces.looks.set(looks);
@@ -121,17 +121,17 @@ impl Core {
         let due = inner.running.iter().filter(|(_, r)| {
             r.repairs.pending || r.following.pending || r.absent || (unheard && r.netns.is_some())
         });
-        let due = Concerned::Some(due.map(|(name, _)| name.to_string()).collect());
+        let due = AffectedLinks::Some(due.map(|(name, _)| name.to_string()).collect());
         drop(inner);
-        if !due.is_nobody() {
+        if !due.is_none() {
             self.interfaces_changed(&due).await;
         }
     }
 
     /// Looks at interfaces, after the kernel told that something about them has changed.
-    pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &Concerned) {
+    pub(in crate::daemon) async fn interfaces_changed(&self, concerned: &AffectedLinks) {
         let mut inner = self.inner().await;
-        let mut changed = self.look_for_returned(&mut inner, concerned).await;
+        let mut changed = self.recover_returned(&mut inner, concerned).await;
         let seen = observe(&inner, |name| concerned.has(name)).await;
         let followed = follow(&mut inner, &seen);
         if !followed.is_empty() {
@@ -143,7 +143,7 @@ impl Core {
                 continue;
             };
             // Nobody is told of the one that the kernel makes.
-            let seen = Seen {
+            let seen = InterfaceStatus {
                 link_local: None,
                 ..seen
             };
@@ -161,10 +161,10 @@ impl Core {
                     changed.push(name.clone());
                 }
             }
-            let drift = Drift::of(&seen, running.mtu, &link.addresses);
+            let drift = InterfaceDrift::of(&seen, running.mtu, &link.addresses);
             if drift.is_none() {
                 running.repairs.pending = false;
-                let barred = barred(&link.addresses, running.mtu);
+                let barred = unusable_addresses(&link.addresses, running.mtu);
                 if let Some(barred) = &barred
                     && running.defect.as_ref() != Some(barred)
                 {
@@ -177,7 +177,7 @@ impl Core {
                 if running.repairs.just_ended() {
                     let defect = "somebody else changes its MTU or addresses again and again; it is left so for half a minute".to_owned();
                     tracing::warn!(link = %name, "link \"{name}\": {defect}");
-                    self.hub.tell(host_event(
+                    self.hub.announce(host_event(
                         None,
                         "link-repaired",
                         format!("link \"{name}\": {defect}"),
@@ -193,7 +193,7 @@ impl Core {
                     running.defect = None;
                     tracing::warn!(link = %name, what, "link \"{name}\" was changed from outside, and is set right: {what}");
                     let detail = format!("link \"{name}\": {what}");
-                    self.hub.tell(host_event(None, "link-repaired", detail));
+                    self.hub.announce(host_event(None, "link-repaired", detail));
                 }
                 Err(error) => self.note_defect(&mut inner, &link, &error),
             }
@@ -210,7 +210,7 @@ impl Core {
     }
 
     /// Notes what the kernel refused; it is tried again later.
-    pub(super) fn note_defect(&self, inner: &mut Inner, link: &Link, error: &dyn Display) {
+    pub(super) fn note_defect(&self, inner: &mut CoreState, link: &LinkSpec, error: &dyn Display) {
         let Some(running) = inner.running.get_mut(&link.name) else {
             return;
         };
@@ -226,7 +226,7 @@ impl Core {
 
     /// Links whose interfaces are not where they belong; and those whose interfaces are not as they are configured: their
     /// MTU, their addresses, or whether they are up.
-    pub(super) async fn astray(&self, inner: &Inner) -> (Vec<IfName>, Vec<IfName>) {
+    pub(super) async fn misplaced(&self, inner: &CoreState) -> (Vec<IfName>, Vec<IfName>) {
         let (mut absent, mut astray) = (Vec::new(), Vec::new());
         for (name, seen) in observe(inner, |_| true).await {
             let Some(seen) = seen else {
@@ -236,7 +236,7 @@ impl Core {
             if let (Some(link), Some(running)) =
                 (inner.state.links.get(&name), inner.running.get(&name))
                 && (seen.is_up() != link.up
-                    || !Drift::of(&seen, running.mtu, &link.addresses).is_none())
+                    || !InterfaceDrift::of(&seen, running.mtu, &link.addresses).is_none())
             {
                 astray.push(name);
             }
@@ -246,22 +246,22 @@ impl Core {
 
     /// Notes that an interface is not found under its name; tells it at the second look, because one that was removed is
     /// told of otherwise by then.
-    fn note_absent(&self, inner: &mut Inner, name: IfName) -> Option<IfName> {
+    fn note_absent(&self, inner: &mut CoreState, name: IfName) -> Option<IfName> {
         let running = inner.running.get_mut(&name)?;
         if !std::mem::replace(&mut running.absent, true) {
             return None;
         }
         running.absent = false;
-        let cause = ELSEWHERE.to_owned();
+        let cause = RENAMED_HINT.to_owned();
         tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}");
         let detail = format!("link \"{name}\": {cause}");
-        self.hub.tell(host_event(None, "link-lost", detail));
+        self.hub.announce(host_event(None, "link-lost", detail));
         running.obstacle = Some(Obstacle::Elsewhere(cause));
         Some(name)
     }
 
     /// Takes back interfaces that were elsewhere and have their name again.
-    async fn look_for_returned(&self, inner: &mut Inner, concerned: &Concerned) -> Vec<IfName> {
+    async fn recover_returned(&self, inner: &mut CoreState, concerned: &AffectedLinks) -> Vec<IfName> {
         let mut returned = Vec::new();
         let elsewhere = inner.running.iter().filter(|(name, running)| {
             let gone = matches!(running.obstacle, Some(Obstacle::Elsewhere(_)));
@@ -297,19 +297,19 @@ impl Core {
         };
         tracing::info!(link = %name, "link \"{name}\" is ready{hint}");
         let detail = format!("link \"{name}\"{hint}");
-        self.hub.tell(host_event(None, "link-ready", detail));
+        self.hub.announce(host_event(None, "link-ready", detail));
     }
 }
 
 /// Why a link whose queues are open is lost all the same, and what to do.
-pub(in crate::daemon) const ELSEWHERE: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
+pub(in crate::daemon) const RENAMED_HINT: &str = "the interface was renamed or moved to another namespace; give its name back with \"ip link set\", or have it made anew with \"geneved reload\"";
 
 /// What the kernel says of the interfaces of these links, if they have one; `None` where it knows none of this name, or
 /// another one has it.
 pub(super) async fn observe(
-    inner: &Inner,
+    inner: &CoreState,
     wanted: impl Fn(&IfName) -> bool,
-) -> Vec<(IfName, Option<Seen>)> {
+) -> Vec<(IfName, Option<InterfaceStatus>)> {
     let mut by_netns: BTreeMap<Option<String>, Vec<&IfName>> = BTreeMap::new();
     let running = inner.running.iter();
     for (name, _) in running.filter(|(name, r)| r.has_interface() && wanted(name)) {
@@ -337,7 +337,7 @@ pub(super) async fn observe(
 }
 
 /// Why an interface of this MTU cannot have some of its addresses.
-fn barred(addresses: &[IpNet], mtu: u16) -> Option<String> {
+fn unusable_addresses(addresses: &[IpNet], mtu: u16) -> Option<String> {
     let mut barred = addresses.iter().filter(|a| !can_have(a, mtu));
     let first = barred.next()?;
     let more = match barred.count() {
@@ -349,7 +349,7 @@ fn barred(addresses: &[IpNet], mtu: u16) -> Option<String> {
     ))
 }
 
-fn in_words(seen: &Seen, drift: &Drift) -> String {
+fn in_words(seen: &InterfaceStatus, drift: &InterfaceDrift) -> String {
     let mtu = drift
         .mtu
         .map(|mtu| format!("MTU {} becomes {mtu} again", seen.mtu));
@@ -370,21 +370,21 @@ mod tests {
     #[test]
     fn addresses_that_the_mtu_forbids_are_named() {
         let addresses = ["10.0.0.1/24", "fd00::1/64", "fd01::1/64"].map(|a| a.parse().unwrap());
-        assert_eq!(barred(&addresses, 1280), None);
-        assert_eq!(barred(&addresses[..1], 68), None);
+        assert_eq!(unusable_addresses(&addresses, 1280), None);
+        assert_eq!(unusable_addresses(&addresses[..1], 68), None);
         assert_eq!(
-            barred(&addresses, 1279).unwrap(),
+            unusable_addresses(&addresses, 1279).unwrap(),
             "address fd00::1/64 and 1 more: IPv6 needs an MTU of at least 1280, and the link has 1279"
         );
     }
 
     #[test]
     fn a_repair_is_told_in_words() {
-        let seen = Seen {
+        let seen = InterfaceStatus {
             mtu: 900,
-            ..Seen::default()
+            ..InterfaceStatus::default()
         };
-        let drift = Drift {
+        let drift = InterfaceDrift {
             mtu: Some(1464),
             missing: vec!["10.0.0.1/24".parse().unwrap()],
         };

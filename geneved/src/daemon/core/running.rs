@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
 
-use super::following::Following;
-use crate::config::state::Link;
-use crate::net::interface::{Own, Seen};
+use super::following::AddressFollower;
+use crate::config::state::LinkSpec;
+use crate::net::interface::{OwnInterface, InterfaceStatus};
 use crate::net::mtu::ComputedMtu;
-use crate::net::netns::Identity;
+use crate::net::netns::NetnsId;
 
 /// A link as it runs, or why it does not.
 #[derive(Clone, Debug)]
-pub(in crate::daemon) struct Running {
+pub(in crate::daemon) struct LinkRuntime {
     pub(in crate::daemon) index: LinkIndex,
     pub(in crate::daemon) sum: ComputedMtu,
     /// The MTU that its interface is to have.
@@ -22,24 +22,24 @@ pub(in crate::daemon) struct Running {
     /// The number of its interface, 0 where it has none: another interface may get its name.
     pub(in crate::daemon) ifindex: u32,
     /// The network namespace that its interface was put into, where that is not the daemon's own.
-    pub(super) netns: Option<Identity>,
+    pub(super) netns: Option<NetnsId>,
     /// Somebody deleted the name of its namespace; the interface may live on in it.
     pub(in crate::daemon) nameless: bool,
     /// What could not be given back to the interface, and why.
     pub(in crate::daemon) defect: Option<String>,
-    pub(super) repairs: Repairs,
+    pub(super) repairs: RepairLimit,
     /// The addresses that others gave its interface.
-    pub(super) following: Following,
-    pub(super) attempts: Attempts,
+    pub(super) following: AddressFollower,
+    pub(super) attempts: RetryBackoff,
     /// The interface as those who watch were told of it last.
-    pub(super) told: Option<Seen>,
+    pub(super) told: Option<InterfaceStatus>,
     /// It was not found at the last look. One that was removed is told of by the worker that reads it.
     pub(super) absent: bool,
 }
 
-impl Running {
+impl LinkRuntime {
     pub(super) fn new(index: LinkIndex, mtu: u16, sum: ComputedMtu) -> Self {
-        Running {
+        LinkRuntime {
             index,
             sum,
             mtu,
@@ -48,9 +48,9 @@ impl Running {
             netns: None,
             nameless: false,
             defect: None,
-            repairs: Repairs::default(),
-            following: Following::default(),
-            attempts: Attempts::default(),
+            repairs: RepairLimit::default(),
+            following: AddressFollower::default(),
+            attempts: RetryBackoff::default(),
             told: None,
             absent: false,
         }
@@ -62,13 +62,13 @@ impl Running {
     }
 
     /// Whether what was seen under its name is its own interface.
-    pub(in crate::daemon) fn owns(&self, seen: &Seen) -> bool {
+    pub(in crate::daemon) fn owns(&self, seen: &InterfaceStatus) -> bool {
         self.ifindex == seen.ifindex
     }
 
     /// Its interface, which is to be that of this link.
-    pub(super) fn own(&self, link: &Link) -> Own {
-        Own {
+    pub(super) fn own(&self, link: &LinkSpec) -> OwnInterface {
+        OwnInterface {
             netns: link.netns.clone(),
             name: link.name.to_string(),
             ifindex: self.ifindex,
@@ -127,12 +127,12 @@ impl Obstacle {
 
 /// When it is tried again to make a link ready: soon at first, then every second.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Attempts {
+pub(super) struct RetryBackoff {
     next: Option<Instant>,
     pause: Duration,
 }
 
-impl Attempts {
+impl RetryBackoff {
     pub(super) const FIRST: Duration = Duration::from_millis(250);
     const LONGEST: Duration = Duration::from_secs(1);
 
@@ -149,14 +149,14 @@ impl Attempts {
 
 /// How often an interface was set right of late: whoever changes it again and again is not fought.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Repairs {
+pub(super) struct RepairLimit {
     since: Option<Instant>,
     count: u32,
     /// It is not as it should be, and is left so for the moment.
     pub(super) pending: bool,
 }
 
-impl Repairs {
+impl RepairLimit {
     /// Repairs within the window.
     const BURST: u32 = 5;
     const WINDOW: Duration = Duration::from_secs(30);
@@ -187,30 +187,30 @@ impl Repairs {
 
 /// How an interface differs from what it should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Drift {
+pub(super) struct InterfaceDrift {
     /// The MTU that it should have.
     pub(super) mtu: Option<u16>,
     /// Configured addresses that it has not.
     pub(super) missing: Vec<IpNet>,
 }
 
-impl Drift {
+impl InterfaceDrift {
     /// Compares what the kernel says with what is configured. The addresses of an interface that is down are left
     /// alone: the kernel keeps none of IPv6 there.
-    pub(super) fn of(seen: &Seen, mtu: u16, addresses: &[IpNet]) -> Self {
+    pub(super) fn of(seen: &InterfaceStatus, mtu: u16, addresses: &[IpNet]) -> Self {
         let missing = |address: &&IpNet| {
             seen.is_up()
                 && !seen.addresses.contains(address)
                 && crate::net::interface::can_have(address, mtu)
         };
-        Drift {
+        InterfaceDrift {
             mtu: (seen.mtu != u32::from(mtu)).then_some(mtu),
             missing: addresses.iter().filter(missing).copied().collect(),
         }
     }
 
     pub(super) fn is_none(&self) -> bool {
-        *self == Drift::default()
+        *self == InterfaceDrift::default()
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn attempts_are_soon_at_first_and_every_second_then() {
-        let (mut attempts, start) = (Attempts::default(), Instant::now());
+        let (mut attempts, start) = (RetryBackoff::default(), Instant::now());
         let mut at = Vec::new();
         for ms in (0..6000).step_by(250) {
             if attempts.due(start + Duration::from_millis(ms)) {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn whoever_changes_an_interface_again_and_again_is_left_alone_for_a_while() {
-        let (mut repairs, start) = (Repairs::default(), Instant::now());
+        let (mut repairs, start) = (RepairLimit::default(), Instant::now());
         let mut fight = |second| repairs.allow(start + Duration::from_secs(second));
         assert!((0..5).all(&mut fight));
         assert!(!fight(6));
@@ -246,17 +246,17 @@ mod tests {
     fn what_differs_is_told_from_what_the_kernel_cannot_have() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let addresses = [net("10.0.0.1/24"), net("fd00::1/64")];
-        let mut seen = Seen {
+        let mut seen = InterfaceStatus {
             mtu: 1400,
             flags: vec!["UP".into()],
             addresses: vec![net("10.0.0.1/24"), net("192.0.2.1/24")],
-            ..Seen::default()
+            ..InterfaceStatus::default()
         };
-        let drift = Drift::of(&seen, 1464, &addresses);
+        let drift = InterfaceDrift::of(&seen, 1464, &addresses);
         assert_eq!(drift.mtu, Some(1464));
         assert_eq!(drift.missing, [net("fd00::1/64")]);
-        assert_eq!(Drift::of(&seen, 1200, &addresses).missing, []);
+        assert_eq!(InterfaceDrift::of(&seen, 1200, &addresses).missing, []);
         seen.flags.clear();
-        assert!(Drift::of(&seen, 1400, &addresses).is_none());
+        assert!(InterfaceDrift::of(&seen, 1400, &addresses).is_none());
     }
 }

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use libgeneve::link::LinkIndex;
 
-use super::interfaces::Unready;
-use super::running::{Attempts, Obstacle, Running};
-use super::{Core, Inner, host_event};
-use crate::config::state::Link;
+use super::interfaces::UnreadyPolicy;
+use super::running::{RetryBackoff, Obstacle, LinkRuntime};
+use super::{Core, CoreState, host_event};
+use crate::config::state::LinkSpec;
 use crate::config::value::IfName;
 use crate::daemon::compile::Outdated;
 use crate::io::SourceSockets;
-use crate::net::interface::{self, Seen};
+use crate::net::interface::{self, InterfaceStatus};
 use crate::net::netns;
 
 impl Core {
     /// How often [`Core::retry_links`] is to be called while a link waits.
-    pub(in crate::daemon) const RETRY: Duration = Attempts::FIRST;
+    pub(in crate::daemon) const RETRY: Duration = RetryBackoff::FIRST;
 
     /// How many links wait.
     pub(in crate::daemon) fn waiting(&self) -> usize {
@@ -36,7 +36,7 @@ impl Core {
         self.make_ready(&mut inner, due).await;
     }
 
-    async fn make_ready(&self, inner: &mut Inner, names: Vec<IfName>) {
+    async fn make_ready(&self, inner: &mut CoreState, names: Vec<IfName>) {
         self.retry_ports(inner, &names);
         let (bare, unconnected): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| {
             let running = inner.running.get(name);
@@ -58,11 +58,11 @@ impl Core {
             .collect();
         if !bare.is_empty() {
             let state = inner.state.clone();
-            let ways = self.ways(inner, &state, &Outdated::All).await;
-            let made = self.bring_up(inner, &state, &bare, &ways, Unready::Wait);
+            let ways = self.paths(inner, &state, &Outdated::All).await;
+            let made = self.bring_up(inner, &state, &bare, &ways, UnreadyPolicy::Wait);
             // Nothing is refused here.
             let _ = made.await;
-            let ready = |name: &IfName| inner.running.get(name).is_some_and(Running::has_interface);
+            let ready = |name: &IfName| inner.running.get(name).is_some_and(LinkRuntime::has_interface);
             changed.extend(bare.into_iter().filter(ready));
         }
         if !changed.is_empty() {
@@ -73,7 +73,7 @@ impl Core {
     }
 
     /// Gives a link that has an interface the sockets that it waits for, if they can be had; says whether they can.
-    async fn connect(&self, inner: &mut Inner, name: &IfName) -> bool {
+    async fn connect(&self, inner: &mut CoreState, name: &IfName) -> bool {
         let Some(link) = inner.state.links.get(name).cloned() else {
             return false;
         };
@@ -90,7 +90,7 @@ impl Core {
     }
 
     /// Has a link that has an interface send from these sockets.
-    pub(super) async fn reconnect(&self, inner: &mut Inner, link: &Link, sockets: &SourceSockets) {
+    pub(super) async fn reconnect(&self, inner: &mut CoreState, link: &LinkSpec, sockets: &SourceSockets) {
         let Some(running) = inner.running.get(&link.name) else {
             return;
         };
@@ -102,7 +102,7 @@ impl Core {
     }
 
     /// Takes its sockets from a link, whose interface stays.
-    pub(super) async fn disconnect(&self, inner: &mut Inner, link: &Link, cause: String) {
+    pub(super) async fn disconnect(&self, inner: &mut CoreState, link: &LinkSpec, cause: String) {
         if let Some(running) = inner.running.get(&link.name) {
             let none = SourceSockets::none(self.profile(link));
             self.engine.set_sockets(running.index, &none);
@@ -111,16 +111,16 @@ impl Core {
         }
     }
 
-    fn set_obstacle(&self, inner: &mut Inner, name: &IfName, obstacle: Option<Obstacle>) {
+    fn set_obstacle(&self, inner: &mut CoreState, name: &IfName, obstacle: Option<Obstacle>) {
         if let Some(running) = inner.running.get_mut(name) {
-            self.tell_obstacle(name, running.obstacle.as_ref(), obstacle.as_ref());
+            self.report_obstacle(name, running.obstacle.as_ref(), obstacle.as_ref());
             running.obstacle = obstacle;
         }
         self.count_waiting(inner);
     }
 
     /// Addresses of this host may have come and gone: links whose local address is one of them follow.
-    pub(super) async fn look_at_locals(&self, inner: &mut Inner) {
+    pub(super) async fn refresh_local_addresses(&self, inner: &mut CoreState) {
         let mut gone = Vec::new();
         let mut waiting = Vec::new();
         for (name, running) in &inner.running {
@@ -147,10 +147,10 @@ impl Core {
     }
 
     /// Names of network namespaces may have been deleted, or given to others; to be called every second or so.
-    pub(in crate::daemon) async fn look_at_namespaces(&self) {
+    pub(in crate::daemon) async fn check_namespaces(&self) {
         let mut inner = self.inner().await;
-        let mut now: BTreeMap<&str, Option<netns::Identity>> = BTreeMap::new();
-        let Inner { state, running, .. } = &mut *inner;
+        let mut now: BTreeMap<&str, Option<netns::NetnsId>> = BTreeMap::new();
+        let CoreState { state, running, .. } = &mut *inner;
         let mut moved = Vec::new();
         let mut nameless = false;
         for (name, running) in running.iter_mut().filter(|(_, r)| r.has_interface()) {
@@ -201,13 +201,13 @@ impl Core {
         }
         // The event may be about the link that had this index before; an interface of this name may be somebody else's.
         let seen = interface::observe(netns, vec![name.to_string()]).await;
-        let ours = |seen: &Seen| seen.ifindex == number;
+        let ours = |seen: &InterfaceStatus| seen.ifindex == number;
         if seen.is_ok_and(|seen| seen.iter().any(ours)) {
             return;
         }
         let cause = format!("its interface was removed: {error}");
         tracing::error!(link = %name, cause, "link \"{name}\" lost: {cause}; \"geneved link set {name} up\" makes it anew, \"geneved link del {name}\" forgets it");
-        self.hub.tell(host_event(
+        self.hub.announce(host_event(
             None,
             "link-lost",
             format!("link \"{name}\": {cause}"),
@@ -219,7 +219,7 @@ impl Core {
     }
 
     /// Lets go of an interface that is gone, or of no use any more; the link waits for another one.
-    async fn without_interface(&self, inner: &mut Inner, name: &IfName, cause: String) {
+    async fn without_interface(&self, inner: &mut CoreState, name: &IfName, cause: String) {
         if let Some(running) = inner.running.get_mut(name) {
             self.engine.detach(&[running.index]).await;
             self.engine.flows().flows.remove_link(running.index);
@@ -230,7 +230,7 @@ impl Core {
     }
 
     /// Tells once that a link waits, and why, and that it waits no more.
-    pub(super) fn tell_obstacle(
+    pub(super) fn report_obstacle(
         &self,
         name: &IfName,
         was: Option<&Obstacle>,
@@ -244,23 +244,23 @@ impl Core {
                 let cause = obstacle.cause();
                 tracing::warn!(link = %name, cause, "link \"{name}\" waits: {cause}");
                 let detail = format!("link \"{name}\": {cause}");
-                self.hub.tell(host_event(None, "link-waiting", detail));
+                self.hub.announce(host_event(None, "link-waiting", detail));
             }
             None => {
                 tracing::info!(link = %name, "link \"{name}\" is ready");
                 let detail = format!("link \"{name}\"");
-                self.hub.tell(host_event(None, "link-ready", detail));
+                self.hub.announce(host_event(None, "link-ready", detail));
             }
         }
     }
 
-    pub(super) fn count_waiting(&self, inner: &Inner) {
+    pub(super) fn count_waiting(&self, inner: &CoreState) {
         let waiting = inner.running.values().filter(|r| r.waits()).count();
         self.waiting.set(waiting);
     }
 }
 
-async fn set_carrier(link: &Link, running: &Running, on: bool) {
+async fn set_carrier(link: &LinkSpec, running: &LinkRuntime, on: bool) {
     if let Err(error) = interface::set_carrier(running.own(link), on).await {
         // Linux before 4.20 does not take it; the link works, or does not, all the same.
         tracing::debug!(link = %link.name, %error, "the carrier cannot be switched");

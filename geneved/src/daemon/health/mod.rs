@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use self::probe::Outcome;
-use self::verdict::Verdict;
-use crate::config::state::Pace;
-use crate::config::value::CheckWord;
+use self::probe::ProbeOutcome;
+use self::verdict::HealthTracker;
+use crate::config::state::CheckTiming;
+use crate::config::value::CheckValue;
 use crate::net::netns;
 use crate::random;
 
@@ -31,7 +31,7 @@ const CHANGES: usize = 1024;
 
 /// What is checked, and from where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
+pub struct CheckTarget {
     /// The link's interface: checks leave by it, so that a VPC whose addresses exist elsewhere too is asked itself.
     pub link: String,
     /// The network namespace of that interface; `None` for the daemon's own.
@@ -41,17 +41,17 @@ pub struct Target {
     /// The backend's port; a check by TCP needs one.
     pub port: Option<u16>,
     /// How it is checked; [`CheckWord::None`] is never checked and stays [`Health::Unknown`].
-    pub check: CheckWord,
+    pub check: CheckValue,
     /// How often, and what makes a difference.
-    pub pace: Pace,
+    pub pace: CheckTiming,
 }
 
-impl Target {
+impl CheckTarget {
     /// Whether both are the same backend, asked the same way.
-    fn asks_as(&self, other: &Target) -> bool {
+    fn asks_as(&self, other: &CheckTarget) -> bool {
         let pace = self.pace;
         *self
-            == Target {
+            == CheckTarget {
                 pace,
                 ..other.clone()
             }
@@ -59,16 +59,16 @@ impl Target {
 
     fn checkable(&self) -> bool {
         match self.check {
-            CheckWord::Tcp => self.port.is_some(),
-            CheckWord::Icmp => true,
-            CheckWord::None => false,
+            CheckValue::Tcp => self.port.is_some(),
+            CheckValue::Icmp => true,
+            CheckValue::None => false,
         }
     }
 }
 
 /// What is known of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Health {
+pub enum CheckedHealth {
     /// Not enough yet, or nothing is checked.
     #[default]
     Unknown,
@@ -78,11 +78,11 @@ pub enum Health {
     Down(String),
 }
 
-impl Health {
+impl CheckedHealth {
     /// Whether it gets new flows: what is unknown does.
     #[must_use]
     pub fn counts_as_up(&self) -> bool {
-        !matches!(self, Health::Down(_))
+        !matches!(self, CheckedHealth::Down(_))
     }
 }
 
@@ -90,9 +90,9 @@ impl Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
     /// The backend.
-    pub target: Target,
+    pub target: CheckTarget,
     /// How it is from here on.
-    pub health: Health,
+    pub health: CheckedHealth,
 }
 
 /// Who is watched, and what is known of each.
@@ -117,9 +117,9 @@ impl HealthBoard {
 
     /// Watches exactly these. What was watched before keeps what is known of it, also where it is asked more or less
     /// often now, unless its network namespace was made anew.
-    pub fn watch(&mut self, targets: impl IntoIterator<Item = Target>) {
-        let mut wanted: HashMap<Option<String>, HashSet<Target>> = HashMap::new();
-        for target in targets.into_iter().filter(Target::checkable) {
+    pub fn watch(&mut self, targets: impl IntoIterator<Item = CheckTarget>) {
+        let mut wanted: HashMap<Option<String>, HashSet<CheckTarget>> = HashMap::new();
+        for target in targets.into_iter().filter(CheckTarget::checkable) {
             let there = wanted.entry(target.netns.clone()).or_default();
             there.insert(target);
         }
@@ -149,47 +149,47 @@ impl HealthBoard {
 
     /// What is known of this target; [`Health::Unknown`] where it is not watched.
     #[must_use]
-    pub fn state(&self, target: &Target) -> Health {
+    pub fn state(&self, target: &CheckTarget) -> CheckedHealth {
         let checker = self.checkers.get(&target.netns);
         let shared = checker.and_then(|c| c.watched.get(target));
-        shared.map_or(Health::Unknown, Shared::get)
+        shared.map_or(CheckedHealth::Unknown, SharedHealth::get)
     }
 }
 
 /// The health of one target, written by its checks and read by the board.
 #[derive(Clone, Debug, Default)]
-struct Shared(Arc<Mutex<Health>>);
+struct SharedHealth(Arc<Mutex<CheckedHealth>>);
 
-impl Shared {
-    fn get(&self) -> Health {
+impl SharedHealth {
+    fn get(&self) -> CheckedHealth {
         let health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         health.clone()
     }
 
-    fn set(&self, to: &Health) {
+    fn set(&self, to: &CheckedHealth) {
         let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         health.clone_from(to);
     }
 }
 
-enum Order {
-    Watch(Target, Shared),
-    Leave(Target),
+enum CheckerCommand {
+    Watch(CheckTarget, SharedHealth),
+    Leave(CheckTarget),
 }
 
 /// The checks in one network namespace; its thread ends when this is dropped.
 #[derive(Debug)]
 struct Checker {
     /// Tells a namespace from another one that was made under its name.
-    identity: Option<netns::Identity>,
-    orders: mpsc::UnboundedSender<Order>,
-    watched: HashMap<Target, Shared>,
+    identity: Option<netns::NetnsId>,
+    orders: mpsc::UnboundedSender<CheckerCommand>,
+    watched: HashMap<CheckTarget, SharedHealth>,
 }
 
 impl Checker {
     fn start(
         netns: Option<String>,
-        identity: Option<netns::Identity>,
+        identity: Option<netns::NetnsId>,
         board: &HealthBoard,
     ) -> std::io::Result<Checker> {
         let (orders, receiver) = mpsc::unbounded_channel();
@@ -204,22 +204,22 @@ impl Checker {
         })
     }
 
-    fn watch(&mut self, mut targets: HashSet<Target>) {
-        let mut left: Vec<(Target, Health)> = Vec::new();
+    fn watch(&mut self, mut targets: HashSet<CheckTarget>) {
+        let mut left: Vec<(CheckTarget, CheckedHealth)> = Vec::new();
         self.watched.retain(|target, shared| {
             let stays = targets.remove(target);
             if !stays {
-                let _ = self.orders.send(Order::Leave(target.clone()));
+                let _ = self.orders.send(CheckerCommand::Leave(target.clone()));
                 left.push((target.clone(), shared.get()));
             }
             stays
         });
         for target in targets {
-            let shared = Shared::default();
+            let shared = SharedHealth::default();
             if let Some((_, health)) = left.iter().find(|(other, _)| other.asks_as(&target)) {
                 shared.set(health);
             }
-            let order = Order::Watch(target.clone(), shared.clone());
+            let order = CheckerCommand::Watch(target.clone(), shared.clone());
             // A thread that could not enter its namespace takes no orders; its targets stay unknown.
             let _ = self.orders.send(order);
             self.watched.insert(target, shared);
@@ -230,7 +230,7 @@ impl Checker {
 fn run(
     netns: Option<&str>,
     changes: &mpsc::Sender<HealthChange>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<CheckerCommand>,
 ) {
     if let Some(name) = netns
         && let Err(error) = netns::enter(name)
@@ -242,23 +242,23 @@ fn run(
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(obey(changes, orders)),
+        Ok(runtime) => runtime.block_on(run_checker(changes, orders)),
         Err(error) => {
             tracing::warn!(netns, %error, "no health checks, backends count as up: {error}");
         }
     }
 }
 
-async fn obey(changes: &mpsc::Sender<HealthChange>, mut orders: mpsc::UnboundedReceiver<Order>) {
+async fn run_checker(changes: &mpsc::Sender<HealthChange>, mut orders: mpsc::UnboundedReceiver<CheckerCommand>) {
     let mut checks = JoinSet::new();
-    let mut running: HashMap<Target, AbortHandle> = HashMap::new();
+    let mut running: HashMap<CheckTarget, AbortHandle> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Watch(target, shared) => {
+            CheckerCommand::Watch(target, shared) => {
                 let check = check(target.clone(), shared, changes.clone());
                 running.insert(target, checks.spawn(check));
             }
-            Order::Leave(target) => {
+            CheckerCommand::Leave(target) => {
                 if let Some(check) = running.remove(&target) {
                     check.abort();
                 }
@@ -269,9 +269,9 @@ async fn obey(changes: &mpsc::Sender<HealthChange>, mut orders: mpsc::UnboundedR
 }
 
 /// Checks one target until it is aborted.
-async fn check(target: Target, shared: Shared, changes: mpsc::Sender<HealthChange>) {
+async fn check(target: CheckTarget, shared: SharedHealth, changes: mpsc::Sender<HealthChange>) {
     let pace = target.pace;
-    let mut verdict = Verdict::new(pace.fall, pace.rise, shared.get());
+    let mut verdict = HealthTracker::new(pace.fall, pace.rise, shared.get());
     let period = pace.interval.duration();
     let mut ticks = interval_at(Instant::now() + spread(period), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -279,18 +279,18 @@ async fn check(target: Target, shared: Shared, changes: mpsc::Sender<HealthChang
     loop {
         ticks.tick().await;
         let result = match probe::probe(&target, pace.timeout.duration()).await {
-            Outcome::Answered => Ok(()),
-            Outcome::Failed(why) => Err(why),
-            Outcome::Untested(error) => {
+            ProbeOutcome::Answered => Ok(()),
+            ProbeOutcome::Failed(why) => Err(why),
+            ProbeOutcome::Untested(error) => {
                 if !std::mem::replace(&mut untested, true) {
-                    let Target { link, addr, .. } = &target;
+                    let CheckTarget { link, addr, .. } = &target;
                     tracing::warn!(link, %addr, %error, "link \"{link}\": backend {addr} cannot be checked: {error}");
                 }
                 continue;
             }
         };
         untested = false;
-        let changed = verdict.hear(result);
+        let changed = verdict.record(result);
         shared.set(verdict.health());
         if changed {
             let change = HealthChange {

@@ -11,12 +11,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
-use super::Target;
-use crate::config::value::CheckWord;
+use super::CheckTarget;
+use crate::config::value::CheckValue;
 use crate::random;
 
 /// How a check went.
-pub(super) enum Outcome {
+pub(super) enum ProbeOutcome {
     /// The backend answered.
     Answered,
     /// It did not, and why.
@@ -26,21 +26,21 @@ pub(super) enum Outcome {
 }
 
 /// Checks a target once.
-pub(super) async fn probe(target: &Target, patience: Duration) -> Outcome {
+pub(super) async fn probe(target: &CheckTarget, patience: Duration) -> ProbeOutcome {
     let asked = async {
         match (target.check, target.port) {
-            (CheckWord::Tcp, Some(port)) => connect(target, port).await,
-            (CheckWord::Icmp, _) => echo(target).await,
-            (CheckWord::Tcp | CheckWord::None, _) => {
+            (CheckValue::Tcp, Some(port)) => connect(target, port).await,
+            (CheckValue::Icmp, _) => echo(target).await,
+            (CheckValue::Tcp | CheckValue::None, _) => {
                 Err(io::Error::from(io::ErrorKind::InvalidInput))
             }
         }
     };
     match timeout(patience, asked).await {
-        Ok(Ok(())) => Outcome::Answered,
-        Ok(Err(error)) if is_ours(&error) => Outcome::Untested(error),
-        Ok(Err(error)) => Outcome::Failed(reason(&error)),
-        Err(_) => Outcome::Failed(format!("no answer within {patience:?}")),
+        Ok(Ok(())) => ProbeOutcome::Answered,
+        Ok(Err(error)) if is_ours(&error) => ProbeOutcome::Untested(error),
+        Ok(Err(error)) => ProbeOutcome::Failed(reason(&error)),
+        Err(_) => ProbeOutcome::Failed(format!("no answer within {patience:?}")),
     }
 }
 
@@ -74,7 +74,7 @@ fn reason(error: &io::Error) -> String {
 
 /// Keeps a socket on the link's interface. An address of this host itself is reached without: the kernel
 /// answers such packets on its loopback interface, which a bound socket does not hear.
-fn keep_to_link(socket: &Socket, target: &Target) -> io::Result<()> {
+fn keep_to_link(socket: &Socket, target: &CheckTarget) -> io::Result<()> {
     if is_own(target.addr) {
         return Ok(());
     }
@@ -95,7 +95,7 @@ fn is_own(addr: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == addr)
 }
 
-async fn connect(target: &Target, port: u16) -> io::Result<()> {
+async fn connect(target: &CheckTarget, port: u16) -> io::Result<()> {
     let to = SocketAddr::new(target.addr, port);
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -106,14 +106,14 @@ async fn connect(target: &Target, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-async fn echo(target: &Target) -> io::Result<()> {
+async fn echo(target: &CheckTarget) -> io::Result<()> {
     let socket = echo_socket(target.addr)?;
     socket.set_nonblocking(true)?;
     keep_to_link(&socket, target)?;
     socket.connect(&SocketAddr::new(target.addr, 0).into())?;
     // Sending and receiving on a connected socket is the same for all kinds of datagrams.
     let socket = tokio::net::UdpSocket::from_std(socket.into())?;
-    let request = Echo::new(target.addr)?;
+    let request = EchoProbe::new(target.addr)?;
     socket.send(&request.bytes).await?;
     let mut room = [0; 512];
     loop {
@@ -139,18 +139,18 @@ fn echo_socket(addr: IpAddr) -> io::Result<Socket> {
 }
 
 /// An echo request, and how its reply is told from everything else that a raw socket hears.
-struct Echo {
-    bytes: [u8; Echo::LEN],
+struct EchoProbe {
+    bytes: [u8; EchoProbe::LEN],
     v4: bool,
 }
 
-impl Echo {
+impl EchoProbe {
     const HEADER: usize = 8;
     const LEN: usize = Self::HEADER + 16;
 
     /// # Errors
     /// There is no random number, without which anybody could write the reply.
-    fn new(to: IpAddr) -> io::Result<Echo> {
+    fn new(to: IpAddr) -> io::Result<EchoProbe> {
         static SEQUENCE: AtomicU64 = AtomicU64::new(0);
         let sequence = SEQUENCE.fetch_add(1, Relaxed);
         let v4 = to.is_ipv4();
@@ -165,7 +165,7 @@ impl Echo {
             let check = Sum::ZERO.bytes(&bytes).checksum();
             bytes[2..4].copy_from_slice(&check.to_be_bytes());
         }
-        Ok(Echo { bytes, v4 })
+        Ok(EchoProbe { bytes, v4 })
     }
 
     /// Whether `packet` is the reply: an ICMP message, over IPv4 on a raw socket with its IP header.
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_reply_is_told_from_other_icmp_by_type_and_payload() {
-        let request = Echo::new(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let request = EchoProbe::new(Ipv4Addr::LOCALHOST.into()).unwrap();
         assert_eq!(Sum::ZERO.bytes(&request.bytes).checksum(), 0);
         let mut reply = request.bytes;
         assert!(!request.is_answered_by(&reply), "the request itself");
@@ -199,7 +199,7 @@ mod tests {
         let header = [&[0x46][..], &[0; 23]].concat();
         assert!(request.is_answered_by(&[&header[..], &reply].concat()));
         assert!(
-            !Echo::new(Ipv4Addr::LOCALHOST.into())
+            !EchoProbe::new(Ipv4Addr::LOCALHOST.into())
                 .unwrap()
                 .is_answered_by(&reply)
         );
@@ -208,7 +208,7 @@ mod tests {
         }
         assert!(!request.is_answered_by(&[0x4f]));
 
-        let request = Echo::new(Ipv6Addr::LOCALHOST.into()).unwrap();
+        let request = EchoProbe::new(Ipv6Addr::LOCALHOST.into()).unwrap();
         let mut reply = request.bytes;
         reply[0] = 129;
         assert!(request.is_answered_by(&reply));

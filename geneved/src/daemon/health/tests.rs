@@ -2,21 +2,21 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
 use super::*;
 
-fn quick() -> Pace {
-    Pace {
+fn quick() -> CheckTiming {
+    CheckTiming {
         interval: "0.05".parse().unwrap(),
         timeout: "0.5".parse().unwrap(),
-        ..Pace::default()
+        ..CheckTiming::default()
     }
 }
 
-fn tcp(port: u16) -> Target {
-    Target {
+fn tcp(port: u16) -> CheckTarget {
+    CheckTarget {
         link: "lo".into(),
         netns: None,
         addr: Ipv4Addr::LOCALHOST.into(),
         port: Some(port),
-        check: CheckWord::Tcp,
+        check: CheckValue::Tcp,
         pace: quick(),
     }
 }
@@ -36,17 +36,17 @@ async fn next(changes: &mut mpsc::Receiver<HealthChange>) -> HealthChange {
 async fn a_backend_goes_up_and_down_with_its_listener() {
     let (mut board, mut changes) = HealthBoard::new();
     let (listener, port) = listener();
-    assert_eq!(board.state(&tcp(port)), Health::Unknown);
+    assert_eq!(board.state(&tcp(port)), CheckedHealth::Unknown);
     board.watch([tcp(port)]);
     let up = next(&mut changes).await;
-    assert_eq!((up.target, up.health), (tcp(port), Health::Up));
-    assert_eq!(board.state(&tcp(port)), Health::Up);
+    assert_eq!((up.target, up.health), (tcp(port), CheckedHealth::Up));
+    assert_eq!(board.state(&tcp(port)), CheckedHealth::Up);
     drop(listener);
     let down = next(&mut changes).await;
-    assert_eq!(down.health, Health::Down("connection refused".into()));
+    assert_eq!(down.health, CheckedHealth::Down("connection refused".into()));
     assert_eq!(board.state(&tcp(port)), down.health);
     let _again = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-    assert_eq!(next(&mut changes).await.health, Health::Up);
+    assert_eq!(next(&mut changes).await.health, CheckedHealth::Up);
 }
 
 #[tokio::test]
@@ -57,32 +57,32 @@ async fn who_stays_keeps_what_is_known_and_who_leaves_is_forgotten() {
     board.watch([first.clone()]);
     assert_eq!(next(&mut changes).await.target, first);
     board.watch([first.clone(), second.clone()]);
-    assert_ne!(board.state(&first), Health::Unknown);
+    assert_ne!(board.state(&first), CheckedHealth::Unknown);
     assert_eq!(next(&mut changes).await.target, second);
     board.watch([second.clone()]);
-    assert_eq!(board.state(&first), Health::Unknown);
-    assert_ne!(board.state(&second), Health::Unknown);
+    assert_eq!(board.state(&first), CheckedHealth::Unknown);
+    assert_ne!(board.state(&second), CheckedHealth::Unknown);
     board.watch([]);
-    assert_eq!(board.state(&second), Health::Unknown);
+    assert_eq!(board.state(&second), CheckedHealth::Unknown);
     assert!(board.checkers.is_empty());
 }
 
 #[tokio::test]
 async fn what_cannot_be_checked_stays_unknown() {
     let (mut board, mut changes) = HealthBoard::new();
-    let unchecked = Target {
-        check: CheckWord::None,
+    let unchecked = CheckTarget {
+        check: CheckValue::None,
         ..tcp(1)
     };
-    let without_port = Target {
+    let without_port = CheckTarget {
         port: None,
         ..tcp(1)
     };
-    let no_netns = Target {
+    let no_netns = CheckTarget {
         netns: Some("no-such-namespace".into()),
         ..tcp(1)
     };
-    let no_link = Target {
+    let no_link = CheckTarget {
         link: "no-such-link".into(),
         addr: "192.0.2.1".parse().unwrap(),
         ..tcp(1)
@@ -94,16 +94,16 @@ async fn what_cannot_be_checked_stays_unknown() {
     }
     assert!(changes.try_recv().is_err());
     for target in &all {
-        assert_eq!(board.state(target), Health::Unknown, "{target:?}");
+        assert_eq!(board.state(target), CheckedHealth::Unknown, "{target:?}");
     }
 }
 
 #[tokio::test]
 async fn an_echo_is_answered_in_both_families() {
-    let loopback = |addr| Target {
+    let loopback = |addr| CheckTarget {
         addr,
         port: None,
-        check: CheckWord::Icmp,
+        check: CheckValue::Icmp,
         ..tcp(1)
     };
     for addr in [
@@ -111,9 +111,9 @@ async fn an_echo_is_answered_in_both_families() {
         Ipv6Addr::LOCALHOST.into(),
     ] {
         match probe::probe(&loopback(addr), Duration::from_secs(2)).await {
-            Outcome::Answered => {}
-            Outcome::Failed(why) => panic!("{addr}: {why}"),
-            Outcome::Untested(error) => println!("{addr} not tested here: {error}"),
+            ProbeOutcome::Answered => {}
+            ProbeOutcome::Failed(why) => panic!("{addr}: {why}"),
+            ProbeOutcome::Untested(error) => println!("{addr} not tested here: {error}"),
         }
     }
 }

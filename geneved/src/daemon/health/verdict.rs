@@ -1,23 +1,23 @@
 //! What a row of results means: a backend is up or down after so many in a row.
 
-use super::Health;
+use super::CheckedHealth;
 
 /// What is known of one backend, and how many results speak against it.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct HealthTracker {
     failures: u32,
     successes: u32,
-    health: Health,
+    health: CheckedHealth,
     /// Results in a row that contradict `health`.
     against: u32,
     /// Whether the results in a row are successes.
     last: bool,
 }
 
-impl Verdict {
+impl HealthTracker {
     /// So much is known. So many failures in a row mean down, so many successes up; 0 is taken for 1.
-    pub(super) fn new(failures: u8, successes: u8, health: Health) -> Self {
-        Verdict {
+    pub(super) fn new(failures: u8, successes: u8, health: CheckedHealth) -> Self {
+        HealthTracker {
             failures: u32::from(failures).max(1),
             successes: u32::from(successes).max(1),
             health,
@@ -26,17 +26,17 @@ impl Verdict {
         }
     }
 
-    pub(super) fn health(&self) -> &Health {
+    pub(super) fn health(&self) -> &CheckedHealth {
         &self.health
     }
 
     /// Hears the next result, a failure with its reason; whether the backend went up or down by it. While it
     /// is down, the reason is that of the last failure.
-    pub(super) fn hear(&mut self, result: Result<(), String>) -> bool {
+    pub(super) fn record(&mut self, result: Result<(), String>) -> bool {
         let success = result.is_ok();
         let agrees = match (&mut self.health, &result) {
-            (Health::Up, Ok(())) => true,
-            (Health::Down(reason), Err(why)) => {
+            (CheckedHealth::Up, Ok(())) => true,
+            (CheckedHealth::Down(reason), Err(why)) => {
                 reason.clone_from(why);
                 true
             }
@@ -58,8 +58,8 @@ impl Verdict {
         }
         self.against = 0;
         self.health = match result {
-            Ok(()) => Health::Up,
-            Err(why) => Health::Down(why),
+            Ok(()) => CheckedHealth::Up,
+            Err(why) => CheckedHealth::Down(why),
         };
         true
     }
@@ -75,27 +75,27 @@ mod tests {
         Err("no answer".into())
     }
 
-    fn hear(verdict: &mut Verdict, results: &str) -> Vec<bool> {
+    fn hear(verdict: &mut HealthTracker, results: &str) -> Vec<bool> {
         let result = |c| if c == '+' { Ok(()) } else { no() };
-        results.chars().map(|c| verdict.hear(result(c))).collect()
+        results.chars().map(|c| verdict.record(result(c))).collect()
     }
 
     #[test]
     fn three_failures_mean_down_and_two_successes_up() {
-        let mut verdict = Verdict::new(3, 2, Health::Unknown);
+        let mut verdict = HealthTracker::new(3, 2, CheckedHealth::Unknown);
         assert_eq!(hear(&mut verdict, "--"), [false, false]);
-        assert_eq!(*verdict.health(), Health::Unknown);
+        assert_eq!(*verdict.health(), CheckedHealth::Unknown);
         assert_eq!(hear(&mut verdict, "-"), [true]);
-        assert_eq!(*verdict.health(), Health::Down("no answer".into()));
+        assert_eq!(*verdict.health(), CheckedHealth::Down("no answer".into()));
         assert_eq!(hear(&mut verdict, "+"), [false]);
         assert!(!verdict.health().counts_as_up());
         assert_eq!(hear(&mut verdict, "+"), [true]);
-        assert_eq!(*verdict.health(), Health::Up);
+        assert_eq!(*verdict.health(), CheckedHealth::Up);
     }
 
     #[test]
     fn a_row_that_breaks_begins_anew() {
-        let mut verdict = Verdict::new(3, 2, Health::Unknown);
+        let mut verdict = HealthTracker::new(3, 2, CheckedHealth::Unknown);
         assert_eq!(hear(&mut verdict, "++"), [false, true]);
         assert!(
             hear(&mut verdict, "--+--+--+")
@@ -108,10 +108,10 @@ mod tests {
 
     #[test]
     fn the_reason_is_that_of_the_last_failure() {
-        let mut verdict = Verdict::new(1, 1, Health::Unknown);
-        assert!(verdict.hear(no()));
-        assert!(!verdict.hear(Err("refused".into())));
-        assert_eq!(*verdict.health(), Health::Down("refused".into()));
+        let mut verdict = HealthTracker::new(1, 1, CheckedHealth::Unknown);
+        assert!(verdict.record(no()));
+        assert!(!verdict.record(Err("refused".into())));
+        assert_eq!(*verdict.health(), CheckedHealth::Down("refused".into()));
     }
 
     proptest! {
@@ -121,15 +121,15 @@ mod tests {
             failures in 0u8..5,
             successes in 0u8..5,
         ) {
-            let mut verdict = Verdict::new(failures, successes, Health::Unknown);
+            let mut verdict = HealthTracker::new(failures, successes, CheckedHealth::Unknown);
             for (at, &result) in results.iter().enumerate() {
                 let before = verdict.health().clone();
-                let changed = verdict.hear(if result { Ok(()) } else { no() });
+                let changed = verdict.record(if result { Ok(()) } else { no() });
                 prop_assert_eq!(changed, before != *verdict.health());
                 let row = results[..=at].iter().rev().take_while(|&&r| r == result).count() as u32;
                 let needed = u32::from(if result { successes } else { failures }).max(1);
                 prop_assert!(!changed || row == needed);
-                let said = if result { Health::Up } else { Health::Down("no answer".into()) };
+                let said = if result { CheckedHealth::Up } else { CheckedHealth::Down("no answer".into()) };
                 prop_assert!(row < needed || *verdict.health() == said);
             }
         }

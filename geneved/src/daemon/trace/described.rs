@@ -2,19 +2,19 @@
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{Described, Heading, Length, Stage};
+use libgeneve::datapath::{TracePacket, TraceInput, TraceLength, TraceStage};
 use libgeneve::flow::FlowKey;
 use libgeneve::label::LabelSet;
 use libgeneve::link::{Df, Link};
-use libgeneve::options::{Attach, Schema};
-use libgeneve::route::Target;
+use libgeneve::options::{SentOptions, OptionSchema};
+use libgeneve::route::RouteTarget;
 use libgeneve::wire::ethernet::ethertype;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::option::GeneveOption;
 
-use crate::config::state::State;
-use crate::config::value::{DfWord, Direction, LabelsWord};
-use crate::config::words::TraceWords;
+use crate::config::state::DesiredState;
+use crate::config::value::{DfValue, DirectionValue, LabelsValue};
+use crate::config::words::TraceArgs;
 use crate::daemon::compile::Compiler;
 use crate::refusal::Refusal;
 
@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 const ECHO: [u8; 2] = [8, 128];
 
 /// Refuses what no packet can be, and words that say nothing about this one.
-pub(super) fn check(packet: &TraceWords) -> Result<(), Refusal> {
+pub(super) fn check(packet: &TraceArgs) -> Result<(), Refusal> {
     let v4 = packet.from.is_ipv4();
     if v4 != packet.to.is_ipv4() {
         return Err(Refusal::new(
@@ -67,7 +67,7 @@ pub(super) fn check(packet: &TraceWords) -> Result<(), Refusal> {
             );
         }
     }
-    if packet.direction == Direction::Egress {
+    if packet.direction == DirectionValue::Egress {
         let wire = [
             ("host", packet.host.is_some()),
             ("option", !packet.option.is_empty()),
@@ -100,7 +100,7 @@ pub(super) fn check(packet: &TraceWords) -> Result<(), Refusal> {
             "without a length it decides nothing".into(),
             "add \"len BYTES\"",
         ),
-        (_, Some(DfWord(Df::Inherit))) => refused(
+        (_, Some(DfValue(Df::Inherit))) => refused(
             "df",
             "\"inherit\" is for links".into(),
             "\"set\" or \"unset\"",
@@ -116,10 +116,10 @@ pub(super) fn check(packet: &TraceWords) -> Result<(), Refusal> {
 
 /// The packet as the packet path sees it, and what had to be assumed of it.
 pub(super) fn described(
-    (state, compiler, schema): (&State, &Compiler, &Schema),
+    (state, compiler, schema): (&DesiredState, &Compiler, &OptionSchema),
     link: &Link,
-    packet: &TraceWords,
-) -> Result<(Described, Vec<Stage>), Refusal> {
+    packet: &TraceArgs,
+) -> Result<(TracePacket, Vec<TraceStage>), Refusal> {
     let mut assumed = Vec::new();
     let mut or = |given: Option<u16>, word: &str, usual: u16| {
         given.unwrap_or_else(|| {
@@ -145,8 +145,8 @@ pub(super) fn described(
     };
     let mut stages = Vec::new();
     let heading = match packet.direction {
-        Direction::Egress => Heading::Egress,
-        Direction::Ingress => {
+        DirectionValue::Egress => TraceInput::Egress,
+        DirectionValue::Ingress => {
             let host = match packet.host {
                 Some(host) => host,
                 None => {
@@ -163,20 +163,20 @@ pub(super) fn described(
             let (labels, stage) = labels(state, compiler, link, packet)?;
             stages.extend(stage);
             let header = Box::new(header(schema, link, packet, labels)?);
-            Heading::Ingress { host, header }
+            TraceInput::Ingress { host, header }
         }
     };
     if !assumed.is_empty() {
         let result = format!("assumed: {}", assumed.join(", "));
         stages.insert(
             0,
-            Stage {
+            TraceStage {
                 stage: "packet",
                 result,
             },
         );
     }
-    let described = Described {
+    let described = TracePacket {
         key: FlowKey {
             link: link.config.index,
             src: packet.from,
@@ -186,10 +186,10 @@ pub(super) fn described(
             dport: ports.1,
         },
         icmp,
-        heading,
-        length: packet.len.map(|bytes| Length {
+        trace_input: heading,
+        length: packet.len.map(|bytes| TraceLength {
             bytes,
-            dont_fragment: packet.df != Some(DfWord(Df::Unset)),
+            dont_fragment: packet.df != Some(DfValue(Df::Unset)),
         }),
     };
     Ok((described, stages))
@@ -198,17 +198,17 @@ pub(super) fn described(
 /// The labels that an incoming packet carries: those that are named, or those that the endpoint is known by here; and
 /// which of the two it was, where the link looks at labels.
 fn labels(
-    state: &State,
+    state: &DesiredState,
     compiler: &Compiler,
     link: &Link,
-    packet: &TraceWords,
-) -> Result<(Option<LabelSet>, Option<Stage>), Refusal> {
+    packet: &TraceArgs,
+) -> Result<(Option<LabelSet>, Option<TraceStage>), Refusal> {
     let hashed = |labels| {
         let set = compiler.hashed(labels);
         set.map_err(|why| Refusal::new(format!("trace: {why}"), ""))
     };
     let addr = packet.from;
-    let tell = |result| Stage {
+    let tell = |result| TraceStage {
         stage: "labels",
         result,
     };
@@ -221,7 +221,7 @@ fn labels(
             None => Ok((None, None)),
         };
     }
-    if let Some(LabelsWord(named)) = &packet.labels {
+    if let Some(LabelsValue(named)) = &packet.labels {
         return Ok((Some(hashed(named)?), None));
     }
     if !state.uses_labels(&packet.dev) {
@@ -246,14 +246,14 @@ fn labels(
 
 /// The header of the packet that is described.
 fn header(
-    schema: &Schema,
+    schema: &OptionSchema,
     link: &Link,
-    packet: &TraceWords,
+    packet: &TraceArgs,
     labels: Option<LabelSet>,
 ) -> Result<HeaderBytes, Refusal> {
-    let attach = Attach {
+    let attach = SentOptions {
         labels: labels.map(|set| (set, false)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     let given = packet.option.iter().map(|option| GeneveOption {
         class: option.class.0,
@@ -282,8 +282,8 @@ fn header(
 /// The host that an inner address belongs to.
 fn owner(link: &Link, addr: IpAddr) -> Option<IpAddr> {
     match &link.routes.lookup(addr)?.target {
-        Target::Hosts(hosts) => hosts.first().map(|h| h.addr),
-        Target::Local => None,
+        RouteTarget::Hosts(hosts) => hosts.first().map(|h| h.addr),
+        RouteTarget::Local => None,
     }
 }
 

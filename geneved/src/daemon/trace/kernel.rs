@@ -3,19 +3,19 @@
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{Described, Heading, Stage};
+use libgeneve::datapath::{TracePacket, TraceInput, TraceStage};
 use libgeneve::flow::FlowKey;
 use libgeneve::link::DeliveredAs;
 
-use crate::config::state::Link;
-use crate::config::value::Mode;
-use crate::daemon::core::{Core, Inner};
+use crate::config::state::LinkSpec;
+use crate::config::value::ModeValue;
+use crate::daemon::core::{Core, CoreState};
 use crate::net::gateway::{Gateway, forwarding_setting};
-use crate::net::underlay::{self, Devices};
+use crate::net::underlay::{self, UnderlayDevices};
 
 /// How a datagram to a host fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Underlay {
+pub(super) enum UnderlayRoute {
     /// The kernel has a route.
     Routed,
     /// The kernel has a route, and of late ICMP errors said that nothing arrives.
@@ -30,30 +30,30 @@ impl Core {
     /// The way from this host to another.
     pub(super) async fn underlay(
         &self,
-        inner: &Inner,
-        link: &Link,
+        inner: &CoreState,
+        link: &LinkSpec,
         host: IpAddr,
-        stages: &mut Vec<Stage>,
-    ) -> Underlay {
+        stages: &mut Vec<TraceStage>,
+    ) -> UnderlayRoute {
         let mut tell = |result| {
-            stages.push(Stage {
+            stages.push(TraceStage {
                 stage: "underlay",
                 result,
             });
         };
-        if let Some(why) = inner.ways.loop_of(&link.name, host) {
+        if let Some(why) = inner.paths.loop_of(&link.name, host) {
             tell(format!("nothing is sent to {host}: {why}"));
-            return Underlay::Loop;
+            return UnderlayRoute::Loop;
         }
-        let mut devices = Devices::new();
-        match underlay::way(self.netlink(), host, link.local, &mut devices).await {
+        let mut devices = UnderlayDevices::new();
+        match underlay::query_host_path(self.netlink(), host, link.local, &mut devices).await {
             Err(error) => {
                 let from = match link.local {
                     Some(local) => format!(" from {local}"),
                     None => String::new(),
                 };
                 tell(format!("the kernel has no route to {host}{from}: {error}"));
-                return Underlay::NoRoute;
+                return UnderlayRoute::NoRoute;
             }
             Ok(way) => tell(format!("to {host} by {}, MTU {}", way.dev(), way.mtu)),
         }
@@ -61,10 +61,10 @@ impl Core {
             .unreachable
             .of(host, self.engine().now(), inner.heard(host))
         {
-            None => Underlay::Routed,
+            None => UnderlayRoute::Routed,
             Some((why, age)) => {
                 tell(format!("nothing arrives at {host}: {why}, {age} s ago"));
-                Underlay::Unreachable
+                UnderlayRoute::Unreachable
             }
         }
     }
@@ -72,13 +72,13 @@ impl Core {
 
 /// Whether this host's own packets to the destination would come into the link at all; `stays` says that it is behind this
 /// host, so that they must not.
-pub(super) async fn before(link: &Link, described: &Described, stays: bool) -> Option<Stage> {
+pub(super) async fn before(link: &LinkSpec, described: &TracePacket, stays: bool) -> Option<TraceStage> {
     let dst = described.key.dst;
-    if link.mode != Mode::Ip || !matches!(described.heading, Heading::Egress) {
+    if link.mode != ModeValue::Ip || !matches!(described.trace_input, TraceInput::Egress) {
         return None;
     }
-    let gateway = look(link, vec![dst]).await?;
-    let leads = match gateway.way(dst) {
+    let gateway = gateway_state(link, vec![dst]).await?;
+    let leads = match gateway.route(dst) {
         _ if gateway.leads_in(dst) => return None,
         // So it should be, and what is decided says why.
         _ if stays => return None,
@@ -95,13 +95,13 @@ pub(super) async fn before(link: &Link, described: &Described, stays: bool) -> O
 
 /// What the kernel does with a packet from the wire that leaves the VPC by the link's interface.
 pub(super) async fn after(
-    link: &Link,
+    link: &LinkSpec,
     key: &FlowKey,
     delivered: Option<DeliveredAs>,
-    stages: &mut Vec<Stage>,
+    stages: &mut Vec<TraceStage>,
 ) {
     let own = link.addresses.iter().any(|net| net.addr() == key.dst);
-    if link.mode != Mode::Ip || own {
+    if link.mode != ModeValue::Ip || own {
         return;
     }
     if let Some(group @ (DeliveredAs::Broadcast | DeliveredAs::Multicast)) = delivered {
@@ -111,11 +111,11 @@ pub(super) async fn after(
         )));
         return;
     }
-    let Some(gateway) = look(link, vec![key.dst, key.src]).await else {
+    let Some(gateway) = gateway_state(link, vec![key.dst, key.src]).await else {
         return;
     };
     let (dst, src) = (key.dst, key.src);
-    match gateway.way(dst) {
+    match gateway.route(dst) {
         Ok("lo") => return,
         _ if gateway.leads_in(dst) => stages.push(told(format!(
             "the kernel routes {dst} into {} again, where the packet came from",
@@ -132,7 +132,7 @@ pub(super) async fn after(
         Err(why) => stages.push(told(format!("the kernel has no route to {dst}: {why}"))),
     }
     if !gateway.leads_in(src) {
-        let leads = gateway.way(src).map_or("nowhere", |dev| dev);
+        let leads = gateway.route(src).map_or("nowhere", |dev| dev);
         stages.push(told(format!(
             "replies to {src} are routed to {leads}, not to {}; \"{}\"",
             link.name,
@@ -141,13 +141,13 @@ pub(super) async fn after(
     }
 }
 
-async fn look(link: &Link, addresses: Vec<IpAddr>) -> Option<Gateway> {
-    let looked = Gateway::look(link.netns.clone(), link.name.to_string(), addresses).await;
+async fn gateway_state(link: &LinkSpec, addresses: Vec<IpAddr>) -> Option<Gateway> {
+    let looked = Gateway::query(link.netns.clone(), link.name.to_string(), addresses).await;
     looked.ok()
 }
 
-fn told(result: String) -> Stage {
-    Stage {
+fn told(result: String) -> TraceStage {
+    TraceStage {
         stage: "kernel",
         result,
     }

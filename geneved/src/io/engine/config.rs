@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use libgeneve::flow::Limits;
+use libgeneve::flow::FlowLimits;
 use libgeneve::link::LinkIndex;
 
-use crate::io::probe::Feature;
+use crate::io::probe::FeatureReport;
 
 /// The configured backend (`io = …`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct EngineConfig {
     /// Who cuts super-packets.
     pub segmentation: Segmentation,
     /// How many flows there may be, and how long they last.
-    pub limits: Limits,
+    pub limits: FlowLimits,
     /// Secret, so that nobody outside can pile flows on one place of the table.
     pub key: [u64; 2],
     /// Another number after each change of the underlay's routes and addresses.
@@ -81,12 +81,12 @@ pub struct BackendReport {
     /// Why this one.
     pub cause: String,
     /// What the host can do.
-    pub features: Vec<Feature>,
+    pub features: Vec<FeatureReport>,
 }
 
 /// What the workers tell the daemon.
 #[derive(Debug)]
-pub enum Event {
+pub enum EngineEvent {
     /// A link's interface vanished.
     QueueLost {
         /// The link.
@@ -118,7 +118,7 @@ pub enum Event {
         works: bool,
     },
     /// Datagrams to a host do not arrive or are not sent; told once a second at most.
-    Unreachable(Refusals),
+    Unreachable(SendErrors),
     /// A datagram did not come from the underlay; told once a minute at most by each worker.
     NotFromUnderlay {
         /// The link out of which it came, if it is known to have come out of one.
@@ -139,7 +139,7 @@ pub enum Event {
 
 /// Errors for datagrams to one host.
 #[derive(Debug)]
-pub struct Refusals {
+pub struct SendErrors {
     /// The host's address.
     pub host: IpAddr,
     /// What the last of them comes to.

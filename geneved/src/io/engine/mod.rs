@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use libgeneve::datapath::{self, AnswerBudgets, Context, State as FlowState};
+use libgeneve::datapath::{self, AnswerBudgets, PacketContext, SharedState as FlowState};
 use libgeneve::drop::DropReason;
 use libgeneve::link::{LinkIndex, Tables};
 use libgeneve::time::Now;
@@ -26,44 +26,44 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::timeout;
 
-use super::counters::{Counters, Direction, LinkCounters};
-use super::descriptors::Descriptors;
-use super::errors::{ErrorQueues, ErrorVerdict, UnderlayNews};
-use super::neighbors::Chime;
+use super::counters::{WorkerCounters, TrafficDirection, LinkCounters};
+use super::descriptors::DescriptorBudget;
+use super::errors::{ErrorQueues, ErrorVerdict, UnderlayEvent};
+use super::neighbors::NeighborWaker;
 use super::probe::{self, HostFeature};
-use super::progress::{Heart, Progress, WorkerReport};
+use super::progress::{WorkerLiveness, WorkerProgress, WorkerReport};
 use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel::TunnelDevice;
-use super::udp::{self, Pool, Receiver, SocketProfile};
+use super::udp::{self, SourcePortPool, RxSocket, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
-use super::worker::{Command, LinkSlot, Shared, WorkerClock};
+use super::worker::{WorkerCommand, LinkSlot, WorkerShared, WorkerClock};
 
 use ports::OpenPort;
 
 pub use config::{
-    BackendReport, EngineConfig, Event, IoBackend, IoChoice, Refusals, Segmentation, StartError,
+    BackendReport, EngineConfig, EngineEvent, IoBackend, IoChoice, SendErrors, Segmentation, StartError,
 };
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Dropped by whoever has let go of what it was sent for.
 type LetGo = tokio::sync::mpsc::Sender<()>;
 
-struct Handle {
-    commands: Sender<Command>,
+struct WorkerHandle {
+    commands: Sender<WorkerCommand>,
     bell: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
-    nobody: Arc<Counters>,
+    unmatched: Arc<WorkerCounters>,
     unknown_vnis: Arc<UnknownVnis>,
-    progress: Arc<Progress>,
-    heart: Mutex<Heart>,
+    progress: Arc<WorkerProgress>,
+    liveness: Mutex<WorkerLiveness>,
 }
 
-impl Handle {
-    fn tell(&self, command: Command) {
+impl WorkerHandle {
+    fn tell(&self, command: WorkerCommand) {
         // A worker that is gone has reported itself as lost.
         let _ = self.commands.send(command);
         let _ = self.bell.write(1);
@@ -72,43 +72,43 @@ impl Handle {
 
 /// The workers of one daemon.
 pub struct Engine {
-    workers: Vec<Handle>,
-    shared: Arc<Shared>,
+    workers: Vec<WorkerHandle>,
+    shared: Arc<WorkerShared>,
     report: BackendReport,
     gso: bool,
-    state: Mutex<State>,
-    events: Mutex<Option<UnboundedReceiver<Event>>>,
+    state: Mutex<EngineState>,
+    events: Mutex<Option<UnboundedReceiver<EngineEvent>>>,
     /// What comes back of what is sent.
     errors: ErrorQueues,
     /// Held once by everybody who sees packets.
     taps: Arc<()>,
     /// What is counted here and not by a worker.
-    nobody: Counters,
+    unmatched: WorkerCounters,
     /// The name of the device for tunnel GSO, if there is one.
     tunnel: Option<String>,
 }
 
 /// The sockets that a link sends from.
 #[derive(Debug)]
-pub struct SourceSockets(Arc<Pool>);
+pub struct SourceSockets(Arc<SourcePortPool>);
 
 impl SourceSockets {
     /// None yet: what the link would send is dropped as `underlay-unreachable`.
     #[must_use]
     pub fn none(profile: SocketProfile) -> Self {
-        SourceSockets(Pool::closed(profile))
+        SourceSockets(SourcePortPool::closed(profile))
     }
 }
 
 #[derive(Default)]
-struct State {
+struct EngineState {
     ports: Vec<OpenPort>,
     /// Receiving sockets that are open, each with the worker that is to read it.
-    unread: Vec<(usize, Receiver)>,
-    pools: Vec<std::sync::Weak<Pool>>,
+    unread: Vec<(usize, RxSocket)>,
+    pools: Vec<std::sync::Weak<SourcePortPool>>,
     /// How many pools there have been.
     serial: u32,
-    counters: HashMap<LinkIndex, Vec<Arc<Counters>>>,
+    counters: HashMap<LinkIndex, Vec<Arc<WorkerCounters>>>,
 }
 
 impl fmt::Debug for Engine {
@@ -135,12 +135,12 @@ impl Engine {
         let gso = config.segmentation != Segmentation::Off && available(HostFeature::UdpSegment);
         let uso = available(HostFeature::TunUso);
         let (sender, receiver) = unbounded_channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WorkerShared {
             tables: ArcSwap::default(),
             state: FlowState::new(config.limits, config.key),
             clock: WorkerClock::Since(Instant::now()),
             events: sender,
-            chime: Chime::default(),
+            neighbor_waker: NeighborWaker::default(),
             underlay: Arc::clone(&config.underlay),
             rx_interfaces: ArcSwap::default(),
         });
@@ -157,7 +157,7 @@ impl Engine {
             events: Mutex::new(Some(receiver)),
             errors: ErrorQueues::new().map_err(StartError::ErrorQueues)?,
             taps: Arc::default(),
-            nobody: Counters::default(),
+            unmatched: WorkerCounters::default(),
             tunnel: tunnel.as_ref().ok().map(|device| device.name().to_owned()),
         };
         let workers = config.workers.max(1);
@@ -234,7 +234,7 @@ impl Engine {
     ///
     /// # Panics
     /// When it was taken before.
-    pub fn events(&self) -> UnboundedReceiver<Event> {
+    pub fn events(&self) -> UnboundedReceiver<EngineEvent> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.take().expect("the events are taken once")
     }
@@ -276,9 +276,9 @@ impl Engine {
         let gso = self.gso;
         let mut sets = Vec::with_capacity(self.workers.len());
         for (worker, queue) in self.workers.iter().zip(tun.queues) {
-            let counters = Arc::new(Counters::default());
+            let counters = Arc::new(WorkerCounters::default());
             sets.push(Arc::clone(&counters));
-            worker.tell(Command::AddLink(Box::new(LinkSlot {
+            worker.tell(WorkerCommand::AddLink(Box::new(LinkSlot {
                 index: link,
                 queue,
                 lost: false,
@@ -295,7 +295,7 @@ impl Engine {
     /// Has a link send from other sockets from now on; its interface stays.
     pub fn set_sockets(&self, link: LinkIndex, sockets: &SourceSockets) {
         for worker in &self.workers {
-            worker.tell(Command::SetPool(link, Arc::clone(&sockets.0)));
+            worker.tell(WorkerCommand::SetPool(link, Arc::clone(&sockets.0)));
         }
         let mut state = self.state();
         state.pools.retain(|pool| pool.strong_count() > 0);
@@ -308,10 +308,10 @@ impl Engine {
     ///
     /// [`Host::set_whole`]: libgeneve::link::Host::set_whole
     pub fn open_whole(&self) -> io::Result<()> {
-        let mut lacking = self.state().live_pools();
+        let mut lacking = self.state().open_pools();
         lacking.retain(|pool| pool.lacks_whole());
         let needed = lacking.iter().map(|pool| udp::sockets_of(&pool.profile));
-        if let Some(cause) = Descriptors::now().refuse(needed.sum()) {
+        if let Some(cause) = DescriptorBudget::now().refuse(needed.sum()) {
             return Err(io::Error::other(cause));
         }
         lacking.iter().try_for_each(|pool| {
@@ -331,10 +331,10 @@ impl Engine {
 
     /// Reads a share of the errors about what was sent, and tells what follows from those that may be true. Returns whether
     /// there may be more.
-    pub fn read_errors(&self, mut tell: impl FnMut(UnderlayNews)) -> bool {
-        let pools = self.state().live_pools();
+    pub fn read_errors(&self, mut tell: impl FnMut(UnderlayEvent)) -> bool {
+        let pools = self.state().open_pools();
         let tables = self.tables();
-        let cx = Context {
+        let cx = PacketContext {
             tables: &tables,
             state: &self.shared.state,
             now: self.now(),
@@ -342,8 +342,8 @@ impl Engine {
         let believed = self.shared.rx_interfaces.load();
         let more = self.errors.read(&cx, &pools, &believed, &mut tell);
         let forged = self.errors.take_forged();
-        self.nobody
-            .dropped(Direction::Ingress, DropReason::NotFromUnderlay, forged);
+        self.unmatched
+            .dropped(TrafficDirection::Ingress, DropReason::NotFromUnderlay, forged);
         more
     }
 
@@ -355,7 +355,7 @@ impl Engine {
 
     /// What believed ICMP errors said since the last call of hosts that cannot be reached.
     #[must_use]
-    pub fn refusals(&self) -> Vec<Refusals> {
+    pub fn refusals(&self) -> Vec<SendErrors> {
         self.errors.take_refusals()
     }
 
@@ -364,7 +364,7 @@ impl Engine {
     pub async fn detach(&self, links: &[LinkIndex]) {
         let commands = links.iter().map(|link| {
             let link = *link;
-            move |answer| Command::RemoveLink(link, answer)
+            move |answer| WorkerCommand::RemoveLink(link, answer)
         });
         self.ask_all(commands).await;
         let mut state = self.state();
@@ -395,18 +395,18 @@ impl Engine {
     pub fn host_counters(&self) -> LinkCounters {
         let mut sum = LinkCounters::default();
         for worker in &self.workers {
-            worker.nobody.add_to(&mut sum);
+            worker.unmatched.add_to(&mut sum);
         }
-        self.nobody.add_to(&mut sum);
+        self.unmatched.add_to(&mut sum);
         sum
     }
 
     /// Wakes the workers that took no turn since the last call, so that one that takes none again is known to be
     /// stuck; to be called every second or so.
-    pub fn feel_pulse(&self) {
+    pub fn wake_idle_workers(&self) {
         for worker in &self.workers {
-            let mut heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
-            if heart.rests(&worker.progress, Instant::now()) {
+            let mut heart = worker.liveness.lock().unwrap_or_else(PoisonError::into_inner);
+            if heart.is_idle(&worker.progress, Instant::now()) {
                 let _ = worker.bell.write(1);
             }
         }
@@ -414,9 +414,9 @@ impl Engine {
 
     /// Has neighbours asked whether they are still there; to be called every second. Returns the links of those that have moved or are
     /// gone: what was decided for their flows is to be decided again.
-    pub fn tend_neighbors(&self) -> Vec<LinkIndex> {
+    pub fn probe_neighbors(&self) -> Vec<LinkIndex> {
         let tables = self.tables();
-        let moved = datapath::tend_neighbors(&Context {
+        let moved = datapath::probe_neighbors(&PacketContext {
             tables: &tables,
             state: &self.shared.state,
             now: self.now(),
@@ -424,7 +424,7 @@ impl Engine {
         if self.shared.state.has_questions()
             && let Some(worker) = self.workers.first()
         {
-            worker.tell(Command::AskNeighbors);
+            worker.tell(WorkerCommand::AskNeighbors);
         }
         moved
     }
@@ -432,8 +432,8 @@ impl Engine {
     /// How each worker is.
     #[must_use]
     pub fn worker_reports(&self) -> Vec<WorkerReport> {
-        let report = |worker: &Handle| {
-            let heart = worker.heart.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = |worker: &WorkerHandle| {
+            let heart = worker.liveness.lock().unwrap_or_else(PoisonError::into_inner);
             worker.progress.report(&heart, Instant::now())
         };
         self.workers.iter().map(report).collect()
@@ -449,14 +449,14 @@ impl Engine {
         let place = Arc::clone(&self.taps);
         let (reader, taps) = TapReader::new(config, self.workers.len(), place);
         for (worker, tap) in self.workers.iter().zip(taps) {
-            worker.tell(Command::AddTap(Box::new(tap)));
+            worker.tell(WorkerCommand::AddTap(Box::new(tap)));
         }
         Some(reader)
     }
 
     /// Tells all of these to each worker, and waits until they have let go of what is named, in all no longer than
     /// [`PATIENCE`]. Others do their work meanwhile.
-    async fn ask_all<C: Fn(LetGo) -> Command>(&self, commands: impl Iterator<Item = C>) {
+    async fn ask_all<C: Fn(LetGo) -> WorkerCommand>(&self, commands: impl Iterator<Item = C>) {
         let (answer, mut answers) = channel(1);
         for command in commands {
             for worker in &self.workers {
@@ -465,21 +465,21 @@ impl Engine {
         }
         drop(answer);
         // Nobody sends: the channel closes when the last worker has let go.
-        let _ = timeout(PATIENCE, answers.recv()).await;
+        let _ = timeout(WORKER_TIMEOUT, answers.recv()).await;
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, EngineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn live_pools(&self) -> Vec<Arc<Pool>> {
+impl EngineState {
+    fn open_pools(&self) -> Vec<Arc<SourcePortPool>> {
         let pools = self.pools.iter();
         pools.filter_map(std::sync::Weak::upgrade).collect()
     }
 
-    fn pool(&mut self, profile: SocketProfile) -> io::Result<Arc<Pool>> {
+    fn pool(&mut self, profile: SocketProfile) -> io::Result<Arc<SourcePortPool>> {
         if let Some(pool) = self
             .pools
             .iter()
@@ -489,7 +489,7 @@ impl State {
             return Ok(pool);
         }
         self.serial += 1;
-        let pool = Pool::open(profile, self.serial)?;
+        let pool = SourcePortPool::open(profile, self.serial)?;
         self.pools.push(Arc::downgrade(&pool));
         Ok(pool)
     }
@@ -498,7 +498,7 @@ impl State {
 impl Drop for Engine {
     fn drop(&mut self) {
         for worker in &self.workers {
-            worker.tell(Command::Stop);
+            worker.tell(WorkerCommand::Stop);
         }
         for worker in &mut self.workers {
             if let Some(thread) = worker.thread.take() {

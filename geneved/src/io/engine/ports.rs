@@ -8,11 +8,11 @@ use libgeneve::link::Tables;
 use libgeneve::wire::geneve::Vni;
 use socket2::Socket;
 
-use super::{Engine, StartError, State};
-use crate::io::descriptors::Descriptors;
-use crate::io::steering::{Layout, steer};
-use crate::io::udp::{self, Family, Receiver};
-use crate::io::worker::Command;
+use super::{Engine, StartError, EngineState};
+use crate::io::descriptors::DescriptorBudget;
+use crate::io::steering::{SocketLayout, steer};
+use crate::io::udp::{self, AddressFamily, RxSocket};
+use crate::io::worker::WorkerCommand;
 
 /// Sockets of a worker for the VPCs of a port and family, where they are few: each has several then, for its sources.
 const PLACES: u32 = 16;
@@ -23,7 +23,7 @@ const MOST_SOCKETS: u64 = 2048;
 const PART_OF_DESCRIPTORS: u64 = 16;
 
 /// A socket, and the number of the worker that is to read it.
-type Unread = (usize, Receiver);
+type UnreadSocket = (usize, RxSocket);
 
 /// A port that the workers listen on.
 #[derive(Debug)]
@@ -31,15 +31,15 @@ pub(super) struct OpenPort {
     port: u16,
     zero_checksum6: bool,
     /// The sockets of each address family.
-    groups: Vec<Group>,
+    groups: Vec<SocketGroup>,
     /// What the sockets are steered by.
     vnis: Vec<Vni>,
 }
 
 /// The sockets of one family.
 #[derive(Debug)]
-struct Group {
-    layout: Layout,
+struct SocketGroup {
+    layout: SocketLayout,
     /// The first of them, once more: programs are attached to all of them by it.
     first: Socket,
 }
@@ -56,17 +56,17 @@ impl Engine {
             return Ok(());
         }
         let failed = |error| StartError::Port { port, error };
-        udp::ensure_free(Family::V4, port).map_err(failed)?;
-        match udp::ensure_free(Family::V6, port) {
+        udp::ensure_free(AddressFamily::V4, port).map_err(failed)?;
+        match udp::ensure_free(AddressFamily::V6, port) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(failed(e)),
             // Whether the host has IPv6 is found out below.
             _ => {}
         }
         let mut groups = Vec::new();
         let mut receivers = Vec::new();
-        for family in [Family::V4, Family::V6] {
+        for family in [AddressFamily::V4, AddressFamily::V6] {
             match self.open_group(family, port, zero_checksum6) {
-                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && family == Family::V6 => {}
+                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && family == AddressFamily::V6 => {}
                 other => {
                     let (group, opened) = other.map_err(failed)?;
                     groups.push(group);
@@ -90,7 +90,7 @@ impl Engine {
     pub fn receive(&self) {
         let unread = std::mem::take(&mut self.state().unread);
         for (worker, receiver) in unread {
-            self.workers[worker].tell(Command::AddSocket(receiver));
+            self.workers[worker].tell(WorkerCommand::AddSocket(receiver));
         }
     }
 
@@ -101,13 +101,13 @@ impl Engine {
             state.ports.retain(|open| open.port != port);
             state.unread.retain(|(_, receiver)| receiver.port != port);
         }
-        let command = |answer| Command::RemovePort(port, answer);
+        let command = |answer| WorkerCommand::RemovePort(port, answer);
         self.ask_all(std::iter::once(command)).await;
     }
 
     /// Gives the VPCs of these tables sockets, and has the kernel queue their datagrams there.
-    pub(super) fn spread(&self, state: &mut State, tables: &Tables) {
-        let State { ports, unread, .. } = state;
+    pub(super) fn spread(&self, state: &mut EngineState, tables: &Tables) {
+        let EngineState { ports, unread, .. } = state;
         let mut wanted: HashMap<u16, Vec<Vni>> = HashMap::new();
         for link in tables.iter() {
             let config = &link.config;
@@ -139,15 +139,15 @@ impl Engine {
     /// The socket of no VPC, which is the first worker's, and one of each worker.
     fn open_group(
         &self,
-        family: Family,
+        family: AddressFamily,
         port: u16,
         zero6: bool,
-    ) -> io::Result<(Group, Vec<Unread>)> {
+    ) -> io::Result<(SocketGroup, Vec<UnreadSocket>)> {
         let workers = self.workers.len() as u32;
         let open = |number| udp::receiver(family, port, zero6, number == 0);
         let sockets: Vec<_> = (0..=workers).map(open).collect::<io::Result<_>>()?;
-        let group = Group {
-            layout: Layout {
+        let group = SocketGroup {
+            layout: SocketLayout {
                 family,
                 workers,
                 places: 1,
@@ -155,7 +155,7 @@ impl Engine {
             first: sockets[0].try_clone()?,
         };
         let receiver = |(number, socket): (usize, Socket)| {
-            let receiver = Receiver {
+            let receiver = RxSocket {
                 port,
                 stray: number == 0,
                 fd: OwnedFd::from(socket),
@@ -172,7 +172,7 @@ impl Engine {
         port: &mut OpenPort,
         places: u32,
         mut room: u64,
-        unread: &mut Vec<Unread>,
+        unread: &mut Vec<UnreadSocket>,
     ) {
         let workers = self.workers.len() as u32;
         let (number, zero6) = (port.port, port.zero_checksum6);
@@ -186,7 +186,7 @@ impl Engine {
                 let Ok(sockets) = (0..workers).map(open).collect::<io::Result<Vec<_>>>() else {
                     return;
                 };
-                let receiver = |socket| Receiver {
+                let receiver = |socket| RxSocket {
                     port: number,
                     stray: false,
                     fd: OwnedFd::from(socket),
@@ -201,9 +201,9 @@ impl Engine {
 
 /// How many sockets there may be beside those that are open.
 fn room(ports: &[OpenPort]) -> u64 {
-    let open = |group: &Group| 1 + u64::from(group.layout.places * group.layout.workers);
+    let open = |group: &SocketGroup| 1 + u64::from(group.layout.places * group.layout.workers);
     let open: u64 = ports.iter().flat_map(|p| &p.groups).map(open).sum();
-    let Descriptors { limit, left } = Descriptors::now();
+    let DescriptorBudget { limit, left } = DescriptorBudget::now();
     (limit / PART_OF_DESCRIPTORS)
         .min(MOST_SOCKETS)
         .saturating_sub(open)

@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Engine, Event, Handle, IoBackend, IoChoice, StartError};
-use crate::io::backend::Backend;
-use crate::io::buffers::Buffers;
-use crate::io::counters::Counters;
+use super::{Engine, EngineEvent, WorkerHandle, IoBackend, IoChoice, StartError};
+use crate::io::backend::PacketIo;
+use crate::io::buffers::BufferPool;
+use crate::io::counters::WorkerCounters;
 use crate::io::privilege::give_up_capabilities;
 use crate::io::probe::{self, HostFeature};
-use crate::io::progress::Progress;
+use crate::io::progress::WorkerProgress;
 use crate::io::sched;
 use crate::io::syscalls::Syscalls;
 use crate::io::tunnel::{TunnelDevice, TunnelGso};
 use crate::io::unknown_vnis::UnknownVnis;
 use crate::io::uring::Uring;
-use crate::io::worker::{Post, Worker};
+use crate::io::worker::{WorkerConfig, Worker};
 
 impl Engine {
     pub(super) fn spawn(
@@ -26,21 +26,21 @@ impl Engine {
         number: usize,
         uso: bool,
         tunnel: Option<TunnelGso>,
-    ) -> io::Result<Handle> {
+    ) -> io::Result<WorkerHandle> {
         let (commands, inbox) = mpsc::channel();
         let bell = Arc::new(EventFd::from_flags(
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?);
-        self.shared.chime.add(Arc::clone(&bell));
-        let nobody = Arc::new(Counters::default());
+        self.shared.neighbor_waker.add(Arc::clone(&bell));
+        let nobody = Arc::new(WorkerCounters::default());
         let unknown_vnis = Arc::new(UnknownVnis::default());
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(WorkerProgress::default());
         let own = Arc::clone(&progress);
-        let post = Post {
+        let post = WorkerConfig {
             shared: Arc::clone(&self.shared),
             commands: inbox,
             bell: Arc::clone(&bell),
-            nobody: Arc::clone(&nobody),
+            unmatched: Arc::clone(&nobody),
             unknown_vnis: Arc::clone(&unknown_vnis),
             progress: Arc::clone(&progress),
             uso,
@@ -52,25 +52,25 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                own.began();
+                own.set_thread();
                 sched::set_slice(false);
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = match backend {
-                    IoBackend::IoUring => live(
-                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                    IoBackend::IoUring => run_worker(
+                        Worker::new(post, |tun: &BufferPool, udp: &BufferPool, bell| {
                             Uring::new(tun, udp, bell)
                         }),
                         &ready,
                     ),
-                    IoBackend::Syscalls => live(
-                        Worker::new(post, |tun: &Buffers, udp: &Buffers, bell| {
+                    IoBackend::Syscalls => run_worker(
+                        Worker::new(post, |tun: &BufferPool, udp: &BufferPool, bell| {
                             Syscalls::new(tun, udp, bell)
                         }),
                         &ready,
                     ),
                 };
                 if let Err(error) = ended {
-                    let _ = events.send(Event::WorkerLost {
+                    let _ = events.send(EngineEvent::WorkerLost {
                         worker: number,
                         error,
                     });
@@ -79,14 +79,14 @@ impl Engine {
         started
             .recv()
             .map_err(|_| io::Error::other("the worker ended at once"))??;
-        Ok(Handle {
+        Ok(WorkerHandle {
             commands,
             bell,
             thread: Some(thread),
-            nobody,
+            unmatched: nobody,
             unknown_vnis,
             progress,
-            heart: Mutex::default(),
+            liveness: Mutex::default(),
         })
     }
 
@@ -110,7 +110,7 @@ impl Engine {
 }
 
 /// Runs a worker and tells whether it could be started.
-fn live<B: Backend>(
+fn run_worker<B: PacketIo>(
     worker: io::Result<Worker<B>>,
     ready: &Sender<io::Result<()>>,
 ) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Ethernet;
 use libgeneve::wire::packet::{Packet, Transport};
 
@@ -26,7 +26,7 @@ pub struct TapFilter {
 }
 
 impl TapFilter {
-    pub(super) fn admits(&self, link: Option<LinkIndex>, tuple: Option<&Tuple>) -> bool {
+    pub(super) fn admits(&self, link: Option<LinkIndex>, tuple: Option<&FlowTuple>) -> bool {
         if self.link.is_some() && self.link != link {
             return false;
         }
@@ -40,7 +40,7 @@ impl TapFilter {
         tuple.is_some_and(|t| self.fits(t) || self.fits(&t.reversed()))
     }
 
-    fn fits(&self, tuple: &Tuple) -> bool {
+    fn fits(&self, tuple: &FlowTuple) -> bool {
         self.from.is_none_or(|net| net.contains(&tuple.src))
             && self.to.is_none_or(|net| net.contains(&tuple.dst))
             && self.protocol.is_none_or(|p| p == tuple.protocol)
@@ -51,7 +51,7 @@ impl TapFilter {
 
 /// Who speaks to whom inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuple {
+pub struct FlowTuple {
     /// The source.
     pub src: IpAddr,
     /// The destination.
@@ -64,21 +64,21 @@ pub struct Tuple {
     pub dport: u16,
 }
 
-impl Tuple {
-    pub(super) fn inside(inner: Inner, bytes: &[u8]) -> Option<Tuple> {
+impl FlowTuple {
+    pub(super) fn inside(inner: InnerProtocol, bytes: &[u8]) -> Option<FlowTuple> {
         match inner {
-            Inner::Ip => Tuple::of(bytes),
-            Inner::Ethernet => Tuple::of(Ethernet::parse(bytes).ok()?.payload()),
+            InnerProtocol::Ip => FlowTuple::of(bytes),
+            InnerProtocol::Ethernet => FlowTuple::of(Ethernet::parse(bytes).ok()?.payload()),
         }
     }
 
-    pub(super) fn of(bytes: &[u8]) -> Option<Tuple> {
+    pub(super) fn of(bytes: &[u8]) -> Option<FlowTuple> {
         let packet = Packet::parse(bytes).ok()?;
         let (sport, dport) = match packet.transport {
             Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst, .. } => (src, dst),
             Transport::Icmp { .. } | Transport::Other | Transport::Unavailable => (0, 0),
         };
-        Some(Tuple {
+        Some(FlowTuple {
             src: packet.src,
             dst: packet.dst,
             protocol: packet.protocol,
@@ -87,8 +87,8 @@ impl Tuple {
         })
     }
 
-    pub(super) fn reversed(self) -> Tuple {
-        Tuple {
+    pub(super) fn reversed(self) -> FlowTuple {
+        FlowTuple {
             src: self.dst,
             dst: self.src,
             sport: self.dport,

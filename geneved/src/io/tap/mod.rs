@@ -16,15 +16,15 @@ use std::time::Duration;
 
 use libgeneve::drop::DropReason;
 use libgeneve::time::Now;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use rtrb::Producer;
 use zerocopy::IntoBytes;
 
-pub use filter::{TapFilter, Tuple};
+pub use filter::{TapFilter, FlowTuple};
 pub use reader::TapReader;
-pub(super) use record::Fate;
-pub use record::{Envelope, Layer, Record};
-use record::{HEAD, Head, layer_of};
+pub(super) use record::PacketOutcome;
+pub use record::{OuterHeader, RecordLayer, TapRecord};
+use record::{HEAD, RecordHeader, layer_of};
 
 /// Taps of one worker at most.
 pub(super) const MAX_TAPS: usize = 8;
@@ -59,14 +59,14 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    fn wants(&self, outer: bool, fate: &Fate) -> bool {
+    fn wants(&self, outer: bool, fate: &PacketOutcome) -> bool {
         match fate.reason {
             None => !self.config.dropped && self.config.outer == outer,
             Some(reason) => self.next[reason as usize] <= fate.now,
         }
     }
 
-    fn push(&mut self, fate: &Fate, head: &Head, bytes: &[u8]) {
+    fn push(&mut self, fate: &PacketOutcome, head: &RecordHeader, bytes: &[u8]) {
         if let Some(reason) = fate.reason {
             let pause = u64::try_from(self.config.pause.as_nanos()).unwrap_or(u64::MAX);
             self.next[reason as usize] = Now(fate.now.0.saturating_add(pause));
@@ -124,7 +124,7 @@ impl Taps {
 
     /// Whether somebody wants a dropped packet.
     #[inline]
-    pub(super) fn want_drop(&self, fate: &Fate) -> bool {
+    pub(super) fn want_drop(&self, fate: &PacketOutcome) -> bool {
         !self.all.is_empty() && self.all.iter().any(|tap| tap.wants(false, fate))
     }
 
@@ -139,9 +139,9 @@ impl Taps {
     }
 
     /// Offers the staged packet or frame, as it is inside.
-    pub(super) fn offer_inner(&mut self, fate: &Fate, inner: Inner) {
+    pub(super) fn offer_inner(&mut self, fate: &PacketOutcome, inner: InnerProtocol) {
         self.prune();
-        let tuple = Tuple::inside(inner, &self.staged);
+        let tuple = FlowTuple::inside(inner, &self.staged);
         let layer = layer_of(inner);
         for tap in &mut self.all {
             if !tap.wants(false, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
@@ -149,7 +149,7 @@ impl Taps {
             }
             let len = self.staged.len();
             let stored = len.min(tap.config.snaplen as usize);
-            let head = Head::new(fate, tuple.as_ref(), None, layer, len, stored);
+            let head = RecordHeader::new(fate, tuple.as_ref(), None, layer, len, stored);
             tap.push(fate, &head, &self.staged[..stored]);
         }
     }
@@ -158,9 +158,9 @@ impl Taps {
     /// header.
     pub(super) fn offer_outer(
         &mut self,
-        fate: &Fate,
+        fate: &PacketOutcome,
         encapsulation: Encapsulation,
-        envelope: Option<&Envelope>,
+        envelope: Option<&OuterHeader>,
         before: usize,
     ) {
         self.prune();
@@ -170,11 +170,11 @@ impl Taps {
             .parse(payload)
             .ok()
             .and_then(|e| Some((before + e.header_len, e.inner()?)));
-        let tuple = inner.and_then(|(at, inner)| Tuple::inside(inner, &self.staged[at..]));
+        let tuple = inner.and_then(|(at, inner)| FlowTuple::inside(inner, &self.staged[at..]));
         let layer = if before == 0 {
-            Layer::Payload
+            RecordLayer::Payload
         } else {
-            Layer::Whole
+            RecordLayer::Whole
         };
         for tap in &mut self.all {
             if !tap.wants(true, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
@@ -183,7 +183,7 @@ impl Taps {
             // What can be read inside is given as the packet that it is.
             let (layer, start) = match inner {
                 Some((at, inner))
-                    if !tap.config.outer && (tuple.is_some() || inner != Inner::Ip) =>
+                    if !tap.config.outer && (tuple.is_some() || inner != InnerProtocol::Ip) =>
                 {
                     (layer_of(inner), at)
                 }
@@ -191,7 +191,7 @@ impl Taps {
             };
             let bytes = &self.staged[start..];
             let stored = bytes.len().min(tap.config.snaplen as usize);
-            let head = Head::new(fate, tuple.as_ref(), envelope, layer, bytes.len(), stored);
+            let head = RecordHeader::new(fate, tuple.as_ref(), envelope, layer, bytes.len(), stored);
             tap.push(fate, &head, &bytes[..stored]);
         }
     }

@@ -8,7 +8,7 @@ use libgeneve::time::Now;
 use rtrb::{Consumer, RingBuffer};
 use zerocopy::FromBytes;
 
-use super::record::{HEAD, Head, Record};
+use super::record::{HEAD, RecordHeader, TapRecord};
 use super::{Tap, TapConfig};
 
 /// The other end of a tap, over all workers. The tap ends when it is dropped.
@@ -54,7 +54,7 @@ impl TapReader {
     }
 
     /// Gives the records that wait to `each`, worker by worker, until it has enough and says `false`.
-    pub fn read(&mut self, mut each: impl FnMut(&Record<'_>) -> bool) {
+    pub fn read(&mut self, mut each: impl FnMut(&TapRecord<'_>) -> bool) {
         for ring in &mut self.rings {
             while ring.slots() >= HEAD {
                 let mut head = [0; HEAD];
@@ -67,7 +67,7 @@ impl TapReader {
                     head[..a.len()].copy_from_slice(a);
                     head[a.len()..].copy_from_slice(b);
                 }
-                let Ok(head) = Head::read_from_bytes(&head) else {
+                let Ok(head) = RecordHeader::read_from_bytes(&head) else {
                     break;
                 };
                 let stored = head.stored as usize;

@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use libgeneve::drop::DropReason;
 use libgeneve::link::LinkIndex;
 use libgeneve::time::Now;
-use libgeneve::wire::encapsulation::Inner;
+use libgeneve::wire::encapsulation::InnerProtocol;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::filter::Tuple;
-use crate::io::counters::Direction;
+use super::filter::FlowTuple;
+use crate::io::counters::TrafficDirection;
 
 /// The underlay's side of a datagram. An address that is not known is unspecified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Envelope {
+pub struct OuterHeader {
     /// The source.
     pub src: SocketAddr,
     /// The destination.
@@ -26,10 +26,10 @@ pub struct Envelope {
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::io) struct Fate {
+pub(in crate::io) struct PacketOutcome {
     pub(in crate::io) now: Now,
     pub(in crate::io) link: Option<LinkIndex>,
-    pub(in crate::io) direction: Direction,
+    pub(in crate::io) direction: TrafficDirection,
     /// Why it was dropped, if it was.
     pub(in crate::io) reason: Option<DropReason>,
     /// Packets on the wire.
@@ -38,7 +38,7 @@ pub(in crate::io) struct Fate {
 
 /// What the bytes of a record are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
+pub enum RecordLayer {
     /// The packet inside, from its IP header on.
     Inner,
     /// The frame inside, from its Ethernet header on.
@@ -51,23 +51,23 @@ pub enum Layer {
 
 /// A packet as a tap has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct TapRecord<'a> {
     /// When, by the packet path's time.
     pub time: Now,
     /// The link; `None` where the packet did not get as far.
     pub link: Option<LinkIndex>,
     /// Which way it went.
-    pub direction: Direction,
+    pub direction: TrafficDirection,
     /// Why it was dropped, if it was.
     pub reason: Option<DropReason>,
     /// Packets on the wire: more than one for a super-packet.
     pub packets: u32,
     /// Who speaks to whom; `None` where that cannot be read.
-    pub tuple: Option<Tuple>,
+    pub tuple: Option<FlowTuple>,
     /// The underlay's side, where the packet came from there or went there.
-    pub envelope: Option<Envelope>,
+    pub outer: Option<OuterHeader>,
     /// What the bytes are.
-    pub layer: Layer,
+    pub layer: RecordLayer,
     /// The length of the whole, in bytes.
     pub length: u32,
     /// As many of them as were wanted.
@@ -76,7 +76,7 @@ pub struct Record<'a> {
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub(super) struct Head {
+pub(super) struct RecordHeader {
     time: u64,
     pub(super) stored: u32,
     length: u32,
@@ -93,13 +93,13 @@ pub(super) struct Head {
     spare: [u8; 2],
 }
 
-pub(super) const HEAD: usize = size_of::<Head>();
-const NONE: u32 = u32::MAX;
+pub(super) const HEAD: usize = size_of::<RecordHeader>();
+const NO_LINK: u32 = u32::MAX;
 const NO_REASON: u8 = u8::MAX;
-const EGRESS: u8 = 1;
+const EGRESS_FLAG: u8 = 1;
 const TUPLE: u8 = 2;
 const ENVELOPE: u8 = 4;
-const LAYERS: [Layer; 4] = [Layer::Inner, Layer::Frame, Layer::Payload, Layer::Whole];
+const RECORD_LAYERS: [RecordLayer; 4] = [RecordLayer::Inner, RecordLayer::Frame, RecordLayer::Payload, RecordLayer::Whole];
 
 fn octets(addr: IpAddr) -> [u8; 16] {
     match addr {
@@ -112,26 +112,26 @@ fn address(octets: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(octets).to_canonical()
 }
 
-impl Head {
+impl RecordHeader {
     pub(super) fn new(
-        fate: &Fate,
-        tuple: Option<&Tuple>,
-        envelope: Option<&Envelope>,
-        layer: Layer,
+        fate: &PacketOutcome,
+        tuple: Option<&FlowTuple>,
+        envelope: Option<&OuterHeader>,
+        layer: RecordLayer,
         length: usize,
         stored: usize,
     ) -> Self {
-        let mut head = Head {
+        let mut head = RecordHeader {
             time: fate.now.0,
             stored: stored as u32,
             length: length as u32,
             packets: fate.packets as u32,
-            link: fate.link.map_or(NONE, |l| l.0),
+            link: fate.link.map_or(NO_LINK, |l| l.0),
             addresses: [[0; 16]; 4],
             ports: [0; 4],
             protocol: 0,
-            flags: if fate.direction == Direction::Egress {
-                EGRESS
+            flags: if fate.direction == TrafficDirection::Egress {
+                EGRESS_FLAG
             } else {
                 0
             },
@@ -156,33 +156,33 @@ impl Head {
         head
     }
 
-    pub(super) fn record<'a>(&self, bytes: &'a [u8]) -> Record<'a> {
+    pub(super) fn record<'a>(&self, bytes: &'a [u8]) -> TapRecord<'a> {
         let [src, dst, from, to] = self.addresses.map(address);
         let [sport, dport, from_port, to_port] = self.ports;
-        Record {
+        TapRecord {
             time: Now(self.time),
-            link: (self.link != NONE).then_some(LinkIndex(self.link)),
-            direction: if self.flags & EGRESS != 0 {
-                Direction::Egress
+            link: (self.link != NO_LINK).then_some(LinkIndex(self.link)),
+            direction: if self.flags & EGRESS_FLAG != 0 {
+                TrafficDirection::Egress
             } else {
-                Direction::Ingress
+                TrafficDirection::Ingress
             },
             reason: DropReason::ALL.get(usize::from(self.reason)).copied(),
             packets: self.packets,
-            tuple: (self.flags & TUPLE != 0).then_some(Tuple {
+            tuple: (self.flags & TUPLE != 0).then_some(FlowTuple {
                 src,
                 dst,
                 protocol: self.protocol,
                 sport,
                 dport,
             }),
-            envelope: (self.flags & ENVELOPE != 0).then(|| Envelope {
+            outer: (self.flags & ENVELOPE != 0).then(|| OuterHeader {
                 src: SocketAddr::new(from, from_port),
                 dst: SocketAddr::new(to, to_port),
                 tos: self.tos,
                 ttl: Some(self.ttl).filter(|&ttl| ttl != 0),
             }),
-            layer: LAYERS[usize::from(self.layer).min(LAYERS.len() - 1)],
+            layer: RECORD_LAYERS[usize::from(self.layer).min(RECORD_LAYERS.len() - 1)],
             length: self.length,
             bytes,
         }
@@ -190,9 +190,9 @@ impl Head {
 }
 
 /// What a packet of this kind is called.
-pub(super) fn layer_of(inner: Inner) -> Layer {
+pub(super) fn layer_of(inner: InnerProtocol) -> RecordLayer {
     match inner {
-        Inner::Ip => Layer::Inner,
-        Inner::Ethernet => Layer::Frame,
+        InnerProtocol::Ip => RecordLayer::Inner,
+        InnerProtocol::Ethernet => RecordLayer::Frame,
     }
 }

@@ -1,8 +1,8 @@
 //! Taps as those see them who offer packets and read them.
 
-use super::filter::{TapFilter, Tuple};
+use super::filter::{TapFilter, FlowTuple};
 use super::*;
-use crate::io::Direction::{Egress, Ingress};
+use crate::io::TrafficDirection::{Egress, Ingress};
 use ipnet::IpNet;
 use libgeneve::link::LinkIndex;
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ const PACKET: [u8; 32] = [
     0, 12, 0, 0, 1, 2, 3, 4,
 ];
 /// Without options, VNI 100.
-const GENEVE: [u8; 8] = [0, 0, 0x08, 0, 0, 0, 100, 0];
+const GENEVE_HEADER: [u8; 8] = [0, 0, 0x08, 0, 0, 0, 100, 0];
 
-fn fate(reason: Option<DropReason>, now: u64) -> Fate {
-    Fate {
+fn fate(reason: Option<DropReason>, now: u64) -> PacketOutcome {
+    PacketOutcome {
         now: Now(now),
         link: Some(LinkIndex(3)),
         direction: if reason.is_some() { Ingress } else { Egress },
@@ -40,7 +40,7 @@ fn usual() -> TapConfig {
     }
 }
 
-fn read(reader: &mut TapReader) -> Vec<(Layer, Option<DropReason>, Vec<u8>)> {
+fn read(reader: &mut TapReader) -> Vec<(RecordLayer, Option<DropReason>, Vec<u8>)> {
     let mut all = Vec::new();
     reader.read(|r| {
         all.push((r.layer, r.reason, r.bytes.to_vec()));
@@ -57,7 +57,7 @@ fn a_packet_is_read_as_it_was_offered() {
     });
     assert!(taps.inner && !taps.outer);
     taps.stage([&PACKET[..10], &PACKET[10..]]);
-    taps.offer_inner(&fate(None, 7), Inner::Ip);
+    taps.offer_inner(&fate(None, 7), InnerProtocol::Ip);
     let mut seen = 0;
     reader.read(|record| {
         seen += 1;
@@ -66,7 +66,7 @@ fn a_packet_is_read_as_it_was_offered() {
             (record.link, record.direction),
             (Some(LinkIndex(3)), Egress)
         );
-        assert_eq!((record.reason, record.layer), (None, Layer::Inner));
+        assert_eq!((record.reason, record.layer), (None, RecordLayer::Inner));
         let tuple = record.tuple.unwrap();
         assert_eq!((tuple.sport, tuple.dport, tuple.protocol), (1000, 53, 17));
         assert_eq!(tuple.src, IpAddr::from([10, 0, 0, 1]));
@@ -84,7 +84,7 @@ fn what_finds_no_room_is_counted_and_what_fits_again_is_whole() {
     });
     let offer = |taps: &mut Taps| {
         taps.stage([&PACKET[..]]);
-        taps.offer_inner(&fate(None, 1), Inner::Ip);
+        taps.offer_inner(&fate(None, 1), InnerProtocol::Ip);
     };
     for _ in 0..1000 {
         offer(&mut taps);
@@ -100,7 +100,7 @@ fn what_finds_no_room_is_counted_and_what_fits_again_is_whole() {
 #[test]
 fn a_filter_admits_both_directions_of_a_flow_and_nothing_else() {
     let admits = |filter: TapFilter| {
-        let tuple = Tuple::of(&PACKET).unwrap();
+        let tuple = FlowTuple::of(&PACKET).unwrap();
         let both = [tuple, tuple.reversed()].map(|t| filter.admits(Some(LinkIndex(3)), Some(&t)));
         assert_eq!(both[0], both[1]);
         both[0]
@@ -154,14 +154,14 @@ fn a_dropped_datagram_is_given_as_what_is_inside_if_that_can_be_read() {
     assert!(!taps.inner && !taps.outer);
     let reason = Some(DropReason::UnknownHost);
     assert!(taps.want_drop(&fate(reason, 1)));
-    taps.stage([&GENEVE[..], &PACKET]);
+    taps.stage([&GENEVE_HEADER[..], &PACKET]);
     taps.offer_outer(&fate(None, 1), Encapsulation::Geneve, None, 0);
     taps.offer_outer(&fate(reason, 1), Encapsulation::Geneve, None, 0);
-    taps.stage([&GENEVE[..4]]);
+    taps.stage([&GENEVE_HEADER[..4]]);
     taps.offer_outer(&fate(reason, 1), Encapsulation::Geneve, None, 0);
     let all = read(&mut reader);
-    let inner = (Layer::Inner, reason, PACKET.to_vec());
-    assert_eq!(all, [inner, (Layer::Payload, reason, GENEVE[..4].to_vec())]);
+    let inner = (RecordLayer::Inner, reason, PACKET.to_vec());
+    assert_eq!(all, [inner, (RecordLayer::Payload, reason, GENEVE_HEADER[..4].to_vec())]);
 }
 
 #[test]
@@ -173,11 +173,11 @@ fn a_frame_is_given_as_a_frame_and_is_filtered_by_the_packet_inside() {
     let (mut taps, mut reader) = tap(TapConfig { filter, ..usual() });
     let frame = [&[2; 12][..], &[8, 0], &PACKET].concat();
     taps.stage([&frame[..]]);
-    taps.offer_inner(&fate(None, 1), Inner::Ethernet);
+    taps.offer_inner(&fate(None, 1), InnerProtocol::Ethernet);
     let arp = [&[2; 12][..], &[8, 6], &[0; 28]].concat();
     taps.stage([&arp[..]]);
-    taps.offer_inner(&fate(None, 1), Inner::Ethernet);
-    assert_eq!(read(&mut reader), [(Layer::Frame, None, frame)]);
+    taps.offer_inner(&fate(None, 1), InnerProtocol::Ethernet);
+    assert_eq!(read(&mut reader), [(RecordLayer::Frame, None, frame)]);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_pause_lets_one_packet_of_each_reason_through() {
     });
     taps.stage([&PACKET[..]]);
     for now in 0..30 {
-        taps.offer_inner(&fate(Some(DropReason::NoRoute), now), Inner::Ip);
+        taps.offer_inner(&fate(Some(DropReason::NoRoute), now), InnerProtocol::Ip);
     }
     assert!(!taps.want_drop(&fate(Some(DropReason::NoRoute), 29)));
     assert!(taps.want_drop(&fate(Some(DropReason::TooBig), 29)));
@@ -202,6 +202,6 @@ fn a_tap_ends_with_its_reader() {
     let (mut taps, reader) = tap(usual());
     drop(reader);
     taps.stage([&PACKET[..]]);
-    taps.offer_inner(&fate(None, 1), Inner::Ip);
+    taps.offer_inner(&fate(None, 1), InnerProtocol::Ip);
     assert!(!taps.inner && !taps.want_drop(&fate(Some(DropReason::NoRoute), 1)));
 }

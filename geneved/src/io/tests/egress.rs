@@ -1,5 +1,5 @@
 use libgeneve::drop::DropReason;
-use libgeneve::link::Whole;
+use libgeneve::link::OffloadNeeds;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve};
 
 use super::*;
@@ -35,7 +35,7 @@ fn super_packets_of_a_turn_and_a_host_become_one_train_in_order() {
     simulation.faults().sends.push_back(Some(fault));
     simulation.drain();
     assert_eq!(sent_stamps(&mut simulation), []);
-    let lost = (Direction::Egress, DropReason::SocketFull, 60);
+    let lost = (TrafficDirection::Egress, DropReason::SocketFull, 60);
     assert_eq!(drops(&simulation.counters(IP)), [lost]);
     simulation.feed_tun(IP, first.as_tun_read());
     simulation.feed_tun(IP, second.as_tun_read());
@@ -75,7 +75,7 @@ fn what_has_no_way_is_dropped_for_its_reason() {
         DropReason::BadOffload,
         DropReason::NoRoute,
     ]
-    .map(|reason| (Direction::Egress, reason, 1));
+    .map(|reason| (TrafficDirection::Egress, reason, 1));
     expected.sort_unstable_by_key(|&(_, reason, _)| reason);
     assert_eq!(seen, expected);
     assert_eq!(simulation.take_sent(), []);
@@ -84,7 +84,7 @@ fn what_has_no_way_is_dropped_for_its_reason() {
 #[test]
 fn a_host_that_needs_whole_datagrams_gets_each_by_itself() {
     let mut simulation = Simulation::new(false);
-    simulation.host(REMOTE_HOSTS[0]).set_whole(Whole::All);
+    simulation.host(REMOTE_HOSTS[0]).set_offload_needs(OffloadNeeds::All);
     let packet = Segments::udp(0, 0, 12);
     simulation.feed_tun(IP, packet.as_tun_read());
     simulation.drain();

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
 use libgeneve::drop::DropReason;
-use libgeneve::wire::arp::{Arp, Operation};
+use libgeneve::wire::arp::{Arp, ArpOperation};
 use libgeneve::wire::ethernet::{Ethernet, Mac, ethertype, tagged_header};
 
 use super::*;
 use crate::io::simulation::{REMOTE_HOSTS, SIMULATED_MAC, SimulatedLink};
 
 const TAP: SimulatedLink = SimulatedLink::Tap;
-const NEIGHBORS: SimulatedLink = SimulatedLink::Neighbors;
+const FRAME_NEIGHBORS: SimulatedLink = SimulatedLink::Neighbors;
 const STATION: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
 fn frame(dst: Mac, src: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
@@ -78,14 +78,14 @@ fn a_frame_that_tap_refuses_is_counted_once() {
     let other = frame(Mac::BROADCAST, STATION, 0x88cc, b"hello");
     simulation.feed_socket(REMOTE_HOSTS[1], 0, in_datagram(TAP, &other));
     simulation.drain();
-    let lost = (Direction::Ingress, DropReason::TunRefused, 1);
+    let lost = (TrafficDirection::Ingress, DropReason::TunRefused, 1);
     assert_eq!(drops(&simulation.all_counters()), [lost]);
 }
 
 /// The reply of 10.0.0.2 to the ARP request that was sent for it.
 fn arp_reply() -> Vec<u8> {
     let reply = Arp {
-        operation: Operation::Reply,
+        operation: ArpOperation::Reply,
         sender_mac: STATION,
         sender: [10, 0, 0, 2].into(),
         target_mac: SIMULATED_MAC,
@@ -99,7 +99,7 @@ fn packets_wait_for_their_neighbour_and_leave_in_order_when_it_answers() {
     let mut simulation = Simulation::new(false);
     let packets: Vec<_> = (0..5).map(|n| Segments::udp(0, n, 1)).collect();
     for packet in &packets {
-        simulation.feed_tun(NEIGHBORS, packet.as_tun_read());
+        simulation.feed_tun(FRAME_NEIGHBORS, packet.as_tun_read());
     }
     simulation.turn();
     simulation.turn();
@@ -110,7 +110,7 @@ fn packets_wait_for_their_neighbour_and_leave_in_order_when_it_answers() {
         let question = Ethernet::parse(geneve.payload()).unwrap();
         assert_eq!(question.ether_type(), ethertype::ARP);
     }
-    simulation.feed_socket(REMOTE_HOSTS[0], 0, in_datagram(NEIGHBORS, &arp_reply()));
+    simulation.feed_socket(REMOTE_HOSTS[0], 0, in_datagram(FRAME_NEIGHBORS, &arp_reply()));
     simulation.drain();
     let sent = simulation.take_sent();
     let numbers: Vec<_> = sent
@@ -130,13 +130,13 @@ fn packets_wait_for_their_neighbour_and_leave_in_order_when_it_answers() {
 fn packets_whose_neighbour_stays_silent_are_dropped_after_a_second() {
     let mut simulation = Simulation::new(false);
     for number in 0..30 {
-        simulation.feed_tun(NEIGHBORS, Segments::udp(0, number, 1).as_tun_read());
+        simulation.feed_tun(FRAME_NEIGHBORS, Segments::udp(0, number, 1).as_tun_read());
     }
     simulation.turn();
     simulation.turn();
     let unresolved = |simulation: &Simulation| {
-        let counters = simulation.counters(NEIGHBORS);
-        counters.drops_of(Direction::Egress, DropReason::NeighborUnresolved)
+        let counters = simulation.counters(FRAME_NEIGHBORS);
+        counters.drops_of(TrafficDirection::Egress, DropReason::NeighborUnresolved)
     };
     // Sixteen wait, and the others were dropped at once.
     assert_eq!(unresolved(&simulation), 14);
@@ -151,12 +151,12 @@ fn packets_whose_neighbour_stays_silent_are_dropped_after_a_second() {
 fn packets_that_wait_for_a_neighbour_go_with_their_link() {
     let mut simulation = Simulation::new(false);
     for number in 0..4 {
-        simulation.feed_tun(NEIGHBORS, Segments::udp(0, number, 1).as_tun_read());
+        simulation.feed_tun(FRAME_NEIGHBORS, Segments::udp(0, number, 1).as_tun_read());
     }
     simulation.turn();
     simulation.turn();
-    simulation.detach(NEIGHBORS);
+    simulation.detach(FRAME_NEIGHBORS);
     simulation.drain();
-    let lost = (Direction::Egress, DropReason::LinkGone, 4);
-    assert_eq!(drops(&simulation.counters(NEIGHBORS)), [lost]);
+    let lost = (TrafficDirection::Egress, DropReason::LinkGone, 4);
+    assert_eq!(drops(&simulation.counters(FRAME_NEIGHBORS)), [lost]);
 }

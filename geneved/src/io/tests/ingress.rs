@@ -1,7 +1,7 @@
 use libgeneve::drop::DropReason;
 
 use super::*;
-use crate::io::engine::Event;
+use crate::io::engine::EngineEvent;
 use crate::io::simulation::REMOTE_HOSTS;
 
 const IP: SimulatedLink = SimulatedLink::Ip;
@@ -39,7 +39,7 @@ fn what_tun_does_not_take_in_full_is_refused() {
         simulation.faults().writes.push_back(Some(fault));
         feed(&mut simulation, &Segments::tcp(0, 0, 9));
         simulation.drain();
-        let lost = (Direction::Ingress, DropReason::TunRefused, 9);
+        let lost = (TrafficDirection::Ingress, DropReason::TunRefused, 9);
         assert_eq!(drops(&simulation.counters(IP)), [lost], "{fault:?}");
         assert_eq!(simulation.counters(IP).rx_packets, 0);
         assert_eq!(simulation.take_written(IP), Vec::<Vec<u8>>::new());
@@ -55,11 +55,11 @@ fn a_tun_that_vanishes_takes_nothing_and_its_end_is_told_once() {
     simulation.turn();
     simulation.vanish(IP);
     simulation.drain();
-    let lost = (Direction::Ingress, DropReason::TunRefused, 9);
+    let lost = (TrafficDirection::Ingress, DropReason::TunRefused, 9);
     assert_eq!(drops(&simulation.counters(IP)), [lost]);
     let news = simulation.take_events();
     assert!(
-        matches!(&news[..], [Event::QueueLost { link, .. }] if *link == IP.index()),
+        matches!(&news[..], [EngineEvent::QueueLost { link, .. }] if *link == IP.index()),
         "{news:?}"
     );
     // What was read before is sent; and the other links go on.
@@ -100,7 +100,7 @@ fn what_did_not_fit_its_buffer_or_is_of_no_vpc_is_dropped_once() {
     simulation.drain();
     let mut seen = drops(&simulation.all_counters());
     seen.sort_unstable_by_key(|&(_, reason, _)| reason);
-    let ingress = Direction::Ingress;
+    let ingress = TrafficDirection::Ingress;
     assert_eq!(
         seen,
         [

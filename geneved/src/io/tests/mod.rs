@@ -20,7 +20,7 @@ use libgeneve::wire::ip::protocol;
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{TcpFlags, udp_header};
 
-use super::counters::{Direction, LinkCounters};
+use super::counters::{TrafficDirection, LinkCounters};
 use super::memory::InjectedFault;
 use super::simulation::{SimulatedLink, Simulation};
 
@@ -186,12 +186,12 @@ fn written_stamps(simulation: &mut Simulation, link: SimulatedLink) -> Vec<(u16,
 }
 
 /// All that was dropped.
-fn drops(counters: &LinkCounters) -> Vec<(Direction, DropReason, u64)> {
+fn drops(counters: &LinkCounters) -> Vec<(TrafficDirection, DropReason, u64)> {
     let of = |direction| {
         let drops = counters.drops(direction);
         drops.map(move |(reason, count)| (direction, reason, count))
     };
-    of(Direction::Ingress)
-        .chain(of(Direction::Egress))
+    of(TrafficDirection::Ingress)
+        .chain(of(TrafficDirection::Egress))
         .collect()
 }

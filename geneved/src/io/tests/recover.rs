@@ -2,7 +2,7 @@ use libgeneve::drop::DropReason;
 use libgeneve::wire::ip::protocol;
 
 use super::*;
-use crate::io::engine::Event;
+use crate::io::engine::EngineEvent;
 use crate::io::simulation::{REMOTE_HOSTS, SIMULATED_MTU};
 
 const IP: SimulatedLink = SimulatedLink::Ip;
@@ -25,7 +25,7 @@ fn a_host_that_takes_no_trains_gets_datagrams_and_loses_none() {
         assert_eq!(drops(&simulation.all_counters()), []);
         let news = simulation.take_events();
         assert!(
-            matches!(&news[..], [Event::GsoOff { host, .. }] if *host == REMOTE_HOSTS[0]),
+            matches!(&news[..], [EngineEvent::GsoOff { host, .. }] if *host == REMOTE_HOSTS[0]),
             "{news:?}"
         );
         // From now on nobody asks the kernel again, and the other host is not concerned.
@@ -68,7 +68,7 @@ fn each_refusal_has_its_reason_and_is_not_tried_for_ever() {
         simulation.faults().direct.extend([errno(error); 100]);
         simulation.feed_tun(IP, Segments::udp(0, 0, 4).as_tun_read());
         simulation.drain();
-        let lost = (Direction::Egress, reason, 4);
+        let lost = (TrafficDirection::Egress, reason, 4);
         assert_eq!(drops(&simulation.counters(IP)), [lost], "errno {error}");
         let tries = 100 - simulation.faults().direct.len();
         assert!(tries <= 5 + 6 + 3, "{tries} tries");
@@ -91,7 +91,7 @@ fn what_is_too_long_for_the_path_is_told_to_its_sender() {
     simulation.turn();
     simulation.host(REMOTE_HOSTS[0]).set_path_mtu(Some(700));
     simulation.drain();
-    let lost = (Direction::Egress, DropReason::TooBig, 1);
+    let lost = (TrafficDirection::Egress, DropReason::TooBig, 1);
     assert_eq!(drops(&simulation.counters(IP)), [lost]);
     let told = simulation.take_written(IP);
     assert_eq!(told.len(), 1);
@@ -111,7 +111,7 @@ fn a_train_of_which_half_was_taken_is_not_sent_twice() {
     simulation.faults().sends.push_back(short);
     simulation.feed_tun(IP, Segments::udp(0, 0, 4).as_tun_read());
     simulation.drain();
-    let lost = (Direction::Egress, DropReason::SendFailed, 4);
+    let lost = (TrafficDirection::Egress, DropReason::SendFailed, 4);
     assert_eq!(drops(&simulation.counters(IP)), [lost]);
     assert_eq!(simulation.take_sent(), []);
 }

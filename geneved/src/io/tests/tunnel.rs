@@ -1,7 +1,7 @@
 use libgeneve::drop::DropReason;
 
 use super::*;
-use crate::io::engine::Event;
+use crate::io::engine::EngineEvent;
 use crate::io::simulation::{REMOTE_HOSTS, SIMULATED_MTU, SimulatedLink};
 
 const IP: SimulatedLink = SimulatedLink::Ip;
@@ -62,7 +62,7 @@ fn where_the_first_does_not_leave_all_are_cut_here() {
     assert_eq!(handed_over(&mut simulation), Vec::<Vec<u8>>::new());
     assert!(matches!(
         &simulation.take_events()[..],
-        [Event::TunnelGso { works: false, host, .. }] if *host == REMOTE_HOSTS[0]
+        [EngineEvent::TunnelGso { works: false, host, .. }] if *host == REMOTE_HOSTS[0]
     ));
 }
 
@@ -102,7 +102,7 @@ fn a_super_packet_of_a_link_that_went_meanwhile_is_dropped() {
     simulation.detach(IP);
     simulation.drain();
     let sum = simulation.all_counters();
-    let lost: Vec<_> = sum.drops(Direction::Egress).collect();
+    let lost: Vec<_> = sum.drops(TrafficDirection::Egress).collect();
     assert!(
         lost.is_empty() || lost == [(DropReason::LinkGone, 3)],
         "{lost:?}"

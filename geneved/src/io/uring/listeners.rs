@@ -11,7 +11,7 @@ const RECENT: u64 = 16;
 
 /// A socket that is received from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listener {
+pub(super) struct UringSocket {
     pub(super) fd: RawFd,
     /// It takes what is of no VPC.
     pub(super) stray: bool,
@@ -22,7 +22,7 @@ pub(super) struct Listener {
 
 /// All of them, by slot.
 pub(super) struct Listeners {
-    all: Vec<Option<Listener>>,
+    all: Vec<Option<UringSocket>>,
     /// Those that receive nothing until there are buffers for them.
     waiting: Vec<u32>,
     turns: u64,
@@ -43,7 +43,7 @@ impl Listeners {
     }
 
     pub(super) fn add(&mut self, slot: u32, fd: RawFd, stray: bool) {
-        let listener = Listener {
+        let listener = UringSocket {
             fd,
             stray,
             took: 0,
@@ -55,7 +55,7 @@ impl Listeners {
         self.waiting.reserve(room);
     }
 
-    pub(super) fn get(&self, slot: u32) -> Option<Listener> {
+    pub(super) fn get(&self, slot: u32) -> Option<UringSocket> {
         *self.all.get(slot as usize)?
     }
 

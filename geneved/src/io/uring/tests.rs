@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn what_a_stuck_ring_does_not_take_is_refused() {
-    let buffers = Buffers::new(8, 2048).unwrap();
+    let buffers = BufferPool::new(8, 2048).unwrap();
     let bell = EventFd::new().unwrap();
     let mut uring =
         Uring::new(&buffers, &buffers, bell.as_raw_fd()).expect("io_uring is allowed here");
@@ -23,7 +23,7 @@ fn what_a_stuck_ring_does_not_take_is_refused() {
     assert!(uring.refused.len() >= 8 && uring.full);
     // SAFETY: as above.
     unsafe { uring.write(7, -1, &[]) };
-    let wrote = Done::Wrote {
+    let wrote = Completion::Wrote {
         id: 7,
         result: -libc::EBUSY,
     };

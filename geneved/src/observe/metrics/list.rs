@@ -1,6 +1,6 @@
 //! Table of all metrics. A test checks that geneved-metrics(7) lists the same ones.
 
-use super::{Kind, Metric};
+use super::{MetricKind, Metric};
 
 macro_rules! metrics {
     ($($word:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal)+) => {

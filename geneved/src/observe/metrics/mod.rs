@@ -21,20 +21,20 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only up, from 0 at the start.
     Counter,
     /// Up and down.
     Gauge,
 }
 
-impl Kind {
+impl MetricKind {
     /// Prometheus' word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
         }
     }
 }
@@ -45,7 +45,7 @@ pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// How it moves.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels, in this order.
     pub labels: &'static [&'static str],
     /// What it says, in one sentence.
@@ -86,29 +86,29 @@ impl From<usize> for MetricValue {
 
 /// A page of metrics.
 #[derive(Debug)]
-pub struct Page {
+pub struct MetricsPage {
     recorder: PrometheusRecorder,
     /// Counters with fractions by name: a recorder's counters are whole.
     fractions: BTreeMap<&'static str, String>,
 }
 
-impl Default for Page {
+impl Default for MetricsPage {
     fn default() -> Self {
-        Page {
+        MetricsPage {
             recorder: PrometheusBuilder::new().build_recorder(),
             fractions: BTreeMap::new(),
         }
     }
 }
 
-impl Page {
+impl MetricsPage {
     /// The series of a metric, which are added to the page.
-    pub fn metric(&mut self, metric: &'static Metric) -> Series<'_> {
+    pub fn metric(&mut self, metric: &'static Metric) -> MetricSeries<'_> {
         with_local_recorder(&self.recorder, || match metric.kind {
-            Kind::Counter => describe_counter!(metric.name, metric.help),
-            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            MetricKind::Counter => describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.help),
         });
-        Series { page: self, metric }
+        MetricSeries { page: self, metric }
     }
 
     /// The page: every metric that has series, in the order of the list, and its series in that of their labels. With
@@ -138,12 +138,12 @@ impl Page {
 
 /// The series of one metric.
 #[derive(Debug)]
-pub struct Series<'a> {
-    page: &'a mut Page,
+pub struct MetricSeries<'a> {
+    page: &'a mut MetricsPage,
     metric: &'static Metric,
 }
 
-impl Series<'_> {
+impl MetricSeries<'_> {
     /// Adds a series: the values of its labels, and its own.
     pub fn add(&mut self, labels: &[&str], value: impl Into<MetricValue>) {
         let Metric {
@@ -158,14 +158,14 @@ impl Series<'_> {
             .map(|(name, value)| Label::new(*name, (*value).to_owned()))
             .collect();
         match (kind, value.into()) {
-            (Kind::Counter, MetricValue::Whole(value)) => {
+            (MetricKind::Counter, MetricValue::Whole(value)) => {
                 with_local_recorder(&self.page.recorder, || {
                     counter!(name, labels).absolute(value);
                 });
             }
-            (Kind::Gauge, MetricValue::Whole(value)) => self.gauge(labels, value as f64),
-            (Kind::Gauge, MetricValue::Fraction(value)) => self.gauge(labels, value),
-            (Kind::Counter, MetricValue::Fraction(value)) => {
+            (MetricKind::Gauge, MetricValue::Whole(value)) => self.gauge(labels, value as f64),
+            (MetricKind::Gauge, MetricValue::Fraction(value)) => self.gauge(labels, value),
+            (MetricKind::Counter, MetricValue::Fraction(value)) => {
                 let text = self.page.fractions.entry(name).or_insert_with(|| {
                     let mut text = String::new();
                     write_help_line(&mut text, name, None, None, help);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_page_is_in_prometheus_form_and_hides_what_has_no_series() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         let mut packets = page.metric(&PACKETS);
         packets.add(&["gnv\"0", "egress"], 3u64);
         packets.add(&["gnv1", "ingress"], 0u64);
@@ -237,7 +237,7 @@ mod tests {
             let own = metric.name.starts_with("geneved_") || metric.name.starts_with("process_");
             assert!(own, "{}", metric.name);
             let total = metric.name.ends_with("_total");
-            assert_eq!(total, metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(total, metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
     }

@@ -4,20 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::wire;
-use crate::bridge::Place;
-use crate::datapath::explain::Explain;
-use crate::datapath::state::{Came, Decision, Exit, Input};
+use crate::bridge::StationLocation;
+use crate::datapath::explain::TraceObserver;
+use crate::datapath::state::{ExpectedInput, FlowDecision, NextHop, Input};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{FlowKey, FlowDirection};
 use crate::link::{Host, Link};
-use crate::options::Received;
-use crate::route::Origin;
+use crate::options::ReceivedOptions;
+use crate::route::RouteOrigin;
 use crate::time::Now;
 use crate::wire::ip::protocol;
 
 /// As what a packet comes, in the eyes of who asks whether it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::datapath) enum Role {
+pub(in crate::datapath) enum PacketRole {
     /// It begins a flow, or goes on with one from the side that began.
     Original,
     /// It answers; `direct` where another host than that of the address which was asked may answer in its name.
@@ -29,7 +29,7 @@ pub(in crate::datapath) enum Role {
 
 /// How long the host that answers a flow in the name of a service must have been silent, in seconds, before another may
 /// (its backend failed, say). A TCP connection cannot move: there is no other.
-const SILENCE: u32 = 5;
+const RESPONDER_SILENCE: u32 = 5;
 
 /// The time at which a host was heard, in seconds, as decisions keep it.
 #[inline]
@@ -43,24 +43,24 @@ pub(in crate::datapath) fn seconds(now: Now) -> u32 {
 #[inline]
 pub(in crate::datapath) fn may_answer_directly(
     (original, reply): (&FlowKey, &FlowKey),
-    decision: &Decision,
+    decision: &FlowDecision,
     from: Input<&Arc<Host>>,
     now: Now,
 ) -> bool {
     let Input::Host(host) = from else {
         return false;
     };
-    let asked = matches!(decision.half(Side::Original).exit, Exit::Wire(_));
+    let asked = matches!(decision.direction(FlowDirection::Original).next_hop, NextHop::Wire(_));
     if !asked || *reply != original.reversed() {
         return false;
     }
-    match &decision.half(Side::Reply).came {
-        Came::Nowhere => true,
-        Came::Tun => false,
-        Came::Wire(known) if known.id == host.id => true,
-        Came::Wire(_) => {
+    match &decision.direction(FlowDirection::Reply).expected_input {
+        ExpectedInput::Nowhere => true,
+        ExpectedInput::Tun => false,
+        ExpectedInput::Wire(known) if known.id == host.id => true,
+        ExpectedInput::Wire(_) => {
             original.protocol != protocol::TCP
-                && seconds(now).saturating_sub(decision.heard) >= SILENCE
+                && seconds(now).saturating_sub(decision.heard) >= RESPONDER_SILENCE
         }
     }
 }
@@ -69,18 +69,18 @@ pub(in crate::datapath) fn may_answer_directly(
 pub(in crate::datapath) fn check_arrival(
     link: &Link,
     from: Input<&Arc<Host>>,
-    role: Role,
+    role: PacketRole,
     source: (IpAddr, u16),
-    received: Option<&Received>,
+    received: Option<&ReceivedOptions>,
 ) -> Result<(), DropReason> {
     match from {
         Input::Link => check_own_source(link, source.0),
         Input::Host(host) => check_source(link, host, source.0).or_else(|reason| {
             let service = received.and_then(|r| r.service);
             let right = service.is_some_and(|s| match role {
-                Role::Original => wire::relays(link, host, &s),
+                PacketRole::Original => wire::relays(link, host, &s),
                 // A backend answers its client directly, in the name of the virtual address.
-                Role::Reply { direct } => direct && (s.addr, s.port) == source,
+                PacketRole::Reply { direct } => direct && (s.addr, s.port) == source,
             });
             if right { Ok(()) } else { Err(reason) }
         }),
@@ -94,7 +94,7 @@ pub(in crate::datapath) fn check_source(
     source: IpAddr,
 ) -> Result<(), DropReason> {
     if let Some(bridge) = &link.bridge {
-        return bridge.owns(source, None, &Place::Host(Arc::clone(host)));
+        return bridge.owns(source, None, &StationLocation::Host(Arc::clone(host)));
     }
     let host = host.addr;
     match link.routes.lookup(source) {
@@ -106,10 +106,10 @@ pub(in crate::datapath) fn check_source(
 /// A packet whose source is an endpoint of another host was forged: that host would refuse it, too.
 fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
     if let Some(bridge) = &link.bridge {
-        return bridge.owns(source, None, &Place::Here);
+        return bridge.owns(source, None, &StationLocation::Here);
     }
     match link.routes.lookup(source) {
-        Some(entry) if entry.origin == Origin::Endpoint && !entry.local => {
+        Some(entry) if entry.origin == RouteOrigin::Endpoint && !entry.local => {
             Err(DropReason::SourceNotLocal)
         }
         _ => Ok(()),
@@ -117,13 +117,13 @@ fn check_own_source(link: &Link, source: IpAddr) -> Result<(), DropReason> {
 }
 
 /// The same for the first packet of a flow that this host sends.
-pub(super) fn check_departure<E: Explain>(
+pub(super) fn check_departure<E: TraceObserver>(
     link: &Link,
     key: &FlowKey,
     log: &mut E,
 ) -> Result<(), DropReason> {
     let checked = check_own_source(link, key.src);
-    log.note("source", || match checked {
+    log.record("source", || match checked {
         Ok(()) => format!("{} may send from this host", key.src),
         Err(_) => format!("{} is an endpoint of another host", key.src),
     });

@@ -4,88 +4,88 @@
 use std::net::IpAddr;
 
 use super::arrival::check_departure;
-use super::course::{Course, Turn};
-use super::encap::{self, Mark};
+use super::course::{Resolution, Redirect};
+use super::encap::{self, HeaderFields};
 use super::masquerade::asked_here;
-use super::rules::ask_egress;
-use super::tun::note_exit;
+use super::rules::evaluate_egress;
+use super::tun::trace_next_hop;
 use super::wire::admitted;
-use super::{Arrived, Subject, kind_of};
-use crate::datapath::explain::Explain;
+use super::{WireInput, FirstPacket, kind_of};
+use crate::datapath::explain::TraceObserver;
 use crate::datapath::neighbor;
-use crate::datapath::state::{Context, Exit, Prefix};
+use crate::datapath::state::{PacketContext, NextHop, FramePrefix};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::Link;
-use crate::policy::{Action, Direction, Verdict};
+use crate::policy::{PolicyAction, Direction, PolicyVerdict};
 
 /// A flow that begins with a frame from TAP.
-pub(super) fn from_tap<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn from_tap<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
+    subject: &FirstPacket,
     before: Option<&FlowKey>,
-    course: &mut Course,
+    course: &mut Resolution,
     log: &mut E,
-) -> Result<Verdict, DropReason> {
+) -> Result<PolicyVerdict, DropReason> {
     let key = &subject.key;
     check_departure(link, key, log)?;
     let turn = course.destination(link, subject, before, log)?;
     let dst = course.dst.0;
     let kind = kind_of(link, dst, None);
-    let verdict = ask_egress(link, subject, course, kind, log);
-    if verdict.action != Action::Allow {
+    let verdict = evaluate_egress(link, subject, course, kind, log);
+    if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
-    course.leave(cx, link, subject, turn, log)?;
-    if turn != Turn::None && course.src.0 == key.src && is_here::<E>(cx, link, dst, key.dst)? {
+    course.translate_source(cx, link, subject, turn, log)?;
+    if turn != Redirect::None && course.src.0 == key.src && is_here::<E>(cx, link, dst, key.dst)? {
         course.masquerade(cx, subject, before, key.dst, log)?;
     }
     course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
     let mark = course.mark(key.src, dst, kind);
-    course.exit = exit(cx, link, &mark, log)?;
-    note_exit(&course.exit, log);
+    course.next_hop = exit(cx, link, &mark, log)?;
+    trace_next_hop(&course.next_hop, log);
     Ok(verdict)
 }
 
 /// A flow that begins with a frame from the wire.
-pub(super) fn from_wire<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn from_wire<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    at: &Arrived<'_>,
+    subject: &FirstPacket,
+    at: &WireInput<'_>,
     before: Option<&FlowKey>,
-    course: &mut Course,
+    course: &mut Resolution,
     log: &mut E,
-) -> Result<Verdict, DropReason> {
+) -> Result<PolicyVerdict, DropReason> {
     let key = &subject.key;
     let verdict = admitted(link, subject, at, log)?;
-    if verdict.action != Action::Allow {
+    if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
     let class = verdict.class.or(at.received.class.map(|c| c.class));
     let precedence = at.received.class.map(|c| c.drop_precedence);
     let turn = course.destination(link, subject, before, log)?;
-    if turn == Turn::Hairpin {
+    if turn == Redirect::Hairpin {
         course.source(cx, link, subject, log)?;
     }
     course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
     course.service = at.received.service;
     if let Some(service) = &course.service
-        && turn == Turn::None
+        && turn == Redirect::None
         && asked_here(cx, link, key, service, before)
     {
         course.masquerade(cx, subject, before, service.addr, log)?;
     }
-    course.exit = Exit::Tun(link.config.index);
-    note_exit(&course.exit, log);
+    course.next_hop = NextHop::Tun(link.config.index);
+    trace_next_hop(&course.next_hop, log);
     Ok(verdict)
 }
 
 /// Whether the station that has `addr`, to which packets for `asked` are turned, is behind the TAP interface. One that is
 /// not known is asked for.
-fn is_here<E: Explain>(
-    cx: &Context<'_>,
+fn is_here<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
     addr: IpAddr,
     asked: IpAddr,
@@ -102,14 +102,14 @@ fn is_here<E: Explain>(
 }
 
 /// The way out for frames with this mark.
-pub(super) fn exit<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn exit<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    mark: &Mark<'_>,
+    mark: &HeaderFields<'_>,
     log: &mut E,
-) -> Result<Exit, DropReason> {
+) -> Result<NextHop, DropReason> {
     let header = encap::header(cx, link, None, mark, log)?;
-    Ok(Exit::Bridge(Prefix {
+    Ok(NextHop::Bridge(FramePrefix {
         link: link.config.index,
         encap: header.encap,
         slots: header.slots,

@@ -3,38 +3,38 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Subject;
-use super::encap::Mark;
-use crate::datapath::explain::Explain;
-use crate::datapath::state::{Context, Exit};
+use super::FirstPacket;
+use super::encap::HeaderFields;
+use crate::datapath::explain::TraceObserver;
+use crate::datapath::state::{PacketContext, NextHop};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::link::{Link, LinkIndex};
-use crate::nat::{Lease, Pool, Share, Source};
+use crate::nat::{PortLease, NatPool, PoolShare, SourceTranslation};
 use crate::options::{EndpointType, ServiceOption};
 use crate::policy::Direction;
 use crate::qos::Meter;
-use crate::route::Origin;
+use crate::route::RouteOrigin;
 use crate::wire::ip::protocol;
 
 /// A flow's way through the functions, as far as it is decided.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct Resolution {
     pub(super) src: (IpAddr, u16),
     pub(super) dst: (IpAddr, u16),
     /// The link whose VPC it leaves in.
     pub(super) link: LinkIndex,
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Option<PortLease>,
     pub(super) service: Option<ServiceOption>,
     pub(super) class: Option<u8>,
     pub(super) meter: Option<Meter>,
-    pub(super) exit: Exit,
+    pub(super) next_hop: NextHop,
 }
 
-impl Course {
-    pub(super) fn new(link: &Link, subject: &Subject) -> Course {
+impl Resolution {
+    pub(super) fn new(link: &Link, subject: &FirstPacket) -> Resolution {
         let key = &subject.key;
-        Course {
+        Resolution {
             src: (key.src, key.sport),
             dst: (key.dst, key.dport),
             link: link.config.index,
@@ -42,23 +42,23 @@ impl Course {
             service: None,
             class: None,
             meter: None,
-            exit: Exit::Undecided,
+            next_hop: NextHop::Undecided,
         }
     }
 
     /// The destination becomes a backend or the inside of a translation.
-    pub(super) fn turn_to(&mut self, addr: IpAddr, port: Option<u16>) {
+    pub(super) fn redirect_to(&mut self, addr: IpAddr, port: Option<u16>) {
         self.dst = (addr, port.unwrap_or(self.dst.1));
     }
 
     /// Asks the link's service and NAT rules where the packet really goes.
-    pub(super) fn destination<E: Explain>(
+    pub(super) fn destination<E: TraceObserver>(
         &mut self,
         link: &Link,
-        subject: &Subject,
+        subject: &FirstPacket,
         before: Option<&FlowKey>,
         log: &mut E,
-    ) -> Result<Turn, DropReason> {
+    ) -> Result<Redirect, DropReason> {
         let functions = &link.config.functions;
         let key = &subject.key;
         let port = subject.ports().map(|(_, dst)| dst);
@@ -77,46 +77,46 @@ impl Course {
                     (backend.addr, backend.port)
                 }
             };
-            self.turn_to(addr, port);
-            log.note("service", || {
+            self.redirect_to(addr, port);
+            log.record("service", || {
                 format!(
                     "service {} chooses backend {addr} port {}",
                     service.config.name, self.dst.1
                 )
             });
-            return Ok(Turn::Service);
+            return Ok(Redirect::Service);
         }
         if let Some(nat) = &functions.nat {
             if let Some(to) = nat.destination(key.dst, key.protocol, port) {
-                self.turn_to(to.addr, to.port);
-                log.note("nat", || {
+                self.redirect_to(to.addr, to.port);
+                log.record("nat", || {
                     format!(
                         "nat {}: destination {} becomes {} port {}",
                         to.rule, key.dst, to.addr, self.dst.1
                     )
                 });
-                return Ok(Turn::Nat);
+                return Ok(Redirect::Nat);
             }
             if let Some((addr, port)) = nat.mapping(key.protocol, key.dst, key.dport) {
-                self.turn_to(addr, Some(port));
-                log.note("nat", || {
+                self.redirect_to(addr, Some(port));
+                log.record("nat", || {
                     format!(
                         "hairpin: {} port {} is the outside of {addr} port {port}",
                         key.dst, key.dport
                     )
                 });
-                return Ok(Turn::Hairpin);
+                return Ok(Redirect::Hairpin);
             }
         }
-        Ok(Turn::None)
+        Ok(Redirect::None)
     }
 
     /// Gives the packet the source that the link's NAT rules ask for.
-    pub(super) fn source<E: Explain>(
+    pub(super) fn source<E: TraceObserver>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Link,
-        subject: &Subject,
+        subject: &FirstPacket,
         log: &mut E,
     ) -> Result<(), DropReason> {
         let Some(nat) = &link.config.functions.nat else {
@@ -124,16 +124,16 @@ impl Course {
         };
         let (addr, rule) = match nat.source(subject.key.src) {
             None => return Ok(()),
-            Some(Source::Static { outside, rule }) => {
+            Some(SourceTranslation::Static { outside, rule }) => {
                 self.src.0 = outside;
                 (outside, rule)
             }
-            Some(Source::Pool { pool, rule }) => {
+            Some(SourceTranslation::Pool { pool, rule }) => {
                 if !translatable(subject) {
                     return Err(DropReason::NatUntranslatable);
                 }
                 let inside = (subject.key.src, subject.key.sport);
-                let outside = self.borrow::<E>(cx, (pool, None), subject.key.protocol, inside)?;
+                let outside = self.lease_port::<E>(cx, (pool, None), subject.key.protocol, inside)?;
                 self.src = outside;
                 if is_icmp(subject.key.protocol) {
                     // An identifier stands for both ports.
@@ -142,7 +142,7 @@ impl Course {
                 (outside.0, rule)
             }
         };
-        log.note("nat", || {
+        log.record("nat", || {
             format!(
                 "nat {rule}: source {} becomes {addr} port {}",
                 subject.key.src, self.src.1
@@ -152,25 +152,25 @@ impl Course {
     }
 
     /// Gives the packet from `src` the source that it has outside, unless it stays in the VPC.
-    pub(super) fn leave<E: Explain>(
+    pub(super) fn translate_source<E: TraceObserver>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &PacketContext<'_>,
         link: &Link,
-        subject: &Subject,
-        turn: Turn,
+        subject: &FirstPacket,
+        turn: Redirect,
         log: &mut E,
     ) -> Result<(), DropReason> {
-        if turn != Turn::Hairpin && stays(link, subject.key.src, self.dst.0) {
+        if turn != Redirect::Hairpin && stays(link, subject.key.src, self.dst.0) {
             return Ok(());
         }
         self.source(cx, link, subject, log)
     }
 
     /// An outside address and port of a pool, or of one link's part of it.
-    pub(super) fn borrow<E: Explain>(
+    pub(super) fn lease_port<E: TraceObserver>(
         &mut self,
-        cx: &Context<'_>,
-        (pool, share): (&Arc<Pool>, Option<&Share>),
+        cx: &PacketContext<'_>,
+        (pool, share): (&Arc<NatPool>, Option<&PoolShare>),
         number: u8,
         inside: (IpAddr, u16),
     ) -> Result<(IpAddr, u16), DropReason> {
@@ -187,8 +187,8 @@ impl Course {
     }
 
     /// What the header of its packets from `src` to `dst`, an endpoint of this type, says.
-    pub(super) fn mark<'a>(&self, src: IpAddr, dst: IpAddr, to: EndpointType) -> Mark<'a> {
-        Mark {
+    pub(super) fn mark<'a>(&self, src: IpAddr, dst: IpAddr, to: EndpointType) -> HeaderFields<'a> {
+        HeaderFields {
             src,
             dst,
             to,
@@ -200,7 +200,7 @@ impl Course {
     }
 
     /// The class of the flow, and the rates that its packets must keep on the way out of `link`.
-    pub(super) fn classify<E: Explain>(
+    pub(super) fn classify<E: TraceObserver>(
         &mut self,
         link: &Link,
         direction: Direction,
@@ -228,7 +228,7 @@ impl Course {
         };
         let dscp = class.and_then(|c| c.dscp);
         if let Some(class) = class {
-            log.note("class", || {
+            log.record("class", || {
                 format!("class {} (id {})", class.name, class.id)
             });
         }
@@ -246,7 +246,7 @@ impl Course {
 
 /// What changed a packet's destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Redirect {
     None,
     Service,
     Nat,
@@ -268,7 +268,7 @@ pub(super) fn is_icmp(number: u8) -> bool {
 }
 
 /// Whether the packet has a port, or an identifier that stands for one.
-pub(super) fn translatable(subject: &Subject) -> bool {
+pub(super) fn translatable(subject: &FirstPacket) -> bool {
     let query = match subject.icmp {
         Some((kind, _)) => crate::wire::packet::is_icmp_query(subject.version(), kind),
         None => false,
@@ -289,10 +289,10 @@ pub(super) fn stays(link: &Link, src: IpAddr, dst: IpAddr) -> bool {
     let inside = || match (functions.endpoints.get(&dst), link.routes.lookup(dst)) {
         (Some(endpoint), _) => endpoint.kind != EndpointType::Gateway,
         (None, Some(entry)) => {
-            let known = matches!(entry.origin, Origin::Endpoint | Origin::Own);
+            let known = matches!(entry.origin, RouteOrigin::Endpoint | RouteOrigin::Own);
             known && entry.kind != EndpointType::Gateway
         }
         (None, None) => false,
     };
-    matches!(nat.source(src), Some(Source::Static { .. })) && inside()
+    matches!(nat.source(src), Some(SourceTranslation::Static { .. })) && inside()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::datapath::explain::Explain;
+use crate::datapath::explain::TraceObserver;
 use crate::datapath::state::Input;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
@@ -15,7 +15,7 @@ use crate::time::Now;
 ///
 /// # Errors
 /// [`DropReason::DestinationNotHere`].
-pub(super) fn check_delivery<E: Explain>(
+pub(super) fn check_delivery<E: TraceObserver>(
     link: &Link,
     key: &FlowKey,
     leaves: bool,
@@ -25,7 +25,7 @@ pub(super) fn check_delivery<E: Explain>(
     // The other side of a gateway is everything, for the sources that its rules translate.
     let nat = link.config.functions.nat.as_ref();
     if leaves && nat.is_some_and(|nat| nat.source(key.src).is_some()) {
-        log.note("delivery", || {
+        log.record("delivery", || {
             format!(
                 "{} is outside of the VPC, and this host a gateway to it",
                 key.dst
@@ -40,7 +40,7 @@ pub(super) fn check_delivery<E: Explain>(
 ///
 /// # Errors
 /// [`DropReason::DestinationNotHere`].
-pub(super) fn check_answer<E: Explain>(
+pub(super) fn check_answer<E: TraceObserver>(
     link: &Link,
     original: &FlowKey,
     reply: &FlowKey,
@@ -58,9 +58,9 @@ pub(super) fn check_answer<E: Explain>(
     check::<E>(link, original.src, now, log)
 }
 
-fn check<E: Explain>(link: &Link, addr: IpAddr, now: Now, log: &mut E) -> Result<(), DropReason> {
+fn check<E: TraceObserver>(link: &Link, addr: IpAddr, now: Now, log: &mut E) -> Result<(), DropReason> {
     let delivered = link.delivers(addr);
-    log.note("delivery", || match delivered {
+    log.record("delivery", || match delivered {
         Some(what) => format!("{addr} is {what}"),
         None => format!(
             "{addr} is not behind the link: no address of it, no endpoint of this host, in no allowed prefix"

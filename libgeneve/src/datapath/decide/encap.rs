@@ -3,21 +3,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::datapath::explain::{Explain, Silent};
-use crate::datapath::neighbor::{Ask, Audience};
-use crate::datapath::state::Context;
+use crate::datapath::explain::{TraceObserver, NoTrace};
+use crate::datapath::neighbor::{NeighborRequest, RequestAudience};
+use crate::datapath::state::PacketContext;
 use crate::drop::DropReason;
 use crate::label::LabelSet;
-use crate::link::{Attachment, Host, InUse, Link};
-use crate::options::{Attach, ClassOption, EndpointOption, EndpointType, Received, ServiceOption};
-use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::link::{AttachedOption, Host, NeighborUse, Link};
+use crate::options::{SentOptions, ClassOption, EndpointOption, EndpointType, ReceivedOptions, ServiceOption};
+use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::ethernet::{Mac, ethernet_header, ethertype};
 use crate::wire::geneve::protocol_type;
 use crate::wire::header::HeaderBytes;
 use crate::wire::option::GeneveOption;
 
 /// What the header of a packet says.
-pub(super) struct Mark<'a> {
+pub(super) struct HeaderFields<'a> {
     /// The inner source.
     pub(super) src: IpAddr,
     /// The inner destination.
@@ -28,33 +28,33 @@ pub(super) struct Mark<'a> {
     pub(super) precedence: u8,
     pub(super) service: Option<ServiceOption>,
     /// The options with which the packet came, where it is relayed: what they say of its source stays.
-    pub(super) relayed: Option<&'a Received>,
+    pub(super) relayed: Option<&'a ReceivedOptions>,
 }
 
 /// A header, and what is known of it.
-pub(super) struct Header {
+pub(super) struct BuiltHeader {
     pub(super) encap: Arc<HeaderBytes>,
     /// Known options in it, a bit for each slot of the schema.
     pub(super) slots: u32,
     /// The neighbour whose MAC address is in it, where one was learned.
-    pub(super) neighbor: Option<InUse>,
+    pub(super) neighbor: Option<NeighborUse>,
 }
 
 /// The header of packets with this mark to `host`.
-pub(super) fn header<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn header<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
     host: Option<&Arc<Host>>,
-    mark: &Mark<'_>,
+    mark: &HeaderFields<'_>,
     log: &mut E,
-) -> Result<Header, DropReason> {
+) -> Result<BuiltHeader, DropReason> {
     let ether_type = match mark.src {
         IpAddr::V4(_) => ethertype::IPV4,
         IpAddr::V6(_) => ethertype::IPV6,
     };
     let protocol = match link.config.inner {
-        Inner::Ip => ether_type,
-        Inner::Ethernet => protocol_type::ETHERNET,
+        InnerProtocol::Ip => ether_type,
+        InnerProtocol::Ethernet => protocol_type::ETHERNET,
     };
     let (mut header, slots) = match link.config.encapsulation {
         Encapsulation::Geneve => with_options(cx, link, mark, protocol, log)?,
@@ -62,17 +62,17 @@ pub(super) fn header<E: Explain>(
     };
     let mut neighbor = None;
     // A bridge has the frames of others, with their own headers.
-    if link.config.inner == Inner::Ethernet && link.bridge.is_none() {
+    if link.config.inner == InnerProtocol::Ethernet && link.bridge.is_none() {
         let dst;
         (dst, neighbor) = find_neighbor::<E>(cx, link, host, mark.dst)?;
-        log.note("neighbor", || format!("{} is at {dst}", mark.dst));
+        log.record("neighbor", || format!("{} is at {dst}", mark.dst));
         let frame = ethernet_header(dst, link.config.lladdr, ether_type);
         if !header.push(&frame) {
             return Err(DropReason::OptionMalformed);
         }
     }
-    Ok(Header {
-        encap: super::kept::<E>(cx, header),
+    Ok(BuiltHeader {
+        encap: super::intern_header::<E>(cx, header),
         slots,
         neighbor,
     })
@@ -81,11 +81,11 @@ pub(super) fn header<E: Explain>(
 /// The header of frames that belong to no flow, which carry what every packet of the link carries, and which known options
 /// are in it.
 pub(in crate::datapath) fn plain_header(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
 ) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
     let nobody = IpAddr::from([0; 4]);
-    let mark = Mark {
+    let mark = HeaderFields {
         src: nobody,
         dst: nobody,
         to: EndpointType::Simple,
@@ -93,19 +93,19 @@ pub(in crate::datapath) fn plain_header(
         precedence: 0,
         service: None,
         // Whose labels it would say belongs to nobody.
-        relayed: Some(&Received::default()),
+        relayed: Some(&ReceivedOptions::default()),
     };
-    let Header { encap, slots, .. } = header(cx, link, None, &mark, &mut Silent)?;
+    let BuiltHeader { encap, slots, .. } = header(cx, link, None, &mark, &mut NoTrace)?;
     Ok((encap, slots))
 }
 
 /// The MAC address of an inner destination, and whose it is where it was learned; `host` is asked where it is not known.
-fn find_neighbor<E: Explain>(
-    cx: &Context<'_>,
+fn find_neighbor<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
     host: Option<&Arc<Host>>,
     dst: IpAddr,
-) -> Result<(Mac, Option<InUse>), DropReason> {
+) -> Result<(Mac, Option<NeighborUse>), DropReason> {
     let config = &link.config;
     let group = match dst {
         IpAddr::V4(dst) if dst.is_multicast() => Some(Mac::of_multicast_v4(dst)),
@@ -124,22 +124,22 @@ fn find_neighbor<E: Explain>(
     }
     if let Some(host) = host
         && !E::DRY
-        && config.neighbors.ask(dst, cx.now)
+        && config.neighbors.should_ask(dst, cx.now)
     {
-        cx.state.ask(Ask {
+        cx.state.ask(NeighborRequest {
             link: config.index,
             addr: dst,
-            audience: Audience::Host(Arc::clone(host), None),
+            audience: RequestAudience::Host(Arc::clone(host), None),
         });
     }
     Err(DropReason::NeighborUnresolved)
 }
 
 /// The Geneve header of packets with this mark, and which known options are in it.
-fn with_options<E: Explain>(
-    cx: &Context<'_>,
+fn with_options<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    mark: &Mark<'_>,
+    mark: &HeaderFields<'_>,
     protocol: u16,
     log: &mut E,
 ) -> Result<(HeaderBytes, u32), DropReason> {
@@ -158,8 +158,8 @@ fn with_options<E: Explain>(
         // An endpoint without labels is known to have none.
         None => Some(here.and_then(|e| e.labels).unwrap_or(LabelSet::EMPTY)),
     };
-    let own: &[Attachment] = here.map_or(&[], |e| &e.options);
-    let attach = Attach {
+    let own: &[AttachedOption] = here.map_or(&[], |e| &e.options);
+    let attach = SentOptions {
         endpoint: typed.then_some(EndpointOption {
             src: from,
             dst: mark.to,
@@ -186,7 +186,7 @@ fn with_options<E: Explain>(
     let header = attach
         .header(&cx.tables.schema, link.config.vni, protocol, defined)
         .map_err(|_| DropReason::OptionMalformed)?;
-    log.note("options", || {
+    log.record("options", || {
         let options = link.config.encapsulation.parse(&header).map(|g| {
             let words: Vec<_> = g.options().map(|o| o.to_string()).collect();
             words.join(" ")

@@ -6,27 +6,27 @@
 
 use std::net::IpAddr;
 
-use super::course::{Course, is_icmp, translatable};
-use super::{Subject, hash_of};
-use crate::datapath::explain::Explain;
-use crate::datapath::state::{Came, Context};
+use super::course::{Resolution, is_icmp, translatable};
+use super::{FirstPacket, hash_of};
+use crate::datapath::explain::TraceObserver;
+use crate::datapath::state::{ExpectedInput, PacketContext};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{FlowKey, FlowDirection};
 use crate::link::Link;
 use crate::options::ServiceOption;
 
 /// Ports that are tried after the sender's own. Each fails where another sender has a flow to the same destination by it.
-const TRIES: u64 = 16;
+const PORT_TRIES: u64 = 16;
 /// Those ports are not well-known ones.
 const LOWEST: u16 = 1024;
 
-impl Course {
+impl Resolution {
     /// Gives the packet the source `addr`, which its sender asked, with a port that no other flow to its destination has.
     /// `before` is the key of its replies so far.
-    pub(super) fn masquerade<E: Explain>(
+    pub(super) fn masquerade<E: TraceObserver>(
         &mut self,
-        cx: &Context<'_>,
-        subject: &Subject,
+        cx: &PacketContext<'_>,
+        subject: &FirstPacket,
         before: Option<&FlowKey>,
         addr: IpAddr,
         log: &mut E,
@@ -53,7 +53,7 @@ impl Course {
         let others = translatable(subject).then(|| {
             let hash = hash_of(cx, key);
             let span = u64::from(u16::MAX - LOWEST) + 1;
-            (1..=TRIES).map(move |n| LOWEST + (hash.rotate_left(4 * n as u32) % span) as u16)
+            (1..=PORT_TRIES).map(move |n| LOWEST + (hash.rotate_left(4 * n as u32) % span) as u16)
         });
         let first = std::iter::once(key.sport);
         let port = kept
@@ -64,7 +64,7 @@ impl Course {
             // An identifier stands for both ports.
             self.dst.1 = port;
         }
-        log.note("nat", || {
+        log.record("nat", || {
             format!(
                 "{} is where the packet came from: its source {} becomes {addr} port {port}, so that the answer passes here",
                 self.dst.0, key.src
@@ -76,7 +76,7 @@ impl Course {
 
 /// Whether a packet that another host relayed in the name of this service comes back to the host of its client.
 pub(super) fn asked_here(
-    cx: &Context<'_>,
+    cx: &PacketContext<'_>,
     link: &Link,
     key: &FlowKey,
     service: &ServiceOption,
@@ -92,7 +92,7 @@ pub(super) fn asked_here(
         ..*key
     };
     cx.state.flows.peek(&asked).is_some_and(|flow| {
-        let came = &flow.decision.half(Side::Original).came;
-        flow.side == Side::Original && matches!(came, Came::Tun)
+        let came = &flow.decision.direction(FlowDirection::Original).expected_input;
+        flow.side == FlowDirection::Original && matches!(came, ExpectedInput::Tun)
     })
 }

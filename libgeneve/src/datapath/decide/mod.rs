@@ -16,39 +16,39 @@ mod wire;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-pub(super) use self::arrival::{Role, check_arrival, check_source, may_answer_directly, seconds};
-use self::course::Course;
-use self::encap::Mark;
+pub(super) use self::arrival::{PacketRole, check_arrival, check_source, may_answer_directly, seconds};
+use self::course::Resolution;
+use self::encap::HeaderFields;
 pub(super) use self::encap::plain_header;
-pub(super) use self::reply::second_half;
-use super::explain::Explain;
-use super::state::{Came, Context, Decided, Decision, Exit, Fate, Half, Input, Way};
+pub(super) use self::reply::decide_reply;
+use super::explain::TraceObserver;
+use super::state::{ExpectedInput, PacketContext, DecidedDirection, FlowDecision, NextHop, Verdict, DirectionState, Input, TunnelNextHop};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{FlowKey, FlowDirection};
 use crate::link::{Host, Link};
-use crate::options::{EndpointType, Received};
-use crate::policy::Action;
-use crate::route::{Entry, Origin, Target};
-use crate::service::maglev::FlowId;
+use crate::options::{EndpointType, ReceivedOptions};
+use crate::policy::PolicyAction;
+use crate::route::{RouteEntry, RouteOrigin, RouteTarget};
+use crate::service::maglev::BalancingKey;
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::protocol;
 use crate::wire::packet::{IpVersion, Packet, Transport};
 
 /// The packet that a flow is decided by: its key, and what a key does not hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Subject {
+pub(super) struct FirstPacket {
     pub(super) key: FlowKey,
     /// ICMP type and code.
     pub(super) icmp: Option<(u8, u8)>,
 }
 
-impl Subject {
-    pub(super) fn of(key: FlowKey, packet: &Packet) -> Subject {
+impl FirstPacket {
+    pub(super) fn of(key: FlowKey, packet: &Packet) -> FirstPacket {
         let icmp = match packet.transport {
             Transport::Icmp { kind, code, .. } => Some((kind, code)),
             _ => None,
         };
-        Subject { key, icmp }
+        FirstPacket { key, icmp }
     }
 
     fn version(&self) -> IpVersion {
@@ -68,9 +68,9 @@ impl Subject {
 
 /// How a packet came from the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrived<'a> {
+pub(super) struct WireInput<'a> {
     pub(super) host: &'a Arc<Host>,
-    pub(super) received: &'a Received,
+    pub(super) received: &'a ReceivedOptions,
     /// The Geneve header.
     pub(super) header: &'a HeaderBytes,
     /// Of its options.
@@ -79,8 +79,8 @@ pub(super) struct Arrived<'a> {
 
 /// A decision, and the key of the flow's replies.
 #[derive(Clone, Debug)]
-pub(super) struct Planned {
-    pub(super) decision: Decision,
+pub(super) struct PlannedDecision {
+    pub(super) decision: FlowDecision,
     pub(super) reply: FlowKey,
 }
 
@@ -88,15 +88,15 @@ pub(super) struct Planned {
 ///
 /// # Errors
 /// It is not forwarded, for a reason that has nothing to do with the flow's being known.
-pub(super) fn first_half<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn decide_original<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    entrance: &Input<Arrived<'_>>,
+    subject: &FirstPacket,
+    entrance: &Input<WireInput<'_>>,
     before: Option<&FlowKey>,
     log: &mut E,
-) -> Result<Planned, DropReason> {
-    let mut course = Course::new(link, subject);
+) -> Result<PlannedDecision, DropReason> {
+    let mut course = Resolution::new(link, subject);
     let verdict = match entrance {
         Input::Link if link.bridge.is_some() => {
             bridge::from_tap(cx, link, subject, before, &mut course, log)?
@@ -104,20 +104,20 @@ pub(super) fn first_half<E: Explain>(
         Input::Host(at) if link.bridge.is_some() => {
             bridge::from_wire(cx, link, subject, at, before, &mut course, log)?
         }
-        Input::Link => tun::walk(cx, link, subject, before, &mut course, log)?,
-        Input::Host(at) => wire::walk(cx, link, subject, at, before, &mut course, log)?,
+        Input::Link => tun::decide_from_tun(cx, link, subject, before, &mut course, log)?,
+        Input::Host(at) => wire::decide_from_wire(cx, link, subject, at, before, &mut course, log)?,
     };
     let fate = match verdict.action {
-        Action::Allow => Fate::Forward,
-        Action::Deny => Fate::Drop(DropReason::PolicyDenied),
-        Action::Reject => Fate::Reject,
+        PolicyAction::Allow => Verdict::Forward,
+        PolicyAction::Deny => Verdict::Drop(DropReason::PolicyDenied),
+        PolicyAction::Reject => Verdict::Reject,
     };
     let (came, digest, header) = match entrance {
-        Input::Link => (Came::Tun, 0, None),
+        Input::Link => (ExpectedInput::Tun, 0, None),
         Input::Host(at) => (
-            Came::Wire(Arc::clone(at.host)),
+            ExpectedInput::Wire(Arc::clone(at.host)),
             at.digest,
-            Some(kept::<E>(cx, *at.header)),
+            Some(intern_header::<E>(cx, *at.header)),
         ),
     };
     let reply = FlowKey {
@@ -128,37 +128,37 @@ pub(super) fn first_half<E: Explain>(
         dport: course.src.1,
         protocol: subject.key.protocol,
     };
-    let half = Half {
-        came,
-        exit: course.exit,
+    let half = DirectionState {
+        expected_input: came,
+        next_hop: course.next_hop,
         meter: course.meter.map(Arc::new),
         digest,
         service: course.service,
         header,
     };
     let hash = hash_of(cx, &subject.key);
-    let mut decision = Decision {
-        fate,
+    let mut decision = FlowDecision {
+        verdict: fate,
         cut: false,
         class: course.class,
         icmp: subject.icmp,
-        halves: [None, None],
+        directions: [None, None],
         hashes: [0; 2],
         rule: verdict.rule,
         lease: course.lease,
         heard: 0,
     };
-    decision.set_half(Side::Original, decided::<E>(cx, half, hash));
-    let reply = if fate == Fate::Forward {
+    decision.set_direction(FlowDirection::Original, decided::<E>(cx, half, hash));
+    let reply = if fate == Verdict::Forward {
         reply
     } else {
         subject.key.reversed()
     };
-    Ok(Planned { decision, reply })
+    Ok(PlannedDecision { decision, reply })
 }
 
 /// A header for flows to share; an account of what would be leaves no trace.
-fn kept<E: Explain>(cx: &Context<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
+fn intern_header<E: TraceObserver>(cx: &PacketContext<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
     if E::DRY {
         Arc::new(header)
     } else {
@@ -167,38 +167,38 @@ fn kept<E: Explain>(cx: &Context<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
 }
 
 /// A half for flows to share, and the flow's hash in so many bits as the choice of a port needs.
-fn decided<E: Explain>(cx: &Context<'_>, half: Half, hash: u64) -> Decided {
+fn decided<E: TraceObserver>(cx: &PacketContext<'_>, half: DirectionState, hash: u64) -> DecidedDirection {
     let half = if E::DRY {
         Arc::new(half)
     } else {
-        cx.state.share_half(half)
+        cx.state.intern_direction(half)
     };
-    Decided {
-        half,
+    DecidedDirection {
+        direction_state: half,
         hash: (hash >> 32) as u32,
     }
 }
 
 /// The entry of the VPC for `addr`.
-fn route<'a, E: Explain>(
+fn route<'a, E: TraceObserver>(
     link: &'a Link,
     addr: IpAddr,
     log: &mut E,
-) -> Result<&'a Entry, DropReason> {
+) -> Result<&'a RouteEntry, DropReason> {
     let found = link.routes.lookup(addr);
-    log.note("route", || match found {
+    log.record("route", || match found {
         None => format!("no route covers {addr}"),
         Some(entry) => {
             let made = match entry.origin {
-                Origin::Allowed => "an allowed prefix",
-                Origin::Remote => "the link's remote",
-                Origin::Route => "a route",
-                Origin::Endpoint => "an endpoint",
-                Origin::Own => "an address of the link",
+                RouteOrigin::Allowed => "an allowed prefix",
+                RouteOrigin::Remote => "the link's remote",
+                RouteOrigin::Route => "a route",
+                RouteOrigin::Endpoint => "an endpoint",
+                RouteOrigin::Own => "an address of the link",
             };
             let place = match &entry.target {
-                Target::Local => "this host".to_owned(),
-                Target::Hosts(hosts) => {
+                RouteTarget::Local => "this host".to_owned(),
+                RouteTarget::Hosts(hosts) => {
                     let names: Vec<_> = hosts.iter().map(|h| h.addr.to_string()).collect();
                     names.join(", ")
                 }
@@ -214,12 +214,12 @@ fn route<'a, E: Explain>(
 }
 
 /// One of the hosts of an entry, by the flow's hash or, for scaled endpoints, as all hosts choose; `None` is this host.
-fn host_of<'a>(entry: &'a Entry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Host>> {
-    let Target::Hosts(hosts) = &entry.target else {
+fn host_of<'a>(entry: &'a RouteEntry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Host>> {
+    let RouteTarget::Hosts(hosts) = &entry.target else {
         return None;
     };
     if let Some(spread) = &entry.spread {
-        let flow = FlowId {
+        let flow = BalancingKey {
             client: key.src,
             dst: key.dst,
             protocol: key.protocol,
@@ -236,33 +236,33 @@ fn host_of<'a>(entry: &'a Entry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Hos
 }
 
 /// The type of what is behind an address: the endpoint's own, or that of the route.
-fn kind_of(link: &Link, addr: IpAddr, entry: Option<&Entry>) -> EndpointType {
+fn kind_of(link: &Link, addr: IpAddr, entry: Option<&RouteEntry>) -> EndpointType {
     match link.config.functions.endpoints.get(&addr) {
         Some(endpoint) => endpoint.kind,
         None => entry.map_or(EndpointType::Simple, |e| e.kind),
     }
 }
 
-fn hash_of(cx: &Context<'_>, key: &FlowKey) -> u64 {
+fn hash_of(cx: &PacketContext<'_>, key: &FlowKey) -> u64 {
     cx.tables.hasher.hash_key(key)
 }
 
 /// See [`Link::wraps_again`].
 fn wraps_again(link: &Link, host: &Host, key: &FlowKey) -> bool {
     let port = (key.protocol == protocol::UDP).then_some(key.dport);
-    link.wraps_again(host, key.dst, port)
+    link.is_recursive(host, key.dst, port)
 }
 
 /// The way to `host` of packets with this mark.
-fn wire_exit<E: Explain>(
-    cx: &Context<'_>,
+fn wire_exit<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
     host: &Arc<Host>,
-    mark: &Mark<'_>,
+    mark: &HeaderFields<'_>,
     log: &mut E,
-) -> Result<Exit, DropReason> {
+) -> Result<NextHop, DropReason> {
     let header = encap::header(cx, link, Some(host), mark, log)?;
-    Ok(Exit::Wire(Way {
+    Ok(NextHop::Wire(TunnelNextHop {
         host: Arc::clone(host),
         link: link.config.index,
         encap: header.encap,

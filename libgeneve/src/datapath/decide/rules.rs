@@ -2,24 +2,24 @@
 
 use std::net::IpAddr;
 
-use super::{Course, Subject};
-use crate::datapath::explain::Explain;
+use super::{Resolution, FirstPacket};
+use crate::datapath::explain::TraceObserver;
 use crate::label::Labels;
 use crate::link::Link;
 use crate::options::EndpointType;
-use crate::policy::{Action, Direction, Policy, Query, Verdict};
+use crate::policy::{PolicyAction, Direction, Policy, PolicyQuery, PolicyVerdict};
 use crate::wire::option::OptionIter;
 
 /// Asks about a packet that this host sends to where its course leads, an endpoint of this type.
-pub(super) fn ask_egress<E: Explain>(
+pub(super) fn evaluate_egress<E: TraceObserver>(
     link: &Link,
-    subject: &Subject,
-    course: &Course,
+    subject: &FirstPacket,
+    course: &Resolution,
     kind: EndpointType,
     log: &mut E,
-) -> Verdict {
+) -> PolicyVerdict {
     let (dst, dport) = course.dst;
-    let query = Query {
+    let query = PolicyQuery {
         direction: Direction::Egress,
         src: subject.key.src,
         dst,
@@ -31,14 +31,14 @@ pub(super) fn ask_egress<E: Explain>(
         dst_type: kind,
         options: OptionIter::default(),
     };
-    ask(link, &query, log)
+    evaluate(link, &query, log)
 }
 
 /// Asks the policy of a link.
-pub(super) fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Verdict {
+pub(super) fn evaluate<E: TraceObserver>(link: &Link, query: &PolicyQuery<'_>, log: &mut E) -> PolicyVerdict {
     let Some(policy) = &link.config.functions.policy else {
-        return Verdict {
-            action: Action::Allow,
+        return PolicyVerdict {
+            action: PolicyAction::Allow,
             rule: None,
             log: false,
             class: None,
@@ -50,9 +50,9 @@ pub(super) fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Ve
         policy.decide(query)
     };
     if E::DRY {
-        passed_over(policy, query, log);
+        trace_mismatches(policy, query, log);
     }
-    log.note("policy", || {
+    log.record("policy", || {
         let direction = query.direction;
         match verdict.rule.and_then(|id| policy.rule(id)) {
             Some(rule) => format!("{direction} rule {}: {}", rule.name, verdict.action),
@@ -69,16 +69,16 @@ pub(super) fn ask<E: Explain>(link: &Link, query: &Query<'_>, log: &mut E) -> Ve
 const TOLD_RULES: usize = 32;
 
 /// Which rules do not match, and why.
-fn passed_over<E: Explain>(policy: &Policy, query: &Query<'_>, log: &mut E) {
-    let mut rules = policy.passed_over(query);
+fn trace_mismatches<E: TraceObserver>(policy: &Policy, query: &PolicyQuery<'_>, log: &mut E) {
+    let mut rules = policy.mismatches(query);
     for (rule, why) in rules.by_ref().take(TOLD_RULES) {
-        log.note("rule", || {
+        log.record("rule", || {
             format!("{} {} does not match: {why}", query.direction, rule.name)
         });
     }
     let more = rules.count();
     if more > 0 {
-        log.note("rule", || format!("{more} more rules do not match"));
+        log.record("rule", || format!("{more} more rules do not match"));
     }
 }
 

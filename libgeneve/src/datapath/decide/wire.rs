@@ -2,66 +2,66 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::arrival::{Role, check_arrival};
-use super::course::{Course, Turn, is_icmp, stays, translatable};
+use super::arrival::{PacketRole, check_arrival};
+use super::course::{Resolution, Redirect, is_icmp, stays, translatable};
 use super::delivery::check_delivery;
-use super::encap::Mark;
+use super::encap::HeaderFields;
 use super::masquerade::asked_here;
-use super::rules::{ask, configured_labels, own_labels};
-use super::tun::note_exit;
-use super::{Arrived, Subject, hash_of, host_of, kind_of, route, wire_exit};
-use crate::datapath::explain::Explain;
+use super::rules::{evaluate, configured_labels, own_labels};
+use super::tun::trace_next_hop;
+use super::{WireInput, FirstPacket, hash_of, host_of, kind_of, route, wire_exit};
+use crate::datapath::explain::TraceObserver;
 use crate::datapath::neighbor;
-use crate::datapath::state::{Context, Exit, Input};
+use crate::datapath::state::{PacketContext, NextHop, Input};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::label::Labels;
 use crate::link::{Host, Link, ProxyTarget};
-use crate::nat::Source;
-use crate::options::{EndpointType, Received, ServiceOption};
-use crate::policy::{Action, Direction, Query, Verdict};
-use crate::route::{Entry, Origin};
-use crate::wire::encapsulation::Inner;
+use crate::nat::SourceTranslation;
+use crate::options::{EndpointType, ReceivedOptions, ServiceOption};
+use crate::policy::{PolicyAction, Direction, PolicyQuery, PolicyVerdict};
+use crate::route::{RouteEntry, RouteOrigin};
+use crate::wire::encapsulation::InnerProtocol;
 
-pub(super) fn walk<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn decide_from_wire<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    at: &Arrived<'_>,
+    subject: &FirstPacket,
+    at: &WireInput<'_>,
     before: Option<&FlowKey>,
-    course: &mut Course,
+    course: &mut Resolution,
     log: &mut E,
-) -> Result<Verdict, DropReason> {
+) -> Result<PolicyVerdict, DropReason> {
     let key = &subject.key;
     let kind = at.received.endpoint.map(|e| e.dst);
     let verdict = admitted(link, subject, at, log)?;
     if !E::DRY
-        && link.config.inner == Inner::Ethernet
+        && link.config.inner == InnerProtocol::Ethernet
         && link.bridge.is_none()
         && let Some(mac) = neighbor::sender(link, at.header)
     {
         neighbor::learn(cx, link, at.host, key.src, mac);
     }
-    if verdict.action != Action::Allow {
+    if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
     let class = verdict.class.or(at.received.class.map(|c| c.class));
     let precedence = at.received.class.map(|c| c.drop_precedence);
     let target = link.config.functions.target(key.dst);
     if let (Some(EndpointType::Proxied), Some(target)) = (kind, target) {
-        stand_in(cx, link, subject, target, class, course, log)?;
+        proxy(cx, link, subject, target, class, course, log)?;
         return Ok(verdict);
     }
     let turn = course.destination(link, subject, before, log)?;
     // Backends answer the client itself.
-    let leaves = turn != Turn::Service && leaves_here(link, key, at.received);
-    if turn == Turn::None {
+    let leaves = turn != Redirect::Service && leaves_here(link, key, at.received);
+    if turn == Redirect::None {
         check_delivery(link, key, leaves, cx.now, log)?;
     }
-    if leaves || turn == Turn::Hairpin {
+    if leaves || turn == Redirect::Hairpin {
         course.source(cx, link, subject, log)?;
     }
-    if turn == Turn::None {
+    if turn == Redirect::None {
         course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
         course.service = at.received.service;
         if let Some(service) = &course.service
@@ -69,36 +69,36 @@ pub(super) fn walk<E: Explain>(
         {
             course.masquerade(cx, subject, before, service.addr, log)?;
         }
-        course.exit = Exit::Tun(link.config.index);
+        course.next_hop = NextHop::Tun(link.config.index);
     } else {
         let entry = route(link, course.dst.0, log)?;
         course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
-        onwards(cx, link, subject, at, (turn, entry), course, log)?;
+        forward_or_deliver(cx, link, subject, at, (turn, entry), course, log)?;
     }
-    note_exit(&course.exit, log);
+    trace_next_hop(&course.next_hop, log);
     Ok(verdict)
 }
 
 /// What is known of a packet from the wire before its way is decided: whether its source and its types are right, and what
 /// the rules say of it.
-pub(super) fn admitted<E: Explain>(
+pub(super) fn admitted<E: TraceObserver>(
     link: &Link,
-    subject: &Subject,
-    at: &Arrived<'_>,
+    subject: &FirstPacket,
+    at: &WireInput<'_>,
     log: &mut E,
-) -> Result<Verdict, DropReason> {
+) -> Result<PolicyVerdict, DropReason> {
     let key = &subject.key;
     let source = (key.src, key.sport);
     let from = Input::Host(at.host);
-    let checked = check_arrival(link, from, Role::Original, source, Some(at.received));
-    log.note("source", || match checked {
+    let checked = check_arrival(link, from, PacketRole::Original, source, Some(at.received));
+    log.record("source", || match checked {
         Ok(()) => format!("{} may come from host {}", key.src, at.host.addr),
         Err(_) => format!("{} does not belong to host {}", key.src, at.host.addr),
     });
     checked?;
     let kind = at.received.endpoint.map(|e| e.dst);
     let agreed = types_agree(link, subject, at.received);
-    log.note("types", || match (kind, &agreed) {
+    log.record("types", || match (kind, &agreed) {
         (None, _) => "the packet names no endpoint types".to_owned(),
         (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
         (Some(kind), Err(reason)) => format!("the packet is for a {kind} endpoint: {reason}"),
@@ -106,9 +106,9 @@ pub(super) fn admitted<E: Explain>(
     agreed?;
     let envelope = link.config.encapsulation.parse(at.header);
     let options = envelope.map(|e| e.options()).unwrap_or_default();
-    Ok(ask(
+    Ok(evaluate(
         link,
-        &Query {
+        &PolicyQuery {
             direction: Direction::Ingress,
             src: key.src,
             dst: key.dst,
@@ -128,26 +128,26 @@ pub(super) fn admitted<E: Explain>(
 }
 
 /// What was turned to another destination goes there: into TUN where it lives here, to its host otherwise.
-fn onwards<E: Explain>(
-    cx: &Context<'_>,
+fn forward_or_deliver<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
-    at: &Arrived<'_>,
-    (turn, entry): (Turn, &Entry),
-    course: &mut Course,
+    subject: &FirstPacket,
+    at: &WireInput<'_>,
+    (turn, entry): (Redirect, &RouteEntry),
+    course: &mut Resolution,
     log: &mut E,
 ) -> Result<(), DropReason> {
     let key = &subject.key;
-    let service = (turn == Turn::Service).then_some(ServiceOption {
+    let service = (turn == Redirect::Service).then_some(ServiceOption {
         addr: key.dst,
         port: key.dport,
         protocol: key.protocol,
     });
     let hash = hash_of(cx, key);
-    course.exit = match host_of(entry, &subject.key, hash) {
-        None => Exit::Tun(link.config.index),
+    course.next_hop = match host_of(entry, &subject.key, hash) {
+        None => NextHop::Tun(link.config.index),
         Some(host) => {
-            let mark = Mark {
+            let mark = HeaderFields {
                 service,
                 relayed: Some(at.received),
                 ..course.mark(
@@ -164,13 +164,13 @@ fn onwards<E: Explain>(
 
 /// Stands in for a proxied endpoint: the packet goes on to the target with an address of this host's as its source, so
 /// that neither VPC needs a route to the other.
-pub(super) fn stand_in<E: Explain>(
-    cx: &Context<'_>,
+pub(super) fn proxy<E: TraceObserver>(
+    cx: &PacketContext<'_>,
     link: &Link,
-    subject: &Subject,
+    subject: &FirstPacket,
     target: ProxyTarget,
     class: Option<u8>,
-    course: &mut Course,
+    course: &mut Resolution,
     log: &mut E,
 ) -> Result<(), DropReason> {
     let there = cx.tables.link(target.link).ok_or(DropReason::LinkGone)?;
@@ -179,14 +179,14 @@ pub(super) fn stand_in<E: Explain>(
     }
     let pools = there.config.functions.stand_ins.as_ref();
     let pools = pools.ok_or(DropReason::EndpointType)?;
-    let Some(Source::Pool { pool, .. }) = pools.source(target.addr) else {
+    let Some(SourceTranslation::Pool { pool, .. }) = pools.source(target.addr) else {
         return Err(DropReason::EndpointType);
     };
     let share = pools.share(link.config.index);
     let entry = route(there, target.addr, log)?;
     let inside = (client(link, subject.key.src), subject.key.sport);
-    let outside = course.borrow::<E>(cx, (pool, share.as_ref()), subject.key.protocol, inside)?;
-    log.note("proxy", || {
+    let outside = course.lease_port::<E>(cx, (pool, share.as_ref()), subject.key.protocol, inside)?;
+    log.record("proxy", || {
         let vni = there.config.vni;
         format!(
             "stands for {} in the VPC {vni}; the source becomes {} port {}",
@@ -195,7 +195,7 @@ pub(super) fn stand_in<E: Explain>(
     });
     course.link = target.link;
     course.src = outside;
-    course.turn_to(
+    course.redirect_to(
         target.addr,
         is_icmp(subject.key.protocol).then_some(outside.1),
     );
@@ -208,15 +208,15 @@ pub(super) fn stand_in<E: Explain>(
         log,
     );
     let hash = hash_of(cx, &subject.key);
-    course.exit = match host_of(entry, &subject.key, hash) {
-        None => Exit::Tun(target.link),
+    course.next_hop = match host_of(entry, &subject.key, hash) {
+        None => NextHop::Tun(target.link),
         Some(host) => {
             let kind = kind_of(there, target.addr, Some(entry));
             let mark = course.mark(outside.0, target.addr, kind);
             wire_exit(cx, there, host, &mark, log)?
         }
     };
-    note_exit(&course.exit, log);
+    trace_next_hop(&course.next_hop, log);
     Ok(())
 }
 
@@ -237,11 +237,11 @@ fn client(link: &Link, addr: IpAddr) -> IpAddr {
 pub(super) fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool {
     link.routes
         .lookup(service.addr)
-        .is_some_and(|entry| entry.origin >= Origin::Route && entry.target.includes(host.addr))
+        .is_some_and(|entry| entry.origin >= RouteOrigin::Route && entry.target.includes(host.addr))
 }
 
 /// The packet's endpoint option against what this host knows.
-fn types_agree(link: &Link, subject: &Subject, received: &Received) -> Result<(), DropReason> {
+fn types_agree(link: &Link, subject: &FirstPacket, received: &ReceivedOptions) -> Result<(), DropReason> {
     let Some(option) = received.endpoint else {
         return Ok(());
     };
@@ -249,7 +249,7 @@ fn types_agree(link: &Link, subject: &Subject, received: &Received) -> Result<()
     let functions = &link.config.functions;
     let known = functions.endpoints.get(&key.dst);
     let entry = link.routes.lookup(key.dst);
-    let own = entry.is_some_and(|e| e.origin == Origin::Own);
+    let own = entry.is_some_and(|e| e.origin == RouteOrigin::Own);
     let here = own || known.is_some_and(|e| e.local);
     let agree = match option.dst {
         EndpointType::Simple => known.is_none_or(|e| e.kind == EndpointType::Simple),
@@ -286,12 +286,12 @@ fn types_agree(link: &Link, subject: &Subject, received: &Received) -> Result<()
 }
 
 /// Whether the packet leaves the VPC by this host: it says so, or it says nothing and its destination is not here.
-fn leaves_here(link: &Link, key: &FlowKey, received: &Received) -> bool {
+fn leaves_here(link: &Link, key: &FlowKey, received: &ReceivedOptions) -> bool {
     match received.endpoint {
         Some(option) => option.dst == EndpointType::Gateway,
         None => {
             // What translation covers leaves by it, unless it is known to live here by more than a prefix.
-            let here = |e: &Entry| e.local && e.origin != Origin::Allowed;
+            let here = |e: &RouteEntry| e.local && e.origin != RouteOrigin::Allowed;
             let here = link.routes.lookup(key.dst).is_some_and(here);
             !here && !stays(link, key.src, key.dst)
         }

@@ -2,19 +2,19 @@
 
 use super::*;
 use crate::offload::cut::Cut;
-use crate::offload::samples::Sample;
+use crate::offload::samples::SamplePacket;
 use crate::wire::transport_checksum::ChecksumState;
 
-fn to(tables: &World, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
+fn to(tables: &TestTables, src: &str, dst: &str) -> Result<IpAddr, DropReason> {
     let link = tables.link(LinkIndex(0)).unwrap();
     egress(tables, link, &parsed(src, dst)).map(|forward| forward.host.addr)
 }
 
 #[test]
 fn a_packet_goes_to_the_host_of_its_destination() {
-    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.2"), Ok(ip(B)));
-    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.3"), Ok(ip(C)));
-    assert_eq!(to(&red(), "fd00::1", "fd00::2"), Ok(ip(B)));
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.2"), Ok(ip(HOST_B)));
+    assert_eq!(to(&red(), "10.0.0.1", "10.0.0.3"), Ok(ip(HOST_C)));
+    assert_eq!(to(&red(), "fd00::1", "fd00::2"), Ok(ip(HOST_B)));
 }
 
 #[test]
@@ -40,9 +40,9 @@ fn an_endpoint_of_another_host_is_no_source() {
     assert_eq!(to(&red(), "10.0.0.3", "10.0.0.2"), forged);
     assert_eq!(to(&red(), "fd00::2", "fd00::2"), forged);
     // Our own endpoint, an address behind this host, and a routed prefix: forwarding is no forgery.
-    assert_eq!(to(&red(), "10.0.0.4", "10.0.0.2"), Ok(ip(B)));
-    assert_eq!(to(&red(), "172.16.0.1", "10.0.0.2"), Ok(ip(B)));
-    assert_eq!(to(&red(), "10.7.0.1", "10.0.0.2"), Ok(ip(B)));
+    assert_eq!(to(&red(), "10.0.0.4", "10.0.0.2"), Ok(ip(HOST_B)));
+    assert_eq!(to(&red(), "172.16.0.1", "10.0.0.2"), Ok(ip(HOST_B)));
+    assert_eq!(to(&red(), "10.7.0.1", "10.0.0.2"), Ok(ip(HOST_B)));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_limit_follows_what_the_underlay_taught() {
     let packet = parsed("10.0.0.1", "10.0.0.2");
     let limit = || egress(&tables, link, &packet).unwrap().limit;
     assert_eq!(limit(), u16::MAX);
-    let host = link.host(ip(B)).unwrap();
+    let host = link.host(ip(HOST_B)).unwrap();
     host.set_path_mtu(Some(1400));
     assert_eq!(limit(), 1400 - 20 - 8 - 8);
     host.set_path_mtu(Some(20));
@@ -158,7 +158,7 @@ fn the_limit_follows_what_the_underlay_taught() {
 fn what_every_link_must_carry_is_fragmented_outside() {
     let tables = red();
     let link = tables.link(LinkIndex(0)).unwrap();
-    let host = link.host(ip(B)).unwrap();
+    let host = link.host(ip(HOST_B)).unwrap();
     let four = parsed("10.0.0.1", "10.0.0.2");
     let six = parsed("fd00::1", "fd00::2");
     let fate = |packet: &Packet, total_len| {
@@ -193,7 +193,7 @@ fn what_the_route_allows_limits_only_what_must_not_be_fragmented() {
         config.df = df;
         let tables = tables(vec![config]);
         let link = tables.link(LinkIndex(0)).unwrap();
-        let host = link.host(ip(B)).unwrap();
+        let host = link.host(ip(HOST_B)).unwrap();
         host.path.set_route(Some(1450));
         let route = egress(&tables, link, packet).unwrap().limit;
         host.set_path_mtu(Some(1400));
@@ -204,7 +204,7 @@ fn what_the_route_allows_limits_only_what_must_not_be_fragmented() {
     assert_eq!(limit(Df::Unset, &packet), (u16::MAX, 1400 - 36));
 }
 
-fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> Outer {
+fn outer_of(change: impl Fn(&mut LinkConfig), inner: &[u8]) -> OuterTx {
     let mut config = config(0, RED, GENEVE_PORT);
     change(&mut config);
     let tables = tables(vec![config]);
@@ -277,7 +277,7 @@ fn rfc8926_42_a_tenants_own_geneve_packet_is_forwarded_like_any_other() {
     inner[28..36].copy_from_slice(&header);
     let packet = Packet::parse(&inner).unwrap();
     let forward = egress(&tables, link, &packet).unwrap();
-    assert_eq!(forward.host.addr, ip(B));
+    assert_eq!(forward.host.addr, ip(HOST_B));
     assert_eq!(Geneve::parse(&forward.encap).unwrap().vni().value(), RED);
 }
 
@@ -286,7 +286,7 @@ proptest! {
     fn arbitrary_packets_never_panic(bytes in sample::mutated(), mtu in any::<u32>()) {
         let tables = red();
         let link = tables.link(LinkIndex(0)).unwrap();
-        link.host(ip(B)).unwrap().set_path_mtu(Some(mtu));
+        link.host(ip(HOST_B)).unwrap().set_path_mtu(Some(mtu));
         if let Ok(packet) = Packet::parse(&bytes) {
             let _ = egress(&tables, link, &packet);
         }
@@ -296,25 +296,25 @@ proptest! {
 #[test]
 fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
     let mut config = config(0, RED, GENEVE_PORT);
-    config.routes.push(route("0.0.0.0/0", &[B], Origin::Remote));
+    config.routes.push(route("0.0.0.0/0", &[HOST_B], RouteOrigin::Remote));
     let tables = tables(vec![config]);
     let link = tables.link(LinkIndex(0)).unwrap();
     let sent = |dst, port| {
-        let bytes = udp(HERE, dst, (50_000, port), 0);
+        let bytes = udp(LOCAL_HOST, dst, (50_000, port), 0);
         egress(&tables, link, &Packet::parse(&bytes).unwrap()).map(|f| f.host.addr)
     };
-    assert_eq!(sent(B, GENEVE_PORT), Err(DropReason::UnderlayLoop));
+    assert_eq!(sent(HOST_B, GENEVE_PORT), Err(DropReason::UnderlayLoop));
     // Other traffic with that machine may take the tunnel, and so may another's tunnel.
-    assert_eq!(sent(B, 53), Ok(ip(B)));
-    assert_eq!(sent(STRANGER, GENEVE_PORT), Ok(ip(B)));
+    assert_eq!(sent(HOST_B, 53), Ok(ip(HOST_B)));
+    assert_eq!(sent(STRANGER, GENEVE_PORT), Ok(ip(HOST_B)));
 }
 
 /// A super-packet from TUN, what `decide` says of it, and what it leaves of its bytes.
 fn cut_of(
-    world: &World,
-    sample: &Sample,
+    world: &TestTables,
+    sample: &SamplePacket,
     gso_size: u16,
-) -> Result<(Encap, Packet, Vec<u8>), Refused> {
+) -> Result<(Encap, Packet, Vec<u8>), RefusedPacket> {
     let link = world.link(LinkIndex(0)).unwrap();
     let (vnet, mut packet, mut bytes) = sample.super_packet(gso_size);
     let mut egress = Egress::default();
@@ -325,13 +325,13 @@ fn cut_of(
 #[test]
 fn what_leaves_is_cut_as_the_path_needs_it() {
     let world = red();
-    let host = world.link(LinkIndex(0)).unwrap().host(ip(B)).unwrap();
+    let host = world.link(LinkIndex(0)).unwrap().host(ip(HOST_B)).unwrap();
     let of = |df, path| {
         host.set_path_mtu(Some(path));
-        let sample = Sample {
+        let sample = SamplePacket {
             df,
             payload: vec![1; 4000],
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         cut_of(&world, &sample, 1000).map(|(encap, ..)| {
             let size = (encap.size.packets, encap.size.bytes);
@@ -346,7 +346,7 @@ fn what_leaves_is_cut_as_the_path_needs_it() {
     assert_eq!(of(false, 588), Ok(shorter));
     let refused = of(true, 588).unwrap_err();
     let told = (refused.reason, refused.answer);
-    assert_eq!(told, (DropReason::TooBig, Some(Answer::TooBig(552))));
+    assert_eq!(told, (DropReason::TooBig, Some(SenderReply::TooBig(552))));
     host.set_path_mtu(Some(92));
     let packet = parsed("10.0.0.1", "10.0.0.2");
     let one = |dont_fragment| {
@@ -366,12 +366,12 @@ fn the_mss_fits_the_path_and_the_interface() {
     let world = red();
     let link = world.link(LinkIndex(0)).unwrap();
     let mss = |path| {
-        link.host(ip(B)).unwrap().set_path_mtu(path);
-        let sample = Sample {
+        link.host(ip(HOST_B)).unwrap().set_path_mtu(path);
+        let sample = SamplePacket {
             flags: TcpFlags::SYN,
             options: vec![2, 4, 0xff, 0xff],
             payload: Vec::new(),
-            ..Sample::default()
+            ..SamplePacket::default()
         };
         let mut bytes = sample.bytes();
         let mut packet = Packet::parse(&bytes).unwrap();
@@ -391,9 +391,9 @@ fn a_super_packet_may_leave_uncut_whose_segments_are_what_its_receiver_takes_the
     let world = red();
     let link = world.link(LinkIndex(0)).unwrap();
     let full = link.config.mtu - 52;
-    let sample = Sample {
+    let sample = SamplePacket {
         payload: vec![1; 8000],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let uncut = |gso_size| forwarded(cut_of(&world, &sample, gso_size).unwrap().0).uncut;
     assert!(uncut(full) && !uncut(full - 1) && !uncut(1000));
@@ -405,12 +405,12 @@ fn a_super_packet_may_leave_uncut_whose_segments_are_what_its_receiver_takes_the
 #[test]
 fn nothing_is_sent_that_would_come_back() {
     let mut registry = HostRegistry::default();
-    let link = Link::new(config(0, RED, GENEVE_PORT), &mut registry).without(|addr| addr == ip(B));
+    let link = Link::new(config(0, RED, GENEVE_PORT), &mut registry).excluding_loops(|addr| addr == ip(HOST_B));
     let tables = Tables::new([Arc::new(link)], FlowHasher::new([1, 2]));
-    let world = World { tables, ..red() };
+    let world = TestTables { tables, ..red() };
     assert_eq!(
         to(&world, "10.0.0.1", "10.0.0.2"),
         Err(DropReason::UnderlayLoop)
     );
-    assert_eq!(to(&world, "10.0.0.1", "10.0.0.3"), Ok(ip(C)));
+    assert_eq!(to(&world, "10.0.0.1", "10.0.0.3"), Ok(ip(HOST_C)));
 }

@@ -2,25 +2,25 @@
 
 use super::support::*;
 use super::*;
-use crate::options::Attach;
-use crate::policy::{Action, Direction, Who};
+use crate::options::SentOptions;
+use crate::policy::{PolicyAction, Direction, RulePeer};
 use crate::service::Affinity;
 
-fn allowing(direction: Direction) -> Functions {
-    let rules = vec![rule("web", direction, Action::Allow)];
-    Functions {
-        policy: policy(Action::Deny, Action::Deny, rules),
-        ..Functions::default()
+fn allowing(direction: Direction) -> LinkFunctions {
+    let rules = vec![rule("web", direction, PolicyAction::Allow)];
+    LinkFunctions {
+        policy: policy(PolicyAction::Deny, PolicyAction::Deny, rules),
+        ..LinkFunctions::default()
     }
 }
 
 /// Both directions of a connection between 10.0.0.2, behind B, and 10.0.0.1, here.
-fn inbound(site: &Site, flags: TcpFlags) -> Result<Went, DropReason> {
+fn inbound(site: &TestHost, flags: TcpFlags) -> Result<TestOutput, DropReason> {
     let segment = tcp("10.0.0.2", "10.0.0.1", (1000, 80), flags);
-    site.hear(B, &segment, &plain())
+    site.hear(HOST_B, &segment, &plain())
 }
 
-fn outbound(site: &Site, flags: TcpFlags) -> Result<Went, DropReason> {
+fn outbound(site: &TestHost, flags: TcpFlags) -> Result<TestOutput, DropReason> {
     site.send(&tcp("10.0.0.1", "10.0.0.2", (80, 1000), flags))
 }
 
@@ -29,7 +29,7 @@ fn a_second_packet_asks_no_rule_and_both_directions_are_one_flow() {
     let site = site(allowing(Direction::Ingress));
     for _ in 0..3 {
         assert_eq!(inbound(&site, ACK).unwrap().tun(), 0);
-        assert_eq!(outbound(&site, ACK).unwrap().host(), ip(B));
+        assert_eq!(outbound(&site, ACK).unwrap().host(), ip(HOST_B));
     }
     assert_eq!((hits(&site, "web"), site.flows()), (1, 1));
     let mut counts = ([0; 2], [0; 2]);
@@ -46,8 +46,8 @@ fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_f
     for direction in [Direction::Ingress, Direction::Egress] {
         for reply_first in [false, true] {
             let mut site = site(allowing(direction));
-            type Way = fn(&Site, TcpFlags) -> Result<Went, DropReason>;
-            let [mut ask, mut reply]: [Way; 2] = [inbound, outbound];
+            type SendPacket = fn(&TestHost, TcpFlags) -> Result<TestOutput, DropReason>;
+            let [mut ask, mut reply]: [SendPacket; 2] = [inbound, outbound];
             if direction == Direction::Egress {
                 (ask, reply) = (outbound, inbound);
             }
@@ -56,8 +56,8 @@ fn a_deleted_rule_stops_an_established_connection_at_once_whichever_end_speaks_f
             ask(&site, ACK).unwrap();
             // The replies' own direction would let a flow of its own through.
             let other = match direction {
-                Direction::Ingress => (Action::Deny, Action::Allow),
-                Direction::Egress => (Action::Allow, Action::Deny),
+                Direction::Ingress => (PolicyAction::Deny, PolicyAction::Allow),
+                Direction::Egress => (PolicyAction::Allow, PolicyAction::Deny),
             };
             site.functions(|f| f.policy = policy(other.0, other.1, Vec::new()));
             let denied = Err(DropReason::PolicyDenied);
@@ -89,7 +89,7 @@ fn what_was_cut_off_may_begin_anew_from_the_other_end() {
     let mut site = site(allowing(Direction::Ingress));
     inbound(&site, ACK).unwrap();
     outbound(&site, ACK).unwrap();
-    site.functions(|f| f.policy = policy(Action::Deny, Action::Allow, Vec::new()));
+    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Allow, Vec::new()));
     assert_eq!(outbound(&site, ACK).unwrap_err(), DropReason::PolicyDenied);
     outbound(&site, SYN).unwrap();
     inbound(&site, SYN_ACK).unwrap();
@@ -98,29 +98,29 @@ fn what_was_cut_off_may_begin_anew_from_the_other_end() {
 
 #[test]
 fn a_deleted_denial_frees_datagrams_of_both_directions_at_once() {
-    let ask = |site: &Site| {
+    let ask = |site: &TestHost| {
         let question = udp("10.0.0.2", "10.0.0.1", (1000, 80), 0);
-        site.hear(B, &question, &plain()).map(drop)
+        site.hear(HOST_B, &question, &plain()).map(drop)
     };
-    let tell = |site: &Site| {
+    let tell = |site: &TestHost| {
         let answer = udp("10.0.0.1", "10.0.0.2", (80, 1000), 0);
         site.send(&answer).map(drop)
     };
-    type Way<'a> = &'a dyn Fn(&Site) -> Result<(), DropReason>;
-    let orders: [[Way<'_>; 2]; 2] = [[&ask, &tell], [&tell, &ask]];
-    let denial = |direction| Functions {
+    type SendPacket<'a> = &'a dyn Fn(&TestHost) -> Result<(), DropReason>;
+    let orders: [[SendPacket<'_>; 2]; 2] = [[&ask, &tell], [&tell, &ask]];
+    let denial = |direction| LinkFunctions {
         policy: policy(
-            Action::Allow,
-            Action::Allow,
-            vec![rule("no", direction, Action::Deny)],
+            PolicyAction::Allow,
+            PolicyAction::Allow,
+            vec![rule("no", direction, PolicyAction::Deny)],
         ),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
     for direction in [Direction::Ingress, Direction::Egress] {
         for before in orders.map(Some).into_iter().chain([None]) {
             for during in orders {
                 for after in orders {
-                    let mut site = site(Functions::default());
+                    let mut site = site(LinkFunctions::default());
                     for way in before.into_iter().flatten() {
                         way(&site).unwrap();
                     }
@@ -128,7 +128,7 @@ fn a_deleted_denial_frees_datagrams_of_both_directions_at_once() {
                     for way in during {
                         let _ = way(&site);
                     }
-                    site.functions(|f| *f = Functions::default());
+                    site.functions(|f| *f = LinkFunctions::default());
                     for way in after {
                         assert_eq!(way(&site), Ok(()));
                     }
@@ -143,11 +143,11 @@ fn who_was_cut_off_begins_anew_once_the_other_end_is_silent() {
     let mut site = site(allowing(Direction::Ingress));
     let question = udp("10.0.0.2", "10.0.0.1", (1000, 80), 0);
     let answer = udp("10.0.0.1", "10.0.0.2", (80, 1000), 0);
-    site.hear(B, &question, &plain()).unwrap();
+    site.hear(HOST_B, &question, &plain()).unwrap();
     site.send(&answer).unwrap();
-    site.functions(|f| f.policy = policy(Action::Deny, Action::Allow, Vec::new()));
+    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Allow, Vec::new()));
     let denied = DropReason::PolicyDenied;
-    assert_eq!(site.hear(B, &question, &plain()).unwrap_err(), denied);
+    assert_eq!(site.hear(HOST_B, &question, &plain()).unwrap_err(), denied);
     // It may try as often as it likes meanwhile.
     for _ in 0..7 {
         assert_eq!(site.send(&answer).unwrap_err(), denied);
@@ -155,14 +155,14 @@ fn who_was_cut_off_begins_anew_once_the_other_end_is_silent() {
     }
     site.world.now.0 += 4_000_000_000;
     site.send(&answer).unwrap();
-    site.hear(B, &question, &plain()).unwrap();
+    site.hear(HOST_B, &question, &plain()).unwrap();
 }
 
 #[test]
 fn a_denied_flow_does_not_block_the_flow_of_the_other_direction() {
-    let site = site(Functions {
-        policy: policy(Action::Deny, Action::Allow, Vec::new()),
-        ..Functions::default()
+    let site = site(LinkFunctions {
+        policy: policy(PolicyAction::Deny, PolicyAction::Allow, Vec::new()),
+        ..LinkFunctions::default()
     });
     for _ in 0..2 {
         assert_eq!(inbound(&site, ACK).unwrap_err(), DropReason::PolicyDenied);
@@ -173,18 +173,18 @@ fn a_denied_flow_does_not_block_the_flow_of_the_other_direction() {
 
 #[test]
 fn a_removed_link_takes_its_flows_with_it() {
-    let mut site = site(Functions::default());
+    let mut site = site(LinkFunctions::default());
     site.send(&udp("10.0.0.1", "10.0.0.2", (1, 2), 0)).unwrap();
     site.change(Vec::clear);
     assert!(site.world.tables.link(LinkIndex(0)).is_none());
-    let heard = site.hear(B, &udp("10.0.0.2", "10.0.0.1", (2, 1), 0), &plain());
+    let heard = site.hear(HOST_B, &udp("10.0.0.2", "10.0.0.1", (2, 1), 0), &plain());
     assert_eq!(heard.unwrap_err(), DropReason::UnknownVni);
 }
 
 #[test]
 fn later_fragments_follow_the_first_and_others_are_dropped_where_ports_matter() {
     let whole = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
-    let translated = Functions {
+    let translated = LinkFunctions {
         nat: translation(
             0,
             vec![snat(
@@ -194,14 +194,14 @@ fn later_fragments_follow_the_first_and_others_are_dropped_where_ports_matter() 
                 (5000, 5000),
             )],
         ),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
-    let mut dns = rule("dns", Direction::Egress, Action::Allow);
+    let mut dns = rule("dns", Direction::Egress, PolicyAction::Allow);
     dns.protocol = Some(protocol::UDP);
     dns.dports = vec![53..=53];
-    let ruled = Functions {
-        policy: policy(Action::Allow, Action::Deny, vec![dns]),
-        ..Functions::default()
+    let ruled = LinkFunctions {
+        policy: policy(PolicyAction::Allow, PolicyAction::Deny, vec![dns]),
+        ..LinkFunctions::default()
     };
     for (functions, source) in [(ruled, "10.0.0.1"), (translated, "198.51.100.1")] {
         let site = site(functions);
@@ -220,37 +220,37 @@ fn later_fragments_follow_the_first_and_others_are_dropped_where_ports_matter() 
 
 #[test]
 fn a_later_fragment_passes_before_its_first_where_no_port_matters() {
-    let mut from_b = rule("b", Direction::Ingress, Action::Allow);
-    from_b.from = Who::Prefix("10.0.0.2/32".parse().unwrap());
-    let by_address = Functions {
-        policy: policy(Action::Deny, Action::Allow, vec![from_b]),
-        ..Functions::default()
+    let mut from_b = rule("b", Direction::Ingress, PolicyAction::Allow);
+    from_b.from = RulePeer::Prefix("10.0.0.2/32".parse().unwrap());
+    let by_address = LinkFunctions {
+        policy: policy(PolicyAction::Deny, PolicyAction::Allow, vec![from_b]),
+        ..LinkFunctions::default()
     };
-    for functions in [Functions::default(), by_address] {
+    for functions in [LinkFunctions::default(), by_address] {
         let site = site(functions);
         let [first, later] = fragments(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0), 9);
         for fragment in [&later, &first, &later] {
-            assert_eq!(site.send(fragment).unwrap().host(), ip(B));
+            assert_eq!(site.send(fragment).unwrap().host(), ip(HOST_B));
         }
         let [first, later] = fragments(&udp("10.0.0.2", "10.0.0.1", (1000, 53), 0), 9);
         for fragment in [&later, &first, &later] {
-            assert_eq!(site.hear(B, fragment, &plain()).unwrap().tun(), 0);
+            assert_eq!(site.hear(HOST_B, fragment, &plain()).unwrap().tun(), 0);
         }
         // One of several hosts would get it, and another the first fragment.
         let [_, later] = fragments(&udp("10.0.0.1", "10.7.0.9", (1000, 53), 0), 9);
         assert_eq!(site.send(&later).unwrap_err(), DropReason::FragmentUnknown);
         // It is held against its source as any packet.
         let [_, forged] = fragments(&udp("10.0.0.3", "10.0.0.1", (1000, 53), 0), 9);
-        let heard = site.hear(B, &forged, &plain());
+        let heard = site.hear(HOST_B, &forged, &plain());
         assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     }
 }
 
 #[test]
 fn a_denied_packet_takes_its_fragments_with_it() {
-    let site = site(Functions {
-        policy: policy(Action::Allow, Action::Deny, Vec::new()),
-        ..Functions::default()
+    let site = site(LinkFunctions {
+        policy: policy(PolicyAction::Allow, PolicyAction::Deny, Vec::new()),
+        ..LinkFunctions::default()
     });
     for fragment in fragments(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0), 9) {
         assert_eq!(site.send(&fragment).unwrap_err(), DropReason::PolicyDenied);
@@ -264,15 +264,15 @@ fn an_error_belongs_to_the_flow_that_it_quotes() {
         let bytes = udp(a, b, (1000, 53), 0);
         let error = error_about(b, &bytes);
         // Before there is a flow, it is about nothing.
-        let early = site.hear(B, &error, &plain());
+        let early = site.hear(HOST_B, &error, &plain());
         assert_eq!(early.unwrap_err(), DropReason::IcmpUnrelated);
         site.send(&bytes).unwrap();
         let flows = site.flows();
-        assert_eq!(site.hear(B, &error, &plain()).unwrap().tun(), 0);
+        assert_eq!(site.hear(HOST_B, &error, &plain()).unwrap().tun(), 0);
         // And about the replies, from this end.
         let reply = udp(b, a, (53, 1000), 0);
-        site.hear(B, &reply, &plain()).unwrap();
-        assert_eq!(site.send(&error_about(a, &reply)).unwrap().host(), ip(B));
+        site.hear(HOST_B, &reply, &plain()).unwrap();
+        assert_eq!(site.send(&error_about(a, &reply)).unwrap().host(), ip(HOST_B));
         assert_eq!(site.flows(), flows);
     }
     assert_eq!(hits(&site, "web"), 2);
@@ -286,32 +286,32 @@ fn an_error_is_believed_only_from_where_its_source_lives() {
     for answered in [false, true] {
         if answered {
             let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
-            site.hear(B, &reply, &plain()).unwrap();
+            site.hear(HOST_B, &reply, &plain()).unwrap();
         }
-        let forged = site.hear(C, &error_about("10.0.0.2", &bytes), &plain());
+        let forged = site.hear(HOST_C, &error_about("10.0.0.2", &bytes), &plain());
         assert_eq!(
             forged.unwrap_err(),
             DropReason::SourceMismatch,
             "{answered}"
         );
         // A router on the way, on another host than the destination.
-        let routed = site.hear(C, &error_about("10.7.9.9", &bytes), &plain());
+        let routed = site.hear(HOST_C, &error_about("10.7.9.9", &bytes), &plain());
         assert_eq!(routed.unwrap().packet().src, ip("10.7.9.9"));
     }
     // Replies come from where they came from before.
     let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
-    site.hear(B, &reply, &plain()).unwrap();
+    site.hear(HOST_B, &reply, &plain()).unwrap();
 }
 
 #[test]
 fn an_error_about_a_refused_packet_is_about_nothing() {
-    let site = site(Functions {
-        policy: policy(Action::Allow, Action::Deny, Vec::new()),
-        ..Functions::default()
+    let site = site(LinkFunctions {
+        policy: policy(PolicyAction::Allow, PolicyAction::Deny, Vec::new()),
+        ..LinkFunctions::default()
     });
     let bytes = udp("10.0.0.1", "10.0.0.2", (1000, 53), 0);
     site.send(&bytes).unwrap_err();
-    let error = site.hear(B, &error_about("10.0.0.2", &bytes), &plain());
+    let error = site.hear(HOST_B, &error_about("10.0.0.2", &bytes), &plain());
     assert_eq!(error.unwrap_err(), DropReason::IcmpUnrelated);
     assert_eq!(site.send(&bytes).unwrap_err(), DropReason::PolicyDenied);
 }
@@ -327,28 +327,28 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
     let sites = [
         // The packet that leaves, and as its sender knows it.
         (
-            Functions {
+            LinkFunctions {
                 nat: translation(0, vec![out]),
-                ..Functions::default()
+                ..LinkFunctions::default()
             },
             udp("10.0.0.1", "10.7.0.9", (1000, 80), 0),
         ),
         (
-            Functions {
+            LinkFunctions {
                 nat: translation(0, vec![dnat("203.0.113.9", None, "10.7.0.9", None)]),
-                ..Functions::default()
+                ..LinkFunctions::default()
             },
             udp("10.0.0.1", "203.0.113.9", (1000, 80), 0),
         ),
         (
-            Functions {
+            LinkFunctions {
                 services: service(
                     "203.0.113.9",
                     protocol::UDP,
                     Affinity::None,
                     vec![backend("10.7.0.9", 1)],
                 ),
-                ..Functions::default()
+                ..LinkFunctions::default()
             },
             udp("10.0.0.1", "203.0.113.9", (1000, 80), 0),
         ),
@@ -360,7 +360,7 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
         // From the destination itself, and from a router before it.
         for from in [went.packet().dst.to_string(), "10.7.200.1".to_owned()] {
             let error = error_about(&from, went.inner());
-            let back = site.hear(B, &error, &plain()).unwrap();
+            let back = site.hear(HOST_B, &error, &plain()).unwrap();
             let quote = back.packet().quote(back.inner()).unwrap();
             assert_eq!((back.tun(), back.packet().dst), (0, ip("10.0.0.1")));
             let quoted = &back.inner()[usize::from(quote.offset)..];
@@ -370,7 +370,7 @@ fn errors_about_translated_flows_are_translated_with_what_they_quote() {
             assert_eq!(back.packet().src, source);
         }
         let unrelated = error_about("10.7.0.9", &udp("198.51.100.1", "10.7.0.9", (4999, 80), 0));
-        let verdict = site.hear(B, &unrelated, &plain()).map(|_| ());
+        let verdict = site.hear(HOST_B, &unrelated, &plain()).map(|_| ());
         let rules = site.link(0).config.functions.nat.is_some();
         let expected = if rules {
             DropReason::IcmpUnrelated
@@ -386,15 +386,15 @@ fn a_flow_is_checked_again_where_it_comes_from_another_host() {
     let site = site(allowing(Direction::Ingress));
     // A prefix behind two hosts may change between them.
     let routed = udp("10.7.0.9", "10.0.0.1", (1, 2), 0);
-    site.hear(B, &routed, &plain()).unwrap();
-    site.hear(C, &routed, &plain()).unwrap();
+    site.hear(HOST_B, &routed, &plain()).unwrap();
+    site.hear(HOST_C, &routed, &plain()).unwrap();
     assert_eq!(hits(&site, "web"), 2);
     // An endpoint of one host may not, and whoever tries does its flow no harm.
     inbound(&site, ACK).unwrap();
     outbound(&site, ACK).unwrap();
     let flows = site.flows();
     let forged = tcp("10.0.0.2", "10.0.0.1", (1000, 80), TcpFlags::RST);
-    let heard = site.hear(C, &forged, &plain());
+    let heard = site.hear(HOST_C, &forged, &plain());
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     outbound(&site, ACK).unwrap();
     inbound(&site, ACK).unwrap();
@@ -408,7 +408,7 @@ fn forged_packets_end_no_flow_of_an_older_configuration_either() {
     outbound(&site, ACK).unwrap();
     site.functions(|_| ());
     let forged = tcp("10.0.0.2", "10.0.0.1", (1000, 80), ACK);
-    let heard = site.hear(C, &forged, &plain());
+    let heard = site.hear(HOST_C, &forged, &plain());
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     assert_eq!(site.flows(), 1);
     outbound(&site, ACK).unwrap();
@@ -416,31 +416,31 @@ fn forged_packets_end_no_flow_of_an_older_configuration_either() {
 
 #[test]
 fn replies_come_from_where_the_destination_lives() {
-    let site = site(Functions::default());
+    let site = site(LinkFunctions::default());
     site.send(&udp("10.0.0.1", "10.0.0.2", (1000, 53), 0))
         .unwrap();
     let reply = udp("10.0.0.2", "10.0.0.1", (53, 1000), 0);
-    let forged = site.hear(C, &reply, &plain());
+    let forged = site.hear(HOST_C, &reply, &plain());
     assert_eq!(forged.unwrap_err(), DropReason::SourceMismatch);
-    site.hear(B, &reply, &plain()).unwrap();
-    let forged = site.hear(C, &reply, &plain());
+    site.hear(HOST_B, &reply, &plain()).unwrap();
+    let forged = site.hear(HOST_C, &reply, &plain());
     assert_eq!(forged.unwrap_err(), DropReason::SourceMismatch);
 }
 
 #[test]
 fn other_labels_in_the_middle_of_a_flow_are_decided_again() {
-    let mut web = rule("web", Direction::Ingress, Action::Allow);
-    web.from = crate::policy::Who::Selector("app=web".parse().unwrap());
-    let site = site(Functions {
-        policy: policy(Action::Deny, Action::Allow, vec![web]),
-        ..Functions::default()
+    let mut web = rule("web", Direction::Ingress, PolicyAction::Allow);
+    web.from = crate::policy::RulePeer::Selector("app=web".parse().unwrap());
+    let site = site(LinkFunctions {
+        policy: policy(PolicyAction::Deny, PolicyAction::Allow, vec![web]),
+        ..LinkFunctions::default()
     });
-    let with = |text: &str| Attach {
+    let with = |text: &str| SentOptions {
         labels: Some((labels(text), false)),
-        ..Attach::default()
+        ..SentOptions::default()
     };
     let segment = tcp("10.0.0.2", "10.0.0.1", (1000, 80), ACK);
-    let hear = |text: &str| site.hear(B, &segment, &with(text)).map(|_| ());
+    let hear = |text: &str| site.hear(HOST_B, &segment, &with(text)).map(|_| ());
     let denied = Err(DropReason::PolicyDenied);
     assert_eq!(hear("app=web"), Ok(()));
     assert_eq!(hear("app=web"), Ok(()));
@@ -456,14 +456,14 @@ fn other_labels_in_the_middle_of_a_flow_are_decided_again() {
 
 #[test]
 fn a_flow_that_was_flushed_is_forgotten_by_whoever_used_it_last() {
-    let site = site(Functions::default());
+    let site = site(LinkFunctions::default());
     let (link, mut egress) = (site.link(0), Egress::default());
     let bytes = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
     let mut turn = || {
         for _ in 0..2 {
             site.send_with(&mut egress, &link, &bytes).unwrap();
         }
-        egress.settle(&site.world.cx());
+        egress.flush(&site.world.cx());
     };
     turn();
     site.world.state.flows.flush(|_| true);

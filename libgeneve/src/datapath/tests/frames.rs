@@ -1,26 +1,26 @@
 //! Links in mode ip whose datagrams carry Ethernet frames, over Geneve and over VXLAN.
 
 use super::*;
-use crate::bridge::Notice;
-use crate::link::Endpoint;
-use crate::wire::arp::{Arp, Operation};
-use crate::wire::encapsulation::{Encapsulation, Inner};
+use crate::bridge::NeighborNotice;
+use crate::link::EndpointConfig;
+use crate::wire::arp::{Arp, ArpOperation};
+use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::ethernet::{Ethernet, Mac, VlanTag, ethernet_header, tagged_header};
 use crate::wire::nd::{self, Nd};
 
-pub(super) const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const TAP_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub(super) const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// A VPC as [`config`] has it, that carries frames and knows the MAC address of B's endpoints.
 pub(super) fn framed(encapsulation: Encapsulation) -> LinkConfig {
-    let known = Endpoint {
+    let known = EndpointConfig {
         lladdr: Some(PEER),
-        ..Endpoint::default()
+        ..EndpointConfig::default()
     };
     let mut config = LinkConfig {
         encapsulation,
-        inner: Inner::Ethernet,
-        lladdr: OWN,
+        inner: InnerProtocol::Ethernet,
+        lladdr: TAP_MAC,
         ..config(0, RED, GENEVE_PORT)
     };
     for addr in ["10.0.0.2", "fd00::2"] {
@@ -37,7 +37,7 @@ pub(super) fn with_frame(encapsulation: Encapsulation, frame: &[u8], payload: &[
 
 fn reason_of(encapsulation: Encapsulation, frame: &[u8], payload: &[u8]) -> DropReason {
     let datagram = with_frame(encapsulation, frame, payload);
-    let refused = decide(&tables(vec![framed(encapsulation)]), &arrival(B), datagram);
+    let refused = decide(&tables(vec![framed(encapsulation)]), &arrival(HOST_B), datagram);
     refused.unwrap_err().reason
 }
 
@@ -51,14 +51,14 @@ fn a_packet_leaves_in_a_frame_and_is_read_at_the_other_end() {
             let world = tables(vec![framed(encapsulation)]);
             let link = world.link(LinkIndex(0)).unwrap();
             let forward = egress(&world, link, &parsed(src, dst)).unwrap();
-            let frame = ethernet_header(PEER, OWN, ether_type);
+            let frame = ethernet_header(PEER, TAP_MAC, ether_type);
             assert_eq!(forward.encap[..], with_frame(encapsulation, &frame, &[]));
             assert_eq!(forward.encap.len(), link.encap_len());
 
-            let back = ethernet_header(OWN, PEER, ether_type);
+            let back = ethernet_header(TAP_MAC, PEER, ether_type);
             let inner = udp(dst, src, (53, 1000), 0);
             let datagram = with_frame(encapsulation, &back, &inner);
-            let decap = decide(&world, &arrival(B), datagram.clone()).unwrap();
+            let decap = decide(&world, &arrival(HOST_B), datagram.clone()).unwrap();
             assert_eq!(decap.start, forward.encap.len());
             assert_eq!(decap.packet, Packet::parse(&inner).unwrap());
             let (header, behind) = way_back(link, &datagram).unwrap();
@@ -74,8 +74,8 @@ fn a_packet_leaves_in_a_frame_and_is_read_at_the_other_end() {
 fn the_mtu_leaves_room_for_the_frame() {
     let world = tables(vec![framed(Encapsulation::Vxlan)]);
     let link = world.link(LinkIndex(0)).unwrap();
-    assert_eq!(inner_limit(ip(B), 1500, link.encap_len()), 1450);
-    link.host(ip(B)).unwrap().set_path_mtu(Some(1400));
+    assert_eq!(inner_limit(ip(HOST_B), 1500, link.encap_len()), 1450);
+    link.host(ip(HOST_B)).unwrap().set_path_mtu(Some(1400));
     let forward = egress(&world, link, &parsed("10.0.0.1", "10.0.0.2")).unwrap();
     assert_eq!(forward.limit, 1350);
 }
@@ -97,11 +97,11 @@ fn only_frames_for_the_link_or_for_a_group_are_taken() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     for encapsulation in Encapsulation::ALL {
         let group = Mac([0x33, 0x33, 0, 0, 0, 1]);
-        for dst in [OWN, Mac::BROADCAST, group] {
+        for dst in [TAP_MAC, Mac::BROADCAST, group] {
             let frame = ethernet_header(dst, PEER, ethertype::IPV4);
             let datagram = with_frame(encapsulation, &frame, &inner);
             let world = tables(vec![framed(encapsulation)]);
-            assert!(decide(&world, &arrival(B), datagram).is_ok(), "{dst}");
+            assert!(decide(&world, &arrival(HOST_B), datagram).is_ok(), "{dst}");
         }
         let other = ethernet_header(PEER, PEER, ethertype::IPV4);
         assert_eq!(
@@ -118,7 +118,7 @@ fn what_is_in_the_frame_is_an_ip_packet_of_its_ether_type() {
         let reason = |ether_type, inner: &[u8]| {
             reason_of(
                 encapsulation,
-                &ethernet_header(OWN, PEER, ether_type),
+                &ethernet_header(TAP_MAC, PEER, ether_type),
                 inner,
             )
         };
@@ -133,7 +133,7 @@ fn what_is_in_the_frame_is_an_ip_packet_of_its_ether_type() {
             reason_of(encapsulation, &[0; 13], &[]),
             DropReason::InnerMalformed
         );
-        let group = ethernet_header(OWN, Mac::BROADCAST, ethertype::IPV4);
+        let group = ethernet_header(TAP_MAC, Mac::BROADCAST, ethertype::IPV4);
         assert_eq!(
             reason_of(encapsulation, &group, &inner),
             DropReason::InnerMalformed
@@ -147,7 +147,7 @@ fn rfc7348_61_a_frame_with_a_vlan_tag_is_dropped() {
         tpid: ethertype::VLAN.into(),
         tci: 7.into(),
     };
-    let (header, len) = tagged_header(OWN, PEER, &[tag], ethertype::IPV4).unwrap();
+    let (header, len) = tagged_header(TAP_MAC, PEER, &[tag], ethertype::IPV4).unwrap();
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     for encapsulation in Encapsulation::ALL {
         assert_eq!(
@@ -160,9 +160,9 @@ fn rfc7348_61_a_frame_with_a_vlan_tag_is_dropped() {
 #[test]
 fn a_link_takes_only_what_it_carries() {
     let world = tables(vec![framed(Encapsulation::Geneve)]);
-    let refused = decide(&world, &arrival(B), from_b(RED)).unwrap_err();
+    let refused = decide(&world, &arrival(HOST_B), from_b(RED)).unwrap_err();
     assert_eq!(refused.reason, DropReason::ProtocolType);
-    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let frame = ethernet_header(TAP_MAC, PEER, ethertype::IPV4);
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     assert_refused(
         with_frame(Encapsulation::Geneve, &frame, &inner),
@@ -172,12 +172,12 @@ fn a_link_takes_only_what_it_carries() {
 
 #[test]
 fn a_vxlan_header_is_checked() {
-    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let frame = ethernet_header(TAP_MAC, PEER, ethertype::IPV4);
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     let sound = with_frame(Encapsulation::Vxlan, &frame, &inner);
     let reason = |datagram: Vec<u8>| {
         let world = tables(vec![framed(Encapsulation::Vxlan)]);
-        decide(&world, &arrival(B), datagram).unwrap_err().reason
+        decide(&world, &arrival(HOST_B), datagram).unwrap_err().reason
     };
     assert_eq!(reason(sound[..7].to_vec()), DropReason::VxlanTruncated);
     let mut unset = sound.clone();
@@ -195,10 +195,10 @@ fn frames_of_one_sender_share_a_lane_and_those_of_another_do_not() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     let mut ingress = Ingress::default();
     let mut lane = |src: Mac| {
-        let frame = ethernet_header(OWN, src, ethertype::IPV4);
+        let frame = ethernet_header(TAP_MAC, src, ethertype::IPV4);
         let mut datagram = with_frame(Encapsulation::Vxlan, &frame, &inner);
         ingress
-            .decide(&world.cx(), &arrival(B), &mut datagram)
+            .decide(&world.cx(), &arrival(HOST_B), &mut datagram)
             .unwrap()
             .lane
     };
@@ -216,20 +216,20 @@ proptest! {
     ) {
         let encapsulation = if vxlan { Encapsulation::Vxlan } else { Encapsulation::Geneve };
         let world = tables(vec![framed(encapsulation)]);
-        let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+        let frame = ethernet_header(TAP_MAC, PEER, ethertype::IPV4);
         let frame = if sound { &frame[..] } else { &[] };
-        let _ = decide(&world, &arrival(B), with_frame(encapsulation, frame, &payload));
+        let _ = decide(&world, &arrival(HOST_B), with_frame(encapsulation, frame, &payload));
     }
 }
 
 /// What a link says of the addresses that it answers for.
-const ROUTER: nd::AdvertisementFlags = nd::AdvertisementFlags {
+const ROUTER_FLAGS: nd::AdvertisementFlags = nd::AdvertisementFlags {
     router: true,
     overrides: false,
 };
 
 /// A VPC as [`framed`] has it that knows no MAC address.
-fn asking(encapsulation: Encapsulation) -> World {
+fn asking(encapsulation: Encapsulation) -> TestTables {
     let mut config = framed(encapsulation);
     config.functions.endpoints.clear();
     tables(vec![config])
@@ -241,7 +241,7 @@ pub(super) fn message(encapsulation: Encapsulation, ether_type: u16, payload: &[
     with_frame(encapsulation, &frame, payload)
 }
 
-pub(super) fn arp(operation: Operation, sender: &str, target: &str) -> Vec<u8> {
+pub(super) fn arp(operation: ArpOperation, sender: &str, target: &str) -> Vec<u8> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (ip(sender), ip(target)) else {
         panic!("IPv4");
     };
@@ -268,39 +268,39 @@ fn a_link_answers_for_its_own_addresses_and_endpoints() {
         for (ether_type, question) in [
             (
                 ethertype::ARP,
-                arp(Operation::Request, "10.0.0.2", "10.0.0.1"),
+                arp(ArpOperation::Request, "10.0.0.2", "10.0.0.1"),
             ),
             (
                 ethertype::ARP,
-                arp(Operation::Request, "10.0.0.2", "10.0.0.4"),
+                arp(ArpOperation::Request, "10.0.0.2", "10.0.0.4"),
             ),
             (
                 ethertype::ARP,
-                arp(Operation::Request, "0.0.0.0", "10.0.0.1"),
+                arp(ArpOperation::Request, "0.0.0.0", "10.0.0.1"),
             ),
             (ethertype::IPV6, solicitation("fd00::2", "fd00::1")),
             (ethertype::IPV6, solicitation("fe80::2", "fd00::1")),
         ] {
             let world = asking(encapsulation);
             let datagram = message(encapsulation, ether_type, &question);
-            let refused = decide(&world, &arrival(B), datagram.clone()).unwrap_err();
+            let refused = decide(&world, &arrival(HOST_B), datagram.clone()).unwrap_err();
             assert_eq!(refused.reason, DropReason::NeighborAnswered);
-            assert_eq!(refused.answer, Some(Answer::Neighbor(OWN, ROUTER)));
+            assert_eq!(refused.answer, Some(SenderReply::Neighbor(TAP_MAC, ROUTER_FLAGS)));
             let link = world.link(LinkIndex(0)).unwrap();
             let (header, payload) = way_back(link, &datagram).unwrap();
             let mut out = [0; 100];
             let len = neighbor_answer(link, payload, &mut out).unwrap();
             let frame = &header[encapsulation.header_len()..];
-            assert_eq!(frame, ethernet_header(PEER, OWN, ether_type));
+            assert_eq!(frame, ethernet_header(PEER, TAP_MAC, ether_type));
             let notice = match ether_type {
-                ethertype::ARP => Notice::from(&Arp::parse(&out[..len]).unwrap()),
+                ethertype::ARP => NeighborNotice::from(&Arp::parse(&out[..len]).unwrap()),
                 _ => {
                     let packet = Packet::parse(&out[..len]).unwrap();
-                    Notice::from(&Nd::parse(&packet, &out[..len], false).unwrap().unwrap())
+                    NeighborNotice::from(&Nd::parse(&packet, &out[..len], false).unwrap().unwrap())
                 }
             };
             let (addr, mac) = notice.claim.unwrap();
-            assert_eq!(mac, OWN);
+            assert_eq!(mac, TAP_MAC);
             assert!(link.routes.lookup(addr).unwrap().local);
         }
     }
@@ -312,12 +312,12 @@ fn a_link_does_not_answer_for_others() {
         for (ether_type, question) in [
             (
                 ethertype::ARP,
-                arp(Operation::Request, "10.0.0.2", "10.0.0.3"),
+                arp(ArpOperation::Request, "10.0.0.2", "10.0.0.3"),
             ),
             (ethertype::IPV6, solicitation("fd00::2", "fd00::9")),
         ] {
             let datagram = message(encapsulation, ether_type, &question);
-            let refused = decide(&asking(encapsulation), &arrival(B), datagram).unwrap_err();
+            let refused = decide(&asking(encapsulation), &arrival(HOST_B), datagram).unwrap_err();
             assert_eq!(
                 (refused.reason, refused.answer),
                 (DropReason::NeighborNoted, None)
@@ -327,7 +327,7 @@ fn a_link_does_not_answer_for_others() {
             (ethertype::ARP, vec![0; 28]),
             (
                 ethertype::ARP,
-                arp(Operation::Request, "10.0.0.2", "10.0.0.1")[..27].to_vec(),
+                arp(ArpOperation::Request, "10.0.0.2", "10.0.0.1")[..27].to_vec(),
             ),
             (ethertype::IPV6, {
                 let mut message = solicitation("fd00::2", "fd00::1");
@@ -336,7 +336,7 @@ fn a_link_does_not_answer_for_others() {
             }),
         ] {
             let datagram = message(encapsulation, ether_type, &broken);
-            let refused = decide(&asking(encapsulation), &arrival(B), datagram).unwrap_err();
+            let refused = decide(&asking(encapsulation), &arrival(HOST_B), datagram).unwrap_err();
             assert_eq!(refused.reason, DropReason::InnerMalformed);
         }
     }
@@ -355,13 +355,13 @@ fn a_neighbour_is_asked_for_and_its_answer_is_used() {
             }
             let ask = world.state.question().unwrap();
             assert_eq!((ask.link, ask.addr), (LinkIndex(0), ip(dst)));
-            assert!(matches!(&ask.audience, Audience::Host(host, None) if host.addr == ip(B)));
+            assert!(matches!(&ask.audience, RequestAudience::Host(host, None) if host.addr == ip(HOST_B)));
             assert!(world.state.question().is_none(), "once a second");
             let mut out = [0; 100];
             let (header, len) = neighbor_question(link, &ask, &mut out).unwrap();
             let frame = Ethernet::parse(&header[encapsulation.header_len()..]).unwrap();
             assert!(frame.dst().is_multicast());
-            assert_eq!(frame.src(), OWN);
+            assert_eq!(frame.src(), TAP_MAC);
             let mut answer = [0; 100];
             // The other end answers as this one would, with its own address.
             let mut there = framed(encapsulation);
@@ -370,7 +370,7 @@ fn a_neighbour_is_asked_for_and_its_answer_is_used() {
             let other = there.link(LinkIndex(0)).unwrap();
             let len = neighbor_answer(other, &out[..len], &mut answer).unwrap();
             let datagram = message(encapsulation, frame.ether_type(), &answer[..len]);
-            let taken = decide(&world, &arrival(B), datagram).unwrap_err();
+            let taken = decide(&world, &arrival(HOST_B), datagram).unwrap_err();
             assert_eq!(taken.reason, DropReason::NeighborNoted);
             let forward = egress(&world, link, &packet).unwrap();
             let frame = Ethernet::parse(&forward.encap[encapsulation.header_len()..]).unwrap();
@@ -384,8 +384,8 @@ fn groups_are_nobodys_neighbours() {
     let mut config = framed(Encapsulation::Vxlan);
     config.broadcasts = vec!["10.0.0.255".parse().unwrap()];
     config.routes = vec![
-        route("0.0.0.0/0", &[B], Origin::Remote),
-        route("::/0", &[B], Origin::Remote),
+        route("0.0.0.0/0", &[HOST_B], RouteOrigin::Remote),
+        route("::/0", &[HOST_B], RouteOrigin::Remote),
     ];
     let world = tables(vec![config]);
     let link = world.link(LinkIndex(0)).unwrap();
@@ -406,11 +406,11 @@ fn groups_are_nobodys_neighbours() {
 fn a_neighbour_is_known_by_what_it_sends_first() {
     let world = asking(Encapsulation::Vxlan);
     let link = world.link(LinkIndex(0)).unwrap();
-    let frame = ethernet_header(OWN, PEER, ethertype::IPV4);
+    let frame = ethernet_header(TAP_MAC, PEER, ethertype::IPV4);
     let inner = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
     decide(
         &world,
-        &arrival(B),
+        &arrival(HOST_B),
         with_frame(Encapsulation::Vxlan, &frame, &inner),
     )
     .unwrap();
@@ -424,9 +424,9 @@ fn nobody_claims_the_address_of_another_host() {
     let world = asking(Encapsulation::Vxlan);
     let link = world.link(LinkIndex(0)).unwrap();
     // C says that it has B's endpoint.
-    let claim = arp(Operation::Reply, "10.0.0.2", "10.0.0.1");
+    let claim = arp(ArpOperation::Reply, "10.0.0.2", "10.0.0.1");
     let datagram = message(Encapsulation::Vxlan, ethertype::ARP, &claim);
-    decide(&world, &arrival(C), datagram.clone()).unwrap_err();
+    decide(&world, &arrival(HOST_C), datagram.clone()).unwrap_err();
     let stranger = decide(&world, &arrival(STRANGER), datagram).unwrap_err();
     assert_eq!(stranger.reason, DropReason::UnknownHost);
     assert_eq!(

@@ -2,20 +2,20 @@
 
 use super::support::*;
 use super::*;
-use crate::policy::{Action, Direction};
+use crate::policy::{PolicyAction, Direction};
 
-fn two_links() -> Site {
-    let mut ruled = vpc(HERE, 0, RED);
-    let allowing = rule("all", Direction::Egress, Action::Allow);
-    ruled.functions.policy = policy(Action::Deny, Action::Deny, vec![allowing]);
-    Site::new(HERE, vec![ruled, vpc(HERE, 1, BLUE)])
+fn two_links() -> TestHost {
+    let mut ruled = vpc(LOCAL_HOST, 0, RED);
+    let allowing = rule("all", Direction::Egress, PolicyAction::Allow);
+    ruled.functions.policy = policy(PolicyAction::Deny, PolicyAction::Deny, vec![allowing]);
+    TestHost::new(LOCAL_HOST, vec![ruled, vpc(LOCAL_HOST, 1, BLUE)])
 }
 
 fn to(addr: &str) -> Vec<u8> {
     udp("10.0.0.1", addr, (1000, 80), 0)
 }
 
-fn moved(site: &mut Site, addr: &str, host: &str) {
+fn moved(site: &mut TestHost, addr: &str, host: &str) {
     site.change(|configs| {
         let prefix = format!("{addr}/32").parse().unwrap();
         let mut routes = configs[0].routes.iter_mut();
@@ -43,30 +43,30 @@ fn an_endpoint_that_moves_concerns_its_own_flows() {
     for addr in ["10.0.0.2", "10.0.0.3"] {
         site.send(&to(addr)).unwrap();
     }
-    moved(&mut site, "10.0.0.3", B);
-    assert_eq!(site.send(&to("10.0.0.2")).unwrap().host(), ip(B));
+    moved(&mut site, "10.0.0.3", HOST_B);
+    assert_eq!(site.send(&to("10.0.0.2")).unwrap().host(), ip(HOST_B));
     assert_eq!(hits(&site, "all"), 2);
-    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(B));
+    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(HOST_B));
     assert_eq!(hits(&site, "all"), 3);
 }
 
 #[test]
 fn a_flow_that_slept_through_many_changes_misses_none() {
     let mut site = two_links();
-    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(C));
-    moved(&mut site, "10.0.0.3", B);
+    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(HOST_C));
+    moved(&mut site, "10.0.0.3", HOST_B);
     for _ in 0..300 {
-        moved(&mut site, "10.0.0.2", C);
-        moved(&mut site, "10.0.0.2", B);
+        moved(&mut site, "10.0.0.2", HOST_C);
+        moved(&mut site, "10.0.0.2", HOST_B);
     }
-    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(B));
+    assert_eq!(site.send(&to("10.0.0.3")).unwrap().host(), ip(HOST_B));
 }
 
 #[test]
 fn a_rule_that_changes_concerns_every_flow_of_its_link() {
     let mut site = two_links();
     site.send(&to("10.0.0.2")).unwrap();
-    site.functions(|f| f.policy = policy(Action::Deny, Action::Deny, Vec::new()));
+    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new()));
     let refused = site.send(&to("10.0.0.2")).unwrap_err();
     assert_eq!(refused, DropReason::PolicyDenied);
     site.functions(|f| f.policy = None);
@@ -81,9 +81,9 @@ fn what_was_refused_is_asked_again_after_any_change_of_its_link() {
         labelled.labels = Some(labels("app=web"));
         labelled
     };
-    let mut allowing = rule("web", Direction::Egress, Action::Allow);
-    allowing.to = crate::policy::Who::Selector("app=web".parse().unwrap());
-    site.functions(|f| f.policy = policy(Action::Deny, Action::Deny, vec![allowing]));
+    let mut allowing = rule("web", Direction::Egress, PolicyAction::Allow);
+    allowing.to = crate::policy::RulePeer::Selector("app=web".parse().unwrap());
+    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, vec![allowing]));
     site.send(&to("10.0.0.2")).unwrap_err();
     site.functions(|f| drop(f.endpoints.insert(ip("10.0.0.2"), web())));
     site.send(&to("10.0.0.2")).unwrap();
@@ -105,7 +105,7 @@ fn a_worker_with_older_tables_decides_again() {
 fn other_options_concern_everybody() {
     let site = two_links();
     let (tables, epoch) = (&site.world.tables, site.world.tables.epoch);
-    let schema = Arc::new(crate::options::Schema::new(OptionClass(7), Vec::new()).unwrap());
+    let schema = Arc::new(crate::options::OptionSchema::new(OptionClass(7), Vec::new()).unwrap());
     let other = tables.next(epoch + 1, schema, []);
     assert!(!other.is_current(LinkIndex(0), epoch, |_| false));
     let again = tables.again(epoch + 1, &[LinkIndex(1)]);

@@ -1,12 +1,12 @@
 //! ICMP errors of the underlay: which can be true.
 
 use super::*;
-use crate::link::Evidence;
+use crate::link::PathMtuEvidence;
 
-const PORT: u16 = 51_234;
+const OUTER_PORT: u16 = 51_234;
 
 /// A datagram as it leaves for B, without outer headers.
-fn datagram(tables: &World, inner: &[u8]) -> Vec<u8> {
+fn datagram(tables: &TestTables, inner: &[u8]) -> Vec<u8> {
     let link = tables.link(LinkIndex(0)).unwrap();
     let mut packet = Packet::parse(inner).unwrap();
     let mut bytes = inner.to_vec();
@@ -16,54 +16,54 @@ fn datagram(tables: &World, inner: &[u8]) -> Vec<u8> {
     [&forward.encap[..], inner].concat()
 }
 
-fn judge(world: &World, mtu: Option<u32>, quoted: &[u8]) -> Result<Evidence, Doubt> {
+fn judge(world: &TestTables, mtu: Option<u32>, quoted: &[u8]) -> Result<PathMtuEvidence, ErrorRejection> {
     let error = OuterError {
-        host: ip(B),
+        host: ip(HOST_B),
         port: GENEVE_PORT,
-        source_port: PORT,
+        source_port: OUTER_PORT,
         mtu,
         quoted,
     };
-    judge_icmp_error(&world.cx(), &error)
+    validate_icmp_error(&world.cx(), &error)
 }
 
 #[test]
 fn an_error_about_what_did_not_leave_is_not_believed() {
     let world = red();
     let quoted = datagram(&world, &udp("10.0.0.1", "10.0.0.2", (1, 2), 0));
-    assert_eq!(judge(&world, None, &quoted), Err(Doubt::NotSent));
-    world.state.sent.note(ip(C), PORT, 1500, world.now);
-    world.state.sent.note(ip(B), PORT + 1, 1500, world.now);
-    assert_eq!(judge(&world, None, &quoted), Err(Doubt::NotSent));
-    world.state.sent.note(ip(B), PORT, 1500, world.now);
-    assert_eq!(judge(&world, None, &quoted), Ok(Evidence::Flow));
+    assert_eq!(judge(&world, None, &quoted), Err(ErrorRejection::NotSent));
+    world.state.sent.note(ip(HOST_C), OUTER_PORT, 1500, world.now);
+    world.state.sent.note(ip(HOST_B), OUTER_PORT + 1, 1500, world.now);
+    assert_eq!(judge(&world, None, &quoted), Err(ErrorRejection::NotSent));
+    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
+    assert_eq!(judge(&world, None, &quoted), Ok(PathMtuEvidence::Flow));
     let mut later = world;
     later.now = Now(11_000_000_000);
-    assert_eq!(judge(&later, None, &quoted), Err(Doubt::NotSent));
+    assert_eq!(judge(&later, None, &quoted), Err(ErrorRejection::NotSent));
 }
 
 #[test]
 fn what_is_quoted_must_be_of_a_link() {
     let world = red();
     let quoted = datagram(&world, &udp("10.0.0.1", "10.0.0.2", (1, 2), 0));
-    world.state.sent.note(ip(B), PORT, 1500, world.now);
+    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     let mut other = quoted.clone();
     other[4..7].copy_from_slice(&[9, 9, 9]);
-    assert_eq!(judge(&world, None, &other), Err(Doubt::NotOurs));
-    assert_eq!(judge(&world, Some(1400), &other), Err(Doubt::NotOurs));
+    assert_eq!(judge(&world, None, &other), Err(ErrorRejection::NotOurs));
+    assert_eq!(judge(&world, Some(1400), &other), Err(ErrorRejection::NotOurs));
     // Routers may quote no more than the UDP header, or end anywhere behind it.
-    assert_eq!(judge(&world, None, &[]), Ok(Evidence::Length));
+    assert_eq!(judge(&world, None, &[]), Ok(PathMtuEvidence::Length));
     for end in 8..quoted.len() {
         assert!(judge(&world, None, &quoted[..end]).is_ok(), "{end}");
     }
     let error = OuterError {
-        host: ip(B),
+        host: ip(HOST_B),
         port: 9,
-        source_port: PORT,
+        source_port: OUTER_PORT,
         mtu: None,
         quoted: &quoted,
     };
-    assert_eq!(judge_icmp_error(&world.cx(), &error), Err(Doubt::NotOurs));
+    assert_eq!(validate_icmp_error(&world.cx(), &error), Err(ErrorRejection::NotOurs));
 }
 
 #[test]
@@ -71,32 +71,32 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
     let world = red();
     let mut inner = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
     let quoted = datagram(&world, &inner);
-    world.state.sent.note(ip(B), PORT, 1500, world.now);
+    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     let outer_len = 20 + 8 + quoted.len() as u32;
     // The quoted packet is of a flow, so its own length counts.
-    assert_eq!(judge(&world, Some(outer_len), &quoted), Err(Doubt::Fits));
+    assert_eq!(judge(&world, Some(outer_len), &quoted), Err(ErrorRejection::Fits));
     assert_eq!(
         judge(&world, Some(outer_len - 1), &quoted),
-        Ok(Evidence::Flow)
+        Ok(PathMtuEvidence::Flow)
     );
     // Without an inner header, that of the longest datagram does.
-    assert_eq!(judge(&world, Some(1500), &quoted[..8]), Err(Doubt::Fits));
+    assert_eq!(judge(&world, Some(1500), &quoted[..8]), Err(ErrorRejection::Fits));
     assert_eq!(
         judge(&world, Some(1499), &quoted[..8]),
-        Ok(Evidence::Length)
+        Ok(PathMtuEvidence::Length)
     );
     // Nobody has such a flow.
     inner[15] = 77;
     let forged = [&quoted[..8], &inner[..]].concat();
-    assert_eq!(judge(&world, Some(1499), &forged), Ok(Evidence::Length));
-    assert_eq!(judge(&world, Some(1500), &forged), Err(Doubt::Fits));
+    assert_eq!(judge(&world, Some(1499), &forged), Ok(PathMtuEvidence::Length));
+    assert_eq!(judge(&world, Some(1500), &forged), Err(ErrorRejection::Fits));
 }
 
 proptest! {
     #[test]
     fn arbitrary_quotes_never_panic(mut quoted in sample::mutated(), cut: u8, mtu: Option<u32>, raw: bool) {
         let world = red();
-        world.state.sent.note(ip(B), PORT, 1500, world.now);
+        world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
         if !raw {
             let header = GeneveBuilder::new(Vni::new(RED).unwrap(), ethertype::IPV4).finish();
             quoted = [&header[..], &quoted].concat();

@@ -3,17 +3,17 @@
 use std::net::Ipv6Addr;
 
 use super::*;
-use crate::offload::samples::Sample;
+use crate::offload::samples::SamplePacket;
 
 #[test]
 fn a_good_packet_passes_in_both_families() {
-    let decap = decide(&red(), &arrival(B), from_b(RED)).unwrap();
+    let decap = decide(&red(), &arrival(HOST_B), from_b(RED)).unwrap();
     assert_eq!((decap.link, decap.start), (LinkIndex(0), 8));
     assert_eq!(decap.packet.dst, ip("10.0.0.1"));
     let six = udp("fd00::2", "fd00::1", (1, 2), 0);
     let decap = decide(
         &red(),
-        &arrival(B),
+        &arrival(HOST_B),
         behind(geneve(RED, ethertype::IPV6), &six),
     );
     assert_eq!(decap.unwrap().packet.src, ip("fd00::2"));
@@ -30,7 +30,7 @@ fn headers_that_are_not_sound_belong_to_no_link() {
     let mut beyond = good;
     beyond[0] = 63;
     assert_nobodys(beyond, DropReason::GeneveTruncated);
-    let option = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(1), &[0; 4]);
+    let option = geneve(RED, ethertype::IPV4).option(OPTION_CLASS, OptionType(1), &[0; 4]);
     let mut lengths = behind(option.unwrap(), &[]);
     lengths[11] = 2;
     assert_nobodys(lengths, DropReason::GeneveOptionLength);
@@ -41,9 +41,9 @@ fn an_unknown_vni_belongs_to_no_link() {
     for vni in [0, RED + 1, 0xff_ffff] {
         assert_nobodys(from_b(vni), DropReason::UnknownVni);
     }
-    let elsewhere = Arrival {
+    let elsewhere = OuterRx {
         port: OTHER_PORT,
-        ..arrival(B)
+        ..arrival(HOST_B)
     };
     let refused = decide(&red(), &elsewhere, from_b(RED)).unwrap_err();
     assert_eq!(refused.reason, DropReason::UnknownVni);
@@ -51,7 +51,7 @@ fn an_unknown_vni_belongs_to_no_link() {
 
 #[test]
 fn only_hosts_of_the_vpc_may_send() {
-    for stranger in [STRANGER, HERE, "2001:db8::1", "::ffff:192.0.2.2"] {
+    for stranger in [STRANGER, LOCAL_HOST, "2001:db8::1", "::ffff:192.0.2.2"] {
         let refused = decide(&red(), &arrival(stranger), from_b(RED)).unwrap_err();
         assert_eq!(refused.reason, DropReason::UnknownHost, "{stranger}");
         assert_eq!(refused.link, Some(LinkIndex(0)));
@@ -61,13 +61,13 @@ fn only_hosts_of_the_vpc_may_send() {
 #[test]
 fn the_outer_destination_must_be_the_links_own() {
     let mut at_home = config(0, RED, GENEVE_PORT);
-    at_home.local = Some(ip(HERE));
+    at_home.local = Some(ip(LOCAL_HOST));
     let tables = tables(vec![at_home]);
-    let to = |dst: Option<&str>| Arrival {
+    let to = |dst: Option<&str>| OuterRx {
         dst: dst.map(ip),
-        ..arrival(B)
+        ..arrival(HOST_B)
     };
-    assert!(decide(&tables, &to(Some(HERE)), from_b(RED)).is_ok());
+    assert!(decide(&tables, &to(Some(LOCAL_HOST)), from_b(RED)).is_ok());
     // Where the kernel did not tell, there is nothing to compare.
     assert!(decide(&tables, &to(None), from_b(RED)).is_ok());
     let refused = decide(&tables, &to(Some("192.0.2.99")), from_b(RED)).unwrap_err();
@@ -85,16 +85,16 @@ fn the_inner_source_must_live_on_the_sender() {
             .map(|_| ())
             .map_err(|r| r.reason)
     };
-    assert_eq!(source("10.0.0.2", B), Ok(()));
-    assert_eq!(source("10.0.0.2", C), Err(DropReason::SourceMismatch));
-    assert_eq!(source("10.0.0.3", B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.2", HOST_B), Ok(()));
+    assert_eq!(source("10.0.0.2", HOST_C), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.3", HOST_B), Err(DropReason::SourceMismatch));
     // Our own addresses, our own endpoints, and addresses that nobody has.
-    assert_eq!(source("10.0.0.1", B), Err(DropReason::SourceMismatch));
-    assert_eq!(source("10.0.0.4", B), Err(DropReason::SourceMismatch));
-    assert_eq!(source("10.9.9.9", B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.1", HOST_B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.0.0.4", HOST_B), Err(DropReason::SourceMismatch));
+    assert_eq!(source("10.9.9.9", HOST_B), Err(DropReason::SourceMismatch));
     // A prefix behind two hosts may come from both.
-    assert_eq!(source("10.7.1.1", B), Ok(()));
-    assert_eq!(source("10.7.1.1", C), Ok(()));
+    assert_eq!(source("10.7.1.1", HOST_B), Ok(()));
+    assert_eq!(source("10.7.1.1", HOST_C), Ok(()));
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     let with = |kind: u8| {
         geneve(RED, ethertype::IPV4)
-            .option(CLASS, OptionType(1), &[0; 8])
-            .and_then(|b| b.option(CLASS, OptionType(kind), &[0; 4]))
+            .option(OPTION_CLASS, OptionType(1), &[0; 8])
+            .and_then(|b| b.option(OPTION_CLASS, OptionType(kind), &[0; 4]))
             .unwrap()
     };
     assert_refused(
@@ -114,15 +114,15 @@ fn rfc8926_16_an_unknown_critical_option_drops_the_packet() {
     let mut cleared = behind(with(0x81), &inner);
     cleared[1] &= !0x40;
     assert_refused(cleared, DropReason::UnknownCriticalOption);
-    assert!(decide(&red(), &arrival(B), behind(with(1), &inner)).is_ok());
+    assert!(decide(&red(), &arrival(HOST_B), behind(with(1), &inner)).is_ok());
 }
 
 #[test]
 fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
     let inner = udp("10.0.0.2", "10.0.0.1", (1, 2), 0);
     for kind in 0..=0xff {
-        let header = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(kind), &[]);
-        let verdict = decide(&red(), &arrival(B), behind(header.unwrap(), &inner));
+        let header = geneve(RED, ethertype::IPV4).option(OPTION_CLASS, OptionType(kind), &[]);
+        let verdict = decide(&red(), &arrival(HOST_B), behind(header.unwrap(), &inner));
         assert_eq!(verdict.is_err(), kind & 0x80 != 0, "type {kind:#x}");
         // What goes to TUN begins behind the options: no tenant sees one.
         if let Ok(decap) = verdict {
@@ -135,14 +135,14 @@ fn rfc8926_21_no_option_is_passed_on_for_somebody_else_to_judge() {
 fn rfc8926_34_a_multicast_packet_with_an_unknown_critical_option_is_dropped() {
     for dst in ["224.0.0.251", "255.255.255.255", "10.0.0.255"] {
         let inner = udp("10.0.0.2", dst, (5353, 5353), 0);
-        let header = geneve(RED, ethertype::IPV4).option(CLASS, OptionType(0x80), &[]);
+        let header = geneve(RED, ethertype::IPV4).option(OPTION_CLASS, OptionType(0x80), &[]);
         assert_refused(
             behind(header.unwrap(), &inner),
             DropReason::UnknownCriticalOption,
         );
     }
     let inner = udp("fd00::2", "ff02::fb", (5353, 5353), 0);
-    let header = geneve(RED, ethertype::IPV6).option(CLASS, OptionType(0x80), &[]);
+    let header = geneve(RED, ethertype::IPV6).option(OPTION_CLASS, OptionType(0x80), &[]);
     assert_refused(
         behind(header.unwrap(), &inner),
         DropReason::UnknownCriticalOption,
@@ -155,7 +155,7 @@ fn rfc8926_12_the_payload_of_a_control_message_is_never_forwarded() {
     let control = || behind(geneve(RED, ethertype::IPV4).control(), &inner);
     assert_refused(control(), DropReason::ControlMessage);
     // Neither after data of the same header, nor does it change what comes after it.
-    let (tables, arrival) = (red(), arrival(B));
+    let (tables, arrival) = (red(), arrival(HOST_B));
     let mut ingress = Ingress::default();
     for _ in 0..2 {
         assert!(
@@ -202,9 +202,9 @@ fn an_inner_packet_that_is_not_sound_is_dropped() {
 
 #[test]
 fn congestion_reaches_the_inner_packet_or_drops_it() {
-    let marked = Arrival {
+    let marked = OuterRx {
         tos: 0b11,
-        ..arrival(B)
+        ..arrival(HOST_B)
     };
     let carry = |tos| {
         behind(
@@ -224,9 +224,9 @@ fn congestion_reaches_the_inner_packet_or_drops_it() {
 
 #[test]
 fn rfc8926_33_the_outer_dscp_does_not_reach_the_inner_packet() {
-    let marked = Arrival {
+    let marked = OuterRx {
         tos: 0xfc,
-        ..arrival(B)
+        ..arrival(HOST_B)
     };
     let decap = decide(&red(), &marked, from_b(RED)).unwrap();
     assert_eq!((decap.packet.tos, decap.packet.ttl), (0, 7));
@@ -243,13 +243,13 @@ fn rfc8926_40_geneve_around_geneve_is_opened_once() {
     let before = inner.clone();
     let mut datagram = behind(geneve(RED, ethertype::IPV4), &inner);
     let decap = Ingress::default()
-        .decide(&red().cx(), &arrival(B), &mut datagram)
+        .decide(&red().cx(), &arrival(HOST_B), &mut datagram)
         .unwrap();
     // An IP packet goes to TUN, never the header that was in front of it.
     assert_eq!(datagram[decap.start..], before);
     // A Geneve header where a packet belongs is no packet.
     let header_twice = behind(geneve(RED, ethertype::IPV4), &nested);
-    let refused = decide(&red(), &arrival(B), header_twice).unwrap_err();
+    let refused = decide(&red(), &arrival(HOST_B), header_twice).unwrap_err();
     assert_eq!(refused.reason, DropReason::NotIp);
 }
 
@@ -259,13 +259,13 @@ fn a_host_is_heard_as_long_as_it_sends() {
     let mut ingress = Ingress::default();
     for seconds in [1, 2, 30] {
         world.now = Now(seconds * 1_000_000_000);
-        let arrived = ingress.decide(&world.cx(), &arrival(B), &mut from_b(RED));
+        let arrived = ingress.decide(&world.cx(), &arrival(HOST_B), &mut from_b(RED));
         assert!(arrived.is_ok());
-        let host = world.link(LinkIndex(0)).unwrap().host(ip(B)).unwrap();
-        assert_eq!(host.heard(), Some(world.now));
+        let host = world.link(LinkIndex(0)).unwrap().host(ip(HOST_B)).unwrap();
+        assert_eq!(host.last_received(), Some(world.now));
     }
-    let other = world.link(LinkIndex(0)).unwrap().host(ip(C)).unwrap();
-    assert_eq!(other.heard(), None);
+    let other = world.link(LinkIndex(0)).unwrap().host(ip(HOST_C)).unwrap();
+    assert_eq!(other.last_received(), None);
 }
 
 /// A kernel behind the interface that cannot forward what it got as one says so, and gets shorter segments.
@@ -275,10 +275,10 @@ fn an_uncut_super_packet_follows_the_path_mtu_behind_the_interface() {
     config.mtu = 1464;
     let world = tables(vec![config]);
     let link = world.link(LinkIndex(0)).unwrap();
-    let sample = Sample {
+    let sample = SamplePacket {
         v6: true,
         payload: vec![7; 20_000],
-        ..Sample::default()
+        ..SamplePacket::default()
     };
     let (_, packet, mut inner) = sample.super_packet(1300);
     let (from, to): (Ipv6Addr, Ipv6Addr) = ("fd00::2".parse().unwrap(), "fd00::1".parse().unwrap());
@@ -287,7 +287,7 @@ fn an_uncut_super_packet_follows_the_path_mtu_behind_the_interface() {
     let headers = packet.payload_offset;
     let gso_size = || {
         let datagram = behind(geneve(RED, ethertype::IPV6), &inner);
-        let decap = decide(&world, &arrival(B), datagram).unwrap();
+        let decap = decide(&world, &arrival(HOST_B), datagram).unwrap();
         decap.vnet.unwrap().gso_size
     };
     assert_eq!(gso_size(), 1464 - headers);

@@ -2,21 +2,21 @@
 
 use super::support::*;
 use super::*;
-use crate::link::{HeardBy, RxInterface};
+use crate::link::{ExpectedInterface, RxInterface};
 
 /// Addresses of a packet, from the VPC's other host to this one or from this host to the other.
 fn judged(src: &str, dst: &str) -> [Result<(), DropReason>; 2] {
-    let mut config = vpc(HERE, 0, RED);
+    let mut config = vpc(LOCAL_HOST, 0, RED);
     config.broadcasts = vec!["10.0.0.255".parse().unwrap()];
     // Any source may come from either side, so that nothing else is found first.
     for prefix in ["0.0.0.0/0", "::/0"] {
-        let mut everything = route(prefix, &[B], Origin::Route);
+        let mut everything = route(prefix, &[HOST_B], RouteOrigin::Route);
         everything.local = true;
         config.routes.push(everything);
     }
-    let site = Site::new(HERE, vec![config]);
+    let site = TestHost::new(LOCAL_HOST, vec![config]);
     let inner = udp(src, dst, (1, 2), 8);
-    let from_wire = site.receive(B, &marked(RED, &plain(), &inner));
+    let from_wire = site.receive(HOST_B, &marked(RED, &plain(), &inner));
     [from_wire.map(|_| ()), site.send(&inner).map(|_| ())]
 }
 
@@ -92,14 +92,14 @@ fn a_route_that_the_sender_prescribes_is_dropped_in_both_directions() {
     };
     let outcome = |bytes: &[u8]| {
         let datagram = marked(RED, &plain(), bytes);
-        let decided = decide(&red(), &arrival(B), datagram);
+        let decided = decide(&red(), &arrival(HOST_B), datagram);
         decided.map(|_| ()).map_err(|refused| refused.reason)
     };
     let forbidden = Err(DropReason::SourceRoute);
     for kind in [131, 137] {
         let bytes = options(&plain4, [1, kind, 7, 4, 10, 0, 0, 9]);
         assert_eq!(outcome(&bytes), forbidden, "option {kind}");
-        let out = site(Functions::default()).send(&bytes).map(|_| ());
+        let out = site(LinkFunctions::default()).send(&bytes).map(|_| ());
         assert_eq!(out, forbidden, "option {kind}");
     }
     for kind in [0, 1, 3, 4, 5, 253] {
@@ -145,34 +145,34 @@ proptest! {
 }
 
 /// Red and blue; `10.9.0.9` is a host of blue behind red's interface, C is this host.
-fn nested() -> World {
+fn nested() -> TestTables {
     let mut registry = HostRegistry::default();
     let red = Link::new(config(0, RED, GENEVE_PORT), &mut registry);
     let mut blue = config(1, BLUE, GENEVE_PORT);
     blue.routes
-        .push(route("10.8.0.0/16", &["10.9.0.9"], Origin::Route));
+        .push(route("10.8.0.0/16", &["10.9.0.9"], RouteOrigin::Route));
     let blue = Link::new(blue, &mut registry).with_heard_by(|host| {
         if host == ip("10.9.0.9") {
-            vec![HeardBy::Link(LinkIndex(0))]
-        } else if host == ip(C) {
-            vec![HeardBy::Nobody]
+            vec![ExpectedInterface::Link(LinkIndex(0))]
+        } else if host == ip(HOST_C) {
+            vec![ExpectedInterface::Nobody]
         } else {
             Vec::new()
         }
     });
     let links = [Arc::new(red), Arc::new(blue)];
-    World::new(Tables::new(links, FlowHasher::new([1, 2])))
+    TestTables::new(Tables::new(links, FlowHasher::new([1, 2])))
 }
 
 fn heard(from: &str, interface: RxInterface, src: &str) -> Result<(), (DropReason, Option<u32>)> {
-    let arrival = Arrival {
+    let arrival = OuterRx {
         interface,
         ..arrival(from)
     };
     let inner = udp(src, "10.0.0.1", (1000, 53), 0);
     let datagram = behind(geneve(BLUE, ethertype::IPV4), &inner);
     let decided = decide(&nested(), &arrival, datagram);
-    let refused = |r: Refused| (r.reason, r.link.map(|link| link.0));
+    let refused = |r: RefusedPacket| (r.reason, r.link.map(|link| link.0));
     decided.map(|_| ()).map_err(refused)
 }
 
@@ -180,14 +180,14 @@ fn heard(from: &str, interface: RxInterface, src: &str) -> Result<(), (DropReaso
 fn a_host_is_heard_by_the_underlay_or_the_link_that_it_is_behind() {
     let forged = DropReason::NotFromUnderlay;
     let (red, blue) = (LinkIndex(0), LinkIndex(1));
-    assert_eq!(heard(B, RxInterface::Underlay, "10.0.0.2"), Ok(()));
+    assert_eq!(heard(HOST_B, RxInterface::Underlay, "10.0.0.2"), Ok(()));
     for (interface, counts) in [
         (RxInterface::Link(red), Some(0)),
         (RxInterface::Link(blue), Some(1)),
         (RxInterface::Loopback, None),
         (RxInterface::Unknown, None),
     ] {
-        let outcome = heard(B, interface, "10.0.0.2");
+        let outcome = heard(HOST_B, interface, "10.0.0.2");
         assert_eq!(outcome, Err((forged, counts)), "{interface:?}");
     }
     assert_eq!(
@@ -197,16 +197,16 @@ fn a_host_is_heard_by_the_underlay_or_the_link_that_it_is_behind() {
     let other = heard("10.9.0.9", RxInterface::Link(blue), "10.8.0.1");
     assert_eq!(other, Err((forged, Some(1))));
     // Nobody but this host has its address.
-    let own = heard(C, RxInterface::Underlay, "10.0.0.3");
+    let own = heard(HOST_C, RxInterface::Underlay, "10.0.0.3");
     assert_eq!(own, Err((forged, Some(1))));
 }
 
 #[test]
 fn nothing_is_learned_from_headers_that_are_not_believed() {
     for bytes in [Vec::new(), vec![0xff; 40], from_b(RED + 7)] {
-        let arrival = Arrival {
+        let arrival = OuterRx {
             interface: RxInterface::Link(LinkIndex(0)),
-            ..arrival(B)
+            ..arrival(HOST_B)
         };
         let refused = decide(&nested(), &arrival, bytes).unwrap_err();
         assert_eq!(refused.reason, DropReason::NotFromUnderlay);
@@ -216,10 +216,10 @@ fn nothing_is_learned_from_headers_that_are_not_believed() {
     let world = nested();
     let mut ingress = Ingress::default();
     let mut good = from_b(BLUE);
-    assert!(ingress.decide(&world.cx(), &arrival(B), &mut good).is_ok());
-    let forged = Arrival {
+    assert!(ingress.decide(&world.cx(), &arrival(HOST_B), &mut good).is_ok());
+    let forged = OuterRx {
         interface: RxInterface::Link(LinkIndex(0)),
-        ..arrival(B)
+        ..arrival(HOST_B)
     };
     let refused = ingress.decide(&world.cx(), &forged, &mut good).unwrap_err();
     assert_eq!(refused.reason, DropReason::NotFromUnderlay);

@@ -1,17 +1,17 @@
 //! A destination on the sender's own host: the answer comes back here, in the name that was asked.
 
-use super::bridge::{LOCAL, OWN, bridged, frame, request, send, turn_back};
-use super::services::{VIP, VIP6, fabric};
+use super::bridge::{LOCAL_MAC, OWN_MAC, bridged, frame, request, send, turn_back};
+use super::services::{SERVICE_ADDRESS, VIP6, fabric};
 use super::support::*;
 use super::*;
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::service::Affinity;
 use crate::wire::ethernet::{Ethernet, Mac};
 use crate::wire::icmp::QuotedTransport;
 
 /// Clients of this host, which the kernel routes, and the backend that is an address of the interface.
 const CLIENTS: [(&str, &str, &str); 2] = [
-    ("172.16.0.1", VIP, "10.0.0.1"),
+    ("172.16.0.1", SERVICE_ADDRESS, "10.0.0.1"),
     ("fd02::1", VIP6, "fd00::1"),
 ];
 
@@ -22,10 +22,10 @@ fn make(number: u8, from: (&str, u16), to: (&str, u16), flags: TcpFlags) -> Vec<
     }
 }
 
-fn serving(number: u8, vip: &str, addr: &str) -> Site {
-    site(Functions {
+fn serving(number: u8, vip: &str, addr: &str) -> TestHost {
+    site(LinkFunctions {
         services: service(vip, number, Affinity::None, vec![backend(addr, 1)]),
-        ..Functions::default()
+        ..LinkFunctions::default()
     })
 }
 
@@ -53,15 +53,15 @@ fn a_backend_of_this_host_answers_a_client_of_this_host_in_the_name_of_the_servi
 }
 
 /// The port of the source that a packet from this client to the virtual address gets.
-fn port(site: &Site, client: &str, sport: u16) -> Result<u16, DropReason> {
-    let there = site.send(&tcp(client, VIP, (sport, 80), SYN))?;
-    assert_eq!(there.packet().src, ip(VIP));
+fn port(site: &TestHost, client: &str, sport: u16) -> Result<u16, DropReason> {
+    let there = site.send(&tcp(client, SERVICE_ADDRESS, (sport, 80), SYN))?;
+    assert_eq!(there.packet().src, ip(SERVICE_ADDRESS));
     Ok(there.packet().ports().unwrap().0)
 }
 
 #[test]
 fn clients_with_one_port_are_told_apart_and_keep_their_ports() {
-    let mut site = serving(protocol::TCP, VIP, "10.0.0.1");
+    let mut site = serving(protocol::TCP, SERVICE_ADDRESS, "10.0.0.1");
     let clients: Vec<_> = (1..9).map(|n| format!("172.16.0.{n}")).collect();
     let ports: Vec<_> = clients
         .iter()
@@ -75,8 +75,8 @@ fn clients_with_one_port_are_told_apart_and_keep_their_ports() {
     site.functions(|f| f.rate = None);
     for (client, before) in clients.iter().zip(ports) {
         assert_eq!(port(&site, client, 1000), Ok(before));
-        let back = site.send(&tcp("10.0.0.1", VIP, (8080, before), SYN_ACK));
-        assert_eq!(back.unwrap().tuple(), format!("{VIP} 80 > {client} 1000"));
+        let back = site.send(&tcp("10.0.0.1", SERVICE_ADDRESS, (8080, before), SYN_ACK));
+        assert_eq!(back.unwrap().tuple(), format!("{SERVICE_ADDRESS} 80 > {client} 1000"));
     }
 }
 
@@ -112,9 +112,9 @@ fn a_port_forward_to_this_host_serves_this_host_too() {
         dnat("198.51.100.9", Some((6, 443)), "10.0.0.1", Some(8443)),
         dnat("198.51.100.10", None, "10.0.0.1", None),
     ];
-    let site = site(Functions {
+    let site = site(LinkFunctions {
         nat: translation(0, rules),
-        ..Functions::default()
+        ..LinkFunctions::default()
     });
     let ask = tcp("172.16.0.1", "198.51.100.9", (1000, 443), SYN);
     let there = site.send(&ask).unwrap();
@@ -142,8 +142,8 @@ fn a_port_forward_to_this_host_serves_this_host_too() {
 #[test]
 fn what_another_host_relays_back_to_the_clients_own_host_is_told_apart() {
     for (number, client, vip) in [
-        (protocol::TCP, "10.0.0.3", VIP),
-        (protocol::UDP, "10.0.0.3", VIP),
+        (protocol::TCP, "10.0.0.3", SERVICE_ADDRESS),
+        (protocol::UDP, "10.0.0.3", SERVICE_ADDRESS),
         (protocol::TCP, "fd00::3", VIP6),
     ] {
         // C is the host of the backend and of this client.
@@ -151,9 +151,9 @@ fn what_another_host_relays_back_to_the_clients_own_host_is_told_apart() {
         for epoch in 0..2 {
             let ask = make(number, (client, 1000), (vip, 80), SYN);
             let asked = own.send(&ask).unwrap();
-            assert_eq!(asked.host(), ip(HERE));
-            let relayed = balancer.receive(C, &asked.datagram()).unwrap();
-            let arrived = own.receive(HERE, &relayed.datagram()).unwrap();
+            assert_eq!(asked.host(), ip(LOCAL_HOST));
+            let relayed = balancer.receive(HOST_C, &asked.datagram()).unwrap();
+            let arrived = own.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
             let expected = (0, format!("{vip} 1000 > {client} 8080"));
             assert_eq!((arrived.tun(), arrived.tuple()), expected, "{epoch}");
             let reply = make(number, (client, 8080), (vip, 1000), SYN_ACK);
@@ -167,13 +167,13 @@ fn what_another_host_relays_back_to_the_clients_own_host_is_told_apart() {
     }
 }
 
-const OTHER: Mac = Mac([2, 0, 0, 0, 0, 5]);
+const OTHER_MAC: Mac = Mac([2, 0, 0, 0, 0, 5]);
 
 #[test]
 fn stations_of_one_bridge_are_kept_apart() {
-    let mut config = bridged(Action::Allow);
+    let mut config = bridged(PolicyAction::Allow);
     let services = service(
-        VIP,
+        SERVICE_ADDRESS,
         protocol::UDP,
         Affinity::None,
         vec![backend("10.0.0.5", 1)],
@@ -181,7 +181,7 @@ fn stations_of_one_bridge_are_kept_apart() {
     config.functions.services = services;
     let world = tables(vec![config]);
     let bridge = world.link(LinkIndex(0)).unwrap().bridge.as_ref().unwrap();
-    for (mac, addr) in [(LOCAL, "10.0.0.1"), (OTHER, "10.0.0.5")] {
+    for (mac, addr) in [(LOCAL_MAC, "10.0.0.1"), (OTHER_MAC, "10.0.0.5")] {
         let claim = frame(
             Mac::BROADCAST,
             mac,
@@ -206,21 +206,21 @@ fn stations_of_one_bridge_are_kept_apart() {
         turn_back(&world, frame(own, src, ethertype::IPV4, packet)).unwrap()
     };
     // The second asks itself.
-    for (client, addr) in [(LOCAL, "10.0.0.1"), (OTHER, "10.0.0.5")] {
-        let there = sent(client, &udp(addr, VIP, (1000, 80), 0));
+    for (client, addr) in [(LOCAL_MAC, "10.0.0.1"), (OTHER_MAC, "10.0.0.5")] {
+        let there = sent(client, &udp(addr, SERVICE_ADDRESS, (1000, 80), 0));
         let (src, dst, tuple) = between(&there);
-        assert_eq!((src, dst), (own, OTHER));
+        assert_eq!((src, dst), (own, OTHER_MAC));
         let at = Ethernet::parse(&there).unwrap().payload().to_vec();
         let port = Packet::parse(&at).unwrap().ports().unwrap().0;
-        assert_eq!(tuple, format!("{VIP} {port} > 10.0.0.5 8080"));
-        let back = sent(OTHER, &udp("10.0.0.5", VIP, (8080, port), 0));
-        let expected = (own, client, format!("{VIP} 80 > {addr} 1000"));
+        assert_eq!(tuple, format!("{SERVICE_ADDRESS} {port} > 10.0.0.5 8080"));
+        let back = sent(OTHER_MAC, &udp("10.0.0.5", SERVICE_ADDRESS, (8080, port), 0));
+        let expected = (own, client, format!("{SERVICE_ADDRESS} 80 > {addr} 1000"));
         assert_eq!(between(&back), expected);
-        let told = sent(OTHER, &error_about("10.0.0.5", &at));
+        let told = sent(OTHER_MAC, &error_about("10.0.0.5", &at));
         let frame = Ethernet::parse(&told).unwrap();
         let packet = Packet::parse(frame.payload()).unwrap();
-        assert_eq!((packet.src, packet.dst), (ip(VIP), ip(addr)));
+        assert_eq!((packet.src, packet.dst), (ip(SERVICE_ADDRESS), ip(addr)));
         assert_eq!(frame.dst(), client);
     }
-    assert_ne!(own, OWN);
+    assert_ne!(own, OWN_MAC);
 }

@@ -31,11 +31,11 @@ use proptest::prelude::*;
 use super::*;
 use std::sync::Arc;
 
-use crate::flow::{FlowHasher, FlowKey, Limits};
-use crate::link::{Functions, HostRegistry, LinkConfig, RouteConfig, Tables};
+use crate::flow::{FlowHasher, FlowKey, FlowLimits};
+use crate::link::{LinkFunctions, HostRegistry, LinkConfig, RouteConfig, Tables};
 use crate::offload::vnet::VnetHdr;
 use crate::options::EndpointType;
-use crate::route::Origin;
+use crate::route::RouteOrigin;
 use crate::time::Now;
 use crate::wire::ethernet::ethertype;
 use crate::wire::geneve::Geneve;
@@ -45,20 +45,20 @@ use crate::wire::option::{OptionClass, OptionType};
 use crate::wire::packet::{Fragment, Transport, tests::sample};
 use crate::wire::transport::{TcpFlags, udp_header};
 
-const HERE: &str = "192.0.2.1";
-const B: &str = "192.0.2.2";
-const C: &str = "192.0.2.3";
+const LOCAL_HOST: &str = "192.0.2.1";
+const HOST_B: &str = "192.0.2.2";
+const HOST_C: &str = "192.0.2.3";
 const STRANGER: &str = "192.0.2.66";
 const RED: u32 = 100;
 const BLUE: u32 = 200;
 const OTHER_PORT: u16 = 16_081;
-const CLASS: OptionClass = OptionClass(0xfff0);
+const OPTION_CLASS: OptionClass = OptionClass(0xfff0);
 
 fn ip(addr: &str) -> IpAddr {
     addr.parse().unwrap()
 }
 
-fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
+fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin) -> RouteConfig {
     RouteConfig {
         prefix: prefix.parse().unwrap(),
         hosts: hosts.iter().map(|host| ip(host)).collect(),
@@ -89,35 +89,35 @@ fn config(index: u32, vni: u32, port: u16) -> LinkConfig {
         allowed: Vec::new(),
         undelivered: Default::default(),
         routes: vec![
-            route("10.0.0.2/32", &[B], Origin::Endpoint),
-            route("10.0.0.3/32", &[C], Origin::Endpoint),
-            route("10.0.0.4/32", &[], Origin::Endpoint),
-            route("fd00::2/128", &[B], Origin::Endpoint),
-            route("10.7.0.0/16", &[B, C], Origin::Route),
+            route("10.0.0.2/32", &[HOST_B], RouteOrigin::Endpoint),
+            route("10.0.0.3/32", &[HOST_C], RouteOrigin::Endpoint),
+            route("10.0.0.4/32", &[], RouteOrigin::Endpoint),
+            route("fd00::2/128", &[HOST_B], RouteOrigin::Endpoint),
+            route("10.7.0.0/16", &[HOST_B, HOST_C], RouteOrigin::Route),
         ],
-        functions: Functions::default(),
+        functions: LinkFunctions::default(),
         bridge: None,
     }
 }
 
 /// Tables, and what the packets of a test leave behind.
-struct World {
+struct TestTables {
     tables: Tables,
-    state: State,
+    state: SharedState,
     now: Now,
 }
 
-impl World {
-    fn new(tables: Tables) -> World {
-        World {
+impl TestTables {
+    fn new(tables: Tables) -> TestTables {
+        TestTables {
             tables,
-            state: State::new(Limits::default(), [5, 6]),
+            state: SharedState::new(FlowLimits::default(), [5, 6]),
             now: Now(1),
         }
     }
 
-    fn cx(&self) -> Context<'_> {
-        Context {
+    fn cx(&self) -> PacketContext<'_> {
+        PacketContext {
             tables: &self.tables,
             state: &self.state,
             now: self.now,
@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-impl std::ops::Deref for World {
+impl std::ops::Deref for TestTables {
     type Target = Tables;
     fn deref(&self) -> &Tables {
         &self.tables
@@ -133,7 +133,7 @@ impl std::ops::Deref for World {
 }
 
 /// What becomes of a packet from TUN of which only the headers matter.
-fn egress(world: &World, link: &Arc<Link>, packet: &Packet) -> Result<Forward, DropReason> {
+fn egress(world: &TestTables, link: &Arc<Link>, packet: &Packet) -> Result<Forward, DropReason> {
     let mut packet = *packet;
     let encap = Egress::default().decide(&world.cx(), link, &mut [], &mut packet, &VnetHdr::NONE);
     encap.map(forwarded).map_err(|refused| refused.reason)
@@ -147,16 +147,16 @@ fn forwarded(encap: Encap) -> Forward {
     }
 }
 
-fn tables(configs: Vec<LinkConfig>) -> World {
+fn tables(configs: Vec<LinkConfig>) -> TestTables {
     let mut registry = HostRegistry::default();
     let links: Vec<_> = configs
         .into_iter()
         .map(|config| Arc::new(Link::new(config, &mut registry)))
         .collect();
-    World::new(Tables::new(links, FlowHasher::new([1, 2])))
+    TestTables::new(Tables::new(links, FlowHasher::new([1, 2])))
 }
 
-fn red() -> World {
+fn red() -> TestTables {
     tables(vec![config(0, RED, GENEVE_PORT)])
 }
 
@@ -208,29 +208,29 @@ fn from_b(vni: u32) -> Vec<u8> {
     )
 }
 
-fn arrival(src: &str) -> Arrival {
-    Arrival {
+fn arrival(src: &str) -> OuterRx {
+    OuterRx {
         port: GENEVE_PORT,
         src: ip(src),
-        dst: Some(ip(HERE)),
+        dst: Some(ip(LOCAL_HOST)),
         tos: 0,
         interface: RxInterface::Underlay,
     }
 }
 
-fn decide(tables: &World, arrival: &Arrival, mut datagram: Vec<u8>) -> Result<Decap, Refused> {
+fn decide(tables: &TestTables, arrival: &OuterRx, mut datagram: Vec<u8>) -> Result<Decap, RefusedPacket> {
     Ingress::default().decide(&tables.cx(), arrival, &mut datagram)
 }
 
 #[track_caller]
 fn assert_refused(datagram: Vec<u8>, reason: DropReason) {
-    let refused = decide(&red(), &arrival(B), datagram).unwrap_err();
+    let refused = decide(&red(), &arrival(HOST_B), datagram).unwrap_err();
     let link = Some(LinkIndex(0));
     assert_eq!((refused.reason, refused.link), (reason, link));
 }
 
 #[track_caller]
 fn assert_nobodys(datagram: Vec<u8>, reason: DropReason) {
-    let refused = decide(&red(), &arrival(B), datagram).unwrap_err();
+    let refused = decide(&red(), &arrival(HOST_B), datagram).unwrap_err();
     assert_eq!((refused.reason, refused.link), (reason, None));
 }

@@ -1,44 +1,44 @@
 //! Neighbours of links that put IP packets into frames: whether they are still there, and what is said of them.
 
-use super::bridge::{LOCAL, bridged, frame, send};
-use super::frames::{OWN, PEER, arp, framed, message, solicitation};
+use super::bridge::{LOCAL_MAC, bridged, frame, send};
+use super::frames::{TAP_MAC, PEER, arp, framed, message, solicitation};
 use super::*;
-use crate::bridge::Notice;
-use crate::policy::Action;
-use crate::wire::arp::{Arp, Operation};
+use crate::bridge::NeighborNotice;
+use crate::policy::PolicyAction;
+use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::encapsulation::Encapsulation;
 use crate::wire::ethernet::{Ethernet, Mac};
 use crate::wire::nd::{self, AdvertisementFlags, Nd};
 
 const MOVED: Mac = Mac([2, 0, 0, 0, 0, 7]);
-const VXLAN: Encapsulation = Encapsulation::Vxlan;
+const VXLAN_ENCAP: Encapsulation = Encapsulation::Vxlan;
 
 /// A VPC whose neighbours are not configured, and an answer of B's endpoint from this MAC address.
-fn world() -> World {
-    let mut config = framed(VXLAN);
+fn world() -> TestTables {
+    let mut config = framed(VXLAN_ENCAP);
     config.functions.endpoints.clear();
     tables(vec![config])
 }
 
-fn tell(world: &World, mac: Mac) {
-    let mut claim = arp(Operation::Reply, "10.0.0.2", "10.0.0.1");
+fn tell(world: &TestTables, mac: Mac) {
+    let mut claim = arp(ArpOperation::Reply, "10.0.0.2", "10.0.0.1");
     claim[8..14].copy_from_slice(&mac.0);
-    let datagram = message(VXLAN, ethertype::ARP, &claim);
-    let heard = super::decide(world, &arrival(B), datagram).unwrap_err();
+    let datagram = message(VXLAN_ENCAP, ethertype::ARP, &claim);
+    let heard = super::decide(world, &arrival(HOST_B), datagram).unwrap_err();
     assert_eq!(heard.reason, DropReason::NeighborNoted);
 }
 
 /// Where a packet to B's endpoint goes.
-fn goes(world: &World) -> Result<Mac, DropReason> {
+fn goes(world: &TestTables) -> Result<Mac, DropReason> {
     let link = world.link(LinkIndex(0)).unwrap();
     let forward = egress(world, link, &parsed("10.0.0.1", "10.0.0.2"))?;
     Ok(Ethernet::parse(&forward.encap[8..]).unwrap().dst())
 }
 
 /// The questions of a second, by the MAC address that they go to, and whether tables are to be published anew.
-fn tend(world: &mut World, second: u64) -> (Vec<Mac>, bool) {
+fn tend(world: &mut TestTables, second: u64) -> (Vec<Mac>, bool) {
     world.now = Now(second * 1_000_000_000);
-    let moved = !tend_neighbors(&world.cx()).is_empty();
+    let moved = !probe_neighbors(&world.cx()).is_empty();
     let link = world.link(LinkIndex(0)).unwrap();
     let asked = std::iter::from_fn(|| world.state.question()).map(|ask| {
         let mut out = [0; 100];
@@ -46,7 +46,7 @@ fn tend(world: &mut World, second: u64) -> (Vec<Mac>, bool) {
         let arp = Arp::parse(&out[..len]).unwrap();
         assert_eq!(
             (arp.sender_mac, arp.target),
-            (OWN, "10.0.0.2".parse().unwrap())
+            (TAP_MAC, "10.0.0.2".parse().unwrap())
         );
         Ethernet::parse(&header[8..]).unwrap().dst()
     });
@@ -102,8 +102,8 @@ fn the_interfaces_own_link_local_address_is_answered_for() {
     let link = world.link(LinkIndex(0)).unwrap();
     let ask = || {
         let question = solicitation("fe80::2", "fe80::1");
-        let datagram = message(VXLAN, ethertype::IPV6, &question);
-        super::decide(&world, &arrival(B), datagram)
+        let datagram = message(VXLAN_ENCAP, ethertype::IPV6, &question);
+        super::decide(&world, &arrival(HOST_B), datagram)
             .unwrap_err()
             .reason
     };
@@ -120,13 +120,13 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
     for router in [false, true] {
         for overrides in [false, true] {
             let flags = AdvertisementFlags { router, overrides };
-            let mut world = tables(vec![bridged(Action::Allow)]);
-            let answer = |world: &World| {
+            let mut world = tables(vec![bridged(PolicyAction::Allow)]);
+            let answer = |world: &TestTables| {
                 let group = nd::solicited_node(target);
-                let question = nd::solicitation(target, LOCAL, asker, group);
+                let question = nd::solicitation(target, LOCAL_MAC, asker, group);
                 let frame = frame(
                     Mac::of_multicast_v6(group),
-                    LOCAL,
+                    LOCAL_MAC,
                     ethertype::IPV6,
                     &question,
                 );
@@ -144,9 +144,9 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
                 };
                 Some((mac, flags))
             };
-            let hear = |world: &World, message: &[u8]| {
-                let frame = frame(LOCAL, PEER, ethertype::IPV6, message);
-                super::bridge::receive(world, B, &frame).unwrap();
+            let hear = |world: &TestTables, message: &[u8]| {
+                let frame = frame(LOCAL_MAC, PEER, ethertype::IPV6, message);
+                super::bridge::receive(world, HOST_B, &frame).unwrap();
             };
             // By a question alone it does not say whether it is a router.
             hear(&world, &nd::solicitation(asker, PEER, target, asker));
@@ -158,7 +158,7 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
             // A while later it is to answer itself.
             world.now = Now(31_000_000_000);
             assert_eq!(answer(&world), None);
-            assert_eq!(Notice::default().flags, None);
+            assert_eq!(NeighborNotice::default().flags, None);
         }
     }
 }

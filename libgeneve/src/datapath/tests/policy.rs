@@ -2,22 +2,22 @@
 
 use super::support::*;
 use super::*;
-use crate::options::{Attach, OptionMatch};
-use crate::policy::{Action, Direction, Rule, Who};
-use crate::qos::{Class, Tally};
+use crate::options::{SentOptions, OptionMatch};
+use crate::policy::{PolicyAction, Direction, PolicyRule, RulePeer};
+use crate::qos::{QosClass, ClassCounters};
 
 const IN: Direction = Direction::Ingress;
 const OUT: Direction = Direction::Egress;
 
-fn ruled(ingress: Action, egress: Action, rules: Vec<Rule>) -> Functions {
-    Functions {
+fn ruled(ingress: PolicyAction, egress: PolicyAction, rules: Vec<PolicyRule>) -> LinkFunctions {
+    LinkFunctions {
         policy: policy(ingress, egress, rules),
-        ..Functions::default()
+        ..LinkFunctions::default()
     }
 }
 
-fn selecting(name: &str, direction: Direction, selector: &str, action: Action) -> Rule {
-    let who = Who::Selector(selector.parse().unwrap());
+fn selecting(name: &str, direction: Direction, selector: &str, action: PolicyAction) -> PolicyRule {
+    let who = RulePeer::Selector(selector.parse().unwrap());
     let mut rule = rule(name, direction, action);
     match direction {
         Direction::Ingress => rule.from = who,
@@ -26,10 +26,10 @@ fn selecting(name: &str, direction: Direction, selector: &str, action: Action) -
     rule
 }
 
-fn with(text: &str) -> Attach {
-    Attach {
+fn with(text: &str) -> SentOptions {
+    SentOptions {
         labels: Some((labels(text), false)),
-        ..Attach::default()
+        ..SentOptions::default()
     }
 }
 
@@ -43,16 +43,16 @@ fn from_us() -> Vec<u8> {
 
 #[test]
 fn each_direction_has_its_default() {
-    for ingress in [Action::Allow, Action::Deny, Action::Reject] {
-        for egress in [Action::Allow, Action::Deny, Action::Reject] {
+    for ingress in [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject] {
+        for egress in [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject] {
             let site = site(ruled(ingress, egress, Vec::new()));
             let expected = |action| match action {
-                Action::Allow => Ok(()),
-                Action::Deny => Err(DropReason::PolicyDenied),
-                Action::Reject => Err(DropReason::PolicyRejected),
+                PolicyAction::Allow => Ok(()),
+                PolicyAction::Deny => Err(DropReason::PolicyDenied),
+                PolicyAction::Reject => Err(DropReason::PolicyRejected),
             };
             for _ in 0..2 {
-                let heard = site.hear(B, &to_us(), &plain()).map(|_| ());
+                let heard = site.hear(HOST_B, &to_us(), &plain()).map(|_| ());
                 assert_eq!(heard, expected(ingress));
                 assert_eq!(site.send(&from_us()).map(|_| ()), expected(egress));
             }
@@ -62,50 +62,50 @@ fn each_direction_has_its_default() {
 
 #[test]
 fn the_labels_of_the_packet_decide_and_unknown_ones_never_allow() {
-    let verdict = |selector: &str, action: Action, options: &Attach| {
+    let verdict = |selector: &str, action: PolicyAction, options: &SentOptions| {
         let other = match action {
-            Action::Allow => Action::Deny,
-            _ => Action::Allow,
+            PolicyAction::Allow => PolicyAction::Deny,
+            _ => PolicyAction::Allow,
         };
         let rules = vec![selecting("rule", IN, selector, action)];
-        site(ruled(other, Action::Deny, rules))
-            .hear(B, &to_us(), options)
+        site(ruled(other, PolicyAction::Deny, rules))
+            .hear(HOST_B, &to_us(), options)
             .is_ok()
     };
     assert!(verdict(
         "app=web",
-        Action::Allow,
+        PolicyAction::Allow,
         &with("app=web,tier=front")
     ));
-    assert!(!verdict("app=web", Action::Allow, &with("app=db")));
-    assert!(!verdict("app=web", Action::Allow, &with("")));
+    assert!(!verdict("app=web", PolicyAction::Allow, &with("app=db")));
+    assert!(!verdict("app=web", PolicyAction::Allow, &with("")));
     // Known to have none is not the same as unknown.
-    assert!(verdict("!app", Action::Allow, &with("")));
-    assert!(!verdict("!app", Action::Allow, &plain()));
-    assert!(!verdict("app", Action::Allow, &plain()));
+    assert!(verdict("!app", PolicyAction::Allow, &with("")));
+    assert!(!verdict("!app", PolicyAction::Allow, &plain()));
+    assert!(!verdict("app", PolicyAction::Allow, &plain()));
     // What cannot be known is denied by a rule that denies.
-    assert!(!verdict("app=web", Action::Deny, &plain()));
-    assert!(!verdict("app=web", Action::Deny, &with("app=web")));
-    assert!(verdict("app=web", Action::Deny, &with("app=db")));
+    assert!(!verdict("app=web", PolicyAction::Deny, &plain()));
+    assert!(!verdict("app=web", PolicyAction::Deny, &with("app=web")));
+    assert!(verdict("app=web", PolicyAction::Deny, &with("app=db")));
 }
 
 #[test]
 fn configured_labels_stand_in_for_an_absent_option_and_only_for_that() {
     let mut functions = ruled(
-        Action::Deny,
-        Action::Deny,
+        PolicyAction::Deny,
+        PolicyAction::Deny,
         vec![
-            selecting("in", IN, "app=web", Action::Allow),
-            selecting("out", OUT, "app=web", Action::Allow),
+            selecting("in", IN, "app=web", PolicyAction::Allow),
+            selecting("out", OUT, "app=web", PolicyAction::Allow),
         ],
     );
     let mut web = endpoint(EndpointType::Simple);
     web.labels = Some(labels("app=web"));
     functions.endpoints.insert(ip("10.0.0.2"), web);
     let site = site(functions);
-    site.hear(B, &to_us(), &plain()).unwrap();
+    site.hear(HOST_B, &to_us(), &plain()).unwrap();
     let other = udp("10.0.0.2", "10.0.0.1", (1001, 80), 0);
-    let heard = site.hear(B, &other, &with("app=db"));
+    let heard = site.hear(HOST_B, &other, &with("app=db"));
     assert_eq!(heard.unwrap_err(), DropReason::PolicyDenied);
     // On the way out, the configuration is all there is.
     site.send(&udp("10.0.0.1", "10.0.0.2", (5, 80), 0)).unwrap();
@@ -115,29 +115,29 @@ fn configured_labels_stand_in_for_an_absent_option_and_only_for_that() {
 
 #[test]
 fn labels_from_a_stranger_are_not_read() {
-    let rules = vec![selecting("web", IN, "app=web", Action::Allow)];
-    let site = site(ruled(Action::Deny, Action::Deny, rules));
+    let rules = vec![selecting("web", IN, "app=web", PolicyAction::Allow)];
+    let site = site(ruled(PolicyAction::Deny, PolicyAction::Deny, rules));
     let heard = site.hear(STRANGER, &to_us(), &with("app=web"));
     assert_eq!(heard.unwrap_err(), DropReason::UnknownHost);
     // Nor from a host for the endpoint of another.
-    let heard = site.hear(C, &to_us(), &with("app=web"));
+    let heard = site.hear(HOST_C, &to_us(), &with("app=web"));
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     assert_eq!((hits(&site, "web"), site.flows()), (0, 0));
 }
 
 #[test]
 fn an_option_is_matched_by_value_and_mask() {
-    let mut wanted = rule("tagged", IN, Action::Allow);
-    wanted.option = Some(OptionMatch::parse("0xfff0:0x11=0a00/ff00", CLASS).unwrap());
-    let site = site(ruled(Action::Deny, Action::Deny, vec![wanted]));
+    let mut wanted = rule("tagged", IN, PolicyAction::Allow);
+    wanted.option = Some(OptionMatch::parse("0xfff0:0x11=0a00/ff00", OPTION_CLASS).unwrap());
+    let site = site(ruled(PolicyAction::Deny, PolicyAction::Deny, vec![wanted]));
     let hear = |port: u16, data: &[&[u8]]| {
         let header = data
             .iter()
             .fold(geneve(RED, ethertype::IPV4), |header, data| {
-                header.option(CLASS, OptionType(0x11), data).unwrap()
+                header.option(OPTION_CLASS, OptionType(0x11), data).unwrap()
             });
         let inner = udp("10.0.0.2", "10.0.0.1", (port, 80), 0);
-        site.receive(B, &behind(header, &inner)).is_ok()
+        site.receive(HOST_B, &behind(header, &inner)).is_ok()
     };
     assert!(hear(1, &[&[0x0a, 0x77, 0, 0]]));
     assert!(!hear(2, &[&[0x0b, 0x77, 0, 0]]));
@@ -147,10 +147,10 @@ fn an_option_is_matched_by_value_and_mask() {
 
 #[test]
 fn whoever_is_rejected_is_told_unless_that_must_not_be() {
-    let site = site(ruled(Action::Reject, Action::Reject, Vec::new()));
+    let site = site(ruled(PolicyAction::Reject, PolicyAction::Reject, Vec::new()));
     let told = |inner: &[u8]| {
         let refused = site
-            .receive_fully(B, &marked(RED, &plain(), inner))
+            .receive_fully(HOST_B, &marked(RED, &plain(), inner))
             .unwrap_err();
         assert_eq!(refused.reason, DropReason::PolicyRejected);
         let packet = Packet::parse(inner).unwrap();
@@ -188,7 +188,7 @@ fn whoever_is_rejected_is_told_unless_that_must_not_be() {
     let packet = Packet::parse(&error).unwrap();
     let none = answer(
         &site.link(0).config,
-        Answer::Rejected,
+        SenderReply::Rejected,
         &packet,
         &error,
         &mut [0; 1280],
@@ -198,38 +198,38 @@ fn whoever_is_rejected_is_told_unless_that_must_not_be() {
 
 #[test]
 fn replies_of_an_allowed_flow_pass_although_the_default_denies() {
-    let mut web = rule("web", OUT, Action::Allow);
+    let mut web = rule("web", OUT, PolicyAction::Allow);
     web.dports = vec![80..=80];
-    let site = site(ruled(Action::Deny, Action::Deny, vec![web]));
+    let site = site(ruled(PolicyAction::Deny, PolicyAction::Deny, vec![web]));
     let reply = udp("10.0.0.3", "10.0.0.1", (80, 1000), 0);
-    let early = site.hear(C, &reply, &plain());
+    let early = site.hear(HOST_C, &reply, &plain());
     assert_eq!(early.unwrap_err(), DropReason::PolicyDenied);
     site.send(&from_us()).unwrap();
     for _ in 0..2 {
-        site.hear(C, &reply, &plain()).unwrap();
+        site.hear(HOST_C, &reply, &plain()).unwrap();
     }
     let other = udp("10.0.0.3", "10.0.0.1", (81, 1000), 0);
-    let heard = site.hear(C, &other, &plain());
+    let heard = site.hear(HOST_C, &other, &plain());
     assert_eq!(heard.unwrap_err(), DropReason::PolicyDenied);
     assert_eq!(hits(&site, "web"), 1);
 }
 
 #[test]
 fn what_a_rule_logs_is_bounded_and_the_rest_is_counted() {
-    let mut loud = rule("loud", IN, Action::Deny);
+    let mut loud = rule("loud", IN, PolicyAction::Deny);
     loud.log = true;
-    let mut site = site(ruled(Action::Allow, Action::Allow, vec![loud.clone()]));
+    let mut site = site(ruled(PolicyAction::Allow, PolicyAction::Allow, vec![loud.clone()]));
     for port in 0..100 {
         let inner = udp("10.0.0.2", "10.0.0.1", (port, 80), 0);
-        site.hear(B, &inner, &plain()).unwrap_err();
-        site.hear(B, &inner, &plain()).unwrap_err();
+        site.hear(HOST_B, &inner, &plain()).unwrap_err();
+        site.hear(HOST_B, &inner, &plain()).unwrap_err();
     }
     let (logged, suppressed) = site.world.state.log.take();
     assert_eq!((logged.len(), suppressed), (64, 36));
     let first = logged[0];
     assert_eq!(
-        (first.key.sport, first.fate),
-        (0, Fate::Drop(DropReason::PolicyDenied))
+        (first.key.sport, first.verdict),
+        (0, Verdict::Drop(DropReason::PolicyDenied))
     );
     let link = site.link(0);
     let policy = link.config.functions.policy.as_ref().unwrap();
@@ -237,30 +237,30 @@ fn what_a_rule_logs_is_bounded_and_the_rest_is_counted() {
     assert_eq!(first.epoch, site.world.epoch);
     // A flow that is stopped in its middle is heard of, too; one that is decided as before is not.
     site.functions(|f| f.policy = None);
-    site.hear(B, &to_us(), &plain()).unwrap();
+    site.hear(HOST_B, &to_us(), &plain()).unwrap();
     for _ in 0..2 {
         site.functions(|f| f.policy = policy_of(&loud));
-        site.hear(B, &to_us(), &plain()).unwrap_err();
+        site.hear(HOST_B, &to_us(), &plain()).unwrap_err();
     }
     assert_eq!(site.world.state.log.take().0.len(), 1);
 }
 
-fn policy_of(rule: &Rule) -> Option<Arc<crate::policy::Policy>> {
-    policy(Action::Allow, Action::Allow, vec![rule.clone()])
+fn policy_of(rule: &PolicyRule) -> Option<Arc<crate::policy::Policy>> {
+    policy(PolicyAction::Allow, PolicyAction::Allow, vec![rule.clone()])
 }
 
 #[test]
 fn a_rule_gives_its_flows_a_class() {
-    let mut web = rule("web", OUT, Action::Allow);
+    let mut web = rule("web", OUT, PolicyAction::Allow);
     (web.dports, web.class) = (vec![80..=80], Some(7));
-    let mut functions = ruled(Action::Deny, Action::Allow, vec![web]);
-    functions.classes = vec![Arc::new(Class {
+    let mut functions = ruled(PolicyAction::Deny, PolicyAction::Allow, vec![web]);
+    functions.classes = vec![Arc::new(QosClass {
         id: 7,
         name: "gold".into(),
         bucket: None,
         ingress: None,
         dscp: Some(46),
-        tally: Arc::new(Tally::default()),
+        tally: Arc::new(ClassCounters::default()),
     })];
     let site = site(functions);
     let went = site.send(&from_us()).unwrap();

@@ -2,9 +2,9 @@
 
 use super::support::*;
 use super::*;
-use crate::link::Endpoint;
-use crate::options::{Attach, ClassOption};
-use crate::qos::{Bucket, Class, Tally};
+use crate::link::EndpointConfig;
+use crate::options::{SentOptions, ClassOption};
+use crate::qos::{Bucket, QosClass, ClassCounters};
 
 const OVER: DropReason = DropReason::RateExceeded;
 
@@ -13,14 +13,14 @@ fn bucket() -> Option<Arc<Bucket>> {
     Some(Arc::new(Bucket::new(1000, 180)))
 }
 
-fn class(id: u8, dscp: Option<u8>) -> Class {
-    Class {
+fn class(id: u8, dscp: Option<u8>) -> QosClass {
+    QosClass {
         id,
         name: format!("class-{id}"),
         bucket: None,
         ingress: None,
         dscp,
-        tally: Arc::new(Tally::default()),
+        tally: Arc::new(ClassCounters::default()),
     }
 }
 
@@ -33,15 +33,15 @@ fn back(port: u16) -> Vec<u8> {
 }
 
 /// Sends packets of two flows in turns; how many pass.
-fn passing(site: &Site, packets: u16) -> usize {
+fn passing(site: &TestHost, packets: u16) -> usize {
     let verdicts = (0..packets).map(|n| site.send(&out(n % 2)));
     let verdicts: Vec<_> = verdicts.map(|v| v.map(|_| ())).collect();
     assert!(verdicts.iter().all(|v| matches!(v, Ok(()) | Err(OVER))));
     verdicts.iter().filter(|v| v.is_ok()).count()
 }
 
-fn of_endpoint(edit: impl FnOnce(&mut Endpoint)) -> Functions {
-    let mut functions = Functions::default();
+fn of_endpoint(edit: impl FnOnce(&mut EndpointConfig)) -> LinkFunctions {
+    let mut functions = LinkFunctions::default();
     let mut own = endpoint(EndpointType::Simple);
     own.local = true;
     edit(&mut own);
@@ -51,12 +51,12 @@ fn of_endpoint(edit: impl FnOnce(&mut Endpoint)) -> Functions {
 
 #[test]
 fn link_endpoint_and_class_each_have_a_rate() {
-    let link = Functions {
+    let link = LinkFunctions {
         rate: bucket(),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
     let mut of_class = of_endpoint(|e| e.class = Some(7));
-    of_class.classes = vec![Arc::new(Class {
+    of_class.classes = vec![Arc::new(QosClass {
         bucket: bucket(),
         ..class(7, None)
     })];
@@ -68,26 +68,26 @@ fn link_endpoint_and_class_each_have_a_rate() {
         assert_eq!(passing(&site, 8), 2);
         // The way in has rates of its own.
         for _ in 0..8 {
-            site.hear(B, &back(0), &plain()).unwrap();
+            site.hear(HOST_B, &back(0), &plain()).unwrap();
         }
     }
 }
 
 #[test]
 fn the_way_in_is_held_to_its_own_rates() {
-    let link = Functions {
+    let link = LinkFunctions {
         rate_ingress: bucket(),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
     let mut of_class = of_endpoint(|e| e.class = Some(7));
-    of_class.classes = vec![Arc::new(Class {
+    of_class.classes = vec![Arc::new(QosClass {
         ingress: bucket(),
         ..class(7, None)
     })];
     for functions in [link, of_class] {
         let site = site(functions);
         let heard: Vec<_> = (0..8)
-            .map(|n| site.hear(B, &back(n % 2), &plain()).is_ok())
+            .map(|n| site.hear(HOST_B, &back(n % 2), &plain()).is_ok())
             .collect();
         assert_eq!(heard.iter().filter(|&&passed| passed).count(), 3);
         for _ in 0..8 {
@@ -99,7 +99,7 @@ fn the_way_in_is_held_to_its_own_rates() {
 #[test]
 fn what_passes_a_class_and_what_does_not_is_counted() {
     let mut functions = of_endpoint(|e| e.class = Some(7));
-    let seven = Arc::new(Class {
+    let seven = Arc::new(QosClass {
         bucket: bucket(),
         ..class(7, None)
     });
@@ -127,29 +127,29 @@ fn a_class_is_told_to_the_underlay_and_to_the_receiver() {
 
 #[test]
 fn a_receiver_applies_its_own_class_of_that_id() {
-    let options = |class, drop_precedence| Attach {
+    let options = |class, drop_precedence| SentOptions {
         class: Some(ClassOption {
             class,
             drop_precedence,
         }),
-        ..Attach::default()
+        ..SentOptions::default()
     };
-    let functions = Functions {
-        classes: vec![Arc::new(Class {
+    let functions = LinkFunctions {
+        classes: vec![Arc::new(QosClass {
             ingress: bucket(),
             ..class(7, Some(46))
         })],
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
-    let heard = |options: &Attach| {
+    let heard = |options: &SentOptions| {
         let mut functions = functions.clone();
-        functions.classes = vec![Arc::new(Class {
+        functions.classes = vec![Arc::new(QosClass {
             ingress: bucket(),
             ..class(7, Some(46))
         })];
         let site = site(functions);
         let passed = (0..8)
-            .filter(|_| site.hear(B, &back(1), options).is_ok())
+            .filter(|_| site.hear(HOST_B, &back(1), options).is_ok())
             .count();
         (passed, site)
     };

@@ -2,22 +2,22 @@
 
 use super::support::*;
 use super::*;
-use crate::options::{Attach, ServiceOption};
+use crate::options::{SentOptions, ServiceOption};
 use crate::service::{Affinity, Backend};
 
-pub(super) const VIP: &str = "10.0.9.1";
+pub(super) const SERVICE_ADDRESS: &str = "10.0.9.1";
 pub(super) const VIP6: &str = "fd00::9:1";
 
 /// This host knows the service; its clients are here.
-fn serving(affinity: Affinity, backends: Vec<Backend>) -> Site {
-    site(Functions {
-        services: service(VIP, protocol::TCP, affinity, backends),
-        ..Functions::default()
+fn serving(affinity: Affinity, backends: Vec<Backend>) -> TestHost {
+    site(LinkFunctions {
+        services: service(SERVICE_ADDRESS, protocol::TCP, affinity, backends),
+        ..LinkFunctions::default()
     })
 }
 
-fn ask(site: &Site, port: u16) -> Result<IpAddr, DropReason> {
-    let went = site.send(&tcp("10.0.0.1", VIP, (port, 80), ACK))?;
+fn ask(site: &TestHost, port: u16) -> Result<IpAddr, DropReason> {
+    let went = site.send(&tcp("10.0.0.1", SERVICE_ADDRESS, (port, 80), ACK))?;
     assert_eq!(went.packet().ports().unwrap().1, 8080);
     Ok(went.packet().dst)
 }
@@ -32,10 +32,10 @@ fn a_virtual_address_leads_to_a_backend_and_its_answer_comes_from_it() {
     for port in 1..50 {
         let chosen = ask(&site, port).unwrap();
         assert_eq!(ask(&site, port), Ok(chosen));
-        let host = if chosen == ip("10.0.0.2") { B } else { C };
+        let host = if chosen == ip("10.0.0.2") { HOST_B } else { HOST_C };
         let reply = tcp(&chosen.to_string(), "10.0.0.1", (8080, port), ACK);
         let back = site.hear(host, &reply, &plain()).unwrap();
-        assert_eq!(back.tuple(), format!("{VIP} 80 > 10.0.0.1 {port}"));
+        assert_eq!(back.tuple(), format!("{SERVICE_ADDRESS} 80 > 10.0.0.1 {port}"));
     }
     assert_eq!(site.flows(), 49);
 }
@@ -44,7 +44,7 @@ fn a_virtual_address_leads_to_a_backend_and_its_answer_comes_from_it() {
 fn moved(before: Vec<Backend>, after: Vec<Backend>) -> Vec<[IpAddr; 3]> {
     let mut site = serving(Affinity::None, before);
     let first: Vec<_> = (0..100).map(|port| ask(&site, port).unwrap()).collect();
-    let changed = service(VIP, protocol::TCP, Affinity::None, after);
+    let changed = service(SERVICE_ADDRESS, protocol::TCP, Affinity::None, after);
     site.functions(|f| f.services = changed);
     let flow = |(port, first): (u16, IpAddr)| {
         [
@@ -88,15 +88,15 @@ fn a_reply_of_a_backend_that_was_lost_is_none() {
     let mut site = serving(Affinity::None, vec![backend("10.0.0.2", 1)]);
     ask(&site, 1000).unwrap();
     let reply = tcp("10.0.0.2", "10.0.0.1", (8080, 1000), ACK);
-    site.hear(B, &reply, &plain()).unwrap();
+    site.hear(HOST_B, &reply, &plain()).unwrap();
     let other = service(
-        VIP,
+        SERVICE_ADDRESS,
         protocol::TCP,
         Affinity::None,
         vec![backend("10.0.0.3", 1)],
     );
     site.functions(|f| f.services = other);
-    let late = site.hear(B, &reply, &plain());
+    let late = site.hear(HOST_B, &reply, &plain());
     assert_eq!(late.unwrap_err(), DropReason::NatUntranslatable);
     assert_eq!(ask(&site, 1000), Ok(ip("10.0.0.3")));
 }
@@ -122,18 +122,18 @@ fn without_a_backend_there_is_no_service() {
 
 /// The load balancer (this host), the client's host B and the backend's host C, none of which knows the service but
 /// the first.
-pub(super) fn fabric(number: u8) -> [Site; 3] {
-    [HERE, B, C].map(|here| {
+pub(super) fn fabric(number: u8) -> [TestHost; 3] {
+    [LOCAL_HOST, HOST_B, HOST_C].map(|here| {
         let mut config = vpc(here, 0, RED);
-        for vip in [VIP, VIP6] {
-            let length = if vip == VIP { 32 } else { 128 };
-            let hosts: &[&str] = if here == HERE { &[] } else { &[HERE] };
+        for vip in [SERVICE_ADDRESS, VIP6] {
+            let length = if vip == SERVICE_ADDRESS { 32 } else { 128 };
+            let hosts: &[&str] = if here == LOCAL_HOST { &[] } else { &[LOCAL_HOST] };
             config
                 .routes
-                .push(route(&format!("{vip}/{length}"), hosts, Origin::Endpoint));
+                .push(route(&format!("{vip}/{length}"), hosts, RouteOrigin::Endpoint));
         }
-        if here == HERE {
-            let configs = [(VIP, "10.0.0.3"), (VIP6, "fd00::3")].map(|(vip, addr)| {
+        if here == LOCAL_HOST {
+            let configs = [(SERVICE_ADDRESS, "10.0.0.3"), (VIP6, "fd00::3")].map(|(vip, addr)| {
                 let services = service(vip, number, Affinity::None, vec![backend(addr, 1)]);
                 let config = services.unwrap().iter().next().unwrap().config.clone();
                 crate::service::ServiceConfig {
@@ -141,18 +141,18 @@ pub(super) fn fabric(number: u8) -> [Site; 3] {
                     ..config
                 }
             });
-            let services = crate::service::Services::new(configs, None).unwrap();
+            let services = crate::service::ServiceTable::new(configs, None).unwrap();
             config.functions.services = Some(Arc::new(services));
         }
-        Site::new(here, vec![config])
+        TestHost::new(here, vec![config])
     })
 }
 
 #[test]
 fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_service() {
     for (number, client, vip, addr) in [
-        (protocol::UDP, "10.0.0.2", VIP, "10.0.0.3"),
-        (protocol::TCP, "10.0.0.2", VIP, "10.0.0.3"),
+        (protocol::UDP, "10.0.0.2", SERVICE_ADDRESS, "10.0.0.3"),
+        (protocol::TCP, "10.0.0.2", SERVICE_ADDRESS, "10.0.0.3"),
         (protocol::TCP, "fd00::2", VIP6, "fd00::3"),
     ] {
         let [balancer, near, far] = fabric(number);
@@ -162,16 +162,16 @@ fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_serv
         };
         for flags in [SYN, ACK] {
             let asked = near.send(&make(client, vip, (1000, 80), flags)).unwrap();
-            assert_eq!(asked.host(), ip(HERE));
-            let relayed = balancer.receive(B, &asked.datagram()).unwrap();
-            assert_eq!(relayed.host(), ip(C));
+            assert_eq!(asked.host(), ip(LOCAL_HOST));
+            let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
+            assert_eq!(relayed.host(), ip(HOST_C));
             let option = relayed.options().service.unwrap();
             assert_eq!(
                 (option.addr, option.port, option.protocol),
                 (ip(vip), 80, number)
             );
             assert_eq!(relayed.packet().ttl, asked.packet().ttl - 1);
-            let arrived = far.receive(HERE, &relayed.datagram()).unwrap();
+            let arrived = far.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
             let expected = format!("{client} 1000 > {addr} 8080");
             assert_eq!((arrived.tun(), arrived.tuple()), (0, expected));
 
@@ -182,12 +182,12 @@ fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_serv
                 if flags == SYN { SYN_ACK } else { ACK },
             );
             let answer = far.send(&reply).unwrap();
-            assert_eq!(answer.host(), ip(B));
-            let back = near.receive(C, &answer.datagram()).unwrap();
+            assert_eq!(answer.host(), ip(HOST_B));
+            let back = near.receive(HOST_C, &answer.datagram()).unwrap();
             let expected = format!("{vip} 80 > {client} 1000");
             assert_eq!((back.tun(), back.tuple()), (0, expected));
         }
-        let flows = [&balancer, &near, &far].map(Site::flows);
+        let flows = [&balancer, &near, &far].map(TestHost::flows);
         assert_eq!(flows, [1; 3]);
     }
 }
@@ -195,24 +195,24 @@ fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_serv
 #[test]
 fn nobody_else_speaks_in_the_name_of_a_service() {
     let [balancer, near, far] = fabric(protocol::UDP);
-    let asked = near.send(&udp("10.0.0.2", VIP, (1000, 80), 0)).unwrap();
-    let relayed = balancer.receive(B, &asked.datagram()).unwrap();
-    far.receive(HERE, &relayed.datagram()).unwrap();
+    let asked = near.send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0)).unwrap();
+    let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
+    far.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
     let answer = far
         .send(&udp("10.0.0.3", "10.0.0.2", (8080, 1000), 0))
         .unwrap();
     // Without the option it is a forged source.
-    let bare = near.hear(C, answer.inner(), &plain());
+    let bare = near.hear(HOST_C, answer.inner(), &plain());
     assert_eq!(bare.unwrap_err(), DropReason::SourceMismatch);
     // The option is not for a flow that nobody began.
     let mut other = answer.datagram();
     let start = answer.forward().encap.len();
-    other[start..].copy_from_slice(&udp(VIP, "10.0.0.2", (80, 1001), 0));
-    let heard = near.receive(C, &other);
+    other[start..].copy_from_slice(&udp(SERVICE_ADDRESS, "10.0.0.2", (80, 1001), 0));
+    let heard = near.receive(HOST_C, &other);
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
     // Only the host of a virtual address sends on what others ask of it.
     let forged = far.receive(
-        B,
+        HOST_B,
         &[
             &relayed.forward().encap[..],
             &udp("10.0.0.1", "10.0.0.3", (9, 8080), 0),
@@ -225,15 +225,15 @@ fn nobody_else_speaks_in_the_name_of_a_service() {
 #[test]
 fn errors_find_the_way_that_the_packets_of_a_service_take() {
     let [balancer, near, far] = fabric(protocol::UDP);
-    let ask = udp("10.0.0.2", VIP, (1000, 80), 0);
+    let ask = udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0);
     let asked = near.send(&ask).unwrap();
-    let relayed = balancer.receive(B, &asked.datagram()).unwrap();
-    let arrived = far.receive(HERE, &relayed.datagram()).unwrap();
+    let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
+    let arrived = far.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
     // The backend's port is closed.
     let refused = far.send(&error_about("10.0.0.3", arrived.inner())).unwrap();
-    let told = near.receive(C, &refused.datagram()).unwrap();
+    let told = near.receive(HOST_C, &refused.datagram()).unwrap();
     let quote = told.packet().quote(told.inner()).unwrap();
-    assert_eq!((told.packet().src, quote.dst), (ip(VIP), ip(VIP)));
+    assert_eq!((told.packet().src, quote.dst), (ip(SERVICE_ADDRESS), ip(SERVICE_ADDRESS)));
     assert_eq!(
         (quote.src, quote.transport),
         (
@@ -245,12 +245,12 @@ fn errors_find_the_way_that_the_packets_of_a_service_take() {
     let answer = far
         .send(&udp("10.0.0.3", "10.0.0.2", (8080, 1000), 0))
         .unwrap();
-    let back = near.receive(C, &answer.datagram()).unwrap();
+    let back = near.receive(HOST_C, &answer.datagram()).unwrap();
     let closed = near.send(&error_about("10.0.0.2", back.inner())).unwrap();
-    assert_eq!(closed.host(), ip(HERE));
-    let passed = balancer.receive(B, &closed.datagram()).unwrap();
-    assert_eq!(passed.host(), ip(C));
-    let told = far.receive(HERE, &passed.datagram()).unwrap();
+    assert_eq!(closed.host(), ip(LOCAL_HOST));
+    let passed = balancer.receive(HOST_B, &closed.datagram()).unwrap();
+    assert_eq!(passed.host(), ip(HOST_C));
+    let told = far.receive(LOCAL_HOST, &passed.datagram()).unwrap();
     let quote = told.packet().quote(told.inner()).unwrap();
     assert_eq!((quote.src, quote.dst), (ip("10.0.0.3"), ip("10.0.0.2")));
 }
@@ -267,21 +267,21 @@ fn a_service_of_a_gateway_sees_its_clients_themselves() {
         );
         f.nat = translation(0, vec![out]);
     });
-    let asked = near.send(&udp("10.0.0.2", VIP, (1000, 80), 0)).unwrap();
-    let relayed = balancer.receive(B, &asked.datagram()).unwrap();
+    let asked = near.send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0)).unwrap();
+    let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
     assert_eq!(relayed.tuple(), "10.0.0.2 1000 > 10.0.0.3 8080");
 }
 
 /// A request that reached the backend's host C, and the three hosts.
-fn asked(number: u8) -> [Site; 3] {
+fn asked(number: u8) -> [TestHost; 3] {
     let [balancer, near, far] = fabric(number);
     let ask = match number {
-        protocol::UDP => udp("10.0.0.2", VIP, (1000, 80), 0),
-        _ => tcp("10.0.0.2", VIP, (1000, 80), SYN),
+        protocol::UDP => udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0),
+        _ => tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN),
     };
     let asked = near.send(&ask).unwrap();
-    let relayed = balancer.receive(B, &asked.datagram()).unwrap();
-    far.receive(HERE, &relayed.datagram()).unwrap();
+    let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
+    far.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
     [balancer, near, far]
 }
 
@@ -296,7 +296,7 @@ fn answer_of(number: u8, from: (&str, u16)) -> Vec<u8> {
         port: from.1,
         protocol: number,
     };
-    let options = Attach {
+    let options = SentOptions {
         service: Some(option),
         ..plain()
     };
@@ -304,10 +304,10 @@ fn answer_of(number: u8, from: (&str, u16)) -> Vec<u8> {
 }
 
 /// The hosts of the client's VPC, with one more that serves nothing.
-const OTHER: &str = "192.0.2.9";
+const OTHER_HOST: &str = "192.0.2.9";
 
-fn with_a_stranger(near: &mut Site) {
-    let more = route("10.0.0.9/32", &[OTHER], Origin::Endpoint);
+fn with_a_stranger(near: &mut TestHost) {
+    let more = route("10.0.0.9/32", &[OTHER_HOST], RouteOrigin::Endpoint);
     near.change(|configs| configs[0].routes.push(more));
 }
 
@@ -317,28 +317,28 @@ fn only_the_host_that_answered_first_goes_on_to_answer_in_the_name_of_a_service(
         let [_, mut near, _] = asked(number);
         with_a_stranger(&mut near);
         let ask = match number {
-            protocol::UDP => udp("10.0.0.2", VIP, (1000, 80), 0),
-            _ => tcp("10.0.0.2", VIP, (1000, 80), SYN),
+            protocol::UDP => udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0),
+            _ => tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN),
         };
         near.send(&ask).unwrap();
-        let answer = answer_of(number, (VIP, 80));
-        let said = |near: &Site, host: &str| near.receive(host, &answer).map(|went| went.tun());
+        let answer = answer_of(number, (SERVICE_ADDRESS, 80));
+        let said = |near: &TestHost, host: &str| near.receive(host, &answer).map(|went| went.tun());
         for _ in 0..2 {
-            assert_eq!(said(&near, C), Ok(0));
-            assert_eq!(said(&near, OTHER), Err(DropReason::SourceMismatch));
+            assert_eq!(said(&near, HOST_C), Ok(0));
+            assert_eq!(said(&near, OTHER_HOST), Err(DropReason::SourceMismatch));
         }
         // Its backend fails, and the service gives the flow to another; a connection cannot be given away.
         near.world.now = Now(near.world.now.0 + 6_000_000_000);
-        let moved = said(&near, OTHER);
+        let moved = said(&near, OTHER_HOST);
         if number == protocol::UDP {
             assert_eq!(moved, Ok(0));
-            assert_eq!(said(&near, C), Err(DropReason::SourceMismatch));
+            assert_eq!(said(&near, HOST_C), Err(DropReason::SourceMismatch));
         } else {
             assert_eq!(moved, Err(DropReason::SourceMismatch));
             // Until the client begins another with the same ports.
-            near.send(&tcp("10.0.0.2", VIP, (1000, 80), SYN)).unwrap();
-            assert_eq!(said(&near, OTHER), Ok(0));
-            assert_eq!(said(&near, C), Err(DropReason::SourceMismatch));
+            near.send(&tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN)).unwrap();
+            assert_eq!(said(&near, OTHER_HOST), Ok(0));
+            assert_eq!(said(&near, HOST_C), Err(DropReason::SourceMismatch));
         }
     }
 }
@@ -353,14 +353,14 @@ fn who_chose_the_backend_itself_hears_no_other_in_its_name() {
         port: 8080,
         protocol: protocol::TCP,
     };
-    let options = Attach {
+    let options = SentOptions {
         service: Some(option),
         ..plain()
     };
     let forged = tcp("10.0.0.2", "10.0.0.1", (8080, 1000), SYN_ACK);
-    let heard = site.hear(OTHER, &forged, &options);
+    let heard = site.hear(OTHER_HOST, &forged, &options);
     assert_eq!(heard.unwrap_err(), DropReason::SourceMismatch);
-    assert!(site.hear(B, &forged, &plain()).is_ok());
+    assert!(site.hear(HOST_B, &forged, &plain()).is_ok());
 }
 
 #[test]

@@ -8,14 +8,14 @@ pub(super) mod packets;
 
 use super::*;
 use crate::label::{LabelKey, LabelMap, LabelSet};
-use crate::link::Endpoint;
+use crate::link::EndpointConfig;
 use crate::nat;
-use crate::options::{Attach, Received};
-use crate::policy::{Action, Defaults, Direction, Policy, Rule};
+use crate::options::{SentOptions, ReceivedOptions};
+use crate::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule};
 use crate::qos::Metered;
-use crate::service::{Affinity, Backend, ServiceConfig, Services};
+use crate::service::{Affinity, Backend, ServiceConfig, ServiceTable};
 use crate::wire::header::HeaderBytes;
-use crate::wire::icmp::Unreachable;
+use crate::wire::icmp::UnreachableReason;
 use crate::wire::transport::TcpFlags;
 use crate::wire::transport_checksum::ChecksumState;
 
@@ -24,8 +24,8 @@ pub(super) const ACK: TcpFlags = TcpFlags::ACK;
 pub(super) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
 /// One host of a fabric.
-pub(super) struct Site {
-    pub(super) world: World,
+pub(super) struct TestHost {
+    pub(super) world: TestTables,
     pub(super) here: &'static str,
     configs: Vec<LinkConfig>,
     hosts: HostRegistry,
@@ -33,17 +33,17 @@ pub(super) struct Site {
 
 /// Where a packet went, and how it looks there.
 #[derive(Debug)]
-pub(super) enum Went {
+pub(super) enum TestOutput {
     Tun(LinkIndex, Vec<u8>),
     Wire(Forward, Vec<u8>),
 }
 
-impl Went {
+impl TestOutput {
     /// The inner packet.
     pub(super) fn inner(&self) -> &[u8] {
         match self {
-            Went::Tun(_, inner) => inner,
-            Went::Wire(forward, datagram) => &datagram[forward.encap.len()..],
+            TestOutput::Tun(_, inner) => inner,
+            TestOutput::Wire(forward, datagram) => &datagram[forward.encap.len()..],
         }
     }
 
@@ -60,8 +60,8 @@ impl Went {
     #[track_caller]
     pub(super) fn forward(&self) -> &Forward {
         match self {
-            Went::Wire(forward, _) => forward,
-            Went::Tun(..) => panic!("it went into TUN"),
+            TestOutput::Wire(forward, _) => forward,
+            TestOutput::Tun(..) => panic!("it went into TUN"),
         }
     }
 
@@ -73,7 +73,7 @@ impl Went {
     #[track_caller]
     pub(super) fn datagram(&self) -> Vec<u8> {
         self.forward();
-        let Went::Wire(_, datagram) = self else {
+        let TestOutput::Wire(_, datagram) = self else {
             unreachable!()
         };
         datagram.clone()
@@ -81,30 +81,30 @@ impl Went {
 
     /// What its options say.
     #[track_caller]
-    pub(super) fn options(&self) -> Received {
+    pub(super) fn options(&self) -> ReceivedOptions {
         read(&self.forward().encap)
     }
 
     #[track_caller]
     pub(super) fn tun(&self) -> u32 {
         match self {
-            Went::Tun(link, _) => link.0,
-            Went::Wire(forward, _) => panic!("it went to {}", forward.host.addr),
+            TestOutput::Tun(link, _) => link.0,
+            TestOutput::Wire(forward, _) => panic!("it went to {}", forward.host.addr),
         }
     }
 }
 
-pub(super) fn read(header: &HeaderBytes) -> Received {
-    Received::read(
+pub(super) fn read(header: &HeaderBytes) -> ReceivedOptions {
+    ReceivedOptions::read(
         &Default::default(),
         Geneve::parse(header).unwrap().options(),
     )
     .unwrap()
 }
 
-impl Site {
-    pub(super) fn new(here: &'static str, configs: Vec<LinkConfig>) -> Site {
-        let mut site = Site {
+impl TestHost {
+    pub(super) fn new(here: &'static str, configs: Vec<LinkConfig>) -> TestHost {
+        let mut site = TestHost {
             world: tables(Vec::new()),
             here,
             configs,
@@ -134,7 +134,7 @@ impl Site {
     }
 
     /// The same for the functions of the first link.
-    pub(super) fn functions(&mut self, edit: impl FnOnce(&mut Functions)) {
+    pub(super) fn functions(&mut self, edit: impl FnOnce(&mut LinkFunctions)) {
         self.change(|configs| edit(&mut configs[0].functions));
     }
 
@@ -147,11 +147,11 @@ impl Site {
     }
 
     /// A packet from the TUN interface of the first link.
-    pub(super) fn send(&self, bytes: &[u8]) -> Result<Went, DropReason> {
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<TestOutput, DropReason> {
         self.send_on(0, bytes)
     }
 
-    pub(super) fn send_on(&self, link: u32, bytes: &[u8]) -> Result<Went, DropReason> {
+    pub(super) fn send_on(&self, link: u32, bytes: &[u8]) -> Result<TestOutput, DropReason> {
         self.send_with(&mut Egress::default(), &self.link(link), bytes)
     }
 
@@ -160,7 +160,7 @@ impl Site {
         egress: &mut Egress,
         link: &Arc<Link>,
         bytes: &[u8],
-    ) -> Result<Went, DropReason> {
+    ) -> Result<TestOutput, DropReason> {
         let mut inner = bytes.to_vec();
         let mut packet = Packet::parse(&inner).unwrap();
         let encap = egress
@@ -189,13 +189,13 @@ impl Site {
     }
 
     /// A datagram from another host.
-    pub(super) fn receive(&self, from: &str, datagram: &[u8]) -> Result<Went, DropReason> {
+    pub(super) fn receive(&self, from: &str, datagram: &[u8]) -> Result<TestOutput, DropReason> {
         self.receive_fully(from, datagram).map_err(|r| r.reason)
     }
 
-    pub(super) fn receive_fully(&self, from: &str, datagram: &[u8]) -> Result<Went, Refused> {
+    pub(super) fn receive_fully(&self, from: &str, datagram: &[u8]) -> Result<TestOutput, RefusedPacket> {
         let mut datagram = datagram.to_vec();
-        let arrival = Arrival {
+        let arrival = OuterRx {
             dst: Some(ip(self.here)),
             ..arrival(from)
         };
@@ -203,7 +203,7 @@ impl Site {
         let inner = datagram[decap.start..].to_vec();
         assert_sound(&inner, &decap.packet);
         self.within(&decap.metered)
-            .map_err(|reason| Refused::of(reason, decap.link))?;
+            .map_err(|reason| RefusedPacket::of(reason, decap.link))?;
         Ok(went(decap.output, inner))
     }
 
@@ -212,18 +212,18 @@ impl Site {
         &self,
         from: &str,
         inner: &[u8],
-        options: &Attach,
-    ) -> Result<Went, DropReason> {
+        options: &SentOptions,
+    ) -> Result<TestOutput, DropReason> {
         self.receive(from, &marked(RED, options, inner))
     }
 }
 
-fn went(output: Output, inner: Vec<u8>) -> Went {
+fn went(output: Output, inner: Vec<u8>) -> TestOutput {
     match output {
-        Output::Link(link) => Went::Tun(link, inner),
+        Output::Link(link) => TestOutput::Tun(link, inner),
         Output::Host(forward) => {
             let datagram = [&forward.encap[..], &inner].concat();
-            Went::Wire(forward, datagram)
+            TestOutput::Wire(forward, datagram)
         }
     }
 }
@@ -240,7 +240,7 @@ fn assert_sound(inner: &[u8], packet: &Packet) {
 }
 
 /// `inner` behind a header of this VPC.
-pub(super) fn marked(vni: u32, options: &Attach, inner: &[u8]) -> Vec<u8> {
+pub(super) fn marked(vni: u32, options: &SentOptions, inner: &[u8]) -> Vec<u8> {
     let protocol = if inner[0] >> 4 == 4 {
         ethertype::IPV4
     } else {
@@ -259,12 +259,12 @@ pub(super) fn vpc(here: &str, index: u32, vni: u32) -> LinkConfig {
     config.local = Some(ip(here));
     config.addresses.clear();
     config.routes.clear();
-    for (number, host) in [(1, HERE), (2, B), (3, C)] {
+    for (number, host) in [(1, LOCAL_HOST), (2, HOST_B), (3, HOST_C)] {
         let (v4, v6) = (format!("10.0.0.{number}"), format!("fd00::{number}"));
         if host == here {
             config.addresses = vec![ip(&v4), ip(&v6)];
         } else {
-            let endpoint = |prefix: String| route(&prefix, &[host], Origin::Endpoint);
+            let endpoint = |prefix: String| route(&prefix, &[host], RouteOrigin::Endpoint);
             config
                 .routes
                 .extend([endpoint(v4 + "/32"), endpoint(v6 + "/128")]);
@@ -274,17 +274,17 @@ pub(super) fn vpc(here: &str, index: u32, vni: u32) -> LinkConfig {
 }
 
 /// The first host of that VPC with these functions.
-pub(super) fn site(functions: Functions) -> Site {
-    let mut config = vpc(HERE, 0, RED);
+pub(super) fn site(functions: LinkFunctions) -> TestHost {
+    let mut config = vpc(LOCAL_HOST, 0, RED);
     config
         .routes
-        .push(route("10.7.0.0/16", &[B, C], Origin::Route));
+        .push(route("10.7.0.0/16", &[HOST_B, HOST_C], RouteOrigin::Route));
     config.functions = functions;
-    Site::new(HERE, vec![config])
+    TestHost::new(LOCAL_HOST, vec![config])
 }
 
-pub(super) fn plain() -> Attach {
-    Attach::default()
+pub(super) fn plain() -> SentOptions {
+    SentOptions::default()
 }
 
 pub(super) fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: TcpFlags) -> Vec<u8> {
@@ -308,7 +308,7 @@ pub(super) fn in_ip(src: &str, dst: &str, number: u8, payload: &[u8]) -> Vec<u8>
 
 /// "Administratively prohibited" about a packet, from this address.
 pub(super) fn error_about(from: &str, bytes: &[u8]) -> Vec<u8> {
-    packets::unreachable(bytes, ip(from), Unreachable::Prohibited)
+    packets::unreachable(bytes, ip(from), UnreachableReason::Prohibited)
 }
 
 /// The packet without what tells it from others of its kind over IPv4: identification and header checksum.
@@ -339,8 +339,8 @@ pub(super) fn fragments(bytes: &[u8], id: u16) -> [Vec<u8>; 2] {
     [piece(&bytes[20..44], 0x2000), piece(&bytes[44..], 3)]
 }
 
-pub(super) fn rule(name: &str, direction: Direction, action: Action) -> Rule {
-    Rule::new(name, direction, 10, action)
+pub(super) fn rule(name: &str, direction: Direction, action: PolicyAction) -> PolicyRule {
+    PolicyRule::new(name, direction, 10, action)
 }
 
 pub(super) fn label_key() -> LabelKey {
@@ -352,23 +352,23 @@ pub(super) fn labels(text: &str) -> LabelSet {
     map.hashed(&label_key()).unwrap()
 }
 
-pub(super) fn policy(ingress: Action, egress: Action, rules: Vec<Rule>) -> Option<Arc<Policy>> {
+pub(super) fn policy(ingress: PolicyAction, egress: PolicyAction, rules: Vec<PolicyRule>) -> Option<Arc<Policy>> {
     let mut hits = |_: &str| Arc::new(AtomicU64::new(0));
-    let defaults = Defaults { ingress, egress };
+    let defaults = PolicyDefaults { ingress, egress };
     let policy = Policy::compile(rules, defaults, Some(&label_key()), &mut hits);
     Some(Arc::new(policy.unwrap()))
 }
 
 /// How often a rule of the first link decided.
-pub(super) fn hits(site: &Site, name: &str) -> u64 {
+pub(super) fn hits(site: &TestHost, name: &str) -> u64 {
     let link = site.link(0);
     let policy = link.config.functions.policy.as_ref().unwrap();
     let found = policy.rules().find(|(rule, _)| rule.name == name);
     found.unwrap().1
 }
 
-pub(super) fn snat(name: &str, from: &str, pool: (&str, &str), ports: (u16, u16)) -> nat::Rule {
-    nat::Rule::Snat {
+pub(super) fn snat(name: &str, from: &str, pool: (&str, &str), ports: (u16, u16)) -> nat::NatRule {
+    nat::NatRule::Snat {
         name: name.into(),
         from: from.parse().unwrap(),
         pool: ip(pool.0)..=ip(pool.1),
@@ -381,8 +381,8 @@ pub(super) fn dnat(
     port: Option<(u8, u16)>,
     target: &str,
     target_port: Option<u16>,
-) -> nat::Rule {
-    nat::Rule::Dnat {
+) -> nat::NatRule {
+    nat::NatRule::Dnat {
         name: format!("to-{to}"),
         to: ip(to),
         port,
@@ -391,8 +391,8 @@ pub(super) fn dnat(
     }
 }
 
-pub(super) fn translation(link: u32, rules: Vec<nat::Rule>) -> Option<Arc<nat::Nat>> {
-    let mut registry = nat::Registry::default();
+pub(super) fn translation(link: u32, rules: Vec<nat::NatRule>) -> Option<Arc<nat::Nat>> {
+    let mut registry = nat::PoolRegistry::default();
     let nat = nat::Nat::compile(LinkIndex(link), rules, &mut registry).unwrap();
     Some(Arc::new(nat))
 }
@@ -412,7 +412,7 @@ pub(super) fn service(
     number: u8,
     affinity: Affinity,
     backends: Vec<Backend>,
-) -> Option<Arc<Services>> {
+) -> Option<Arc<ServiceTable>> {
     let config = ServiceConfig {
         name: "web".into(),
         vip: ip(vip),
@@ -421,12 +421,12 @@ pub(super) fn service(
         backends,
         affinity,
     };
-    Some(Arc::new(Services::new([config], None).unwrap()))
+    Some(Arc::new(ServiceTable::new([config], None).unwrap()))
 }
 
-pub(super) fn endpoint(kind: EndpointType) -> Endpoint {
-    Endpoint {
+pub(super) fn endpoint(kind: EndpointType) -> EndpointConfig {
+    EndpointConfig {
         kind,
-        ..Endpoint::default()
+        ..EndpointConfig::default()
     }
 }

@@ -3,35 +3,35 @@
 use super::support::packets::in_ip;
 use super::support::*;
 use super::*;
-use crate::link::{Endpoint, ProxyTarget};
-use crate::options::{Attach, ClassOption, EndpointOption};
-use crate::policy::{Action, Direction, Who};
-use crate::qos::{Class, Tally};
+use crate::link::{EndpointConfig, ProxyTarget};
+use crate::options::{SentOptions, ClassOption, EndpointOption};
+use crate::policy::{PolicyAction, Direction, RulePeer};
+use crate::qos::{QosClass, ClassCounters};
 use crate::service::Affinity;
 use crate::wire::header::HeaderBytes;
 
 /// A host that does everything at once.
-fn busy() -> Site {
-    let mut config = vpc(HERE, 0, RED);
+fn busy() -> TestHost {
+    let mut config = vpc(LOCAL_HOST, 0, RED);
     let scaled = RouteConfig {
         kind: EndpointType::Scaled,
         local: true,
-        ..route("10.0.9.9/32", &[B, C], Origin::Endpoint)
+        ..route("10.0.9.9/32", &[HOST_B, HOST_C], RouteOrigin::Endpoint)
     };
     let gateway = RouteConfig {
         kind: EndpointType::Gateway,
-        ..route("0.0.0.0/0", &[C], Origin::Route)
+        ..route("0.0.0.0/0", &[HOST_C], RouteOrigin::Route)
     };
     config
         .routes
-        .extend([scaled, gateway, route("10.0.0.9/32", &[], Origin::Endpoint)]);
-    let mut web = rule("web", Direction::Ingress, Action::Allow);
-    web.from = Who::Selector("app=web".parse().unwrap());
-    let mut ping = rule("ping", Direction::Ingress, Action::Allow);
+        .extend([scaled, gateway, route("10.0.0.9/32", &[], RouteOrigin::Endpoint)]);
+    let mut web = rule("web", Direction::Ingress, PolicyAction::Allow);
+    web.from = RulePeer::Selector("app=web".parse().unwrap());
+    let mut ping = rule("ping", Direction::Ingress, PolicyAction::Allow);
     ping.icmp = Some((8, None));
-    let mut no = rule("no-telnet", Direction::Egress, Action::Reject);
+    let mut no = rule("no-telnet", Direction::Egress, PolicyAction::Reject);
     no.dports = vec![23..=23];
-    let mut gold = rule("gold", Direction::Egress, Action::Allow);
+    let mut gold = rule("gold", Direction::Egress, PolicyAction::Allow);
     (gold.dports, gold.class, gold.log) = (vec![443..=443], Some(7), true);
     let rules = vec![
         snat(
@@ -43,7 +43,7 @@ fn busy() -> Site {
         dnat("203.0.113.9", None, "10.0.0.3", None),
     ];
     let functions = &mut config.functions;
-    functions.policy = policy(Action::Deny, Action::Allow, vec![web, ping, no, gold]);
+    functions.policy = policy(PolicyAction::Deny, PolicyAction::Allow, vec![web, ping, no, gold]);
     functions.nat = translation(0, rules);
     functions.services = service(
         "10.0.9.1",
@@ -51,21 +51,21 @@ fn busy() -> Site {
         Affinity::None,
         vec![backend("10.0.0.2", 1), backend("10.0.0.3", 1)],
     );
-    functions.classes = vec![Arc::new(Class {
+    functions.classes = vec![Arc::new(QosClass {
         id: 7,
         name: "gold".into(),
         bucket: None,
         ingress: None,
         dscp: Some(46),
-        tally: Arc::new(Tally::default()),
+        tally: Arc::new(ClassCounters::default()),
     })];
     functions.labels = true;
-    let local = |kind| Endpoint {
+    let local = |kind| EndpointConfig {
         kind,
         local: true,
-        ..Endpoint::default()
+        ..EndpointConfig::default()
     };
-    let proxied = Endpoint {
+    let proxied = EndpointConfig {
         target: Some(ProxyTarget {
             addr: ip("10.0.0.2"),
             link: LinkIndex(1),
@@ -76,7 +76,7 @@ fn busy() -> Site {
     functions
         .endpoints
         .insert(ip("10.0.9.9"), local(EndpointType::Scaled));
-    let mut other = vpc(HERE, 1, BLUE);
+    let mut other = vpc(LOCAL_HOST, 1, BLUE);
     let stand_in = snat(
         "any",
         "0.0.0.0/0",
@@ -84,28 +84,28 @@ fn busy() -> Site {
         (40_000, 40_999),
     );
     other.functions.stand_ins = translation(1, vec![stand_in]);
-    Site::new(HERE, vec![config, other])
+    TestHost::new(LOCAL_HOST, vec![config, other])
 }
 
 /// Where a described packet comes from.
 #[derive(Clone, Copy)]
-enum At {
+enum TraceOrigin {
     Tun(u32),
-    Host(&'static str, u32, Attach),
+    Host(&'static str, u32, SentOptions),
 }
 
-fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
+fn described(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
     let packet = Packet::parse(bytes).unwrap();
     let (index, heading) = match at {
-        At::Tun(index) => (index, Heading::Egress),
-        At::Host(host, index, options) => {
+        TraceOrigin::Tun(index) => (index, TraceInput::Egress),
+        TraceOrigin::Host(host, index, options) => {
             let link = site.link(index);
             let datagram = marked(link.config.vni.value(), &options, bytes);
             let header =
                 HeaderBytes::copy_of(Geneve::parse(&datagram).unwrap().header_bytes()).unwrap();
             (
                 index,
-                Heading::Ingress {
+                TraceInput::Ingress {
                     host: ip(host),
                     header: Box::new(header),
                 },
@@ -116,11 +116,11 @@ fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
         Transport::Icmp { kind, code, .. } => Some((kind, code)),
         _ => None,
     };
-    let described = Described {
+    let described = TracePacket {
         key: FlowKey::of(LinkIndex(index), &packet),
         icmp,
-        heading,
-        length: Some(Length {
+        trace_input: heading,
+        length: Some(TraceLength {
             bytes: packet.total_len,
             dont_fragment: packet.dont_fragment,
         }),
@@ -128,10 +128,10 @@ fn described(site: &Site, at: At, bytes: &[u8]) -> Traced {
     trace(&site.world.cx(), &site.link(index), &described)
 }
 
-fn really(site: &Site, at: At, bytes: &[u8]) -> Result<Went, DropReason> {
+fn really(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> Result<TestOutput, DropReason> {
     match at {
-        At::Tun(index) => site.send_on(index, bytes),
-        At::Host(host, index, options) => {
+        TraceOrigin::Tun(index) => site.send_on(index, bytes),
+        TraceOrigin::Host(host, index, options) => {
             let vni = site.link(index).config.vni.value();
             site.receive(host, &marked(vni, &options, bytes))
         }
@@ -139,7 +139,7 @@ fn really(site: &Site, at: At, bytes: &[u8]) -> Result<Went, DropReason> {
 }
 
 /// All that a packet may leave behind.
-fn traces_left(site: &Site) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) {
+fn traces_left(site: &TestHost) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) {
     let link = site.link(0);
     let functions = &link.config.functions;
     let hits = functions
@@ -164,14 +164,14 @@ fn traces_left(site: &Site) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) {
 }
 
 #[track_caller]
-fn assert_told(site: &Site, at: At, bytes: &[u8]) -> Traced {
+fn assert_told(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
     let before = traces_left(site);
     let told = described(site, at, bytes);
     assert_eq!(traces_left(site), before, "a trace changed something");
     let went = really(site, at, bytes);
     match (&told.outcome, &went) {
-        (Ok(Exit::Tun(link)), Ok(Went::Tun(other, _))) => assert_eq!(link, other),
-        (Ok(Exit::Wire(way)), Ok(Went::Wire(forward, _))) => {
+        (Ok(NextHop::Tun(link)), Ok(TestOutput::Tun(other, _))) => assert_eq!(link, other),
+        (Ok(NextHop::Wire(way)), Ok(TestOutput::Wire(forward, _))) => {
             assert_eq!((way.link, way.host.addr), (forward.link, forward.host.addr));
             assert_eq!(way.encap[..], forward.encap[..]);
             let key = told.translated.unwrap();
@@ -185,8 +185,8 @@ fn assert_told(site: &Site, at: At, bytes: &[u8]) -> Traced {
     told
 }
 
-fn with(text: &str, dst: Option<EndpointType>, class: Option<u8>) -> Attach {
-    Attach {
+fn with(text: &str, dst: Option<EndpointType>, class: Option<u8>) -> SentOptions {
+    SentOptions {
         labels: Some((labels(text), false)),
         endpoint: dst.map(|dst| EndpointOption {
             dst,
@@ -200,11 +200,11 @@ fn with(text: &str, dst: Option<EndpointType>, class: Option<u8>) -> Attach {
     }
 }
 
-fn cases() -> Vec<(At, Vec<u8>)> {
-    let tun = At::Tun(0);
+fn cases() -> Vec<(TraceOrigin, Vec<u8>)> {
+    let tun = TraceOrigin::Tun(0);
     let web = with("app=web", None, None);
-    let from = |host, options| At::Host(host, 0, options);
-    let kind = |kind| from(B, with("app=web", Some(kind), None));
+    let from = |host, options| TraceOrigin::Host(host, 0, options);
+    let kind = |kind| from(HOST_B, with("app=web", Some(kind), None));
     let out = |dst: &str, ports| udp("10.0.0.1", dst, ports, 0);
     let inbound = |dst: &str, ports| udp("10.0.0.2", dst, ports, 0);
     vec![
@@ -223,20 +223,20 @@ fn cases() -> Vec<(At, Vec<u8>)> {
         (tun, udp("fd00::1", "fd00::2", (5, 80), 0)),
         (tun, udp("fd00::1", "2001:db8::1", (5, 80), 0)),
         (tun, echo("10.0.0.1", "10.0.0.2", 5, false)),
-        (from(B, web), inbound("10.0.0.1", (5, 80))),
+        (from(HOST_B, web), inbound("10.0.0.1", (5, 80))),
         (
-            from(B, with("app=db", None, None)),
+            from(HOST_B, with("app=db", None, None)),
             inbound("10.0.0.1", (6, 80)),
         ),
-        (from(B, plain()), echo("10.0.0.2", "10.0.0.1", 6, false)),
-        (from(C, web), inbound("10.0.0.1", (7, 80))),
+        (from(HOST_B, plain()), echo("10.0.0.2", "10.0.0.1", 6, false)),
+        (from(HOST_C, web), inbound("10.0.0.1", (7, 80))),
         (from(STRANGER, web), inbound("10.0.0.1", (7, 80))),
         (
-            from(B, with("app=web", None, Some(7))),
+            from(HOST_B, with("app=web", None, Some(7))),
             inbound("10.0.0.1", (8, 80)),
         ),
-        (from(B, web), inbound("10.0.9.1", (9, 80))),
-        (from(B, web), inbound("203.0.113.9", (9, 81))),
+        (from(HOST_B, web), inbound("10.0.9.1", (9, 80))),
+        (from(HOST_B, web), inbound("203.0.113.9", (9, 81))),
         (kind(EndpointType::Gateway), inbound("9.9.9.9", (9, 80))),
         (kind(EndpointType::Proxied), inbound("10.0.0.9", (9, 80))),
         (kind(EndpointType::Scaled), inbound("10.0.9.9", (9, 80))),
@@ -257,7 +257,7 @@ fn a_trace_says_what_the_packet_gets() {
             site.functions(|_| ());
             assert_told(&site, at, &bytes);
             match told.outcome {
-                Ok(Exit::Wire(_)) => "wire".to_owned(),
+                Ok(NextHop::Wire(_)) => "wire".to_owned(),
                 Ok(_) => "tun".to_owned(),
                 Err(reason) => reason.to_string(),
             }
@@ -291,7 +291,7 @@ fn a_trace_says_what_the_packet_gets_after_all_others_came() {
 }
 
 /// The answer to a packet that went somewhere, and where it comes from.
-fn reply(went: &Went) -> (At, Vec<u8>) {
+fn reply(went: &TestOutput) -> (TraceOrigin, Vec<u8>) {
     let packet = went.packet();
     let (src, dst) = (packet.dst.to_string(), packet.src.to_string());
     let bytes = match packet.transport {
@@ -302,10 +302,10 @@ fn reply(went: &Went) -> (At, Vec<u8>) {
         }
     };
     let at = match went {
-        Went::Tun(link, _) => At::Tun(link.0),
-        Went::Wire(forward, _) => {
-            let host = if forward.host.addr == ip(B) { B } else { C };
-            At::Host(host, forward.link.0, plain())
+        TestOutput::Tun(link, _) => TraceOrigin::Tun(link.0),
+        TestOutput::Wire(forward, _) => {
+            let host = if forward.host.addr == ip(HOST_B) { HOST_B } else { HOST_C };
+            TraceOrigin::Host(host, forward.link.0, plain())
         }
     };
     (at, bytes)
@@ -326,7 +326,7 @@ fn a_trace_says_what_a_reply_gets() {
                 1 => site.functions(|_| ()),
                 2 => {
                     assert_told(&site, back, &answer);
-                    site.functions(|f| f.policy = policy(Action::Deny, Action::Deny, Vec::new()));
+                    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new()));
                 }
                 _ => {}
             }
@@ -354,8 +354,8 @@ fn a_trace_keeps_the_backend_of_a_flow() {
     site.functions(|f| f.services = service("10.0.9.1", protocol::UDP, Affinity::None, drained));
     for (ask, host) in asks.iter().zip(hosts) {
         for _ in 0..2 {
-            let told = assert_told(&site, At::Tun(0), ask);
-            let Ok(Exit::Wire(way)) = told.outcome else {
+            let told = assert_told(&site, TraceOrigin::Tun(0), ask);
+            let Ok(NextHop::Wire(way)) = told.outcome else {
                 panic!()
             };
             assert_eq!(way.host.addr, host);
@@ -364,7 +364,7 @@ fn a_trace_keeps_the_backend_of_a_flow() {
 }
 
 /// What a trace says at this stage.
-fn said<'t>(told: &'t Traced, stage: &str) -> Vec<&'t str> {
+fn said<'t>(told: &'t TraceResult, stage: &str) -> Vec<&'t str> {
     let of_stage = told.stages.iter().filter(|s| s.stage == stage);
     of_stage.map(|s| s.result.as_str()).collect()
 }
@@ -372,7 +372,7 @@ fn said<'t>(told: &'t Traced, stage: &str) -> Vec<&'t str> {
 #[test]
 fn a_trace_says_which_rules_do_not_match_and_why() {
     let site = busy();
-    let from = |text: &str| At::Host(B, 0, with(text, None, None));
+    let from = |text: &str| TraceOrigin::Host(HOST_B, 0, with(text, None, None));
     let db = described(
         &site,
         from("app=db"),
@@ -389,7 +389,7 @@ fn a_trace_says_which_rules_do_not_match_and_why() {
         said(&db, "policy"),
         ["no ingress rule matches; the link's default is deny"]
     );
-    let unknown = At::Host(B, 0, Attach::default());
+    let unknown = TraceOrigin::Host(HOST_B, 0, SentOptions::default());
     let unknown = described(&site, unknown, &udp("10.0.0.2", "10.0.0.1", (6, 80), 0));
     assert!(said(&unknown, "rule")[1].ends_with("the labels of 10.0.0.2 are not known"));
 }
@@ -412,14 +412,14 @@ fn a_trace_says_whether_a_packet_fits_is_cut_or_refused_as_packets_then_are() {
             &[&header[..], &payload].concat(),
         )
     };
-    let fits = described(&site, At::Tun(0), &udp_of(mtu, false, true));
+    let fits = described(&site, TraceOrigin::Tun(0), &udp_of(mtu, false, true));
     assert!(said(&fits, "mtu")[0].contains("bytes fit"), "{fits:?}");
-    let long = described(&site, At::Tun(0), &udp_of(mtu + 1, false, true));
+    let long = described(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, true));
     assert_eq!(long.outcome.clone().err(), Some(DropReason::TooBig));
-    let cut = described(&site, At::Tun(0), &udp_of(mtu + 1, false, false));
+    let cut = described(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, false));
     assert!(cut.outcome.is_ok() && said(&cut, "mtu")[0].contains("into 2 fragments"));
     // The path to the host is narrower than the interface.
-    let Ok(Exit::Wire(way)) = fits.outcome else {
+    let Ok(NextHop::Wire(way)) = fits.outcome else {
         panic!()
     };
     let outer = u32::try_from(28 + way.encap.len()).unwrap();
@@ -427,7 +427,7 @@ fn a_trace_says_whether_a_packet_fits_is_cut_or_refused_as_packets_then_are() {
     for v6 in [false, true] {
         for whole in [false, true] {
             for len in [1280, 1300, 1301, 1400] {
-                let told = assert_told(&site, At::Tun(0), &udp_of(len, v6, whole));
+                let told = assert_told(&site, TraceOrigin::Tun(0), &udp_of(len, v6, whole));
                 let expected = match (len > 1300, v6 || whole) {
                     (false, _) => format!("{len} bytes fit"),
                     (true, false) => format!("{len} bytes are cut into 2 fragments"),

@@ -3,31 +3,31 @@
 use super::support::*;
 use super::*;
 use crate::link::ProxyTarget;
-use crate::options::{Attach, EndpointOption};
+use crate::options::{SentOptions, EndpointOption};
 
 /// From an endpoint of no special type to one of this type.
-fn to(dst: EndpointType) -> Attach {
+fn to(dst: EndpointType) -> SentOptions {
     typed(EndpointType::Simple, dst)
 }
 
-fn typed(src: EndpointType, dst: EndpointType) -> Attach {
-    Attach {
+fn typed(src: EndpointType, dst: EndpointType) -> SentOptions {
+    SentOptions {
         endpoint: Some(EndpointOption {
             src,
             dst,
             ..EndpointOption::default()
         }),
-        ..Attach::default()
+        ..SentOptions::default()
     }
 }
 
 /// A fresh host for each packet: where it goes does not depend on what went before.
-fn heard(functions: &Functions, dst: &str, options: &Attach) -> Result<Went, DropReason> {
+fn heard(functions: &LinkFunctions, dst: &str, options: &SentOptions) -> Result<TestOutput, DropReason> {
     let inner = udp("10.0.0.2", dst, (1000, 80), 0);
-    site(functions.clone()).hear(B, &inner, options)
+    site(functions.clone()).hear(HOST_B, &inner, options)
 }
 
-fn local(kind: EndpointType) -> crate::link::Endpoint {
+fn local(kind: EndpointType) -> crate::link::EndpointConfig {
     let mut endpoint = endpoint(kind);
     endpoint.local = true;
     endpoint
@@ -37,7 +37,7 @@ const LIE: DropReason = DropReason::EndpointType;
 
 #[test]
 fn simple_is_for_what_is_simple_here() {
-    let mut functions = Functions::default();
+    let mut functions = LinkFunctions::default();
     let simple = to(EndpointType::Simple);
     assert_eq!(heard(&functions, "10.0.0.1", &simple).unwrap().tun(), 0);
     for kind in [
@@ -53,7 +53,7 @@ fn simple_is_for_what_is_simple_here() {
 
 #[test]
 fn the_source_type_is_what_the_source_is() {
-    let mut functions = Functions::default();
+    let mut functions = LinkFunctions::default();
     functions
         .endpoints
         .insert(ip("10.0.0.2"), endpoint(EndpointType::Scaled));
@@ -65,7 +65,7 @@ fn the_source_type_is_what_the_source_is() {
 
 #[test]
 fn scaled_is_for_what_is_here_among_others() {
-    let mut functions = Functions::default();
+    let mut functions = LinkFunctions::default();
     functions
         .endpoints
         .insert(ip("10.0.0.9"), local(EndpointType::Scaled));
@@ -89,9 +89,9 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
         ("198.51.100.1", "198.51.100.1"),
         (5000, 5999),
     );
-    let functions = Functions {
+    let functions = LinkFunctions {
         nat: translation(0, vec![out]),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
     let gateway = to(EndpointType::Gateway);
     let inside = heard(&functions, "10.0.0.3", &plain());
@@ -105,9 +105,9 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
     );
     // What lives here is not behind a gateway, and who has no rule is none.
     assert_eq!(heard(&functions, "10.0.0.1", &gateway).unwrap_err(), LIE);
-    let none = heard(&Functions::default(), "8.8.8.8", &gateway);
+    let none = heard(&LinkFunctions::default(), "8.8.8.8", &gateway);
     assert_eq!(none.unwrap_err(), DropReason::NotGateway);
-    let nobodys = heard(&Functions::default(), "8.8.8.8", &plain());
+    let nobodys = heard(&LinkFunctions::default(), "8.8.8.8", &plain());
     assert_eq!(nobodys.unwrap_err(), DropReason::DestinationNotHere);
     let other = snat(
         "out",
@@ -115,9 +115,9 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
         ("198.51.100.1", "198.51.100.1"),
         (5000, 5999),
     );
-    let functions = Functions {
+    let functions = LinkFunctions {
         nat: translation(0, vec![other, dnat("203.0.113.9", None, "10.0.0.3", None)]),
-        ..Functions::default()
+        ..LinkFunctions::default()
     };
     let uncovered = heard(&functions, "8.8.8.8", &gateway);
     assert_eq!(uncovered.unwrap_err(), DropReason::NotGateway);
@@ -125,13 +125,13 @@ fn gateway_sends_through_nat_what_would_stay_inside() {
     let turned = heard(&functions, "203.0.113.9", &gateway).unwrap();
     assert_eq!(
         (turned.host(), turned.packet().dst),
-        (ip(C), ip("10.0.0.3"))
+        (ip(HOST_C), ip("10.0.0.3"))
     );
 }
 
 #[test]
 fn host_is_for_the_host_itself() {
-    let mut functions = Functions::default();
+    let mut functions = LinkFunctions::default();
     let host = to(EndpointType::Host);
     assert_eq!(heard(&functions, "10.0.0.1", &host).unwrap().tun(), 0);
     assert_eq!(heard(&functions, "10.0.0.3", &host).unwrap_err(), LIE);
@@ -145,7 +145,7 @@ fn scaled(config: &mut LinkConfig, hosts: &[&str], local: bool) {
     config.routes.push(RouteConfig {
         kind: EndpointType::Scaled,
         local,
-        ..route("10.0.9.9/32", hosts, Origin::Endpoint)
+        ..route("10.0.9.9/32", hosts, RouteOrigin::Endpoint)
     });
     let mut endpoint = endpoint(EndpointType::Scaled);
     endpoint.local = local;
@@ -154,14 +154,14 @@ fn scaled(config: &mut LinkConfig, hosts: &[&str], local: bool) {
 
 #[test]
 fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
-    const FAR: &str = "192.0.2.4";
+    const FAR_HOST: &str = "192.0.2.4";
     let on = |here: &'static str, hosts: &[&str], local: bool| {
         let mut config = vpc(here, 0, RED);
         scaled(&mut config, hosts, local);
-        Site::new(here, vec![config])
+        TestHost::new(here, vec![config])
     };
-    let (here, far) = (on(HERE, &[B, C], false), on(FAR, &[C, B], false));
-    let mut member = on(B, &[C], true);
+    let (here, far) = (on(LOCAL_HOST, &[HOST_B, HOST_C], false), on(FAR_HOST, &[HOST_C, HOST_B], false));
+    let mut member = on(HOST_B, &[HOST_C], true);
     let packet = |port| udp("172.16.0.1", "10.0.9.9", (port, 80), 0);
     let mut chosen = HashMap::new();
     for port in 0..200 {
@@ -174,7 +174,7 @@ fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
         assert_eq!(far.send(&packet(port)).unwrap().host(), went.host());
         // A host that is chosen by itself keeps the packet.
         match member.send(&packet(port)).unwrap() {
-            Went::Tun(..) => assert_eq!(went.host(), ip(B)),
+            TestOutput::Tun(..) => assert_eq!(went.host(), ip(HOST_B)),
             other => assert_eq!(went.host(), other.host()),
         }
         *chosen.entry(went.host()).or_insert(0) += 1;
@@ -192,25 +192,25 @@ fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
 
 #[test]
 fn replies_of_a_scaled_endpoint_come_from_any_of_its_hosts() {
-    let mut config = vpc(HERE, 0, RED);
-    scaled(&mut config, &[B, C], false);
-    let site = Site::new(HERE, vec![config]);
+    let mut config = vpc(LOCAL_HOST, 0, RED);
+    scaled(&mut config, &[HOST_B, HOST_C], false);
+    let site = TestHost::new(LOCAL_HOST, vec![config]);
     site.send(&udp("10.0.0.1", "10.0.9.9", (1000, 80), 0))
         .unwrap();
-    for host in [B, C] {
+    for host in [HOST_B, HOST_C] {
         let reply = udp("10.0.9.9", "10.0.0.1", (80, 1000), 0);
         assert_eq!(site.hear(host, &reply, &plain()).unwrap().tun(), 0);
     }
 }
 
 const GREEN: u32 = 300;
-const PROXIED: &str = "10.0.0.9";
+const PROXIED_ADDRESS: &str = "10.0.0.9";
 
 /// RED and GREEN offer 10.0.0.9, which is 10.0.0.2 of BLUE; they share no route.
-fn proxy() -> Site {
+fn proxy() -> TestHost {
     let mut configs = Vec::new();
     for (index, vni) in [(0, RED), (1, BLUE), (2, GREEN)] {
-        let mut config = vpc(HERE, index, vni);
+        let mut config = vpc(LOCAL_HOST, index, vni);
         if vni == BLUE {
             let stand_in = |name, from, addr| snat(name, from, (addr, addr), (40_000, 40_999));
             config.functions.stand_ins = translation(
@@ -223,35 +223,35 @@ fn proxy() -> Site {
         } else {
             config
                 .routes
-                .push(route("10.0.0.9/32", &[], Origin::Endpoint));
+                .push(route("10.0.0.9/32", &[], RouteOrigin::Endpoint));
             let mut endpoint = local(EndpointType::Proxied);
             endpoint.target = Some(ProxyTarget {
                 addr: ip("10.0.0.2"),
                 link: LinkIndex(1),
             });
-            config.functions.endpoints.insert(ip(PROXIED), endpoint);
+            config.functions.endpoints.insert(ip(PROXIED_ADDRESS), endpoint);
         }
         configs.push(config);
     }
-    Site::new(HERE, configs)
+    TestHost::new(LOCAL_HOST, configs)
 }
 
 /// There and back; what the target sees.
 #[track_caller]
-fn through(site: &Site, vni: u32, inner: &[u8], answer: impl Fn(&Packet) -> Vec<u8>) -> String {
+fn through(site: &TestHost, vni: u32, inner: &[u8], answer: impl Fn(&Packet) -> Vec<u8>) -> String {
     let there = site
-        .receive(B, &marked(vni, &to(EndpointType::Proxied), inner))
+        .receive(HOST_B, &marked(vni, &to(EndpointType::Proxied), inner))
         .unwrap();
-    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(B)));
+    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(HOST_B)));
     assert_eq!(
         Geneve::parse(&there.datagram()).unwrap().vni().value(),
         BLUE
     );
     assert_eq!(there.packet().dst, ip("10.0.0.2"));
     let reply = answer(&there.packet());
-    let back = site.receive(B, &marked(BLUE, &plain(), &reply)).unwrap();
+    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &reply)).unwrap();
     assert_eq!(Geneve::parse(&back.datagram()).unwrap().vni().value(), vni);
-    assert_eq!(back.host(), ip(B));
+    assert_eq!(back.host(), ip(HOST_B));
     let (back, asked) = (back.packet(), Packet::parse(inner).unwrap());
     assert_eq!((back.src, back.dst), (asked.dst, asked.src));
     assert_eq!(back.ports(), asked.ports().map(|(src, dst)| (dst, src)));
@@ -261,7 +261,7 @@ fn through(site: &Site, vni: u32, inner: &[u8], answer: impl Fn(&Packet) -> Vec<
 #[test]
 fn a_proxied_endpoint_is_reached_in_another_vpc_and_answers_in_its_own_name() {
     let site = proxy();
-    let ask = udp("10.0.0.2", PROXIED, (1000, 80), 0);
+    let ask = udp("10.0.0.2", PROXIED_ADDRESS, (1000, 80), 0);
     let reply = |asked: &Packet| {
         let (src, dst) = asked.ports().unwrap();
         udp("10.0.0.2", &asked.src.to_string(), (dst, src), 0)
@@ -272,7 +272,7 @@ fn a_proxied_endpoint_is_reached_in_another_vpc_and_answers_in_its_own_name() {
     assert_ne!(red, green);
     assert_eq!(through(&site, RED, &ask, reply), red);
     assert_eq!(site.flows(), 2);
-    let ping = echo("10.0.0.2", PROXIED, 77, false);
+    let ping = echo("10.0.0.2", PROXIED_ADDRESS, 77, false);
     let pong = |asked: &Packet| {
         let Transport::Icmp { id, .. } = asked.transport else {
             panic!()
@@ -281,18 +281,18 @@ fn a_proxied_endpoint_is_reached_in_another_vpc_and_answers_in_its_own_name() {
     };
     through(&site, RED, &ping, pong);
     // Without the option the packet is not for the proxy.
-    let plainly = proxy().receive(B, &marked(RED, &plain(), &ask)).unwrap();
-    assert_eq!((plainly.tun(), plainly.packet().dst), (0, ip(PROXIED)));
+    let plainly = proxy().receive(HOST_B, &marked(RED, &plain(), &ask)).unwrap();
+    assert_eq!((plainly.tun(), plainly.packet().dst), (0, ip(PROXIED_ADDRESS)));
 }
 
 #[test]
 fn a_client_of_the_same_host_reaches_a_proxied_endpoint() {
     let site = proxy();
-    let there = site.send(&udp("10.0.0.1", PROXIED, (1000, 80), 0)).unwrap();
-    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(B)));
+    let there = site.send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0)).unwrap();
+    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(HOST_B)));
     let (src, dst) = there.packet().ports().unwrap();
     let reply = udp("10.0.0.2", "10.0.0.1", (dst, src), 0);
-    let back = site.receive(B, &marked(BLUE, &plain(), &reply)).unwrap();
+    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &reply)).unwrap();
     assert_eq!(
         (back.tun(), back.tuple()),
         (0, "10.0.0.9 80 > 10.0.0.1 1000".into())
@@ -303,7 +303,7 @@ fn a_client_of_the_same_host_reaches_a_proxied_endpoint() {
 fn a_stand_in_marks_its_packets_with_the_precedence_of_their_class() {
     let mut site = proxy();
     site.change(|configs| {
-        let class = crate::qos::Class {
+        let class = crate::qos::QosClass {
             id: 5,
             name: "af42".into(),
             bucket: None,
@@ -317,7 +317,7 @@ fn a_stand_in_marks_its_packets_with_the_precedence_of_their_class() {
         own.class = Some(5);
         functions.endpoints.insert(ip("10.0.0.1"), own);
     });
-    let there = site.send(&udp("10.0.0.1", PROXIED, (1000, 80), 0)).unwrap();
+    let there = site.send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0)).unwrap();
     let class = there.options().class.unwrap();
     assert_eq!((class.class, class.drop_precedence), (5, 1));
     assert_eq!(there.forward().outer.tos >> 2, 36);
@@ -326,21 +326,21 @@ fn a_stand_in_marks_its_packets_with_the_precedence_of_their_class() {
 #[test]
 fn an_error_about_a_proxied_flow_reaches_its_client() {
     let site = proxy();
-    let ask = udp("10.0.0.2", PROXIED, (1000, 80), 0);
+    let ask = udp("10.0.0.2", PROXIED_ADDRESS, (1000, 80), 0);
     let there = site
-        .receive(B, &marked(RED, &to(EndpointType::Proxied), &ask))
+        .receive(HOST_B, &marked(RED, &to(EndpointType::Proxied), &ask))
         .unwrap();
     let error = error_about("10.0.0.2", there.inner());
-    let back = site.receive(B, &marked(BLUE, &plain(), &error)).unwrap();
+    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &error)).unwrap();
     assert_eq!(Geneve::parse(&back.datagram()).unwrap().vni().value(), RED);
     let quote = back.packet().quote(back.inner()).unwrap();
-    assert_eq!((quote.src, quote.dst), (ip("10.0.0.2"), ip(PROXIED)));
-    assert_eq!(back.packet().src, ip(PROXIED));
+    assert_eq!((quote.src, quote.dst), (ip("10.0.0.2"), ip(PROXIED_ADDRESS)));
+    assert_eq!(back.packet().src, ip(PROXIED_ADDRESS));
 }
 
 #[test]
 fn proxied_is_for_what_this_host_stands_for() {
-    let mut functions = Functions::default();
+    let mut functions = LinkFunctions::default();
     let proxied = to(EndpointType::Proxied);
     assert_eq!(heard(&functions, "10.0.0.1", &proxied).unwrap_err(), LIE);
     functions
@@ -354,7 +354,7 @@ fn proxied_is_for_what_this_host_stands_for() {
 fn the_sender_names_both_types() {
     for src in EndpointType::ALL {
         for dst in EndpointType::ALL {
-            let mut functions = Functions::default();
+            let mut functions = LinkFunctions::default();
             functions.endpoints.insert(ip("10.0.0.1"), local(src));
             functions.endpoints.insert(ip("10.0.0.2"), endpoint(dst));
             let went = site(functions)
@@ -366,12 +366,12 @@ fn the_sender_names_both_types() {
         }
     }
     // A route to a gateway makes one of whatever is behind it.
-    let mut config = vpc(HERE, 0, RED);
+    let mut config = vpc(LOCAL_HOST, 0, RED);
     config.routes.push(RouteConfig {
         kind: EndpointType::Gateway,
-        ..route("0.0.0.0/0", &[C], Origin::Route)
+        ..route("0.0.0.0/0", &[HOST_C], RouteOrigin::Route)
     });
-    let went = Site::new(HERE, vec![config]).send(&udp("10.0.0.1", "8.8.8.8", (1, 2), 0));
+    let went = TestHost::new(LOCAL_HOST, vec![config]).send(&udp("10.0.0.1", "8.8.8.8", (1, 2), 0));
     assert_eq!(
         went.unwrap().options().endpoint.unwrap().dst,
         EndpointType::Gateway

@@ -15,7 +15,7 @@ fn try_to_establish(table: &FlowTable<u64>, key: FlowKey, now: Now) -> bool {
     }
     assert!(touch(table, &key.reversed(), Some(SYN_ACK), now));
     assert!(touch(table, &key, Some(ACK), now));
-    assert_eq!(state(table, &key), Some(State::Established));
+    assert_eq!(state(table, &key), Some(FlowState::Established));
     true
 }
 
@@ -23,17 +23,17 @@ fn try_to_establish(table: &FlowTable<u64>, key: FlowKey, now: Now) -> bool {
 fn a_link_that_comes_late_gets_its_part_from_one_that_has_all_with_established_connections() {
     const FLOWS: u32 = 4096;
     let table = table::<u64>(FLOWS as usize);
-    (0..FLOWS).for_each(|n| establish(&table, tcp(A, n), at(0)));
-    assert!(!add(&table, tcp(A, FLOWS), Some(SYN), at(1)));
+    (0..FLOWS).for_each(|n| establish(&table, tcp(LINK_A, n), at(0)));
+    assert!(!add(&table, tcp(LINK_A, FLOWS), Some(SYN), at(1)));
     // Announced or not.
     table.set_links(2);
     for n in 0..FLOWS / 2 {
-        establish(&table, tcp(B, n), at(2));
+        establish(&table, tcp(LINK_B, n), at(2));
     }
     let half = FLOWS as usize / 2;
-    assert_eq!((table.link_flows(A), table.link_flows(B)), (half, half));
-    assert!(!add(&table, tcp(B, FLOWS), Some(SYN), at(3)), "and no more");
-    assert!(!add(&table, tcp(A, FLOWS), Some(SYN), at(3)));
+    assert_eq!((table.link_flows(LINK_A), table.link_flows(LINK_B)), (half, half));
+    assert!(!add(&table, tcp(LINK_B, FLOWS), Some(SYN), at(3)), "and no more");
+    assert!(!add(&table, tcp(LINK_A, FLOWS), Some(SYN), at(3)));
     check(&table);
 }
 
@@ -89,7 +89,7 @@ fn more_links_than_the_minimum_has_room_for_get_their_part_each() {
 #[test]
 fn a_table_with_fewer_places_than_links_still_serves_each_of_them() {
     let table = table::<u64>(8);
-    (0..8).for_each(|n| establish(&table, tcp(A, n), at(0)));
+    (0..8).for_each(|n| establish(&table, tcp(LINK_A, n), at(0)));
     table.set_links(20);
     for number in 10..17 {
         assert!(
@@ -97,7 +97,7 @@ fn a_table_with_fewer_places_than_links_still_serves_each_of_them() {
             "{number}"
         );
     }
-    assert_eq!(table.link_flows(A), 1);
+    assert_eq!(table.link_flows(LINK_A), 1);
     check(&table);
 }
 

@@ -6,7 +6,7 @@ use super::*;
 
 /// What a test does next; numbers are small so that flows meet.
 #[derive(Clone, Debug)]
-enum Step {
+enum TableStep {
     Insert {
         flow: u8,
         reply: Option<u8>,
@@ -33,23 +33,23 @@ enum Step {
     Epoch,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TableStep> {
     let flow = || 0u8..24;
     let reply = || prop_oneof![2 => Just(None), 1 => (0u8..8).prop_map(Some)];
     let flags = || prop::sample::select(vec![0x02u8, 0x12, 0x10, 0x10, 0x11, 0x04]);
     prop_oneof![
         6 => (flow(), reply(), any::<bool>(), flags())
-            .prop_map(|(flow, reply, refused, flags)| Step::Insert { flow, reply, refused, flags }),
+            .prop_map(|(flow, reply, refused, flags)| TableStep::Insert { flow, reply, refused, flags }),
         8 => (flow(), any::<bool>(), flags())
-            .prop_map(|(flow, back, flags)| Step::Packet { flow, back, flags }),
+            .prop_map(|(flow, back, flags)| TableStep::Packet { flow, back, flags }),
         2 => (flow(), reply(), any::<bool>())
-            .prop_map(|(flow, reply, refused)| Step::Renew { flow, reply, refused }),
-        1 => flow().prop_map(|flow| Step::Remove { flow }),
-        1 => (0u8..4).prop_map(Step::RemoveLink),
-        1 => (0u8..5).prop_map(Step::Flush),
-        2 => Just(Step::Expire),
-        3 => (0u16..2000).prop_map(Step::Wait),
-        1 => Just(Step::Epoch),
+            .prop_map(|(flow, reply, refused)| TableStep::Renew { flow, reply, refused }),
+        1 => flow().prop_map(|flow| TableStep::Remove { flow }),
+        1 => (0u8..4).prop_map(TableStep::RemoveLink),
+        1 => (0u8..5).prop_map(TableStep::Flush),
+        2 => Just(TableStep::Expire),
+        3 => (0u16..2000).prop_map(TableStep::Wait),
+        1 => Just(TableStep::Epoch),
     ]
 }
 
@@ -71,7 +71,7 @@ fn rewritten(number: u8) -> FlowKey {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct ModelFlow {
     reply: FlowKey,
     decision: u32,
     epoch: u64,
@@ -81,15 +81,15 @@ struct Known {
 
 /// A flow table that is nothing but a map.
 #[derive(Default)]
-struct Model(HashMap<FlowKey, Known>);
+struct ModelTable(HashMap<FlowKey, ModelFlow>);
 
-impl Model {
-    fn find(&self, key: &FlowKey) -> Option<(FlowKey, Side)> {
+impl ModelTable {
+    fn find(&self, key: &FlowKey) -> Option<(FlowKey, FlowDirection)> {
         if self.0.contains_key(key) {
-            return Some((*key, Side::Original));
+            return Some((*key, FlowDirection::Original));
         }
         let mut flows = self.0.iter().filter(|(_, flow)| flow.reply == *key);
-        flows.next().map(|(original, _)| (*original, Side::Reply))
+        flows.next().map(|(original, _)| (*original, FlowDirection::Reply))
     }
 
     /// Forgets what the table has evicted or ended, which only it knows when.
@@ -98,15 +98,15 @@ impl Model {
     }
 }
 
-fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run(limit: usize, steps: Vec<TableStep>) -> Result<(), TestCaseError> {
     let table = table::<u32>(limit);
-    let mut model = Model::default();
+    let mut model = ModelTable::default();
     let (mut now, mut epoch, mut decision) = (at(1), 0, 0);
     let shortest = at(10).0;
     for step in steps {
         decision += 1;
         match step {
-            Step::Insert {
+            TableStep::Insert {
                 flow,
                 reply,
                 refused,
@@ -122,7 +122,7 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                         model.0.retain(|k, f| {
                             *k == key || [*k, f.reply].iter().all(|k| *k != key && *k != reply)
                         });
-                        let known = Known {
+                        let known = ModelFlow {
                             reply,
                             decision,
                             epoch,
@@ -138,7 +138,7 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     Err(InsertError::Full) => prop_assert!(table.stats().flows <= limit),
                 }
             }
-            Step::Packet { flow, back, flags } => {
+            TableStep::Packet { flow, back, flags } => {
                 let key = numbered(flow);
                 let key = match model.0.get(&key) {
                     Some(known) if back => known.reply,
@@ -152,7 +152,7 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let found = table.hit(&key, &what, now, epoch, read);
                 let expected = model.find(&key);
                 match (found, expected) {
-                    (Lookup::Hit((side, original, reply, decision)), Some(expected)) => {
+                    (FlowLookup::Hit((side, original, reply, decision)), Some(expected)) => {
                         prop_assert_eq!((original, side), expected);
                         let known = model.0.get_mut(&original).unwrap();
                         prop_assert_eq!(
@@ -162,12 +162,12 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                         known.seen = now;
                         known.packets[side as usize] += 1;
                     }
-                    (Lookup::Stale(found), Some(expected)) => {
+                    (FlowLookup::Stale(found), Some(expected)) => {
                         prop_assert_eq!((found.original, found.side), expected);
                         prop_assert_ne!(found.epoch, epoch);
                     }
-                    (Lookup::Miss, None) => {}
-                    (Lookup::Miss, Some((original, _))) => {
+                    (FlowLookup::Miss, None) => {}
+                    (FlowLookup::Miss, Some((original, _))) => {
                         let silent = now.0 - model.0[&original].seen.0;
                         prop_assert!(silent >= shortest, "a live flow was missed");
                         model.0.remove(&original);
@@ -175,7 +175,7 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     (found, expected) => prop_assert!(false, "{found:?} for {expected:?}"),
                 }
             }
-            Step::Renew {
+            TableStep::Renew {
                 flow,
                 reply,
                 refused,
@@ -198,27 +198,27 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     }
                 }
             }
-            Step::Remove { flow } => {
+            TableStep::Remove { flow } => {
                 let key = numbered(flow);
                 let expected = model.find(&key);
                 prop_assert_eq!(table.remove(&key), expected.is_some());
                 expected.map(|(original, _)| model.0.remove(&original));
             }
-            Step::RemoveLink(link) => {
+            TableStep::RemoveLink(link) => {
                 let link = LinkIndex(u32::from(link));
                 table.remove_link(link);
                 model
                     .0
                     .retain(|key, flow| key.link != link && flow.reply.link != link);
             }
-            Step::Flush(part) => {
+            TableStep::Flush(part) => {
                 let chosen = |key: &FlowKey| key.sport % 5 == u16::from(part);
                 let before = model.0.len();
                 model.0.retain(|key, _| !chosen(key));
                 let ended = table.flush(|flow| chosen(flow.original));
                 prop_assert_eq!(ended, (before - model.0.len()) as u64);
             }
-            Step::Expire => {
+            TableStep::Expire => {
                 table.expire(now);
                 for (key, known) in &model.0 {
                     let silent = now.0 - known.seen.0;
@@ -226,8 +226,8 @@ fn run(limit: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
                 model.follow(&table);
             }
-            Step::Wait(hundredths) => now = Now(now.0 + u64::from(hundredths) * 10_000_000),
-            Step::Epoch => epoch += 1,
+            TableStep::Wait(hundredths) => now = Now(now.0 + u64::from(hundredths) * 10_000_000),
+            TableStep::Epoch => epoch += 1,
         }
         prop_assert!(table.stats().flows <= limit);
         prop_assert_eq!(table.stats().flows, model.0.len());

@@ -6,11 +6,11 @@ use super::*;
 
 /// A decision that uses the table when it goes, as one would that owns a lease on something.
 #[derive(Clone)]
-struct Lease(#[allow(dead_code)] Arc<Guard>);
+struct ReentrantDecision(#[allow(dead_code)] Arc<ReentrantGuard>);
 
-struct Guard(std::sync::Weak<FlowTable<Lease>>, FlowKey);
+struct ReentrantGuard(std::sync::Weak<FlowTable<ReentrantDecision>>, FlowKey);
 
-impl Drop for Guard {
+impl Drop for ReentrantGuard {
     fn drop(&mut self) {
         if let Some(table) = self.0.upgrade() {
             // Locks every shard: a deadlock if the decision goes under a lock.
@@ -22,39 +22,39 @@ impl Drop for Guard {
 
 #[test]
 fn decisions_go_without_a_lock_being_held() {
-    let table = Arc::new(table::<Lease>(8));
+    let table = Arc::new(table::<ReentrantDecision>(8));
     let insert = |n, now| {
-        let lease = Lease(Arc::new(Guard(Arc::downgrade(&table), udp(A, n))));
-        let key = udp(A, n);
+        let lease = ReentrantDecision(Arc::new(ReentrantGuard(Arc::downgrade(&table), udp(LINK_A, n))));
+        let key = udp(LINK_A, n);
         table.insert(key, key.reversed(), lease, false, 0, &seen(None), now)
     };
     (0..20).for_each(|n| insert(n, at(0)).unwrap());
     assert_eq!(insert(19, at(0)), Err(InsertError::Exists));
-    let lease = Lease(Arc::new(Guard(Arc::downgrade(&table), udp(A, 0))));
-    assert!(table.renew(&udp(A, 19), udp(A, 19).reversed(), lease, false, 1));
-    assert!(table.remove(&udp(A, 19)));
+    let lease = ReentrantDecision(Arc::new(ReentrantGuard(Arc::downgrade(&table), udp(LINK_A, 0))));
+    assert!(table.renew(&udp(LINK_A, 19), udp(LINK_A, 19).reversed(), lease, false, 1));
+    assert!(table.remove(&udp(LINK_A, 19)));
     assert_eq!(table.flush(|flow| flow.original.sport % 2 == 0), 4);
     assert!(matches!(
-        table.hit(&udp(A, 17), &seen(None), at(30), 0, |_, _, _, _| ()),
-        Lookup::Miss
+        table.hit(&udp(LINK_A, 17), &seen(None), at(30), 0, |_, _, _, _| ()),
+        FlowLookup::Miss
     ));
     assert_eq!(table.expire(at(30)), 2);
     insert(1, at(30)).unwrap();
-    table.remove_link(A);
+    table.remove_link(LINK_A);
     assert_eq!(table.stats().flows, 0);
 }
 
 #[test]
 fn a_panic_of_a_reader_leaves_the_table_usable() {
     let table = table::<u64>(8);
-    assert!(add(&table, udp(A, 1), None, at(0)));
+    assert!(add(&table, udp(LINK_A, 1), None, at(0)));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        table.hit(&udp(A, 1), &seen(None), at(1), 0, |_, _, _, _| {
+        table.hit(&udp(LINK_A, 1), &seen(None), at(1), 0, |_, _, _, _| {
             panic!("a reader's own")
         })
     }));
     assert!(result.is_err());
-    assert!(touch(&table, &udp(A, 1), None, at(1)));
+    assert!(touch(&table, &udp(LINK_A, 1), None, at(1)));
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn several_threads_never_exceed_the_bound() {
                         u64::from(n / 5000),
                         |_, _, _, _| (),
                     ) {
-                        Lookup::Hit(()) if n % 11 == 0 => drop(table.remove(&reply)),
-                        Lookup::Hit(()) => {}
-                        Lookup::Stale(found) => {
+                        FlowLookup::Hit(()) if n % 11 == 0 => drop(table.remove(&reply)),
+                        FlowLookup::Hit(()) => {}
+                        FlowLookup::Stale(found) => {
                             table.renew(
                                 &found.original,
                                 found.reply,
@@ -92,7 +92,7 @@ fn several_threads_never_exceed_the_bound() {
                                 u64::from(n / 5000),
                             );
                         }
-                        Lookup::Miss => {
+                        FlowLookup::Miss => {
                             let epoch = u64::from(n / 5000);
                             let _ =
                                 table.insert(key, reply, 0, n % 5 == 0, epoch, &seen(flags), now);
@@ -116,18 +116,18 @@ fn a_hit_allocates_nothing_and_an_idle_table_is_small() {
     let made = allocation_counter::measure(|| drop(table::<[u8; 120]>(262_144)));
     assert!(made.bytes_max < 8 << 20, "{} bytes", made.bytes_max);
     let table = table::<u64>(1000);
-    establish(&table, tcp(A, 1), at(0));
-    let reply = tcp(B, 900);
-    let rewritten = tcp(A, 2);
+    establish(&table, tcp(LINK_A, 1), at(0));
+    let reply = tcp(LINK_B, 900);
+    let rewritten = tcp(LINK_A, 2);
     table
         .insert(rewritten, reply, 0, false, 0, &seen(Some(SYN)), at(0))
         .unwrap();
     let hits = allocation_counter::measure(|| {
         for n in 0..1000 {
             let now = at(n / 10);
-            assert!(touch(&table, &tcp(A, 1), Some(ACK), now));
+            assert!(touch(&table, &tcp(LINK_A, 1), Some(ACK), now));
             assert!(touch(&table, &reply, Some(SYN_ACK), now));
-            assert!(!touch(&table, &tcp(A, 3), Some(ACK), now));
+            assert!(!touch(&table, &tcp(LINK_A, 3), Some(ACK), now));
         }
     });
     assert_eq!(hits.count_total, 0);
@@ -141,8 +141,8 @@ fn a_million_flows_fit_into_400_mib() {
         let used = allocation_counter::measure(|| {
             let table = table::<[u8; 120]>(FLOWS as usize);
             for n in 0..FLOWS {
-                let key = udp(A, n);
-                let reply = if rewritten { udp(B, n) } else { key.reversed() };
+                let key = udp(LINK_A, n);
+                let reply = if rewritten { udp(LINK_B, n) } else { key.reversed() };
                 table
                     .insert(key, reply, [0; 120], false, 0, &seen(None), at(0))
                     .unwrap();

@@ -21,7 +21,7 @@ impl FromStr for Selector {
             values: 0,
         };
         let mut requirements = Vec::new();
-        if parser.peek().kind == Kind::End {
+        if parser.peek().kind == TokenKind::End {
             return Ok(Selector { requirements });
         }
         loop {
@@ -36,8 +36,8 @@ impl FromStr for Selector {
             requirements.push(requirement);
             let word = parser.next();
             match word.kind {
-                Kind::End => return Ok(Selector { requirements }),
-                Kind::Comma => {}
+                TokenKind::End => return Ok(Selector { requirements }),
+                TokenKind::Comma => {}
                 _ => return Err(word.unexpected(ends)),
             }
         }
@@ -45,7 +45,7 @@ impl FromStr for Selector {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     /// A key, a value, or `in` and `notin`.
     Name,
     Equal,
@@ -60,17 +60,17 @@ enum Kind {
 }
 
 #[derive(Clone, Copy)]
-struct Word<'a> {
-    kind: Kind,
+struct Token<'a> {
+    kind: TokenKind,
     text: &'a str,
     at: usize,
 }
 
-impl Word<'_> {
+impl Token<'_> {
     fn unexpected(&self, expected: &'static str) -> SelectorError {
         let (found, expected) = match self.kind {
-            Kind::End => ("the end".to_owned(), expected),
-            Kind::Order => (
+            TokenKind::End => ("the end".to_owned(), expected),
+            TokenKind::Order => (
                 quote(self.text),
                 "another operator: labels are compared as hashes, which have no order",
             ),
@@ -93,62 +93,62 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     /// Returns the next token without consuming it.
-    fn peek(&self) -> Word<'a> {
+    fn peek(&self) -> Token<'a> {
         let is_space = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n');
         let rest = self.text[self.at..].trim_start_matches(is_space);
         let at = self.text.len() - rest.len();
         let (kind, len) = match rest.as_bytes() {
-            [] => (Kind::End, 0),
-            [b'!', b'=', ..] => (Kind::NotEqual, 2),
-            [b'=', b'=', ..] => (Kind::Equal, 2),
-            [b'=', ..] => (Kind::Equal, 1),
-            [b'!', ..] => (Kind::Not, 1),
-            [b'(', ..] => (Kind::Open, 1),
-            [b')', ..] => (Kind::Close, 1),
-            [b',', ..] => (Kind::Comma, 1),
-            [b'<' | b'>', ..] => (Kind::Order, 1),
+            [] => (TokenKind::End, 0),
+            [b'!', b'=', ..] => (TokenKind::NotEqual, 2),
+            [b'=', b'=', ..] => (TokenKind::Equal, 2),
+            [b'=', ..] => (TokenKind::Equal, 1),
+            [b'!', ..] => (TokenKind::Not, 1),
+            [b'(', ..] => (TokenKind::Open, 1),
+            [b')', ..] => (TokenKind::Close, 1),
+            [b',', ..] => (TokenKind::Comma, 1),
+            [b'<' | b'>', ..] => (TokenKind::Order, 1),
             _ => {
                 let ends = |c: char| is_space(c) || "!=(),<>".contains(c);
-                (Kind::Name, rest.find(ends).unwrap_or(rest.len()))
+                (TokenKind::Name, rest.find(ends).unwrap_or(rest.len()))
             }
         };
-        Word {
+        Token {
             kind,
             text: &rest[..len],
             at,
         }
     }
 
-    fn next(&mut self) -> Word<'a> {
+    fn next(&mut self) -> Token<'a> {
         let word = self.peek();
         self.at = word.at + word.text.len();
         word
     }
 
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        if self.peek().kind == Kind::Not {
+        if self.peek().kind == TokenKind::Not {
             self.next();
             return Ok(Requirement::NotExists(self.key("a key")?));
         }
         let key = self.key("a key or '!'")?;
         let word = self.peek();
         match (word.kind, word.text) {
-            (Kind::Equal, _) => {
+            (TokenKind::Equal, _) => {
                 self.next();
                 let values = self.one_value()?;
                 Ok(Requirement::In { key, values })
             }
-            (Kind::NotEqual, _) => {
+            (TokenKind::NotEqual, _) => {
                 self.next();
                 let values = self.one_value()?;
                 Ok(Requirement::NotIn { key, values })
             }
-            (Kind::Name, "in") => {
+            (TokenKind::Name, "in") => {
                 self.next();
                 let values = self.set_of_values()?;
                 Ok(Requirement::In { key, values })
             }
-            (Kind::Name, "notin") => {
+            (TokenKind::Name, "notin") => {
                 self.next();
                 let values = self.set_of_values()?;
                 Ok(Requirement::NotIn { key, values })
@@ -159,7 +159,7 @@ impl<'a> Parser<'a> {
 
     fn key(&mut self, expected: &'static str) -> Result<String, SelectorError> {
         let word = self.next();
-        if word.kind != Kind::Name {
+        if word.kind != TokenKind::Name {
             return Err(word.unexpected(expected));
         }
         let key = word.text.to_owned();
@@ -178,8 +178,8 @@ impl<'a> Parser<'a> {
         let mut values = BTreeSet::new();
         let word = self.peek();
         match word.kind {
-            Kind::End | Kind::Comma => self.add(&mut values, "", word.at)?,
-            Kind::Name => {
+            TokenKind::End | TokenKind::Comma => self.add(&mut values, "", word.at)?,
+            TokenKind::Name => {
                 self.next();
                 self.add(&mut values, word.text, word.at)?;
             }
@@ -191,28 +191,28 @@ impl<'a> Parser<'a> {
     /// Parses the set after `in` or `notin`.
     fn set_of_values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let word = self.next();
-        if word.kind != Kind::Open {
+        if word.kind != TokenKind::Open {
             return Err(word.unexpected("'('"));
         }
         let mut values = BTreeSet::new();
         let word = self.peek();
-        if word.kind == Kind::Close {
+        if word.kind == TokenKind::Close {
             return Err(word.unexpected("a value or ','"));
         }
         loop {
             let word = self.peek();
             match word.kind {
-                Kind::Name => {
+                TokenKind::Name => {
                     self.next();
                     self.add(&mut values, word.text, word.at)?;
                 }
-                Kind::Comma | Kind::Close => self.add(&mut values, "", word.at)?,
+                TokenKind::Comma | TokenKind::Close => self.add(&mut values, "", word.at)?,
                 _ => return Err(word.unexpected("a value, ',' or ')'")),
             }
             let word = self.next();
             match word.kind {
-                Kind::Comma => {}
-                Kind::Close => return Ok(values),
+                TokenKind::Comma => {}
+                TokenKind::Close => return Ok(values),
                 _ => return Err(word.unexpected("',' or ')'")),
             }
         }

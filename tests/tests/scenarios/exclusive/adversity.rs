@@ -1,19 +1,19 @@
 //! A bad underlay, a killed daemon, interfaces and namespaces that vanish under load.
 
-use geneved::traffic::{Amount, Echo, Ends, UdpBurst};
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
 use geneved_tests::peer::Peer;
-use geneved_tests::relay::{ADDRESSES, Harm, Relay};
-use geneved_tests::world::{Daemon, Duo, Family, Io, World, assert_ping, assert_tcp, link};
+use geneved_tests::relay::{ADDRESSES, Impairment, Relay};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld, assert_ping, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 /// A flood that goes on whatever happens to its path.
-fn flood(ends: &Ends, seconds: f64) {
+fn flood(ends: &TrafficEnds, seconds: f64) {
     let burst = UdpBurst {
         size: 800,
-        amount: Amount::For(Duration::from_secs_f64(seconds)),
+        amount: SendAmount::For(Duration::from_secs_f64(seconds)),
         pace: Some(50_000.0),
         verify: false,
         ..UdpBurst::default()
@@ -22,7 +22,7 @@ fn flood(ends: &Ends, seconds: f64) {
     let _ = burst.run(ends);
 }
 
-fn assert_idle(daemon: &Daemon) {
+fn assert_idle(daemon: &TestDaemon) {
     let before = daemon.cpu();
     thread::sleep(Duration::from_secs(1));
     let used = daemon.cpu() - before;
@@ -32,11 +32,11 @@ fn assert_idle(daemon: &Daemon) {
     );
 }
 
-fn answers(ends: &Ends) -> bool {
-    let echo = Echo {
+fn answers(ends: &TrafficEnds) -> bool {
+    let echo = EchoRun {
         count: 1,
         timeout: Duration::from_millis(200),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     echo.run(&ends.client, ends.address)
         .is_ok_and(|report| report.all_answered())
@@ -44,7 +44,7 @@ fn answers(ends: &Ends) -> bool {
 
 /// Two links to the other host: `gnv0` (VNI 100, 10.0.0.x) in this namespace, or in another one, and
 /// `gnv1` (VNI 101, 10.0.1.x).
-fn two_links(duo: &Duo, io: Io, netns: Option<&str>) -> [Daemon; 2] {
+fn two_links(duo: &Duo, io: TestBackend, netns: Option<&str>) -> [TestDaemon; 2] {
     let config = |side: usize| {
         let remote = format!("remote = \"192.0.2.{}\"\n", 2 - side);
         let place = netns
@@ -65,16 +65,16 @@ fn two_links(duo: &Duo, io: Io, netns: Option<&str>) -> [Daemon; 2] {
 
 on_both_backends! {
     fn tcp_survives_loss_reordering_and_duplication(io) {
-        let world = World::new();
+        let world = TestWorld::new();
         let (a, middle, b) = (world.host("a"), world.host("m"), world.host("b"));
-        let harm = Harm { loss: 0.01, duplication: 0.01, reorder: 0.02 };
+        let harm = Impairment { loss: 0.01, duplication: 0.01, reorder: 0.02 };
         let relay = Relay::start(&a, &middle, &b, harm);
         let config = |address, remote| link("gnv0", 100, &[address], &format!("remote = \"{remote}\""));
         // Uncut super-packets would be few: here every packet is a frame of its own, that can be harmed.
         let cut = "segmentation = \"gso\"";
         let _a = world.daemon(&a, io, cut, &config("10.0.0.1/24", ADDRESSES[1]));
         let _b = world.daemon(&b, io, cut, &config("10.0.0.2/24", ADDRESSES[2]));
-        let ends = Ends::new(a.netns(), b.netns(), "10.0.0.2".parse().unwrap());
+        let ends = TrafficEnds::new(a.netns(), b.netns(), "10.0.0.2".parse().unwrap());
         assert_tcp(&ends, 2, 3_000_000);
         let burst = UdpBurst { pace: Some(10_000.0), ..UdpBurst::default() };
         let report = burst.run(&ends).unwrap();
@@ -85,7 +85,7 @@ on_both_backends! {
     }
 
     fn a_killed_daemon_comes_back(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let [mut a, b] = duo.overlay(io, family, "");
             let ends = duo.ends("10.0.0.2");
@@ -137,8 +137,8 @@ on_both_backends! {
         let duo = Duo::new();
         let tenant = duo.world.host("t");
         let [mut a, b] = two_links(&duo, io, Some(tenant.name()));
-        let ends = Ends::new(tenant.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
-        let back = Ends::new(duo.b.netns(), tenant.netns(), "10.0.0.1".parse().unwrap());
+        let ends = TrafficEnds::new(tenant.netns(), duo.b.netns(), "10.0.0.2".parse().unwrap());
+        let back = TrafficEnds::new(duo.b.netns(), tenant.netns(), "10.0.0.1".parse().unwrap());
         assert_ping(&ends);
         thread::scope(|scope| {
             let load = [scope.spawn(|| flood(&ends, 1.0)), scope.spawn(|| flood(&back, 1.0))];
@@ -156,7 +156,7 @@ on_both_backends! {
     }
 
     fn rfc8926_04_a_datagram_after_a_refused_one_is_not_held_back(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             // Else the kernel itself sends into a new interface.
             duo.a.sysctl("ipv6/conf/default/disable_ipv6", "1").unwrap();
@@ -177,7 +177,7 @@ on_both_backends! {
 
     fn an_underlay_that_goes_down_and_up_is_used_again(io) {
         let duo = Duo::new();
-        let [mut a, _b] = duo.overlay(io, Family::V4, "");
+        let [mut a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         let ends = duo.ends("10.0.0.2");
         assert_ping(&ends);
         thread::scope(|scope| {

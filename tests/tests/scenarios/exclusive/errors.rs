@@ -1,10 +1,10 @@
 //! ICMP errors of the underlay: a storm of them costs nobody a packet, and one of them proves little.
 
-use geneved::lab::net::Host;
-use geneved::traffic::{Echo, Ends};
-use geneved_tests::forged::{Forger, Says, source_ports};
-use geneved_tests::packet::{Geneve, IPV6, udp};
-use geneved_tests::world::{Daemon, Duo, Family, Io, answers, assert_tcp, link};
+use geneved::lab::net::LabNetns;
+use geneved::traffic::{EchoRun, TrafficEnds};
+use geneved_tests::forged::{Forger, ForgedError, source_ports};
+use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, udp};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ const LOW: u16 = 40_000;
 const FLOW: u16 = 7777;
 
 /// Two daemons with IPv4 and IPv6 inside; host a's link is that of a tenant, where one is named.
-fn overlay(duo: &Duo, io: Io, family: Family, daemon: &str, tenant: Option<&Host>) -> [Daemon; 2] {
+fn overlay(duo: &Duo, io: TestBackend, family: UnderlayFamily, daemon: &str, tenant: Option<&LabNetns>) -> [TestDaemon; 2] {
     let start = |side: usize| {
         let remote = Duo::underlay(family, 1 - side);
         let tenant = tenant.filter(|_| side == 0);
@@ -39,8 +39,8 @@ fn overlay(duo: &Duo, io: Io, family: Family, daemon: &str, tenant: Option<&Host
 /// A datagram of the quoted flow as it leaves host a, without outer headers; with `len` bytes inside.
 fn encapsulated(vni: u32, len: usize) -> Vec<u8> {
     let [from, to]: [IpAddr; 2] = ["fd00::1", "fd00::2"].map(|text| text.parse().unwrap());
-    let mut header = Geneve::new(vni);
-    header.protocol = IPV6;
+    let mut header = RawGeneve::new(vni);
+    header.protocol = ETHERTYPE_IPV6;
     header.datagram(&udp((from, FLOW), (to, FLOW), &vec![7; len - 48]))
 }
 
@@ -59,12 +59,12 @@ fn talk(duo: &Duo) {
 }
 
 /// What the daemon says of the one host that it knows.
-fn remote(daemon: &Daemon) -> serde_json::Value {
+fn remote(daemon: &TestDaemon) -> serde_json::Value {
     daemon.json("host show")[0]["remotes"][0].clone()
 }
 
 /// How many ICMP errors came to a verdict.
-fn judged(daemon: &Daemon, verdict: &str) -> u64 {
+fn judged(daemon: &TestDaemon, verdict: &str) -> u64 {
     daemon.json("host show")[0]["icmp_errors"][verdict]
         .as_u64()
         .unwrap()
@@ -86,18 +86,18 @@ fn queued(duo: &Duo) -> u64 {
 
 on_both_backends! {
     fn a_storm_of_icmp_errors_costs_nobody_a_packet(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             // A raw socket in the attacked namespace gets all of the storm, and none here.
             let tenant = duo.world.host("t");
             let [mut a, _b] = overlay(&duo, io, family, "", Some(&tenant));
             let ends = ["10.0.0.2", "fd00::2"].map(|address| {
-                Ends::new(tenant.netns(), duo.b.netns(), address.parse().unwrap())
+                TrafficEnds::new(tenant.netns(), duo.b.netns(), address.parse().unwrap())
             });
             for ends in &ends {
                 eventually(5, "the overlay carries", || answers(ends));
             }
-            let ports = source_ports(&duo.a, family == Family::V6, LOW);
+            let ports = source_ports(&duo.a, family == UnderlayFamily::V6, LOW);
             assert!(ports.len() >= 32, "{ports:?}");
             let [victim, to] = [0, 1].map(|side| Duo::underlay(family, side));
             let forger = Forger::new(&duo.b, victim);
@@ -133,10 +133,10 @@ on_both_backends! {
     }
 
     fn a_forged_path_mtu_ends_nothing(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let [a, _b] = overlay(&duo, io, family, "", None);
-            let v6 = family == Family::V6;
+            let v6 = family == UnderlayFamily::V6;
             let [victim, to] = [0, 1].map(|side| Duo::underlay(family, side));
             let forger = Forger::new(&duo.b, victim);
             let ports = source_ports(&duo.a, v6, LOW);
@@ -147,7 +147,7 @@ on_both_backends! {
             let other = encapsulated(101, 1400);
             let forge = |payload: &[u8], quoted: usize| {
                 for &port in &ports {
-                    forger.send(Says::TooBig(576), (to, port), payload, quoted);
+                    forger.send(ForgedError::TooBig(576), (to, port), payload, quoted);
                 }
             };
             let mtu = || remote(&a)["path_mtu"].as_u64();
@@ -161,7 +161,7 @@ on_both_backends! {
             talk(&duo);
             let before = judged(&a, "not-sent");
             for &port in &ports {
-                forger.send(Says::TooBig(576), (whom, port), &flow, flow.len());
+                forger.send(ForgedError::TooBig(576), (whom, port), &flow, flow.len());
             }
             eventually(5, "it is judged", || judged(&a, "not-sent") >= before + ports.len() as u64);
             forge(&other, other.len());
@@ -183,7 +183,7 @@ on_both_backends! {
                 for ends in &ends {
                     eventually(5, "it carries on", || answers(ends));
                     assert_tcp(ends, 1, 3_000_000);
-                    let long = Echo { count: 3, size: 1380, ..Echo::default() };
+                    let long = EchoRun { count: 3, size: 1380, ..EchoRun::default() };
                     eventually(5, "long packets pass in pieces", || {
                         long.run(duo.a.netns(), ends.address).unwrap().all_answered()
                     });
@@ -192,7 +192,7 @@ on_both_backends! {
                 assert!(a.cli("host show").contains(&format!("reported 576 by {to}")));
                 assert!(a.cli(&format!("host flush {to}")).contains("1 host flushed"));
                 assert_eq!(mtu(), None);
-                let whole = Echo { count: 3, size: 1380, ..Echo::default() };
+                let whole = EchoRun { count: 3, size: 1380, ..EchoRun::default() };
                 eventually(5, "long packets pass whole", || {
                     whole.run(duo.a.netns(), ends[0].address).unwrap().all_answered()
                 });
@@ -203,9 +203,9 @@ on_both_backends! {
     }
 
     fn a_path_mtu_has_its_time_and_its_bound(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
-            let v6 = family == Family::V6;
+            let v6 = family == UnderlayFamily::V6;
             let words = if v6 { "ipv6" } else { "ipv4" };
             duo.a.sysctl(&format!("{words}/route/mtu_expires"), "3").unwrap();
             let [a, _b] = overlay(&duo, io, family, "min-path-mtu = 1390", None);
@@ -217,7 +217,7 @@ on_both_backends! {
             talk(&duo);
             let flow = encapsulated(100, 1400);
             for &port in &ports {
-                forger.send(Says::TooBig(700), (to, port), &flow, flow.len());
+                forger.send(ForgedError::TooBig(700), (to, port), &flow, flow.len());
             }
             let mtu = || remote(&a)["path_mtu"].as_u64();
             eventually(2, "no less than the operator's bound is believed", || mtu() == Some(1390));
@@ -230,13 +230,13 @@ on_both_backends! {
 }
 
 /// Asserts that pings are answered, all of them, and that connections are made and carry.
-fn calm(ends: &[Ends]) {
+fn calm(ends: &[TrafficEnds]) {
     for ends in ends {
-        let echo = Echo {
+        let echo = EchoRun {
             count: 200,
             interval: Duration::from_millis(5),
             timeout: Duration::from_secs(1),
-            ..Echo::default()
+            ..EchoRun::default()
         };
         let report = echo.run(&ends.client, ends.address).unwrap();
         assert!(report.all_answered(), "{}: {report}", ends.address);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::ip;
-use geneved_tests::trio::{Echoing, Talk};
-use geneved_tests::world::{Duo, Family, link};
+use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::world::{Duo, UnderlayFamily, link};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -39,16 +39,16 @@ on_both_backends! {
         let duo = Duo::new();
         let flows = format!("flows = {TABLE}");
         let start = |side: usize, host| {
-            let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+            let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
             // Nobody answers there, but packets for it are delivered.
             let nobody = ["", "\nallowed = [\"10.0.0.77\"]"][side];
             let link = link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &(remote + nobody));
             duo.world.daemon(host, io, &flows, &link)
         };
         let daemons = [start(0, &duo.a), start(1, &duo.b)];
-        let _server = Echoing::start(&duo.b, 7000, "b");
+        let _server = EchoServer::start(&duo.b, 7000, "b");
         let mut talks: Vec<_> =
-            (0..CONNECTIONS).map(|_| Talk::open(&duo.a, "10.0.0.2:7000").unwrap()).collect();
+            (0..CONNECTIONS).map(|_| EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap()).collect();
         let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
         let raw = duo.a.netns().run(raw).unwrap().unwrap();
         let nobody: SocketAddr = "10.0.0.77:0".parse().unwrap();
@@ -70,7 +70,7 @@ on_both_backends! {
             assert!(talk.echoes(Duration::from_secs(3)), "connection {number} is dead");
         }
         // New ones find room, too.
-        let mut late = Talk::open(&duo.a, "10.0.0.2:7000").unwrap();
+        let mut late = EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap();
         assert!(late.carries(100_000));
     }
 }

@@ -3,19 +3,19 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use geneved::traffic::{Amount, Ends, UdpBurst, UdpReport};
+use geneved::traffic::{SendAmount, TrafficEnds, UdpBurst, UdpReport};
 use geneved_tests::eventually;
 use geneved_tests::flooder::Flooder;
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{Geneve, udp};
-use geneved_tests::world::{Daemon, Duo, Family, Io, assert_ping, link};
+use geneved_tests::packet::{RawGeneve, udp};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_ping, link};
 
 /// The VNIs of the modest and of the greedy VPC, and one of which nobody has a link.
 const MODEST: u32 = 100;
 const GREEDY: u32 = 200;
 const NOBODY: u32 = 300;
 /// Datagrams in one train of the greedy sender.
-const TRAIN: u16 = 40;
+const FLOOD_TRAIN: u16 = 40;
 
 /// How a VNI and a packet become a datagram.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Kind {
 
     fn datagram(self, vni: u32, packet: &[u8]) -> Vec<u8> {
         match self {
-            Kind::Geneve => Geneve::new(vni).datagram(packet),
+            Kind::Geneve => RawGeneve::new(vni).datagram(packet),
             Kind::Vxlan => {
                 let mut bytes = vec![8, 0, 0, 0];
                 bytes.extend(&(vni << 8).to_be_bytes());
@@ -57,22 +57,22 @@ impl Kind {
     fn train(self, vni: u32, from: &str, to: &str) -> Vec<Vec<u8>> {
         let [from, to]: [IpAddr; 2] = [from, to].map(|text| text.parse().unwrap());
         let flow = |number| udp((from, 30_000 + number), (to, 9), &[0x5a; 40]);
-        (0..TRAIN)
+        (0..FLOOD_TRAIN)
             .map(|number| self.datagram(vni, &flow(number)))
             .collect()
     }
 }
 
 /// Two hosts with two VPCs: 10.0.0.0/24 is the modest one's, 10.0.1.0/24 the greedy one's.
-struct Crowd {
-    daemons: [Daemon; 2],
+struct FloodedHosts {
+    daemons: [TestDaemon; 2],
     duo: Duo,
-    family: Family,
+    family: UnderlayFamily,
     kind: Kind,
 }
 
-impl Crowd {
-    fn new(io: Io, family: Family, kind: Kind, settings: &str) -> Self {
+impl FloodedHosts {
+    fn new(io: TestBackend, family: UnderlayFamily, kind: Kind, settings: &str) -> Self {
         let duo = Duo::new();
         let start = |side: usize, host| {
             let remote = format!("remote = \"{}\"", Duo::underlay(family, 1 - side));
@@ -85,7 +85,7 @@ impl Crowd {
             duo.world.daemon(host, io, settings, &links)
         };
         let daemons = [start(0, &duo.a), start(1, &duo.b)];
-        let crowd = Crowd {
+        let crowd = FloodedHosts {
             daemons,
             duo,
             family,
@@ -97,9 +97,9 @@ impl Crowd {
     }
 
     /// From host b to this address of host a.
-    fn back(&self, address: &str) -> Ends {
+    fn back(&self, address: &str) -> TrafficEnds {
         let (a, b) = (self.duo.a.netns(), self.duo.b.netns());
-        Ends::new(b, a, address.parse().unwrap())
+        TrafficEnds::new(b, a, address.parse().unwrap())
     }
 
     /// Pours these datagrams into host a's port.
@@ -133,10 +133,10 @@ impl Crowd {
 }
 
 /// A modest sender: a thousand datagrams a second.
-fn modest(ends: &Ends) -> UdpReport {
+fn modest(ends: &TrafficEnds) -> UdpReport {
     let burst = UdpBurst {
         size: 100,
-        amount: Amount::Count(1500),
+        amount: SendAmount::Count(1500),
         pace: Some(1000.0),
         batch: 1,
         settle: Duration::from_secs(1),
@@ -145,7 +145,7 @@ fn modest(ends: &Ends) -> UdpReport {
     burst.run(ends).unwrap()
 }
 
-fn assert_keeps(what: &str, ends: &Ends) {
+fn assert_keeps(what: &str, ends: &TrafficEnds) {
     let report = modest(ends);
     eprintln!("{what}: to {}: {report}", ends.address);
     assert!(report.loss() < 0.1, "{what}: to {}: {report}", ends.address);
@@ -153,22 +153,22 @@ fn assert_keeps(what: &str, ends: &Ends) {
 
 on_both_backends! {
     fn another_vpc_is_flooded(io) {
-        for (family, settings) in [(Family::V4, "workers = 2"), (Family::V6, "")] {
-            let crowd = Crowd::new(io, family, Kind::Geneve, settings);
+        for (family, settings) in [(UnderlayFamily::V4, "workers = 2"), (UnderlayFamily::V6, "")] {
+            let crowd = FloodedHosts::new(io, family, Kind::Geneve, settings);
             let flooder = crowd.pour(&crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1"));
             crowd.assert_modest_keeps("another VPC", &flooder);
         }
     }
 
     fn another_vpc_is_flooded_by_vxlan(io) {
-        let crowd = Crowd::new(io, Family::V4, Kind::Vxlan, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Vxlan, "");
         let flooder = crowd.pour(&crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1"));
         crowd.assert_modest_keeps("another VPC", &flooder);
     }
 
     /// A second host of the same VPC, 192.0.2.3, is the greedy one; and whoever says that it is one.
     fn another_host_of_the_vpc_floods(io) {
-        let crowd = Crowd::new(io, Family::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
         let greedy: SocketAddr = "192.0.2.3:0".parse().unwrap();
         crowd.duo.b.ip("address add 192.0.2.3/24 dev u0").unwrap();
         let [a, _] = &crowd.daemons;
@@ -181,10 +181,10 @@ on_both_backends! {
 
     /// The greedy link's own programs send as fast as they can.
     fn another_link_sends_without_end(io) {
-        let crowd = Crowd::new(io, Family::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
         let greedy = UdpBurst {
             size: 1000,
-            amount: Amount::For(Duration::from_secs(6)),
+            amount: SendAmount::For(Duration::from_secs(6)),
             verify: false,
             ..UdpBurst::default()
         };
@@ -200,7 +200,7 @@ on_both_backends! {
 
     /// The kernel hands a broadcast datagram to every socket of a port.
     fn a_broadcast_datagram_is_taken_once(io) {
-        let crowd = Crowd::new(io, Family::V4, Kind::Geneve, "workers = 2");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "workers = 2");
         let bind = || UdpSocket::bind("192.0.2.2:0");
         let socket = crowd.duo.b.netns().run(bind).unwrap().unwrap();
         socket.set_broadcast(true).unwrap();
@@ -215,10 +215,10 @@ on_both_backends! {
     }
 
     fn vnis_of_nobody_and_garbage_are_poured_in(io) {
-        let crowd = Crowd::new(io, Family::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
         let unknown = crowd.kind.train(NOBODY, "10.0.1.2", "10.0.1.1");
-        let garbage: Vec<_> = (0..TRAIN as u8).map(|at| vec![at | 0x80; 100]).collect();
-        let short: Vec<_> = (0..TRAIN as u8).map(|at| vec![at; 5]).collect();
+        let garbage: Vec<_> = (0..FLOOD_TRAIN as u8).map(|at| vec![at | 0x80; 100]).collect();
+        let short: Vec<_> = (0..FLOOD_TRAIN as u8).map(|at| vec![at; 5]).collect();
         for (what, datagrams) in [("unknown VNI", unknown), ("garbage", garbage), ("short", short)] {
             let flooder = crowd.pour(&datagrams);
             crowd.assert_modest_keeps(what, &flooder);

@@ -5,23 +5,23 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::Host;
-use geneved_tests::packet::{Geneve, IPV4, IPV6, Parsed, ip, sum, udp};
+use geneved::lab::net::LabNetns;
+use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parsed, ip, sum, udp};
 use geneved_tests::peer::{INNER6, Peer};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{Daemon, Duo, Family, Io, answers, link};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, answers, link};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Packets of an attack.
 const COUNT: u64 = 20;
 /// How long something that must not come is waited for.
-const SILENCE: Duration = Duration::from_millis(200);
+const ISOLATION_SILENCE: Duration = Duration::from_millis(200);
 /// EtherType of frames in Geneve.
-const FRAMES: u16 = 0x6558;
+const FRAME_ETHERTYPE: u16 = 0x6558;
 /// MAC addresses: of the interface out of which the attack comes, of the victim's, of whoever sends.
 const THIEF: [u8; 6] = [2, 0, 0, 0, 0, 0x64];
 const VICTIM: [u8; 6] = [2, 0, 0, 0, 0, 0xc8];
-const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+const ISOLATION_SENDER: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 
 fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -29,24 +29,24 @@ fn addr(text: &str) -> IpAddr {
 
 fn ethernet(to: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let ether_type = ether_type.to_be_bytes();
-    [&to[..], &SENDER, &ether_type, payload].concat()
+    [&to[..], &ISOLATION_SENDER, &ether_type, payload].concat()
 }
 
 /// Host a with two VPCs: 100, whose tenants on host b send what they like, and 200, into which they must not get. Host b is
 /// a socket.
-struct Site {
-    daemon: Daemon,
+struct IsolatedHost {
+    daemon: TestDaemon,
     socket: UdpSocket,
     victim: Sniffer,
     vxlan: bool,
     ethernet: bool,
-    family: Family,
+    family: UnderlayFamily,
     duo: Duo,
 }
 
-impl Site {
+impl IsolatedHost {
     /// `vxlan` is what VPC 200 is wrapped in, `ethernet` the mode of the link of VPC 100.
-    fn new(io: Io, family: Family, vxlan: bool, ethernet: bool) -> Site {
+    fn new(io: TestBackend, family: UnderlayFamily, vxlan: bool, ethernet: bool) -> IsolatedHost {
         let duo = Duo::new();
         for setting in ["all", "default", "u0"] {
             duo.a
@@ -79,7 +79,7 @@ impl Site {
         };
         let daemon = duo.world.daemon(&duo.a, io, "", &(thief + &victim));
         let victim = Sniffer::new(duo.a.netns(), "gnv1");
-        Site {
+        IsolatedHost {
             daemon,
             socket,
             victim,
@@ -100,10 +100,10 @@ impl Site {
         match self.vxlan {
             true => [
                 &[8, 0, 0, 0, 0, 0, 200, 0][..],
-                &ethernet(VICTIM, IPV4, &inner),
+                &ethernet(VICTIM, ETHERTYPE_IPV4, &inner),
             ]
             .concat(),
-            false => Geneve::new(200).datagram(&inner),
+            false => RawGeneve::new(200).datagram(&inner),
         }
     }
 
@@ -112,16 +112,16 @@ impl Site {
         let [from, here] = [1, 0].map(|side| Duo::underlay(self.family, side));
         let outer = udp((from, 4000), (here, self.port()), &self.good(port));
         let protocol = match self.family {
-            Family::V4 => IPV4,
-            Family::V6 => IPV6,
+            UnderlayFamily::V4 => ETHERTYPE_IPV4,
+            UnderlayFamily::V6 => ETHERTYPE_IPV6,
         };
         let (protocol, payload) = match self.ethernet {
             false => (protocol, outer),
-            true => (FRAMES, ethernet(to, protocol, &outer)),
+            true => (FRAME_ETHERTYPE, ethernet(to, protocol, &outer)),
         };
-        Geneve {
+        RawGeneve {
             protocol,
-            ..Geneve::new(100)
+            ..RawGeneve::new(100)
         }
         .datagram(&payload)
     }
@@ -135,7 +135,7 @@ impl Site {
 
     /// Whether anything from these inner ports comes out of the victim's link.
     fn arrives(&self, ports: Range<u16>) -> bool {
-        let came = self.victim.find(SILENCE, |bytes| {
+        let came = self.victim.find(ISOLATION_SILENCE, |bytes| {
             let (from, _, _) = Parsed::new(bytes)?.udp()?;
             ports.contains(&from).then_some(())
         });
@@ -208,7 +208,7 @@ impl Site {
 }
 
 /// The MAC address of an interface.
-fn lladdr(host: &Host, device: &str) -> [u8; 6] {
+fn lladdr(host: &LabNetns, device: &str) -> [u8; 6] {
     let text = host.ip(&format!("-j link show {device}")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let mac = json[0]["address"].as_str().unwrap();
@@ -221,9 +221,9 @@ fn lladdr(host: &Host, device: &str) -> [u8; 6] {
 
 on_both_backends! {
     fn what_a_tenant_wraps_does_not_get_into_another_vpc(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             for (vxlan, ethernet) in [(false, false), (false, true), (true, false), (true, true)] {
-                let site = Site::new(io, family, vxlan, ethernet);
+                let site = IsolatedHost::new(io, family, vxlan, ethernet);
                 site.assert_open();
                 let name = format!("{family:?} vxlan {vxlan} ethernet {ethernet}");
                 site.assert_closed(&name, THIEF);
@@ -239,8 +239,8 @@ on_both_backends! {
     }
 
     fn devices_above_a_link_are_no_underlay(io) {
-        for family in Family::BOTH {
-            let site = Site::new(io, family, false, true);
+        for family in UnderlayFamily::BOTH {
+            let site = IsolatedHost::new(io, family, false, true);
             let a = &site.duo.a;
             site.assert_open();
             a.ip("link add link gnv0 name mac0 type macvlan mode bridge").unwrap();
@@ -262,7 +262,7 @@ on_both_backends! {
     }
 
     fn a_bridge_with_a_tap_is_no_underlay(io) {
-        let site = Site::new(io, Family::V4, false, true);
+        let site = IsolatedHost::new(io, UnderlayFamily::V4, false, true);
         let a = &site.duo.a;
         a.ip("link add br0 type bridge").unwrap();
         a.ip("link set br0 up").unwrap();
@@ -312,7 +312,7 @@ on_both_backends! {
     }
 
     fn a_tunnel_in_a_tunnel_carries_as_it_is_configured(io) {
-        for family in Family::BOTH {
+        for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             let start = |side: usize, host| {
                 let remote = Duo::underlay(family, 1 - side);
@@ -337,33 +337,33 @@ on_both_backends! {
             a.cli("link add gnv2 type geneve id 300 remote 192.0.2.2 address 10.3.0.1/24");
             let socket = duo.b.netns().run(|| UdpSocket::bind("10.0.0.2:0")).unwrap().unwrap();
             let inner = udp((addr("10.3.0.2"), 1), (addr("10.3.0.1"), 9), &[0; 8]);
-            socket.send_to(&Geneve::new(300).datagram(&inner), "10.0.0.1:6081").unwrap();
+            socket.send_to(&RawGeneve::new(300).datagram(&inner), "10.0.0.1:6081").unwrap();
             eventually(5, "it is dropped", || counted() == before + 1);
         }
     }
 
     fn an_own_datagram_is_not_from_the_underlay(io) {
-        let peer = Peer::new(io, Family::V4, "");
-        peer.assert_passes(&Geneve::new(100));
+        let peer = Peer::new(io, UnderlayFamily::V4, "");
+        peer.assert_passes(&RawGeneve::new(100));
         let (port, inner) = peer.inner();
         let own = peer.duo.a.netns().run(|| UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
-        own.send_to(&Geneve::new(100).datagram(&inner), "127.0.0.1:6081").unwrap();
+        own.send_to(&RawGeneve::new(100).datagram(&inner), "127.0.0.1:6081").unwrap();
         eventually(5, "it is counted", || {
             peer.daemon.drops().get("-/ingress/not-from-underlay") == Some(&1)
         });
-        assert!(peer.emerged(port, SILENCE).is_none());
+        assert!(peer.emerged(port, ISOLATION_SILENCE).is_none());
     }
 
     fn an_icmp_error_out_of_a_link_is_not_believed(io) {
-        for family in Family::BOTH {
-            let site = Site::new(io, family, false, false);
+        for family in UnderlayFamily::BOTH {
+            let site = IsolatedHost::new(io, family, false, false);
             // The ports that the daemon sends from: those of what host b gets.
             let underlay = Sniffer::new(site.duo.b.netns(), "u0");
             let to = addr("10.0.0.2");
-            let _ = geneved::traffic::Echo {
+            let _ = geneved::traffic::EchoRun {
                 count: 1,
                 timeout: Duration::from_millis(50),
-                ..geneved::traffic::Echo::default()
+                ..geneved::traffic::EchoRun::default()
             }
             .run(site.duo.a.netns(), to);
             let [there, here] = [1, 0].map(|side| Duo::underlay(family, side));
@@ -372,9 +372,9 @@ on_both_backends! {
                 (to == 6081).then_some(from)
             });
             let port = port.expect("it sends");
-            let quoted = udp((here, port), (there, 6081), &Geneve::new(100).datagram(&[0; 64]));
-            let protocol = if family == Family::V4 { IPV4 } else { IPV6 };
-            let header = Geneve { protocol, ..Geneve::new(100) };
+            let quoted = udp((here, port), (there, 6081), &RawGeneve::new(100).datagram(&[0; 64]));
+            let protocol = if family == UnderlayFamily::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+            let header = RawGeneve { protocol, ..RawGeneve::new(100) };
             // A flow of the VPC, so that an error about it is let into the link.
             site.send(&header.datagram(&udp((there, 6081), (here, port), &[0; 8])), 6081);
             for _ in 0..3 {
@@ -389,11 +389,11 @@ on_both_backends! {
     }
 
     fn what_no_network_carries_comes_out_of_no_link(io) {
-        let peer = Peer::new(io, Family::V4, "");
+        let peer = Peer::new(io, UnderlayFamily::V4, "");
         let gone = |[from, to]: [&str; 2], reason: &str| {
             let (port, inner) = peer.inner_between([from, to]);
-            let protocol = if from.contains(':') { IPV6 } else { IPV4 };
-            let header = Geneve { protocol, ..Geneve::new(100) };
+            let protocol = if from.contains(':') { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+            let header = RawGeneve { protocol, ..RawGeneve::new(100) };
             peer.assert_vanishes(Some(port), &header.datagram(&inner), reason);
         };
         for addresses in [["::ffff:10.0.0.2", "fd00::1"], ["fd00::2", "::ffff:10.0.0.1"]] {
@@ -416,19 +416,19 @@ on_both_backends! {
         for kind in [0, 3, 4] {
             let (port, plain) = peer.inner_between(INNER6);
             let routing = [&[17, 0, kind, 0, 0, 0, 0, 0][..], &plain[40..]].concat();
-            let header = Geneve { protocol: IPV6, ..Geneve::new(100) };
+            let header = RawGeneve { protocol: ETHERTYPE_IPV6, ..RawGeneve::new(100) };
             peer.assert_vanishes(Some(port), &header.datagram(&ip(from, to, 43, &routing)), "source-route");
         }
         for kind in [131, 137] {
             let (port, plain) = peer.inner();
             let options = [1, kind, 7, 4, 10, 0, 0, 9];
             let routed = with_options(&plain, options);
-            peer.assert_vanishes(Some(port), &Geneve::new(100).datagram(&routed), "source-route");
+            peer.assert_vanishes(Some(port), &RawGeneve::new(100).datagram(&routed), "source-route");
         }
         // Other options, and other extension headers, pass.
         let (port, plain) = peer.inner();
         let noted = with_options(&plain, [1, 7, 7, 4, 0, 0, 0, 0]);
-        peer.assert_emerges(port, &Geneve::new(100).datagram(&noted));
+        peer.assert_emerges(port, &RawGeneve::new(100).datagram(&noted));
     }
 }
 

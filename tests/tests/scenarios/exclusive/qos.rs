@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use geneved::traffic::{Amount, Echo, Ends, TcpBulk, TcpReport, UdpBurst};
-use geneved_tests::world::{Daemon, Duo, Family, assert_ping};
+use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, TcpBulk, TcpReport, UdpBurst};
+use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, assert_ping};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Bits a second that the limits allow.
-const RATE: f64 = 50e6;
+const LIMIT_BITS: f64 = 50e6;
 /// Bytes that pass at once: the usual burst, for the first transfer that meets a limit.
-const BURST: f64 = 25e-3 * RATE;
+const BURST_BITS: f64 = 25e-3 * LIMIT_BITS;
 
 /// A TCP stream with this congestion control, and the median time of an echo beside it.
 fn beside_tcp(duo: &Duo, control: &'static str, address: &str) -> (TcpReport, Duration) {
-    let ends: Ends = duo.ends(address);
+    let ends: TrafficEnds = duo.ends(address);
     let bulk = TcpBulk {
-        amount: Amount::For(Duration::from_secs(3)),
+        amount: SendAmount::For(Duration::from_secs(3)),
         verify: false,
         congestion: Some(control),
         ..TcpBulk::default()
     };
-    let echo = Echo {
+    let echo = EchoRun {
         count: 40,
         interval: Duration::from_millis(50),
         timeout: Duration::from_secs(1),
-        ..Echo::default()
+        ..EchoRun::default()
     };
     std::thread::scope(|scope| {
         let stream = scope.spawn(|| bulk.run(&ends).unwrap());
@@ -39,16 +39,16 @@ fn assert_tcp_gets_the_rate(duo: &Duo, address: &str) {
         let (report, echo) = beside_tcp(duo, control, address);
         let bits = report.bytes as f64 * 8.0;
         let seconds = report.elapsed.as_secs_f64();
-        assert!(bits >= 0.8 * RATE * seconds, "{control}: {report}");
+        assert!(bits >= 0.8 * LIMIT_BITS * seconds, "{control}: {report}");
         assert!(
-            bits <= RATE * (seconds + 0.2) + BURST,
+            bits <= LIMIT_BITS * (seconds + 0.2) + BURST_BITS,
             "{control}: {report}"
         );
         assert!(echo <= Duration::from_millis(40), "{control}: {echo:?}");
     }
 }
 
-fn backlog(daemon: &Daemon) -> u64 {
+fn backlog(daemon: &TestDaemon) -> u64 {
     daemon.json("-s qos show dev gnv0")[0]["backlog_bytes"]
         .as_u64()
         .unwrap()
@@ -57,7 +57,7 @@ fn backlog(daemon: &Daemon) -> u64 {
 on_both_backends! {
     fn tcp_gets_the_rate_of_a_class_and_of_a_receiving_link(io) {
         let duo = Duo::new();
-        let [a, b] = duo.overlay(io, Family::V4, "");
+        let [a, b] = duo.overlay(io, UnderlayFamily::V4, "");
         a.cli("qos add bulk dev gnv0 id 1 rate 50mbit");
         a.cli("policy add bulk dev gnv0 egress allow class bulk");
         assert_tcp_gets_the_rate(&duo, "10.0.0.2");
@@ -73,9 +73,9 @@ on_both_backends! {
 
     fn frames_are_held_to_a_rate_and_arp_is_not_lost_over_it(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V6, "mode = \"ethernet\"\nrate = \"50mbit\"");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V6, "mode = \"ethernet\"\nrate = \"50mbit\"");
         let (report, _) = beside_tcp(&duo, "cubic", "10.0.0.2");
-        assert!(report.rate().gigabits() * 1e9 >= 0.8 * RATE, "{report}");
+        assert!(report.rate().gigabits() * 1e9 >= 0.8 * LIMIT_BITS, "{report}");
         for _ in 0..3 {
             duo.a.ip("neigh flush dev gnv0").unwrap();
             let (report, echo) = beside_tcp(&duo, "bbr", "10.0.0.2");
@@ -86,12 +86,12 @@ on_both_backends! {
 
     fn what_waits_leaves_with_its_limit_or_is_dropped_with_its_link(io) {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(io, Family::V4, "");
+        let [a, _b] = duo.overlay(io, UnderlayFamily::V4, "");
         a.cli("qos add slow dev gnv0 id 1 rate 10kbit burst 2k");
         a.cli("policy add slow dev gnv0 egress proto udp allow class slow");
         let burst = UdpBurst {
             size: 1200,
-            amount: Amount::For(Duration::from_secs(1)),
+            amount: SendAmount::For(Duration::from_secs(1)),
             pace: Some(1000.0),
             verify: false,
             ..UdpBurst::default()

@@ -1,17 +1,17 @@
 //! What an idle daemon costs, with one link and with a thousand.
 
-use geneved::traffic::Ends;
+use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{Daemon, Duo, assert_ping, link};
+use geneved_tests::world::{TestDaemon, Duo, assert_ping, link};
 use std::thread;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
-const LINKS: u32 = 1000;
+const SCALE_LINKS: u32 = 1000;
 /// An interface group (`ip link set group`) of this scenario's own.
-const GROUP: u32 = 6081;
+const SCALE_GROUP: u32 = 6081;
 
-fn assert_idle(daemon: &Daemon) {
+fn assert_idle(daemon: &TestDaemon) {
     let before = daemon.cpu();
     thread::sleep(Duration::from_secs(2));
     let used = daemon.cpu() - before;
@@ -46,15 +46,15 @@ on_both_backends! {
         // A fresh interface solicits routers three times, further and further apart: a thousand of
         // them are not idle for a quarter of a minute, whatever the daemon does.
         duo.a.sysctl("ipv6/conf/default/accept_ra", "0").unwrap();
-        let links: String = (0..LINKS).map(|i| numbered(i, 0)).collect();
+        let links: String = (0..SCALE_LINKS).map(|i| numbered(i, 0)).collect();
         let a = duo.world.daemon(&duo.a, io, "", &links);
-        let few: String = [0, LINKS / 2, LINKS - 1].map(|i| numbered(i, 1)).concat();
+        let few: String = [0, SCALE_LINKS / 2, SCALE_LINKS - 1].map(|i| numbered(i, 1)).concat();
         let _b = duo.world.daemon(&duo.b, io, "", &few);
-        for i in [0, LINKS / 2, LINKS - 1] {
+        for i in [0, SCALE_LINKS / 2, SCALE_LINKS - 1] {
             let address = format!("10.{}.{}.2", i / 250, i % 250);
-            assert_ping(&Ends::new(duo.a.netns(), duo.b.netns(), address.parse().unwrap()));
+            assert_ping(&TrafficEnds::new(duo.a.netns(), duo.b.netns(), address.parse().unwrap()));
         }
-        assert_eq!(a.links().len(), LINKS as usize);
+        assert_eq!(a.links().len(), SCALE_LINKS as usize);
         let resident = a.resident();
         assert!(resident <= 1024 * MIB, "{} MiB resident", resident / MIB);
         // What else the kernel sends into fresh interfaces has ended by then.
@@ -63,9 +63,9 @@ on_both_backends! {
         // One by one, as the daemon closes them, the kernel needs 20 ms for each; all at once, less
         // than a second. And the daemon must bear to lose them all.
         let group: String =
-            (0..LINKS).map(|i| format!("link set dev gnv{i} group {GROUP}\n")).collect();
+            (0..SCALE_LINKS).map(|i| format!("link set dev gnv{i} group {SCALE_GROUP}\n")).collect();
         let batch = std::env::temp_dir().join(duo.world.name("batch"));
-        std::fs::write(&batch, group + &format!("link del group {GROUP}\n")).unwrap();
+        std::fs::write(&batch, group + &format!("link del group {SCALE_GROUP}\n")).unwrap();
         let removed = duo.a.ip(&format!("-batch {}", batch.display()));
         std::fs::remove_file(&batch).unwrap();
         removed.unwrap();

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::Host;
-use geneved_tests::packet::{Geneve, Parsed, ip, option, pseudo, sum, udp};
+use geneved::lab::net::LabNetns;
+use geneved_tests::packet::{RawGeneve, Parsed, ip, option, pseudo, sum, udp};
 use geneved_tests::peer::Peer;
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{Echoing, Talk, endpoint};
-use geneved_tests::world::{Duo, Family, Io, link};
+use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
+use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::libc;
 use nix::sys::socket::{LinkAddr, MsgFlags, recvfrom, sendto, setsockopt};
@@ -22,8 +22,8 @@ const MODEST: u32 = 200;
 /// What a modest tenant asks for.
 const ASKED: u16 = 20;
 
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+const SYN_BIT: u8 = 0x02;
+const ACK_BIT: u8 = 0x10;
 
 /// An inner TCP segment.
 fn tcp(
@@ -50,7 +50,7 @@ fn framed(vni: u32, dst: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = [&dst[..], &[2, 0, 0, 0, 0, 2]].concat();
     frame.extend(ether_type.to_be_bytes());
     frame.extend(payload);
-    let mut header = Geneve::new(vni);
+    let mut header = RawGeneve::new(vni);
     header.protocol = 0x6558;
     header.datagram(&frame)
 }
@@ -95,7 +95,7 @@ on_both_backends! {
             + &link("gnv1", MODEST, &["10.1.0.1/24"], &modest)
             + &reject("gnv0")
             + &reject("gnv1");
-        let peer = Peer::on(Duo::new(), io, Family::V4, &tables);
+        let peer = Peer::on(Duo::new(), io, UnderlayFamily::V4, &tables);
         let question = framed(GREEDY, [0xff; 6], 0x0806, &arp([10, 0, 0, 2], [10, 0, 0, 1]));
         let (_, refused) = peer.inner();
         let refused = framed(GREEDY, LLADDR, 0x0800, &refused);
@@ -162,13 +162,13 @@ on_both_backends! {
             + &endpoint("gnv1", "172.16.0.3", Some("192.0.2.2"), "")
             + &link("gnv2", MODEST, &["10.1.0.1/24"], remote)
             + &endpoint("gnv2", "10.1.0.50", None, proxied);
-        let peer = Peer::on(Duo::new(), io, Family::V4, &tables);
-        let header = |vni| Geneve {
+        let peer = Peer::on(Duo::new(), io, UnderlayFamily::V4, &tables);
+        let header = |vni| RawGeneve {
             // To a proxied endpoint.
             options: option(0xff47, 0x01, &[3, 0, 0, 0]),
-            ..Geneve::new(vni)
+            ..RawGeneve::new(vni)
         };
-        let syn = |between, ports| tcp(between, ports, SYN, (1, 0), &[]);
+        let syn = |between, ports| tcp(between, ports, SYN_BIT, (1, 0), &[]);
         for number in 0..40_000_u16 {
             let segment = syn(["10.0.0.2", "10.0.0.50"], (number + 1024, 7000));
             peer.send(&header(GREEDY).datagram(&segment));
@@ -209,26 +209,26 @@ on_both_backends! {
 
     /// A table full of one tenant's connections has room for a link that is made later.
     fn a_link_made_later_finds_room_in_a_full_flow_table(io) {
-        const FLOWS: u16 = 1024;
+        const SHARE_FLOWS: u16 = 1024;
         // A few less: who goes through more than fit, in turn, finds none of them.
         const CONNECTIONS: u16 = 1000;
         let duo = Duo::new();
-        let socket = Peer::bind(&duo, SocketAddr::new(Duo::underlay(Family::V4, 1), 6081));
+        let socket = Peer::bind(&duo, SocketAddr::new(Duo::underlay(UnderlayFamily::V4, 1), 6081));
         let tables = link("gnv0", GREEDY, &["10.0.0.1/24"], "remote = \"192.0.2.2\"")
             + &endpoint("gnv0", "10.0.0.77", None, "");
-        let daemon = duo.world.daemon(&duo.a, io, &format!("flows = {FLOWS}"), &tables);
-        let target = SocketAddr::new(Duo::underlay(Family::V4, 0), 6081);
+        let daemon = duo.world.daemon(&duo.a, io, &format!("flows = {SHARE_FLOWS}"), &tables);
+        let target = SocketAddr::new(Duo::underlay(UnderlayFamily::V4, 0), 6081);
         let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)));
         let raw = duo.a.netns().run(raw).unwrap().unwrap();
         let wire = |vni, inner: &[u8]| {
-            socket.send_to(&Geneve::new(vni).datagram(inner), target).unwrap();
+            socket.send_to(&RawGeneve::new(vni).datagram(inner), target).unwrap();
         };
         let there: SocketAddr = "10.0.0.2:0".parse().unwrap();
         let (far, near) = (["10.0.0.2", "10.0.0.77"], ["10.0.0.77", "10.0.0.2"]);
         // Both ends are the tenant's, and acknowledge what nobody sent.
         for number in 1..=CONNECTIONS {
-            wire(GREEDY, &tcp(far, (number, 80), ACK, (7, 7), &[]));
-            raw.send_to(&tcp(near, (80, number), ACK, (7, 7), &[]), &there.into()).unwrap();
+            wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (7, 7), &[]));
+            raw.send_to(&tcp(near, (80, number), ACK_BIT, (7, 7), &[]), &there.into()).unwrap();
             if number % 16 == 0 {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -248,12 +248,12 @@ on_both_backends! {
             // TUN and socket are read apart from each other.
             std::thread::sleep(Duration::from_millis(300));
         };
-        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK, (1000, 50), data)));
+        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (1000, 50), data)));
         each(&|number| {
-            let segment = tcp(near, (80, number), ACK, (50, 1010), data);
+            let segment = tcp(near, (80, number), ACK_BIT, (50, 1010), data);
             raw.send_to(&segment, &there.into()).unwrap();
         });
-        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK, (1010, 60), &[])));
+        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (1010, 60), &[])));
         eventually(5, "they are established", || {
             count("flow show dev gnv0 state established") >= usize::from(CONNECTIONS) * 9 / 10
         });
@@ -276,7 +276,7 @@ on_both_backends! {
 }
 
 /// What the kernel counted on the device for tunnel GSO.
-fn handed_over(host: &Host) -> u64 {
+fn handed_over(host: &LabNetns) -> u64 {
     let text = host.ip("-json -statistics link show gnvgso0").unwrap();
     let links: serde_json::Value = serde_json::from_str(&text).unwrap();
     links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
@@ -294,7 +294,7 @@ sockopt_impl!(
 );
 
 /// Sends super-packets into a TUN interface with virtio headers of the sender's own.
-fn forge(host: &Host, device: &str, packets: &[Vec<u8>]) -> usize {
+fn forge(host: &LabNetns, device: &str, packets: &[Vec<u8>]) -> usize {
     let send = || {
         let everything = Protocol::from(i32::from(0x0003_u16.to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(everything)).unwrap();
@@ -325,8 +325,8 @@ fn forge(host: &Host, device: &str, packets: &[Vec<u8>]) -> usize {
 #[test]
 fn forged_virtio_headers_switch_tunnel_gso_off_for_nobody_else() {
     let duo = Duo::new();
-    let start = |side: usize, host: &Host| {
-        let remote = format!("remote = \"{}\"", Duo::underlay(Family::V4, 1 - side));
+    let start = |side: usize, host: &LabNetns| {
+        let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
         let tables = link(
             "gnv0",
             GREEDY,
@@ -339,7 +339,7 @@ fn forged_virtio_headers_switch_tunnel_gso_off_for_nobody_else() {
             &remote,
         );
         let daemon = "segmentation = \"tunnel\"\nworkers = 1";
-        duo.world.daemon(host, Io::Uring, daemon, &tables)
+        duo.world.daemon(host, TestBackend::Uring, daemon, &tables)
     };
     let (mut a, _b) = (start(0, &duo.a), start(1, &duo.b));
     // As long as what is handed over: the segments fill the link's MTU.
@@ -347,7 +347,7 @@ fn forged_virtio_headers_switch_tunnel_gso_off_for_nobody_else() {
     let inner = tcp(
         ["10.0.0.1", "10.0.0.2"],
         (999, 7000),
-        ACK,
+        ACK_BIT,
         (1, 1),
         &[0xff; 30_000],
     );
@@ -375,8 +375,8 @@ fn forged_virtio_headers_switch_tunnel_gso_off_for_nobody_else() {
     }
     let sent = forge(&duo.a, "gnv0", &packets);
     assert!(sent > 0, "the kernel takes some of them");
-    let _server = Echoing::start(&duo.b, 7000, "b");
-    let mut modest = Talk::open(&duo.a, "10.1.0.2:7000").unwrap();
+    let _server = EchoServer::start(&duo.b, 7000, "b");
+    let mut modest = EchoConnection::open(&duo.a, "10.1.0.2:7000").unwrap();
     assert!(modest.carries(2_000_000));
     let before = handed_over(&duo.a);
     assert!(before > 10, "{before} were handed over");
