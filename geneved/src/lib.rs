@@ -5,7 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
-mod counted;
+mod plural;
 pub mod daemon;
 pub mod io;
 pub mod lab;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use libgeneve::datapath::{OuterRx, Egress, Ingress};
 use libgeneve::flow::FlowLimits;
-use libgeneve::link::{LinkFunctions, RxInterface};
+use libgeneve::vpc::{LinkFunctions, RxInterface};
 use libgeneve::offload::vnet::VnetHdr;
 use libgeneve::wire::geneve::{GENEVE_PORT, GeneveBuilder, protocol_type};
 use libgeneve::wire::packet::Packet;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use libgeneve::flow::{FlowKey, FlowTable, FlowLimits, FlowLookup, PacketUpdate, TcpSegment};
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
 use libgeneve::wire::transport::TcpFlags;
 

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::nat::{PortLease, Nat, NatPool, PoolRegistry, Rewrite, NatRule, rewrite, rewrite_error};
 use libgeneve::time::Now;
 use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};

@@ -32,7 +32,7 @@ struct Readme;
 extern crate self as libgeneve;
 
 #[cfg(feature = "datapath")]
-pub mod bridge;
+pub mod l2;
 #[cfg(feature = "datapath")]
 pub mod datapath;
 #[cfg(feature = "datapath")]
@@ -46,7 +46,7 @@ mod host;
 #[cfg(feature = "datapath")]
 pub mod label;
 #[cfg(feature = "datapath")]
-pub mod link;
+pub mod vpc;
 #[cfg(feature = "datapath")]
 mod link_index;
 #[cfg(feature = "datapath")]
@@ -63,7 +63,7 @@ pub mod qos;
 #[cfg(feature = "datapath")]
 pub mod route;
 #[cfg(feature = "datapath")]
-pub mod sent;
+pub mod recent_sends;
 #[cfg(feature = "datapath")]
 pub mod service;
 #[cfg(feature = "datapath")]

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use geneved::config::words::ObjectChange;
+use geneved::config::args::ObjectChange;
 use geneved::control::client::Client;
 use geneved::control::protocol::Request;
 use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ pub fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
 }
 
 fn measure_all(arguments: &Arguments) -> io::Result<()> {
-    net::prepare()?;
+    netns::prepare()?;
     println!("| links | change | answer, ms: median [lowest - highest] | CPU, ms |");
     println!("|---|---|---|---|");
     for &links in &arguments.links {

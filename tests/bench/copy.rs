@@ -6,7 +6,7 @@
 //! leaving the kernel.
 
 use geneved::io::create_tun;
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::net::interface::{GSO_MAX_SIZE, TX_QUEUE_LEN};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

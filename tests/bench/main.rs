@@ -16,7 +16,7 @@ mod tunnel;
 mod underlay;
 
 use arguments::BenchArguments;
-use geneved::lab::{interrupt, net};
+use geneved::lab::{interrupt, netns};
 use report::Results;
 use std::process::ExitCode;
 use tunnel::TunnelPair;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &BenchArguments) -> std::io::Result<()> {
-    net::prepare()?;
+    netns::prepare()?;
     tidy();
     interrupt::tidy_on_signal(tidy)?;
     let mut results = Results::new(arguments);
@@ -96,7 +96,7 @@ fn run(arguments: &BenchArguments) -> std::io::Result<()> {
 }
 
 fn tidy() {
-    for name in net::namespaces(BENCH_PREFIX) {
-        let _ = net::remove(&name);
+    for name in netns::namespaces(BENCH_PREFIX) {
+        let _ = netns::remove(&name);
     }
 }

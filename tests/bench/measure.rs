@@ -2,7 +2,7 @@
 
 use crate::arguments::BenchArguments;
 use crate::tunnel::TunnelPair;
-use geneved::lab::net;
+use geneved::lab::netns;
 use geneved::traffic::{SendAmount, EchoRun, PingPong, TcpBulk, PingPongTransport, UdpBurst};
 use std::io;
 use std::process::{Command, Stdio};
@@ -220,7 +220,7 @@ fn iperf(pair: &TunnelPair, time: Duration) -> io::Result<MeasuredValues> {
     thread::sleep(Duration::from_millis(200));
     let seconds = format!("{}", time.as_secs_f64().ceil());
     let outcome = pair.ends.client.run(|| {
-        net::run(
+        netns::run(
             "iperf3",
             &[
                 "-c", &address, "-u", "-b", "0", "-l", "64", "-t", &seconds, "-J",

@@ -5,7 +5,7 @@ use crate::arguments::BenchArguments;
 use crate::copy::{self, CopyTunnel};
 use crate::underlay::VethKind;
 use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::TrafficEnds;
 use std::fmt::Write as _;
 use std::io;
@@ -120,7 +120,7 @@ impl TunnelPair {
             ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()]
         };
         let addresses = outer.map(with_length);
-        net::veth(
+        netns::veth(
             (&hosts[0], DEVICE, &[&addresses[0]]),
             (&hosts[1], DEVICE, &[&addresses[1]]),
             match tunnel {

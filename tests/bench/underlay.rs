@@ -1,6 +1,6 @@
 //! The three underlays: what the veth's ends may do for the sender and the receiver.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use std::io;
 
 /// Which offloads the veth has.

@@ -1,6 +1,6 @@
 //! Two hosts with an Ethernet link each, a Linux bridge around it, and two stations behind each bridge.
 
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{TrafficEnds, Netns};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
@@ -86,7 +86,7 @@ impl Bridged {
         let host = [&self.duo.a, &self.duo.b][side];
         let station = &self.stations[n];
         let port = format!("p{n}");
-        net::ip(&format!(
+        netns::ip(&format!(
             "link add {port} netns {} type veth peer name e0 address {} netns {}",
             host.name(),
             mac(n),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 
 /// Answers each datagram with the address that it came from, a line feed, and the datagram itself.
 pub struct Reflector {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// Sends the same datagrams again and again until it is dropped.

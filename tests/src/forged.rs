@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::packet;

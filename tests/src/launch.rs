@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use geneved::lab::daemon::cli;
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 
 use crate::world::{TestWorld, binary};
 

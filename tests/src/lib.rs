@@ -12,7 +12,7 @@ pub mod flooder;
 pub mod forged;
 pub mod guest;
 pub mod launch;
-pub mod live;
+pub mod running_command;
 pub mod ovs;
 pub mod packet;
 pub mod peer;

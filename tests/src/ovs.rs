@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use geneved::lab::net::{self, LabNetns, run};
+use geneved::lab::netns::{self, LabNetns, run};
 use geneved::traffic::TrafficEnds;
 
 use crate::eventually;
@@ -75,8 +75,8 @@ impl Ovs {
         let world = TestWorld::new();
         let (a, switch, station) = (world.host("a"), world.host("o"), world.host("s"));
         let addresses = ["192.0.2.1/24", "2001:db8::1/64"];
-        net::veth((&a, "u0", &addresses), (&switch, "u0", &[]), 1500).unwrap();
-        net::veth(
+        netns::veth((&a, "u0", &addresses), (&switch, "u0", &[]), 1500).unwrap();
+        netns::veth(
             (&switch, "p0", &[]),
             (&station, "e0", &["10.0.0.2/24", "fd00::2/64"]),
             1430,

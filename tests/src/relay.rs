@@ -3,7 +3,7 @@
 //! Each host takes the relay's address on its side for the other host. The relay is ours because not
 //! every kernel has netem.
 
-use geneved::lab::net::{LabNetns, veth};
+use geneved::lab::netns::{LabNetns, veth};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 
 use crate::world::{self, TestDaemon};
 

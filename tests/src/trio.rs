@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 
 use crate::world::{TestDaemon, TestBackend, TestWorld};
 
@@ -36,7 +36,7 @@ impl Trio {
         for (number, host) in hosts.iter().enumerate() {
             let port = format!("p{number}");
             let address = format!("192.0.2.{}/24", number + 1);
-            net::veth((host, "u0", &[&address]), (&switch, &port, &[]), 1500)
+            netns::veth((host, "u0", &[&address]), (&switch, &port, &[]), 1500)
                 .expect("a veth can be made");
             let join = format!("link set {port} master br0");
             switch.ip(&join).expect("a port joins");

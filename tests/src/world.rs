@@ -1,7 +1,7 @@
 //! Hosts in network namespaces, the veth between them, and the daemons that run in them.
 
 use geneved::lab::daemon::{DaemonProcess as Process, DaemonFiles};
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, TcpBulk, UdpBurst};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -66,11 +66,11 @@ impl TestWorld {
     pub fn new() -> Self {
         static READY: OnceLock<Result<(), String>> = OnceLock::new();
         let ready = READY.get_or_init(|| {
-            net::prepare().map_err(|error| error.to_string())?;
-            for name in net::namespaces(&format!("{TEST_PREFIX}-")) {
+            netns::prepare().map_err(|error| error.to_string())?;
+            for name in netns::namespaces(&format!("{TEST_PREFIX}-")) {
                 let pid = name.split('-').nth(1).unwrap_or("");
                 if !Path::new("/proc").join(pid).exists() {
-                    let _ = net::remove(&name);
+                    let _ = netns::remove(&name);
                 }
             }
             Ok(())
@@ -153,8 +153,8 @@ impl TestWorld {
 
 impl Drop for TestWorld {
     fn drop(&mut self) {
-        for name in net::namespaces(&format!("{}-", self.prefix)) {
-            let _ = net::remove(&name);
+        for name in netns::namespaces(&format!("{}-", self.prefix)) {
+            let _ = netns::remove(&name);
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
@@ -395,7 +395,7 @@ impl Duo {
     pub fn with_mtu(mtu: u32) -> Self {
         let world = TestWorld::new();
         let (a, b) = (world.host("a"), world.host("b"));
-        net::veth(
+        netns::veth(
             (&a, "u0", &["192.0.2.1/24", "2001:db8::1/64"]),
             (&b, "u0", &["192.0.2.2/24", "2001:db8::2/64"]),
             mtu,

@@ -9,13 +9,13 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::link::in_netns;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::{FamilyOption, OutputStyle};
 use crate::config::value::{IfName, PrefixValue};
-use crate::config::words::{AddressArgs, ObjectChange, ChangeVerb};
+use crate::config::args::{AddressArgs, ObjectChange, ChangeVerb};
 use crate::control::protocol::{LinkInfo, LinksReply, Request};
 
 type AddressKeyword = Keyword<AddressArgs>;

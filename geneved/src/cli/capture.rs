@@ -30,11 +30,11 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, wrong};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output;
 use crate::config::value::{DirectionValue, IfName};
 use crate::control::protocol::{CaptureArgs, CaptureReply, CapturedPacket, Request};
-use crate::counted::counted;
+use crate::plural::counted;
 
 #[derive(Default)]
 struct CaptureCommand {

@@ -11,12 +11,12 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output::{self, Show};
 use super::style::OutputStyle;
 use crate::config::file::{self, Config, ConfigFault};
 use crate::control::protocol::FeatureInfo;
-use crate::daemon::{host, preflight};
+use crate::daemon::{capability_probe, preflight};
 use crate::io::FeatureReport;
 
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Show for CheckReport {
 }
 
 fn probe(context: &CommandContext) -> Result<(), CliError> {
-    let found = host::features(context.socket());
+    let found = capability_probe::features(context.socket());
     let info = |f: &FeatureReport| FeatureInfo {
         name: f.kind.name().into(),
         available: f.available,
@@ -158,7 +158,7 @@ fn probe(context: &CommandContext) -> Result<(), CliError> {
     let features: Vec<FeatureInfo> = found.iter().map(info).collect();
     let records: Vec<&dyn Show> = features.iter().map(|f| f as &dyn Show).collect();
     context.print(&records)?;
-    let fatal = |f: &&FeatureReport| !f.available && host::INDISPENSABLE.contains(&f.kind);
+    let fatal = |f: &&FeatureReport| !f.available && capability_probe::INDISPENSABLE.contains(&f.kind);
     match found.iter().find(fatal) {
         None => Ok(()),
         Some(feature) => Err(CliError::Refused(format!(

@@ -2,7 +2,7 @@
 
 use super::context::CommandContext;
 use super::error::CliError;
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::synopsis::KeywordHelp;
 
 /// One command.

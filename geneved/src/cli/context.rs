@@ -11,7 +11,7 @@ use super::options::GlobalOptions;
 use super::output::{self, Show};
 use super::style::OutputStyle;
 use crate::config::file::DEFAULT_SOCKET;
-use crate::config::words::ObjectChange;
+use crate::config::args::ObjectChange;
 use crate::control::client::{Client, CallError};
 use crate::control::protocol::{ApplyReply, Request};
 

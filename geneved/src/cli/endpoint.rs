@@ -9,12 +9,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
 use super::grammar::{Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
 use crate::config::value::{IfName, ObjectName, OrNone, EndpointTypeValue};
-use crate::config::words::{ObjectChange, EndpointArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, EndpointArgs, ChangeVerb};
 use crate::control::protocol::{EndpointInfo, EndpointsReply, Request};
 
 type EndpointKeyword = Keyword<EndpointArgs>;

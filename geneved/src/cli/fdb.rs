@@ -9,12 +9,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
 use crate::config::value::{FdbMac, IfName};
-use crate::config::words::{ObjectChange, FdbArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, FdbArgs, ChangeVerb};
 use crate::control::protocol::{FdbReply, FdbInfo, FdbOrigin, FlushReply, Request};
 
 type FdbKeyword = Keyword<FdbArgs>;

@@ -6,13 +6,13 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object;
 use super::output::{self, OutputLine, Show};
 use super::style::OutputStyle;
-use crate::config::words::FlowFilter;
+use crate::config::args::FlowFilter;
 use crate::control::protocol::{FlowInfo, FlowsReply, FlushReply, Request, DirectionCounts, TraceVerdict};
-use crate::counted::counted;
+use crate::plural::counted;
 
 /// A million flows would be hundreds of megabytes of text.
 const USUAL_LIMIT: u32 = 10_000;

@@ -7,7 +7,7 @@ use super::options;
 use super::output::{Show, render};
 use super::style::OutputStyle;
 use super::tests::complaint;
-use crate::config::words::{
+use crate::config::args::{
     ObjectChange, FlowFilter, NatArgs, OptionArgs, PolicyArgs, QosArgs, ServiceArgs, ChangeVerb,
 };
 use crate::control::protocol::{

@@ -4,7 +4,7 @@
 //! complaints. [`super::synopsis`] prints the BNF of the same list.
 
 use super::error::CliError;
-use super::foreign;
+use super::ip_compat;
 use super::synopsis::KeywordHelp;
 use crate::config::state::nearest;
 use crate::config::value::{NONE_WORD, ValueError};
@@ -395,7 +395,7 @@ fn garbage<T>(keywords: &[Keyword<T>], bare: Option<usize>, word: &str) -> CliEr
         .iter()
         .flat_map(|k| k.names.iter().copied())
         .collect();
-    let near = foreign::same(word, &names).or_else(|| nearest(word, names.iter().copied()));
+    let near = ip_compat::same(word, &names).or_else(|| nearest(word, names.iter().copied()));
     if let Some(near) = near {
         return wrong(
             word,

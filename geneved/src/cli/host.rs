@@ -9,14 +9,14 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::link::{consumed, dropped, drops};
 use super::object;
 use super::output::Show;
 use super::style::OutputStyle;
 use crate::config::value::IfName;
 use crate::control::protocol::{FlushReply, HostReply, HostInfo, PathMtuInfo, Request};
-use crate::counted::counted;
+use crate::plural::counted;
 
 const NO_KEYWORDS: [Keyword<()>; 0] = [];
 

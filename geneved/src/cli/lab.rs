@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::command::{CommandDef, ObjectDef};
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use crate::config::value::ValueError;
 use crate::lab::{self, LabCommand, LabOptions};
 

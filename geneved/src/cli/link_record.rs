@@ -287,9 +287,9 @@ impl LinkInfo {
             }
         }
         let ttl = match s.ttl.unwrap_or_default() {
-            TtlValue(libgeneve::link::Ttl::Fixed(ttl)) => json!(ttl),
+            TtlValue(libgeneve::vpc::Ttl::Fixed(ttl)) => json!(ttl),
             // What `ip` has for it.
-            TtlValue(libgeneve::link::Ttl::Auto) => json!(0),
+            TtlValue(libgeneve::vpc::Ttl::Auto) => json!(0),
             word => json!(word),
         };
         data.insert("ttl".into(), ttl);

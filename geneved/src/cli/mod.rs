@@ -15,10 +15,10 @@ mod error;
 mod fdb;
 mod field;
 mod flow;
-mod foreign;
+mod ip_compat;
 mod grammar;
 mod help;
-mod honours;
+mod supported_options;
 mod host;
 mod lab;
 mod link;
@@ -82,7 +82,7 @@ fn start(options: &GlobalOptions) -> Result<(), CliError> {
     if options.version {
         return output::say(&format!("geneved {}", env!("CARGO_PKG_VERSION")));
     }
-    honours::check_alone(options)?;
+    supported_options::check_alone(options)?;
     let mut context = CommandContext::new(options);
     match &options.batch {
         Some(_) if options.force && options.atomic => Err(CliError::Usage(
@@ -131,7 +131,7 @@ fn dispatch(context: &mut CommandContext, words: &[String]) -> Result<(), CliErr
 fn target(word: &str) -> Result<FirstWord, CliError> {
     match table::target(word) {
         Ok(Some(target)) => Ok(target),
-        Ok(None) => Err(match foreign::object(word) {
+        Ok(None) => Err(match ip_compat::object(word) {
             Some(advice) => CliError::Usage(format!(
                 "Object \"{word}\" is unknown, try \"geneved help\". {advice}"
             )),
@@ -199,7 +199,7 @@ fn run(
     command: &CommandDef,
     words: &[String],
 ) -> Result<(), CliError> {
-    honours::check(context.options(), name, command)?;
+    supported_options::check(context.options(), name, command)?;
     if context.gathered().is_some() && !command.changes {
         return Err(CliError::Usage(format!(
             "Error: \"{name}\" is no change, and with \"-atomic\" a batch has nothing but changes: put it into a batch of its own."
@@ -215,7 +215,7 @@ fn unknown<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> CliError {
     let names: Vec<&str> = names.collect();
-    let hint = foreign::same(word, &names)
+    let hint = ip_compat::same(word, &names)
         .or_else(|| nearest(word, names.iter().copied()))
         .map(|near| format!(" Did you mean \"{near}\"?"))
         .unwrap_or_default();

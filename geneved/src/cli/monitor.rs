@@ -14,7 +14,7 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output::{self, OutputLine, Show, render, with};
 use super::style::OutputStyle;
 use crate::config::value::ProtocolValue;
@@ -23,7 +23,7 @@ use crate::control::protocol::{
     ChangeKind, DropEvent, Event, BackendHealth, HealthEvent, HostEvent, LogEvent, MonitorReply, Request,
     Topic, What,
 };
-use crate::counted::noun;
+use crate::plural::noun;
 
 #[derive(Default)]
 struct MonitorCommand {

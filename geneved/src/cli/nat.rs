@@ -7,12 +7,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
 use crate::config::value::NatKind;
-use crate::config::words::{ObjectChange, NatArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, NatArgs, ChangeVerb};
 use crate::control::protocol::{NatInfo, NatsReply, Request};
 
 type NatKeyword = Keyword<NatArgs>;

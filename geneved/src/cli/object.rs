@@ -5,12 +5,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output::Show;
 use super::style::OutputStyle;
 use crate::config::state::absent;
 use crate::config::value::{DirectionValue, IfName, ObjectName};
-use crate::config::words::{ObjectChange, ChangeVerb};
+use crate::config::args::{ObjectChange, ChangeVerb};
 use crate::control::client::CallError;
 
 /// An object as its commands gather it, word by word.

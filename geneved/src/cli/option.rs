@@ -7,11 +7,11 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, BY_NAME, CliObject, NamedFilter};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
-use crate::config::words::{ObjectChange, OptionArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, OptionArgs, ChangeVerb};
 use crate::control::protocol::{OptionInfo, OptionsReply, Request};
 
 type OptionKeyword = Keyword<OptionArgs>;

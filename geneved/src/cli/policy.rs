@@ -7,12 +7,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
 use crate::config::value::{DirectionValue, RuleAction};
-use crate::config::words::{ObjectChange, PolicyArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, PolicyArgs, ChangeVerb};
 use crate::control::protocol::{PoliciesReply, PolicyInfo, Request};
 
 type PolicyKeyword = Keyword<PolicyArgs>;

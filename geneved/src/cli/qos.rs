@@ -7,11 +7,11 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
-use crate::config::words::{ObjectChange, QosArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, QosArgs, ChangeVerb};
 use crate::control::protocol::{ClassInfo, ClassesReply, Request};
 
 type QosKeyword = Keyword<QosArgs>;

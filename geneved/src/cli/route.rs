@@ -10,12 +10,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::{FamilyOption, OutputStyle};
 use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, ValueError};
-use crate::config::words::{ObjectChange, RouteArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, RouteArgs, ChangeVerb};
 use crate::control::protocol::{Request, RouteInfo, RoutesReply};
 
 type RouteKeyword = Keyword<RouteArgs>;

@@ -7,12 +7,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
 use crate::config::value::{AddrPort, ValueError};
-use crate::config::words::{BackendArgs, ObjectChange, ServiceArgs, ChangeVerb};
+use crate::config::args::{BackendArgs, ObjectChange, ServiceArgs, ChangeVerb};
 use crate::control::protocol::{BackendInfo, BackendHealth, Request, ServiceInfo, ServicesReply};
 
 type ServiceKeyword = Keyword<ServiceArgs>;

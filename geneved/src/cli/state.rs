@@ -8,7 +8,7 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output::Show;
 use super::style::OutputStyle;
 use crate::config::file::DEFAULT_PATH;

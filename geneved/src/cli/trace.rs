@@ -9,11 +9,11 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
 use crate::config::value::{DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption};
-use crate::config::words::TraceArgs;
+use crate::config::args::TraceArgs;
 use crate::control::protocol::{Request, TraceReply, TraceReport, TraceVerdict};
 
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use super::function_tests::change;
 use super::state::{Fabric, DesiredState};
-use super::words::LinkKind;
+use super::args::LinkKind;
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 
 fn state() -> DesiredState {

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::regular;
+use super::regular_file;
 use super::secret::LabelSecret;
 pub use super::settings::{DaemonSettings, IoSetting, SegmentationSetting, TimeoutSettings};
 use super::state::{Fabric, DesiredState};
-use super::tables;
+use super::toml_tables;
 use super::value::{IfName, ModeValue};
-use super::words::{
+use super::args::{
     ObjectChange, EndpointArgs, FdbArgs, LinkArgs, NatArgs, OptionArgs, PolicyArgs, QosArgs,
     RouteArgs, ServiceArgs, ObjectArgs, ChangeVerb,
 };
@@ -74,7 +74,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigFault>> {
     let mut texts = Vec::new();
     let mut left = MAX_CONFIG_BYTES;
     for path in files(path) {
-        match regular::read_to_string(&path, left) {
+        match regular_file::read_to_string(&path, left) {
             Ok(Some(text)) => {
                 left -= text.len();
                 texts.push((path, text));
@@ -154,7 +154,7 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Confi
     let mut garbled = false;
     let lines: Vec<_> = texts.iter().map(|(_, text)| LineIndex::of(text)).collect();
     for (index, (path, text)) in texts.iter().enumerate() {
-        let tables = tables::read(text);
+        let tables = toml_tables::read(text);
         garbled |= tables.garbled > 0;
         let line = |at: usize| lines[index].position(at).0;
         // What is read from a line that is no TOML is guessed.

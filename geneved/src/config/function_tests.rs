@@ -3,7 +3,7 @@
 use super::file::save;
 use super::state::{PolicySpec, DesiredState};
 use super::tests::{fault, load, secret};
-use super::words::ChangeVerb;
+use super::args::ChangeVerb;
 
 /// Every object with every word, `SECRET` where the secret's file belongs.
 const FULL: &str = r#"

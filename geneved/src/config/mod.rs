@@ -7,15 +7,15 @@
 pub mod difference;
 pub mod file;
 pub mod plan;
-pub mod regular;
+pub mod regular_file;
 pub mod secret;
 pub mod settings;
 pub mod shared_map;
 pub mod state;
-mod tables;
-mod trusted;
+mod toml_tables;
+mod file_trust;
 pub mod value;
-pub mod words;
+pub mod args;
 
 #[cfg(test)]
 mod deletion_tests;

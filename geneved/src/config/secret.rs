@@ -8,8 +8,8 @@ use std::path::Path;
 use libgeneve::label::LabelKey;
 use nix::unistd::{Group, User, getegid, geteuid};
 
-use super::regular;
-use super::trusted::{self, UntrustedStep, is_ours};
+use super::regular_file;
+use super::file_trust::{self, UntrustedStep, is_ours};
 use crate::refusal::Refusal;
 
 /// The least bytes of a secret, white space at its end not counted.
@@ -91,7 +91,7 @@ impl LabelSecret {
             }
             _ => refuse(&e, String::new()),
         };
-        let (file, metadata) = regular::open(path).map_err(failed)?;
+        let (file, metadata) = regular_file::open(path).map_err(failed)?;
         let mode = metadata.mode() & 0o7777;
         if mode & 0o037 != 0 {
             return Err(refuse(
@@ -108,7 +108,7 @@ impl LabelSecret {
                 format!("\"{}\"", repair(&shown)),
             ));
         }
-        let hole = trusted::follow(path).map_err(failed)?.err();
+        let hole = file_trust::follow(path).map_err(failed)?.err();
         let exchanged = match hole {
             None => None,
             Some(UntrustedStep::Directory { path, mode, uid }) => {

@@ -5,7 +5,7 @@
 pub mod client;
 pub mod protocol;
 pub mod server;
-pub mod steps;
+pub mod yielding;
 
 #[cfg(test)]
 mod tests;

@@ -152,7 +152,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::words::{ObjectChange, LinkArgs, ServiceArgs, ChangeVerb};
+    use crate::config::args::{ObjectChange, LinkArgs, ServiceArgs, ChangeVerb};
 
     /// Two services of one backend; the first is checked as the words say.
     fn state(port: u16, first: &str) -> DesiredState {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::wire::checksum::pseudo_header;
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::transport::udp_header;

@@ -9,7 +9,7 @@ use crate::config::file::{IoSetting, SegmentationSetting};
 use crate::config::settings::{self, DaemonSettings};
 use crate::io::{Engine, EngineConfig, IoChoice, TunnelDevice};
 use crate::net;
-use crate::net::changes::UnderlayMonitor;
+use crate::net::underlay_monitor::UnderlayMonitor;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
@@ -51,7 +51,7 @@ pub(super) async fn start(
 /// The device for tunnel GSO, ready to be written to, or why there is none.
 async fn tunnel_device(config: &EngineConfig, netlink: &Handle) -> Result<TunnelDevice, String> {
     let device = TunnelDevice::new(config.segmentation, config.workers)?;
-    match net::tunnel::set_up(netlink, device.name()).await {
+    match net::gso_device::set_up(netlink, device.name()).await {
         Ok(mac) => Ok(device.ready(mac)),
         Err(error) => Err(format!(
             "forwarding cannot be switched on for the device {}: {error}",

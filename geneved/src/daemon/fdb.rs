@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use libgeneve::bridge::{Bridge, StationLocation};
+use libgeneve::l2::{Bridge, StationLocation};
 use libgeneve::wire::ethernet::Mac;
 
 use super::compile::lladdr;
@@ -150,7 +150,7 @@ fn learned(core: &Core, link: &LinkSpec, bridge: &Bridge, fdb: &mut Vec<FdbInfo>
 mod tests {
     use super::*;
     use crate::control::protocol::{Topic, What};
-    use crate::observe::hub::EventHub;
+    use crate::observe::event_hub::EventHub;
 
     fn hosts(last: &[u8]) -> state::FdbSpec {
         let hosts = last.iter().map(|n| IpAddr::from([192, 0, 2, *n])).collect();

@@ -8,17 +8,17 @@ use futures_util::{StreamExt, stream};
 use libgeneve::datapath::{FlowDecision, NextHop, Verdict};
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowCursor, FlowKey, FlowView, FlowDirection as FlowSide, FlowState as Progress};
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
 
 use super::core::{Core, CoreState};
 use crate::config::value::{FlowStateValue, IfName, ObjectName, PrefixValue, ProtocolValue};
-use crate::config::words::FlowFilter;
+use crate::config::args::FlowFilter;
 use crate::control::protocol::{
     CallFailure, FlowInfo, FlowsReply, FlushReply, LogEvent, DirectionCounts, Topic, TranslatedFlow, TraceVerdict, What,
 };
 use crate::control::server::ReplyStream;
-use crate::control::steps::Yielder;
+use crate::control::yielding::Yielder;
 use crate::refusal::Refusal;
 
 /// Flows that are listed at most where the client takes one reply only.

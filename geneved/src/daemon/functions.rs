@@ -13,7 +13,7 @@ use crate::control::protocol::{
     BackendInfo, ClassInfo, ClassesReply, BackendHealth, NatInfo, NatsReply, OptionInfo, OptionsReply, PoliciesReply,
     PolicyInfo, ServiceInfo, ServicesReply,
 };
-use crate::control::steps::Yielder;
+use crate::control::yielding::Yielder;
 use crate::refusal::Refusal;
 
 impl Core {

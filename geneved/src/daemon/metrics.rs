@@ -3,12 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libgeneve::drop::DropReason;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 
 use super::core::Core;
 use crate::config::value::{IfName, ObjectName};
 use crate::control::protocol::{ClassInfo, BackendHealth};
-use crate::control::steps;
+use crate::control::yielding;
 use crate::io::{TrafficDirection, LinkCounters, PoolUsage};
 use crate::observe::metrics::{self, MetricsPage};
 use crate::observe::scrape::MetricsSource;
@@ -38,7 +38,7 @@ impl MetricsSource for Core {
         self.hosts(&mut page).await;
         self.workers(&mut page);
         process(&mut page, self.started());
-        steps::spawn_blocking(move || page.end()).await
+        yielding::spawn_blocking(move || page.end()).await
     }
 }
 

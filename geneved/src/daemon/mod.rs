@@ -5,22 +5,22 @@
 
 mod backends;
 mod capture;
-mod changes;
+mod change_events;
 mod compile;
 mod core;
-mod drops;
+mod drop_events;
 mod engine;
-mod far;
+mod peer_devices;
 mod fdb;
 mod flows;
-mod forwarding;
+mod kernel_forwarding;
 mod functions;
 mod gateway;
 pub mod health;
-pub mod host;
+pub mod capability_probe;
 mod link_local;
-mod live;
-mod loops;
+mod function_counters;
+mod routing_loops;
 mod metrics;
 mod path_mtu;
 pub mod preflight;
@@ -54,14 +54,14 @@ use crate::config::file::{self, Config, IoSetting};
 use crate::config::plan;
 use crate::control::protocol::{ApplyReply, CallFailure, MonitorReply, RatesReply, Request, SaveReply};
 use crate::control::server::{self, ReplyFuture, ReplyStreamFuture, ControlListener, ReplyParameters, RequestHandler};
-use crate::control::steps;
-use crate::counted::counted;
+use crate::control::yielding;
+use crate::plural::counted;
 use crate::io::EngineEvent;
-use crate::net::changes::{UnderlayChanges, UnderlayMonitor};
-use crate::net::port::PortHolder;
-use crate::net::watch::{InterfaceEvent, NetlinkWatch};
+use crate::net::underlay_monitor::{UnderlayChanges, UnderlayMonitor};
+use crate::net::port_holder::PortHolder;
+use crate::net::netlink_watch::{InterfaceEvent, NetlinkWatch};
 use crate::observe::log::tell_left_out;
-use crate::observe::repeats::tell_repeats;
+use crate::observe::repeat_filter::tell_repeats;
 use crate::observe::scrape::ScrapeListeners;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
@@ -98,7 +98,7 @@ fn prepare(path: &Path, socket: Option<&Path>) -> Result<(), Vec<String>> {
     }
     let fail = |e: Refusal| vec![e.to_string()];
     server::ensure_free(&config.daemon.socket).map_err(fail)?;
-    let holders = host::port_holders(&config.state);
+    let holders = capability_probe::port_holders(&config.state);
     let watch = NetlinkWatch::open().map_err(|e| vec![format!("{NO_NETLINK}: {e}")])?;
     privilege::drop_privileges(&config.daemon).map_err(fail)?;
     if !config.state.links.is_empty() {
@@ -308,12 +308,12 @@ fn handle_engine_event(core: &Rc<Core>, event: EngineEvent) {
         }
         EngineEvent::GsoOff { host, error } => {
             core.hub()
-                .announce(host_event(Some(host), "gso-off", error.to_string()));
+                .announce(host_event(Some(capability_probe), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to {host} and not used for it: {error}");
         }
         EngineEvent::TunnelGso { link, host, works } => {
             let core = Rc::clone(core);
-            tokio::task::spawn_local(async move { core.tunnel_gso(link, host, works).await });
+            tokio::task::spawn_local(async move { core.tunnel_gso(link, capability_probe, works).await });
         }
         EngineEvent::Unreachable(refusals) => {
             let core = Rc::clone(core);
@@ -352,7 +352,7 @@ impl RequestHandler for Core {
             name: &str,
             items: &[T],
         ) -> Result<ReplyParameters, CallFailure> {
-            Ok(ReplyParameters::Json(steps::list(name, items).await))
+            Ok(ReplyParameters::Json(yielding::list(name, items).await))
         }
         Box::pin(async move {
             match request {
@@ -403,7 +403,7 @@ impl RequestHandler for Core {
                 }
                 Request::Save => {
                     let (settings, state) = (self.settings().clone(), self.state().await);
-                    let saved = steps::spawn_blocking(move || {
+                    let saved = yielding::spawn_blocking(move || {
                         let config = serde_json::to_value(file::in_tables(&settings, &state));
                         let saved = SaveReply {
                             text: file::save(&settings, &state),

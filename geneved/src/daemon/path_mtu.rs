@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use libgeneve::link::{PathMtuEvidence, Host, PathMtuReport, REPORT_LIFETIME};
+use libgeneve::vpc::{PathMtuEvidence, Host, PathMtuReport, REPORT_LIFETIME};
 use libgeneve::time::Now;
 
 use super::core::{Core, CoreState, host_event};

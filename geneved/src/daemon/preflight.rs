@@ -13,17 +13,17 @@ use nix::ifaddrs::getifaddrs;
 use nix::unistd::{Group, User, geteuid};
 
 use super::core::{for_port, hosts_of, needed_ports, port_taken, profile};
-use super::forwarding;
+use super::kernel_forwarding;
 use super::gateway;
-use super::host;
-use super::loops;
+use super::capability_probe;
+use super::routing_loops;
 use crate::config::file::Config;
 use crate::config::state::{LinkSpec, DesiredState};
 use crate::config::value::{IfName, ModeValue};
 use crate::io::{DescriptorBudget, sockets_of};
 use crate::net::gateway::Gateway;
 use crate::net::netns::DIRECTORY;
-use crate::net::underlay::{self, UnderlayDevices};
+use crate::net::host_path::{self, UnderlayDevices};
 
 /// So many hosts without a route are named.
 const NAMED_HOSTS: usize = 8;
@@ -98,10 +98,10 @@ fn own_addresses() -> BTreeSet<IpAddr> {
 }
 
 fn ports(state: &DesiredState, socket: &Path) -> Vec<String> {
-    let daemon = host::answering(socket).ok();
+    let daemon = capability_probe::answering(socket).ok();
     let needed = needed_ports(state).into_iter();
     let taken = needed.filter_map(|(port, (_, link))| {
-        let holder = host::foreign_holder(port, daemon.as_ref())?;
+        let holder = capability_probe::foreign_holder(port, daemon.as_ref())?;
         Some(format!("link \"{link}\": {}", port_taken(port, &holder)))
     });
     taken.collect()
@@ -118,11 +118,11 @@ async fn routes(state: &DesiredState) -> Vec<String> {
         for link in state.links.values() {
             for host in hosts_of(state, link) {
                 let name = &link.name;
-                match underlay::query_host_path(&netlink, host, link.local, &mut devices).await {
+                match host_path::query_host_path(&netlink, capability_probe, link.local, &mut devices).await {
                     Err(error) => without.push(format!(
                         "link \"{name}\": the kernel has no route to host {host}: {error}"
                     )),
-                    Ok(way) => shared.extend(loops::shared(state, &way).map(|why| {
+                    Ok(way) => shared.extend(routing_loops::shared(state, &way).map(|why| {
                         format!("link \"{name}\": nothing is sent to host {host}, and nothing is heard from it: {why}")
                     })),
                 }
@@ -147,7 +147,7 @@ async fn routes(state: &DesiredState) -> Vec<String> {
         all.extend(ways_out(state, link).await);
     }
     all.extend(
-        forwarding::between_links(state.links.values().filter_map(forwarding::routed)).await,
+        kernel_forwarding::between_links(state.links.values().filter_map(kernel_forwarding::routed)).await,
     );
     all
 }
@@ -192,7 +192,7 @@ fn inside(prefix: ipnet::IpNet) -> IpAddr {
 fn unreadable(config: &Config, files: &[PathBuf]) -> Vec<String> {
     // A daemon that root starts reads them before it becomes another user.
     let asked_for = geteuid().is_root() && config.daemon.user.is_none();
-    let service = User::from_name(host::SERVICE_USER).ok().flatten();
+    let service = User::from_name(capability_probe::SERVICE_USER).ok().flatten();
     let Some(service) = service.filter(|_| asked_for) else {
         return Vec::new();
     };

@@ -6,13 +6,13 @@ use super::core::{Core, host_event};
 use crate::config::settings::RestartSetting;
 use crate::config::{file, plan};
 use crate::control::protocol::ReloadReply;
-use crate::control::steps;
+use crate::control::yielding;
 use crate::refusal::Refusal;
 
 /// What was done, as the client is told. It may be long.
 pub(super) async fn told(done: ReloadReply) -> Vec<u8> {
     let write = move || serde_json::to_vec(&done).expect("replies have a form in JSON");
-    steps::spawn_blocking(write).await
+    yielding::spawn_blocking(write).await
 }
 
 impl Core {
@@ -53,7 +53,7 @@ impl Core {
     /// With `dry_run` nothing is changed.
     pub(super) async fn reload_file(&self, dry_run: bool) -> Result<ReloadReply, Refusal> {
         let path = self.config_path().to_owned();
-        let config = steps::spawn_blocking(move || file::load(&path))
+        let config = yielding::spawn_blocking(move || file::load(&path))
             .await
             .map_err(|faults| {
                 let all: Vec<_> = faults.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use libgeneve::link::{LinkIndex, RxInterface};
+use libgeneve::vpc::{LinkIndex, RxInterface};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::compile::Outdated;
@@ -20,7 +20,7 @@ use crate::config::value::IfName;
 use crate::io::RxInterfaces;
 use crate::net::devices::{DeviceMap, DeviceChange, LinkMessages, OwnDevices, listen};
 use crate::net::netns::{self, NetnsId};
-use crate::net::watch;
+use crate::net::netlink_watch;
 use crate::refusal::Refusal;
 
 /// Changes come in bursts; so long one is gathered.
@@ -157,7 +157,7 @@ impl Core {
             let number = match known.filter(|(known, _)| *known == identity) {
                 Some((_, number)) => Some(number),
                 None => match netns::open(name) {
-                    Ok(file) => watch::number_of(self.netlink(), &file).await.ok().flatten(),
+                    Ok(file) => netlink_watch::number_of(self.netlink(), &file).await.ok().flatten(),
                     Err(_) => None,
                 },
             };

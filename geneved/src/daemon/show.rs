@@ -9,12 +9,12 @@ use super::compile::lladdr;
 use super::core::{Core, RENAMED_HINT, CoreState, Obstacle, hosts_of};
 use super::path_mtu::path_mtu_info;
 use crate::config::value::{IfName, MacValue, ModeValue, PrefixValue};
-use crate::config::words::RouteArgs;
+use crate::config::args::RouteArgs;
 use crate::control::protocol::{
     EndpointInfo, EndpointsReply, FeatureInfo, HostReply, HostInfo, LinkInfo, LinksReply, MtuSum, RemoteInfo,
     RouteInfo, RoutesReply, UnknownVniInfo,
 };
-use crate::control::steps::Yielder;
+use crate::control::yielding::Yielder;
 use crate::io::UnknownVni;
 use crate::net::interface::{self, InterfaceStatus};
 use crate::net::mtu::ComputedMtu;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use libgeneve::datapath::{self, PacketContext, NextHop, TraceInput, TraceResult, TunnelNextHop};
 use libgeneve::drop::DropReason;
-use libgeneve::link;
+use libgeneve::vpc;
 use libgeneve::route::RouteTarget;
 use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::header::HeaderBytes;
@@ -20,7 +20,7 @@ use super::core::{Core, LinkRuntime};
 use super::flows::class_name;
 use crate::config::state::LinkSpec;
 use crate::config::value::{OptionClassValue, OptionTypeValue, ModeValue, RawOption};
-use crate::config::words::TraceArgs;
+use crate::config::args::TraceArgs;
 use crate::control::protocol::{StageInfo, TraceReply, TraceReport, TraceVerdict};
 use crate::net::interface::{self, InterfaceStatus};
 use crate::refusal::Refusal;
@@ -34,7 +34,7 @@ struct KernelDrop {
 
 /// What is wrong with the interface of a link, if anything is.
 async fn interface(link: &LinkSpec, running: &LinkRuntime, heading: &TraceInput) -> Option<KernelDrop> {
-    let name = &link.name;
+    let name = &vpc.name;
     let stopped = |result, reason| {
         let stage = "interface";
         let stage = datapath::TraceStage { stage, result };
@@ -51,7 +51,7 @@ async fn interface(link: &LinkSpec, running: &LinkRuntime, heading: &TraceInput)
             Some(reason),
         );
     }
-    let seen = interface::observe(link.netns.clone(), vec![name.to_string()]).await;
+    let seen = interface::observe(vpc.netns.clone(), vec![name.to_string()]).await;
     let up = |seen: &InterfaceStatus| seen.flags.iter().any(|flag| flag == "UP");
     match seen.ok()?.first() {
         Some(seen) if up(seen) => None,
@@ -86,23 +86,23 @@ impl Core {
         let tables = self.engine().tables();
         let link = tables.link(running.index).ok_or_else(lost)?;
         let compiled = (&*inner.state, &inner.builder.compiler, &*tables.schema);
-        let (described, mut stages) = described::described(compiled, link, &packet)?;
+        let (described, mut stages) = described::described(compiled, vpc, &packet)?;
         let cx = PacketContext {
             tables: &tables,
             state: self.engine().flows(),
             now: self.engine().now(),
         };
-        let traced = datapath::trace(&cx, link, &described);
+        let traced = datapath::trace(&cx, vpc, &described);
         let stopped = interface(configured, running, &described.trace_input).await;
         match &stopped {
             Some(stopped) => stages.push(stopped.stage.clone()),
             None => {
-                let stays = is_behind_host(link, &traced, described.key.dst);
+                let stays = is_behind_host(vpc, &traced, described.key.dst);
                 stages.extend(kernel::before(configured, &described, stays).await);
             }
         }
         let way = next_hop(&traced);
-        let encapsulation = link.config.encapsulation;
+        let encapsulation = vpc.config.encapsulation;
         let options = way.map_or_else(Vec::new, |way| carried(encapsulation, &way.encap));
         let class = traced
             .class
@@ -110,7 +110,7 @@ impl Core {
         let (mut verdict, mut reason) = verdict(&traced);
         let host = way.map(|way| way.host.addr);
         if matches!(described.trace_input, TraceInput::Egress) && is_forwarded(verdict) {
-            stages.extend(self.unanswered(configured, link, &traced, described.key.src));
+            stages.extend(self.unanswered(configured, vpc, &traced, described.key.src));
         }
         stages.extend(traced.stages);
         if let (Some(stopped), true) = (&stopped, is_forwarded(verdict)) {
@@ -145,7 +145,7 @@ impl Core {
         if let (TraceInput::Ingress { .. }, Some(key), true) =
             (&described.trace_input, traced.translated, here)
         {
-            kernel::after(configured, &key, link.delivers(key.dst), &mut stages).await;
+            kernel::after(configured, &key, vpc.delivers(key.dst), &mut stages).await;
         }
         let stages = stages.into_iter().map(|stage| StageInfo {
             stage: stage.stage.to_owned(),
@@ -168,13 +168,13 @@ impl Core {
     fn unanswered(
         &self,
         configured: &LinkSpec,
-        link: &link::Link,
+        link: &vpc::Link,
         traced: &TraceResult,
         src: IpAddr,
     ) -> Option<datapath::TraceStage> {
         let left = next_hop(traced)?;
         let translated = traced.translated.is_some_and(|key| key.src != src);
-        if configured.mode != ModeValue::Ip || translated || link.delivers(src).is_some() {
+        if configured.mode != ModeValue::Ip || translated || vpc.delivers(src).is_some() {
             return None;
         }
         let remedy = self.allowing(configured, [src.into()]);
@@ -189,8 +189,8 @@ impl Core {
 }
 
 /// Whether a destination that gets nothing is behind this host, so that packets to it must not come into the link.
-fn is_behind_host(link: &link::Link, traced: &TraceResult, dst: IpAddr) -> bool {
-    let entry = link.routes.lookup(dst);
+fn is_behind_host(link: &vpc::Link, traced: &TraceResult, dst: IpAddr) -> bool {
+    let entry = vpc.routes.lookup(dst);
     traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, RouteTarget::Local))
 }
 

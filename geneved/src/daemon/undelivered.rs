@@ -137,7 +137,7 @@ fn remedy(socket: &Path, link: &LinkSpec, prefixes: impl IntoIterator<Item = IpN
 mod tests {
     use super::*;
     use crate::config::state::DesiredState;
-    use crate::config::words::{ObjectChange, ChangeVerb};
+    use crate::config::args::{ObjectChange, ChangeVerb};
 
     fn remedied(prefixes: &[&str]) -> String {
         let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap());

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
 
 use super::core::{Core, CoreState, host_event, hosts_of};

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::buffers::BufferId;
+use super::buffer_pool::BufferId;
 use super::cmsg::RxMetadata;
 use super::direct;
 use super::shape::SlotSize;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-use super::buffers::{BufferId, BufferPool, PoolLayout};
-use super::stock::{CROWD_BUFFERS, STRAY_BUFFERS};
+use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
+use super::pool_sizes::{CROWD_BUFFERS, STRAY_BUFFERS};
 
 /// Of the buffers for received trains: those that any socket may use, those that sockets with much to read use while others
 /// have some, too, and those for what is of no VPC.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use libgeneve::datapath::{self, PacketContext, Encap, Forward, Output, RefusedPacket};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::cut::WireSize;
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
@@ -22,12 +22,12 @@ use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{PacketIo, PoolKind};
-use super::buffers::{BufferId, PoolLayout};
+use super::buffer_pool::{BufferId, PoolLayout};
 use super::counters::TrafficDirection;
 use super::reply;
 use super::shape::{QueuedFor, ShapedOutput};
 use super::train::{MAX_TRAIN_SEGMENTS, SendMode, Train, TrainKey, TunWriteKind};
-use super::tunnel::TunRead;
+use super::tunnel_gso::TunRead;
 use super::udp::{AddressFamily, SourcePortChoice, SourcePortPool};
 use super::worker::{LinkSlot, Worker};
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libgeneve::datapath::{PacketContext, ErrorRejection, OuterError, validate_icmp_error};
-use libgeneve::link::{PathMtuEvidence, RxInterface};
+use libgeneve::vpc::{PathMtuEvidence, RxInterface};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;

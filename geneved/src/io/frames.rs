@@ -7,24 +7,24 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use libgeneve::bridge::Bridge;
+use libgeneve::l2::Bridge;
 use libgeneve::datapath::{self, PacketContext, Forward, IngressFrame, FrameForward, Output, RefusedPacket};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
-use libgeneve::link::{Link, LinkIndex, Tables};
+use libgeneve::vpc::{Link, LinkIndex, Tables};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
 
 use super::backend::{PacketIo, PoolKind};
-use super::buffers::BufferId;
+use super::buffer_pool::BufferId;
 use super::counters::TrafficDirection;
 use super::egress::{BufferedPacket, TrainSink, train_request};
 use super::reply;
 use super::shape::{QueuedFor, ShapedOutput};
 use super::train::TunWriteKind;
-use super::tunnel::TunRead;
+use super::tunnel_gso::TunRead;
 use super::worker::Worker;
 
 impl<B: PacketIo> Worker<B> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, SenderReply, OuterRx, PacketContext, Decap, DecapResult, Output};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
@@ -18,7 +18,7 @@ use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
 use libgeneve::wire::packet::{Packet, Transport};
 
 use super::backend::{RxBatch, PacketIo, PoolKind};
-use super::buffers::{BufferId, PoolLayout};
+use super::buffer_pool::{BufferId, PoolLayout};
 use super::counters::{WorkerCounters, TrafficDirection};
 use super::egress::BufferedPacket;
 use super::engine::EngineEvent;

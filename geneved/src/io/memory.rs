@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
 use super::backend::{RxBatch, PacketIo, Checksum, Completion, PoolKind, WaitTime, place, source};
-use super::buffers::{BufferId, BufferPool, PoolLayout};
+use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
 use super::train::{MAX_BYTES, MAX_TRAIN_SEGMENTS};
 

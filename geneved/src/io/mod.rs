@@ -6,7 +6,7 @@
 
 mod backend;
 mod buffer_ring;
-mod buffers;
+mod buffer_pool;
 mod cmsg;
 mod counters;
 mod descriptors;
@@ -15,34 +15,34 @@ mod egress;
 mod engine;
 mod errors;
 mod fair;
-mod features;
+mod device_features;
 mod frames;
 mod heap;
 mod ingress;
 #[cfg(any(test, feature = "testing"))]
 mod memory;
 mod neighbors;
-mod pace;
+mod read_sizes;
 mod privilege;
-mod probe;
+mod host_features;
 mod progress;
-mod recover;
+mod send_errors;
 mod reply;
 mod rx_interfaces;
-mod sched;
+mod time_slice;
 mod shape;
 #[cfg(any(test, feature = "testing"))]
 mod simulation;
-mod spin;
+mod busy_poll;
 mod steering;
-mod stock;
+mod pool_sizes;
 mod syscalls;
 mod tap;
 #[cfg(test)]
 mod tests;
 mod train;
 mod tun;
-mod tunnel;
+mod tunnel_gso;
 mod udp;
 mod unknown_vnis;
 mod uring;
@@ -59,13 +59,13 @@ pub use heap::bound_heap;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::{FaultPlan, InjectedFault, SentDatagram, WrittenPacket};
 pub use privilege::give_up_capabilities;
-pub use probe::{FeatureReport, HostFeature, probe};
+pub use host_features::{FeatureReport, HostFeature, probe};
 pub use progress::{PoolUsage, WorkerReport};
 pub use rx_interfaces::RxInterfaces;
 #[cfg(any(test, feature = "testing"))]
 pub use simulation::{REMOTE_HOSTS, SIMULATED_MAC, SIMULATED_MTU, SimulatedLink, Simulation};
 pub use tap::{OuterHeader, RecordLayer, TapRecord, TapConfig, TapFilter, TapReader, FlowTuple};
 pub use tun::{Tun, TunError, create_tun, create_tun_to_move};
-pub use tunnel::TunnelDevice;
+pub use tunnel_gso::TunnelDevice;
 pub use udp::{SocketProfile, port_is_taken, sockets_of};
 pub use unknown_vnis::UnknownVni;

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use libgeneve::bridge::FrameDestination;
+use libgeneve::l2::FrameDestination;
 use libgeneve::datapath::{self, RequestAudience};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{Link, LinkIndex, Tables};
+use libgeneve::vpc::{Link, LinkIndex, Tables};
 use libgeneve::time::Now;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::header::HeaderBytes;
 use nix::sys::eventfd::EventFd;
 
 use super::backend::{PacketIo, PoolKind};
-use super::buffers::BufferId;
+use super::buffer_pool::BufferId;
 use super::counters::TrafficDirection;
 use super::ingress::TunWrites;
 use super::reply::{self, OwnDatagrams};

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::stock::{TRAINS, TUN_BUFFERS, UDP_BUFFERS, WRITES};
+use super::pool_sizes::{TRAINS, TUN_BUFFERS, UDP_BUFFERS, WRITES};
 
 /// A worker that was woken and took no turn for so long is stuck.
 const STUCK: Duration = Duration::from_secs(3);

@@ -4,13 +4,13 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::datapath::Forward;
-use libgeneve::link::{Host, Link};
+use libgeneve::vpc::{Host, Link};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::wire::header::{HeaderBytes, MAX_PREFIX_LEN};
 
 use super::backend::{PacketIo, PoolKind};
-use super::buffers::PoolLayout;
+use super::buffer_pool::PoolLayout;
 use super::egress::{TrainSink, Trains, train_request};
 use super::ingress::TunWrites;
 use super::train::{SCRATCH, TunWriteKind};

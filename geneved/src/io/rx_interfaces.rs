@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use libgeneve::link::RxInterface;
+use libgeneve::vpc::RxInterface;
 
 /// What each interface is, by its index in the daemon's namespace. Immutable; the daemon publishes another one for each
 /// change.
@@ -65,7 +65,7 @@ impl RxLookup {
 
 #[cfg(test)]
 mod tests {
-    use libgeneve::link::LinkIndex;
+    use libgeneve::vpc::LinkIndex;
 
     use super::*;
 

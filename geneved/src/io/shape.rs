@@ -10,7 +10,7 @@ use std::ops::Range;
 use libgeneve::datapath::Forward;
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::{self, Ecn};
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::split::split;
 use libgeneve::qos::{QueueAdmission, Dequeued, Metered, DequeueAction, EnqueueRequest, Shaper};
@@ -18,11 +18,11 @@ use libgeneve::time::Now;
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{PacketIo, PoolKind, WaitTime};
-use super::buffers::{BufferId, BufferPool};
+use super::buffer_pool::{BufferId, BufferPool};
 use super::counters::TrafficDirection;
 use super::egress::{BufferedPacket, train_request};
 use super::ingress::TunDelivery;
-use super::stock::{LONG_PLACE, LONG_PLACES, SHORT_PLACE, SHORT_PLACES};
+use super::pool_sizes::{LONG_PLACE, LONG_PLACES, SHORT_PLACE, SHORT_PLACES};
 use super::worker::Worker;
 
 /// The kinds of memory that packets wait in.

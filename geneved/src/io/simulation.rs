@@ -12,10 +12,10 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use libgeneve::bridge::{BridgeConfig, LearnedState};
+use libgeneve::l2::{BridgeConfig, LearnedState};
 use libgeneve::datapath::{AnswerBudgets, SharedState};
 use libgeneve::flow::{FlowHasher, FlowLimits};
-use libgeneve::link::{
+use libgeneve::vpc::{
     Df, LinkFunctions, Host, HostRegistry, Link, LinkConfig, LinkIndex, NeighborCache, RouteConfig,
     RxInterface, Tables, Tos, Ttl,
 };
@@ -36,7 +36,7 @@ use super::memory::{FaultPlan, Memory, SentDatagram, WrittenPacket};
 use super::neighbors::NeighborWaker;
 use super::progress::{WorkerProgress, PoolUsage};
 use super::rx_interfaces::RxInterfaces;
-use super::tunnel::TunnelGso;
+use super::tunnel_gso::TunnelGso;
 use super::udp::{SourcePortPool, RxSocket, SocketProfile};
 use super::unknown_vnis::UnknownVnis;
 use super::worker::{WorkerCommand, LinkSlot, WorkerConfig, WorkerShared, Worker, WorkerClock};

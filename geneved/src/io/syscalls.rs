@@ -11,10 +11,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::time::TimeSpec;
 
 use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
-use super::buffers::{BufferId, BufferPool, PoolLayout};
+use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
-use super::sched;
-use super::stock::STRAY_BUFFERS;
+use super::time_slice;
+use super::pool_sizes::STRAY_BUFFERS;
 
 /// Packets taken from one descriptor before the others get their turn. It takes no more than half of the buffers that are
 /// free, either, so that those after it find some.
@@ -274,7 +274,7 @@ impl PacketIo for Syscalls {
 
     fn bulk(&mut self, bulk: bool) {
         // Free buffers are a stack here: the warmest is used next, however many there are.
-        sched::set_slice(bulk);
+        time_slice::set_slice(bulk);
     }
 
     fn recycle(&mut self, side: PoolKind, bid: BufferId) {

@@ -8,13 +8,13 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use libgeneve::datapath::{Forward, OuterTx};
-use libgeneve::link::{Host, LinkIndex};
+use libgeneve::vpc::{Host, LinkIndex};
 use libgeneve::offload::vnet;
 use libgeneve::wire::transport::UDP_HEADER_LEN;
 use socket2::SockAddr;
 
 use super::backend::PoolKind;
-use super::buffers::BufferId;
+use super::buffer_pool::BufferId;
 use super::cmsg::ControlMessages;
 use super::tap::OuterHeader;
 use super::udp::{AddressFamily, SourcePortPool};

@@ -15,10 +15,10 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
 use super::buffer_ring::{BufferRing, UdpBufferRings};
-use super::buffers::{BufferId, BufferPool};
+use super::buffer_pool::{BufferId, BufferPool};
 use super::cmsg;
-use super::sched;
-use super::spin::BusyPoll;
+use super::time_slice;
+use super::busy_poll::BusyPoll;
 use listeners::{Listeners, MUCH};
 
 const SUBMISSIONS: u32 = 1024;
@@ -417,7 +417,7 @@ impl PacketIo for Uring {
         self.bulk = bulk;
         self.tun_pool.bulk = bulk;
         self.udp_pools.usual.bulk = bulk;
-        sched::set_slice(bulk);
+        time_slice::set_slice(bulk);
     }
 
     fn recycle(&mut self, side: PoolKind, bid: BufferId) {

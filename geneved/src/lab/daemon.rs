@@ -1,7 +1,7 @@
 //! A real daemon, started inside a namespace with a configuration of its own.
 
 use super::interrupt::with_signals;
-use super::net::LabNetns;
+use super::netns::LabNetns;
 use crate::traffic::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -2,7 +2,7 @@
 
 use super::LabOptions;
 use super::daemon::{DaemonProcess, DaemonFiles};
-use super::net::{self, LabNetns, no_dad};
+use super::netns::{self, LabNetns, no_dad};
 use crate::traffic::TrafficEnds;
 use std::io;
 use std::net::IpAddr;
@@ -115,12 +115,12 @@ impl LabHosts {
             ]
         };
         let (wire_a, wire_b) = (wire(0), wire(1));
-        net::veth(
+        netns::veth(
             (&a, WIRE, &wire_a.each_ref().map(String::as_str)),
             (&b, WIRE, &wire_b.each_ref().map(String::as_str)),
             1500,
         )?;
-        let has_vxlan = net::has_device_type(&a, "vxlan", "id 1 dstport 4789");
+        let has_vxlan = netns::has_device_type(&a, "vxlan", "id 1 dstport 4789");
         let mut made = Self {
             daemons: Vec::new(),
             hosts: vec![a, b],

@@ -7,10 +7,10 @@
 pub mod daemon;
 mod hosts;
 pub mod interrupt;
-pub mod net;
+pub mod netns;
 mod show;
 
-use crate::counted::counted;
+use crate::plural::counted;
 use hosts::LabHosts;
 use std::fs;
 use std::io;
@@ -74,9 +74,9 @@ impl LabOptions {
 
     /// Removes hosts, daemons and files, whatever of them there is.
     fn remove_all(&self) -> io::Result<usize> {
-        let names = net::namespaces(&format!("{}-", self.prefix));
+        let names = netns::namespaces(&format!("{}-", self.prefix));
         for name in &names {
-            net::remove(name)?;
+            netns::remove(name)?;
         }
         match fs::remove_dir_all(self.directory()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -93,7 +93,7 @@ impl LabOptions {
 /// # Errors
 /// A sentence for a person: a privilege or a program is missing, a daemon did not start.
 pub fn run(command: LabCommand, options: &LabOptions) -> io::Result<ExitCode> {
-    net::prepare()?;
+    netns::prepare()?;
     if command == LabCommand::Down {
         let count = options.remove_all()?;
         println!("{} removed", counted(count, "host"));

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::netns::{NetnsError, within};
-use super::underlay;
+use super::host_path;
 
 /// What the kernel says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,9 +42,9 @@ impl Gateway {
     ) -> Result<Self, NetnsError> {
         within(netns.clone(), move |handle| async move {
             let mut ways = BTreeMap::new();
-            let mut devices = underlay::UnderlayDevices::new();
+            let mut devices = host_path::UnderlayDevices::new();
             for addr in addresses {
-                let way = underlay::query_host_path(&handle, addr, None, &mut devices).await;
+                let way = host_path::query_host_path(&handle, addr, None, &mut devices).await;
                 let dev = way.map(|way| match way.own {
                     true => "lo".to_owned(),
                     false => way.dev().to_owned(),

@@ -17,7 +17,7 @@ use libgeneve::wire::ethernet::Mac;
 
 use super::netlink_error;
 use super::netns::{self, NetnsError, within};
-use super::watch;
+use super::netlink_watch;
 use crate::io::{Tun, TunError, create_tun, create_tun_to_move};
 
 /// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
@@ -161,7 +161,7 @@ pub async fn create(
     };
     let (wanted, made) = within(None, move |handle| async move {
         if let Some(target) = &target
-            && let Err(error) = watch::number(&handle, target).await
+            && let Err(error) = netlink_watch::number(&handle, target).await
         {
             tracing::debug!(%error, "changes in a network namespace will not be heard of");
         }

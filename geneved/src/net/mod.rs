@@ -5,19 +5,19 @@
 //! do to the underlay and to interfaces, [`gateway`] knows what the kernel does with packets that leave a VPC,
 //! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
-pub mod changes;
+pub mod underlay_monitor;
 pub mod devices;
-pub mod far;
+pub mod peer_device;
 pub mod gateway;
 pub mod interface;
 pub mod link_local;
 pub mod mtu;
 pub mod netns;
-pub mod port;
-pub mod tunnel;
-pub mod underlay;
+pub mod port_holder;
+pub mod gso_device;
+pub mod host_path;
 pub mod unix;
-pub mod watch;
+pub mod netlink_watch;
 
 use std::io;
 

@@ -12,8 +12,8 @@ use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 
-use super::changes::UnderlayChanges;
-use super::underlay::{self, UnderlayDevices, HostPath};
+use super::underlay_monitor::UnderlayChanges;
+use super::host_path::{self, UnderlayDevices, HostPath};
 use crate::config::shared_map::SharedMap;
 use crate::config::value::IfName;
 
@@ -109,7 +109,7 @@ impl PathTable {
     /// Asks the kernel for a way that is not known yet.
     pub async fn query(&mut self, handle: &Handle, pair: PathKey) {
         if !self.known.contains_key(&pair) {
-            let way = underlay::query_host_path(handle, pair.0, pair.1, &mut self.devices).await;
+            let way = host_path::query_host_path(handle, pair.0, pair.1, &mut self.devices).await;
             if let Ok(way) = &way {
                 self.note_through(way);
             }
@@ -312,7 +312,7 @@ impl PathTable {
             self.loop_of(link, *host).is_none().then_some(way)
         };
         let tunnel = |underlay, v6| TunnelMtu {
-            underlay,
+            host_path,
             outer: if v6 { IpVersion::V6 } else { IpVersion::V4 },
             ..shape
         };
@@ -336,7 +336,7 @@ impl PathTable {
             .is_some_and(IpAddr::is_ipv6);
         let before = before.filter(|_| !hosts.is_empty());
         let underlay = before.unwrap_or(ASSUMED);
-        let tunnel = tunnel(underlay, v6);
+        let tunnel = tunnel(host_path, v6);
         let so = match before {
             Some(before) => format!("so {before} is kept"),
             None => format!("so {ASSUMED} is assumed"),
@@ -351,7 +351,7 @@ impl PathTable {
         };
         ComputedMtu {
             text: format!("{tunnel}; {why}"),
-            underlay,
+            host_path,
             host: hosts.first().copied(),
             dev: None,
             inner: tunnel.mtu().into(),
@@ -362,7 +362,7 @@ impl PathTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::underlay::UnderlayDevice;
+    use crate::net::host_path::UnderlayDevice;
     use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 
     fn gnv0() -> IfName {

@@ -10,7 +10,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
 
-use super::port::is_ending;
+use super::port_holder::is_ending;
 use crate::refusal::Refusal;
 
 /// A listening socket; the file is removed when it is dropped.

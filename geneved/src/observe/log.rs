@@ -16,8 +16,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use super::lines::LogQueue;
-use super::repeats::RepeatFilter;
+use super::log_queue::LogQueue;
+use super::repeat_filter::RepeatFilter;
 
 /// The environment variable that holds the filter, such as `debug` or `geneved::net=trace`.
 pub const FILTER_VARIABLE: &str = "GENEVED_LOG";

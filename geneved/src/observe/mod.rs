@@ -5,9 +5,9 @@
 //! [`metrics`] is the form in which they are scraped, and [`scrape`] serves it.
 
 pub mod counters;
-pub mod hub;
-mod lines;
+pub mod event_hub;
+mod log_queue;
 pub mod log;
 pub mod metrics;
-pub mod repeats;
+pub mod repeat_filter;
 pub mod scrape;

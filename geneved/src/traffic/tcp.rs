@@ -1,7 +1,7 @@
 //! TCP bulk transfer, verified by checksum or, for benchmarks, not.
 
 use super::{SendAmount, TrafficEnds, RECEIVE_TIMEOUT, Pattern, BitRate};
-use crate::counted::counted;
+use crate::plural::counted;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

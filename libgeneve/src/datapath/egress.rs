@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::RefusedPacket;
-use super::bridge::{LastLookup, CachedHeader};
+use super::l2_forwarding::{LastLookup, CachedHeader};
 use super::lookup::{FlowQuery, key_of};
 use super::martian::martian;
 use super::output::{Forward, Output, OutputRequest, exit_link, metered};
-use super::recent::FlowCache;
-use super::state::{PacketContext, NextHop, Input, CachedVerdict};
+use super::flow_cache::FlowCache;
+use super::decision::{PacketContext, NextHop, Input, CachedVerdict};
 use crate::drop::DropReason;
-use crate::link::Link;
+use crate::vpc::Link;
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize};
 use crate::offload::vnet::VnetHdr;

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::state::PacketContext;
+use super::decision::PacketContext;
 use crate::flow::FlowKey;
-use crate::link::{PathMtuEvidence, Link};
+use crate::vpc::{PathMtuEvidence, Link};
 use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::geneve::Vni;

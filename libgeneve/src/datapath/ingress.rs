@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::bridge::{self, FrameKind};
+use super::l2_forwarding::{self, FrameKind};
 use super::egress::learn_path_mtu;
 use super::lookup::{FlowQuery, WireMetadata, key_of};
 use super::martian::martian;
-use super::neighbor;
+use super::neighbor_discovery;
 use super::output::{Forward, Output, OutputRequest, exit_link, metered};
-use super::recent::FlowCache;
-use super::state::{PacketContext, NextHop, Input};
+use super::flow_cache::FlowCache;
+use super::decision::{PacketContext, NextHop, Input};
 use super::{OuterRx, RefusedPacket, envelope_reason, frame_reason, parse_reason};
-use crate::bridge::{Bridge, NeighborNotice, StationLocation};
+use crate::l2::{Bridge, NeighborNotice, StationLocation};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::{PacketUpdate, TcpSegment};
-use crate::link::{Host, Link, LinkIndex, RxInterface};
+use crate::vpc::{Host, Link, LinkIndex, RxInterface};
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize};
 use crate::offload::partial::{cut_to, partial};
@@ -212,7 +212,7 @@ impl Ingress {
         };
         let payload = &datagram[memo.header.len()..];
         let carried = (memo.kind, memo.tagged);
-        if !bridge::arrive(cx, link, bridge, host, carried, payload)? {
+        if !l2_forwarding::arrive(cx, link, bridge, host, carried, payload)? {
             return Ok(None);
         }
         let meter = link.meters.ingress.as_ref();
@@ -254,7 +254,7 @@ impl Ingress {
         {
             let host = memo.host.as_ref().ok_or_else(gone)?;
             let nd = message.map_err(|_| refused(DropReason::InnerMalformed))?;
-            return Err(neighbor::process_message(cx, link, host, &NeighborNotice::from(&nd)));
+            return Err(neighbor_discovery::process_message(cx, link, host, &NeighborNotice::from(&nd)));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu))
             .map_err(|error| refused(error.into()))?;
@@ -343,7 +343,7 @@ impl Ingress {
         }
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
             // What is for another address now is for another station, too, and that is behind the TAP.
-            let mac = neighbor::station(cx, link, bridge, to, asked).map_err(refused)?;
+            let mac = neighbor_discovery::station(cx, link, bridge, to, asked).map_err(refused)?;
             if !bridge.is_here(mac, cx.now) {
                 return Err(refused(DropReason::NoRoute));
             }
@@ -406,8 +406,8 @@ impl Ingress {
         };
         let inside = inside.map_err(refused)?;
         if link.bridge.is_none() && inside.kind == FrameKind::Arp {
-            let notice = neighbor::arp(&datagram[inside.start..]).map_err(refused)?;
-            return Err(neighbor::process_message(cx, link, host, &notice));
+            let notice = neighbor_discovery::arp(&datagram[inside.start..]).map_err(refused)?;
+            return Err(neighbor_discovery::process_message(cx, link, host, &notice));
         }
         let too_long = refused(DropReason::InnerMalformed);
         let header = HeaderBytes::copy_of(&datagram[..inside.start]).ok_or(too_long)?;
@@ -419,7 +419,7 @@ impl Ingress {
         memo.frame_len = inside.frame_len;
         memo.tagged = inside.tagged;
         memo.to_stack = inside.to_stack;
-        memo.until = bridge::fresh_until(cx.now);
+        memo.until = l2_forwarding::fresh_until(cx.now);
         memo.link = link.config.index;
         memo.host = Some(Arc::clone(host));
         memo.digest = digest(cx, link, envelope.options());

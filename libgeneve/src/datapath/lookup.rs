@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::change::PacketRewrite;
-use super::decide::{self, WireInput, PlannedDecision, PacketRole, FirstPacket};
-use super::explain::{TraceObserver, NoTrace};
-use super::log::LoggedFlow;
-use super::state::{ExpectedInput, PacketContext, FlowDecision, Verdict, DirectionState, Input, CachedVerdict};
+use super::packet_rewrite::PacketRewrite;
+use super::first_packet::{self, WireInput, PlannedDecision, PacketRole, FirstPacket};
+use super::trace_observer::{TraceObserver, NoTrace};
+use super::flow_log::LoggedFlow;
+use super::decision::{ExpectedInput, PacketContext, FlowDecision, Verdict, DirectionState, Input, CachedVerdict};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, InsertError, FlowLookup, PacketUpdate, FlowDirection};
-use crate::link::{Host, Link, Tables};
+use crate::vpc::{Host, Link, Tables};
 use crate::options::ReceivedOptions;
 use crate::policy::Direction;
 use crate::route::RouteTarget;
@@ -194,7 +194,7 @@ fn role(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> Pa
     match known.side {
         FlowDirection::Original => PacketRole::Original,
         FlowDirection::Reply => PacketRole::Reply {
-            direct: decide::may_answer_directly(keys, &known.decision, seeker.from, cx.now),
+            direct: first_packet::may_answer_directly(keys, &known.decision, seeker.from, cx.now),
         },
     }
 }
@@ -206,7 +206,7 @@ fn check_arrival(seeker: &FlowQuery<'_>, role: PacketRole) -> Result<(), DropRea
     } = seeker;
     let source = (seeker.packet.src, key.sport);
     let received = seeker.wire.map(|w| w.received);
-    decide::check_arrival(link, *from, role, source, received)
+    first_packet::check_arrival(link, *from, role, source, received)
 }
 
 /// Whether a packet can only be the first of its flow.
@@ -262,10 +262,10 @@ fn find(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> FlowLookup<LookupHit,
             }
             let direct = side == FlowDirection::Reply
                 && speaks
-                && decide::may_answer_directly((original, reply), decision, seeker.from, cx.now);
+                && first_packet::may_answer_directly((original, reply), decision, seeker.from, cx.now);
             let found = look_up(seeker, side, original, reply, decision);
             if direct && !seeker.error && matches!(found, LookupOutcome::Go(_)) {
-                decision.heard = decide::seconds(cx.now);
+                decision.heard = first_packet::seconds(cx.now);
             }
             let counts = match found {
                 LookupOutcome::Go(_) => true,
@@ -388,9 +388,9 @@ fn first(
                 header: wire.header,
                 digest: wire.digest,
             });
-            decide::decide_original(cx, link, subject, &entrance, before, &mut NoTrace)
+            first_packet::decide_original(cx, link, subject, &entrance, before, &mut NoTrace)
         }
-        _ => decide::decide_original(cx, link, subject, &Input::Link, before, &mut NoTrace),
+        _ => first_packet::decide_original(cx, link, subject, &Input::Link, before, &mut NoTrace),
     }
 }
 
@@ -451,7 +451,7 @@ fn reply_received(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: KnownFl
     check_arrival(seeker, role(cx, seeker, &known))?;
     let wire = seeker.wire.map(|w| (w.received, w.digest));
     let (original, reply, mut decision) = (known.original, known.reply, known.decision);
-    let half = decide::decide_reply(
+    let half = first_packet::decide_reply(
         cx,
         &original,
         &reply,
@@ -461,7 +461,7 @@ fn reply_received(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: KnownFl
         &mut NoTrace,
     )?;
     decision.set_direction(FlowDirection::Reply, half);
-    decision.heard = decide::seconds(cx.now);
+    decision.heard = first_packet::seconds(cx.now);
     let decided = look_up(seeker, FlowDirection::Reply, &original, &reply, &decision);
     // An error may come from anybody on the way, and says nothing of where replies come from.
     if seeker.error {
@@ -542,7 +542,7 @@ fn renewed(
     };
     if side == FlowDirection::Reply && planned.decision.verdict == Verdict::Forward {
         let wire = seeker.wire.map(|w| (w.received, w.digest));
-        let half = decide::decide_reply(
+        let half = first_packet::decide_reply(
             cx,
             original,
             &planned.reply,
@@ -552,7 +552,7 @@ fn renewed(
             &mut NoTrace,
         )?;
         planned.decision.set_direction(FlowDirection::Reply, half);
-        planned.decision.heard = decide::seconds(cx.now);
+        planned.decision.heard = first_packet::seconds(cx.now);
         if planned.reply != *reply {
             // The reply is one to a translation that is not made any more.
             return Err(DropReason::NatUntranslatable);
@@ -572,7 +572,7 @@ pub(super) fn from_memory<E: TraceObserver>(
 ) -> Result<PlannedDecision, DropReason> {
     let half: &DirectionState = decision.direction(FlowDirection::Original);
     let (ExpectedInput::Wire(host), Some(header)) = (&half.expected_input, &half.header) else {
-        return decide::decide_original(cx, link, subject, &Input::Link, Some(reply), log);
+        return first_packet::decide_original(cx, link, subject, &Input::Link, Some(reply), log);
     };
     let envelope = link.config.encapsulation.parse(header);
     let options = envelope.map_err(|_| DropReason::OptionMalformed)?.options();
@@ -583,5 +583,5 @@ pub(super) fn from_memory<E: TraceObserver>(
         header,
         digest: half.digest,
     });
-    decide::decide_original(cx, link, subject, &entrance, Some(reply), log)
+    first_packet::decide_original(cx, link, subject, &entrance, Some(reply), log)
 }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::drop::DropReason;
-use crate::link::LinkConfig;
+use crate::vpc::LinkConfig;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN};
 use crate::wire::packet::{IpVersion, Packet};
 

@@ -4,42 +4,42 @@
 //! was decided for it; the first packet of a flow asks every function once. Moving bytes is left to
 //! [`crate::offload`] and to the caller.
 
-mod bridge;
-mod change;
-mod decide;
+mod l2_forwarding;
+mod packet_rewrite;
+mod first_packet;
 mod egress;
-mod explain;
+mod trace_observer;
 mod icmp_error;
 mod ingress;
-mod log;
+mod flow_log;
 mod lookup;
 mod martian;
-mod neighbor;
+mod neighbor_discovery;
 mod output;
-mod recent;
-mod refuse;
-mod share;
-mod state;
+mod flow_cache;
+mod icmp_answer;
+mod intern;
+mod decision;
 mod trace;
 
 use std::net::IpAddr;
 
-pub use self::bridge::{FrameForward, answer_frame, frame_packets};
-pub use self::change::PacketRewrite;
+pub use self::l2_forwarding::{FrameForward, answer_frame, frame_packets};
+pub use self::packet_rewrite::PacketRewrite;
 pub use self::egress::{Egress, Encap};
-pub use self::explain::TraceStage;
+pub use self::trace_observer::TraceStage;
 pub use self::icmp_error::{ErrorRejection, OuterError, validate_icmp_error};
 pub use self::ingress::{Decap, IngressFrame, DecapResult, Ingress};
-pub use self::log::LoggedFlow;
+pub use self::flow_log::LoggedFlow;
 pub use self::martian::martian;
-pub use self::neighbor::{NeighborRequest, RequestAudience, neighbor_answer, neighbor_question, probe_neighbors};
+pub use self::neighbor_discovery::{NeighborRequest, RequestAudience, neighbor_answer, neighbor_question, probe_neighbors};
 pub use self::output::{Forward, Output};
-pub use self::refuse::{AnswerBudgets, answer, way_back};
-pub use self::state::{ExpectedInput, PacketContext, FlowDecision, NextHop, Verdict, DirectionState, FramePrefix, SharedState, TunnelNextHop};
+pub use self::icmp_answer::{AnswerBudgets, answer, way_back};
+pub use self::decision::{ExpectedInput, PacketContext, FlowDecision, NextHop, Verdict, DirectionState, FramePrefix, SharedState, TunnelNextHop};
 pub use self::trace::{TracePacket, TraceInput, TraceLength, TraceResult, trace};
 use crate::drop::DropReason;
 use crate::ecn;
-use crate::link::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};
+use crate::vpc::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};
 use crate::wire::encapsulation::EncapError;
 use crate::wire::ethernet::{EthernetError, Mac};
 use crate::wire::geneve::GeneveError;

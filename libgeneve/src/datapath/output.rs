@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::state::{PacketContext, CachedVerdict, TunnelNextHop};
+use super::decision::{PacketContext, CachedVerdict, TunnelNextHop};
 use super::{OuterTx, RefusedPacket, inner_limit, outer};
 use crate::drop::DropReason;
-use crate::link::{Host, Link, LinkIndex};
+use crate::vpc::{Host, Link, LinkIndex};
 use crate::mtu::{clamp_mss, minimum};
 use crate::offload::cut::{Cut, longest_segment};
 use crate::offload::vnet::VnetHdr;

@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{self, WireInput, PlannedDecision, FirstPacket};
-use super::explain::{TraceRecorder, TraceObserver, TraceStage};
+use super::first_packet::{self, WireInput, PlannedDecision, FirstPacket};
+use super::trace_observer::{TraceRecorder, TraceObserver, TraceStage};
 use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
 use super::output::{Forward, OutputRequest, exit_link};
-use super::state::{PacketContext, FlowDecision, NextHop, Verdict, Input};
+use super::decision::{PacketContext, FlowDecision, NextHop, Verdict, Input};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, FoundFlow, FlowDirection};
-use crate::link::Link;
+use crate::vpc::Link;
 use crate::offload::cut::Cut;
 use crate::offload::vnet::VnetHdr;
 use crate::options::ReceivedOptions;
@@ -269,7 +269,7 @@ fn walk(
     let before = known.as_ref().filter(|f| f.side == FlowDirection::Original);
     let before = before.map(|f| &f.reply);
     let planned = match &described.trace_input {
-        TraceInput::Egress => decide::decide_original(cx, link, &subject, &Input::Link, before, account)?,
+        TraceInput::Egress => first_packet::decide_original(cx, link, &subject, &Input::Link, before, account)?,
         TraceInput::Ingress { host, header } => {
             let known = link.host(*host);
             account.record("host", || match known {
@@ -284,7 +284,7 @@ fn walk(
                 header,
                 digest: 0,
             });
-            decide::decide_original(cx, link, &subject, &entrance, before, account)?
+            first_packet::decide_original(cx, link, &subject, &entrance, before, account)?
         }
     };
     *class = planned.decision.class;
@@ -332,9 +332,9 @@ fn answered(
     };
     let source = (described.key.src, described.key.sport);
     let keys = (&found.original, &found.reply);
-    let direct = decide::may_answer_directly(keys, &found.decision, from, cx.now);
-    let role = decide::PacketRole::Reply { direct };
-    decide::check_arrival(link, from, role, source, received.as_ref())?;
+    let direct = first_packet::may_answer_directly(keys, &found.decision, from, cx.now);
+    let role = first_packet::PacketRole::Reply { direct };
+    first_packet::check_arrival(link, from, role, source, received.as_ref())?;
     let planned = if is_decided(cx, found) {
         PlannedDecision {
             decision: found.decision.clone(),
@@ -356,7 +356,7 @@ fn answered(
     }
     *class = decision.class;
     let wire = received.as_ref().map(|received| (received, 0));
-    let decided = decide::decide_reply(cx, &found.original, &reply, &decision, from, wire, account)?;
+    let decided = first_packet::decide_reply(cx, &found.original, &reply, &decision, from, wire, account)?;
     Ok((decided.direction_state.next_hop.clone(), found.original.reversed()))
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::key::FlowKey;
-use super::lists::EvictionPriority;
+use super::eviction_lists::EvictionPriority;
 use super::shard::{FlowEntry, PacketUpdate, FlowRef};
-use super::share::{QuotaExceeded, LinkUsage};
+use super::quota::{QuotaExceeded, LinkUsage};
 use super::table::{ATTEMPTS, FlowTable};
 use crate::time::Now;
 

@@ -10,15 +10,15 @@
 mod admission;
 mod fragments;
 mod key;
-mod lists;
+mod eviction_lists;
 mod path_mtu;
 mod shard;
-mod share;
+mod quota;
 mod slab;
 mod table;
 mod tcp;
 mod timeouts;
-mod upkeep;
+mod maintenance;
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ pub use shard::PacketUpdate;
 pub use table::{FlowTable, FoundFlow, FlowLimits, FlowLookup};
 pub use tcp::{FlowDirection, FlowState, TcpSegment};
 pub use timeouts::Timeouts;
-pub use upkeep::{FlowCursor, FlowStats, FlowView, LinkFlows};
+pub use maintenance::{FlowCursor, FlowStats, FlowView, LinkFlows};
 
 /// Keyed 5-tuple hash (SipHash-1-3).
 #[derive(Clone, Copy, Debug, Default)]

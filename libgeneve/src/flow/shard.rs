@@ -11,8 +11,8 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::key::FlowKey;
-use super::lists::{EvictionPriority, LISTS_PER_LINK, LinkFlowLists, ListNode, LIST_END, ListLinks, list_of};
-use super::share::{FlowQuota, LinkUsage};
+use super::eviction_lists::{EvictionPriority, LISTS_PER_LINK, LinkFlowLists, ListNode, LIST_END, ListLinks, list_of};
+use super::quota::{FlowQuota, LinkUsage};
 use super::slab::{SlabItem, Slab};
 use super::tcp::{LastSequence, FlowDirection, FlowState, TcpSegment, ConnTrack};
 use super::timeouts::AtomicTimeouts;

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 
 use super::key::FlowKey;
 use super::shard::{IndexTarget, PacketUpdate, Shard, RemovedFlow, FlowRef};
-use super::share::FlowQuota;
+use super::quota::FlowQuota;
 use super::tcp::FlowDirection;
 use super::timeouts::{AtomicTimeouts, Timeouts};
 use crate::link_index::LinkIndex;

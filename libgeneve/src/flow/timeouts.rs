@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lists::{LISTS_PER_LINK, REFUSED_LIST};
+use super::eviction_lists::{LISTS_PER_LINK, REFUSED_LIST};
 use super::tcp::FlowState;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::time::Now;

@@ -11,11 +11,11 @@
 mod icmp;
 mod identification;
 mod pool;
-mod ports;
-mod resting;
+mod port_set;
+mod resting_ports;
 mod rewrite;
 mod rule;
-mod space;
+mod mappings;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ pub use rewrite::{Rewrite, Untranslatable, rewrite};
 pub use rule::{NatError, NatRule};
 
 use crate::link_index::LinkIndex;
-use space::{NatPort, NatProtocol, NatMappings};
+use mappings::{NatPort, NatProtocol, NatMappings};
 
 /// Compiled NAT rules of one link. Immutable, except for the leases of its pools.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::space::{PortConsumer, MappingTable, NatPort, NatProtocol, NatMappings, PoolSpec};
+use super::mappings::{PortConsumer, MappingTable, NatPort, NatProtocol, NatMappings, PoolSpec};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 

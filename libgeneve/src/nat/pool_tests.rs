@@ -1,7 +1,7 @@
 //! Tests of leases: against a model, and from two threads.
 
 use super::*;
-use crate::nat::resting::REST_TIME;
+use crate::nat::resting_ports::REST_TIME;
 use crate::nat::{Nat, NatRule};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::pool::MAX_ADDRESSES;
-use super::space::{NatProtocol, PoolSpec};
+use super::mappings::{NatProtocol, PoolSpec};
 use crate::wire::ip::protocol;
 
 /// One NAT rule of a link. All addresses of a rule are of one family.

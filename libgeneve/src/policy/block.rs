@@ -7,9 +7,9 @@ use rustc_hash::FxHashMap;
 
 use super::PolicyQuery;
 use super::index::{ExactIndex, ExactIndexBuilder, PortIndexBuilder, PrefixIndexBuilder, PortIndex, PrefixIndex};
-use super::labels::{SelectorIndexBuilder, SelectorIndex};
+use super::selector_index::{SelectorIndexBuilder, SelectorIndex};
 use super::rule::{PolicyRule, RulePeer, has_ports, is_icmp};
-use super::set::{BLOCK_RULES, CandidateRules};
+use super::rule_set::{BLOCK_RULES, CandidateRules};
 use crate::label::{HashedSelector, LabelKey};
 use crate::options::{EndpointType, OptionMatch};
 use crate::wire::ip::protocol;

@@ -12,7 +12,7 @@ use prefix_trie::{Prefix, PrefixMap};
 use rustc_hash::FxHashMap;
 
 use super::rule::PolicyAction;
-use super::set::{CandidateRules, RuleSetBuilder, RuleSet};
+use super::rule_set::{CandidateRules, RuleSetBuilder, RuleSet};
 
 /// The part of an index that does not depend on the packet's value.
 #[derive(Clone, Debug)]

@@ -9,10 +9,10 @@
 
 mod block;
 mod index;
-mod labels;
+mod selector_index;
 mod mismatch;
 mod rule;
-mod set;
+mod rule_set;
 
 pub use rule::{PolicyAction, Direction, PolicyError, PolicyRule, RulePeer};
 

@@ -6,7 +6,7 @@
 
 mod bucket;
 mod codel;
-mod flows;
+mod flow_queues;
 mod shaper;
 
 use std::collections::HashMap;

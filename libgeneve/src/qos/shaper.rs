@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::flows::{FlowQueues, NO_PACKET, QueuedItem};
+use super::flow_queues::{FlowQueues, NO_PACKET, QueuedItem};
 use super::{Bucket, Meter, Metered};
 use crate::time::Now;
 
@@ -255,7 +255,7 @@ impl<T> Shaper<T> {
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool, mut gone: impl FnMut(T)) {
         for &id in &self.active {
             let queue = &mut self.queues[usize::from(id)];
-            for flow in 0..super::flows::FLOW_QUEUES {
+            for flow in 0..super::flow_queues::FLOW_QUEUES {
                 let mut left = queue.flows.count(&self.nodes, flow);
                 while left > 0
                     && let Some(at) = queue.flows.pop(&self.nodes, flow)

@@ -14,7 +14,7 @@ use libgeneve::datapath::{self, OuterRx, Decap, Egress, Ingress, Output};
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowKey, FlowLimits};
 use libgeneve::label::{Labels, Selector};
-use libgeneve::link::{EndpointConfig, LinkFunctions, LinkIndex, RxInterface};
+use libgeneve::vpc::{EndpointConfig, LinkFunctions, LinkIndex, RxInterface};
 use libgeneve::offload::merge::{Merger, SuperPacket};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use libgeneve::datapath::{PacketContext, SharedState};
 use libgeneve::flow::{FlowHasher, FlowLimits};
 use libgeneve::label::{LabelKey, LabelSet, Selector};
-use libgeneve::link::{
+use libgeneve::vpc::{
     AttachedOption, Df, EndpointConfig, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig,
     Tables, Tos, Ttl,
 };

@@ -33,7 +33,7 @@ pub struct Reading {
 }
 
 /// The whole text of a file of the namespace that the thread is in.
-fn of_namespace(hosts: &geneved::lab::net::LabNetns, name: &str) -> io::Result<String> {
+fn of_namespace(hosts: &geneved::lab::netns::LabNetns, name: &str) -> io::Result<String> {
     let path = format!("/proc/thread-self/net/{name}");
     hosts.netns().run(|| std::fs::read_to_string(path))?
 }

@@ -4,7 +4,7 @@
 
 use super::arguments::SoakArguments;
 use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use std::fmt::Write as _;
 use std::io;
@@ -185,7 +185,7 @@ impl SoakHosts {
                 format!("{}/64", underlay(true, number)),
             ];
             let port = format!("p{port}");
-            net::veth((host, "u0", &[&v4, &v6]), (&switch, &port, &[]), 1500)?;
+            netns::veth((host, "u0", &[&v4, &v6]), (&switch, &port, &[]), 1500)?;
             switch.ip(&format!("link set {port} master br0"))?;
         }
         let mut tenants = Vec::new();
@@ -418,8 +418,8 @@ impl SoakHosts {
     pub fn tidy() -> impl FnOnce() + Send + 'static {
         || {
             let prefix = format!("{SOAK_PREFIX}-{}-", std::process::id());
-            net::namespaces(&prefix).iter().for_each(|name| {
-                let _ = net::remove(name);
+            netns::namespaces(&prefix).iter().for_each(|name| {
+                let _ = netns::remove(name);
             });
             let _ =
                 std::fs::remove_dir_all(std::env::temp_dir().join(prefix.trim_end_matches('-')));
@@ -460,10 +460,10 @@ fn functions(side: usize, variant: ConfigVariant) -> String {
 
 /// Removes what dead processes left.
 fn remove_left_over() {
-    for name in net::namespaces(&format!("{SOAK_PREFIX}-")) {
+    for name in netns::namespaces(&format!("{SOAK_PREFIX}-")) {
         let pid = name.split('-').nth(1).unwrap_or("");
         if !std::path::Path::new("/proc").join(pid).exists() {
-            let _ = net::remove(&name);
+            let _ = netns::remove(&name);
         }
     }
 }

@@ -10,7 +10,7 @@ mod actor;
 mod arguments;
 mod clients;
 mod gate;
-mod good;
+mod conversation;
 mod hostile;
 mod hosts;
 mod logs;
@@ -22,8 +22,8 @@ use account::{TrafficDelta, Reading};
 use actor::{Actor, Ledger, ActorThreads};
 use arguments::SoakArguments;
 use gate::Gate;
-use geneved::lab::{interrupt, net};
-use good::{Conversation, ConversationKind};
+use geneved::lab::{interrupt, netns};
+use conversation::{Conversation, ConversationKind};
 use hosts::{CHURNED_VPC, SoakHosts, KILLED_VPC, STANDING, ConfigVariant, Vpc};
 use logs::Logs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -64,7 +64,7 @@ pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
 
 /// Whether all was well.
 fn run(arguments: &SoakArguments) -> io::Result<bool> {
-    net::prepare()?;
+    netns::prepare()?;
     interrupt::tidy_on_signal(SoakHosts::tidy())?;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(65_536)), hard)?;

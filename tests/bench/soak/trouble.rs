@@ -4,7 +4,7 @@
 use super::actor::{Actor, ActorContext, any_of};
 use super::arguments::SoakArguments;
 use super::hosts::{CHURNED_VPC, SoakHosts, PLAIN_VPC, ConfigVariant, underlay};
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io;
@@ -177,7 +177,7 @@ impl Trouble {
         let mut done = self.try_command(cx, side, &words);
         let time = milliseconds(cx, 0..500);
         cx.gate.pause(time);
-        net::remove(host.name())?;
+        netns::remove(host.name())?;
         let time = milliseconds(cx, 0..300);
         cx.gate.pause(time);
         done += self.try_command(cx, side, "link del gz");

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use geneved_tests::live::RunningCommand;
+use geneved_tests::running_command::RunningCommand;
 use geneved_tests::on_both_backends;
 use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, assert_no_ping, assert_ping, assert_tcp};
 

@@ -1,6 +1,6 @@
 //! The overlay carries what it is given: both underlays, both families inside, both backends.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::{TrafficEnds, Pattern};
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, udp};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use geneved::lab::net;
+use geneved::lab::netns;
 use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
 use geneved_tests::world::{Duo, assert_no_ping, assert_ping, assert_tcp, link};
@@ -118,7 +118,7 @@ on_both_backends! {
     fn the_longest_prefix_chooses_the_host(io) {
         let duo = Duo::new();
         let c = duo.world.host("c");
-        net::veth(
+        netns::veth(
             (&duo.a, "u1", &["198.51.100.1/24"]),
             (&c, "u0", &["198.51.100.3/24"]),
             1500,
@@ -141,7 +141,7 @@ on_both_backends! {
             &link("gnv0", 100, &["10.1.0.2/8", "10.1.2.3/32"], "remote = \"192.0.2.1\""));
         let c_daemon = duo.world.daemon(&c, io, "",
             &link("gnv0", 100, &["10.1.2.2/8"], "remote = \"198.51.100.1\""));
-        let ends = |address: &str, server: &geneved::lab::net::LabNetns|
+        let ends = |address: &str, server: &geneved::lab::netns::LabNetns|
             TrafficEnds::new(duo.a.netns(), server.netns(), address.parse().unwrap());
         for (address, server) in [("10.1.0.2", &duo.b), ("10.1.2.2", &c), ("10.1.2.3", &duo.b)] {
             assert_ping(&ends(address, server));

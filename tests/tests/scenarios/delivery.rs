@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::shell::Shell;
 use geneved_tests::trio::{EchoServer, EchoConnection, Trio};

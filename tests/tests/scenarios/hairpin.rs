@@ -1,7 +1,7 @@
 //! Services and port forwards whose backend is on the client's own host: the answer has the name that was asked, in both modes
 //! and families.
 
-use geneved::lab::net::{LabNetns, veth};
+use geneved::lab::netns::{LabNetns, veth};
 use geneved_tests::bridged::Bridged;
 use geneved_tests::datagrams::{Asker, Reflector};
 use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};

@@ -31,7 +31,7 @@ fn wait_for(daemon: &TestDaemon, address: &str, state: &str) -> String {
 }
 
 /// The servers that so many new connections reach.
-fn reached(from: &geneved::lab::net::LabNetns, count: usize) -> Vec<String> {
+fn reached(from: &geneved::lab::netns::LabNetns, count: usize) -> Vec<String> {
     let server = |_| EchoConnection::open(from, "10.0.0.100:80").unwrap().server;
     (0..count).map(server).collect()
 }

@@ -1,7 +1,7 @@
 //! The life of a link: made when it can be, changed in place, lost, and made again.
 
-use geneved::lab::net::{self, LabNetns};
-use geneved_tests::live::RunningCommand;
+use geneved::lab::netns::{self, LabNetns};
+use geneved_tests::running_command::RunningCommand;
 use geneved_tests::scrape::scrape;
 use geneved_tests::world::{
     TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld, answers, assert_ping, assert_tcp, link,
@@ -111,7 +111,7 @@ on_both_backends! {
             eventually(SOON, "it carries", || answers(&ends));
             assert!(device(&duo.a, "gnv0").is_null());
             // Nothing that is left of the link keeps the namespace, and what else is in it, alive.
-            net::veth((&guest, "e0", &[]), (&control, "e1", &[]), 1500).unwrap();
+            netns::veth((&guest, "e0", &[]), (&control, "e1", &[]), 1500).unwrap();
             drop((guest, ends));
             eventually(SOON, "the namespace is gone", || device(&control, "e1").is_null());
             await_state(&a, "gnv0", "waiting", &inside);

@@ -1,6 +1,6 @@
 //! MTU: the sum, Packet Too Big, the path's MTU, the MSS clamp.
 
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::packet::Parsed;
 use geneved_tests::peer::Peer;
@@ -36,13 +36,13 @@ fn mss(segment: &[u8]) -> Option<u16> {
 fn routed(mtu: u32) -> (TestWorld, [LabNetns; 3]) {
     let world = TestWorld::new();
     let (a, router, b) = (world.host("a"), world.host("r"), world.host("b"));
-    net::veth(
+    netns::veth(
         (&a, "u0", &["192.0.2.1/25", "2001:db8:1::1/64"]),
         (&router, "ra", &["192.0.2.2/25", "2001:db8:1::2/64"]),
         1500,
     )
     .unwrap();
-    net::veth(
+    netns::veth(
         (&router, "rb", &["192.0.2.129/25", "2001:db8:2::1/64"]),
         (&b, "u0", &["192.0.2.130/25", "2001:db8:2::2/64"]),
         mtu,
@@ -193,12 +193,12 @@ on_both_backends! {
     fn super_packets_pass_a_narrow_way_behind_the_receiver(io) {
         let duo = Duo::new();
         let (middle, client) = (duo.world.host("m"), duo.world.host("k"));
-        net::veth(
+        netns::veth(
             (&duo.a, "a1", &["10.5.0.1/24", "fd05::1/64"]),
             (&middle, "m0", &["10.5.0.2/24", "fd05::2/64"]),
             1500,
         ).unwrap();
-        net::veth(
+        netns::veth(
             (&middle, "m1", &["10.4.0.1/24", "fd04::1/64"]),
             (&client, "k0", &["10.4.0.7/24", "fd04::7/64"]),
             1500,
@@ -236,7 +236,7 @@ on_both_backends! {
     fn the_mss_of_a_forwarded_connection_is_clamped(io) {
         let duo = Duo::new();
         let tenant = duo.world.host("t");
-        net::veth(
+        netns::veth(
             (&tenant, "t0", &["10.5.0.2/24", "fd05::2/64"]),
             (&duo.a, "t1", &["10.5.0.1/24", "fd05::1/64"]),
             1500,

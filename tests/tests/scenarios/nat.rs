@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use geneved::lab::net::{LabNetns, veth};
+use geneved::lab::netns::{LabNetns, veth};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::datagrams::{Asker, Reflector};
 use geneved_tests::packet::{Parsed, fragments};

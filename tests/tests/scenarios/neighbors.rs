@@ -1,6 +1,6 @@
 //! Addresses that nobody has: virtual addresses of services and outside addresses of NAT are found by those who speak Ethernet.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::TrafficEnds;
 use geneved_tests::bridged::Bridged;
 use geneved_tests::trio::{EchoServer, EchoConnection};

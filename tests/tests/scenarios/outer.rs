@@ -1,6 +1,6 @@
 //! The outer header: TTL, DSCP, ECN, DF and UDP checksum.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::EchoRun;
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, Parsed, ip_with};

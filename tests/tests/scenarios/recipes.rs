@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use geneved::lab::net::{LabNetns, veth};
+use geneved::lab::netns::{LabNetns, veth};
 use geneved::traffic::TrafficEnds;
 use geneved_tests::eventually;
 use geneved_tests::launch::{LaunchOptions, Launch};

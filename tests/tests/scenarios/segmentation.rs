@@ -1,6 +1,6 @@
 //! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved_tests::packet::{RawGeneve, Parsed, udp};
 use geneved_tests::peer::Peer;
 use geneved_tests::trio::{EchoServer, EchoConnection};

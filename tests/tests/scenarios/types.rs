@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use geneved::lab::net::veth;
+use geneved::lab::netns::veth;
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, Parsed, option};
 use geneved_tests::peer::Peer;

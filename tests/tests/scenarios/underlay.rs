@@ -1,6 +1,6 @@
 //! The underlay changes under a running daemon: addresses, routes, hosts that go and come.
 
-use geneved::lab::net::{self, LabNetns};
+use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestWorld, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
@@ -149,7 +149,7 @@ on_both_backends! {
             for (host, device, net) in [(&a, "ra", 1), (&b, "rb", 2), (&c, "rc", 3)] {
                 let addresses = |n: u32| [format!("198.51.{net}.{n}/24"), format!("2001:db8:{net}::{n}/64")];
                 let ([h4, h6], [r4, r6]) = (addresses(1), addresses(254));
-                net::veth((host, "u0", &[&h4, &h6]), (&r, device, &[&r4, &r6]), 1500).unwrap();
+                netns::veth((host, "u0", &[&h4, &h6]), (&r, device, &[&r4, &r6]), 1500).unwrap();
                 host.ip(&format!("route add default via 198.51.{net}.254")).unwrap();
                 host.ip(&format!("-6 route add default via 2001:db8:{net}::254")).unwrap();
             }

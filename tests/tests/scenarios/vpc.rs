@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
 use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
 use geneved_tests::world::{Duo, UnderlayFamily, assert_ping, link};

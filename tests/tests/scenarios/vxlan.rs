@@ -1,6 +1,6 @@
 //! The kernel's own VXLAN device at the other end: both underlays, offloads on and off, every MTU.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
 use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_datagrams, assert_ping, assert_tcp};

@@ -9,7 +9,7 @@ use nix::unistd::{User, geteuid};
 use crate::cli::context::CommandContext;
 use crate::cli::error::CliError;
 use crate::cli::output;
-use crate::daemon::host::SERVICE_USER;
+use crate::daemon::capability_probe::SERVICE_USER;
 
 /// What the service is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]

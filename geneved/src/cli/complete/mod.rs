@@ -14,7 +14,7 @@ use super::command::{CommandDef, ObjectDef};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword, Repetition};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::options::{self, SPELLINGS, OptionArgument};
 use super::output;
 use super::synopsis::KeywordHelp;

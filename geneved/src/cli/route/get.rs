@@ -10,13 +10,13 @@ use super::super::context::CommandContext;
 use super::super::error::CliError;
 use super::super::field::key;
 use super::super::grammar::{self, Keyword, Repetition};
-use super::super::honours::SupportedOptions;
+use super::super::supported_options::SupportedOptions;
 use super::super::object;
 use super::super::output::{OutputLine, Show};
 use super::super::style::OutputStyle;
 use super::destination;
 use crate::config::value::{IfName, PrefixValue};
-use crate::config::words::EndpointArgs;
+use crate::config::args::EndpointArgs;
 use crate::control::protocol::{EndpointsReply, LinkInfo, LinksReply, Request, RouteInfo, RoutesReply};
 
 #[derive(Default)]

@@ -15,7 +15,7 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::honours::SupportedOptions;
+use super::supported_options::SupportedOptions;
 use super::output;
 use crate::config::value::ValueError;
 use crate::control::protocol::{RatesReply, Rates, Request};

@@ -12,7 +12,7 @@ use super::{DesiredState, option, presence, put};
 use crate::config::value::{
     IfName, LabelsValue, MacValue, ObjectName, NamedData, OrNone, RateValue, ProxyTargetValue, EndpointTypeValue, overlay_address,
 };
-use crate::config::words::{EndpointArgs, ChangeVerb};
+use crate::config::args::{EndpointArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// An overlay address.

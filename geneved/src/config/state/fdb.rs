@@ -9,7 +9,7 @@ use libgeneve::wire::ethernet::Mac;
 use super::route::check_hosts;
 use super::{EndpointSpec, LinkSpec, DesiredState, presence};
 use crate::config::value::{FdbMac, IfName, ModeValue};
-use crate::config::words::{FdbArgs, LinkArgs, ChangeVerb};
+use crate::config::args::{FdbArgs, LinkArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// The hosts of a MAC address: one for a station, any number for a group.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use libgeneve::link::{Df, Tos, Ttl};
+use libgeneve::vpc::{Df, Tos, Ttl};
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
@@ -14,7 +14,7 @@ use crate::config::value::{
     NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, TosValue, TtlValue, overlay_address,
     tunnel_address,
 };
-use crate::config::words::{AddressArgs, LinkArgs, ChangeVerb};
+use crate::config::args::{AddressArgs, LinkArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// A link, every value decided.

@@ -38,7 +38,7 @@ pub use self::route::RouteSpec;
 pub use self::service::{CheckTiming, ServiceSpec};
 use super::shared_map::SharedMap;
 use super::value::{OptionClassValue, IfName, ObjectName};
-use super::words::{ObjectChange, ObjectArgs, ChangeVerb};
+use super::args::{ObjectChange, ObjectArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// The most objects of which it is said that they are few.

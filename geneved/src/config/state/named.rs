@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::DesiredState;
-use crate::config::words::{ObjectChange, ObjectArgs, ChangeVerb};
+use crate::config::args::{ObjectChange, ObjectArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 type WordMap = Map<String, Value>;
@@ -245,7 +245,7 @@ impl DesiredState {
         }
         let (kind, named) = parts(set);
         let object = title(&kind, &named);
-        let known = crate::config::words::keys(set);
+        let known = crate::config::args::keys(set);
         let none: Vec<String> = set.none.iter().map(|key| key.replace('-', "_")).collect();
         for key in &none {
             if !known.contains(&key.as_str()) {

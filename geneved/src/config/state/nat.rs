@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{DesiredState, presence, required, whole};
 use crate::config::value::{AddrPort, AddrRange, IfName, ObjectName, NatKind, PortRange, PrefixValue, ProtocolValue};
-use crate::config::words::{NatArgs, ChangeVerb};
+use crate::config::args::{NatArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// A translation; all its addresses are of one family.

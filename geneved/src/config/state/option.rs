@@ -4,7 +4,7 @@ use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
 use super::{DesiredState, nearest, presence, required, whole};
 use crate::config::value::{OptionClassValue, OptionTypeValue, NONE_WORD, ObjectName, NamedData};
-use crate::config::words::{OptionArgs, ChangeVerb};
+use crate::config::args::{OptionArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// How many options may be defined: what the counters have room for beside geneved's own.

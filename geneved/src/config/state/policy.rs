@@ -6,7 +6,7 @@ use super::{DesiredState, presence, required, whole};
 use crate::config::value::{
     DirectionValue, IcmpValue, IfName, OptionMatchValue, ObjectName, OrNone, PortListValue, ProtocolValue, RuleAction, EndpointTypeValue, RulePeerValue,
 };
-use crate::config::words::{PolicyArgs, ChangeVerb};
+use crate::config::args::{PolicyArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// Where a rule stands unless it says so.

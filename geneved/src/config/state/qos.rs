@@ -3,7 +3,7 @@
 use super::link::{burst_needs_rate, limit};
 use super::{DesiredState, presence, put, required};
 use crate::config::value::{DscpValue, IfName, NONE_WORD, ObjectName, OrNone, RateValue, SizeValue};
-use crate::config::words::{QosArgs, ChangeVerb};
+use crate::config::args::{QosArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// A class of service.

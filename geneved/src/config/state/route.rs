@@ -8,7 +8,7 @@ use libgeneve::options::EndpointType;
 use super::link::same_family;
 use super::{LinkSpec, DesiredState, presence, put};
 use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, tunnel_address};
-use crate::config::words::{RouteArgs, ChangeVerb};
+use crate::config::args::{RouteArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// Where a prefix is.

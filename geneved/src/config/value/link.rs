@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use libgeneve::link::{Df, Tos, Ttl};
+use libgeneve::vpc::{Df, Tos, Ttl};
 use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve;

@@ -4,7 +4,7 @@
 //! is [`super::state`]'s to judge.
 
 mod address;
-mod bridge;
+mod fdb;
 mod label;
 mod link;
 mod none;
@@ -21,7 +21,7 @@ use serde::de::Visitor;
 pub use self::address::{
     AddrPort, AddrRange, IfName, LoopbackAddr, ObjectName, PrefixValue, ProxyTargetValue, overlay_address, tunnel_address,
 };
-pub use self::bridge::{FdbMac, ModeValue};
+pub use self::fdb::{FdbMac, ModeValue};
 pub use self::label::{LabelsValue, SelectorValue, RulePeerValue};
 pub use self::link::{
     DfValue, InnerValue, LabelsUse, LinkSegmentation, MacValue, MtuValue, PortRange, TosValue, TtlValue,

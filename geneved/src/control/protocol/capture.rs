@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::value::{DirectionValue, IfName};
-use crate::config::words::FlowFilter;
+use crate::config::args::FlowFilter;
 
 /// Which packets are captured, and how much of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

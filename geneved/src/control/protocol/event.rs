@@ -13,7 +13,7 @@ use super::qos::ClassInfo;
 use super::service::{BackendHealth, ServiceInfo};
 pub use crate::config::difference::ChangeKind;
 use crate::config::value::{DirectionValue, IfName, ObjectName, ProtocolValue};
-use crate::config::words::EndpointArgs;
+use crate::config::args::EndpointArgs;
 
 /// The reply of `Monitor`, one of many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

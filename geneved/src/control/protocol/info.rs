@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::value::{IfName, MacValue, PrefixValue};
-use crate::config::words::{LinkArgs, RouteArgs};
-use crate::counted::counted;
+use crate::config::args::{LinkArgs, RouteArgs};
+use crate::plural::counted;
 
 /// A link as it runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::value::IfName;
-use crate::config::words::{ObjectChange, EndpointArgs, FlowFilter, TraceArgs};
+use crate::config::args::{ObjectChange, EndpointArgs, FlowFilter, TraceArgs};
 use crate::refusal::Refusal;
 
 pub use self::capture::{CaptureArgs, CaptureReply, CapturedPacket};

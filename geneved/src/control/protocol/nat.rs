@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::NatArgs;
+use crate::config::args::NatArgs;
 
 /// The reply of `ListNats`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

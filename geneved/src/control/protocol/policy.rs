@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::PolicyArgs;
+use crate::config::args::PolicyArgs;
 
 /// The reply of `ListPolicies`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

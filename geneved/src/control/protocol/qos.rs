@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::QosArgs;
+use crate::config::args::QosArgs;
 
 /// The reply of `ListClasses`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::words::ServiceArgs;
+use crate::config::args::ServiceArgs;
 
 /// The reply of `ListServices`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

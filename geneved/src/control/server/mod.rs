@@ -6,7 +6,7 @@
 //! delivery before it reads from any other client.
 
 mod admission;
-mod received;
+mod receive_buffer;
 
 use std::future::Future;
 use std::io;
@@ -26,11 +26,11 @@ use tokio::time::{Instant, timeout};
 
 pub(super) use self::admission::ClientAdmission;
 use self::admission::{RESERVED_BYTES, ClientSlot};
-use self::received::ReceiveBuffer;
+use self::receive_buffer::ReceiveBuffer;
 use super::protocol::{
     Call, DESCRIPTION, CallFailure, VARLINK_INTERFACE, Reply, Request, SERVICE_INTERFACE, ReplyMode,
 };
-use super::steps;
+use super::yielding;
 use crate::net::unix::{self, SocketFile};
 use crate::refusal::Refusal;
 
@@ -146,7 +146,7 @@ async fn converse(
             asked,
         } = match message.len() {
             // So much takes a while.
-            RESERVED_BYTES.. => steps::spawn_blocking(move || understand(&message)).await?,
+            RESERVED_BYTES.. => yielding::spawn_blocking(move || understand(&message)).await?,
             _ => understand(&message)?,
         };
         let making = match &asked {

@@ -3,11 +3,11 @@
 //! Keeps what must survive a change: pools with their ports, buckets with their levels, hit counters,
 //! and the compiled forms of rules that stay as they are.
 
-mod bridge;
+mod l2;
 mod lladdr;
 mod proxies;
 mod rules;
-mod shape;
+mod routes;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
-use libgeneve::link::{
+use libgeneve::vpc::{
     EndpointConfig, LinkFunctions, LinkConfig, LinkIndex, NeighborCache, ProxyTarget, UndeliveredPackets,
 };
 use libgeneve::nat;
@@ -29,8 +29,8 @@ use libgeneve::service::{self, ServiceTable};
 pub(super) use self::lladdr::lladdr;
 use self::proxies::Proxies;
 use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
-pub(super) use self::shape::options_len;
-use self::shape::routes;
+pub(super) use self::routes::options_len;
+use self::routes::routes;
 pub(super) use self::tables::{Outdated, RunningLink, TableBuilder, TableInput};
 use crate::config::plan::Plan;
 use crate::config::state::{LinkSpec, ServiceSpec, DesiredState};
@@ -82,7 +82,7 @@ pub(super) struct Compiler {
     nats: BTreeMap<IfName, (LinkIndex, Vec<nat::NatRule>, Arc<nat::Nat>)>,
     stand_ins: BTreeMap<IfName, (LinkIndex, Vec<nat::NatRule>, usize, Arc<nat::Nat>)>,
     services: BTreeMap<IfName, (Vec<service::ServiceConfig>, Arc<ServiceTable>)>,
-    bridges: BTreeMap<IfName, bridge::RetainedBridge>,
+    bridges: BTreeMap<IfName, l2::RetainedBridge>,
     neighborhoods: BTreeMap<IfName, Arc<NeighborCache>>,
     undelivered: BTreeMap<IfName, Arc<UndeliveredPackets>>,
 }

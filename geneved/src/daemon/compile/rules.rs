@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use libgeneve::link::AttachedOption;
+use libgeneve::vpc::AttachedOption;
 use libgeneve::nat;
 use libgeneve::options::OptionMatch;
 use libgeneve::policy::{self, Policy};

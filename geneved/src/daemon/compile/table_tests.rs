@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::plan::Plan;
 use crate::config::state::Fabric;
-use crate::config::words::ObjectChange;
+use crate::config::args::ObjectChange;
 use crate::daemon::compile::outdated_by;
 use crate::random::HashKeys;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use libgeneve::flow::FlowHasher;
-use libgeneve::link::{ExpectedInterface, HostRegistry, Link, LinkIndex, Tables};
+use libgeneve::vpc::{ExpectedInterface, HostRegistry, Link, LinkIndex, Tables};
 
 use super::{Compiler, LinkIndices};
 use crate::config::state::{ServiceSpec, DesiredState};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, UdpSocket};
 use ipnet::IpNet;
 use libgeneve::datapath::FlowDecision;
 use libgeneve::flow::{FlowCursor, FlowView};
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 
 use super::mtu::mtu_of;
 use super::running::{Obstacle, LinkRuntime};
@@ -14,7 +14,7 @@ use super::{Core, CoreState, refuse};
 use crate::config::file::{DaemonSettings, SegmentationSetting};
 use crate::config::state::{LinkSpec, DesiredState};
 use crate::config::value::{IfName, LinkSegmentation, ModeValue, MtuValue};
-use crate::control::steps::Yielder;
+use crate::control::yielding::Yielder;
 use crate::daemon::compile::lladdr;
 use crate::io::{DescriptorBudget, SocketProfile, SourceSockets};
 use crate::net::interface::{self, InterfaceError, CreatedInterface, OwnInterface, InterfaceSpec, can_have};

@@ -5,7 +5,7 @@
 //! removed last, because that cannot.
 
 mod descriptors;
-mod following;
+mod address_follower;
 mod interfaces;
 mod mtu;
 mod ports;
@@ -13,7 +13,7 @@ mod prepare;
 mod publish;
 mod repair;
 mod running;
-mod waiting;
+mod retry;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +32,10 @@ use crate::config::secret::LabelSecret;
 use crate::config::state::{LinkSpec, DesiredState};
 use crate::config::value::IfName;
 use crate::control::protocol::{HostEvent, What};
-use crate::control::steps::Yielder;
+use crate::control::yielding::Yielder;
 use crate::daemon::compile::{Compiler, Outdated, TableBuilder, outdated_by};
-use crate::daemon::drops::DropReporter;
-use crate::daemon::far::{PeerDevices, Look};
+use crate::daemon::drop_events::DropReporter;
+use crate::daemon::peer_devices::{PeerDevices, Look};
 use crate::daemon::health::HealthBoard;
 use crate::daemon::rates::FlowBaseline;
 use crate::daemon::rx_interfaces::RxDevices;
@@ -44,8 +44,8 @@ use crate::daemon::undelivered::UndeliveredReports as ToldUndelivered;
 use crate::daemon::unreachable::UnreachableHosts;
 use crate::io::Engine;
 use crate::net::mtu::PathTable;
-use crate::net::port::PortHolder;
-use crate::observe::hub::EventHub;
+use crate::net::port_holder::PortHolder;
+use crate::observe::event_hub::EventHub;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 pub(in crate::daemon) use descriptors::for_port;

@@ -12,11 +12,11 @@ use super::interfaces::update_mtu;
 use super::{Core, CoreState, LinkRuntime};
 use crate::config::state::{LinkSpec, DesiredState};
 use crate::config::value::{ModeValue, MtuValue};
-use crate::control::steps::{self, Yielder};
+use crate::control::yielding::{self, Yielder};
 use crate::daemon::compile::{Outdated, options_len};
-use crate::daemon::far::Look;
-use crate::daemon::loops::{entangled, loops, measured, nested, note_own_loops};
-use crate::net::changes::UnderlayChanges;
+use crate::daemon::peer_devices::Look;
+use crate::daemon::routing_loops::{entangled, loops, measured, nested, note_own_loops};
+use crate::net::underlay_monitor::UnderlayChanges;
 use crate::net::mtu::{MtuBasis, ComputedMtu, PathKey, PathTable};
 
 impl Core {
@@ -39,13 +39,13 @@ impl Core {
         for name in names {
             let link = state.links.get(name);
             ways.set_hosts(name, link.map(|link| pairs_of(state, link)));
-            steps.yield_if_due().await;
+            yielding.yield_if_due().await;
         }
         for name in names {
             let pairs = ways.hosts(name).to_vec();
             for pair in pairs.into_iter().filter(|pair| !inner.paths.knows(pair)) {
                 ways.query(&self.netlink, pair).await;
-                steps.yield_if_due().await;
+                yielding.yield_if_due().await;
             }
         }
         ways.entangled = entangled(state, &ways);
@@ -56,7 +56,7 @@ impl Core {
             note_own_loops(state, &mut ways, link);
             let basis = basis(state, &ways, link);
             ways.bases.insert(link.name.clone(), basis);
-            steps.yield_if_due().await;
+            yielding.yield_if_due().await;
         }
         Arc::new(ways)
     }
@@ -78,11 +78,11 @@ impl Core {
             ways.keep_used();
             (ways, unknown)
         };
-        let (mut ways, unknown) = steps::spawn_blocking_if(long, look).await;
+        let (mut ways, unknown) = yielding::spawn_blocking_if(long, look).await;
         let mut steps = Yielder::default();
         for pair in unknown {
             ways.query(&self.netlink, pair).await;
-            steps.yield_if_due().await;
+            yielding.yield_if_due().await;
         }
         self.conclude(ways, state).await
     }
@@ -101,7 +101,7 @@ impl Core {
             ways.bases = bases.collect();
             Arc::new(ways)
         };
-        steps::spawn_blocking_if(long, conclude).await
+        yielding::spawn_blocking_if(long, conclude).await
     }
 
     /// Looks at the ways anew that may be others after interfaces, routes or addresses of the underlay changed, and sets
@@ -124,7 +124,7 @@ impl Core {
         } = &mut *inner;
         let mut steps = Yielder::default();
         for (name, running) in running.iter_mut() {
-            steps.yield_if_due().await;
+            yielding.yield_if_due().await;
             let Some(link) = state.links.get(name) else {
                 continue;
             };

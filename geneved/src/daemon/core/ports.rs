@@ -7,7 +7,7 @@ use super::{Core, CoreState, refuse};
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 use crate::io::StartError;
-use crate::net::port::{PortHolder, holder};
+use crate::net::port_holder::{PortHolder, holder};
 use crate::refusal::Refusal;
 
 impl Core {

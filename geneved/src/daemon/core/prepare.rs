@@ -12,8 +12,8 @@ use crate::config::plan::Plan;
 use crate::config::secret::LabelSecret;
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
-use crate::config::words::ObjectChange;
-use crate::control::steps;
+use crate::config::args::ObjectChange;
+use crate::control::yielding;
 use crate::daemon::compile::{outdated_by, verify};
 use crate::refusal::Refusal;
 
@@ -104,7 +104,7 @@ impl Core {
             let state = Arc::new(state);
             Ok(PreparedChange { state, plan })
         };
-        steps::spawn_blocking_if(long, prepare).await
+        yielding::spawn_blocking_if(long, prepare).await
     }
 
     /// The steps to this state, with those for what the kernel has not as it is configured.

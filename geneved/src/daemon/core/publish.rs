@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Core, CoreState};
-use crate::control::steps;
+use crate::control::yielding;
 use crate::daemon::backends::UnhealthyBackends;
 use crate::daemon::compile::{Outdated, RunningLink, TableInput};
 
@@ -43,7 +43,7 @@ impl Core {
         let outdated = input.outdated.clone();
         let mut builder = inner.builder.lend();
         let build = move || (builder.build(input), builder);
-        let (tables, builder) = steps::spawn_blocking_if(long, build).await;
+        let (tables, builder) = yielding::spawn_blocking_if(long, build).await;
         inner.builder = builder;
         let count = u32::try_from(inner.running.len()).unwrap_or(u32::MAX);
         self.engine.flows().flows.set_links(count);

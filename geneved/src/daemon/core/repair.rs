@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::following::follow;
+use super::address_follower::follow;
 use super::running::{InterfaceDrift, Obstacle};
 use super::{Core, CoreState, host_event};
 use crate::config::state::LinkSpec;
 use crate::config::value::IfName;
 use crate::daemon::compile::Outdated;
 use crate::net::interface::{self, InterfaceStatus, can_have};
-use crate::net::watch::InterfaceEvent;
+use crate::net::netlink_watch::InterfaceEvent;
 
 /// Seconds between two looks at interfaces that no news come of.
 const DEAF_LOOKS: u32 = 5;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 
-use super::following::AddressFollower;
+use super::address_follower::AddressFollower;
 use crate::config::state::LinkSpec;
 use crate::net::interface::{OwnInterface, InterfaceStatus};
 use crate::net::mtu::ComputedMtu;

@@ -8,7 +8,7 @@
 //! sees, and so that thousands of them do not hold up the control side.
 
 mod probe;
-mod verdict;
+mod tracker;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::probe::ProbeOutcome;
-use self::verdict::HealthTracker;
+use self::tracker::HealthTracker;
 use crate::config::state::CheckTiming;
 use crate::config::value::CheckValue;
 use crate::net::netns;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libgeneve::datapath::{TracePacket, TraceInput, TraceLength, TraceStage};
 use libgeneve::flow::FlowKey;
 use libgeneve::label::LabelSet;
-use libgeneve::link::{Df, Link};
+use libgeneve::vpc::{Df, Link};
 use libgeneve::options::{SentOptions, OptionSchema};
 use libgeneve::route::RouteTarget;
 use libgeneve::wire::ethernet::ethertype;
@@ -14,7 +14,7 @@ use libgeneve::wire::option::GeneveOption;
 
 use crate::config::state::DesiredState;
 use crate::config::value::{DfValue, DirectionValue, LabelsValue};
-use crate::config::words::TraceArgs;
+use crate::config::args::TraceArgs;
 use crate::daemon::compile::Compiler;
 use crate::refusal::Refusal;
 

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use libgeneve::datapath::{TracePacket, TraceInput, TraceStage};
 use libgeneve::flow::FlowKey;
-use libgeneve::link::DeliveredAs;
+use libgeneve::vpc::DeliveredAs;
 
 use crate::config::state::LinkSpec;
 use crate::config::value::ModeValue;
 use crate::daemon::core::{Core, CoreState};
 use crate::net::gateway::{Gateway, forwarding_setting};
-use crate::net::underlay::{self, UnderlayDevices};
+use crate::net::host_path::{self, UnderlayDevices};
 
 /// How a datagram to a host fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Core {
             return UnderlayRoute::Loop;
         }
         let mut devices = UnderlayDevices::new();
-        match underlay::query_host_path(self.netlink(), host, link.local, &mut devices).await {
+        match host_path::query_host_path(self.netlink(), host, link.local, &mut devices).await {
             Err(error) => {
                 let from = match link.local {
                     Some(local) => format!(" from {local}"),

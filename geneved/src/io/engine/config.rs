@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use libgeneve::flow::FlowLimits;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 
-use crate::io::probe::FeatureReport;
+use crate::io::host_features::FeatureReport;
 
 /// The configured backend (`io = …`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

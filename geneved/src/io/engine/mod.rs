@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use libgeneve::datapath::{self, AnswerBudgets, PacketContext, SharedState as FlowState};
 use libgeneve::drop::DropReason;
-use libgeneve::link::{LinkIndex, Tables};
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::time::Now;
 use nix::sys::eventfd::EventFd;
 use tokio::io::unix::AsyncFd;
@@ -30,12 +30,12 @@ use super::counters::{WorkerCounters, TrafficDirection, LinkCounters};
 use super::descriptors::DescriptorBudget;
 use super::errors::{ErrorQueues, ErrorVerdict, UnderlayEvent};
 use super::neighbors::NeighborWaker;
-use super::probe::{self, HostFeature};
+use super::host_features::{self, HostFeature};
 use super::progress::{WorkerLiveness, WorkerProgress, WorkerReport};
 use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
-use super::tunnel::TunnelDevice;
+use super::tunnel_gso::TunnelDevice;
 use super::udp::{self, SourcePortPool, RxSocket, SocketProfile};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
 use super::worker::{WorkerCommand, LinkSlot, WorkerShared, WorkerClock};
@@ -129,7 +129,7 @@ impl Engine {
         config: &EngineConfig,
         tunnel: Result<TunnelDevice, String>,
     ) -> Result<Self, StartError> {
-        let features = probe::probe();
+        let features = host_features::probe();
         let (backend, cause) = start::choose(config.io)?;
         let available = |kind| features.iter().any(|f| f.kind == kind && f.available);
         let gso = config.segmentation != Segmentation::Off && available(HostFeature::UdpSegment);

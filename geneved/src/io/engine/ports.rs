@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use libgeneve::link::Tables;
+use libgeneve::vpc::Tables;
 use libgeneve::wire::geneve::Vni;
 use socket2::Socket;
 

@@ -8,14 +8,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Engine, EngineEvent, WorkerHandle, IoBackend, IoChoice, StartError};
 use crate::io::backend::PacketIo;
-use crate::io::buffers::BufferPool;
+use crate::io::buffer_pool::BufferPool;
 use crate::io::counters::WorkerCounters;
 use crate::io::privilege::give_up_capabilities;
-use crate::io::probe::{self, HostFeature};
+use crate::io::host_features::{self, HostFeature};
 use crate::io::progress::WorkerProgress;
-use crate::io::sched;
+use crate::io::time_slice;
 use crate::io::syscalls::Syscalls;
-use crate::io::tunnel::{TunnelDevice, TunnelGso};
+use crate::io::tunnel_gso::{TunnelDevice, TunnelGso};
 use crate::io::unknown_vnis::UnknownVnis;
 use crate::io::uring::Uring;
 use crate::io::worker::{WorkerConfig, Worker};
@@ -53,7 +53,7 @@ impl Engine {
             .name(format!("worker-{number}"))
             .spawn(move || {
                 own.set_thread();
-                sched::set_slice(false);
+                time_slice::set_slice(false);
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = match backend {
                     IoBackend::IoUring => run_worker(
@@ -130,7 +130,7 @@ fn run_worker<B: PacketIo>(
 
 /// The backend, and why this one.
 pub(super) fn choose(choice: IoChoice) -> Result<(IoBackend, String), StartError> {
-    match (choice, probe::uring()) {
+    match (choice, host_features::uring()) {
         (IoChoice::Syscalls, _) => {
             Ok((IoBackend::Syscalls, "the configuration asks for it".into()))
         }

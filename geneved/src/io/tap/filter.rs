@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Ethernet;
 use libgeneve::wire::packet::{Packet, Transport};

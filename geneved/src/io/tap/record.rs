@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use libgeneve::drop::DropReason;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
 use libgeneve::wire::encapsulation::InnerProtocol;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

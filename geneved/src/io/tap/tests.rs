@@ -4,7 +4,7 @@ use super::filter::{TapFilter, FlowTuple};
 use super::*;
 use crate::io::TrafficDirection::{Egress, Ingress};
 use ipnet::IpNet;
-use libgeneve::link::LinkIndex;
+use libgeneve::vpc::LinkIndex;
 use std::net::IpAddr;
 
 /// 10.0.0.1:1000 to 10.0.0.2:53, UDP, 4 bytes.

@@ -1,5 +1,5 @@
 use libgeneve::drop::DropReason;
-use libgeneve::link::OffloadNeeds;
+use libgeneve::vpc::OffloadNeeds;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve};
 
 use super::*;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use libgeneve::datapath::OuterTx;
-use libgeneve::link::{Host, LinkIndex};
+use libgeneve::vpc::{Host, LinkIndex};
 
 use super::*;
 use crate::io::backend::PoolKind;
-use crate::io::buffers::BufferPool;
+use crate::io::buffer_pool::BufferPool;
 use crate::io::simulation::{REMOTE_HOSTS, simulated_pool};
 use crate::io::train::{Train, TrainKey, TunWrite, TunWriteKind};
 use crate::io::udp::AddressFamily;

@@ -1,8 +1,8 @@
 //! Links in mode ip whose datagrams carry Ethernet frames, over Geneve and over VXLAN.
 
 use super::*;
-use crate::bridge::NeighborNotice;
-use crate::link::EndpointConfig;
+use crate::l2::NeighborNotice;
+use crate::vpc::EndpointConfig;
 use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::ethernet::{Ethernet, Mac, VlanTag, ethernet_header, tagged_header};

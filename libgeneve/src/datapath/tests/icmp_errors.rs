@@ -1,7 +1,7 @@
 //! ICMP errors of the underlay: which can be true.
 
 use super::*;
-use crate::link::PathMtuEvidence;
+use crate::vpc::PathMtuEvidence;
 
 const OUTER_PORT: u16 = 51_234;
 

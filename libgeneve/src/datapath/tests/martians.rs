@@ -2,7 +2,7 @@
 
 use super::support::*;
 use super::*;
-use crate::link::{ExpectedInterface, RxInterface};
+use crate::vpc::{ExpectedInterface, RxInterface};
 
 /// Addresses of a packet, from the VPC's other host to this one or from this host to the other.
 fn judged(src: &str, dst: &str) -> [Result<(), DropReason>; 2] {

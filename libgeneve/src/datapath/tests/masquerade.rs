@@ -1,6 +1,6 @@
 //! A destination on the sender's own host: the answer comes back here, in the name that was asked.
 
-use super::bridge::{LOCAL_MAC, OWN_MAC, bridged, frame, request, send, turn_back};
+use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, request, send, turn_back};
 use super::services::{SERVICE_ADDRESS, VIP6, fabric};
 use super::support::*;
 use super::*;

@@ -1,7 +1,7 @@
 //! The packet's journey, judged by its verdicts: each reason to drop, the memory of equal headers,
 //! and the choice of host, source port and outer header.
 
-mod bridge;
+mod l2_forwarding;
 mod delivery;
 mod egress;
 mod flows;
@@ -32,7 +32,7 @@ use super::*;
 use std::sync::Arc;
 
 use crate::flow::{FlowHasher, FlowKey, FlowLimits};
-use crate::link::{LinkFunctions, HostRegistry, LinkConfig, RouteConfig, Tables};
+use crate::vpc::{LinkFunctions, HostRegistry, LinkConfig, RouteConfig, Tables};
 use crate::offload::vnet::VnetHdr;
 use crate::options::EndpointType;
 use crate::route::RouteOrigin;

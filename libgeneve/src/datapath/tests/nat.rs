@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::support::*;
 use super::*;
-use crate::link::EndpointConfig;
+use crate::vpc::EndpointConfig;
 use crate::offload::samples::{SegmentCollector, SamplePacket};
 use crate::policy::PolicyAction;
 use crate::wire::ip::Ipv4;
@@ -418,7 +418,7 @@ fn labels_of_the_source_stay_with_a_packet_that_is_sent_on() {
     // What is configured of another host's endpoint is that host's to attach.
     let other = EndpointConfig {
         labels: Some(labels("app=old")),
-        options: vec![crate::link::AttachedOption {
+        options: vec![crate::vpc::AttachedOption {
             class: OPTION_CLASS,
             kind: OptionType(1),
             data: vec![0; 4],

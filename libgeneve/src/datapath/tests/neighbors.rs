@@ -1,9 +1,9 @@
 //! Neighbours of links that put IP packets into frames: whether they are still there, and what is said of them.
 
-use super::bridge::{LOCAL_MAC, bridged, frame, send};
+use super::l2_forwarding::{LOCAL_MAC, bridged, frame, send};
 use super::frames::{TAP_MAC, PEER, arp, framed, message, solicitation};
 use super::*;
-use crate::bridge::NeighborNotice;
+use crate::l2::NeighborNotice;
 use crate::policy::PolicyAction;
 use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::encapsulation::Encapsulation;
@@ -146,7 +146,7 @@ fn an_advertisement_in_the_name_of_a_station_says_what_the_station_says() {
             };
             let hear = |world: &TestTables, message: &[u8]| {
                 let frame = frame(LOCAL_MAC, PEER, ethertype::IPV6, message);
-                super::bridge::receive(world, HOST_B, &frame).unwrap();
+                super::l2_forwarding::receive(world, HOST_B, &frame).unwrap();
             };
             // By a question alone it does not say whether it is a router.
             hear(&world, &nd::solicitation(asker, PEER, target, asker));

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use super::*;
-use crate::link::{AttachedOption, EndpointConfig};
+use crate::vpc::{AttachedOption, EndpointConfig};
 use crate::options::{SentOptions, ClassOption, EndpointOption, OptionDef, OptionSchema};
 use crate::qos::{QosClass, ClassCounters};
 use crate::service::Affinity;

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use super::*;
-use crate::link::EndpointConfig;
+use crate::vpc::EndpointConfig;
 use crate::options::{SentOptions, ClassOption};
 use crate::qos::{Bucket, QosClass, ClassCounters};
 

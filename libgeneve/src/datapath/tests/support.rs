@@ -8,7 +8,7 @@ pub(super) mod packets;
 
 use super::*;
 use crate::label::{LabelKey, LabelMap, LabelSet};
-use crate::link::EndpointConfig;
+use crate::vpc::EndpointConfig;
 use crate::nat;
 use crate::options::{SentOptions, ReceivedOptions};
 use crate::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule};

@@ -3,7 +3,7 @@
 use super::support::packets::in_ip;
 use super::support::*;
 use super::*;
-use crate::link::{EndpointConfig, ProxyTarget};
+use crate::vpc::{EndpointConfig, ProxyTarget};
 use crate::options::{SentOptions, ClassOption, EndpointOption};
 use crate::policy::{PolicyAction, Direction, RulePeer};
 use crate::qos::{QosClass, ClassCounters};

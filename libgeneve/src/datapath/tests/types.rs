@@ -2,7 +2,7 @@
 
 use super::support::*;
 use super::*;
-use crate::link::ProxyTarget;
+use crate::vpc::ProxyTarget;
 use crate::options::{SentOptions, EndpointOption};
 
 /// From an endpoint of no special type to one of this type.
@@ -27,7 +27,7 @@ fn heard(functions: &LinkFunctions, dst: &str, options: &SentOptions) -> Result<
     site(functions.clone()).hear(HOST_B, &inner, options)
 }
 
-fn local(kind: EndpointType) -> crate::link::EndpointConfig {
+fn local(kind: EndpointType) -> crate::vpc::EndpointConfig {
     let mut endpoint = endpoint(kind);
     endpoint.local = true;
     endpoint

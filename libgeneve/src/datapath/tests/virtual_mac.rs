@@ -1,6 +1,6 @@
 //! Addresses that nobody has and that are answered for: virtual ones of services, outside ones of NAT.
 
-use super::bridge::{LOCAL_MAC, OWN_MAC, bridged, frame, receive, request, send};
+use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, receive, request, send};
 use super::frames::{PEER, arp, framed, message, solicitation};
 use super::support::*;
 use super::*;

@@ -143,7 +143,7 @@ on_both_backends! {
         thread::scope(|scope| {
             let load = [scope.spawn(|| flood(&ends, 1.0)), scope.spawn(|| flood(&back, 1.0))];
             thread::sleep(Duration::from_millis(300));
-            geneved::lab::net::remove(tenant.name()).unwrap();
+            geneved::lab::netns::remove(tenant.name()).unwrap();
             load.into_iter().for_each(|one| one.join().unwrap());
         });
         assert_ping(&duo.ends("10.0.1.2"));

@@ -1,6 +1,6 @@
 //! ICMP errors of the underlay: a storm of them costs nobody a packet, and one of them proves little.
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::forged::{Forger, ForgedError, source_ports};
 use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, udp};

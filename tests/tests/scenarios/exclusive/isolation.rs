@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parsed, ip, sum, udp};
 use geneved_tests::peer::{INNER6, Peer};
 use geneved_tests::sniffer::Sniffer;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use geneved::lab::net::LabNetns;
+use geneved::lab::netns::LabNetns;
 use geneved_tests::packet::{RawGeneve, Parsed, ip, option, pseudo, sum, udp};
 use geneved_tests::peer::Peer;
 use geneved_tests::sniffer::Sniffer;

@@ -1,0 +1,93 @@
+//! What a transition changed, as those who watch are told.
+
+use std::collections::BTreeMap;
+
+use super::core::{Core, CoreState};
+use super::fdb;
+use crate::config::difference::{ChangeKind, Difference, ChangedObject, differences};
+use crate::config::state::DesiredState;
+use crate::config::value::IfName;
+use crate::control::protocol::{LinkInfo, RouteInfo, What};
+use crate::control::yielding::Yielder;
+
+impl Core {
+    /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
+    pub(super) async fn tell_changes(&self, inner: &CoreState, old: &DesiredState, gone: Vec<LinkInfo>) {
+        let mut steps = Yielder::default();
+        let all: Vec<_> = differences(old, &inner.state).collect();
+        for of_one_kind in all.chunk_by(|a, b| a.object.kind() == b.object.kind()) {
+            self.tell_links_there(inner, of_one_kind).await;
+            for difference in of_one_kind {
+                steps.yield_if_due().await;
+                self.tell_difference(inner, old, *difference);
+            }
+        }
+        for link in gone {
+            let what = What::Link(Box::new(link));
+            self.hub().changed(ChangeKind::Deleted, what);
+        }
+    }
+
+    /// Tells what became of an object that is no link.
+    fn tell_difference(
+        &self,
+        inner: &CoreState,
+        old: &DesiredState,
+        Difference { change, object }: Difference<'_>,
+    ) {
+        let what = match object {
+            ChangedObject::Link(..) => return,
+            ChangedObject::Option(name, option) => What::Option(self.option_info(inner, name, option)),
+            ChangedObject::Qos(on, name, class) => What::Qos(self.class_info(inner, on, name, class)),
+            ChangedObject::Route(on, prefix, route) => What::Route(RouteInfo {
+                route: route.words(on, prefix),
+                origin: "static".into(),
+            }),
+            ChangedObject::Endpoint(on, address, endpoint) => What::Endpoint(endpoint.words(on, address)),
+            ChangedObject::Fdb(on, mac, entry) => {
+                let was = old.fdb.get(&(on.clone(), mac));
+                for (change, info) in fdb::changes(change, (on, mac), entry, was) {
+                    self.hub().changed(change, What::Fdb(info));
+                }
+                return;
+            }
+            ChangedObject::Policy(on, name, policy) => {
+                What::Policy(Box::new(self.policy_info(inner, on, name, policy)))
+            }
+            ChangedObject::Nat(on, name, nat) => What::Nat(Box::new(self.nat_info(inner, on, name, nat))),
+            ChangedObject::Service(on, name, service) => {
+                What::Service(Box::new(self.service_info(inner, on, name, service)))
+            }
+        };
+        self.hub().changed(change, what);
+    }
+
+    /// Tells of the links among these differences that are there, new or not as they were.
+    async fn tell_links_there(&self, inner: &CoreState, differences: &[Difference<'_>]) {
+        let there = differences.iter().filter_map(|difference| {
+            let ChangedObject::Link(name, _) = difference.object else {
+                return None;
+            };
+            let there = difference.change != ChangeKind::Deleted;
+            there.then(|| (name.clone(), difference.change))
+        });
+        let there: BTreeMap<IfName, ChangeKind> = there.collect();
+        let names: Vec<IfName> = there.keys().cloned().collect();
+        for info in self.link_infos(inner, &names).await {
+            if let Some(change) = there.get(&info.settings.name) {
+                self.hub().changed(*change, What::Link(Box::new(info)));
+            }
+        }
+    }
+
+    /// Tells that these links are not as they were, though their configuration is.
+    pub(super) async fn tell_links(&self, inner: &CoreState, names: &[IfName]) {
+        if !self.hub().wants_changes() {
+            return;
+        }
+        for info in self.link_infos(inner, names).await {
+            let what = What::Link(Box::new(info));
+            self.hub().changed(ChangeKind::Changed, what);
+        }
+    }
+}

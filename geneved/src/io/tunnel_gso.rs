@@ -1,0 +1,504 @@
+//! Transmit through tunnel GSO: the kernel, or the NIC, cuts encapsulated super-packets.
+//!
+//! Since Linux 6.17 a TAP device takes an encapsulated super-packet in one write, with a virtio header that says where
+//! the inner packet begins. The kernel forwards it out of the underlay and cuts it as late as possible. For that it
+//! needs a device of its own, for which alone forwarding is switched on. Only TCP super-packets over an IPv4
+//! underlay take this way; everything else goes through the sockets, with the same ports.
+//!
+//! Whether packets really leave is found out with the first one of each link to each host, by the kernel's count of forwarded
+//! packets, and again every few seconds: firewall rules come and go. What is refused counts against the link that it came from and
+//! against no other: whoever is behind a link may write virtio headers of his own. Most of those do not get as far as the
+//! kernel, and what is handed to it is written anew from the packet's own headers.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use libgeneve::datapath::{self, Forward};
+use libgeneve::drop::DropReason;
+use libgeneve::vpc::{LinkIndex, Tables};
+use libgeneve::offload::cut::{WireSize, longest_segment};
+use libgeneve::offload::split::is_sound_tcp;
+use libgeneve::offload::vnet::{self, VirtioTunnelHeader, VnetHdr};
+use libgeneve::time::Now;
+use libgeneve::wire::checksum::pseudo_header;
+use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, Ethernet, Mac, ethernet_header, ethertype};
+use libgeneve::wire::ip::{DEFAULT_TTL, IPV4_HEADER_LEN, Ipv4Header, protocol};
+use libgeneve::wire::packet::Packet;
+use libgeneve::wire::transport::{UDP_HEADER_LEN, udp_header};
+use zerocopy::{Immutable, IntoBytes, Unaligned};
+
+use super::backend::{PacketIo, PoolKind};
+use super::buffer_pool::BufferId;
+use super::counters::TrafficDirection;
+use super::egress::{BufferedPacket, TrainRequest};
+use super::engine::{EngineEvent, Segmentation};
+use super::device_features;
+use super::train::{TunWriteKind, outer_len};
+use super::tun::tap_with_tunnel_offload;
+use super::worker::{Worker, counters_of};
+
+/// What goes before the Geneve header.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct OuterHeaders {
+    virtio: VirtioTunnelHeader,
+    ethernet: [u8; ETHERNET_HEADER_LEN],
+    ip: [u8; IPV4_HEADER_LEN],
+    udp: [u8; UDP_HEADER_LEN],
+}
+
+/// Bytes of all of them together.
+pub(super) const HEADERS: usize = size_of::<OuterHeaders>();
+/// The outer UDP header, from the Ethernet header.
+const UDP_AT: usize = ETHERNET_HEADER_LEN + IPV4_HEADER_LEN;
+/// Whom frames come from on the device, where nobody else is.
+const SENDER: Mac = Mac::local([0, 0, 0, 0, 1]);
+/// The longest IP packet.
+const MAX_IP: usize = 65_535;
+/// After so long it is looked again whether packets to a host leave.
+const TRUST: Duration = Duration::from_secs(5);
+/// After so long a way that did not work is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The device, before its queues go to the workers.
+#[derive(Debug)]
+pub struct TunnelDevice {
+    name: String,
+    mac: Mac,
+    queues: Vec<OwnedFd>,
+    forced: bool,
+}
+
+impl TunnelDevice {
+    /// Makes the device where `segmentation` wants it, with a queue for each worker. It does nothing before the kernel is
+    /// told to forward what it brings: see [`TunnelDevice::ready`].
+    ///
+    /// # Errors
+    /// Why there is none, in words for `geneved host show`.
+    pub fn new(segmentation: Segmentation, workers: usize) -> Result<Self, String> {
+        match segmentation {
+            Segmentation::Auto if forwards() => {
+                return Err("not chosen by itself where the host routes packets (net.ipv4.ip_forward): \
+                     firewall rules for those would hold for the tunnel, too; segmentation = \"tunnel\" asks for it"
+                    .into());
+            }
+            Segmentation::Off | Segmentation::Gso => {
+                return Err("the configuration asks for another way".into());
+            }
+            Segmentation::Auto | Segmentation::Tunnel => {}
+        }
+        let (name, queues) = tap_with_tunnel_offload(workers)
+            .map_err(|e| format!("no TAP device with tunnel offload: {e}"))?;
+        Ok(TunnelDevice {
+            name,
+            mac: Mac::default(),
+            queues,
+            forced: segmentation == Segmentation::Tunnel,
+        })
+    }
+
+    /// Its name, which the kernel chose.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device is up, has this MAC address, and what it brings is forwarded.
+    #[must_use]
+    pub fn ready(self, mac: Mac) -> Self {
+        TunnelDevice { mac, ..self }
+    }
+
+    /// One queue for each worker.
+    pub(super) fn into_workers(self) -> impl Iterator<Item = TunnelGso> {
+        let (mac, forced) = (self.mac, self.forced);
+        self.queues.into_iter().map(move |queue| TunnelGso {
+            queue,
+            mac,
+            forced,
+            find_path: path_of_kernel,
+            paths: HashMap::new(),
+        })
+    }
+}
+
+/// Whether the host routes packets of others.
+fn forwards() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() != "0")
+}
+
+/// One worker's queue of the device, and what it knows of the hosts.
+#[derive(Debug)]
+pub(super) struct TunnelGso {
+    queue: OwnedFd,
+    mac: Mac,
+    /// The operator asked for it, whatever the underlay's device can do.
+    forced: bool,
+    find_path: FindPath,
+    /// By the link, and the host's id.
+    paths: HashMap<(LinkIndex, u32), PathState>,
+}
+
+/// How this host reaches another one.
+#[derive(Clone, Copy, Debug)]
+struct UnderlayPath {
+    local: Ipv4Addr,
+    /// The device on it does not need packets cut, or the operator does not ask.
+    worthwhile: bool,
+}
+
+/// Finds the path to a host, from the address that the link names; `true` where the operator forces this way.
+type FindPath = fn(Ipv4Addr, Option<IpAddr>, bool) -> Option<UnderlayPath>;
+
+/// What is known of the way of a link's packets to a host.
+#[derive(Clone, Copy, Debug, Default)]
+struct PathState {
+    state: GsoSupport,
+    /// The address that the link named as its own when that was found out.
+    named: Option<IpAddr>,
+    /// When that was found out.
+    since: Now,
+    /// The underlay's generation in which the following was found out.
+    found_in: Option<u32>,
+    /// The address of this host that its packets come from; none where there is no way to the host.
+    local: Option<Ipv4Addr>,
+    /// The device towards the host does not need the packets cut.
+    worthwhile: bool,
+}
+
+impl PathState {
+    /// Finds out anew what follows from the underlay's routes and addresses.
+    fn refresh(&mut self, path: Option<UnderlayPath>) {
+        let before = self.local;
+        self.local = path.map(|path| path.local);
+        self.worthwhile = path.is_some_and(|path| path.worthwhile);
+        if self.local != before {
+            // Firewall and reverse-path filter may think otherwise of another address.
+            self.state = GsoSupport::Untried;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum GsoSupport {
+    #[default]
+    Untried,
+    Works,
+    Refused,
+}
+
+/// The way of one super-packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TunnelPath {
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    /// This packet must be seen to leave.
+    watched: bool,
+}
+
+impl TunnelGso {
+    /// A device of which nobody asks the kernel: every host can be reached from 192.0.2.1.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn simulated(queue: OwnedFd) -> Self {
+        TunnelGso {
+            queue,
+            mac: Mac::default(),
+            forced: true,
+            find_path: |_, _, _| {
+                Some(UnderlayPath {
+                    local: Ipv4Addr::new(192, 0, 2, 1),
+                    worthwhile: true,
+                })
+            },
+            paths: HashMap::new(),
+        }
+    }
+
+    /// The way of a super-packet, where it can go through the device. One that is watched leaves at once, which keeps the order
+    /// only while the backend is `idle`.
+    #[inline]
+    pub(super) fn path(
+        &mut self,
+        forward: &Forward,
+        vnet: &VnetHdr,
+        (packet, before): (&Packet, usize),
+        local: Option<IpAddr>,
+        (now, idle, underlay): (Now, bool, u32),
+    ) -> Option<TunnelPath> {
+        let IpAddr::V4(remote) = forward.host.addr else {
+            return None;
+        };
+        let fits =
+            usize::from(packet.total_len) + before + UDP_HEADER_LEN + IPV4_HEADER_LEN <= MAX_IP;
+        if !fits || !is_sound_tcp(vnet, packet) || !forward.outer.df {
+            return None;
+        }
+        let (forced, find_path) = (self.forced, self.find_path);
+        let seat = self.seat(forward.link, forward.host.id);
+        if seat.found_in != Some(underlay) || seat.named != local {
+            seat.refresh(find_path(remote, local, forced));
+            (seat.found_in, seat.named) = (Some(underlay), local);
+        }
+        let watched = match seat.state {
+            GsoSupport::Untried => true,
+            GsoSupport::Works => idle && now.since(seat.since) > TRUST,
+            GsoSupport::Refused if idle && now.since(seat.since) > RETRY => true,
+            GsoSupport::Refused => return None,
+        };
+        if !seat.worthwhile {
+            return None;
+        }
+        Some(TunnelPath {
+            local: seat.local?,
+            remote,
+            watched,
+        })
+    }
+
+    fn seat(&mut self, link: LinkIndex, host: u32) -> &mut PathState {
+        self.paths.entry((link, host)).or_default()
+    }
+
+    /// Notes whether a link's packets to a host pass; true where that is news.
+    fn set_support(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
+        let seat = self.seat(link, host);
+        let state = if works { GsoSupport::Works } else { GsoSupport::Refused };
+        seat.since = now;
+        let before = std::mem::replace(&mut seat.state, state);
+        before != state && (before, state) != (GsoSupport::Untried, GsoSupport::Works)
+    }
+
+    /// Writes everything that goes before the inner packet into `out`; returns how many bytes.
+    #[inline]
+    fn headers(
+        &self,
+        way: &TunnelPath,
+        want: &TrainRequest,
+        vnet: &VnetHdr,
+        packet: &Packet,
+        out: &mut [u8],
+    ) -> usize {
+        let forward = &want.forward;
+        let checksum = want.source.checksum;
+        let before = usize::from(want.key.before);
+        let udp_len = (UDP_HEADER_LEN + before + usize::from(packet.total_len)) as u16;
+        // The inner Ethernet header, where there is one, lies before the packet in its buffer.
+        let inner_at = (UDP_AT + UDP_HEADER_LEN + before) as u16;
+        let ip = Ipv4Header {
+            tos: forward.outer.tos,
+            // The kernel's forwarding takes one off the TTL.
+            ttl: forward.outer.ttl.unwrap_or(DEFAULT_TTL).saturating_add(1),
+            ..Ipv4Header::new(way.local, way.remote, protocol::UDP, udp_len)
+        };
+        let (local, remote) = (way.local.into(), way.remote.into());
+        let partial = match checksum {
+            true => pseudo_header(local, remote, protocol::UDP, udp_len.into()).fold(),
+            false => 0,
+        };
+        let headers = OuterHeaders {
+            virtio: VirtioTunnelHeader::new(vnet, packet, (UDP_AT as u16, inner_at), checksum),
+            ethernet: ethernet_header(self.mac, SENDER, ethertype::IPV4),
+            ip: ip.to_bytes(),
+            udp: udp_header(want.source.port, forward.port, udp_len, partial),
+        };
+        out[..HEADERS].copy_from_slice(headers.as_bytes());
+        let end = HEADERS + forward.encap.len();
+        out[HEADERS..end].copy_from_slice(&forward.encap);
+        end
+    }
+}
+
+impl<B: PacketIo> Worker<B> {
+    /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
+    pub(super) fn hand_over(&mut self, read: TunRead, way: &TunnelPath, want: &TrainRequest, held: &BufferedPacket) -> bool {
+        let Some(tunnel) = self.tunnel.as_mut() else {
+            return false;
+        };
+        let Some(id) = self.writes.take() else {
+            return false;
+        };
+        self.trains.queue_key(&mut self.io, &want.key);
+        let host = want.forward.host.addr;
+        let (vnet, packet) = (want.forward.cut.resized(&held.vnet), &held.packet);
+        let payload = usize::from(want.key.before) + longest_segment(&vnet, packet);
+        let len = outer_len(host, payload);
+        let sent = &self.shared.state.sent;
+        sent.note(host, want.source.port, len, self.now);
+        let frame = usize::from(want.key.before) - want.forward.encap.len();
+        let write = self.writes.slot(id);
+        write.open(want.key.link, TunWriteKind::Egress, |scratch| {
+            tunnel.headers(way, want, &vnet, packet, scratch)
+        });
+        (write.packets, write.bytes) = (held.size.packets, held.size.bytes);
+        let inner = self.tun_buffers.map().iovec(
+            read.bid,
+            vnet::LEN,
+            frame + usize::from(packet.total_len),
+        );
+        // SAFETY: the buffer is held for the packet, and below for a write that outlasts it.
+        unsafe { write.push((PoolKind::Tun, read.bid), inner) };
+        if way.watched {
+            let device = tunnel.queue.as_raw_fd();
+            // SAFETY: the tunnel's queue is the worker's own; the iovecs point into the write's own memory and the buffer.
+            let works = unsafe { self.io.write_watched(device, write.iovs()) };
+            let (packets, bytes) = (write.packets, write.bytes);
+            self.note_way(&want.forward, works);
+            if works && self.taps.outer {
+                self.tell_taps_of_uncut(id);
+            }
+            self.writes.finish(id);
+            if let (true, Some(Some(here))) = (works, self.links.get(want.key.link.0 as usize)) {
+                here.counters.forwarded(TrafficDirection::Egress, packets, bytes);
+            }
+            return works;
+        }
+        write.forward = Some(want.forward.clone());
+        self.tun_buffers.hold(read.bid);
+        let queue = tunnel.queue.as_raw_fd();
+        // SAFETY: the tunnel's queue is the worker's own and outlives the backend; the slot is used again after `Wrote`, and the
+        // buffer is held until then.
+        unsafe { self.io.write(id, queue, self.writes.slot(id).iovs()) };
+        true
+    }
+
+    /// Notes whether the kernel forwards a link's super-packets to a host, and tells the daemon if that is news.
+    fn note_way(&mut self, forward: &Forward, works: bool) {
+        let (link, host) = (forward.link, forward.host.addr);
+        if let Some(tunnel) = &mut self.tunnel
+            && tunnel.set_support(link, forward.host.id, works, self.now)
+        {
+            let news = EngineEvent::TunnelGso { link, host, works };
+            let _ = self.shared.events.send(news);
+        }
+    }
+
+    /// Lets taps see a super-packet that was handed over.
+    fn tell_taps_of_uncut(&mut self, id: u32) {
+        let write = self.writes.slot(id);
+        let (link, packets) = (write.link, write.packets);
+        let fate = self.outcome(TrafficDirection::Egress, Some(link), None, packets);
+        let write = self.writes.slot(id);
+        let ip_at = HEADERS - UDP_HEADER_LEN - IPV4_HEADER_LEN;
+        self.taps.stage(write.pieces(ip_at));
+        let (encapsulation, _) = self.link_protocols(Some(link));
+        self.taps
+            .offer_outer(&fate, encapsulation, None, HEADERS - ip_at);
+    }
+
+    /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.
+    pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
+        let write = self.writes.slot(id);
+        let (link, packets, (_, bid)) = (write.link, write.packets, write.bids[0]);
+        let forward = write.forward.take();
+        if taken && self.taps.outer {
+            self.tell_taps_of_uncut(id);
+        }
+        let write = self.writes.slot(id);
+        if taken {
+            let counters = counters_of(&self.links, link, &self.unmatched);
+            counters.forwarded(TrafficDirection::Egress, write.packets, write.bytes);
+        } else if let Some(forward) = forward {
+            self.note_way(&forward, false);
+            if let Err((reason, packets)) = self.cut_after_all(tables, bid, packets, forward) {
+                self.count_drop(TrafficDirection::Egress, Some(link), reason, packets);
+            }
+        }
+        self.release(PoolKind::Tun, bid);
+    }
+
+    /// Sends a super-packet in trains that was handed over in vain. It is decided, and translated, already.
+    fn cut_after_all(
+        &mut self,
+        tables: &Tables,
+        bid: BufferId,
+        packets: u64,
+        forward: Forward,
+    ) -> Result<(), (DropReason, u64)> {
+        let all = |reason| (reason, packets);
+        let link = tables.link(forward.link);
+        let link = link.ok_or(all(DropReason::LinkGone))?;
+        let bytes = self.tun_buffers.bytes_mut(bid);
+        let vnet = VnetHdr::parse(bytes).map_err(|_| all(DropReason::BadOffload))?;
+        let frame_len = match &link.bridge {
+            None => 0,
+            Some(_) => Ethernet::parse(&bytes[vnet::LEN..])
+                .map_err(|e| all(datapath::frame_reason(e)))?
+                .header_len(),
+        };
+        let start = vnet::LEN + frame_len;
+        let packet = Packet::parse(&bytes[start..]);
+        let packet = packet.map_err(|e| all(datapath::parse_reason(e)))?;
+        let held = BufferedPacket {
+            link: forward.link,
+            side: PoolKind::Tun,
+            bid,
+            start,
+            frame_len,
+            vnet,
+            packet,
+            size: WireSize::of(&forward.cut.resized(&vnet), &packet),
+        };
+        self.send(&held, forward, None, None)
+    }
+}
+
+/// A TUN read: the buffer, and how many bytes of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TunRead {
+    pub(super) bid: BufferId,
+    pub(super) len: usize,
+}
+
+/// What the kernel knows of the path to a host.
+fn path_of_kernel(remote: Ipv4Addr, named: Option<IpAddr>, forced: bool) -> Option<UnderlayPath> {
+    let local = local_towards(remote, named)?;
+    let worthwhile = forced || device_cuts(local);
+    Some(UnderlayPath { local, worthwhile })
+}
+
+/// Whether the device with this address takes encapsulated super-packets uncut. One that does not would have the kernel cut
+/// them, which costs more than trains do.
+fn device_cuts(local: Ipv4Addr) -> bool {
+    device_features::device_of(local.into())
+        .is_some_and(|device| device_features::cuts_tunnels(&device).unwrap_or(false))
+}
+
+/// The source address of packets to `remote`: the one that is `named`, while this host has it, or the kernel's choice.
+fn local_towards(remote: Ipv4Addr, named: Option<IpAddr>) -> Option<Ipv4Addr> {
+    let from = named.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let socket = UdpSocket::bind((from, 0)).ok()?;
+    // Connecting a UDP socket sends nothing; it only looks the route up.
+    socket.connect((remote, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(local) => Some(*local.ip()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_counts_against_its_link_and_host_alone_and_is_news_once() {
+        let mut tunnel = TunnelGso {
+            queue: fs::File::open("/dev/null").expect("it is there").into(),
+            mac: Mac::default(),
+            forced: true,
+            find_path: |_, _, _| None,
+            paths: HashMap::new(),
+        };
+        let (greedy, modest) = (LinkIndex(1), LinkIndex(2));
+        let now = Now(5);
+        assert!(!tunnel.set_support(modest, 7, true, now), "what is expected");
+        assert!(tunnel.set_support(greedy, 7, false, now));
+        assert!(!tunnel.set_support(greedy, 7, false, now));
+        assert_eq!(tunnel.seat(greedy, 7).state, GsoSupport::Refused);
+        assert_eq!(tunnel.seat(modest, 7).state, GsoSupport::Works);
+        assert_eq!(tunnel.seat(greedy, 8).state, GsoSupport::Untried);
+        assert!(tunnel.set_support(greedy, 7, true, now), "it works again");
+    }
+}

@@ -1,0 +1,272 @@
+//! The first packet of a flow: every function is asked once, in the order of the journey.
+//!
+//! What comes of it is a [`Decision`] that later packets follow without asking again.
+
+mod source_check;
+mod l2_next_hop;
+mod resolution;
+mod delivery;
+mod encap;
+mod masquerade;
+mod reply;
+mod rules;
+mod from_tun;
+mod from_wire;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+pub(super) use self::source_check::{PacketRole, check_arrival, check_source, may_answer_directly, seconds};
+use self::resolution::Resolution;
+use self::encap::HeaderFields;
+pub(super) use self::encap::plain_header;
+pub(super) use self::reply::decide_reply;
+use super::trace_observer::TraceObserver;
+use super::decision::{ExpectedInput, PacketContext, DecidedDirection, FlowDecision, NextHop, Verdict, DirectionState, Input, TunnelNextHop};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, FlowDirection};
+use crate::vpc::{Host, Link};
+use crate::options::{EndpointType, ReceivedOptions};
+use crate::policy::PolicyAction;
+use crate::route::{RouteEntry, RouteOrigin, RouteTarget};
+use crate::service::maglev::BalancingKey;
+use crate::wire::header::HeaderBytes;
+use crate::wire::ip::protocol;
+use crate::wire::packet::{IpVersion, Packet, Transport};
+
+/// The packet that a flow is decided by: its key, and what a key does not hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FirstPacket {
+    pub(super) key: FlowKey,
+    /// ICMP type and code.
+    pub(super) icmp: Option<(u8, u8)>,
+}
+
+impl FirstPacket {
+    pub(super) fn of(key: FlowKey, packet: &Packet) -> FirstPacket {
+        let icmp = match packet.transport {
+            Transport::Icmp { kind, code, .. } => Some((kind, code)),
+            _ => None,
+        };
+        FirstPacket { key, icmp }
+    }
+
+    fn version(&self) -> IpVersion {
+        match self.key.dst {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        }
+    }
+
+    /// TCP and UDP ports, where they could be read.
+    fn ports(&self) -> Option<(u16, u16)> {
+        let has = matches!(self.key.protocol, protocol::TCP | protocol::UDP);
+        let known = (self.key.sport, self.key.dport) != (0, 0);
+        (has && known).then_some((self.key.sport, self.key.dport))
+    }
+}
+
+/// How a packet came from the wire.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WireInput<'a> {
+    pub(super) host: &'a Arc<Host>,
+    pub(super) received: &'a ReceivedOptions,
+    /// The Geneve header.
+    pub(super) header: &'a HeaderBytes,
+    /// Of its options.
+    pub(super) digest: u64,
+}
+
+/// A decision, and the key of the flow's replies.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedDecision {
+    pub(super) decision: FlowDecision,
+    pub(super) reply: FlowKey,
+}
+
+/// Decides a flow by its first packet; `before` is the key of its replies so far, where the configuration changed.
+///
+/// # Errors
+/// It is not forwarded, for a reason that has nothing to do with the flow's being known.
+pub(super) fn decide_original<E: TraceObserver>(
+    cx: &PacketContext<'_>,
+    link: &Link,
+    subject: &FirstPacket,
+    entrance: &Input<WireInput<'_>>,
+    before: Option<&FlowKey>,
+    log: &mut E,
+) -> Result<PlannedDecision, DropReason> {
+    let mut course = Resolution::new(link, subject);
+    let verdict = match entrance {
+        Input::Link if link.bridge.is_some() => {
+            l2_next_hop::from_tap(cx, link, subject, before, &mut course, log)?
+        }
+        Input::Host(at) if link.bridge.is_some() => {
+            l2_next_hop::from_wire(cx, link, subject, at, before, &mut course, log)?
+        }
+        Input::Link => from_tun::decide_from_tun(cx, link, subject, before, &mut course, log)?,
+        Input::Host(at) => from_wire::decide_from_wire(cx, link, subject, at, before, &mut course, log)?,
+    };
+    let fate = match verdict.action {
+        PolicyAction::Allow => Verdict::Forward,
+        PolicyAction::Deny => Verdict::Drop(DropReason::PolicyDenied),
+        PolicyAction::Reject => Verdict::Reject,
+    };
+    let (came, digest, header) = match entrance {
+        Input::Link => (ExpectedInput::Tun, 0, None),
+        Input::Host(at) => (
+            ExpectedInput::Wire(Arc::clone(at.host)),
+            at.digest,
+            Some(intern_header::<E>(cx, *at.header)),
+        ),
+    };
+    let reply = FlowKey {
+        link: course.link,
+        src: course.dst.0,
+        sport: course.dst.1,
+        dst: course.src.0,
+        dport: course.src.1,
+        protocol: subject.key.protocol,
+    };
+    let half = DirectionState {
+        expected_input: came,
+        next_hop: course.next_hop,
+        meter: course.meter.map(Arc::new),
+        digest,
+        service: course.service,
+        header,
+    };
+    let hash = hash_of(cx, &subject.key);
+    let mut decision = FlowDecision {
+        verdict: fate,
+        cut: false,
+        class: course.class,
+        icmp: subject.icmp,
+        directions: [None, None],
+        hashes: [0; 2],
+        rule: verdict.rule,
+        lease: course.lease,
+        heard: 0,
+    };
+    decision.set_direction(FlowDirection::Original, decided::<E>(cx, half, hash));
+    let reply = if fate == Verdict::Forward {
+        reply
+    } else {
+        subject.key.reversed()
+    };
+    Ok(PlannedDecision { decision, reply })
+}
+
+/// A header for flows to share; an account of what would be leaves no trace.
+fn intern_header<E: TraceObserver>(cx: &PacketContext<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
+    if E::DRY {
+        Arc::new(header)
+    } else {
+        cx.state.share(header)
+    }
+}
+
+/// A half for flows to share, and the flow's hash in so many bits as the choice of a port needs.
+fn decided<E: TraceObserver>(cx: &PacketContext<'_>, half: DirectionState, hash: u64) -> DecidedDirection {
+    let half = if E::DRY {
+        Arc::new(half)
+    } else {
+        cx.state.intern_direction(half)
+    };
+    DecidedDirection {
+        direction_state: half,
+        hash: (hash >> 32) as u32,
+    }
+}
+
+/// The entry of the VPC for `addr`.
+fn route<'a, E: TraceObserver>(
+    link: &'a Link,
+    addr: IpAddr,
+    log: &mut E,
+) -> Result<&'a RouteEntry, DropReason> {
+    let found = link.routes.lookup(addr);
+    log.record("route", || match found {
+        None => format!("no route covers {addr}"),
+        Some(entry) => {
+            let made = match entry.origin {
+                RouteOrigin::Allowed => "an allowed prefix",
+                RouteOrigin::Remote => "the link's remote",
+                RouteOrigin::Route => "a route",
+                RouteOrigin::Endpoint => "an endpoint",
+                RouteOrigin::Own => "an address of the link",
+            };
+            let place = match &entry.target {
+                RouteTarget::Local => "this host".to_owned(),
+                RouteTarget::Hosts(hosts) => {
+                    let names: Vec<_> = hosts.iter().map(|h| h.addr.to_string()).collect();
+                    names.join(", ")
+                }
+            };
+            format!("{made}: {addr} is {} on {place}", entry.kind)
+        }
+    });
+    let broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+    found.ok_or(match addr.is_multicast() || broadcast {
+        true => DropReason::NoMulticastRoute,
+        false => DropReason::NoRoute,
+    })
+}
+
+/// One of the hosts of an entry, by the flow's hash or, for scaled endpoints, as all hosts choose; `None` is this host.
+fn host_of<'a>(entry: &'a RouteEntry, key: &FlowKey, hash: u64) -> Option<&'a Arc<Host>> {
+    let RouteTarget::Hosts(hosts) = &entry.target else {
+        return None;
+    };
+    if let Some(spread) = &entry.spread {
+        let flow = BalancingKey {
+            client: key.src,
+            dst: key.dst,
+            protocol: key.protocol,
+            client_port: key.sport,
+            dst_port: key.dport,
+        };
+        return hosts.get(spread.pick(flow.hash()));
+    }
+    match hosts.len() {
+        0 => None,
+        1 => hosts.first(),
+        n => hosts.get(((u64::from(hash as u32) * n as u64) >> 32) as usize),
+    }
+}
+
+/// The type of what is behind an address: the endpoint's own, or that of the route.
+fn kind_of(link: &Link, addr: IpAddr, entry: Option<&RouteEntry>) -> EndpointType {
+    match link.config.functions.endpoints.get(&addr) {
+        Some(endpoint) => endpoint.kind,
+        None => entry.map_or(EndpointType::Simple, |e| e.kind),
+    }
+}
+
+fn hash_of(cx: &PacketContext<'_>, key: &FlowKey) -> u64 {
+    cx.tables.hasher.hash_key(key)
+}
+
+/// See [`Link::wraps_again`].
+fn wraps_again(link: &Link, host: &Host, key: &FlowKey) -> bool {
+    let port = (key.protocol == protocol::UDP).then_some(key.dport);
+    link.is_recursive(host, key.dst, port)
+}
+
+/// The way to `host` of packets with this mark.
+fn wire_exit<E: TraceObserver>(
+    cx: &PacketContext<'_>,
+    link: &Link,
+    host: &Arc<Host>,
+    mark: &HeaderFields<'_>,
+    log: &mut E,
+) -> Result<NextHop, DropReason> {
+    let header = encap::header(cx, link, Some(host), mark, log)?;
+    Ok(NextHop::Wire(TunnelNextHop {
+        host: Arc::clone(host),
+        link: link.config.index,
+        encap: header.encap,
+        slots: header.slots,
+        neighbor: header.neighbor,
+    }))
+}

@@ -1,0 +1,94 @@
+//! The way back: where the replies of a flow go, which needs no rule's leave.
+
+use std::sync::Arc;
+
+use super::resolution::Resolution;
+use super::delivery::check_answer;
+use super::encap::HeaderFields;
+use super::{FirstPacket, l2_next_hop, decided, hash_of, host_of, kind_of, wire_exit, wraps_again};
+use crate::datapath::packet_rewrite::exit_of;
+use crate::datapath::trace_observer::TraceObserver;
+use crate::datapath::decision::{ExpectedInput, PacketContext, DecidedDirection, FlowDecision, NextHop, DirectionState, Input};
+use crate::drop::DropReason;
+use crate::flow::{FlowKey, FlowDirection};
+use crate::vpc::Host;
+use crate::options::ReceivedOptions;
+use crate::policy::Direction;
+
+/// Decides the half of a flow's replies, of which one came `from`, where it may come from.
+///
+/// # Errors
+/// There is no way back.
+pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
+    cx: &PacketContext<'_>,
+    original: &FlowKey,
+    reply: &FlowKey,
+    decision: &FlowDecision,
+    from: Input<&Arc<Host>>,
+    received: Option<(&ReceivedOptions, u64)>,
+    log: &mut E,
+) -> Result<DecidedDirection, DropReason> {
+    let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
+    // The class of a flow that left in another VPC is that VPC's.
+    let class = decision.class.filter(|_| reply.link == original.link);
+    let mut left = exit_of(FlowDirection::Reply, original, reply);
+    let service = decision.direction(FlowDirection::Original).service;
+    if let Some(service) = service {
+        left.src = (service.addr, service.port);
+    }
+    let mut course = Resolution::new(
+        link,
+        &FirstPacket {
+            key: *original,
+            icmp: None,
+        },
+    );
+    let hash = hash_of(cx, &original.reversed());
+    let exit = match &decision.direction(FlowDirection::Original).expected_input {
+        // Both ends may be behind the TAP interface.
+        ExpectedInput::Wire(_) | ExpectedInput::Tun if link.bridge.is_some() && matches!(from, Input::Link) => {
+            course.classify(link, Direction::Egress, left.src.0, class, None, log);
+            let kind = kind_of(link, original.src, None);
+            let mark = course.mark(left.src.0, original.src, kind);
+            l2_next_hop::exit(cx, link, &mark, log)?
+        }
+        // Relayed here in the name of a service by whose address the client of this host is known.
+        ExpectedInput::Wire(_) if service.is_some_and(|service| service.addr == reply.dst) => {
+            check_answer(link, original, reply, from, cx.now, log)?;
+            course.classify(link, Direction::Ingress, original.src, class, None, log);
+            NextHop::Tun(original.link)
+        }
+        ExpectedInput::Wire(host) => {
+            course.classify(link, Direction::Egress, left.src.0, class, None, log);
+            let entry = link.routes.lookup(original.src);
+            let target = entry.map(|e| &e.target);
+            let host = match target {
+                Some(target) if target.includes(host.addr) => host,
+                _ => entry
+                    .and_then(|e| host_of(e, &original.reversed(), hash))
+                    .ok_or(DropReason::NoRoute)?,
+            };
+            if wraps_again(link, host, &original.reversed()) {
+                return Err(DropReason::UnderlayLoop);
+            }
+            let mark = HeaderFields {
+                service,
+                ..course.mark(left.src.0, original.src, kind_of(link, original.src, entry))
+            };
+            wire_exit(cx, link, host, &mark, log)?
+        }
+        ExpectedInput::Tun | ExpectedInput::Nowhere => {
+            check_answer(link, original, reply, from, cx.now, log)?;
+            course.classify(link, Direction::Ingress, original.src, class, None, log);
+            NextHop::Tun(original.link)
+        }
+    };
+    let half = DirectionState {
+        expected_input: from.came(),
+        next_hop: exit,
+        meter: course.meter.map(Arc::new),
+        digest: received.map_or(0, |(_, digest)| digest),
+        ..DirectionState::default()
+    };
+    Ok(decided::<E>(cx, half, hash))
+}

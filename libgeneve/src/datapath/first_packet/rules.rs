@@ -1,0 +1,100 @@
+//! What the policy of a link says of a flow.
+
+use std::net::IpAddr;
+
+use super::{Resolution, FirstPacket};
+use crate::datapath::trace_observer::TraceObserver;
+use crate::label::Labels;
+use crate::vpc::Link;
+use crate::options::EndpointType;
+use crate::policy::{PolicyAction, Direction, Policy, PolicyQuery, PolicyVerdict};
+use crate::wire::option::OptionIter;
+
+/// Asks about a packet that this host sends to where its course leads, an endpoint of this type.
+pub(super) fn evaluate_egress<E: TraceObserver>(
+    link: &Link,
+    subject: &FirstPacket,
+    course: &Resolution,
+    kind: EndpointType,
+    log: &mut E,
+) -> PolicyVerdict {
+    let (dst, dport) = course.dst;
+    let query = PolicyQuery {
+        direction: Direction::Egress,
+        src: subject.key.src,
+        dst,
+        protocol: subject.key.protocol,
+        ports: subject.ports().map(|(src, _)| (src, dport)),
+        icmp: subject.icmp,
+        from: own_labels(link, subject.key.src),
+        to: configured_labels(link, dst),
+        dst_type: kind,
+        options: OptionIter::default(),
+    };
+    evaluate(link, &query, log)
+}
+
+/// Asks the policy of a link.
+pub(super) fn evaluate<E: TraceObserver>(link: &Link, query: &PolicyQuery<'_>, log: &mut E) -> PolicyVerdict {
+    let Some(policy) = &link.config.functions.policy else {
+        return PolicyVerdict {
+            action: PolicyAction::Allow,
+            rule: None,
+            log: false,
+            class: None,
+        };
+    };
+    let verdict = if E::DRY {
+        policy.explain(query)
+    } else {
+        policy.decide(query)
+    };
+    if E::DRY {
+        trace_mismatches(policy, query, log);
+    }
+    log.record("policy", || {
+        let direction = query.direction;
+        match verdict.rule.and_then(|id| policy.rule(id)) {
+            Some(rule) => format!("{direction} rule {}: {}", rule.name, verdict.action),
+            None => format!(
+                "no {direction} rule matches; the link's default is {}",
+                verdict.action
+            ),
+        }
+    });
+    verdict
+}
+
+/// So many rules that do not match are told of one by one.
+const TOLD_RULES: usize = 32;
+
+/// Which rules do not match, and why.
+fn trace_mismatches<E: TraceObserver>(policy: &Policy, query: &PolicyQuery<'_>, log: &mut E) {
+    let mut rules = policy.mismatches(query);
+    for (rule, why) in rules.by_ref().take(TOLD_RULES) {
+        log.record("rule", || {
+            format!("{} {} does not match: {why}", query.direction, rule.name)
+        });
+    }
+    let more = rules.count();
+    if more > 0 {
+        log.record("rule", || format!("{more} more rules do not match"));
+    }
+}
+
+/// What the configuration says of an endpoint's labels.
+pub(super) fn configured_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
+    let endpoint = link.config.functions.endpoints.get(&addr);
+    match endpoint.and_then(|e| e.labels.as_ref()) {
+        Some(labels) => Labels::Known(labels.as_slice()),
+        None => Labels::Unknown,
+    }
+}
+
+/// The labels of an address on this host: those of its endpoint, or none.
+pub(super) fn own_labels(link: &Link, addr: IpAddr) -> Labels<'_> {
+    match configured_labels(link, addr) {
+        Labels::Unknown => Labels::Known(&[]),
+        known => known,
+    }
+}

@@ -1,0 +1,301 @@
+//! How many flows there may be, in all and of each link.
+//!
+//! Owns the counts and the rule by which links share the table; [`table`](super::table) finds the
+//! flows that have to go. Counts are changed before a flow is stored and after it is gone, so that
+//! they are never below what is there.
+//!
+//! The rule, with `n` flows at most and `l` links, of which each is in use or was announced:
+//!
+//! - A link's part is `n / l`, but at least one flow. It may not have more flows than its part or
+//!   1,024, whichever is more. A link that has more, because there were fewer links before, keeps them
+//!   until others need the room, and gets no further ones.
+//! - A link that is at its limit gives up a flow of its own for a new one, though no established
+//!   connection.
+//! - If the table is full, a link below its part takes the place of a flow of a link that is above its
+//!   part, even that of an established connection; else a flow of its own.
+//!
+//! Which link is above its part is found without looking at all links: they are kept by the magnitude of
+//! their number of flows, and one of the largest gives way. Of links whose number is of the magnitude of
+//! their part some dozens are looked at each time, in turn.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::{Arc, PoisonError};
+
+use siphasher::sip::SipHasher13;
+
+use super::eviction_lists::{GROUPS, EvictionPriority};
+use crate::link_index::LinkIndex;
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Mutex, RwLock};
+
+/// Flows that a link may have however many links there are.
+const ALWAYS: usize = 1024;
+
+/// Links of one magnitude that are looked at for one new flow.
+const LOOKED_AT: usize = 64;
+
+/// The magnitudes of the number of a link's flows: none, 1, 2 to 3, 4 to 7, and so on.
+const MAGNITUDES: usize = 33;
+
+fn magnitude(flows: u32) -> usize {
+    (u32::BITS - flows.leading_zeros()) as usize
+}
+
+/// The flows of one link, counted.
+#[derive(Debug)]
+pub(super) struct LinkUsage {
+    pub(super) link: LinkIndex,
+    flows: AtomicU32,
+    groups: [AtomicU32; GROUPS],
+    /// Where it stands in [`ByMagnitude`]; written with that locked.
+    magnitude: AtomicUsize,
+    place: AtomicUsize,
+    /// Flows of the link that had to go for new ones.
+    pub(super) evicted: AtomicU64,
+    /// Flows of the link that were not admitted.
+    pub(super) refused: AtomicU64,
+}
+
+impl LinkUsage {
+    pub(super) fn flows(&self) -> usize {
+        self.flows.load(Relaxed) as usize
+    }
+
+    pub(super) fn count(&self, group: EvictionPriority) -> u32 {
+        self.groups[group as usize].load(Relaxed)
+    }
+
+    pub(super) fn joined(&self, group: EvictionPriority) {
+        self.groups[group as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn left(&self, group: EvictionPriority) {
+        self.groups[group as usize].fetch_sub(1, Relaxed);
+    }
+
+    /// The groups in the order in which they give up flows.
+    ///
+    /// Half-open connections go before datagram flows, but an eighth of what both have is theirs:
+    /// neither a flood of SYNs pushes out datagram flows, nor one of datagrams every handshake.
+    pub(super) fn eviction_order(&self) -> [EvictionPriority; 5] {
+        let half_open = u64::from(self.count(EvictionPriority::HalfOpen));
+        let datagrams = u64::from(self.count(EvictionPriority::Datagram));
+        let (first, second) = if half_open * 8 > half_open + datagrams {
+            (EvictionPriority::HalfOpen, EvictionPriority::Datagram)
+        } else {
+            (EvictionPriority::Datagram, EvictionPriority::HalfOpen)
+        };
+        [EvictionPriority::Refused, EvictionPriority::Closed, first, second, EvictionPriority::FinWait]
+    }
+}
+
+/// Links by the magnitude of the number of their flows.
+#[derive(Debug)]
+struct UsageBuckets {
+    links: [Vec<Arc<LinkUsage>>; MAGNITUDES],
+    /// From where on links of one magnitude are looked at next.
+    turn: usize,
+}
+
+impl Default for UsageBuckets {
+    fn default() -> Self {
+        UsageBuckets {
+            links: [const { Vec::new() }; MAGNITUDES],
+            turn: 0,
+        }
+    }
+}
+
+impl UsageBuckets {
+    fn add(&mut self, usage: Arc<LinkUsage>) {
+        let magnitude = magnitude(usage.flows.load(Relaxed));
+        let links = &mut self.links[magnitude];
+        usage.magnitude.store(magnitude, Relaxed);
+        usage.place.store(links.len(), Relaxed);
+        links.push(usage);
+    }
+
+    /// Moves a link to where it belongs now.
+    fn reclassify(&mut self, usage: &LinkUsage) {
+        let (from, place) = (usage.magnitude.load(Relaxed), usage.place.load(Relaxed));
+        if magnitude(usage.flows.load(Relaxed)) == from {
+            return;
+        }
+        let usage = self.links[from].swap_remove(place);
+        if let Some(moved) = self.links[from].get(place) {
+            moved.place.store(place, Relaxed);
+        }
+        self.add(usage);
+    }
+
+    /// A link that has more than so many flows: of those that are looked at, the one that has most.
+    fn above(&mut self, part: usize) -> Option<Arc<LinkUsage>> {
+        let least = u32::try_from(part).map_or(MAGNITUDES, magnitude);
+        for links in self.links.get(least..)?.iter().rev() {
+            let (before, after) = links.split_at(self.turn.checked_rem(links.len()).unwrap_or(0));
+            let looked_at = after.iter().chain(before).take(LOOKED_AT);
+            let above = looked_at.filter(|usage| usage.flows() > part);
+            if let Some(most) = above.max_by_key(|usage| usage.flows()) {
+                return Some(Arc::clone(most));
+            }
+        }
+        self.turn = self.turn.wrapping_add(LOOKED_AT);
+        None
+    }
+}
+
+/// The flows of all links, counted.
+#[derive(Debug)]
+pub(super) struct FlowQuota {
+    limit: AtomicUsize,
+    flows: AtomicUsize,
+    announced: AtomicU32,
+    in_use: AtomicU32,
+    links: RwLock<HashMap<LinkIndex, Arc<LinkUsage>, BuildHasherDefault<SipHasher13>>>,
+    by_magnitude: Mutex<UsageBuckets>,
+}
+
+impl FlowQuota {
+    pub(super) fn new(limit: usize) -> Self {
+        FlowQuota {
+            limit: AtomicUsize::new(limit),
+            flows: AtomicUsize::new(0),
+            announced: AtomicU32::new(1),
+            in_use: AtomicU32::new(0),
+            links: RwLock::default(),
+            by_magnitude: Mutex::default(),
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    pub(super) fn announce(&self, links: u32) {
+        self.announced.store(links, Relaxed);
+    }
+
+    pub(super) fn flows(&self) -> usize {
+        self.flows.load(Relaxed)
+    }
+
+    /// The counts of a link, if it ever had a flow.
+    pub(super) fn find(&self, link: LinkIndex) -> Option<Arc<LinkUsage>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.get(&link).cloned()
+    }
+
+    /// The counts of a link, which are made if need be and then stay.
+    pub(super) fn usage(&self, link: LinkIndex) -> Arc<LinkUsage> {
+        if let Some(usage) = self.find(link) {
+            return usage;
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let usage = Arc::new(LinkUsage {
+                link,
+                flows: AtomicU32::new(0),
+                groups: Default::default(),
+                magnitude: AtomicUsize::new(0),
+                place: AtomicUsize::new(0),
+                evicted: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
+            });
+            self.by_magnitude(|index| index.add(Arc::clone(&usage)));
+            usage
+        };
+        links.entry(link).or_insert_with(new).clone()
+    }
+
+    /// A link's part of the table, in the eyes of a link that wants one more flow.
+    fn part(&self, newcomer: &LinkUsage) -> usize {
+        let in_use = self.in_use.load(Relaxed) + u32::from(newcomer.flows() == 0);
+        let links = in_use.max(self.announced.load(Relaxed)).max(1);
+        (self.limit() / links as usize).max(1)
+    }
+
+    fn by_magnitude<R>(&self, with: impl FnOnce(&mut UsageBuckets) -> R) -> R {
+        let mut index = self.by_magnitude.lock();
+        with(index.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut()))
+    }
+
+    /// What follows from a link's having another number of flows than `before`. Whoever comes last of several threads finds
+    /// the number that it has in the end.
+    fn changed(&self, usage: &LinkUsage, before: u32, after: u32) {
+        if magnitude(before) != magnitude(after) {
+            self.by_magnitude(|index| index.reclassify(usage));
+        }
+        match (before, after) {
+            (0, _) => self.in_use.fetch_add(1, Relaxed),
+            (_, 0) => self.in_use.fetch_sub(1, Relaxed),
+            _ => 0,
+        };
+    }
+
+    /// The flows that a link may have, in the eyes of one that wants one more.
+    pub(super) fn share(&self, usage: &LinkUsage) -> u32 {
+        let share = self.part(usage).max(ALWAYS.min(self.limit()));
+        u32::try_from(share).unwrap_or(u32::MAX)
+    }
+
+    /// Counts one more flow of the link, if it may have one and there is room.
+    pub(super) fn admit(&self, usage: &LinkUsage) -> Result<(), QuotaExceeded> {
+        let limit = self.limit();
+        let share = self.share(usage);
+        let below = |bound| move |count| (count < bound).then(|| count + 1);
+        let before = usage
+            .flows
+            .fetch_update(Relaxed, Relaxed, below(share))
+            .map_err(|_| QuotaExceeded::OfShare)?;
+        let below = |count: usize| (count < limit).then(|| count + 1);
+        if self.flows.fetch_update(Relaxed, Relaxed, below).is_err() {
+            usage.flows.fetch_sub(1, Relaxed);
+            return Err(QuotaExceeded::OfRoom);
+        }
+        self.changed(usage, before, before + 1);
+        Ok(())
+    }
+
+    /// Counts one flow of the link less.
+    pub(super) fn leave(&self, usage: &LinkUsage) {
+        self.flows.fetch_sub(1, Relaxed);
+        self.leave_link(usage);
+    }
+
+    fn leave_link(&self, usage: &LinkUsage) {
+        let before = usage.flows.fetch_sub(1, Relaxed);
+        self.changed(usage, before, before.wrapping_sub(1));
+    }
+
+    /// Counts a flow of one link as one of another.
+    pub(super) fn hand_over(&self, from: &LinkUsage, to: &LinkUsage) {
+        if from.link != to.link {
+            let before = to.flows.fetch_add(1, Relaxed);
+            self.changed(to, before, before + 1);
+            self.leave_link(from);
+        }
+    }
+
+    /// The link that has to give up a flow for one of another link's, which is below its part: one that is above.
+    pub(super) fn above_part(&self, newcomer: &LinkUsage) -> Option<Arc<LinkUsage>> {
+        let part = self.part(newcomer);
+        if newcomer.flows() >= part {
+            return None;
+        }
+        self.by_magnitude(|index| index.above(part))
+    }
+}
+
+/// Why a flow is not admitted as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QuotaExceeded {
+    /// The link has all the flows that it may have.
+    OfShare,
+    /// The table is full.
+    OfRoom,
+}
