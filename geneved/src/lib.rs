@@ -5,12 +5,12 @@
 pub mod cli;
 pub mod config;
 pub mod control;
-mod plural;
 pub mod daemon;
 pub mod io;
 pub mod lab;
 pub mod net;
 pub mod observe;
+mod plural;
 mod random;
 pub mod refusal;
 pub mod traffic;

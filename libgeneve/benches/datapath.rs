@@ -9,14 +9,14 @@ mod world;
 use std::hint::black_box;
 use std::time::Instant;
 
-use libgeneve::datapath::{OuterRx, Egress, Ingress};
+use libgeneve::datapath::{Egress, Ingress, OuterRx};
 use libgeneve::flow::FlowLimits;
-use libgeneve::vpc::{LinkFunctions, RxInterface};
 use libgeneve::offload::vnet::VnetHdr;
+use libgeneve::vpc::{LinkFunctions, RxInterface};
 use libgeneve::wire::geneve::{GENEVE_PORT, GeneveBuilder, protocol_type};
 use libgeneve::wire::packet::Packet;
-use world::packets::{Kind, behind, packet};
-use world::{B, HERE, VNI, World, ip};
+use world::packets::{PayloadKind, behind, packet};
+use world::{LinkWorld, WORLD_HOST_A, WORLD_HOST_B, WORLD_VNI, ip};
 
 const DATAPATH_FLOWS: u32 = 1_000_000;
 const DATAPATH_ROUND: u32 = 1000;
@@ -32,22 +32,30 @@ fn nanos(count: u32, mut work: impl FnMut(u32)) -> f64 {
         (from..from + DATAPATH_ROUND).for_each(&mut work);
         begin.elapsed().as_nanos() as f64 / f64::from(DATAPATH_ROUND)
     };
-    let mut rounds: Vec<f64> = (0..count).step_by(DATAPATH_ROUND as usize).map(round).collect();
+    let mut rounds: Vec<f64> = (0..count)
+        .step_by(DATAPATH_ROUND as usize)
+        .map(round)
+        .collect();
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
 }
 
-fn world_of(functions: LinkFunctions) -> World {
+fn world_of(functions: LinkFunctions) -> LinkWorld {
     let limits = FlowLimits {
         flows: DATAPATH_FLOWS as usize,
         ..FlowLimits::default()
     };
-    World::new(functions, limits)
+    LinkWorld::new(functions, limits)
 }
 
 /// A datagram of an endpoint of this host to one on B, of which no two numbers are alike.
 fn outbound() -> Vec<u8> {
-    packet((ip("10.5.0.1"), 1), (ip("10.0.0.2"), 53), Kind::Udp, 64)
+    packet(
+        (ip("10.5.0.1"), 1),
+        (ip("10.0.0.2"), 53),
+        PayloadKind::Udp,
+        64,
+    )
 }
 
 fn number(inner: &mut [u8], n: u32) {
@@ -55,7 +63,7 @@ fn number(inner: &mut [u8], n: u32) {
     inner[20..22].copy_from_slice(&((n % 60_000) as u16 + 1024).to_be_bytes());
 }
 
-fn send(world: &World, egress: &mut Egress, inner: &mut [u8]) {
+fn send(world: &LinkWorld, egress: &mut Egress, inner: &mut [u8]) {
     let mut packet = Packet::parse(inner).expect("a packet");
     let went = egress.decide(
         &world.cx(),
@@ -99,14 +107,14 @@ fn known(name: &str, functions: fn() -> LinkFunctions) {
         "",
     );
 
-    let header = GeneveBuilder::new(VNI, protocol_type::IPV4).finish();
+    let header = GeneveBuilder::new(WORLD_VNI, protocol_type::IPV4).finish();
     let from = (ip("10.0.0.2"), 4000);
-    let inner = packet(from, (ip("10.0.0.1"), 53), Kind::Udp, 64);
+    let inner = packet(from, (ip("10.0.0.1"), 53), PayloadKind::Udp, 64);
     let datagram = behind(&header, &inner);
     let arrival = OuterRx {
         port: GENEVE_PORT,
-        src: ip(B),
-        dst: Some(ip(HERE)),
+        src: ip(WORLD_HOST_B),
+        dst: Some(ip(WORLD_HOST_A)),
         tos: 0,
         interface: RxInterface::Underlay,
     };
@@ -178,7 +186,10 @@ fn ruled() -> LinkFunctions {
 fn main() {
     let every = || world::functions(1000);
     for (name, functions) in [
-        ("nothing on", LinkFunctions::default as fn() -> LinkFunctions),
+        (
+            "nothing on",
+            LinkFunctions::default as fn() -> LinkFunctions,
+        ),
         ("rules and class", ruled),
         ("rules, class, SNAT", every),
     ] {

@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use libgeneve::flow::{FlowKey, FlowTable, FlowLimits, FlowLookup, PacketUpdate, TcpSegment};
-use libgeneve::vpc::LinkIndex;
+use libgeneve::flow::{FlowKey, FlowLimits, FlowLookup, FlowTable, PacketUpdate, TcpSegment};
 use libgeneve::time::Now;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::wire::transport::TcpFlags;
 
 const TABLE_FLOWS: u32 = 1_000_000;
@@ -79,7 +79,10 @@ fn per_operation(name: &str, count: u32, mut work: impl FnMut(u32)) {
         (from..from + LOOKUPS_PER_ROUND).for_each(&mut work);
         begin.elapsed().as_nanos() as f64 / f64::from(LOOKUPS_PER_ROUND)
     };
-    let mut rounds: Vec<f64> = (0..count).step_by(LOOKUPS_PER_ROUND as usize).map(round).collect();
+    let mut rounds: Vec<f64> = (0..count)
+        .step_by(LOOKUPS_PER_ROUND as usize)
+        .map(round)
+        .collect();
     rounds.sort_by(f64::total_cmp);
     println!("{name:<44}{:>10.1} ns", rounds[rounds.len() / 2]);
 }

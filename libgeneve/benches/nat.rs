@@ -10,9 +10,11 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use libgeneve::vpc::LinkIndex;
-use libgeneve::nat::{PortLease, Nat, NatPool, PoolRegistry, Rewrite, NatRule, rewrite, rewrite_error};
+use libgeneve::nat::{
+    Nat, NatPool, NatRule, PoolRegistry, PortLease, Rewrite, rewrite, rewrite_error,
+};
 use libgeneve::time::Now;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::ip::{Ipv4Header, Ipv6Header, protocol};
 use libgeneve::wire::packet::Packet;

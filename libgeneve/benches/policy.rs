@@ -13,7 +13,9 @@ use allocation_counter::measure;
 use ipnet::{IpNet, Ipv4Net};
 use libgeneve::label::{LabelKey, LabelMap, LabelSet, Labels, Selector};
 use libgeneve::options::{EndpointType, OptionMatch};
-use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyQuery, PolicyRule, RulePeer};
+use libgeneve::policy::{
+    Direction, Policy, PolicyAction, PolicyDefaults, PolicyQuery, PolicyRule, RulePeer,
+};
 use libgeneve::wire::geneve::Geneve;
 use libgeneve::wire::option::OptionIter;
 
@@ -101,8 +103,12 @@ fn compile(rules: Vec<PolicyRule>, key: &LabelKey) -> Policy {
 fn mixed(random: &mut Random, at: u32) -> PolicyRule {
     let mut rule = rule(at);
     rule.pref = random.below(1000);
-    rule.action =
-        [PolicyAction::Allow, PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][random.below(4) as usize];
+    rule.action = [
+        PolicyAction::Allow,
+        PolicyAction::Allow,
+        PolicyAction::Deny,
+        PolicyAction::Reject,
+    ][random.below(4) as usize];
     let app = random.below(APPS);
     rule.from = match random.below(4) {
         0 => prefix(random.address(), 16 + random.below(17) as u8),
@@ -207,7 +213,12 @@ fn protocols(_: &mut Random, at: u32) -> PolicyRule {
 }
 
 fn rule(at: u32) -> PolicyRule {
-    PolicyRule::new(format!("rule-{at}"), Direction::Ingress, at, PolicyAction::Allow)
+    PolicyRule::new(
+        format!("rule-{at}"),
+        Direction::Ingress,
+        at,
+        PolicyAction::Allow,
+    )
 }
 
 /// A rule whose last condition no packet fulfils.

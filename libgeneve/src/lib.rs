@@ -32,8 +32,6 @@ struct Readme;
 extern crate self as libgeneve;
 
 #[cfg(feature = "datapath")]
-pub mod l2;
-#[cfg(feature = "datapath")]
 pub mod datapath;
 #[cfg(feature = "datapath")]
 pub mod drop;
@@ -44,9 +42,9 @@ pub mod flow;
 #[cfg(feature = "datapath")]
 mod host;
 #[cfg(feature = "datapath")]
-pub mod label;
+pub mod l2;
 #[cfg(feature = "datapath")]
-pub mod vpc;
+pub mod label;
 #[cfg(feature = "datapath")]
 mod link_index;
 #[cfg(feature = "datapath")]
@@ -61,13 +59,15 @@ pub mod policy;
 #[cfg(feature = "datapath")]
 pub mod qos;
 #[cfg(feature = "datapath")]
-pub mod route;
-#[cfg(feature = "datapath")]
 pub mod recent_sends;
+#[cfg(feature = "datapath")]
+pub mod route;
 #[cfg(feature = "datapath")]
 pub mod service;
 #[cfg(feature = "datapath")]
 mod sync;
 #[cfg(feature = "datapath")]
 pub mod time;
+#[cfg(feature = "datapath")]
+pub mod vpc;
 pub mod wire;

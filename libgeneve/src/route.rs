@@ -85,7 +85,7 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Inserts `prefix`, ignoring its host bits. If the prefix exists, the entry with the higher [`Origin`] stays: an
+    /// Inserts `prefix`, ignoring its host bits. If the prefix exists, the entry with the higher [`RouteOrigin`] stays: an
     /// interface's own address wins over an endpoint, and an endpoint over a route.
     pub fn insert(&mut self, prefix: IpNet, entry: RouteEntry) {
         match prefix.trunc() {
@@ -105,7 +105,11 @@ impl RouteTable {
     }
 }
 
-fn keep_higher<P: prefix_trie::Prefix>(map: &mut PrefixMap<P, RouteEntry>, prefix: P, entry: RouteEntry) {
+fn keep_higher<P: prefix_trie::Prefix>(
+    map: &mut PrefixMap<P, RouteEntry>,
+    prefix: P,
+    entry: RouteEntry,
+) {
     match map.get_mut(&prefix) {
         Some(there) if there.origin > entry.origin => {}
         Some(there) => *there = entry,

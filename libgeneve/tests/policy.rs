@@ -7,7 +7,9 @@ use allocation_counter::measure;
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, Labels};
 use libgeneve::options::EndpointType;
-use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyQuery, PolicyRule, RulePeer};
+use libgeneve::policy::{
+    Direction, Policy, PolicyAction, PolicyDefaults, PolicyQuery, PolicyRule, RulePeer,
+};
 use libgeneve::wire::geneve::Geneve;
 
 const RULES: u32 = 10_000;
@@ -19,7 +21,11 @@ const DENY_ALL: PolicyDefaults = PolicyDefaults {
 /// Rules no two of which share a prefix, a selector, a range or an option.
 fn rules() -> Vec<PolicyRule> {
     let rule = |at: u32| {
-        let action = [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][at as usize % 3];
+        let action = [
+            PolicyAction::Allow,
+            PolicyAction::Deny,
+            PolicyAction::Reject,
+        ][at as usize % 3];
         let mut rule = PolicyRule::new(format!("rule-{at}"), Direction::Ingress, at, action);
         let v4 = IpNet::new(Ipv4Addr::from(0x0a00_0000 + (at << 6)).into(), 26);
         let v6 = IpNet::new(Ipv6Addr::from(u128::from(at) << 64).into(), 64);

@@ -69,7 +69,11 @@ impl BenchArguments {
         };
         let mut words = words.peekable();
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} wants a value\n{BENCH_HELP}"));
+            let mut value = || {
+                words
+                    .next()
+                    .ok_or(format!("{word} wants a value\n{BENCH_HELP}"))
+            };
             match word.as_str() {
                 "--quick" => {
                     arguments.rounds = 2;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use geneved::config::args::ObjectChange;
 use geneved::control::client::Client;
 use geneved::control::protocol::Request;
-use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::daemon::{DaemonFiles, DaemonProcess};
 use geneved::lab::netns::{self, LabNetns};
 use nix::time::ClockId;
 use nix::unistd::Pid;
@@ -116,13 +116,13 @@ fn net_of(number: u32) -> String {
 }
 
 /// One kind of change, and the one that takes it back.
-struct Kind {
+struct TimedChange {
     name: &'static str,
     there: Value,
     back: Value,
 }
 
-fn kinds(links: u32) -> Vec<Kind> {
+fn kinds(links: u32) -> Vec<TimedChange> {
     let link = json!({
         "name": "fresh", "id": 100_000, "remote": "192.0.2.2", "address": ["10.200.0.1/24"],
     });
@@ -133,22 +133,22 @@ fn kinds(links: u32) -> Vec<Kind> {
     let endpoint = |host| json!({"address": "10.0.0.7", "dev": "gnv0", "host": [host]});
     let last = format!("gnv{}", links - 1);
     vec![
-        Kind {
+        TimedChange {
             name: "link",
             there: json!({"verb": "add", "link": link}),
             back: json!({"verb": "del", "link": {"name": "fresh"}}),
         },
-        Kind {
+        TimedChange {
             name: "rule",
             there: json!({"verb": "add", "policy": rule}),
             back: json!({"verb": "del", "policy": {"name": "web", "dev": "gnv0"}}),
         },
-        Kind {
+        TimedChange {
             name: "endpoint",
             there: json!({"verb": "set", "endpoint": endpoint("192.0.2.9")}),
             back: json!({"verb": "set", "endpoint": endpoint("192.0.2.2")}),
         },
-        Kind {
+        TimedChange {
             name: "route",
             there: json!({"verb": "add", "route": {"prefix": "10.250.0.0/16", "dev": last, "via": ["192.0.2.8"]}}),
             back: json!({"verb": "del", "route": {"prefix": "10.250.0.0/16", "dev": last}}),

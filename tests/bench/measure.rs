@@ -3,7 +3,7 @@
 use crate::arguments::BenchArguments;
 use crate::tunnel::TunnelPair;
 use geneved::lab::netns;
-use geneved::traffic::{SendAmount, EchoRun, PingPong, TcpBulk, PingPongTransport, UdpBurst};
+use geneved::traffic::{EchoRun, PingPong, PingPongTransport, SendAmount, TcpBulk, UdpBurst};
 use std::io;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -156,7 +156,10 @@ impl Measure {
                     ..EchoRun::default()
                 };
                 let report = echo.run(&pair.ends.client, pair.ends.address)?;
-                Ok(MeasuredValues(vec![(Q::IdleMedian, micros(report.times.median()))]))
+                Ok(MeasuredValues(vec![(
+                    Q::IdleMedian,
+                    micros(report.times.median()),
+                )]))
             }
         }
     }
@@ -166,7 +169,12 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn tcp(pair: &TunnelPair, time: Duration, streams: usize, names: [Quantity; 3]) -> io::Result<MeasuredValues> {
+fn tcp(
+    pair: &TunnelPair,
+    time: Duration,
+    streams: usize,
+    names: [Quantity; 3],
+) -> io::Result<MeasuredValues> {
     let bulk = TcpBulk {
         streams,
         amount: SendAmount::For(time),
@@ -187,7 +195,12 @@ fn tcp(pair: &TunnelPair, time: Duration, streams: usize, names: [Quantity; 3]) 
     ]))
 }
 
-fn udp(pair: &TunnelPair, time: Duration, size: usize, names: [Quantity; 3]) -> io::Result<MeasuredValues> {
+fn udp(
+    pair: &TunnelPair,
+    time: Duration,
+    size: usize,
+    names: [Quantity; 3],
+) -> io::Result<MeasuredValues> {
     let burst = UdpBurst {
         size,
         amount: SendAmount::For(time),

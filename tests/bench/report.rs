@@ -1,7 +1,7 @@
 //! Medians, ranges, ratios and goals, as a Markdown table and as JSON.
 
 use crate::arguments::BenchArguments;
-use crate::measure::{Measure, Quantity, MeasuredValues};
+use crate::measure::{Measure, MeasuredValues, Quantity};
 use crate::underlay::VethKind;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use crate::BENCH_PREFIX;
 use crate::arguments::BenchArguments;
 use crate::copy::{self, CopyTunnel};
 use crate::underlay::VethKind;
-use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::daemon::{DaemonFiles, DaemonProcess};
 use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::TrafficEnds;
 use std::fmt::Write as _;

@@ -1,14 +1,14 @@
 //! Two hosts with an Ethernet link each, a Linux bridge around it, and two stations behind each bridge.
 
 use geneved::lab::netns::{self, LabNetns};
-use geneved::traffic::{TrafficEnds, Netns};
+use geneved::traffic::{Netns, TrafficEnds};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use crate::eventually;
-use crate::world::{TestDaemon, Duo, TestBackend};
+use crate::world::{Duo, TestBackend, TestDaemon};
 
 /// Two sites of one VPC, VNI 100. Station `n` of 0 to 3 is 10.0.0.(n + 1) and fd00::(n + 1) with the MAC address
 /// 02:00:00:00:01:0(n + 1) on its `e0`; 0 and 1 are on host a, 2 and 3 on host b.

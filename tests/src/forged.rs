@@ -61,7 +61,13 @@ impl Forger {
     ///
     /// # Panics
     /// If it cannot be sent at all.
-    pub fn send(&self, says: ForgedError, (to, port): (IpAddr, u16), payload: &[u8], quoted: usize) {
+    pub fn send(
+        &self,
+        says: ForgedError,
+        (to, port): (IpAddr, u16),
+        payload: &[u8],
+        quoted: usize,
+    ) {
         let datagram = packet::udp((self.victim, port), (to, 6081), payload);
         let headers = datagram.len() - payload.len();
         let quote = &datagram[..headers + quoted.min(payload.len())];
@@ -84,7 +90,11 @@ impl Forger {
         rate: u32,
         go_on: impl Fn() -> bool,
     ) -> u64 {
-        const SAYS: [ForgedError; 3] = [ForgedError::Port, ForgedError::Host, ForgedError::TooBig(1300)];
+        const SAYS: [ForgedError; 3] = [
+            ForgedError::Port,
+            ForgedError::Host,
+            ForgedError::TooBig(1300),
+        ];
         // Whoever was not let run for a while does not make up for it: what comes at once overflows the receiving kernel's
         // backlog, whatever it is.
         let most = u64::from(rate / 200);

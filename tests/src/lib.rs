@@ -12,11 +12,11 @@ pub mod flooder;
 pub mod forged;
 pub mod guest;
 pub mod launch;
-pub mod running_command;
 pub mod ovs;
 pub mod packet;
 pub mod peer;
 pub mod relay;
+pub mod running_command;
 pub mod scrape;
 pub mod shell;
 pub mod sniffer;
@@ -35,16 +35,16 @@ macro_rules! on_both_backends {
             #[allow(unused_imports)]
             use super::*;
 
-            fn scenario($io: $crate::world::Io) $body
+            fn scenario($io: $crate::world::TestBackend) $body
 
             #[test]
             fn io_uring() {
-                scenario($crate::world::Io::Uring);
+                scenario($crate::world::TestBackend::Uring);
             }
 
             #[test]
             fn syscalls() {
-                scenario($crate::world::Io::Syscalls);
+                scenario($crate::world::TestBackend::Syscalls);
             }
         }
     )+};

@@ -7,7 +7,7 @@ use geneved::lab::netns::{self, LabNetns, run};
 use geneved::traffic::TrafficEnds;
 
 use crate::eventually;
-use crate::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld};
+use crate::world::{Duo, TestBackend, TestDaemon, TestWorld, UnderlayFamily};
 
 /// Whether a veth pretends that it will finish checksums and cut super-packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,13 @@ impl Ovs {
     /// # Panics
     /// If anything refuses.
     #[must_use]
-    pub fn with(io: TestBackend, offloads: Offloads, speech: OvsTunnel, daemon: &str, more: &str) -> Self {
+    pub fn with(
+        io: TestBackend,
+        offloads: Offloads,
+        speech: OvsTunnel,
+        daemon: &str,
+        more: &str,
+    ) -> Self {
         let world = TestWorld::new();
         let (a, switch, station) = (world.host("a"), world.host("o"), world.host("s"));
         let addresses = ["192.0.2.1/24", "2001:db8::1/64"];
@@ -172,7 +178,9 @@ impl Ovs {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let spawned = self._switch.netns().run(|| command.spawn());
-        spawned.and_then(std::convert::identity).expect(OVS_REQUIREMENTS)
+        spawned
+            .and_then(std::convert::identity)
+            .expect(OVS_REQUIREMENTS)
     }
 
     fn try_vsctl(&self, words: &str) -> std::io::Result<String> {

@@ -1,8 +1,8 @@
 //! The other side of a tunnel without a daemon: a plain UDP socket that speaks hand-made Geneve.
 
-use crate::packet::{RawGeneve, Parsed, udp};
+use crate::packet::{Parsed, RawGeneve, udp};
 use crate::sniffer::Sniffer;
-use crate::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, link};
+use crate::world::{Duo, TestBackend, TestDaemon, UnderlayFamily, link};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -77,7 +77,9 @@ impl Peer {
         let bound = duo.b.netns().run(|| UdpSocket::bind(address));
         let socket = bound.and_then(std::convert::identity).expect("a socket");
         setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)).expect("a buffer size");
-        socket.set_read_timeout(Some(PEER_TIMEOUT)).expect("a timeout");
+        socket
+            .set_read_timeout(Some(PEER_TIMEOUT))
+            .expect("a timeout");
         socket
     }
 

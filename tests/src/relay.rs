@@ -66,7 +66,8 @@ impl Relay {
         let (towards_a, towards_b) = (socket(1), socket(2));
         let stop = Arc::new(AtomicBool::new(false));
         let (forwarded, harmed) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let peer = |i: usize| SocketAddr::new(ADDRESSES[i].parse().expect("an address"), RELAY_PORT);
+        let peer =
+            |i: usize| SocketAddr::new(ADDRESSES[i].parse().expect("an address"), RELAY_PORT);
         let ways = [
             (Arc::clone(&towards_a), Arc::clone(&towards_b), peer(3), 1),
             (towards_b, towards_a, peer(0), 2),

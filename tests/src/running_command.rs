@@ -66,7 +66,7 @@ impl RunningCommand {
     /// Waits for a line on standard error.
     ///
     /// # Panics
-    /// As [`Live::line`].
+    /// As [`RunningCommand::line`].
     pub fn error(&self, words: &[&str]) -> String {
         await_line(&self.errors, words)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use geneved::lab::netns::{self, LabNetns};
 
-use crate::world::{TestDaemon, TestBackend, TestWorld};
+use crate::world::{TestBackend, TestDaemon, TestWorld};
 
 /// Hosts a, b and c at 192.0.2.1, .2 and .3, joined by a bridge.
 pub struct Trio {
@@ -119,7 +119,7 @@ fn echo(mut stream: TcpStream, name: &str) {
     }
 }
 
-/// One connection to an [`Echoing`] server.
+/// One connection to an [`EchoServer`] server.
 pub struct EchoConnection {
     stream: TcpStream,
     /// The server's name.

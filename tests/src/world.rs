@@ -1,8 +1,8 @@
 //! Hosts in network namespaces, the veth between them, and the daemons that run in them.
 
-use geneved::lab::daemon::{DaemonProcess as Process, DaemonFiles};
+use geneved::lab::daemon::{DaemonFiles, DaemonProcess as Process};
 use geneved::lab::netns::{self, LabNetns};
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, TcpBulk, UdpBurst};
+use geneved::traffic::{EchoRun, SendAmount, TcpBulk, TrafficEnds, UdpBurst};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -100,7 +100,7 @@ impl TestWorld {
         LabNetns::new(&format!("{}-{name}", self.prefix)).expect("a namespace can be made")
     }
 
-    /// The name that [`World::host`] gives, without making it.
+    /// The name that [`TestWorld::host`] gives, without making it.
     #[must_use]
     pub fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
@@ -125,12 +125,18 @@ impl TestWorld {
     /// # Panics
     /// If it does not become ready; the message has its log.
     #[must_use]
-    pub fn daemon(&self, host: &LabNetns, io: TestBackend, daemon: &str, links: &str) -> TestDaemon {
+    pub fn daemon(
+        &self,
+        host: &LabNetns,
+        io: TestBackend,
+        daemon: &str,
+        links: &str,
+    ) -> TestDaemon {
         self.try_daemon(host, io, daemon, links)
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// As [`World::daemon`], for a daemon that may be refused.
+    /// As [`TestWorld::daemon`], for a daemon that may be refused.
     ///
     /// # Errors
     /// It did not become ready; with its log.

@@ -9,22 +9,22 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::link::in_netns;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::{FamilyOption, OutputStyle};
+use super::supported_options::SupportedOptions;
+use crate::config::args::{AddressArgs, ChangeVerb, ObjectChange};
 use crate::config::value::{IfName, PrefixValue};
-use crate::config::args::{AddressArgs, ObjectChange, ChangeVerb};
 use crate::control::protocol::{LinkInfo, LinksReply, Request};
 
 type AddressKeyword = Keyword<AddressArgs>;
 
 const WORDS: [AddressKeyword; 2] = [
-    key!("address" | "local", "PREFIX", prefix)
+    key!(AddressArgs; "address" | "local", "PREFIX", prefix)
         .bare()
         .times(Repetition::Once),
-    key!("dev", "LINK", dev).times(Repetition::Once),
+    key!(AddressArgs; "dev", "LINK", dev).times(Repetition::Once),
 ];
 
 /// Which addresses are shown.
@@ -55,7 +55,11 @@ impl CliObject for AddressArgs {
         key!(AddressFilter; "dev", "LINK", dev),
     ];
 
-    fn change(self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
+    fn change(
+        self,
+        verb: ChangeVerb,
+        context: &mut CommandContext,
+    ) -> Result<ObjectChange, CliError> {
         if let Some(netns) = context.netns().map(str::to_owned) {
             super::link::is_in(context, &self.dev, &netns)?;
         }
@@ -74,7 +78,10 @@ impl CliObject for AddressArgs {
         style.wants(info.prefix.addr())
     }
 
-    fn all(context: &mut CommandContext, filter: &AddressFilter) -> Result<Vec<AddressInfo>, CliError> {
+    fn all(
+        context: &mut CommandContext,
+        filter: &AddressFilter,
+    ) -> Result<Vec<AddressInfo>, CliError> {
         let name = filter.dev.clone();
         let request = Request::ListLinks { name };
         let LinksReply { mut links } = context.call(&request)?;

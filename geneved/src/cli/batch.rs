@@ -214,14 +214,21 @@ mod tests {
     #[test]
     fn a_command_has_the_number_of_its_first_line() {
         let text = "a b\n\nc \\\n d\\\ne # f\n\"open\nlast \\";
-        let all: Vec<_> = BatchCommands::of(text.as_bytes()).map(Result::unwrap).collect();
+        let all: Vec<_> = BatchCommands::of(text.as_bytes())
+            .map(Result::unwrap)
+            .collect();
         let words = |at: usize| all[at].1.clone().unwrap().join("|");
         let numbers: Vec<_> = all.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 6, 7]);
         assert_eq!((words(0), words(1)), ("a|b".into(), String::new()));
         assert_eq!((words(2), words(4)), ("c|de".into(), "last".into()));
         assert!(all[3].1.is_err());
-        assert!(BatchCommands::of(&b"a\n\xff\n"[..]).nth(1).unwrap().is_err());
+        assert!(
+            BatchCommands::of(&b"a\n\xff\n"[..])
+                .nth(1)
+                .unwrap()
+                .is_err()
+        );
         // What has no end is not read to its end.
         let (line, error) = BatchCommands::of(BufReader::new(io::repeat(0)))
             .next()

@@ -30,8 +30,8 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, wrong};
-use super::supported_options::SupportedOptions;
 use super::output;
+use super::supported_options::SupportedOptions;
 use crate::config::value::{DirectionValue, IfName};
 use crate::control::protocol::{CaptureArgs, CaptureReply, CapturedPacket, Request};
 use crate::plural::counted;
@@ -48,17 +48,17 @@ struct CaptureCommand {
 type CaptureKeyword = Keyword<CaptureCommand>;
 
 const CAPTURE_KEYWORDS: [CaptureKeyword; 12] = [
-    key!("dev", "LINK", capture.filter.dev),
-    flag!("inner", inner = true).at_most_one(1),
-    flag!("outer", capture.outer = true).at_most_one(1),
-    flag!("dropped", capture.dropped = true),
-    key!("from", "PREFIX", capture.filter.from),
-    key!("to", "PREFIX", capture.filter.to),
-    key!("proto", "PROTO", capture.filter.proto),
-    key!("sport", "PORT", capture.filter.sport),
-    key!("dport", "PORT", capture.filter.dport),
-    key!("count", "N", count),
-    key!("snaplen", "N", snaplen),
+    key!(CaptureCommand; "dev", "LINK", capture.filter.dev),
+    flag!(CaptureCommand; "inner", inner = true).at_most_one(1),
+    flag!(CaptureCommand; "outer", capture.outer = true).at_most_one(1),
+    flag!(CaptureCommand; "dropped", capture.dropped = true),
+    key!(CaptureCommand; "from", "PREFIX", capture.filter.from),
+    key!(CaptureCommand; "to", "PREFIX", capture.filter.to),
+    key!(CaptureCommand; "proto", "PROTO", capture.filter.proto),
+    key!(CaptureCommand; "sport", "PORT", capture.filter.sport),
+    key!(CaptureCommand; "dport", "PORT", capture.filter.dport),
+    key!(CaptureCommand; "count", "N", count),
+    key!(CaptureCommand; "snaplen", "N", snaplen),
     CaptureKeyword::value(&["write"], "{ FILE | - }", |w, v| {
         w.write = Some(v.to_owned());
         Ok(())

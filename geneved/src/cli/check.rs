@@ -11,9 +11,9 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::output::{self, Show};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
 use crate::config::file::{self, Config, ConfigFault};
 use crate::control::protocol::FeatureInfo;
 use crate::daemon::{capability_probe, preflight};
@@ -34,7 +34,9 @@ const CHECK_KEYWORDS: [Keyword<CheckCommand>; 2] = [
         Ok(())
     })
     .bare(),
-    Keyword::flag(&["--service"], |words: &mut CheckCommand| words.service = true),
+    Keyword::flag(&["--service"], |words: &mut CheckCommand| {
+        words.service = true
+    }),
 ];
 
 /// The command.
@@ -158,7 +160,8 @@ fn probe(context: &CommandContext) -> Result<(), CliError> {
     let features: Vec<FeatureInfo> = found.iter().map(info).collect();
     let records: Vec<&dyn Show> = features.iter().map(|f| f as &dyn Show).collect();
     context.print(&records)?;
-    let fatal = |f: &&FeatureReport| !f.available && capability_probe::INDISPENSABLE.contains(&f.kind);
+    let fatal =
+        |f: &&FeatureReport| !f.available && capability_probe::INDISPENSABLE.contains(&f.kind);
     match found.iter().find(fatal) {
         None => Ok(()),
         Some(feature) => Err(CliError::Refused(format!(

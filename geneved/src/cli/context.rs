@@ -10,9 +10,9 @@ use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::{self, Show};
 use super::style::OutputStyle;
-use crate::config::file::DEFAULT_SOCKET;
 use crate::config::args::ObjectChange;
-use crate::control::client::{Client, CallError};
+use crate::config::file::DEFAULT_SOCKET;
+use crate::control::client::{CallError, Client};
 use crate::control::protocol::{ApplyReply, Request};
 
 /// What a command works with.
@@ -118,7 +118,7 @@ impl CommandContext {
     /// Asks the daemon for what comes in many replies, and gives each of them to `each`.
     ///
     /// # Errors
-    /// As [`Context::call`].
+    /// As [`CommandContext::call`].
     pub fn gather_replies<T: DeserializeOwned>(
         &mut self,
         request: &Request,
@@ -162,7 +162,8 @@ impl CommandContext {
             return Ok(());
         }
         let changes = vec![change];
-        self.call::<ApplyReply>(&Request::Apply { changes }).map(drop)
+        self.call::<ApplyReply>(&Request::Apply { changes })
+            .map(drop)
     }
 
     /// From here on changes are gathered.

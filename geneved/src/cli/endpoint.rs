@@ -9,18 +9,21 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, flag, key};
 use super::grammar::{Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
-use crate::config::value::{IfName, ObjectName, OrNone, EndpointTypeValue};
-use crate::config::args::{ObjectChange, EndpointArgs, ChangeVerb};
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, EndpointArgs, ObjectChange};
+use crate::config::value::{EndpointTypeValue, IfName, ObjectName, OrNone};
 use crate::control::protocol::{EndpointInfo, EndpointsReply, Request};
 
 type EndpointKeyword = Keyword<EndpointArgs>;
 
-const ADDRESS: EndpointKeyword = key!("address", "ADDR", address).bare().times(Repetition::Once);
-const ENDPOINT_DEV: EndpointKeyword = key!("dev", "LINK", dev).times(Repetition::Once);
+const ADDRESS: EndpointKeyword = key!(EndpointArgs; "address", "ADDR", address)
+    .bare()
+    .times(Repetition::Once);
+const ENDPOINT_DEV: EndpointKeyword =
+    key!(EndpointArgs; "dev", "LINK", dev).times(Repetition::Once);
 
 const ENDPOINT_SETTINGS: [EndpointKeyword; 13] = [
     ADDRESS,
@@ -29,16 +32,16 @@ const ENDPOINT_SETTINGS: [EndpointKeyword; 13] = [
         endpoint.host.extend(addresses(list)?);
         Ok(())
     }),
-    flag!("local", local = true),
-    key!("type", "TYPE", kind),
-    key!("labels", "K=V,...", labels),
-    key!("lladdr", "MAC", lladdr),
-    key!("class", "{ CLASS | none }", class),
-    key!("rate", "{ RATE | none }", rate),
-    key!("option", "OPTION=HEX", option).times(Repetition::Many),
-    flag!("colocated", colocated = Some(true)),
-    flag!("nocolocated", colocated = Some(false)),
-    key!("target", "ADDR[@LINK]", target),
+    flag!(EndpointArgs; "local", local = true),
+    key!(EndpointArgs; "type", "TYPE", kind),
+    key!(EndpointArgs; "labels", "K=V,...", labels),
+    key!(EndpointArgs; "lladdr", "MAC", lladdr),
+    key!(EndpointArgs; "class", "{ CLASS | none }", class),
+    key!(EndpointArgs; "rate", "{ RATE | none }", rate),
+    key!(EndpointArgs; "option", "OPTION=HEX", option).times(Repetition::Many),
+    flag!(EndpointArgs; "colocated", colocated = Some(true)),
+    flag!(EndpointArgs; "nocolocated", colocated = Some(false)),
+    key!(EndpointArgs; "target", "ADDR[@LINK]", target),
 ];
 
 /// Which endpoints are shown.
@@ -74,7 +77,10 @@ impl CliObject for EndpointArgs {
         Ok(ObjectChange::endpoint(verb, self))
     }
 
-    fn all(context: &mut CommandContext, filter: &EndpointFilter) -> Result<Vec<EndpointInfo>, CliError> {
+    fn all(
+        context: &mut CommandContext,
+        filter: &EndpointFilter,
+    ) -> Result<Vec<EndpointInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListEndpoints { dev };
         Ok(context.call::<EndpointsReply>(&request)?.endpoints)

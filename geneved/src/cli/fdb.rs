@@ -9,18 +9,20 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, FdbArgs, ObjectChange};
 use crate::config::value::{FdbMac, IfName};
-use crate::config::args::{ObjectChange, FdbArgs, ChangeVerb};
-use crate::control::protocol::{FdbReply, FdbInfo, FdbOrigin, FlushReply, Request};
+use crate::control::protocol::{FdbInfo, FdbOrigin, FdbReply, FlushReply, Request};
 
 type FdbKeyword = Keyword<FdbArgs>;
 
-const FDB_MAC: FdbKeyword = key!("mac" | "lladdr", "MAC", mac).bare().times(Repetition::Once);
-const FDB_DEV: FdbKeyword = key!("dev" | "brport", "LINK", dev).times(Repetition::Once);
+const FDB_MAC: FdbKeyword = key!(FdbArgs; "mac" | "lladdr", "MAC", mac)
+    .bare()
+    .times(Repetition::Once);
+const FDB_DEV: FdbKeyword = key!(FdbArgs; "dev" | "brport", "LINK", dev).times(Repetition::Once);
 const DST: FdbKeyword = FdbKeyword::value(&["dst", "via"], "HOST[,HOST...]", |entry, list| {
     entry.dst.extend(addresses(list)?);
     Ok(())

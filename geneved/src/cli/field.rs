@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use crate::config::value::{
-    DefaultAction, AddrPort, AddrRange, AffinityValue, CheckValue, OptionClassValue, DfValue, DirectionValue, DscpValue, FdbMac,
-    FlowStateValue, IcmpValue, IfName, InnerValue, OptionTypeValue, LabelsUse, LabelsValue, LinkSegmentation, MacValue,
-    OptionMatchValue, ModeValue, MtuValue, NONE_WORD, ObjectName, NamedData, OrNone, PortRange, PortListValue, PrefixValue, ProtocolValue, RateValue,
-    RawOption, Seconds, SizeValue, ProxyTargetValue, TosValue, TtlValue, EndpointTypeValue, ValueError, VniValue, RulePeerValue,
+    AddrPort, AddrRange, AffinityValue, CheckValue, DefaultAction, DfValue, DirectionValue,
+    DscpValue, EndpointTypeValue, FdbMac, FlowStateValue, IcmpValue, IfName, InnerValue, LabelsUse,
+    LabelsValue, LinkSegmentation, MacValue, ModeValue, MtuValue, NONE_WORD, NamedData, ObjectName,
+    OptionClassValue, OptionMatchValue, OptionTypeValue, OrNone, PortListValue, PortRange,
+    PrefixValue, ProtocolValue, ProxyTargetValue, RateValue, RawOption, RulePeerValue, Seconds,
+    SizeValue, TosValue, TtlValue, ValueError, VniValue,
 };
 
 /// A value of the command line.
@@ -20,7 +22,7 @@ pub trait FromArg: Sized {
 
 macro_rules! parsed {
     ($($name:ident)+) => {$(
-        impl Value for $name {
+        impl FromArg for $name {
             fn value(text: &str) -> Result<Self, ValueError> {
                 text.parse()
             }
@@ -108,9 +110,9 @@ impl<T: FromArg> KeywordField for Vec<T> {
 
 macro_rules! read_into {
     ($($name:ident)+) => {$(
-        impl Field for $name {
+        impl KeywordField for $name {
             fn read(&mut self, text: &str) -> Result<(), ValueError> {
-                *self = Value::value(text)?;
+                *self = FromArg::value(text)?;
                 Ok(())
             }
         }
@@ -119,16 +121,11 @@ macro_rules! read_into {
 
 read_into! { FdbMac IfName IpAddr ObjectName PrefixValue }
 
-/// A keyword whose value goes into a field. `Key` is the keyword's type where it is used.
+/// A keyword whose value goes into a field. `$of` are the words that have the field.
 macro_rules! key {
     ($of:ty; $($name:literal)|+, $metavariable:literal, $($field:tt).+) => {
         Keyword::<$of>::value(&[$($name),+], $metavariable, |words, value| {
-            $crate::cli::field::Field::read(&mut words.$($field).+, value)
-        })
-    };
-    ($($name:literal)|+, $metavariable:literal, $($field:tt).+) => {
-        Key::value(&[$($name),+], $metavariable, |words, value| {
-            $crate::cli::field::Field::read(&mut words.$($field).+, value)
+            $crate::cli::field::KeywordField::read(&mut words.$($field).+, value)
         })
     };
 }
@@ -137,9 +134,6 @@ macro_rules! key {
 macro_rules! flag {
     ($of:ty; $name:literal, $($field:tt).+ = $value:expr) => {
         Keyword::<$of>::flag(&[$name], |words| words.$($field).+ = $value)
-    };
-    ($name:literal, $($field:tt).+ = $value:expr) => {
-        Key::flag(&[$name], |words| words.$($field).+ = $value)
     };
 }
 pub(super) use {flag, key};

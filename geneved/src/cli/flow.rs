@@ -6,12 +6,14 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::object;
 use super::output::{self, OutputLine, Show};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
 use crate::config::args::FlowFilter;
-use crate::control::protocol::{FlowInfo, FlowsReply, FlushReply, Request, DirectionCounts, TraceVerdict};
+use crate::control::protocol::{
+    DirectionCounts, FlowInfo, FlowsReply, FlushReply, Request, TraceVerdict,
+};
 use crate::plural::counted;
 
 /// A million flows would be hundreds of megabytes of text.
@@ -26,17 +28,17 @@ struct FlowCommand {
 type FlowKeyword = Keyword<FlowCommand>;
 
 const FILTER: [FlowKeyword; 7] = [
-    key!("dev", "LINK", filter.dev),
-    key!("from", "PREFIX", filter.from),
-    key!("to", "PREFIX", filter.to),
-    key!("proto", "PROTO", filter.proto),
-    key!("sport", "PORT", filter.sport),
-    key!("dport", "PORT", filter.dport),
-    key!("state", "STATE", filter.state),
+    key!(FlowCommand; "dev", "LINK", filter.dev),
+    key!(FlowCommand; "from", "PREFIX", filter.from),
+    key!(FlowCommand; "to", "PREFIX", filter.to),
+    key!(FlowCommand; "proto", "PROTO", filter.proto),
+    key!(FlowCommand; "sport", "PORT", filter.sport),
+    key!(FlowCommand; "dport", "PORT", filter.dport),
+    key!(FlowCommand; "state", "STATE", filter.state),
 ];
 const FLOW_SHOW: [FlowKeyword; 8] = {
     let [a, b, c, d, e, f, g] = FILTER;
-    [a, b, c, d, e, f, g, key!("limit", "N", limit)]
+    [a, b, c, d, e, f, g, key!(FlowCommand; "limit", "N", limit)]
 };
 
 /// The object's commands.

@@ -8,10 +8,10 @@ use super::output::{Show, render};
 use super::style::OutputStyle;
 use super::tests::complaint;
 use crate::config::args::{
-    ObjectChange, FlowFilter, NatArgs, OptionArgs, PolicyArgs, QosArgs, ServiceArgs, ChangeVerb,
+    ChangeVerb, FlowFilter, NatArgs, ObjectChange, OptionArgs, PolicyArgs, QosArgs, ServiceArgs,
 };
 use crate::control::protocol::{
-    BackendInfo, ClassInfo, FlowInfo, BackendHealth, NatInfo, OptionInfo, PolicyInfo, ServiceInfo,
+    BackendHealth, BackendInfo, ClassInfo, FlowInfo, NatInfo, OptionInfo, PolicyInfo, ServiceInfo,
     TraceReport,
 };
 

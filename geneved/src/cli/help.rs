@@ -1,6 +1,6 @@
 //! What `help` prints: BNF that is made of the tables, and what its metavariables are.
 
-use super::command::{CommandDef, ObjectDef, GlobalCommand};
+use super::command::{CommandDef, GlobalCommand, ObjectDef};
 use super::options;
 use super::synopsis::synopsis;
 use super::table::{ALL_OBJECTS, VERBS};

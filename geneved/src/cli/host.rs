@@ -9,13 +9,13 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::link::{consumed, dropped, drops};
 use super::object;
 use super::output::Show;
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
 use crate::config::value::IfName;
-use crate::control::protocol::{FlushReply, HostReply, HostInfo, PathMtuInfo, Request};
+use crate::control::protocol::{FlushReply, HostInfo, HostReply, PathMtuInfo, Request};
 use crate::plural::counted;
 
 const NO_KEYWORDS: [Keyword<()>; 0] = [];
@@ -26,15 +26,19 @@ struct HostSelection {
     address: Option<IpAddr>,
 }
 
-const HOST_FLUSH: &[Keyword<HostSelection>] = &[key!(HostSelection; "host" | "remote", "HOST", address).bare()];
+const HOST_FLUSH: &[Keyword<HostSelection>] =
+    &[key!(HostSelection; "host" | "remote", "HOST", address).bare()];
 
 /// The object's commands.
 pub const HOST_OBJECT: ObjectDef = ObjectDef {
     name: "host",
     about: "the daemon's own state, and other hosts",
     commands: &[
-        CommandDef::new(object::SHOW_NAMES, show, Vec::new)
-            .honouring(SupportedOptions::BRIEF.and(SupportedOptions::DETAILS).and(SupportedOptions::COUNTERS)),
+        CommandDef::new(object::SHOW_NAMES, show, Vec::new).honouring(
+            SupportedOptions::BRIEF
+                .and(SupportedOptions::DETAILS)
+                .and(SupportedOptions::COUNTERS),
+        ),
         CommandDef::new(&["flush"], flush, || grammar::words(HOST_FLUSH)),
     ],
     usual: Some(0),

@@ -160,7 +160,9 @@ const FOREIGN_OBJECTS: [(&[&str], &str); 19] = [
 
 /// What there is for an object that geneved does not have.
 pub fn object(word: &str) -> Option<&'static str> {
-    let found = FOREIGN_OBJECTS.iter().find(|(words, _)| words.contains(&word));
+    let found = FOREIGN_OBJECTS
+        .iter()
+        .find(|(words, _)| words.contains(&word));
     found.map(|(_, advice)| *advice)
 }
 

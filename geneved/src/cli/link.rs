@@ -8,14 +8,14 @@ use super::command::ObjectDef;
 use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
-use super::ip_compat::REFUSED_KEYWORDS;
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
+use super::ip_compat::REFUSED_KEYWORDS;
 use super::object::{self, CliObject};
 use super::output::{Show, reasons};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, LinkArgs, LinkKind, ObjectChange};
 use crate::config::value::{IfName, InnerValue, ValueError};
-use crate::config::args::{ObjectChange, LinkKind, LinkArgs, ChangeVerb};
 use crate::control::client::CallError;
 use crate::control::protocol::{HostReply, LinkInfo, LinksReply, Request, TrafficInfo};
 use crate::net::netns;
@@ -23,7 +23,9 @@ use crate::refusal::Refusal;
 
 type LinkKeyword = Keyword<LinkArgs>;
 
-const LINK_NAME: LinkKeyword = key!("dev" | "name", "NAME", name).bare().times(Repetition::Once);
+const LINK_NAME: LinkKeyword = key!(LinkArgs; "dev" | "name", "NAME", name)
+    .bare()
+    .times(Repetition::Once);
 const LINK_TYPE: LinkKeyword = LinkKeyword::value(&["type"], "{ geneve | vxlan }", |link, word| {
     link.kind = Some(kind(word)?);
     Ok(())
@@ -41,48 +43,48 @@ fn kind(word: &str) -> Result<LinkKind, ValueError> {
 const LINK_OWN: [LinkKeyword; 40] = [
     LINK_NAME,
     LINK_TYPE.times(Repetition::Once),
-    key!("id" | "vni", "VNI", id),
-    key!("mode", "{ ip | ethernet }", mode),
-    key!("inner", "{ ip | ethernet }", inner),
-    flag!("innerprotoinherit", inner = Some(InnerValue(InnerProtocol::Ip))),
+    key!(LinkArgs; "id" | "vni", "VNI", id),
+    key!(LinkArgs; "mode", "{ ip | ethernet }", mode),
+    key!(LinkArgs; "inner", "{ ip | ethernet }", inner),
+    flag!(LinkArgs; "innerprotoinherit", inner = Some(InnerValue(InnerProtocol::Ip))),
     flag!(
-        "noinnerprotoinherit",
+        LinkArgs; "noinnerprotoinherit",
         inner = Some(InnerValue(InnerProtocol::Ethernet))
     ),
-    key!("lladdr", "MAC", lladdr),
-    key!("remote", "ADDR", remote),
-    key!("local", "ADDR", local),
-    key!("dstport", "PORT", dstport),
-    key!("ttl" | "hoplimit", "TTL", ttl),
-    key!("tos" | "dsfield", "TOS", tos),
-    key!("df", "DF", df),
-    flag!("udpcsum", udpcsum = Some(true)),
-    flag!("noudpcsum", udpcsum = Some(false)),
-    flag!("udp6zerocsumtx", udp6zerocsumtx = Some(true)),
-    flag!("noudp6zerocsumtx", udp6zerocsumtx = Some(false)),
-    flag!("udp6zerocsumrx", udp6zerocsumrx = Some(true)),
-    flag!("noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
+    key!(LinkArgs; "lladdr", "MAC", lladdr),
+    key!(LinkArgs; "remote", "ADDR", remote),
+    key!(LinkArgs; "local", "ADDR", local),
+    key!(LinkArgs; "dstport", "PORT", dstport),
+    key!(LinkArgs; "ttl" | "hoplimit", "TTL", ttl),
+    key!(LinkArgs; "tos" | "dsfield", "TOS", tos),
+    key!(LinkArgs; "df", "DF", df),
+    flag!(LinkArgs; "udpcsum", udpcsum = Some(true)),
+    flag!(LinkArgs; "noudpcsum", udpcsum = Some(false)),
+    flag!(LinkArgs; "udp6zerocsumtx", udp6zerocsumtx = Some(true)),
+    flag!(LinkArgs; "noudp6zerocsumtx", udp6zerocsumtx = Some(false)),
+    flag!(LinkArgs; "udp6zerocsumrx", udp6zerocsumrx = Some(true)),
+    flag!(LinkArgs; "noudp6zerocsumrx", udp6zerocsumrx = Some(false)),
     // What geneved does anyhow.
     LinkKeyword::flag(&["noexternal"], |_| ()),
-    key!("srcport", "MIN-MAX", srcport),
-    key!("segmentation", "{ auto | off }", segmentation),
-    key!("mtu", "{ auto | N }", mtu),
-    key!("address", "PREFIX", address).times(Repetition::Many),
-    key!("allowed", "PREFIX", allowed).times(Repetition::Many),
-    key!("netns", "NETNS", netns),
-    key!("ingress", "{ allow | deny }", ingress),
-    key!("egress", "{ allow | deny }", egress),
-    key!("labels", "{ optional | critical }", labels),
-    key!("option", "OPTION=HEX", option).times(Repetition::Many),
-    key!("rate", "{ RATE | none }", rate),
-    key!("burst", "{ SIZE | none }", burst),
-    flag!("learning", learning = Some(true)),
-    flag!("nolearning", learning = Some(false)),
-    key!("ageing", "SECONDS", ageing),
-    key!("maxaddress", "N", maxaddress),
-    key!("floodrate", "FRAMES", floodrate),
-    flag!("up", up = Some(true)).at_most_one(1),
-    flag!("down", up = Some(false)).at_most_one(1),
+    key!(LinkArgs; "srcport", "MIN-MAX", srcport),
+    key!(LinkArgs; "segmentation", "{ auto | off }", segmentation),
+    key!(LinkArgs; "mtu", "{ auto | N }", mtu),
+    key!(LinkArgs; "address", "PREFIX", address).times(Repetition::Many),
+    key!(LinkArgs; "allowed", "PREFIX", allowed).times(Repetition::Many),
+    key!(LinkArgs; "netns", "NETNS", netns),
+    key!(LinkArgs; "ingress", "{ allow | deny }", ingress),
+    key!(LinkArgs; "egress", "{ allow | deny }", egress),
+    key!(LinkArgs; "labels", "{ optional | critical }", labels),
+    key!(LinkArgs; "option", "OPTION=HEX", option).times(Repetition::Many),
+    key!(LinkArgs; "rate", "{ RATE | none }", rate),
+    key!(LinkArgs; "burst", "{ SIZE | none }", burst),
+    flag!(LinkArgs; "learning", learning = Some(true)),
+    flag!(LinkArgs; "nolearning", learning = Some(false)),
+    key!(LinkArgs; "ageing", "SECONDS", ageing),
+    key!(LinkArgs; "maxaddress", "N", maxaddress),
+    key!(LinkArgs; "floodrate", "FRAMES", floodrate),
+    flag!(LinkArgs; "up", up = Some(true)).at_most_one(1),
+    flag!(LinkArgs; "down", up = Some(false)).at_most_one(1),
 ];
 
 const LINK_SETTINGS: [LinkKeyword; 47] = grammar::joined(LINK_OWN, REFUSED_KEYWORDS);
@@ -124,7 +126,11 @@ impl CliObject for LinkArgs {
         ),
     ];
 
-    fn change(mut self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
+    fn change(
+        mut self,
+        verb: ChangeVerb,
+        context: &mut CommandContext,
+    ) -> Result<ObjectChange, CliError> {
         let makes = matches!(verb, ChangeVerb::Add | ChangeVerb::Replace);
         if makes && self.id.is_none() {
             let encapsulation = Encapsulation::from(self.kind.unwrap_or_default());
@@ -150,7 +156,9 @@ impl CliObject for LinkArgs {
 
     fn all(context: &mut CommandContext, filter: &LinkFilter) -> Result<Vec<LinkInfo>, CliError> {
         let name = filter.name.clone();
-        Ok(context.call::<LinksReply>(&Request::ListLinks { name })?.links)
+        Ok(context
+            .call::<LinksReply>(&Request::ListLinks { name })?
+            .links)
     }
 
     fn named(filter: &LinkFilter, _: &OutputStyle) -> Option<String> {

@@ -164,7 +164,10 @@ impl LinkInfo {
         if let Some(id) = s.id {
             say("id", id.to_string());
         }
-        if let Some(mode) = s.mode.filter(|mode| style.details || *mode != ModeValue::Ip) {
+        if let Some(mode) = s
+            .mode
+            .filter(|mode| style.details || *mode != ModeValue::Ip)
+        {
             say("mode", mode.to_string());
         }
         let expected = match self.is_tap() {
@@ -301,7 +304,10 @@ impl LinkInfo {
         data.insert("udp_zero_csum6_tx".into(), json!(s.udp6zerocsumtx));
         data.insert("udp_zero_csum6_rx".into(), json!(s.udp6zerocsumrx));
         if let Some(inner) = s.inner {
-            data.insert("inner_proto_inherit".into(), json!(inner.0 == InnerProtocol::Ip));
+            data.insert(
+                "inner_proto_inherit".into(),
+                json!(inner.0 == InnerProtocol::Ip),
+            );
         }
         Value::Object(data)
     }

@@ -15,11 +15,10 @@ mod error;
 mod fdb;
 mod field;
 mod flow;
-mod ip_compat;
 mod grammar;
 mod help;
-mod supported_options;
 mod host;
+mod ip_compat;
 mod lab;
 mod link;
 mod link_record;
@@ -35,6 +34,7 @@ mod route;
 mod service;
 mod state;
 mod style;
+mod supported_options;
 mod synopsis;
 mod table;
 mod top;
@@ -141,7 +141,11 @@ fn target(word: &str) -> Result<FirstWord, CliError> {
     }
 }
 
-fn on_object(context: &mut CommandContext, object: &ObjectDef, words: &[String]) -> Result<(), CliError> {
+fn on_object(
+    context: &mut CommandContext,
+    object: &ObjectDef,
+    words: &[String],
+) -> Result<(), CliError> {
     let (first, rest) = match words.split_first() {
         Some((first, rest)) => (first.as_str(), rest),
         None => match object.usual {

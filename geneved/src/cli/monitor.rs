@@ -14,14 +14,14 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::output::{self, OutputLine, Show, render, with};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
 use crate::config::value::ProtocolValue;
 use crate::control::client::CallError;
 use crate::control::protocol::{
-    ChangeKind, DropEvent, Event, BackendHealth, HealthEvent, HostEvent, LogEvent, MonitorReply, Request,
-    Topic, What,
+    BackendHealth, ChangeKind, DropEvent, Event, EventKind, HealthEvent, HostEvent, LogEvent,
+    MonitorReply, Request, Topic,
 };
 use crate::plural::noun;
 
@@ -34,7 +34,7 @@ type MonitorKeyword = Keyword<MonitorCommand>;
 
 macro_rules! topics {
     ($($word:literal $topic:ident)+) => {
-        [$(Key::flag(&[$word], |w: &mut Words| w.topics.push(Topic::$topic))),+]
+        [$(MonitorKeyword::flag(&[$word], |w: &mut MonitorCommand| w.topics.push(Topic::$topic))),+]
     };
 }
 
@@ -124,20 +124,20 @@ struct TimedEvent<'a> {
 impl TimedEvent<'_> {
     fn record(&self) -> &dyn Show {
         match &self.event.what {
-            What::Link(link) => &**link,
-            What::Route(route) => route,
-            What::Endpoint(endpoint) => endpoint,
-            What::Fdb(entry) => entry,
-            What::Policy(policy) => &**policy,
-            What::Nat(nat) => &**nat,
-            What::Service(service) => &**service,
-            What::Qos(class) => class,
-            What::Option(option) => option,
-            What::Drop(drop) => drop,
-            What::Log(log) => log,
-            What::Health(health) => health,
-            What::Host(host) => host,
-            What::Lost(count) => count,
+            EventKind::Link(link) => &**link,
+            EventKind::Route(route) => route,
+            EventKind::Endpoint(endpoint) => endpoint,
+            EventKind::Fdb(entry) => entry,
+            EventKind::Policy(policy) => &**policy,
+            EventKind::Nat(nat) => &**nat,
+            EventKind::Service(service) => &**service,
+            EventKind::Qos(class) => class,
+            EventKind::Option(option) => option,
+            EventKind::Drop(drop) => drop,
+            EventKind::Log(log) => log,
+            EventKind::Health(health) => health,
+            EventKind::Host(host) => host,
+            EventKind::Lost(count) => count,
         }
     }
 
@@ -179,7 +179,12 @@ impl Show for TimedEvent<'_> {
 }
 
 /// Who speaks to whom, as words of a filter.
-fn between(line: OutputLine, proto: ProtocolValue, src: (IpAddr, u16), dst: (IpAddr, u16)) -> OutputLine {
+fn between(
+    line: OutputLine,
+    proto: ProtocolValue,
+    src: (IpAddr, u16),
+    dst: (IpAddr, u16),
+) -> OutputLine {
     line.value("proto", Some(proto))
         .value("from", Some(proto.at(src.0, src.1)))
         .value("to", Some(proto.at(dst.0, dst.1)))

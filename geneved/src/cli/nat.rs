@@ -7,33 +7,33 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, NatArgs, ObjectChange};
 use crate::config::value::NatKind;
-use crate::config::args::{ObjectChange, NatArgs, ChangeVerb};
 use crate::control::protocol::{NatInfo, NatsReply, Request};
 
 type NatKeyword = Keyword<NatArgs>;
 
-named!();
+named!(NatArgs);
 
 const NAT_SETTINGS: [NatKeyword; 14] = [
     NAME,
     DEV,
-    flag!("snat", kind = Some(NatKind::Snat)).choice(1),
-    flag!("dnat", kind = Some(NatKind::Dnat)).choice(1),
-    flag!("static", kind = Some(NatKind::Static)).choice(1),
-    key!("from", "PREFIX", from),
-    key!("source", "ADDR[-ADDR]", source),
-    key!("ports", "MIN-MAX", ports),
-    key!("to", "ADDR", to),
-    key!("proto", "{ tcp | udp }", proto),
-    key!("dport", "PORT", dport),
-    key!("target", "ADDR[:PORT]", target),
-    key!("inside", "ADDR", inside),
-    key!("outside", "ADDR", outside),
+    flag!(NatArgs; "snat", kind = Some(NatKind::Snat)).choice(1),
+    flag!(NatArgs; "dnat", kind = Some(NatKind::Dnat)).choice(1),
+    flag!(NatArgs; "static", kind = Some(NatKind::Static)).choice(1),
+    key!(NatArgs; "from", "PREFIX", from),
+    key!(NatArgs; "source", "ADDR[-ADDR]", source),
+    key!(NatArgs; "ports", "MIN-MAX", ports),
+    key!(NatArgs; "to", "ADDR", to),
+    key!(NatArgs; "proto", "{ tcp | udp }", proto),
+    key!(NatArgs; "dport", "PORT", dport),
+    key!(NatArgs; "target", "ADDR[:PORT]", target),
+    key!(NatArgs; "inside", "ADDR", inside),
+    key!(NatArgs; "outside", "ADDR", outside),
 ];
 
 impl CliObject for NatArgs {

@@ -5,12 +5,12 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::output::Show;
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, ObjectChange};
 use crate::config::state::absent;
 use crate::config::value::{DirectionValue, IfName, ObjectName};
-use crate::config::args::{ObjectChange, ChangeVerb};
 use crate::control::client::CallError;
 
 /// An object as its commands gather it, word by word.
@@ -35,7 +35,11 @@ pub trait CliObject: Default + 'static {
     ///
     /// # Errors
     /// The words are not enough, or do not fit the options.
-    fn change(self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError>;
+    fn change(
+        self,
+        verb: ChangeVerb,
+        context: &mut CommandContext,
+    ) -> Result<ObjectChange, CliError>;
 
     /// The options that mean something to `show`, beside those of every command that asks the daemon.
     const HONOURS: SupportedOptions = SupportedOptions::NOTHING;
@@ -46,7 +50,10 @@ pub trait CliObject: Default + 'static {
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    fn all(context: &mut CommandContext, filter: &Self::Filter) -> Result<Vec<Self::Info>, CliError>;
+    fn all(
+        context: &mut CommandContext,
+        filter: &Self::Filter,
+    ) -> Result<Vec<Self::Info>, CliError>;
 
     /// The one object that the filter names, as its list shows it; `None` where it names none.
     fn named(filter: &Self::Filter, style: &OutputStyle) -> Option<String>;
@@ -192,9 +199,9 @@ pub struct NamedFilter {
 
 type NamedKeyword = Keyword<NamedFilter>;
 /// The name of what is shown.
-pub const BY_NAME: NamedKeyword = key!("name", "NAME", name).bare();
+pub const BY_NAME: NamedKeyword = key!(NamedFilter; "name", "NAME", name).bare();
 /// The link of what is shown.
-pub const BY_LINK: NamedKeyword = key!("dev", "LINK", dev);
+pub const BY_LINK: NamedKeyword = key!(NamedFilter; "dev", "LINK", dev);
 
 impl NamedFilter {
     /// The name that was given.
@@ -204,13 +211,14 @@ impl NamedFilter {
     }
 }
 
-/// Declares `NAME` and `DEV`, which name an object of a link, for the type `Key`.
+/// Declares `NAME` and `DEV`, which name an object of a link, for the words `$of`.
 macro_rules! named {
-    () => {
-        const NAME: Key = $crate::cli::field::key!("name", "NAME", name)
+    ($of:ty) => {
+const NAME: Keyword<$of> = $crate::cli::field::key!($of; "name", "NAME", name)
             .bare()
-            .times(Times::Once);
-        const DEV: Key = $crate::cli::field::key!("dev", "LINK", dev).times(Times::Once);
+            .times(Repetition::Once);
+        const DEV: Keyword<$of> =
+    $crate::cli::field::key!($of; "dev", "LINK", dev).times(Repetition::Once);
     };
 }
 pub(super) use named;

@@ -7,23 +7,25 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, BY_NAME, CliObject, NamedFilter};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
-use crate::config::args::{ObjectChange, OptionArgs, ChangeVerb};
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, ObjectChange, OptionArgs};
 use crate::control::protocol::{OptionInfo, OptionsReply, Request};
 
 type OptionKeyword = Keyword<OptionArgs>;
 
-const OPTION_NAME: OptionKeyword = key!("name", "NAME", name).bare().times(Repetition::Once);
+const OPTION_NAME: OptionKeyword = key!(OptionArgs; "name", "NAME", name)
+    .bare()
+    .times(Repetition::Once);
 
 const OPTION_SETTINGS: [OptionKeyword; 5] = [
     OPTION_NAME,
-    key!("class", "CLASS", class).times(Repetition::Once),
-    key!("type", "TYPE", kind).times(Repetition::Once),
-    key!("len", "N", len).times(Repetition::Once),
-    flag!("critical", critical = true),
+    key!(OptionArgs; "class", "CLASS", class).times(Repetition::Once),
+    key!(OptionArgs; "type", "TYPE", kind).times(Repetition::Once),
+    key!(OptionArgs; "len", "N", len).times(Repetition::Once),
+    flag!(OptionArgs; "critical", critical = true),
 ];
 
 impl CliObject for OptionArgs {

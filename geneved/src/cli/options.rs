@@ -110,7 +110,12 @@ pub struct OptionSpelling {
 /// Sets an option to a value. Of an option that is given twice the last value counts.
 type Set = fn(&mut GlobalOptions, &str) -> Result<(), ValueError>;
 
-const fn spelling(name: &'static str, enough: usize, takes: OptionArgument, set: Set) -> OptionSpelling {
+const fn spelling(
+    name: &'static str,
+    enough: usize,
+    takes: OptionArgument,
+    set: Set,
+) -> OptionSpelling {
     OptionSpelling {
         name,
         enough,
@@ -158,7 +163,12 @@ pub const SPELLINGS: [OptionSpelling; 23] = [
     spelling("brief", 2, OptionArgument::Nothing, set!(brief = true)),
     spelling("oneline", 1, OptionArgument::Nothing, set!(oneline = true)),
     spelling("color", 1, OptionArgument::Choice, color),
-    spelling("timestamp", 1, OptionArgument::Nothing, set!(timestamp = true)),
+    spelling(
+        "timestamp",
+        1,
+        OptionArgument::Nothing,
+        set!(timestamp = true),
+    ),
     spelling("tshort", 2, OptionArgument::Nothing, set!(tshort = true)),
     spelling(
         "batch",
@@ -243,7 +253,8 @@ impl FromArgs for GlobalOptions {
 /// An option is unknown or lacks its value.
 pub fn parse(arguments: &[String]) -> Result<GlobalOptions, CliError> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    GlobalOptions::from_args(&["geneved"], &arguments).map_err(|early| CliError::Usage(early.output))
+    GlobalOptions::from_args(&["geneved"], &arguments)
+        .map_err(|early| CliError::Usage(early.output))
 }
 
 fn read(arguments: &[&str]) -> Result<GlobalOptions, CliError> {
@@ -317,7 +328,10 @@ mod tests {
             (o.brief, o.oneline, o.tshort, o.force),
             (true, true, true, true)
         );
-        assert_eq!((o.color, o.socket), (Some(ColorMode::Auto), Some("/s".into())));
+        assert_eq!(
+            (o.color, o.socket),
+            (Some(ColorMode::Auto), Some("/s".into()))
+        );
         assert_eq!(o.words, ["link", "show"]);
         assert_eq!(options("-statistics -json link").unwrap().statistics, 1);
         assert_eq!(options("-b - ").unwrap().batch.as_deref(), Some("-"));
@@ -328,7 +342,10 @@ mod tests {
         assert_eq!((o.numeric, o.inet, o.inet6), (true, true, false));
         assert_eq!(o.netns.as_deref(), Some("blue"));
         let o = options("-c=never --socket /a -c=auto --socket /b link").unwrap();
-        assert_eq!((o.color, o.socket), (Some(ColorMode::Auto), Some("/b".into())));
+        assert_eq!(
+            (o.color, o.socket),
+            (Some(ColorMode::Auto), Some("/b".into()))
+        );
         let o = options("-stats -6 --netns=red -hu link").unwrap();
         assert_eq!((o.statistics, o.inet6, o.human), (1, true, true));
         for version in ["-V", "-Version", "-ver", "--version"] {

@@ -7,40 +7,42 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, ObjectChange, PolicyArgs};
 use crate::config::value::{DirectionValue, RuleAction};
-use crate::config::args::{ObjectChange, PolicyArgs, ChangeVerb};
 use crate::control::protocol::{PoliciesReply, PolicyInfo, Request};
 
 type PolicyKeyword = Keyword<PolicyArgs>;
 
-named!();
-const INGRESS: PolicyKeyword = flag!("ingress", direction = Some(DirectionValue::Ingress));
-const POLICY_EGRESS: PolicyKeyword = flag!("egress", direction = Some(DirectionValue::Egress));
+named!(PolicyArgs);
+const INGRESS: PolicyKeyword =
+    flag!(PolicyArgs; "ingress", direction = Some(DirectionValue::Ingress));
+const POLICY_EGRESS: PolicyKeyword =
+    flag!(PolicyArgs; "egress", direction = Some(DirectionValue::Egress));
 
 const POLICY_SETTINGS: [PolicyKeyword; 19] = [
     NAME,
     DEV,
     INGRESS.choice(1),
     POLICY_EGRESS.choice(1),
-    key!("pref", "N", pref),
-    key!("from", "WHO", from),
-    key!("to", "WHO", to),
-    key!("proto", "PROTO", proto),
-    key!("sport", "PORTS", sport),
-    key!("dport", "PORTS", dport),
-    key!("icmp", "TYPE[/CODE]", icmp),
-    key!("option", "CLASS:TYPE[=HEX[/MASK]]", option),
-    key!("endpoint-type" | "endpoint_type", "ETYPE", endpoint_type),
-    flag!("allow", action = Some(RuleAction::Allow)).choice(2),
-    flag!("deny", action = Some(RuleAction::Deny)).choice(2),
-    flag!("reject", action = Some(RuleAction::Reject)).choice(2),
-    flag!("log", log = Some(true)),
-    flag!("nolog", log = Some(false)),
-    key!("class", "{ CLASS | none }", class),
+    key!(PolicyArgs; "pref", "N", pref),
+    key!(PolicyArgs; "from", "WHO", from),
+    key!(PolicyArgs; "to", "WHO", to),
+    key!(PolicyArgs; "proto", "PROTO", proto),
+    key!(PolicyArgs; "sport", "PORTS", sport),
+    key!(PolicyArgs; "dport", "PORTS", dport),
+    key!(PolicyArgs; "icmp", "TYPE[/CODE]", icmp),
+    key!(PolicyArgs; "option", "CLASS:TYPE[=HEX[/MASK]]", option),
+    key!(PolicyArgs; "endpoint-type" | "endpoint_type", "ETYPE", endpoint_type),
+    flag!(PolicyArgs; "allow", action = Some(RuleAction::Allow)).choice(2),
+    flag!(PolicyArgs; "deny", action = Some(RuleAction::Deny)).choice(2),
+    flag!(PolicyArgs; "reject", action = Some(RuleAction::Reject)).choice(2),
+    flag!(PolicyArgs; "log", log = Some(true)),
+    flag!(PolicyArgs; "nolog", log = Some(false)),
+    key!(PolicyArgs; "class", "{ CLASS | none }", class),
 ];
 
 impl CliObject for PolicyArgs {
@@ -64,7 +66,10 @@ impl CliObject for PolicyArgs {
         Ok(ObjectChange::policy(verb, self))
     }
 
-    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<PolicyInfo>, CliError> {
+    fn all(
+        context: &mut CommandContext,
+        filter: &NamedFilter,
+    ) -> Result<Vec<PolicyInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListPolicies { dev };
         Ok(context.call::<PoliciesReply>(&request)?.policies)

@@ -7,24 +7,24 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
-use crate::config::args::{ObjectChange, QosArgs, ChangeVerb};
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, ObjectChange, QosArgs};
 use crate::control::protocol::{ClassInfo, ClassesReply, Request};
 
 type QosKeyword = Keyword<QosArgs>;
 
-named!();
+named!(QosArgs);
 
 const QOS_SETTINGS: [QosKeyword; 6] = [
     NAME,
     DEV,
-    key!("id", "N", id).times(Repetition::Once),
-    key!("rate", "{ RATE | none }", rate),
-    key!("burst", "{ SIZE | none }", burst),
-    key!("dscp", "{ DSCP | none }", dscp),
+    key!(QosArgs; "id", "N", id).times(Repetition::Once),
+    key!(QosArgs; "rate", "{ RATE | none }", rate),
+    key!(QosArgs; "burst", "{ SIZE | none }", burst),
+    key!(QosArgs; "dscp", "{ DSCP | none }", dscp),
 ];
 
 impl CliObject for QosArgs {

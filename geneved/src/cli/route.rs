@@ -10,33 +10,34 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{addresses, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, CliObject};
 use super::output::{OutputLine, Show};
 use super::style::{FamilyOption, OutputStyle};
-use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, ValueError};
-use crate::config::args::{ObjectChange, RouteArgs, ChangeVerb};
+use super::supported_options::SupportedOptions;
+use crate::config::args::{ChangeVerb, ObjectChange, RouteArgs};
+use crate::config::value::{EndpointTypeValue, IfName, PrefixValue, ValueError};
 use crate::control::protocol::{Request, RouteInfo, RoutesReply};
 
 type RouteKeyword = Keyword<RouteArgs>;
 
-const ROUTE_PREFIX: RouteKeyword = key!("to" | "prefix", "PREFIX", prefix)
+const ROUTE_PREFIX: RouteKeyword = key!(RouteArgs; "to" | "prefix", "PREFIX", prefix)
     .bare()
     .times(Repetition::Once);
-const ROUTE_DEV: RouteKeyword = key!("dev", "LINK", dev).times(Repetition::Once);
+const ROUTE_DEV: RouteKeyword = key!(RouteArgs; "dev", "LINK", dev).times(Repetition::Once);
 const VIA: RouteKeyword = RouteKeyword::value(&["via"], "HOST[,HOST...]", |route, list| {
     route.via.extend(addresses(list)?);
     Ok(())
 });
-const ROUTE_TYPE: RouteKeyword = key!("type", "{ simple | gateway }", kind);
+const ROUTE_TYPE: RouteKeyword = key!(RouteArgs; "type", "{ simple | gateway }", kind);
 /// `show` prints it, so that what it prints can be typed.
-const ROUTE_PROTO: RouteKeyword = RouteKeyword::value(&["proto"], "static", |_, origin| match origin {
-    "static" => Ok(()),
-    "remote" => Err(ValueError::new(
-        "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"",
-    )),
-    _ => Err(ValueError::new("only \"static\" routes can be made").expecting(&["static"])),
-});
+const ROUTE_PROTO: RouteKeyword =
+    RouteKeyword::value(&["proto"], "static", |_, origin| match origin {
+        "static" => Ok(()),
+        "remote" => Err(ValueError::new(
+            "the route to a link's remote is made by \"geneved link set LINK remote ADDR\"",
+        )),
+        _ => Err(ValueError::new("only \"static\" routes can be made").expecting(&["static"])),
+    });
 
 /// Which routes are shown.
 #[derive(Default)]
@@ -50,7 +51,13 @@ pub struct RouteFilter {
 
 impl CliObject for RouteArgs {
     const KIND: &'static str = "route";
-    const ADD: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA.times(Repetition::Once), ROUTE_TYPE, ROUTE_PROTO];
+    const ADD: &'static [RouteKeyword] = &[
+        ROUTE_PREFIX,
+        ROUTE_DEV,
+        VIA.times(Repetition::Once),
+        ROUTE_TYPE,
+        ROUTE_PROTO,
+    ];
     const SET: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA, ROUTE_TYPE, ROUTE_PROTO];
     const DEL: &'static [RouteKeyword] = &[ROUTE_PREFIX, ROUTE_DEV, VIA, ROUTE_TYPE, ROUTE_PROTO];
 
@@ -75,7 +82,11 @@ impl CliObject for RouteArgs {
         }),
     ];
 
-    fn change(mut self, verb: ChangeVerb, context: &mut CommandContext) -> Result<ObjectChange, CliError> {
+    fn change(
+        mut self,
+        verb: ChangeVerb,
+        context: &mut CommandContext,
+    ) -> Result<ObjectChange, CliError> {
         let style = context.style();
         self.prefix = of_family(self.prefix, &style);
         if !style.wants(self.prefix.0.addr()) {

@@ -7,20 +7,20 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::object::{self, BY_LINK, BY_NAME, CliObject, NamedFilter, named};
 use super::output::{OutputLine, Show, with};
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
+use crate::config::args::{BackendArgs, ChangeVerb, ObjectChange, ServiceArgs};
 use crate::config::value::{AddrPort, ValueError};
-use crate::config::args::{BackendArgs, ObjectChange, ServiceArgs, ChangeVerb};
-use crate::control::protocol::{BackendInfo, BackendHealth, Request, ServiceInfo, ServicesReply};
+use crate::control::protocol::{BackendHealth, BackendInfo, Request, ServiceInfo, ServicesReply};
 
 type ServiceKeyword = Keyword<ServiceArgs>;
 
-named!();
-const SERVICE_VIP: ServiceKeyword = key!("vip", "ADDR", vip);
-const SERVICE_PROTO: ServiceKeyword = key!("proto", "{ tcp | udp }", proto);
-const SERVICE_PORT: ServiceKeyword = key!("port", "PORT", port);
+named!(ServiceArgs);
+const SERVICE_VIP: ServiceKeyword = key!(ServiceArgs; "vip", "ADDR", vip);
+const SERVICE_PROTO: ServiceKeyword = key!(ServiceArgs; "proto", "{ tcp | udp }", proto);
+const SERVICE_PORT: ServiceKeyword = key!(ServiceArgs; "port", "PORT", port);
 const BACKEND: ServiceKeyword = ServiceKeyword::value(&["backend"], "ADDR[:PORT]", |w, v| {
     let at: AddrPort = v.parse()?;
     w.backend.push(BackendArgs::from(at));
@@ -52,12 +52,12 @@ const SERVICE_SETTINGS: [ServiceKeyword; 13] = [
     SERVICE_PORT.times(Repetition::Once),
     BACKEND,
     WEIGHT,
-    key!("affinity", "{ none | client }", affinity),
-    key!("check", "{ tcp | icmp | none }", check),
-    key!("interval", "SECONDS", interval),
-    key!("timeout", "SECONDS", timeout),
-    key!("rise", "N", rise),
-    key!("fall", "N", fall),
+    key!(ServiceArgs; "affinity", "{ none | client }", affinity),
+    key!(ServiceArgs; "check", "{ tcp | icmp | none }", check),
+    key!(ServiceArgs; "interval", "SECONDS", interval),
+    key!(ServiceArgs; "timeout", "SECONDS", timeout),
+    key!(ServiceArgs; "rise", "N", rise),
+    key!(ServiceArgs; "fall", "N", fall),
 ];
 
 impl CliObject for ServiceArgs {
@@ -79,7 +79,10 @@ impl CliObject for ServiceArgs {
         Ok(ObjectChange::service(verb, self))
     }
 
-    fn all(context: &mut CommandContext, filter: &NamedFilter) -> Result<Vec<ServiceInfo>, CliError> {
+    fn all(
+        context: &mut CommandContext,
+        filter: &NamedFilter,
+    ) -> Result<Vec<ServiceInfo>, CliError> {
         let dev = filter.dev.clone();
         let request = Request::ListServices { dev };
         Ok(context.call::<ServicesReply>(&request)?.services)

@@ -8,9 +8,9 @@ use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::output::Show;
 use super::style::OutputStyle;
+use super::supported_options::SupportedOptions;
 use crate::config::file::DEFAULT_PATH;
 use crate::control::protocol::{ReloadReply, Request, SaveReply};
 

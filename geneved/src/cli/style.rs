@@ -257,8 +257,9 @@ mod tests {
             ..OutputStyle::default()
         };
         let iec = OutputStyle { iec: true, ..human };
-        let all =
-            |style: OutputStyle| [999, 1000, 1024, 123_456, 12_345_678_901].map(|n| style.number(n));
+        let all = |style: OutputStyle| {
+            [999, 1000, 1024, 123_456, 12_345_678_901].map(|n| style.number(n))
+        };
         assert_eq!(all(OutputStyle::default())[4], "12345678901");
         assert_eq!(all(human), ["999", "1.0k", "1.0k", "123k", "12G"]);
         assert_eq!(all(iec), ["999", "1000", "1.0ki", "121ki", "11Gi"]);

@@ -1,6 +1,6 @@
 //! The objects and the commands that work on none: one table that dispatch, help and completion read.
 
-use super::command::{ObjectDef, GlobalCommand};
+use super::command::{GlobalCommand, ObjectDef};
 use super::{
     address, capture, check, complete, endpoint, fdb, flow, grammar, host, lab, link, monitor, nat,
     option, policy, qos, route, service, state, top, trace,

@@ -6,7 +6,7 @@ use super::context::CommandContext;
 use super::dispatch;
 use super::output::{Show, render};
 use super::style::OutputStyle;
-use crate::config::args::{EndpointArgs, LinkKind, LinkArgs, RouteArgs};
+use crate::config::args::{EndpointArgs, LinkArgs, LinkKind, RouteArgs};
 use crate::control::protocol::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, TrafficInfo,
 };

@@ -9,11 +9,13 @@ use super::context::CommandContext;
 use super::error::CliError;
 use super::field::{flag, key};
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
 use super::output::{OutputLine, Show};
 use super::style::OutputStyle;
-use crate::config::value::{DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption};
+use super::supported_options::SupportedOptions;
 use crate::config::args::TraceArgs;
+use crate::config::value::{
+    DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption,
+};
 use crate::control::protocol::{Request, TraceReply, TraceReport, TraceVerdict};
 
 #[derive(Default)]
@@ -36,27 +38,28 @@ struct TraceCommand {
 type TraceKeyword = Keyword<TraceCommand>;
 
 const TRACE_KEYWORDS: [TraceKeyword; 14] = [
-    key!("dev", "LINK", dev).times(Repetition::Once),
-    flag!("egress", direction = Some(DirectionValue::Egress)).choice(1),
-    flag!("ingress", direction = Some(DirectionValue::Ingress)).choice(1),
-    key!("from", "ADDR", from).times(Repetition::Once),
-    key!("to", "ADDR", to).times(Repetition::Once),
-    key!("proto", "PROTO", proto).times(Repetition::Once),
-    key!("sport", "PORT", sport),
-    key!("dport", "PORT", dport),
-    key!("icmp", "TYPE[/CODE]", icmp),
-    key!("host", "HOST", host),
-    key!("option", "CLASS:TYPE[=HEX]", option).times(Repetition::Many),
-    key!("labels", "K=V,...", labels),
-    key!("len" | "length", "BYTES", len),
-    key!("df", "{ set | unset }", df),
+    key!(TraceCommand; "dev", "LINK", dev).times(Repetition::Once),
+    flag!(TraceCommand; "egress", direction = Some(DirectionValue::Egress)).choice(1),
+    flag!(TraceCommand; "ingress", direction = Some(DirectionValue::Ingress)).choice(1),
+    key!(TraceCommand; "from", "ADDR", from).times(Repetition::Once),
+    key!(TraceCommand; "to", "ADDR", to).times(Repetition::Once),
+    key!(TraceCommand; "proto", "PROTO", proto).times(Repetition::Once),
+    key!(TraceCommand; "sport", "PORT", sport),
+    key!(TraceCommand; "dport", "PORT", dport),
+    key!(TraceCommand; "icmp", "TYPE[/CODE]", icmp),
+    key!(TraceCommand; "host", "HOST", host),
+    key!(TraceCommand; "option", "CLASS:TYPE[=HEX]", option).times(Repetition::Many),
+    key!(TraceCommand; "labels", "K=V,...", labels),
+    key!(TraceCommand; "len" | "length", "BYTES", len),
+    key!(TraceCommand; "df", "{ set | unset }", df),
 ];
 
 /// The command.
 pub const TRACE_COMMAND: GlobalCommand = GlobalCommand {
     name: "trace",
     about: "what would happen to a packet, stage by stage, and why",
-    command: CommandDef::new(&["trace"], run, || grammar::words(&TRACE_KEYWORDS)).honouring(SupportedOptions::BRIEF),
+    command: CommandDef::new(&["trace"], run, || grammar::words(&TRACE_KEYWORDS))
+        .honouring(SupportedOptions::BRIEF),
     notes: "PROTO := { tcp | udp | icmp | icmpv6 | sctp | N }\n\"host\", \"option\" and \"labels\" are what an incoming packet comes from and with;\n\"len\" is the length of the whole inner IP packet.",
 };
 

@@ -10,7 +10,10 @@ use libgeneve::wire::ethernet::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::shared_map::SharedMap;
-use super::state::{ClassSpec, DefinedOption, EndpointSpec, FdbSpec, LinkSpec, NatSpec, PolicySpec, RouteSpec, ServiceSpec, DesiredState};
+use super::state::{
+    ClassSpec, DefinedOption, DesiredState, EndpointSpec, FdbSpec, LinkSpec, NatSpec, PolicySpec,
+    RouteSpec, ServiceSpec,
+};
 use super::value::{IfName, ObjectName};
 
 /// What became of an object.

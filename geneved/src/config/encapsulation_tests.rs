@@ -1,8 +1,8 @@
 //! Encapsulations: what each link is by default, and what is refused because it cannot be carried.
 
-use super::function_tests::change;
-use super::state::{Fabric, DesiredState};
 use super::args::LinkKind;
+use super::function_tests::change;
+use super::state::{DesiredState, Fabric};
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 
 fn state() -> DesiredState {

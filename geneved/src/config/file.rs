@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::args::{
+    ChangeVerb, EndpointArgs, FdbArgs, LinkArgs, NatArgs, ObjectArgs, ObjectChange, OptionArgs,
+    PolicyArgs, QosArgs, RouteArgs, ServiceArgs,
+};
 use super::regular_file;
 use super::secret::LabelSecret;
 pub use super::settings::{DaemonSettings, IoSetting, SegmentationSetting, TimeoutSettings};
-use super::state::{Fabric, DesiredState};
+use super::state::{DesiredState, Fabric};
 use super::toml_tables;
 use super::value::{IfName, ModeValue};
-use super::args::{
-    ObjectChange, EndpointArgs, FdbArgs, LinkArgs, NatArgs, OptionArgs, PolicyArgs, QosArgs,
-    RouteArgs, ServiceArgs, ObjectArgs, ChangeVerb,
-};
 use crate::refusal::RefusalCause;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -190,7 +190,8 @@ fn assemble(texts: &[(PathBuf, String)], faults: &mut Vec<ConfigFault>) -> Confi
             found.extend(wrong.into_iter().map(place));
             config.daemon = daemon.settings;
         }
-        let place = |(at, change): (std::ops::Range<usize>, ObjectChange)| (index, at.start, change);
+        let place =
+            |(at, change): (std::ops::Range<usize>, ObjectChange)| (index, at.start, change);
         changes.extend(tables.changes.into_iter().map(place));
         broken.extend(tables.broken);
     }

@@ -136,7 +136,10 @@ mod tests {
         if geteuid().is_root() {
             lchown(at("sticky/link"), Some(1000), None).unwrap();
             let hole = follow(&at("sticky/link")).unwrap().unwrap_err();
-            assert!(matches!(hole, UntrustedStep::Link { uid: 1000, .. }), "{hole:?}");
+            assert!(
+                matches!(hole, UntrustedStep::Link { uid: 1000, .. }),
+                "{hole:?}"
+            );
         }
     }
 }

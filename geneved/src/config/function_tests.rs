@@ -1,9 +1,9 @@
 //! Policy, NAT, services, classes and options: what fits together, and what is said where it does not.
 
-use super::file::save;
-use super::state::{PolicySpec, DesiredState};
-use super::tests::{fault, load, secret};
 use super::args::ChangeVerb;
+use super::file::save;
+use super::state::{DesiredState, PolicySpec};
+use super::tests::{fault, load, secret};
 
 /// Every object with every word, `SECRET` where the secret's file belongs.
 const FULL: &str = r#"

@@ -4,8 +4,10 @@
 //! values of [`value`]) become objects that fit together ([`state`]), [`difference`] says in what
 //! two states differ, and [`plan`] what must be done to get from one to the other. Nothing here touches the kernel.
 
+pub mod args;
 pub mod difference;
 pub mod file;
+mod file_trust;
 pub mod plan;
 pub mod regular_file;
 pub mod secret;
@@ -13,9 +15,7 @@ pub mod settings;
 pub mod shared_map;
 pub mod state;
 mod toml_tables;
-mod file_trust;
 pub mod value;
-pub mod args;
 
 #[cfg(test)]
 mod deletion_tests;

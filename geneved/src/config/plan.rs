@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::difference::{ChangeKind, Difference, ChangedObject, differences};
-use super::state::{LinkSpec, DesiredState};
+use super::difference::{ChangeKind, ChangedObject, Difference, differences};
+use super::state::{DesiredState, LinkSpec};
 use super::value::IfName;
 
 /// Steps from one state to another. Links that no list names keep their interface.
@@ -130,7 +130,8 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             return f.write_str("nothing changed");
         }
-        let routing = |step: &&PlanStep| matches!(step.object.as_str(), "route" | "endpoint" | "fdb");
+        let routing =
+            |step: &&PlanStep| matches!(step.object.as_str(), "route" | "endpoint" | "fdb");
         let routes = self.objects.iter().filter(routing).count();
         write!(
             f,

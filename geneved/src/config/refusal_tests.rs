@@ -1,7 +1,7 @@
 //! Objects that make no sense, and what is said of each.
 
 use super::function_tests::change;
-use super::state::{Fabric, DesiredState};
+use super::state::{DesiredState, Fabric};
 
 /// What is said of one object on a link `gnv0` that has a class `gold` and an option `tag`.
 fn said(object: &str, json: &str) -> String {

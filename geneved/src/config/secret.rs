@@ -8,8 +8,8 @@ use std::path::Path;
 use libgeneve::label::LabelKey;
 use nix::unistd::{Group, User, getegid, geteuid};
 
-use super::regular_file;
 use super::file_trust::{self, UntrustedStep, is_ours};
+use super::regular_file;
 use crate::refusal::Refusal;
 
 /// The least bytes of a secret, white space at its end not counted.
@@ -40,7 +40,7 @@ fn readers() -> Option<String> {
     Some(group.ok()??.name)
 }
 
-/// The command that makes a secret as [`Secret::read`] takes it.
+/// The command that makes a secret as [`LabelSecret::read`] takes it.
 fn recipe(path: &dyn fmt::Display) -> String {
     let access = match readers() {
         Some(group) => format!("-m 0640 -g {group}"),
@@ -49,7 +49,7 @@ fn recipe(path: &dyn fmt::Display) -> String {
     format!("openssl rand -hex 32 | install {access} /dev/stdin {path}")
 }
 
-/// The command that gives an existing secret the owner and the mode that [`Secret::read`] takes.
+/// The command that gives an existing secret the owner and the mode that [`LabelSecret::read`] takes.
 fn repair(path: &dyn fmt::Display) -> String {
     match readers() {
         Some(group) => format!("chown root:{group} {path}; chmod 0640 {path}"),

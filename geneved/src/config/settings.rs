@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::file::{DEFAULT_METRICS_SOCKET, DEFAULT_SOCKET};
-use super::value::{OptionClassValue, LoopbackAddr};
+use super::value::{LoopbackAddr, OptionClassValue};
 
 /// `io = "auto" | "io_uring" | "syscalls"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
+use super::args::{ChangeVerb, ObjectChange, keys_of};
 use super::settings::DaemonSettings;
 use super::state::nearest;
-use super::args::{ObjectChange, ChangeVerb, keys_of};
 
 /// What a file has.
 #[derive(Debug, Default)]
@@ -145,7 +145,11 @@ impl ParsedFile {
 
     /// An object without what is wrong of it, which is noted, and whether all of it is right; `None` where nothing of it
     /// can be read.
-    fn object<T: DeserializeOwned>(&mut self, title: &str, value: TomlValue<'_>) -> Option<(T, bool)> {
+    fn object<T: DeserializeOwned>(
+        &mut self,
+        title: &str,
+        value: TomlValue<'_>,
+    ) -> Option<(T, bool)> {
         let span = value.span();
         let before = self.faults.len();
         let DeValue::Table(table) = value.into_inner() else {

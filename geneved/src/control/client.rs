@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{VARLINK_INTERFACE, MAX_MESSAGE, Reply, Request};
+use super::protocol::{MAX_MESSAGE, Reply, Request, VARLINK_INTERFACE};
 use crate::refusal::Refusal;
 
 /// A plan of a thousand interfaces takes its time.
@@ -82,7 +82,9 @@ impl Client {
             error,
         };
         let stream = UnixStream::connect(path).map_err(failed)?;
-        stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
+        stream
+            .set_read_timeout(Some(REPLY_TIMEOUT))
+            .map_err(failed)?;
         Ok(Client {
             stream,
             path: path.to_owned(),
@@ -151,7 +153,10 @@ impl Client {
                 return Err(refused(&error, &reply.parameters));
             }
             if !reply.continues {
-                return self.stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed);
+                return self
+                    .stream
+                    .set_read_timeout(Some(REPLY_TIMEOUT))
+                    .map_err(failed);
             }
             if each(reply.parameters).is_break() {
                 return Ok(());

@@ -13,9 +13,11 @@ use tokio::net::UnixStream;
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use zlink::varlink_service::Proxy as _;
 
-use super::client::{Client, CallError};
-use super::protocol::{ApplyReply, VARLINK_INTERFACE, Request, SaveReply, Topic};
-use super::server::{ClientAdmission, ReplyFuture, ReplyStreamFuture, ControlListener, RequestHandler, ensure_free};
+use super::client::{CallError, Client};
+use super::protocol::{ApplyReply, Request, SaveReply, Topic, VARLINK_INTERFACE};
+use super::server::{
+    ClientAdmission, ControlListener, ReplyFuture, ReplyStreamFuture, RequestHandler, ensure_free,
+};
 use crate::refusal::Refusal;
 
 /// Answers `Save` with much text and refuses everything else.
@@ -78,7 +80,9 @@ fn a_call_is_answered_and_a_refusal_keeps_its_words() {
             .await
             .unwrap();
         assert_eq!(applied.summary, "nothing changed");
-        let refused = ask::<ApplyReply>(&path, Request::GetHost).await.unwrap_err();
+        let refused = ask::<ApplyReply>(&path, Request::GetHost)
+            .await
+            .unwrap_err();
         assert_eq!(refused.to_string(), "no such thing; look elsewhere");
         let saved: SaveReply = ask(&path, Request::Save).await.unwrap();
         assert_eq!(saved.text.len(), 3_000_000);

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::compile::Outdated;
 use super::core::{Core, CoreState};
-use super::health::{self, HealthBoard, HealthChange, CheckTarget};
-use crate::config::state::{ServiceSpec, DesiredState};
+use super::health::{self, CheckTarget, HealthBoard, HealthChange};
+use crate::config::state::{DesiredState, ServiceSpec};
 use crate::config::value::{IfName, ObjectName};
-use crate::control::protocol::{BackendHealth, HealthEvent, What};
+use crate::control::protocol::{BackendHealth, EventKind, HealthEvent};
 
 /// The backends that get no flows by the tables that were published last.
 #[derive(Debug, Default)]
@@ -29,7 +29,10 @@ impl UnhealthyBackends {
     }
 
     /// The links of the backends that are up by one of both and down by the other.
-    pub(super) fn differs_at<'a>(&'a self, other: &'a UnhealthyBackends) -> impl Iterator<Item = IfName> + 'a {
+    pub(super) fn differs_at<'a>(
+        &'a self,
+        other: &'a UnhealthyBackends,
+    ) -> impl Iterator<Item = IfName> + 'a {
         let differing = self.0.symmetric_difference(&other.0);
         differing.filter_map(|target| target.link.parse().ok())
     }
@@ -74,7 +77,7 @@ impl Core {
             }
         };
         if let (Ok(dev), Some(port)) = (link.parse(), port) {
-            self.hub().announce(What::Health(HealthEvent {
+            self.hub().announce(EventKind::Health(HealthEvent {
                 dev,
                 services,
                 address: backend,
@@ -152,7 +155,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::config::args::{ObjectChange, LinkArgs, ServiceArgs, ChangeVerb};
+    use crate::config::args::{ChangeVerb, LinkArgs, ObjectChange, ServiceArgs};
 
     /// Two services of one backend; the first is checked as the words say.
     fn state(port: u16, first: &str) -> DesiredState {
@@ -181,7 +184,9 @@ mod tests {
             };
             ObjectChange::service(ChangeVerb::Add, words)
         };
-        state.apply(&ObjectChange::link(ChangeVerb::Add, link)).unwrap();
+        state
+            .apply(&ObjectChange::link(ChangeVerb::Add, link))
+            .unwrap();
         state.apply(&service("first", "10.0.0.80", first)).unwrap();
         state.apply(&service("other", "10.0.0.81", "icmp")).unwrap();
         state

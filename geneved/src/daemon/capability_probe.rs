@@ -15,12 +15,12 @@ use super::preflight::block_on;
 use crate::config::file::DEFAULT_PATH;
 use crate::config::state::DesiredState;
 use crate::config::value::ModeValue;
-use crate::control::client::{Client, CallError};
-use crate::control::protocol::{HostReply, HostInfo, LinkInfo, LinksReply, NatsReply, Request};
-use crate::plural::counted;
+use crate::control::client::{CallError, Client};
+use crate::control::protocol::{HostInfo, HostReply, LinkInfo, LinksReply, NatsReply, Request};
 use crate::io::{FeatureReport, HostFeature, probe};
 use crate::net::netns;
 use crate::net::port_holder::{PortHolder, holder, wait_until_free};
+use crate::plural::counted;
 
 /// Without these there is nothing that geneved could do.
 pub const INDISPENSABLE: [HostFeature; 2] = [HostFeature::Tun, HostFeature::NetAdmin];
@@ -228,7 +228,9 @@ fn port(daemon: Option<&HostInfo>) -> FeatureReport {
                 daemon.pid
             ),
         ),
-        (None, _) if taken(GENEVE_DEFAULT_PORT) => (false, format!("UDP port {GENEVE_DEFAULT_PORT} is taken")),
+        (None, _) if taken(GENEVE_DEFAULT_PORT) => {
+            (false, format!("UDP port {GENEVE_DEFAULT_PORT} is taken"))
+        }
         (None, _) => (true, format!("UDP port {GENEVE_DEFAULT_PORT} is free")),
     };
     FeatureReport {

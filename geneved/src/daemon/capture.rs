@@ -16,9 +16,11 @@ use libgeneve::wire::transport::udp_header;
 use super::core::Core;
 use super::flows::names;
 use crate::config::value::{DirectionValue as Way, IfName};
-use crate::control::protocol::{CaptureArgs, CaptureReply, CapturedPacket, CallFailure};
+use crate::control::protocol::{CallFailure, CaptureArgs, CaptureReply, CapturedPacket};
 use crate::control::server::ReplyStream;
-use crate::io::{TrafficDirection, OuterHeader, RecordLayer, TapRecord, TapConfig, TapFilter, TapReader};
+use crate::io::{
+    OuterHeader, RecordLayer, TapConfig, TapFilter, TapReader, TapRecord, TrafficDirection,
+};
 use crate::refusal::Refusal;
 
 /// How often the rings are looked at.
@@ -45,10 +47,15 @@ struct CaptureSession {
 
 impl Core {
     /// Lets a client see packets from now on.
-    pub(super) async fn capture(self: Rc<Self>, words: CaptureArgs) -> Result<ReplyStream, CallFailure> {
+    pub(super) async fn capture(
+        self: Rc<Self>,
+        words: CaptureArgs,
+    ) -> Result<ReplyStream, CallFailure> {
         let filter = &words.filter;
         if filter.state.is_some() {
-            return Err(CallFailure::InvalidParameter("state is none of packets".into()));
+            return Err(CallFailure::InvalidParameter(
+                "state is none of packets".into(),
+            ));
         }
         let snaplen = match words.snaplen {
             0 => WHOLE,

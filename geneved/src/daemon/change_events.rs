@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use super::core::{Core, CoreState};
 use super::fdb;
-use crate::config::difference::{ChangeKind, Difference, ChangedObject, differences};
+use crate::config::difference::{ChangeKind, ChangedObject, Difference, differences};
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
-use crate::control::protocol::{LinkInfo, RouteInfo, What};
+use crate::control::protocol::{EventKind, LinkInfo, RouteInfo};
 use crate::control::yielding::Yielder;
 
 impl Core {
     /// Tells what is not as it was in `old`; `gone` are the links that were removed, as they were.
-    pub(super) async fn tell_changes(&self, inner: &CoreState, old: &DesiredState, gone: Vec<LinkInfo>) {
+    pub(super) async fn tell_changes(
+        &self,
+        inner: &CoreState,
+        old: &DesiredState,
+        gone: Vec<LinkInfo>,
+    ) {
         let mut steps = Yielder::default();
         let all: Vec<_> = differences(old, &inner.state).collect();
         for of_one_kind in all.chunk_by(|a, b| a.object.kind() == b.object.kind()) {
@@ -23,7 +28,7 @@ impl Core {
             }
         }
         for link in gone {
-            let what = What::Link(Box::new(link));
+            let what = EventKind::Link(Box::new(link));
             self.hub().changed(ChangeKind::Deleted, what);
         }
     }
@@ -37,26 +42,34 @@ impl Core {
     ) {
         let what = match object {
             ChangedObject::Link(..) => return,
-            ChangedObject::Option(name, option) => What::Option(self.option_info(inner, name, option)),
-            ChangedObject::Qos(on, name, class) => What::Qos(self.class_info(inner, on, name, class)),
-            ChangedObject::Route(on, prefix, route) => What::Route(RouteInfo {
+            ChangedObject::Option(name, option) => {
+                EventKind::Option(self.option_info(inner, name, option))
+            }
+            ChangedObject::Qos(on, name, class) => {
+                EventKind::Qos(self.class_info(inner, on, name, class))
+            }
+            ChangedObject::Route(on, prefix, route) => EventKind::Route(RouteInfo {
                 route: route.words(on, prefix),
                 origin: "static".into(),
             }),
-            ChangedObject::Endpoint(on, address, endpoint) => What::Endpoint(endpoint.words(on, address)),
+            ChangedObject::Endpoint(on, address, endpoint) => {
+                EventKind::Endpoint(endpoint.words(on, address))
+            }
             ChangedObject::Fdb(on, mac, entry) => {
                 let was = old.fdb.get(&(on.clone(), mac));
                 for (change, info) in fdb::changes(change, (on, mac), entry, was) {
-                    self.hub().changed(change, What::Fdb(info));
+                    self.hub().changed(change, EventKind::Fdb(info));
                 }
                 return;
             }
             ChangedObject::Policy(on, name, policy) => {
-                What::Policy(Box::new(self.policy_info(inner, on, name, policy)))
+                EventKind::Policy(Box::new(self.policy_info(inner, on, name, policy)))
             }
-            ChangedObject::Nat(on, name, nat) => What::Nat(Box::new(self.nat_info(inner, on, name, nat))),
+            ChangedObject::Nat(on, name, nat) => {
+                EventKind::Nat(Box::new(self.nat_info(inner, on, name, nat)))
+            }
             ChangedObject::Service(on, name, service) => {
-                What::Service(Box::new(self.service_info(inner, on, name, service)))
+                EventKind::Service(Box::new(self.service_info(inner, on, name, service)))
             }
         };
         self.hub().changed(change, what);
@@ -75,7 +88,7 @@ impl Core {
         let names: Vec<IfName> = there.keys().cloned().collect();
         for info in self.link_infos(inner, &names).await {
             if let Some(change) = there.get(&info.settings.name) {
-                self.hub().changed(*change, What::Link(Box::new(info)));
+                self.hub().changed(*change, EventKind::Link(Box::new(info)));
             }
         }
     }
@@ -86,7 +99,7 @@ impl Core {
             return;
         }
         for info in self.link_infos(inner, names).await {
-            let what = What::Link(Box::new(info));
+            let what = EventKind::Link(Box::new(info));
             self.hub().changed(ChangeKind::Changed, what);
         }
     }

@@ -12,8 +12,8 @@ use libgeneve::vpc::LinkIndex;
 use super::core::Core;
 use super::flows::names;
 use crate::config::value::{DirectionValue as Way, ProtocolValue};
-use crate::control::protocol::{DropEvent, DropSample, Topic, What};
-use crate::io::{TrafficDirection, LinkCounters, TapRecord, TapConfig, TapReader};
+use crate::control::protocol::{DropEvent, DropSample, EventKind, Topic};
+use crate::io::{LinkCounters, TapConfig, TapReader, TapRecord, TrafficDirection};
 
 /// Each worker gives one packet of each reason in so long a time.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
@@ -99,7 +99,7 @@ impl Core {
                         break;
                     }
                     events += 1;
-                    self.hub().announce(What::Drop(DropEvent {
+                    self.hub().announce(EventKind::Drop(DropEvent {
                         dev: link.and_then(|link| names.get(&link).cloned()),
                         direction: way,
                         reason: reason.name().into(),

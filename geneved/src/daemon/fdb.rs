@@ -10,7 +10,7 @@ use super::core::{Core, CoreState};
 use crate::config::difference::ChangeKind;
 use crate::config::state::{self, LinkSpec};
 use crate::config::value::{FdbMac, IfName, ModeValue};
-use crate::control::protocol::{FdbReply, FdbInfo, FdbOrigin, FlushReply};
+use crate::control::protocol::{FdbInfo, FdbOrigin, FdbReply, FlushReply};
 use crate::refusal::Refusal;
 
 impl Core {
@@ -65,9 +65,13 @@ impl Core {
     }
 }
 
-fn bridges<'a>(inner: &'a CoreState, dev: Option<&'a IfName>) -> impl Iterator<Item = &'a LinkSpec> {
+fn bridges<'a>(
+    inner: &'a CoreState,
+    dev: Option<&'a IfName>,
+) -> impl Iterator<Item = &'a LinkSpec> {
     let links = inner.state.links.values();
-    links.filter(move |link| link.mode == ModeValue::Ethernet && super::show::wants(dev, &link.name))
+    links
+        .filter(move |link| link.mode == ModeValue::Ethernet && super::show::wants(dev, &link.name))
 }
 
 /// What became of each host of an entry that is configured; `was` is what an entry that changed was before.
@@ -149,7 +153,7 @@ fn learned(core: &Core, link: &LinkSpec, bridge: &Bridge, fdb: &mut Vec<FdbInfo>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::{Topic, What};
+    use crate::control::protocol::{EventKind, Topic};
     use crate::observe::event_hub::EventHub;
 
     fn hosts(last: &[u8]) -> state::FdbSpec {
@@ -165,11 +169,11 @@ mod tests {
         let (dev, station) = ("a".parse::<IfName>().unwrap(), Mac([2, 0, 0, 0, 0, 1]));
         let (old, new) = (hosts(&[1]), hosts(&[2]));
         for (change, info) in changes(ChangeKind::Changed, (&dev, station), &new, Some(&old)) {
-            hub.changed(change, What::Fdb(info));
+            hub.changed(change, EventKind::Fdb(info));
         }
         let event = watch.next().await;
         assert_eq!(event.change, Some(ChangeKind::Changed));
-        let What::Fdb(info) = &event.what else {
+        let EventKind::Fdb(info) = &event.what else {
             panic!("{event:?}")
         };
         assert_eq!(

@@ -7,15 +7,18 @@ use std::rc::Rc;
 use futures_util::{StreamExt, stream};
 use libgeneve::datapath::{FlowDecision, NextHop, Verdict};
 use libgeneve::drop::DropReason;
-use libgeneve::flow::{FlowCursor, FlowKey, FlowView, FlowDirection as FlowSide, FlowState as Progress};
-use libgeneve::vpc::LinkIndex;
+use libgeneve::flow::{
+    FlowCursor, FlowDirection as FlowSide, FlowKey, FlowState as Progress, FlowView,
+};
 use libgeneve::time::Now;
+use libgeneve::vpc::LinkIndex;
 
 use super::core::{Core, CoreState};
-use crate::config::value::{FlowStateValue, IfName, ObjectName, PrefixValue, ProtocolValue};
 use crate::config::args::FlowFilter;
+use crate::config::value::{FlowStateValue, IfName, ObjectName, PrefixValue, ProtocolValue};
 use crate::control::protocol::{
-    CallFailure, FlowInfo, FlowsReply, FlushReply, LogEvent, DirectionCounts, Topic, TranslatedFlow, TraceVerdict, What,
+    CallFailure, DirectionCounts, EventKind, FlowInfo, FlowsReply, FlushReply, LogEvent, Topic,
+    TraceVerdict, TranslatedFlow,
 };
 use crate::control::server::ReplyStream;
 use crate::control::yielding::Yielder;
@@ -164,7 +167,7 @@ impl Core {
                 Verdict::Reject => "reject",
             };
             if let (Some(dev), true) = (names.get(&entry.key.link), self.hub().wants(Topic::Log)) {
-                self.hub().announce(What::Log(LogEvent {
+                self.hub().announce(EventKind::Log(LogEvent {
                     dev: dev.clone(),
                     rule: rule.parse().ok(),
                     verdict: verdict.into(),
@@ -207,8 +210,9 @@ fn admits(
     view: &FlowView<'_, FlowDecision>,
 ) -> bool {
     let key = view.original;
-    let within =
-        |prefix: &Option<PrefixValue>, addr: IpAddr| prefix.as_ref().is_none_or(|p| p.0.contains(&addr));
+    let within = |prefix: &Option<PrefixValue>, addr: IpAddr| {
+        prefix.as_ref().is_none_or(|p| p.0.contains(&addr))
+    };
     let dev = filter.dev.as_ref();
     dev.is_none_or(|dev| {
         names.get(&key.link) == Some(dev) || names.get(&view.reply.link) == Some(dev)
@@ -254,7 +258,9 @@ pub(super) fn info(
         _ => None,
     };
     let (verdict, reason) = match decision.verdict {
-        Verdict::Forward if matches!(half.next_hop, NextHop::Tun(_)) => (TraceVerdict::Deliver, None),
+        Verdict::Forward if matches!(half.next_hop, NextHop::Tun(_)) => {
+            (TraceVerdict::Deliver, None)
+        }
         Verdict::Forward => (TraceVerdict::Forward, None),
         Verdict::Drop(reason) => (TraceVerdict::Drop, Some(reason)),
         Verdict::Reject => (TraceVerdict::Reject, Some(DropReason::PolicyRejected)),

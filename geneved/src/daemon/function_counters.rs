@@ -1,9 +1,9 @@
 //! What functions do right now: their counters.
 
-use libgeneve::vpc::Link;
 use libgeneve::nat::PortUsage;
 use libgeneve::options::KnownOption;
 use libgeneve::qos::ClassStats;
+use libgeneve::vpc::Link;
 use std::sync::Arc;
 
 use super::compile::proxies_into;
@@ -18,7 +18,12 @@ impl Core {
     }
 
     /// Ports of a translation's pool: handed out, and in all.
-    pub(super) fn nat_ports(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> (u64, u64) {
+    pub(super) fn nat_ports(
+        &self,
+        inner: &CoreState,
+        dev: &IfName,
+        name: &ObjectName,
+    ) -> (u64, u64) {
         let Some(link) = self.compiled(inner, dev) else {
             return (0, 0);
         };
@@ -45,7 +50,12 @@ impl Core {
     }
 
     /// What became of the bytes of a class.
-    pub(super) fn class_bytes(&self, inner: &CoreState, dev: &IfName, name: &ObjectName) -> ClassStats {
+    pub(super) fn class_bytes(
+        &self,
+        inner: &CoreState,
+        dev: &IfName,
+        name: &ObjectName,
+    ) -> ClassStats {
         let link = self.compiled(inner, dev);
         let classes = link
             .map(|l| l.config.functions.classes.clone())

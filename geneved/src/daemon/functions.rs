@@ -10,14 +10,17 @@ use super::show::{check, wants};
 use crate::config::state::{ClassSpec, DefinedOption, NatSpec, PolicySpec, ServiceSpec};
 use crate::config::value::{IfName, ObjectName, RuleAction};
 use crate::control::protocol::{
-    BackendInfo, ClassInfo, ClassesReply, BackendHealth, NatInfo, NatsReply, OptionInfo, OptionsReply, PoliciesReply,
-    PolicyInfo, ServiceInfo, ServicesReply,
+    BackendHealth, BackendInfo, ClassInfo, ClassesReply, NatInfo, NatsReply, OptionInfo,
+    OptionsReply, PoliciesReply, PolicyInfo, ServiceInfo, ServicesReply,
 };
 use crate::control::yielding::Yielder;
 use crate::refusal::Refusal;
 
 impl Core {
-    pub(super) async fn list_policies(&self, dev: Option<IfName>) -> Result<PoliciesReply, Refusal> {
+    pub(super) async fn list_policies(
+        &self,
+        dev: Option<IfName>,
+    ) -> Result<PoliciesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.policies.iter();
@@ -58,7 +61,10 @@ impl Core {
         Ok(NatsReply { nats })
     }
 
-    pub(super) async fn list_services(&self, dev: Option<IfName>) -> Result<ServicesReply, Refusal> {
+    pub(super) async fn list_services(
+        &self,
+        dev: Option<IfName>,
+    ) -> Result<ServicesReply, Refusal> {
         let inner = self.inner().await;
         check(&inner, dev.as_ref())?;
         let all = inner.state.services.iter();
@@ -108,7 +114,13 @@ impl Core {
         }
     }
 
-    pub(super) fn nat_info(&self, inner: &CoreState, on: &IfName, name: &ObjectName, nat: &NatSpec) -> NatInfo {
+    pub(super) fn nat_info(
+        &self,
+        inner: &CoreState,
+        on: &IfName,
+        name: &ObjectName,
+        nat: &NatSpec,
+    ) -> NatInfo {
         let (in_use, total) = self.nat_ports(inner, on, name);
         NatInfo {
             nat: nat.words(on, name),

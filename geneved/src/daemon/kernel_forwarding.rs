@@ -32,7 +32,11 @@ pub(super) async fn between_links<'a>(links: impl Iterator<Item = LinkPlace<'a>>
     all
 }
 
-fn sentence(netns: Option<&str>, names: &[&IfName], forwarding: ForwardedFamilies) -> Option<String> {
+fn sentence(
+    netns: Option<&str>,
+    names: &[&IfName],
+    forwarding: ForwardedFamilies,
+) -> Option<String> {
     let (families, settings) = match (forwarding.v4, forwarding.v6) {
         (false, false) => return None,
         (true, false) => ("IPv4", "net.ipv4.ip_forward=0"),

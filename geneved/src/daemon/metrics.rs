@@ -7,9 +7,9 @@ use libgeneve::vpc::LinkIndex;
 
 use super::core::Core;
 use crate::config::value::{IfName, ObjectName};
-use crate::control::protocol::{ClassInfo, BackendHealth};
+use crate::control::protocol::{BackendHealth, ClassInfo};
 use crate::control::yielding;
-use crate::io::{TrafficDirection, LinkCounters, PoolUsage};
+use crate::io::{LinkCounters, PoolUsage, TrafficDirection};
 use crate::observe::metrics::{self, MetricsPage};
 use crate::observe::scrape::MetricsSource;
 

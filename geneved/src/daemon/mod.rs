@@ -1,32 +1,32 @@
 //! The daemon: start-up, shutdown, reload, and the one owner of the running state.
 //!
-//! `core` holds the state and makes changes; `show`, `functions` and `live` tell what runs; [`health`]
+//! `core` holds the state and makes changes; `show`, `functions` and `run_until_stopped` tell what runs; [`health`]
 //! checks backends; here is the life cycle.
 
 mod backends;
+pub mod capability_probe;
 mod capture;
 mod change_events;
 mod compile;
 mod core;
 mod drop_events;
 mod engine;
-mod peer_devices;
 mod fdb;
 mod flows;
-mod kernel_forwarding;
+mod function_counters;
 mod functions;
 mod gateway;
 pub mod health;
-pub mod capability_probe;
+mod kernel_forwarding;
 mod link_local;
-mod function_counters;
-mod routing_loops;
 mod metrics;
 mod path_mtu;
+mod peer_devices;
 pub mod preflight;
 mod privilege;
 mod rates;
 mod reload;
+mod routing_loops;
 mod rx_interfaces;
 mod service_manager;
 mod show;
@@ -52,17 +52,21 @@ use self::termination::Termination;
 use self::watchdog::Watchdog;
 use crate::config::file::{self, Config, IoSetting};
 use crate::config::plan;
-use crate::control::protocol::{ApplyReply, CallFailure, MonitorReply, RatesReply, Request, SaveReply};
-use crate::control::server::{self, ReplyFuture, ReplyStreamFuture, ControlListener, ReplyParameters, RequestHandler};
+use crate::control::protocol::{
+    ApplyReply, CallFailure, MonitorReply, RatesReply, Request, SaveReply,
+};
+use crate::control::server::{
+    self, ControlListener, ReplyFuture, ReplyParameters, ReplyStreamFuture, RequestHandler,
+};
 use crate::control::yielding;
-use crate::plural::counted;
 use crate::io::EngineEvent;
-use crate::net::underlay_monitor::{UnderlayChanges, UnderlayMonitor};
-use crate::net::port_holder::PortHolder;
 use crate::net::netlink_watch::{InterfaceEvent, NetlinkWatch};
+use crate::net::port_holder::PortHolder;
+use crate::net::underlay_monitor::{UnderlayChanges, UnderlayMonitor};
 use crate::observe::log::tell_left_out;
 use crate::observe::repeat_filter::tell_repeats;
 use crate::observe::scrape::ScrapeListeners;
+use crate::plural::counted;
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
 
@@ -192,7 +196,8 @@ async fn run_until_stopped(
     let mut watching = tokio::time::interval(watched.unwrap_or(FLOW_UPKEEP));
     watching.reset();
     {
-        let mut serving = std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn RequestHandler>));
+        let mut serving =
+            std::pin::pin!(listener.serve(Rc::clone(&core) as Rc<dyn RequestHandler>));
         let mut scraping = std::pin::pin!(scrape.serve(Rc::clone(&core)));
         loop {
             tokio::select! {
@@ -286,7 +291,10 @@ fn follow_interfaces(core: &Rc<Core>, watch: NetlinkWatch) -> Result<(), Refusal
                 continue;
             }
             // Packets for an address come as soon as it is there.
-            if news.iter().any(|news| matches!(news, InterfaceEvent::Address(_))) {
+            if news
+                .iter()
+                .any(|news| matches!(news, InterfaceEvent::Address(_)))
+            {
                 core.follow_addresses(&concerned).await;
             }
             // Changes come in bursts; one look is enough for all of them.
@@ -308,12 +316,12 @@ fn handle_engine_event(core: &Rc<Core>, event: EngineEvent) {
         }
         EngineEvent::GsoOff { host, error } => {
             core.hub()
-                .announce(host_event(Some(capability_probe), "gso-off", error.to_string()));
+                .announce(host_event(Some(host), "gso-off", error.to_string()));
             tracing::warn!(%host, %error, "UDP GSO is refused on the way to {host} and not used for it: {error}");
         }
         EngineEvent::TunnelGso { link, host, works } => {
             let core = Rc::clone(core);
-            tokio::task::spawn_local(async move { core.tunnel_gso(link, capability_probe, works).await });
+            tokio::task::spawn_local(async move { core.tunnel_gso(link, host, works).await });
         }
         EngineEvent::Unreachable(refusals) => {
             let core = Rc::clone(core);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use libgeneve::vpc::{PathMtuEvidence, Host, PathMtuReport, REPORT_LIFETIME};
 use libgeneve::time::Now;
+use libgeneve::vpc::{Host, PathMtuEvidence, PathMtuReport, REPORT_LIFETIME};
 
 use super::core::{Core, CoreState, host_event};
 use crate::config::state::absent;
@@ -114,7 +114,8 @@ impl Core {
     fn tell_raised(&self, host: IpAddr, why: &str) {
         tracing::info!(%host, "path MTU to {host}: longer packets are tried again, because {why}");
         let detail = format!("longer packets are tried again, because {why}");
-        self.hub().announce(host_event(Some(host), "path-mtu", detail));
+        self.hub()
+            .announce(host_event(Some(host), "path-mtu", detail));
     }
 
     /// Notes what the ways to all hosts allow. A report about a path that was another one ends.

@@ -11,8 +11,8 @@ use rtnetlink::Handle;
 
 use super::core::{Core, CoreState, host_event};
 use crate::config::file::SegmentationSetting;
-use crate::net::peer_device::{PeerDevice, peer_device};
 use crate::net::mtu::PathTable;
+use crate::net::peer_device::{PeerDevice, peer_device};
 
 /// What is known of the underlay's devices.
 #[derive(Debug, Default)]
@@ -83,7 +83,12 @@ pub(super) enum Look {
 impl Core {
     /// Looks at the far ends of the devices by which these ways lead, or of those known so far, and has datagrams to the
     /// hosts behind them leave as they need.
-    pub(super) async fn refresh_peer_devices(&self, inner: &mut CoreState, ways: Option<&PathTable>, look: Look) {
+    pub(super) async fn refresh_peer_devices(
+        &self,
+        inner: &mut CoreState,
+        ways: Option<&PathTable>,
+        look: Look,
+    ) {
         if self.settings().segmentation != SegmentationSetting::Auto {
             return;
         }
@@ -98,7 +103,10 @@ impl Core {
             return;
         }
         for (address, end) in &far.hosts {
-            builder.registry.host(*address).set_offload_needs(offload_needs(end));
+            builder
+                .registry
+                .host(*address)
+                .set_offload_needs(offload_needs(end));
         }
         for host in changed {
             let finished = ("none", "a kernel or a network card finishes them");
@@ -112,6 +120,7 @@ impl Core {
     /// Looks again: a program that begins to read the far end is told by nobody.
     pub(super) async fn peer_devices_changed(&self) {
         let mut inner = self.inner().await;
-        self.refresh_peer_devices(&mut inner, None, Look::AtAll).await;
+        self.refresh_peer_devices(&mut inner, None, Look::AtAll)
+            .await;
     }
 }

@@ -12,18 +12,18 @@ use libgeneve::options::EndpointType;
 use nix::ifaddrs::getifaddrs;
 use nix::unistd::{Group, User, geteuid};
 
-use super::core::{for_port, hosts_of, needed_ports, port_taken, profile};
-use super::kernel_forwarding;
-use super::gateway;
 use super::capability_probe;
+use super::core::{for_port, hosts_of, needed_ports, port_taken, profile};
+use super::gateway;
+use super::kernel_forwarding;
 use super::routing_loops;
 use crate::config::file::Config;
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::config::value::{IfName, ModeValue};
 use crate::io::{DescriptorBudget, sockets_of};
 use crate::net::gateway::Gateway;
-use crate::net::netns::DIRECTORY;
 use crate::net::host_path::{self, UnderlayDevices};
+use crate::net::netns::DIRECTORY;
 
 /// So many hosts without a route are named.
 const NAMED_HOSTS: usize = 8;
@@ -118,7 +118,7 @@ async fn routes(state: &DesiredState) -> Vec<String> {
         for link in state.links.values() {
             for host in hosts_of(state, link) {
                 let name = &link.name;
-                match host_path::query_host_path(&netlink, capability_probe, link.local, &mut devices).await {
+                match host_path::query_host_path(&netlink, host, link.local, &mut devices).await {
                     Err(error) => without.push(format!(
                         "link \"{name}\": the kernel has no route to host {host}: {error}"
                     )),
@@ -147,7 +147,10 @@ async fn routes(state: &DesiredState) -> Vec<String> {
         all.extend(ways_out(state, link).await);
     }
     all.extend(
-        kernel_forwarding::between_links(state.links.values().filter_map(kernel_forwarding::routed)).await,
+        kernel_forwarding::between_links(
+            state.links.values().filter_map(kernel_forwarding::routed),
+        )
+        .await,
     );
     all
 }
@@ -192,7 +195,9 @@ fn inside(prefix: ipnet::IpNet) -> IpAddr {
 fn unreadable(config: &Config, files: &[PathBuf]) -> Vec<String> {
     // A daemon that root starts reads them before it becomes another user.
     let asked_for = geteuid().is_root() && config.daemon.user.is_none();
-    let service = User::from_name(capability_probe::SERVICE_USER).ok().flatten();
+    let service = User::from_name(capability_probe::SERVICE_USER)
+        .ok()
+        .flatten();
     let Some(service) = service.filter(|_| asked_for) else {
         return Vec::new();
     };

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use libgeneve::datapath::{ExpectedInput, FlowDecision, NextHop};
-use libgeneve::flow::{FlowView, FlowDirection};
+use libgeneve::flow::{FlowDirection, FlowView};
 use libgeneve::time::Now;
 
 use super::core::{Core, CoreState};
@@ -62,7 +62,14 @@ impl Core {
         rates
     }
 
-    fn rate_flows(&self, inner: &CoreState, now: Now, most: u32, by_packets: bool, rates: &mut Rates) {
+    fn rate_flows(
+        &self,
+        inner: &CoreState,
+        now: Now,
+        most: u32,
+        by_packets: bool,
+        rates: &mut Rates,
+    ) {
         let most = (most as usize).min(MAX_RATED_FLOWS);
         let names = names(inner);
         let mut memory = self.flow_memory.borrow_mut();

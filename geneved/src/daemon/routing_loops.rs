@@ -12,11 +12,11 @@ use ipnet::IpNet;
 
 use super::compile::Outdated;
 use super::core::{Core, CoreState, host_event, hosts_of};
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::config::value::{IfName, ModeValue};
 use crate::control::yielding;
-use crate::net::mtu::{RoutingLoop, NestedTunnels, PathTable};
 use crate::net::host_path::HostPath;
+use crate::net::mtu::{NestedTunnels, PathTable, RoutingLoop};
 use crate::refusal::Refusal;
 
 /// The most links of which it is looked up without a thread of its own what leads back.
@@ -26,11 +26,11 @@ const FEW_LINKS: usize = 64;
 pub(super) type LoopMap = BTreeMap<(IfName, IpAddr), RoutingLoop>;
 
 /// Every link and host of `state` between which packets would come back.
-pub(super) fn loops(state: &DesiredState, ways: &PathTable) -> LoopMap {
+pub(super) fn loops(state: &DesiredState, paths: &PathTable) -> LoopMap {
     let mut found = LoopMap::new();
     for link in state.links.values() {
         for host in hosts_of(state, link) {
-            if let Some(why) = find_loop(state, ways, link, host) {
+            if let Some(why) = find_loop(state, paths, link, host) {
                 found.insert((link.name.clone(), host), why);
             }
         }
@@ -38,27 +38,32 @@ pub(super) fn loops(state: &DesiredState, ways: &PathTable) -> LoopMap {
     found
 }
 
-fn find_loop(state: &DesiredState, ways: &PathTable, link: &LinkSpec, host: IpAddr) -> Option<RoutingLoop> {
-    let way = ways.path(host, link.local)?.ok()?;
-    if way.own {
+fn find_loop(
+    state: &DesiredState,
+    paths: &PathTable,
+    link: &LinkSpec,
+    host: IpAddr,
+) -> Option<RoutingLoop> {
+    let host_path = paths.path(host, link.local)?.ok()?;
+    if host_path.own {
         let meant = !is_configured_host(state, link, host);
         return Some(RoutingLoop::Own { meant });
     }
-    if links_entered(state, way).any(|entered| entered.name == link.name) {
+    if links_entered(state, host_path).any(|entered| entered.name == link.name) {
         return Some(RoutingLoop::Itself);
     }
-    if let Some(shared) = shared(state, way) {
+    if let Some(shared) = shared(state, host_path) {
         return Some(shared);
     }
     let mut seen = BTreeSet::new();
-    let by =
-        links_entered(state, way).find(|next| ends_in(state, ways, (next, host), link, &mut seen))?;
+    let by = links_entered(state, host_path)
+        .find(|next| ends_in(state, paths, (next, host), link, &mut seen))?;
     Some(RoutingLoop::Through(by.name.clone()))
 }
 
 /// Why a way may not be taken that leads through a bridge with a link among its ports.
-pub(super) fn shared(state: &DesiredState, way: &HostPath) -> Option<RoutingLoop> {
-    way.ports.iter().find_map(|(bridge, port)| {
+pub(super) fn shared(state: &DesiredState, host_path: &HostPath) -> Option<RoutingLoop> {
+    host_path.ports.iter().find_map(|(bridge, port)| {
         let link = state.links.get(&port.parse::<IfName>().ok()?)?;
         let here = link.netns.is_none();
         here.then(|| RoutingLoop::Shared(bridge.clone(), link.name.clone()))
@@ -66,16 +71,17 @@ pub(super) fn shared(state: &DesiredState, way: &HostPath) -> Option<RoutingLoop
 }
 
 /// All hosts of links that are behind links.
-pub(super) fn nested(state: &DesiredState, ways: &PathTable) -> NestedTunnels {
+pub(super) fn nested(state: &DesiredState, paths: &PathTable) -> NestedTunnels {
     let mut found = NestedTunnels::new();
     for link in state.links.values() {
         for host in hosts_of(state, link) {
-            let (Some(Ok(way)), None) =
-                (ways.path(host, link.local), ways.loop_of(&link.name, host))
-            else {
+            let (Some(Ok(host_path)), None) = (
+                paths.path(host, link.local),
+                paths.loop_of(&link.name, host),
+            ) else {
                 continue;
             };
-            let outer = links_entered(state, way).map(|outer| outer.name.clone());
+            let outer = links_entered(state, host_path).map(|outer| outer.name.clone());
             found.extend(outer.map(|outer| (link.name.clone(), host, outer)));
         }
     }
@@ -84,15 +90,16 @@ pub(super) fn nested(state: &DesiredState, ways: &PathTable) -> NestedTunnels {
 
 /// The hosts of a link by which its MTU is computed. One that is behind another link whose own MTU follows from this one's
 /// is none of them: each would go on to make the other smaller.
-pub(super) fn measured(state: &DesiredState, ways: &PathTable, link: &LinkSpec) -> Vec<IpAddr> {
+pub(super) fn measured(state: &DesiredState, paths: &PathTable, link: &LinkSpec) -> Vec<IpAddr> {
     let mut hosts = hosts_of(state, link);
     hosts.retain(|host| {
-        let way = ways.path(*host, link.local);
-        let (Some(Ok(way)), None) = (way, ways.loop_of(&link.name, *host)) else {
+        let host_path = paths.path(*host, link.local);
+        let (Some(Ok(host_path)), None) = (host_path, paths.loop_of(&link.name, *host)) else {
             return true;
         };
         let mut seen = BTreeSet::new();
-        !links_entered(state, way).any(|next| is_nested_in(state, ways, next, &link.name, &mut seen))
+        !links_entered(state, host_path)
+            .any(|next| is_nested_in(state, paths, next, &link.name, &mut seen))
     });
     hosts
 }
@@ -100,7 +107,7 @@ pub(super) fn measured(state: &DesiredState, ways: &PathTable, link: &LinkSpec) 
 /// Whether a host of `link` is behind the link `end`, perhaps through others.
 fn is_nested_in<'a>(
     state: &'a DesiredState,
-    ways: &PathTable,
+    paths: &PathTable,
     link: &'a LinkSpec,
     end: &IfName,
     seen: &mut BTreeSet<&'a IfName>,
@@ -112,19 +119,19 @@ fn is_nested_in<'a>(
         return false;
     }
     hosts_of(state, link).into_iter().any(|host| {
-        let Some(Ok(way)) = ways.path(host, link.local) else {
+        let Some(Ok(host_path)) = paths.path(host, link.local) else {
             return false;
         };
-        let next: Vec<_> = links_entered(state, way).collect();
+        let next: Vec<_> = links_entered(state, host_path).collect();
         next.into_iter()
-            .any(|next| is_nested_in(state, ways, next, end, seen))
+            .any(|next| is_nested_in(state, paths, next, end, seen))
     })
 }
 
 /// Whether what `link` gets for `inner` ends in `end`.
 fn ends_in<'a>(
     state: &'a DesiredState,
-    ways: &PathTable,
+    paths: &PathTable,
     (link, inner): (&'a LinkSpec, IpAddr),
     end: &LinkSpec,
     seen: &mut BTreeSet<(&'a IfName, IpAddr)>,
@@ -133,20 +140,23 @@ fn ends_in<'a>(
         return false;
     }
     hosts_for(state, link, inner).into_iter().any(|host| {
-        let Some(Ok(way)) = ways.path(host, link.local) else {
+        let Some(Ok(host_path)) = paths.path(host, link.local) else {
             return false;
         };
-        let next: Vec<_> = links_entered(state, way).collect();
+        let next: Vec<_> = links_entered(state, host_path).collect();
         next.iter().any(|next| next.name == end.name)
             || next
                 .into_iter()
-                .any(|next| ends_in(state, ways, (next, host), end, seen))
+                .any(|next| ends_in(state, paths, (next, host), end, seen))
     })
 }
 
 /// The links whose interfaces a way leads into; those of other namespaces are no devices of the underlay.
-fn links_entered<'a>(state: &'a DesiredState, way: &HostPath) -> impl Iterator<Item = &'a LinkSpec> {
-    let links = way
+fn links_entered<'a>(
+    state: &'a DesiredState,
+    host_path: &HostPath,
+) -> impl Iterator<Item = &'a LinkSpec> {
+    let links = host_path
         .through
         .iter()
         .filter_map(|name| state.links.get(&name.parse::<IfName>().ok()?));
@@ -177,7 +187,7 @@ fn hosts_for(state: &DesiredState, link: &LinkSpec, inner: IpAddr) -> Vec<IpAddr
 fn with_addresses<'a>(
     old: &DesiredState,
     changed: impl Iterator<Item = &'a LinkSpec>,
-    ways: &PathTable,
+    paths: &PathTable,
 ) -> Option<PathTable> {
     let here = changed.filter(|link| link.netns.is_none() && link.up);
     let is_old = |link: &LinkSpec, net: &IpNet| {
@@ -189,13 +199,15 @@ fn with_addresses<'a>(
     if fresh.is_empty() {
         return None;
     }
-    let mut foreseen = ways.clone();
+    let mut foreseen = paths.clone();
     let mut any = false;
-    foreseen.change_each(|host, way| {
+    foreseen.change_each(|host, host_path| {
         let mut drawn: Option<HostPath> = None;
         for (link, net) in &fresh {
-            let shorter = match drawn.as_ref().map_or(way.as_ref(), Ok) {
-                Ok(way) => way.in_main && !way.own && way.prefix_len < net.prefix_len(),
+            let shorter = match drawn.as_ref().map_or(host_path.as_ref(), Ok) {
+                Ok(host_path) => {
+                    host_path.in_main && !host_path.own && host_path.prefix_len < net.prefix_len()
+                }
                 Err(_) => true,
             };
             if net.contains(&host) && (shorter || net.addr() == host) {
@@ -217,18 +229,18 @@ fn with_addresses<'a>(
 }
 
 /// Whether some way leads through the interface of a link, or of a bridge that it is a port of.
-pub(super) fn entangled(state: &DesiredState, ways: &PathTable) -> bool {
-    let links = ways
+pub(super) fn entangled(state: &DesiredState, paths: &PathTable) -> bool {
+    let links = paths
         .through()
         .filter_map(|name| state.links.get(&name.parse().ok()?));
     links.into_iter().any(|link| link.netns.is_none())
 }
 
 /// Concludes why packets of one link would come back, where no way leads through any link.
-pub(super) fn note_own_loops(state: &DesiredState, ways: &mut PathTable, link: &LinkSpec) {
+pub(super) fn note_own_loops(state: &DesiredState, paths: &mut PathTable, link: &LinkSpec) {
     for host in hosts_of(state, link) {
-        if let Some(why) = find_loop(state, ways, link, host) {
-            ways.add_loop(&link.name, host, why);
+        if let Some(why) = find_loop(state, paths, link, host) {
+            paths.add_loop(&link.name, host, why);
         }
     }
 }
@@ -251,9 +263,9 @@ impl Core {
         new: &Arc<DesiredState>,
         changed: &Outdated,
     ) -> Result<Arc<PathTable>, Refusal> {
-        let ways = self.paths(inner, new, changed).await;
+        let paths = self.paths(inner, new, changed).await;
         let (old, new) = (Arc::clone(&inner.state), Arc::clone(new));
-        let (before, after) = (Arc::clone(&inner.paths), Arc::clone(&ways));
+        let (before, after) = (Arc::clone(&inner.paths), Arc::clone(&paths));
         let names: Vec<IfName> = match changed {
             Outdated::All => new.links.keys().cloned().collect(),
             Outdated::Links(names) => names.iter().cloned().collect(),
@@ -275,7 +287,7 @@ impl Core {
             after.loops().beside(before.loops()).map(of).find(is_new)
         };
         let Some(((name, host), why)) = yielding::spawn_blocking_if(long, find).await else {
-            return Ok(ways);
+            return Ok(paths);
         };
         Err(Refusal::new(
             format!("link \"{name}\": host {host}: {why}"),
@@ -286,8 +298,12 @@ impl Core {
 
     /// Has the packet path keep away from hosts from which packets would come back, and says which are new and which are
     /// right again. Returns the links for which that changed.
-    pub(super) fn note_ways(&self, inner: &mut CoreState, ways: Arc<PathTable>) -> BTreeSet<IfName> {
-        let old = std::mem::replace(&mut inner.paths, ways);
+    pub(super) fn note_ways(
+        &self,
+        inner: &mut CoreState,
+        paths: Arc<PathTable>,
+    ) -> BTreeSet<IfName> {
+        let old = std::mem::replace(&mut inner.paths, paths);
         self.note_path_mtus(inner, &old);
         let mut changed = BTreeSet::new();
         let others = inner.paths.nested.symmetric_difference(&old.nested);
@@ -347,17 +363,17 @@ mod tests {
         })
     }
 
-    fn ways(list: &[(&str, Result<HostPath, String>)]) -> PathTable {
-        let mut ways = PathTable::default();
-        for (host, way) in list {
-            ways.insert((host.parse().unwrap(), None), way.clone());
+    fn paths(list: &[(&str, Result<HostPath, String>)]) -> PathTable {
+        let mut paths = PathTable::default();
+        for (host, host_path) in list {
+            paths.insert((host.parse().unwrap(), None), host_path.clone());
         }
-        ways
+        paths
     }
 
-    fn foreseen(old: &DesiredState, new: &DesiredState, ways: &PathTable) -> PathTable {
-        let foreseen = with_addresses(old, new.links.values(), ways);
-        foreseen.unwrap_or_else(|| ways.clone())
+    fn foreseen(old: &DesiredState, new: &DesiredState, paths: &PathTable) -> PathTable {
+        let foreseen = with_addresses(old, new.links.values(), paths);
+        foreseen.unwrap_or_else(|| paths.clone())
     }
 
     const LOOP_HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 9));
@@ -375,8 +391,8 @@ mod tests {
         address = ["10.1.0.1/24"]
     "#;
 
-    fn found(state: &DesiredState, ways: &PathTable) -> Vec<(String, String)> {
-        loops(state, ways)
+    fn found(state: &DesiredState, paths: &PathTable) -> Vec<(String, String)> {
+        loops(state, paths)
             .into_keys()
             .map(|(link, host)| (link.to_string(), host.to_string()))
             .collect()
@@ -385,10 +401,10 @@ mod tests {
     #[test]
     fn a_tunnel_in_a_tunnel_is_no_loop() {
         let state = state(TWO);
-        let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
-        assert_eq!(found(&state, &ways), []);
+        let paths = paths(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
+        assert_eq!(found(&state, &paths), []);
         assert_eq!(
-            found(&state, &foreseen(&DesiredState::default(), &state, &ways)),
+            found(&state, &foreseen(&DesiredState::default(), &state, &paths)),
             []
         );
     }
@@ -396,20 +412,23 @@ mod tests {
     #[test]
     fn a_host_behind_a_link_is_heard_by_it() {
         let state = state(TWO);
-        let ways = ways(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
+        let paths = paths(&[("192.0.2.2", by("eth0", 24)), ("10.0.0.2", by("gnv0", 24))]);
         let name = |name: &str| name.parse::<IfName>().unwrap();
         let expected = (name("gnv1"), "10.0.0.2".parse().unwrap(), name("gnv0"));
-        assert_eq!(nested(&state, &ways), NestedTunnels::from([expected]));
+        assert_eq!(nested(&state, &paths), NestedTunnels::from([expected]));
     }
 
     #[test]
     fn a_bridge_of_underlay_and_link_carries_nothing() {
         let state = state(TWO);
-        let mut way = by("br0", 24).unwrap();
-        way.ports = vec![("br0".into(), "eth0".into()), ("br0".into(), "gnv1".into())];
-        let ways = ways(&[("192.0.2.2", Ok(way)), ("10.0.0.2", by("gnv0", 24))]);
-        let found: Vec<_> = loops(&state, &ways).into_values().collect();
-        assert_eq!(found, [RoutingLoop::Shared("br0".into(), "gnv1".parse().unwrap())]);
+        let mut host_path = by("br0", 24).unwrap();
+        host_path.ports = vec![("br0".into(), "eth0".into()), ("br0".into(), "gnv1".into())];
+        let paths = paths(&[("192.0.2.2", Ok(host_path)), ("10.0.0.2", by("gnv0", 24))]);
+        let found: Vec<_> = loops(&state, &paths).into_values().collect();
+        assert_eq!(
+            found,
+            [RoutingLoop::Shared("br0".into(), "gnv1".parse().unwrap())]
+        );
         let why = found[0].to_string();
         assert!(why.ends_with("take one of them out of br0"), "{why}");
     }
@@ -437,7 +456,7 @@ mod tests {
         "#,
         );
         let link = |name: &str| &state.links[&name.parse::<IfName>().unwrap()];
-        let mutual = ways(&[
+        let mutual = paths(&[
             ("192.0.2.2", by("eth0", 24)),
             ("10.62.0.9", by("x2", 24)),
             ("10.61.0.9", by("x1", 24)),
@@ -448,7 +467,7 @@ mod tests {
             assert_eq!(measured(&state, &mutual, link(name)), [outside]);
         }
         // One that is behind another is narrower, as it should be.
-        let nested = ways(&[
+        let nested = paths(&[
             ("192.0.2.2", by("eth0", 24)),
             ("10.62.0.9", by("x2", 24)),
             ("10.61.0.9", by("eth0", 24)),
@@ -459,11 +478,11 @@ mod tests {
     #[test]
     fn a_route_into_the_link_itself_or_around_is_one() {
         let state = state(TWO);
-        let itself = ways(&[("192.0.2.2", by("gnv0", 32)), ("10.0.0.2", by("gnv0", 24))]);
+        let itself = paths(&[("192.0.2.2", by("gnv0", 32)), ("10.0.0.2", by("gnv0", 24))]);
         let gnv0 = ("gnv0".to_owned(), "192.0.2.2".to_owned());
         let gnv1 = ("gnv1".to_owned(), "10.0.0.2".to_owned());
         assert_eq!(found(&state, &itself), vec![gnv0.clone()]);
-        let around = ways(&[("192.0.2.2", by("gnv1", 32)), ("10.0.0.2", by("gnv0", 24))]);
+        let around = paths(&[("192.0.2.2", by("gnv1", 32)), ("10.0.0.2", by("gnv0", 24))]);
         assert_eq!(found(&state, &around), [gnv0, gnv1]);
         let why = loops(&state, &around)
             .into_values()
@@ -487,20 +506,20 @@ mod tests {
             address = ["10.50.0.1/24"]
         "#,
         );
-        for (way, expected) in [
+        for (host_path, expected) in [
             (by("eth0", 0), 1),
             (Err("Network is unreachable".to_owned()), 1),
             // The underlay knows better.
             (by("eth0", 32), 0),
         ] {
-            let ways = ways(&[("10.50.0.9", way.clone())]);
+            let paths = paths(&[("10.50.0.9", host_path.clone())]);
             // What an address has drawn already, the kernel says.
             assert_eq!(
-                foreseen(&state, &state, &ways).path(LOOP_HOST, None),
-                ways.path(LOOP_HOST, None)
+                foreseen(&state, &state, &paths).path(LOOP_HOST, None),
+                paths.path(LOOP_HOST, None)
             );
-            let found = found(&state, &foreseen(&DesiredState::default(), &state, &ways));
-            assert_eq!(found.len(), expected, "{way:?}");
+            let found = found(&state, &foreseen(&DesiredState::default(), &state, &paths));
+            assert_eq!(found.len(), expected, "{host_path:?}");
         }
     }
 
@@ -516,14 +535,14 @@ mod tests {
             address = ["10.50.0.1/24"]
         "#,
         );
-        let host = ways(&[("10.50.0.9", by("gnv0", 24))]);
+        let host = paths(&[("10.50.0.9", by("gnv0", 24))]);
         assert_eq!(
             found(&state, &foreseen(&DesiredState::default(), &state, &host)),
             []
         );
         let mut own = by("lo", 32).unwrap();
         own.own = true;
-        let here = ways(&[("10.50.0.9", Ok(own.clone()))]);
+        let here = paths(&[("10.50.0.9", Ok(own.clone()))]);
         let found: Vec<_> = loops(&state, &here).into_values().collect();
         assert_eq!(found, [RoutingLoop::Own { meant: false }]);
     }
@@ -543,8 +562,8 @@ mod tests {
         );
         let mut own = by("lo", 32).unwrap();
         own.own = true;
-        let ways = ways(&[("192.0.2.1", Ok(own))]);
-        let found: Vec<_> = loops(&state, &ways).into_values().collect();
+        let paths = paths(&[("192.0.2.1", Ok(own))]);
+        let found: Vec<_> = loops(&state, &paths).into_values().collect();
         assert_eq!(found, [RoutingLoop::Own { meant: true }]);
     }
 }

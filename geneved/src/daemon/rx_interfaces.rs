@@ -18,9 +18,9 @@ use super::core::{Core, CoreState, host_event};
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
 use crate::io::RxInterfaces;
-use crate::net::devices::{DeviceMap, DeviceChange, LinkMessages, OwnDevices, listen};
-use crate::net::netns::{self, NetnsId};
+use crate::net::devices::{DeviceChange, DeviceMap, LinkMessages, OwnDevices, listen};
 use crate::net::netlink_watch;
+use crate::net::netns::{self, NetnsId};
 use crate::refusal::Refusal;
 
 /// Changes come in bursts; so long one is gathered.
@@ -100,7 +100,12 @@ impl Core {
 
     /// Notes which interfaces are links' own: those that run, and those of `state` that are being made. `changed` are the links
     /// of which something may not be as it was.
-    pub(super) fn note_own_links(&self, inner: &CoreState, state: &DesiredState, changed: &Outdated) {
+    pub(super) fn note_own_links(
+        &self,
+        inner: &CoreState,
+        state: &DesiredState,
+        changed: &Outdated,
+    ) {
         let own = |name: &IfName| {
             let here = |state: &DesiredState| {
                 let link = state.links.get(name);
@@ -157,7 +162,10 @@ impl Core {
             let number = match known.filter(|(known, _)| *known == identity) {
                 Some((_, number)) => Some(number),
                 None => match netns::open(name) {
-                    Ok(file) => netlink_watch::number_of(self.netlink(), &file).await.ok().flatten(),
+                    Ok(file) => netlink_watch::number_of(self.netlink(), &file)
+                        .await
+                        .ok()
+                        .flatten(),
                     Err(_) => None,
                 },
             };

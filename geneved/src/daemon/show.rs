@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use libgeneve::wire::encapsulation;
 
 use super::compile::lladdr;
-use super::core::{Core, RENAMED_HINT, CoreState, Obstacle, hosts_of};
+use super::core::{Core, CoreState, Obstacle, RENAMED_HINT, hosts_of};
 use super::path_mtu::path_mtu_info;
-use crate::config::value::{IfName, MacValue, ModeValue, PrefixValue};
 use crate::config::args::RouteArgs;
+use crate::config::value::{IfName, MacValue, ModeValue, PrefixValue};
 use crate::control::protocol::{
-    EndpointInfo, EndpointsReply, FeatureInfo, HostReply, HostInfo, LinkInfo, LinksReply, MtuSum, RemoteInfo,
-    RouteInfo, RoutesReply, UnknownVniInfo,
+    EndpointInfo, EndpointsReply, FeatureInfo, HostInfo, HostReply, LinkInfo, LinksReply, MtuSum,
+    RemoteInfo, RouteInfo, RoutesReply, UnknownVniInfo,
 };
 use crate::control::yielding::Yielder;
 use crate::io::UnknownVni;
@@ -55,7 +55,8 @@ impl Core {
             state: state.to_owned(),
             cause: cause.or_else(|| inner.paths.loop_warning(name)),
             ifindex: seen.ifindex,
-            lladdr: (link.inner == encapsulation::InnerProtocol::Ethernet).then(|| MacValue(lladdr(link))),
+            lladdr: (link.inner == encapsulation::InnerProtocol::Ethernet)
+                .then(|| MacValue(lladdr(link))),
             flags: seen.flags,
             operstate: match (seen.operstate.is_empty(), state) {
                 (false, _) => seen.operstate,
@@ -163,8 +164,14 @@ impl Core {
                 path_mtu: host.and_then(|h| h.path_mtu()),
                 path_mtu_report: host.and_then(|h| path_mtu_info(h, now)),
                 gso: host.is_none_or(|h| h.gso()),
-                whole: inner.far.needs_whole(address).map(|(which, _)| which.to_owned()),
-                whole_cause: inner.far.needs_whole(address).map(|(_, why)| why.to_owned()),
+                whole: inner
+                    .far
+                    .needs_whole(address)
+                    .map(|(which, _)| which.to_owned()),
+                whole_cause: inner
+                    .far
+                    .needs_whole(address)
+                    .map(|(_, why)| why.to_owned()),
                 unreachable: why,
                 unreachable_age: age,
                 links,

@@ -8,19 +8,19 @@ mod kernel;
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{self, PacketContext, NextHop, TraceInput, TraceResult, TunnelNextHop};
+use libgeneve::datapath::{self, NextHop, PacketContext, TraceInput, TraceResult, TunnelNextHop};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc;
 use libgeneve::route::RouteTarget;
+use libgeneve::vpc;
 use libgeneve::wire::encapsulation::Encapsulation;
 use libgeneve::wire::header::HeaderBytes;
 
 use self::kernel::UnderlayRoute;
 use super::core::{Core, LinkRuntime};
 use super::flows::class_name;
-use crate::config::state::LinkSpec;
-use crate::config::value::{OptionClassValue, OptionTypeValue, ModeValue, RawOption};
 use crate::config::args::TraceArgs;
+use crate::config::state::LinkSpec;
+use crate::config::value::{ModeValue, OptionClassValue, OptionTypeValue, RawOption};
 use crate::control::protocol::{StageInfo, TraceReply, TraceReport, TraceVerdict};
 use crate::net::interface::{self, InterfaceStatus};
 use crate::refusal::Refusal;
@@ -33,8 +33,12 @@ struct KernelDrop {
 }
 
 /// What is wrong with the interface of a link, if anything is.
-async fn interface(link: &LinkSpec, running: &LinkRuntime, heading: &TraceInput) -> Option<KernelDrop> {
-    let name = &vpc.name;
+async fn interface(
+    link: &LinkSpec,
+    running: &LinkRuntime,
+    heading: &TraceInput,
+) -> Option<KernelDrop> {
+    let name = &link.name;
     let stopped = |result, reason| {
         let stage = "interface";
         let stage = datapath::TraceStage { stage, result };
@@ -51,7 +55,7 @@ async fn interface(link: &LinkSpec, running: &LinkRuntime, heading: &TraceInput)
             Some(reason),
         );
     }
-    let seen = interface::observe(vpc.netns.clone(), vec![name.to_string()]).await;
+    let seen = interface::observe(link.netns.clone(), vec![name.to_string()]).await;
     let up = |seen: &InterfaceStatus| seen.flags.iter().any(|flag| flag == "UP");
     match seen.ok()?.first() {
         Some(seen) if up(seen) => None,
@@ -86,31 +90,31 @@ impl Core {
         let tables = self.engine().tables();
         let link = tables.link(running.index).ok_or_else(lost)?;
         let compiled = (&*inner.state, &inner.builder.compiler, &*tables.schema);
-        let (described, mut stages) = described::described(compiled, vpc, &packet)?;
+        let (described, mut stages) = described::described(compiled, link, &packet)?;
         let cx = PacketContext {
             tables: &tables,
             state: self.engine().flows(),
             now: self.engine().now(),
         };
-        let traced = datapath::trace(&cx, vpc, &described);
+        let traced = datapath::trace(&cx, link, &described);
         let stopped = interface(configured, running, &described.trace_input).await;
         match &stopped {
             Some(stopped) => stages.push(stopped.stage.clone()),
             None => {
-                let stays = is_behind_host(vpc, &traced, described.key.dst);
+                let stays = is_behind_host(link, &traced, described.key.dst);
                 stages.extend(kernel::before(configured, &described, stays).await);
             }
         }
-        let way = next_hop(&traced);
-        let encapsulation = vpc.config.encapsulation;
-        let options = way.map_or_else(Vec::new, |way| carried(encapsulation, &way.encap));
+        let tunnel = next_hop(&traced);
+        let encapsulation = link.config.encapsulation;
+        let options = tunnel.map_or_else(Vec::new, |tunnel| carried(encapsulation, &tunnel.encap));
         let class = traced
             .class
             .and_then(|id| class_name(&inner, &packet.dev, id));
         let (mut verdict, mut reason) = verdict(&traced);
-        let host = way.map(|way| way.host.addr);
+        let host = tunnel.map(|tunnel| tunnel.host.addr);
         if matches!(described.trace_input, TraceInput::Egress) && is_forwarded(verdict) {
-            stages.extend(self.unanswered(configured, vpc, &traced, described.key.src));
+            stages.extend(self.unanswered(configured, link, &traced, described.key.src));
         }
         stages.extend(traced.stages);
         if let (Some(stopped), true) = (&stopped, is_forwarded(verdict)) {
@@ -145,7 +149,7 @@ impl Core {
         if let (TraceInput::Ingress { .. }, Some(key), true) =
             (&described.trace_input, traced.translated, here)
         {
-            kernel::after(configured, &key, vpc.delivers(key.dst), &mut stages).await;
+            kernel::after(configured, &key, link.delivers(key.dst), &mut stages).await;
         }
         let stages = stages.into_iter().map(|stage| StageInfo {
             stage: stage.stage.to_owned(),
@@ -174,7 +178,7 @@ impl Core {
     ) -> Option<datapath::TraceStage> {
         let left = next_hop(traced)?;
         let translated = traced.translated.is_some_and(|key| key.src != src);
-        if configured.mode != ModeValue::Ip || translated || vpc.delivers(src).is_some() {
+        if configured.mode != ModeValue::Ip || translated || link.delivers(src).is_some() {
             return None;
         }
         let remedy = self.allowing(configured, [src.into()]);
@@ -190,13 +194,13 @@ impl Core {
 
 /// Whether a destination that gets nothing is behind this host, so that packets to it must not come into the link.
 fn is_behind_host(link: &vpc::Link, traced: &TraceResult, dst: IpAddr) -> bool {
-    let entry = vpc.routes.lookup(dst);
+    let entry = link.routes.lookup(dst);
     traced.outcome.is_err() && entry.is_some_and(|e| matches!(e.target, RouteTarget::Local))
 }
 
 fn next_hop(traced: &TraceResult) -> Option<&TunnelNextHop> {
     match &traced.outcome {
-        Ok(NextHop::Wire(way)) => Some(way),
+        Ok(NextHop::Wire(tunnel)) => Some(tunnel),
         _ => None,
     }
 }

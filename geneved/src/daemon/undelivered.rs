@@ -60,12 +60,18 @@ impl UndeliveredReports {
 
 impl Core {
     /// What came for this link of late and was not delivered, but for what would be by now.
-    pub(super) fn undelivered(&self, inner: &CoreState, link: &LinkSpec) -> Option<UndeliveredInfo> {
+    pub(super) fn undelivered(
+        &self,
+        inner: &CoreState,
+        link: &LinkSpec,
+    ) -> Option<UndeliveredInfo> {
         let running = inner.running.get(&link.name)?;
         let tables = self.engine().tables();
         let there = tables.link(running.index)?;
         let now = self.engine().now();
-        let since = Now(now.0.saturating_sub(UNDELIVERED_AGE.as_secs() * 1_000_000_000));
+        let since = Now(now
+            .0
+            .saturating_sub(UNDELIVERED_AGE.as_secs() * 1_000_000_000));
         let noted = &there.config.undelivered;
         noted.forget(since, |one| {
             one.at < since || there.delivers(one.last).is_some()
@@ -136,8 +142,8 @@ fn remedy(socket: &Path, link: &LinkSpec, prefixes: impl IntoIterator<Item = IpN
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::args::{ChangeVerb, ObjectChange};
     use crate::config::state::DesiredState;
-    use crate::config::args::{ObjectChange, ChangeVerb};
 
     fn remedied(prefixes: &[&str]) -> String {
         let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap());

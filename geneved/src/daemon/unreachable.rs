@@ -6,8 +6,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
+use libgeneve::vpc::LinkIndex;
 
 use super::core::{Core, CoreState, host_event, hosts_of};
 use crate::config::state::LinkSpec;
@@ -56,7 +56,7 @@ impl UnreachableHosts {
         news
     }
 
-    /// Why a host could not be reached, and how many seconds ago that was; it was `heard` last then.
+    /// Why a host could not be reached, and how many seconds ago that was; it was `last_received` last then.
     pub(super) fn of(&self, host: IpAddr, now: Now, heard: Option<Now>) -> Option<(&str, u64)> {
         let said = self.0.get(&host).filter(|said| said.shown)?;
         let alive = !said.certain && heard.is_some_and(|heard| heard > said.last);
@@ -163,7 +163,8 @@ impl Core {
             && inner.unreachable.of(host, now, heard).is_some()
         {
             tracing::warn!(%host, why, "nothing arrives at {host}: {why}");
-            self.hub().announce(host_event(Some(host), "unreachable", why));
+            self.hub()
+                .announce(host_event(Some(host), "unreachable", why));
         }
     }
 
@@ -178,11 +179,17 @@ impl Core {
             builder,
             ..
         } = &mut *inner;
-        let heard = |host| builder.registry.find(host).and_then(|host| host.last_received());
+        let heard = |host| {
+            builder
+                .registry
+                .find(host)
+                .and_then(|host| host.last_received())
+        };
         for host in unreachable.forget_heard(heard) {
             tracing::info!(%host, "{host} is heard again");
             let detail = "it is heard again".to_owned();
-            self.hub().announce(host_event(Some(host), "reachable", detail));
+            self.hub()
+                .announce(host_event(Some(host), "reachable", detail));
         }
     }
 }

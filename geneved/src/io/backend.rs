@@ -29,11 +29,19 @@ pub(super) enum PoolKind {
 #[derive(Debug)]
 pub(super) enum Completion {
     /// A TUN queue gave a packet: virtio header and packet are `len` bytes of the buffer.
-    Tun { slot: u32, bid: BufferId, len: usize },
+    Tun {
+        slot: u32,
+        buffer_id: BufferId,
+        len: usize,
+    },
     /// A TUN queue ended: it was removed, or the interface is gone.
     TunEnd { slot: u32, error: i32 },
     /// A train of datagrams arrived.
-    Datagrams { slot: u32, bid: BufferId, train: RxBatch },
+    Datagrams {
+        slot: u32,
+        buffer_id: BufferId,
+        train: RxBatch,
+    },
     /// A receiving socket ended.
     SocketEnd { slot: u32, error: i32 },
     /// A train was sent, or a negative errno.
@@ -79,26 +87,26 @@ pub(super) enum Checksum {
 pub(super) trait PacketIo {
     /// Reads packets from this TUN queue until it is removed.
     fn add_tun(&mut self, slot: u32, fd: RawFd);
-    /// Stops reading; [`Done::TunEnd`] follows, after which the worker may close the descriptor.
+    /// Stops reading; [`Completion::TunEnd`] follows, after which the worker may close the descriptor.
     fn remove_tun(&mut self, slot: u32);
     /// Receives from this socket until it is removed; little in each turn where it takes what is of no VPC (`stray`).
     fn add_socket(&mut self, slot: u32, fd: RawFd, stray: bool);
-    /// Stops receiving; [`Done::SocketEnd`] follows.
+    /// Stops receiving; [`Completion::SocketEnd`] follows.
     fn remove_socket(&mut self, slot: u32);
     /// Packets come in bulk from now on, or do so no longer ([`super::pace`]).
     fn bulk(&mut self, bulk: bool);
     /// Takes a buffer back.
-    fn recycle(&mut self, side: PoolKind, bid: BufferId);
+    fn recycle(&mut self, side: PoolKind, buffer_id: BufferId);
     /// Queues a train.
     ///
     /// # Safety
-    /// Until [`Done::Sent`] of `id`, or until the backend is dropped: `fd` stays open; `msg` and all that it points to may be
+    /// Until [`Completion::Sent`] of `id`, or until the backend is dropped: `fd` stays open; `msg` and all that it points to may be
     /// read and stay where they are.
     unsafe fn send(&mut self, id: u32, fd: RawFd, msg: *const libc::msghdr);
     /// Queues a TUN write.
     ///
     /// # Safety
-    /// Until [`Done::Wrote`] of `id`, or until the backend is dropped: `fd` stays open; the iovecs and all that they point to
+    /// Until [`Completion::Wrote`] of `id`, or until the backend is dropped: `fd` stays open; the iovecs and all that they point to
     /// may be read and stay where they are.
     unsafe fn write(&mut self, id: u32, fd: RawFd, iov: &[libc::iovec]);
     /// Sends one datagram, or train, before it returns; `checksum` says who sums the UDP checksum.

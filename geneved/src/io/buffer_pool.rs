@@ -92,8 +92,8 @@ impl BufferPool {
     }
 
     /// The address of a buffer's first byte.
-    pub(super) fn addr(&self, bid: BufferId) -> *mut u8 {
-        self.map().addr(bid)
+    pub(super) fn addr(&self, buffer_id: BufferId) -> *mut u8 {
+        self.map().addr(buffer_id)
     }
 
     /// Where the buffers are, for those who only need addresses.
@@ -106,7 +106,7 @@ impl BufferPool {
     }
 
     /// The bytes of a buffer that the worker holds.
-    pub(super) fn bytes_mut(&mut self, bid: BufferId) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self, buffer_id: BufferId) -> &mut [u8] {
         // SAFETY: the piece of `len` bytes lies inside the mapping, which self owns, is initialised because anonymous
         // memory is zero, and overlaps no other; `&mut self` excludes other references that were made here. Those who
         // know addresses only:
@@ -118,20 +118,20 @@ impl BufferPool {
         //   too. Then its checksum is right as well before the kernel, which reads trains in the worker's own calls
         //   (`MSG_DONTWAIT`), gets to see it. Within one borrow, a packet is written before the first piece of it is
         //   given away.
-        unsafe { std::slice::from_raw_parts_mut(self.addr(bid), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.addr(buffer_id), self.len) }
     }
 
     /// Notes one more user of the buffer.
-    pub(super) fn hold(&mut self, bid: BufferId) {
-        let refs = &mut self.refs[usize::from(bid)];
+    pub(super) fn hold(&mut self, buffer_id: BufferId) {
+        let refs = &mut self.refs[usize::from(buffer_id)];
         self.held += u16::from(*refs == 0);
         *refs += 1;
     }
 
     /// One user less; true where it was the last and the buffer may go back to the backend.
     #[must_use]
-    pub(super) fn release(&mut self, bid: BufferId) -> bool {
-        let refs = &mut self.refs[usize::from(bid)];
+    pub(super) fn release(&mut self, buffer_id: BufferId) -> bool {
+        let refs = &mut self.refs[usize::from(buffer_id)];
         *refs -= 1;
         self.held -= u16::from(*refs == 0);
         *refs == 0
@@ -148,17 +148,17 @@ pub(super) struct PoolLayout {
 
 impl PoolLayout {
     /// The address of a buffer's first byte.
-    pub(super) fn addr(self, bid: BufferId) -> *mut u8 {
-        assert!(usize::from(bid) < self.count);
+    pub(super) fn addr(self, buffer_id: BufferId) -> *mut u8 {
+        assert!(usize::from(buffer_id) < self.count);
         // SAFETY: bid is below count, so the offset lies inside the mapping of count * stride bytes.
-        unsafe { self.base.as_ptr().add(usize::from(bid) * self.stride) }
+        unsafe { self.base.as_ptr().add(usize::from(buffer_id) * self.stride) }
     }
 
     /// The iovec of `len` bytes from `start` of a buffer.
-    pub(super) fn iovec(self, bid: BufferId, start: usize, len: usize) -> libc::iovec {
+    pub(super) fn iovec(self, buffer_id: BufferId, start: usize, len: usize) -> libc::iovec {
         assert!(start <= self.stride && len <= self.stride - start);
         // SAFETY: start is at most the `stride` bytes of the buffer's piece, all of which lie inside the mapping.
-        let base = unsafe { self.addr(bid).add(start) };
+        let base = unsafe { self.addr(buffer_id).add(start) };
         libc::iovec {
             iov_base: base.cast(),
             iov_len: len,

@@ -41,10 +41,10 @@ impl UdpBufferRings {
     }
 
     /// Those that a buffer belongs to.
-    pub(super) fn of(&mut self, bid: BufferId) -> &mut BufferRing {
-        match bid {
-            bid if bid >= self.stray.range.start => &mut self.stray,
-            bid if bid >= self.crowd.range.start => &mut self.crowd,
+    pub(super) fn of(&mut self, buffer_id: BufferId) -> &mut BufferRing {
+        match buffer_id {
+            buffer_id if buffer_id >= self.stray.range.start => &mut self.stray,
+            buffer_id if buffer_id >= self.crowd.range.start => &mut self.crowd,
             _ => &mut self.usual,
         }
     }
@@ -126,8 +126,8 @@ impl BufferRing {
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&mut self, bid: BufferId) {
-        self.spare.push(bid);
+    pub(super) fn give(&mut self, buffer_id: BufferId) {
+        self.spare.push(buffer_id);
     }
 
     /// Puts as many buffers into the ring as suit the packets that come; true where there are some.
@@ -139,20 +139,22 @@ impl BufferRing {
         };
         // Buffers under way count, too: what matters is how many take turns.
         while self.range.len() - self.spare.len() < usize::from(target) {
-            let Some(bid) = self.spare.pop() else { break };
-            self.publish(bid);
+            let Some(buffer_id) = self.spare.pop() else {
+                break;
+            };
+            self.publish(buffer_id);
         }
         self.available > 0
     }
 
-    fn publish(&mut self, bid: BufferId) {
+    fn publish(&mut self, buffer_id: BufferId) {
         let at = usize::from(self.tail & self.mask);
         // SAFETY: `at` is below the number of entries; the kernel reads entries only up to the tail, which is
         // published below.
         let entry = unsafe { self.entries.add(at).as_mut() };
-        entry.set_addr(self.map.addr(bid) as u64);
+        entry.set_addr(self.map.addr(buffer_id) as u64);
         entry.set_len(self.len);
-        entry.set_bid(bid);
+        entry.set_bid(buffer_id);
         self.tail = self.tail.wrapping_add(1);
         self.available += 1;
         // SAFETY: entries is the ring's first entry, in which the kernel keeps the tail; it is aligned for a u16

@@ -90,31 +90,31 @@ mod tests {
 
     #[test]
     fn looking_starts_after_a_short_sleep_and_ends_after_a_vain_look() {
-        let mut spin = BusyPoll::default();
-        assert!(!spin.poll(|| panic!("an idle worker does not look")));
-        spin.slept(CLOSE);
-        assert!(spin.poll(|| true));
-        assert!(!spin.poll(|| false));
-        assert!(!spin.poll(|| panic!("looking was in vain")));
-        spin.slept(2 * SHORT_SLEEP);
-        assert!(!spin.poll(|| panic!("the sleep was long")));
+        let mut busy_poll = BusyPoll::default();
+        assert!(!busy_poll.poll(|| panic!("an idle worker does not look")));
+        busy_poll.slept(CLOSE);
+        assert!(busy_poll.poll(|| true));
+        assert!(!busy_poll.poll(|| false));
+        assert!(!busy_poll.poll(|| panic!("looking was in vain")));
+        busy_poll.slept(2 * SHORT_SLEEP);
+        assert!(!busy_poll.poll(|| panic!("the sleep was long")));
     }
 
     #[test]
     fn sleeping_tells_how_long_it_took() {
-        let mut spin = BusyPoll::default();
-        spin.sleep(|| std::thread::sleep(2 * SHORT_SLEEP));
-        assert!(!spin.worthwhile);
+        let mut busy_poll = BusyPoll::default();
+        busy_poll.sleep(|| std::thread::sleep(2 * SHORT_SLEEP));
+        assert!(!busy_poll.worthwhile);
     }
 
     /// How many sleeps of this length there are before the next look, which is in vain.
-    fn sleeps_until_look(spin: &mut BusyPoll, time: Duration) -> u32 {
+    fn sleeps_until_look(busy_poll: &mut BusyPoll, time: Duration) -> u32 {
         let mut sleeps = 0;
         let mut looked = false;
         while !looked {
-            spin.slept(time);
+            busy_poll.slept(time);
             sleeps += 1;
-            spin.poll(|| {
+            busy_poll.poll(|| {
                 looked = true;
                 false
             });
@@ -124,23 +124,23 @@ mod tests {
 
     #[test]
     fn looking_that_keeps_others_from_running_becomes_rare_until_it_helps() {
-        let mut spin = BusyPoll::default();
+        let mut busy_poll = BusyPoll::default();
         let sleeps: Vec<u32> = (0..4)
-            .map(|_| sleeps_until_look(&mut spin, Duration::ZERO))
+            .map(|_| sleeps_until_look(&mut busy_poll, Duration::ZERO))
             .collect();
         assert_eq!(sleeps, [1, 2, 4, 8]);
-        while !spin.poll(|| true) {
-            spin.slept(CLOSE);
+        while !busy_poll.poll(|| true) {
+            busy_poll.slept(CLOSE);
         }
-        spin.slept(CLOSE);
-        assert!(spin.poll(|| true), "what helped is tried at once");
+        busy_poll.slept(CLOSE);
+        assert!(busy_poll.poll(|| true), "what helped is tried at once");
     }
 
     #[test]
     fn looking_in_vain_for_work_that_comes_from_elsewhere_goes_on() {
-        let mut spin = BusyPoll::default();
+        let mut busy_poll = BusyPoll::default();
         for _ in 0..8 {
-            assert_eq!(sleeps_until_look(&mut spin, CLOSE), 1);
+            assert_eq!(sleeps_until_look(&mut busy_poll, CLOSE), 1);
         }
     }
 }

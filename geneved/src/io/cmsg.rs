@@ -76,7 +76,7 @@ pub(super) struct QueuedError {
     pub(super) info: u32,
     /// Whose address an ICMP message came from.
     pub(super) by: Option<IpAddr>,
-    /// The index of the interface that received the ICMP message, as in [`Notes`].
+    /// The index of the interface that received the ICMP message, as in [`RxMetadata`].
     pub(super) interface: u32,
 }
 

@@ -127,12 +127,18 @@ impl Default for LinkCounters {
 
 impl LinkCounters {
     /// How many packets were dropped for each reason; only the reasons that occurred.
-    pub fn drops(&self, direction: TrafficDirection) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+    pub fn drops(
+        &self,
+        direction: TrafficDirection,
+    ) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         self.ended(direction).filter(|(reason, _)| reason.is_drop())
     }
 
     /// How many packets ended here, because they were for this host; only the reasons that occurred.
-    pub fn consumed(&self, direction: TrafficDirection) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+    pub fn consumed(
+        &self,
+        direction: TrafficDirection,
+    ) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         self.ended(direction)
             .filter(|(reason, _)| !reason.is_drop())
     }

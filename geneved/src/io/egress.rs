@@ -9,15 +9,15 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use libgeneve::datapath::{self, PacketContext, Encap, Forward, Output, RefusedPacket};
+use libgeneve::datapath::{self, Encap, Forward, Output, PacketContext, RefusedPacket};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::cut::WireSize;
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::packet::Packet;
 
@@ -115,7 +115,7 @@ impl Trains {
         }
     }
 
-    /// The open train of `want` that has room for such a datagram, or a new one; `pool` is what `want` was made from.
+    /// The open train of `train_request` that has room for such a datagram, or a new one; `pool` is what `train_request` was made from.
     pub(super) fn with_room(
         &mut self,
         io: &mut impl PacketIo,
@@ -170,10 +170,10 @@ pub(super) struct TrainSink<'a, B> {
     pub(super) trains: &'a mut Trains,
     pub(super) io: &'a mut B,
     pub(super) want: TrainRequest,
-    /// The sockets that `want` was made from.
+    /// The sockets that `train_request` was made from.
     pub(super) pool: &'a Arc<SourcePortPool>,
     pub(super) map: PoolLayout,
-    pub(super) bid: (PoolKind, BufferId),
+    pub(super) buffer_id: (PoolKind, BufferId),
     /// Where the inner packet begins in its buffer.
     pub(super) start: usize,
     /// Bytes of each segment's header that go before the inner packet.
@@ -197,13 +197,13 @@ impl<B: PacketIo> SegmentSink for TrainSink<'_, B> {
         let train = self.trains.train(id);
         let place = self
             .map
-            .iovec(self.bid.1, self.start + payload.start, payload.len());
+            .iovec(self.buffer_id.1, self.start + payload.start, payload.len());
         // SAFETY: `with_room` gave a train that it fits. The payload lies in a mapping that outlives the backend; its buffer is
         // held by whoever cuts the packet, who then holds it once for each train that has it among its `bids`.
         unsafe { train.push(header, self.before, place) };
         // What is wholly in the header needs no buffer.
-        if !payload.is_empty() && train.bids.last() != Some(&self.bid) {
-            train.bids.push(self.bid);
+        if !payload.is_empty() && train.buffer_ids.last() != Some(&self.buffer_id) {
+            train.buffer_ids.push(self.buffer_id);
             self.holds += 1;
         }
     }
@@ -215,7 +215,7 @@ pub(super) struct BufferedPacket {
     /// The link that it came on.
     pub(super) link: LinkIndex,
     pub(super) side: PoolKind,
-    pub(super) bid: BufferId,
+    pub(super) buffer_id: BufferId,
     /// Where the IP packet begins in the buffer.
     pub(super) start: usize,
     /// Bytes of the Ethernet header before it that travel with it.
@@ -228,41 +228,42 @@ pub(super) struct BufferedPacket {
 
 impl<B: PacketIo> Worker<B> {
     /// One packet from TUN.
-    pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, bid: BufferId, len: usize) {
-        self.tun_buffers.hold(bid);
+    pub(super) fn on_tun(&mut self, tables: &Tables, slot: u32, buffer_id: BufferId, len: usize) {
+        self.tun_buffers.hold(buffer_id);
         let staged = self.taps.inner;
         if staged {
-            self.stage_tun(bid, len);
+            self.stage_tun(buffer_id, len);
         }
-        let outcome = self.encapsulate(tables, slot, bid, len);
+        let outcome = self.encapsulate(tables, slot, buffer_id, len);
         if let Err((link, reason, packets)) = outcome {
             if reason == DropReason::NeighborUnresolved {
                 self.ask_neighbors(tables);
-                if self.park(slot, link, bid, len) {
+                if self.park(slot, link, buffer_id, len) {
                     return;
                 }
             }
             self.count_drop(TrafficDirection::Egress, link, reason, packets);
-            let fate = self.outcome(TrafficDirection::Egress, link, Some(reason), packets);
-            if self.taps.want_drop(&fate) {
+            let packet_outcome =
+                self.outcome(TrafficDirection::Egress, link, Some(reason), packets);
+            if self.taps.want_drop(&packet_outcome) {
                 if !staged {
-                    self.stage_tun(bid, len);
+                    self.stage_tun(buffer_id, len);
                 }
                 let (_, inner) = self.link_protocols(link);
-                self.taps.offer_inner(&fate, inner);
+                self.taps.offer_inner(&packet_outcome, inner);
             }
         } else if staged {
             let link = self.links.get(slot as usize).and_then(Option::as_ref);
             let link = link.map(|l| l.index);
-            let fate = self.outcome(TrafficDirection::Egress, link, None, 1);
+            let packet_outcome = self.outcome(TrafficDirection::Egress, link, None, 1);
             let (_, inner) = self.link_protocols(link);
-            self.taps.offer_inner(&fate, inner);
+            self.taps.offer_inner(&packet_outcome, inner);
         }
-        self.release(PoolKind::Tun, bid);
+        self.release(PoolKind::Tun, buffer_id);
     }
 
-    fn stage_tun(&mut self, bid: BufferId, len: usize) {
-        let bytes = &self.tun_buffers.bytes_mut(bid)[..len];
+    fn stage_tun(&mut self, buffer_id: BufferId, len: usize) {
+        let bytes = &self.tun_buffers.bytes_mut(buffer_id)[..len];
         self.taps.stage(bytes.get(vnet::LEN..));
     }
 
@@ -270,7 +271,7 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         tables: &Tables,
         slot: u32,
-        bid: BufferId,
+        buffer_id: BufferId,
         len: usize,
     ) -> Result<(), (Option<LinkIndex>, DropReason, u64)> {
         let Some(Some(here)) = self.links.get(slot as usize) else {
@@ -279,10 +280,10 @@ impl<B: PacketIo> Worker<B> {
         let index = Some(here.index);
         let once = |reason| (index, reason, 1);
         let link = tables.link(here.index).ok_or(once(DropReason::LinkGone))?;
-        let bytes = &mut self.tun_buffers.bytes_mut(bid)[..len];
+        let bytes = &mut self.tun_buffers.bytes_mut(buffer_id)[..len];
         let vnet = VnetHdr::parse(bytes).map_err(|_| once(DropReason::BadOffload))?;
         if let Some(bridge) = &link.bridge {
-            return self.encapsulate_frame(tables, link, bridge, TunRead { bid, len }, &vnet);
+            return self.encapsulate_frame(tables, link, bridge, TunRead { buffer_id, len }, &vnet);
         }
         let inner = &mut bytes[vnet::LEN..];
         let mut packet = Packet::parse(inner).map_err(|e| once(datapath::parse_reason(e)))?;
@@ -301,7 +302,7 @@ impl<B: PacketIo> Worker<B> {
                 let held = BufferedPacket {
                     link: here.index,
                     side: PoolKind::Tun,
-                    bid,
+                    buffer_id,
                     start: vnet::LEN,
                     frame_len: 0,
                     vnet,
@@ -310,7 +311,7 @@ impl<B: PacketIo> Worker<B> {
                 };
                 match output {
                     Output::Host(forward) => {
-                        self.send(&held, forward, metered, Some(TunRead { bid, len }))
+                        self.send(&held, forward, metered, Some(TunRead { buffer_id, len }))
                     }
                     Output::Link(exit) => self.hairpin(exit, metered, &held),
                 }
@@ -342,7 +343,7 @@ impl<B: PacketIo> Worker<B> {
         let metered = self.must_wait(metered);
         let BufferedPacket {
             side,
-            bid,
+            buffer_id,
             start,
             frame_len,
             ref vnet,
@@ -371,7 +372,7 @@ impl<B: PacketIo> Worker<B> {
             if self.hand_over(read, &way, &want, held) {
                 return Ok(());
             }
-            // No command is obeyed within a packet: it is the link that `want` was made for.
+            // No command is obeyed within a packet: it is the link that `train_request` was made for.
             let Some(Some(again)) = self.links.get(slot).map(Option::as_ref) else {
                 return Err(all(DropReason::LinkGone));
             };
@@ -382,7 +383,7 @@ impl<B: PacketIo> Worker<B> {
             _ => &mut self.udp_buffers,
         };
         let map = buffers.map();
-        let (head, inner) = buffers.bytes_mut(bid).split_at_mut(start);
+        let (head, inner) = buffers.bytes_mut(buffer_id).split_at_mut(start);
         let header = Arc::clone(&want.forward.encap);
         let mut framed = HeaderBytes::default();
         let encap: &[u8] = if frame_len == 0 {
@@ -396,7 +397,7 @@ impl<B: PacketIo> Worker<B> {
         };
         let cut = want.forward.cut;
         if let Some(metered) = metered {
-            let journey = QueuedFor {
+            let queued_for = QueuedFor {
                 direction: match side {
                     PoolKind::Tun => TrafficDirection::Egress,
                     _ => TrafficDirection::Ingress,
@@ -406,7 +407,7 @@ impl<B: PacketIo> Worker<B> {
             };
             let ecn = Ecn::of(packet.tos);
             let shaping = &mut self.shaping;
-            let mut out = shaping.queue(&metered, journey, encap.len(), ecn, self.now);
+            let mut out = shaping.queue(&metered, queued_for, encap.len(), ecn, self.now);
             let done = cut.carry_out(encap, vnet, packet, inner, &mut out);
             let refused = out.refused;
             self.shaping.fill(inner);
@@ -423,7 +424,7 @@ impl<B: PacketIo> Worker<B> {
             want,
             pool: &here.pool,
             map,
-            bid: (side, bid),
+            buffer_id: (side, buffer_id),
             start,
             before: encap.len(),
             holds: 0,
@@ -432,7 +433,7 @@ impl<B: PacketIo> Worker<B> {
         let done = cut.carry_out(encap, vnet, packet, inner, &mut out);
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
-            buffers.hold(bid);
+            buffers.hold(buffer_id);
         }
         done.map_err(|error| all(error.into()))?;
         if lost > 0 {
@@ -454,7 +455,7 @@ impl<B: PacketIo> Worker<B> {
             return Err((DropReason::LinkGone, packets));
         };
         if let Some(metered) = self.must_wait(metered) {
-            let journey = QueuedFor {
+            let queued_for = QueuedFor {
                 direction: TrafficDirection::Egress,
                 link: held.link,
                 to: ShapedOutput::Tun {
@@ -463,7 +464,7 @@ impl<B: PacketIo> Worker<B> {
                     to_stack: false,
                 },
             };
-            return self.queue_for_tun(held, &metered, journey);
+            return self.queue_for_tun(held, &metered, queued_for);
         }
         let Some(id) = self.writes.take() else {
             return Err((DropReason::NoBuffer, packets));
@@ -478,10 +479,10 @@ impl<B: PacketIo> Worker<B> {
         (write.packets, write.bytes) = (packets, bytes);
         let start = held.start - held.frame_len;
         let len = held.frame_len + usize::from(held.packet.total_len);
-        let place = self.tun_buffers.map().iovec(held.bid, start, len);
+        let place = self.tun_buffers.map().iovec(held.buffer_id, start, len);
         // SAFETY: the buffer is held for the write; `on_wrote` releases it.
-        unsafe { write.push((PoolKind::Tun, held.bid), place) };
-        self.tun_buffers.hold(held.bid);
+        unsafe { write.push((PoolKind::Tun, held.buffer_id), place) };
+        self.tun_buffers.hold(held.buffer_id);
         let queue = there.queue.as_raw_fd();
         // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
         // is held until then.
@@ -492,7 +493,11 @@ impl<B: PacketIo> Worker<B> {
 
 /// The train that a packet asks for, or why there is none: the host's address family has no socket. `frame` is the length
 /// of the Ethernet header that travels with it and is not in the way's own prefix.
-pub(super) fn train_request(here: &LinkSlot, forward: Forward, frame: usize) -> Result<TrainRequest, DropReason> {
+pub(super) fn train_request(
+    here: &LinkSlot,
+    forward: Forward,
+    frame: usize,
+) -> Result<TrainRequest, DropReason> {
     let family = AddressFamily::of(forward.host.addr);
     let whole = here.pool.profile.whole || forward.host.needs_whole(forward.inner);
     let source = here

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use libgeneve::datapath::{PacketContext, ErrorRejection, OuterError, validate_icmp_error};
+use libgeneve::datapath::{ErrorRejection, OuterError, PacketContext, validate_icmp_error};
 use libgeneve::vpc::{PathMtuEvidence, RxInterface};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::Interest;

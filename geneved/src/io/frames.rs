@@ -7,15 +7,17 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use libgeneve::l2::Bridge;
-use libgeneve::datapath::{self, PacketContext, Forward, IngressFrame, FrameForward, Output, RefusedPacket};
+use libgeneve::datapath::{
+    self, Forward, FrameForward, IngressFrame, Output, PacketContext, RefusedPacket,
+};
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::Ecn;
-use libgeneve::vpc::{Link, LinkIndex, Tables};
+use libgeneve::l2::Bridge;
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, GsoType, VnetHdr};
 use libgeneve::policy;
 use libgeneve::qos::Metered;
+use libgeneve::vpc::{Link, LinkIndex, Tables};
 
 use super::backend::{PacketIo, PoolKind};
 use super::buffer_pool::BufferId;
@@ -43,7 +45,7 @@ impl<B: PacketIo> Worker<B> {
             state: &self.shared.state,
             now: self.now,
         };
-        let frame = &mut self.tun_buffers.bytes_mut(read.bid)[vnet::LEN..read.len];
+        let frame = &mut self.tun_buffers.bytes_mut(read.buffer_id)[vnet::LEN..read.len];
         match self.egress.frame(&cx, link, bridge, frame, vnet) {
             Ok(outgoing) => self
                 .send_frame(link, outgoing, read)
@@ -84,13 +86,13 @@ impl<B: PacketIo> Worker<B> {
             let end = read.len;
             return self.each(link, &outgoing, |worker, forward| {
                 let metered = paid_once(&mut metered);
-                worker.send_whole(forward, metered, read.bid, vnet::LEN..end)
+                worker.send_whole(forward, metered, read.buffer_id, vnet::LEN..end)
             });
         };
         let mut held = BufferedPacket {
             link: link.config.index,
             side: PoolKind::Tun,
-            bid: read.bid,
+            buffer_id: read.buffer_id,
             start: vnet::LEN + outgoing.header_len,
             frame_len: outgoing.header_len,
             vnet: outgoing.vnet,
@@ -135,18 +137,23 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         forward: Forward,
         metered: Option<Metered>,
-        bid: BufferId,
+        buffer_id: BufferId,
         frame: Range<usize>,
     ) -> Result<(), (DropReason, u64)> {
         let index = forward.link;
         if let Some(metered) = self.must_wait(metered) {
             let encap = Arc::clone(&forward.encap);
-            let journey = QueuedFor {
+            let queued_for = QueuedFor {
                 direction: TrafficDirection::Egress,
                 link: index,
                 to: ShapedOutput::Wire(forward),
             };
-            return self.queue_frame((PoolKind::Tun, bid, frame), &encap, &metered, journey);
+            return self.queue_frame(
+                (PoolKind::Tun, buffer_id, frame),
+                &encap,
+                &metered,
+                queued_for,
+            );
         }
         let Some(Some(here)) = self.links.get(index.0 as usize) else {
             return Err((DropReason::LinkGone, 1));
@@ -159,7 +166,7 @@ impl<B: PacketIo> Worker<B> {
             want,
             pool: &here.pool,
             map: self.tun_buffers.map(),
-            bid: (PoolKind::Tun, bid),
+            buffer_id: (PoolKind::Tun, buffer_id),
             start: frame.start,
             before: encap.len(),
             holds: 0,
@@ -168,7 +175,7 @@ impl<B: PacketIo> Worker<B> {
         out.segment(&encap, 0..frame.len());
         let (holds, lost) = (out.holds, out.lost);
         for _ in 0..holds {
-            self.tun_buffers.hold(bid);
+            self.tun_buffers.hold(buffer_id);
         }
         match lost {
             0 => Ok(()),
@@ -180,26 +187,27 @@ impl<B: PacketIo> Worker<B> {
     pub(super) fn deliver_frame(
         &mut self,
         frame: IngressFrame,
-        bid: BufferId,
+        buffer_id: BufferId,
         at: usize,
         end: usize,
     ) -> Result<(), DropReason> {
         let Some(Some(here)) = self.links.get(frame.link.0 as usize) else {
             return Err(DropReason::LinkGone);
         };
-        here.counters.options(TrafficDirection::Ingress, frame.options, 1);
+        here.counters
+            .options(TrafficDirection::Ingress, frame.options, 1);
         // It may tell of a neighbour.
         self.shared.neighbor_waker.ring();
         let range = at + frame.start..end;
         let Some(metered) = self.must_wait(frame.metered) else {
-            return self.write_frame(frame.link, (PoolKind::Udp, bid), range);
+            return self.write_frame(frame.link, (PoolKind::Udp, buffer_id), range);
         };
-        let journey = QueuedFor {
+        let queued_for = QueuedFor {
             direction: TrafficDirection::Ingress,
             link: frame.link,
             to: ShapedOutput::Tap(frame.link),
         };
-        self.queue_frame((PoolKind::Udp, bid, range), &[], &metered, journey)
+        self.queue_frame((PoolKind::Udp, buffer_id, range), &[], &metered, queued_for)
             .map_err(|(reason, _)| reason)
     }
 
@@ -207,7 +215,7 @@ impl<B: PacketIo> Worker<B> {
     pub(super) fn write_frame(
         &mut self,
         exit: LinkIndex,
-        (side, bid): (PoolKind, BufferId),
+        (side, buffer_id): (PoolKind, BufferId),
         range: Range<usize>,
     ) -> Result<(), DropReason> {
         let here = self.links.get(exit.0 as usize).and_then(Option::as_ref);
@@ -225,10 +233,10 @@ impl<B: PacketIo> Worker<B> {
             PoolKind::Udp => &mut self.udp_buffers,
             PoolKind::Waiting(place) => self.shaping.buffers(place),
         };
-        let place = buffers.map().iovec(bid, range.start, range.len());
+        let place = buffers.map().iovec(buffer_id, range.start, range.len());
         // SAFETY: the buffer is held for the write; `on_wrote` releases it.
-        unsafe { write.push((side, bid), place) };
-        buffers.hold(bid);
+        unsafe { write.push((side, buffer_id), place) };
+        buffers.hold(buffer_id);
         let queue = here.queue.as_raw_fd();
         // SAFETY: a link's queue is closed when no write is under way; the slot is used again after `Wrote`, and what was pushed
         // is held until then.
@@ -239,18 +247,18 @@ impl<B: PacketIo> Worker<B> {
     /// Lets a frame wait as it is, behind `encap`.
     fn queue_frame(
         &mut self,
-        (side, bid, range): (PoolKind, BufferId, Range<usize>),
+        (side, buffer_id, range): (PoolKind, BufferId, Range<usize>),
         encap: &[u8],
         metered: &Metered,
-        journey: QueuedFor,
+        queued_for: QueuedFor,
     ) -> Result<(), (DropReason, u64)> {
         let buffers = match side {
             PoolKind::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
-        let frame = &buffers.bytes_mut(bid)[range];
+        let frame = &buffers.bytes_mut(buffer_id)[range];
         let shaping = &mut self.shaping;
-        let mut out = shaping.queue(metered, journey, encap.len(), Ecn::NotEct, self.now);
+        let mut out = shaping.queue(metered, queued_for, encap.len(), Ecn::NotEct, self.now);
         out.segment(encap, 0..frame.len());
         let refused = out.refused;
         self.shaping.fill(frame);

@@ -8,22 +8,22 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use libgeneve::datapath::{self, SenderReply, OuterRx, PacketContext, Decap, DecapResult, Output};
+use libgeneve::datapath::{self, Decap, DecapResult, OuterRx, Output, PacketContext, SenderReply};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::merge::{Merger, Part, SuperPacket};
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::policy;
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, VLAN_TAG_LEN};
 use libgeneve::wire::packet::{Packet, Transport};
 
-use super::backend::{RxBatch, PacketIo, PoolKind};
+use super::backend::{PacketIo, PoolKind, RxBatch};
 use super::buffer_pool::{BufferId, PoolLayout};
-use super::counters::{WorkerCounters, TrafficDirection};
+use super::counters::{TrafficDirection, WorkerCounters};
 use super::egress::BufferedPacket;
 use super::engine::EngineEvent;
 use super::reply::OwnDatagrams;
-use super::shape::{QueuedFor, SlotSize, ShapedOutput};
+use super::shape::{QueuedFor, ShapedOutput, SlotSize};
 use super::tap::OuterHeader;
 use super::train::{MAX_TRAIN_SEGMENTS, SCRATCH, TunWrite, TunWriteKind};
 use super::udp::AddressFamily;
@@ -96,7 +96,7 @@ impl IngressState {
 /// A checked packet in a buffer, for TUN.
 pub(super) struct TunDelivery {
     pub(super) side: PoolKind,
-    pub(super) bid: BufferId,
+    pub(super) buffer_id: BufferId,
     /// Where the IP packet begins in the buffer.
     pub(super) start: usize,
     /// Bytes of the Ethernet header before it that go with it.
@@ -120,13 +120,18 @@ struct PoolLayouts {
 }
 
 impl PoolLayouts {
-    fn iovec(&self, (side, bid): (PoolKind, BufferId), start: usize, len: usize) -> libc::iovec {
+    fn iovec(
+        &self,
+        (side, buffer_id): (PoolKind, BufferId),
+        start: usize,
+        len: usize,
+    ) -> libc::iovec {
         let map = match side {
             PoolKind::Waiting(SlotSize::Short) => self.short,
             PoolKind::Waiting(SlotSize::Long) => self.long,
             _ => self.udp,
         };
-        map.iovec(bid, start, len)
+        map.iovec(buffer_id, start, len)
     }
 }
 
@@ -156,7 +161,11 @@ impl<B: PacketIo> TunSink<'_, B> {
             Ok(taken) => taken,
             Err(reason) => {
                 let counters = counters_of(self.links, link, self.unmatched);
-                counters.dropped(TrafficDirection::Ingress, reason, u64::from(packet.segments));
+                counters.dropped(
+                    TrafficDirection::Ingress,
+                    reason,
+                    u64::from(packet.segments),
+                );
                 self.dead.extend(packet.parts.iter().map(|p| p.tag));
                 return;
             }
@@ -221,8 +230,14 @@ fn lane_link(lane: u64) -> LinkIndex {
 
 impl<B: PacketIo> Worker<B> {
     /// One train from the wire.
-    pub(super) fn on_datagrams(&mut self, tables: &Tables, slot: u32, bid: BufferId, train: &RxBatch) {
-        self.udp_buffers.hold(bid);
+    pub(super) fn on_datagrams(
+        &mut self,
+        tables: &Tables,
+        slot: u32,
+        buffer_id: BufferId,
+        train: &RxBatch,
+    ) {
+        self.udp_buffers.hold(buffer_id);
         if let Some(Some(socket)) = self.sockets.get(slot as usize) {
             let arrival = OuterRx {
                 port: socket.port,
@@ -231,19 +246,25 @@ impl<B: PacketIo> Worker<B> {
                 tos: train.notes.tos,
                 interface: self.rx.of(train.notes.interface),
             };
-            self.decapsulate(tables, &arrival, bid, train);
+            self.decapsulate(tables, &arrival, buffer_id, train);
         }
-        self.release(PoolKind::Udp, bid);
+        self.release(PoolKind::Udp, buffer_id);
         self.release_dead();
     }
 
-    fn decapsulate(&mut self, tables: &Tables, arrival: &OuterRx, bid: BufferId, train: &RxBatch) {
+    fn decapsulate(
+        &mut self,
+        tables: &Tables,
+        arrival: &OuterRx,
+        buffer_id: BufferId,
+        train: &RxBatch,
+    ) {
         let (start, end) = (train.start as usize, (train.start + train.len) as usize);
         if train.truncated {
             let reason = DropReason::GeneveTruncated;
             self.unmatched.dropped(TrafficDirection::Ingress, reason, 1);
             let dropped = Some((None, reason, 1));
-            self.tell_taps((arrival, train), (bid, start..end), false, dropped);
+            self.tell_taps((arrival, train), (buffer_id, start..end), false, dropped);
             return;
         }
         let step = match usize::from(train.notes.segment) {
@@ -256,11 +277,11 @@ impl<B: PacketIo> Worker<B> {
             let staged = self.taps.outer;
             if staged {
                 self.taps
-                    .stage([&self.udp_buffers.bytes_mut(bid)[at..next]]);
+                    .stage([&self.udp_buffers.bytes_mut(buffer_id)[at..next]]);
             }
-            let dropped = self.datagram(tables, arrival, bid, at, next);
+            let dropped = self.datagram(tables, arrival, buffer_id, at, next);
             if staged || dropped.is_some() {
-                self.tell_taps((arrival, train), (bid, at..next), staged, dropped);
+                self.tell_taps((arrival, train), (buffer_id, at..next), staged, dropped);
             }
             at = next;
             if at >= end {
@@ -273,7 +294,7 @@ impl<B: PacketIo> Worker<B> {
     fn tell_taps(
         &mut self,
         (arrival, train): (&OuterRx, &RxBatch),
-        (bid, range): (BufferId, Range<usize>),
+        (buffer_id, range): (BufferId, Range<usize>),
         staged: bool,
         dropped: Option<DroppedPackets>,
     ) {
@@ -281,12 +302,13 @@ impl<B: PacketIo> Worker<B> {
             Some((link, reason, packets)) => (link, Some(reason), packets),
             None => (None, None, 1),
         };
-        let fate = self.outcome(TrafficDirection::Ingress, link, reason, packets);
-        if reason.is_some() && !self.taps.want_drop(&fate) {
+        let packet_outcome = self.outcome(TrafficDirection::Ingress, link, reason, packets);
+        if reason.is_some() && !self.taps.want_drop(&packet_outcome) {
             return;
         }
         if !staged {
-            self.taps.stage([&self.udp_buffers.bytes_mut(bid)[range]]);
+            self.taps
+                .stage([&self.udp_buffers.bytes_mut(buffer_id)[range]]);
         }
         let unspecified = AddressFamily::of(train.src.ip()).unspecified();
         let envelope = OuterHeader {
@@ -298,7 +320,7 @@ impl<B: PacketIo> Worker<B> {
         let tables = self.shared.tables.load();
         let encapsulation = tables.encapsulation(arrival.port).unwrap_or_default();
         self.taps
-            .offer_outer(&fate, encapsulation, Some(&envelope), 0);
+            .offer_outer(&packet_outcome, encapsulation, Some(&envelope), 0);
     }
 
     /// One datagram; what was dropped of it, if it was.
@@ -306,11 +328,11 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         tables: &Tables,
         arrival: &OuterRx,
-        bid: BufferId,
+        buffer_id: BufferId,
         at: usize,
         end: usize,
     ) -> Option<DroppedPackets> {
-        let bytes = &mut self.udp_buffers.bytes_mut(bid)[at..end];
+        let bytes = &mut self.udp_buffers.bytes_mut(buffer_id)[at..end];
         let cx = PacketContext {
             tables,
             state: &self.shared.state,
@@ -319,13 +341,13 @@ impl<B: PacketIo> Worker<B> {
         match self.ingress.decide.receive(&cx, arrival, bytes) {
             Ok(DecapResult::Frame(frame)) => {
                 let link = frame.link;
-                let reason = self.deliver_frame(frame, bid, at, end).err()?;
+                let reason = self.deliver_frame(frame, buffer_id, at, end).err()?;
                 self.count_drop(TrafficDirection::Ingress, Some(link), reason, 1);
                 Some((Some(link), reason, 1))
             }
             Ok(DecapResult::Packet(decap)) => {
                 let link = decap.link;
-                let (reason, packets) = self.forward_packet(bid, at, decap).err()?;
+                let (reason, packets) = self.forward_packet(buffer_id, at, decap).err()?;
                 self.count_drop(TrafficDirection::Ingress, Some(link), reason, packets);
                 Some((Some(link), reason, packets))
             }
@@ -335,14 +357,14 @@ impl<B: PacketIo> Worker<B> {
                     DropReason::NeighborAnswered | DropReason::NeighborNoted => {
                         self.shared.neighbor_waker.ring();
                     }
-                    DropReason::UnknownVni => self.note_vni(tables, arrival, (bid, at, end)),
+                    DropReason::UnknownVni => self.note_vni(tables, arrival, (buffer_id, at, end)),
                     DropReason::NotFromUnderlay => {
                         self.tell_not_from_underlay(arrival, refused.link);
                     }
                     _ => {}
                 }
                 let told = refused.answer.is_none_or(|answer| {
-                    self.answer(tables, arrival, answer, (bid, at, end), refused.link)
+                    self.answer(tables, arrival, answer, (buffer_id, at, end), refused.link)
                 });
                 let reason = match told {
                     true => refused.reason,
@@ -371,9 +393,9 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         tables: &Tables,
         arrival: &OuterRx,
-        (bid, at, end): (BufferId, usize, usize),
+        (buffer_id, at, end): (BufferId, usize, usize),
     ) {
-        let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
+        let bytes = &self.udp_buffers.bytes_mut(buffer_id)[at..end];
         let encapsulation = tables.encapsulation(arrival.port);
         if let Some(Ok(envelope)) = encapsulation.map(|e| e.parse(bytes)) {
             let vni = envelope.vni.into();
@@ -383,7 +405,12 @@ impl<B: PacketIo> Worker<B> {
     }
 
     /// Sends a checked packet on: mostly into TUN, merged with its neighbours.
-    fn forward_packet(&mut self, bid: BufferId, at: usize, decap: Decap) -> Result<(), (DropReason, u64)> {
+    fn forward_packet(
+        &mut self,
+        buffer_id: BufferId,
+        at: usize,
+        decap: Decap,
+    ) -> Result<(), (DropReason, u64)> {
         let packets = decap.size.packets;
         if decap.options != 0
             && let Some(Some(here)) = self.links.get(decap.link.0 as usize)
@@ -395,7 +422,7 @@ impl<B: PacketIo> Worker<B> {
         let mut held = BufferedPacket {
             link: decap.link,
             side: PoolKind::Udp,
-            bid,
+            buffer_id,
             start,
             frame_len: 0,
             vnet: decap.vnet.unwrap_or(VnetHdr::NONE),
@@ -406,7 +433,7 @@ impl<B: PacketIo> Worker<B> {
             Output::Link(exit) => {
                 held.frame_len = decap.frame_len;
                 if let Some(metered) = self.must_wait(decap.metered) {
-                    let journey = QueuedFor {
+                    let queued_for = QueuedFor {
                         direction: TrafficDirection::Ingress,
                         link: decap.link,
                         to: ShapedOutput::Tun {
@@ -415,11 +442,11 @@ impl<B: PacketIo> Worker<B> {
                             to_stack: decap.to_stack,
                         },
                     };
-                    return self.queue_for_tun(&held, &metered, journey);
+                    return self.queue_for_tun(&held, &metered, queued_for);
                 }
                 let delivery = TunDelivery {
                     side: PoolKind::Udp,
-                    bid,
+                    buffer_id,
                     start,
                     frame_len: decap.frame_len,
                     lane: decap.lane,
@@ -439,15 +466,18 @@ impl<B: PacketIo> Worker<B> {
     pub(super) fn deliver(&mut self, exit: LinkIndex, delivery: &TunDelivery) {
         let maps = self.maps();
         let TunDelivery {
-            side, bid, packet, ..
+            side,
+            buffer_id,
+            packet,
+            ..
         } = delivery;
         let buffers = match *side {
             PoolKind::Waiting(place) => self.shaping.buffers(place),
             _ => &mut self.udp_buffers,
         };
         // The merger keeps the packet beyond this call.
-        buffers.hold(*bid);
-        let inner = &mut buffers.bytes_mut(*bid)[delivery.start..];
+        buffers.hold(*buffer_id);
+        let inner = &mut buffers.bytes_mut(*buffer_id)[delivery.start..];
         let IngressState { merger, dead, .. } = &mut self.ingress;
         let mut into = TunSink {
             io: &mut self.io,
@@ -457,9 +487,10 @@ impl<B: PacketIo> Worker<B> {
             maps,
             dead,
         };
-        let mut out = |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| into.emit(lane, &packet);
+        let mut out =
+            |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| into.emit(lane, &packet);
         let lane = lane(exit, delivery.frame_len, delivery.lane);
-        let (tag, start) = ((*side, *bid), delivery.start as u32);
+        let (tag, start) = ((*side, *buffer_id), delivery.start as u32);
         let whole = Part {
             tag,
             start,
@@ -491,7 +522,7 @@ impl<B: PacketIo> Worker<B> {
         tables: &Tables,
         arrival: &OuterRx,
         answer: SenderReply,
-        (bid, at, end): (BufferId, usize, usize),
+        (buffer_id, at, end): (BufferId, usize, usize),
         index: Option<LinkIndex>,
     ) -> bool {
         let Some((index, link)) = index.and_then(|i| Some((i, tables.link(i)?))) else {
@@ -509,7 +540,7 @@ impl<B: PacketIo> Worker<B> {
         {
             return false;
         }
-        let bytes = &self.udp_buffers.bytes_mut(bid)[at..end];
+        let bytes = &self.udp_buffers.bytes_mut(buffer_id)[at..end];
         let Some((header, inner)) = datapath::way_back(link, bytes) else {
             return false;
         };
@@ -544,13 +575,15 @@ impl<B: PacketIo> Worker<B> {
             maps,
             dead,
         };
-        merger.flush(&mut |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| into.emit(lane, &packet));
+        merger.flush(&mut |lane, packet: SuperPacket<'_, (PoolKind, BufferId)>| {
+            into.emit(lane, &packet)
+        });
         self.release_dead();
     }
 
     fn release_dead(&mut self) {
-        while let Some((side, bid)) = self.ingress.dead.pop() {
-            self.release(side, bid);
+        while let Some((side, buffer_id)) = self.ingress.dead.pop() {
+            self.release(side, buffer_id);
         }
     }
 
@@ -561,13 +594,13 @@ impl<B: PacketIo> Worker<B> {
             let write = self.writes.slot(id);
             (write.link, write.packets)
         };
-        let fate = self.outcome(TrafficDirection::Ingress, Some(link), reason, packets);
-        if refused && !self.taps.want_drop(&fate) {
+        let packet_outcome = self.outcome(TrafficDirection::Ingress, Some(link), reason, packets);
+        if refused && !self.taps.want_drop(&packet_outcome) {
             return;
         }
         let (_, inner) = self.link_protocols(Some(link));
         self.taps.stage(self.writes.slot(id).pieces(vnet::LEN));
-        self.taps.offer_inner(&fate, inner);
+        self.taps.offer_inner(&packet_outcome, inner);
     }
 
     /// A write into TUN or TAP is done.
@@ -583,17 +616,21 @@ impl<B: PacketIo> Worker<B> {
             if taken {
                 counters.forwarded(TrafficDirection::Ingress, write.packets, write.bytes);
             } else {
-                counters.dropped(TrafficDirection::Ingress, DropReason::TunRefused, write.packets);
+                counters.dropped(
+                    TrafficDirection::Ingress,
+                    DropReason::TunRefused,
+                    write.packets,
+                );
             }
         }
         if kind == TunWriteKind::Egress {
             self.on_handed_over(tables, id, taken);
         } else {
-            let mut bids = std::mem::take(&mut self.writes.slot(id).bids);
-            for (side, bid) in bids.drain(..) {
-                self.release(side, bid);
+            let mut buffer_ids = std::mem::take(&mut self.writes.slot(id).buffer_ids);
+            for (side, buffer_id) in buffer_ids.drain(..) {
+                self.release(side, buffer_id);
             }
-            self.writes.slot(id).bids = bids;
+            self.writes.slot(id).buffer_ids = buffer_ids;
         }
         self.writes.finish(id);
     }

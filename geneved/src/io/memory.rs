@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use super::backend::{RxBatch, PacketIo, Checksum, Completion, PoolKind, WaitTime, place, source};
+use super::backend::{Checksum, Completion, PacketIo, PoolKind, RxBatch, WaitTime, place, source};
 use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
 use super::train::{MAX_BYTES, MAX_TRAIN_SEGMENTS};
@@ -125,18 +125,21 @@ impl BufferLedger {
 
     /// Hands a buffer out that begins with these bytes, or as many of them as fit.
     fn fill(&mut self, bytes: &[u8]) -> Option<(BufferId, usize)> {
-        let bid = self.free.pop()?;
-        assert!(!std::mem::replace(&mut self.out[usize::from(bid)], true));
+        let buffer_id = self.free.pop()?;
+        assert!(!std::mem::replace(
+            &mut self.out[usize::from(buffer_id)],
+            true
+        ));
         let len = bytes.len().min(self.len);
         // SAFETY: the buffer is `self.len` bytes long, and free: nobody else reads or writes it until it is reported.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.addr(bid), len) };
-        Some((bid, len))
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.addr(buffer_id), len) };
+        Some((buffer_id, len))
     }
 
-    fn give_back(&mut self, bid: BufferId) {
-        let out = std::mem::take(&mut self.out[usize::from(bid)]);
-        assert!(out, "buffer {bid} was given back twice");
-        self.free.push(bid);
+    fn give_back(&mut self, buffer_id: BufferId) {
+        let out = std::mem::take(&mut self.out[usize::from(buffer_id)]);
+        assert!(out, "buffer {buffer_id} was given back twice");
+        self.free.push(buffer_id);
     }
 
     fn handed_out(&self) -> usize {
@@ -311,11 +314,15 @@ impl Memory {
                 let Some(bytes) = queue.incoming.front() else {
                     break;
                 };
-                let Some((bid, len)) = self.tun_buffers.fill(bytes) else {
+                let Some((buffer_id, len)) = self.tun_buffers.fill(bytes) else {
                     break;
                 };
                 queue.incoming.pop_front();
-                done.push(Completion::Tun { slot, bid, len });
+                done.push(Completion::Tun {
+                    slot,
+                    buffer_id,
+                    len,
+                });
             }
             if let Some(error) = queue.ending {
                 *entry = None;
@@ -331,7 +338,7 @@ impl Memory {
                 let Some(train) = socket.incoming.front() else {
                     break;
                 };
-                let Some((bid, len)) = self.udp_buffers.fill(&train.bytes) else {
+                let Some((buffer_id, len)) = self.udp_buffers.fill(&train.bytes) else {
                     break;
                 };
                 let train = RxBatch {
@@ -342,7 +349,11 @@ impl Memory {
                     truncated: train.truncated,
                 };
                 socket.incoming.pop_front();
-                done.push(Completion::Datagrams { slot, bid, train });
+                done.push(Completion::Datagrams {
+                    slot,
+                    buffer_id,
+                    train,
+                });
             }
             if let Some(error) = socket.ending {
                 *entry = None;
@@ -386,10 +397,10 @@ impl PacketIo for Memory {
 
     fn bulk(&mut self, _: bool) {}
 
-    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
+    fn recycle(&mut self, side: PoolKind, buffer_id: BufferId) {
         match side {
-            PoolKind::Tun => self.tun_buffers.give_back(bid),
-            PoolKind::Udp => self.udp_buffers.give_back(bid),
+            PoolKind::Tun => self.tun_buffers.give_back(buffer_id),
+            PoolKind::Udp => self.udp_buffers.give_back(buffer_id),
             PoolKind::Waiting(_) => panic!("places of waiting packets are never the backend's"),
         }
     }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use libgeneve::l2::FrameDestination;
 use libgeneve::datapath::{self, RequestAudience};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::{Link, LinkIndex, Tables};
+use libgeneve::l2::FrameDestination;
 use libgeneve::time::Now;
+use libgeneve::vpc::{Link, LinkIndex, Tables};
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::header::HeaderBytes;
 use nix::sys::eventfd::EventFd;
@@ -33,7 +33,7 @@ const NEIGHBOR_TIMEOUT: Duration = Duration::from_secs(1);
 struct ParkedPacket {
     slot: u32,
     link: LinkIndex,
-    bid: BufferId,
+    buffer_id: BufferId,
     len: usize,
     since: Now,
 }
@@ -120,7 +120,7 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         slot: u32,
         link: Option<LinkIndex>,
-        bid: BufferId,
+        buffer_id: BufferId,
         len: usize,
     ) -> bool {
         let Some(link) = link else {
@@ -129,7 +129,7 @@ impl<B: PacketIo> Worker<B> {
         let newcomer = ParkedPacket {
             slot,
             link,
-            bid,
+            buffer_id,
             len,
             since: self.now,
         };
@@ -140,7 +140,7 @@ impl<B: PacketIo> Worker<B> {
         if let Some(packet) = displaced {
             let reason = DropReason::NeighborUnresolved;
             self.count_drop(TrafficDirection::Egress, Some(packet.link), reason, 1);
-            self.unpark(packet.bid);
+            self.unpark(packet.buffer_id);
         }
         true
     }
@@ -156,7 +156,7 @@ impl<B: PacketIo> Worker<B> {
         parked.retain(|packet| {
             let unresolved = DropReason::NeighborUnresolved;
             let outcome = if news {
-                self.encapsulate(tables, packet.slot, packet.bid, packet.len)
+                self.encapsulate(tables, packet.slot, packet.buffer_id, packet.len)
             } else {
                 Err((Some(packet.link), unresolved, 1))
             };
@@ -166,22 +166,27 @@ impl<B: PacketIo> Worker<B> {
                 }
                 self.count_drop(TrafficDirection::Egress, link, reason, packets);
             }
-            self.unpark(packet.bid);
+            self.unpark(packet.buffer_id);
             false
         });
         self.waiting.parked = parked;
     }
 
-    fn unpark(&mut self, bid: BufferId) {
+    fn unpark(&mut self, buffer_id: BufferId) {
         self.shared.neighbor_waker.waiting.fetch_sub(1, SeqCst);
-        self.release(PoolKind::Tun, bid);
+        self.release(PoolKind::Tun, buffer_id);
     }
 
     /// Drops what waits on a link that goes: another may get its place.
     pub(super) fn drop_parked(&mut self, link: LinkIndex) {
         for packet in self.waiting.take_link(link) {
-            self.count_drop(TrafficDirection::Egress, Some(link), DropReason::LinkGone, 1);
-            self.unpark(packet.bid);
+            self.count_drop(
+                TrafficDirection::Egress,
+                Some(link),
+                DropReason::LinkGone,
+                1,
+            );
+            self.unpark(packet.buffer_id);
         }
     }
 
@@ -262,7 +267,7 @@ mod tests {
         let packet = |link| ParkedPacket {
             slot: link,
             link: LinkIndex(link),
-            bid: 0,
+            buffer_id: 0,
             len: 0,
             since: Now::default(),
         };

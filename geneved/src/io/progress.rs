@@ -61,11 +61,11 @@ impl WorkerProgress {
         self.writes.store(in_use.writes, Relaxed);
     }
 
-    pub(super) fn report(&self, heart: &WorkerLiveness, now: Instant) -> WorkerReport {
+    pub(super) fn report(&self, liveness: &WorkerLiveness, now: Instant) -> WorkerReport {
         WorkerReport {
             turns: self.turns.load(Relaxed),
             cpu: cpu_time(self.thread.load(Relaxed)),
-            stalled: heart.stalled(now),
+            stalled: liveness.stalled(now),
             in_use: PoolUsage {
                 tun_buffers: self.tun_buffers.load(Relaxed),
                 udp_buffers: self.udp_buffers.load(Relaxed),
@@ -92,7 +92,7 @@ pub struct WorkerReport {
     pub cpu: Option<Duration>,
     /// For how long it has taken no turn although it was woken; zero for one that is well.
     pub stalled: Duration,
-    /// What is in use of what [`Slots::LIMIT`] says that it has.
+    /// What is in use of what [`PoolUsage::LIMIT`] says that it has.
     pub in_use: PoolUsage,
 }
 
@@ -128,29 +128,45 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_turn_when_it_is_woken_is_stalled() {
-        let (progress, mut heart, start) = (WorkerProgress::default(), WorkerLiveness::default(), Instant::now());
+        let (progress, mut liveness, start) = (
+            WorkerProgress::default(),
+            WorkerLiveness::default(),
+            Instant::now(),
+        );
         let after = |seconds| start + Duration::from_secs(seconds);
         progress.end_turn(&PoolUsage::default());
-        assert!(!heart.is_idle(&progress, after(0)));
-        assert!(heart.is_idle(&progress, after(1)));
-        assert_eq!(progress.report(&heart, after(2)).stalled, Duration::ZERO);
-        assert!(heart.is_idle(&progress, after(9)));
+        assert!(!liveness.is_idle(&progress, after(0)));
+        assert!(liveness.is_idle(&progress, after(1)));
+        assert_eq!(progress.report(&liveness, after(2)).stalled, Duration::ZERO);
+        assert!(liveness.is_idle(&progress, after(9)));
         assert_eq!(
-            progress.report(&heart, after(9)).stalled,
+            progress.report(&liveness, after(9)).stalled,
             Duration::from_secs(8)
         );
         progress.end_turn(&PoolUsage::default());
-        assert!(!heart.is_idle(&progress, after(10)));
-        assert_eq!(progress.report(&heart, after(99)).stalled, Duration::ZERO);
+        assert!(!liveness.is_idle(&progress, after(10)));
+        assert_eq!(
+            progress.report(&liveness, after(99)).stalled,
+            Duration::ZERO
+        );
     }
 
     #[test]
     fn a_thread_has_cpu_time() {
         let progress = WorkerProgress::default();
-        assert_eq!(progress.report(&WorkerLiveness::default(), Instant::now()).cpu, None);
+        assert_eq!(
+            progress
+                .report(&WorkerLiveness::default(), Instant::now())
+                .cpu,
+            None
+        );
         progress.set_thread();
         // The kernel counts it from tick to tick.
-        let cpu = || progress.report(&WorkerLiveness::default(), Instant::now()).cpu;
+        let cpu = || {
+            progress
+                .report(&WorkerLiveness::default(), Instant::now())
+                .cpu
+        };
         while cpu().expect("the kernel tells") == Duration::ZERO {}
     }
 }

@@ -53,7 +53,11 @@ mod tests {
         assert_eq!(pace.bulk_change(), Some(true));
         assert_eq!(pace.bulk_change(), None);
         pace.note(PoolKind::Tun, 60);
-        assert_eq!(pace.bulk_change(), None, "one short packet is not the end of it");
+        assert_eq!(
+            pace.bulk_change(),
+            None,
+            "one short packet is not the end of it"
+        );
         for _ in 0..30 {
             pace.note(PoolKind::Tun, 60);
         }

@@ -4,9 +4,9 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use libgeneve::datapath::Forward;
-use libgeneve::vpc::{Host, Link};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
+use libgeneve::vpc::{Host, Link};
 use libgeneve::wire::header::{HeaderBytes, MAX_PREFIX_LEN};
 
 use super::backend::{PacketIo, PoolKind};
@@ -81,7 +81,7 @@ impl<B: PacketIo> OwnDatagrams<'_, B> {
             want,
             pool: &self.here.pool,
             map: self.map,
-            bid: (PoolKind::Udp, 0),
+            buffer_id: (PoolKind::Udp, 0),
             start: 0,
             before,
             holds: 0,

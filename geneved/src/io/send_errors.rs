@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, SenderReply};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::Tables;
 use libgeneve::policy;
 use libgeneve::time::Now;
+use libgeneve::vpc::Tables;
 use libgeneve::wire::packet::Packet;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{PacketIo, Checksum};
+use super::backend::{Checksum, PacketIo};
 use super::counters::TrafficDirection;
 use super::engine::{EngineEvent, SendErrors};
 use super::reply;
@@ -89,11 +89,11 @@ impl<B: PacketIo> Worker<B> {
             }
             self.count_drop(TrafficDirection::Egress, Some(link), reason, outcome.lost);
         }
-        let mut bids = std::mem::take(&mut self.trains.train(id).bids);
-        for (side, bid) in bids.drain(..) {
-            self.release(side, bid);
+        let mut buffer_ids = std::mem::take(&mut self.trains.train(id).buffer_ids);
+        for (side, buffer_id) in buffer_ids.drain(..) {
+            self.release(side, buffer_id);
         }
-        self.trains.train(id).bids = bids;
+        self.trains.train(id).buffer_ids = buffer_ids;
         self.trains.finish(id);
     }
 
@@ -102,8 +102,8 @@ impl<B: PacketIo> Worker<B> {
     fn tell_taps_of_train(&mut self, id: u32, outcome: &SendOutcome) {
         let link = self.trains.train(id).key.link;
         let reason = (outcome.lost > 0).then(|| reason(outcome.error));
-        let fate = self.outcome(TrafficDirection::Egress, Some(link), reason, 1);
-        if reason.is_some() && !self.taps.want_drop(&fate) {
+        let packet_outcome = self.outcome(TrafficDirection::Egress, Some(link), reason, 1);
+        if reason.is_some() && !self.taps.want_drop(&packet_outcome) {
             return;
         }
         let (encapsulation, _) = self.link_protocols(Some(link));
@@ -114,7 +114,7 @@ impl<B: PacketIo> Worker<B> {
         for pieces in train.datagrams() {
             self.taps.stage(pieces);
             self.taps
-                .offer_outer(&fate, encapsulation, envelope.as_ref(), 0);
+                .offer_outer(&packet_outcome, encapsulation, envelope.as_ref(), 0);
         }
     }
 
@@ -184,7 +184,8 @@ impl<B: PacketIo> Resend<'_, B> {
         let usual = Checksum::Offloaded;
         // SAFETY: the message points into the train and its buffers, which are held until `on_sent` ends; its pool keeps the
         // socket open.
-        let again = unsafe { send_past_errors(self.io, usual, socket, message, error, SEND_TRIES - 1) };
+        let again =
+            unsafe { send_past_errors(self.io, usual, socket, message, error, SEND_TRIES - 1) };
         match again {
             Ok(()) => return SendOutcome::sent(self.train),
             Err(error) if self.train.segments == 1 => return SendOutcome::lost(self.train, error),
@@ -228,7 +229,7 @@ impl<B: PacketIo> Resend<'_, B> {
         train.singly(|message, len| {
             // All are for the same host: what is refused for good once is not tried as often again.
             let tries = if outcome.lost == 0 { SEND_TRIES } else { 1 };
-            // SAFETY: the message points into the train and its buffers, which are held until `settle`; its pool keeps the
+            // SAFETY: the message points into the train and its buffers, which are held until `complete_train`; its pool keeps the
             // socket open.
             let sent = unsafe { send_past_errors(*io, checksum, socket, message, 0, tries) };
             match sent {
@@ -353,7 +354,7 @@ fn may_be_pending(error: i32) -> bool {
 /// earlier try ended with, or 0.
 ///
 /// # Safety
-/// As [`Backend::send_now`].
+/// As [`PacketIo::send_now`].
 unsafe fn send_past_errors(
     io: &mut impl PacketIo,
     checksum: Checksum,

@@ -10,11 +10,11 @@ use std::ops::Range;
 use libgeneve::datapath::Forward;
 use libgeneve::drop::DropReason;
 use libgeneve::ecn::{self, Ecn};
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::split::split;
-use libgeneve::qos::{QueueAdmission, Dequeued, Metered, DequeueAction, EnqueueRequest, Shaper};
+use libgeneve::qos::{DequeueAction, Dequeued, EnqueueRequest, Metered, QueueAdmission, Shaper};
 use libgeneve::time::Now;
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::wire::packet::Packet;
 
 use super::backend::{PacketIo, PoolKind, WaitTime};
@@ -76,27 +76,27 @@ pub(super) struct QueuedFor {
 /// A packet that waits.
 struct ShapedPacket {
     place: SlotSize,
-    bid: BufferId,
+    buffer_id: BufferId,
     len: usize,
     /// Bytes before the inner packet.
     before: usize,
-    journey: QueuedFor,
+    queued_for: QueuedFor,
 }
 
 impl ShapedPacket {
     fn touches(&self, link: LinkIndex) -> bool {
-        let exit = match &self.journey.to {
+        let exit = match &self.queued_for.to {
             ShapedOutput::Wire(forward) => forward.link,
             ShapedOutput::Tun { exit, .. } | ShapedOutput::Tap(exit) => *exit,
         };
-        self.journey.link == link || exit == link
+        self.queued_for.link == link || exit == link
     }
 }
 
 /// A payload that has its place, and is still to be copied there.
 struct PendingCopy {
     place: SlotSize,
-    bid: BufferId,
+    buffer_id: BufferId,
     at: usize,
     payload: Range<usize>,
 }
@@ -143,10 +143,10 @@ impl Shaping {
     }
 
     /// One user less of a place.
-    pub(super) fn release(&mut self, place: SlotSize, bid: BufferId) {
+    pub(super) fn release(&mut self, place: SlotSize, buffer_id: BufferId) {
         let store = self.store(place);
-        if store.buffers.release(bid) {
-            store.free.push(bid);
+        if store.buffers.release(buffer_id) {
+            store.free.push(buffer_id);
         }
     }
 
@@ -161,7 +161,7 @@ impl Shaping {
     pub(super) fn queue<'a>(
         &'a mut self,
         metered: &'a Metered,
-        journey: QueuedFor,
+        queued_for: QueuedFor,
         before: usize,
         ecn: Ecn,
         now: Now,
@@ -169,7 +169,7 @@ impl Shaping {
         QueueSink {
             shaping: self,
             metered,
-            journey,
+            queued_for,
             before,
             ect: ecn != Ecn::NotEct,
             now,
@@ -181,7 +181,7 @@ impl Shaping {
     pub(super) fn fill(&mut self, bytes: &[u8]) {
         while let Some(pending) = self.pending.pop() {
             let payload = &bytes[pending.payload];
-            let to = self.buffers(pending.place).bytes_mut(pending.bid);
+            let to = self.buffers(pending.place).bytes_mut(pending.buffer_id);
             to[pending.at..][..payload.len()].copy_from_slice(payload);
         }
     }
@@ -191,7 +191,7 @@ impl Shaping {
 pub(super) struct QueueSink<'a> {
     shaping: &'a mut Shaping,
     metered: &'a Metered,
-    journey: QueuedFor,
+    queued_for: QueuedFor,
     before: usize,
     ect: bool,
     now: Now,
@@ -216,9 +216,9 @@ impl QueueSink<'_> {
             }
         }
         let store = self.shaping.store(place);
-        let bid = store.free.pop()?;
-        store.buffers.hold(bid);
-        Some((place, bid))
+        let buffer_id = store.free.pop()?;
+        store.buffers.hold(buffer_id);
+        Some((place, buffer_id))
     }
 }
 
@@ -227,25 +227,25 @@ impl SegmentSink for QueueSink<'_> {
         let len = header.len() + payload.len();
         let charged = len.saturating_sub(self.before) as u32;
         let cost = if self.metered.bytes == 0 { 0 } else { charged };
-        let Some((place, bid)) = self.place(len, charged) else {
+        let Some((place, buffer_id)) = self.place(len, charged) else {
             self.metered.meter.count(cost.into(), false);
             self.refused += 1;
             return;
         };
         let shaping = &mut *self.shaping;
-        shaping.buffers(place).bytes_mut(bid)[..header.len()].copy_from_slice(header);
+        shaping.buffers(place).bytes_mut(buffer_id)[..header.len()].copy_from_slice(header);
         shaping.pending.push(PendingCopy {
             place,
-            bid,
+            buffer_id,
             at: header.len(),
             payload,
         });
         let waiting = ShapedPacket {
             place,
-            bid,
+            buffer_id,
             len,
             before: self.before,
-            journey: self.journey.clone(),
+            queued_for: self.queued_for.clone(),
         };
         let packet = EnqueueRequest {
             bytes: charged,
@@ -271,17 +271,17 @@ impl<B: PacketIo> Worker<B> {
         &mut self,
         held: &BufferedPacket,
         metered: &Metered,
-        journey: QueuedFor,
+        queued_for: QueuedFor,
     ) -> Result<(), (DropReason, u64)> {
         let buffers = match held.side {
             PoolKind::Tun => &mut self.tun_buffers,
             _ => &mut self.udp_buffers,
         };
-        let (head, inner) = buffers.bytes_mut(held.bid).split_at_mut(held.start);
+        let (head, inner) = buffers.bytes_mut(held.buffer_id).split_at_mut(held.start);
         let frame = &head[held.start - held.frame_len..];
         let ecn = Ecn::of(held.packet.tos);
         let shaping = &mut self.shaping;
-        let mut out = shaping.queue(metered, journey, frame.len(), ecn, self.now);
+        let mut out = shaping.queue(metered, queued_for, frame.len(), ecn, self.now);
         let cut = split(frame, &held.vnet, &held.packet, inner, &mut out);
         let refused = out.refused;
         self.shaping.fill(inner);
@@ -341,29 +341,34 @@ impl<B: PacketIo> Worker<B> {
             direction,
             link,
             to,
-        } = &waiting.journey;
+        } = &waiting.queued_for;
         let link = Some(*link);
         self.count_drop(*direction, link, reason, 1);
-        let fate = self.outcome(*direction, link, Some(reason), 1);
-        if self.taps.want_drop(&fate) {
+        let packet_outcome = self.outcome(*direction, link, Some(reason), 1);
+        if self.taps.want_drop(&packet_outcome) {
             let start = match to {
                 ShapedOutput::Wire(forward) => forward.encap.len(),
                 ShapedOutput::Tun { .. } | ShapedOutput::Tap(_) => 0,
             };
             let buffers = self.shaping.buffers(waiting.place);
             self.taps
-                .stage([&buffers.bytes_mut(waiting.bid)[start..waiting.len]]);
+                .stage([&buffers.bytes_mut(waiting.buffer_id)[start..waiting.len]]);
             let (_, inner) = self.link_protocols(link);
-            self.taps.offer_inner(&fate, inner);
+            self.taps.offer_inner(&packet_outcome, inner);
         }
-        self.shaping.release(waiting.place, waiting.bid);
+        self.shaping.release(waiting.place, waiting.buffer_id);
     }
 
     /// Sends a packet on that has waited; its place is given back, or goes with it.
-    fn send_shaped(&mut self, tables: &Tables, waiting: &ShapedPacket, mark: bool) -> Result<(), DropReason> {
+    fn send_shaped(
+        &mut self,
+        tables: &Tables,
+        waiting: &ShapedPacket,
+        mark: bool,
+    ) -> Result<(), DropReason> {
         let ShapedPacket {
             place,
-            bid,
+            buffer_id,
             len,
             before,
             ..
@@ -371,7 +376,7 @@ impl<B: PacketIo> Worker<B> {
         if mark {
             self.mark(waiting);
         }
-        match &waiting.journey.to {
+        match &waiting.queued_for.to {
             ShapedOutput::Wire(forward) => {
                 let mut forward = forward.clone();
                 if mark {
@@ -384,11 +389,11 @@ impl<B: PacketIo> Worker<B> {
                 lane,
                 to_stack,
             } => {
-                let inner = &self.shaping.buffers(place).bytes_mut(bid)[before..len];
+                let inner = &self.shaping.buffers(place).bytes_mut(buffer_id)[before..len];
                 let packet = Packet::parse(inner).map_err(|_| DropReason::InnerMalformed)?;
                 let delivery = TunDelivery {
                     side: PoolKind::Waiting(place),
-                    bid,
+                    buffer_id,
                     start: before,
                     frame_len: before,
                     lane: *lane,
@@ -398,12 +403,12 @@ impl<B: PacketIo> Worker<B> {
                     packets: 1,
                 };
                 self.deliver(*exit, &delivery);
-                self.shaping.release(place, bid);
+                self.shaping.release(place, buffer_id);
                 Ok(())
             }
             ShapedOutput::Tap(exit) => {
-                self.write_frame(*exit, (PoolKind::Waiting(place), bid), 0..len)?;
-                self.shaping.release(place, bid);
+                self.write_frame(*exit, (PoolKind::Waiting(place), buffer_id), 0..len)?;
+                self.shaping.release(place, buffer_id);
                 Ok(())
             }
         }
@@ -417,7 +422,7 @@ impl<B: PacketIo> Worker<B> {
     ) -> Result<(), DropReason> {
         let ShapedPacket {
             place,
-            bid,
+            buffer_id,
             len,
             before,
             ..
@@ -435,19 +440,19 @@ impl<B: PacketIo> Worker<B> {
             .with_room(&mut self.io, &want, &here.pool, before, len);
         let train = self.trains.train(train.ok_or(DropReason::NoBuffer)?);
         let buffers = self.shaping.buffers(place);
-        let payload = buffers.map().iovec(bid, before, len - before);
-        let header = &buffers.bytes_mut(bid)[..before];
+        let payload = buffers.map().iovec(buffer_id, before, len - before);
+        let header = &buffers.bytes_mut(buffer_id)[..before];
         // SAFETY: `with_room` gave a train that it fits. The packet's place is held since it began to wait, and goes with the
         // train, which releases it; nobody else knows it any more.
         unsafe { train.push(header, before, payload) };
-        train.bids.push((PoolKind::Waiting(place), bid));
+        train.buffer_ids.push((PoolKind::Waiting(place), buffer_id));
         Ok(())
     }
 
     /// Notes in a packet that it experienced congestion.
     fn mark(&mut self, waiting: &ShapedPacket) {
         let buffers = self.shaping.buffers(waiting.place);
-        let inner = &mut buffers.bytes_mut(waiting.bid)[waiting.before..waiting.len];
+        let inner = &mut buffers.bytes_mut(waiting.buffer_id)[waiting.before..waiting.len];
         if let Ok(mut packet) = Packet::parse(inner) {
             let tos = packet.tos | Ecn::Ce as u8;
             ecn::set_tos(inner, &mut packet, tos);

@@ -12,17 +12,17 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use libgeneve::l2::{BridgeConfig, LearnedState};
 use libgeneve::datapath::{AnswerBudgets, SharedState};
 use libgeneve::flow::{FlowHasher, FlowLimits};
-use libgeneve::vpc::{
-    Df, LinkFunctions, Host, HostRegistry, Link, LinkConfig, LinkIndex, NeighborCache, RouteConfig,
-    RxInterface, Tables, Tos, Ttl,
-};
+use libgeneve::l2::{BridgeConfig, LearnedState};
 use libgeneve::options::EndpointType;
 use libgeneve::policy::{PolicyAction, PolicyDefaults};
 use libgeneve::qos::Bucket;
 use libgeneve::route::RouteOrigin;
+use libgeneve::vpc::{
+    Df, Host, HostRegistry, Link, LinkConfig, LinkFunctions, LinkIndex, NeighborCache, RouteConfig,
+    RxInterface, Tables, Tos, Ttl,
+};
 use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
@@ -30,16 +30,16 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::cmsg::RxMetadata;
-use super::counters::{WorkerCounters, LinkCounters};
+use super::counters::{LinkCounters, WorkerCounters};
 use super::engine::EngineEvent;
 use super::memory::{FaultPlan, Memory, SentDatagram, WrittenPacket};
 use super::neighbors::NeighborWaker;
-use super::progress::{WorkerProgress, PoolUsage};
+use super::progress::{PoolUsage, WorkerProgress};
 use super::rx_interfaces::RxInterfaces;
 use super::tunnel_gso::TunnelGso;
-use super::udp::{SourcePortPool, RxSocket, SocketProfile};
+use super::udp::{RxSocket, SocketProfile, SourcePortPool};
 use super::unknown_vnis::UnknownVnis;
-use super::worker::{WorkerCommand, LinkSlot, WorkerConfig, WorkerShared, Worker, WorkerClock};
+use super::worker::{LinkSlot, Worker, WorkerClock, WorkerCommand, WorkerConfig, WorkerShared};
 
 /// The hosts that datagrams come from and go to.
 pub const REMOTE_HOSTS: [IpAddr; 2] = [
@@ -194,7 +194,7 @@ impl Simulation {
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor");
         let (commands, inbox) = mpsc::channel();
         let unmatched = Arc::new(WorkerCounters::default());
-        let post = WorkerConfig {
+        let worker_config = WorkerConfig {
             shared: Arc::clone(&shared),
             commands: inbox,
             bell: Arc::new(bell),
@@ -204,7 +204,7 @@ impl Simulation {
             uso: true,
             tunnel: tunnel_gso.then(|| TunnelGso::simulated(descriptor())),
         };
-        let worker = Worker::new(post, |tun, udp, _| Ok(Memory::new(tun, udp)));
+        let worker = Worker::new(worker_config, |tun, udp, _| Ok(Memory::new(tun, udp)));
         let mut simulation = Simulation {
             worker: worker.expect("there is memory"),
             tables,

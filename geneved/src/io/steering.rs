@@ -143,7 +143,11 @@ impl SocketLayout {
             AddressFamily::V4 => vec![op(LDX_MSH, NET), op(LD_H_IND, NET)],
             AddressFamily::V6 => vec![op(LD_H_ABS, NET + 40)],
         };
-        let spread = [op(MUL_K, GOLDEN_RATIO), op(RSH_K, 16), op(MOD_K, self.workers)];
+        let spread = [
+            op(MUL_K, GOLDEN_RATIO),
+            op(RSH_K, 16),
+            op(MOD_K, self.workers),
+        ];
         let add = [op(TAX, 0), op(LD_MEM, 0), op(ADD_X, 0), op(ST, 0)];
         [port, spread.to_vec(), add.to_vec()].concat()
     }
@@ -334,7 +338,10 @@ mod tests {
     #[test]
     fn every_vpc_has_its_own_sockets_and_nobody_has_one_too() {
         let known = [5, 6, 7, 100, 0xff_ffff];
-        for (family, address) in [(AddressFamily::V4, "127.0.0.1"), (AddressFamily::V6, "[::1]")] {
+        for (family, address) in [
+            (AddressFamily::V4, "127.0.0.1"),
+            (AddressFamily::V6, "[::1]"),
+        ] {
             let group = ReuseportGroup::new(family, 1, 8);
             group.steer(&vnis(known));
             let from = group.from(address);
@@ -378,7 +385,10 @@ mod tests {
 
     #[test]
     fn ports_are_spread_over_the_workers_and_a_flow_stays_with_one() {
-        for (family, address) in [(AddressFamily::V4, "127.0.0.1"), (AddressFamily::V6, "[::1]")] {
+        for (family, address) in [
+            (AddressFamily::V4, "127.0.0.1"),
+            (AddressFamily::V6, "[::1]"),
+        ] {
             let group = ReuseportGroup::new(family, 3, 2);
             group.steer(&vnis([10, 20]));
             let mut seen = [0; 3];

@@ -10,11 +10,11 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 
-use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
+use super::backend::{Completion, PacketIo, PoolKind, RxBatch, WaitTime, place, source};
 use super::buffer_pool::{BufferId, BufferPool, PoolLayout};
 use super::cmsg;
-use super::time_slice;
 use super::pool_sizes::STRAY_BUFFERS;
+use super::time_slice;
 
 /// Packets taken from one descriptor before the others get their turn. It takes no more than half of the buffers that are
 /// free, either, so that those after it find some.
@@ -139,22 +139,27 @@ impl Syscalls {
             return;
         };
         for _ in 0..self.tun_pool.budget() {
-            let Some(bid) = self.tun_pool.free.pop() else {
+            let Some(buffer_id) = self.tun_pool.free.pop() else {
                 return;
             };
             // SAFETY: the buffer is free, `len` bytes long, and nobody else's until it is reported.
-            let rc =
-                unsafe { libc::read(fd, self.tun_pool.map.addr(bid).cast(), self.tun_pool.len) };
+            let rc = unsafe {
+                libc::read(
+                    fd,
+                    self.tun_pool.map.addr(buffer_id).cast(),
+                    self.tun_pool.len,
+                )
+            };
             if rc > 0 {
                 done.push(Completion::Tun {
                     slot,
-                    bid,
+                    buffer_id,
                     len: rc as usize,
                 });
                 continue;
             }
             let error = errno();
-            self.tun_pool.free.push(bid);
+            self.tun_pool.free.push(buffer_id);
             if rc < 0 && !matches!(error, libc::EAGAIN | libc::EINTR) {
                 self.unwatch(fd);
                 self.tuns[slot as usize] = None;
@@ -173,15 +178,19 @@ impl Syscalls {
             false => self.udp_pool.budget(),
         };
         for _ in 0..budget {
-            let Some(bid) = self.udp_pool.free.pop() else {
+            let Some(buffer_id) = self.udp_pool.free.pop() else {
                 return;
             };
-            let (base, room) = (self.udp_pool.map.addr(bid), self.udp_pool.len);
+            let (base, room) = (self.udp_pool.map.addr(buffer_id), self.udp_pool.len);
             // SAFETY: the buffer has `len` bytes, and it is nobody else's: it was free, and is not reported yet.
             match unsafe { receive_one(fd, base, room) } {
-                Some(train) => done.push(Completion::Datagrams { slot, bid, train }),
+                Some(train) => done.push(Completion::Datagrams {
+                    slot,
+                    buffer_id,
+                    train,
+                }),
                 None => {
-                    self.udp_pool.free.push(bid);
+                    self.udp_pool.free.push(buffer_id);
                     return;
                 }
             }
@@ -277,10 +286,10 @@ impl PacketIo for Syscalls {
         time_slice::set_slice(bulk);
     }
 
-    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
+    fn recycle(&mut self, side: PoolKind, buffer_id: BufferId) {
         match side {
-            PoolKind::Tun => self.tun_pool.free.push(bid),
-            PoolKind::Udp => self.udp_pool.free.push(bid),
+            PoolKind::Tun => self.tun_pool.free.push(buffer_id),
+            PoolKind::Udp => self.udp_pool.free.push(buffer_id),
             PoolKind::Waiting(_) => {}
         }
     }

@@ -8,8 +8,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use libgeneve::datapath::{Forward, OuterTx};
-use libgeneve::vpc::{Host, LinkIndex};
 use libgeneve::offload::vnet;
+use libgeneve::vpc::{Host, LinkIndex};
 use libgeneve::wire::transport::UDP_HEADER_LEN;
 use socket2::SockAddr;
 
@@ -68,7 +68,7 @@ pub(super) struct Train {
     pub(super) sending: SendMode,
     /// No further datagram fits: a shorter one was added, or a limit is reached.
     pub(super) closed: bool,
-    pub(super) bids: Vec<(PoolKind, BufferId)>,
+    pub(super) buffer_ids: Vec<(PoolKind, BufferId)>,
     source_port: u16,
     name: SockAddr,
     control: ControlMessages,
@@ -96,7 +96,7 @@ impl Train {
             encap_bytes: 0,
             sending: SendMode::Together,
             closed: false,
-            bids: Vec::with_capacity(MAX_TRAIN_SEGMENTS),
+            buffer_ids: Vec::with_capacity(MAX_TRAIN_SEGMENTS),
             source_port: 0,
             name: SocketAddr::from(([0, 0, 0, 0], 0)).into(),
             control: ControlMessages::default(),
@@ -131,7 +131,7 @@ impl Train {
             self.encap_bytes,
         ) = (0, 0, 0, 0);
         self.closed = false;
-        self.bids.clear();
+        self.buffer_ids.clear();
         self.iovs.clear();
         self.headers.clear();
     }
@@ -305,7 +305,7 @@ pub(super) struct TunWrite {
     pub(super) link: LinkIndex,
     pub(super) packets: u64,
     pub(super) bytes: u64,
-    pub(super) bids: Vec<(PoolKind, BufferId)>,
+    pub(super) buffer_ids: Vec<(PoolKind, BufferId)>,
     pub(super) kind: TunWriteKind,
     /// Where an encapsulated super-packet goes, should it have to be cut after all.
     pub(super) forward: Option<Forward>,
@@ -321,7 +321,7 @@ impl TunWrite {
             link: LinkIndex(0),
             packets: 0,
             bytes: 0,
-            bids: Vec::with_capacity(MAX_TRAIN_SEGMENTS + 1),
+            buffer_ids: Vec::with_capacity(MAX_TRAIN_SEGMENTS + 1),
             kind: TunWriteKind::Ingress,
             forward: None,
             iovs: Vec::with_capacity(MAX_TRAIN_SEGMENTS + 4),
@@ -338,7 +338,7 @@ impl TunWrite {
         fill: impl FnOnce(&mut [u8; SCRATCH]) -> usize,
     ) {
         (self.link, self.kind, self.packets, self.bytes) = (link, kind, 0, 0);
-        self.bids.clear();
+        self.buffer_ids.clear();
         self.iovs.clear();
         let used = fill(&mut self.scratch);
         self.iovs.push(iovec(&self.scratch[..used]));
@@ -365,9 +365,9 @@ impl TunWrite {
     /// Until the write is finished, the bytes may be read, and nobody writes them but who leaves them as they are: the buffer is
     /// held for the write.
     #[inline]
-    pub(super) unsafe fn push(&mut self, bid: (PoolKind, BufferId), bytes: libc::iovec) {
+    pub(super) unsafe fn push(&mut self, buffer_id: (PoolKind, BufferId), bytes: libc::iovec) {
         debug_assert!(self.iovs.len() < self.iovs.capacity());
-        self.bids.push(bid);
+        self.buffer_ids.push(buffer_id);
         self.iovs.push(bytes);
         self.len += bytes.iov_len;
     }

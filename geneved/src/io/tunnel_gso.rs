@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use libgeneve::datapath::{self, Forward};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::offload::cut::{WireSize, longest_segment};
 use libgeneve::offload::split::is_sound_tcp;
 use libgeneve::offload::vnet::{self, VirtioTunnelHeader, VnetHdr};
 use libgeneve::time::Now;
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::wire::checksum::pseudo_header;
 use libgeneve::wire::ethernet::{ETHERNET_HEADER_LEN, Ethernet, Mac, ethernet_header, ethertype};
 use libgeneve::wire::ip::{DEFAULT_TTL, IPV4_HEADER_LEN, Ipv4Header, protocol};
@@ -33,9 +33,9 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 use super::backend::{PacketIo, PoolKind};
 use super::buffer_pool::BufferId;
 use super::counters::TrafficDirection;
+use super::device_features;
 use super::egress::{BufferedPacket, TrainRequest};
 use super::engine::{EngineEvent, Segmentation};
-use super::device_features;
 use super::train::{TunWriteKind, outer_len};
 use super::tun::tap_with_tunnel_offload;
 use super::worker::{Worker, counters_of};
@@ -237,37 +237,41 @@ impl TunnelGso {
             return None;
         }
         let (forced, find_path) = (self.forced, self.find_path);
-        let seat = self.seat(forward.link, forward.host.id);
-        if seat.found_in != Some(underlay) || seat.named != local {
-            seat.refresh(find_path(remote, local, forced));
-            (seat.found_in, seat.named) = (Some(underlay), local);
+        let path_state = self.path_state(forward.link, forward.host.id);
+        if path_state.found_in != Some(underlay) || path_state.named != local {
+            path_state.refresh(find_path(remote, local, forced));
+            (path_state.found_in, path_state.named) = (Some(underlay), local);
         }
-        let watched = match seat.state {
+        let watched = match path_state.state {
             GsoSupport::Untried => true,
-            GsoSupport::Works => idle && now.since(seat.since) > TRUST,
-            GsoSupport::Refused if idle && now.since(seat.since) > RETRY => true,
+            GsoSupport::Works => idle && now.since(path_state.since) > TRUST,
+            GsoSupport::Refused if idle && now.since(path_state.since) > RETRY => true,
             GsoSupport::Refused => return None,
         };
-        if !seat.worthwhile {
+        if !path_state.worthwhile {
             return None;
         }
         Some(TunnelPath {
-            local: seat.local?,
+            local: path_state.local?,
             remote,
             watched,
         })
     }
 
-    fn seat(&mut self, link: LinkIndex, host: u32) -> &mut PathState {
+    fn path_state(&mut self, link: LinkIndex, host: u32) -> &mut PathState {
         self.paths.entry((link, host)).or_default()
     }
 
     /// Notes whether a link's packets to a host pass; true where that is news.
     fn set_support(&mut self, link: LinkIndex, host: u32, works: bool, now: Now) -> bool {
-        let seat = self.seat(link, host);
-        let state = if works { GsoSupport::Works } else { GsoSupport::Refused };
-        seat.since = now;
-        let before = std::mem::replace(&mut seat.state, state);
+        let path_state = self.path_state(link, host);
+        let state = if works {
+            GsoSupport::Works
+        } else {
+            GsoSupport::Refused
+        };
+        path_state.since = now;
+        let before = std::mem::replace(&mut path_state.state, state);
         before != state && (before, state) != (GsoSupport::Untried, GsoSupport::Works)
     }
 
@@ -275,7 +279,7 @@ impl TunnelGso {
     #[inline]
     fn headers(
         &self,
-        way: &TunnelPath,
+        tunnel_path: &TunnelPath,
         want: &TrainRequest,
         vnet: &VnetHdr,
         packet: &Packet,
@@ -291,9 +295,14 @@ impl TunnelGso {
             tos: forward.outer.tos,
             // The kernel's forwarding takes one off the TTL.
             ttl: forward.outer.ttl.unwrap_or(DEFAULT_TTL).saturating_add(1),
-            ..Ipv4Header::new(way.local, way.remote, protocol::UDP, udp_len)
+            ..Ipv4Header::new(
+                tunnel_path.local,
+                tunnel_path.remote,
+                protocol::UDP,
+                udp_len,
+            )
         };
-        let (local, remote) = (way.local.into(), way.remote.into());
+        let (local, remote) = (tunnel_path.local.into(), tunnel_path.remote.into());
         let partial = match checksum {
             true => pseudo_header(local, remote, protocol::UDP, udp_len.into()).fold(),
             false => 0,
@@ -313,7 +322,13 @@ impl TunnelGso {
 
 impl<B: PacketIo> Worker<B> {
     /// Hands a super-packet to the kernel uncut; false where it does not take it, and the packet is as it was.
-    pub(super) fn hand_over(&mut self, read: TunRead, way: &TunnelPath, want: &TrainRequest, held: &BufferedPacket) -> bool {
+    pub(super) fn hand_over(
+        &mut self,
+        read: TunRead,
+        tunnel_path: &TunnelPath,
+        want: &TrainRequest,
+        held: &BufferedPacket,
+    ) -> bool {
         let Some(tunnel) = self.tunnel.as_mut() else {
             return false;
         };
@@ -330,17 +345,17 @@ impl<B: PacketIo> Worker<B> {
         let frame = usize::from(want.key.before) - want.forward.encap.len();
         let write = self.writes.slot(id);
         write.open(want.key.link, TunWriteKind::Egress, |scratch| {
-            tunnel.headers(way, want, &vnet, packet, scratch)
+            tunnel.headers(tunnel_path, want, &vnet, packet, scratch)
         });
         (write.packets, write.bytes) = (held.size.packets, held.size.bytes);
         let inner = self.tun_buffers.map().iovec(
-            read.bid,
+            read.buffer_id,
             vnet::LEN,
             frame + usize::from(packet.total_len),
         );
         // SAFETY: the buffer is held for the packet, and below for a write that outlasts it.
-        unsafe { write.push((PoolKind::Tun, read.bid), inner) };
-        if way.watched {
+        unsafe { write.push((PoolKind::Tun, read.buffer_id), inner) };
+        if tunnel_path.watched {
             let device = tunnel.queue.as_raw_fd();
             // SAFETY: the tunnel's queue is the worker's own; the iovecs point into the write's own memory and the buffer.
             let works = unsafe { self.io.write_watched(device, write.iovs()) };
@@ -351,12 +366,13 @@ impl<B: PacketIo> Worker<B> {
             }
             self.writes.finish(id);
             if let (true, Some(Some(here))) = (works, self.links.get(want.key.link.0 as usize)) {
-                here.counters.forwarded(TrafficDirection::Egress, packets, bytes);
+                here.counters
+                    .forwarded(TrafficDirection::Egress, packets, bytes);
             }
             return works;
         }
         write.forward = Some(want.forward.clone());
-        self.tun_buffers.hold(read.bid);
+        self.tun_buffers.hold(read.buffer_id);
         let queue = tunnel.queue.as_raw_fd();
         // SAFETY: the tunnel's queue is the worker's own and outlives the backend; the slot is used again after `Wrote`, and the
         // buffer is held until then.
@@ -379,19 +395,19 @@ impl<B: PacketIo> Worker<B> {
     fn tell_taps_of_uncut(&mut self, id: u32) {
         let write = self.writes.slot(id);
         let (link, packets) = (write.link, write.packets);
-        let fate = self.outcome(TrafficDirection::Egress, Some(link), None, packets);
+        let packet_outcome = self.outcome(TrafficDirection::Egress, Some(link), None, packets);
         let write = self.writes.slot(id);
         let ip_at = HEADERS - UDP_HEADER_LEN - IPV4_HEADER_LEN;
         self.taps.stage(write.pieces(ip_at));
         let (encapsulation, _) = self.link_protocols(Some(link));
         self.taps
-            .offer_outer(&fate, encapsulation, None, HEADERS - ip_at);
+            .offer_outer(&packet_outcome, encapsulation, None, HEADERS - ip_at);
     }
 
     /// The kernel took a super-packet, or refused it: then it is cut here, and so is all that follows of its link to this host.
     pub(super) fn on_handed_over(&mut self, tables: &Tables, id: u32, taken: bool) {
         let write = self.writes.slot(id);
-        let (link, packets, (_, bid)) = (write.link, write.packets, write.bids[0]);
+        let (link, packets, (_, buffer_id)) = (write.link, write.packets, write.buffer_ids[0]);
         let forward = write.forward.take();
         if taken && self.taps.outer {
             self.tell_taps_of_uncut(id);
@@ -402,25 +418,26 @@ impl<B: PacketIo> Worker<B> {
             counters.forwarded(TrafficDirection::Egress, write.packets, write.bytes);
         } else if let Some(forward) = forward {
             self.note_way(&forward, false);
-            if let Err((reason, packets)) = self.cut_after_all(tables, bid, packets, forward) {
+            if let Err((reason, packets)) = self.cut_after_all(tables, buffer_id, packets, forward)
+            {
                 self.count_drop(TrafficDirection::Egress, Some(link), reason, packets);
             }
         }
-        self.release(PoolKind::Tun, bid);
+        self.release(PoolKind::Tun, buffer_id);
     }
 
     /// Sends a super-packet in trains that was handed over in vain. It is decided, and translated, already.
     fn cut_after_all(
         &mut self,
         tables: &Tables,
-        bid: BufferId,
+        buffer_id: BufferId,
         packets: u64,
         forward: Forward,
     ) -> Result<(), (DropReason, u64)> {
         let all = |reason| (reason, packets);
         let link = tables.link(forward.link);
         let link = link.ok_or(all(DropReason::LinkGone))?;
-        let bytes = self.tun_buffers.bytes_mut(bid);
+        let bytes = self.tun_buffers.bytes_mut(buffer_id);
         let vnet = VnetHdr::parse(bytes).map_err(|_| all(DropReason::BadOffload))?;
         let frame_len = match &link.bridge {
             None => 0,
@@ -434,7 +451,7 @@ impl<B: PacketIo> Worker<B> {
         let held = BufferedPacket {
             link: forward.link,
             side: PoolKind::Tun,
-            bid,
+            buffer_id,
             start,
             frame_len,
             vnet,
@@ -448,7 +465,7 @@ impl<B: PacketIo> Worker<B> {
 /// A TUN read: the buffer, and how many bytes of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TunRead {
-    pub(super) bid: BufferId,
+    pub(super) buffer_id: BufferId,
     pub(super) len: usize,
 }
 
@@ -493,12 +510,15 @@ mod tests {
         };
         let (greedy, modest) = (LinkIndex(1), LinkIndex(2));
         let now = Now(5);
-        assert!(!tunnel.set_support(modest, 7, true, now), "what is expected");
+        assert!(
+            !tunnel.set_support(modest, 7, true, now),
+            "what is expected"
+        );
         assert!(tunnel.set_support(greedy, 7, false, now));
         assert!(!tunnel.set_support(greedy, 7, false, now));
-        assert_eq!(tunnel.seat(greedy, 7).state, GsoSupport::Refused);
-        assert_eq!(tunnel.seat(modest, 7).state, GsoSupport::Works);
-        assert_eq!(tunnel.seat(greedy, 8).state, GsoSupport::Untried);
+        assert_eq!(tunnel.path_state(greedy, 7).state, GsoSupport::Refused);
+        assert_eq!(tunnel.path_state(modest, 7).state, GsoSupport::Works);
+        assert_eq!(tunnel.path_state(greedy, 8).state, GsoSupport::Untried);
         assert!(tunnel.set_support(greedy, 7, true, now), "it works again");
     }
 }

@@ -279,7 +279,7 @@ impl SourcePortPool {
     /// Opens the sockets for whole datagrams, where they are not open yet.
     ///
     /// # Errors
-    /// As [`Pool::open`].
+    /// As [`SourcePortPool::open`].
     pub(super) fn open_whole(&self) -> io::Result<()> {
         if self.lacks_whole() {
             let sockets = SourcePortSockets::open(&self.profile, &self.ports)?;
@@ -493,7 +493,12 @@ fn discover(family: AddressFamily, df: bool) -> i32 {
     }
 }
 
-fn sender(profile: &SocketProfile, family: AddressFamily, df: bool, port: u16) -> io::Result<Socket> {
+fn sender(
+    profile: &SocketProfile,
+    family: AddressFamily,
+    df: bool,
+    port: u16,
+) -> io::Result<Socket> {
     let socket = Socket::new(family.domain(), Type::DGRAM, Some(Protocol::UDP))?;
     let discover = discover(family, df);
     match family {

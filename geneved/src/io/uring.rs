@@ -13,12 +13,12 @@ use std::time::Duration;
 use io_uring::types::{Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime, place, source};
-use super::buffer_ring::{BufferRing, UdpBufferRings};
+use super::backend::{Completion, PacketIo, PoolKind, RxBatch, WaitTime, place, source};
 use super::buffer_pool::{BufferId, BufferPool};
+use super::buffer_ring::{BufferRing, UdpBufferRings};
+use super::busy_poll::BusyPoll;
 use super::cmsg;
 use super::time_slice;
-use super::busy_poll::BusyPoll;
 use listeners::{Listeners, MUCH};
 
 const SUBMISSIONS: u32 = 1024;
@@ -72,7 +72,7 @@ pub(super) struct Uring {
     recv_template: Box<libc::msghdr>,
     /// Sends and writes whose completion is outstanding.
     in_flight: usize,
-    spin: BusyPoll,
+    busy_poll: BusyPoll,
     bulk: bool,
     /// Whether the kernel can wait for several completions for a limited time (Linux 6.12).
     min_wait: bool,
@@ -113,7 +113,7 @@ impl Uring {
             bell_armed: false,
             recv_template,
             in_flight: 0,
-            spin: BusyPoll::default(),
+            busy_poll: BusyPoll::default(),
             bulk: false,
             min_wait,
         };
@@ -241,16 +241,16 @@ impl Uring {
     }
 
     fn tun_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Completion>) {
-        if let Some(bid) = cqueue::buffer_select(flags) {
+        if let Some(buffer_id) = cqueue::buffer_select(flags) {
             self.tun_pool.taken();
             if result > 0 {
                 done.push(Completion::Tun {
                     slot,
-                    bid,
+                    buffer_id,
                     len: result as usize,
                 });
             } else {
-                self.tun_pool.give(bid);
+                self.tun_pool.give(buffer_id);
             }
         }
         if cqueue::more(flags) {
@@ -272,15 +272,19 @@ impl Uring {
     }
 
     fn socket_completed(&mut self, slot: u32, result: i32, flags: u32, done: &mut Vec<Completion>) {
-        if let Some(bid) = cqueue::buffer_select(flags) {
-            self.udp_pools.of(bid).taken();
+        if let Some(buffer_id) = cqueue::buffer_select(flags) {
+            self.udp_pools.of(buffer_id).taken();
             self.listeners.note_train(slot);
             match usize::try_from(result)
                 .ok()
-                .and_then(|len| self.arrived(bid, len))
+                .and_then(|len| self.arrived(buffer_id, len))
             {
-                Some(train) => done.push(Completion::Datagrams { slot, bid, train }),
-                None => self.udp_pools.of(bid).give(bid),
+                Some(train) => done.push(Completion::Datagrams {
+                    slot,
+                    buffer_id,
+                    train,
+                }),
+                None => self.udp_pools.of(buffer_id).give(buffer_id),
             }
         }
         if cqueue::more(flags) {
@@ -307,7 +311,9 @@ impl Uring {
     ///
     /// With a time, it sleeps no longer than that.
     fn sleep(&mut self, time: Option<Duration>) -> io::Result<usize> {
-        let Uring { ring, spin, .. } = self;
+        let Uring {
+            ring, busy_poll, ..
+        } = self;
         let company = self.bulk && self.min_wait;
         if let Some(time) = time {
             let timespec = Timespec::from(time);
@@ -320,7 +326,9 @@ impl Uring {
             return ring.submitter().submit_with_args(completions, &until);
         }
         if company {
-            let company = SubmitArgs::new().timespec(&LONG_WAIT).min_wait_usec(BULK_WAIT);
+            let company = SubmitArgs::new()
+                .timespec(&LONG_WAIT)
+                .min_wait_usec(BULK_WAIT);
             return ring.submitter().submit_with_args(BULK_COMPANY, &company);
         }
         if self.bulk {
@@ -329,14 +337,14 @@ impl Uring {
         if !ring.submission().is_empty() {
             ring.submit()?;
         }
-        if spin.poll(|| ring.submission().taskrun() || !ring.completion().is_empty()) {
+        if busy_poll.poll(|| ring.submission().taskrun() || !ring.completion().is_empty()) {
             return ring.submit_and_wait(0);
         }
-        spin.sleep(|| ring.submit_and_wait(1))
+        busy_poll.sleep(|| ring.submit_and_wait(1))
     }
 
-    fn arrived(&mut self, bid: BufferId, len: usize) -> Option<RxBatch> {
-        let addr = self.udp_pools.of(bid).map.addr(bid);
+    fn arrived(&mut self, buffer_id: BufferId, len: usize) -> Option<RxBatch> {
+        let addr = self.udp_pools.of(buffer_id).map.addr(buffer_id);
         // SAFETY: the completion gave the first `len` bytes of this buffer to us; nobody writes to them until the
         // buffer is given back.
         let bytes = unsafe { std::slice::from_raw_parts(addr, len) };
@@ -420,10 +428,10 @@ impl PacketIo for Uring {
         time_slice::set_slice(bulk);
     }
 
-    fn recycle(&mut self, side: PoolKind, bid: BufferId) {
+    fn recycle(&mut self, side: PoolKind, buffer_id: BufferId) {
         match side {
-            PoolKind::Tun => self.tun_pool.give(bid),
-            PoolKind::Udp => self.udp_pools.of(bid).give(bid),
+            PoolKind::Tun => self.tun_pool.give(buffer_id),
+            PoolKind::Udp => self.udp_pools.of(buffer_id).give(buffer_id),
             PoolKind::Waiting(_) => {}
         }
     }
@@ -466,7 +474,8 @@ impl PacketIo for Uring {
             WaitTime::For(time) => Some(time),
             WaitTime::No | WaitTime::Forever => None,
         };
-        let no = full || self.full || wait == WaitTime::No || time.is_some_and(|time| time.is_zero());
+        let no =
+            full || self.full || wait == WaitTime::No || time.is_some_and(|time| time.is_zero());
         let submitted = if no || !self.ended.is_empty() {
             self.ring.submit_and_wait(0)
         } else if self.in_flight > 0 {

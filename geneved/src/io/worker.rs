@@ -14,29 +14,29 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use libgeneve::datapath::{self, AnswerBudgets, PacketContext, SharedState};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::time::Now;
+use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::backend::{RxBatch, PacketIo, Completion, PoolKind, WaitTime};
+use super::backend::{Completion, PacketIo, PoolKind, RxBatch, WaitTime};
 use super::buffer_pool::{BufferId, BufferPool};
-use super::counters::{WorkerCounters, TrafficDirection};
+use super::counters::{TrafficDirection, WorkerCounters};
 use super::egress::Trains;
 use super::engine::EngineEvent;
 use super::fair::{FairQueue, cost};
 use super::ingress::{IngressState, TunWrites};
-use super::neighbors::{NeighborWaker, NeighborQueue};
-use super::read_sizes::ReadSizes;
-use super::progress::{WorkerProgress, PoolUsage};
-use super::send_errors::RefusalReporter;
-use super::rx_interfaces::{RxInterfaces, RxLookup};
-use super::shape::Shaping;
+use super::neighbors::{NeighborQueue, NeighborWaker};
 use super::pool_sizes::{TRAINS, TUN_BUFFER, TUN_BUFFERS, UDP_BUFFER, UDP_BUFFERS, WRITES};
+use super::progress::{PoolUsage, WorkerProgress};
+use super::read_sizes::ReadSizes;
+use super::rx_interfaces::{RxInterfaces, RxLookup};
+use super::send_errors::RefusalReporter;
+use super::shape::Shaping;
 use super::tap::{PacketOutcome, Tap, Taps};
 use super::tunnel_gso::TunnelGso;
-use super::udp::{SourcePortPool, RxSocket};
+use super::udp::{RxSocket, SourcePortPool};
 use super::unknown_vnis::UnknownVnis;
 
 /// What the packets of one turn may cost ([`cost`]), so that those that come meanwhile get theirs.
@@ -143,8 +143,16 @@ impl WorkerShared {
 
 /// A packet, or a train of them, that waits for its journey.
 enum RxEvent {
-    Tun { slot: u32, bid: BufferId, len: usize },
-    Datagrams { slot: u32, bid: BufferId, train: RxBatch },
+    Tun {
+        slot: u32,
+        buffer_id: BufferId,
+        len: usize,
+    },
+    Datagrams {
+        slot: u32,
+        buffer_id: BufferId,
+        train: RxBatch,
+    },
 }
 
 /// The number of a TUN queue among all that packets come from.
@@ -203,42 +211,46 @@ pub(super) struct Worker<B> {
 impl<B: PacketIo> Worker<B> {
     /// A worker whose backend is made by `backend` from its buffers and its bell.
     pub(super) fn new(
-        post: WorkerConfig,
+        worker_config: WorkerConfig,
         backend: impl FnOnce(&BufferPool, &BufferPool, RawFd) -> io::Result<B>,
     ) -> io::Result<Self> {
         let tun_buffers = BufferPool::new(TUN_BUFFERS, TUN_BUFFER)?;
         let udp_buffers = BufferPool::new(UDP_BUFFERS, UDP_BUFFER)?;
-        let io = backend(&tun_buffers, &udp_buffers, post.bell.as_fd().as_raw_fd())?;
+        let io = backend(
+            &tun_buffers,
+            &udp_buffers,
+            worker_config.bell.as_fd().as_raw_fd(),
+        )?;
         Ok(Worker {
             io,
             tun_buffers,
             udp_buffers,
             trains: Trains::new(TRAINS),
             writes: TunWrites::new(WRITES),
-            ingress: IngressState::new(post.uso),
+            ingress: IngressState::new(worker_config.uso),
             egress: datapath::Egress::default(),
             now: Now::default(),
             rx: RxLookup::default(),
-            refusals: RefusalReporter::new(post.shared.events.clone()),
+            refusals: RefusalReporter::new(worker_config.shared.events.clone()),
             next_not_from_underlay: Now::default(),
-            tunnel: post.tunnel,
+            tunnel: worker_config.tunnel,
             waiting: NeighborQueue::default(),
             shaping: Shaping::new()?,
             links: Vec::new(),
             unread: Vec::new(),
             ended: Vec::new(),
             sockets: Vec::new(),
-            unmatched: post.unmatched,
-            unknown_vnis: post.unknown_vnis,
-            shared: post.shared,
-            progress: post.progress,
+            unmatched: worker_config.unmatched,
+            unknown_vnis: worker_config.unknown_vnis,
+            shared: worker_config.shared,
+            progress: worker_config.progress,
             taps: Taps::new(),
             done: Vec::with_capacity(1024),
             arrived: FairQueue::new(usize::from(TUN_BUFFERS + UDP_BUFFERS)),
             shared_turn: false,
             pace: ReadSizes::default(),
-            commands: post.commands,
-            bell: post.bell,
+            commands: worker_config.commands,
+            bell: worker_config.bell,
             asking: false,
             stopping: false,
         })
@@ -284,9 +296,17 @@ impl<B: PacketIo> Worker<B> {
                 self.turn(tables, WaitTime::No)?;
             }
             match event {
-                RxEvent::Tun { slot, bid, len } => self.on_tun(tables, slot, bid, len),
-                RxEvent::Datagrams { slot, bid, train } => {
-                    self.on_datagrams(tables, slot, bid, &train);
+                RxEvent::Tun {
+                    slot,
+                    buffer_id,
+                    len,
+                } => self.on_tun(tables, slot, buffer_id, len),
+                RxEvent::Datagrams {
+                    slot,
+                    buffer_id,
+                    train,
+                } => {
+                    self.on_datagrams(tables, slot, buffer_id, &train);
                 }
             }
         }
@@ -362,14 +382,14 @@ impl<B: PacketIo> Worker<B> {
     }
 
     /// One user less of a buffer.
-    pub(super) fn release(&mut self, side: PoolKind, bid: BufferId) {
+    pub(super) fn release(&mut self, side: PoolKind, buffer_id: BufferId) {
         let buffers = match side {
             PoolKind::Tun => &mut self.tun_buffers,
             PoolKind::Udp => &mut self.udp_buffers,
-            PoolKind::Waiting(place) => return self.shaping.release(place, bid),
+            PoolKind::Waiting(place) => return self.shaping.release(place, buffer_id),
         };
-        if buffers.release(bid) {
-            self.io.recycle(side, bid);
+        if buffers.release(buffer_id) {
+            self.io.recycle(side, buffer_id);
         }
     }
 
@@ -453,15 +473,27 @@ impl<B: PacketIo> Worker<B> {
         }
         for event in done.drain(..) {
             match event {
-                Completion::Tun { slot, bid, len } => {
+                Completion::Tun {
+                    slot,
+                    buffer_id,
+                    len,
+                } => {
                     self.pace.note(PoolKind::Tun, len);
                     self.queue_received(
                         tun_source(slot),
                         cost(1, len),
-                        RxEvent::Tun { slot, bid, len },
+                        RxEvent::Tun {
+                            slot,
+                            buffer_id,
+                            len,
+                        },
                     );
                 }
-                Completion::Datagrams { slot, bid, train } => {
+                Completion::Datagrams {
+                    slot,
+                    buffer_id,
+                    train,
+                } => {
                     let len = train.len as usize;
                     self.pace.note(PoolKind::Udp, len);
                     let datagrams = len.div_ceil(train.notes.segment.max(1).into());
@@ -470,7 +502,11 @@ impl<B: PacketIo> Worker<B> {
                     } else {
                         datagrams
                     };
-                    let arrival = RxEvent::Datagrams { slot, bid, train };
+                    let arrival = RxEvent::Datagrams {
+                        slot,
+                        buffer_id,
+                        train,
+                    };
                     self.queue_received(socket_source(slot), cost(datagrams, len), arrival);
                 }
                 Completion::Sent { id, result } => self.on_sent(tables, id, result),
@@ -492,8 +528,8 @@ impl<B: PacketIo> Worker<B> {
         // There is room for as many as there are buffers, and each source was made known.
         if let Err(lost) = self.arrived.push(source, cost, arrival) {
             match lost {
-                RxEvent::Tun { bid, .. } => self.io.recycle(PoolKind::Tun, bid),
-                RxEvent::Datagrams { bid, .. } => self.io.recycle(PoolKind::Udp, bid),
+                RxEvent::Tun { buffer_id, .. } => self.io.recycle(PoolKind::Tun, buffer_id),
+                RxEvent::Datagrams { buffer_id, .. } => self.io.recycle(PoolKind::Udp, buffer_id),
             }
         }
     }

@@ -45,7 +45,7 @@ impl DaemonFiles {
     }
 }
 
-/// A running daemon; killed when dropped, unless [`Daemon::keep`] was called.
+/// A running daemon; killed when dropped, unless [`DaemonProcess::keep`] was called.
 #[derive(Debug)]
 pub struct DaemonProcess {
     site: DaemonFiles,
@@ -71,10 +71,10 @@ impl DaemonProcess {
         Self::start_in(site, host.netns(), config)
     }
 
-    /// As [`Daemon::start`], in any namespace.
+    /// As [`DaemonProcess::start`], in any namespace.
     ///
     /// # Errors
-    /// As [`Daemon::start`].
+    /// As [`DaemonProcess::start`].
     pub fn start_in(site: DaemonFiles, netns: &Netns, config: &str) -> io::Result<Self> {
         fs::create_dir_all(&site.directory)?;
         let _ = fs::remove_file(site.socket());

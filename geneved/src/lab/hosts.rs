@@ -1,7 +1,7 @@
 //! The lab's two hosts: addresses, daemons, and the kernel's VXLAN devices beside them.
 
 use super::LabOptions;
-use super::daemon::{DaemonProcess, DaemonFiles};
+use super::daemon::{DaemonFiles, DaemonProcess};
 use super::netns::{self, LabNetns, no_dad};
 use crate::traffic::TrafficEnds;
 use std::io;

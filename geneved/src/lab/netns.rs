@@ -124,7 +124,11 @@ impl Drop for LabNetns {
 ///
 /// # Errors
 /// As [`ip`].
-pub fn veth(a: (&LabNetns, &str, &[&str]), b: (&LabNetns, &str, &[&str]), mtu: u32) -> io::Result<()> {
+pub fn veth(
+    a: (&LabNetns, &str, &[&str]),
+    b: (&LabNetns, &str, &[&str]),
+    mtu: u32,
+) -> io::Result<()> {
     ip(&format!(
         "link add {} netns {} mtu {mtu} type veth peer name {} netns {} mtu {mtu}",
         a.1,

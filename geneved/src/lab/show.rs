@@ -1,7 +1,7 @@
 //! What the lab sends through the overlays, and the table of what came of it.
 
 use super::hosts::{GENEVE_OVERLAYS, LabHosts, LabOverlay, VXLAN_OVERLAYS};
-use crate::traffic::{SendAmount, EchoRun, TcpBulk, UdpBurst};
+use crate::traffic::{EchoRun, SendAmount, TcpBulk, UdpBurst};
 use std::io;
 use std::time::Duration;
 
@@ -97,7 +97,12 @@ impl Trial {
             })
     }
 
-    fn try_run(self, hosts: &LabHosts, overlay: &LabOverlay, duration: Duration) -> io::Result<TrialResult> {
+    fn try_run(
+        self,
+        hosts: &LabHosts,
+        overlay: &LabOverlay,
+        duration: Duration,
+    ) -> io::Result<TrialResult> {
         match self {
             Self::Ping { six } => {
                 let ends = hosts.ends(overlay, six);

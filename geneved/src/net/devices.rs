@@ -446,7 +446,10 @@ mod tests {
     fn a_link_that_is_taken_away_stays_none_of_the_underlay() {
         let mut devices = DeviceMap(BTreeMap::from([(1, tap())]));
         assert_eq!(devices.classify(&own())[&1], GNV0);
-        assert_eq!(devices.classify(&OwnDevices::default())[&1], RxInterface::Unknown);
+        assert_eq!(
+            devices.classify(&OwnDevices::default())[&1],
+            RxInterface::Unknown
+        );
     }
 
     #[test]

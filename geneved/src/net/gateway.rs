@@ -7,8 +7,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::netns::{NetnsError, within};
 use super::host_path;
+use super::netns::{NetnsError, within};
 
 /// What the kernel says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

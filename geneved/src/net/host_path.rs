@@ -109,29 +109,33 @@ pub async fn query_host_path(
         let device = device(handle, index, known).await?;
         // A route cannot make more of an interface than it is.
         let mtu = route.mtu.map_or(device.mtu, |m| m.min(device.mtu));
-        query_host_path.mtu = query_host_path.mtu.min(mtu);
-        if query_host_path.devices.iter().any(|there| there.index == index) {
+        way.mtu = way.mtu.min(mtu);
+        if way.devices.iter().any(|there| there.index == index) {
             continue;
         }
         let mut lower = device.lower;
-        query_host_path.through.push(device.name.clone());
-        query_host_path.add_ports(handle, &device).await?;
-        query_host_path.devices.push(device);
+        way.through.push(device.name.clone());
+        way.add_ports(handle, &device).await?;
+        way.devices.push(device);
         for _ in 0..MAX_STACKED_VLANS {
             let Some(index) = lower else { break };
             let below = self::device(handle, index, known).await?;
-            query_host_path.add_ports(handle, &below).await?;
-            query_host_path.through.push(below.name);
+            way.add_ports(handle, &below).await?;
+            way.through.push(below.name);
             lower = below.lower;
         }
     }
-    if query_host_path.devices.is_empty() {
+    if way.devices.is_empty() {
         return Err(io::Error::from_raw_os_error(nix::libc::ENETUNREACH));
     }
-    Ok(query_host_path)
+    Ok(way)
 }
 
-async fn device(handle: &Handle, index: u32, known: &mut UnderlayDevices) -> io::Result<UnderlayDevice> {
+async fn device(
+    handle: &Handle,
+    index: u32,
+    known: &mut UnderlayDevices,
+) -> io::Result<UnderlayDevice> {
     if let Some(device) = known.get(&index) {
         return Ok(device.clone());
     }

@@ -16,8 +16,8 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use libgeneve::wire::ethernet::Mac;
 
 use super::netlink_error;
-use super::netns::{self, NetnsError, within};
 use super::netlink_watch;
+use super::netns::{self, NetnsError, within};
 use crate::io::{Tun, TunError, create_tun, create_tun_to_move};
 
 /// Super-packets up to this size, with the headers of a tunnel, fit one UDP send.
@@ -234,7 +234,11 @@ async fn move_in(
 ///
 /// # Errors
 /// What the kernel refused first.
-pub async fn update(own: OwnInterface, wanted: InterfaceSpec, before: Vec<IpNet>) -> Result<(), InterfaceError> {
+pub async fn update(
+    own: OwnInterface,
+    wanted: InterfaceSpec,
+    before: Vec<IpNet>,
+) -> Result<(), InterfaceError> {
     within(own.netns.clone(), move |handle| async move {
         let seen = find_own(&handle, &own).await?;
         adjust_mtu(&handle, &seen, wanted.mtu).await?;
@@ -338,7 +342,11 @@ async fn set_lladdr(handle: &Handle, index: u32, mac: Mac) -> Result<(), Interfa
     set(handle, change, || format!("lladdr {mac}")).await
 }
 
-async fn adjust_mtu(handle: &Handle, seen: &InterfaceStatus, mtu: u16) -> Result<(), InterfaceError> {
+async fn adjust_mtu(
+    handle: &Handle,
+    seen: &InterfaceStatus,
+    mtu: u16,
+) -> Result<(), InterfaceError> {
     if seen.mtu == u32::from(mtu) {
         return Ok(());
     }
@@ -350,7 +358,10 @@ async fn adjust_mtu(handle: &Handle, seen: &InterfaceStatus, mtu: u16) -> Result
 ///
 /// # Errors
 /// The namespace cannot be entered.
-pub async fn observe(netns: Option<String>, names: Vec<String>) -> Result<Vec<InterfaceStatus>, NetnsError> {
+pub async fn observe(
+    netns: Option<String>,
+    names: Vec<String>,
+) -> Result<Vec<InterfaceStatus>, NetnsError> {
     within(netns, move |handle| async move {
         let mut all = Vec::with_capacity(names.len());
         for name in names {
@@ -466,7 +477,11 @@ async fn set(
         .map_err(|e| setting(what(), e))
 }
 
-async fn add_address(handle: &Handle, seen: &InterfaceStatus, address: IpNet) -> Result<(), InterfaceError> {
+async fn add_address(
+    handle: &Handle,
+    seen: &InterfaceStatus,
+    address: IpNet,
+) -> Result<(), InterfaceError> {
     let mut request = handle
         .address()
         .add(seen.ifindex, address.addr(), address.prefix_len());

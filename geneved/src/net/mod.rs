@@ -5,19 +5,19 @@
 //! do to the underlay and to interfaces, [`gateway`] knows what the kernel does with packets that leave a VPC,
 //! and [`tunnel`] sets up the device for tunnel GSO. When and for which link is [`crate::daemon`]'s business.
 
-pub mod underlay_monitor;
 pub mod devices;
-pub mod peer_device;
 pub mod gateway;
+pub mod gso_device;
+pub mod host_path;
 pub mod interface;
 pub mod link_local;
 pub mod mtu;
-pub mod netns;
-pub mod port_holder;
-pub mod gso_device;
-pub mod host_path;
-pub mod unix;
 pub mod netlink_watch;
+pub mod netns;
+pub mod peer_device;
+pub mod port_holder;
+pub mod underlay_monitor;
+pub mod unix;
 
 use std::io;
 

@@ -12,8 +12,8 @@ use libgeneve::mtu::TunnelMtu;
 use libgeneve::wire::packet::IpVersion;
 use rtnetlink::Handle;
 
+use super::host_path::{self, HostPath, UnderlayDevices};
 use super::underlay_monitor::UnderlayChanges;
-use super::host_path::{self, UnderlayDevices, HostPath};
 use crate::config::shared_map::SharedMap;
 use crate::config::value::IfName;
 
@@ -50,7 +50,9 @@ impl fmt::Display for RoutingLoop {
                 f,
                 "{ROUTE} through {bridge}, of which link \"{link}\" is a port, so that its datagrams cannot be told from those of the link's tenants; take one of them out of {bridge}"
             ),
-            RoutingLoop::Through(link) => write!(f, "{ROUTE} back into the link, through \"{link}\""),
+            RoutingLoop::Through(link) => {
+                write!(f, "{ROUTE} back into the link, through \"{link}\"")
+            }
         }
     }
 }
@@ -109,18 +111,22 @@ impl PathTable {
     /// Asks the kernel for a way that is not known yet.
     pub async fn query(&mut self, handle: &Handle, pair: PathKey) {
         if !self.known.contains_key(&pair) {
-            let way = host_path::query_host_path(handle, pair.0, pair.1, &mut self.devices).await;
-            if let Ok(way) = &way {
-                self.note_through(way);
+            let known_path =
+                host_path::query_host_path(handle, pair.0, pair.1, &mut self.devices).await;
+            if let Ok(known_path) = &known_path {
+                self.note_through(known_path);
             }
-            let way = way.map_err(|e| e.to_string());
-            self.known.insert(pair, Arc::new(way));
+            let known_path = known_path.map_err(|e| e.to_string());
+            self.known.insert(pair, Arc::new(known_path));
         }
     }
 
-    fn note_through(&mut self, way: &HostPath) {
-        let ports = way.ports.iter().flat_map(|(bridge, port)| [bridge, port]);
-        for name in way.through.iter().chain(ports) {
+    fn note_through(&mut self, known_path: &HostPath) {
+        let ports = known_path
+            .ports
+            .iter()
+            .flat_map(|(bridge, port)| [bridge, port]);
+        for name in known_path.through.iter().chain(ports) {
             if !self.through.contains(name) {
                 Arc::make_mut(&mut self.through).insert(name.clone());
             }
@@ -168,9 +174,9 @@ impl PathTable {
         self.bases = SharedMap::default();
         self.nested.clear();
         self.through = Arc::default();
-        for way in self.known.clone().values() {
-            if let Ok(way) = &**way {
-                self.note_through(way);
+        for known_path in self.known.clone().values() {
+            if let Ok(known_path) = &**known_path {
+                self.note_through(known_path);
             }
         }
     }
@@ -212,8 +218,8 @@ impl PathTable {
     /// The way to a host, or why there is none; `None` where nobody asked.
     #[must_use]
     pub fn path(&self, host: IpAddr, local: Option<IpAddr>) -> Option<Result<&HostPath, &str>> {
-        let way = self.known.get(&(host, local))?;
-        Some((**way).as_ref().map_err(String::as_str))
+        let known_path = self.known.get(&(host, local))?;
+        Some((**known_path).as_ref().map_err(String::as_str))
     }
 
     /// Every address that links send to this host from, and the way from there.
@@ -223,7 +229,7 @@ impl PathTable {
     ) -> impl Iterator<Item = (&Option<IpAddr>, &Result<HostPath, String>)> + Clone {
         let here = self.known.range((host, None)..);
         here.take_while(move |((to, _), _)| *to == host)
-            .map(|((_, local), way)| (local, &**way))
+            .map(|((_, local), known_path)| (local, &**known_path))
     }
 
     /// Changes what is known of hosts for which `change` has another way.
@@ -231,18 +237,18 @@ impl PathTable {
         &mut self,
         mut change: impl FnMut(IpAddr, &Result<HostPath, String>) -> Option<HostPath>,
     ) {
-        for ((host, local), way) in self.known.clone().iter() {
-            if let Some(way) = change(*host, way) {
-                self.note_through(&way);
-                self.known.insert((*host, *local), Arc::new(Ok(way)));
+        for ((host, local), known_path) in self.known.clone().iter() {
+            if let Some(known_path) = change(*host, known_path) {
+                self.note_through(&known_path);
+                self.known.insert((*host, *local), Arc::new(Ok(known_path)));
             }
         }
     }
 
     /// Knows a way that nobody was asked for.
     #[cfg(test)]
-    pub fn insert(&mut self, pair: PathKey, way: Result<HostPath, String>) {
-        self.known.insert(pair, Arc::new(way));
+    pub fn insert(&mut self, pair: PathKey, known_path: Result<HostPath, String>) {
+        self.known.insert(pair, Arc::new(known_path));
     }
 
     /// Notes which packets would come back: of which link, to which host, and why.
@@ -288,9 +294,9 @@ impl PathTable {
     #[must_use]
     pub fn devices(&self) -> BTreeMap<IpAddr, BTreeSet<u32>> {
         let mut devices: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
-        for ((host, _), way) in self.known.iter() {
-            if let Ok(way) = &**way {
-                let indices = way.devices.iter().map(|device| device.index);
+        for ((host, _), known_path) in self.known.iter() {
+            if let Ok(known_path) = &**known_path {
+                let indices = known_path.devices.iter().map(|device| device.index);
                 devices.entry(*host).or_default().extend(indices);
             }
         }
@@ -308,25 +314,25 @@ impl PathTable {
         before: Option<u32>,
     ) -> ComputedMtu {
         let known = |host: &IpAddr| {
-            let way = self.path(*host, local).and_then(Result::ok)?;
-            self.loop_of(link, *host).is_none().then_some(way)
+            let known_path = self.path(*host, local).and_then(Result::ok)?;
+            self.loop_of(link, *host).is_none().then_some(known_path)
         };
         let tunnel = |underlay, v6| TunnelMtu {
-            host_path,
+            underlay,
             outer: if v6 { IpVersion::V6 } else { IpVersion::V4 },
             ..shape
         };
         let least = hosts
             .iter()
             .filter_map(|host| Some((host, known(host)?)))
-            .map(|(host, way)| (tunnel(way.mtu, host.is_ipv6()), host, way))
+            .map(|(host, known_path)| (tunnel(known_path.mtu, host.is_ipv6()), host, known_path))
             .min_by_key(|(tunnel, ..)| tunnel.mtu());
-        if let Some((tunnel, host, way)) = least {
+        if let Some((tunnel, host, known_path)) = least {
             return ComputedMtu {
-                text: format!("{tunnel}; the route to {host} is dev {}", way.dev()),
-                underlay: way.mtu,
+                text: format!("{tunnel}; the route to {host} is dev {}", known_path.dev()),
+                underlay: known_path.mtu,
                 host: Some(*host),
-                dev: Some(way.dev().to_owned()),
+                dev: Some(known_path.dev().to_owned()),
                 inner: tunnel.mtu().into(),
             };
         }
@@ -336,7 +342,7 @@ impl PathTable {
             .is_some_and(IpAddr::is_ipv6);
         let before = before.filter(|_| !hosts.is_empty());
         let underlay = before.unwrap_or(ASSUMED);
-        let tunnel = tunnel(host_path, v6);
+        let tunnel = tunnel(underlay, v6);
         let so = match before {
             Some(before) => format!("so {before} is kept"),
             None => format!("so {ASSUMED} is assumed"),
@@ -351,7 +357,7 @@ impl PathTable {
         };
         ComputedMtu {
             text: format!("{tunnel}; {why}"),
-            host_path,
+            underlay,
             host: hosts.first().copied(),
             dev: None,
             inner: tunnel.mtu().into(),
@@ -382,7 +388,7 @@ mod tests {
     fn ways(list: &[(&str, Result<u32, &str>)]) -> PathTable {
         let mut ways = PathTable::default();
         for (host, mtu) in list {
-            let way = mtu
+            let known_path = mtu
                 .map(|mtu| HostPath {
                     devices: vec![UnderlayDevice {
                         name: "eth0".into(),
@@ -399,7 +405,7 @@ mod tests {
                     in_main: true,
                 })
                 .map_err(str::to_owned);
-            ways.insert((host.parse().unwrap(), None), way);
+            ways.insert((host.parse().unwrap(), None), known_path);
         }
         ways
     }

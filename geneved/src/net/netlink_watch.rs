@@ -111,7 +111,10 @@ fn read(mut bytes: &[u8]) -> Vec<InterfaceEvent> {
                     LinkAttribute::IfName(name) => Some(name),
                     _ => None,
                 });
-                all.push(InterfaceEvent::Link(name.unwrap_or_default(), link.header.index));
+                all.push(InterfaceEvent::Link(
+                    name.unwrap_or_default(),
+                    link.header.index,
+                ));
             }
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
@@ -122,7 +125,7 @@ fn read(mut bytes: &[u8]) -> Vec<InterfaceEvent> {
     all
 }
 
-/// Gives a namespace a number in the caller's, so that a [`Watch`] hears of it. It does not keep the namespace alive.
+/// Gives a namespace a number in the caller's, so that a [`NetlinkWatch`] hears of it. It does not keep the namespace alive.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -198,7 +201,10 @@ mod tests {
         address.header.index = 8;
         let mut all = bytes(RouteNetlinkMessage::DelLink(link));
         all.extend(bytes(RouteNetlinkMessage::NewAddress(address)));
-        let expected = [InterfaceEvent::Link("gnv0".into(), 7), InterfaceEvent::Address(8)];
+        let expected = [
+            InterfaceEvent::Link("gnv0".into(), 7),
+            InterfaceEvent::Address(8),
+        ];
         assert_eq!(read(&all), expected);
         all.push(1);
         assert_eq!(read(&all).last(), Some(&InterfaceEvent::Anything));

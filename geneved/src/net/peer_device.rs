@@ -210,7 +210,10 @@ mod tests {
 
     #[test]
     fn a_program_is_worse_than_the_unknown() {
-        let (unseen, program) = (PeerDevice::Unseen("z".into()), PeerDevice::Program("a".into()));
+        let (unseen, program) = (
+            PeerDevice::Unseen("z".into()),
+            PeerDevice::Program("a".into()),
+        );
         assert!(PeerDevice::Finishes < unseen && unseen < program);
     }
 }

@@ -1,7 +1,7 @@
 //! What changes in the underlay, as the kernel tells it: routes, addresses, rules, devices.
 //!
 //! Changes come in bursts, and where containers come and go, without end. What is told is put together until a burst is
-//! over, or for `MOST` where it is not; who only needs to know that something changed is told at once, by a number.
+//! over, or for `MAX_BURST` where it is not; who only needs to know that something changed is told at once, by a number.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -180,8 +180,11 @@ impl ChangeCollector {
             self.step();
             let (began, mut stepped) = (Instant::now(), Instant::now());
             let mut behind = false;
-            while let Ok(more) =
-                timeout_at((began + MAX_BURST).min(Instant::now() + QUIET), messages.next()).await
+            while let Ok(more) = timeout_at(
+                (began + MAX_BURST).min(Instant::now() + QUIET),
+                messages.next(),
+            )
+            .await
             {
                 let Some(message) = more else { break };
                 let more = self.read(message);
@@ -223,7 +226,8 @@ impl ChangeCollector {
         };
         match message {
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                destination(&route).map_or_else(UnderlayChanges::default, UnderlayChanges::of_prefix)
+                destination(&route)
+                    .map_or_else(UnderlayChanges::default, UnderlayChanges::of_prefix)
             }
             RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
                 own(&address).map_or_else(UnderlayChanges::default, UnderlayChanges::of_prefix)
@@ -403,7 +407,11 @@ mod tests {
             told = receiver.recv() => told,
         };
         let told = told.expect("it is told, though the churn goes on");
-        assert!(began.elapsed() <= MAX_BURST + 2 * QUIET, "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() <= MAX_BURST + 2 * QUIET,
+            "{:?}",
+            began.elapsed()
+        );
         assert!(told.concern(ip("10.0.0.1"), None) && told.concern(ip("10.0.15.1"), None));
         assert!(
             generation.load(Relaxed) > 10,

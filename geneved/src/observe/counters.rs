@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libgeneve::drop::DropReason;
 
 use crate::control::protocol::TrafficInfo;
-use crate::io::{TrafficDirection, LinkCounters};
+use crate::io::{LinkCounters, TrafficDirection};
 
 /// A link's or the host's counters, for command line, control socket and metrics alike.
 #[must_use]

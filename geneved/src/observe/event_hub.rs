@@ -1,7 +1,7 @@
 //! The hub: what happens is told to those who watch.
 //!
 //! Everybody who watches has a bounded queue. Who does not take events in time loses the later ones,
-//! and is told how many. Nothing is made for topics that nobody watches: ask [`Hub::wants`] first.
+//! and is told how many. Nothing is made for topics that nobody watches: ask [`EventHub::wants`] first.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::control::protocol::{ChangeKind, Event, Topic, What};
+use crate::control::protocol::{ChangeKind, Event, EventKind, Topic};
 
 /// Events that wait for one client at most.
 const SUBSCRIBER_QUEUE: usize = 1024;
@@ -69,16 +69,16 @@ impl EventHub {
     }
 
     /// Tells what happened.
-    pub fn announce(&self, what: What) {
+    pub fn announce(&self, what: EventKind) {
         self.publish(None, what);
     }
 
     /// Tells what became of an object.
-    pub fn changed(&self, change: ChangeKind, what: What) {
+    pub fn changed(&self, change: ChangeKind, what: EventKind) {
         self.publish(Some(change), what);
     }
 
-    fn publish(&self, change: Option<ChangeKind>, what: What) {
+    fn publish(&self, change: Option<ChangeKind>, what: EventKind) {
         let topic = what.topic();
         let event = Rc::new(event(change, what));
         for watcher in self.watchers.borrow().iter().filter_map(Weak::upgrade) {
@@ -89,7 +89,7 @@ impl EventHub {
     }
 }
 
-fn event(change: Option<ChangeKind>, what: What) -> Event {
+fn event(change: Option<ChangeKind>, what: EventKind) -> Event {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let time_us = since.map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX));
     Event {
@@ -112,7 +112,7 @@ impl Subscriber {
             self.lost.set(0);
             let _ = self
                 .sender
-                .try_send(Rc::new(self::event(None, What::Lost(lost))));
+                .try_send(Rc::new(self::event(None, EventKind::Lost(lost))));
         }
         let _ = self.sender.try_send(Rc::clone(event));
     }
@@ -127,7 +127,7 @@ impl Subscription {
         }
         let lost = self.watcher.lost.take();
         if lost > 0 {
-            return Rc::new(event(None, What::Lost(lost)));
+            return Rc::new(event(None, EventKind::Lost(lost)));
         }
         match self.receiver.recv().await {
             Some(event) => event,
@@ -142,8 +142,8 @@ mod tests {
     use super::*;
     use crate::control::protocol::HostEvent;
 
-    fn host(detail: usize) -> What {
-        What::Host(HostEvent {
+    fn host(detail: usize) -> EventKind {
+        EventKind::Host(HostEvent {
             address: None,
             what: "test".into(),
             detail: detail.to_string(),
@@ -152,8 +152,8 @@ mod tests {
 
     fn detail(event: &Event) -> String {
         match &event.what {
-            What::Host(host) => host.detail.clone(),
-            What::Lost(count) => format!("lost {count}"),
+            EventKind::Host(host) => host.detail.clone(),
+            EventKind::Lost(count) => format!("lost {count}"),
             other => panic!("{other:?}"),
         }
     }
@@ -206,7 +206,7 @@ mod tests {
         assert!(!hub.wants(Topic::Host));
         let mut watch = hub.subscribe(&[Topic::Drop, Topic::Host]);
         assert!(hub.wants(Topic::Host) && !hub.wants(Topic::Log) && !hub.wants_changes());
-        hub.announce(What::Lost(1));
+        hub.announce(EventKind::Lost(1));
         hub.announce(host(4));
         assert_eq!(detail(&*watch.next().await), "4");
         drop(watch);

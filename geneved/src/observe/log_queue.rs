@@ -101,7 +101,8 @@ impl Write for LogLine {
             return io::stderr().write_all(line).map(|()| line.len());
         }
         let before = lines.waiting.fetch_add(line.len(), Ordering::AcqRel);
-        let waits = before + line.len() <= MAX_QUEUED_BYTES && lines.sender.send(line.to_vec()).is_ok();
+        let waits =
+            before + line.len() <= MAX_QUEUED_BYTES && lines.sender.send(line.to_vec()).is_ok();
         if !waits {
             lines.waiting.fetch_sub(line.len(), Ordering::AcqRel);
             lines.left_out.fetch_add(1, Ordering::AcqRel);

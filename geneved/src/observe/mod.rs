@@ -6,8 +6,8 @@
 
 pub mod counters;
 pub mod event_hub;
-mod log_queue;
 pub mod log;
+mod log_queue;
 pub mod metrics;
 pub mod repeat_filter;
 pub mod scrape;

@@ -135,7 +135,10 @@ mod tests {
         assert_eq!(text.matches("all is well").count(), 1000);
         let held = over(Instant::now() + REPEAT_WINDOW);
         let here = held.iter().filter(|(at, _)| at.contains("repeats.rs"));
-        assert_eq!(here.map(|(_, count)| *count).sum::<u64>(), 1000 - REPEAT_BURST);
+        assert_eq!(
+            here.map(|(_, count)| *count).sum::<u64>(),
+            1000 - REPEAT_BURST
+        );
         assert!(over(Instant::now() + REPEAT_WINDOW).is_empty());
     }
 }

@@ -119,7 +119,10 @@ fn answer<S: MetricsSource + 'static>(
     });
 }
 
-async fn respond(request: &Request<Incoming>, source: &impl MetricsSource) -> Response<Full<Bytes>> {
+async fn respond(
+    request: &Request<Incoming>,
+    source: &impl MetricsSource,
+) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: &'static str| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;

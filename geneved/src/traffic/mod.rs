@@ -12,11 +12,11 @@ mod stats;
 mod tcp;
 mod udp;
 
-pub use echo::{EchoRun, EchoReport};
+pub use echo::{EchoReport, EchoRun};
 pub use netns::Netns;
 pub use payload::Pattern;
 pub use pingpong::{PingPong, PingPongReport, PingPongTransport};
-pub use stats::{Latencies, BitRate};
+pub use stats::{BitRate, Latencies};
 pub use tcp::{TcpBulk, TcpReport};
 pub use udp::{UdpBurst, UdpReport};
 

@@ -1,7 +1,7 @@
 //! One message to and fro at a time: round-trip times over UDP and TCP.
 
 use super::stats::human;
-use super::{TrafficEnds, Latencies};
+use super::{Latencies, TrafficEnds};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt;
 use std::io::{self, Read, Write};

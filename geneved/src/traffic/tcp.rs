@@ -1,6 +1,6 @@
 //! TCP bulk transfer, verified by checksum or, for benchmarks, not.
 
-use super::{SendAmount, TrafficEnds, RECEIVE_TIMEOUT, Pattern, BitRate};
+use super::{BitRate, Pattern, RECEIVE_TIMEOUT, SendAmount, TrafficEnds};
 use crate::plural::counted;
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -1,6 +1,6 @@
 //! UDP bursts with sequence numbers: what was received, lost, doubled, reordered or changed.
 
-use super::{SendAmount, TrafficEnds, Pattern, BitRate};
+use super::{BitRate, Pattern, SendAmount, TrafficEnds};
 use nix::errno::Errno;
 use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,

@@ -4,19 +4,19 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::packet_rewrite::PacketRewrite;
 use super::flow_log::FlowLog;
-use super::neighbor_discovery::NeighborRequest;
 use super::intern::Interner;
+use super::neighbor_discovery::NeighborRequest;
+use super::packet_rewrite::PacketRewrite;
 use crate::drop::DropReason;
-use crate::flow::{FlowTable, Fragments, FlowLimits, PathMtus, FlowDirection};
-use crate::vpc::{Host, NeighborUse, Link, LinkIndex, Tables};
+use crate::flow::{FlowDirection, FlowLimits, FlowTable, Fragments, PathMtus};
 use crate::nat::{Identifications, PortLease};
 use crate::options::ServiceOption;
 use crate::policy::RuleId;
 use crate::qos::{Bucket, Meter};
 use crate::recent_sends::RecentSends;
 use crate::time::Now;
+use crate::vpc::{Host, Link, LinkIndex, NeighborUse, Tables};
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
 
@@ -110,8 +110,8 @@ impl SharedState {
     }
 
     /// The one copy of this half that flows share.
-    pub(super) fn intern_direction(&self, half: DirectionState) -> Arc<DirectionState> {
-        self.halves.intern(half)
+    pub(super) fn intern_direction(&self, direction_state: DirectionState) -> Arc<DirectionState> {
+        self.halves.intern(direction_state)
     }
 
     /// Ends what is over; to be called every second or so. Returns how many flows ended.
@@ -217,18 +217,25 @@ impl DirectionState {
     /// What makes it what it is. Things that are shared themselves are told apart by where they are.
     fn identity(&self) -> impl Eq + Hash + '_ {
         let at = |host: &Arc<Host>| Arc::as_ptr(host).addr();
-        let came = match &self.expected_input {
+        let expected_input = match &self.expected_input {
             ExpectedInput::Nowhere => (0, 0),
             ExpectedInput::Tun => (1, 0),
             ExpectedInput::Wire(host) => (2, at(host)),
         };
-        let exit = match &self.next_hop {
+        let next_hop = match &self.next_hop {
             NextHop::Undecided => (0, LinkIndex(0), 0, 0, 0, 0),
             NextHop::Tun(link) => (1, *link, 0, 0, 0, 0),
-            NextHop::Wire(way) => {
-                let encap = Arc::as_ptr(&way.encap).addr();
-                let neighbor = way.neighbor.as_ref().map_or(0, NeighborUse::id);
-                (2, way.link, at(&way.host), encap, way.slots, neighbor)
+            NextHop::Wire(tunnel) => {
+                let encap = Arc::as_ptr(&tunnel.encap).addr();
+                let neighbor = tunnel.neighbor.as_ref().map_or(0, NeighborUse::id);
+                (
+                    2,
+                    tunnel.link,
+                    at(&tunnel.host),
+                    encap,
+                    tunnel.slots,
+                    neighbor,
+                )
             }
             NextHop::Bridge(prefix) => {
                 let encap = Arc::as_ptr(&prefix.encap).addr();
@@ -245,7 +252,14 @@ impl DirectionState {
             .header
             .as_ref()
             .map(|header| Arc::as_ptr(header).addr());
-        (came, exit, meter, self.digest, self.service, header)
+        (
+            expected_input,
+            next_hop,
+            meter,
+            self.digest,
+            self.service,
+            header,
+        )
     }
 }
 
@@ -285,7 +299,7 @@ pub struct FlowDecision {
     pub class: Option<u8>,
     /// Type and code of the ICMP message that began it.
     pub icmp: Option<(u8, u8)>,
-    /// What is decided for the packets of each [`Side`]; `None` where none was seen yet.
+    /// What is decided for the packets of each [`FlowDirection`]; `None` where none was seen yet.
     pub(super) directions: [Option<Arc<DirectionState>>; 2],
     /// The hash of each side: chooses the source port.
     pub(super) hashes: [u32; 2],
@@ -297,15 +311,18 @@ pub struct FlowDecision {
     pub(super) heard: u32,
 }
 
-const _: () = assert!(size_of::<FlowDecision>() <= 64, "one cache line for each flow");
+const _: () = assert!(
+    size_of::<FlowDecision>() <= 64,
+    "one cache line for each flow"
+);
 
 impl FlowDecision {
     /// The half of this side.
     #[inline]
     #[must_use]
     pub fn direction(&self, side: FlowDirection) -> &DirectionState {
-        let half = self.directions[side as usize].as_deref();
-        half.unwrap_or(DirectionState::UNDECIDED)
+        let direction_state = self.directions[side as usize].as_deref();
+        direction_state.unwrap_or(DirectionState::UNDECIDED)
     }
 
     pub(super) fn set_direction(&mut self, side: FlowDirection, decided: DecidedDirection) {
@@ -346,15 +363,15 @@ pub(super) enum Input<H> {
 
 impl Input<&Arc<Host>> {
     #[inline]
-    pub(super) fn is(self, came: &ExpectedInput) -> bool {
-        match (self, came) {
+    pub(super) fn is(self, expected_input: &ExpectedInput) -> bool {
+        match (self, expected_input) {
             (Input::Link, ExpectedInput::Tun) => true,
             (Input::Host(host), ExpectedInput::Wire(known)) => host.id == known.id,
             _ => false,
         }
     }
 
-    pub(super) fn came(self) -> ExpectedInput {
+    pub(super) fn expected_input(self) -> ExpectedInput {
         match self {
             Input::Link => ExpectedInput::Tun,
             Input::Host(host) => ExpectedInput::Wire(Arc::clone(host)),

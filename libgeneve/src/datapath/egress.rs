@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::RefusedPacket;
-use super::l2_forwarding::{LastLookup, CachedHeader};
+use super::decision::{CachedVerdict, Input, NextHop, PacketContext};
+use super::flow_cache::FlowCache;
+use super::l2_forwarding::{CachedHeader, LastLookup};
 use super::lookup::{FlowQuery, key_of};
 use super::martian::martian;
 use super::output::{Forward, Output, OutputRequest, exit_link, metered};
-use super::flow_cache::FlowCache;
-use super::decision::{PacketContext, NextHop, Input, CachedVerdict};
 use crate::drop::DropReason;
-use crate::vpc::Link;
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize};
 use crate::offload::vnet::VnetHdr;
 use crate::qos::Metered;
+use crate::vpc::Link;
 use crate::wire::packet::Packet;
 
 /// Egress, with the memory of the latest flow.
@@ -55,50 +55,50 @@ impl Egress {
         let stopped = |reason: DropReason| RefusedPacket::of(reason, index);
         martian(&link.config, packet, inner).map_err(stopped)?;
         let mut size = WireSize::of(vnet, packet);
-        let passage = self.pass(cx, link, inner, packet, size)?;
+        let cached = self.pass(cx, link, inner, packet, size)?;
         let partial = vnet.needs_checksum();
-        let output = match &passage.direction_state.next_hop {
-            NextHop::Wire(way) => {
-                let exit = exit_link(cx, link, way.link).map_err(stopped)?;
+        let output = match &cached.direction_state.next_hop {
+            NextHop::Wire(tunnel) => {
+                let next_hop = exit_link(cx, link, tunnel.link).map_err(stopped)?;
                 let mut forward = Forward::new(
-                    exit,
-                    way,
+                    next_hop,
+                    tunnel,
                     &OutputRequest {
                         packet,
-                        hash: passage.hash,
-                        class: passage.direction_state.meter.as_ref().and_then(|m| m.dscp),
+                        hash: cached.hash,
+                        class: cached.direction_state.meter.as_ref().and_then(|m| m.dscp),
                         frame: 0,
                         relayed: false,
                     },
                 );
                 // Its sender knows the packet as it is before addresses are translated.
                 forward.fit(Cut::to_fit(vnet, packet, forward.limit), packet, index)?;
-                forward.leads_away(exit).map_err(stopped)?;
+                forward.leads_away(next_hop).map_err(stopped)?;
                 if forward.cut.resizes(vnet) {
                     size = WireSize::of(&forward.cut.resized(vnet), packet);
                 }
                 let packets = size.packets;
-                let change = &passage.change;
+                let change = &cached.change;
                 let changed = change.apply(cx, index, inner, packet, partial, packets);
                 changed.map_err(stopped)?;
-                forward.finish(cx, exit, inner, packet, vnet);
+                forward.finish(cx, next_hop, inner, packet, vnet);
                 Output::Host(forward)
             }
-            NextHop::Tun(exit) => {
-                let mtu = exit_link(cx, link, *exit).map_err(stopped)?.config.mtu;
+            NextHop::Tun(next_hop) => {
+                let mtu = exit_link(cx, link, *next_hop).map_err(stopped)?.config.mtu;
                 let packets = size.packets;
-                let change = &passage.change;
+                let change = &cached.change;
                 let changed = change.apply(cx, index, inner, packet, partial, packets);
                 changed.map_err(stopped)?;
                 clamp_mss(inner, packet, mtu, partial);
-                Output::Link(*exit)
+                Output::Link(*next_hop)
             }
             NextHop::Undecided | NextHop::Bridge(_) => return Err(stopped(DropReason::NoRoute)),
         };
         Ok(Encap {
             output,
             size,
-            metered: metered(passage, size.bytes),
+            metered: metered(cached, size.bytes),
         })
     }
 
@@ -114,7 +114,7 @@ impl Egress {
     ) -> Result<&CachedVerdict, RefusedPacket> {
         let stopped = |reason: DropReason| RefusedPacket::of(reason, link.config.index);
         let (key, error) = key_of(cx, link, packet, inner, None).map_err(stopped)?;
-        let seeker = FlowQuery {
+        let query = FlowQuery {
             link,
             packet,
             key,
@@ -127,14 +127,14 @@ impl Egress {
                 bytes: size.bytes,
             },
         };
-        let passage = self
+        let cached = self
             .recent
-            .pass(cx, &seeker, 0)
+            .pass(cx, &query, 0)
             .map_err(|stop| RefusedPacket::stopped(&stop, link.config.index))?;
         if error {
             learn_path_mtu(cx, link, packet, inner);
         }
-        Ok(passage)
+        Ok(cached)
     }
 
     /// Tells the flow table what passed, and forgets the latest flow; to be called at the end of every turn.

@@ -1,7 +1,7 @@
 //! The flow of the latest packet: packets of one flow mostly follow each other, and need not ask the table each time.
 
+use super::decision::{CachedVerdict, PacketContext};
 use super::lookup::{FlowQuery, Rejection, pass};
-use super::decision::{PacketContext, CachedVerdict};
 use crate::drop::DropReason;
 use crate::flow::{FlowKey, PacketUpdate};
 use crate::wire::packet::{Fragment, Packet, Transport};
@@ -20,7 +20,7 @@ struct CachedFlow {
     epoch: u64,
     /// Equal for packets that came the same way with the same options.
     lane: u64,
-    passage: CachedVerdict,
+    cached: CachedVerdict,
 }
 
 impl FlowCache {
@@ -29,55 +29,61 @@ impl FlowCache {
     pub(super) fn pass(
         &mut self,
         cx: &PacketContext<'_>,
-        seeker: &FlowQuery<'_>,
+        query: &FlowQuery<'_>,
         lane: u64,
     ) -> Result<&CachedVerdict, Rejection> {
-        if !self.holds(cx, seeker, lane) {
+        if !self.holds(cx, query, lane) {
             self.flush(cx);
-            let passage = match pass(cx, seeker) {
-                Ok(passage) => passage,
+            let cached = match pass(cx, query) {
+                Ok(cached) => cached,
                 Err(stop) => {
                     if matches!(
                         stop.reason,
                         DropReason::PolicyDenied | DropReason::PolicyRejected
                     ) {
-                        remember_fragment(cx, seeker);
+                        remember_fragment(cx, query);
                     }
                     return Err(stop);
                 }
             };
-            remember_fragment(cx, seeker);
-            if seeker.error || turns(seeker.packet) || !passage.lasts {
+            remember_fragment(cx, query);
+            if query.error || turns(query.packet) || !cached.lasts {
                 // It changed its flow, or is none of it.
-                return Ok(&self.keep(seeker, lane, u64::MAX, passage).passage);
+                return Ok(&self.keep(query, lane, u64::MAX, cached).cached);
             }
-            return Ok(&self.keep(seeker, lane, cx.tables.epoch, passage).passage);
+            return Ok(&self.keep(query, lane, cx.tables.epoch, cached).cached);
         }
-        self.seen.packets += seeker.seen.packets;
-        self.seen.bytes += seeker.seen.bytes;
-        self.seen.tcp = seeker.seen.tcp;
-        remember_fragment(cx, seeker);
-        Ok(&self.latest.as_ref().expect("held").passage)
+        self.seen.packets += query.seen.packets;
+        self.seen.bytes += query.seen.bytes;
+        self.seen.tcp = query.seen.tcp;
+        remember_fragment(cx, query);
+        Ok(&self.latest.as_ref().expect("held").cached)
     }
 
-    fn keep(&mut self, seeker: &FlowQuery<'_>, lane: u64, epoch: u64, passage: CachedVerdict) -> &CachedFlow {
+    fn keep(
+        &mut self,
+        query: &FlowQuery<'_>,
+        lane: u64,
+        epoch: u64,
+        cached: CachedVerdict,
+    ) -> &CachedFlow {
         self.latest.insert(CachedFlow {
-            key: seeker.key,
+            key: query.key,
             epoch,
             lane,
-            passage,
+            cached,
         })
     }
 
     #[inline]
-    fn holds(&self, cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, lane: u64) -> bool {
+    fn holds(&self, cx: &PacketContext<'_>, query: &FlowQuery<'_>, lane: u64) -> bool {
         match &self.latest {
             Some(latest) => {
                 latest.epoch == cx.tables.epoch
                     && latest.lane == lane
-                    && latest.key == seeker.key
-                    && !seeker.error
-                    && !turns(seeker.packet)
+                    && latest.key == query.key
+                    && !query.error
+                    && !turns(query.packet)
             }
             None => false,
         }
@@ -102,12 +108,12 @@ impl FlowCache {
 
 /// Later fragments follow a first one that policy decided about; a forged one leads none astray.
 #[inline]
-fn remember_fragment(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) {
-    if seeker.packet.fragment == Fragment::First {
-        let link = seeker.link.config.index;
+fn remember_fragment(cx: &PacketContext<'_>, query: &FlowQuery<'_>) {
+    if query.packet.fragment == Fragment::First {
+        let link = query.link.config.index;
         cx.state
             .fragments
-            .first(link, seeker.packet, seeker.key, cx.now);
+            .first(link, query.packet, query.key, cx.now);
     }
 }
 

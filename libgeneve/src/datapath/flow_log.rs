@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::decision::Verdict;
 use crate::flow::FlowKey;
-use crate::vpc::LinkIndex;
 use crate::policy::RuleId;
+use crate::vpc::LinkIndex;
 
 /// Entries that wait at most: the rate of the log is this many in each interval of its reader.
 const WAITING: usize = 64;

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::SenderReply;
-use crate::vpc::{Link, LinkConfig};
 use crate::mtu::minimum;
 use crate::policy::Direction;
 use crate::qos::Bucket;
 use crate::time::Now;
+use crate::vpc::{Link, LinkConfig};
 use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::ethernet::{Ethernet, MAX_ETHERNET_HEADER_LEN, ethernet_header};
 use crate::wire::header::HeaderBytes;
@@ -32,7 +32,8 @@ pub struct AnswerBudgets {
 
 impl Default for AnswerBudgets {
     fn default() -> Self {
-        let each = || [NEIGHBORS, ERROR_RATE, ERROR_RATE].map(|answers| Bucket::new(answers, answers));
+        let each =
+            || [NEIGHBORS, ERROR_RATE, ERROR_RATE].map(|answers| Bucket::new(answers, answers));
         AnswerBudgets {
             buckets: [each(), each()],
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::decision::PacketContext;
 use crate::flow::FlowKey;
-use crate::vpc::{PathMtuEvidence, Link};
+use crate::vpc::{Link, PathMtuEvidence};
 use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::geneve::Vni;
@@ -45,7 +45,10 @@ pub enum ErrorRejection {
 ///
 /// # Errors
 /// Why it cannot.
-pub fn validate_icmp_error(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<PathMtuEvidence, ErrorRejection> {
+pub fn validate_icmp_error(
+    cx: &PacketContext<'_>,
+    error: &OuterError<'_>,
+) -> Result<PathMtuEvidence, ErrorRejection> {
     let longest = cx
         .state
         .sent
@@ -65,13 +68,19 @@ pub fn validate_icmp_error(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Re
 /// The length of the quoted datagram, its outer IP header included, where a packet of a flow that is there is inside;
 /// `None` where too little is quoted to know, or no flow is known for it, as for what is relayed.
 fn flow_of(cx: &PacketContext<'_>, error: &OuterError<'_>) -> Result<Option<u32>, ErrorRejection> {
-    let encapsulation = cx.tables.encapsulation(error.port).ok_or(ErrorRejection::NotOurs)?;
+    let encapsulation = cx
+        .tables
+        .encapsulation(error.port)
+        .ok_or(ErrorRejection::NotOurs)?;
     // Both encapsulations have the VNI at the same place, and routers quote no less than this, or nothing.
     let Some([_, _, _, _, a, b, c, _]) = error.quoted.first_chunk::<8>() else {
         return Ok(None);
     };
     let vni = Vni::from_wire([*a, *b, *c]);
-    let link = cx.tables.by_vni(error.port, vni).ok_or(ErrorRejection::NotOurs)?;
+    let link = cx
+        .tables
+        .by_vni(error.port, vni)
+        .ok_or(ErrorRejection::NotOurs)?;
     // The quote may end within the options.
     let Ok(envelope) = encapsulation.parse(error.quoted) else {
         return Ok(None);

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use super::l2_forwarding::{self, FrameKind};
+use super::decision::{Input, NextHop, PacketContext};
 use super::egress::learn_path_mtu;
+use super::flow_cache::FlowCache;
+use super::l2_forwarding::{self, FrameKind};
 use super::lookup::{FlowQuery, WireMetadata, key_of};
 use super::martian::martian;
 use super::neighbor_discovery;
 use super::output::{Forward, Output, OutputRequest, exit_link, metered};
-use super::flow_cache::FlowCache;
-use super::decision::{PacketContext, NextHop, Input};
 use super::{OuterRx, RefusedPacket, envelope_reason, frame_reason, parse_reason};
-use crate::l2::{Bridge, NeighborNotice, StationLocation};
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::flow::{PacketUpdate, TcpSegment};
-use crate::vpc::{Host, Link, LinkIndex, RxInterface};
+use crate::l2::{Bridge, NeighborNotice, StationLocation};
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize};
 use crate::offload::partial::{cut_to, partial};
@@ -23,6 +22,7 @@ use crate::offload::vnet::VnetHdr;
 use crate::options::{KnownOption, ReceivedOptions};
 use crate::qos::Metered;
 use crate::time::Now;
+use crate::vpc::{Host, Link, LinkIndex, RxInterface};
 use crate::wire::encapsulation::{EncapHeader, InnerProtocol};
 use crate::wire::ethernet::Ethernet;
 use crate::wire::header::HeaderBytes;
@@ -132,9 +132,9 @@ impl Ingress {
     /// Forgets all headers and the latest flow; to be called whenever other tables are used than before.
     pub fn forget(&mut self, cx: &PacketContext<'_>) {
         self.recent.flush(cx);
-        for memo in &mut self.memory {
-            memo.arrival = None;
-            memo.host = None;
+        for header_cache in &mut self.memory {
+            header_cache.arrival = None;
+            header_cache.host = None;
         }
     }
 
@@ -190,7 +190,7 @@ impl Ingress {
         if self.memory[self.latest].holds(arrival, datagram, cx.now) {
             return Ok(());
         }
-        let held = |memo: &HeaderCache| memo.holds(arrival, datagram, cx.now);
+        let held = |header_cache: &HeaderCache| header_cache.holds(arrival, datagram, cx.now);
         match self.memory.iter().position(held) {
             Some(at) => self.latest = at,
             None => self.outer_checks(cx, arrival, datagram)?,
@@ -200,26 +200,30 @@ impl Ingress {
 
     /// The datagram's frame, where it belongs to no flow.
     #[inline]
-    fn flowless_frame(&self, cx: &PacketContext<'_>, datagram: &[u8]) -> Result<Option<IngressFrame>, RefusedPacket> {
-        let memo = &self.memory[self.latest];
-        if memo.frame_len == 0 {
+    fn flowless_frame(
+        &self,
+        cx: &PacketContext<'_>,
+        datagram: &[u8],
+    ) -> Result<Option<IngressFrame>, RefusedPacket> {
+        let header_cache = &self.memory[self.latest];
+        if header_cache.frame_len == 0 {
             return Ok(None);
         }
-        let gone = RefusedPacket::of(DropReason::LinkGone, memo.link);
-        let link = cx.tables.link(memo.link).ok_or(gone)?;
-        let (Some(bridge), Some(host)) = (&link.bridge, &memo.host) else {
+        let gone = RefusedPacket::of(DropReason::LinkGone, header_cache.link);
+        let link = cx.tables.link(header_cache.link).ok_or(gone)?;
+        let (Some(bridge), Some(host)) = (&link.bridge, &header_cache.host) else {
             return Err(gone);
         };
-        let payload = &datagram[memo.header.len()..];
-        let carried = (memo.kind, memo.tagged);
+        let payload = &datagram[header_cache.header.len()..];
+        let carried = (header_cache.kind, header_cache.tagged);
         if !l2_forwarding::arrive(cx, link, bridge, host, carried, payload)? {
             return Ok(None);
         }
         let meter = link.meters.ingress.as_ref();
         Ok(Some(IngressFrame {
-            link: memo.link,
-            start: memo.header.len() - memo.frame_len,
-            options: memo.received.slots,
+            link: header_cache.link,
+            start: header_cache.header.len() - header_cache.frame_len,
+            options: header_cache.received.slots,
             metered: meter.map(|meter| Metered {
                 meter: Arc::clone(meter),
                 flow: LOOSE_FLOW,
@@ -236,15 +240,15 @@ impl Ingress {
         arrival: &OuterRx,
         datagram: &mut [u8],
     ) -> Result<Decap, RefusedPacket> {
-        let memo = &self.memory[self.latest];
-        let index = memo.link;
+        let header_cache = &self.memory[self.latest];
+        let index = header_cache.link;
         let refused = |reason| RefusedPacket::of(reason, index);
         let gone = || refused(DropReason::LinkGone);
         let link = cx.tables.link(index).ok_or_else(gone)?;
-        let start = memo.header.len();
+        let start = header_cache.header.len();
         let inner = &mut datagram[start..];
         let mut packet = Packet::parse(inner).map_err(|e| refused(parse_reason(e)))?;
-        if FrameKind::Ip(packet.version) != memo.kind {
+        if FrameKind::Ip(packet.version) != header_cache.kind {
             return Err(refused(DropReason::InnerMalformed));
         }
         martian(&link.config, &packet, inner).map_err(refused)?;
@@ -252,27 +256,32 @@ impl Ingress {
             && link.bridge.is_none()
             && let Some(message) = Nd::parse(&packet, inner, false)
         {
-            let host = memo.host.as_ref().ok_or_else(gone)?;
+            let host = header_cache.host.as_ref().ok_or_else(gone)?;
             let nd = message.map_err(|_| refused(DropReason::InnerMalformed))?;
-            return Err(neighbor_discovery::process_message(cx, link, host, &NeighborNotice::from(&nd)));
+            return Err(neighbor_discovery::process_message(
+                cx,
+                link,
+                host,
+                &NeighborNotice::from(&nd),
+            ));
         }
         let mut vnet = partial(inner, &packet, usize::from(link.config.mtu))
             .map_err(|error| refused(error.into()))?;
         let (key, error) =
-            key_of(cx, link, &packet, inner, Some(&memo.received)).map_err(refused)?;
+            key_of(cx, link, &packet, inner, Some(&header_cache.received)).map_err(refused)?;
         let whole = vnet.unwrap_or(VnetHdr::NONE);
-        let frame_len = memo.frame_len;
+        let frame_len = header_cache.frame_len;
         let mut size = WireSize::of(&whole, &packet);
-        let seeker = FlowQuery {
+        let query = FlowQuery {
             link,
             packet: &packet,
             key,
             error,
-            from: Input::Host(memo.host.as_ref().ok_or_else(gone)?),
+            from: Input::Host(header_cache.host.as_ref().ok_or_else(gone)?),
             wire: Some(WireMetadata {
-                received: &memo.received,
-                header: &memo.header,
-                digest: memo.digest,
+                received: &header_cache.received,
+                header: &header_cache.header,
+                digest: header_cache.digest,
             }),
             seen: PacketUpdate {
                 tcp: TcpSegment::of(&packet),
@@ -280,30 +289,30 @@ impl Ingress {
                 bytes: size.bytes,
             },
         };
-        let passage = match self.recent.pass(cx, &seeker, memo.lane) {
-            Ok(passage) => passage,
+        let cached = match self.recent.pass(cx, &query, header_cache.lane) {
+            Ok(cached) => cached,
             Err(stop) => return Err(RefusedPacket::stopped(&stop, index)),
         };
         if error {
             learn_path_mtu(cx, link, &packet, inner);
         }
         ecn::decapsulate(arrival.tos, inner, &mut packet).map_err(refused)?;
-        let (turned, asked) = (passage.change.new_destination(&packet), packet.dst);
-        let mut output = match &passage.direction_state.next_hop {
-            NextHop::Tun(exit) => Output::Link(*exit),
-            NextHop::Wire(way) => {
+        let (turned, asked) = (cached.change.new_destination(&packet), packet.dst);
+        let mut output = match &cached.direction_state.next_hop {
+            NextHop::Tun(next_hop) => Output::Link(*next_hop),
+            NextHop::Wire(tunnel) => {
                 // It passes a router: its TTL ends loops.
                 if packet.ttl <= 1 {
                     return Err(refused(DropReason::ForwardingLoop));
                 }
-                let exit = exit_link(cx, link, way.link).map_err(refused)?;
+                let next_hop = exit_link(cx, link, tunnel.link).map_err(refused)?;
                 let mut forward = Forward::new(
-                    exit,
-                    way,
+                    next_hop,
+                    tunnel,
                     &OutputRequest {
                         packet: &packet,
-                        hash: passage.hash,
-                        class: passage.direction_state.meter.as_ref().and_then(|m| m.dscp),
+                        hash: cached.hash,
+                        class: cached.direction_state.meter.as_ref().and_then(|m| m.dscp),
                         frame: 0,
                         relayed: true,
                     },
@@ -311,7 +320,7 @@ impl Ingress {
                 // How its sender would have cut it is not known: as the way needs it.
                 let cut = Cut::to_fit_any_size(&whole, &packet, forward.limit);
                 forward.fit(cut, &packet, index)?;
-                forward.leads_away(exit).map_err(refused)?;
+                forward.leads_away(next_hop).map_err(refused)?;
                 if forward.cut.resizes(&whole) {
                     size = WireSize::of(&forward.cut.resized(&whole), &packet);
                 }
@@ -322,23 +331,23 @@ impl Ingress {
             NextHop::Undecided | NextHop::Bridge(_) => return Err(refused(DropReason::NoRoute)),
         };
         let unfinished = whole.needs_checksum();
-        let change = &passage.change;
+        let change = &cached.change;
         let changed = change.apply(cx, index, inner, &mut packet, unfinished, size.packets);
         changed.map_err(refused)?;
         match &mut output {
-            Output::Link(exit) => {
-                let mtu = exit_link(cx, link, *exit).map_err(refused)?.config.mtu;
+            Output::Link(next_hop) => {
+                let mtu = exit_link(cx, link, *next_hop).map_err(refused)?.config.mtu;
                 clamp_mss(inner, &packet, mtu, unfinished);
                 if let Some(vnet) = &mut vnet
-                    && let Some(mtu) = cx.state.path_mtus.mtu(*exit, packet.dst, cx.now)
+                    && let Some(mtu) = cx.state.path_mtus.mtu(*next_hop, packet.dst, cx.now)
                 {
                     cut_to(vnet, &packet, mtu);
                     size = WireSize::of(vnet, &packet);
                 }
             }
             Output::Host(forward) => {
-                let exit = exit_link(cx, link, forward.link).map_err(refused)?;
-                forward.finish(cx, exit, inner, &packet, &whole);
+                let next_hop = exit_link(cx, link, forward.link).map_err(refused)?;
+                forward.finish(cx, next_hop, inner, &packet, &whole);
             }
         }
         if let (Some(to), Some(bridge)) = (turned, &link.bridge) {
@@ -353,14 +362,14 @@ impl Ingress {
             link: index,
             output,
             size,
-            metered: metered(passage, size.bytes),
+            metered: metered(cached, size.bytes),
             start,
             frame_len,
             packet,
             vnet,
-            lane: memo.lane,
-            to_stack: memo.to_stack && (link.bridge.is_none() || turned.is_none()),
-            options: memo.received.slots,
+            lane: header_cache.lane,
+            to_stack: header_cache.to_stack && (link.bridge.is_none() || turned.is_none()),
+            options: header_cache.received.slots,
         })
     }
 
@@ -396,7 +405,8 @@ impl Ingress {
             return Err(refused(DropReason::NotFromUnderlay));
         }
         host.note_received(cx.now);
-        let received = ReceivedOptions::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
+        let received =
+            ReceivedOptions::read(&cx.tables.schema, envelope.options()).map_err(refused)?;
         if envelope.control {
             return Err(refused(DropReason::ControlMessage));
         }
@@ -413,19 +423,19 @@ impl Ingress {
         let header = HeaderBytes::copy_of(&datagram[..inside.start]).ok_or(too_long)?;
         self.latest = (self.latest + 1) % MEMORY;
         self.lanes = self.lanes.wrapping_add(1);
-        let memo = &mut self.memory[self.latest];
-        memo.header = header;
-        memo.kind = inside.kind;
-        memo.frame_len = inside.frame_len;
-        memo.tagged = inside.tagged;
-        memo.to_stack = inside.to_stack;
-        memo.until = l2_forwarding::fresh_until(cx.now);
-        memo.link = link.config.index;
-        memo.host = Some(Arc::clone(host));
-        memo.digest = digest(cx, link, envelope.options());
-        memo.received = received;
-        memo.lane = self.lanes;
-        memo.arrival = Some(*arrival);
+        let header_cache = &mut self.memory[self.latest];
+        header_cache.header = header;
+        header_cache.kind = inside.kind;
+        header_cache.frame_len = inside.frame_len;
+        header_cache.tagged = inside.tagged;
+        header_cache.to_stack = inside.to_stack;
+        header_cache.until = l2_forwarding::fresh_until(cx.now);
+        header_cache.link = link.config.index;
+        header_cache.host = Some(Arc::clone(host));
+        header_cache.digest = digest(cx, link, envelope.options());
+        header_cache.received = received;
+        header_cache.lane = self.lanes;
+        header_cache.arrival = Some(*arrival);
         Ok(())
     }
 }
@@ -433,7 +443,11 @@ impl Ingress {
 /// Lets a datagram pass that another interface than one of the underlay received, if it is of a host that is behind that
 /// interface. Otherwise nothing in it is believed: whose interface it came by counts it.
 #[cold]
-fn check_rx_interface(cx: &PacketContext<'_>, arrival: &OuterRx, datagram: &[u8]) -> Result<(), RefusedPacket> {
+fn check_rx_interface(
+    cx: &PacketContext<'_>,
+    arrival: &OuterRx,
+    datagram: &[u8],
+) -> Result<(), RefusedPacket> {
     let RxInterface::Link(through) = arrival.interface else {
         return Err(RefusedPacket::unmatched(DropReason::NotFromUnderlay));
     };
@@ -485,7 +499,11 @@ fn bridge_inside(
 }
 
 /// Where the inner packet begins in a datagram, and what it is; the link must carry it.
-fn inside(link: &Link, envelope: &EncapHeader<'_>, datagram: &[u8]) -> Result<InnerContent, DropReason> {
+fn inside(
+    link: &Link,
+    envelope: &EncapHeader<'_>,
+    datagram: &[u8],
+) -> Result<InnerContent, DropReason> {
     if envelope.inner() != Some(link.config.inner) {
         return Err(DropReason::ProtocolType);
     }

@@ -8,23 +8,23 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::packet_rewrite::PacketRewrite;
-use super::first_packet;
+use super::decision::{FramePrefix, NextHop, PacketContext, TunnelNextHop};
 use super::egress::Egress;
+use super::first_packet;
 use super::martian::martian;
 use super::neighbor_discovery;
 use super::output::{Forward, Output, OutputRequest, longest_inner, metered};
-use super::decision::{PacketContext, NextHop, FramePrefix, TunnelNextHop};
-use super::{SenderReply, OuterTx, RefusedPacket, frame_reason, parse_reason};
-use crate::l2::{Bridge, NeighborNotice, StationLocation, BridgeCounters, FrameDestination};
+use super::packet_rewrite::PacketRewrite;
+use super::{OuterTx, RefusedPacket, SenderReply, frame_reason, parse_reason};
 use crate::drop::DropReason;
-use crate::vpc::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
+use crate::l2::{Bridge, BridgeCounters, FrameDestination, NeighborNotice, StationLocation};
 use crate::mtu::clamp_mss;
 use crate::offload::cut::{Cut, WireSize, longest_segment};
 use crate::offload::vnet::{GsoType, VnetHdr};
 use crate::policy::PolicyAction;
 use crate::qos::Metered;
 use crate::time::Now;
+use crate::vpc::{Df, Host, Link, LinkConfig, LinkIndex, Tos, Ttl};
 use crate::wire::arp::Arp;
 use crate::wire::ethernet::{Ethernet, Mac, ethertype};
 use crate::wire::header::HeaderBytes;
@@ -87,13 +87,13 @@ pub(super) struct LastLookup {
     epoch: u64,
     generation: u64,
     until: Now,
-    toward: Option<FrameDestination>,
+    frame_destination: Option<FrameDestination>,
 }
 
 impl LastLookup {
     /// Where frames from `src` to `dst` go; the source is admitted.
     #[inline]
-    fn toward(
+    fn frame_destination(
         &mut self,
         cx: &PacketContext<'_>,
         link: LinkIndex,
@@ -105,22 +105,22 @@ impl LastLookup {
             && self.epoch == cx.tables.epoch
             && cx.now < self.until
             && self.generation == bridge.live.fdb.generation();
-        if let (true, Some(toward)) = (valid, &self.toward) {
-            return Ok(toward.clone());
+        if let (true, Some(frame_destination)) = (valid, &self.frame_destination) {
+            return Ok(frame_destination.clone());
         }
-        self.toward = None;
+        self.frame_destination = None;
         bridge.admit(src, &StationLocation::Here, cx.now)?;
         let generation = bridge.live.fdb.generation();
-        let toward = bridge.destination(dst, cx.now);
+        let frame_destination = bridge.destination(dst, cx.now);
         *self = LastLookup {
             macs: (dst, src),
             link,
             epoch: cx.tables.epoch,
             generation,
             until: Now(cx.now.0 + FRESH_NANOS),
-            toward: Some(toward.clone()),
+            frame_destination: Some(frame_destination.clone()),
         };
-        Ok(toward)
+        Ok(frame_destination)
     }
 }
 
@@ -170,8 +170,10 @@ impl Egress {
         let (dst, src, tagged) = (header.dst(), header.src(), header.is_tagged());
         let kind = FrameKind::of(header.ether_type());
         let macs = (dst, src);
-        let toward = self.last_lookup.toward(cx, link.config.index, bridge, macs);
-        let toward = toward.map_err(stopped)?;
+        let frame_destination =
+            self.last_lookup
+                .frame_destination(cx, link.config.index, bridge, macs);
+        let frame_destination = frame_destination.map_err(stopped)?;
         let vnet = vnet
             .behind(header_len)
             .ok_or(stopped(DropReason::BadOffload))?;
@@ -196,24 +198,25 @@ impl Egress {
                 if let Some(notice) = notice {
                     sent.heed(&notice, tagged)?;
                     let len = inner.len();
-                    return sent.plain(&mut self.plain, toward, len, Some(packet));
+                    return sent.plain(&mut self.plain, frame_destination, len, Some(packet));
                 }
                 let size = WireSize::of(&vnet, &packet);
-                let passage = self.pass(cx, link, inner, &packet, size)?;
-                let NextHop::Bridge(prefix) = &passage.direction_state.next_hop else {
+                let cached = self.pass(cx, link, inner, &packet, size)?;
+                let NextHop::Bridge(prefix) = &cached.direction_state.next_hop else {
                     return Err(stopped(DropReason::SplitHorizon));
                 };
-                let class = passage.direction_state.meter.as_ref().and_then(|m| m.dscp);
-                let metered = metered(passage, size.bytes);
-                let (prefix, change) = ((prefix.clone(), passage.hash), passage.change);
-                let mut toward = toward;
+                let class = cached.direction_state.meter.as_ref().and_then(|m| m.dscp);
+                let metered = metered(cached, size.bytes);
+                let (prefix, change) = ((prefix.clone(), cached.hash), cached.change);
+                let mut frame_destination = frame_destination;
                 // What is for another address now is for another station, too.
                 if let Some(to) = change.new_destination(&packet) {
                     let asked = packet.dst;
-                    let mac = neighbor_discovery::station(cx, link, bridge, to, asked).map_err(stopped)?;
+                    let mac = neighbor_discovery::station(cx, link, bridge, to, asked)
+                        .map_err(stopped)?;
                     head[..6].copy_from_slice(&mac.0);
-                    toward = bridge.destination(mac, cx.now);
-                    if toward.is_here() && change.hides_source(&packet) {
+                    frame_destination = bridge.destination(mac, cx.now);
+                    if frame_destination.is_here() && change.hides_source(&packet) {
                         // A bridge would take its sender to be behind this interface.
                         head[6..12].copy_from_slice(&bridge.virtual_mac.0);
                         let (mut packet, index) = (packet, link.config.index);
@@ -233,7 +236,8 @@ impl Egress {
                         });
                     }
                 }
-                let outgoing = sent.ip(&prefix, &change, toward, class, inner, packet)?;
+                let outgoing =
+                    sent.ip(&prefix, &change, frame_destination, class, inner, packet)?;
                 Ok(FrameForward {
                     metered,
                     ..outgoing
@@ -242,10 +246,10 @@ impl Egress {
             FrameKind::Arp => {
                 let arp = Arp::parse(inner).map_err(|_| stopped(DropReason::InnerMalformed))?;
                 sent.heed(&NeighborNotice::from(&arp), tagged)?;
-                sent.plain(&mut self.plain, toward, inner.len(), None)
+                sent.plain(&mut self.plain, frame_destination, inner.len(), None)
             }
             FrameKind::Other if bridge.others.egress == PolicyAction::Allow => {
-                sent.plain(&mut self.plain, toward, inner.len(), None)
+                sent.plain(&mut self.plain, frame_destination, inner.len(), None)
             }
             FrameKind::Other => Err(stopped(DropReason::PolicyDenied)),
         }
@@ -277,7 +281,9 @@ impl EgressFrame<'_> {
     /// Holds a message against what is configured, and answers its question where the answer is known.
     fn heed(&self, notice: &NeighborNotice, tagged: bool) -> Result<(), RefusedPacket> {
         let now = self.cx.now;
-        let heard = self.bridge.learn_claim(notice, &StationLocation::Here, tagged, now);
+        let heard = self
+            .bridge
+            .learn_claim(notice, &StationLocation::Here, tagged, now);
         heard.map_err(|reason| self.stopped(reason))?;
         let known_to_it = self.dst == self.bridge.virtual_mac;
         let Some(question) = &notice.question else {
@@ -310,8 +316,12 @@ impl EgressFrame<'_> {
     }
 
     /// The hosts that get the frame, which is `packets` on the wire.
-    fn recipients(&self, toward: FrameDestination, packets: u64) -> Result<FrameRecipients, RefusedPacket> {
-        let hosts = match toward {
+    fn recipients(
+        &self,
+        frame_destination: FrameDestination,
+        packets: u64,
+    ) -> Result<FrameRecipients, RefusedPacket> {
+        let hosts = match frame_destination {
             FrameDestination::Here => return Err(self.stopped(DropReason::SplitHorizon)),
             FrameDestination::Host(host) => return Ok((host, None)),
             FrameDestination::All(hosts) => hosts,
@@ -342,13 +352,13 @@ impl EgressFrame<'_> {
         &mut self,
         (prefix, hash): &(FramePrefix, u32),
         change: &PacketRewrite,
-        toward: FrameDestination,
+        frame_destination: FrameDestination,
         class: Option<u8>,
         inner: &mut [u8],
         mut packet: Packet,
     ) -> Result<FrameForward, RefusedPacket> {
         let mut size = WireSize::of(&self.vnet, &packet);
-        let (host, flood) = self.recipients(toward, size.packets)?;
+        let (host, flood) = self.recipients(frame_destination, size.packets)?;
         let port = match packet.transport {
             Transport::Udp { dst, .. } => Some(dst),
             _ => None,
@@ -360,7 +370,7 @@ impl EgressFrame<'_> {
         {
             return Err(self.stopped(DropReason::UnderlayLoop));
         }
-        let way = TunnelNextHop {
+        let tunnel = TunnelNextHop {
             link: prefix.link,
             host,
             encap: Arc::clone(&prefix.encap),
@@ -374,7 +384,7 @@ impl EgressFrame<'_> {
             frame: self.header_len,
             relayed: false,
         };
-        let mut forward = Forward::new(self.link, &way, &request);
+        let mut forward = Forward::new(self.link, &tunnel, &request);
         self.narrow(&mut forward, flood.as_deref(), Some(&packet));
         // Its sender knows the packet as it is before addresses are translated.
         let index = self.link.config.index;
@@ -410,14 +420,14 @@ impl EgressFrame<'_> {
     fn plain(
         &mut self,
         kept: &mut CachedHeader,
-        toward: FrameDestination,
+        frame_destination: FrameDestination,
         len: usize,
         packet: Option<Packet>,
     ) -> Result<FrameForward, RefusedPacket> {
         if self.vnet.gso_type != GsoType::None || packet.is_none() && self.vnet.needs_checksum() {
             return Err(self.stopped(DropReason::BadOffload));
         }
-        let (host, flood) = self.recipients(toward, 1)?;
+        let (host, flood) = self.recipients(frame_destination, 1)?;
         let (encap, slots) = self.header(kept)?;
         let config = &self.link.config;
         let [d, e, f, g, h, i] = self.dst.0;
@@ -540,7 +550,9 @@ pub(super) fn arrive(
             Some(notice) => Some(notice),
             None => return Ok(false),
         },
-        FrameKind::Arp => Some(NeighborNotice::from(&Arp::parse(payload).map_err(malformed)?)),
+        FrameKind::Arp => Some(NeighborNotice::from(
+            &Arp::parse(payload).map_err(malformed)?,
+        )),
         FrameKind::Other if bridge.others.ingress != PolicyAction::Allow => {
             return Err(refused(DropReason::PolicyDenied));
         }

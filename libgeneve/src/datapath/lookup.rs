@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use super::packet_rewrite::PacketRewrite;
-use super::first_packet::{self, WireInput, PlannedDecision, PacketRole, FirstPacket};
-use super::trace_observer::{TraceObserver, NoTrace};
+use super::decision::{
+    CachedVerdict, DirectionState, ExpectedInput, FlowDecision, Input, PacketContext, Verdict,
+};
+use super::first_packet::{self, FirstPacket, PacketRole, PlannedDecision, WireInput};
 use super::flow_log::LoggedFlow;
-use super::decision::{ExpectedInput, PacketContext, FlowDecision, Verdict, DirectionState, Input, CachedVerdict};
+use super::packet_rewrite::PacketRewrite;
+use super::trace_observer::{NoTrace, TraceObserver};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, InsertError, FlowLookup, PacketUpdate, FlowDirection};
-use crate::vpc::{Host, Link, Tables};
+use crate::flow::{FlowDirection, FlowKey, FlowLookup, InsertError, PacketUpdate};
 use crate::options::ReceivedOptions;
 use crate::policy::Direction;
 use crate::route::RouteTarget;
+use crate::vpc::{Host, Link, Tables};
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::{Fragment, Packet, Transport};
 use crate::wire::transport::TcpFlags;
@@ -152,23 +154,26 @@ struct LookupHit {
 }
 
 /// What becomes of the packet, by its flow; a flow that is not known is decided.
-pub(super) fn pass(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
-    let known = match find(cx, seeker) {
+pub(super) fn pass(
+    cx: &PacketContext<'_>,
+    query: &FlowQuery<'_>,
+) -> Result<CachedVerdict, Rejection> {
+    let known = match find(cx, query) {
         FlowLookup::Hit(hit) => match hit.found {
-            LookupOutcome::Go(passage) if seeker.error => {
+            LookupOutcome::Go(cached) if query.error => {
                 let direct = hit.direct;
-                check_arrival(seeker, PacketRole::Original)
-                    .or_else(|_| check_arrival(seeker, PacketRole::Reply { direct }))?;
-                return Ok(passage);
+                check_arrival(query, PacketRole::Original)
+                    .or_else(|_| check_arrival(query, PacketRole::Reply { direct }))?;
+                return Ok(cached);
             }
-            LookupOutcome::Go(passage) => return Ok(passage),
-            LookupOutcome::Refused(fate) => return Err(stop(fate)),
+            LookupOutcome::Go(cached) => return Ok(cached),
+            LookupOutcome::Refused(flow_verdict) => return Err(stop(flow_verdict)),
             LookupOutcome::Open(side) => {
                 let role = match side {
                     FlowDirection::Original => PacketRole::Original,
                     FlowDirection::Reply => PacketRole::Reply { direct: hit.direct },
                 };
-                check_arrival(seeker, role)?;
+                check_arrival(query, role)?;
                 hit.open
             }
         },
@@ -176,36 +181,36 @@ pub(super) fn pass(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> Result<Cac
         FlowLookup::Miss => None,
     };
     let current = known.as_ref().filter(|f| f.epoch == cx.tables.epoch);
-    let answers =
-        current.is_some_and(|f| f.side == FlowDirection::Reply && f.decision.verdict == Verdict::Forward);
+    let answers = current
+        .is_some_and(|f| f.side == FlowDirection::Reply && f.decision.verdict == Verdict::Forward);
     match known {
-        Some(known) if answers => reply_received(cx, seeker, known),
+        Some(known) if answers => reply_received(cx, query, known),
         // An error tells of packets that were forwarded.
-        _ if seeker.error && current.is_some() => Err(DropReason::IcmpUnrelated.into()),
-        None if seeker.error => Err(DropReason::IcmpUnrelated.into()),
-        Some(known) => again(cx, seeker, &known),
-        None => begin(cx, seeker),
+        _ if query.error && current.is_some() => Err(DropReason::IcmpUnrelated.into()),
+        None if query.error => Err(DropReason::IcmpUnrelated.into()),
+        Some(known) => again(cx, query, &known),
+        None => begin(cx, query),
     }
 }
 
 /// As what the packet comes to a flow that is known.
-fn role(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> PacketRole {
+fn role(cx: &PacketContext<'_>, query: &FlowQuery<'_>, known: &KnownFlow) -> PacketRole {
     let keys = (&known.original, &known.reply);
     match known.side {
         FlowDirection::Original => PacketRole::Original,
         FlowDirection::Reply => PacketRole::Reply {
-            direct: first_packet::may_answer_directly(keys, &known.decision, seeker.from, cx.now),
+            direct: first_packet::may_answer_directly(keys, &known.decision, query.from, cx.now),
         },
     }
 }
 
 /// Whether the packet came from where its source is.
-fn check_arrival(seeker: &FlowQuery<'_>, role: PacketRole) -> Result<(), DropReason> {
+fn check_arrival(query: &FlowQuery<'_>, role: PacketRole) -> Result<(), DropReason> {
     let FlowQuery {
         link, key, from, ..
-    } = seeker;
-    let source = (seeker.packet.src, key.sport);
-    let received = seeker.wire.map(|w| w.received);
+    } = query;
+    let source = (query.packet.src, key.sport);
+    let received = query.wire.map(|w| w.received);
     first_packet::check_arrival(link, *from, role, source, received)
 }
 
@@ -233,7 +238,10 @@ pub(super) fn holds(
         return tables.is_current(original.link, epoch, any)
             && tables.is_current(reply.link, epoch, any);
     }
-    let service = decision.direction(FlowDirection::Original).service.map(|s| s.addr);
+    let service = decision
+        .direction(FlowDirection::Original)
+        .service
+        .map(|s| s.addr);
     let uses = |addr| {
         let own = [original.src, original.dst, reply.src, reply.dst];
         own.contains(&addr) || service == Some(addr)
@@ -244,27 +252,35 @@ pub(super) fn holds(
 }
 
 #[inline]
-fn find(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> FlowLookup<LookupHit, FlowDecision> {
+fn find(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> FlowLookup<LookupHit, FlowDecision> {
     let flows = &cx.state.flows;
     flows.hit_where(
-        &seeker.key,
-        &seeker.seen,
+        &query.key,
+        &query.seen,
         cx.now,
         (cx.tables.epoch, |original, reply, decision, epoch| {
             holds(cx.tables, (original, reply), decision, epoch)
         }),
         |side, original, reply, decision| {
-            let speaks = seeker.wire.is_some_and(|w| w.received.service.is_some());
-            let reopened = side == FlowDirection::Original && matches!(seeker.from, Input::Link);
-            if reopened && decision.direction(FlowDirection::Reply).digest != 0 && opens(seeker.packet) {
+            let speaks = query.wire.is_some_and(|w| w.received.service.is_some());
+            let reopened = side == FlowDirection::Original && matches!(query.from, Input::Link);
+            if reopened
+                && decision.direction(FlowDirection::Reply).digest != 0
+                && opens(query.packet)
+            {
                 // A new connection by the old numbers: another backend may answer it.
                 decision.forget_direction(FlowDirection::Reply);
             }
             let direct = side == FlowDirection::Reply
                 && speaks
-                && first_packet::may_answer_directly((original, reply), decision, seeker.from, cx.now);
-            let found = look_up(seeker, side, original, reply, decision);
-            if direct && !seeker.error && matches!(found, LookupOutcome::Go(_)) {
+                && first_packet::may_answer_directly(
+                    (original, reply),
+                    decision,
+                    query.from,
+                    cx.now,
+                );
+            let found = look_up(query, side, original, reply, decision);
+            if direct && !query.error && matches!(found, LookupOutcome::Go(_)) {
                 decision.heard = first_packet::seconds(cx.now);
             }
             let counts = match found {
@@ -294,48 +310,49 @@ fn find(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> FlowLookup<LookupHit,
 /// was when it was put there.
 fn follow(
     cx: &PacketContext<'_>,
-    seeker: &FlowQuery<'_>,
+    query: &FlowQuery<'_>,
     decided: LookupOutcome,
-    fate: Verdict,
+    flow_verdict: Verdict,
 ) -> Result<CachedVerdict, Rejection> {
-    let found = match find(cx, seeker) {
+    let found = match find(cx, query) {
         FlowLookup::Hit(LookupHit {
             found: found @ (LookupOutcome::Go(_) | LookupOutcome::Refused(_)),
             ..
         }) => found,
         // What it held is given up: the time of its state was over, or another worker ended it.
-        FlowLookup::Miss if !seeker.error => return begin(cx, seeker),
+        FlowLookup::Miss if !query.error => return begin(cx, query),
         // Another worker has other tables for the moment.
         _ => match decided {
-            LookupOutcome::Go(passage) => LookupOutcome::Go(CachedVerdict {
+            LookupOutcome::Go(cached) => LookupOutcome::Go(CachedVerdict {
                 lasts: false,
-                ..passage
+                ..cached
             }),
             other => other,
         },
     };
     match found {
-        LookupOutcome::Go(passage) => Ok(passage),
-        LookupOutcome::Refused(fate) => Err(stop(fate)),
-        LookupOutcome::Open(..) => Err(stop(fate)),
+        LookupOutcome::Go(cached) => Ok(cached),
+        LookupOutcome::Refused(flow_verdict) => Err(stop(flow_verdict)),
+        LookupOutcome::Open(..) => Err(stop(flow_verdict)),
     }
 }
 
 #[inline]
 fn look_up(
-    seeker: &FlowQuery<'_>,
+    query: &FlowQuery<'_>,
     side: FlowDirection,
     original: &FlowKey,
     reply: &FlowKey,
     decision: &FlowDecision,
 ) -> LookupOutcome {
-    let half = decision.direction(side);
-    let digest = seeker.wire.map_or(0, |w| w.digest);
-    let known = seeker.from.is(&half.expected_input) && (half.digest == digest || seeker.error);
+    let direction_state = decision.direction(side);
+    let digest = query.wire.map_or(0, |w| w.digest);
+    let known = query.from.is(&direction_state.expected_input)
+        && (direction_state.digest == digest || query.error);
     if decision.verdict != Verdict::Forward {
         let refused = match side {
             FlowDirection::Original => known,
-            FlowDirection::Reply => decision.cut && !opens(seeker.packet),
+            FlowDirection::Reply => decision.cut && !opens(query.packet),
         };
         if refused {
             return LookupOutcome::Refused(decision.verdict);
@@ -344,10 +361,10 @@ fn look_up(
     let Some(decided) = &decision.directions[side as usize] else {
         return LookupOutcome::Open(side);
     };
-    if decision.verdict != Verdict::Forward || !known && !seeker.error {
+    if decision.verdict != Verdict::Forward || !known && !query.error {
         return LookupOutcome::Open(side);
     }
-    let error = seeker.error.then_some(seeker.packet.src);
+    let error = query.error.then_some(query.packet.src);
     LookupOutcome::Go(CachedVerdict {
         direction_state: Arc::clone(decided),
         hash: decision.hashes[side as usize],
@@ -356,9 +373,9 @@ fn look_up(
     })
 }
 
-fn stop(fate: Verdict) -> Rejection {
-    let reject = fate == Verdict::Reject;
-    let reason = match fate {
+fn stop(flow_verdict: Verdict) -> Rejection {
+    let reject = flow_verdict == Verdict::Reject;
+    let reason = match flow_verdict {
         Verdict::Drop(reason) => reason,
         Verdict::Reject => DropReason::PolicyRejected,
         Verdict::Forward => DropReason::NoRoute,
@@ -367,63 +384,67 @@ fn stop(fate: Verdict) -> Rejection {
 }
 
 /// A flow that begins.
-fn begin(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
-    let subject = FirstPacket::of(seeker.key, seeker.packet);
-    let planned = first(cx, seeker.link, &subject, seeker, None)?;
-    admit(cx, seeker, planned)
+fn begin(cx: &PacketContext<'_>, query: &FlowQuery<'_>) -> Result<CachedVerdict, Rejection> {
+    let initial = FirstPacket::of(query.key, query.packet);
+    let planned = first(cx, query.link, &initial, query, None)?;
+    admit(cx, query, planned)
 }
 
 fn first(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
-    seeker: &FlowQuery<'_>,
+    initial: &FirstPacket,
+    query: &FlowQuery<'_>,
     before: Option<&FlowKey>,
 ) -> Result<PlannedDecision, DropReason> {
-    match (seeker.from, &seeker.wire) {
+    match (query.from, &query.wire) {
         (Input::Host(host), Some(wire)) => {
-            let entrance = Input::Host(WireInput {
+            let first_input = Input::Host(WireInput {
                 host,
                 received: wire.received,
                 header: wire.header,
                 digest: wire.digest,
             });
-            first_packet::decide_original(cx, link, subject, &entrance, before, &mut NoTrace)
+            first_packet::decide_original(cx, link, initial, &first_input, before, &mut NoTrace)
         }
-        _ => first_packet::decide_original(cx, link, subject, &Input::Link, before, &mut NoTrace),
+        _ => first_packet::decide_original(cx, link, initial, &Input::Link, before, &mut NoTrace),
     }
 }
 
 /// Puts a new flow into the table; the first packet goes as it says.
-fn admit(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, planned: PlannedDecision) -> Result<CachedVerdict, Rejection> {
+fn admit(
+    cx: &PacketContext<'_>,
+    query: &FlowQuery<'_>,
+    planned: PlannedDecision,
+) -> Result<CachedVerdict, Rejection> {
     let PlannedDecision { decision, reply } = planned;
-    let key = seeker.key;
-    let fate = decision.verdict;
+    let key = query.key;
+    let flow_verdict = decision.verdict;
     write_down(cx, &decision, key);
-    let passage = look_up(seeker, FlowDirection::Original, &key, &reply, &decision);
-    let refused = fate != Verdict::Forward;
+    let cached = look_up(query, FlowDirection::Original, &key, &reply, &decision);
+    let refused = flow_verdict != Verdict::Forward;
     let added = cx.state.flows.insert(
         key,
         reply,
         decision,
         refused,
         cx.tables.epoch,
-        &seeker.seen,
+        &query.seen,
         cx.now,
     );
-    match (passage, added) {
-        (LookupOutcome::Go(passage), Ok(())) => Ok(passage),
+    match (cached, added) {
+        (LookupOutcome::Go(cached), Ok(())) => Ok(cached),
         // Another worker was faster; what it decided came from the same rules.
-        (LookupOutcome::Go(_), Err(InsertError::Exists)) => match find(cx, seeker) {
+        (LookupOutcome::Go(_), Err(InsertError::Exists)) => match find(cx, query) {
             FlowLookup::Hit(LookupHit {
-                found: LookupOutcome::Go(passage),
+                found: LookupOutcome::Go(cached),
                 ..
-            }) => Ok(passage),
+            }) => Ok(cached),
             _ => Err(DropReason::FlowTableFull.into()),
         },
         (LookupOutcome::Go(_), Err(InsertError::Full)) => Err(DropReason::FlowTableFull.into()),
         (LookupOutcome::Go(_), Err(InsertError::Conflict)) => Err(DropReason::NatExhausted.into()),
-        (_, _) => Err(stop(fate)),
+        (_, _) => Err(stop(flow_verdict)),
     }
 }
 
@@ -447,51 +468,62 @@ fn write_down(cx: &PacketContext<'_>, decision: &FlowDecision, key: FlowKey) {
 }
 
 /// The first reply of a flow, or one that came another way than those before.
-fn reply_received(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: KnownFlow) -> Result<CachedVerdict, Rejection> {
-    check_arrival(seeker, role(cx, seeker, &known))?;
-    let wire = seeker.wire.map(|w| (w.received, w.digest));
+fn reply_received(
+    cx: &PacketContext<'_>,
+    query: &FlowQuery<'_>,
+    known: KnownFlow,
+) -> Result<CachedVerdict, Rejection> {
+    check_arrival(query, role(cx, query, &known))?;
+    let wire = query.wire.map(|w| (w.received, w.digest));
     let (original, reply, mut decision) = (known.original, known.reply, known.decision);
-    let half = first_packet::decide_reply(
+    let direction_state = first_packet::decide_reply(
         cx,
         &original,
         &reply,
         &decision,
-        seeker.from,
+        query.from,
         wire,
         &mut NoTrace,
     )?;
-    decision.set_direction(FlowDirection::Reply, half);
+    decision.set_direction(FlowDirection::Reply, direction_state);
     decision.heard = first_packet::seconds(cx.now);
-    let decided = look_up(seeker, FlowDirection::Reply, &original, &reply, &decision);
+    let decided = look_up(query, FlowDirection::Reply, &original, &reply, &decision);
     // An error may come from anybody on the way, and says nothing of where replies come from.
-    if seeker.error {
+    if query.error {
         return match decided {
-            LookupOutcome::Go(passage) => Ok(passage),
+            LookupOutcome::Go(cached) => Ok(cached),
             _ => Err(DropReason::NoRoute.into()),
         };
     }
     let flows = &cx.state.flows;
     flows.renew(&original, reply, decision, false, cx.tables.epoch);
-    follow(cx, seeker, decided, Verdict::Forward)
+    follow(cx, query, decided, Verdict::Forward)
 }
 
 /// A flow whose decision is of an older configuration, or does not cover this packet.
-fn again(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> Result<CachedVerdict, Rejection> {
+fn again(
+    cx: &PacketContext<'_>,
+    query: &FlowQuery<'_>,
+    known: &KnownFlow,
+) -> Result<CachedVerdict, Rejection> {
     let flows = &cx.state.flows;
     let (side, decision) = (known.side, &known.decision);
     let (original, reply) = (known.original, known.reply);
     // Who forges packets of a flow does not end it.
-    check_arrival(seeker, role(cx, seeker, known))?;
+    check_arrival(query, role(cx, query, known))?;
     let before = decision.verdict;
-    if before != Verdict::Forward && seeker.error {
+    if before != Verdict::Forward && query.error {
         return Err(DropReason::IcmpUnrelated.into());
     }
-    if before != Verdict::Forward && side == FlowDirection::Reply && (!decision.cut || opens(seeker.packet)) {
+    if before != Verdict::Forward
+        && side == FlowDirection::Reply
+        && (!decision.cut || opens(query.packet))
+    {
         // What was refused in one direction says nothing of the other.
         flows.remove(&original);
-        return begin(cx, seeker);
+        return begin(cx, query);
     }
-    let outcome = renewed(cx, seeker, side, &original, &reply, decision);
+    let outcome = renewed(cx, query, side, &original, &reply, decision);
     let PlannedDecision {
         decision: mut after,
         reply: mut answers,
@@ -501,57 +533,59 @@ fn again(cx: &PacketContext<'_>, seeker: &FlowQuery<'_>, known: &KnownFlow) -> R
             flows.remove(&original);
         }
     })?;
-    let fate = after.verdict;
-    let refused = fate != Verdict::Forward;
+    let flow_verdict = after.verdict;
+    let refused = flow_verdict != Verdict::Forward;
     if refused && (before == Verdict::Forward || decision.cut) {
         // Its replies are refused with it, as they arrive; nobody else gets their port meanwhile.
         after.cut = true;
         after.lease.clone_from(&decision.lease);
         answers = reply;
     }
-    if fate != before {
+    if flow_verdict != before {
         write_down(cx, &after, original);
     }
-    let decided = look_up(seeker, side, &original, &answers, &after);
-    if seeker.error {
+    let decided = look_up(query, side, &original, &answers, &after);
+    if query.error {
         after.forget_direction(FlowDirection::Reply);
     }
     if !flows.renew(&original, answers, after, refused, cx.tables.epoch) {
         return Err(DropReason::FlowTableFull.into());
     }
-    follow(cx, seeker, decided, fate)
+    follow(cx, query, decided, flow_verdict)
 }
 
 /// The decision as it is by the configuration in force.
 fn renewed(
     cx: &PacketContext<'_>,
-    seeker: &FlowQuery<'_>,
+    query: &FlowQuery<'_>,
     side: FlowDirection,
     original: &FlowKey,
     reply: &FlowKey,
     decision: &FlowDecision,
 ) -> Result<PlannedDecision, DropReason> {
-    let subject = FirstPacket {
+    let initial = FirstPacket {
         key: *original,
         icmp: decision.icmp,
     };
     let link = cx.tables.link(original.link).ok_or(DropReason::LinkGone)?;
-    let mut planned = match (side, seeker.error) {
-        (FlowDirection::Original, false) => first(cx, link, &subject, seeker, Some(reply))?,
-        _ => from_memory(cx, link, &subject, decision, reply, &mut NoTrace)?,
+    let mut planned = match (side, query.error) {
+        (FlowDirection::Original, false) => first(cx, link, &initial, query, Some(reply))?,
+        _ => from_memory(cx, link, &initial, decision, reply, &mut NoTrace)?,
     };
     if side == FlowDirection::Reply && planned.decision.verdict == Verdict::Forward {
-        let wire = seeker.wire.map(|w| (w.received, w.digest));
-        let half = first_packet::decide_reply(
+        let wire = query.wire.map(|w| (w.received, w.digest));
+        let direction_state = first_packet::decide_reply(
             cx,
             original,
             &planned.reply,
             &planned.decision,
-            seeker.from,
+            query.from,
             wire,
             &mut NoTrace,
         )?;
-        planned.decision.set_direction(FlowDirection::Reply, half);
+        planned
+            .decision
+            .set_direction(FlowDirection::Reply, direction_state);
         planned.decision.heard = first_packet::seconds(cx.now);
         if planned.reply != *reply {
             // The reply is one to a translation that is not made any more.
@@ -565,23 +599,25 @@ fn renewed(
 pub(super) fn from_memory<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     decision: &FlowDecision,
     reply: &FlowKey,
     log: &mut E,
 ) -> Result<PlannedDecision, DropReason> {
-    let half: &DirectionState = decision.direction(FlowDirection::Original);
-    let (ExpectedInput::Wire(host), Some(header)) = (&half.expected_input, &half.header) else {
-        return first_packet::decide_original(cx, link, subject, &Input::Link, Some(reply), log);
+    let direction_state: &DirectionState = decision.direction(FlowDirection::Original);
+    let (ExpectedInput::Wire(host), Some(header)) =
+        (&direction_state.expected_input, &direction_state.header)
+    else {
+        return first_packet::decide_original(cx, link, initial, &Input::Link, Some(reply), log);
     };
     let envelope = link.config.encapsulation.parse(header);
     let options = envelope.map_err(|_| DropReason::OptionMalformed)?.options();
     let received = ReceivedOptions::read(&cx.tables.schema, options)?;
-    let entrance = Input::Host(WireInput {
+    let first_input = Input::Host(WireInput {
         host,
         received: &received,
         header,
-        digest: half.digest,
+        digest: direction_state.digest,
     });
-    first_packet::decide_original(cx, link, subject, &entrance, Some(reply), log)
+    first_packet::decide_original(cx, link, initial, &first_input, Some(reply), log)
 }

@@ -4,39 +4,44 @@
 //! was decided for it; the first packet of a flow asks every function once. Moving bytes is left to
 //! [`crate::offload`] and to the caller.
 
-mod l2_forwarding;
-mod packet_rewrite;
-mod first_packet;
+mod decision;
 mod egress;
-mod trace_observer;
+mod first_packet;
+mod flow_cache;
+mod flow_log;
+mod icmp_answer;
 mod icmp_error;
 mod ingress;
-mod flow_log;
+mod intern;
+mod l2_forwarding;
 mod lookup;
 mod martian;
 mod neighbor_discovery;
 mod output;
-mod flow_cache;
-mod icmp_answer;
-mod intern;
-mod decision;
+mod packet_rewrite;
 mod trace;
+mod trace_observer;
 
 use std::net::IpAddr;
 
-pub use self::l2_forwarding::{FrameForward, answer_frame, frame_packets};
-pub use self::packet_rewrite::PacketRewrite;
+pub use self::decision::{
+    DirectionState, ExpectedInput, FlowDecision, FramePrefix, NextHop, PacketContext, SharedState,
+    TunnelNextHop, Verdict,
+};
 pub use self::egress::{Egress, Encap};
-pub use self::trace_observer::TraceStage;
-pub use self::icmp_error::{ErrorRejection, OuterError, validate_icmp_error};
-pub use self::ingress::{Decap, IngressFrame, DecapResult, Ingress};
 pub use self::flow_log::LoggedFlow;
-pub use self::martian::martian;
-pub use self::neighbor_discovery::{NeighborRequest, RequestAudience, neighbor_answer, neighbor_question, probe_neighbors};
-pub use self::output::{Forward, Output};
 pub use self::icmp_answer::{AnswerBudgets, answer, way_back};
-pub use self::decision::{ExpectedInput, PacketContext, FlowDecision, NextHop, Verdict, DirectionState, FramePrefix, SharedState, TunnelNextHop};
-pub use self::trace::{TracePacket, TraceInput, TraceLength, TraceResult, trace};
+pub use self::icmp_error::{ErrorRejection, OuterError, validate_icmp_error};
+pub use self::ingress::{Decap, DecapResult, Ingress, IngressFrame};
+pub use self::l2_forwarding::{FrameForward, answer_frame, frame_packets};
+pub use self::martian::martian;
+pub use self::neighbor_discovery::{
+    NeighborRequest, RequestAudience, neighbor_answer, neighbor_question, probe_neighbors,
+};
+pub use self::output::{Forward, Output};
+pub use self::packet_rewrite::PacketRewrite;
+pub use self::trace::{TraceInput, TraceLength, TracePacket, TraceResult, trace};
+pub use self::trace_observer::TraceStage;
 use crate::drop::DropReason;
 use crate::ecn;
 use crate::vpc::{Df, Link, LinkIndex, RxInterface, Tos, Ttl};

@@ -5,11 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::first_packet::check_source;
 use super::decision::PacketContext;
-use super::{SenderReply, RefusedPacket};
-use crate::l2::{Bridge, NeighborNotice, NeighborQuery};
+use super::first_packet::check_source;
+use super::{RefusedPacket, SenderReply};
 use crate::drop::DropReason;
+use crate::l2::{Bridge, NeighborNotice, NeighborQuery};
 use crate::vpc::{Host, Link, LinkIndex};
 use crate::wire::arp::{Arp, ArpOperation};
 use crate::wire::ethernet::{Ethernet, Mac, ethernet_header, ethertype};
@@ -26,7 +26,12 @@ const SPOKEN: AdvertisementFlags = AdvertisementFlags {
 };
 
 /// What a message from `host` comes to: it is for the link, never for its interface.
-pub(super) fn process_message(cx: &PacketContext<'_>, link: &Link, host: &Arc<Host>, notice: &NeighborNotice) -> RefusedPacket {
+pub(super) fn process_message(
+    cx: &PacketContext<'_>,
+    link: &Link,
+    host: &Arc<Host>,
+    notice: &NeighborNotice,
+) -> RefusedPacket {
     if let Some((addr, mac)) = notice.claim {
         learn(cx, link, host, addr, mac);
     }
@@ -143,7 +148,11 @@ pub(super) fn station(
 
 /// The bytes of a question: the header, Ethernet header included, and what follows it is written into `out`.
 #[must_use]
-pub fn neighbor_question(link: &Link, ask: &NeighborRequest, out: &mut [u8]) -> Option<(HeaderBytes, usize)> {
+pub fn neighbor_question(
+    link: &Link,
+    ask: &NeighborRequest,
+    out: &mut [u8],
+) -> Option<(HeaderBytes, usize)> {
     let config = &link.config;
     let (own, from, at) = match (&ask.audience, &link.bridge) {
         (RequestAudience::Host(_, at), _) => (config.lladdr, None, *at),

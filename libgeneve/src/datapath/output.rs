@@ -1,18 +1,18 @@
 //! Where one packet goes: into the interface of a link, or to another host, with all that sending it there needs.
 //!
 //! Owns how long a packet may be on its way ([`Cut`] says what that means for this one). The flow's part of it is the
-//! [`Way`], which was decided with the flow.
+//! [`TunnelNextHop`], which was decided with the flow.
 
 use std::sync::Arc;
 
-use super::decision::{PacketContext, CachedVerdict, TunnelNextHop};
+use super::decision::{CachedVerdict, PacketContext, TunnelNextHop};
 use super::{OuterTx, RefusedPacket, inner_limit, outer};
 use crate::drop::DropReason;
-use crate::vpc::{Host, Link, LinkIndex};
 use crate::mtu::{clamp_mss, minimum};
 use crate::offload::cut::{Cut, longest_segment};
 use crate::offload::vnet::VnetHdr;
 use crate::qos::Metered;
+use crate::vpc::{Host, Link, LinkIndex};
 use crate::wire::encapsulation::InnerProtocol;
 use crate::wire::header::HeaderBytes;
 use crate::wire::packet::Packet;
@@ -72,42 +72,42 @@ pub(super) struct OutputRequest<'a> {
 pub(super) fn exit_link<'a>(
     cx: &PacketContext<'a>,
     link: &'a Link,
-    exit: LinkIndex,
+    next_hop: LinkIndex,
 ) -> Result<&'a Link, DropReason> {
-    if exit == link.config.index {
+    if next_hop == link.config.index {
         return Ok(link);
     }
-    let exit = cx.tables.link(exit).ok_or(DropReason::LinkGone)?;
-    Ok(exit)
+    let next_hop = cx.tables.link(next_hop).ok_or(DropReason::LinkGone)?;
+    Ok(next_hop)
 }
 
 impl Forward {
     /// The way of a packet in the VPC of `link`. How it is cut is [`Forward::fit`]'s.
     #[inline]
-    pub(super) fn new(link: &Link, way: &TunnelNextHop, request: &OutputRequest<'_>) -> Forward {
+    pub(super) fn new(link: &Link, tunnel: &TunnelNextHop, request: &OutputRequest<'_>) -> Forward {
         let OutputRequest { packet, hash, .. } = *request;
         let outer = outer(link, packet, request.class);
-        let mut limit = longest_inner(&way.host, &outer, way.encap.len() + request.frame);
+        let mut limit = longest_inner(&tunnel.host, &outer, tunnel.encap.len() + request.frame);
         // The tunnel's MTU counts the longest options that the link itself has; those of a relayed packet, or of an answer
         // in the name of a service, may be longer.
         let mtu = usize::from(link.config.mtu);
-        let room = (mtu + link.encap_len()).saturating_sub(way.encap.len());
+        let room = (mtu + link.encap_len()).saturating_sub(tunnel.encap.len());
         if request.relayed || room < mtu {
             limit = limit.min(u16::try_from(room).unwrap_or(u16::MAX));
         }
         let mut forward = Forward {
-            link: way.link,
+            link: tunnel.link,
             port: link.config.port,
-            host: Arc::clone(&way.host),
+            host: Arc::clone(&tunnel.host),
             inner: link.config.inner,
-            encap: Arc::clone(&way.encap),
+            encap: Arc::clone(&tunnel.encap),
             // Whoever chooses by it may take any of its bits.
             hash: u64::from(hash) << 32 | u64::from(hash),
             outer,
             limit,
             cut: Cut::Whole,
             uncut: false,
-            slots: way.slots,
+            slots: tunnel.slots,
         };
         forward.keep_minimum(packet, link.config.mtu);
         forward
@@ -214,15 +214,15 @@ pub(super) fn longest_inner(host: &Host, outer: &OuterTx, before: usize) -> u16 
 
 /// The rates that a packet of this flow, so many bytes on the wire, must be within. One that is only counted is counted now.
 #[inline]
-pub(super) fn metered(passage: &CachedVerdict, bytes: u64) -> Option<Metered> {
-    let meter = passage.direction_state.meter.as_ref()?;
+pub(super) fn metered(cached: &CachedVerdict, bytes: u64) -> Option<Metered> {
+    let meter = cached.direction_state.meter.as_ref()?;
     if !meter.limits() {
         meter.count(bytes, true);
         return None;
     }
     Some(Metered {
         meter: Arc::clone(meter),
-        flow: passage.hash,
+        flow: cached.hash,
         bytes,
     })
 }

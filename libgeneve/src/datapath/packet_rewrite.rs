@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::decision::{PacketContext, FlowDecision};
+use super::decision::{FlowDecision, PacketContext};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FlowDirection};
-use crate::vpc::LinkIndex;
+use crate::flow::{FlowDirection, FlowKey};
 use crate::nat::{Rewrite, needs_identification, rewrite, rewrite_error, set_identification};
+use crate::vpc::LinkIndex;
 use crate::wire::packet::{Fragment, Packet};
 
 /// What is rewritten in one packet.
@@ -39,20 +39,24 @@ impl PacketRewrite {
         error: Option<IpAddr>,
     ) -> PacketRewrite {
         let mut left = exit_of(side, original, reply);
-        if let (FlowDirection::Reply, Some(service)) = (side, decision.direction(FlowDirection::Original).service) {
+        if let (FlowDirection::Reply, Some(service)) =
+            (side, decision.direction(FlowDirection::Original).service)
+        {
             left.src = (service.addr, service.port);
         }
-        let came = match side {
+        let expected_input = match side {
             FlowDirection::Original => original,
             FlowDirection::Reply => reply,
         };
-        if left.src == (came.src, came.sport) && left.dst == (came.dst, came.dport) {
+        if left.src == (expected_input.src, expected_input.sport)
+            && left.dst == (expected_input.dst, expected_input.dport)
+        {
             return PacketRewrite::None;
         }
         match error {
             None => PacketRewrite::Packet(left),
             Some(source) => PacketRewrite::Error {
-                src: if source == came.src {
+                src: if source == expected_input.src {
                     left.src.0
                 } else {
                     source

@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::first_packet::{self, WireInput, PlannedDecision, FirstPacket};
-use super::trace_observer::{TraceRecorder, TraceObserver, TraceStage};
+use super::decision::{FlowDecision, Input, NextHop, PacketContext, Verdict};
+use super::first_packet::{self, FirstPacket, PlannedDecision, WireInput};
 use super::lookup::{from_memory, holds};
 use super::martian::martian_addresses;
 use super::output::{Forward, OutputRequest, exit_link};
-use super::decision::{PacketContext, FlowDecision, NextHop, Verdict, Input};
+use super::trace_observer::{TraceObserver, TraceRecorder, TraceStage};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FoundFlow, FlowDirection};
-use crate::vpc::Link;
+use crate::flow::{FlowDirection, FlowKey, FoundFlow};
 use crate::offload::cut::Cut;
 use crate::offload::vnet::VnetHdr;
 use crate::options::ReceivedOptions;
+use crate::vpc::Link;
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, protocol};
 use crate::wire::packet::{Fragment, IpVersion, Packet, Transport, is_icmp_query};
@@ -73,22 +73,29 @@ pub struct TraceResult {
 
 /// Explains what would become of a packet of `link`.
 #[must_use]
-pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, described: &TracePacket) -> TraceResult {
-    let mut account = TraceRecorder::default();
+pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, trace_packet: &TracePacket) -> TraceResult {
+    let mut recorder = TraceRecorder::default();
     let (mut reject, mut class) = (false, None);
-    let walked = walk(cx, link, described, &mut account, &mut reject, &mut class);
+    let walked = walk(
+        cx,
+        link,
+        trace_packet,
+        &mut recorder,
+        &mut reject,
+        &mut class,
+    );
     let translated = walked.as_ref().ok().map(|(_, key)| *key);
-    let outcome = walked.and_then(|(exit, _)| {
-        if let Some(length) = described.length {
-            measure(cx, link, described, length, &exit, &mut account)?;
+    let outcome = walked.and_then(|(next_hop, _)| {
+        if let Some(length) = trace_packet.length {
+            measure(cx, link, trace_packet, length, &next_hop, &mut recorder)?;
         }
-        Ok(exit)
+        Ok(next_hop)
     });
     if let Err(reason) = &outcome {
-        account.record("drop", || format!("{reason}: {}", reason.explanation()));
+        recorder.record("drop", || format!("{reason}: {}", reason.explanation()));
     }
     TraceResult {
-        stages: account.0,
+        stages: recorder.0,
         outcome,
         reject,
         class,
@@ -100,17 +107,17 @@ pub fn trace(cx: &PacketContext<'_>, link: &Arc<Link>, described: &TracePacket) 
 fn measure(
     cx: &PacketContext<'_>,
     link: &Link,
-    described: &TracePacket,
+    trace_packet: &TracePacket,
     length: TraceLength,
-    exit: &NextHop,
-    account: &mut TraceRecorder,
+    next_hop: &NextHop,
+    recorder: &mut TraceRecorder,
 ) -> Result<(), DropReason> {
-    let mut packet = described.packet(length);
+    let mut packet = trace_packet.packet(length);
     let whole = packet.dont_fragment;
     let mtu = link.config.mtu;
     let mut bytes = length.bytes;
-    if matches!(described.trace_input, TraceInput::Egress) && bytes > mtu {
-        account.record("mtu", || match whole {
+    if matches!(trace_packet.trace_input, TraceInput::Egress) && bytes > mtu {
+        recorder.record("mtu", || match whole {
             true => format!(
                 "{bytes} bytes are too long for the interface, whose MTU is {mtu}: the kernel refuses them and tells the sender"
             ),
@@ -125,8 +132,8 @@ fn measure(
         bytes = mtu;
         packet.total_len = mtu;
     }
-    let NextHop::Wire(way) = exit else {
-        account.record("mtu", || format!("{bytes} bytes fit"));
+    let NextHop::Wire(tunnel) = next_hop else {
+        recorder.record("mtu", || format!("{bytes} bytes fit"));
         return Ok(());
     };
     let request = OutputRequest {
@@ -136,33 +143,33 @@ fn measure(
         frame: 0,
         relayed: false,
     };
-    let mut forward = Forward::new(exit_link(cx, link, way.link)?, way, &request);
+    let mut forward = Forward::new(exit_link(cx, link, tunnel.link)?, tunnel, &request);
     let limit = forward.limit;
     let cut = Cut::to_fit(&VnetHdr::NONE, &packet, limit);
     if let Err(refused) = forward.fit(cut, &packet, link.config.index) {
-        account.record("mtu", || {
+        recorder.record("mtu", || {
             let told = match refused.answer {
                 Some(_) => "its sender is told",
                 None => "its sender must not be told",
             };
             format!(
                 "{bytes} bytes are too long: the path to {} carries {limit}; {told}",
-                way.host.addr
+                tunnel.host.addr
             )
         });
         return Err(refused.reason);
     }
-    account.record("mtu", || match bytes > limit {
+    recorder.record("mtu", || match bytes > limit {
         true => format!(
             "{bytes} bytes are cut into {} fragments: the path to {} carries {limit}",
             fragments(bytes, limit),
-            way.host.addr
+            tunnel.host.addr
         ),
         false => format!(
             "{bytes} bytes fit: the MTU of the interface is {mtu}{}",
             match limit {
                 u16::MAX => String::new(),
-                limit => format!(", the path to {} carries {limit}", way.host.addr),
+                limit => format!(", the path to {} carries {limit}", tunnel.host.addr),
             }
         ),
     });
@@ -235,19 +242,19 @@ impl TracePacket {
 fn walk(
     cx: &PacketContext<'_>,
     link: &Arc<Link>,
-    described: &TracePacket,
-    account: &mut TraceRecorder,
+    trace_packet: &TracePacket,
+    recorder: &mut TraceRecorder,
     reject: &mut bool,
     class: &mut Option<u8>,
 ) -> Result<(NextHop, FlowKey), DropReason> {
-    let subject = FirstPacket {
-        key: described.key,
-        icmp: described.icmp,
+    let initial = FirstPacket {
+        key: trace_packet.key,
+        icmp: trace_packet.icmp,
     };
-    let key = &described.key;
+    let key = &trace_packet.key;
     martian_addresses(&link.config, key.src, key.dst)?;
-    let known = cx.state.flows.peek(&described.key);
-    account.record("flow", || match &known {
+    let known = cx.state.flows.peek(&trace_packet.key);
+    recorder.record("flow", || match &known {
         None => "no flow: this packet would begin one".to_owned(),
         Some(found) if !is_decided(cx, found) => {
             "a flow that is decided again, because the configuration changed".to_owned()
@@ -264,33 +271,39 @@ fn walk(
     if let Some(found) = known.as_ref().filter(|f| f.side == FlowDirection::Reply)
         && (found.decision.verdict == Verdict::Forward || found.decision.cut)
     {
-        return answered(cx, link, described, found, account, reject, class);
+        return answered(cx, link, trace_packet, found, recorder, reject, class);
     }
     let before = known.as_ref().filter(|f| f.side == FlowDirection::Original);
     let before = before.map(|f| &f.reply);
-    let planned = match &described.trace_input {
-        TraceInput::Egress => first_packet::decide_original(cx, link, &subject, &Input::Link, before, account)?,
+    let planned = match &trace_packet.trace_input {
+        TraceInput::Egress => {
+            first_packet::decide_original(cx, link, &initial, &Input::Link, before, recorder)?
+        }
         TraceInput::Ingress { host, header } => {
             let known = link.host(*host);
-            account.record("host", || match known {
+            recorder.record("host", || match known {
                 Some(_) => format!("{host} is a host of the VPC"),
                 None => format!("{host} is not a host of the VPC"),
             });
             let host = known.ok_or(DropReason::UnknownHost)?;
             let received = read(cx, link, header)?;
-            let entrance = Input::Host(WireInput {
+            let first_input = Input::Host(WireInput {
                 host,
                 received: &received,
                 header,
                 digest: 0,
             });
-            first_packet::decide_original(cx, link, &subject, &entrance, before, account)?
+            first_packet::decide_original(cx, link, &initial, &first_input, before, recorder)?
         }
     };
     *class = planned.decision.class;
     refused(planned.decision.verdict, reject)?;
-    let exit = planned.decision.direction(FlowDirection::Original).next_hop.clone();
-    Ok((exit, planned.reply.reversed()))
+    let next_hop = planned
+        .decision
+        .direction(FlowDirection::Original)
+        .next_hop
+        .clone();
+    Ok((next_hop, planned.reply.reversed()))
 }
 
 /// Whether the flow is not decided again.
@@ -299,8 +312,8 @@ fn is_decided(cx: &PacketContext<'_>, found: &FoundFlow<FlowDecision>) -> bool {
     holds(cx.tables, keys, &found.decision, found.epoch)
 }
 
-fn refused(fate: Verdict, reject: &mut bool) -> Result<(), DropReason> {
-    match fate {
+fn refused(flow_verdict: Verdict, reject: &mut bool) -> Result<(), DropReason> {
+    match flow_verdict {
         Verdict::Forward => Ok(()),
         Verdict::Drop(reason) => Err(reason),
         Verdict::Reject => {
@@ -314,23 +327,23 @@ fn refused(fate: Verdict, reject: &mut bool) -> Result<(), DropReason> {
 fn answered(
     cx: &PacketContext<'_>,
     link: &Arc<Link>,
-    described: &TracePacket,
+    trace_packet: &TracePacket,
     found: &FoundFlow<FlowDecision>,
-    account: &mut TraceRecorder,
+    recorder: &mut TraceRecorder,
     reject: &mut bool,
     class: &mut Option<u8>,
 ) -> Result<(NextHop, FlowKey), DropReason> {
-    let received = match &described.trace_input {
+    let received = match &trace_packet.trace_input {
         TraceInput::Egress => None,
         TraceInput::Ingress { header, .. } => Some(read(cx, link, header)?),
     };
-    let from = match &described.trace_input {
+    let from = match &trace_packet.trace_input {
         TraceInput::Egress => Input::Link,
         TraceInput::Ingress { host, .. } => {
             Input::Host(link.host(*host).ok_or(DropReason::UnknownHost)?)
         }
     };
-    let source = (described.key.src, described.key.sport);
+    let source = (trace_packet.key.src, trace_packet.key.sport);
     let keys = (&found.original, &found.reply);
     let direct = first_packet::may_answer_directly(keys, &found.decision, from, cx.now);
     let role = first_packet::PacketRole::Reply { direct };
@@ -341,13 +354,13 @@ fn answered(
             reply: found.reply,
         }
     } else {
-        let subject = FirstPacket {
+        let initial = FirstPacket {
             key: found.original,
             icmp: found.decision.icmp,
         };
         let link = cx.tables.link(found.original.link);
         let link = link.ok_or(DropReason::LinkGone)?;
-        from_memory(cx, link, &subject, &found.decision, &found.reply, account)?
+        from_memory(cx, link, &initial, &found.decision, &found.reply, recorder)?
     };
     let PlannedDecision { decision, reply } = planned;
     refused(decision.verdict, reject)?;
@@ -356,11 +369,19 @@ fn answered(
     }
     *class = decision.class;
     let wire = received.as_ref().map(|received| (received, 0));
-    let decided = first_packet::decide_reply(cx, &found.original, &reply, &decision, from, wire, account)?;
-    Ok((decided.direction_state.next_hop.clone(), found.original.reversed()))
+    let decided =
+        first_packet::decide_reply(cx, &found.original, &reply, &decision, from, wire, recorder)?;
+    Ok((
+        decided.direction_state.next_hop.clone(),
+        found.original.reversed(),
+    ))
 }
 
-fn read(cx: &PacketContext<'_>, link: &Link, header: &HeaderBytes) -> Result<ReceivedOptions, DropReason> {
+fn read(
+    cx: &PacketContext<'_>,
+    link: &Link,
+    header: &HeaderBytes,
+) -> Result<ReceivedOptions, DropReason> {
     let envelope = link.config.encapsulation.parse(header);
     let envelope = envelope.map_err(|e| super::envelope_reason(&e))?;
     ReceivedOptions::read(&cx.tables.schema, envelope.options())

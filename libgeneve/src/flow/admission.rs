@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::key::FlowKey;
 use super::eviction_lists::EvictionPriority;
-use super::shard::{FlowEntry, PacketUpdate, FlowRef};
-use super::quota::{QuotaExceeded, LinkUsage};
+use super::key::FlowKey;
+use super::quota::{LinkUsage, QuotaExceeded};
+use super::shard::{FlowEntry, FlowRef, PacketUpdate};
 use super::table::{ATTEMPTS, FlowTable};
 use crate::time::Now;
 

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::quota::LinkUsage;
-use super::slab::{SlabItem, Slab};
+use super::slab::{Slab, SlabItem};
 use super::tcp::FlowState;
 
-/// Lists per link and shard: that of refused flows, then one for each [`State`].
+/// Lists per link and shard: that of refused flows, then one for each [`FlowState`].
 pub(super) const LISTS_PER_LINK: usize = FlowState::ALL.len() + 1;
 /// The list of refused flows.
 pub(super) const REFUSED_LIST: usize = 0;
@@ -33,17 +33,28 @@ pub(super) const GROUPS: usize = 6;
 /// The list of a flow in `state`.
 #[inline]
 pub(super) const fn list_of(state: FlowState, refused: bool) -> usize {
-    if refused { REFUSED_LIST } else { state as usize + 1 }
+    if refused {
+        REFUSED_LIST
+    } else {
+        state as usize + 1
+    }
 }
 
 impl EvictionPriority {
     #[inline]
     pub(super) fn of_list(list: usize) -> EvictionPriority {
-        match list.checked_sub(1).and_then(|state| FlowState::ALL.get(state)) {
+        match list
+            .checked_sub(1)
+            .and_then(|state| FlowState::ALL.get(state))
+        {
             None => EvictionPriority::Refused,
             Some(FlowState::Closed) => EvictionPriority::Closed,
-            Some(FlowState::SynSent | FlowState::SynReceived | FlowState::PickedUp) => EvictionPriority::HalfOpen,
-            Some(FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other) => EvictionPriority::Datagram,
+            Some(FlowState::SynSent | FlowState::SynReceived | FlowState::PickedUp) => {
+                EvictionPriority::HalfOpen
+            }
+            Some(FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other) => {
+                EvictionPriority::Datagram
+            }
             Some(FlowState::FinWait) => EvictionPriority::FinWait,
             Some(FlowState::Established) => EvictionPriority::Established,
         }

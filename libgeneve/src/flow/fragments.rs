@@ -254,7 +254,10 @@ mod tests {
         assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(1)), None);
         let key = remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
         assert_eq!((key.sport, key.dport), (4000, 53));
-        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(2)), Some(key));
+        assert_eq!(
+            fragments.later(FRAGMENT_LINK_A, &later(7), at(2)),
+            Some(key)
+        );
         assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(8), at(2)), None);
         assert_eq!(fragments.later(FRAGMENT_LINK_B, &later(7), at(2)), None);
         fragments.remove_link(FRAGMENT_LINK_A);
@@ -266,18 +269,35 @@ mod tests {
     fn all_fragments_of_a_packet_leave_with_one_identification() {
         let fragments = Fragments::new(100, [1, 2]);
         remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
-        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &first(7), || 70), 70);
+        assert_eq!(
+            fragments.identification(FRAGMENT_LINK_A, &first(7), || 70),
+            70
+        );
         remember(&fragments, FRAGMENT_LINK_A, 7, at(2));
-        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(7), || 71), 70);
-        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(8), || 80), 80);
-        assert_eq!(fragments.identification(FRAGMENT_LINK_A, &later(8), || 81), 81);
+        assert_eq!(
+            fragments.identification(FRAGMENT_LINK_A, &later(7), || 71),
+            70
+        );
+        assert_eq!(
+            fragments.identification(FRAGMENT_LINK_A, &later(8), || 80),
+            80
+        );
+        assert_eq!(
+            fragments.identification(FRAGMENT_LINK_A, &later(8), || 81),
+            81
+        );
     }
 
     #[test]
     fn whole_packets_are_of_no_interest() {
         let fragments = Fragments::new(100, [1, 2]);
         let whole = v4(7, 0);
-        fragments.first(FRAGMENT_LINK_A, &whole, FlowKey::of(FRAGMENT_LINK_A, &whole), at(1));
+        fragments.first(
+            FRAGMENT_LINK_A,
+            &whole,
+            FlowKey::of(FRAGMENT_LINK_A, &whole),
+            at(1),
+        );
         assert!(fragments.is_empty());
         remember(&fragments, FRAGMENT_LINK_A, 0, at(1));
         assert_eq!(fragments.later(FRAGMENT_LINK_A, &whole, at(1)), None);
@@ -306,7 +326,10 @@ mod tests {
         let fragments = Fragments::new(100, [1, 2]);
         let key = remember(&fragments, FRAGMENT_LINK_A, 7, at(1));
         remember(&fragments, FRAGMENT_LINK_A, 7, at(20));
-        assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(30)), Some(key));
+        assert_eq!(
+            fragments.later(FRAGMENT_LINK_A, &later(7), at(30)),
+            Some(key)
+        );
         assert_eq!(fragments.later(FRAGMENT_LINK_A, &later(7), at(31)), None);
         remember(&fragments, FRAGMENT_LINK_A, 8, at(31));
         assert_eq!(fragments.len(), 1);
@@ -323,9 +346,16 @@ mod tests {
             assert!(fragments.len() <= 256);
         }
         for (id, key) in (0..).zip(keys) {
-            assert_eq!(fragments.later(FRAGMENT_LINK_B, &later(id), at(2)), Some(key));
+            assert_eq!(
+                fragments.later(FRAGMENT_LINK_B, &later(id), at(2)),
+                Some(key)
+            );
         }
-        assert!(fragments.later(FRAGMENT_LINK_A, &later(9_999), at(2)).is_some());
+        assert!(
+            fragments
+                .later(FRAGMENT_LINK_A, &later(9_999), at(2))
+                .is_some()
+        );
         assert!(fragments.later(FRAGMENT_LINK_A, &later(1), at(2)).is_none());
         assert!(fragments.len() > 200);
     }

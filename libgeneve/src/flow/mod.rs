@@ -8,17 +8,17 @@
 //! [`datapath`](crate::datapath).
 
 mod admission;
+mod eviction_lists;
 mod fragments;
 mod key;
-mod eviction_lists;
+mod maintenance;
 mod path_mtu;
-mod shard;
 mod quota;
+mod shard;
 mod slab;
 mod table;
 mod tcp;
 mod timeouts;
-mod maintenance;
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -30,12 +30,12 @@ use crate::wire::packet::{Fragment, Packet, Transport};
 pub use admission::InsertError;
 pub use fragments::Fragments;
 pub use key::FlowKey;
+pub use maintenance::{FlowCursor, FlowStats, FlowView, LinkFlows};
 pub use path_mtu::PathMtus;
 pub use shard::PacketUpdate;
-pub use table::{FlowTable, FoundFlow, FlowLimits, FlowLookup};
+pub use table::{FlowLimits, FlowLookup, FlowTable, FoundFlow};
 pub use tcp::{FlowDirection, FlowState, TcpSegment};
 pub use timeouts::Timeouts;
-pub use maintenance::{FlowCursor, FlowStats, FlowView, LinkFlows};
 
 /// Keyed 5-tuple hash (SipHash-1-3).
 #[derive(Clone, Copy, Debug, Default)]

@@ -73,7 +73,10 @@ impl PathMtus {
             IpAddr::V6(dst) => bytes[4..].copy_from_slice(&dst.octets()),
         }
         let hash = self.hasher.hash_bytes(&bytes);
-        (&self.slots[hash as usize & (PATH_MTU_SLOTS - 1)], hash >> 40)
+        (
+            &self.slots[hash as usize & (PATH_MTU_SLOTS - 1)],
+            hash >> 40,
+        )
     }
 }
 

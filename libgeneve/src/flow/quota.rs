@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
-use super::eviction_lists::{GROUPS, EvictionPriority};
+use super::eviction_lists::{EvictionPriority, GROUPS};
 use crate::link_index::LinkIndex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, RwLock};
@@ -48,7 +48,7 @@ pub(super) struct LinkUsage {
     pub(super) link: LinkIndex,
     flows: AtomicU32,
     groups: [AtomicU32; GROUPS],
-    /// Where it stands in [`ByMagnitude`]; written with that locked.
+    /// Where it stands in [`UsageBuckets`]; written with that locked.
     magnitude: AtomicUsize,
     place: AtomicUsize,
     /// Flows of the link that had to go for new ones.
@@ -86,7 +86,13 @@ impl LinkUsage {
         } else {
             (EvictionPriority::Datagram, EvictionPriority::HalfOpen)
         };
-        [EvictionPriority::Refused, EvictionPriority::Closed, first, second, EvictionPriority::FinWait]
+        [
+            EvictionPriority::Refused,
+            EvictionPriority::Closed,
+            first,
+            second,
+            EvictionPriority::FinWait,
+        ]
     }
 }
 

@@ -10,11 +10,13 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use super::eviction_lists::{
+    EvictionPriority, LIST_END, LISTS_PER_LINK, LinkFlowLists, ListLinks, ListNode, list_of,
+};
 use super::key::FlowKey;
-use super::eviction_lists::{EvictionPriority, LISTS_PER_LINK, LinkFlowLists, ListNode, LIST_END, ListLinks, list_of};
 use super::quota::{FlowQuota, LinkUsage};
-use super::slab::{SlabItem, Slab};
-use super::tcp::{LastSequence, FlowDirection, FlowState, TcpSegment, ConnTrack};
+use super::slab::{Slab, SlabItem};
+use super::tcp::{ConnTrack, FlowDirection, FlowState, LastSequence, TcpSegment};
 use super::timeouts::AtomicTimeouts;
 use crate::link_index::LinkIndex;
 use crate::time::Now;
@@ -295,7 +297,11 @@ impl<D> Shard<D> {
     }
 
     /// Takes a flow out; `leave` changes the counts of its link.
-    pub(super) fn take(&mut self, at: u32, leave: impl FnOnce(&LinkUsage)) -> Option<RemovedFlow<D>> {
+    pub(super) fn take(
+        &mut self,
+        at: u32,
+        leave: impl FnOnce(&LinkUsage),
+    ) -> Option<RemovedFlow<D>> {
         let (list, lists) = {
             let flow = self.flows.get(at)?;
             (flow.list(), flow.lists as usize)
@@ -471,4 +477,7 @@ impl<D> Shard<D> {
     }
 }
 
-const _: () = assert!(LIST_END & ALIAS != 0, "the end of a list is no flow's number");
+const _: () = assert!(
+    LIST_END & ALIAS != 0,
+    "the end of a list is no flow's number"
+);

@@ -75,7 +75,11 @@ impl<T: SlabItem> Slab<T> {
             self.free = next;
             return (at, generation);
         }
-        if self.chunks.last().is_none_or(|last| last.len() == SLAB_CHUNK) {
+        if self
+            .chunks
+            .last()
+            .is_none_or(|last| last.len() == SLAB_CHUNK)
+        {
             self.chunks.push(Vec::with_capacity(SLAB_CHUNK));
         }
         let at = self.end();

@@ -11,8 +11,8 @@
 use std::sync::PoisonError;
 
 use super::key::FlowKey;
-use super::shard::{IndexTarget, PacketUpdate, Shard, RemovedFlow, FlowRef};
 use super::quota::FlowQuota;
+use super::shard::{FlowRef, IndexTarget, PacketUpdate, RemovedFlow, Shard};
 use super::tcp::FlowDirection;
 use super::timeouts::{AtomicTimeouts, Timeouts};
 use crate::link_index::LinkIndex;

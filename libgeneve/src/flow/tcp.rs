@@ -189,8 +189,12 @@ pub(super) struct ConnTrack {
 }
 
 impl ConnTrack {
-    /// The state after the first packet, which is of [`Side::Original`].
-    pub(super) fn new(protocol: u8, tcp: Option<&TcpSegment>, sent: &mut [LastSequence; 2]) -> ConnTrack {
+    /// The state after the first packet, which is of [`FlowDirection::Original`].
+    pub(super) fn new(
+        protocol: u8,
+        tcp: Option<&TcpSegment>,
+        sent: &mut [LastSequence; 2],
+    ) -> ConnTrack {
         let state = match protocol {
             protocol::TCP => FlowState::PickedUp,
             protocol::UDP => FlowState::Udp,
@@ -221,10 +225,18 @@ impl ConnTrack {
 
     /// What a further packet of `side` changes. `tcp` is the TCP segment; `sent` what both ends sent before.
     #[inline]
-    pub(super) fn step(&mut self, side: FlowDirection, tcp: Option<&TcpSegment>, sent: &mut [LastSequence; 2]) {
+    pub(super) fn step(
+        &mut self,
+        side: FlowDirection,
+        tcp: Option<&TcpSegment>,
+        sent: &mut [LastSequence; 2],
+    ) {
         match (self.state, tcp) {
-            (FlowState::Udp, _) if side == FlowDirection::Reply => self.state = FlowState::UdpReplied,
-            (FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other, _) | (_, None) => {}
+            (FlowState::Udp, _) if side == FlowDirection::Reply => {
+                self.state = FlowState::UdpReplied
+            }
+            (FlowState::Udp | FlowState::UdpReplied | FlowState::Icmp | FlowState::Other, _)
+            | (_, None) => {}
             // What nearly every segment is.
             (FlowState::Established, Some(segment))
                 if !segment
@@ -278,7 +290,12 @@ impl ConnTrack {
     }
 
     /// `segment` answers a SYN whose number was not noted: it is the one before what is acknowledged.
-    fn answer_syn(&mut self, side: FlowDirection, segment: &TcpSegment, sent: &mut [LastSequence; 2]) {
+    fn answer_syn(
+        &mut self,
+        side: FlowDirection,
+        segment: &TcpSegment,
+        sent: &mut [LastSequence; 2],
+    ) {
         sent[side as usize] = LastSequence(segment.end());
         sent[side.other() as usize] = LastSequence(segment.ack);
         self.ends |= side.other().bit() << 6;
@@ -322,7 +339,9 @@ impl ConnTrack {
                 self.state = FlowState::Established;
             }
             // After an RST that its receiver did not believe, both ends go on.
-            FlowState::SynSent | FlowState::PickedUp | FlowState::Closed if acknowledged && heard_both => {
+            FlowState::SynSent | FlowState::PickedUp | FlowState::Closed
+                if acknowledged && heard_both =>
+            {
                 self.state = FlowState::Established;
             }
             _ => {}

@@ -139,13 +139,19 @@ fn a_connection_by_other_numbers_is_followed_from_where_it_is() {
 #[test]
 fn a_handshake_needs_both_ends() {
     assert_eq!(after(SYN, &[]), FlowState::SynSent);
-    assert_eq!(after(SYN, &[(A, SYN), (A, ACK), (A, ACK)]), FlowState::SynSent);
+    assert_eq!(
+        after(SYN, &[(A, SYN), (A, ACK), (A, ACK)]),
+        FlowState::SynSent
+    );
     assert_eq!(after(SYN, &[(B, SYN_ACK)]), FlowState::SynReceived);
     assert_eq!(
         after(SYN, &[(B, SYN_ACK), (B, SYN_ACK)]),
         FlowState::SynReceived
     );
-    assert_eq!(after(SYN, &[(B, SYN_ACK), (A, ACK)]), FlowState::Established);
+    assert_eq!(
+        after(SYN, &[(B, SYN_ACK), (A, ACK)]),
+        FlowState::Established
+    );
     assert_eq!(after(SYN_ACK, &[(B, ACK)]), FlowState::Established);
     assert_eq!(after(SYN, &[(A, ACK), (B, ACK)]), FlowState::SynSent);
     let without_syn_ack = [(A, ACK), (B, ACK), (A, ACK)];
@@ -172,7 +178,10 @@ fn two_fins_or_one_reset_close_and_a_syn_opens_again() {
     assert_eq!(with(&[(A, FIN), (A, FIN)]), FlowState::FinWait);
     let closed = [(A, FIN), (B, FIN), (A, ACK), (B, ACK)];
     assert_eq!(with(&closed), FlowState::Closed);
-    assert_eq!(with(&[&closed[..], &[(B, SYN)]].concat()), FlowState::SynSent);
+    assert_eq!(
+        with(&[&closed[..], &[(B, SYN)]].concat()),
+        FlowState::SynSent
+    );
     let again = [&closed[..], &[(B, SYN), (A, SYN_ACK), (B, ACK)]].concat();
     assert_eq!(with(&again), FlowState::Established);
     assert_eq!(with(&[(B, RST)]), FlowState::Closed);
@@ -195,7 +204,12 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
     let syn_received: &TcpScript = &[(B, SYN_ACK)];
     let cases: &[(&str, &TcpScript, &TcpScript, FlowState)] = &[
         ("sSS syn -> sSS", syn_sent, &[(A, SYN)], FlowState::SynSent),
-        ("sSS syn -> sS2", syn_sent, &[(B, SYN)], FlowState::SynReceived),
+        (
+            "sSS syn -> sS2",
+            syn_sent,
+            &[(B, SYN)],
+            FlowState::SynReceived,
+        ),
         (
             "sSR syn -> sIG",
             syn_received,
@@ -209,7 +223,12 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
             FlowState::Established,
         ),
         ("sFW syn -> sIG", &fin_wait, &[(A, SYN)], FlowState::FinWait),
-        ("sCW syn -> sIG", &close_wait, &[(A, SYN)], FlowState::FinWait),
+        (
+            "sCW syn -> sIG",
+            &close_wait,
+            &[(A, SYN)],
+            FlowState::FinWait,
+        ),
         (
             "sES synack -> sIG",
             established,
@@ -222,8 +241,18 @@ fn a_syn_on_a_known_connection_does_what_linux_documents() {
             &[(B, SYN_ACK)],
             FlowState::FinWait,
         ),
-        ("sTW syn -> sSS", &time_wait, &[(A, SYN)], FlowState::SynSent),
-        ("sTW syn -> sSS", &time_wait, &[(B, SYN)], FlowState::SynSent),
+        (
+            "sTW syn -> sSS",
+            &time_wait,
+            &[(A, SYN)],
+            FlowState::SynSent,
+        ),
+        (
+            "sTW syn -> sSS",
+            &time_wait,
+            &[(B, SYN)],
+            FlowState::SynSent,
+        ),
         ("sCL syn -> sSS", &reset, &[(A, SYN)], FlowState::SynSent),
         // A SYN-ACK that acknowledges a SYN which was ignored: both ends are in sync, and it is a new connection.
         (
@@ -311,7 +340,10 @@ fn a_live_connection_survives_a_stray_syn_and_an_rst_that_nobody_believes() {
     let with = |more: &[(FlowDirection, TcpFlags)]| after(SYN, &[&open[..], more].concat());
     assert_eq!(with(&[(A, SYN), (B, SYN)]), FlowState::Established);
     assert_eq!(with(&[(A, RST), (A, ACK)]), FlowState::Closed);
-    assert_eq!(with(&[(A, RST), (A, ACK), (B, ACK)]), FlowState::Established);
+    assert_eq!(
+        with(&[(A, RST), (A, ACK), (B, ACK)]),
+        FlowState::Established
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
-pub use self::path_mtu::{PathMtuEvidence, PathMtu, PathMtuReport, REPORT_LIFETIME, least_of};
+pub use self::path_mtu::{PathMtu, PathMtuEvidence, PathMtuReport, REPORT_LIFETIME, least_of};
 use crate::time::Now;
 use crate::wire::encapsulation::InnerProtocol;
 
@@ -65,7 +65,7 @@ impl Host {
         self.path.reported()
     }
 
-    /// The longest outer IP packet, in bytes, that may be sent, as far as is known; `whole` says that it must not be
+    /// The longest outer IP packet, in bytes, that may be sent, as far as is known; `needs_whole` says that it must not be
     /// fragmented on the way.
     #[inline]
     #[must_use]
@@ -116,7 +116,8 @@ impl Host {
     #[must_use]
     pub fn needs_whole(&self, inner: InnerProtocol) -> bool {
         let whole = self.whole.load(Relaxed);
-        whole == OffloadNeeds::All as u8 || (whole == OffloadNeeds::Frames as u8 && inner == InnerProtocol::Ethernet)
+        whole == OffloadNeeds::All as u8
+            || (whole == OffloadNeeds::Frames as u8 && inner == InnerProtocol::Ethernet)
     }
 
     /// Sets which datagrams must be whole from now on.
@@ -186,7 +187,10 @@ mod tests {
             (OffloadNeeds::None, false, false),
         ] {
             host.set_offload_needs(whole);
-            let is = (host.needs_whole(InnerProtocol::Ip), host.needs_whole(InnerProtocol::Ethernet));
+            let is = (
+                host.needs_whole(InnerProtocol::Ip),
+                host.needs_whole(InnerProtocol::Ethernet),
+            );
             assert_eq!(is, (ip, ethernet), "{whole:?}");
         }
     }

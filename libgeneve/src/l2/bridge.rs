@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::{Fdb, LearnOutcome, FdbLimits, NeighborTable, NeighborNotice, NeighborQuery};
+use super::{Fdb, FdbLimits, LearnOutcome, NeighborNotice, NeighborQuery, NeighborTable};
 use crate::drop::DropReason;
 use crate::host::Host;
 use crate::policy::PolicyDefaults;
@@ -329,7 +329,12 @@ impl Bridge {
     /// # Errors
     /// If it belongs to an endpoint that is elsewhere, or that has another MAC address.
     #[inline]
-    pub fn owns(&self, addr: IpAddr, mac: Option<Mac>, from: &StationLocation) -> Result<(), DropReason> {
+    pub fn owns(
+        &self,
+        addr: IpAddr,
+        mac: Option<Mac>,
+        from: &StationLocation,
+    ) -> Result<(), DropReason> {
         let Some(owner) = self.owners.get(&addr) else {
             return Ok(());
         };

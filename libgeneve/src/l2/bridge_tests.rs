@@ -66,10 +66,18 @@ fn all(toward: FrameDestination) -> Vec<u32> {
 #[test]
 fn a_frame_goes_to_a_station_a_group_or_everybody() {
     let bridge = bridge(true);
-    assert!(matches!(bridge.destination(ENDPOINT_MAC, TEST_NOW), FrameDestination::Host(h) if h.id == 2));
+    assert!(
+        matches!(bridge.destination(ENDPOINT_MAC, TEST_NOW), FrameDestination::Host(h) if h.id == 2)
+    );
     assert!(matches!(bridge.destination(STATIC, TEST_NOW), FrameDestination::Host(h) if h.id == 3));
-    assert!(matches!(bridge.destination(STATION_MAC, TEST_NOW), FrameDestination::Here));
-    assert!(matches!(bridge.destination(BRIDGE_MAC, TEST_NOW), FrameDestination::Here));
+    assert!(matches!(
+        bridge.destination(STATION_MAC, TEST_NOW),
+        FrameDestination::Here
+    ));
+    assert!(matches!(
+        bridge.destination(BRIDGE_MAC, TEST_NOW),
+        FrameDestination::Here
+    ));
     assert_eq!(all(bridge.destination(STRANGER_MAC, TEST_NOW)), [2, 3]);
     assert_eq!(all(bridge.destination(Mac::BROADCAST, TEST_NOW)), [2, 3]);
     assert_eq!(all(bridge.destination(GROUP_MAC, TEST_NOW)), [4, 5]);
@@ -83,9 +91,17 @@ fn a_frame_goes_to_a_station_a_group_or_everybody() {
 fn what_was_seen_somewhere_is_there() {
     let bridge = bridge(true);
     assert_eq!(bridge.admit(STRANGER_MAC, &host(9), TEST_NOW), Ok(()));
-    assert!(matches!(bridge.destination(STRANGER_MAC, TEST_NOW), FrameDestination::Host(h) if h.id == 9));
-    assert_eq!(bridge.admit(STRANGER_MAC, &StationLocation::Here, TEST_NOW), Ok(()));
-    assert!(matches!(bridge.destination(STRANGER_MAC, TEST_NOW), FrameDestination::Here));
+    assert!(
+        matches!(bridge.destination(STRANGER_MAC, TEST_NOW), FrameDestination::Host(h) if h.id == 9)
+    );
+    assert_eq!(
+        bridge.admit(STRANGER_MAC, &StationLocation::Here, TEST_NOW),
+        Ok(())
+    );
+    assert!(matches!(
+        bridge.destination(STRANGER_MAC, TEST_NOW),
+        FrameDestination::Here
+    ));
     let tally = &bridge.live.tally;
     assert_eq!(
         (tally.learned.load(Relaxed), tally.moved.load(Relaxed)),
@@ -94,7 +110,10 @@ fn what_was_seen_somewhere_is_there() {
     for n in 0..4 {
         assert_eq!(bridge.admit(STRANGER_MAC, &host(n), TEST_NOW), Ok(()));
     }
-    assert_eq!(bridge.admit(STRANGER_MAC, &host(8), TEST_NOW), Err(DropReason::MacMove));
+    assert_eq!(
+        bridge.admit(STRANGER_MAC, &host(8), TEST_NOW),
+        Err(DropReason::MacMove)
+    );
 }
 
 #[test]
@@ -106,7 +125,10 @@ fn without_learning_nothing_is_written_down() {
         claim: Some((addr(9), STRANGER_MAC)),
         ..NeighborNotice::default()
     };
-    assert_eq!(bridge.learn_claim(&notice, &host(9), false, TEST_NOW), Ok(()));
+    assert_eq!(
+        bridge.learn_claim(&notice, &host(9), false, TEST_NOW),
+        Ok(())
+    );
     assert_eq!(bridge.mac_of(addr(9), TEST_NOW), None);
     assert!(bridge.live.fdb.is_empty() && bridge.live.neighbors.is_empty());
 }
@@ -122,10 +144,16 @@ fn nobody_sends_as_a_station_that_is_configured_elsewhere() {
         assert_eq!(bridge.admit(STATIC, &StationLocation::Here, TEST_NOW), tap);
         assert_eq!(bridge.admit(ENDPOINT_MAC, &host(2), TEST_NOW), Ok(()));
         assert_eq!(bridge.admit(ENDPOINT_MAC, &host(3), TEST_NOW), wire);
-        assert_eq!(bridge.admit(STATION_MAC, &StationLocation::Here, TEST_NOW), Ok(()));
+        assert_eq!(
+            bridge.admit(STATION_MAC, &StationLocation::Here, TEST_NOW),
+            Ok(())
+        );
         assert_eq!(bridge.admit(STATION_MAC, &host(2), TEST_NOW), wire);
         assert_eq!(bridge.admit(BRIDGE_MAC, &host(2), TEST_NOW), wire);
-        assert_eq!(bridge.admit(BRIDGE_MAC, &StationLocation::Here, TEST_NOW), Ok(()));
+        assert_eq!(
+            bridge.admit(BRIDGE_MAC, &StationLocation::Here, TEST_NOW),
+            Ok(())
+        );
     }
 }
 
@@ -166,7 +194,10 @@ fn nobody_claims_the_address_of_an_endpoint() {
         claim: Some((addr(10), STRANGER_MAC)),
         ..NeighborNotice::default()
     };
-    assert_eq!(bridge.learn_claim(&in_vlan, &host(3), true, TEST_NOW), Ok(()));
+    assert_eq!(
+        bridge.learn_claim(&in_vlan, &host(3), true, TEST_NOW),
+        Ok(())
+    );
     assert_eq!(bridge.mac_of(addr(10), TEST_NOW), None);
     assert_eq!(bridge.mac_of(addr(1), TEST_NOW), Some(ENDPOINT_MAC));
     assert_eq!(bridge.owns(addr(1), None, &host(2)), Ok(()));
@@ -183,21 +214,41 @@ fn a_question_is_answered_where_the_owner_is_known_and_elsewhere() {
         answer.map(|(mac, _)| mac)
     };
     assert_eq!(ask(1, false, STRANGER_MAC), Some(ENDPOINT_MAC));
-    assert_eq!(ask(1, true, STRANGER_MAC), Some(ENDPOINT_MAC), "the address is taken");
+    assert_eq!(
+        ask(1, true, STRANGER_MAC),
+        Some(ENDPOINT_MAC),
+        "the address is taken"
+    );
     assert_eq!(ask(1, true, ENDPOINT_MAC), None, "by the one who asks");
-    assert_eq!(ask(2, false, STRANGER_MAC), None, "it is here and answers itself");
-    assert_eq!(ask(3, false, STRANGER_MAC), None, "nobody said its MAC address");
+    assert_eq!(
+        ask(2, false, STRANGER_MAC),
+        None,
+        "it is here and answers itself"
+    );
+    assert_eq!(
+        ask(3, false, STRANGER_MAC),
+        None,
+        "nobody said its MAC address"
+    );
     assert_eq!(ask(9, false, STRANGER_MAC), None);
     let learned = Mac([2, 0, 0, 0, 0, 9]);
     let notice = NeighborNotice {
         claim: Some((addr(9), learned)),
         ..NeighborNotice::default()
     };
-    bridge.learn_claim(&notice, &host(9), false, TEST_NOW).unwrap();
+    bridge
+        .learn_claim(&notice, &host(9), false, TEST_NOW)
+        .unwrap();
     assert_eq!(ask(9, false, STRANGER_MAC), None, "its host is not known");
     bridge.admit(learned, &host(9), TEST_NOW).unwrap();
     assert_eq!(ask(9, false, STRANGER_MAC), Some(learned));
-    assert_eq!(ask(9, true, STRANGER_MAC), None, "it defends its address itself");
-    bridge.admit(learned, &StationLocation::Here, TEST_NOW).unwrap();
+    assert_eq!(
+        ask(9, true, STRANGER_MAC),
+        None,
+        "it defends its address itself"
+    );
+    bridge
+        .admit(learned, &StationLocation::Here, TEST_NOW)
+        .unwrap();
     assert_eq!(ask(9, false, STRANGER_MAC), None, "it came here");
 }

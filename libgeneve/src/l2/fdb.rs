@@ -131,7 +131,13 @@ impl Fdb {
     }
 
     /// Learns `mac` from a frame received from `place`.
-    pub fn learn(&self, mac: Mac, place: &StationLocation, limits: &FdbLimits, now: Now) -> LearnOutcome {
+    pub fn learn(
+        &self,
+        mac: Mac,
+        place: &StationLocation,
+        limits: &FdbLimits,
+        now: Now,
+    ) -> LearnOutcome {
         let mut entries = self.entries();
         let full = entries.len() >= limits.entries as usize;
         let Some(entry) = entries.get_mut(&mac) else {

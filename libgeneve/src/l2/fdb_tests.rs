@@ -27,7 +27,10 @@ const FDB_TEST_LIMITS: FdbLimits = FdbLimits {
 fn an_address_is_where_its_frames_come_from_until_it_is_too_old() {
     let fdb = Fdb::new([1, 2]);
     assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(0)), None);
-    assert_eq!(fdb.learn(mac(1), &host(7), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
+    assert_eq!(
+        fdb.learn(mac(1), &host(7), &FDB_TEST_LIMITS, at(0)),
+        LearnOutcome::New
+    );
     assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(300)), Some(host(7)));
     assert_eq!(
         fdb.learn(mac(1), &host(7), &FDB_TEST_LIMITS, at(200)),
@@ -48,20 +51,35 @@ fn without_ageing_an_address_is_known_for_ever() {
     let fdb = Fdb::new([1, 2]);
     fdb.learn(mac(1), &StationLocation::Here, &limits, at(0));
     assert_eq!(fdb.expire(&limits, at(1_000_000)), 0);
-    assert_eq!(fdb.find(mac(1), &limits, at(1_000_000)), Some(StationLocation::Here));
+    assert_eq!(
+        fdb.find(mac(1), &limits, at(1_000_000)),
+        Some(StationLocation::Here)
+    );
 }
 
 #[test]
 fn a_full_table_keeps_what_it_has() {
     let fdb = Fdb::new([1, 2]);
     for n in 0..3 {
-        assert_eq!(fdb.learn(mac(n), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
+        assert_eq!(
+            fdb.learn(mac(n), &host(1), &FDB_TEST_LIMITS, at(0)),
+            LearnOutcome::New
+        );
     }
-    assert_eq!(fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Full);
-    assert_eq!(fdb.learn(mac(2), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Known);
+    assert_eq!(
+        fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)),
+        LearnOutcome::Full
+    );
+    assert_eq!(
+        fdb.learn(mac(2), &host(1), &FDB_TEST_LIMITS, at(0)),
+        LearnOutcome::Known
+    );
     assert_eq!(fdb.len(), 3);
     assert!(fdb.forget(mac(0)) && !fdb.forget(mac(0)));
-    assert_eq!(fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)), LearnOutcome::New);
+    assert_eq!(
+        fdb.learn(mac(9), &host(1), &FDB_TEST_LIMITS, at(0)),
+        LearnOutcome::New
+    );
 }
 
 #[test]
@@ -70,11 +88,20 @@ fn an_address_moves_five_times_a_minute_and_then_stays() {
     fdb.learn(mac(1), &host(1), &FDB_TEST_LIMITS, at(0));
     let to = |n: u32| host(1 + n % 2);
     for n in 1..=5 {
-        assert_eq!(fdb.learn(mac(1), &to(n), &FDB_TEST_LIMITS, at(0)), LearnOutcome::Moved);
+        assert_eq!(
+            fdb.learn(mac(1), &to(n), &FDB_TEST_LIMITS, at(0)),
+            LearnOutcome::Moved
+        );
     }
-    assert_eq!(fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(59)), LearnOutcome::Refused);
+    assert_eq!(
+        fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(59)),
+        LearnOutcome::Refused
+    );
     assert_eq!(fdb.find(mac(1), &FDB_TEST_LIMITS, at(59)), Some(to(5)));
-    assert_eq!(fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(60)), LearnOutcome::Moved);
+    assert_eq!(
+        fdb.learn(mac(1), &to(6), &FDB_TEST_LIMITS, at(60)),
+        LearnOutcome::Moved
+    );
 }
 
 #[test]
@@ -92,7 +119,10 @@ fn what_is_too_old_binds_nobody() {
         fdb.learn(mac(1), &host(9), &limits, at(2)),
         LearnOutcome::Refused
     );
-    assert_eq!(fdb.learn(mac(1), &host(9), &limits, at(9)), LearnOutcome::Moved);
+    assert_eq!(
+        fdb.learn(mac(1), &host(9), &limits, at(9)),
+        LearnOutcome::Moved
+    );
 }
 
 #[test]
@@ -133,7 +163,10 @@ fn people_see_age_and_place() {
         .collect();
     assert_eq!(
         seen,
-        [(mac(1), StationLocation::Here, 5, 5), (mac(2), host(1), 2, 10)]
+        [
+            (mac(1), StationLocation::Here, 5, 5),
+            (mac(2), host(1), 2, 10)
+        ]
     );
 }
 

@@ -99,7 +99,10 @@ mod tests {
             (probe.claim, probe.question),
             (None, question("10.0.0.2", true))
         );
-        for announcement in [arp(ArpOperation::Request, a, a), arp(ArpOperation::Reply, a, a)] {
+        for announcement in [
+            arp(ArpOperation::Request, a, a),
+            arp(ArpOperation::Reply, a, a),
+        ] {
             assert_eq!(announcement.claim, claim("10.0.0.1"));
             assert_eq!(announcement.question, None);
         }

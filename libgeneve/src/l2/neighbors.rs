@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fdb::FdbHasher;
-use super::{LearnOutcome, FdbLimits};
+use super::{FdbLimits, LearnOutcome};
 use crate::time::Now;
 use crate::wire::ethernet::Mac;
 use crate::wire::nd::AdvertisementFlags;
@@ -181,7 +181,10 @@ mod tests {
             table.learn(addr(1), mac(2), None, &NEIGHBOR_TEST_LIMITS, at(2)),
             LearnOutcome::Moved
         );
-        assert_eq!(table.find(addr(1), &NEIGHBOR_TEST_LIMITS, at(12)), Some(mac(2)));
+        assert_eq!(
+            table.find(addr(1), &NEIGHBOR_TEST_LIMITS, at(12)),
+            Some(mac(2))
+        );
         assert_eq!(table.find(addr(1), &NEIGHBOR_TEST_LIMITS, at(13)), None);
         let entry = NeighborEntry {
             addr: addr(1),
@@ -211,7 +214,10 @@ mod tests {
             LearnOutcome::Moved
         );
         assert_eq!(
-            (table.len(), table.find(addr(9), &NEIGHBOR_TEST_LIMITS, at(0))),
+            (
+                table.len(),
+                table.find(addr(9), &NEIGHBOR_TEST_LIMITS, at(0))
+            ),
             (2, None)
         );
         table.clear();
@@ -225,7 +231,12 @@ mod tests {
             router: true,
             overrides: true,
         });
-        let said = |n| table.neighbor(addr(1), &NEIGHBOR_TEST_LIMITS, at(n)).unwrap().flags;
+        let said = |n| {
+            table
+                .neighbor(addr(1), &NEIGHBOR_TEST_LIMITS, at(n))
+                .unwrap()
+                .flags
+        };
         table.learn(addr(1), mac(1), None, &NEIGHBOR_TEST_LIMITS, at(0));
         assert_eq!(said(0), None);
         table.learn(addr(1), mac(1), router, &NEIGHBOR_TEST_LIMITS, at(1));

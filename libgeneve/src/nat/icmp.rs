@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use super::rewrite::{
-    RewritableTransport, Rewrite, TCP_REWRITTEN, Untranslatable, added_to, families_match, set_addresses,
+    RewritableTransport, Rewrite, TCP_REWRITTEN, Untranslatable, added_to, families_match,
+    set_addresses,
 };
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{ICMP_HEADER_LEN, IcmpHeader, Quote, QuotedTransport};
@@ -83,7 +84,9 @@ impl RewritableTransport {
             QuotedTransport::Icmp { id: Some(id), .. } => Ok(RewritableTransport::Query(id)),
             QuotedTransport::Icmp { id: None, .. } => Ok(RewritableTransport::Message),
             QuotedTransport::Other => Ok(RewritableTransport::Bare),
-            QuotedTransport::Unavailable if quote.fragment == Fragment::Later => Ok(RewritableTransport::Bare),
+            QuotedTransport::Unavailable if quote.fragment == Fragment::Later => {
+                Ok(RewritableTransport::Bare)
+            }
             QuotedTransport::Unavailable => Err(Untranslatable),
         }
     }

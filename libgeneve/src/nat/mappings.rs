@@ -1,7 +1,7 @@
 //! Outside ports of one link and their mappings.
 //!
 //! Owns the live mappings, in both directions, and the free ports of each pool. All pools of a link share one
-//! [`Space`], including those of a configuration that is being replaced: whatever changes, a port in use is not
+//! [`NatMappings`], including those of a configuration that is being replaced: whatever changes, a port in use is not
 //! leased again, and a released TCP port is quarantined before another inside port gets it. [`pool`](super::pool)
 //! chooses the port to lease next.
 
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 
 use super::port_set::PortSet;
-use super::resting_ports::{RestingQueue, RestingMapping};
+use super::resting_ports::{RestingMapping, RestingQueue};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 use crate::wire::ip::protocol;
@@ -33,7 +33,8 @@ pub(super) enum NatProtocol {
 }
 
 impl NatProtocol {
-    pub(super) const ALL: [NatProtocol; 3] = [NatProtocol::Tcp, NatProtocol::Udp, NatProtocol::Query];
+    pub(super) const ALL: [NatProtocol; 3] =
+        [NatProtocol::Tcp, NatProtocol::Udp, NatProtocol::Query];
 
     /// Returns the protocol with an IP protocol number; `None` if it has no ports.
     pub(super) fn of(number: u8) -> Option<NatProtocol> {
@@ -169,7 +170,7 @@ impl PortCount {
         }
     }
 
-    /// Returns the first address with a free port, starting at `place` and wrapping around.
+    /// Returns the first address with a free port, starting at `address_index` and wrapping around.
     pub(super) fn next_with_room(&self, spec: &PoolSpec, place: u32) -> Option<u32> {
         let word = |at: usize| self.full[at];
         let last = spec.addresses as usize - 1;
@@ -324,7 +325,11 @@ impl MappingTable {
     }
 
     /// Returns the longest quarantined port of an address that a pool may lease.
-    pub(super) fn longest_resting(&self, spec: &PoolSpec, address: &OutsideAddress) -> Option<NatPort> {
+    pub(super) fn longest_resting(
+        &self,
+        spec: &PoolSpec,
+        address: &OutsideAddress,
+    ) -> Option<NatPort> {
         self.resting_of(spec, address).next()
     }
 
@@ -412,7 +417,12 @@ impl MappingTable {
     }
 
     /// Allocates a slot for a new mapping without leases.
-    fn address_index(&mut self, inside: NatPort, outside: NatPort, consumer: Option<LinkIndex>) -> Option<u32> {
+    fn address_index(
+        &mut self,
+        inside: NatPort,
+        outside: NatPort,
+        consumer: Option<LinkIndex>,
+    ) -> Option<u32> {
         let mut mapping = Mapping {
             inside,
             outside,
@@ -453,7 +463,13 @@ impl MappingTable {
     /// Returns the holders whose shares a mapping counts against.
     fn holders(&self, at: u32) -> [Option<PortConsumer>; 2] {
         let mapping = &self.all[at as usize];
-        let of = |link| [PortConsumer::Link(link), PortConsumer::Address(mapping.inside.addr)].map(Some);
+        let of = |link| {
+            [
+                PortConsumer::Link(link),
+                PortConsumer::Address(mapping.inside.addr),
+            ]
+            .map(Some)
+        };
         mapping.consumer.map_or([None, None], of)
     }
 

@@ -1,8 +1,8 @@
 //! NAT of one link: destination and source translation.
 //!
-//! Owns the rules in compiled form ([`Nat`]), the port pools, which outlive a change of configuration ([`Registry`]),
+//! Owns the rules in compiled form ([`Nat`]), the port pools, which outlive a change of configuration ([`PoolRegistry`]),
 //! and the rewriting of packets ([`rewrite()`], [`rewrite_error`]). The datapath decides when to translate, and the
-//! flow table remembers the result: packets of known flows do not come here, and a [`Lease`] lives as long as its
+//! flow table remembers the result: packets of known flows do not come here, and a [`PortLease`] lives as long as its
 //! flow.
 //!
 //! TCP, UDP and ICMP queries are translated by address and port; other protocols by address only, if their checksum
@@ -10,12 +10,12 @@
 
 mod icmp;
 mod identification;
+mod mappings;
 mod pool;
 mod port_set;
 mod resting_ports;
 mod rewrite;
 mod rule;
-mod mappings;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,12 +26,12 @@ use prefix_trie::PrefixMap;
 
 pub use icmp::rewrite_error;
 pub use identification::{Identifications, needs_identification, set_identification};
-pub use pool::{Exhausted, PortLease, MAX_ADDRESSES, NatPool, PoolRegistry, PoolShare, PortUsage};
+pub use pool::{Exhausted, MAX_ADDRESSES, NatPool, PoolRegistry, PoolShare, PortLease, PortUsage};
 pub use rewrite::{Rewrite, Untranslatable, rewrite};
 pub use rule::{NatError, NatRule};
 
 use crate::link_index::LinkIndex;
-use mappings::{NatPort, NatProtocol, NatMappings};
+use mappings::{NatMappings, NatPort, NatProtocol};
 
 /// Compiled NAT rules of one link. Immutable, except for the leases of its pools.
 #[derive(Debug, Default)]
@@ -145,7 +145,8 @@ impl Nat {
                 } => {
                     let inbound = nat.by_destination.entry(outside).or_default();
                     inbound.fixed = Some(FixedTranslation::new(inside, name.clone()));
-                    nat.by_inside.insert(inside, FixedTranslation::new(outside, name));
+                    nat.by_inside
+                        .insert(inside, FixedTranslation::new(outside, name));
                 }
             }
         }
@@ -275,7 +276,7 @@ impl Nat {
         self.pools.iter().map(|(rule, pool)| (&**rule, pool))
     }
 
-    /// Names of the rules and the usage of their pools; see [`Pool::usage`].
+    /// Names of the rules and the usage of their pools; see [`NatPool::usage`].
     pub fn usages(&self) -> impl Iterator<Item = (&str, PortUsage)> {
         self.pools().map(|(rule, pool)| (rule, pool.usage()))
     }

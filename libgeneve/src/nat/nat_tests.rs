@@ -15,7 +15,13 @@ fn snat(name: &str, from: &str, first: &str, last: &str, ports: (u16, u16)) -> N
     }
 }
 
-fn dnat(name: &str, to: &str, port: Option<(u8, u16)>, target: &str, to_port: Option<u16>) -> NatRule {
+fn dnat(
+    name: &str,
+    to: &str,
+    port: Option<(u8, u16)>,
+    target: &str,
+    to_port: Option<u16>,
+) -> NatRule {
     NatRule::Dnat {
         name: name.into(),
         to: ip(to),
@@ -252,9 +258,15 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
         }
     );
     assert_eq!(pool(&third).lease(6, inside, NAT_NOW).unwrap(), lease);
-    let taken = pool(&third).lease(6, (ip("10.0.0.2"), 5000), NAT_NOW).unwrap();
+    let taken = pool(&third)
+        .lease(6, (ip("10.0.0.2"), 5000), NAT_NOW)
+        .unwrap();
     assert_eq!(taken.outside(), (ip("192.0.2.2"), 5000));
-    assert!(pool(&third).lease(6, (ip("10.0.0.3"), 5000), NAT_NOW).is_err());
+    assert!(
+        pool(&third)
+            .lease(6, (ip("10.0.0.3"), 5000), NAT_NOW)
+            .is_err()
+    );
 
     // A port forward takes its port out of the pool, and the mapping that had it gets another.
     let rules = vec![
@@ -278,7 +290,11 @@ fn an_equal_pool_survives_a_change_and_a_changed_one_knows_what_is_in_use() {
     );
     let moved = pool(&fourth).lease(6, inside, NAT_NOW).unwrap();
     assert_eq!(moved.outside(), (ip("192.0.2.1"), 5001));
-    assert!(pool(&fourth).lease(6, (ip("10.0.0.4"), 1), NAT_NOW).is_err());
+    assert!(
+        pool(&fourth)
+            .lease(6, (ip("10.0.0.4"), 1), NAT_NOW)
+            .is_err()
+    );
 
     drop((first, second, third));
     drop((lease, taken));

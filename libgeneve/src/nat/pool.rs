@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::mappings::{PortConsumer, MappingTable, NatPort, NatProtocol, NatMappings, PoolSpec};
+use super::mappings::{MappingTable, NatMappings, NatPort, NatProtocol, PoolSpec, PortConsumer};
 use crate::link_index::LinkIndex;
 use crate::time::Now;
 
@@ -127,7 +127,7 @@ impl NatPool {
         self.lease_of(None, proto, inside, now)
     }
 
-    /// Like [`Pool::lease`], from one link's share if the pool is shared. An inside address may then hold as many
+    /// Like [`NatPool::lease`], from one link's share if the pool is shared. An inside address may then hold as many
     /// ports as its link's share has left: a single one gets half, two a third each.
     ///
     /// # Errors
@@ -145,7 +145,9 @@ impl NatPool {
         self.check_share(share, &mappings, &inside)?;
         let outside = self.choose(&mut mappings, &inside, now)?;
         let consumer = share.map(|share| share.consumer);
-        let mapping = mappings.acquire(inside, outside, consumer).ok_or(Exhausted)?;
+        let mapping = mappings
+            .acquire(inside, outside, consumer)
+            .ok_or(Exhausted)?;
         drop(mappings);
         Ok(PortLease {
             space: Arc::clone(&self.space),
@@ -159,7 +161,7 @@ impl NatPool {
         self.spec.place(addr).is_some()
     }
 
-    /// Returns what [`Pool::lease_of`] would lease, without leasing it.
+    /// Returns what [`NatPool::lease_of`] would lease, without leasing it.
     ///
     /// # Errors
     ///
@@ -223,7 +225,9 @@ impl NatPool {
     /// Returns the usage of the IP protocol `proto`: TCP, UDP, or ICMP of either family. Zero of zero for others.
     #[must_use]
     pub fn usage_of(&self, proto: u8) -> PortUsage {
-        NatProtocol::of(proto).map_or_else(PortUsage::default, |protocol| self.usage_of_protocol(protocol))
+        NatProtocol::of(proto).map_or_else(PortUsage::default, |protocol| {
+            self.usage_of_protocol(protocol)
+        })
     }
 
     fn usage_of_protocol(&self, protocol: NatProtocol) -> PortUsage {
@@ -248,7 +252,12 @@ impl NatPool {
         })
     }
 
-    fn choose(&self, mappings: &mut MappingTable, inside: &NatPort, now: Now) -> Result<NatPort, Exhausted> {
+    fn choose(
+        &self,
+        mappings: &mut MappingTable,
+        inside: &NatPort,
+        now: Now,
+    ) -> Result<NatPort, Exhausted> {
         let there = mappings.outside(inside);
         if let Some(outside) = there.filter(|port| self.spec.covers(port).is_some()) {
             return Ok(outside);

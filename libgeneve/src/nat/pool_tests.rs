@@ -112,7 +112,10 @@ fn a_port_is_kept_where_it_can_be_and_an_inside_address_keeps_its_outside_one() 
     for (lease, port) in leases.iter().zip(2000..) {
         assert_eq!(lease.outside(), (addr, port));
     }
-    assert_ne!(pool.lease(17, inside(1, 80), POOL_NOW).unwrap().outside().1, 80);
+    assert_ne!(
+        pool.lease(17, inside(1, 80), POOL_NOW).unwrap().outside().1,
+        80
+    );
 }
 
 #[test]
@@ -137,7 +140,10 @@ fn an_exhausted_pool_gives_again_what_comes_back() {
     );
 
     let back = leases.swap_remove(77).outside();
-    assert_eq!(pool.lease(6, inside(9, 1), POOL_NOW).unwrap().outside(), back);
+    assert_eq!(
+        pool.lease(6, inside(9, 1), POOL_NOW).unwrap().outside(),
+        back
+    );
     leases.clear();
     assert_eq!(pool.usage().in_use, 0);
 }
@@ -210,7 +216,11 @@ fn a_port_of_tcp_that_comes_back_rests_before_another_gets_it() {
     assert_ne!(lease(6, over).outside(), outside, "it rests anew");
     assert_eq!(lease(5, over + REST_TIME).outside(), outside);
     // UDP has no such state.
-    let ask = |host| pool.lease(17, inside(host, 5000), POOL_NOW).unwrap().outside();
+    let ask = |host| {
+        pool.lease(17, inside(host, 5000), POOL_NOW)
+            .unwrap()
+            .outside()
+    };
     assert_eq!((ask(1), ask(2)), (outside, outside));
 }
 

@@ -153,7 +153,9 @@ impl RewritableTransport {
                 protocol::AH | UDP_LITE | DCCP => Err(Untranslatable),
                 _ => Ok(RewritableTransport::Bare),
             },
-            Transport::Unavailable if packet.fragment == Fragment::Later => Ok(RewritableTransport::Bare),
+            Transport::Unavailable if packet.fragment == Fragment::Later => {
+                Ok(RewritableTransport::Bare)
+            }
             Transport::Unavailable => Err(Untranslatable),
         }
     }
@@ -202,7 +204,10 @@ impl RewritableTransport {
             return;
         }
         let is_udp = matches!(self, RewritableTransport::Udp(..));
-        let icmp4 = matches!(self, RewritableTransport::Query(_) | RewritableTransport::Message) && version == IpVersion::V4;
+        let icmp4 = matches!(
+            self,
+            RewritableTransport::Query(_) | RewritableTransport::Message
+        ) && version == IpVersion::V4;
         let addresses = if icmp4 { Sum::ZERO } else { addresses };
         match (partial, checksum::field(segment, field)) {
             (true, _) if icmp4 => {}

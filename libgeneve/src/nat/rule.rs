@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::pool::MAX_ADDRESSES;
 use super::mappings::{NatProtocol, PoolSpec};
+use super::pool::MAX_ADDRESSES;
 use crate::wire::ip::protocol;
 
 /// One NAT rule of a link. All addresses of a rule are of one family.
@@ -56,7 +56,9 @@ impl NatRule {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            NatRule::Snat { name, .. } | NatRule::Dnat { name, .. } | NatRule::Static { name, .. } => name,
+            NatRule::Snat { name, .. }
+            | NatRule::Dnat { name, .. }
+            | NatRule::Static { name, .. } => name,
         }
     }
 }

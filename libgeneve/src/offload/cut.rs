@@ -162,7 +162,7 @@ pub fn longest_segment(vnet: &VnetHdr, packet: &Packet) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
+    use crate::offload::samples::{SamplePacket, SegmentCollector, any_sample};
     use crate::offload::segments::MAX_SPLIT_SEGMENTS;
     use crate::wire::transport_checksum::ChecksumState;
     use proptest::prelude::*;

@@ -5,7 +5,7 @@
 //! copied.
 
 use super::OffloadError;
-use super::segments::{SegmentHeaders, MAX_SPLIT_SEGMENTS, SegmentSink};
+use super::segments::{MAX_SPLIT_SEGMENTS, SegmentHeaders, SegmentSink};
 use super::split::{SplitResult, check_bounds, finish_checksum, pass_whole};
 use super::vnet::{GsoType, VnetHdr};
 use crate::wire::ip::{IPV4_HEADER_LEN, Ipv4Header, write_ipv4_checksum};
@@ -27,7 +27,7 @@ const COPIED: u8 = 0x80;
 ///
 /// Nothing was given to `out` then.
 /// - [`OffloadError::TooBig`]: IPv6 or DF; a limit that leaves no 8 bytes behind the header, or asks for
-///   more than [`MAX_SEGMENTS`] fragments.
+///   more than [`MAX_SPLIT_SEGMENTS`] fragments.
 /// - [`OffloadError::Unfit`]: a super-packet, or as in [`split`](super::split::split).
 /// - [`OffloadError::Malformed`]: IP options that do not add up; a fragment that would end behind
 ///   the 65,535 bytes that a packet may have; `packet` does not describe `bytes`.
@@ -145,7 +145,7 @@ fn later_header(header: &[u8]) -> Result<([u8; 60], usize), OffloadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{SegmentCollector, SamplePacket};
+    use crate::offload::samples::{SamplePacket, SegmentCollector};
     use crate::offload::vnet::NEEDS_CSUM;
     use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
     use crate::wire::packet::tests::sample;

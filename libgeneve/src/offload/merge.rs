@@ -365,7 +365,12 @@ impl<T: Copy> MergedFlow<T> {
     }
 
     #[inline]
-    fn append(&mut self, lane: u64, segment: &MergeCandidate<'_>, payload: Part<T>) -> AppendOutcome {
+    fn append(
+        &mut self,
+        lane: u64,
+        segment: &MergeCandidate<'_>,
+        payload: Part<T>,
+    ) -> AppendOutcome {
         let len = self.header_len as u32 + self.payload_len + segment.payload_len;
         let fits = self.lane == lane
             && self.header_len == segment.header.len()

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
+use crate::offload::samples::{SamplePacket, SegmentCollector, any_sample};
 use crate::offload::split::split;
 use crate::wire::ip::write_ipv4_checksum;
 use crate::wire::packet::tests::sample;
@@ -97,7 +97,11 @@ fn shape(packets: &[Vec<u8>]) -> Vec<u16> {
     let mut rig = MergeRig::new(4, true);
     packets.iter().for_each(|packet| rig.push(1, packet));
     let outs = rig.flush();
-    let expanded: Vec<_> = outs.iter().cloned().flat_map(MergedPacket::expand).collect();
+    let expanded: Vec<_> = outs
+        .iter()
+        .cloned()
+        .flat_map(MergedPacket::expand)
+        .collect();
     assert_eq!(expanded, packets);
     outs.iter().map(|out| out.segments).collect()
 }

@@ -113,7 +113,7 @@ fn segmented(finish: &VnetHdr, packet: &Packet, flags: TcpFlags, mtu: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
+    use crate::offload::samples::{SamplePacket, SegmentCollector, any_sample};
     use crate::offload::split::split;
     use crate::wire::packet::tests::sample;
     use crate::wire::transport_checksum::ChecksumState;

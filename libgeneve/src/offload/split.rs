@@ -13,7 +13,7 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 
 use super::OffloadError;
 pub use super::segments::SegmentSink;
-use super::segments::{SegmentHeaders, MAX_SPLIT_SEGMENTS};
+use super::segments::{MAX_SPLIT_SEGMENTS, SegmentHeaders};
 use super::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use crate::wire::checksum::{self, Sum, pseudo_header};
 use crate::wire::ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, Ipv4Header, Ipv6Header};
@@ -25,7 +25,7 @@ use crate::wire::{prefix, prefix_mut};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SplitResult {
-    /// How many packets: 1 to [`MAX_SEGMENTS`].
+    /// How many packets: 1 to [`MAX_SPLIT_SEGMENTS`].
     pub segments: u16,
     /// Bytes of each packet but the last, with the encapsulation.
     pub segment_len: u32,
@@ -47,7 +47,7 @@ pub struct SplitResult {
 ///
 /// Nothing was given to `out` then.
 /// - [`OffloadError::Unfit`]: `vnet` does not fit the packet: another protocol, a fragment or a
-///   source-routed packet to segment, a segment size of 0, more than [`MAX_SEGMENTS`], headers that
+///   source-routed packet to segment, a segment size of 0, more than [`MAX_SPLIT_SEGMENTS`], headers that
 ///   are longer than 512 bytes together with `encap`, a checksum where the packet has none.
 /// - [`OffloadError::Malformed`]: `packet` does not describe `bytes`.
 #[inline]
@@ -226,7 +226,8 @@ fn cut<C: SegmentHeader>(
     }
     let mut headers = SegmentHeaders::new(encap, &bytes[..header_len])?;
     let inner = headers.inner();
-    let ip = IpSegments::new(packet.version, &mut inner[..transport]).ok_or(OffloadError::Malformed)?;
+    let ip =
+        IpSegments::new(packet.version, &mut inner[..transport]).ok_or(OffloadError::Malformed)?;
     let pseudo = pseudo_header(packet.src, packet.dst, packet.protocol, 0);
     let template = C::new(&mut inner[transport..], pseudo).ok_or(OffloadError::Malformed)?;
     let mut longest = 0;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::offload::samples::{SegmentCollector, SamplePacket, any_sample};
+use crate::offload::samples::{SamplePacket, SegmentCollector, any_sample};
 use crate::offload::vnet::NEEDS_CSUM;
 use crate::wire::ip::{Ipv4, ipv4_checksum_holds};
 use crate::wire::packet::tests::sample;
@@ -26,7 +26,12 @@ fn inner_packets(
     assert_eq!(whole.last().map(Vec::len), Some(split.last_len as usize));
     Ok(whole
         .iter()
-        .map(|segment| segment.strip_prefix(&SPLIT_ENCAP).expect("encapsulated").to_vec())
+        .map(|segment| {
+            segment
+                .strip_prefix(&SPLIT_ENCAP)
+                .expect("encapsulated")
+                .to_vec()
+        })
         .collect())
 }
 

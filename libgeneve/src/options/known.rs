@@ -67,7 +67,7 @@ impl OptionDef {
     ///
     /// # Errors
     ///
-    /// As [`DataError`] says.
+    /// As [`OptionDataError`] says.
     pub fn data(&self, hex: &str) -> Result<Vec<u8>, OptionDataError> {
         let data = hex::decode(hex.strip_prefix("0x").unwrap_or(hex))
             .map_err(|_| OptionDataError::Hex(self.name.clone()))?;
@@ -101,7 +101,7 @@ pub enum KnownOption {
 }
 
 impl KnownOption {
-    /// The counter of this option: 0 to 31, below [`SLOTS`]. Both types of labels share one.
+    /// The counter of this option: 0 to 31, below [`COUNTER_SLOTS`]. Both types of labels share one.
     #[inline]
     #[must_use]
     pub fn slot(self) -> usize {
@@ -110,7 +110,9 @@ impl KnownOption {
             KnownOption::Labels { .. } => 1,
             KnownOption::Class => 2,
             KnownOption::Service => 3,
-            KnownOption::Defined(index) => (OWN_NAMES.len() + usize::from(index)).min(COUNTER_SLOTS - 1),
+            KnownOption::Defined(index) => {
+                (OWN_NAMES.len() + usize::from(index)).min(COUNTER_SLOTS - 1)
+            }
         }
     }
 }
@@ -153,7 +155,7 @@ pub enum SchemaError {
         len: u8,
     },
     /// There are this many, more than 28.
-    #[error("{0} options: at most {MAX_DEFINED} can be defined")]
+    #[error("{0} options: at most {MAX_USER_OPTIONS} can be defined")]
     TooMany(usize),
 }
 
@@ -230,7 +232,7 @@ impl OptionSchema {
         self.class
     }
 
-    /// The user's options; [`Known::Defined`] counts from the first.
+    /// The user's options; [`KnownOption::Defined`] counts from the first.
     #[must_use]
     pub fn defined(&self) -> &[OptionDef] {
         &self.defined
@@ -244,12 +246,13 @@ impl OptionSchema {
 
     /// The names of the options in the order of their slots; the slots behind them are not used.
     pub fn slot_names(&self) -> impl Iterator<Item = &str> {
-        OWN_NAMES.into_iter()
+        OWN_NAMES
+            .into_iter()
             .chain(self.defined.iter().map(|def| def.name.as_str()))
     }
 }
 
-/// geneved's own options in [`CLASS`].
+/// geneved's own options in [`DEFAULT_OPTION_CLASS`].
 impl Default for OptionSchema {
     fn default() -> Self {
         OptionSchema {

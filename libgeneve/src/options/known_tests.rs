@@ -21,8 +21,14 @@ fn own_and_defined_options_are_known_under_slots_of_their_own() {
     let schema = OptionSchema::new(DEFAULT_OPTION_CLASS, defs).unwrap();
     let known = |class, kind| schema.lookup(OptionClass(class), OptionType(kind));
     assert_eq!(known(0xff47, 1), Some(KnownOption::Endpoint));
-    assert_eq!(known(0xff47, 2), Some(KnownOption::Labels { critical: false }));
-    assert_eq!(known(0xff47, 0x82), Some(KnownOption::Labels { critical: true }));
+    assert_eq!(
+        known(0xff47, 2),
+        Some(KnownOption::Labels { critical: false })
+    );
+    assert_eq!(
+        known(0xff47, 0x82),
+        Some(KnownOption::Labels { critical: true })
+    );
     assert_eq!(known(0xff47, 3), Some(KnownOption::Class));
     assert_eq!(known(0xff47, 4), Some(KnownOption::Service));
     assert_eq!(known(0x0108, 0x83), Some(KnownOption::Defined(0)));
@@ -69,7 +75,11 @@ fn another_class_moves_geneveds_own_options() {
 
 #[test]
 fn what_cannot_be_defined_is_refused_with_its_reason() {
-    let message = |defs: Vec<OptionDef>| OptionSchema::new(DEFAULT_OPTION_CLASS, defs).unwrap_err().to_string();
+    let message = |defs: Vec<OptionDef>| {
+        OptionSchema::new(DEFAULT_OPTION_CLASS, defs)
+            .unwrap_err()
+            .to_string()
+    };
     assert_eq!(
         message(vec![def("a", 1, 1, 4), def("b", 1, 1, 8)]),
         "option b: a has its class and type already"
@@ -111,6 +121,10 @@ fn rfc8926_22_data_of_another_length_than_defined_is_refused() {
         "option zone: data of 8 bytes, expected 4"
     );
     for text in ["0a0", "zz", "0a 0b", "é"] {
-        assert_eq!(def.data(text), Err(OptionDataError::Hex("zone".into())), "{text}");
+        assert_eq!(
+            def.data(text),
+            Err(OptionDataError::Hex("zone".into())),
+            "{text}"
+        );
     }
 }

@@ -66,7 +66,7 @@ pub enum MatchError {
 }
 
 impl OptionMatch {
-    /// Reads `CLASS:TYPE[=HEX[/MASK]]`, where the class `geneved` is `own`. Bits of the value outside the mask
+    /// Reads `DEFAULT_OPTION_CLASS:TYPE[=HEX[/MASK]]`, where the class `geneved` is `own`. Bits of the value outside the mask
     /// become zero.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl OptionMatch {
     }
 }
 
-/// As [`OptionMatch::parse`], where the class `geneved` is [`CLASS`].
+/// As [`OptionMatch::parse`], where the class `geneved` is [`DEFAULT_OPTION_CLASS`].
 impl FromStr for OptionMatch {
     type Err = MatchError;
     fn from_str(text: &str) -> Result<OptionMatch, MatchError> {
@@ -120,7 +120,7 @@ impl FromStr for OptionMatch {
     }
 }
 
-/// `CLASS:TYPE[=HEX[/MASK]]` in hexadecimal; a mask of ones is left out.
+/// `DEFAULT_OPTION_CLASS:TYPE[=HEX[/MASK]]` in hexadecimal; a mask of ones is left out.
 impl fmt::Display for OptionMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.class, self.kind)?;

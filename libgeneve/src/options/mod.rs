@@ -16,7 +16,8 @@ mod write;
 pub use class::ClassOption;
 pub use endpoint::{EndpointOption, EndpointType, EndpointTypeError};
 pub use known::{
-    DEFAULT_OPTION_CLASS, OptionDataError, KnownOption, MAX_USER_OPTIONS, OptionDef, COUNTER_SLOTS, OptionSchema, SchemaError, kind,
+    COUNTER_SLOTS, DEFAULT_OPTION_CLASS, KnownOption, MAX_USER_OPTIONS, OptionDataError, OptionDef,
+    OptionSchema, SchemaError, kind,
 };
 pub use matching::{MatchError, OptionMatch, class_named};
 pub use read::ReceivedOptions;

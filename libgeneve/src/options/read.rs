@@ -18,7 +18,7 @@ pub struct ReceivedOptions {
     pub class: Option<ClassOption>,
     /// The virtual address that a client asked for.
     pub service: Option<ServiceOption>,
-    /// Which known options are there: bit N is [`Known::slot`] N.
+    /// Which known options are there: bit N is [`KnownOption::slot`] N.
     pub slots: u32,
 }
 
@@ -32,7 +32,10 @@ impl ReceivedOptions {
     /// says and wherever in the list it stands; [`DropReason::OptionMalformed`] for a known option with a
     /// length or content that its definition forbids, and for one of geneved's own that is there twice.
     #[inline]
-    pub fn read(schema: &OptionSchema, options: OptionIter<'_>) -> Result<ReceivedOptions, DropReason> {
+    pub fn read(
+        schema: &OptionSchema,
+        options: OptionIter<'_>,
+    ) -> Result<ReceivedOptions, DropReason> {
         let mut received = ReceivedOptions::default();
         let mut malformed = false;
         for option in options {

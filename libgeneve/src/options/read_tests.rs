@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::label::Label;
-use crate::options::{SentOptions, DEFAULT_OPTION_CLASS, EndpointType, OptionDef, kind};
+use crate::options::{DEFAULT_OPTION_CLASS, EndpointType, OptionDef, SentOptions, kind};
 use crate::wire::geneve::{Geneve, GeneveBuilder, Vni};
 use crate::wire::option::{OptionClass, OptionType};
 use proptest::prelude::*;
@@ -14,7 +14,11 @@ fn schema() -> OptionSchema {
         kind: OptionType(kind),
         len,
     };
-    OptionSchema::new(DEFAULT_OPTION_CLASS, vec![def("zone", 1, 4), def("must", 0x82, 8)]).unwrap()
+    OptionSchema::new(
+        DEFAULT_OPTION_CLASS,
+        vec![def("zone", 1, 4), def("must", 0x82, 8)],
+    )
+    .unwrap()
 }
 
 /// A header with these options: class, type, data.
@@ -134,7 +138,11 @@ fn content_that_is_forbidden_and_own_options_that_repeat_are_malformed() {
         &[class, class],
         &[(OWN_CLASS, 2, labels), (OWN_CLASS, 2, labels)],
         &[(OWN_CLASS, 2, labels), (OWN_CLASS, 0x82, labels)],
-        &[(OWN_CLASS, 0x82, &[]), (0x0108, 1, &[0; 4]), (OWN_CLASS, 2, &[])],
+        &[
+            (OWN_CLASS, 0x82, &[]),
+            (0x0108, 1, &[0; 4]),
+            (OWN_CLASS, 2, &[]),
+        ],
     ] {
         assert_eq!(
             read(&header(options)),
@@ -146,7 +154,10 @@ fn content_that_is_forbidden_and_own_options_that_repeat_are_malformed() {
 
 #[test]
 fn rfc8926_18_reserved_bits_of_known_options_are_ignored() {
-    let plain = header(&[(OWN_CLASS, 1, &[0x01, 0x80, 0, 7]), (OWN_CLASS, 3, &[5, 1, 0, 0])]);
+    let plain = header(&[
+        (OWN_CLASS, 1, &[0x01, 0x80, 0, 7]),
+        (OWN_CLASS, 3, &[5, 1, 0, 0]),
+    ]);
     let mut bytes = plain.clone();
     for (at, bits) in [(11, 0xe0), (13, 0x7f), (19, 0xe0), (22, 0xff), (23, 0xff)] {
         assert_eq!(bytes[at] & bits, 0);

@@ -88,7 +88,9 @@ fn rfc8926_17_the_c_bit_follows_from_the_attached_options() {
 
 #[test]
 fn rfc8926_18_reserved_bits_of_attached_options_are_zero() {
-    let header = all().header(&OptionSchema::default(), vni(), 0x0800, []).unwrap();
+    let header = all()
+        .header(&OptionSchema::default(), vni(), 0x0800, [])
+        .unwrap();
     let mut at = 8;
     while at < header.len() {
         let words = header[at + 3];
@@ -103,7 +105,12 @@ fn rfc8926_18_reserved_bits_of_attached_options_are_zero() {
 fn what_does_not_fit_is_refused() {
     let data = [0; 84];
     let header = |options: &[GeneveOption<'_>]| {
-        all().header(&OptionSchema::default(), vni(), 0x0800, options.iter().copied())
+        all().header(
+            &OptionSchema::default(),
+            vni(),
+            0x0800,
+            options.iter().copied(),
+        )
     };
     assert!(header(&[defined(1, &data)]).is_ok());
     assert_eq!(

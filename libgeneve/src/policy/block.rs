@@ -6,10 +6,12 @@
 use rustc_hash::FxHashMap;
 
 use super::PolicyQuery;
-use super::index::{ExactIndex, ExactIndexBuilder, PortIndexBuilder, PrefixIndexBuilder, PortIndex, PrefixIndex};
-use super::selector_index::{SelectorIndexBuilder, SelectorIndex};
+use super::index::{
+    ExactIndex, ExactIndexBuilder, PortIndex, PortIndexBuilder, PrefixIndex, PrefixIndexBuilder,
+};
 use super::rule::{PolicyRule, RulePeer, has_ports, is_icmp};
 use super::rule_set::{BLOCK_RULES, CandidateRules};
+use super::selector_index::{SelectorIndex, SelectorIndexBuilder};
 use crate::label::{HashedSelector, LabelKey};
 use crate::options::{EndpointType, OptionMatch};
 use crate::wire::ip::protocol;
@@ -43,7 +45,7 @@ impl RuleBlock {
     /// Most rules in one block.
     pub(super) const MAX: usize = BLOCK_RULES;
 
-    /// Compiles up to [`Block::MAX`] rules of one direction, in order of priority. Without a key, no rule may have a
+    /// Compiles up to [`RuleBlock::MAX`] rules of one direction, in order of priority. Without a key, no rule may have a
     /// selector.
     pub(super) fn compile(rules: &[PolicyRule], key: Option<&LabelKey>) -> RuleBlock {
         let mut from = PrefixIndexBuilder::default();

@@ -12,7 +12,7 @@ use prefix_trie::{Prefix, PrefixMap};
 use rustc_hash::FxHashMap;
 
 use super::rule::PolicyAction;
-use super::rule_set::{CandidateRules, RuleSetBuilder, RuleSet};
+use super::rule_set::{CandidateRules, RuleSet, RuleSetBuilder};
 
 /// The part of an index that does not depend on the packet's value.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct BaseRules {
     narrows: bool,
 }
 
-/// Builder of a [`Base`].
+/// Builder of a [`BaseRules`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct BaseRulesBuilder {
     always: RuleSetBuilder,
@@ -81,7 +81,7 @@ pub(super) struct ExactIndex<K> {
     sets: FxHashMap<K, RuleSet>,
 }
 
-/// Builder of an [`Exact`].
+/// Builder of an [`ExactIndex`].
 #[derive(Clone, Debug)]
 pub(super) struct ExactIndexBuilder<K> {
     base: BaseRulesBuilder,
@@ -162,7 +162,7 @@ struct PrefixNode {
     covered_by: Option<u32>,
 }
 
-/// Builder of a [`Prefixes`].
+/// Builder of a [`PrefixIndex`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrefixIndexBuilder {
     base: BaseRulesBuilder,
@@ -246,7 +246,7 @@ pub(super) struct PortIndex {
     nodes: Box<[RuleSet]>,
 }
 
-/// Builder of a [`Ports`].
+/// Builder of a [`PortIndex`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct PortIndexBuilder {
     base: BaseRulesBuilder,
@@ -255,7 +255,12 @@ pub(super) struct PortIndexBuilder {
 
 impl PortIndexBuilder {
     /// Adds a rule that asks for a port in any of `ranges`; if there are none, the rule has no such condition.
-    pub(super) fn add(&mut self, position: u16, action: PolicyAction, ranges: &[RangeInclusive<u16>]) {
+    pub(super) fn add(
+        &mut self,
+        position: u16,
+        action: PolicyAction,
+        ranges: &[RangeInclusive<u16>],
+    ) {
         if ranges.is_empty() {
             return self.base.always(position);
         }

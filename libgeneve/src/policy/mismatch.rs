@@ -13,7 +13,11 @@ use crate::wire::ip::protocol;
 
 /// Returns the first condition of `rule` that the packet does not meet, and what the packet has instead; `None` if
 /// the rule matches. The rule's direction is not checked.
-pub(super) fn mismatch(rule: &PolicyRule, query: &PolicyQuery<'_>, key: Option<&LabelKey>) -> Option<String> {
+pub(super) fn mismatch(
+    rule: &PolicyRule,
+    query: &PolicyQuery<'_>,
+    key: Option<&LabelKey>,
+) -> Option<String> {
     transport(rule, query)
         .or_else(|| who("from", rule, &rule.from, (query.src, query.from), key))
         .or_else(|| who("to", rule, &rule.to, (query.dst, query.to), key))

@@ -9,12 +9,12 @@
 
 mod block;
 mod index;
-mod selector_index;
 mod mismatch;
 mod rule;
 mod rule_set;
+mod selector_index;
 
-pub use rule::{PolicyAction, Direction, PolicyError, PolicyRule, RulePeer};
+pub use rule::{Direction, PolicyAction, PolicyError, PolicyRule, RulePeer};
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -86,7 +86,7 @@ pub struct Policy {
     ingress: DirectionRules,
     egress: DirectionRules,
     uses_labels: bool,
-    /// Key of selector hashes; only for [`Policy::passed_over`].
+    /// Key of selector hashes; only for [`Policy::mismatches`].
     key: Option<LabelKey>,
     /// Classes and types of the options that rules match on, sorted.
     options: Box<[(OptionClass, OptionType)]>,
@@ -185,7 +185,10 @@ impl Policy {
 
     /// The rules that are tried before the one that decides (all of the direction if none does), in order, each with
     /// the first condition that the packet does not meet, in words.
-    pub fn mismatches(&self, query: &PolicyQuery<'_>) -> impl Iterator<Item = (&PolicyRule, String)> {
+    pub fn mismatches(
+        &self,
+        query: &PolicyQuery<'_>,
+    ) -> impl Iterator<Item = (&PolicyRule, String)> {
         let of_direction = |rule: &&PolicyRule| rule.direction == query.direction;
         let rules = self.rules.iter().filter(of_direction);
         rules.map_while(move |rule| {
@@ -243,7 +246,12 @@ impl Policy {
 }
 
 impl DirectionRules {
-    fn compile(rules: &[PolicyRule], base: usize, default: PolicyAction, key: Option<&LabelKey>) -> DirectionRules {
+    fn compile(
+        rules: &[PolicyRule],
+        base: usize,
+        default: PolicyAction,
+        key: Option<&LabelKey>,
+    ) -> DirectionRules {
         let blocks = rules.chunks(RuleBlock::MAX).enumerate().map(|(at, rules)| {
             let base = base + at * RuleBlock::MAX;
             (base as u32, RuleBlock::compile(rules, key))

@@ -82,7 +82,7 @@ pub enum RulePeer {
     /// Addresses in this prefix, whose host bits are ignored. A prefix never matches an address of the other family,
     /// not even a mapped one.
     Prefix(IpNet),
-    /// Endpoints whose labels match. An empty selector is the same as [`Who::Any`].
+    /// Endpoints whose labels match. An empty selector is the same as [`RulePeer::Any`].
     Selector(Selector),
 }
 
@@ -133,7 +133,12 @@ pub struct PolicyRule {
 impl PolicyRule {
     /// Returns a rule that matches every packet of `direction`.
     #[must_use]
-    pub fn new(name: impl Into<String>, direction: Direction, pref: u32, action: PolicyAction) -> PolicyRule {
+    pub fn new(
+        name: impl Into<String>,
+        direction: Direction,
+        pref: u32,
+        action: PolicyAction,
+    ) -> PolicyRule {
         PolicyRule {
             name: name.into(),
             direction,

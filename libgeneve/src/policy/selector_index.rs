@@ -6,9 +6,9 @@
 
 use rustc_hash::FxHashMap;
 
-use super::index::{BaseRules, ExactIndex, BaseRulesBuilder, ExactIndexBuilder};
+use super::index::{BaseRules, BaseRulesBuilder, ExactIndex, ExactIndexBuilder};
 use super::rule::PolicyAction;
-use super::rule_set::{CandidateRules, RuleSetBuilder, RuleSet};
+use super::rule_set::{CandidateRules, RuleSet, RuleSetBuilder};
 use crate::label::{HashedRequirement, HashedSelector, Label, Labels, MAX_LABELS};
 
 /// Positive requirements of a rule that get a layer. A selector with more of them repeats a key or cannot match; the
@@ -27,7 +27,7 @@ pub(super) struct SelectorIndex {
     rest: FxHashMap<u16, HashedSelector>,
 }
 
-/// Builder of a [`Selectors`].
+/// Builder of a [`SelectorIndex`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct SelectorIndexBuilder {
     base: BaseRulesBuilder,
@@ -39,7 +39,12 @@ pub(super) struct SelectorIndexBuilder {
 
 impl SelectorIndexBuilder {
     /// Adds a rule with a non-empty selector, or without one.
-    pub(super) fn add(&mut self, position: u16, action: PolicyAction, selector: Option<HashedSelector>) {
+    pub(super) fn add(
+        &mut self,
+        position: u16,
+        action: PolicyAction,
+        selector: Option<HashedSelector>,
+    ) {
         let requirements = match selector {
             Some(selector) => {
                 self.base.sometimes(position, action);
@@ -113,7 +118,7 @@ fn answers(labels: &[Label]) -> impl Iterator<Item = LabelQuery> + '_ {
 }
 
 impl SelectorIndex {
-    /// Keeps the rules whose selector matches, except for what [`Selectors::rest_matches`] compares. Returns whether
+    /// Keeps the rules whose selector matches, except for what [`SelectorIndex::rest_matches`] compares. Returns whether
     /// any is left.
     #[inline]
     pub(super) fn keep(&self, candidates: &mut CandidateRules, labels: Labels<'_>) -> bool {
@@ -130,7 +135,7 @@ impl SelectorIndex {
             .all(|layer| layer.keep(candidates, answers(labels)))
     }
 
-    /// Whether a rule that survived [`Selectors::keep`] also matches in its remaining requirements.
+    /// Whether a rule that survived [`SelectorIndex::keep`] also matches in its remaining requirements.
     #[inline]
     pub(super) fn rest_matches(&self, position: u16, labels: Labels<'_>) -> bool {
         match labels {

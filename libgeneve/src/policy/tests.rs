@@ -23,7 +23,7 @@ fn compile(rules: Vec<PolicyRule>) -> Result<Policy, PolicyError> {
     Policy::compile(rules, ALLOW_ALL, Some(&KEY), &mut |_| Arc::default())
 }
 
-/// Owned form of a [`Query`].
+/// Owned form of a [`PolicyQuery`].
 #[derive(Clone, Debug)]
 struct TestQuery {
     direction: Direction,
@@ -244,7 +244,11 @@ fn option_match() -> impl Strategy<Value = crate::options::OptionMatch> {
 }
 
 fn action() -> impl Strategy<Value = PolicyAction> {
-    select(vec![PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject])
+    select(vec![
+        PolicyAction::Allow,
+        PolicyAction::Deny,
+        PolicyAction::Reject,
+    ])
 }
 
 fn direction() -> impl Strategy<Value = Direction> {
@@ -381,8 +385,13 @@ fn rules_of_several_blocks_agree_with_a_walk() {
     let count = 2 * RuleBlock::MAX as u32 + 1_000;
     let rules: Vec<PolicyRule> = (0..count)
         .map(|at| {
-            let action = [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject][at as usize % 3];
-            let mut rule = PolicyRule::new(format!("r{at}"), Direction::Ingress, count - at / 4, action);
+            let action = [
+                PolicyAction::Allow,
+                PolicyAction::Deny,
+                PolicyAction::Reject,
+            ][at as usize % 3];
+            let mut rule =
+                PolicyRule::new(format!("r{at}"), Direction::Ingress, count - at / 4, action);
             let net = Ipv4Addr::from(0x0a00_0000 | at << 4);
             rule.from = match at % 5 {
                 0 => RulePeer::Selector(format!("app=a{at},tier!=t{}", at % 7).parse().unwrap()),

@@ -32,7 +32,8 @@ fn twice_the_rate_is_held_to_the_rate_at_every_speed_and_size() {
         for size in [64, 1400, SUPER] {
             // A long span if one packet takes long, but no more packets than the test has time for.
             let packet = size as f64 * BUCKET_SECOND as f64 / rate as f64;
-            let span = ((packet * 300.0) as u64).max((3 * BUCKET_SECOND).min((packet * 3e5) as u64));
+            let span =
+                ((packet * 300.0) as u64).max((3 * BUCKET_SECOND).min((packet * 3e5) as u64));
             let bucket = Bucket::new(rate, 2 * SUPER);
             // Use up the burst before measuring.
             let start = BUCKET_SECOND;
@@ -146,7 +147,10 @@ fn time_that_wraps_in_ticks_or_goes_back_a_little_stalls_nobody() {
         }
         let later = Now(BUCKET_SECOND << 10);
         while bucket.take(SUPER, later) {}
-        assert!(!bucket.take(SUPER, Now(later.0 - BUCKET_SECOND / 2)), "{rate}");
+        assert!(
+            !bucket.take(SUPER, Now(later.0 - BUCKET_SECOND / 2)),
+            "{rate}"
+        );
     }
 }
 

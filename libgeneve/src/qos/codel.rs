@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn the_last_packet_of_a_queue_is_never_dropped() {
         let mut codel = Codel::default();
-        let any = (0..1000).any(|ms| codel.judge(100 * TEST_TARGET, true, TEST_TARGET, Now(ms * CODEL_MS)));
+        let any = (0..1000)
+            .any(|ms| codel.judge(100 * TEST_TARGET, true, TEST_TARGET, Now(ms * CODEL_MS)));
         assert!(!any);
     }
 }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use self::bucket::{Bucket, take_all};
-pub use self::shaper::{QueueAdmission, QueueCapacity, Dequeued, DequeueAction, EnqueueRequest, Shaper};
+pub use self::shaper::{
+    DequeueAction, Dequeued, EnqueueRequest, QueueAdmission, QueueCapacity, Shaper,
+};
 use crate::time::Now;
 
 /// QoS class as the packet path uses it.
@@ -44,7 +46,7 @@ pub struct ClassCounters {
     waiting: AtomicU64,
 }
 
-/// Snapshot of a [`Tally`], in bytes.
+/// Snapshot of a [`ClassCounters`], in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassStats {
     /// Passed.
@@ -181,7 +183,7 @@ pub struct BucketRegistry {
 #[derive(Debug)]
 struct RetainedBucket {
     bucket: Arc<Bucket>,
-    /// Whether it was asked for since the last [`Buckets::prune`].
+    /// Whether it was asked for since the last [`BucketRegistry::prune`].
     wanted: bool,
 }
 

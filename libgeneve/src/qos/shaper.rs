@@ -43,7 +43,7 @@ pub struct EnqueueRequest {
     pub cost: u32,
     /// Whether its transport is ECN-capable.
     pub ect: bool,
-    /// Kind of memory that it occupies, an index into [`Capacity`].
+    /// Kind of memory that it occupies, an index into [`QueueCapacity`].
     pub kind: u8,
 }
 

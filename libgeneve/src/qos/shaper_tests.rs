@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::qos::{QosClass, ClassCounters};
+use crate::qos::{ClassCounters, QosClass};
 
 const SHAPER_MTU: u32 = 1448;
 const SHAPER_SECOND: u64 = 1_000_000_000;
@@ -269,7 +269,10 @@ fn a_queue_that_stays_long_is_dropped_from_or_marked() {
     let mut outcomes = Vec::new();
     for n in 0..1000_u64 {
         let now = Now(SHAPER_SECOND + n * SHAPER_MS);
-        if matches!(shaper.admit(&metered, SHAPER_MTU, 0), QueueAdmission::Granted) {
+        if matches!(
+            shaper.admit(&metered, SHAPER_MTU, 0),
+            QueueAdmission::Granted
+        ) {
             let packet = EnqueueRequest {
                 bytes: SHAPER_MTU,
                 cost: SHAPER_MTU,
@@ -284,8 +287,12 @@ fn a_queue_that_stays_long_is_dropped_from_or_marked() {
         }
     }
     let of = |outcome| outcomes.iter().filter(move |(_, o)| *o == outcome);
-    assert!(of(DequeueAction::Mark).count() > 0 && of(DequeueAction::Mark).all(|(n, _)| n % 2 == 0));
-    assert!(of(DequeueAction::Drop).count() > 0 && of(DequeueAction::Drop).all(|(n, _)| n % 2 == 1));
+    assert!(
+        of(DequeueAction::Mark).count() > 0 && of(DequeueAction::Mark).all(|(n, _)| n % 2 == 0)
+    );
+    assert!(
+        of(DequeueAction::Drop).count() > 0 && of(DequeueAction::Drop).all(|(n, _)| n % 2 == 1)
+    );
     let tallied = tally.read();
     let bytes = |count: usize| count as u64 * u64::from(SHAPER_MTU);
     assert_eq!(tallied.marked, bytes(of(DequeueAction::Mark).count()));

@@ -57,21 +57,21 @@ impl Maglev {
         if members.len() > MAX_MEMBERS {
             return None;
         }
-        let mut seats: Vec<MaglevMember> = (0u16..)
+        let mut candidates: Vec<MaglevMember> = (0u16..)
             .zip(members)
             .filter(|(_, (_, weight))| *weight > 0)
             .map(|(member, (id, weight))| MaglevMember::new(member, id.as_ref(), *weight))
             .collect();
-        if seats.is_empty() {
+        if candidates.is_empty() {
             return None;
         }
         // Ties between turns are broken by position, which must be the same on all hosts.
-        seats.sort_by(|a, b| {
-            let id = |seat: &MaglevMember| members[usize::from(seat.member)].0.as_ref();
+        candidates.sort_by(|a, b| {
+            let id = |candidate: &MaglevMember| members[usize::from(candidate.member)].0.as_ref();
             (a.hashes, id(a)).cmp(&(b.hashes, id(b)))
         });
         Some(Maglev {
-            slots: fill(&mut seats, size),
+            slots: fill(&mut candidates, size),
         })
     }
 
@@ -126,15 +126,15 @@ impl MaglevMember {
 /// Assigns slots to seats in turns until none is left. The turns of a seat are in proportion to its weight and spread
 /// evenly: the next turn belongs to the seat with the least (2·turns + 1) / weight, which is the Sainte-Laguë method,
 /// except that every seat's first turn comes before all second ones.
-fn fill(seats: &mut [MaglevMember], size: u32) -> Box<[u16]> {
+fn fill(candidates: &mut [MaglevMember], size: u32) -> Box<[u16]> {
     const FREE: u16 = u16::MAX;
     let mut slots = vec![FREE; size as usize].into_boxed_slice();
-    let mut turns: BinaryHeap<Reverse<FillTurn>> = BinaryHeap::with_capacity(seats.len());
-    for (place, seat) in seats.iter_mut().enumerate() {
-        seat.start(size);
+    let mut turns: BinaryHeap<Reverse<FillTurn>> = BinaryHeap::with_capacity(candidates.len());
+    for (place, candidate) in candidates.iter_mut().enumerate() {
+        candidate.start(size);
         turns.push(Reverse(FillTurn {
             dividend: 0,
-            weight: seat.weight,
+            weight: candidate.weight,
             place,
         }));
     }
@@ -143,15 +143,15 @@ fn fill(seats: &mut [MaglevMember], size: u32) -> Box<[u16]> {
             break;
         };
         let FillTurn { place, .. } = top.0;
-        let seat = &mut seats[place];
+        let candidate = &mut candidates[place];
         loop {
-            let slot = &mut slots[seat.next as usize];
-            seat.next += seat.step;
-            if seat.next >= size {
-                seat.next -= size;
+            let slot = &mut slots[candidate.next as usize];
+            candidate.next += candidate.step;
+            if candidate.next >= size {
+                candidate.next -= size;
             }
             if *slot == FREE {
-                *slot = seat.member;
+                *slot = candidate.member;
                 break;
             }
         }

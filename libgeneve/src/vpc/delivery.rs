@@ -88,7 +88,9 @@ impl Link {
             return Some(match entry.origin {
                 RouteOrigin::Own => DeliveredAs::Address,
                 RouteOrigin::Allowed => DeliveredAs::Allowed,
-                RouteOrigin::Remote | RouteOrigin::Route | RouteOrigin::Endpoint => DeliveredAs::Endpoint,
+                RouteOrigin::Remote | RouteOrigin::Route | RouteOrigin::Endpoint => {
+                    DeliveredAs::Endpoint
+                }
             });
         }
         let endpoint = self.config.functions.endpoints.get(&addr);

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{BridgeConfig, EndpointConfig, Link, LinkConfig, RouteConfig};
-use crate::vpc::LinkFunctions;
 use crate::qos::QosClass;
 use crate::route::RouteOrigin;
+use crate::vpc::LinkFunctions;
 
 /// Changes of single endpoints that a link remembers. A flow that was not looked at for longer is decided again.
 const REMEMBERED: usize = 256;

@@ -17,15 +17,18 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::delivery::{AllowedPrefixes, DeliveredAs, Undelivered, UndeliveredPackets};
-pub use self::functions::{AttachedOption, EndpointConfig, LinkFunctions, OptionLengths, ProxyTarget};
+pub use self::functions::{
+    AttachedOption, EndpointConfig, LinkFunctions, OptionLengths, ProxyTarget,
+};
 pub use self::generation::LinkChange;
-pub use self::neighbor_cache::{NeighborUse, NeighborCache, NeighborProbe};
+pub use self::neighbor_cache::{NeighborCache, NeighborProbe, NeighborUse};
 pub use self::rx_interface::{ExpectedInterface, RxInterface};
 pub use self::tables::Tables;
-use crate::l2::{Bridge, BridgeConfig};
 pub use crate::host::{
-    PathMtuEvidence, Host, HostRegistry, PathMtu, PathMtuReport, REPORT_LIFETIME, OffloadNeeds, least_of,
+    Host, HostRegistry, OffloadNeeds, PathMtu, PathMtuEvidence, PathMtuReport, REPORT_LIFETIME,
+    least_of,
 };
+use crate::l2::{Bridge, BridgeConfig};
 pub use crate::link_index::LinkIndex;
 use crate::options::EndpointType;
 use crate::qos::Meter;

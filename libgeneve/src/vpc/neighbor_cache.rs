@@ -301,7 +301,12 @@ mod tests {
         let (_, held) = here.find(addr(1), at(0)).unwrap();
         assert_eq!(asked(&here, 0..11), [(10, Some(NEIGHBOR_MAC_A))]);
         here.learn(addr(1), NEIGHBOR_MAC_A, NEIGHBOR_HOST, at(11));
-        let all = [(21, Some(NEIGHBOR_MAC_A)), (22, Some(NEIGHBOR_MAC_A)), (23, None), (24, None)];
+        let all = [
+            (21, Some(NEIGHBOR_MAC_A)),
+            (22, Some(NEIGHBOR_MAC_A)),
+            (23, None),
+            (24, None),
+        ];
         assert_eq!(asked(&here, 11..25), all);
         assert!(mac(&here, 1, 24).is_some() && !here.take_moved());
         assert_eq!(asked(&here, 25..30), []);
@@ -335,7 +340,8 @@ mod tests {
     fn the_kernel_is_asked_for_link_local_addresses_at_first_and_when_somebody_asks() {
         let here = NeighborCache::new([1, 2]);
         let own: Ipv6Addr = "fe80::1".parse().unwrap();
-        let looks = |here: &NeighborCache| (0..9).filter(|_| here.take_link_local_request()).count();
+        let looks =
+            |here: &NeighborCache| (0..9).filter(|_| here.take_link_local_request()).count();
         assert_eq!(looks(&here), usize::from(FIRST_LOOKS));
         assert!(!here.is_link_local(own.into()));
         assert_eq!(looks(&here), 1);

@@ -1,7 +1,7 @@
 //! The encapsulations that a link can use, and what all of them say: VNI, options, what is inside and where it begins.
 //!
 //! One file each has the wire format ([`geneve`](super::geneve), [`vxlan`](super::vxlan)); here is what tells them apart.
-//! Everything else speaks of an [`Encapsulation`] and of an [`Envelope`].
+//! Everything else speaks of an [`Encapsulation`] and of an [`EncapHeader`].
 
 use std::fmt;
 
@@ -193,7 +193,7 @@ impl Encapsulation {
     ///
     /// # Errors
     ///
-    /// As [`EnvelopeError`] says.
+    /// As [`EncapError`] says.
     #[inline]
     pub fn parse(self, bytes: &[u8]) -> Result<EncapHeader<'_>, EncapError> {
         match self {

@@ -416,7 +416,10 @@ mod tests {
             assert_eq!(frame.header_len(), ETHERNET_HEADER_LEN + n * VLAN_TAG_LEN);
         }
         assert_eq!((outer.id(), inner.id()), (0xfff, 5));
-        assert_eq!(tagged_header(MAC_A, MAC_B, &[outer, inner, inner], 0x0800), None);
+        assert_eq!(
+            tagged_header(MAC_A, MAC_B, &[outer, inner, inner], 0x0800),
+            None
+        );
         let (bytes, len) = tagged_header(MAC_A, MAC_B, &tags, ethertype::VLAN).unwrap();
         assert_eq!(
             Ethernet::parse(&bytes[..len]).unwrap_err(),

@@ -276,7 +276,10 @@ fn rfc8926_20_all_63_words_of_options_are_processed() {
     let many = (0..62)
         .try_fold(builder(), |b, _| b.option(TEST_CLASS, OptionType(1), &[]))
         .unwrap();
-    let many = many.option(TEST_CLASS, OptionType(0x81), &[]).unwrap().finish();
+    let many = many
+        .option(TEST_CLASS, OptionType(0x81), &[])
+        .unwrap()
+        .finish();
     let geneve = Geneve::parse(&many).unwrap();
     assert_eq!(geneve.options().count(), 63);
     assert_eq!(

@@ -61,9 +61,21 @@ fn types_codes_and_mtu_are_those_of_the_rfcs() {
     let expected = [
         (IcmpError::TooBig { mtu: 1400 }, (3, 4), (2, 0)),
         (IcmpError::TimeExceeded, (11, 0), (3, 0)),
-        (IcmpError::Unreachable(UnreachableReason::NoRoute), (3, 0), (1, 0)),
-        (IcmpError::Unreachable(UnreachableReason::Host), (3, 1), (1, 3)),
-        (IcmpError::Unreachable(UnreachableReason::Port), (3, 3), (1, 4)),
+        (
+            IcmpError::Unreachable(UnreachableReason::NoRoute),
+            (3, 0),
+            (1, 0),
+        ),
+        (
+            IcmpError::Unreachable(UnreachableReason::Host),
+            (3, 1),
+            (1, 3),
+        ),
+        (
+            IcmpError::Unreachable(UnreachableReason::Port),
+            (3, 3),
+            (1, 4),
+        ),
         (
             IcmpError::Unreachable(UnreachableReason::Prohibited),
             (3, 13),

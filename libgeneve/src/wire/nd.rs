@@ -236,7 +236,8 @@ pub fn advertisement(
     let dst = if probe { ALL_NODES } else { to };
     // Solicited unless it goes to all.
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    let flags = bit(!probe, SOLICITED) | bit(flags.router, ROUTER_FLAG) | bit(flags.overrides, OVERRIDE);
+    let flags =
+        bit(!probe, SOLICITED) | bit(flags.router, ROUTER_FLAG) | bit(flags.overrides, OVERRIDE);
     let option = (TARGET_LINK_LAYER, mac);
     message(ADVERTISEMENT, flags, target, dst, target, option)
 }
@@ -330,11 +331,21 @@ mod tests {
 
     #[test]
     fn a_probe_for_duplicates_has_no_address_and_tells_no_mac() {
-        let probe = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(ND_ADDR_A), &ND_ADDR_A.octets());
+        let probe = message(
+            135,
+            Ipv6Addr::UNSPECIFIED,
+            solicited_node(ND_ADDR_A),
+            &ND_ADDR_A.octets(),
+        );
         let nd = parse(&probe).unwrap().unwrap();
         assert!(nd.is_probe());
         let with_mac = [&ND_ADDR_A.octets()[..], &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
-        let bytes = message(135, Ipv6Addr::UNSPECIFIED, solicited_node(ND_ADDR_A), &with_mac);
+        let bytes = message(
+            135,
+            Ipv6Addr::UNSPECIFIED,
+            solicited_node(ND_ADDR_A),
+            &with_mac,
+        );
         assert_eq!(parse(&bytes), Some(Err(NdError)));
         let elsewhere = message(135, Ipv6Addr::UNSPECIFIED, ND_ADDR_A, &ND_ADDR_A.octets());
         assert_eq!(parse(&elsewhere), Some(Err(NdError)));
@@ -402,7 +413,10 @@ mod tests {
         let none = AdvertisementFlags::default();
         let bytes = advertisement(ND_ADDR_A, ND_MAC, ND_ADDR_B, none);
         let packet = Packet::parse(&bytes).unwrap();
-        assert_eq!((packet.src, packet.dst), (ND_ADDR_A.into(), ND_ADDR_B.into()));
+        assert_eq!(
+            (packet.src, packet.dst),
+            (ND_ADDR_A.into(), ND_ADDR_B.into())
+        );
         let expected = Nd::Advertisement {
             target: ND_ADDR_A,
             mac: Some(ND_MAC),

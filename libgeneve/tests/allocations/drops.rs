@@ -20,7 +20,10 @@ fn dropped(world: &LinkWorld, cases: &[(DropReason, Parcel)]) {
             assert_eq!(worker.carry(world, parcel), Err(*reason), "{}", parcel.name);
         }
     };
-    assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| all())), 0);
+    assert_eq!(
+        allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| all())),
+        0
+    );
 }
 
 /// Everything is on, some of it denied or broken.
@@ -28,7 +31,10 @@ fn hostile() -> LinkWorld {
     let mut all = functions(0);
     let mut rules = world::allow_all();
     for direction in [Direction::Ingress, Direction::Egress] {
-        for (name, action, port) in [("deny", PolicyAction::Deny, 666), ("reject", PolicyAction::Reject, 667)] {
+        for (name, action, port) in [
+            ("deny", PolicyAction::Deny, 666),
+            ("reject", PolicyAction::Reject, 667),
+        ] {
             let mut rule = world::rule(format!("{name}-{direction}"), direction, 1, action);
             rule.protocol = Some(17);
             rule.dports = vec![port..=port];
@@ -68,15 +74,20 @@ fn hostile() -> LinkWorld {
 fn drops_on_the_way_out_allocate_nothing() {
     let world = hostile();
     let (a, b, inside) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("10.5.0.1"));
-    let udp = |src, dst, port| outward("udp", packet((src, 4000), (dst, port), Kind::Udp, 64));
+    let udp = |src, dst, port| {
+        outward(
+            "udp",
+            packet((src, 4000), (dst, port), PayloadKind::Udp, 64),
+        )
+    };
     // They take the only port, and what the bucket has.
     let mut worker = TestWorker::new();
     assert_eq!(worker.carry(&world, &udp(inside, b, 1)), Ok(()));
     let fast = udp(ip("10.0.0.5"), b, 1);
     assert_eq!(worker.carry(&world, &fast), Ok(()));
-    let piece = fragment_of(packet((a, 1), (b, 1), Kind::Udp, 64), 0x2004);
-    let unrelated = error_about(&packet((b, 9), (a, 9), Kind::Udp, 64), a);
-    let esp = packet((inside, 0), (b, 0), Kind::Other(50), 64);
+    let piece = fragment_of(packet((a, 1), (b, 1), PayloadKind::Udp, 64), 0x2004);
+    let unrelated = error_about(&packet((b, 9), (a, 9), PayloadKind::Udp, 64), a);
+    let esp = packet((inside, 0), (b, 0), PayloadKind::Other(50), 64);
     dropped(
         &world,
         &[
@@ -86,7 +97,7 @@ fn drops_on_the_way_out_allocate_nothing() {
             (DropReason::SourceNotLocal, udp(b, b, 1)),
             (
                 DropReason::NoBackend,
-                outward("vip", packet((a, 1), (ip(WORLD_VIP), 80), SYN, 9)),
+                outward("vip", packet((a, 1), (ip(WORLD_VIP), 80), TCP_SYN, 9)),
             ),
             (DropReason::NatExhausted, udp(ip("10.5.0.2"), b, 1)),
             (DropReason::NatUntranslatable, outward("esp", esp)),
@@ -109,7 +120,7 @@ fn drops_on_the_way_out_allocate_nothing() {
 fn drops_on_the_way_in_allocate_nothing() {
     let world = hostile();
     let (a, b, c) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.3"));
-    let udp = |src, dst, port| packet((src, 4000), (dst, port), Kind::Udp, 64);
+    let udp = |src, dst, port| packet((src, 4000), (dst, port), PayloadKind::Udp, 64);
     let good = udp(b, a, 1);
     let plain = |bytes: &[u8]| behind(&header(SentOptions::default(), bytes), bytes);
     let builder = |vni, protocol| GeneveBuilder::new(Vni::new(vni).unwrap(), protocol);
@@ -140,24 +151,28 @@ fn drops_on_the_way_in_allocate_nothing() {
     let mut wrong_local = from_b("local", plain(&good));
     let mut by_link = from_b("by a link", plain(&good));
     let mut by_nobody = from_b("by nobody knows what", vec![0xff; 9]);
-    if let (ParcelDirection::In(link), ParcelDirection::In(nobody)) = (&mut by_link.way, &mut by_nobody.way) {
+    if let (ParcelDirection::In(link), ParcelDirection::In(nobody)) =
+        (&mut by_link.way, &mut by_nobody.way)
+    {
         link.interface = RxInterface::Link(LinkIndex(0));
         nobody.interface = RxInterface::Unknown;
     }
     let mut congested = from_b("congested", plain(&udp(b, a, 2)));
     congested.bytes[9] = 0;
     write_ipv4_checksum(&mut congested.bytes[8..]);
-    if let (ParcelDirection::In(local), ParcelDirection::In(congested)) = (&mut wrong_local.way, &mut congested.way) {
+    if let (ParcelDirection::In(local), ParcelDirection::In(congested)) =
+        (&mut wrong_local.way, &mut congested.way)
+    {
         local.dst = Some(ip("192.0.2.77"));
         congested.tos = 3;
     }
     let piece = fragment_of(udp(b, a, 1), 0x2004);
     let unrelated = error_about(&udp(a, b, 9), b);
-    let vip = packet((c, 1), (ip(WORLD_VIP), 80), SYN, 9);
+    let vip = packet((c, 1), (ip(WORLD_VIP), 80), TCP_SYN, 9);
     let esp = packet(
         (ip("10.7.0.9"), 0),
         (ip("198.51.100.1"), 0),
-        Kind::Other(50),
+        PayloadKind::Other(50),
         64,
     );
     let second = udp(ip("10.7.0.8"), ip("198.51.100.1"), 1);
@@ -271,7 +286,10 @@ fn drops_on_the_way_in_allocate_nothing() {
                 DropReason::DestinationNotHere,
                 from_b("elsewhere", plain(&udp(b, ip("169.254.169.254"), 1))),
             ),
-            (DropReason::NoBackend, inward("vip", WORLD_HOST_C, labelled(&vip))),
+            (
+                DropReason::NoBackend,
+                inward("vip", WORLD_HOST_C, labelled(&vip)),
+            ),
             (DropReason::RateExceeded, fast),
             (DropReason::FragmentUnknown, from_b("piece", plain(&piece))),
             (
@@ -297,10 +315,19 @@ impl Parcel {
 fn a_flood_of_ever_other_headers_allocates_nothing() {
     let world = hostile();
     let mut worker = TestWorker::new();
-    let forged = packet((ip("10.0.0.3"), 1), (ip("10.0.0.1"), 1), Kind::Udp, 9);
+    let forged = packet(
+        (ip("10.0.0.3"), 1),
+        (ip("10.0.0.1"), 1),
+        PayloadKind::Udp,
+        9,
+    );
     let option =
         GeneveBuilder::new(WORLD_VNI, 0x0800).option(OptionClass(0xfff1), OptionType(1), &[0; 4]);
-    let mut parcel = inward("forged", WORLD_HOST_B, behind(&option.unwrap().finish(), &forged));
+    let mut parcel = inward(
+        "forged",
+        WORLD_HOST_B,
+        behind(&option.unwrap().finish(), &forged),
+    );
     let mut flood = |world: &LinkWorld, from: u32| {
         for number in from..from + 1000 {
             parcel.bytes[12..16].copy_from_slice(&number.to_be_bytes());

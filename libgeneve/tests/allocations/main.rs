@@ -10,27 +10,31 @@ mod world;
 use std::ops::Range;
 use std::sync::Arc;
 
-use libgeneve::datapath::{self, OuterRx, Decap, Egress, Ingress, Output};
+use libgeneve::datapath::{self, Decap, Egress, Ingress, OuterRx, Output};
 use libgeneve::drop::DropReason;
 use libgeneve::flow::{FlowKey, FlowLimits};
 use libgeneve::label::{Labels, Selector};
-use libgeneve::vpc::{EndpointConfig, LinkFunctions, LinkIndex, RxInterface};
 use libgeneve::offload::merge::{Merger, SuperPacket};
 use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{GsoType, NEEDS_CSUM, VnetHdr};
 use libgeneve::options::{
-    SentOptions, ClassOption, EndpointOption, EndpointType, OptionMatch, ReceivedOptions, OptionSchema,
+    ClassOption, EndpointOption, EndpointType, OptionMatch, OptionSchema, ReceivedOptions,
+    SentOptions,
 };
-use libgeneve::policy::{PolicyAction, Direction, RulePeer};
-use libgeneve::qos::{QueueAdmission, Bucket, QosClass, Metered, EnqueueRequest, Shaper};
+use libgeneve::policy::{Direction, PolicyAction, RulePeer};
+use libgeneve::qos::{Bucket, EnqueueRequest, Metered, QosClass, QueueAdmission, Shaper};
 use libgeneve::time::Now;
+use libgeneve::vpc::{EndpointConfig, LinkFunctions, LinkIndex, RxInterface};
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, GeneveBuilder, Vni};
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::ip::write_ipv4_checksum;
 use libgeneve::wire::option::{OptionClass, OptionType};
 use libgeneve::wire::packet::Packet;
-use world::packets::{ACK, Kind, SYN, behind, error_about, fragment_of, packet};
-use world::{WORLD_HOST_B, WORLD_HOST_C, WORLD_HOST_A, WORLD_LINK, WORLD_VIP, WORLD_VNI, LinkWorld, functions, ip};
+use world::packets::{PayloadKind, TCP_ACK, TCP_SYN, behind, error_about, fragment_of, packet};
+use world::{
+    LinkWorld, WORLD_HOST_A, WORLD_HOST_B, WORLD_HOST_C, WORLD_LINK, WORLD_VIP, WORLD_VNI,
+    functions, ip,
+};
 
 const ALLOCATION_ROUNDS: usize = 300;
 /// What the first packet of a flow may allocate: the header, the meter, the lease, and what maps grow by.
@@ -229,28 +233,46 @@ fn known_flows_allocate_nothing_with_every_function_on() {
     );
     let (b6, inside, behind_b) = (ip("fd00::2"), ip("10.5.0.1"), ip("10.7.0.9"));
     let far = ip("198.51.100.1");
-    let echo = Kind::Echo { reply: false };
+    let echo = PayloadKind::Echo { reply: false };
     let gateway = |bytes: Vec<u8>| typed(EndpointType::Gateway, &bytes);
     let mut known = Vec::new();
     // The first flow of a kind makes maps that the others find.
     for turn in 0..4u16 {
         for (name, kind, src, dst, host) in [
-            ("tcp4", SYN, (a, 4001), (b, 443), None),
-            ("udp4", Kind::Udp, (a, 4002), (b, 53), None),
-            ("udp6", Kind::Udp, (a6, 4003), (b6, 53), None),
+            ("tcp4", TCP_SYN, (a, 4001), (b, 443), None),
+            ("udp4", PayloadKind::Udp, (a, 4002), (b, 53), None),
+            ("udp6", PayloadKind::Udp, (a6, 4003), (b6, 53), None),
             ("echo", echo, (a, 4), (b, 4), None),
-            ("esp", Kind::Other(50), (a, 0), (b, 0), None),
-            ("snat tcp", SYN, (inside, 4004), (b, 443), None),
+            ("esp", PayloadKind::Other(50), (a, 0), (b, 0), None),
+            ("snat tcp", TCP_SYN, (inside, 4004), (b, 443), None),
             ("snat echo", echo, (inside, 4004), (b, 4004), None),
-            ("service", SYN, (a, 4005), (ip(WORLD_VIP), 80), None),
-            ("in tcp4", SYN, (b, 4006), (a, 443), Some(WORLD_HOST_B)),
-            ("in udp6", Kind::Udp, (b6, 4007), (a6, 443), Some(WORLD_HOST_B)),
-            ("gateway", SYN, (behind_b, 4008), (far, 443), Some(WORLD_HOST_B)),
-            ("relayed", SYN, (c, 4009), (ip(WORLD_VIP), 80), Some(WORLD_HOST_C)),
+            ("service", TCP_SYN, (a, 4005), (ip(WORLD_VIP), 80), None),
+            ("in tcp4", TCP_SYN, (b, 4006), (a, 443), Some(WORLD_HOST_B)),
+            (
+                "in udp6",
+                PayloadKind::Udp,
+                (b6, 4007),
+                (a6, 443),
+                Some(WORLD_HOST_B),
+            ),
+            (
+                "gateway",
+                TCP_SYN,
+                (behind_b, 4008),
+                (far, 443),
+                Some(WORLD_HOST_B),
+            ),
+            (
+                "relayed",
+                TCP_SYN,
+                (c, 4009),
+                (ip(WORLD_VIP), 80),
+                Some(WORLD_HOST_C),
+            ),
         ] {
             let src = (src.0, src.1 + 100 * turn * u16::from(src.1 != 0));
             let dst = match kind {
-                Kind::Echo { .. } => (dst.0, src.1),
+                PayloadKind::Echo { .. } => (dst.0, src.1),
                 _ => dst,
             };
             let first = packet(src, dst, kind, 100);
@@ -268,17 +290,21 @@ fn known_flows_allocate_nothing_with_every_function_on() {
 
             let reply = world.state.flows.peek(&key).expect("a flow").reply;
             let follows = match kind {
-                Kind::Tcp(..) => ACK,
+                PayloadKind::Tcp(..) => TCP_ACK,
                 other => other,
             };
             let answers = match kind {
-                Kind::Echo { .. } => Kind::Echo { reply: true },
+                PayloadKind::Echo { .. } => PayloadKind::Echo { reply: true },
                 _ => follows,
             };
             let on = packet(src, dst, follows, 100);
             let (from, to) = ((reply.src, reply.sport), (reply.dst, reply.dport));
             let back = packet(from, to, answers, 100);
-            let of_reply = if reply.src == c { WORLD_HOST_C } else { WORLD_HOST_B };
+            let of_reply = if reply.src == c {
+                WORLD_HOST_C
+            } else {
+                WORLD_HOST_B
+            };
             let back_from = |name: &str, bytes: &[u8]| match reply.src == a
                 || reply.src == a6
                 || reply.src == far
@@ -290,7 +316,7 @@ fn known_flows_allocate_nothing_with_every_function_on() {
             let cost = allocations(|| assert_eq!(worker.carry(&world, &replies), Ok(()), "{name}"));
             println!("{turn} {name:<12}{cost:>4} allocations of its first reply");
             assert!(turn == 0 || cost <= FIRST_ALLOCATIONS, "{name}: {cost}");
-            if !matches!(kind, Kind::Other(_)) {
+            if !matches!(kind, PayloadKind::Other(_)) {
                 // What the receiver of the latest packet says about it, as it saw it.
                 let left = packet(to, from, follows, 100);
                 known.push(back_from(
@@ -303,11 +329,11 @@ fn known_flows_allocate_nothing_with_every_function_on() {
         }
     }
     for word in [0x2000, 0x2004] {
-        let whole = packet((a, 4010), (b, 53), Kind::Udp, 64);
+        let whole = packet((a, 4010), (b, 53), PayloadKind::Udp, 64);
         known.push(outward("fragment", fragment_of(whole, word)));
-        let whole = packet((inside, 4011), (b, 53), Kind::Udp, 64);
+        let whole = packet((inside, 4011), (b, 53), PayloadKind::Udp, 64);
         known.push(outward("snat fragment", fragment_of(whole, word)));
-        let whole = packet((b, 4012), (a, 53), Kind::Udp, 64);
+        let whole = packet((b, 4012), (a, 53), PayloadKind::Udp, 64);
         known.push(inward(
             "in fragment",
             WORLD_HOST_B,

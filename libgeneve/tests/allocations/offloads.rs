@@ -20,10 +20,10 @@ fn offload(bytes: &[u8], gso_type: GsoType, gso_size: u16) -> VnetHdr {
 fn cutting_super_packets_allocates_nothing() {
     let (a, b) = ((ip("10.0.0.1"), 40_000), (ip("10.0.0.2"), 443));
     let (a6, b6) = ((ip("fd00::1"), 40_000), (ip("fd00::2"), 443));
-    let tcp4 = packet(a, b, ACK, 64_000);
-    let tcp6 = packet(a6, b6, ACK, 64_000);
-    let udp4 = packet(a, b, Kind::Udp, 9_000);
-    let mut syn = packet(a, b, SYN, 4);
+    let tcp4 = packet(a, b, TCP_ACK, 64_000);
+    let tcp6 = packet(a6, b6, TCP_ACK, 64_000);
+    let udp4 = packet(a, b, PayloadKind::Udp, 9_000);
+    let mut syn = packet(a, b, TCP_SYN, 4);
     // The payload becomes an MSS option that is to be clamped.
     syn[32] = 0x60;
     syn[40..44].copy_from_slice(&[2, 4, 0x23, 0]);
@@ -36,7 +36,7 @@ fn cutting_super_packets_allocates_nothing() {
         (
             Err(DropReason::TooBig),
             VnetHdr::NONE,
-            packet(a6, b6, Kind::Udp, 2_000),
+            packet(a6, b6, PayloadKind::Udp, 2_000),
         ),
     ];
     for functions in [LinkFunctions::default(), functions(100)] {
@@ -59,7 +59,10 @@ fn cutting_super_packets_allocates_nothing() {
             worker.settle(&world);
         };
         round();
-        assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())), 0);
+        assert_eq!(
+            allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())),
+            0
+        );
         assert!(worker.out.packets > 100 * ALLOCATION_ROUNDS);
     }
 }
@@ -73,7 +76,7 @@ fn merging_trains_allocates_nothing() {
     // A flow of either family, which merge; then what does not merge, and what is dropped.
     for (src, dst) in [(b, a), ((ip("fd00::2"), 40_000), (ip("fd00::1"), 443))] {
         for at in 0..40u32 {
-            let kind = Kind::Tcp(libgeneve::wire::transport::TcpFlags::ACK, 1000 * at);
+            let kind = PayloadKind::Tcp(libgeneve::wire::transport::TcpFlags::ACK, 1000 * at);
             let mut segment = packet(src, dst, kind, 1000);
             if src == b {
                 segment[5] = at as u8;
@@ -83,9 +86,9 @@ fn merging_trains_allocates_nothing() {
         }
     }
     for at in 0..40 {
-        train.push(plain(&packet(b, a, Kind::Udp, 100 + at)));
+        train.push(plain(&packet(b, a, PayloadKind::Udp, 100 + at)));
     }
-    let mut unfinished = packet(b, a, ACK, 8_000);
+    let mut unfinished = packet(b, a, TCP_ACK, 8_000);
     let parsed = Packet::parse(&unfinished).unwrap();
     assert!(parsed.write_partial_checksum(&mut unfinished));
     train.push(plain(&unfinished));
@@ -93,7 +96,7 @@ fn merging_trains_allocates_nothing() {
     other_family[2..4].copy_from_slice(&[0x86, 0xdd]);
     train.push(other_family);
     train.push(train[0][..7].to_vec());
-    train.push(plain(&packet(a, b, ACK, 10)));
+    train.push(plain(&packet(a, b, TCP_ACK, 10)));
     let ParcelDirection::In(arrival) = inward("", WORLD_HOST_B, Vec::new()).way else {
         unreachable!("it is inward");
     };
@@ -123,7 +126,10 @@ fn merging_trains_allocates_nothing() {
         ingress.flush(&world.cx());
     };
     round();
-    assert_eq!(allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())), 0);
+    assert_eq!(
+        allocations(|| (0..ALLOCATION_ROUNDS).for_each(|_| round())),
+        0
+    );
     let rounds = ALLOCATION_ROUNDS + 1;
     assert_eq!(unmerged, rounds);
     assert_eq!(packets + unmerged + dropped, train.len() * rounds);

@@ -13,17 +13,17 @@ use std::sync::Arc;
 use libgeneve::datapath::{PacketContext, SharedState};
 use libgeneve::flow::{FlowHasher, FlowLimits};
 use libgeneve::label::{LabelKey, LabelSet, Selector};
-use libgeneve::vpc::{
-    AttachedOption, Df, EndpointConfig, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig,
-    Tables, Tos, Ttl,
-};
 use libgeneve::nat::{self, Nat};
 use libgeneve::options::EndpointType;
-use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule, RulePeer};
+use libgeneve::policy::{Direction, Policy, PolicyAction, PolicyDefaults, PolicyRule, RulePeer};
 use libgeneve::qos::{Bucket, QosClass};
 use libgeneve::route::RouteOrigin;
 use libgeneve::service::{Affinity, Backend, ServiceConfig, ServiceTable};
 use libgeneve::time::Now;
+use libgeneve::vpc::{
+    AttachedOption, Df, EndpointConfig, HostRegistry, Link, LinkConfig, LinkFunctions, LinkIndex,
+    RouteConfig, Tables, Tos, Ttl,
+};
 use libgeneve::wire::geneve::{GENEVE_PORT, Vni};
 use libgeneve::wire::ip::protocol;
 use libgeneve::wire::option::{OptionClass, OptionType};
@@ -67,10 +67,20 @@ pub fn link(functions: LinkFunctions) -> LinkConfig {
         endpoint("10.0.0.5/32", &[]),
         endpoint("10.5.0.0/16", &[]),
         endpoint("fd00::2/128", &[WORLD_HOST_B]),
-        route("10.7.0.0/16", &[WORLD_HOST_B], RouteOrigin::Route, EndpointType::Simple),
+        route(
+            "10.7.0.0/16",
+            &[WORLD_HOST_B],
+            RouteOrigin::Route,
+            EndpointType::Simple,
+        ),
     ];
     if functions.gateway {
-        routes.push(route("0.0.0.0/0", &[WORLD_HOST_B], RouteOrigin::Route, gateway));
+        routes.push(route(
+            "0.0.0.0/0",
+            &[WORLD_HOST_B],
+            RouteOrigin::Route,
+            gateway,
+        ));
     }
     LinkConfig {
         index: WORLD_LINK,
@@ -135,7 +145,12 @@ pub fn labels(text: &str) -> LabelSet {
     map.hashed(&label_key()).expect("no collision")
 }
 
-pub fn rule(name: impl Into<String>, direction: Direction, pref: u32, action: PolicyAction) -> PolicyRule {
+pub fn rule(
+    name: impl Into<String>,
+    direction: Direction,
+    pref: u32,
+    action: PolicyAction,
+) -> PolicyRule {
     PolicyRule::new(name, direction, pref, action)
 }
 

@@ -29,7 +29,12 @@ pub const TCP_ACK: PayloadKind = PayloadKind::Tcp(TcpFlags::ACK, 1);
 pub const TCP_SYN: PayloadKind = PayloadKind::Tcp(TcpFlags::SYN, 1);
 
 /// A packet with `payload` bytes behind its transport header.
-pub fn packet(src: (IpAddr, u16), dst: (IpAddr, u16), kind: PayloadKind, payload: usize) -> Vec<u8> {
+pub fn packet(
+    src: (IpAddr, u16),
+    dst: (IpAddr, u16),
+    kind: PayloadKind,
+    payload: usize,
+) -> Vec<u8> {
     let v4 = src.0.is_ipv4();
     let (number, mut transport) = match kind {
         PayloadKind::Tcp(flags, seq) => (protocol::TCP, tcp_header((src.1, dst.1), flags, seq)),

@@ -3,7 +3,7 @@
 //! The daemon's counters are held against the kernel's: every datagram that a socket of the host handed out was written,
 //! dropped for one reason or consumed; and so was every packet that an interface handed out.
 
-use super::hosts::{CHURNED_VPC, SoakHosts, KILLED_VPC, PLAIN_VPC, STANDING};
+use super::hosts::{CHURNED_VPC, KILLED_VPC, PLAIN_VPC, STANDING, SoakHosts};
 use geneved_tests::scrape;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -233,7 +233,11 @@ impl TrafficDelta<'_> {
             0 => self.forwarded(1, CHURNED_VPC.device),
             _ => 0,
         };
-        let most = if self.single { handed } else { handed * MAX_TRAIN };
+        let most = if self.single {
+            handed
+        } else {
+            handed * MAX_TRAIN
+        };
         if counted + unknown < handed || counted > most {
             faults.push(format!(
                 "the kernel handed out {handed} datagrams{}, and {counted} are counted{}",

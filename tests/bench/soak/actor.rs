@@ -94,8 +94,9 @@ impl Ledger {
             let pages = self.pages();
             (pages.must_progress.clone(), pages.entries.clone())
         };
-        let done =
-            |entries: &BTreeMap<String, LedgerEntry>, name: &str| entries.get(name).map_or(0, |e| e.done);
+        let done = |entries: &BTreeMap<String, LedgerEntry>, name: &str| {
+            entries.get(name).map_or(0, |e| e.done)
+        };
         for name in names {
             if done(&now, &name) <= done(before, &name) {
                 self.fail(format!("{name}: nothing got through in a whole storm"));

@@ -73,7 +73,11 @@ impl SoakArguments {
             keep: false,
         };
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} wants a value\n{SOAK_HELP}"));
+            let mut value = || {
+                words
+                    .next()
+                    .ok_or(format!("{word} wants a value\n{SOAK_HELP}"))
+            };
             match word.as_str() {
                 "--minutes" => total = span(number(&value()?)?, 60.0)?,
                 "--seconds" => total = span(number(&value()?)?, 1.0)?,

@@ -1,7 +1,9 @@
 //! Good traffic: what must arrive, and must arrive as it was sent.
 
 use super::actor::{Actor, ActorContext};
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, PingPong, TcpBulk, PingPongTransport, UdpBurst};
+use geneved::traffic::{
+    EchoRun, PingPong, PingPongTransport, SendAmount, TcpBulk, TrafficEnds, UdpBurst,
+};
 use std::time::Duration;
 
 /// How long a TCP stream may stand still: longer than any disturbance and the kernel's retransmission after it.
@@ -35,7 +37,12 @@ pub struct Conversation {
 
 impl Conversation {
     /// Between all of these ends in turn.
-    pub fn actor(kind: ConversationKind, device: &str, ends: Vec<TrafficEnds>, mortal: bool) -> Box<dyn Actor> {
+    pub fn actor(
+        kind: ConversationKind,
+        device: &str,
+        ends: Vec<TrafficEnds>,
+        mortal: bool,
+    ) -> Box<dyn Actor> {
         let name = format!("good {kind:?} {device}").to_lowercase();
         Box::new(Self {
             kind,
@@ -52,7 +59,11 @@ impl Conversation {
                 let bulk = TcpBulk {
                     streams: 1 + cx.rng.usize(..2),
                     amount: SendAmount::Count(cx.rng.u64(10_000..6_000_000)),
-                    patience: if self.mortal { MORTAL_TIMEOUT } else { STREAM_TIMEOUT },
+                    patience: if self.mortal {
+                        MORTAL_TIMEOUT
+                    } else {
+                        STREAM_TIMEOUT
+                    },
                     ..TcpBulk::default()
                 };
                 let report = bulk.run(ends).map_err(|error| error.to_string())?;

@@ -2,7 +2,7 @@
 //! not sent.
 
 use super::actor::{Actor, ActorContext, any_of};
-use super::hosts::{self, ATTACKER, CHURNED_VPC, FRAMES_VPC, SoakHosts, STANDING, VXLAN_VPC, Vpc};
+use super::hosts::{self, ATTACKER, CHURNED_VPC, FRAMES_VPC, STANDING, SoakHosts, VXLAN_VPC, Vpc};
 use fastrand::Rng;
 use geneved_tests::packet::{self, RawGeneve, option};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -214,7 +214,11 @@ fn encapsulated_in(rng: &mut Rng, vpc: &Vpc, side: usize) -> (u16, Vec<u8>) {
     }
     let six = inner[0] >> 4 == 6;
     let mut header = RawGeneve::new(vpc.vni);
-    header.protocol = if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 };
+    header.protocol = if six {
+        packet::ETHERTYPE_IPV6
+    } else {
+        packet::ETHERTYPE_IPV4
+    };
     for _ in 0..rng.usize(..3) {
         let len = 4 * rng.usize(..6);
         let data: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
@@ -235,7 +239,11 @@ fn inner(rng: &mut Rng, vpc: &Vpc, side: usize) -> Vec<u8> {
     let six = rng.bool();
     // Where MAC addresses are learned from packets, whoever can forge the other host's address can forge its tenant's MAC
     // address: not in this tenant's name, whose good traffic would go there.
-    let from = if vpc.vni == VXLAN_VPC.vni { 200 } else { 1 - side };
+    let from = if vpc.vni == VXLAN_VPC.vni {
+        200
+    } else {
+        1 - side
+    };
     let (from, to) = (vpc.address(six, from), vpc.address(six, side));
     let len = rng.usize(..1000);
     let payload: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();

@@ -3,7 +3,7 @@
 //! Hosts a and b have a VPC of each kind between them and are measured; host c is there to be killed.
 
 use super::arguments::SoakArguments;
-use geneved::lab::daemon::{DaemonProcess, DaemonFiles};
+use geneved::lab::daemon::{DaemonFiles, DaemonProcess};
 use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use std::fmt::Write as _;
@@ -89,7 +89,14 @@ pub const KILLED_VPC: Vpc = Vpc {
 /// Those that stand through everything: whatever happens, they carry.
 pub const STANDING: [&Vpc; 4] = [&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC];
 /// All of them.
-pub const ALL_VPCS: [&Vpc; 6] = [&PLAIN_VPC, &FRAMES_VPC, &VXLAN_VPC, &FUNCTIONS_VPC, &CHURNED_VPC, &KILLED_VPC];
+pub const ALL_VPCS: [&Vpc; 6] = [
+    &PLAIN_VPC,
+    &FRAMES_VPC,
+    &VXLAN_VPC,
+    &FUNCTIONS_VPC,
+    &CHURNED_VPC,
+    &KILLED_VPC,
+];
 
 /// An address outside of the VPC with functions, behind host b.
 pub const SOAK_OUTSIDE: &str = "203.0.113.1";
@@ -290,7 +297,10 @@ impl SoakHosts {
 
     /// From host a's tenant through the gateway.
     pub fn outside(&self) -> TrafficEnds {
-        let (from, to) = (self.tenant(&FUNCTIONS_VPC, 0), self.tenant(&FUNCTIONS_VPC, 1));
+        let (from, to) = (
+            self.tenant(&FUNCTIONS_VPC, 0),
+            self.tenant(&FUNCTIONS_VPC, 1),
+        );
         let address = SOAK_OUTSIDE.parse().expect("an address");
         TrafficEnds::new(from.netns(), to.netns(), address)
     }

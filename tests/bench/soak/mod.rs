@@ -9,8 +9,8 @@ mod account;
 mod actor;
 mod arguments;
 mod clients;
-mod gate;
 mod conversation;
+mod gate;
 mod hostile;
 mod hosts;
 mod logs;
@@ -18,13 +18,13 @@ mod tenant;
 mod trouble;
 mod verdict;
 
-use account::{TrafficDelta, Reading};
-use actor::{Actor, Ledger, ActorThreads};
+use account::{Reading, TrafficDelta};
+use actor::{Actor, ActorThreads, Ledger};
 use arguments::SoakArguments;
+use conversation::{Conversation, ConversationKind};
 use gate::Gate;
 use geneved::lab::{interrupt, netns};
-use conversation::{Conversation, ConversationKind};
-use hosts::{CHURNED_VPC, SoakHosts, KILLED_VPC, STANDING, ConfigVariant, Vpc};
+use hosts::{CHURNED_VPC, ConfigVariant, KILLED_VPC, STANDING, SoakHosts, Vpc};
 use logs::Logs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -119,17 +119,31 @@ fn cast(hosts: &Arc<SoakHosts>, arguments: &SoakArguments) -> io::Result<Vec<Box
             .to_vec()
     };
     for vpc in STANDING {
-        for kind in [ConversationKind::Tcp, ConversationKind::Udp, ConversationKind::PingPong, ConversationKind::Ping] {
+        for kind in [
+            ConversationKind::Tcp,
+            ConversationKind::Udp,
+            ConversationKind::PingPong,
+            ConversationKind::Ping,
+        ] {
             all.push(Conversation::actor(kind, vpc.device, both_ways(vpc), false));
         }
     }
     for vpc in [&CHURNED_VPC, &KILLED_VPC] {
-        for kind in [ConversationKind::Tcp, ConversationKind::Udp, ConversationKind::Ping] {
+        for kind in [
+            ConversationKind::Tcp,
+            ConversationKind::Udp,
+            ConversationKind::Ping,
+        ] {
             all.push(Conversation::actor(kind, vpc.device, both_ways(vpc), true));
         }
     }
     for kind in [ConversationKind::Tcp, ConversationKind::PingPong] {
-        all.push(Conversation::actor(kind, "outside", vec![hosts.outside()], false));
+        all.push(Conversation::actor(
+            kind,
+            "outside",
+            vec![hosts.outside()],
+            false,
+        ));
     }
     all.extend(hostile::attackers(hosts, arguments)?);
     all.extend(tenant::tenants(hosts, arguments)?);
@@ -228,8 +242,9 @@ impl Soak {
             let mut daemon = daemon
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(Ok(Some(status))) =
-                daemon.as_mut().map(geneved::lab::daemon::DaemonProcess::exited)
+            if let Some(Ok(Some(status))) = daemon
+                .as_mut()
+                .map(geneved::lab::daemon::DaemonProcess::exited)
             {
                 self.ledger
                     .fail(format!("the daemon of host {side} ended: {status}"));

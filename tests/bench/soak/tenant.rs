@@ -4,7 +4,7 @@
 use super::actor::{Actor, ActorContext, any_of};
 use super::arguments::SoakArguments;
 use super::hostile::icmp;
-use super::hosts::{FRAMES_VPC, FUNCTIONS_VPC, SoakHosts, PLAIN_VPC, VXLAN_VPC, Vpc};
+use super::hosts::{FRAMES_VPC, FUNCTIONS_VPC, PLAIN_VPC, SoakHosts, VXLAN_VPC, Vpc};
 use fastrand::Rng;
 use geneved_tests::packet;
 use nix::ifaddrs::getifaddrs;
@@ -85,7 +85,14 @@ impl PacketSocket {
         }
         let mut bytes = vec![0xff; 6];
         bytes.extend([2, 0x77, 0, 0, 0, rng.u8(..)]);
-        bytes.extend(if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 }.to_be_bytes());
+        bytes.extend(
+            if six {
+                packet::ETHERTYPE_IPV6
+            } else {
+                packet::ETHERTYPE_IPV4
+            }
+            .to_be_bytes(),
+        );
         bytes
     }
 }
@@ -109,7 +116,11 @@ fn learned(vpc: &Vpc, side: usize, six: bool) -> io::Result<LinkAddr> {
     )?;
     ear.set_read_timeout(Some(Duration::from_secs(5)))?;
     let index = nix::net::if_::if_nametoindex(vpc.device)?;
-    let protocol = if six { packet::ETHERTYPE_IPV6 } else { packet::ETHERTYPE_IPV4 };
+    let protocol = if six {
+        packet::ETHERTYPE_IPV6
+    } else {
+        packet::ETHERTYPE_IPV4
+    };
     let voice = UdpSocket::bind((vpc.address(six, side), 0))?;
     loop {
         voice.send_to(b"where", (vpc.address(six, 1 - side), 9))?;

@@ -3,7 +3,7 @@
 
 use super::actor::{Actor, ActorContext, any_of};
 use super::arguments::SoakArguments;
-use super::hosts::{CHURNED_VPC, SoakHosts, PLAIN_VPC, ConfigVariant, underlay};
+use super::hosts::{CHURNED_VPC, ConfigVariant, PLAIN_VPC, SoakHosts, underlay};
 use geneved::lab::netns::{self, LabNetns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -109,7 +109,8 @@ impl Trouble {
 
     fn reload(&self, cx: &mut ActorContext<'_>) -> io::Result<u64> {
         let side = cx.rng.usize(..2);
-        self.hosts.write(side, ConfigVariant::More(cx.rng.u32(1..40)))?;
+        self.hosts
+            .write(side, ConfigVariant::More(cx.rng.u32(1..40)))?;
         self.hosts.cli(side, "reload")?;
         let time = milliseconds(cx, 0..1000);
         cx.gate.pause(time);

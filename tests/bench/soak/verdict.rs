@@ -1,7 +1,7 @@
 //! The table of rounds, and what the whole run came to.
 
 use super::account::{Reading, slope};
-use super::actor::{LedgerEntry, Ledger};
+use super::actor::{Ledger, LedgerEntry};
 use super::logs::Logs;
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -12,30 +12,30 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{Arrival, Context, Egress, Ingress, Output, State};
-use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
+use libgeneve::datapath::{OuterRx, PacketContext, Egress, Ingress, Output, SharedState};
+use libgeneve::flow::{FlowHasher, FlowLimits};
+use libgeneve::vpc::{
+    Df, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
     Tos, Ttl,
 };
 use libgeneve::offload::merge::{Merger, SuperPacket};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::vnet::{self, VnetHdr};
 use libgeneve::options::EndpointType;
-use libgeneve::route::Origin;
+use libgeneve::route::RouteOrigin;
 use libgeneve::time::Now;
 use libgeneve::wire::geneve::{Geneve, Vni};
 use libgeneve::wire::ip;
 use libgeneve::wire::packet::{IpVersion, Packet};
 
-const HOSTS: [&str; 4] = ["192.0.2.2", "192.0.2.3", "2001:db8::2", "192.0.2.66"];
-const PORTS: [u16; 2] = [6081, 16_081];
+const FUZZ_HOSTS: [&str; 4] = ["192.0.2.2", "192.0.2.3", "2001:db8::2", "192.0.2.66"];
+const OUTER_PORTS: [u16; 2] = [6081, 16_081];
 
 fn addr(addr: &str) -> IpAddr {
     addr.parse().expect("a literal")
 }
 
-fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
+fn route(prefix: &str, hosts: &[&str], origin: RouteOrigin) -> RouteConfig {
     RouteConfig {
         prefix: prefix.parse().expect("a literal"),
         hosts: hosts.iter().map(|host| addr(host)).collect(),
@@ -47,8 +47,8 @@ fn route(prefix: &str, hosts: &[&str], origin: Origin) -> RouteConfig {
 
 /// Two VPCs with the same VNI on two ports, and with overlapping addresses.
 fn tables() -> &'static Tables {
-    static TABLES: OnceLock<Tables> = OnceLock::new();
-    TABLES.get_or_init(|| {
+    static DATAPATH_TABLES: OnceLock<Tables> = OnceLock::new();
+    DATAPATH_TABLES.get_or_init(|| {
         let mut registry = HostRegistry::default();
         let mut link = |index: u32, uniform: bool, routes| {
             let config = LinkConfig {
@@ -58,7 +58,7 @@ fn tables() -> &'static Tables {
                 lladdr: Default::default(),
                 neighbors: Default::default(),
                 vni: Vni::new(100).expect("24 bits"),
-                port: PORTS[index as usize],
+                port: OUTER_PORTS[index as usize],
                 local: None,
                 ttl: if uniform { Ttl::Inherit } else { Ttl::Auto },
                 tos: if uniform { Tos::Inherit } else { Tos::Fixed(0) },
@@ -75,19 +75,19 @@ fn tables() -> &'static Tables {
                 },
                 undelivered: Default::default(),
                 routes,
-                functions: Functions::default(),
+                functions: LinkFunctions::default(),
                 bridge: None,
             };
             Arc::new(Link::new(config, &mut registry))
         };
         let endpoints = vec![
-            route("10.0.0.2/32", &HOSTS[..1], Origin::Endpoint),
-            route("fd00::2/128", &HOSTS[2..3], Origin::Endpoint),
-            route("10.7.0.0/16", &HOSTS[..2], Origin::Route),
+            route("10.0.0.2/32", &FUZZ_HOSTS[..1], RouteOrigin::Endpoint),
+            route("fd00::2/128", &FUZZ_HOSTS[2..3], RouteOrigin::Endpoint),
+            route("10.7.0.0/16", &FUZZ_HOSTS[..2], RouteOrigin::Route),
         ];
         let everything = vec![
-            route("0.0.0.0/0", &HOSTS[..1], Origin::Remote),
-            route("::/0", &HOSTS[..1], Origin::Remote),
+            route("0.0.0.0/0", &FUZZ_HOSTS[..1], RouteOrigin::Remote),
+            route("::/0", &FUZZ_HOSTS[..1], RouteOrigin::Remote),
         ];
         Tables::new(
             [link(0, false, endpoints), link(1, true, everything)],
@@ -97,21 +97,21 @@ fn tables() -> &'static Tables {
 }
 
 #[derive(Default)]
-struct Collect(Vec<(Vec<u8>, Range<usize>)>);
+struct DatagramCollector(Vec<(Vec<u8>, Range<usize>)>);
 
-impl Segments for Collect {
+impl SegmentSink for DatagramCollector {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.0.push((header.to_vec(), payload));
     }
 }
 
 fuzz_target!(|data: &[u8]| {
-    let limits = Limits {
+    let limits = FlowLimits {
         flows: 1024,
-        ..Limits::default()
+        ..FlowLimits::default()
     };
-    let state = State::new(limits, [3, 4]);
-    let mut ingress = Receiver {
+    let state = SharedState::new(limits, [3, 4]);
+    let mut ingress = FuzzReceiver {
         state: &state,
         ingress: Ingress::default(),
         merger: Merger::new(3, true),
@@ -132,15 +132,15 @@ fuzz_target!(|data: &[u8]| {
     ingress.finish();
 });
 
-fn context(state: &State) -> Context<'_> {
-    Context {
+fn context(state: &SharedState) -> PacketContext<'_> {
+    PacketContext {
         tables: tables(),
         state,
         now: Now(1),
     }
 }
 
-fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
+fn egress(state: &SharedState, control: u8, mut bytes: Vec<u8>) {
     let link = tables()
         .link(LinkIndex(u32::from(control >> 3 & 1)))
         .expect("there are two");
@@ -166,7 +166,7 @@ fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
     };
     assert!(link.host(forward.host.addr).is_some());
     assert_eq!(forward.outer.tos & 3, packet.tos & 3);
-    let mut out = Collect::default();
+    let mut out = DatagramCollector::default();
     let (encap, cut) = (&forward.encap, forward.cut);
     let fits = cut
         .carry_out(encap, &vnet, &packet, inner, &mut out)
@@ -189,8 +189,8 @@ fn egress(state: &State, control: u8, mut bytes: Vec<u8>) {
     }
 }
 
-struct Receiver<'a> {
-    state: &'a State,
+struct FuzzReceiver<'a> {
+    state: &'a SharedState,
     ingress: Ingress,
     merger: Merger<usize>,
     /// Lane, inner packet and where it began, for each packet that the merger got.
@@ -198,11 +198,11 @@ struct Receiver<'a> {
     written: Vec<(u64, usize)>,
 }
 
-impl Receiver<'_> {
+impl FuzzReceiver<'_> {
     fn datagram(&mut self, control: u8, mut bytes: Vec<u8>) {
-        let arrival = Arrival {
-            port: PORTS[usize::from(control >> 3 & 1)],
-            src: addr(HOSTS[usize::from(control >> 1 & 3)]),
+        let arrival = OuterRx {
+            port: OUTER_PORTS[usize::from(control >> 3 & 1)],
+            src: addr(FUZZ_HOSTS[usize::from(control >> 1 & 3)]),
             dst: None,
             tos: control >> 4 & 3,
             interface: RxInterface::Underlay,

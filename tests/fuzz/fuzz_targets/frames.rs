@@ -11,47 +11,47 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::bridge::{BridgeConfig, Limits as FdbLimits, Live, OwnerConfig};
+use libgeneve::l2::{BridgeConfig, FdbLimits, LearnedState, OwnerConfig};
 use libgeneve::datapath::{
-    Arrival, Context, Egress, Inbound, Ingress, Output, State, answer_frame,
+    OuterRx, PacketContext, Egress, DecapResult, Ingress, Output, SharedState, answer_frame,
 };
-use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RxInterface, Tables, Tos, Ttl,
+use libgeneve::flow::{FlowHasher, FlowLimits};
+use libgeneve::vpc::{
+    Df, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RxInterface, Tables, Tos, Ttl,
 };
 use libgeneve::offload::vnet::{self, VnetHdr};
-use libgeneve::policy::{Action, Defaults};
+use libgeneve::policy::{PolicyAction, PolicyDefaults};
 use libgeneve::qos::Bucket;
 use libgeneve::time::Now;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use libgeneve::wire::ethernet::{Ethernet, Mac};
 use libgeneve::wire::geneve::Vni;
 use libgeneve::wire::ip;
 use libgeneve::wire::packet::Packet;
 
-const HOSTS: [[u8; 4]; 2] = [[192, 0, 2, 2], [192, 0, 2, 3]];
-const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const FRAME_HOSTS: [[u8; 4]; 2] = [[192, 0, 2, 2], [192, 0, 2, 3]];
+const FUZZ_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const ON_FIRST: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const BOUND: u32 = 8;
 
 fn tables() -> &'static Tables {
-    static TABLES: OnceLock<Tables> = OnceLock::new();
-    TABLES.get_or_init(|| {
+    static FRAME_TABLES: OnceLock<Tables> = OnceLock::new();
+    FRAME_TABLES.get_or_init(|| {
         let owner = |addr: IpAddr| OwnerConfig {
             addr,
             mac: Some(ON_FIRST),
-            host: Some(HOSTS[0].into()),
+            host: Some(FRAME_HOSTS[0].into()),
         };
-        let both = HOSTS.map(IpAddr::from).to_vec();
-        let open = Defaults {
-            ingress: Action::Allow,
-            egress: Action::Allow,
+        let both = FRAME_HOSTS.map(IpAddr::from).to_vec();
+        let open = PolicyDefaults {
+            ingress: PolicyAction::Allow,
+            egress: PolicyAction::Allow,
         };
         let config = LinkConfig {
             index: LinkIndex(0),
             encapsulation: Encapsulation::Geneve,
-            inner: Inner::Ethernet,
-            lladdr: OWN,
+            inner: InnerProtocol::Ethernet,
+            lladdr: FUZZ_MAC,
             neighbors: Default::default(),
             vni: Vni::new(100).expect("24 bits"),
             port: 6081,
@@ -66,9 +66,9 @@ fn tables() -> &'static Tables {
             allowed: Vec::new(),
             undelivered: Default::default(),
             routes: Vec::new(),
-            functions: Functions::default(),
+            functions: LinkFunctions::default(),
             bridge: Some(BridgeConfig {
-                mac: OWN,
+                mac: FUZZ_MAC,
                 learning: true,
                 limits: FdbLimits {
                     entries: BOUND,
@@ -82,7 +82,7 @@ fn tables() -> &'static Tables {
                     owner("fd00::2".parse().expect("a literal")),
                 ],
                 others: open,
-                live: Arc::new(Live::new([5, 6])),
+                live: Arc::new(LearnedState::new([5, 6])),
             }),
         };
         let link = Arc::new(Link::new(config, &mut HostRegistry::default()));
@@ -91,11 +91,11 @@ fn tables() -> &'static Tables {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let limits = Limits {
+    let limits = FlowLimits {
         flows: 1024,
-        ..Limits::default()
+        ..FlowLimits::default()
     };
-    let state = State::new(limits, [3, 4]);
+    let state = SharedState::new(limits, [3, 4]);
     let tables = tables();
     let link = tables.link(LinkIndex(0)).expect("there is one");
     let bridge = link.bridge.as_ref().expect("it is one");
@@ -112,7 +112,7 @@ fuzz_target!(|data: &[u8]| {
         if control & 4 != 0 {
             now = now + Duration::from_secs(1);
         }
-        let cx = Context {
+        let cx = PacketContext {
             tables,
             state: &state,
             now,
@@ -146,9 +146,9 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
         } else {
-            let arrival = Arrival {
+            let arrival = OuterRx {
                 port: 6081,
-                src: HOSTS[usize::from(control >> 1 & 1)].into(),
+                src: FRAME_HOSTS[usize::from(control >> 1 & 1)].into(),
                 dst: None,
                 tos: 0,
                 interface: RxInterface::Underlay,
@@ -161,16 +161,16 @@ fuzz_target!(|data: &[u8]| {
             }
             let len = bytes.len();
             let start = match ingress.receive(&cx, &arrival, &mut bytes) {
-                Ok(Inbound::Frame(frame)) => frame.start,
-                Ok(Inbound::Packet(decap)) => {
+                Ok(DecapResult::Frame(frame)) => frame.start,
+                Ok(DecapResult::Packet(decap)) => {
                     assert!(decap.start + usize::from(decap.packet.total_len) <= len);
                     decap.start - decap.frame_len
                 }
                 Err(_) => continue,
             };
             let frame = Ethernet::parse(&bytes[start..]).expect("it is delivered");
-            assert_ne!(frame.src(), OWN);
-            assert!(frame.src() != ON_FIRST || arrival.src == IpAddr::from(HOSTS[0]));
+            assert_ne!(frame.src(), FUZZ_MAC);
+            assert!(frame.src() != ON_FIRST || arrival.src == IpAddr::from(FRAME_HOSTS[0]));
         }
         assert!(bridge.live.fdb.len() <= BOUND as usize);
         assert!(bridge.live.neighbors.len() <= BOUND as usize);
@@ -178,8 +178,8 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn answered(
-    answer: libgeneve::datapath::Answer,
-    link: &libgeneve::link::Link,
+    answer: libgeneve::datapath::SenderReply,
+    link: &libgeneve::vpc::Link,
     frame: &[u8],
     source: Option<Mac>,
 ) {

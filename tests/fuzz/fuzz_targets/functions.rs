@@ -20,62 +20,62 @@ use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{Arrival, Context, Egress, Forward, Ingress, Output, Refused, State};
-use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{HostRegistry, Link, LinkIndex, RxInterface, Tables};
+use libgeneve::datapath::{OuterRx, PacketContext, Egress, Forward, Ingress, Output, RefusedPacket, SharedState};
+use libgeneve::flow::{FlowHasher, FlowLimits};
+use libgeneve::vpc::{HostRegistry, Link, LinkIndex, RxInterface, Tables};
 use libgeneve::nat;
 use libgeneve::offload::vnet::VnetHdr;
-use libgeneve::options::Attach;
+use libgeneve::options::SentOptions;
 use libgeneve::time::Now;
 use libgeneve::wire::geneve::{GENEVE_PORT, Geneve, Vni, protocol_type};
-use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::ip::protocol;
 use libgeneve::wire::option::GeneveOption;
 use libgeneve::wire::packet::Packet;
 
 use configuration::{TAG, addr, any, functions};
 use traffic::{flags, is_sound, random_options, random_packet};
-use world::packets::{Kind, packet};
-use world::{B, C, HERE, ip};
+use world::packets::{PayloadKind, packet};
+use world::{WORLD_HOST_B, WORLD_HOST_C, WORLD_HOST_A, ip};
 
 /// So many flows fit.
-const FLOWS: usize = 64;
+const MAX_FUZZ_FLOWS: usize = 64;
 const VNIS: [u32; 2] = [100, 200];
-const HOSTS: [&str; 3] = [B, C, "192.0.2.66"];
+const FUNCTION_HOSTS: [&str; 3] = [WORLD_HOST_B, WORLD_HOST_C, "192.0.2.66"];
 /// Where a packet went, and how it looks there.
-struct Went {
-    place: Place,
+struct FuzzOutput {
+    place: FuzzPlace,
     inner: Vec<u8>,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum FuzzPlace {
     Tun(LinkIndex),
     Wire(LinkIndex, IpAddr),
 }
 
-struct Host {
+struct FuzzHost {
     tables: Tables,
     hosts: HostRegistry,
-    registry: nat::Registry,
-    state: State,
+    registry: nat::PoolRegistry,
+    state: SharedState,
     now: Now,
     egress: Egress,
     ingress: Ingress,
-    last: Option<Went>,
+    last: Option<FuzzOutput>,
 }
 
-impl Host {
-    fn new(u: &mut Unstructured<'_>) -> Result<Host> {
-        let limits = Limits {
-            flows: FLOWS,
-            ..Limits::default()
+impl FuzzHost {
+    fn new(u: &mut Unstructured<'_>) -> Result<FuzzHost> {
+        let limits = FlowLimits {
+            flows: MAX_FUZZ_FLOWS,
+            ..FlowLimits::default()
         };
-        let mut host = Host {
+        let mut host = FuzzHost {
             tables: Tables::default(),
             hosts: HostRegistry::default(),
-            registry: nat::Registry::default(),
-            state: State::new(limits, [3, 4]),
+            registry: nat::PoolRegistry::default(),
+            state: SharedState::new(limits, [3, 4]),
             now: Now(1_000_000_000),
             egress: Egress::default(),
             ingress: Ingress::default(),
@@ -85,8 +85,8 @@ impl Host {
         Ok(host)
     }
 
-    fn cx(&self) -> Context<'_> {
-        Context {
+    fn cx(&self) -> PacketContext<'_> {
+        PacketContext {
             tables: &self.tables,
             state: &self.state,
             now: self.now,
@@ -122,8 +122,8 @@ impl Host {
             std::mem::take(&mut self.egress),
             std::mem::take(&mut self.ingress),
         );
-        egress.settle(&self.cx());
-        ingress.settle(&self.cx());
+        egress.flush(&self.cx());
+        ingress.flush(&self.cx());
         (self.egress, self.ingress) = (egress, ingress);
     }
 
@@ -139,7 +139,7 @@ impl Host {
                 let vni = *u.choose(&VNIS)?;
                 let options = random_options(u)?;
                 self.receive(
-                    any(u, &HOSTS)?.parse().expect("an address"),
+                    any(u, &FUNCTION_HOSTS)?.parse().expect("an address"),
                     vni,
                     &options,
                     bytes,
@@ -169,10 +169,10 @@ impl Host {
         };
         let (sport, dport) = asked.ports().unwrap_or((1, 1));
         let kind = match asked.protocol {
-            protocol::TCP => Kind::Tcp(flags(u)?, 7),
-            protocol::UDP => Kind::Udp,
-            protocol::ICMP | protocol::ICMPV6 => Kind::Echo { reply: true },
-            other => Kind::Other(other),
+            protocol::TCP => PayloadKind::Tcp(flags(u)?, 7),
+            protocol::UDP => PayloadKind::Udp,
+            protocol::ICMP | protocol::ICMPV6 => PayloadKind::Echo { reply: true },
+            other => PayloadKind::Other(other),
         };
         // The identifier of an echo stays.
         let id = last
@@ -180,7 +180,7 @@ impl Host {
             .get(usize::from(asked.payload_offset).saturating_sub(4)..)
             .and_then(|b| b.first_chunk());
         let from = match kind {
-            Kind::Echo { .. } => id.map_or(1, |id: &[u8; 2]| u16::from_be_bytes(*id)),
+            PayloadKind::Echo { .. } => id.map_or(1, |id: &[u8; 2]| u16::from_be_bytes(*id)),
             _ => dport,
         };
         let bytes = packet((asked.dst, from), (asked.src, sport), kind, 20);
@@ -195,7 +195,7 @@ impl Host {
         let Ok(about) = Packet::parse(&last.inner) else {
             return Ok(());
         };
-        let error = IcmpError::Unreachable(Unreachable::Host);
+        let error = IcmpError::Unreachable(UnreachableReason::Host);
         let from = if u.arbitrary()? { about.dst } else { addr(u)? };
         if !error.may_answer(&about) || from.is_ipv4() != about.src.is_ipv4() {
             return Ok(());
@@ -208,12 +208,12 @@ impl Host {
         self.back(u, last.place, out)
     }
 
-    fn back(&mut self, u: &mut Unstructured<'_>, place: Place, bytes: Vec<u8>) -> Result<()> {
+    fn back(&mut self, u: &mut Unstructured<'_>, place: FuzzPlace, bytes: Vec<u8>) -> Result<()> {
         match place {
-            Place::Tun(link) => self.send(link, bytes),
-            Place::Wire(link, host) => {
+            FuzzPlace::Tun(link) => self.send(link, bytes),
+            FuzzPlace::Wire(link, host) => {
                 let options = if u.ratio(3, 4)? {
-                    Attach::default()
+                    SentOptions::default()
                 } else {
                     random_options(u)?.0
                 };
@@ -238,7 +238,7 @@ impl Host {
         match decided {
             Ok(encap) => {
                 let place = match &encap.output {
-                    Output::Link(link) => Place::Tun(*link),
+                    Output::Link(link) => FuzzPlace::Tun(*link),
                     Output::Host(forward) => self.forwarded(forward, &inner),
                 };
                 self.went(place, inner, &parsed, sound);
@@ -252,7 +252,7 @@ impl Host {
         &mut self,
         from: IpAddr,
         vni: u32,
-        (options, tag): &(Attach, Option<Vec<u8>>),
+        (options, tag): &(SentOptions, Option<Vec<u8>>),
         inner: Vec<u8>,
     ) {
         let ether_type = match inner.first().map(|b| b >> 4) {
@@ -270,10 +270,10 @@ impl Host {
             .expect("they fit");
         let mut datagram = [&header[..], &inner].concat();
         let sound = Packet::parse(&inner).is_ok_and(|packet| is_sound(&inner, &packet));
-        let arrival = Arrival {
+        let arrival = OuterRx {
             port: GENEVE_PORT,
             src: from,
-            dst: Some(ip(HERE)),
+            dst: Some(ip(WORLD_HOST_A)),
             tos: 0,
             interface: RxInterface::Underlay,
         };
@@ -284,12 +284,12 @@ impl Host {
             Ok(decap) => {
                 let inner = datagram.split_off(decap.start);
                 let place = match &decap.output {
-                    Output::Link(link) => Place::Tun(*link),
+                    Output::Link(link) => FuzzPlace::Tun(*link),
                     Output::Host(forward) => self.forwarded(forward, &inner),
                 };
                 self.went(place, inner, &decap.packet, sound);
             }
-            Err(Refused { link, .. }) => {
+            Err(RefusedPacket { link, .. }) => {
                 // A datagram for nobody is counted for nobody.
                 let known = self
                     .tables
@@ -301,7 +301,7 @@ impl Host {
     }
 
     /// The header of what goes to another host is sound, and is that of the VPC that it goes to.
-    fn forwarded(&self, forward: &Forward, inner: &[u8]) -> Place {
+    fn forwarded(&self, forward: &Forward, inner: &[u8]) -> FuzzPlace {
         let link = self.tables.link(forward.link).expect("it is there");
         assert!(
             link.host(forward.host.addr).is_some(),
@@ -314,19 +314,19 @@ impl Host {
         let critical = geneve.options().any(|option| option.kind.0 & 0x80 != 0);
         assert_eq!(geneve.has_critical(), critical);
         assert_eq!(geneve.payload(), inner);
-        Place::Wire(forward.link, forward.host.addr)
+        FuzzPlace::Wire(forward.link, forward.host.addr)
     }
 
-    fn went(&mut self, place: Place, inner: Vec<u8>, parsed: &Packet, sound: bool) {
+    fn went(&mut self, place: FuzzPlace, inner: Vec<u8>, parsed: &Packet, sound: bool) {
         let again = Packet::parse(&inner).expect("it was a packet before");
         assert_eq!(*parsed, again, "its fields are not what its bytes are");
         assert!(!sound || is_sound(&inner, &again), "a checksum was broken");
-        self.last = Some(Went { place, inner });
+        self.last = Some(FuzzOutput { place, inner });
     }
 
     /// What holds between packets.
     fn check(&self) {
-        assert!(self.state.flows.stats().flows <= FLOWS);
+        assert!(self.state.flows.stats().flows <= MAX_FUZZ_FLOWS);
         let mut lent = BTreeMap::new();
         self.state.flows.for_each(self.now, |flow| {
             let Some(lease) = &flow.decision.lease else {
@@ -363,7 +363,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let [a, b, c] = *seed;
     let configuration = choices(u64::from_le_bytes([a, b, c, 0, 0, 0, 0, 1]), 1024);
-    let mut host = Host::new(&mut Unstructured::new(&configuration)).expect("choices suffice");
+    let mut host = FuzzHost::new(&mut Unstructured::new(&configuration)).expect("choices suffice");
     while let [what, a, b, rest @ ..] = steps {
         steps = rest;
         let choices = choices(u64::from_le_bytes([*a, *b, 0, 0, 0, 0, 0, *what]), 1024);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use libfuzzer_sys::fuzz_target;
 use libgeneve::offload::fragment::fragment;
-use libgeneve::offload::split::Segments;
+use libgeneve::offload::split::SegmentSink;
 use libgeneve::offload::vnet::VnetHdr;
 use libgeneve::wire::ip::{self, Ipv4};
 use libgeneve::wire::packet::Packet;
@@ -15,9 +15,9 @@ use libgeneve::wire::transport_checksum::ChecksumState;
 use libgeneve::{ecn, mtu};
 
 #[derive(Default)]
-struct Collect(Vec<(Vec<u8>, Range<usize>)>);
+struct HeaderCollector(Vec<(Vec<u8>, Range<usize>)>);
 
-impl Segments for Collect {
+impl SegmentSink for HeaderCollector {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
         self.0.push((header.to_vec(), payload));
     }
@@ -51,7 +51,7 @@ fuzz_target!(|data: &[u8]| {
             || before == ChecksumState::Wrong && after == ChecksumState::Partial
     );
 
-    let mut out = Collect::default();
+    let mut out = HeaderCollector::default();
     if fragment(&[], &VnetHdr::NONE, &packet, &mut bytes, limit, &mut out).is_err() {
         assert!(out.0.is_empty());
         return;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, Unreachable};
+use libgeneve::wire::icmp::{IcmpError, MAX_V6_ERROR_LEN, UnreachableReason};
 use libgeneve::wire::packet::{IpVersion, Packet};
 use libgeneve::wire::transport_checksum::ChecksumState;
 
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     for error in [
         IcmpError::TooBig { mtu: 1400 },
         IcmpError::TimeExceeded,
-        IcmpError::Unreachable(Unreachable::Prohibited),
+        IcmpError::Unreachable(UnreachableReason::Prohibited),
     ] {
         assert!(!packet.is_icmp_error() || !error.may_answer(&packet));
         let mut out = [0; MAX_V6_ERROR_LEN];

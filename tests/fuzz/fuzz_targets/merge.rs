@@ -16,7 +16,7 @@ use libgeneve::wire::transport_checksum::ChecksumState;
 fuzz_target!(|data: &[u8]| {
     let mut merger: Merger<usize> = Merger::new(3, true);
     let mut packets: Vec<(u64, Vec<u8>, Packet)> = Vec::new();
-    let mut out: Vec<Out> = Vec::new();
+    let mut out: Vec<MergeOutput> = Vec::new();
     let mut rest = data;
     while let [control, len, after @ ..] = rest {
         let (bytes, next) = after.split_at(usize::from(*len).min(after.len()));
@@ -31,14 +31,14 @@ fuzz_target!(|data: &[u8]| {
         }
         let _ = partial(&bytes, &packet, 60);
         let lane = u64::from(control & 1);
-        let mut sink = |lane, packet: SuperPacket<'_, usize>| out.push(Out::of(lane, &packet));
+        let mut sink = |lane, packet: SuperPacket<'_, usize>| out.push(MergeOutput::of(lane, &packet));
         merger.push(lane, packets.len(), 3, &bytes, &packet, &mut sink);
         if control & 4 != 0 {
             merger.flush(&mut sink);
         }
         packets.push((lane, bytes, packet));
     }
-    merger.flush(&mut |lane, packet: SuperPacket<'_, usize>| out.push(Out::of(lane, &packet)));
+    merger.flush(&mut |lane, packet: SuperPacket<'_, usize>| out.push(MergeOutput::of(lane, &packet)));
 
     let mut seen = vec![false; packets.len()];
     let mut newest = HashMap::new();
@@ -70,7 +70,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(seen.iter().all(|&seen| seen), "lost");
 });
 
-struct Out {
+struct MergeOutput {
     lane: u64,
     vnet: VnetHdr,
     header: Vec<u8>,
@@ -78,10 +78,10 @@ struct Out {
     segments: u16,
 }
 
-impl Out {
-    fn of(lane: u64, packet: &SuperPacket<'_, usize>) -> Out {
+impl MergeOutput {
+    fn of(lane: u64, packet: &SuperPacket<'_, usize>) -> MergeOutput {
         let parts = packet.parts.iter();
-        Out {
+        MergeOutput {
             lane,
             vnet: packet.vnet,
             header: packet.header.to_vec(),

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use libgeneve::drop::DropReason;
-use libgeneve::options::{Attach, CLASS, Known, OptionDef, OptionMatch, Received, Schema};
+use libgeneve::options::{SentOptions, DEFAULT_OPTION_CLASS, KnownOption, OptionDef, OptionMatch, ReceivedOptions, OptionSchema};
 use libgeneve::wire::geneve::Geneve;
 use libgeneve::wire::option::{OptionClass, OptionType};
 
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         kind: OptionType(kind),
         len,
     };
-    let schema = Schema::new(CLASS, vec![def("zone", 1, 4), def("must", 0x82, 8)])
+    let schema = OptionSchema::new(DEFAULT_OPTION_CLASS, vec![def("zone", 1, 4), def("must", 0x82, 8)])
         .expect("these can be defined");
     for option in geneve.options() {
         let wanted = OptionMatch {
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
 
     let known = |class, kind| schema.lookup(class, kind).is_some();
     let unknown = geneve.unknown_critical(known).is_some();
-    let received = match Received::read(&schema, geneve.options()) {
+    let received = match ReceivedOptions::read(&schema, geneve.options()) {
         Ok(received) => received,
         Err(reason) => {
             assert_eq!(unknown, reason == DropReason::UnknownCriticalOption);
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     assert!(!unknown);
-    let attach = Attach {
+    let attach = SentOptions {
         endpoint: received.endpoint,
         labels: received.labels.map(|set| (set, received.labels_critical)),
         class: received.class,
@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let defined = geneve.options().filter(|option| {
         let known = schema.lookup(option.class, option.kind);
-        matches!(known, Some(Known::Defined(_)))
+        matches!(known, Some(KnownOption::Defined(_)))
     });
     let len: usize = defined.clone().map(|option| 4 + option.data.len()).sum();
     let header = attach
@@ -55,5 +55,5 @@ fuzz_target!(|data: &[u8]| {
         .expect("what was received fits");
     assert_eq!(header.len(), 8 + attach.len() + len);
     let again = Geneve::parse(&header).expect("what is built is valid");
-    assert_eq!(Received::read(&schema, again.options()), Ok(received));
+    assert_eq!(ReceivedOptions::read(&schema, again.options()), Ok(received));
 });

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use libgeneve::datapath::{Context, Doubt, OuterError, State, judge_icmp_error};
-use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{
-    Df, Evidence, Functions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl,
+use libgeneve::datapath::{PacketContext, ErrorRejection, OuterError, SharedState, validate_icmp_error};
+use libgeneve::flow::{FlowHasher, FlowLimits};
+use libgeneve::vpc::{
+    Df, Evidence, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, Tables, Tos, Ttl,
 };
 use libgeneve::time::Now;
 use libgeneve::wire::encapsulation::Encapsulation;
@@ -21,11 +21,11 @@ use libgeneve::wire::geneve::{Vni, protocol_type};
 
 const SOURCE_PORT: u16 = 50_000;
 /// The longest datagram that left.
-const LONGEST: usize = 1500;
+const LONGEST_SENT: usize = 1500;
 
 fn tables() -> &'static Tables {
-    static TABLES: OnceLock<Tables> = OnceLock::new();
-    TABLES.get_or_init(|| {
+    static ERROR_TABLES: OnceLock<Tables> = OnceLock::new();
+    ERROR_TABLES.get_or_init(|| {
         let mut registry = HostRegistry::default();
         let mut link = |index: u32, encapsulation: Encapsulation| {
             let config = LinkConfig {
@@ -47,7 +47,7 @@ fn tables() -> &'static Tables {
                 undelivered: Default::default(),
                 broadcasts: Vec::new(),
                 routes: Vec::new(),
-                functions: Functions::default(),
+                functions: LinkFunctions::default(),
                 bridge: None,
             };
             Arc::new(Link::new(config, &mut registry))
@@ -67,16 +67,16 @@ fuzz_target!(|data: &[u8]| {
         false => [192, 0, 2, 2].into(),
         true => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into(),
     };
-    let state = State::new(
-        Limits {
+    let state = SharedState::new(
+        FlowLimits {
             flows: 1024,
-            ..Limits::default()
+            ..FlowLimits::default()
         },
         [3, 4],
     );
     let sent = !bit(3);
     if sent {
-        state.sent.note(host, SOURCE_PORT, LONGEST, Now(1));
+        state.sent.note(host, SOURCE_PORT, LONGEST_SENT, Now(1));
     }
     let mut whole = Vec::new();
     if bit(4) {
@@ -93,19 +93,19 @@ fuzz_target!(|data: &[u8]| {
         mtu,
         quoted: &whole,
     };
-    let cx = Context {
+    let cx = PacketContext {
         tables: tables(),
         state: &state,
         now: Now(1),
     };
-    match judge_icmp_error(&cx, &error) {
+    match validate_icmp_error(&cx, &error) {
         // There are no flows.
         Ok(evidence) => {
             assert!(sent && evidence == Evidence::Length);
-            assert!(mtu.is_none_or(|mtu| mtu < LONGEST as u32));
+            assert!(mtu.is_none_or(|mtu| mtu < LONGEST_SENT as u32));
         }
-        Err(Doubt::NotSent) => assert!(!sent),
-        Err(Doubt::Fits) => assert!(mtu.is_some_and(|mtu| mtu >= LONGEST as u32)),
-        Err(Doubt::NotOurs) => assert!(whole.len() >= 8),
+        Err(ErrorRejection::NotSent) => assert!(!sent),
+        Err(ErrorRejection::Fits) => assert!(mtu.is_some_and(|mtu| mtu >= LONGEST_SENT as u32)),
+        Err(ErrorRejection::NotOurs) => assert!(whole.len() >= 8),
     }
 });

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use geneved::config::state::{Fabric, State};
+use geneved::config::state::{Fabric, DesiredState};
 use geneved::control::protocol::{Call, Request};
 use geneved::control::server::messages;
 use libfuzzer_sys::fuzz_target;
@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
     expected.pop();
     assert_eq!(got, expected);
 
-    let mut state = State::on(Fabric { secret: true, ..Fabric::default() });
+    let mut state = DesiredState::on(Fabric { secret: true, ..Fabric::default() });
     for message in got {
         let Ok(call) = serde_json::from_slice::<Call>(&message) else { continue };
         let Ok(request) = Request::from_call(call) else { continue };
@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     // What was accepted is accepted again.
-    let mut again = State::on(state.fabric);
+    let mut again = DesiredState::on(state.fabric);
     for change in state.changes() {
         again.apply(&change).unwrap_or_else(|refusal| panic!("{change:?}: {refusal}"));
     }

@@ -9,20 +9,20 @@ use std::ops::Range;
 use libfuzzer_sys::fuzz_target;
 use libgeneve::offload::cut::{Cut, WireSize, longest_segment};
 use libgeneve::offload::partial::{cut_to, partial};
-use libgeneve::offload::segments::Segments;
+use libgeneve::offload::segments::SegmentSink;
 use libgeneve::offload::split::split;
 use libgeneve::offload::vnet::{self, GsoType, VnetError, VnetHdr};
 use libgeneve::wire::packet::Packet;
 
-const ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
+const FUZZ_VNET_ENCAP: [u8; 8] = *b"\0\0\x08\0\0\0\x64\0";
 
 /// The lengths of the inner packets, and their payloads in order.
 #[derive(Default)]
-struct Collect(Vec<(usize, Range<usize>)>);
+struct LengthCollector(Vec<(usize, Range<usize>)>);
 
-impl Segments for Collect {
+impl SegmentSink for LengthCollector {
     fn segment(&mut self, header: &[u8], payload: Range<usize>) {
-        let len = header.len() - ENCAP.len() + payload.len();
+        let len = header.len() - FUZZ_VNET_ENCAP.len() + payload.len();
         self.0.push((len, payload));
     }
 }
@@ -83,8 +83,8 @@ fn egress(vnet: VnetHdr, packet: &Packet, bytes: &mut [u8], mtu: u16) {
         return;
     };
     let size = WireSize::of(&cut.resized(&vnet), packet);
-    let mut out = Collect::default();
-    let Ok(split) = cut.carry_out(&ENCAP, &vnet, packet, bytes, &mut out) else {
+    let mut out = LengthCollector::default();
+    let Ok(split) = cut.carry_out(&FUZZ_VNET_ENCAP, &vnet, packet, bytes, &mut out) else {
         assert!(out.0.is_empty());
         assert!(size.packets > 0, "what is dropped is counted");
         return;
@@ -116,7 +116,7 @@ fn ingress(packet: &Packet, bytes: &mut [u8], mtu: u16) {
     assert!(finish.csum_start + finish.csum_offset + 2 <= packet.total_len);
     assert!(finish.hdr_len <= packet.total_len);
     assert_eq!(finish.gso_type == GsoType::None, finish.gso_size == 0);
-    let mut out = Collect::default();
-    let split = split(&ENCAP, &finish, packet, bytes, &mut out);
+    let mut out = LengthCollector::default();
+    let split = split(&FUZZ_VNET_ENCAP, &finish, packet, bytes, &mut out);
     assert!(split.is_ok() || finish.gso_type != GsoType::None);
 }

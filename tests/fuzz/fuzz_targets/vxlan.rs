@@ -7,22 +7,22 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use libgeneve::datapath::{
-    Answer, Arrival, Context, Inbound, Ingress, State, neighbor_answer, way_back,
+    SenderReply, OuterRx, PacketContext, DecapResult, Ingress, SharedState, neighbor_answer, way_back,
 };
-use libgeneve::flow::{FlowHasher, Limits};
-use libgeneve::link::{
-    Df, Functions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
+use libgeneve::flow::{FlowHasher, FlowLimits};
+use libgeneve::vpc::{
+    Df, LinkFunctions, HostRegistry, Link, LinkConfig, LinkIndex, RouteConfig, RxInterface, Tables,
     Tos, Ttl,
 };
 use libgeneve::options::EndpointType;
-use libgeneve::route::Origin;
+use libgeneve::route::RouteOrigin;
 use libgeneve::time::Now;
-use libgeneve::wire::encapsulation::{Encapsulation, Inner};
+use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use libgeneve::wire::ethernet::{Ethernet, Mac, tagged_header};
 use libgeneve::wire::geneve::Vni;
 use libgeneve::wire::vxlan::{VXLAN_PORT, Vxlan, vxlan_header};
 
-const HOST: &str = "192.0.2.2";
+const VXLAN_HOST: &str = "192.0.2.2";
 
 fn addr(addr: &str) -> IpAddr {
     addr.parse().expect("a literal")
@@ -30,19 +30,19 @@ fn addr(addr: &str) -> IpAddr {
 
 /// A VPC over VXLAN whose default route is behind the host.
 fn tables() -> &'static Tables {
-    static TABLES: OnceLock<Tables> = OnceLock::new();
-    TABLES.get_or_init(|| {
+    static VXLAN_TABLES: OnceLock<Tables> = OnceLock::new();
+    VXLAN_TABLES.get_or_init(|| {
         let routes = ["0.0.0.0/0", "::/0"].map(|prefix| RouteConfig {
             prefix: prefix.parse().expect("a literal"),
-            hosts: vec![addr(HOST)],
-            origin: Origin::Remote,
+            hosts: vec![addr(VXLAN_HOST)],
+            origin: RouteOrigin::Remote,
             kind: EndpointType::Simple,
             local: false,
         });
         let config = LinkConfig {
             index: LinkIndex(0),
             encapsulation: Encapsulation::Vxlan,
-            inner: Inner::Ethernet,
+            inner: InnerProtocol::Ethernet,
             lladdr: Mac([2, 0, 0, 0, 0, 1]),
             neighbors: Default::default(),
             vni: Vni::new(100).expect("24 bits"),
@@ -60,7 +60,7 @@ fn tables() -> &'static Tables {
                 .into(),
             undelivered: Default::default(),
             routes: routes.into(),
-            functions: Functions::default(),
+            functions: LinkFunctions::default(),
             bridge: None,
         };
         let link = Link::new(config, &mut HostRegistry::default());
@@ -88,15 +88,15 @@ fn consistent(data: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     consistent(data);
-    let state = State::new(Limits::default(), [3, 4]);
-    let cx = Context {
+    let state = SharedState::new(FlowLimits::default(), [3, 4]);
+    let cx = PacketContext {
         tables: tables(),
         state: &state,
         now: Now(1),
     };
-    let arrival = Arrival {
+    let arrival = OuterRx {
         port: VXLAN_PORT,
-        src: addr(HOST),
+        src: addr(VXLAN_HOST),
         dst: None,
         tos: 0,
         interface: RxInterface::Underlay,
@@ -109,16 +109,16 @@ fuzz_target!(|data: &[u8]| {
     for mut datagram in [data.to_vec(), aimed] {
         let before = datagram.clone();
         match ingress.receive(&cx, &arrival, &mut datagram) {
-            Ok(Inbound::Packet(decap)) => {
+            Ok(DecapResult::Packet(decap)) => {
                 assert!(decap.start + usize::from(decap.packet.total_len) <= before.len())
             }
-            Err(refused) if matches!(refused.answer, Some(Answer::Neighbor(..))) => {
+            Err(refused) if matches!(refused.answer, Some(SenderReply::Neighbor(..))) => {
                 let link = cx.tables.link(LinkIndex(0)).expect("made here");
                 let (header, payload) = way_back(link, &before).expect("it was read");
                 assert_eq!(header.len(), 22);
                 assert!(neighbor_answer(link, payload, &mut [0; 100]).is_some());
             }
-            Ok(Inbound::Frame(_)) => unreachable!("only a bridge has frames"),
+            Ok(DecapResult::Frame(_)) => unreachable!("only a bridge has frames"),
             Err(_) => {}
         }
     }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use geneved::io::{
-    Direction, InjectedFault, REMOTE_HOSTS, SimulatedLink, Simulation, WrittenPacket,
+    TrafficDirection, InjectedFault, REMOTE_HOSTS, SimulatedLink, Simulation, WrittenPacket,
 };
 use libfuzzer_sys::fuzz_target;
 use libgeneve::offload::vnet::{self, VnetHdr};
@@ -62,7 +62,7 @@ fuzz_target!(|data: &[u8]| {
     handed_over.iter().for_each(check_handed_over);
     let sum = simulation.all_counters();
     if !detached {
-        let ended: u64 = [Direction::Ingress, Direction::Egress]
+        let ended: u64 = [TrafficDirection::Ingress, TrafficDirection::Egress]
             .into_iter()
             .flat_map(|direction| sum.drops(direction).chain(sum.consumed(direction)))
             .map(|(_, count)| count)

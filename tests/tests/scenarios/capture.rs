@@ -4,9 +4,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use geneved_tests::running_command::RunningCommand;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::running_command::RunningCommand;
+use geneved_tests::world::{
+    Duo, TestDaemon, UnderlayFamily, assert_no_ping, assert_ping, assert_tcp,
+};
 
 struct TempCapture(PathBuf);
 
@@ -147,7 +149,11 @@ on_both_backends! {
 #[test]
 fn no_more_capture_than_can_and_the_others_are_told() {
     let duo = Duo::new();
-    let [mut a, _b] = duo.overlay(geneved_tests::world::TestBackend::Uring, UnderlayFamily::V4, "");
+    let [mut a, _b] = duo.overlay(
+        geneved_tests::world::TestBackend::Uring,
+        UnderlayFamily::V4,
+        "",
+    );
     let files: Vec<_> = (0..8)
         .map(|n| TempCapture(std::env::temp_dir().join(duo.world.name(&format!("c{n}")))))
         .collect();

@@ -1,12 +1,13 @@
 //! The overlay carries what it is given: both underlays, both families inside, both backends.
 
 use geneved::lab::netns::LabNetns;
-use geneved::traffic::{TrafficEnds, Pattern};
+use geneved::traffic::{Pattern, TrafficEnds};
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, udp};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{
-    Duo, UnderlayFamily, TestBackend, TestWorld, assert_no_ping, assert_ping, assert_tcp, assert_udp, link,
+    Duo, TestBackend, TestWorld, UnderlayFamily, assert_no_ping, assert_ping, assert_tcp,
+    assert_udp, link,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt::Write as _;

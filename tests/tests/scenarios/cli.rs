@@ -2,7 +2,7 @@
 //! error. The transcripts are in `snapshots`; `INSTA_UPDATE=always` writes them anew.
 
 use geneved_tests::shell::Shell;
-use geneved_tests::world::{TestDaemon, Duo, TestBackend};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon};
 use insta::assert_snapshot;
 
 /// A daemon that has a secret for labels, beside a host that can be reached.

@@ -1,7 +1,7 @@
 //! Completion in the shells themselves, with names from a daemon and without one.
 
 use geneved_tests::shell::Shell;
-use geneved_tests::world::{TestDaemon, Duo, TestBackend, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, link};
 
 fn daemon(duo: &Duo) -> TestDaemon {
     let links = link("gnv0", 100, &["10.0.0.1/24"], "remote = \"192.0.2.2\"")

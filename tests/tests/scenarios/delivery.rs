@@ -7,8 +7,8 @@ use std::time::Duration;
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::shell::Shell;
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio};
-use geneved_tests::world::{TestDaemon, TestBackend, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio};
+use geneved_tests::world::{TestBackend, TestDaemon, link};
 use geneved_tests::{eventually, on_both_backends};
 
 const NOT_HERE_NAME: &str = "destination-not-here";

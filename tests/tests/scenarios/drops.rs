@@ -1,9 +1,9 @@
 //! Datagrams made by hand: each bad one is dropped for one named reason, each good one passes.
 
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, Parsed, ip, option, sum, udp};
+use geneved_tests::packet::{ETHERTYPE_IPV6, Parsed, RawGeneve, ip, option, sum, udp};
 use geneved_tests::peer::{INNER4, INNER6, Peer};
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend};
+use geneved_tests::world::{Duo, TestBackend, UnderlayFamily};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

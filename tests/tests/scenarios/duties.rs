@@ -131,7 +131,10 @@ fn every_test_of_a_duty_is_in_its_row() {
 #[test]
 fn a_duty_without_a_test_says_whose_it_is() {
     let table = fs::read_to_string(root().join(GENEVE_DUTIES.0)).unwrap();
-    for row in rows(GENEVE_DUTIES).iter().filter(|row| row.tests.is_empty()) {
+    for row in rows(GENEVE_DUTIES)
+        .iter()
+        .filter(|row| row.tests.is_empty())
+    {
         let start = format!("| {:02} ", row.number);
         let line = table.lines().find(|line| line.starts_with(&start)).unwrap();
         let reason = line.contains("*Operator") || line.contains("*Not yet");

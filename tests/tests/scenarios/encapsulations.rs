@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
+use geneved::traffic::{EchoRun, SendAmount, TrafficEnds, UdpBurst};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::tshark::tshark;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_datagrams, assert_ping, assert_tcp};
+use geneved_tests::world::{
+    Duo, TestBackend, TestDaemon, UnderlayFamily, assert_datagrams, assert_ping, assert_tcp,
+};
 use geneved_tests::{eventually, on_both_backends};
 
 /// A kind of link: its type, the words for what is inside, and its UDP port.
@@ -21,7 +23,13 @@ const LINK_VARIANTS: [LinkVariant; 5] = [
 ];
 
 /// A daemon on each side with one link `ov0`, 10.0.0.1 and .2, fd00::1 and ::2.
-fn start(duo: &Duo, io: TestBackend, (kind, inner, _): LinkVariant, family: UnderlayFamily, daemon: &str) -> [TestDaemon; 2] {
+fn start(
+    duo: &Duo,
+    io: TestBackend,
+    (kind, inner, _): LinkVariant,
+    family: UnderlayFamily,
+    daemon: &str,
+) -> [TestDaemon; 2] {
     let start = |side: usize| {
         let (here, remote) = (side + 1, Duo::underlay(family, 1 - side));
         let link = format!(
@@ -35,7 +43,8 @@ fn start(duo: &Duo, io: TestBackend, (kind, inner, _): LinkVariant, family: Unde
 
 /// Both directions, both families inside, once each of them is answered: a TAP's addresses are probed for duplicates first.
 fn directions(duo: &Duo) -> [TrafficEnds; 4] {
-    let back = |address: &str| TrafficEnds::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
+    let back =
+        |address: &str| TrafficEnds::new(duo.b.netns(), duo.a.netns(), address.parse().unwrap());
     let all = [
         duo.ends("10.0.0.2"),
         duo.ends("fd00::2"),
@@ -109,7 +118,13 @@ fn tshark_finds_nothing_malformed_in_any_kind() {
         for family in UnderlayFamily::BOTH {
             let duo = Duo::new();
             // A veth would show what its receiver is left to finish.
-            let _daemons = start(&duo, TestBackend::Uring, kind, family, "segmentation = \"off\"");
+            let _daemons = start(
+                &duo,
+                TestBackend::Uring,
+                kind,
+                family,
+                "segmentation = \"off\"",
+            );
             let ears = Sniffer::new(duo.b.netns(), "u0");
             for ends in directions(&duo) {
                 assert_tcp(&ends, 1, 30_000);

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use geneved::traffic::{SendAmount, EchoRun, UdpBurst};
+use geneved::traffic::{EchoRun, SendAmount, UdpBurst};
 use geneved_tests::bridged::{Bridged, mac, mac_bytes, send_frame};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::trio::{EchoConnection, EchoServer};
 use geneved_tests::tshark::tshark;
 use geneved_tests::world::{assert_no_ping, assert_ping, assert_tcp, assert_udp};
 use geneved_tests::{eventually, on_both_backends};
@@ -228,7 +228,10 @@ fn a_vlan_tag_comes_out_as_it_went_in() {
 /// What is refused names the object and the next step; what is saved loads again.
 #[test]
 fn the_forwarding_table_is_kept_and_guarded() {
-    let bridged = Bridged::new(geneved_tests::world::TestBackend::Syscalls, ETHERNET_REMOTES);
+    let bridged = Bridged::new(
+        geneved_tests::world::TestBackend::Syscalls,
+        ETHERNET_REMOTES,
+    );
     let daemon = &bridged.daemons[0];
     daemon.cli("fdb add 02:00:00:00:07:01 dev gnv0 dst 192.0.2.2");
     daemon.cli("fdb append 00:00:00:00:00:00 dev gnv0 via 192.0.2.7,192.0.2.8");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
+use geneved::traffic::{EchoRun, SendAmount, TrafficEnds, UdpBurst};
 use geneved_tests::bridged::Bridged;
 use geneved_tests::guest::Guest;
 use geneved_tests::world::{Duo, TestBackend, assert_no_ping, assert_ping, assert_tcp, assert_udp};

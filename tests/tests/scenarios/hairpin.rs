@@ -4,8 +4,8 @@
 use geneved::lab::netns::{LabNetns, veth};
 use geneved_tests::bridged::Bridged;
 use geneved_tests::datagrams::{Asker, Reflector};
-use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
-use geneved_tests::world::{TestDaemon, Duo, TestBackend, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, endpoint};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, link};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Virtual addresses, and as they stand before a port.

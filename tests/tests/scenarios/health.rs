@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geneved_tests::on_both_backends;
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio, endpoint};
 use geneved_tests::world::{TestDaemon, link};
 
 /// What `service show` says of the backend at `address`: its health, and why it is down.

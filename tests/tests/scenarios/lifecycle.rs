@@ -4,7 +4,7 @@ use geneved::lab::netns::{self, LabNetns};
 use geneved_tests::running_command::RunningCommand;
 use geneved_tests::scrape::scrape;
 use geneved_tests::world::{
-    TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld, answers, assert_ping, assert_tcp, link,
+    Duo, TestBackend, TestDaemon, TestWorld, UnderlayFamily, answers, assert_ping, assert_tcp, link,
 };
 use geneved_tests::{eventually, on_both_backends};
 
@@ -315,7 +315,11 @@ on_both_backends! {
 fn ipv6_addresses_come_back_with_the_mtu() {
     for mode in ["ip", "ethernet"] {
         let duo = Duo::new();
-        let [a, _b] = duo.overlay(TestBackend::Uring, UnderlayFamily::V4, &format!("mode = \"{mode}\""));
+        let [a, _b] = duo.overlay(
+            TestBackend::Uring,
+            UnderlayFamily::V4,
+            &format!("mode = \"{mode}\""),
+        );
         for host in [&duo.a, &duo.b] {
             host.ip("link set gnv0 mtu 1200").unwrap();
         }

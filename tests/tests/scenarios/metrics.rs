@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use geneved::observe::metrics::ALL;
 use geneved_tests::scrape::{ask, get, idle, names, promtool, scrape, series};
-use geneved_tests::world::{TestDaemon, Duo, TestBackend, assert_ping, assert_udp, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, assert_ping, assert_udp, link};
 use geneved_tests::{eventually, on_both_backends};
 use libgeneve::drop::DropReason;
 use serde_json::Value;

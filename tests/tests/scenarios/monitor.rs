@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use geneved_tests::running_command::RunningCommand;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, UnderlayFamily, link};
 use geneved_tests::{eventually, on_both_backends};
 use serde_json::Value;
 

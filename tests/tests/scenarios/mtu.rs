@@ -4,7 +4,7 @@ use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::packet::Parsed;
 use geneved_tests::peer::Peer;
-use geneved_tests::world::{Duo, UnderlayFamily, TestWorld, answers, assert_tcp, link};
+use geneved_tests::world::{Duo, TestWorld, UnderlayFamily, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use socket2::SockRef;
 use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};

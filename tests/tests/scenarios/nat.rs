@@ -10,8 +10,8 @@ use geneved::traffic::{EchoRun, TrafficEnds};
 use geneved_tests::datagrams::{Asker, Reflector};
 use geneved_tests::packet::{Parsed, fragments};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
-use geneved_tests::world::{TestDaemon, TestBackend, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio, endpoint};
+use geneved_tests::world::{TestBackend, TestDaemon, link};
 use geneved_tests::{eventually, on_both_backends};
 use socket2::{Domain, Protocol, Socket, Type};
 

@@ -3,8 +3,8 @@
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::TrafficEnds;
 use geneved_tests::bridged::Bridged;
-use geneved_tests::trio::{EchoServer, EchoConnection};
-use geneved_tests::world::{TestDaemon, Duo, TestBackend, answers, assert_tcp};
+use geneved_tests::trio::{EchoConnection, EchoServer};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, answers, assert_tcp};
 use geneved_tests::{eventually, on_both_backends};
 
 fn static_nat(name: &str, inside: &str, outside: &str) -> String {

@@ -8,9 +8,9 @@ use std::process::Output;
 use std::time::Duration;
 
 use geneved::traffic::{SendAmount, TcpBulk};
-use geneved_tests::launch::{LaunchOptions, Launch};
-use geneved_tests::trio::{EchoServer, EchoConnection};
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, binary, link};
+use geneved_tests::launch::{Launch, LaunchOptions};
+use geneved_tests::trio::{EchoConnection, EchoServer};
+use geneved_tests::world::{Duo, TestBackend, UnderlayFamily, binary, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::sys::signal::Signal;
 use serde_json::Value;

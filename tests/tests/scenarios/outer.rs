@@ -3,10 +3,10 @@
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::EchoRun;
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, Parsed, ip_with};
+use geneved_tests::packet::{ETHERTYPE_IPV6, Parsed, RawGeneve, ip_with};
 use geneved_tests::peer::{INNER4, INNER6, Peer};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, UnderlayFamily, link};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use geneved::traffic::{SendAmount, UdpBurst};
 use geneved_tests::eventually;
 use geneved_tests::ovs::{Offloads, Ovs, OvsTunnel};
-use geneved_tests::world::{UnderlayFamily, TestBackend, answers, assert_no_ping, assert_ping, assert_tcp};
+use geneved_tests::world::{
+    TestBackend, UnderlayFamily, answers, assert_no_ping, assert_ping, assert_tcp,
+};
 use libgeneve::label::LabelKey;
 
 fn carries(ovs: &Ovs) {
@@ -60,9 +62,18 @@ fn a_switch_behind_a_veth_with_offloads_gets_whole_packets() {
     for (io, speech) in [
         (TestBackend::Uring, OvsTunnel::USUAL),
         (TestBackend::Syscalls, OvsTunnel::USUAL),
-        (TestBackend::Uring, speech("geneve", false, UnderlayFamily::V6)),
-        (TestBackend::Uring, speech("vxlan", false, UnderlayFamily::V4)),
-        (TestBackend::Uring, speech("vxlan", true, UnderlayFamily::V6)),
+        (
+            TestBackend::Uring,
+            speech("geneve", false, UnderlayFamily::V6),
+        ),
+        (
+            TestBackend::Uring,
+            speech("vxlan", false, UnderlayFamily::V4),
+        ),
+        (
+            TestBackend::Uring,
+            speech("vxlan", true, UnderlayFamily::V6),
+        ),
     ] {
         let ovs = Ovs::with(io, Offloads::On, speech, "", "");
         eventually(5, "the switch is noticed", || whole(&ovs) == "all");

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use geneved_tests::datagrams::{Asker, Reflector};
-use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_no_ping, assert_ping, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, endpoint};
+use geneved_tests::world::{
+    Duo, TestBackend, TestDaemon, UnderlayFamily, assert_no_ping, assert_ping, link,
+};
 use geneved_tests::{eventually, on_both_backends};
 
 const DENIED_TIMEOUT: Duration = Duration::from_millis(700);

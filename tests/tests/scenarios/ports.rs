@@ -1,7 +1,7 @@
 //! UDP ports: RFC 8926 section 3.3.
 
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{RawGeneve, Parsed, ip};
+use geneved_tests::packet::{Parsed, RawGeneve, ip};
 use geneved_tests::peer::{INNER4, Peer};
 use geneved_tests::sniffer::Sniffer;
 use geneved_tests::world::{Duo, UnderlayFamily, link};

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use geneved::lab::netns::{LabNetns, veth};
 use geneved::traffic::TrafficEnds;
 use geneved_tests::eventually;
-use geneved_tests::launch::{LaunchOptions, Launch};
+use geneved_tests::launch::{Launch, LaunchOptions};
 use geneved_tests::shell::Shell;
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio, endpoint};
 use geneved_tests::world::{Duo, TestBackend, TestWorld, assert_ping, binary, link};
 
 /// Every example, with the test that uses it.
@@ -126,7 +126,8 @@ fn tenants_have_equal_addresses() {
         .replace("2001:db8::2", "2001:db8::1")
         .replace("10.0.0.1/24", "10.0.0.2/24");
     let _b = start(&duo.world, &duo.b, &with(red2, blue2, &other));
-    let _servers = [(red2, "red"), (blue2, "blue")].map(|(h, name)| EchoServer::start(h, 7000, name));
+    let _servers =
+        [(red2, "red"), (blue2, "blue")].map(|(h, name)| EchoServer::start(h, 7000, name));
     for (host, name) in [(red, "red"), (blue, "blue")] {
         let mut talk = EchoConnection::open(host, "10.0.0.2:7000").unwrap();
         assert!(talk.server == name && talk.carries(100_000));
@@ -177,7 +178,9 @@ fn a_policy_lets_through_what_its_rules_allow() {
         + &endpoint("gnv0", "10.0.1.1", None, "labels = \"app=web,env=prod\"")
         + &endpoint("gnv0", "10.0.0.1", Some("192.0.2.1"), "");
     let secret = format!("label-secret-file = \"{path}\"");
-    let b = duo.world.daemon(&duo.b, TestBackend::Uring, &secret, &tables);
+    let b = duo
+        .world
+        .daemon(&duo.b, TestBackend::Uring, &secret, &tables);
     let _servers = [5432, 22].map(|port| EchoServer::start(&inside, port, "db"));
     ping(&duo.b, &inside, "10.0.0.1");
     let mut talk = EchoConnection::open(&duo.b, "10.0.0.1:5432").unwrap();
@@ -203,7 +206,10 @@ fn a_service_has_backends_and_does_without_one_that_fails() {
         .daemon(b, TestBackend::Uring, "", &tables(&["10.0.1.10/16"]));
     let of_c = tables(&["10.0.2.10/16", "10.0.2.11/16"]);
     let _c = trio.world.daemon(c, TestBackend::Uring, "", &of_c);
-    let mut servers = vec![EchoServer::start(b, 8080, "b"), EchoServer::start(c, 8080, "c")];
+    let mut servers = vec![
+        EchoServer::start(b, 8080, "b"),
+        EchoServer::start(c, 8080, "c"),
+    ];
     let inside = trio.world.host("in-a");
     let _a = start(&trio.world, a, &in_netns(&example("service"), &inside));
     let mut talk = EchoConnection::open(&inside, "10.0.0.80:80").unwrap();
@@ -292,9 +298,12 @@ fn the_gateway_of_two_vpcs_translates_for_both() {
     let after = gateway.types("geneved nat show");
     assert!(!after.contains("missing"), "{after}");
     let member = |host: &LabNetns, name: &str, vni: u32, address: &str| {
-        let daemon = trio
-            .world
-            .daemon(host, TestBackend::Uring, "", &link(name, vni, &[address], ""));
+        let daemon = trio.world.daemon(
+            host,
+            TestBackend::Uring,
+            "",
+            &link(name, vni, &[address], ""),
+        );
         let _ =
             Shell::beside(&daemon, host).types(&there.replace("dev red", &format!("dev {name}")));
         daemon

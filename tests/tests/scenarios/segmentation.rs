@@ -1,10 +1,12 @@
 //! Who cuts super-packets: geneved datagram by datagram, geneved in trains, or the kernel. What arrives is the same.
 
 use geneved::lab::netns::LabNetns;
-use geneved_tests::packet::{RawGeneve, Parsed, udp};
+use geneved_tests::packet::{Parsed, RawGeneve, udp};
 use geneved_tests::peer::Peer;
-use geneved_tests::trio::{EchoServer, EchoConnection};
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, assert_ping, assert_tcp, assert_udp, link};
+use geneved_tests::trio::{EchoConnection, EchoServer};
+use geneved_tests::world::{
+    Duo, TestBackend, UnderlayFamily, assert_ping, assert_tcp, assert_udp, link,
+};
 use geneved_tests::{eventually, on_both_backends};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::IpAddr;
@@ -19,7 +21,10 @@ fn handed_over(host: &LabNetns) -> Option<u64> {
 
 /// The link of one side, over IPv4.
 fn side(side: usize) -> String {
-    let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
+    let remote = format!(
+        "remote = \"{}\"",
+        Duo::underlay(UnderlayFamily::V4, 1 - side)
+    );
     link("gnv0", 100, &[&format!("10.0.0.{}/24", side + 1)], &remote)
 }
 
@@ -27,7 +32,10 @@ fn side(side: usize) -> String {
 fn carry(io: TestBackend, segmentation: &str, duo: &Duo) -> Option<u64> {
     let daemon = format!("segmentation = \"{segmentation}\"");
     let start = |side: usize, host: &LabNetns| {
-        let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
+        let remote = format!(
+            "remote = \"{}\"",
+            Duo::underlay(UnderlayFamily::V4, 1 - side)
+        );
         let addresses = [
             format!("10.0.0.{}/24", side + 1),
             format!("fd00::{}/64", side + 1),
@@ -130,10 +138,15 @@ fn packets_that_the_kernel_does_not_forward_are_cut_by_geneved() {
 fn packets_that_the_kernel_forwards_no_longer_are_cut_by_geneved() {
     let duo = Duo::new();
     let daemon = "segmentation = \"tunnel\"";
-    let a = duo.world.daemon(&duo.a, TestBackend::Uring, daemon, &side(0));
-    let _b = duo.world.daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
+    let a = duo
+        .world
+        .daemon(&duo.a, TestBackend::Uring, daemon, &side(0));
+    let _b = duo
+        .world
+        .daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
     let _server = EchoServer::start(&duo.b, 7000, "b");
-    let carries = |len| EchoConnection::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
+    let carries =
+        |len| EchoConnection::open(&duo.a, "10.0.0.2:7000").is_ok_and(|mut talk| talk.carries(len));
     assert!(carries(2_000_000));
     let before = handed_over(&duo.a);
     assert!(before > Some(10), "{before:?} were handed over");
@@ -160,8 +173,12 @@ fn what_the_kernel_refuses_late_is_cut_by_geneved() {
             tables += "[[nat]]\nname = \"out\"\ndev = \"gnv0\"\ntype = \"snat\"\n\
                 from = \"10.0.0.1/32\"\nsource = \"198.51.100.1\"\n";
         }
-        let a = duo.world.daemon(&duo.a, TestBackend::Uring, daemon, &tables);
-        let _b = duo.world.daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
+        let a = duo
+            .world
+            .daemon(&duo.a, TestBackend::Uring, daemon, &tables);
+        let _b = duo
+            .world
+            .daemon(&duo.b, TestBackend::Uring, daemon, &side(1));
         duo.b.ip("route add 198.51.100.1 dev gnv0").unwrap();
         let _server = EchoServer::start(&duo.b, 7000, "b");
         let mut talk = EchoConnection::open(&duo.a, "10.0.0.2:7000").unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use geneved_tests::eventually;
-use geneved_tests::launch::{LaunchOptions, Launch};
+use geneved_tests::launch::{Launch, LaunchOptions};
 use geneved_tests::world::{Duo, assert_ping, binary, link};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};

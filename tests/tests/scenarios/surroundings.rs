@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use geneved_tests::eventually;
-use geneved_tests::launch::{LaunchOptions, Launch};
+use geneved_tests::launch::{Launch, LaunchOptions};
 use geneved_tests::shell::Shell;
 use geneved_tests::world::{Duo, binary, link};
 use nix::sys::ptrace;

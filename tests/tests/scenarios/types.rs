@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use geneved::lab::netns::veth;
 use geneved_tests::on_both_backends;
-use geneved_tests::packet::{RawGeneve, Parsed, option};
+use geneved_tests::packet::{Parsed, RawGeneve, option};
 use geneved_tests::peer::Peer;
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio, endpoint};
+use geneved_tests::world::{Duo, TestBackend, UnderlayFamily, link};
 
 const SIMPLE: u8 = 0;
 const SCALED: u8 = 1;
@@ -27,7 +27,12 @@ fn typed(source: u8, destination: u8) -> RawGeneve {
 /// A daemon with these tables, behind whose link two more addresses live, and a peer that says what it likes.
 fn peer(io: TestBackend, tables: &str) -> Peer {
     let allowed = "allowed = [\"10.0.0.7/32\", \"10.0.0.9/32\"]\n";
-    Peer::on(Duo::new(), io, UnderlayFamily::V4, &format!("{allowed}{tables}"))
+    Peer::on(
+        Duo::new(),
+        io,
+        UnderlayFamily::V4,
+        &format!("{allowed}{tables}"),
+    )
 }
 
 /// Asserts that a packet to `to` of this type is dropped, and that one of no type is not.

@@ -2,7 +2,7 @@
 
 use geneved::lab::netns::{self, LabNetns};
 use geneved::traffic::{EchoRun, TrafficEnds};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestWorld, answers, assert_tcp, link};
+use geneved_tests::world::{Duo, TestDaemon, TestWorld, UnderlayFamily, answers, assert_tcp, link};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use geneved::lab::netns::LabNetns;
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
-use geneved_tests::trio::{EchoServer, EchoConnection, Trio, endpoint};
+use geneved::traffic::{EchoRun, SendAmount, TrafficEnds, UdpBurst};
+use geneved_tests::trio::{EchoConnection, EchoServer, Trio, endpoint};
 use geneved_tests::world::{Duo, UnderlayFamily, assert_ping, link};
 use geneved_tests::{eventually, on_both_backends};
 

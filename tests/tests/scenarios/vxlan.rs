@@ -3,7 +3,9 @@
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_datagrams, assert_ping, assert_tcp};
+use geneved_tests::world::{
+    Duo, TestBackend, TestDaemon, UnderlayFamily, assert_datagrams, assert_ping, assert_tcp,
+};
 
 /// A `[[link]]` table of a link whose datagrams carry frames.
 fn framed(kind: &str, side: usize, family: UnderlayFamily, more: &str) -> String {
@@ -29,7 +31,12 @@ fn kernel_device(host: &LabNetns, family: UnderlayFamily, more: &str) {
 }
 
 /// geneved on host a, the kernel on host b.
-fn against_the_kernel(duo: &Duo, io: TestBackend, family: UnderlayFamily, more: &str) -> TestDaemon {
+fn against_the_kernel(
+    duo: &Duo,
+    io: TestBackend,
+    family: UnderlayFamily,
+    more: &str,
+) -> TestDaemon {
     kernel_device(&duo.b, family, "");
     duo.world
         .daemon(&duo.a, io, "", &framed("vxlan", 0, family, more))
@@ -189,9 +196,16 @@ fn configured_mac_addresses_need_no_questions() {
     ] {
         duo.b.ip(command).unwrap();
     }
-    let links = framed("vxlan", 0, UnderlayFamily::V4, "lladdr = \"02:00:00:00:00:0a\"");
+    let links = framed(
+        "vxlan",
+        0,
+        UnderlayFamily::V4,
+        "lladdr = \"02:00:00:00:00:0a\"",
+    );
     let endpoint = "[[endpoint]]\naddress = \"10.0.0.2\"\ndev = \"ov0\"\nhost = [\"192.0.2.2\"]\nlladdr = \"02:00:00:00:00:0b\"\n";
-    let a = duo.world.daemon(&duo.a, TestBackend::Uring, "", &(links + endpoint));
+    let a = duo
+        .world
+        .daemon(&duo.a, TestBackend::Uring, "", &(links + endpoint));
     assert_ping(&duo.ends("10.0.0.2"));
     assert_tcp(&back(&duo, "10.0.0.1"), 1, 1_000_000);
     let drops = a.drops();

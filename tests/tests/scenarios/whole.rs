@@ -4,7 +4,7 @@
 use geneved::traffic::{SendAmount, UdpBurst};
 use geneved_tests::packet::{Parsed, pseudo, sum};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, assert_ping, assert_tcp};
+use geneved_tests::world::{Duo, TestBackend, UnderlayFamily, assert_ping, assert_tcp};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -153,7 +153,10 @@ fn a_daemon_that_is_told_so_sends_whole_datagrams_over_any_device() {
 /// The far end is a port of a bridge, and a switch that reads from another of its ports would get frames.
 #[test]
 fn frames_for_somebody_behind_a_bridge_leave_whole() {
-    for (family, link) in [(UnderlayFamily::V4, WHOLE_LINKS[1]), (UnderlayFamily::V6, WHOLE_LINKS[2])] {
+    for (family, link) in [
+        (UnderlayFamily::V4, WHOLE_LINKS[1]),
+        (UnderlayFamily::V6, WHOLE_LINKS[2]),
+    ] {
         let (frames, wrong) = unfinished(family, link, "", "", behind_a_bridge);
         assert!(frames > 1000, "{frames}");
         assert!(wrong.is_empty(), "{link:?} {family:?}: {:?}", &wrong[..1]);

@@ -14,9 +14,9 @@ use super::command::{CommandDef, ObjectDef};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::grammar::{self, Keyword, Repetition};
-use super::supported_options::SupportedOptions;
-use super::options::{self, SPELLINGS, OptionArgument};
+use super::options::{self, OptionArgument, SPELLINGS};
 use super::output;
+use super::supported_options::SupportedOptions;
 use super::synopsis::KeywordHelp;
 use super::table::{self, FirstWord};
 
@@ -204,8 +204,9 @@ fn keywords(
         }
     }
     let free = |(at, word): &(usize, &KeywordHelp)| {
-        let chosen =
-            |(other, n): (&KeywordHelp, &usize)| word.choice != 0 && other.choice == word.choice && *n > 0;
+        let chosen = |(other, n): (&KeywordHelp, &usize)| {
+            word.choice != 0 && other.choice == word.choice && *n > 0
+        };
         (given[*at] == 0 || word.times == Repetition::Many) && !words.iter().zip(&given).any(chosen)
     };
     let mut all = Vec::new();

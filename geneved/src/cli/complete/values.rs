@@ -8,7 +8,8 @@ use super::super::context::CommandContext;
 use super::Candidate;
 use crate::config::value::IfName;
 use crate::control::protocol::{
-    ClassesReply, EndpointsReply, HostReply, LinksReply, NatsReply, OptionsReply, PoliciesReply, Request, RoutesReply, ServicesReply,
+    ClassesReply, EndpointsReply, HostReply, LinksReply, NatsReply, OptionsReply, PoliciesReply,
+    Request, RoutesReply, ServicesReply,
 };
 use crate::net::netns;
 

@@ -10,14 +10,16 @@ use super::super::context::CommandContext;
 use super::super::error::CliError;
 use super::super::field::key;
 use super::super::grammar::{self, Keyword, Repetition};
-use super::super::supported_options::SupportedOptions;
 use super::super::object;
 use super::super::output::{OutputLine, Show};
 use super::super::style::OutputStyle;
+use super::super::supported_options::SupportedOptions;
 use super::destination;
-use crate::config::value::{IfName, PrefixValue};
 use crate::config::args::EndpointArgs;
-use crate::control::protocol::{EndpointsReply, LinkInfo, LinksReply, Request, RouteInfo, RoutesReply};
+use crate::config::value::{IfName, PrefixValue};
+use crate::control::protocol::{
+    EndpointsReply, LinkInfo, LinksReply, Request, RouteInfo, RoutesReply,
+};
 
 #[derive(Default)]
 struct RouteGetCommand {
@@ -26,13 +28,16 @@ struct RouteGetCommand {
 }
 
 const ROUTE_GET_KEYWORDS: [Keyword<RouteGetCommand>; 2] = [
-    key!(RouteGetCommand; "to", "ADDR", address).bare().times(Repetition::Once),
+    key!(RouteGetCommand; "to", "ADDR", address)
+        .bare()
+        .times(Repetition::Once),
     key!(RouteGetCommand; "dev" | "oif", "LINK", dev),
 ];
 
 /// The command.
 pub const COMMAND: CommandDef =
-    CommandDef::new(&["get"], get, || grammar::words(&ROUTE_GET_KEYWORDS)).honouring(SupportedOptions::FAMILY);
+    CommandDef::new(&["get"], get, || grammar::words(&ROUTE_GET_KEYWORDS))
+        .honouring(SupportedOptions::FAMILY);
 
 /// How an address is reached in one VPC.
 struct RouteGetResult {
@@ -57,7 +62,8 @@ fn get(context: &mut CommandContext, words: &[String]) -> Result<(), CliError> {
     let dev = wanted.dev;
     let LinksReply { mut links } = context.call(&Request::ListLinks { name: dev.clone() })?;
     let RoutesReply { routes } = context.call(&Request::ListRoutes { dev: dev.clone() })?;
-    let EndpointsReply { endpoints } = context.call(&Request::ListEndpoints { dev: dev.clone() })?;
+    let EndpointsReply { endpoints } =
+        context.call(&Request::ListEndpoints { dev: dev.clone() })?;
     let endpoints: Vec<EndpointArgs> = endpoints.into_iter().map(|e| e.endpoint).collect();
     links.retain(|link| dev.as_ref().is_none_or(|dev| *dev == link.settings.name));
     let ways = links
@@ -109,7 +115,10 @@ impl Show for RouteGetResult {
         OutputLine::new(style.address(self.address))
             .value("dev", Some(style.name(&self.dev)))
             .value("via", via)
-            .value("prefix", Some(destination(&PrefixValue(self.prefix), style)))
+            .value(
+                "prefix",
+                Some(destination(&PrefixValue(self.prefix), style)),
+            )
             .value("proto", Some(&self.origin))
             .end()
     }

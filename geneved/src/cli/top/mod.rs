@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use self::model::{TopModel, SortOrder};
+use self::model::{SortOrder, TopModel};
 use self::view::{TopScreen, TopView};
 use super::command::{CommandDef, GlobalCommand};
 use super::context::CommandContext;
 use super::error::CliError;
 use super::field::key;
 use super::grammar::{self, Keyword};
-use super::supported_options::SupportedOptions;
 use super::output;
+use super::supported_options::SupportedOptions;
 use crate::config::value::ValueError;
-use crate::control::protocol::{RatesReply, Rates, Request};
+use crate::control::protocol::{Rates, RatesReply, Request};
 
 /// Seconds between two looks.
 const DELAY: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ const TOP_KEYWORDS: [TopKeyword; 4] = [
         Ok(())
     }),
     TopKeyword::flag(&["-b", "batch"], |w| w.batch = true),
-    key!("-n" | "iterations", "N", iterations),
+    key!(TopCommand; "-n" | "iterations", "N", iterations),
     TopKeyword::value(&["sort"], "{ bytes | packets | name }", |w, v| {
         w.order = v.parse()?;
         Ok(())
@@ -72,7 +72,8 @@ fn seconds(text: &str) -> Result<Duration, ValueError> {
 pub const TOP_COMMAND: GlobalCommand = GlobalCommand {
     name: "top",
     about: "how busy workers, links, hosts and flows are",
-    command: CommandDef::new(&["top"], run, || grammar::words(&TOP_KEYWORDS)).honouring(SupportedOptions::BRIEF),
+    command: CommandDef::new(&["top"], run, || grammar::words(&TOP_KEYWORDS))
+        .honouring(SupportedOptions::BRIEF),
     notes: "-b: lines rather than a screen; so it is, too, where there is no terminal.\n-d: seconds between two looks, 2 if left out.   -n: so many looks, then end.\nKeys: q quit, b bytes, p packets, n name, space pause, + and - how often.",
 };
 
@@ -105,7 +106,11 @@ fn look(context: &mut CommandContext, order: SortOrder) -> Result<Rates, CliErro
 }
 
 /// Batch mode.
-fn lines(context: &mut CommandContext, wanted: &TopCommand, model: &mut TopModel) -> Result<(), CliError> {
+fn lines(
+    context: &mut CommandContext,
+    wanted: &TopCommand,
+    model: &mut TopModel,
+) -> Result<(), CliError> {
     let mut left = wanted.iterations.unwrap_or(u32::MAX);
     let mut wait = wanted.delay.min(FIRST_DELAY);
     while left > 0 {

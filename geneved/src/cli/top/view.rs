@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
 use super::super::style::OutputStyle;
-use super::model::{TopModel, SortOrder, bits, ends, short};
+use super::model::{SortOrder, TopModel, bits, ends, short};
 
 /// What is on the screen.
 pub(super) struct TopScreen {

@@ -4,7 +4,7 @@ use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{ObjectChange, ObjectArgs};
+use super::{ObjectArgs, ObjectChange};
 
 /// The keys of a struct, in its own order.
 #[must_use]

@@ -28,9 +28,9 @@ pub use self::qos::QosArgs;
 pub use self::service::{BackendArgs, ServiceArgs};
 pub use self::trace::TraceArgs;
 use super::value::{
-    DefaultAction, DfValue, IfName, InnerValue, LabelsUse, LabelsValue, LinkSegmentation, MacValue, ModeValue,
-    MtuValue, ObjectName, NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, ProxyTargetValue, TosValue, TtlValue,
-    EndpointTypeValue, VniValue,
+    DefaultAction, DfValue, EndpointTypeValue, IfName, InnerValue, LabelsUse, LabelsValue,
+    LinkSegmentation, MacValue, ModeValue, MtuValue, NamedData, ObjectName, OrNone, PortRange,
+    PrefixValue, ProxyTargetValue, RateValue, SizeValue, TosValue, TtlValue, VniValue,
 };
 
 /// What a link is made of.
@@ -468,7 +468,9 @@ impl ObjectChange {
             (Some(ObjectArgs::Qos(a)), Some(ObjectArgs::Qos(b))) => {
                 (&a.dev, &a.name) == (&b.dev, &b.name)
             }
-            (Some(ObjectArgs::Fdb(a)), Some(ObjectArgs::Fdb(b))) => (&a.dev, &a.mac) == (&b.dev, &b.mac),
+            (Some(ObjectArgs::Fdb(a)), Some(ObjectArgs::Fdb(b))) => {
+                (&a.dev, &a.mac) == (&b.dev, &b.mac)
+            }
             (Some(ObjectArgs::Option(a)), Some(ObjectArgs::Option(b))) => a.name == b.name,
             _ => false,
         }

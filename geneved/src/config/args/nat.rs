@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{AddrPort, AddrRange, IfName, ObjectName, NatKind, PortRange, PrefixValue, ProtocolValue};
+use super::super::value::{
+    AddrPort, AddrRange, IfName, NatKind, ObjectName, PortRange, PrefixValue, ProtocolValue,
+};
 
 /// `[[nat]]`, `geneved nat add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{OptionClassValue, OptionTypeValue, ObjectName};
+use super::super::value::{ObjectName, OptionClassValue, OptionTypeValue};
 
 /// `[[option]]`, `geneved option add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::value::{
-    DirectionValue, IcmpValue, IfName, OptionMatchValue, ObjectName, OrNone, PortListValue, ProtocolValue, RuleAction, EndpointTypeValue, RulePeerValue,
+    DirectionValue, EndpointTypeValue, IcmpValue, IfName, ObjectName, OptionMatchValue, OrNone,
+    PortListValue, ProtocolValue, RuleAction, RulePeerValue,
 };
 
 /// `[[policy]]`, `geneved policy add`.

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds};
+use super::super::value::{
+    AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds,
+};
 
 /// `[[service]]`, `geneved service add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::value::{DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption};
+use super::super::value::{
+    DfValue, DirectionValue, IcmpValue, IfName, LabelsValue, ProtocolValue, RawOption,
+};
 
 /// A packet that is described.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use libgeneve::wire::encapsulation::InnerProtocol;
 
-use super::{LinkSpec, DesiredState};
+use super::{DesiredState, LinkSpec};
 use crate::config::value::{IfName, LabelsUse};
 use crate::refusal::{Refusal, RefusalCause};
 

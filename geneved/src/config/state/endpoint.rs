@@ -9,10 +9,11 @@ use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
 use super::{DesiredState, option, presence, put};
+use crate::config::args::{ChangeVerb, EndpointArgs};
 use crate::config::value::{
-    IfName, LabelsValue, MacValue, ObjectName, NamedData, OrNone, RateValue, ProxyTargetValue, EndpointTypeValue, overlay_address,
+    EndpointTypeValue, IfName, LabelsValue, MacValue, NamedData, ObjectName, OrNone,
+    ProxyTargetValue, RateValue, overlay_address,
 };
-use crate::config::args::{EndpointArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// An overlay address.

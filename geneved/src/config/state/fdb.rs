@@ -7,9 +7,9 @@ use libgeneve::wire::encapsulation::InnerProtocol;
 use libgeneve::wire::ethernet::Mac;
 
 use super::route::check_hosts;
-use super::{EndpointSpec, LinkSpec, DesiredState, presence};
+use super::{DesiredState, EndpointSpec, LinkSpec, presence};
+use crate::config::args::{ChangeVerb, FdbArgs, LinkArgs};
 use crate::config::value::{FdbMac, IfName, ModeValue};
-use crate::config::args::{FdbArgs, LinkArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// The hosts of a MAC address: one for a station, any number for a group.

@@ -9,12 +9,12 @@ use libgeneve::wire::ethernet::Mac;
 use libgeneve::wire::geneve::Vni;
 
 use super::{BridgingSpec, DesiredState, absent, put};
+use crate::config::args::{AddressArgs, ChangeVerb, LinkArgs};
 use crate::config::value::{
-    self, DefaultAction, DfValue, IfName, InnerValue, LabelsUse, LinkSegmentation, MacValue, ModeValue, MtuValue,
-    NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, TosValue, TtlValue, overlay_address,
-    tunnel_address,
+    self, DefaultAction, DfValue, IfName, InnerValue, LabelsUse, LinkSegmentation, MacValue,
+    ModeValue, MtuValue, NamedData, OrNone, PortRange, PrefixValue, RateValue, SizeValue, TosValue,
+    TtlValue, overlay_address, tunnel_address,
 };
-use crate::config::args::{AddressArgs, LinkArgs, ChangeVerb};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// A link, every value decided.

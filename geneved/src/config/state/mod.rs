@@ -1,6 +1,6 @@
 //! The desired state: validated objects that fit together.
 //!
-//! [`State::apply`] is the only way in, for a line of a file as for a command at run time, so both
+//! [`DesiredState::apply`] is the only way in, for a line of a file as for a command at run time, so both
 //! obey the same rules and meet the same words of refusal. What must be done to get from one state
 //! to another is [`super::plan`]'s.
 
@@ -36,9 +36,9 @@ pub use self::policy::PolicySpec;
 pub use self::qos::ClassSpec;
 pub use self::route::RouteSpec;
 pub use self::service::{CheckTiming, ServiceSpec};
+use super::args::{ChangeVerb, ObjectArgs, ObjectChange};
 use super::shared_map::SharedMap;
-use super::value::{OptionClassValue, IfName, ObjectName};
-use super::args::{ObjectChange, ObjectArgs, ChangeVerb};
+use super::value::{IfName, ObjectName, OptionClassValue};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// The most objects of which it is said that they are few.
@@ -228,7 +228,12 @@ impl DesiredState {
         ))
     }
 
-    fn class_of(&self, object: &str, dev: &IfName, class: &ObjectName) -> Result<&ClassSpec, Refusal> {
+    fn class_of(
+        &self,
+        object: &str,
+        dev: &IfName,
+        class: &ObjectName,
+    ) -> Result<&ClassSpec, Refusal> {
         self.classes
             .get(&(dev.clone(), class.clone()))
             .ok_or_else(|| {
@@ -257,17 +262,25 @@ impl DesiredState {
         let mut all: Vec<ObjectChange> = Vec::new();
         let options = self.options.iter();
         all.extend(options.map(|(name, o)| ObjectChange::option(add, o.words(name))));
-        all.extend(self.links.values().map(|l| ObjectChange::link(add, l.words())));
+        all.extend(
+            self.links
+                .values()
+                .map(|l| ObjectChange::link(add, l.words())),
+        );
         let classes = self.classes.iter();
         all.extend(classes.map(|((dev, name), c)| ObjectChange::qos(add, c.words(dev, name))));
         let routes = self.routes.iter();
-        all.extend(routes.map(|((dev, prefix), r)| ObjectChange::route(add, r.words(dev, *prefix))));
+        all.extend(
+            routes.map(|((dev, prefix), r)| ObjectChange::route(add, r.words(dev, *prefix))),
+        );
         let fdb = self.fdb.iter();
         all.extend(fdb.map(|((dev, mac), entry)| ObjectChange::fdb(add, entry.words(dev, *mac))));
         let (proxies, others): (Vec<_>, Vec<_>) =
             self.endpoints.iter().partition(|(_, e)| e.target.is_some());
         let endpoints = others.into_iter().chain(proxies);
-        all.extend(endpoints.map(|((dev, addr), e)| ObjectChange::endpoint(add, e.words(dev, *addr))));
+        all.extend(
+            endpoints.map(|((dev, addr), e)| ObjectChange::endpoint(add, e.words(dev, *addr))),
+        );
         let rules = self.policies.iter();
         all.extend(rules.map(|((dev, name), p)| ObjectChange::policy(add, p.words(dev, name))));
         let nats = self.nats.iter();

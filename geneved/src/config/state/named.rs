@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::DesiredState;
-use crate::config::args::{ObjectChange, ObjectArgs, ChangeVerb};
+use crate::config::args::{ChangeVerb, ObjectArgs, ObjectChange};
 use crate::refusal::Refusal;
 
 type WordMap = Map<String, Value>;
@@ -79,7 +79,12 @@ fn parts(change: &ObjectChange) -> (String, WordMap) {
 }
 
 /// The change that makes an object of these words.
-fn change(verb: ChangeVerb, kind: &str, words: &WordMap, object: &str) -> Result<ObjectChange, Refusal> {
+fn change(
+    verb: ChangeVerb,
+    kind: &str,
+    words: &WordMap,
+    object: &str,
+) -> Result<ObjectChange, Refusal> {
     serde_json::from_value(serde_json::json!({ "verb": verb, kind: words }))
         .map_err(|error| Refusal::new(format!("{object}: {error}"), ""))
 }
@@ -143,7 +148,9 @@ impl DesiredState {
                 let class = self.classes.get(&(w.dev.clone(), w.name.clone()))?;
                 ObjectChange::qos(verb, class.words(&w.dev, &w.name))
             }
-            ObjectArgs::Option(w) => ObjectChange::option(verb, self.options.get(&w.name)?.words(&w.name)),
+            ObjectArgs::Option(w) => {
+                ObjectChange::option(verb, self.options.get(&w.name)?.words(&w.name))
+            }
         })
     }
 

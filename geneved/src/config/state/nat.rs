@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::{DesiredState, presence, required, whole};
-use crate::config::value::{AddrPort, AddrRange, IfName, ObjectName, NatKind, PortRange, PrefixValue, ProtocolValue};
-use crate::config::args::{NatArgs, ChangeVerb};
+use crate::config::args::{ChangeVerb, NatArgs};
+use crate::config::value::{
+    AddrPort, AddrRange, IfName, NatKind, ObjectName, PortRange, PrefixValue, ProtocolValue,
+};
 use crate::refusal::Refusal;
 
 /// A translation; all its addresses are of one family.
@@ -187,9 +189,11 @@ impl NatSpec {
                 let shared = a.start() <= b.end() && b.start() <= a.end();
                 (shared && source.overlaps(source2)).then_some(*source2)
             }
-            (NatSpec::Snat { source, .. }, other) | (other, NatSpec::Snat { source, .. }) => whole(other)
-                .filter(|addr| source.contains(*addr))
-                .map(AddrRange::from),
+            (NatSpec::Snat { source, .. }, other) | (other, NatSpec::Snat { source, .. }) => {
+                whole(other)
+                    .filter(|addr| source.contains(*addr))
+                    .map(AddrRange::from)
+            }
             (NatSpec::Static { outside, .. }, NatSpec::Static { outside: other, .. }) => {
                 (outside == other).then_some((*other).into())
             }

@@ -3,8 +3,8 @@
 use libgeneve::wire::option::{OPTION_HEADER_LEN, OptionClass, OptionType};
 
 use super::{DesiredState, nearest, presence, required, whole};
-use crate::config::value::{OptionClassValue, OptionTypeValue, NONE_WORD, ObjectName, NamedData};
-use crate::config::args::{OptionArgs, ChangeVerb};
+use crate::config::args::{ChangeVerb, OptionArgs};
+use crate::config::value::{NONE_WORD, NamedData, ObjectName, OptionClassValue, OptionTypeValue};
 use crate::refusal::{Refusal, RefusalCause};
 
 /// How many options may be defined: what the counters have room for beside geneved's own.
@@ -39,7 +39,11 @@ impl DefinedOption {
 }
 
 impl DesiredState {
-    pub(super) fn change_option(&mut self, verb: ChangeVerb, words: &OptionArgs) -> Result<(), Refusal> {
+    pub(super) fn change_option(
+        &mut self,
+        verb: ChangeVerb,
+        words: &OptionArgs,
+    ) -> Result<(), Refusal> {
         let name = &words.name;
         let object = format!("option \"{name}\"");
         let there = self.options.get(name);

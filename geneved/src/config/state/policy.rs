@@ -3,10 +3,11 @@
 use libgeneve::options::EndpointType;
 
 use super::{DesiredState, presence, required, whole};
+use crate::config::args::{ChangeVerb, PolicyArgs};
 use crate::config::value::{
-    DirectionValue, IcmpValue, IfName, OptionMatchValue, ObjectName, OrNone, PortListValue, ProtocolValue, RuleAction, EndpointTypeValue, RulePeerValue,
+    DirectionValue, EndpointTypeValue, IcmpValue, IfName, ObjectName, OptionMatchValue, OrNone,
+    PortListValue, ProtocolValue, RuleAction, RulePeerValue,
 };
-use crate::config::args::{PolicyArgs, ChangeVerb};
 use crate::refusal::Refusal;
 
 /// Where a rule stands unless it says so.
@@ -86,7 +87,8 @@ impl PolicySpec {
         }
         let ports = [("sport", &self.sport), ("dport", &self.dport)];
         let ports = ports.iter().find(|(_, ports)| ports.is_some());
-        if let (Some((word, _)), false) = (ports, self.proto.is_some_and(ProtocolValue::has_ports)) {
+        if let (Some((word, _)), false) = (ports, self.proto.is_some_and(ProtocolValue::has_ports))
+        {
             return Err(Refusal::new(
                 format!("{object}: {word} needs a protocol that has ports"),
                 "add \"proto tcp\" or \"proto udp\"",
@@ -103,7 +105,11 @@ impl PolicySpec {
 }
 
 impl DesiredState {
-    pub(super) fn change_policy(&mut self, verb: ChangeVerb, words: &PolicyArgs) -> Result<(), Refusal> {
+    pub(super) fn change_policy(
+        &mut self,
+        verb: ChangeVerb,
+        words: &PolicyArgs,
+    ) -> Result<(), Refusal> {
         let PolicyArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("policy \"{name}\" dev {dev}");

@@ -1,6 +1,6 @@
 //! Links by the port and the VNI that they listen to.
 
-use super::{LinkSpec, DesiredState};
+use super::{DesiredState, LinkSpec};
 use crate::config::value::IfName;
 
 impl DesiredState {

@@ -2,8 +2,10 @@
 
 use super::link::{burst_needs_rate, limit};
 use super::{DesiredState, presence, put, required};
-use crate::config::value::{DscpValue, IfName, NONE_WORD, ObjectName, OrNone, RateValue, SizeValue};
-use crate::config::args::{QosArgs, ChangeVerb};
+use crate::config::args::{ChangeVerb, QosArgs};
+use crate::config::value::{
+    DscpValue, IfName, NONE_WORD, ObjectName, OrNone, RateValue, SizeValue,
+};
 use crate::refusal::Refusal;
 
 /// A class of service.
@@ -35,7 +37,11 @@ impl ClassSpec {
 }
 
 impl DesiredState {
-    pub(super) fn change_class(&mut self, verb: ChangeVerb, words: &QosArgs) -> Result<(), Refusal> {
+    pub(super) fn change_class(
+        &mut self,
+        verb: ChangeVerb,
+        words: &QosArgs,
+    ) -> Result<(), Refusal> {
         let QosArgs { name, dev, .. } = words;
         self.link(dev)?;
         let object = format!("class \"{name}\" dev {dev}");

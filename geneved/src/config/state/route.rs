@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use libgeneve::options::EndpointType;
 
 use super::link::same_family;
-use super::{LinkSpec, DesiredState, presence, put};
-use crate::config::value::{IfName, PrefixValue, EndpointTypeValue, tunnel_address};
-use crate::config::args::{RouteArgs, ChangeVerb};
+use super::{DesiredState, LinkSpec, presence, put};
+use crate::config::args::{ChangeVerb, RouteArgs};
+use crate::config::value::{EndpointTypeValue, IfName, PrefixValue, tunnel_address};
 use crate::refusal::Refusal;
 
 /// Where a prefix is.
@@ -34,7 +34,11 @@ impl RouteSpec {
 }
 
 impl DesiredState {
-    pub(super) fn change_route(&mut self, verb: ChangeVerb, words: &RouteArgs) -> Result<(), Refusal> {
+    pub(super) fn change_route(
+        &mut self,
+        verb: ChangeVerb,
+        words: &RouteArgs,
+    ) -> Result<(), Refusal> {
         let RouteArgs {
             prefix,
             dev,

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use super::{DesiredState, presence, put, required};
-use crate::config::value::{AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds};
-use crate::config::args::{BackendArgs, ServiceArgs, ChangeVerb};
+use crate::config::args::{BackendArgs, ChangeVerb, ServiceArgs};
+use crate::config::value::{
+    AddrPort, AffinityValue, CheckValue, IfName, ObjectName, ProtocolValue, Seconds,
+};
 use crate::refusal::Refusal;
 
 /// How many backends a service may have.

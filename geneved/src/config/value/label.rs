@@ -117,7 +117,9 @@ impl fmt::Display for RulePeerValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RulePeerValue::Any => f.write_str("any"),
-            RulePeerValue::Prefix(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            RulePeerValue::Prefix(net) if net.prefix_len() == net.max_prefix_len() => {
+                net.addr().fmt(f)
+            }
             RulePeerValue::Prefix(net) => net.fmt(f),
             RulePeerValue::Selector(selector) => selector.fmt(f),
         }

@@ -19,20 +19,21 @@ use std::str::FromStr;
 use serde::de::Visitor;
 
 pub use self::address::{
-    AddrPort, AddrRange, IfName, LoopbackAddr, ObjectName, PrefixValue, ProxyTargetValue, overlay_address, tunnel_address,
+    AddrPort, AddrRange, IfName, LoopbackAddr, ObjectName, PrefixValue, ProxyTargetValue,
+    overlay_address, tunnel_address,
 };
 pub use self::fdb::{FdbMac, ModeValue};
-pub use self::label::{LabelsValue, SelectorValue, RulePeerValue};
+pub use self::label::{LabelsValue, RulePeerValue, SelectorValue};
 pub use self::link::{
-    DfValue, InnerValue, LabelsUse, LinkSegmentation, MacValue, MtuValue, PortRange, TosValue, TtlValue,
-    VniValue,
+    DfValue, InnerValue, LabelsUse, LinkSegmentation, MacValue, MtuValue, PortRange, TosValue,
+    TtlValue, VniValue,
 };
 pub use self::none::{NONE_WORD, OrNone};
-pub use self::option::{OptionClassValue, OptionTypeValue, OptionMatchValue, NamedData, RawOption};
+pub use self::option::{NamedData, OptionClassValue, OptionMatchValue, OptionTypeValue, RawOption};
 pub use self::rate::{DscpValue, RateValue, SizeValue};
 pub use self::rule::{
-    DefaultAction, AffinityValue, CheckValue, DirectionValue, FlowStateValue, IcmpValue, NatKind, PortListValue, ProtocolValue, RuleAction,
-    EndpointTypeValue,
+    AffinityValue, CheckValue, DefaultAction, DirectionValue, EndpointTypeValue, FlowStateValue,
+    IcmpValue, NatKind, PortListValue, ProtocolValue, RuleAction,
 };
 pub use self::time::Seconds;
 
@@ -120,7 +121,7 @@ macro_rules! as_word {
     ($($name:ident)+) => {$(
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_any($crate::config::value::Word(std::marker::PhantomData))
+                from.deserialize_any($crate::config::value::FromStrVisitor(std::marker::PhantomData))
             }
         }
         impl serde::Serialize for $name {

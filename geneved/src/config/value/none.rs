@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ValueError, FromStrVisitor};
+use super::{FromStrVisitor, ValueError};
 
 /// The word that takes a setting away.
 pub const NONE_WORD: &str = "none";

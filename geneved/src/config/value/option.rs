@@ -103,7 +103,7 @@ impl fmt::Display for NamedData {
     }
 }
 
-/// `CLASS:TYPE[=HEX]`: an option as it is on the wire.
+/// `DEFAULT_OPTION_CLASS:TYPE[=HEX]`: an option as it is on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawOption {
     /// The name space.
@@ -137,7 +137,7 @@ impl fmt::Display for RawOption {
     }
 }
 
-/// `CLASS:TYPE[=HEX[/MASK]]`: what a rule asks of an option.
+/// `DEFAULT_OPTION_CLASS:TYPE[=HEX[/MASK]]`: what a rule asks of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionMatchValue {
     /// The name space.

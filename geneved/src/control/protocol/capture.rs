@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{DirectionValue, IfName};
 use crate::config::args::FlowFilter;
+use crate::config::value::{DirectionValue, IfName};
 
 /// Which packets are captured, and how much of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use super::option::OptionInfo;
 use super::policy::PolicyInfo;
 use super::qos::ClassInfo;
 use super::service::{BackendHealth, ServiceInfo};
+use crate::config::args::EndpointArgs;
 pub use crate::config::difference::ChangeKind;
 use crate::config::value::{DirectionValue, IfName, ObjectName, ProtocolValue};
-use crate::config::args::EndpointArgs;
 
 /// The reply of `Monitor`, one of many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Event {
     pub change: Option<ChangeKind>,
     /// The object, or what happened.
     #[serde(flatten)]
-    pub what: What,
+    pub what: EventKind,
 }
 
 macro_rules! topics {
@@ -40,7 +40,7 @@ macro_rules! topics {
         /// What an event is about.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
-        pub enum What {
+        pub enum EventKind {
             $($(#[doc = $doc])+ $word($content),)+
         }
 
@@ -62,11 +62,11 @@ macro_rules! topics {
             }
         }
 
-        impl What {
+        impl EventKind {
             /// What it is about.
             #[must_use]
             pub const fn topic(&self) -> Topic {
-                match self { $(What::$word(_) => Topic::$word,)+ }
+                match self { $(EventKind::$word(_) => Topic::$word,)+ }
             }
         }
     };

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::value::{IfName, MacValue, PrefixValue};
 use crate::config::args::{LinkArgs, RouteArgs};
+use crate::config::value::{IfName, MacValue, PrefixValue};
 use crate::plural::counted;
 
 /// A link as it runs.

@@ -22,16 +22,19 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::args::{EndpointArgs, FlowFilter, ObjectChange, TraceArgs};
 use crate::config::value::IfName;
-use crate::config::args::{ObjectChange, EndpointArgs, FlowFilter, TraceArgs};
 use crate::refusal::Refusal;
 
 pub use self::capture::{CaptureArgs, CaptureReply, CapturedPacket};
 pub use self::event::{
-    ChangeKind, DropEvent, Event, HealthEvent, HostEvent, LogEvent, MonitorReply, DropSample, Topic, What,
+    ChangeKind, DropEvent, DropSample, Event, EventKind, HealthEvent, HostEvent, LogEvent,
+    MonitorReply, Topic,
 };
-pub use self::fdb::{FdbReply, FdbInfo, FdbOrigin};
-pub use self::flow::{FlowInfo, FlowsReply, FlushReply, DirectionCounts, TranslatedFlow, TraceVerdict};
+pub use self::fdb::{FdbInfo, FdbOrigin, FdbReply};
+pub use self::flow::{
+    DirectionCounts, FlowInfo, FlowsReply, FlushReply, TraceVerdict, TranslatedFlow,
+};
 pub use self::info::{
     FeatureInfo, HostInfo, LinkInfo, MtuSum, PathMtuInfo, RemoteInfo, RouteInfo, TrafficInfo,
     UndeliveredInfo, UndeliveredPrefix, UnknownVniInfo,
@@ -40,9 +43,9 @@ pub use self::nat::{NatInfo, NatsReply};
 pub use self::option::{OptionInfo, OptionsReply};
 pub use self::policy::{PoliciesReply, PolicyInfo};
 pub use self::qos::{ClassInfo, ClassesReply};
-pub use self::rates::{FlowRates, HostRates, LinkRates, RatesReply, Rates, WorkerRates};
+pub use self::rates::{FlowRates, HostRates, LinkRates, Rates, RatesReply, WorkerRates};
 pub use self::reload::ReloadReply;
-pub use self::service::{BackendInfo, BackendHealth, ServiceInfo, ServicesReply};
+pub use self::service::{BackendHealth, BackendInfo, ServiceInfo, ServicesReply};
 pub use self::trace::{StageInfo, TraceReply, TraceReport};
 
 /// The interface's name.
@@ -314,38 +317,30 @@ impl Request {
                 Value::Null => Value::Object(serde_json::Map::new()),
                 other => other,
             };
-            serde_json::from_value(parameters).map_err(|e| CallFailure::InvalidParameter(e.to_string()))
+            serde_json::from_value(parameters)
+                .map_err(|e| CallFailure::InvalidParameter(e.to_string()))
         }
         match method {
             "Apply" => arguments::<ApplyParams>(call.parameters)
                 .map(|ApplyParams { changes }| Request::Apply { changes }),
-            "ListLinks" => {
-                arguments::<NameParams>(call.parameters).map(|NameParams { name }| Request::ListLinks { name })
-            }
-            "ListRoutes" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListRoutes { dev })
-            }
-            "ListFdb" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListFdb { dev })
-            }
-            "FlushFdb" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::FlushFdb { dev })
-            }
-            "ListEndpoints" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListEndpoints { dev })
-            }
-            "ListPolicies" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListPolicies { dev })
-            }
-            "ListNats" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListNats { dev })
-            }
-            "ListServices" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListServices { dev })
-            }
-            "ListClasses" => {
-                arguments::<DevParams>(call.parameters).map(|DevParams { dev }| Request::ListClasses { dev })
-            }
+            "ListLinks" => arguments::<NameParams>(call.parameters)
+                .map(|NameParams { name }| Request::ListLinks { name }),
+            "ListRoutes" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListRoutes { dev }),
+            "ListFdb" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListFdb { dev }),
+            "FlushFdb" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::FlushFdb { dev }),
+            "ListEndpoints" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListEndpoints { dev }),
+            "ListPolicies" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListPolicies { dev }),
+            "ListNats" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListNats { dev }),
+            "ListServices" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListServices { dev }),
+            "ListClasses" => arguments::<DevParams>(call.parameters)
+                .map(|DevParams { dev }| Request::ListClasses { dev }),
             "ListOptions" => Ok(Request::ListOptions),
             "ListFlows" => arguments::<ListFlowsParams>(call.parameters)
                 .map(|ListFlowsParams { filter, limit }| Request::ListFlows { filter, limit }),
@@ -377,20 +372,31 @@ impl Request {
             Request::Apply { changes } => {
                 ("Apply", json(serde_json::to_value(ApplyParams { changes })))
             }
-            Request::ListLinks { name } => ("ListLinks", json(serde_json::to_value(NameParams { name }))),
-            Request::ListRoutes { dev } => ("ListRoutes", json(serde_json::to_value(DevParams { dev }))),
+            Request::ListLinks { name } => {
+                ("ListLinks", json(serde_json::to_value(NameParams { name })))
+            }
+            Request::ListRoutes { dev } => {
+                ("ListRoutes", json(serde_json::to_value(DevParams { dev })))
+            }
             Request::ListFdb { dev } => ("ListFdb", json(serde_json::to_value(DevParams { dev }))),
-            Request::FlushFdb { dev } => ("FlushFdb", json(serde_json::to_value(DevParams { dev }))),
-            Request::ListEndpoints { dev } => {
-                ("ListEndpoints", json(serde_json::to_value(DevParams { dev })))
+            Request::FlushFdb { dev } => {
+                ("FlushFdb", json(serde_json::to_value(DevParams { dev })))
             }
-            Request::ListPolicies { dev } => {
-                ("ListPolicies", json(serde_json::to_value(DevParams { dev })))
+            Request::ListEndpoints { dev } => (
+                "ListEndpoints",
+                json(serde_json::to_value(DevParams { dev })),
+            ),
+            Request::ListPolicies { dev } => (
+                "ListPolicies",
+                json(serde_json::to_value(DevParams { dev })),
+            ),
+            Request::ListNats { dev } => {
+                ("ListNats", json(serde_json::to_value(DevParams { dev })))
             }
-            Request::ListNats { dev } => ("ListNats", json(serde_json::to_value(DevParams { dev }))),
-            Request::ListServices { dev } => {
-                ("ListServices", json(serde_json::to_value(DevParams { dev })))
-            }
+            Request::ListServices { dev } => (
+                "ListServices",
+                json(serde_json::to_value(DevParams { dev })),
+            ),
             Request::ListClasses { dev } => {
                 ("ListClasses", json(serde_json::to_value(DevParams { dev })))
             }
@@ -399,27 +405,34 @@ impl Request {
                 "ListFlows",
                 json(serde_json::to_value(ListFlowsParams { filter, limit })),
             ),
-            Request::FlushFlows { filter } => {
-                ("FlushFlows", json(serde_json::to_value(FlushFlowsParams { filter })))
+            Request::FlushFlows { filter } => (
+                "FlushFlows",
+                json(serde_json::to_value(FlushFlowsParams { filter })),
+            ),
+            Request::Trace { packet } => {
+                ("Trace", json(serde_json::to_value(TraceParams { packet })))
             }
-            Request::Trace { packet } => ("Trace", json(serde_json::to_value(TraceParams { packet }))),
             Request::GetRates { flows, by_packets } => {
                 let busiest = RatesParams { flows, by_packets };
                 ("GetRates", json(serde_json::to_value(busiest)))
             }
-            Request::Monitor { topics } => {
-                ("Monitor", json(serde_json::to_value(MonitorParams { topics })))
-            }
-            Request::Capture { capture } => {
-                ("Capture", json(serde_json::to_value(CaptureParams { capture })))
-            }
+            Request::Monitor { topics } => (
+                "Monitor",
+                json(serde_json::to_value(MonitorParams { topics })),
+            ),
+            Request::Capture { capture } => (
+                "Capture",
+                json(serde_json::to_value(CaptureParams { capture })),
+            ),
             Request::GetHost => ("GetHost", Value::Null),
-            Request::FlushHosts { address } => {
-                ("FlushHosts", json(serde_json::to_value(HostParams { address })))
-            }
-            Request::Reload { dry_run } => {
-                ("Reload", json(serde_json::to_value(ReloadParams { dry_run })))
-            }
+            Request::FlushHosts { address } => (
+                "FlushHosts",
+                json(serde_json::to_value(HostParams { address })),
+            ),
+            Request::Reload { dry_run } => (
+                "Reload",
+                json(serde_json::to_value(ReloadParams { dry_run })),
+            ),
             Request::Save => ("Save", Value::Null),
         };
         Call {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::TraceVerdict;
 use crate::config::value::{ObjectName, RawOption};
 
-/// The reply of `Trace`.
+/// The reply of `TraceReply`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceReply {
     /// What would happen.

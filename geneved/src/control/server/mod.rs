@@ -25,10 +25,10 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::admission::ClientAdmission;
-use self::admission::{RESERVED_BYTES, ClientSlot};
+use self::admission::{ClientSlot, RESERVED_BYTES};
 use self::receive_buffer::ReceiveBuffer;
 use super::protocol::{
-    Call, DESCRIPTION, CallFailure, VARLINK_INTERFACE, Reply, Request, SERVICE_INTERFACE, ReplyMode,
+    Call, CallFailure, DESCRIPTION, Reply, ReplyMode, Request, SERVICE_INTERFACE, VARLINK_INTERFACE,
 };
 use super::yielding;
 use crate::net::unix::{self, SocketFile};
@@ -103,7 +103,11 @@ impl ControlListener {
         self.serve_within(ClientAdmission::default(), service).await;
     }
 
-    pub(super) async fn serve_within(&self, admission: ClientAdmission, service: Rc<dyn RequestHandler>) {
+    pub(super) async fn serve_within(
+        &self,
+        admission: ClientAdmission,
+        service: Rc<dyn RequestHandler>,
+    ) {
         let admission = Rc::new(admission);
         loop {
             let mut stream = match self.0.listener().accept().await {
@@ -190,8 +194,12 @@ async fn converse(
     }
 }
 
-/// Sends a reply. A client that takes nothing for [`PATIENCE`], or for [`STALL`] while others wait for its room, is hung up on.
-async fn write(stream: &mut UnixStream, mut bytes: &[u8], admission: &ClientAdmission) -> io::Result<()> {
+/// Sends a reply. A client that takes nothing for [`CLIENT_TIMEOUT`], or for [`STALL`] while others wait for its room, is hung up on.
+async fn write(
+    stream: &mut UnixStream,
+    mut bytes: &[u8],
+    admission: &ClientAdmission,
+) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = progress(admission, stream.write(bytes)).await?;
         bytes = &bytes[written..];

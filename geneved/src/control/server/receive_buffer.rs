@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::{ClientAdmission, ByteQuota, RESERVED_BYTES};
-use super::{IDLE, CLIENT_TIMEOUT, progress};
+use super::admission::{ByteQuota, ClientAdmission, RESERVED_BYTES};
+use super::{CLIENT_TIMEOUT, IDLE, progress};
 use crate::control::protocol::MAX_MESSAGE;
 
 /// Bytes that are asked of the kernel at once.

@@ -10,7 +10,7 @@ use libgeneve::qos::Bucket;
 
 use super::rules::default_action;
 use super::{Compiler, lladdr};
-use crate::config::state::{EndpointSpec, LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, EndpointSpec, LinkSpec};
 use crate::config::value::ModeValue;
 
 /// What an Ethernet link keeps from one configuration to the next.

@@ -6,8 +6,8 @@
 mod l2;
 mod lladdr;
 mod proxies;
-mod rules;
 mod routes;
+mod rules;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,23 +17,24 @@ use std::sync::atomic::AtomicU64;
 
 use ipnet::IpNet;
 use libgeneve::label::{LabelKey, LabelMap, LabelSet};
-use libgeneve::vpc::{
-    EndpointConfig, LinkFunctions, LinkConfig, LinkIndex, NeighborCache, ProxyTarget, UndeliveredPackets,
-};
 use libgeneve::nat;
 use libgeneve::options::{EndpointType, OptionDef, OptionSchema};
 use libgeneve::policy::{self, Policy};
-use libgeneve::qos::{Bucket, BucketRegistry, QosClass, BucketKey, ClassCounters};
+use libgeneve::qos::{Bucket, BucketKey, BucketRegistry, ClassCounters, QosClass};
 use libgeneve::service::{self, ServiceTable};
+use libgeneve::vpc::{
+    EndpointConfig, LinkConfig, LinkFunctions, LinkIndex, NeighborCache, ProxyTarget,
+    UndeliveredPackets,
+};
 
 pub(super) use self::lladdr::lladdr;
 use self::proxies::Proxies;
-use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::routes::options_len;
 use self::routes::routes;
+use self::rules::{attachments, compiled_rule, default_action, deny_all, translation};
 pub(super) use self::tables::{Outdated, RunningLink, TableBuilder, TableInput};
 use crate::config::plan::Plan;
-use crate::config::state::{LinkSpec, ServiceSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec, ServiceSpec};
 use crate::config::value::{AffinityValue, IfName, RateValue, SizeValue};
 use crate::random::HashKeys;
 use crate::refusal::Refusal;
@@ -97,7 +98,11 @@ pub(super) type LinkIndices = BTreeMap<IfName, LinkIndex>;
 ///
 /// # Errors
 /// Two labels of one endpoint have the same hash.
-pub(super) fn verify(key: Option<&LabelKey>, old: &DesiredState, state: &DesiredState) -> Result<(), Refusal> {
+pub(super) fn verify(
+    key: Option<&LabelKey>,
+    old: &DesiredState,
+    state: &DesiredState,
+) -> Result<(), Refusal> {
     for ((dev, addr), endpoint) in state.endpoints.beside(&old.endpoints) {
         if let Some(labels) = &endpoint.labels {
             hashed(key, labels).map_err(|why| {
@@ -314,7 +319,11 @@ impl Compiler {
         )
     }
 
-    fn policy(&mut self, state: &DesiredState, link: &LinkSpec) -> Result<Option<Arc<Policy>>, String> {
+    fn policy(
+        &mut self,
+        state: &DesiredState,
+        link: &LinkSpec,
+    ) -> Result<Option<Arc<Policy>>, String> {
         let defaults = policy::PolicyDefaults {
             ingress: default_action(link.ingress),
             egress: default_action(link.egress),
@@ -323,8 +332,8 @@ impl Compiler {
         let rules: Vec<_> = rules
             .map(|(name, rule)| compiled_rule(state, link, name.as_str(), rule))
             .collect();
-        let open =
-            defaults.ingress == policy::PolicyAction::Allow && defaults.egress == policy::PolicyAction::Allow;
+        let open = defaults.ingress == policy::PolicyAction::Allow
+            && defaults.egress == policy::PolicyAction::Allow;
         if rules.is_empty() && open {
             self.policies.remove(&link.name);
             return Ok(None);
@@ -373,7 +382,11 @@ impl Compiler {
     }
 
     /// Where an endpoint of this VPC is proxied in another, this host speaks to it with its own address.
-    fn proxy_pools(&mut self, link: &LinkSpec, places: &LinkIndices) -> Result<Option<Arc<nat::Nat>>, String> {
+    fn proxy_pools(
+        &mut self,
+        link: &LinkSpec,
+        places: &LinkIndices,
+    ) -> Result<Option<Arc<nat::Nat>>, String> {
         let consumers = self.proxies.consumers(&link.name).count();
         if consumers == 0 {
             self.stand_ins.remove(&link.name);

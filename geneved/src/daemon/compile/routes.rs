@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 use libgeneve::label::LabelMap;
-use libgeneve::vpc::{OptionLengths, RouteConfig};
 use libgeneve::options::EndpointType;
 use libgeneve::route::RouteOrigin;
+use libgeneve::vpc::{OptionLengths, RouteConfig};
 
-use crate::config::state::{LinkSpec, DesiredState, options_size};
+use crate::config::state::{DesiredState, LinkSpec, options_size};
 use crate::config::value::ModeValue;
 
 /// Bytes of the longest options that a link sends.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use libgeneve::vpc::AttachedOption;
 use libgeneve::nat;
 use libgeneve::options::OptionMatch;
 use libgeneve::policy::{self, Policy};
+use libgeneve::vpc::AttachedOption;
 
-use crate::config::state::{LinkSpec, NatSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec, NatSpec};
 use crate::config::value::{DefaultAction, DirectionValue, NamedData, RuleAction, RulePeerValue};
 
 pub(super) fn deny_all() -> Option<Arc<Policy>> {

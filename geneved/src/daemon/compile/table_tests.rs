@@ -3,9 +3,9 @@ use proptest::strategy::ValueTree as _;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::args::ObjectChange;
 use crate::config::plan::Plan;
 use crate::config::state::Fabric;
-use crate::config::args::ObjectChange;
 use crate::daemon::compile::outdated_by;
 use crate::random::HashKeys;
 
@@ -57,9 +57,9 @@ impl Site {
     }
 
     fn build(&mut self, outdated: Outdated) -> Arc<Tables> {
-        let (ways, down) = (PathTable::default(), UnhealthyBackends::default());
+        let (paths, down) = (PathTable::default(), UnhealthyBackends::default());
         let builder = &mut self.builder;
-        let (outdated, names) = builder.concerned(&self.state, &ways, &down, outdated);
+        let (outdated, names) = builder.concerned(&self.state, &paths, &down, outdated);
         let running = self
             .running
             .iter()
@@ -68,7 +68,7 @@ impl Site {
         let running = running.collect();
         self.builder.build(TableInput {
             state: Arc::clone(&self.state),
-            ways: Arc::new(ways),
+            paths: Arc::new(paths),
             down,
             outdated,
             running,

@@ -10,10 +10,10 @@ use libgeneve::flow::FlowHasher;
 use libgeneve::vpc::{ExpectedInterface, HostRegistry, Link, LinkIndex, Tables};
 
 use super::{Compiler, LinkIndices};
-use crate::config::state::{ServiceSpec, DesiredState};
+use crate::config::state::{DesiredState, ServiceSpec};
 use crate::config::value::IfName;
 use crate::daemon::backends::{UnhealthyBackends, target};
-use crate::net::mtu::{RoutingLoop, NestedTunnels, PathTable};
+use crate::net::mtu::{NestedTunnels, PathTable, RoutingLoop};
 
 /// Whose tables are to be compiled anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(in crate::daemon) struct RunningLink {
 #[derive(Debug)]
 pub(in crate::daemon) struct TableInput {
     pub(in crate::daemon) state: Arc<DesiredState>,
-    pub(in crate::daemon) ways: Arc<PathTable>,
+    pub(in crate::daemon) paths: Arc<PathTable>,
     pub(in crate::daemon) down: UnhealthyBackends,
     pub(in crate::daemon) outdated: Outdated,
     /// The links that run, of those that [`TableBuilder::concerned`] named.
@@ -85,7 +85,7 @@ impl TableBuilder {
     pub(in crate::daemon) fn concerned(
         &mut self,
         state: &DesiredState,
-        ways: &PathTable,
+        paths: &PathTable,
         down: &UnhealthyBackends,
         outdated: Outdated,
     ) -> (Outdated, BTreeSet<IfName>) {
@@ -106,7 +106,10 @@ impl TableBuilder {
         }
         names.extend(more);
         let targets = names.iter().flat_map(|n| self.compiler.proxies.targets(n));
-        let outer = ways.nested.iter().filter(|(link, ..)| names.contains(link));
+        let outer = paths
+            .nested
+            .iter()
+            .filter(|(link, ..)| names.contains(link));
         let seen = targets.chain(outer.map(|(.., outer)| outer));
         let seen = seen.chain(&names).cloned().collect();
         (Outdated::Links(names), seen)
@@ -116,7 +119,7 @@ impl TableBuilder {
     pub(in crate::daemon) fn build(&mut self, input: TableInput) -> Arc<Tables> {
         let TableInput {
             state,
-            ways,
+            paths,
             down,
             outdated,
             running,
@@ -154,7 +157,7 @@ impl TableBuilder {
         }
         for name in &names {
             if let (Some(link), Some(running)) = (state.links.get(name), running.get(name)) {
-                let compiled = self.link(&state, link, running, &places, &ways);
+                let compiled = self.link(&state, link, running, &places, &paths);
                 changed.push((running.index, Some(compiled)));
             }
         }
@@ -179,7 +182,7 @@ impl TableBuilder {
         link: &crate::config::state::LinkSpec,
         running: &RunningLink,
         places: &LinkIndices,
-        ways: &PathTable,
+        paths: &PathTable,
     ) -> Link {
         let TableBuilder {
             compiler,
@@ -194,10 +197,10 @@ impl TableBuilder {
         let config = compiler.link(state, link, *mtu, followed, places, &healthy);
         let name = &link.name;
         Link::new(config, registry)
-            .excluding_loops(|host| ways.loop_of(name, host).is_some())
+            .excluding_loops(|host| paths.loop_of(name, host).is_some())
             .with_heard_by(|host| {
-                let mut heard_by = behind(&ways.nested, places, name, host);
-                if matches!(ways.loop_of(name, host), Some(RoutingLoop::Own { .. })) {
+                let mut heard_by = behind(&paths.nested, places, name, host);
+                if matches!(paths.loop_of(name, host), Some(RoutingLoop::Own { .. })) {
                     heard_by.push(ExpectedInterface::Nobody);
                 }
                 heard_by
@@ -206,7 +209,12 @@ impl TableBuilder {
 }
 
 /// The links behind whose interfaces a host of the link `name` is.
-fn behind(nested: &NestedTunnels, places: &LinkIndices, name: &IfName, host: IpAddr) -> Vec<ExpectedInterface> {
+fn behind(
+    nested: &NestedTunnels,
+    places: &LinkIndices,
+    name: &IfName,
+    host: IpAddr,
+) -> Vec<ExpectedInterface> {
     if nested.is_empty() {
         return Vec::new();
     }

@@ -24,7 +24,7 @@ const FOLLOW_BURST: u64 = 10;
 #[derive(Clone, Debug, Default)]
 pub(in crate::daemon) struct AddressFollower {
     addresses: Vec<IpNet>,
-    /// Beyond [`MOST`].
+    /// Beyond [`MAX_FOLLOWED`].
     left_out: usize,
     since: Option<Instant>,
     changes: u64,
@@ -101,7 +101,10 @@ impl Core {
 }
 
 /// Follows what was seen of these links; those whose tables are outdated by it.
-pub(super) fn follow(inner: &mut CoreState, seen: &[(IfName, Option<InterfaceStatus>)]) -> BTreeSet<IfName> {
+pub(super) fn follow(
+    inner: &mut CoreState,
+    seen: &[(IfName, Option<InterfaceStatus>)],
+) -> BTreeSet<IfName> {
     let now = Instant::now();
     let mut changed = BTreeSet::new();
     for (name, seen) in seen {

@@ -3,7 +3,7 @@
 use super::ports::needed_ports;
 use super::{Core, CoreState, refuse};
 use crate::config::plan::Plan;
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::daemon::core::running::LinkRuntime;
 use crate::io::{DescriptorBudget, SocketProfile};
 use crate::refusal::Refusal;
@@ -25,7 +25,12 @@ impl Core {
         new: &DesiredState,
         plan: &Plan,
     ) -> Result<(), Refusal> {
-        let bare = |name: &&_| !inner.running.get(name).is_some_and(LinkRuntime::has_interface);
+        let bare = |name: &&_| {
+            !inner
+                .running
+                .get(name)
+                .is_some_and(LinkRuntime::has_interface)
+        };
         let made = plan.add.iter().chain(plan.replace.iter().filter(bare));
         let interfaces = made.count() * self.engine.workers();
         let concerned = plan.add.iter().chain(&plan.replace).chain(&plan.set);

@@ -9,15 +9,17 @@ use libgeneve::flow::{FlowCursor, FlowView};
 use libgeneve::vpc::LinkIndex;
 
 use super::mtu::mtu_of;
-use super::running::{Obstacle, LinkRuntime};
+use super::running::{LinkRuntime, Obstacle};
 use super::{Core, CoreState, refuse};
 use crate::config::file::{DaemonSettings, SegmentationSetting};
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::config::value::{IfName, LinkSegmentation, ModeValue, MtuValue};
 use crate::control::yielding::Yielder;
 use crate::daemon::compile::lladdr;
 use crate::io::{DescriptorBudget, SocketProfile, SourceSockets};
-use crate::net::interface::{self, InterfaceError, CreatedInterface, OwnInterface, InterfaceSpec, can_have};
+use crate::net::interface::{
+    self, CreatedInterface, InterfaceError, InterfaceSpec, OwnInterface, can_have,
+};
 use crate::net::mtu::PathTable;
 use crate::net::netns;
 use crate::refusal::Refusal;
@@ -64,7 +66,7 @@ impl Core {
         inner: &mut CoreState,
         state: &DesiredState,
         names: &[IfName],
-        ways: &PathTable,
+        paths: &PathTable,
         unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let links = names.iter().filter_map(|n| state.links.get(n));
@@ -79,13 +81,13 @@ impl Core {
                 links = fit;
                 for (link, cause) in others {
                     let batch = InterfaceBatch::without_interface(link, cause, self.profile(link));
-                    self.install(inner, state, batch, ways, unready, &mut up)
+                    self.install(inner, state, batch, paths, unready, &mut up)
                         .await?;
                 }
             }
-            let outcome = match self.make(inner, state, netns, links, ways, unready).await {
+            let outcome = match self.make(inner, state, netns, links, paths, unready).await {
                 Ok(batch) => {
-                    self.install(inner, state, batch, ways, unready, &mut up)
+                    self.install(inner, state, batch, paths, unready, &mut up)
                         .await
                 }
                 Err(refusal) => Err(refusal),
@@ -104,7 +106,7 @@ impl Core {
         state: &DesiredState,
         netns: Option<String>,
         links: Vec<&'a LinkSpec>,
-        ways: &PathTable,
+        paths: &PathTable,
         unready: UnreadyPolicy,
     ) -> Result<InterfaceBatch<'a>, Refusal> {
         let mut batch = InterfaceBatch {
@@ -121,12 +123,14 @@ impl Core {
             steps.yield_if_due().await;
             let (sockets, cause) = match self.sockets(inner, link) {
                 Ok(sockets) => (sockets, None),
-                Err(cause) if unready == UnreadyPolicy::Refuse => return Err(refuse(&link.name, &cause)),
+                Err(cause) if unready == UnreadyPolicy::Refuse => {
+                    return Err(refuse(&link.name, &cause));
+                }
                 Err(cause) => (SourceSockets::none(self.profile(link)), Some(cause)),
             };
             wanted.push(interface_spec(
                 link,
-                mtu_of(state, link, ways, inner.running.get(&link.name)).0,
+                mtu_of(state, link, paths, inner.running.get(&link.name)).0,
                 cause.is_none(),
             ));
             batch.sockets.push(sockets);
@@ -150,7 +154,7 @@ impl Core {
         inner: &mut CoreState,
         state: &DesiredState,
         batch: InterfaceBatch<'_>,
-        ways: &PathTable,
+        paths: &PathTable,
         unready: UnreadyPolicy,
         up: &mut Vec<IfName>,
     ) -> Result<(), Refusal> {
@@ -161,7 +165,7 @@ impl Core {
             let before = inner.running.get(&link.name);
             let index = before.map_or_else(|| free_index(&inner.running), |r| r.index);
             let attempts = before.map(|r| r.attempts);
-            let (mtu, sum) = mtu_of(state, link, ways, before);
+            let (mtu, sum) = mtu_of(state, link, paths, before);
             let mut running = LinkRuntime::new(index, mtu, sum);
             running.attempts = attempts.unwrap_or_default();
             running.obstacle = match made.next() {
@@ -186,7 +190,11 @@ impl Core {
     }
 
     /// The sockets that a link sends from, or why it cannot have them.
-    pub(super) fn sockets(&self, inner: &CoreState, link: &LinkSpec) -> Result<SourceSockets, String> {
+    pub(super) fn sockets(
+        &self,
+        inner: &CoreState,
+        link: &LinkSpec,
+    ) -> Result<SourceSockets, String> {
         if let Some(cause) = inner.blocked.get(&link.port) {
             return Err(cause.clone());
         }
@@ -267,14 +275,23 @@ pub(super) async fn remove_many(inner: &CoreState, state: &DesiredState, names: 
 }
 
 /// Has the interface of a link that was like `was` be like `link`.
-pub(super) async fn update(own: OwnInterface, link: &LinkSpec, mtu: u16, was: &LinkSpec) -> Result<(), Refusal> {
+pub(super) async fn update(
+    own: OwnInterface,
+    link: &LinkSpec,
+    mtu: u16,
+    was: &LinkSpec,
+) -> Result<(), Refusal> {
     let before = was.addresses.clone();
     interface::update(own, interface_spec(link, mtu, true), before)
         .await
         .map_err(|e| refuse(&link.name, &e))
 }
 
-pub(super) async fn update_mtu(own: OwnInterface, link: &LinkSpec, mtu: u16) -> Result<(), Refusal> {
+pub(super) async fn update_mtu(
+    own: OwnInterface,
+    link: &LinkSpec,
+    mtu: u16,
+) -> Result<(), Refusal> {
     interface::set_mtu(own, mtu)
         .await
         .map_err(|e| refuse(&link.name, &e))

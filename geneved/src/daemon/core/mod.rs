@@ -4,16 +4,16 @@
 //! runs to the state that is wanted. New interfaces come first, because they can fail; what goes is
 //! removed last, because that cannot.
 
-mod descriptors;
 mod address_follower;
+mod descriptors;
 mod interfaces;
 mod mtu;
 mod ports;
 mod prepare;
 mod publish;
 mod repair;
-mod running;
 mod retry;
+mod running;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,14 +29,14 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::config::file::DaemonSettings;
 use crate::config::plan::Plan;
 use crate::config::secret::LabelSecret;
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::config::value::IfName;
-use crate::control::protocol::{HostEvent, What};
+use crate::control::protocol::{EventKind, HostEvent};
 use crate::control::yielding::Yielder;
 use crate::daemon::compile::{Compiler, Outdated, TableBuilder, outdated_by};
 use crate::daemon::drop_events::DropReporter;
-use crate::daemon::peer_devices::{PeerDevices, Look};
 use crate::daemon::health::HealthBoard;
+use crate::daemon::peer_devices::{Look, PeerDevices};
 use crate::daemon::rates::FlowBaseline;
 use crate::daemon::rx_interfaces::RxDevices;
 use crate::daemon::service_manager::ServiceManager;
@@ -56,7 +56,7 @@ use mtu::mtu_of;
 pub(in crate::daemon) use ports::{needed_ports, port_taken};
 use repair::LinkInterfaces;
 pub(in crate::daemon) use repair::{AffectedLinks, RENAMED_HINT};
-pub(in crate::daemon) use running::{Obstacle, LinkRuntime};
+pub(in crate::daemon) use running::{LinkRuntime, Obstacle};
 
 /// The owner of engine, tables and state. Everything runs on one thread.
 pub(in crate::daemon) struct Core {
@@ -201,7 +201,7 @@ impl Core {
         &self,
         inner: &mut CoreState,
         new: Arc<DesiredState>,
-        (plan, ways): (Plan, Option<Arc<PathTable>>),
+        (plan, paths): (Plan, Option<Arc<PathTable>>),
         unready: UnreadyPolicy,
     ) -> Result<Plan, Refusal> {
         if plan.is_empty() {
@@ -213,7 +213,7 @@ impl Core {
             }
             return Ok(plan);
         }
-        let result = self.carry_out(inner, new, (&plan, ways), unready).await;
+        let result = self.carry_out(inner, new, (&plan, paths), unready).await;
         self.close_ports(inner).await;
         self.count_waiting(inner);
         result.map(|()| plan)
@@ -223,18 +223,18 @@ impl Core {
         &self,
         inner: &mut CoreState,
         new: Arc<DesiredState>,
-        (plan, ways): (&Plan, Option<Arc<PathTable>>),
+        (plan, paths): (&Plan, Option<Arc<PathTable>>),
         unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         if unready == UnreadyPolicy::Refuse {
             self.ensure_descriptors(inner, &new, plan)?;
         }
         let mut outdated = outdated_by(plan);
-        let ways = match ways {
-            Some(ways) => ways,
+        let paths = match paths {
+            Some(paths) => paths,
             None => self.paths(inner, &new, &outdated).await,
         };
-        if ways.entangled || inner.paths.entangled || inner.state.fabric != new.fabric {
+        if paths.entangled || inner.paths.entangled || inner.state.fabric != new.fabric {
             outdated = Outdated::All;
         }
         let concerned: Vec<IfName> = match &outdated {
@@ -254,9 +254,9 @@ impl Core {
         self.open_ports(inner, &new, &must).await?;
         self.listen_for_new(&plan.add);
         self.note_own_links(inner, &new, &outdated);
-        self.bring_up(inner, &new, &plan.add, &ways, unready)
+        self.bring_up(inner, &new, &plan.add, &paths, unready)
             .await?;
-        let adjusted = self.adjust_and_replace(inner, &new, (plan, &concerned), &ways, unready);
+        let adjusted = self.adjust_and_replace(inner, &new, (plan, &concerned), &paths, unready);
         if let Err(refusal) = adjusted.await {
             self.take_down(inner, &plan.add).await;
             return Err(refusal);
@@ -265,7 +265,7 @@ impl Core {
         for name in &concerned {
             if let (Some(link), Some(running)) = (new.links.get(name), inner.running.get_mut(name))
             {
-                (running.mtu, running.sum) = mtu_of(&new, link, &ways, Some(running));
+                (running.mtu, running.sum) = mtu_of(&new, link, &paths, Some(running));
             }
             steps.yield_if_due().await;
         }
@@ -275,8 +275,9 @@ impl Core {
             false => Vec::new(),
         };
         let old = std::mem::replace(&mut inner.state, new);
-        self.refresh_peer_devices(inner, Some(&ways), Look::AtNew).await;
-        let others = self.note_ways(inner, ways);
+        self.refresh_peer_devices(inner, Some(&paths), Look::AtNew)
+            .await;
+        let others = self.note_ways(inner, paths);
         if let Outdated::Links(links) = &mut outdated {
             links.extend(others);
         }
@@ -296,7 +297,7 @@ impl Core {
         inner: &mut CoreState,
         new: &Arc<DesiredState>,
         (plan, concerned): (&Plan, &[IfName]),
-        ways: &PathTable,
+        paths: &PathTable,
         unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let old = Arc::clone(&inner.state);
@@ -315,7 +316,7 @@ impl Core {
             if !running.has_interface() || plan.replace.contains(name) {
                 continue;
             }
-            let mtu = mtu_of(new, link, ways, Some(running)).0;
+            let mtu = mtu_of(new, link, paths, Some(running)).0;
             if plan.set.contains(name) {
                 result = self.adjust(inner, was, link, mtu, unready).await;
             } else if mtu != running.mtu {
@@ -335,7 +336,7 @@ impl Core {
         }
         if result.is_ok() && !plan.replace.is_empty() {
             result = self
-                .replace(inner, (&old, new), &plan.replace, ways, unready)
+                .replace(inner, (&old, new), &plan.replace, paths, unready)
                 .await;
         }
         if result.is_err() {
@@ -345,7 +346,9 @@ impl Core {
                     (was, new.links.get(&name), inner.running.get(&name))
                 {
                     let mtu = running.mtu;
-                    let _ = self.adjust(inner, link, was, mtu, UnreadyPolicy::Wait).await;
+                    let _ = self
+                        .adjust(inner, link, was, mtu, UnreadyPolicy::Wait)
+                        .await;
                 }
             }
         }
@@ -365,7 +368,9 @@ impl Core {
         let sockets = match before == after && was.port == link.port {
             true => None,
             false => match self.sockets(inner, link) {
-                Err(cause) if unready == UnreadyPolicy::Refuse => return Err(refuse(&link.name, &cause)),
+                Err(cause) if unready == UnreadyPolicy::Refuse => {
+                    return Err(refuse(&link.name, &cause));
+                }
                 sockets => Some(sockets),
             },
         };
@@ -374,7 +379,9 @@ impl Core {
         };
         match update(running.own(was), link, mtu, was).await {
             // One bad link does not keep the others from what a file says.
-            Err(refusal) if unready == UnreadyPolicy::Wait => self.note_defect(inner, link, &refusal),
+            Err(refusal) if unready == UnreadyPolicy::Wait => {
+                self.note_defect(inner, link, &refusal)
+            }
             updated => updated?,
         }
         match sockets {
@@ -391,21 +398,23 @@ impl Core {
         inner: &mut CoreState,
         (old, new): (&Arc<DesiredState>, &Arc<DesiredState>),
         names: &[IfName],
-        ways: &PathTable,
+        paths: &PathTable,
         unready: UnreadyPolicy,
     ) -> Result<(), Refusal> {
         let running = |name: &IfName| Some((name.clone(), inner.running.get(name)?.clone()));
         let before: Vec<_> = names.iter().filter_map(running).collect();
         self.take_down(inner, names).await;
-        let result = self.bring_up(inner, new, names, ways, unready).await;
+        let result = self.bring_up(inner, new, names, paths, unready).await;
         if result.is_err() {
             let (ran, bare): (Vec<_>, Vec<_>) =
                 before.into_iter().partition(|(_, r)| r.has_interface());
             inner.running.extend(bare);
             let ran: Vec<_> = ran.into_iter().map(|(name, _)| name).collect();
-            let ways = self.paths(inner, old, &Outdated::All).await;
+            let paths = self.paths(inner, old, &Outdated::All).await;
             // What cannot be put back now waits.
-            let _ = self.bring_up(inner, old, &ran, &ways, UnreadyPolicy::Wait).await;
+            let _ = self
+                .bring_up(inner, old, &ran, &paths, UnreadyPolicy::Wait)
+                .await;
             self.publish(inner, Outdated::All).await;
         }
         result
@@ -436,8 +445,12 @@ impl Core {
 }
 
 /// What is told of a host; of this one, without an address.
-pub(in crate::daemon) fn host_event(address: Option<IpAddr>, what: &str, detail: String) -> What {
-    What::Host(HostEvent {
+pub(in crate::daemon) fn host_event(
+    address: Option<IpAddr>,
+    what: &str,
+    detail: String,
+) -> EventKind {
+    EventKind::Host(HostEvent {
         address,
         what: what.into(),
         detail,

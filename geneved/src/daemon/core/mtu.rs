@@ -10,14 +10,14 @@ use libgeneve::wire::packet::IpVersion;
 
 use super::interfaces::update_mtu;
 use super::{Core, CoreState, LinkRuntime};
-use crate::config::state::{LinkSpec, DesiredState};
+use crate::config::state::{DesiredState, LinkSpec};
 use crate::config::value::{ModeValue, MtuValue};
 use crate::control::yielding::{self, Yielder};
 use crate::daemon::compile::{Outdated, options_len};
 use crate::daemon::peer_devices::Look;
 use crate::daemon::routing_loops::{entangled, loops, measured, nested, note_own_loops};
+use crate::net::mtu::{ComputedMtu, MtuBasis, PathKey, PathTable};
 use crate::net::underlay_monitor::UnderlayChanges;
-use crate::net::mtu::{MtuBasis, ComputedMtu, PathKey, PathTable};
 
 impl Core {
     /// What each host of these links is reached by; who was asked for before is not asked for again. Only of `changed` links
@@ -29,77 +29,86 @@ impl Core {
         changed: &Outdated,
     ) -> Arc<PathTable> {
         let Outdated::Links(names) = changed else {
-            return self.paths_after(inner, &UnderlayChanges::default(), state).await;
+            return self
+                .paths_after(inner, &UnderlayChanges::default(), state)
+                .await;
         };
         if inner.paths.entangled {
-            return self.paths_after(inner, &UnderlayChanges::default(), state).await;
+            return self
+                .paths_after(inner, &UnderlayChanges::default(), state)
+                .await;
         }
-        let mut ways = PathTable::clone(&inner.paths);
+        let mut paths = PathTable::clone(&inner.paths);
         let mut steps = Yielder::default();
         for name in names {
             let link = state.links.get(name);
-            ways.set_hosts(name, link.map(|link| pairs_of(state, link)));
-            yielding.yield_if_due().await;
+            paths.set_hosts(name, link.map(|link| pairs_of(state, link)));
+            steps.yield_if_due().await;
         }
         for name in names {
-            let pairs = ways.hosts(name).to_vec();
+            let pairs = paths.hosts(name).to_vec();
             for pair in pairs.into_iter().filter(|pair| !inner.paths.knows(pair)) {
-                ways.query(&self.netlink, pair).await;
-                yielding.yield_if_due().await;
+                paths.query(&self.netlink, pair).await;
+                steps.yield_if_due().await;
             }
         }
-        ways.entangled = entangled(state, &ways);
-        if ways.entangled {
-            return self.conclude(ways, state).await;
+        paths.entangled = entangled(state, &paths);
+        if paths.entangled {
+            return self.conclude(paths, state).await;
         }
         for link in names.iter().filter_map(|name| state.links.get(name)) {
-            note_own_loops(state, &mut ways, link);
-            let basis = basis(state, &ways, link);
-            ways.bases.insert(link.name.clone(), basis);
-            yielding.yield_if_due().await;
+            note_own_loops(state, &mut paths, link);
+            let basis = basis(state, &paths, link);
+            paths.bases.insert(link.name.clone(), basis);
+            steps.yield_if_due().await;
         }
-        Arc::new(ways)
+        Arc::new(paths)
     }
 
     /// What each host is reached by, after the underlay changed so.
-    async fn paths_after(&self, inner: &CoreState, changes: &UnderlayChanges, state: &Arc<DesiredState>) -> Arc<PathTable> {
+    async fn paths_after(
+        &self,
+        inner: &CoreState,
+        changes: &UnderlayChanges,
+        state: &Arc<DesiredState>,
+    ) -> Arc<PathTable> {
         let long = state.is_long();
         let (known, all, changes) = (Arc::clone(&inner.paths), Arc::clone(state), changes.clone());
         let look = move || {
-            let mut ways = PathTable::clone(&known);
-            ways.forget(&changes);
-            ways.forget_hosts();
+            let mut paths = PathTable::clone(&known);
+            paths.forget(&changes);
+            paths.forget_hosts();
             let mut unknown = BTreeSet::new();
             for link in all.links.values() {
                 let pairs = pairs_of(&all, link);
-                unknown.extend(pairs.iter().filter(|pair| !ways.knows(pair)).copied());
-                ways.set_hosts(&link.name, Some(pairs));
+                unknown.extend(pairs.iter().filter(|pair| !paths.knows(pair)).copied());
+                paths.set_hosts(&link.name, Some(pairs));
             }
-            ways.keep_used();
-            (ways, unknown)
+            paths.keep_used();
+            (paths, unknown)
         };
-        let (mut ways, unknown) = yielding::spawn_blocking_if(long, look).await;
+        let (mut paths, unknown) = yielding::spawn_blocking_if(long, look).await;
         let mut steps = Yielder::default();
         for pair in unknown {
-            ways.query(&self.netlink, pair).await;
-            yielding.yield_if_due().await;
+            paths.query(&self.netlink, pair).await;
+            steps.yield_if_due().await;
         }
-        self.conclude(ways, state).await
+        self.conclude(paths, state).await
     }
 
     /// Concludes from the ways of all links.
-    async fn conclude(&self, mut ways: PathTable, state: &Arc<DesiredState>) -> Arc<PathTable> {
+    async fn conclude(&self, mut paths: PathTable, state: &Arc<DesiredState>) -> Arc<PathTable> {
         let long = state.is_long();
         let state = Arc::clone(state);
         let conclude = move || {
-            ways.entangled = entangled(&state, &ways);
-            let loops = loops(&state, &ways);
-            ways.set_loops(loops);
-            ways.nested = nested(&state, &ways);
+            paths.entangled = entangled(&state, &paths);
+            let loops = loops(&state, &paths);
+            paths.set_loops(loops);
+            paths.nested = nested(&state, &paths);
             let links = state.links.values();
-            let bases = links.map(|link| (link.name.clone(), basis(&state, &ways, link)));
-            ways.bases = bases.collect();
-            Arc::new(ways)
+            let bases = links.map(|link| (link.name.clone(), basis(&state, &paths, link)));
+            paths.bases = bases.collect();
+            Arc::new(paths)
         };
         yielding::spawn_blocking_if(long, conclude).await
     }
@@ -113,22 +122,23 @@ impl Core {
         if !inner.paths.are_concerned(changes) {
             return;
         }
-        let ways = self.paths_after(&inner, changes, &inner.state).await;
-        self.refresh_peer_devices(&mut inner, Some(&ways), Look::AtAll).await;
-        let mut changed = self.note_ways(&mut inner, ways);
+        let paths = self.paths_after(&inner, changes, &inner.state).await;
+        self.refresh_peer_devices(&mut inner, Some(&paths), Look::AtAll)
+            .await;
+        let mut changed = self.note_ways(&mut inner, paths);
         let CoreState {
             state,
             running,
-            paths: ways,
+            paths,
             ..
         } = &mut *inner;
         let mut steps = Yielder::default();
         for (name, running) in running.iter_mut() {
-            yielding.yield_if_due().await;
+            steps.yield_if_due().await;
             let Some(link) = state.links.get(name) else {
                 continue;
             };
-            let (mtu, sum) = mtu_of(state, link, ways, Some(running));
+            let (mtu, sum) = mtu_of(state, link, paths, Some(running));
             running.sum = sum;
             if mtu == running.mtu || !running.has_interface() {
                 continue;
@@ -186,9 +196,9 @@ fn carries_ipv6(state: &DesiredState, link: &LinkSpec) -> bool {
 }
 
 /// What of a link's configuration its MTU follows from.
-fn basis(state: &DesiredState, ways: &PathTable, link: &LinkSpec) -> MtuBasis {
+fn basis(state: &DesiredState, paths: &PathTable, link: &LinkSpec) -> MtuBasis {
     MtuBasis {
-        hosts: measured(state, ways, link),
+        hosts: measured(state, paths, link),
         options: options_len(state, link),
         ipv6: carries_ipv6(state, link),
     }
@@ -199,12 +209,12 @@ fn basis(state: &DesiredState, ways: &PathTable, link: &LinkSpec) -> MtuBasis {
 pub(super) fn mtu_of(
     state: &DesiredState,
     link: &LinkSpec,
-    ways: &PathTable,
+    paths: &PathTable,
     running: Option<&LinkRuntime>,
 ) -> (u16, ComputedMtu) {
-    let basis = match ways.bases.get(&link.name) {
+    let basis = match paths.bases.get(&link.name) {
         Some(basis) => Cow::Borrowed(basis),
-        None => Cow::Owned(basis(state, ways, link)),
+        None => Cow::Owned(basis(state, paths, link)),
     };
     let shape = TunnelMtu {
         underlay: 0,
@@ -214,7 +224,7 @@ pub(super) fn mtu_of(
         options: basis.options,
     };
     let before = running.map(|running| running.sum.underlay);
-    let sum = ways.sum(
+    let sum = paths.sum(
         (&link.name, &basis.hosts),
         link.local,
         shape,

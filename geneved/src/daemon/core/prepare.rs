@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::interfaces::UnreadyPolicy;
 use super::{Core, CoreState, LinkRuntime};
+use crate::config::args::ObjectChange;
 use crate::config::plan::Plan;
 use crate::config::secret::LabelSecret;
 use crate::config::state::DesiredState;
 use crate::config::value::IfName;
-use crate::config::args::ObjectChange;
 use crate::control::yielding;
 use crate::daemon::compile::{outdated_by, verify};
 use crate::refusal::Refusal;
@@ -28,7 +28,10 @@ struct PreparedChange {
 
 impl Core {
     /// Makes all of these changes or none.
-    pub(in crate::daemon) async fn apply(&self, changes: Vec<ObjectChange>) -> Result<Plan, Refusal> {
+    pub(in crate::daemon) async fn apply(
+        &self,
+        changes: Vec<ObjectChange>,
+    ) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
         let mut named = Vec::new();
         for change in &changes {
@@ -47,7 +50,7 @@ impl Core {
         let PreparedChange { state, mut plan } = self.prepare(long, make).await?;
         let mut inner = self.inner().await;
         let changed = outdated_by(&plan);
-        let ways = self.refuse_loops(&inner, &state, &changed).await?;
+        let paths = self.refuse_loops(&inner, &state, &changed).await?;
         // Somebody else may have changed the interface; who sets the link wants it as it is set.
         named.retain(|name| {
             inner.state.links.contains_key(name)
@@ -55,7 +58,10 @@ impl Core {
                 && !plan.replace.contains(name)
         });
         for name in named {
-            let there = inner.running.get(&name).is_some_and(LinkRuntime::has_interface);
+            let there = inner
+                .running
+                .get(&name)
+                .is_some_and(LinkRuntime::has_interface);
             if !there {
                 plan.set.retain(|n| *n != name);
                 plan.replace.push(name);
@@ -63,14 +69,23 @@ impl Core {
                 plan.set.push(name);
             }
         }
-        self.transition(&mut inner, state, (plan, Some(ways)), UnreadyPolicy::Refuse)
-            .await
+        self.transition(
+            &mut inner,
+            state,
+            (plan, Some(paths)),
+            UnreadyPolicy::Refuse,
+        )
+        .await
     }
 
     /// Runs this state instead; links that were lost are made anew, and those that cannot be made yet wait.
-    pub(in crate::daemon) async fn become_state(&self, state: DesiredState) -> Result<Plan, Refusal> {
+    pub(in crate::daemon) async fn become_state(
+        &self,
+        state: DesiredState,
+    ) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let PreparedChange { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
+        let PreparedChange { state, plan } =
+            self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let mut inner = self.inner().await;
         let plan = self.with_lost(&inner, &state, plan).await;
         self.transition(&mut inner, state, (plan, None), UnreadyPolicy::Wait)
@@ -83,7 +98,8 @@ impl Core {
     /// It would be refused.
     pub(in crate::daemon) async fn rehearse(&self, state: DesiredState) -> Result<Plan, Refusal> {
         let _changing = self.changing.lock().await;
-        let PreparedChange { state, plan } = self.prepare(state.is_long(), move |_| Ok(state)).await?;
+        let PreparedChange { state, plan } =
+            self.prepare(state.is_long(), move |_| Ok(state)).await?;
         let inner = self.inner().await;
         Ok(self.with_lost(&inner, &state, plan).await)
     }

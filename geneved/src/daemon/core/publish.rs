@@ -14,9 +14,9 @@ impl Core {
     /// Compiles what is outdated for the workers, and publishes it with all else as it was.
     pub(in crate::daemon) async fn publish(&self, inner: &mut CoreState, outdated: Outdated) {
         let state = Arc::clone(&inner.state);
-        let ways = Arc::clone(&inner.paths);
+        let paths = Arc::clone(&inner.paths);
         let down = self.board(|board| UnhealthyBackends::of(&state, board));
-        let (outdated, names) = inner.builder.concerned(&state, &ways, &down, outdated);
+        let (outdated, names) = inner.builder.concerned(&state, &paths, &down, outdated);
         let running = names.into_iter().filter_map(|name| {
             let running = inner.running.get(&name)?;
             let running = RunningLink {
@@ -29,7 +29,7 @@ impl Core {
         let input = TableInput {
             running: running.collect(),
             state,
-            ways,
+            paths,
             down,
             outdated,
         };

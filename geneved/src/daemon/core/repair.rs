@@ -261,7 +261,11 @@ impl Core {
     }
 
     /// Takes back interfaces that were elsewhere and have their name again.
-    async fn recover_returned(&self, inner: &mut CoreState, concerned: &AffectedLinks) -> Vec<IfName> {
+    async fn recover_returned(
+        &self,
+        inner: &mut CoreState,
+        concerned: &AffectedLinks,
+    ) -> Vec<IfName> {
         let mut returned = Vec::new();
         let elsewhere = inner.running.iter().filter(|(name, running)| {
             let gone = matches!(running.obstacle, Some(Obstacle::Elsewhere(_)));

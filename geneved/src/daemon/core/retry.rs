@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libgeneve::vpc::LinkIndex;
 
 use super::interfaces::UnreadyPolicy;
-use super::running::{RetryBackoff, Obstacle, LinkRuntime};
+use super::running::{LinkRuntime, Obstacle, RetryBackoff};
 use super::{Core, CoreState, host_event};
 use crate::config::state::LinkSpec;
 use crate::config::value::IfName;
@@ -58,11 +58,16 @@ impl Core {
             .collect();
         if !bare.is_empty() {
             let state = inner.state.clone();
-            let ways = self.paths(inner, &state, &Outdated::All).await;
-            let made = self.bring_up(inner, &state, &bare, &ways, UnreadyPolicy::Wait);
+            let paths = self.paths(inner, &state, &Outdated::All).await;
+            let made = self.bring_up(inner, &state, &bare, &paths, UnreadyPolicy::Wait);
             // Nothing is refused here.
             let _ = made.await;
-            let ready = |name: &IfName| inner.running.get(name).is_some_and(LinkRuntime::has_interface);
+            let ready = |name: &IfName| {
+                inner
+                    .running
+                    .get(name)
+                    .is_some_and(LinkRuntime::has_interface)
+            };
             changed.extend(bare.into_iter().filter(ready));
         }
         if !changed.is_empty() {
@@ -90,7 +95,12 @@ impl Core {
     }
 
     /// Has a link that has an interface send from these sockets.
-    pub(super) async fn reconnect(&self, inner: &mut CoreState, link: &LinkSpec, sockets: &SourceSockets) {
+    pub(super) async fn reconnect(
+        &self,
+        inner: &mut CoreState,
+        link: &LinkSpec,
+        sockets: &SourceSockets,
+    ) {
         let Some(running) = inner.running.get(&link.name) else {
             return;
         };

@@ -7,7 +7,7 @@ use libgeneve::vpc::LinkIndex;
 
 use super::address_follower::AddressFollower;
 use crate::config::state::LinkSpec;
-use crate::net::interface::{OwnInterface, InterfaceStatus};
+use crate::net::interface::{InterfaceStatus, OwnInterface};
 use crate::net::mtu::ComputedMtu;
 use crate::net::netns::NetnsId;
 

@@ -40,7 +40,7 @@ pub struct CheckTarget {
     pub addr: IpAddr,
     /// The backend's port; a check by TCP needs one.
     pub port: Option<u16>,
-    /// How it is checked; [`CheckWord::None`] is never checked and stays [`Health::Unknown`].
+    /// How it is checked; [`CheckValue::None`] is never checked and stays [`CheckedHealth::Unknown`].
     pub check: CheckValue,
     /// How often, and what makes a difference.
     pub pace: CheckTiming,
@@ -147,7 +147,7 @@ impl HealthBoard {
         }
     }
 
-    /// What is known of this target; [`Health::Unknown`] where it is not watched.
+    /// What is known of this target; [`CheckedHealth::Unknown`] where it is not watched.
     #[must_use]
     pub fn state(&self, target: &CheckTarget) -> CheckedHealth {
         let checker = self.checkers.get(&target.netns);
@@ -249,7 +249,10 @@ fn run(
     }
 }
 
-async fn run_checker(changes: &mpsc::Sender<HealthChange>, mut orders: mpsc::UnboundedReceiver<CheckerCommand>) {
+async fn run_checker(
+    changes: &mpsc::Sender<HealthChange>,
+    mut orders: mpsc::UnboundedReceiver<CheckerCommand>,
+) {
     let mut checks = JoinSet::new();
     let mut running: HashMap<CheckTarget, AbortHandle> = HashMap::new();
     while let Some(order) = orders.recv().await {

@@ -43,7 +43,10 @@ async fn a_backend_goes_up_and_down_with_its_listener() {
     assert_eq!(board.state(&tcp(port)), CheckedHealth::Up);
     drop(listener);
     let down = next(&mut changes).await;
-    assert_eq!(down.health, CheckedHealth::Down("connection refused".into()));
+    assert_eq!(
+        down.health,
+        CheckedHealth::Down("connection refused".into())
+    );
     assert_eq!(board.state(&tcp(port)), down.health);
     let _again = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     assert_eq!(next(&mut changes).await.health, CheckedHealth::Up);

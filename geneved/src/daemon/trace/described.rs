@@ -2,19 +2,19 @@
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{TracePacket, TraceInput, TraceLength, TraceStage};
+use libgeneve::datapath::{TraceInput, TraceLength, TracePacket, TraceStage};
 use libgeneve::flow::FlowKey;
 use libgeneve::label::LabelSet;
-use libgeneve::vpc::{Df, Link};
-use libgeneve::options::{SentOptions, OptionSchema};
+use libgeneve::options::{OptionSchema, SentOptions};
 use libgeneve::route::RouteTarget;
+use libgeneve::vpc::{Df, Link};
 use libgeneve::wire::ethernet::ethertype;
 use libgeneve::wire::header::HeaderBytes;
 use libgeneve::wire::option::GeneveOption;
 
+use crate::config::args::TraceArgs;
 use crate::config::state::DesiredState;
 use crate::config::value::{DfValue, DirectionValue, LabelsValue};
-use crate::config::args::TraceArgs;
 use crate::daemon::compile::Compiler;
 use crate::refusal::Refusal;
 

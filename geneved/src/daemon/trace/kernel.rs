@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use libgeneve::datapath::{TracePacket, TraceInput, TraceStage};
+use libgeneve::datapath::{TraceInput, TracePacket, TraceStage};
 use libgeneve::flow::FlowKey;
 use libgeneve::vpc::DeliveredAs;
 
@@ -55,7 +55,7 @@ impl Core {
                 tell(format!("the kernel has no route to {host}{from}: {error}"));
                 return UnderlayRoute::NoRoute;
             }
-            Ok(way) => tell(format!("to {host} by {}, MTU {}", way.dev(), way.mtu)),
+            Ok(tunnel) => tell(format!("to {host} by {}, MTU {}", tunnel.dev(), tunnel.mtu)),
         }
         match inner
             .unreachable
@@ -72,7 +72,11 @@ impl Core {
 
 /// Whether this host's own packets to the destination would come into the link at all; `stays` says that it is behind this
 /// host, so that they must not.
-pub(super) async fn before(link: &LinkSpec, described: &TracePacket, stays: bool) -> Option<TraceStage> {
+pub(super) async fn before(
+    link: &LinkSpec,
+    described: &TracePacket,
+    stays: bool,
+) -> Option<TraceStage> {
     let dst = described.key.dst;
     if link.mode != ModeValue::Ip || !matches!(described.trace_input, TraceInput::Egress) {
         return None;

@@ -19,31 +19,32 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use libgeneve::datapath::{self, AnswerBudgets, PacketContext, SharedState as FlowState};
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::{LinkIndex, Tables};
 use libgeneve::time::Now;
+use libgeneve::vpc::{LinkIndex, Tables};
 use nix::sys::eventfd::EventFd;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::timeout;
 
-use super::counters::{WorkerCounters, TrafficDirection, LinkCounters};
+use super::counters::{LinkCounters, TrafficDirection, WorkerCounters};
 use super::descriptors::DescriptorBudget;
 use super::errors::{ErrorQueues, ErrorVerdict, UnderlayEvent};
-use super::neighbors::NeighborWaker;
 use super::host_features::{self, HostFeature};
+use super::neighbors::NeighborWaker;
 use super::progress::{WorkerLiveness, WorkerProgress, WorkerReport};
 use super::rx_interfaces::RxInterfaces;
 use super::tap::{MAX_TAPS, TapConfig, TapReader};
 use super::tun::Tun;
 use super::tunnel_gso::TunnelDevice;
-use super::udp::{self, SourcePortPool, RxSocket, SocketProfile};
+use super::udp::{self, RxSocket, SocketProfile, SourcePortPool};
 use super::unknown_vnis::{UnknownVni, UnknownVnis, latest};
-use super::worker::{WorkerCommand, LinkSlot, WorkerShared, WorkerClock};
+use super::worker::{LinkSlot, WorkerClock, WorkerCommand, WorkerShared};
 
 use ports::OpenPort;
 
 pub use config::{
-    BackendReport, EngineConfig, EngineEvent, IoBackend, IoChoice, SendErrors, Segmentation, StartError,
+    BackendReport, EngineConfig, EngineEvent, IoBackend, IoChoice, Segmentation, SendErrors,
+    StartError,
 };
 
 /// How long the daemon waits for a worker to let go of a queue or a port.
@@ -342,8 +343,11 @@ impl Engine {
         let believed = self.shared.rx_interfaces.load();
         let more = self.errors.read(&cx, &pools, &believed, &mut tell);
         let forged = self.errors.take_forged();
-        self.unmatched
-            .dropped(TrafficDirection::Ingress, DropReason::NotFromUnderlay, forged);
+        self.unmatched.dropped(
+            TrafficDirection::Ingress,
+            DropReason::NotFromUnderlay,
+            forged,
+        );
         more
     }
 
@@ -405,8 +409,11 @@ impl Engine {
     /// stuck; to be called every second or so.
     pub fn wake_idle_workers(&self) {
         for worker in &self.workers {
-            let mut heart = worker.liveness.lock().unwrap_or_else(PoisonError::into_inner);
-            if heart.is_idle(&worker.progress, Instant::now()) {
+            let mut liveness = worker
+                .liveness
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if liveness.is_idle(&worker.progress, Instant::now()) {
                 let _ = worker.bell.write(1);
             }
         }
@@ -433,8 +440,11 @@ impl Engine {
     #[must_use]
     pub fn worker_reports(&self) -> Vec<WorkerReport> {
         let report = |worker: &WorkerHandle| {
-            let heart = worker.liveness.lock().unwrap_or_else(PoisonError::into_inner);
-            worker.progress.report(&heart, Instant::now())
+            let liveness = worker
+                .liveness
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            worker.progress.report(&liveness, Instant::now())
         };
         self.workers.iter().map(report).collect()
     }
@@ -455,7 +465,7 @@ impl Engine {
     }
 
     /// Tells all of these to each worker, and waits until they have let go of what is named, in all no longer than
-    /// [`PATIENCE`]. Others do their work meanwhile.
+    /// [`WORKER_TIMEOUT`]. Others do their work meanwhile.
     async fn ask_all<C: Fn(LetGo) -> WorkerCommand>(&self, commands: impl Iterator<Item = C>) {
         let (answer, mut answers) = channel(1);
         for command in commands {

@@ -8,7 +8,7 @@ use libgeneve::vpc::Tables;
 use libgeneve::wire::geneve::Vni;
 use socket2::Socket;
 
-use super::{Engine, StartError, EngineState};
+use super::{Engine, EngineState, StartError};
 use crate::io::descriptors::DescriptorBudget;
 use crate::io::steering::{SocketLayout, steer};
 use crate::io::udp::{self, AddressFamily, RxSocket};
@@ -66,7 +66,9 @@ impl Engine {
         let mut receivers = Vec::new();
         for family in [AddressFamily::V4, AddressFamily::V6] {
             match self.open_group(family, port, zero_checksum6) {
-                Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && family == AddressFamily::V6 => {}
+                Err(e)
+                    if e.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                        && family == AddressFamily::V6 => {}
                 other => {
                     let (group, opened) = other.map_err(failed)?;
                     groups.push(group);

@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Engine, EngineEvent, WorkerHandle, IoBackend, IoChoice, StartError};
+use super::{Engine, EngineEvent, IoBackend, IoChoice, StartError, WorkerHandle};
 use crate::io::backend::PacketIo;
 use crate::io::buffer_pool::BufferPool;
 use crate::io::counters::WorkerCounters;
-use crate::io::privilege::give_up_capabilities;
 use crate::io::host_features::{self, HostFeature};
+use crate::io::privilege::give_up_capabilities;
 use crate::io::progress::WorkerProgress;
-use crate::io::time_slice;
 use crate::io::syscalls::Syscalls;
+use crate::io::time_slice;
 use crate::io::tunnel_gso::{TunnelDevice, TunnelGso};
 use crate::io::unknown_vnis::UnknownVnis;
 use crate::io::uring::Uring;
-use crate::io::worker::{WorkerConfig, Worker};
+use crate::io::worker::{Worker, WorkerConfig};
 
 impl Engine {
     pub(super) fn spawn(
@@ -36,7 +36,7 @@ impl Engine {
         let unknown_vnis = Arc::new(UnknownVnis::default());
         let progress = Arc::new(WorkerProgress::default());
         let own = Arc::clone(&progress);
-        let post = WorkerConfig {
+        let worker_config = WorkerConfig {
             shared: Arc::clone(&self.shared),
             commands: inbox,
             bell: Arc::clone(&bell),
@@ -57,13 +57,13 @@ impl Engine {
                 // The ring belongs to the thread that made it, so it is made here.
                 let ended = match backend {
                     IoBackend::IoUring => run_worker(
-                        Worker::new(post, |tun: &BufferPool, udp: &BufferPool, bell| {
+                        Worker::new(worker_config, |tun: &BufferPool, udp: &BufferPool, bell| {
                             Uring::new(tun, udp, bell)
                         }),
                         &ready,
                     ),
                     IoBackend::Syscalls => run_worker(
-                        Worker::new(post, |tun: &BufferPool, udp: &BufferPool, bell| {
+                        Worker::new(worker_config, |tun: &BufferPool, udp: &BufferPool, bell| {
                             Syscalls::new(tun, udp, bell)
                         }),
                         &ready,

@@ -20,11 +20,11 @@ use libgeneve::wire::encapsulation::{Encapsulation, InnerProtocol};
 use rtrb::Producer;
 use zerocopy::IntoBytes;
 
-pub use filter::{TapFilter, FlowTuple};
+pub use filter::{FlowTuple, TapFilter};
 pub use reader::TapReader;
 pub(super) use record::PacketOutcome;
-pub use record::{OuterHeader, RecordLayer, TapRecord};
 use record::{HEAD, RecordHeader, layer_of};
+pub use record::{OuterHeader, RecordLayer, TapRecord};
 
 /// Taps of one worker at most.
 pub(super) const MAX_TAPS: usize = 8;
@@ -59,17 +59,17 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    fn wants(&self, outer: bool, fate: &PacketOutcome) -> bool {
-        match fate.reason {
+    fn wants(&self, outer: bool, packet_outcome: &PacketOutcome) -> bool {
+        match packet_outcome.reason {
             None => !self.config.dropped && self.config.outer == outer,
-            Some(reason) => self.next[reason as usize] <= fate.now,
+            Some(reason) => self.next[reason as usize] <= packet_outcome.now,
         }
     }
 
-    fn push(&mut self, fate: &PacketOutcome, head: &RecordHeader, bytes: &[u8]) {
-        if let Some(reason) = fate.reason {
+    fn push(&mut self, packet_outcome: &PacketOutcome, head: &RecordHeader, bytes: &[u8]) {
+        if let Some(reason) = packet_outcome.reason {
             let pause = u64::try_from(self.config.pause.as_nanos()).unwrap_or(u64::MAX);
-            self.next[reason as usize] = Now(fate.now.0.saturating_add(pause));
+            self.next[reason as usize] = Now(packet_outcome.now.0.saturating_add(pause));
         }
         if self.ring.slots() < HEAD + bytes.len() {
             self.lost.store(self.lost.load(Relaxed) + 1, Relaxed);
@@ -124,8 +124,8 @@ impl Taps {
 
     /// Whether somebody wants a dropped packet.
     #[inline]
-    pub(super) fn want_drop(&self, fate: &PacketOutcome) -> bool {
-        !self.all.is_empty() && self.all.iter().any(|tap| tap.wants(false, fate))
+    pub(super) fn want_drop(&self, packet_outcome: &PacketOutcome) -> bool {
+        !self.all.is_empty() && self.all.iter().any(|tap| tap.wants(false, packet_outcome))
     }
 
     /// Copies a packet that an offer will be about.
@@ -139,18 +139,23 @@ impl Taps {
     }
 
     /// Offers the staged packet or frame, as it is inside.
-    pub(super) fn offer_inner(&mut self, fate: &PacketOutcome, inner: InnerProtocol) {
+    pub(super) fn offer_inner(&mut self, packet_outcome: &PacketOutcome, inner: InnerProtocol) {
         self.prune();
         let tuple = FlowTuple::inside(inner, &self.staged);
         let layer = layer_of(inner);
         for tap in &mut self.all {
-            if !tap.wants(false, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
+            if !tap.wants(false, packet_outcome)
+                || !tap
+                    .config
+                    .filter
+                    .admits(packet_outcome.link, tuple.as_ref())
+            {
                 continue;
             }
             let len = self.staged.len();
             let stored = len.min(tap.config.snaplen as usize);
-            let head = RecordHeader::new(fate, tuple.as_ref(), None, layer, len, stored);
-            tap.push(fate, &head, &self.staged[..stored]);
+            let head = RecordHeader::new(packet_outcome, tuple.as_ref(), None, layer, len, stored);
+            tap.push(packet_outcome, &head, &self.staged[..stored]);
         }
     }
 
@@ -158,7 +163,7 @@ impl Taps {
     /// header.
     pub(super) fn offer_outer(
         &mut self,
-        fate: &PacketOutcome,
+        packet_outcome: &PacketOutcome,
         encapsulation: Encapsulation,
         envelope: Option<&OuterHeader>,
         before: usize,
@@ -177,7 +182,12 @@ impl Taps {
             RecordLayer::Whole
         };
         for tap in &mut self.all {
-            if !tap.wants(true, fate) || !tap.config.filter.admits(fate.link, tuple.as_ref()) {
+            if !tap.wants(true, packet_outcome)
+                || !tap
+                    .config
+                    .filter
+                    .admits(packet_outcome.link, tuple.as_ref())
+            {
                 continue;
             }
             // What can be read inside is given as the packet that it is.
@@ -191,8 +201,15 @@ impl Taps {
             };
             let bytes = &self.staged[start..];
             let stored = bytes.len().min(tap.config.snaplen as usize);
-            let head = RecordHeader::new(fate, tuple.as_ref(), envelope, layer, bytes.len(), stored);
-            tap.push(fate, &head, &bytes[..stored]);
+            let head = RecordHeader::new(
+                packet_outcome,
+                tuple.as_ref(),
+                envelope,
+                layer,
+                bytes.len(),
+                stored,
+            );
+            tap.push(packet_outcome, &head, &bytes[..stored]);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use libgeneve::drop::DropReason;
-use libgeneve::vpc::LinkIndex;
 use libgeneve::time::Now;
+use libgeneve::vpc::LinkIndex;
 use libgeneve::wire::encapsulation::InnerProtocol;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -99,7 +99,12 @@ const NO_REASON: u8 = u8::MAX;
 const EGRESS_FLAG: u8 = 1;
 const TUPLE: u8 = 2;
 const ENVELOPE: u8 = 4;
-const RECORD_LAYERS: [RecordLayer; 4] = [RecordLayer::Inner, RecordLayer::Frame, RecordLayer::Payload, RecordLayer::Whole];
+const RECORD_LAYERS: [RecordLayer; 4] = [
+    RecordLayer::Inner,
+    RecordLayer::Frame,
+    RecordLayer::Payload,
+    RecordLayer::Whole,
+];
 
 fn octets(addr: IpAddr) -> [u8; 16] {
     match addr {
@@ -114,7 +119,7 @@ fn address(octets: [u8; 16]) -> IpAddr {
 
 impl RecordHeader {
     pub(super) fn new(
-        fate: &PacketOutcome,
+        packet_outcome: &PacketOutcome,
         tuple: Option<&FlowTuple>,
         envelope: Option<&OuterHeader>,
         layer: RecordLayer,
@@ -122,20 +127,20 @@ impl RecordHeader {
         stored: usize,
     ) -> Self {
         let mut head = RecordHeader {
-            time: fate.now.0,
+            time: packet_outcome.now.0,
             stored: stored as u32,
             length: length as u32,
-            packets: fate.packets as u32,
-            link: fate.link.map_or(NO_LINK, |l| l.0),
+            packets: packet_outcome.packets as u32,
+            link: packet_outcome.link.map_or(NO_LINK, |l| l.0),
             addresses: [[0; 16]; 4],
             ports: [0; 4],
             protocol: 0,
-            flags: if fate.direction == TrafficDirection::Egress {
+            flags: if packet_outcome.direction == TrafficDirection::Egress {
                 EGRESS_FLAG
             } else {
                 0
             },
-            reason: fate.reason.map_or(NO_REASON, |r| r as u8),
+            reason: packet_outcome.reason.map_or(NO_REASON, |r| r as u8),
             layer: layer as u8,
             tos: 0,
             ttl: 0,

@@ -1,6 +1,6 @@
 //! Taps as those see them who offer packets and read them.
 
-use super::filter::{TapFilter, FlowTuple};
+use super::filter::{FlowTuple, TapFilter};
 use super::*;
 use crate::io::TrafficDirection::{Egress, Ingress};
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ const PACKET: [u8; 32] = [
 /// Without options, VNI 100.
 const GENEVE_HEADER: [u8; 8] = [0, 0, 0x08, 0, 0, 0, 100, 0];
 
-fn fate(reason: Option<DropReason>, now: u64) -> PacketOutcome {
+fn packet_outcome(reason: Option<DropReason>, now: u64) -> PacketOutcome {
     PacketOutcome {
         now: Now(now),
         link: Some(LinkIndex(3)),
@@ -57,7 +57,7 @@ fn a_packet_is_read_as_it_was_offered() {
     });
     assert!(taps.inner && !taps.outer);
     taps.stage([&PACKET[..10], &PACKET[10..]]);
-    taps.offer_inner(&fate(None, 7), InnerProtocol::Ip);
+    taps.offer_inner(&packet_outcome(None, 7), InnerProtocol::Ip);
     let mut seen = 0;
     reader.read(|record| {
         seen += 1;
@@ -84,7 +84,7 @@ fn what_finds_no_room_is_counted_and_what_fits_again_is_whole() {
     });
     let offer = |taps: &mut Taps| {
         taps.stage([&PACKET[..]]);
-        taps.offer_inner(&fate(None, 1), InnerProtocol::Ip);
+        taps.offer_inner(&packet_outcome(None, 1), InnerProtocol::Ip);
     };
     for _ in 0..1000 {
         offer(&mut taps);
@@ -153,15 +153,21 @@ fn a_dropped_datagram_is_given_as_what_is_inside_if_that_can_be_read() {
     });
     assert!(!taps.inner && !taps.outer);
     let reason = Some(DropReason::UnknownHost);
-    assert!(taps.want_drop(&fate(reason, 1)));
+    assert!(taps.want_drop(&packet_outcome(reason, 1)));
     taps.stage([&GENEVE_HEADER[..], &PACKET]);
-    taps.offer_outer(&fate(None, 1), Encapsulation::Geneve, None, 0);
-    taps.offer_outer(&fate(reason, 1), Encapsulation::Geneve, None, 0);
+    taps.offer_outer(&packet_outcome(None, 1), Encapsulation::Geneve, None, 0);
+    taps.offer_outer(&packet_outcome(reason, 1), Encapsulation::Geneve, None, 0);
     taps.stage([&GENEVE_HEADER[..4]]);
-    taps.offer_outer(&fate(reason, 1), Encapsulation::Geneve, None, 0);
+    taps.offer_outer(&packet_outcome(reason, 1), Encapsulation::Geneve, None, 0);
     let all = read(&mut reader);
     let inner = (RecordLayer::Inner, reason, PACKET.to_vec());
-    assert_eq!(all, [inner, (RecordLayer::Payload, reason, GENEVE_HEADER[..4].to_vec())]);
+    assert_eq!(
+        all,
+        [
+            inner,
+            (RecordLayer::Payload, reason, GENEVE_HEADER[..4].to_vec())
+        ]
+    );
 }
 
 #[test]
@@ -173,10 +179,10 @@ fn a_frame_is_given_as_a_frame_and_is_filtered_by_the_packet_inside() {
     let (mut taps, mut reader) = tap(TapConfig { filter, ..usual() });
     let frame = [&[2; 12][..], &[8, 0], &PACKET].concat();
     taps.stage([&frame[..]]);
-    taps.offer_inner(&fate(None, 1), InnerProtocol::Ethernet);
+    taps.offer_inner(&packet_outcome(None, 1), InnerProtocol::Ethernet);
     let arp = [&[2; 12][..], &[8, 6], &[0; 28]].concat();
     taps.stage([&arp[..]]);
-    taps.offer_inner(&fate(None, 1), InnerProtocol::Ethernet);
+    taps.offer_inner(&packet_outcome(None, 1), InnerProtocol::Ethernet);
     assert_eq!(read(&mut reader), [(RecordLayer::Frame, None, frame)]);
 }
 
@@ -190,10 +196,13 @@ fn a_pause_lets_one_packet_of_each_reason_through() {
     });
     taps.stage([&PACKET[..]]);
     for now in 0..30 {
-        taps.offer_inner(&fate(Some(DropReason::NoRoute), now), InnerProtocol::Ip);
+        taps.offer_inner(
+            &packet_outcome(Some(DropReason::NoRoute), now),
+            InnerProtocol::Ip,
+        );
     }
-    assert!(!taps.want_drop(&fate(Some(DropReason::NoRoute), 29)));
-    assert!(taps.want_drop(&fate(Some(DropReason::TooBig), 29)));
+    assert!(!taps.want_drop(&packet_outcome(Some(DropReason::NoRoute), 29)));
+    assert!(taps.want_drop(&packet_outcome(Some(DropReason::TooBig), 29)));
     assert_eq!(read(&mut reader).len(), 3);
 }
 
@@ -202,6 +211,6 @@ fn a_tap_ends_with_its_reader() {
     let (mut taps, reader) = tap(usual());
     drop(reader);
     taps.stage([&PACKET[..]]);
-    taps.offer_inner(&fate(None, 1), InnerProtocol::Ip);
-    assert!(!taps.inner && !taps.want_drop(&fate(Some(DropReason::NoRoute), 1)));
+    taps.offer_inner(&packet_outcome(None, 1), InnerProtocol::Ip);
+    assert!(!taps.inner && !taps.want_drop(&packet_outcome(Some(DropReason::NoRoute), 1)));
 }

@@ -84,7 +84,9 @@ fn what_has_no_way_is_dropped_for_its_reason() {
 #[test]
 fn a_host_that_needs_whole_datagrams_gets_each_by_itself() {
     let mut simulation = Simulation::new(false);
-    simulation.host(REMOTE_HOSTS[0]).set_offload_needs(OffloadNeeds::All);
+    simulation
+        .host(REMOTE_HOSTS[0])
+        .set_offload_needs(OffloadNeeds::All);
     let packet = Segments::udp(0, 0, 12);
     simulation.feed_tun(IP, packet.as_tun_read());
     simulation.drain();

@@ -110,7 +110,11 @@ fn packets_wait_for_their_neighbour_and_leave_in_order_when_it_answers() {
         let question = Ethernet::parse(geneve.payload()).unwrap();
         assert_eq!(question.ether_type(), ethertype::ARP);
     }
-    simulation.feed_socket(REMOTE_HOSTS[0], 0, in_datagram(FRAME_NEIGHBORS, &arp_reply()));
+    simulation.feed_socket(
+        REMOTE_HOSTS[0],
+        0,
+        in_datagram(FRAME_NEIGHBORS, &arp_reply()),
+    );
     simulation.drain();
     let sent = simulation.take_sent();
     let numbers: Vec<_> = sent

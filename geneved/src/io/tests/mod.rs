@@ -20,7 +20,7 @@ use libgeneve::wire::ip::protocol;
 use libgeneve::wire::packet::Packet;
 use libgeneve::wire::transport::{TcpFlags, udp_header};
 
-use super::counters::{TrafficDirection, LinkCounters};
+use super::counters::{LinkCounters, TrafficDirection};
 use super::memory::InjectedFault;
 use super::simulation::{SimulatedLink, Simulation};
 

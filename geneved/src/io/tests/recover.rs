@@ -85,7 +85,7 @@ fn what_is_too_long_for_the_path_is_told_to_its_sender() {
         .direct
         .extend([errno(libc::EMSGSIZE); 9]);
     let ends = [1, 2].map(|last| (IpAddr::from([10, 0, 0, last]), PORT));
-    let packet = packets::packet(ends[0], ends[1], packets::ACK, 1000);
+    let packet = packets::packet(ends[0], ends[1], packets::TCP_ACK, 1000);
     simulation.feed_tun(IP, with_vnet(&VnetHdr::NONE, &packet));
     // The kernel learns of the path first, and geneved before the train is settled.
     simulation.turn();

@@ -45,11 +45,11 @@ fn lengths(train: &Train) -> Vec<usize> {
 #[test]
 fn each_buffer_has_bytes_of_its_own_and_counts_its_users() {
     let mut buffers = BufferPool::new(3, 100).unwrap();
-    for bid in 0..3 {
-        buffers.bytes_mut(bid).fill(bid as u8 + 1);
+    for buffer_id in 0..3 {
+        buffers.bytes_mut(buffer_id).fill(buffer_id as u8 + 1);
     }
-    for bid in 0..3 {
-        assert_eq!(buffers.bytes_mut(bid), [bid as u8 + 1; 100]);
+    for buffer_id in 0..3 {
+        assert_eq!(buffers.bytes_mut(buffer_id), [buffer_id as u8 + 1; 100]);
     }
     buffers.hold(1);
     buffers.hold(1);
@@ -79,7 +79,10 @@ fn a_train_takes_equal_datagrams_and_ends_with_a_shorter_one() {
         // SAFETY: the buffer outlives the train, and nobody writes it meanwhile.
         unsafe { train.push(TRAIN_HEADER, 6, map.iovec(0, at, len)) };
     }
-    assert!(!train.fits(TRAIN_HEADER.len(), 10), "a shorter one was the last");
+    assert!(
+        !train.fits(TRAIN_HEADER.len(), 10),
+        "a shorter one was the last"
+    );
     assert_eq!((train.segments, train.segment_len), (3, 56));
     assert_eq!((train.bytes, train.encap_bytes), (138, 18));
     assert_eq!(lengths(&train), [56, 56, 26]);

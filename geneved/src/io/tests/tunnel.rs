@@ -11,7 +11,7 @@ const BEFORE: usize = 24 + 14 + 20 + 8 + 8;
 /// A super-packet of TCP whose segments are as long as the link's MTU allows.
 fn super_packet(number: u32) -> Vec<u8> {
     let mss = usize::from(SIMULATED_MTU) - 40;
-    let kind = packets::Kind::Tcp(TcpFlags::ACK, 1 + number * 3 * mss as u32);
+    let kind = packets::PayloadKind::Tcp(TcpFlags::ACK, 1 + number * 3 * mss as u32);
     let addr = |last| IpAddr::from([10, 0, 0, last]);
     let packet = packets::packet((addr(1), PORT), (addr(2), 2000), kind, 3 * mss);
     let vnet = VnetHdr {

@@ -1,6 +1,6 @@
 //! Table of all metrics. A test checks that geneved-metrics(7) lists the same ones.
 
-use super::{MetricKind, Metric};
+use super::{Metric, MetricKind};
 
 macro_rules! metrics {
     ($($word:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal)+) => {
@@ -8,7 +8,7 @@ macro_rules! metrics {
             #[doc = $help]
             pub static $word: Metric = Metric {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
             };

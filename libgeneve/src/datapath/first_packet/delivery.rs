@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::datapath::trace_observer::TraceObserver;
 use crate::datapath::decision::Input;
+use crate::datapath::trace_observer::TraceObserver;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
-use crate::vpc::{Host, Link};
 use crate::time::Now;
+use crate::vpc::{Host, Link};
 
 /// The first packet of a flow, whose destination no function of the link has turned; `leaves` says that it leaves the VPC by
 /// this host.
@@ -58,7 +58,12 @@ pub(super) fn check_answer<E: TraceObserver>(
     check::<E>(link, original.src, now, log)
 }
 
-fn check<E: TraceObserver>(link: &Link, addr: IpAddr, now: Now, log: &mut E) -> Result<(), DropReason> {
+fn check<E: TraceObserver>(
+    link: &Link,
+    addr: IpAddr,
+    now: Now,
+    log: &mut E,
+) -> Result<(), DropReason> {
     let delivered = link.delivers(addr);
     log.record("delivery", || match delivered {
         Some(what) => format!("{addr} is {what}"),

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::datapath::trace_observer::{TraceObserver, NoTrace};
-use crate::datapath::neighbor_discovery::{NeighborRequest, RequestAudience};
 use crate::datapath::decision::PacketContext;
+use crate::datapath::neighbor_discovery::{NeighborRequest, RequestAudience};
+use crate::datapath::trace_observer::{NoTrace, TraceObserver};
 use crate::drop::DropReason;
 use crate::label::LabelSet;
-use crate::vpc::{AttachedOption, Host, NeighborUse, Link};
-use crate::options::{SentOptions, ClassOption, EndpointOption, EndpointType, ReceivedOptions, ServiceOption};
+use crate::options::{
+    ClassOption, EndpointOption, EndpointType, ReceivedOptions, SentOptions, ServiceOption,
+};
+use crate::vpc::{AttachedOption, Host, Link, NeighborUse};
 use crate::wire::encapsulation::{Encapsulation, InnerProtocol};
 use crate::wire::ethernet::{Mac, ethernet_header, ethertype};
 use crate::wire::geneve::protocol_type;
@@ -45,10 +47,10 @@ pub(super) fn header<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
     host: Option<&Arc<Host>>,
-    mark: &HeaderFields<'_>,
+    header_fields: &HeaderFields<'_>,
     log: &mut E,
 ) -> Result<BuiltHeader, DropReason> {
-    let ether_type = match mark.src {
+    let ether_type = match header_fields.src {
         IpAddr::V4(_) => ethertype::IPV4,
         IpAddr::V6(_) => ethertype::IPV6,
     };
@@ -57,15 +59,15 @@ pub(super) fn header<E: TraceObserver>(
         InnerProtocol::Ethernet => protocol_type::ETHERNET,
     };
     let (mut header, slots) = match link.config.encapsulation {
-        Encapsulation::Geneve => with_options(cx, link, mark, protocol, log)?,
+        Encapsulation::Geneve => with_options(cx, link, header_fields, protocol, log)?,
         plain => (plain.header(link.config.vni, protocol), 0),
     };
     let mut neighbor = None;
     // A bridge has the frames of others, with their own headers.
     if link.config.inner == InnerProtocol::Ethernet && link.bridge.is_none() {
         let dst;
-        (dst, neighbor) = find_neighbor::<E>(cx, link, host, mark.dst)?;
-        log.record("neighbor", || format!("{} is at {dst}", mark.dst));
+        (dst, neighbor) = find_neighbor::<E>(cx, link, host, header_fields.dst)?;
+        log.record("neighbor", || format!("{} is at {dst}", header_fields.dst));
         let frame = ethernet_header(dst, link.config.lladdr, ether_type);
         if !header.push(&frame) {
             return Err(DropReason::OptionMalformed);
@@ -85,7 +87,7 @@ pub(in crate::datapath) fn plain_header(
     link: &Link,
 ) -> Result<(Arc<HeaderBytes>, u32), DropReason> {
     let nobody = IpAddr::from([0; 4]);
-    let mark = HeaderFields {
+    let header_fields = HeaderFields {
         src: nobody,
         dst: nobody,
         to: EndpointType::Simple,
@@ -95,7 +97,7 @@ pub(in crate::datapath) fn plain_header(
         // Whose labels it would say belongs to nobody.
         relayed: Some(&ReceivedOptions::default()),
     };
-    let BuiltHeader { encap, slots, .. } = header(cx, link, None, &mark, &mut NoTrace)?;
+    let BuiltHeader { encap, slots, .. } = header(cx, link, None, &header_fields, &mut NoTrace)?;
     Ok((encap, slots))
 }
 
@@ -139,21 +141,21 @@ fn find_neighbor<E: TraceObserver>(
 fn with_options<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    mark: &HeaderFields<'_>,
+    header_fields: &HeaderFields<'_>,
     protocol: u16,
     log: &mut E,
 ) -> Result<(HeaderBytes, u32), DropReason> {
     let functions = &link.config.functions;
-    let source = functions.endpoints.get(&mark.src);
+    let source = functions.endpoints.get(&header_fields.src);
     // What is sent on for an endpoint of another host carries none of its options.
     let here = source.filter(|e| e.local);
-    let relayed = mark.relayed.and_then(|r| r.endpoint);
+    let relayed = header_fields.relayed.and_then(|r| r.endpoint);
     let from = relayed.map_or_else(
         || source.map_or(EndpointType::Simple, |e| e.kind),
         |e| e.src,
     );
-    let typed = (from, mark.to) != (EndpointType::Simple, EndpointType::Simple);
-    let labels = || match mark.relayed {
+    let typed = (from, header_fields.to) != (EndpointType::Simple, EndpointType::Simple);
+    let labels = || match header_fields.relayed {
         Some(received) => received.labels,
         // An endpoint without labels is known to have none.
         None => Some(here.and_then(|e| e.labels).unwrap_or(LabelSet::EMPTY)),
@@ -162,8 +164,8 @@ fn with_options<E: TraceObserver>(
     let attach = SentOptions {
         endpoint: typed.then_some(EndpointOption {
             src: from,
-            dst: mark.to,
-            direct_path: mark.service.is_some(),
+            dst: header_fields.to,
+            direct_path: header_fields.service.is_some(),
             service_id: 0,
         }),
         labels: if functions.labels {
@@ -171,11 +173,11 @@ fn with_options<E: TraceObserver>(
         } else {
             None
         },
-        class: mark.class.map(|class| ClassOption {
+        class: header_fields.class.map(|class| ClassOption {
             class,
-            drop_precedence: mark.precedence,
+            drop_precedence: header_fields.precedence,
         }),
-        service: mark.service,
+        service: header_fields.service,
     };
     let defined = functions.options.iter().chain(own).map(|a| GeneveOption {
         class: a.class,

@@ -1,38 +1,38 @@
 //! A flow that begins with a packet from TUN: source check → service → NAT → route → egress policy → class.
 
-use super::source_check::check_departure;
-use super::resolution::{Resolution, Redirect};
-use super::rules::evaluate_egress;
 use super::from_wire::proxy;
+use super::resolution::{Redirect, Resolution};
+use super::rules::evaluate_egress;
+use super::source_check::check_departure;
 use super::{FirstPacket, hash_of, host_of, kind_of, route, wire_exit, wraps_again};
+use crate::datapath::decision::{NextHop, PacketContext};
 use crate::datapath::trace_observer::TraceObserver;
-use crate::datapath::decision::{PacketContext, NextHop};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
-use crate::vpc::Link;
 use crate::options::EndpointType;
-use crate::policy::{PolicyAction, Direction, PolicyVerdict};
+use crate::policy::{Direction, PolicyAction, PolicyVerdict};
+use crate::vpc::Link;
 
 pub(super) fn decide_from_tun<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     before: Option<&FlowKey>,
-    course: &mut Resolution,
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<PolicyVerdict, DropReason> {
-    let key = &subject.key;
+    let key = &initial.key;
     check_departure(link, key, log)?;
-    let turn = course.destination(link, subject, before, log)?;
-    let dst = course.dst.0;
+    let redirect = resolution.destination(link, initial, before, log)?;
+    let dst = resolution.dst.0;
     let entry = route(link, dst, log)?;
     let kind = kind_of(link, dst, Some(entry));
-    let verdict = evaluate_egress(link, subject, course, kind, log);
+    let verdict = evaluate_egress(link, initial, resolution, kind, log);
     if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
     if let (EndpointType::Proxied, Some(target)) = (kind, link.config.functions.target(dst)) {
-        proxy(cx, link, subject, target, verdict.class, course, log)?;
+        proxy(cx, link, initial, target, verdict.class, resolution, log)?;
         return Ok(verdict);
     }
     let hash = hash_of(cx, key);
@@ -50,7 +50,7 @@ pub(super) fn decide_from_tun<E: TraceObserver>(
     };
     // Of the hosts of a scaled endpoint, this one may be chosen.
     let here = here || entry.local && entry.spread.is_some();
-    if host.is_none() && turn == Redirect::None && !here {
+    if host.is_none() && redirect == Redirect::None && !here {
         // What the kernel gave to the interface would come back to it, unless its destination is another now.
         log.record("exit", || {
             format!("{dst} is behind this host; the kernel must not route it into the link")
@@ -60,27 +60,27 @@ pub(super) fn decide_from_tun<E: TraceObserver>(
     if host.is_some_and(|host| wraps_again(link, host, key)) {
         return Err(DropReason::UnderlayLoop);
     }
-    course.translate_source(cx, link, subject, turn, log)?;
-    if host.is_none() && turn != Redirect::None && course.src.0 == key.src {
-        course.masquerade(cx, subject, before, key.dst, log)?;
+    resolution.translate_source(cx, link, initial, redirect, log)?;
+    if host.is_none() && redirect != Redirect::None && resolution.src.0 == key.src {
+        resolution.masquerade(cx, initial, before, key.dst, log)?;
     }
-    course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
-    course.next_hop = match host {
+    resolution.classify(link, Direction::Egress, key.src, verdict.class, None, log);
+    resolution.next_hop = match host {
         Some(host) => {
-            let mark = course.mark(key.src, dst, kind);
-            wire_exit(cx, link, host, &mark, log)?
+            let header_fields = resolution.header_fields(key.src, dst, kind);
+            wire_exit(cx, link, host, &header_fields, log)?
         }
         None => NextHop::Tun(link.config.index),
     };
-    trace_next_hop(&course.next_hop, log);
+    trace_next_hop(&resolution.next_hop, log);
     Ok(verdict)
 }
 
-pub(super) fn trace_next_hop<E: TraceObserver>(exit: &NextHop, log: &mut E) {
-    log.record("exit", || match exit {
+pub(super) fn trace_next_hop<E: TraceObserver>(next_hop: &NextHop, log: &mut E) {
+    log.record("exit", || match next_hop {
         NextHop::Undecided => "nowhere".to_owned(),
         NextHop::Tun(_) => "into the interface".to_owned(),
         NextHop::Bridge(_) => "to where the MAC address of its frame is".to_owned(),
-        NextHop::Wire(way) => format!("to host {}", way.host.addr),
+        NextHop::Wire(tunnel) => format!("to host {}", tunnel.host.addr),
     });
 }

@@ -2,39 +2,39 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::source_check::{PacketRole, check_arrival};
-use super::resolution::{Resolution, Redirect, is_icmp, stays, translatable};
 use super::delivery::check_delivery;
 use super::encap::HeaderFields;
-use super::masquerade::asked_here;
-use super::rules::{evaluate, configured_labels, own_labels};
 use super::from_tun::trace_next_hop;
-use super::{WireInput, FirstPacket, hash_of, host_of, kind_of, route, wire_exit};
-use crate::datapath::trace_observer::TraceObserver;
+use super::masquerade::asked_here;
+use super::resolution::{Redirect, Resolution, is_icmp, stays, translatable};
+use super::rules::{configured_labels, evaluate, own_labels};
+use super::source_check::{PacketRole, check_arrival};
+use super::{FirstPacket, WireInput, hash_of, host_of, kind_of, route, wire_exit};
+use crate::datapath::decision::{Input, NextHop, PacketContext};
 use crate::datapath::neighbor_discovery;
-use crate::datapath::decision::{PacketContext, NextHop, Input};
+use crate::datapath::trace_observer::TraceObserver;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
 use crate::label::Labels;
-use crate::vpc::{Host, Link, ProxyTarget};
 use crate::nat::SourceTranslation;
 use crate::options::{EndpointType, ReceivedOptions, ServiceOption};
-use crate::policy::{PolicyAction, Direction, PolicyQuery, PolicyVerdict};
+use crate::policy::{Direction, PolicyAction, PolicyQuery, PolicyVerdict};
 use crate::route::{RouteEntry, RouteOrigin};
+use crate::vpc::{Host, Link, ProxyTarget};
 use crate::wire::encapsulation::InnerProtocol;
 
 pub(super) fn decide_from_wire<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     at: &WireInput<'_>,
     before: Option<&FlowKey>,
-    course: &mut Resolution,
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<PolicyVerdict, DropReason> {
-    let key = &subject.key;
+    let key = &initial.key;
     let kind = at.received.endpoint.map(|e| e.dst);
-    let verdict = admitted(link, subject, at, log)?;
+    let verdict = admitted(link, initial, at, log)?;
     if !E::DRY
         && link.config.inner == InnerProtocol::Ethernet
         && link.bridge.is_none()
@@ -49,33 +49,33 @@ pub(super) fn decide_from_wire<E: TraceObserver>(
     let precedence = at.received.class.map(|c| c.drop_precedence);
     let target = link.config.functions.target(key.dst);
     if let (Some(EndpointType::Proxied), Some(target)) = (kind, target) {
-        proxy(cx, link, subject, target, class, course, log)?;
+        proxy(cx, link, initial, target, class, resolution, log)?;
         return Ok(verdict);
     }
-    let turn = course.destination(link, subject, before, log)?;
+    let redirect = resolution.destination(link, initial, before, log)?;
     // Backends answer the client itself.
-    let leaves = turn != Redirect::Service && leaves_here(link, key, at.received);
-    if turn == Redirect::None {
+    let leaves = redirect != Redirect::Service && leaves_here(link, key, at.received);
+    if redirect == Redirect::None {
         check_delivery(link, key, leaves, cx.now, log)?;
     }
-    if leaves || turn == Redirect::Hairpin {
-        course.source(cx, link, subject, log)?;
+    if leaves || redirect == Redirect::Hairpin {
+        resolution.source(cx, link, initial, log)?;
     }
-    if turn == Redirect::None {
-        course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
-        course.service = at.received.service;
-        if let Some(service) = &course.service
+    if redirect == Redirect::None {
+        resolution.classify(link, Direction::Ingress, key.dst, class, precedence, log);
+        resolution.service = at.received.service;
+        if let Some(service) = &resolution.service
             && asked_here(cx, link, key, service, before)
         {
-            course.masquerade(cx, subject, before, service.addr, log)?;
+            resolution.masquerade(cx, initial, before, service.addr, log)?;
         }
-        course.next_hop = NextHop::Tun(link.config.index);
+        resolution.next_hop = NextHop::Tun(link.config.index);
     } else {
-        let entry = route(link, course.dst.0, log)?;
-        course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
-        forward_or_deliver(cx, link, subject, at, (turn, entry), course, log)?;
+        let entry = route(link, resolution.dst.0, log)?;
+        resolution.classify(link, Direction::Ingress, key.dst, class, precedence, log);
+        forward_or_deliver(cx, link, initial, at, (redirect, entry), resolution, log)?;
     }
-    trace_next_hop(&course.next_hop, log);
+    trace_next_hop(&resolution.next_hop, log);
     Ok(verdict)
 }
 
@@ -83,11 +83,11 @@ pub(super) fn decide_from_wire<E: TraceObserver>(
 /// the rules say of it.
 pub(super) fn admitted<E: TraceObserver>(
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     at: &WireInput<'_>,
     log: &mut E,
 ) -> Result<PolicyVerdict, DropReason> {
-    let key = &subject.key;
+    let key = &initial.key;
     let source = (key.src, key.sport);
     let from = Input::Host(at.host);
     let checked = check_arrival(link, from, PacketRole::Original, source, Some(at.received));
@@ -97,7 +97,7 @@ pub(super) fn admitted<E: TraceObserver>(
     });
     checked?;
     let kind = at.received.endpoint.map(|e| e.dst);
-    let agreed = types_agree(link, subject, at.received);
+    let agreed = types_agree(link, initial, at.received);
     log.record("types", || match (kind, &agreed) {
         (None, _) => "the packet names no endpoint types".to_owned(),
         (Some(kind), Ok(())) => format!("the packet is for a {kind} endpoint"),
@@ -113,8 +113,8 @@ pub(super) fn admitted<E: TraceObserver>(
             src: key.src,
             dst: key.dst,
             protocol: key.protocol,
-            ports: subject.ports(),
-            icmp: subject.icmp,
+            ports: initial.ports(),
+            icmp: initial.icmp,
             from: match &at.received.labels {
                 Some(labels) => Labels::Known(labels.as_slice()),
                 None => configured_labels(link, key.src),
@@ -131,32 +131,32 @@ pub(super) fn admitted<E: TraceObserver>(
 fn forward_or_deliver<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     at: &WireInput<'_>,
-    (turn, entry): (Redirect, &RouteEntry),
-    course: &mut Resolution,
+    (redirect, entry): (Redirect, &RouteEntry),
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<(), DropReason> {
-    let key = &subject.key;
-    let service = (turn == Redirect::Service).then_some(ServiceOption {
+    let key = &initial.key;
+    let service = (redirect == Redirect::Service).then_some(ServiceOption {
         addr: key.dst,
         port: key.dport,
         protocol: key.protocol,
     });
     let hash = hash_of(cx, key);
-    course.next_hop = match host_of(entry, &subject.key, hash) {
+    resolution.next_hop = match host_of(entry, &initial.key, hash) {
         None => NextHop::Tun(link.config.index),
         Some(host) => {
-            let mark = HeaderFields {
+            let header_fields = HeaderFields {
                 service,
                 relayed: Some(at.received),
-                ..course.mark(
-                    course.src.0,
-                    course.dst.0,
-                    kind_of(link, course.dst.0, Some(entry)),
+                ..resolution.header_fields(
+                    resolution.src.0,
+                    resolution.dst.0,
+                    kind_of(link, resolution.dst.0, Some(entry)),
                 )
             };
-            wire_exit(cx, link, host, &mark, log)?
+            wire_exit(cx, link, host, &header_fields, log)?
         }
     };
     Ok(())
@@ -167,14 +167,14 @@ fn forward_or_deliver<E: TraceObserver>(
 pub(super) fn proxy<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     target: ProxyTarget,
     class: Option<u8>,
-    course: &mut Resolution,
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<(), DropReason> {
     let there = cx.tables.link(target.link).ok_or(DropReason::LinkGone)?;
-    if !translatable(subject) {
+    if !translatable(initial) {
         return Err(DropReason::NatUntranslatable);
     }
     let pools = there.config.functions.stand_ins.as_ref();
@@ -184,8 +184,9 @@ pub(super) fn proxy<E: TraceObserver>(
     };
     let share = pools.share(link.config.index);
     let entry = route(there, target.addr, log)?;
-    let inside = (client(link, subject.key.src), subject.key.sport);
-    let outside = course.lease_port::<E>(cx, (pool, share.as_ref()), subject.key.protocol, inside)?;
+    let inside = (client(link, initial.key.src), initial.key.sport);
+    let outside =
+        resolution.lease_port::<E>(cx, (pool, share.as_ref()), initial.key.protocol, inside)?;
     log.record("proxy", || {
         let vni = there.config.vni;
         format!(
@@ -193,13 +194,13 @@ pub(super) fn proxy<E: TraceObserver>(
             target.addr, outside.0, outside.1
         )
     });
-    course.link = target.link;
-    course.src = outside;
-    course.redirect_to(
+    resolution.link = target.link;
+    resolution.src = outside;
+    resolution.redirect_to(
         target.addr,
-        is_icmp(subject.key.protocol).then_some(outside.1),
+        is_icmp(initial.key.protocol).then_some(outside.1),
     );
-    course.classify(
+    resolution.classify(
         there,
         Direction::Egress,
         outside.0,
@@ -207,16 +208,16 @@ pub(super) fn proxy<E: TraceObserver>(
         None,
         log,
     );
-    let hash = hash_of(cx, &subject.key);
-    course.next_hop = match host_of(entry, &subject.key, hash) {
+    let hash = hash_of(cx, &initial.key);
+    resolution.next_hop = match host_of(entry, &initial.key, hash) {
         None => NextHop::Tun(target.link),
         Some(host) => {
             let kind = kind_of(there, target.addr, Some(entry));
-            let mark = course.mark(outside.0, target.addr, kind);
-            wire_exit(cx, there, host, &mark, log)?
+            let header_fields = resolution.header_fields(outside.0, target.addr, kind);
+            wire_exit(cx, there, host, &header_fields, log)?
         }
     };
-    trace_next_hop(&course.next_hop, log);
+    trace_next_hop(&resolution.next_hop, log);
     Ok(())
 }
 
@@ -241,11 +242,15 @@ pub(super) fn relays(link: &Link, host: &Host, service: &ServiceOption) -> bool 
 }
 
 /// The packet's endpoint option against what this host knows.
-fn types_agree(link: &Link, subject: &FirstPacket, received: &ReceivedOptions) -> Result<(), DropReason> {
+fn types_agree(
+    link: &Link,
+    initial: &FirstPacket,
+    received: &ReceivedOptions,
+) -> Result<(), DropReason> {
     let Some(option) = received.endpoint else {
         return Ok(());
     };
-    let key = &subject.key;
+    let key = &initial.key;
     let functions = &link.config.functions;
     let known = functions.endpoints.get(&key.dst);
     let entry = link.routes.lookup(key.dst);
@@ -263,7 +268,7 @@ fn types_agree(link: &Link, subject: &FirstPacket, received: &ReceivedOptions) -
                 return Err(DropReason::EndpointType);
             }
             let covered = functions.nat.as_ref().is_some_and(|nat| {
-                let port = subject.ports().map(|(_, dst)| dst);
+                let port = initial.ports().map(|(_, dst)| dst);
                 nat.source(key.src).is_some()
                     || nat.destination(key.dst, key.protocol, port).is_some()
             });

@@ -3,48 +3,51 @@
 
 use std::net::IpAddr;
 
-use super::source_check::check_departure;
-use super::resolution::{Resolution, Redirect};
 use super::encap::{self, HeaderFields};
-use super::masquerade::asked_here;
-use super::rules::evaluate_egress;
 use super::from_tun::trace_next_hop;
 use super::from_wire::admitted;
-use super::{WireInput, FirstPacket, kind_of};
-use crate::datapath::trace_observer::TraceObserver;
+use super::masquerade::asked_here;
+use super::resolution::{Redirect, Resolution};
+use super::rules::evaluate_egress;
+use super::source_check::check_departure;
+use super::{FirstPacket, WireInput, kind_of};
+use crate::datapath::decision::{FramePrefix, NextHop, PacketContext};
 use crate::datapath::neighbor_discovery;
-use crate::datapath::decision::{PacketContext, NextHop, FramePrefix};
+use crate::datapath::trace_observer::TraceObserver;
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
+use crate::policy::{Direction, PolicyAction, PolicyVerdict};
 use crate::vpc::Link;
-use crate::policy::{PolicyAction, Direction, PolicyVerdict};
 
 /// A flow that begins with a frame from TAP.
 pub(super) fn from_tap<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     before: Option<&FlowKey>,
-    course: &mut Resolution,
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<PolicyVerdict, DropReason> {
-    let key = &subject.key;
+    let key = &initial.key;
     check_departure(link, key, log)?;
-    let turn = course.destination(link, subject, before, log)?;
-    let dst = course.dst.0;
+    let redirect = resolution.destination(link, initial, before, log)?;
+    let dst = resolution.dst.0;
     let kind = kind_of(link, dst, None);
-    let verdict = evaluate_egress(link, subject, course, kind, log);
+    let verdict = evaluate_egress(link, initial, resolution, kind, log);
     if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
-    course.translate_source(cx, link, subject, turn, log)?;
-    if turn != Redirect::None && course.src.0 == key.src && is_here::<E>(cx, link, dst, key.dst)? {
-        course.masquerade(cx, subject, before, key.dst, log)?;
+    resolution.translate_source(cx, link, initial, redirect, log)?;
+    if redirect != Redirect::None
+        && resolution.src.0 == key.src
+        && is_here::<E>(cx, link, dst, key.dst)?
+    {
+        resolution.masquerade(cx, initial, before, key.dst, log)?;
     }
-    course.classify(link, Direction::Egress, key.src, verdict.class, None, log);
-    let mark = course.mark(key.src, dst, kind);
-    course.next_hop = exit(cx, link, &mark, log)?;
-    trace_next_hop(&course.next_hop, log);
+    resolution.classify(link, Direction::Egress, key.src, verdict.class, None, log);
+    let header_fields = resolution.header_fields(key.src, dst, kind);
+    resolution.next_hop = next_hop(cx, link, &header_fields, log)?;
+    trace_next_hop(&resolution.next_hop, log);
     Ok(verdict)
 }
 
@@ -52,33 +55,33 @@ pub(super) fn from_tap<E: TraceObserver>(
 pub(super) fn from_wire<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
+    initial: &FirstPacket,
     at: &WireInput<'_>,
     before: Option<&FlowKey>,
-    course: &mut Resolution,
+    resolution: &mut Resolution,
     log: &mut E,
 ) -> Result<PolicyVerdict, DropReason> {
-    let key = &subject.key;
-    let verdict = admitted(link, subject, at, log)?;
+    let key = &initial.key;
+    let verdict = admitted(link, initial, at, log)?;
     if verdict.action != PolicyAction::Allow {
         return Ok(verdict);
     }
     let class = verdict.class.or(at.received.class.map(|c| c.class));
     let precedence = at.received.class.map(|c| c.drop_precedence);
-    let turn = course.destination(link, subject, before, log)?;
-    if turn == Redirect::Hairpin {
-        course.source(cx, link, subject, log)?;
+    let redirect = resolution.destination(link, initial, before, log)?;
+    if redirect == Redirect::Hairpin {
+        resolution.source(cx, link, initial, log)?;
     }
-    course.classify(link, Direction::Ingress, key.dst, class, precedence, log);
-    course.service = at.received.service;
-    if let Some(service) = &course.service
-        && turn == Redirect::None
+    resolution.classify(link, Direction::Ingress, key.dst, class, precedence, log);
+    resolution.service = at.received.service;
+    if let Some(service) = &resolution.service
+        && redirect == Redirect::None
         && asked_here(cx, link, key, service, before)
     {
-        course.masquerade(cx, subject, before, service.addr, log)?;
+        resolution.masquerade(cx, initial, before, service.addr, log)?;
     }
-    course.next_hop = NextHop::Tun(link.config.index);
-    trace_next_hop(&course.next_hop, log);
+    resolution.next_hop = NextHop::Tun(link.config.index);
+    trace_next_hop(&resolution.next_hop, log);
     Ok(verdict)
 }
 
@@ -102,13 +105,13 @@ fn is_here<E: TraceObserver>(
 }
 
 /// The way out for frames with this mark.
-pub(super) fn exit<E: TraceObserver>(
+pub(super) fn next_hop<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    mark: &HeaderFields<'_>,
+    header_fields: &HeaderFields<'_>,
     log: &mut E,
 ) -> Result<NextHop, DropReason> {
-    let header = encap::header(cx, link, None, mark, log)?;
+    let header = encap::header(cx, link, None, header_fields, log)?;
     Ok(NextHop::Bridge(FramePrefix {
         link: link.config.index,
         encap: header.encap,

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use super::resolution::{Resolution, is_icmp, translatable};
 use super::{FirstPacket, hash_of};
-use crate::datapath::trace_observer::TraceObserver;
 use crate::datapath::decision::{ExpectedInput, PacketContext};
+use crate::datapath::trace_observer::TraceObserver;
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FlowDirection};
-use crate::vpc::Link;
+use crate::flow::{FlowDirection, FlowKey};
 use crate::options::ServiceOption;
+use crate::vpc::Link;
 
 /// Ports that are tried after the sender's own. Each fails where another sender has a flow to the same destination by it.
 const PORT_TRIES: u64 = 16;
@@ -26,12 +26,12 @@ impl Resolution {
     pub(super) fn masquerade<E: TraceObserver>(
         &mut self,
         cx: &PacketContext<'_>,
-        subject: &FirstPacket,
+        initial: &FirstPacket,
         before: Option<&FlowKey>,
         addr: IpAddr,
         log: &mut E,
     ) -> Result<(), DropReason> {
-        let key = &subject.key;
+        let key = &initial.key;
         let identifier = is_icmp(key.protocol);
         let link = self.link;
         let dst = self.dst;
@@ -50,7 +50,7 @@ impl Resolution {
         let free = |&port: &u16| {
             (identifier || port == 0 || port != key.dport) && !cx.state.flows.contains(&reply(port))
         };
-        let others = translatable(subject).then(|| {
+        let others = translatable(initial).then(|| {
             let hash = hash_of(cx, key);
             let span = u64::from(u16::MAX - LOWEST) + 1;
             (1..=PORT_TRIES).map(move |n| LOWEST + (hash.rotate_left(4 * n as u32) % span) as u16)
@@ -92,7 +92,10 @@ pub(super) fn asked_here(
         ..*key
     };
     cx.state.flows.peek(&asked).is_some_and(|flow| {
-        let came = &flow.decision.direction(FlowDirection::Original).expected_input;
-        flow.side == FlowDirection::Original && matches!(came, ExpectedInput::Tun)
+        let expected_input = &flow
+            .decision
+            .direction(FlowDirection::Original)
+            .expected_input;
+        flow.side == FlowDirection::Original && matches!(expected_input, ExpectedInput::Tun)
     })
 }

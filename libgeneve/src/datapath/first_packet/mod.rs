@@ -1,35 +1,40 @@
 //! The first packet of a flow: every function is asked once, in the order of the journey.
 //!
-//! What comes of it is a [`Decision`] that later packets follow without asking again.
+//! What comes of it is a [`FlowDecision`] that later packets follow without asking again.
 
-mod source_check;
-mod l2_next_hop;
-mod resolution;
 mod delivery;
 mod encap;
-mod masquerade;
-mod reply;
-mod rules;
 mod from_tun;
 mod from_wire;
+mod l2_next_hop;
+mod masquerade;
+mod reply;
+mod resolution;
+mod rules;
+mod source_check;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-pub(super) use self::source_check::{PacketRole, check_arrival, check_source, may_answer_directly, seconds};
-use self::resolution::Resolution;
 use self::encap::HeaderFields;
 pub(super) use self::encap::plain_header;
 pub(super) use self::reply::decide_reply;
+use self::resolution::Resolution;
+pub(super) use self::source_check::{
+    PacketRole, check_arrival, check_source, may_answer_directly, seconds,
+};
+use super::decision::{
+    DecidedDirection, DirectionState, ExpectedInput, FlowDecision, Input, NextHop, PacketContext,
+    TunnelNextHop, Verdict,
+};
 use super::trace_observer::TraceObserver;
-use super::decision::{ExpectedInput, PacketContext, DecidedDirection, FlowDecision, NextHop, Verdict, DirectionState, Input, TunnelNextHop};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FlowDirection};
-use crate::vpc::{Host, Link};
+use crate::flow::{FlowDirection, FlowKey};
 use crate::options::{EndpointType, ReceivedOptions};
 use crate::policy::PolicyAction;
 use crate::route::{RouteEntry, RouteOrigin, RouteTarget};
 use crate::service::maglev::BalancingKey;
+use crate::vpc::{Host, Link};
 use crate::wire::header::HeaderBytes;
 use crate::wire::ip::protocol;
 use crate::wire::packet::{IpVersion, Packet, Transport};
@@ -91,28 +96,30 @@ pub(super) struct PlannedDecision {
 pub(super) fn decide_original<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
-    subject: &FirstPacket,
-    entrance: &Input<WireInput<'_>>,
+    initial: &FirstPacket,
+    first_input: &Input<WireInput<'_>>,
     before: Option<&FlowKey>,
     log: &mut E,
 ) -> Result<PlannedDecision, DropReason> {
-    let mut course = Resolution::new(link, subject);
-    let verdict = match entrance {
+    let mut resolution = Resolution::new(link, initial);
+    let verdict = match first_input {
         Input::Link if link.bridge.is_some() => {
-            l2_next_hop::from_tap(cx, link, subject, before, &mut course, log)?
+            l2_next_hop::from_tap(cx, link, initial, before, &mut resolution, log)?
         }
         Input::Host(at) if link.bridge.is_some() => {
-            l2_next_hop::from_wire(cx, link, subject, at, before, &mut course, log)?
+            l2_next_hop::from_wire(cx, link, initial, at, before, &mut resolution, log)?
         }
-        Input::Link => from_tun::decide_from_tun(cx, link, subject, before, &mut course, log)?,
-        Input::Host(at) => from_wire::decide_from_wire(cx, link, subject, at, before, &mut course, log)?,
+        Input::Link => from_tun::decide_from_tun(cx, link, initial, before, &mut resolution, log)?,
+        Input::Host(at) => {
+            from_wire::decide_from_wire(cx, link, initial, at, before, &mut resolution, log)?
+        }
     };
-    let fate = match verdict.action {
+    let flow_verdict = match verdict.action {
         PolicyAction::Allow => Verdict::Forward,
         PolicyAction::Deny => Verdict::Drop(DropReason::PolicyDenied),
         PolicyAction::Reject => Verdict::Reject,
     };
-    let (came, digest, header) = match entrance {
+    let (expected_input, digest, header) = match first_input {
         Input::Link => (ExpectedInput::Tun, 0, None),
         Input::Host(at) => (
             ExpectedInput::Wire(Arc::clone(at.host)),
@@ -121,44 +128,50 @@ pub(super) fn decide_original<E: TraceObserver>(
         ),
     };
     let reply = FlowKey {
-        link: course.link,
-        src: course.dst.0,
-        sport: course.dst.1,
-        dst: course.src.0,
-        dport: course.src.1,
-        protocol: subject.key.protocol,
+        link: resolution.link,
+        src: resolution.dst.0,
+        sport: resolution.dst.1,
+        dst: resolution.src.0,
+        dport: resolution.src.1,
+        protocol: initial.key.protocol,
     };
-    let half = DirectionState {
-        expected_input: came,
-        next_hop: course.next_hop,
-        meter: course.meter.map(Arc::new),
+    let direction_state = DirectionState {
+        expected_input,
+        next_hop: resolution.next_hop,
+        meter: resolution.meter.map(Arc::new),
         digest,
-        service: course.service,
+        service: resolution.service,
         header,
     };
-    let hash = hash_of(cx, &subject.key);
+    let hash = hash_of(cx, &initial.key);
     let mut decision = FlowDecision {
-        verdict: fate,
+        verdict: flow_verdict,
         cut: false,
-        class: course.class,
-        icmp: subject.icmp,
+        class: resolution.class,
+        icmp: initial.icmp,
         directions: [None, None],
         hashes: [0; 2],
         rule: verdict.rule,
-        lease: course.lease,
+        lease: resolution.lease,
         heard: 0,
     };
-    decision.set_direction(FlowDirection::Original, decided::<E>(cx, half, hash));
-    let reply = if fate == Verdict::Forward {
+    decision.set_direction(
+        FlowDirection::Original,
+        decided::<E>(cx, direction_state, hash),
+    );
+    let reply = if flow_verdict == Verdict::Forward {
         reply
     } else {
-        subject.key.reversed()
+        initial.key.reversed()
     };
     Ok(PlannedDecision { decision, reply })
 }
 
 /// A header for flows to share; an account of what would be leaves no trace.
-fn intern_header<E: TraceObserver>(cx: &PacketContext<'_>, header: HeaderBytes) -> Arc<HeaderBytes> {
+fn intern_header<E: TraceObserver>(
+    cx: &PacketContext<'_>,
+    header: HeaderBytes,
+) -> Arc<HeaderBytes> {
     if E::DRY {
         Arc::new(header)
     } else {
@@ -167,14 +180,18 @@ fn intern_header<E: TraceObserver>(cx: &PacketContext<'_>, header: HeaderBytes) 
 }
 
 /// A half for flows to share, and the flow's hash in so many bits as the choice of a port needs.
-fn decided<E: TraceObserver>(cx: &PacketContext<'_>, half: DirectionState, hash: u64) -> DecidedDirection {
-    let half = if E::DRY {
-        Arc::new(half)
+fn decided<E: TraceObserver>(
+    cx: &PacketContext<'_>,
+    direction_state: DirectionState,
+    hash: u64,
+) -> DecidedDirection {
+    let direction_state = if E::DRY {
+        Arc::new(direction_state)
     } else {
-        cx.state.intern_direction(half)
+        cx.state.intern_direction(direction_state)
     };
     DecidedDirection {
-        direction_state: half,
+        direction_state,
         hash: (hash >> 32) as u32,
     }
 }
@@ -247,7 +264,7 @@ fn hash_of(cx: &PacketContext<'_>, key: &FlowKey) -> u64 {
     cx.tables.hasher.hash_key(key)
 }
 
-/// See [`Link::wraps_again`].
+/// See [`Link::is_recursive`].
 fn wraps_again(link: &Link, host: &Host, key: &FlowKey) -> bool {
     let port = (key.protocol == protocol::UDP).then_some(key.dport);
     link.is_recursive(host, key.dst, port)
@@ -258,10 +275,10 @@ fn wire_exit<E: TraceObserver>(
     cx: &PacketContext<'_>,
     link: &Link,
     host: &Arc<Host>,
-    mark: &HeaderFields<'_>,
+    header_fields: &HeaderFields<'_>,
     log: &mut E,
 ) -> Result<NextHop, DropReason> {
-    let header = encap::header(cx, link, Some(host), mark, log)?;
+    let header = encap::header(cx, link, Some(host), header_fields, log)?;
     Ok(NextHop::Wire(TunnelNextHop {
         host: Arc::clone(host),
         link: link.config.index,

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use super::resolution::Resolution;
 use super::delivery::check_answer;
 use super::encap::HeaderFields;
-use super::{FirstPacket, l2_next_hop, decided, hash_of, host_of, kind_of, wire_exit, wraps_again};
+use super::resolution::Resolution;
+use super::{FirstPacket, decided, hash_of, host_of, kind_of, l2_next_hop, wire_exit, wraps_again};
+use crate::datapath::decision::{
+    DecidedDirection, DirectionState, ExpectedInput, FlowDecision, Input, NextHop, PacketContext,
+};
 use crate::datapath::packet_rewrite::exit_of;
 use crate::datapath::trace_observer::TraceObserver;
-use crate::datapath::decision::{ExpectedInput, PacketContext, DecidedDirection, FlowDecision, NextHop, DirectionState, Input};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FlowDirection};
-use crate::vpc::Host;
+use crate::flow::{FlowDirection, FlowKey};
 use crate::options::ReceivedOptions;
 use crate::policy::Direction;
+use crate::vpc::Host;
 
 /// Decides the half of a flow's replies, of which one came `from`, where it may come from.
 ///
@@ -36,7 +38,7 @@ pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
     if let Some(service) = service {
         left.src = (service.addr, service.port);
     }
-    let mut course = Resolution::new(
+    let mut resolution = Resolution::new(
         link,
         &FirstPacket {
             key: *original,
@@ -44,22 +46,24 @@ pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
         },
     );
     let hash = hash_of(cx, &original.reversed());
-    let exit = match &decision.direction(FlowDirection::Original).expected_input {
+    let next_hop = match &decision.direction(FlowDirection::Original).expected_input {
         // Both ends may be behind the TAP interface.
-        ExpectedInput::Wire(_) | ExpectedInput::Tun if link.bridge.is_some() && matches!(from, Input::Link) => {
-            course.classify(link, Direction::Egress, left.src.0, class, None, log);
+        ExpectedInput::Wire(_) | ExpectedInput::Tun
+            if link.bridge.is_some() && matches!(from, Input::Link) =>
+        {
+            resolution.classify(link, Direction::Egress, left.src.0, class, None, log);
             let kind = kind_of(link, original.src, None);
-            let mark = course.mark(left.src.0, original.src, kind);
-            l2_next_hop::exit(cx, link, &mark, log)?
+            let header_fields = resolution.header_fields(left.src.0, original.src, kind);
+            l2_next_hop::next_hop(cx, link, &header_fields, log)?
         }
         // Relayed here in the name of a service by whose address the client of this host is known.
         ExpectedInput::Wire(_) if service.is_some_and(|service| service.addr == reply.dst) => {
             check_answer(link, original, reply, from, cx.now, log)?;
-            course.classify(link, Direction::Ingress, original.src, class, None, log);
+            resolution.classify(link, Direction::Ingress, original.src, class, None, log);
             NextHop::Tun(original.link)
         }
         ExpectedInput::Wire(host) => {
-            course.classify(link, Direction::Egress, left.src.0, class, None, log);
+            resolution.classify(link, Direction::Egress, left.src.0, class, None, log);
             let entry = link.routes.lookup(original.src);
             let target = entry.map(|e| &e.target);
             let host = match target {
@@ -71,24 +75,28 @@ pub(in crate::datapath) fn decide_reply<E: TraceObserver>(
             if wraps_again(link, host, &original.reversed()) {
                 return Err(DropReason::UnderlayLoop);
             }
-            let mark = HeaderFields {
+            let header_fields = HeaderFields {
                 service,
-                ..course.mark(left.src.0, original.src, kind_of(link, original.src, entry))
+                ..resolution.header_fields(
+                    left.src.0,
+                    original.src,
+                    kind_of(link, original.src, entry),
+                )
             };
-            wire_exit(cx, link, host, &mark, log)?
+            wire_exit(cx, link, host, &header_fields, log)?
         }
         ExpectedInput::Tun | ExpectedInput::Nowhere => {
             check_answer(link, original, reply, from, cx.now, log)?;
-            course.classify(link, Direction::Ingress, original.src, class, None, log);
+            resolution.classify(link, Direction::Ingress, original.src, class, None, log);
             NextHop::Tun(original.link)
         }
     };
-    let half = DirectionState {
-        expected_input: from.came(),
-        next_hop: exit,
-        meter: course.meter.map(Arc::new),
+    let direction_state = DirectionState {
+        expected_input: from.expected_input(),
+        next_hop,
+        meter: resolution.meter.map(Arc::new),
         digest: received.map_or(0, |(_, digest)| digest),
         ..DirectionState::default()
     };
-    Ok(decided::<E>(cx, half, hash))
+    Ok(decided::<E>(cx, direction_state, hash))
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use super::FirstPacket;
 use super::encap::HeaderFields;
+use crate::datapath::decision::{NextHop, PacketContext};
 use crate::datapath::trace_observer::TraceObserver;
-use crate::datapath::decision::{PacketContext, NextHop};
 use crate::drop::DropReason;
 use crate::flow::FlowKey;
-use crate::vpc::{Link, LinkIndex};
-use crate::nat::{PortLease, NatPool, PoolShare, SourceTranslation};
+use crate::nat::{NatPool, PoolShare, PortLease, SourceTranslation};
 use crate::options::{EndpointType, ServiceOption};
 use crate::policy::Direction;
 use crate::qos::Meter;
 use crate::route::RouteOrigin;
+use crate::vpc::{Link, LinkIndex};
 use crate::wire::ip::protocol;
 
 /// A flow's way through the functions, as far as it is decided.
@@ -32,8 +32,8 @@ pub(super) struct Resolution {
 }
 
 impl Resolution {
-    pub(super) fn new(link: &Link, subject: &FirstPacket) -> Resolution {
-        let key = &subject.key;
+    pub(super) fn new(link: &Link, initial: &FirstPacket) -> Resolution {
+        let key = &initial.key;
         Resolution {
             src: (key.src, key.sport),
             dst: (key.dst, key.dport),
@@ -55,13 +55,13 @@ impl Resolution {
     pub(super) fn destination<E: TraceObserver>(
         &mut self,
         link: &Link,
-        subject: &FirstPacket,
+        initial: &FirstPacket,
         before: Option<&FlowKey>,
         log: &mut E,
     ) -> Result<Redirect, DropReason> {
         let functions = &link.config.functions;
-        let key = &subject.key;
-        let port = subject.ports().map(|(_, dst)| dst);
+        let key = &initial.key;
+        let port = initial.ports().map(|(_, dst)| dst);
         if let Some(services) = &functions.services
             && let Some(service) = port.and_then(|port| services.find(key.dst, key.protocol, port))
         {
@@ -116,26 +116,27 @@ impl Resolution {
         &mut self,
         cx: &PacketContext<'_>,
         link: &Link,
-        subject: &FirstPacket,
+        initial: &FirstPacket,
         log: &mut E,
     ) -> Result<(), DropReason> {
         let Some(nat) = &link.config.functions.nat else {
             return Ok(());
         };
-        let (addr, rule) = match nat.source(subject.key.src) {
+        let (addr, rule) = match nat.source(initial.key.src) {
             None => return Ok(()),
             Some(SourceTranslation::Static { outside, rule }) => {
                 self.src.0 = outside;
                 (outside, rule)
             }
             Some(SourceTranslation::Pool { pool, rule }) => {
-                if !translatable(subject) {
+                if !translatable(initial) {
                     return Err(DropReason::NatUntranslatable);
                 }
-                let inside = (subject.key.src, subject.key.sport);
-                let outside = self.lease_port::<E>(cx, (pool, None), subject.key.protocol, inside)?;
+                let inside = (initial.key.src, initial.key.sport);
+                let outside =
+                    self.lease_port::<E>(cx, (pool, None), initial.key.protocol, inside)?;
                 self.src = outside;
-                if is_icmp(subject.key.protocol) {
+                if is_icmp(initial.key.protocol) {
                     // An identifier stands for both ports.
                     self.dst.1 = outside.1;
                 }
@@ -145,7 +146,7 @@ impl Resolution {
         log.record("nat", || {
             format!(
                 "nat {rule}: source {} becomes {addr} port {}",
-                subject.key.src, self.src.1
+                initial.key.src, self.src.1
             )
         });
         Ok(())
@@ -156,14 +157,14 @@ impl Resolution {
         &mut self,
         cx: &PacketContext<'_>,
         link: &Link,
-        subject: &FirstPacket,
-        turn: Redirect,
+        initial: &FirstPacket,
+        redirect: Redirect,
         log: &mut E,
     ) -> Result<(), DropReason> {
-        if turn != Redirect::Hairpin && stays(link, subject.key.src, self.dst.0) {
+        if redirect != Redirect::Hairpin && stays(link, initial.key.src, self.dst.0) {
             return Ok(());
         }
-        self.source(cx, link, subject, log)
+        self.source(cx, link, initial, log)
     }
 
     /// An outside address and port of a pool, or of one link's part of it.
@@ -187,7 +188,12 @@ impl Resolution {
     }
 
     /// What the header of its packets from `src` to `dst`, an endpoint of this type, says.
-    pub(super) fn mark<'a>(&self, src: IpAddr, dst: IpAddr, to: EndpointType) -> HeaderFields<'a> {
+    pub(super) fn header_fields<'a>(
+        &self,
+        src: IpAddr,
+        dst: IpAddr,
+        to: EndpointType,
+    ) -> HeaderFields<'a> {
         HeaderFields {
             src,
             dst,
@@ -268,12 +274,12 @@ pub(super) fn is_icmp(number: u8) -> bool {
 }
 
 /// Whether the packet has a port, or an identifier that stands for one.
-pub(super) fn translatable(subject: &FirstPacket) -> bool {
-    let query = match subject.icmp {
-        Some((kind, _)) => crate::wire::packet::is_icmp_query(subject.version(), kind),
+pub(super) fn translatable(initial: &FirstPacket) -> bool {
+    let query = match initial.icmp {
+        Some((kind, _)) => crate::wire::packet::is_icmp_query(initial.version(), kind),
         None => false,
     };
-    subject.ports().is_some() || query
+    initial.ports().is_some() || query
 }
 
 /// Whether a packet stays in the VPC as far as NAT is concerned: a pool is for what is not in its own prefix, and one

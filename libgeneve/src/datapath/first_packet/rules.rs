@@ -2,31 +2,31 @@
 
 use std::net::IpAddr;
 
-use super::{Resolution, FirstPacket};
+use super::{FirstPacket, Resolution};
 use crate::datapath::trace_observer::TraceObserver;
 use crate::label::Labels;
-use crate::vpc::Link;
 use crate::options::EndpointType;
-use crate::policy::{PolicyAction, Direction, Policy, PolicyQuery, PolicyVerdict};
+use crate::policy::{Direction, Policy, PolicyAction, PolicyQuery, PolicyVerdict};
+use crate::vpc::Link;
 use crate::wire::option::OptionIter;
 
 /// Asks about a packet that this host sends to where its course leads, an endpoint of this type.
 pub(super) fn evaluate_egress<E: TraceObserver>(
     link: &Link,
-    subject: &FirstPacket,
-    course: &Resolution,
+    initial: &FirstPacket,
+    resolution: &Resolution,
     kind: EndpointType,
     log: &mut E,
 ) -> PolicyVerdict {
-    let (dst, dport) = course.dst;
+    let (dst, dport) = resolution.dst;
     let query = PolicyQuery {
         direction: Direction::Egress,
-        src: subject.key.src,
+        src: initial.key.src,
         dst,
-        protocol: subject.key.protocol,
-        ports: subject.ports().map(|(src, _)| (src, dport)),
-        icmp: subject.icmp,
-        from: own_labels(link, subject.key.src),
+        protocol: initial.key.protocol,
+        ports: initial.ports().map(|(src, _)| (src, dport)),
+        icmp: initial.icmp,
+        from: own_labels(link, initial.key.src),
         to: configured_labels(link, dst),
         dst_type: kind,
         options: OptionIter::default(),
@@ -35,7 +35,11 @@ pub(super) fn evaluate_egress<E: TraceObserver>(
 }
 
 /// Asks the policy of a link.
-pub(super) fn evaluate<E: TraceObserver>(link: &Link, query: &PolicyQuery<'_>, log: &mut E) -> PolicyVerdict {
+pub(super) fn evaluate<E: TraceObserver>(
+    link: &Link,
+    query: &PolicyQuery<'_>,
+    log: &mut E,
+) -> PolicyVerdict {
     let Some(policy) = &link.config.functions.policy else {
         return PolicyVerdict {
             action: PolicyAction::Allow,

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::from_wire;
-use crate::l2::StationLocation;
+use crate::datapath::decision::{ExpectedInput, FlowDecision, Input, NextHop};
 use crate::datapath::trace_observer::TraceObserver;
-use crate::datapath::decision::{ExpectedInput, FlowDecision, NextHop, Input};
 use crate::drop::DropReason;
-use crate::flow::{FlowKey, FlowDirection};
-use crate::vpc::{Host, Link};
+use crate::flow::{FlowDirection, FlowKey};
+use crate::l2::StationLocation;
 use crate::options::ReceivedOptions;
 use crate::route::RouteOrigin;
 use crate::time::Now;
+use crate::vpc::{Host, Link};
 use crate::wire::ip::protocol;
 
 /// As what a packet comes, in the eyes of who asks whether it may.
@@ -50,7 +50,10 @@ pub(in crate::datapath) fn may_answer_directly(
     let Input::Host(host) = from else {
         return false;
     };
-    let asked = matches!(decision.direction(FlowDirection::Original).next_hop, NextHop::Wire(_));
+    let asked = matches!(
+        decision.direction(FlowDirection::Original).next_hop,
+        NextHop::Wire(_)
+    );
     if !asked || *reply != original.reversed() {
         return false;
     }

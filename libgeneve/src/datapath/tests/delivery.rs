@@ -91,7 +91,10 @@ fn a_prefix_that_is_behind_another_host_too_is_delivered_and_leaves_as_it_did() 
         assert_eq!(heard(&site, dst), Ok(()), "{dst}");
     }
     let went = |dst| site.send(&udp("10.0.0.1", dst, (1, 2), 0)).unwrap().host();
-    assert_eq!((went("10.7.0.9"), went("172.16.0.9")), (ip(HOST_C), ip(HOST_B)));
+    assert_eq!(
+        (went("10.7.0.9"), went("172.16.0.9")),
+        (ip(HOST_C), ip(HOST_B))
+    );
     // Whatever is allowed, loopback is not.
     assert_eq!(heard(&site, "127.0.0.1"), Err(DropReason::LoopbackAddress));
 }
@@ -159,7 +162,11 @@ fn the_destination_after_translation_counts() {
     // The gateway of 10.0.0.2 is this host, of others it is not.
     let out = ask("8.8.8.8").unwrap();
     assert_eq!((out.tun(), out.packet().src), (0, ip("198.51.100.1")));
-    let other = site.hear(HOST_B, &udp("10.20.0.2", "8.8.8.8", (1000, 53), 0), &plain());
+    let other = site.hear(
+        HOST_B,
+        &udp("10.20.0.2", "8.8.8.8", (1000, 53), 0),
+        &plain(),
+    );
     assert_eq!(other.unwrap_err(), NOT_HERE_REASON);
     // Whom translation knows from outside gets its answer.
     site.send(&udp("8.8.4.4", "203.0.113.10", (9, 53), 0))

@@ -161,7 +161,7 @@ fn what_every_link_must_carry_is_fragmented_outside() {
     let host = link.host(ip(HOST_B)).unwrap();
     let four = parsed("10.0.0.1", "10.0.0.2");
     let six = parsed("fd00::1", "fd00::2");
-    let fate = |packet: &Packet, total_len| {
+    let flow_verdict = |packet: &Packet, total_len| {
         let packet = Packet {
             total_len,
             dont_fragment: true,
@@ -180,8 +180,8 @@ fn what_every_link_must_carry_is_fragmented_outside() {
         (68, &four, 68, (false, true)),
     ] {
         host.set_path_mtu(Some(path));
-        assert_eq!(fate(packet, longest), Ok(outer), "{path}");
-        let longer = fate(packet, longest + 1);
+        assert_eq!(flow_verdict(packet, longest), Ok(outer), "{path}");
+        let longer = flow_verdict(packet, longest + 1);
         assert_eq!(longer, Err(DropReason::TooBig), "{path}");
     }
 }
@@ -296,7 +296,9 @@ proptest! {
 #[test]
 fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
     let mut config = config(0, RED, GENEVE_PORT);
-    config.routes.push(route("0.0.0.0/0", &[HOST_B], RouteOrigin::Remote));
+    config
+        .routes
+        .push(route("0.0.0.0/0", &[HOST_B], RouteOrigin::Remote));
     let tables = tables(vec![config]);
     let link = tables.link(LinkIndex(0)).unwrap();
     let sent = |dst, port| {
@@ -405,7 +407,8 @@ fn a_super_packet_may_leave_uncut_whose_segments_are_what_its_receiver_takes_the
 #[test]
 fn nothing_is_sent_that_would_come_back() {
     let mut registry = HostRegistry::default();
-    let link = Link::new(config(0, RED, GENEVE_PORT), &mut registry).excluding_loops(|addr| addr == ip(HOST_B));
+    let link = Link::new(config(0, RED, GENEVE_PORT), &mut registry)
+        .excluding_loops(|addr| addr == ip(HOST_B));
     let tables = Tables::new([Arc::new(link)], FlowHasher::new([1, 2]));
     let world = TestTables { tables, ..red() };
     assert_eq!(

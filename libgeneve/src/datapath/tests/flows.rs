@@ -3,7 +3,7 @@
 use super::support::*;
 use super::*;
 use crate::options::SentOptions;
-use crate::policy::{PolicyAction, Direction, RulePeer};
+use crate::policy::{Direction, PolicyAction, RulePeer};
 use crate::service::Affinity;
 
 fn allowing(direction: Direction) -> LinkFunctions {
@@ -121,16 +121,16 @@ fn a_deleted_denial_frees_datagrams_of_both_directions_at_once() {
             for during in orders {
                 for after in orders {
                     let mut site = site(LinkFunctions::default());
-                    for way in before.into_iter().flatten() {
-                        way(&site).unwrap();
+                    for tunnel in before.into_iter().flatten() {
+                        tunnel(&site).unwrap();
                     }
                     site.functions(|f| *f = denial(direction));
-                    for way in during {
-                        let _ = way(&site);
+                    for tunnel in during {
+                        let _ = tunnel(&site);
                     }
                     site.functions(|f| *f = LinkFunctions::default());
-                    for way in after {
-                        assert_eq!(way(&site), Ok(()));
+                    for tunnel in after {
+                        assert_eq!(tunnel(&site), Ok(()));
                     }
                 }
             }
@@ -272,7 +272,10 @@ fn an_error_belongs_to_the_flow_that_it_quotes() {
         // And about the replies, from this end.
         let reply = udp(b, a, (53, 1000), 0);
         site.hear(HOST_B, &reply, &plain()).unwrap();
-        assert_eq!(site.send(&error_about(a, &reply)).unwrap().host(), ip(HOST_B));
+        assert_eq!(
+            site.send(&error_about(a, &reply)).unwrap().host(),
+            ip(HOST_B)
+        );
         assert_eq!(site.flows(), flows);
     }
     assert_eq!(hits(&site, "web"), 2);

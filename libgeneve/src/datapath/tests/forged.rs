@@ -22,7 +22,8 @@ fn a_reset_in_anothers_name_is_not_counted_and_closes_nothing() {
     let site = site(LinkFunctions::default());
     let to_here = |flags| tcp(INNER_FAR, INNER_A, (1000, 80), flags);
     site.hear(HOST_B, &to_here(SYN), &plain()).unwrap();
-    site.send(&tcp(INNER_A, INNER_FAR, (80, 1000), SYN_ACK)).unwrap();
+    site.send(&tcp(INNER_A, INNER_FAR, (80, 1000), SYN_ACK))
+        .unwrap();
     site.hear(HOST_B, &to_here(ACK), &plain()).unwrap();
     let before = flow_of(&site);
     assert_eq!(before, (flow::FlowState::Established, [2, 1]));
@@ -37,11 +38,16 @@ fn the_packet_for_which_a_flow_is_decided_again_is_counted() {
     let bytes = tcp(INNER_A, INNER_FAR, (80, 1000), SYN);
     site.send(&bytes).unwrap();
     site.functions(|_| ());
-    site.hear(HOST_B, &tcp(INNER_FAR, INNER_A, (1000, 80), SYN_ACK), &plain())
-        .unwrap();
+    site.hear(
+        HOST_B,
+        &tcp(INNER_FAR, INNER_A, (1000, 80), SYN_ACK),
+        &plain(),
+    )
+    .unwrap();
     assert_eq!(flow_of(&site), (flow::FlowState::SynReceived, [1, 1]));
     site.functions(|_| ());
-    site.send(&tcp(INNER_A, INNER_FAR, (80, 1000), ACK)).unwrap();
+    site.send(&tcp(INNER_A, INNER_FAR, (80, 1000), ACK))
+        .unwrap();
     assert_eq!(flow_of(&site), (flow::FlowState::Established, [2, 1]));
 }
 

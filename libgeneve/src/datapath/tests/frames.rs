@@ -37,7 +37,11 @@ pub(super) fn with_frame(encapsulation: Encapsulation, frame: &[u8], payload: &[
 
 fn reason_of(encapsulation: Encapsulation, frame: &[u8], payload: &[u8]) -> DropReason {
     let datagram = with_frame(encapsulation, frame, payload);
-    let refused = decide(&tables(vec![framed(encapsulation)]), &arrival(HOST_B), datagram);
+    let refused = decide(
+        &tables(vec![framed(encapsulation)]),
+        &arrival(HOST_B),
+        datagram,
+    );
     refused.unwrap_err().reason
 }
 
@@ -177,7 +181,9 @@ fn a_vxlan_header_is_checked() {
     let sound = with_frame(Encapsulation::Vxlan, &frame, &inner);
     let reason = |datagram: Vec<u8>| {
         let world = tables(vec![framed(Encapsulation::Vxlan)]);
-        decide(&world, &arrival(HOST_B), datagram).unwrap_err().reason
+        decide(&world, &arrival(HOST_B), datagram)
+            .unwrap_err()
+            .reason
     };
     assert_eq!(reason(sound[..7].to_vec()), DropReason::VxlanTruncated);
     let mut unset = sound.clone();
@@ -285,7 +291,10 @@ fn a_link_answers_for_its_own_addresses_and_endpoints() {
             let datagram = message(encapsulation, ether_type, &question);
             let refused = decide(&world, &arrival(HOST_B), datagram.clone()).unwrap_err();
             assert_eq!(refused.reason, DropReason::NeighborAnswered);
-            assert_eq!(refused.answer, Some(SenderReply::Neighbor(TAP_MAC, ROUTER_FLAGS)));
+            assert_eq!(
+                refused.answer,
+                Some(SenderReply::Neighbor(TAP_MAC, ROUTER_FLAGS))
+            );
             let link = world.link(LinkIndex(0)).unwrap();
             let (header, payload) = way_back(link, &datagram).unwrap();
             let mut out = [0; 100];
@@ -355,7 +364,9 @@ fn a_neighbour_is_asked_for_and_its_answer_is_used() {
             }
             let ask = world.state.question().unwrap();
             assert_eq!((ask.link, ask.addr), (LinkIndex(0), ip(dst)));
-            assert!(matches!(&ask.audience, RequestAudience::Host(host, None) if host.addr == ip(HOST_B)));
+            assert!(
+                matches!(&ask.audience, RequestAudience::Host(host, None) if host.addr == ip(HOST_B))
+            );
             assert!(world.state.question().is_none(), "once a second");
             let mut out = [0; 100];
             let (header, len) = neighbor_question(link, &ask, &mut out).unwrap();

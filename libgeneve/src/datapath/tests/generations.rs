@@ -2,7 +2,7 @@
 
 use super::support::*;
 use super::*;
-use crate::policy::{PolicyAction, Direction};
+use crate::policy::{Direction, PolicyAction};
 
 fn two_links() -> TestHost {
     let mut ruled = vpc(LOCAL_HOST, 0, RED);

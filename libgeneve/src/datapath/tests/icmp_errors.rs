@@ -16,7 +16,11 @@ fn datagram(tables: &TestTables, inner: &[u8]) -> Vec<u8> {
     [&forward.encap[..], inner].concat()
 }
 
-fn judge(world: &TestTables, mtu: Option<u32>, quoted: &[u8]) -> Result<PathMtuEvidence, ErrorRejection> {
+fn judge(
+    world: &TestTables,
+    mtu: Option<u32>,
+    quoted: &[u8],
+) -> Result<PathMtuEvidence, ErrorRejection> {
     let error = OuterError {
         host: ip(HOST_B),
         port: GENEVE_PORT,
@@ -32,10 +36,19 @@ fn an_error_about_what_did_not_leave_is_not_believed() {
     let world = red();
     let quoted = datagram(&world, &udp("10.0.0.1", "10.0.0.2", (1, 2), 0));
     assert_eq!(judge(&world, None, &quoted), Err(ErrorRejection::NotSent));
-    world.state.sent.note(ip(HOST_C), OUTER_PORT, 1500, world.now);
-    world.state.sent.note(ip(HOST_B), OUTER_PORT + 1, 1500, world.now);
+    world
+        .state
+        .sent
+        .note(ip(HOST_C), OUTER_PORT, 1500, world.now);
+    world
+        .state
+        .sent
+        .note(ip(HOST_B), OUTER_PORT + 1, 1500, world.now);
     assert_eq!(judge(&world, None, &quoted), Err(ErrorRejection::NotSent));
-    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
+    world
+        .state
+        .sent
+        .note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     assert_eq!(judge(&world, None, &quoted), Ok(PathMtuEvidence::Flow));
     let mut later = world;
     later.now = Now(11_000_000_000);
@@ -46,11 +59,17 @@ fn an_error_about_what_did_not_leave_is_not_believed() {
 fn what_is_quoted_must_be_of_a_link() {
     let world = red();
     let quoted = datagram(&world, &udp("10.0.0.1", "10.0.0.2", (1, 2), 0));
-    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
+    world
+        .state
+        .sent
+        .note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     let mut other = quoted.clone();
     other[4..7].copy_from_slice(&[9, 9, 9]);
     assert_eq!(judge(&world, None, &other), Err(ErrorRejection::NotOurs));
-    assert_eq!(judge(&world, Some(1400), &other), Err(ErrorRejection::NotOurs));
+    assert_eq!(
+        judge(&world, Some(1400), &other),
+        Err(ErrorRejection::NotOurs)
+    );
     // Routers may quote no more than the UDP header, or end anywhere behind it.
     assert_eq!(judge(&world, None, &[]), Ok(PathMtuEvidence::Length));
     for end in 8..quoted.len() {
@@ -63,7 +82,10 @@ fn what_is_quoted_must_be_of_a_link() {
         mtu: None,
         quoted: &quoted,
     };
-    assert_eq!(validate_icmp_error(&world.cx(), &error), Err(ErrorRejection::NotOurs));
+    assert_eq!(
+        validate_icmp_error(&world.cx(), &error),
+        Err(ErrorRejection::NotOurs)
+    );
 }
 
 #[test]
@@ -71,16 +93,25 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
     let world = red();
     let mut inner = udp("10.0.0.1", "10.0.0.2", (1, 2), 0);
     let quoted = datagram(&world, &inner);
-    world.state.sent.note(ip(HOST_B), OUTER_PORT, 1500, world.now);
+    world
+        .state
+        .sent
+        .note(ip(HOST_B), OUTER_PORT, 1500, world.now);
     let outer_len = 20 + 8 + quoted.len() as u32;
     // The quoted packet is of a flow, so its own length counts.
-    assert_eq!(judge(&world, Some(outer_len), &quoted), Err(ErrorRejection::Fits));
+    assert_eq!(
+        judge(&world, Some(outer_len), &quoted),
+        Err(ErrorRejection::Fits)
+    );
     assert_eq!(
         judge(&world, Some(outer_len - 1), &quoted),
         Ok(PathMtuEvidence::Flow)
     );
     // Without an inner header, that of the longest datagram does.
-    assert_eq!(judge(&world, Some(1500), &quoted[..8]), Err(ErrorRejection::Fits));
+    assert_eq!(
+        judge(&world, Some(1500), &quoted[..8]),
+        Err(ErrorRejection::Fits)
+    );
     assert_eq!(
         judge(&world, Some(1499), &quoted[..8]),
         Ok(PathMtuEvidence::Length)
@@ -88,8 +119,14 @@ fn a_path_mtu_is_believed_only_if_what_left_is_longer() {
     // Nobody has such a flow.
     inner[15] = 77;
     let forged = [&quoted[..8], &inner[..]].concat();
-    assert_eq!(judge(&world, Some(1499), &forged), Ok(PathMtuEvidence::Length));
-    assert_eq!(judge(&world, Some(1500), &forged), Err(ErrorRejection::Fits));
+    assert_eq!(
+        judge(&world, Some(1499), &forged),
+        Ok(PathMtuEvidence::Length)
+    );
+    assert_eq!(
+        judge(&world, Some(1500), &forged),
+        Err(ErrorRejection::Fits)
+    );
 }
 
 proptest! {

@@ -299,9 +299,9 @@ fn an_uncut_super_packet_follows_the_path_mtu_behind_the_interface() {
             .unwrap();
         let error = &mut error[..len];
         let mut packet = Packet::parse(error).unwrap();
-        let onward =
+        let output =
             Egress::default().decide(&world.cx(), link, error, &mut packet, &VnetHdr::NONE);
-        onward.map_err(|refused| refused.reason).map(|_| ())
+        output.map_err(|refused| refused.reason).map(|_| ())
     };
     report(&inner, 1300).unwrap();
     assert_eq!(gso_size(), 1300 - headers);

@@ -2,8 +2,8 @@
 
 use super::frames::with_frame;
 use super::*;
-use crate::l2::{BridgeConfig, FdbLimits as FdbLimits, LearnedState, OwnerConfig};
 use crate::drop::DropReason;
+use crate::l2::{BridgeConfig, FdbLimits, LearnedState, OwnerConfig};
 use crate::offload::vnet::{NEEDS_CSUM, VnetHdr};
 use crate::policy::{PolicyAction, PolicyDefaults};
 use crate::qos::Bucket;
@@ -99,7 +99,11 @@ pub(super) fn turn_back(world: &TestTables, mut frame: Vec<u8>) -> Result<Vec<u8
     Ok(frame)
 }
 
-pub(super) fn receive(world: &TestTables, host: &str, frame: &[u8]) -> Result<DecapResult, RefusedPacket> {
+pub(super) fn receive(
+    world: &TestTables,
+    host: &str,
+    frame: &[u8],
+) -> Result<DecapResult, RefusedPacket> {
     let mut datagram = with_frame(GENEVE_ENCAP, frame, &[]);
     Ingress::default().receive(&world.cx(), &arrival(host), &mut datagram)
 }
@@ -134,7 +138,8 @@ fn a_frame_goes_to_its_station_and_a_broadcast_to_everybody() {
     let sent = send(&world, frame(Mac::BROADCAST, LOCAL_MAC, 0x88cc, b"hello")).unwrap();
     assert_eq!((hosts(&sent).len(), sent.packet), (2, None));
     // Three of the four or five that the bucket holds are gone.
-    let refused = (0..3).find_map(|_| send(&world, frame(UNKNOWN_MAC, LOCAL_MAC, 0x88cc, b"hello")).err());
+    let refused =
+        (0..3).find_map(|_| send(&world, frame(UNKNOWN_MAC, LOCAL_MAC, 0x88cc, b"hello")).err());
     assert_eq!(refused.unwrap().reason, DropReason::FloodRate);
 }
 
@@ -142,7 +147,11 @@ fn a_frame_goes_to_its_station_and_a_broadcast_to_everybody() {
 fn what_is_behind_the_tap_does_not_leave_and_what_came_from_the_wire_goes_into_it() {
     let world = world();
     let packet = udp("10.0.0.7", "10.0.0.1", (1000, 53), 0);
-    let arrived = receive(&world, HOST_C, &frame(LOCAL_MAC, UNKNOWN_MAC, ethertype::IPV4, &packet));
+    let arrived = receive(
+        &world,
+        HOST_C,
+        &frame(LOCAL_MAC, UNKNOWN_MAC, ethertype::IPV4, &packet),
+    );
     let Ok(DecapResult::Packet(decap)) = arrived else {
         panic!("{arrived:?}")
     };
@@ -150,7 +159,11 @@ fn what_is_behind_the_tap_does_not_leave_and_what_came_from_the_wire_goes_into_i
     assert_eq!((decap.start, decap.frame_len), (8 + 14, 14));
     // The station is known to be on C now.
     let packet = udp("10.0.0.1", "10.0.0.7", (53, 1000), 0);
-    let sent = send(&world, frame(UNKNOWN_MAC, LOCAL_MAC, ethertype::IPV4, &packet)).unwrap();
+    let sent = send(
+        &world,
+        frame(UNKNOWN_MAC, LOCAL_MAC, ethertype::IPV4, &packet),
+    )
+    .unwrap();
     assert_eq!(hosts(&sent), [ip(HOST_C)]);
     for dst in [LOCAL_MAC, OWN_MAC] {
         let refused = send(
@@ -226,7 +239,12 @@ fn a_solicitation_for_an_endpoint_is_answered_and_a_probe_hears_of_it() {
         let mut packet = [&header.to_bytes()[..], &message].concat();
         let parsed = Packet::parse(&packet).unwrap();
         parsed.write_checksum(&mut packet);
-        frame(Mac::of_multicast_v6(group), LOCAL_MAC, ethertype::IPV6, &packet)
+        frame(
+            Mac::of_multicast_v6(group),
+            LOCAL_MAC,
+            ethertype::IPV6,
+            &packet,
+        )
     };
     let lladdr = [1, 1, 2, 0, 0, 0, 0, 1];
     for (question, to) in [
@@ -289,7 +307,10 @@ fn nobody_speaks_in_the_name_of_an_endpoint() {
     let as_station = frame(UNKNOWN_MAC, ON_B, 0x88cc, b"x");
     assert_eq!(reason(send(&world, as_station)), DropReason::SourceNotLocal);
     let own = frame(LOCAL_MAC, OWN_MAC, 0x88cc, b"x");
-    assert_eq!(reason(receive(&world, HOST_B, &own)), DropReason::SourceMismatch);
+    assert_eq!(
+        reason(receive(&world, HOST_B, &own)),
+        DropReason::SourceMismatch
+    );
 }
 
 #[test]
@@ -332,7 +353,10 @@ fn only_frames_are_taken_and_sound_ones() {
         DropReason::InnerMalformed
     );
     let arp = frame(Mac::BROADCAST, ON_B, ethertype::ARP, &[0; 28]);
-    assert_eq!(reason(receive(&world, HOST_B, &arp)), DropReason::InnerMalformed);
+    assert_eq!(
+        reason(receive(&world, HOST_B, &arp)),
+        DropReason::InnerMalformed
+    );
 }
 
 #[test]
@@ -400,7 +424,10 @@ fn what_was_wrapped_for_a_host_is_not_wrapped_for_it_again() {
         let packet = udp("10.0.0.1", dst, (50_000, port), 0);
         send(&world, frame(mac, LOCAL_MAC, ethertype::IPV4, &packet)).map(|sent| hosts(&sent))
     };
-    assert_eq!(reason(sent(ON_B, HOST_B, GENEVE_PORT)), DropReason::UnderlayLoop);
+    assert_eq!(
+        reason(sent(ON_B, HOST_B, GENEVE_PORT)),
+        DropReason::UnderlayLoop
+    );
     assert_eq!(
         reason(sent(UNKNOWN_MAC, HOST_C, GENEVE_PORT)),
         DropReason::UnderlayLoop
@@ -419,7 +446,12 @@ fn what_is_too_big_for_a_group_is_fragmented_outside_or_answered_by_an_address_o
     }
     let group = "ff05::123".parse().unwrap();
     let packet = support::in_ip("fd00::1", "ff05::123", 99, &[7; 1380]);
-    let long = frame(Mac::of_multicast_v6(group), LOCAL_MAC, ethertype::IPV6, &packet);
+    let long = frame(
+        Mac::of_multicast_v6(group),
+        LOCAL_MAC,
+        ethertype::IPV6,
+        &packet,
+    );
     let sent = send(&world, long.clone()).unwrap();
     assert!(forward(&sent).outer.fragment && !forward(&sent).outer.df);
     let mut out = [0; 1400];

@@ -216,7 +216,11 @@ fn nothing_is_learned_from_headers_that_are_not_believed() {
     let world = nested();
     let mut ingress = Ingress::default();
     let mut good = from_b(BLUE);
-    assert!(ingress.decide(&world.cx(), &arrival(HOST_B), &mut good).is_ok());
+    assert!(
+        ingress
+            .decide(&world.cx(), &arrival(HOST_B), &mut good)
+            .is_ok()
+    );
     let forged = OuterRx {
         interface: RxInterface::Link(LinkIndex(0)),
         ..arrival(HOST_B)

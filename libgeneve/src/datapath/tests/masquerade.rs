@@ -76,7 +76,10 @@ fn clients_with_one_port_are_told_apart_and_keep_their_ports() {
     for (client, before) in clients.iter().zip(ports) {
         assert_eq!(port(&site, client, 1000), Ok(before));
         let back = site.send(&tcp("10.0.0.1", SERVICE_ADDRESS, (8080, before), SYN_ACK));
-        assert_eq!(back.unwrap().tuple(), format!("{SERVICE_ADDRESS} 80 > {client} 1000"));
+        assert_eq!(
+            back.unwrap().tuple(),
+            format!("{SERVICE_ADDRESS} 80 > {client} 1000")
+        );
     }
 }
 
@@ -213,7 +216,10 @@ fn stations_of_one_bridge_are_kept_apart() {
         let at = Ethernet::parse(&there).unwrap().payload().to_vec();
         let port = Packet::parse(&at).unwrap().ports().unwrap().0;
         assert_eq!(tuple, format!("{SERVICE_ADDRESS} {port} > 10.0.0.5 8080"));
-        let back = sent(OTHER_MAC, &udp("10.0.0.5", SERVICE_ADDRESS, (8080, port), 0));
+        let back = sent(
+            OTHER_MAC,
+            &udp("10.0.0.5", SERVICE_ADDRESS, (8080, port), 0),
+        );
         let expected = (own, client, format!("{SERVICE_ADDRESS} 80 > {addr} 1000"));
         assert_eq!(between(&back), expected);
         let told = sent(OTHER_MAC, &error_about("10.0.0.5", &at));

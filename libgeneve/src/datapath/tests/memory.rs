@@ -139,7 +139,11 @@ fn what_is_forgotten_is_decided_by_the_new_tables() {
     );
     ingress.forget(&before.cx());
     let moved = ingress
-        .decide(&tables(vec![moved]).cx(), &arrival(HOST_B), &mut from_b(RED))
+        .decide(
+            &tables(vec![moved]).cx(),
+            &arrival(HOST_B),
+            &mut from_b(RED),
+        )
         .unwrap_err();
     assert_eq!(moved.reason, DropReason::SourceMismatch);
 }
@@ -192,7 +196,9 @@ fn any_datagram() -> impl Strategy<Value = Vec<u8>> {
     let made = (header, inner, edit).prop_map(|((vni, protocol, option), inner, edit)| {
         let mut builder = geneve(vni, protocol);
         if let Some(kind) = option {
-            builder = builder.option(OPTION_CLASS, OptionType(kind), &[0; 4]).unwrap();
+            builder = builder
+                .option(OPTION_CLASS, OptionType(kind), &[0; 4])
+                .unwrap();
         }
         let mut datagram = behind(builder, &inner);
         if let Some((at, value)) = edit {

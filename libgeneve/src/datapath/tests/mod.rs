@@ -1,7 +1,6 @@
 //! The packet's journey, judged by its verdicts: each reason to drop, the memory of equal headers,
 //! and the choice of host, source port and outer header.
 
-mod l2_forwarding;
 mod delivery;
 mod egress;
 mod flows;
@@ -10,6 +9,7 @@ mod frames;
 mod generations;
 mod icmp_errors;
 mod ingress;
+mod l2_forwarding;
 mod martians;
 mod masquerade;
 mod memory;
@@ -32,11 +32,11 @@ use super::*;
 use std::sync::Arc;
 
 use crate::flow::{FlowHasher, FlowKey, FlowLimits};
-use crate::vpc::{LinkFunctions, HostRegistry, LinkConfig, RouteConfig, Tables};
 use crate::offload::vnet::VnetHdr;
 use crate::options::EndpointType;
 use crate::route::RouteOrigin;
 use crate::time::Now;
+use crate::vpc::{HostRegistry, LinkConfig, LinkFunctions, RouteConfig, Tables};
 use crate::wire::ethernet::ethertype;
 use crate::wire::geneve::Geneve;
 use crate::wire::geneve::{GENEVE_PORT, GeneveBuilder, Vni};
@@ -218,7 +218,11 @@ fn arrival(src: &str) -> OuterRx {
     }
 }
 
-fn decide(tables: &TestTables, arrival: &OuterRx, mut datagram: Vec<u8>) -> Result<Decap, RefusedPacket> {
+fn decide(
+    tables: &TestTables,
+    arrival: &OuterRx,
+    mut datagram: Vec<u8>,
+) -> Result<Decap, RefusedPacket> {
     Ingress::default().decide(&tables.cx(), arrival, &mut datagram)
 }
 

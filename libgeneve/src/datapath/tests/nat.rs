@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::support::*;
 use super::*;
-use crate::vpc::EndpointConfig;
-use crate::offload::samples::{SegmentCollector, SamplePacket};
+use crate::offload::samples::{SamplePacket, SegmentCollector};
 use crate::policy::PolicyAction;
+use crate::vpc::EndpointConfig;
 use crate::wire::ip::Ipv4;
 use crate::wire::transport_checksum::ChecksumState;
 
@@ -90,7 +90,10 @@ fn one_inside_port_is_one_outside_port_whoever_is_asked() {
 fn packets_between_endpoints_of_the_vpc_are_not_translated() {
     let site = gateway((5000, 5999));
     let inside = udp("10.0.0.2", "10.0.0.1", (1000, 53), 0);
-    assert_eq!(site.hear(HOST_B, &inside, &plain()).unwrap().inner(), inside);
+    assert_eq!(
+        site.hear(HOST_B, &inside, &plain()).unwrap().inner(),
+        inside
+    );
     let own = udp("10.0.0.1", "10.0.0.3", (1000, 53), 0);
     assert_eq!(site.send(&own).unwrap().inner(), own);
 }
@@ -111,18 +114,29 @@ fn endpoints_reach_each_other_by_their_outside_ports() {
     let packet = there.packet();
     let port = packet.ports().unwrap().0;
     assert_eq!(there.host(), ip(HOST_B));
-    assert_eq!(there.tuple(), from_tuple(POOL_ADDRESS, "10.0.0.2", (port, 1000)));
+    assert_eq!(
+        there.tuple(),
+        from_tuple(POOL_ADDRESS, "10.0.0.2", (port, 1000))
+    );
     assert_eq!(packet.ttl, 6);
     // The answer goes the same way back.
     let reply = udp("10.0.0.2", POOL_ADDRESS, (1000, port), 0);
     let back = site.hear(HOST_B, &reply, &plain()).unwrap();
     assert_eq!(back.host(), ip(HOST_C));
-    assert_eq!(back.tuple(), from_tuple(POOL_ADDRESS, "10.0.0.3", (outside, 2000)));
+    assert_eq!(
+        back.tuple(),
+        from_tuple(POOL_ADDRESS, "10.0.0.3", (outside, 2000))
+    );
 }
 
 #[test]
 fn a_port_forward_leads_inside_and_answers_in_its_own_name() {
-    let forward = dnat(POOL_ADDRESS, Some((protocol::UDP, 80)), "10.0.0.2", Some(8080));
+    let forward = dnat(
+        POOL_ADDRESS,
+        Some((protocol::UDP, 80)),
+        "10.0.0.2",
+        Some(8080),
+    );
     let whole = dnat("2001:db8:1::9", None, "fd00::3", None);
     let site = site(LinkFunctions {
         nat: translation(0, vec![forward, whole]),
@@ -214,7 +228,11 @@ fn a_static_rule_leaves_packets_between_endpoints_as_they_are() {
             let out = site.send(&make("10.0.0.1", far, (1000, 53), false));
             assert_eq!(out.unwrap().packet().src, ip("10.0.0.1"));
         }
-        let heard = site.hear(HOST_B, &make("10.0.0.2", "10.0.0.1", (7, 8), false), &plain());
+        let heard = site.hear(
+            HOST_B,
+            &make("10.0.0.2", "10.0.0.1", (7, 8), false),
+            &plain(),
+        );
         assert_eq!(heard.unwrap().packet().src, ip("10.0.0.2"));
         let out = site.send(&make("10.0.0.1", "10.7.0.9", (1000, 53), false));
         assert_eq!(out.unwrap().packet().src, ip("198.51.100.1"));
@@ -249,7 +267,12 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
             ..SamplePacket::default()
         };
         let rules = vec![
-            snat("out", "10.0.0.1/32", (POOL_ADDRESS, POOL_ADDRESS), (5000, 5000)),
+            snat(
+                "out",
+                "10.0.0.1/32",
+                (POOL_ADDRESS, POOL_ADDRESS),
+                (5000, 5000),
+            ),
             snat("out6", "fd00::1/128", (POOL6, POOL6), (5000, 5000)),
         ];
         let site = site(LinkFunctions {
@@ -288,7 +311,12 @@ fn a_super_packet_is_translated_once_and_every_segment_is_whole() {
 /// Each segment has an identification of its own, also where the path asks for more segments than the sender did.
 #[test]
 fn segments_of_a_narrow_path_take_no_identifications_from_others() {
-    let rules = vec![snat("out", "10.0.0.1/32", (POOL_ADDRESS, POOL_ADDRESS), (5000, 5000))];
+    let rules = vec![snat(
+        "out",
+        "10.0.0.1/32",
+        (POOL_ADDRESS, POOL_ADDRESS),
+        (5000, 5000),
+    )];
     let site = site(LinkFunctions {
         nat: translation(0, rules),
         ..LinkFunctions::default()
@@ -386,7 +414,10 @@ fn a_flow_that_is_cut_off_keeps_its_port_from_others_while_its_replies_come() {
     assert_eq!(in_use(&site), 1);
     site.functions(|f| f.policy = None);
     assert_eq!(site.send(&reply).unwrap().host(), ip(HOST_B));
-    assert_eq!(site.hear(HOST_B, &ask, &plain()).unwrap().packet().src, ip(POOL_ADDRESS));
+    assert_eq!(
+        site.hear(HOST_B, &ask, &plain()).unwrap().packet().src,
+        ip(POOL_ADDRESS)
+    );
 }
 
 #[test]
@@ -445,7 +476,8 @@ fn a_flow_that_is_allowed_again_after_its_time_holds_its_port() {
     let allow = PolicyAction::Allow;
     let out = |site: &TestHost, flags| {
         let ask = tcp("10.0.0.2", "8.8.8.8", (1000, 53), flags);
-        site.hear(HOST_B, &ask, &plain()).map(|went| went.packet().src)
+        site.hear(HOST_B, &ask, &plain())
+            .map(|went| went.packet().src)
     };
     let in_use = |site: &TestHost| {
         let link = site.link(0);

@@ -1,7 +1,7 @@
 //! Neighbours of links that put IP packets into frames: whether they are still there, and what is said of them.
 
+use super::frames::{PEER, TAP_MAC, arp, framed, message, solicitation};
 use super::l2_forwarding::{LOCAL_MAC, bridged, frame, send};
-use super::frames::{TAP_MAC, PEER, arp, framed, message, solicitation};
 use super::*;
 use crate::l2::NeighborNotice;
 use crate::policy::PolicyAction;

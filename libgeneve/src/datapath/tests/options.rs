@@ -2,10 +2,10 @@
 
 use super::support::*;
 use super::*;
-use crate::vpc::{AttachedOption, EndpointConfig};
-use crate::options::{SentOptions, ClassOption, EndpointOption, OptionDef, OptionSchema};
-use crate::qos::{QosClass, ClassCounters};
+use crate::options::{ClassOption, EndpointOption, OptionDef, OptionSchema, SentOptions};
+use crate::qos::{ClassCounters, QosClass};
 use crate::service::Affinity;
+use crate::vpc::{AttachedOption, EndpointConfig};
 
 fn attachment(kind: u8, len: usize) -> AttachedOption {
     AttachedOption {
@@ -100,7 +100,8 @@ fn known_options_of_a_packet_are_counted_by_their_slots() {
     };
     let unknown = site.receive(HOST_B, &with(0x82, 4));
     assert_eq!(unknown.unwrap_err(), DropReason::UnknownCriticalOption);
-    site.world.tables.schema = Arc::new(OptionSchema::new(OptionSchema::default().class(), defined).unwrap());
+    site.world.tables.schema =
+        Arc::new(OptionSchema::new(OptionSchema::default().class(), defined).unwrap());
     site.receive(HOST_B, &with(0x82, 4)).unwrap();
     site.receive(HOST_B, &with(9, 8)).unwrap();
     let short = site.receive(HOST_B, &with(1, 8));
@@ -234,14 +235,17 @@ proptest! {
 
 #[test]
 fn options_that_nobody_asks_about_decide_nothing() {
-    use crate::policy::{PolicyAction, Direction};
+    use crate::policy::{Direction, PolicyAction};
     let mut asking = rule("asks", Direction::Ingress, PolicyAction::Allow);
     asking.option = Some(
         "0x0199:5=01"
             .parse::<crate::options::OptionMatch>()
             .unwrap(),
     );
-    let rules = vec![asking, rule("rest", Direction::Ingress, PolicyAction::Allow)];
+    let rules = vec![
+        asking,
+        rule("rest", Direction::Ingress, PolicyAction::Allow),
+    ];
     let site = site(LinkFunctions {
         policy: policy(PolicyAction::Deny, PolicyAction::Allow, rules),
         ..LinkFunctions::default()

@@ -2,9 +2,9 @@
 
 use super::support::*;
 use super::*;
-use crate::options::{SentOptions, OptionMatch};
-use crate::policy::{PolicyAction, Direction, PolicyRule, RulePeer};
-use crate::qos::{QosClass, ClassCounters};
+use crate::options::{OptionMatch, SentOptions};
+use crate::policy::{Direction, PolicyAction, PolicyRule, RulePeer};
+use crate::qos::{ClassCounters, QosClass};
 
 const IN: Direction = Direction::Ingress;
 const OUT: Direction = Direction::Egress;
@@ -43,8 +43,16 @@ fn from_us() -> Vec<u8> {
 
 #[test]
 fn each_direction_has_its_default() {
-    for ingress in [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject] {
-        for egress in [PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject] {
+    for ingress in [
+        PolicyAction::Allow,
+        PolicyAction::Deny,
+        PolicyAction::Reject,
+    ] {
+        for egress in [
+            PolicyAction::Allow,
+            PolicyAction::Deny,
+            PolicyAction::Reject,
+        ] {
             let site = site(ruled(ingress, egress, Vec::new()));
             let expected = |action| match action {
                 PolicyAction::Allow => Ok(()),
@@ -147,7 +155,11 @@ fn an_option_is_matched_by_value_and_mask() {
 
 #[test]
 fn whoever_is_rejected_is_told_unless_that_must_not_be() {
-    let site = site(ruled(PolicyAction::Reject, PolicyAction::Reject, Vec::new()));
+    let site = site(ruled(
+        PolicyAction::Reject,
+        PolicyAction::Reject,
+        Vec::new(),
+    ));
     let told = |inner: &[u8]| {
         let refused = site
             .receive_fully(HOST_B, &marked(RED, &plain(), inner))
@@ -218,7 +230,11 @@ fn replies_of_an_allowed_flow_pass_although_the_default_denies() {
 fn what_a_rule_logs_is_bounded_and_the_rest_is_counted() {
     let mut loud = rule("loud", IN, PolicyAction::Deny);
     loud.log = true;
-    let mut site = site(ruled(PolicyAction::Allow, PolicyAction::Allow, vec![loud.clone()]));
+    let mut site = site(ruled(
+        PolicyAction::Allow,
+        PolicyAction::Allow,
+        vec![loud.clone()],
+    ));
     for port in 0..100 {
         let inner = udp("10.0.0.2", "10.0.0.1", (port, 80), 0);
         site.hear(HOST_B, &inner, &plain()).unwrap_err();

@@ -2,9 +2,9 @@
 
 use super::support::*;
 use super::*;
+use crate::options::{ClassOption, SentOptions};
+use crate::qos::{Bucket, ClassCounters, QosClass};
 use crate::vpc::EndpointConfig;
-use crate::options::{SentOptions, ClassOption};
-use crate::qos::{Bucket, QosClass, ClassCounters};
 
 const OVER: DropReason = DropReason::RateExceeded;
 

@@ -32,10 +32,17 @@ fn a_virtual_address_leads_to_a_backend_and_its_answer_comes_from_it() {
     for port in 1..50 {
         let chosen = ask(&site, port).unwrap();
         assert_eq!(ask(&site, port), Ok(chosen));
-        let host = if chosen == ip("10.0.0.2") { HOST_B } else { HOST_C };
+        let host = if chosen == ip("10.0.0.2") {
+            HOST_B
+        } else {
+            HOST_C
+        };
         let reply = tcp(&chosen.to_string(), "10.0.0.1", (8080, port), ACK);
         let back = site.hear(host, &reply, &plain()).unwrap();
-        assert_eq!(back.tuple(), format!("{SERVICE_ADDRESS} 80 > 10.0.0.1 {port}"));
+        assert_eq!(
+            back.tuple(),
+            format!("{SERVICE_ADDRESS} 80 > 10.0.0.1 {port}")
+        );
     }
     assert_eq!(site.flows(), 49);
 }
@@ -127,10 +134,16 @@ pub(super) fn fabric(number: u8) -> [TestHost; 3] {
         let mut config = vpc(here, 0, RED);
         for vip in [SERVICE_ADDRESS, VIP6] {
             let length = if vip == SERVICE_ADDRESS { 32 } else { 128 };
-            let hosts: &[&str] = if here == LOCAL_HOST { &[] } else { &[LOCAL_HOST] };
-            config
-                .routes
-                .push(route(&format!("{vip}/{length}"), hosts, RouteOrigin::Endpoint));
+            let hosts: &[&str] = if here == LOCAL_HOST {
+                &[]
+            } else {
+                &[LOCAL_HOST]
+            };
+            config.routes.push(route(
+                &format!("{vip}/{length}"),
+                hosts,
+                RouteOrigin::Endpoint,
+            ));
         }
         if here == LOCAL_HOST {
             let configs = [(SERVICE_ADDRESS, "10.0.0.3"), (VIP6, "fd00::3")].map(|(vip, addr)| {
@@ -195,7 +208,9 @@ fn a_backend_on_another_host_answers_the_client_directly_in_the_name_of_the_serv
 #[test]
 fn nobody_else_speaks_in_the_name_of_a_service() {
     let [balancer, near, far] = fabric(protocol::UDP);
-    let asked = near.send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0)).unwrap();
+    let asked = near
+        .send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0))
+        .unwrap();
     let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
     far.receive(LOCAL_HOST, &relayed.datagram()).unwrap();
     let answer = far
@@ -233,7 +248,10 @@ fn errors_find_the_way_that_the_packets_of_a_service_take() {
     let refused = far.send(&error_about("10.0.0.3", arrived.inner())).unwrap();
     let told = near.receive(HOST_C, &refused.datagram()).unwrap();
     let quote = told.packet().quote(told.inner()).unwrap();
-    assert_eq!((told.packet().src, quote.dst), (ip(SERVICE_ADDRESS), ip(SERVICE_ADDRESS)));
+    assert_eq!(
+        (told.packet().src, quote.dst),
+        (ip(SERVICE_ADDRESS), ip(SERVICE_ADDRESS))
+    );
     assert_eq!(
         (quote.src, quote.transport),
         (
@@ -267,7 +285,9 @@ fn a_service_of_a_gateway_sees_its_clients_themselves() {
         );
         f.nat = translation(0, vec![out]);
     });
-    let asked = near.send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0)).unwrap();
+    let asked = near
+        .send(&udp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), 0))
+        .unwrap();
     let relayed = balancer.receive(HOST_B, &asked.datagram()).unwrap();
     assert_eq!(relayed.tuple(), "10.0.0.2 1000 > 10.0.0.3 8080");
 }
@@ -336,7 +356,8 @@ fn only_the_host_that_answered_first_goes_on_to_answer_in_the_name_of_a_service(
         } else {
             assert_eq!(moved, Err(DropReason::SourceMismatch));
             // Until the client begins another with the same ports.
-            near.send(&tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN)).unwrap();
+            near.send(&tcp("10.0.0.2", SERVICE_ADDRESS, (1000, 80), SYN))
+                .unwrap();
             assert_eq!(said(&near, OTHER_HOST), Ok(0));
             assert_eq!(said(&near, HOST_C), Err(DropReason::SourceMismatch));
         }

@@ -8,12 +8,12 @@ pub(super) mod packets;
 
 use super::*;
 use crate::label::{LabelKey, LabelMap, LabelSet};
-use crate::vpc::EndpointConfig;
 use crate::nat;
-use crate::options::{SentOptions, ReceivedOptions};
-use crate::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule};
+use crate::options::{ReceivedOptions, SentOptions};
+use crate::policy::{Direction, Policy, PolicyAction, PolicyDefaults, PolicyRule};
 use crate::qos::Metered;
 use crate::service::{Affinity, Backend, ServiceConfig, ServiceTable};
+use crate::vpc::EndpointConfig;
 use crate::wire::header::HeaderBytes;
 use crate::wire::icmp::UnreachableReason;
 use crate::wire::transport::TcpFlags;
@@ -193,7 +193,11 @@ impl TestHost {
         self.receive_fully(from, datagram).map_err(|r| r.reason)
     }
 
-    pub(super) fn receive_fully(&self, from: &str, datagram: &[u8]) -> Result<TestOutput, RefusedPacket> {
+    pub(super) fn receive_fully(
+        &self,
+        from: &str,
+        datagram: &[u8],
+    ) -> Result<TestOutput, RefusedPacket> {
         let mut datagram = datagram.to_vec();
         let arrival = OuterRx {
             dst: Some(ip(self.here)),
@@ -352,7 +356,11 @@ pub(super) fn labels(text: &str) -> LabelSet {
     map.hashed(&label_key()).unwrap()
 }
 
-pub(super) fn policy(ingress: PolicyAction, egress: PolicyAction, rules: Vec<PolicyRule>) -> Option<Arc<Policy>> {
+pub(super) fn policy(
+    ingress: PolicyAction,
+    egress: PolicyAction,
+    rules: Vec<PolicyRule>,
+) -> Option<Arc<Policy>> {
     let mut hits = |_: &str| Arc::new(AtomicU64::new(0));
     let defaults = PolicyDefaults { ingress, egress };
     let policy = Policy::compile(rules, defaults, Some(&label_key()), &mut hits);

@@ -3,11 +3,11 @@
 use super::support::packets::in_ip;
 use super::support::*;
 use super::*;
-use crate::vpc::{EndpointConfig, ProxyTarget};
-use crate::options::{SentOptions, ClassOption, EndpointOption};
-use crate::policy::{PolicyAction, Direction, RulePeer};
-use crate::qos::{QosClass, ClassCounters};
+use crate::options::{ClassOption, EndpointOption, SentOptions};
+use crate::policy::{Direction, PolicyAction, RulePeer};
+use crate::qos::{ClassCounters, QosClass};
 use crate::service::Affinity;
+use crate::vpc::{EndpointConfig, ProxyTarget};
 use crate::wire::header::HeaderBytes;
 
 /// A host that does everything at once.
@@ -22,9 +22,11 @@ fn busy() -> TestHost {
         kind: EndpointType::Gateway,
         ..route("0.0.0.0/0", &[HOST_C], RouteOrigin::Route)
     };
-    config
-        .routes
-        .extend([scaled, gateway, route("10.0.0.9/32", &[], RouteOrigin::Endpoint)]);
+    config.routes.extend([
+        scaled,
+        gateway,
+        route("10.0.0.9/32", &[], RouteOrigin::Endpoint),
+    ]);
     let mut web = rule("web", Direction::Ingress, PolicyAction::Allow);
     web.from = RulePeer::Selector("app=web".parse().unwrap());
     let mut ping = rule("ping", Direction::Ingress, PolicyAction::Allow);
@@ -43,7 +45,11 @@ fn busy() -> TestHost {
         dnat("203.0.113.9", None, "10.0.0.3", None),
     ];
     let functions = &mut config.functions;
-    functions.policy = policy(PolicyAction::Deny, PolicyAction::Allow, vec![web, ping, no, gold]);
+    functions.policy = policy(
+        PolicyAction::Deny,
+        PolicyAction::Allow,
+        vec![web, ping, no, gold],
+    );
     functions.nat = translation(0, rules);
     functions.services = service(
         "10.0.9.1",
@@ -94,9 +100,9 @@ enum TraceOrigin {
     Host(&'static str, u32, SentOptions),
 }
 
-fn described(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
+fn trace_packet(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
     let packet = Packet::parse(bytes).unwrap();
-    let (index, heading) = match at {
+    let (index, trace_input) = match at {
         TraceOrigin::Tun(index) => (index, TraceInput::Egress),
         TraceOrigin::Host(host, index, options) => {
             let link = site.link(index);
@@ -116,16 +122,16 @@ fn described(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
         Transport::Icmp { kind, code, .. } => Some((kind, code)),
         _ => None,
     };
-    let described = TracePacket {
+    let trace_packet = TracePacket {
         key: FlowKey::of(LinkIndex(index), &packet),
         icmp,
-        trace_input: heading,
+        trace_input,
         length: Some(TraceLength {
             bytes: packet.total_len,
             dont_fragment: packet.dont_fragment,
         }),
     };
-    trace(&site.world.cx(), &site.link(index), &described)
+    trace(&site.world.cx(), &site.link(index), &trace_packet)
 }
 
 fn really(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> Result<TestOutput, DropReason> {
@@ -166,14 +172,17 @@ fn traces_left(site: &TestHost) -> (Vec<u64>, Vec<u64>, crate::flow::FlowStats) 
 #[track_caller]
 fn assert_told(site: &TestHost, at: TraceOrigin, bytes: &[u8]) -> TraceResult {
     let before = traces_left(site);
-    let told = described(site, at, bytes);
+    let told = trace_packet(site, at, bytes);
     assert_eq!(traces_left(site), before, "a trace changed something");
     let went = really(site, at, bytes);
     match (&told.outcome, &went) {
         (Ok(NextHop::Tun(link)), Ok(TestOutput::Tun(other, _))) => assert_eq!(link, other),
-        (Ok(NextHop::Wire(way)), Ok(TestOutput::Wire(forward, _))) => {
-            assert_eq!((way.link, way.host.addr), (forward.link, forward.host.addr));
-            assert_eq!(way.encap[..], forward.encap[..]);
+        (Ok(NextHop::Wire(tunnel)), Ok(TestOutput::Wire(forward, _))) => {
+            assert_eq!(
+                (tunnel.link, tunnel.host.addr),
+                (forward.link, forward.host.addr)
+            );
+            assert_eq!(tunnel.encap[..], forward.encap[..]);
             let key = told.translated.unwrap();
             assert_eq!(key.src, went.as_ref().unwrap().packet().src);
             assert_eq!(key.dst, went.as_ref().unwrap().packet().dst);
@@ -228,7 +237,10 @@ fn cases() -> Vec<(TraceOrigin, Vec<u8>)> {
             from(HOST_B, with("app=db", None, None)),
             inbound("10.0.0.1", (6, 80)),
         ),
-        (from(HOST_B, plain()), echo("10.0.0.2", "10.0.0.1", 6, false)),
+        (
+            from(HOST_B, plain()),
+            echo("10.0.0.2", "10.0.0.1", 6, false),
+        ),
         (from(HOST_C, web), inbound("10.0.0.1", (7, 80))),
         (from(STRANGER, web), inbound("10.0.0.1", (7, 80))),
         (
@@ -304,7 +316,11 @@ fn reply(went: &TestOutput) -> (TraceOrigin, Vec<u8>) {
     let at = match went {
         TestOutput::Tun(link, _) => TraceOrigin::Tun(link.0),
         TestOutput::Wire(forward, _) => {
-            let host = if forward.host.addr == ip(HOST_B) { HOST_B } else { HOST_C };
+            let host = if forward.host.addr == ip(HOST_B) {
+                HOST_B
+            } else {
+                HOST_C
+            };
             TraceOrigin::Host(host, forward.link.0, plain())
         }
     };
@@ -326,7 +342,9 @@ fn a_trace_says_what_a_reply_gets() {
                 1 => site.functions(|_| ()),
                 2 => {
                     assert_told(&site, back, &answer);
-                    site.functions(|f| f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new()));
+                    site.functions(|f| {
+                        f.policy = policy(PolicyAction::Deny, PolicyAction::Deny, Vec::new())
+                    });
                 }
                 _ => {}
             }
@@ -355,10 +373,10 @@ fn a_trace_keeps_the_backend_of_a_flow() {
     for (ask, host) in asks.iter().zip(hosts) {
         for _ in 0..2 {
             let told = assert_told(&site, TraceOrigin::Tun(0), ask);
-            let Ok(NextHop::Wire(way)) = told.outcome else {
+            let Ok(NextHop::Wire(tunnel)) = told.outcome else {
                 panic!()
             };
-            assert_eq!(way.host.addr, host);
+            assert_eq!(tunnel.host.addr, host);
         }
     }
 }
@@ -373,7 +391,7 @@ fn said<'t>(told: &'t TraceResult, stage: &str) -> Vec<&'t str> {
 fn a_trace_says_which_rules_do_not_match_and_why() {
     let site = busy();
     let from = |text: &str| TraceOrigin::Host(HOST_B, 0, with(text, None, None));
-    let db = described(
+    let db = trace_packet(
         &site,
         from("app=db"),
         &udp("10.0.0.2", "10.0.0.1", (6, 80), 0),
@@ -390,7 +408,7 @@ fn a_trace_says_which_rules_do_not_match_and_why() {
         ["no ingress rule matches; the link's default is deny"]
     );
     let unknown = TraceOrigin::Host(HOST_B, 0, SentOptions::default());
-    let unknown = described(&site, unknown, &udp("10.0.0.2", "10.0.0.1", (6, 80), 0));
+    let unknown = trace_packet(&site, unknown, &udp("10.0.0.2", "10.0.0.1", (6, 80), 0));
     assert!(said(&unknown, "rule")[1].ends_with("the labels of 10.0.0.2 are not known"));
 }
 
@@ -412,18 +430,18 @@ fn a_trace_says_whether_a_packet_fits_is_cut_or_refused_as_packets_then_are() {
             &[&header[..], &payload].concat(),
         )
     };
-    let fits = described(&site, TraceOrigin::Tun(0), &udp_of(mtu, false, true));
+    let fits = trace_packet(&site, TraceOrigin::Tun(0), &udp_of(mtu, false, true));
     assert!(said(&fits, "mtu")[0].contains("bytes fit"), "{fits:?}");
-    let long = described(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, true));
+    let long = trace_packet(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, true));
     assert_eq!(long.outcome.clone().err(), Some(DropReason::TooBig));
-    let cut = described(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, false));
+    let cut = trace_packet(&site, TraceOrigin::Tun(0), &udp_of(mtu + 1, false, false));
     assert!(cut.outcome.is_ok() && said(&cut, "mtu")[0].contains("into 2 fragments"));
     // The path to the host is narrower than the interface.
-    let Ok(NextHop::Wire(way)) = fits.outcome else {
+    let Ok(NextHop::Wire(tunnel)) = fits.outcome else {
         panic!()
     };
-    let outer = u32::try_from(28 + way.encap.len()).unwrap();
-    way.host.set_path_mtu(Some(outer + 1300));
+    let outer = u32::try_from(28 + tunnel.encap.len()).unwrap();
+    tunnel.host.set_path_mtu(Some(outer + 1300));
     for v6 in [false, true] {
         for whole in [false, true] {
             for len in [1280, 1300, 1301, 1400] {

@@ -2,8 +2,8 @@
 
 use super::support::*;
 use super::*;
+use crate::options::{EndpointOption, SentOptions};
 use crate::vpc::ProxyTarget;
-use crate::options::{SentOptions, EndpointOption};
 
 /// From an endpoint of no special type to one of this type.
 fn to(dst: EndpointType) -> SentOptions {
@@ -22,7 +22,11 @@ fn typed(src: EndpointType, dst: EndpointType) -> SentOptions {
 }
 
 /// A fresh host for each packet: where it goes does not depend on what went before.
-fn heard(functions: &LinkFunctions, dst: &str, options: &SentOptions) -> Result<TestOutput, DropReason> {
+fn heard(
+    functions: &LinkFunctions,
+    dst: &str,
+    options: &SentOptions,
+) -> Result<TestOutput, DropReason> {
     let inner = udp("10.0.0.2", dst, (1000, 80), 0);
     site(functions.clone()).hear(HOST_B, &inner, options)
 }
@@ -160,7 +164,10 @@ fn all_hosts_choose_alike_among_the_hosts_of_a_scaled_endpoint() {
         scaled(&mut config, hosts, local);
         TestHost::new(here, vec![config])
     };
-    let (here, far) = (on(LOCAL_HOST, &[HOST_B, HOST_C], false), on(FAR_HOST, &[HOST_C, HOST_B], false));
+    let (here, far) = (
+        on(LOCAL_HOST, &[HOST_B, HOST_C], false),
+        on(FAR_HOST, &[HOST_C, HOST_B], false),
+    );
     let mut member = on(HOST_B, &[HOST_C], true);
     let packet = |port| udp("172.16.0.1", "10.0.9.9", (port, 80), 0);
     let mut chosen = HashMap::new();
@@ -229,7 +236,10 @@ fn proxy() -> TestHost {
                 addr: ip("10.0.0.2"),
                 link: LinkIndex(1),
             });
-            config.functions.endpoints.insert(ip(PROXIED_ADDRESS), endpoint);
+            config
+                .functions
+                .endpoints
+                .insert(ip(PROXIED_ADDRESS), endpoint);
         }
         configs.push(config);
     }
@@ -242,14 +252,19 @@ fn through(site: &TestHost, vni: u32, inner: &[u8], answer: impl Fn(&Packet) -> 
     let there = site
         .receive(HOST_B, &marked(vni, &to(EndpointType::Proxied), inner))
         .unwrap();
-    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(HOST_B)));
+    assert_eq!(
+        (there.forward().link, there.host()),
+        (LinkIndex(1), ip(HOST_B))
+    );
     assert_eq!(
         Geneve::parse(&there.datagram()).unwrap().vni().value(),
         BLUE
     );
     assert_eq!(there.packet().dst, ip("10.0.0.2"));
     let reply = answer(&there.packet());
-    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &reply)).unwrap();
+    let back = site
+        .receive(HOST_B, &marked(BLUE, &plain(), &reply))
+        .unwrap();
     assert_eq!(Geneve::parse(&back.datagram()).unwrap().vni().value(), vni);
     assert_eq!(back.host(), ip(HOST_B));
     let (back, asked) = (back.packet(), Packet::parse(inner).unwrap());
@@ -281,18 +296,30 @@ fn a_proxied_endpoint_is_reached_in_another_vpc_and_answers_in_its_own_name() {
     };
     through(&site, RED, &ping, pong);
     // Without the option the packet is not for the proxy.
-    let plainly = proxy().receive(HOST_B, &marked(RED, &plain(), &ask)).unwrap();
-    assert_eq!((plainly.tun(), plainly.packet().dst), (0, ip(PROXIED_ADDRESS)));
+    let plainly = proxy()
+        .receive(HOST_B, &marked(RED, &plain(), &ask))
+        .unwrap();
+    assert_eq!(
+        (plainly.tun(), plainly.packet().dst),
+        (0, ip(PROXIED_ADDRESS))
+    );
 }
 
 #[test]
 fn a_client_of_the_same_host_reaches_a_proxied_endpoint() {
     let site = proxy();
-    let there = site.send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0)).unwrap();
-    assert_eq!((there.forward().link, there.host()), (LinkIndex(1), ip(HOST_B)));
+    let there = site
+        .send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0))
+        .unwrap();
+    assert_eq!(
+        (there.forward().link, there.host()),
+        (LinkIndex(1), ip(HOST_B))
+    );
     let (src, dst) = there.packet().ports().unwrap();
     let reply = udp("10.0.0.2", "10.0.0.1", (dst, src), 0);
-    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &reply)).unwrap();
+    let back = site
+        .receive(HOST_B, &marked(BLUE, &plain(), &reply))
+        .unwrap();
     assert_eq!(
         (back.tun(), back.tuple()),
         (0, "10.0.0.9 80 > 10.0.0.1 1000".into())
@@ -317,7 +344,9 @@ fn a_stand_in_marks_its_packets_with_the_precedence_of_their_class() {
         own.class = Some(5);
         functions.endpoints.insert(ip("10.0.0.1"), own);
     });
-    let there = site.send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0)).unwrap();
+    let there = site
+        .send(&udp("10.0.0.1", PROXIED_ADDRESS, (1000, 80), 0))
+        .unwrap();
     let class = there.options().class.unwrap();
     assert_eq!((class.class, class.drop_precedence), (5, 1));
     assert_eq!(there.forward().outer.tos >> 2, 36);
@@ -331,10 +360,15 @@ fn an_error_about_a_proxied_flow_reaches_its_client() {
         .receive(HOST_B, &marked(RED, &to(EndpointType::Proxied), &ask))
         .unwrap();
     let error = error_about("10.0.0.2", there.inner());
-    let back = site.receive(HOST_B, &marked(BLUE, &plain(), &error)).unwrap();
+    let back = site
+        .receive(HOST_B, &marked(BLUE, &plain(), &error))
+        .unwrap();
     assert_eq!(Geneve::parse(&back.datagram()).unwrap().vni().value(), RED);
     let quote = back.packet().quote(back.inner()).unwrap();
-    assert_eq!((quote.src, quote.dst), (ip("10.0.0.2"), ip(PROXIED_ADDRESS)));
+    assert_eq!(
+        (quote.src, quote.dst),
+        (ip("10.0.0.2"), ip(PROXIED_ADDRESS))
+    );
     assert_eq!(back.packet().src, ip(PROXIED_ADDRESS));
 }
 

@@ -1,7 +1,7 @@
 //! Addresses that nobody has and that are answered for: virtual ones of services, outside ones of NAT.
 
-use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, receive, request, send};
 use super::frames::{PEER, arp, framed, message, solicitation};
+use super::l2_forwarding::{LOCAL_MAC, OWN_MAC, bridged, frame, receive, request, send};
 use super::support::*;
 use super::*;
 use crate::policy::PolicyAction;
@@ -100,7 +100,10 @@ fn stations_are_told_another_mac_address_than_the_interfaces() {
             let refused = send(&world, again.clone()).unwrap_err();
             assert_eq!(
                 refused.answer,
-                Some(SenderReply::Neighbor(bridge.virtual_mac, Default::default()))
+                Some(SenderReply::Neighbor(
+                    bridge.virtual_mac,
+                    Default::default()
+                ))
             );
             let mut out = [0; 100];
             let answer = refused.answer.unwrap();
@@ -151,6 +154,9 @@ fn hosts_are_told_of_what_is_translated_here_only() {
     );
     // The host itself has the address, on a bridge around the interface.
     let claim = request(LOCAL_MAC, OUTSIDE_ADDRESSES[1], "10.0.0.9");
-    let _ = send(&world, frame(Mac::BROADCAST, LOCAL_MAC, ethertype::ARP, &claim));
+    let _ = send(
+        &world,
+        frame(Mac::BROADCAST, LOCAL_MAC, ethertype::ARP, &claim),
+    );
     assert!(receive(&world, HOST_B, &ask(OUTSIDE_ADDRESSES[1])).is_ok());
 }

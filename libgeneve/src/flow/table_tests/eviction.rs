@@ -106,7 +106,10 @@ fn a_link_finds_its_part_however_many_flows_another_wants() {
     for n in 0..FLOWS * 2 {
         assert!(add(&table, udp(LINK_B, n), None, at(1)));
     }
-    assert_eq!((table.link_flows(LINK_A), table.link_flows(LINK_B)), (part, part));
+    assert_eq!(
+        (table.link_flows(LINK_A), table.link_flows(LINK_B)),
+        (part, part)
+    );
     (0..FLOWS / 2).for_each(|n| assert!(touch(&table, &tcp(LINK_A, n), Some(ACK), at(2))));
     check(&table);
 }
@@ -124,7 +127,10 @@ fn a_link_that_comes_late_takes_what_another_has_above_its_part_and_no_more() {
         assert!(add(&table, udp(LINK_B, n), None, at(1)));
     }
     let half = FLOWS as usize / 2;
-    assert_eq!((table.link_flows(LINK_A), table.link_flows(LINK_B)), (half, half));
+    assert_eq!(
+        (table.link_flows(LINK_A), table.link_flows(LINK_B)),
+        (half, half)
+    );
     (0..100).for_each(|n| assert_eq!(state(&table, &tcp(LINK_A, n)), Some(FlowState::Established)));
     check(&table);
 }

@@ -31,8 +31,14 @@ fn a_link_that_comes_late_gets_its_part_from_one_that_has_all_with_established_c
         establish(&table, tcp(LINK_B, n), at(2));
     }
     let half = FLOWS as usize / 2;
-    assert_eq!((table.link_flows(LINK_A), table.link_flows(LINK_B)), (half, half));
-    assert!(!add(&table, tcp(LINK_B, FLOWS), Some(SYN), at(3)), "and no more");
+    assert_eq!(
+        (table.link_flows(LINK_A), table.link_flows(LINK_B)),
+        (half, half)
+    );
+    assert!(
+        !add(&table, tcp(LINK_B, FLOWS), Some(SYN), at(3)),
+        "and no more"
+    );
     assert!(!add(&table, tcp(LINK_A, FLOWS), Some(SYN), at(3)));
     check(&table);
 }

@@ -145,7 +145,10 @@ fn both_directions_find_one_entry_and_count_for_themselves() {
         assert_eq!(view.timeout, Duration::from_secs(432_000));
     });
     assert_eq!(views, 1);
-    let elsewhere = FlowKey { link: LINK_B, ..flow };
+    let elsewhere = FlowKey {
+        link: LINK_B,
+        ..flow
+    };
     let found = table.hit(&elsewhere, &seen(None), at(2), 3, read);
     assert_eq!(found, FlowLookup::Miss);
     assert_eq!(
@@ -255,7 +258,10 @@ fn the_key_of_replies_is_free_again_when_its_flow_is_over() {
     let reply = tcp(LINK_B, 9);
     let insert = |key, reply, now| table.insert(key, reply, 0, false, 0, &seen(Some(SYN)), at(now));
     assert_eq!(insert(tcp(LINK_A, 1), reply, 0), Ok(()));
-    assert_eq!(insert(tcp(LINK_A, 2), reply, 119), Err(InsertError::Conflict));
+    assert_eq!(
+        insert(tcp(LINK_A, 2), reply, 119),
+        Err(InsertError::Conflict)
+    );
     assert_eq!(insert(tcp(LINK_A, 2), reply, 120), Ok(()));
     assert_eq!(table.peek(&reply).unwrap().original, tcp(LINK_A, 2));
     assert_eq!(insert(reply, reply.reversed(), 240), Ok(()));
@@ -305,7 +311,10 @@ fn new_limits_hold_for_the_flows_that_are_there() {
     };
     limits.timeouts.udp = Duration::from_secs(5);
     table.set_limits(&limits);
-    assert!(add(&table, udp(LINK_A, 50), None, at(1)), "in another's place");
+    assert!(
+        add(&table, udp(LINK_A, 50), None, at(1)),
+        "in another's place"
+    );
     assert_eq!((table.stats().flows, table.stats().limit), (50, 10));
     assert_eq!(table.expire(at(5)), 49);
     check(&table);

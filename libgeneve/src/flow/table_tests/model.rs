@@ -89,7 +89,9 @@ impl ModelTable {
             return Some((*key, FlowDirection::Original));
         }
         let mut flows = self.0.iter().filter(|(_, flow)| flow.reply == *key);
-        flows.next().map(|(original, _)| (*original, FlowDirection::Reply))
+        flows
+            .next()
+            .map(|(original, _)| (*original, FlowDirection::Reply))
     }
 
     /// Forgets what the table has evicted or ended, which only it knows when.

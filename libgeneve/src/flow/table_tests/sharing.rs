@@ -24,14 +24,26 @@ impl Drop for ReentrantGuard {
 fn decisions_go_without_a_lock_being_held() {
     let table = Arc::new(table::<ReentrantDecision>(8));
     let insert = |n, now| {
-        let lease = ReentrantDecision(Arc::new(ReentrantGuard(Arc::downgrade(&table), udp(LINK_A, n))));
+        let lease = ReentrantDecision(Arc::new(ReentrantGuard(
+            Arc::downgrade(&table),
+            udp(LINK_A, n),
+        )));
         let key = udp(LINK_A, n);
         table.insert(key, key.reversed(), lease, false, 0, &seen(None), now)
     };
     (0..20).for_each(|n| insert(n, at(0)).unwrap());
     assert_eq!(insert(19, at(0)), Err(InsertError::Exists));
-    let lease = ReentrantDecision(Arc::new(ReentrantGuard(Arc::downgrade(&table), udp(LINK_A, 0))));
-    assert!(table.renew(&udp(LINK_A, 19), udp(LINK_A, 19).reversed(), lease, false, 1));
+    let lease = ReentrantDecision(Arc::new(ReentrantGuard(
+        Arc::downgrade(&table),
+        udp(LINK_A, 0),
+    )));
+    assert!(table.renew(
+        &udp(LINK_A, 19),
+        udp(LINK_A, 19).reversed(),
+        lease,
+        false,
+        1
+    ));
     assert!(table.remove(&udp(LINK_A, 19)));
     assert_eq!(table.flush(|flow| flow.original.sport % 2 == 0), 4);
     assert!(matches!(
@@ -142,7 +154,11 @@ fn a_million_flows_fit_into_400_mib() {
             let table = table::<[u8; 120]>(FLOWS as usize);
             for n in 0..FLOWS {
                 let key = udp(LINK_A, n);
-                let reply = if rewritten { udp(LINK_B, n) } else { key.reversed() };
+                let reply = if rewritten {
+                    udp(LINK_B, n)
+                } else {
+                    key.reversed()
+                };
                 table
                     .insert(key, reply, [0; 120], false, 0, &seen(None), at(0))
                     .unwrap();

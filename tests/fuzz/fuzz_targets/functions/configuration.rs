@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use libgeneve::link::{Attachment, Endpoint, Functions, LinkIndex, ProxyTarget};
+use libgeneve::vpc::{AttachedOption, EndpointConfig, LinkFunctions, LinkIndex, ProxyTarget};
 use libgeneve::nat::{self, Nat};
 use libgeneve::options::{EndpointType, OptionMatch};
-use libgeneve::policy::{Action, Defaults, Direction, Policy, Rule, Who};
-use libgeneve::qos::{Bucket, Class};
-use libgeneve::service::Services;
+use libgeneve::policy::{PolicyAction, PolicyDefaults, Direction, Policy, PolicyRule, RulePeer};
+use libgeneve::qos::{Bucket, QosClass};
+use libgeneve::service::ServiceTable;
 use libgeneve::wire::ip::protocol;
 use libgeneve::wire::option::{OptionClass, OptionType};
 
@@ -24,7 +24,7 @@ pub const V4: [&str; 12] = [
     "10.0.0.9",
     "10.5.0.7",
     "10.7.0.8",
-    world::VIP,
+    world::WORLD_VIP,
     "198.51.100.1",
     "198.51.100.5",
     "203.0.113.9",
@@ -38,7 +38,7 @@ pub const V6: [&str; 6] = [
     "2001:db8:5::1",
     "2001:db8::9",
 ];
-pub const PORTS: [u16; 6] = [80, 53, 8080, 1000, 40_000, 40_001];
+pub const RULE_PORTS: [u16; 6] = [80, 53, 8080, 1000, 40_000, 40_001];
 /// The option that rules and links have of their own.
 pub const TAG: (OptionClass, OptionType) = (OptionClass(0xfff0), OptionType(1));
 
@@ -51,30 +51,30 @@ pub fn addr(u: &mut Unstructured<'_>) -> Result<IpAddr> {
     any(u, list).map(ip)
 }
 
-fn who(u: &mut Unstructured<'_>) -> Result<Who> {
+fn who(u: &mut Unstructured<'_>) -> Result<RulePeer> {
     Ok(match u.int_in_range(0..=3)? {
-        0 => Who::Any,
-        1 => Who::Selector(
+        0 => RulePeer::Any,
+        1 => RulePeer::Selector(
             any(u, &["app=web", "!app", "app in (web,db),tier"])?
                 .parse()
                 .expect("a selector"),
         ),
-        2 => Who::Prefix(
+        2 => RulePeer::Prefix(
             any(u, &["10.0.0.0/24", "10.5.0.0/16", "fd00::/64", "0.0.0.0/0"])?
                 .parse()
                 .expect("a prefix"),
         ),
-        _ => Who::Prefix(addr(u)?.into()),
+        _ => RulePeer::Prefix(addr(u)?.into()),
     })
 }
 
-fn rules(u: &mut Unstructured<'_>) -> Result<Vec<Rule>> {
+fn rules(u: &mut Unstructured<'_>) -> Result<Vec<PolicyRule>> {
     (0..u.int_in_range(0..=6)?)
         .map(|n| {
             let direction = *u.choose(&[Direction::Ingress, Direction::Egress])?;
-            let action = *u.choose(&[Action::Allow, Action::Deny, Action::Reject])?;
+            let action = *u.choose(&[PolicyAction::Allow, PolicyAction::Deny, PolicyAction::Reject])?;
             let pref = u.int_in_range(0..=3)?;
-            let mut rule = Rule::new(format!("rule-{n}"), direction, pref, action);
+            let mut rule = PolicyRule::new(format!("rule-{n}"), direction, pref, action);
             (rule.from, rule.to) = (who(u)?, who(u)?);
             rule.protocol = *u.choose(&[
                 None,
@@ -99,7 +99,7 @@ fn rules(u: &mut Unstructured<'_>) -> Result<Vec<Rule>> {
                 rule.endpoint_type = Some(*u.choose(&EndpointType::ALL)?);
             }
             rule.log = u.arbitrary()?;
-            rule.class = u.arbitrary::<bool>()?.then_some(world::CLASS);
+            rule.class = u.arbitrary::<bool>()?.then_some(world::WORLD_CLASS);
             Ok(rule)
         })
         .collect()
@@ -108,22 +108,22 @@ fn rules(u: &mut Unstructured<'_>) -> Result<Vec<Rule>> {
 fn translations(
     u: &mut Unstructured<'_>,
     link: LinkIndex,
-    registry: &mut nat::Registry,
+    registry: &mut nat::PoolRegistry,
 ) -> Result<Option<Arc<Nat>>> {
-    let snat = |name: &str, from: &str, pool: &str, width: u16| nat::Rule::Snat {
+    let snat = |name: &str, from: &str, pool: &str, width: u16| nat::NatRule::Snat {
         name: name.into(),
         from: from.parse().expect("a prefix"),
         pool: ip(pool)..=ip(pool),
         ports: 40_000..=40_000 + width,
     };
-    let dnat = |name: &str, to: &str, port, target: &str, target_port| nat::Rule::Dnat {
+    let dnat = |name: &str, to: &str, port, target: &str, target_port| nat::NatRule::Dnat {
         name: name.into(),
         to: ip(to),
         port,
         target: ip(target),
         target_port,
     };
-    let fixed = |inside: &str, outside: &str| nat::Rule::Static {
+    let fixed = |inside: &str, outside: &str| nat::NatRule::Static {
         name: inside.into(),
         inside: ip(inside),
         outside: ip(outside),
@@ -159,8 +159,8 @@ fn translations(
 pub fn functions(
     u: &mut Unstructured<'_>,
     link: LinkIndex,
-    registry: &mut nat::Registry,
-) -> Result<Functions> {
+    registry: &mut nat::PoolRegistry,
+) -> Result<LinkFunctions> {
     let mut endpoints = HashMap::new();
     for _ in 0..u.int_in_range(0..=5)? {
         let at = addr(u)?;
@@ -172,19 +172,19 @@ pub fn functions(
         let proxied = kind == EndpointType::Proxied && target.addr.is_ipv4() == at.is_ipv4();
         endpoints.insert(
             at,
-            Endpoint {
+            EndpointConfig {
                 kind,
                 labels: u.arbitrary::<bool>()?.then(|| labels("app=web,tier=front")),
-                class: u.arbitrary::<bool>()?.then_some(world::CLASS),
+                class: u.arbitrary::<bool>()?.then_some(world::WORLD_CLASS),
                 target: proxied.then_some(target),
                 colocated: kind == EndpointType::Scaled && u.arbitrary()?,
                 local: u.arbitrary()?,
-                ..Endpoint::default()
+                ..EndpointConfig::default()
             },
         );
     }
-    let action = |allow| if allow { Action::Allow } else { Action::Deny };
-    let defaults = Defaults {
+    let action = |allow| if allow { PolicyAction::Allow } else { PolicyAction::Deny };
+    let defaults = PolicyDefaults {
         ingress: action(u.ratio(3, 4)?),
         egress: action(u.ratio(3, 4)?),
     };
@@ -194,7 +194,7 @@ pub fn functions(
     let bucket = |u: &mut Unstructured<'_>| -> Result<_> {
         Ok(u.ratio(1, 8)?.then(|| Arc::new(Bucket::new(1000, 500))))
     };
-    let stand_in = |name: &str, from: &str, own: &str| nat::Rule::Snat {
+    let stand_in = |name: &str, from: &str, own: &str| nat::NatRule::Snat {
         name: name.into(),
         from: from.parse().expect("a prefix"),
         pool: ip(own)..=ip(own),
@@ -204,8 +204,8 @@ pub fn functions(
         stand_in("in4", "0.0.0.0/0", "10.0.0.1"),
         stand_in("in6", "::/0", "fd00::1"),
     ];
-    let class = Class {
-        id: world::CLASS,
+    let class = QosClass {
+        id: world::WORLD_CLASS,
         name: "gold".into(),
         bucket: bucket(u)?,
         ingress: bucket(u)?,
@@ -214,7 +214,7 @@ pub fn functions(
     };
     let balanced: bool = u.arbitrary()?;
     let far = u.arbitrary()?;
-    Ok(Functions {
+    Ok(LinkFunctions {
         endpoints,
         policy: if u.ratio(3, 4)? {
             policy.ok().map(Arc::new)
@@ -227,7 +227,7 @@ pub fn functions(
         rate: bucket(u)?,
         rate_ingress: bucket(u)?,
         options: if u.arbitrary()? {
-            vec![Attachment {
+            vec![AttachedOption {
                 class: TAG.0,
                 kind: TAG.1,
                 data: vec![1, 2, 3, 4],
@@ -245,8 +245,8 @@ pub fn functions(
 }
 
 /// A service whose backends are on other hosts, or here. Its table is large, so it is made once.
-fn balancer(far: bool) -> Arc<Services> {
-    static BOTH: OnceLock<[Arc<Services>; 2]> = OnceLock::new();
+fn balancer(far: bool) -> Arc<ServiceTable> {
+    static BOTH: OnceLock<[Arc<ServiceTable>; 2]> = OnceLock::new();
     let both = BOTH.get_or_init(|| [services(&["10.0.0.5"]), services(&["10.0.0.2", "10.0.0.3"])]);
     Arc::clone(&both[usize::from(far)])
 }

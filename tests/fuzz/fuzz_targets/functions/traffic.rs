@@ -1,14 +1,14 @@
 //! Random packets and options between the addresses of the configuration.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use libgeneve::options::{Attach, ClassOption, EndpointOption, EndpointType, ServiceOption};
+use libgeneve::options::{SentOptions, ClassOption, EndpointOption, EndpointType, ServiceOption};
 use libgeneve::wire::ip::protocol;
 use libgeneve::wire::packet::{IpVersion, Packet};
 use libgeneve::wire::transport::TcpFlags;
 use libgeneve::wire::transport_checksum::ChecksumState;
 
-use crate::configuration::{PORTS, V4, V6, any};
-use crate::world::packets::{Kind, fragment_of, packet};
+use crate::configuration::{RULE_PORTS, V4, V6, any};
+use crate::world::packets::{PayloadKind, fragment_of, packet};
 use crate::world::{self, ip, labels};
 
 /// Whether the checksums of a packet are right.
@@ -33,19 +33,19 @@ pub fn flags(u: &mut Unstructured<'_>) -> Result<TcpFlags> {
 pub fn random_packet(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let list: &[&str] = if u.ratio(3, 4)? { &V4 } else { &V6 };
     let (src, dst) = (any(u, list).map(ip)?, any(u, list).map(ip)?);
-    let ports = (*u.choose(&PORTS)?, *u.choose(&PORTS)?);
+    let ports = (*u.choose(&RULE_PORTS)?, *u.choose(&RULE_PORTS)?);
     let kind = match u.int_in_range(0..=9)? {
-        0..=3 => Kind::Tcp(flags(u)?, u.arbitrary()?),
-        4..=6 => Kind::Udp,
-        7 => Kind::Echo {
+        0..=3 => PayloadKind::Tcp(flags(u)?, u.arbitrary()?),
+        4..=6 => PayloadKind::Udp,
+        7 => PayloadKind::Echo {
             reply: u.arbitrary()?,
         },
-        _ => Kind::Other(*u.choose(&[50, 132, 58, 1])?),
+        _ => PayloadKind::Other(*u.choose(&[50, 132, 58, 1])?),
     };
     let mut bytes = match kind {
         // Whose header is none of ours has no checksum that could be written.
-        Kind::Other(number @ (1 | 58)) => {
-            let mut bytes = packet((src, 1), (dst, 1), Kind::Other(50), 16);
+        PayloadKind::Other(number @ (1 | 58)) => {
+            let mut bytes = packet((src, 1), (dst, 1), PayloadKind::Other(50), 16);
             bytes[if src.is_ipv4() { 9 } else { 6 }] = number;
             bytes
         }
@@ -67,11 +67,11 @@ pub fn random_packet(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 /// What geneved's own options say, and the data of the defined one.
-pub fn random_options(u: &mut Unstructured<'_>) -> Result<(Attach, Option<Vec<u8>>)> {
+pub fn random_options(u: &mut Unstructured<'_>) -> Result<(SentOptions, Option<Vec<u8>>)> {
     if u.arbitrary()? {
-        return Ok((Attach::default(), None));
+        return Ok((SentOptions::default(), None));
     }
-    let mut attach = Attach::default();
+    let mut attach = SentOptions::default();
     if u.arbitrary()? {
         attach.endpoint = Some(EndpointOption {
             src: *u.choose(&[EndpointType::Simple, EndpointType::Scaled])?,
@@ -86,14 +86,14 @@ pub fn random_options(u: &mut Unstructured<'_>) -> Result<(Attach, Option<Vec<u8
     }
     if u.arbitrary()? {
         attach.class = Some(ClassOption {
-            class: world::CLASS,
+            class: world::WORLD_CLASS,
             drop_precedence: u.arbitrary()?,
         });
     }
     if u.ratio(1, 3)? {
         attach.service = Some(ServiceOption {
-            addr: ip(any(u, &[world::VIP, "10.0.0.2", "fd00::9"])?),
-            port: *u.choose(&PORTS)?,
+            addr: ip(any(u, &[world::WORLD_VIP, "10.0.0.2", "fd00::9"])?),
+            port: *u.choose(&RULE_PORTS)?,
             protocol: protocol::TCP,
         });
     }

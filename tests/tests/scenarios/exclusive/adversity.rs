@@ -1,9 +1,11 @@
 //! A bad underlay, a killed daemon, interfaces and namespaces that vanish under load.
 
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, UdpBurst};
+use geneved::traffic::{EchoRun, SendAmount, TrafficEnds, UdpBurst};
 use geneved_tests::peer::Peer;
 use geneved_tests::relay::{ADDRESSES, Impairment, Relay};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, TestWorld, assert_ping, assert_tcp, link};
+use geneved_tests::world::{
+    Duo, TestBackend, TestDaemon, TestWorld, UnderlayFamily, assert_ping, assert_tcp, link,
+};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;

@@ -2,9 +2,11 @@
 
 use geneved::lab::netns::LabNetns;
 use geneved::traffic::{EchoRun, TrafficEnds};
-use geneved_tests::forged::{Forger, ForgedError, source_ports};
-use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV6, udp};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, answers, assert_tcp, link};
+use geneved_tests::forged::{ForgedError, Forger, source_ports};
+use geneved_tests::packet::{ETHERTYPE_IPV6, RawGeneve, udp};
+use geneved_tests::world::{
+    Duo, TestBackend, TestDaemon, UnderlayFamily, answers, assert_tcp, link,
+};
 use geneved_tests::{eventually, on_both_backends};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,13 @@ const LOW: u16 = 40_000;
 const FLOW: u16 = 7777;
 
 /// Two daemons with IPv4 and IPv6 inside; host a's link is that of a tenant, where one is named.
-fn overlay(duo: &Duo, io: TestBackend, family: UnderlayFamily, daemon: &str, tenant: Option<&LabNetns>) -> [TestDaemon; 2] {
+fn overlay(
+    duo: &Duo,
+    io: TestBackend,
+    family: UnderlayFamily,
+    daemon: &str,
+    tenant: Option<&LabNetns>,
+) -> [TestDaemon; 2] {
     let start = |side: usize| {
         let remote = Duo::underlay(family, 1 - side);
         let tenant = tenant.filter(|_| side == 0);

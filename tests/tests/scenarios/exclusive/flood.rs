@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::ip;
-use geneved_tests::trio::{EchoServer, EchoConnection};
+use geneved_tests::trio::{EchoConnection, EchoServer};
 use geneved_tests::world::{Duo, UnderlayFamily, link};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};

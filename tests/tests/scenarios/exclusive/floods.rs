@@ -8,7 +8,7 @@ use geneved_tests::eventually;
 use geneved_tests::flooder::Flooder;
 use geneved_tests::on_both_backends;
 use geneved_tests::packet::{RawGeneve, udp};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, assert_ping, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, UnderlayFamily, assert_ping, link};
 
 /// The VNIs of the modest and of the greedy VPC, and one of which nobody has a link.
 const MODEST: u32 = 100;
@@ -19,30 +19,30 @@ const FLOOD_TRAIN: u16 = 40;
 
 /// How a VNI and a packet become a datagram.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FloodEncapsulation {
     Geneve,
     Vxlan,
 }
 
-impl Kind {
+impl FloodEncapsulation {
     fn name(self) -> &'static str {
         match self {
-            Kind::Geneve => "geneve",
-            Kind::Vxlan => "vxlan",
+            FloodEncapsulation::Geneve => "geneve",
+            FloodEncapsulation::Vxlan => "vxlan",
         }
     }
 
     fn port(self) -> u16 {
         match self {
-            Kind::Geneve => 6081,
-            Kind::Vxlan => 4789,
+            FloodEncapsulation::Geneve => 6081,
+            FloodEncapsulation::Vxlan => 4789,
         }
     }
 
     fn datagram(self, vni: u32, packet: &[u8]) -> Vec<u8> {
         match self {
-            Kind::Geneve => RawGeneve::new(vni).datagram(packet),
-            Kind::Vxlan => {
+            FloodEncapsulation::Geneve => RawGeneve::new(vni).datagram(packet),
+            FloodEncapsulation::Vxlan => {
                 let mut bytes = vec![8, 0, 0, 0];
                 bytes.extend(&(vni << 8).to_be_bytes());
                 bytes.extend([0xff; 6]);
@@ -68,11 +68,16 @@ struct FloodedHosts {
     daemons: [TestDaemon; 2],
     duo: Duo,
     family: UnderlayFamily,
-    kind: Kind,
+    kind: FloodEncapsulation,
 }
 
 impl FloodedHosts {
-    fn new(io: TestBackend, family: UnderlayFamily, kind: Kind, settings: &str) -> Self {
+    fn new(
+        io: TestBackend,
+        family: UnderlayFamily,
+        kind: FloodEncapsulation,
+        settings: &str,
+    ) -> Self {
         let duo = Duo::new();
         let start = |side: usize, host| {
             let remote = format!("remote = \"{}\"", Duo::underlay(family, 1 - side));
@@ -154,21 +159,21 @@ fn assert_keeps(what: &str, ends: &TrafficEnds) {
 on_both_backends! {
     fn another_vpc_is_flooded(io) {
         for (family, settings) in [(UnderlayFamily::V4, "workers = 2"), (UnderlayFamily::V6, "")] {
-            let crowd = FloodedHosts::new(io, family, Kind::Geneve, settings);
+            let crowd = FloodedHosts::new(io, family, FloodEncapsulation::Geneve, settings);
             let flooder = crowd.pour(&crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1"));
             crowd.assert_modest_keeps("another VPC", &flooder);
         }
     }
 
     fn another_vpc_is_flooded_by_vxlan(io) {
-        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Vxlan, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, FloodEncapsulation::Vxlan, "");
         let flooder = crowd.pour(&crowd.kind.train(GREEDY, "10.0.1.2", "10.0.1.1"));
         crowd.assert_modest_keeps("another VPC", &flooder);
     }
 
     /// A second host of the same VPC, 192.0.2.3, is the greedy one; and whoever says that it is one.
     fn another_host_of_the_vpc_floods(io) {
-        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, FloodEncapsulation::Geneve, "");
         let greedy: SocketAddr = "192.0.2.3:0".parse().unwrap();
         crowd.duo.b.ip("address add 192.0.2.3/24 dev u0").unwrap();
         let [a, _] = &crowd.daemons;
@@ -181,7 +186,7 @@ on_both_backends! {
 
     /// The greedy link's own programs send as fast as they can.
     fn another_link_sends_without_end(io) {
-        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, FloodEncapsulation::Geneve, "");
         let greedy = UdpBurst {
             size: 1000,
             amount: SendAmount::For(Duration::from_secs(6)),
@@ -200,7 +205,7 @@ on_both_backends! {
 
     /// The kernel hands a broadcast datagram to every socket of a port.
     fn a_broadcast_datagram_is_taken_once(io) {
-        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "workers = 2");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, FloodEncapsulation::Geneve, "workers = 2");
         let bind = || UdpSocket::bind("192.0.2.2:0");
         let socket = crowd.duo.b.netns().run(bind).unwrap().unwrap();
         socket.set_broadcast(true).unwrap();
@@ -215,7 +220,7 @@ on_both_backends! {
     }
 
     fn vnis_of_nobody_and_garbage_are_poured_in(io) {
-        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, Kind::Geneve, "");
+        let crowd = FloodedHosts::new(io, UnderlayFamily::V4, FloodEncapsulation::Geneve, "");
         let unknown = crowd.kind.train(NOBODY, "10.0.1.2", "10.0.1.1");
         let garbage: Vec<_> = (0..FLOOD_TRAIN as u8).map(|at| vec![at | 0x80; 100]).collect();
         let short: Vec<_> = (0..FLOOD_TRAIN as u8).map(|at| vec![at; 5]).collect();

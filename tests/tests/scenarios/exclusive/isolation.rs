@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use geneved::lab::netns::LabNetns;
-use geneved_tests::packet::{RawGeneve, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parsed, ip, sum, udp};
+use geneved_tests::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Parsed, RawGeneve, ip, sum, udp};
 use geneved_tests::peer::{INNER6, Peer};
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, TestBackend, answers, link};
+use geneved_tests::world::{Duo, TestBackend, TestDaemon, UnderlayFamily, answers, link};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Packets of an attack.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use geneved::traffic::{SendAmount, EchoRun, TrafficEnds, TcpBulk, TcpReport, UdpBurst};
-use geneved_tests::world::{TestDaemon, Duo, UnderlayFamily, assert_ping};
+use geneved::traffic::{EchoRun, SendAmount, TcpBulk, TcpReport, TrafficEnds, UdpBurst};
+use geneved_tests::world::{Duo, TestDaemon, UnderlayFamily, assert_ping};
 use geneved_tests::{eventually, on_both_backends};
 
 /// Bits a second that the limits allow.

@@ -2,7 +2,7 @@
 
 use geneved::traffic::TrafficEnds;
 use geneved_tests::on_both_backends;
-use geneved_tests::world::{TestDaemon, Duo, assert_ping, link};
+use geneved_tests::world::{Duo, TestDaemon, assert_ping, link};
 use std::thread;
 use std::time::Duration;
 

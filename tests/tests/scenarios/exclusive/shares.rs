@@ -6,19 +6,19 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use geneved::lab::netns::LabNetns;
-use geneved_tests::packet::{RawGeneve, Parsed, ip, option, pseudo, sum, udp};
+use geneved_tests::packet::{Parsed, RawGeneve, ip, option, pseudo, sum, udp};
 use geneved_tests::peer::Peer;
 use geneved_tests::sniffer::Sniffer;
-use geneved_tests::trio::{EchoServer, EchoConnection, endpoint};
-use geneved_tests::world::{Duo, UnderlayFamily, TestBackend, link};
+use geneved_tests::trio::{EchoConnection, EchoServer, endpoint};
+use geneved_tests::world::{Duo, TestBackend, UnderlayFamily, link};
 use geneved_tests::{eventually, on_both_backends};
 use nix::libc;
 use nix::sys::socket::{LinkAddr, MsgFlags, recvfrom, sendto, setsockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const GREEDY: u32 = 100;
-const MODEST: u32 = 200;
+const GREEDY_VNI: u32 = 100;
+const MODEST_VNI: u32 = 200;
 /// What a modest tenant asks for.
 const ASKED: u16 = 20;
 
@@ -92,17 +92,17 @@ on_both_backends! {
         let inner = "inner = \"ethernet\"\nlladdr = \"02:00:00:00:00:aa\"\n";
         let modest = format!("remote = \"192.0.2.2\"\n{inner}");
         let tables = inner.to_owned()
-            + &link("gnv1", MODEST, &["10.1.0.1/24"], &modest)
+            + &link("gnv1", MODEST_VNI, &["10.1.0.1/24"], &modest)
             + &reject("gnv0")
             + &reject("gnv1");
         let peer = Peer::on(Duo::new(), io, UnderlayFamily::V4, &tables);
-        let question = framed(GREEDY, [0xff; 6], 0x0806, &arp([10, 0, 0, 2], [10, 0, 0, 1]));
+        let question = framed(GREEDY_VNI, [0xff; 6], 0x0806, &arp([10, 0, 0, 2], [10, 0, 0, 1]));
         let (_, refused) = peer.inner();
-        let refused = framed(GREEDY, LLADDR, 0x0800, &refused);
+        let refused = framed(GREEDY_VNI, LLADDR, 0x0800, &refused);
         let (mut answered, mut told, mut greedy) = (0, BTreeSet::new(), 0_u32);
         let mut sort = |socket: &UdpSocket| {
             for (vni, frame) in received(socket) {
-                if vni != MODEST {
+                if vni != MODEST_VNI {
                     greedy += 1;
                 } else if frame[12..14] == [8, 6] && frame[21] == 2 {
                     answered += 1;
@@ -128,9 +128,9 @@ on_both_backends! {
             if step % 15 == 14 && asked < ASKED {
                 asked += 1;
                 let question = arp([10, 1, 0, 2], [10, 1, 0, 1]);
-                peer.send(&framed(MODEST, [0xff; 6], 0x0806, &question));
+                peer.send(&framed(MODEST_VNI, [0xff; 6], 0x0806, &question));
                 let (_, packet) = peer.inner_between(["10.1.0.2", "10.1.0.1"]);
-                peer.send(&framed(MODEST, LLADDR, 0x0800, &packet));
+                peer.send(&framed(MODEST_VNI, LLADDR, 0x0800, &packet));
             }
             std::thread::sleep(Duration::from_millis(10));
             sort(&peer.socket);
@@ -160,7 +160,7 @@ on_both_backends! {
         let tables = endpoint("gnv0", "10.0.0.50", None, proxied)
             + &link("gnv1", 300, &["172.16.0.1/24"], "")
             + &endpoint("gnv1", "172.16.0.3", Some("192.0.2.2"), "")
-            + &link("gnv2", MODEST, &["10.1.0.1/24"], remote)
+            + &link("gnv2", MODEST_VNI, &["10.1.0.1/24"], remote)
             + &endpoint("gnv2", "10.1.0.50", None, proxied);
         let peer = Peer::on(Duo::new(), io, UnderlayFamily::V4, &tables);
         let header = |vni| RawGeneve {
@@ -171,7 +171,7 @@ on_both_backends! {
         let syn = |between, ports| tcp(between, ports, SYN_BIT, (1, 0), &[]);
         for number in 0..40_000_u16 {
             let segment = syn(["10.0.0.2", "10.0.0.50"], (number + 1024, 7000));
-            peer.send(&header(GREEDY).datagram(&segment));
+            peer.send(&header(GREEDY_VNI).datagram(&segment));
             if number % 32 == 0 {
                 std::thread::sleep(Duration::from_millis(1));
                 received(&peer.socket);
@@ -184,10 +184,10 @@ on_both_backends! {
         let mut through = BTreeSet::new();
         for number in 0..ASKED {
             let segment = syn(["10.1.0.2", "10.1.0.50"], (number + 1024, 7001));
-            peer.send(&header(MODEST).datagram(&segment));
+            peer.send(&header(MODEST_VNI).datagram(&segment));
             // Another address of the greedy VPC.
             let segment = syn(["10.0.0.3", "10.0.0.50"], (number + 1024, 7002));
-            peer.send(&header(GREEDY).datagram(&segment));
+            peer.send(&header(GREEDY_VNI).datagram(&segment));
         }
         eventually(5, "every connection goes on", || {
             for (vni, packet) in received(&peer.socket) {
@@ -214,7 +214,7 @@ on_both_backends! {
         const CONNECTIONS: u16 = 1000;
         let duo = Duo::new();
         let socket = Peer::bind(&duo, SocketAddr::new(Duo::underlay(UnderlayFamily::V4, 1), 6081));
-        let tables = link("gnv0", GREEDY, &["10.0.0.1/24"], "remote = \"192.0.2.2\"")
+        let tables = link("gnv0", GREEDY_VNI, &["10.0.0.1/24"], "remote = \"192.0.2.2\"")
             + &endpoint("gnv0", "10.0.0.77", None, "");
         let daemon = duo.world.daemon(&duo.a, io, &format!("flows = {SHARE_FLOWS}"), &tables);
         let target = SocketAddr::new(Duo::underlay(UnderlayFamily::V4, 0), 6081);
@@ -227,7 +227,7 @@ on_both_backends! {
         let (far, near) = (["10.0.0.2", "10.0.0.77"], ["10.0.0.77", "10.0.0.2"]);
         // Both ends are the tenant's, and acknowledge what nobody sent.
         for number in 1..=CONNECTIONS {
-            wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (7, 7), &[]));
+            wire(GREEDY_VNI, &tcp(far, (number, 80), ACK_BIT, (7, 7), &[]));
             raw.send_to(&tcp(near, (80, number), ACK_BIT, (7, 7), &[]), &there.into()).unwrap();
             if number % 16 == 0 {
                 std::thread::sleep(Duration::from_millis(2));
@@ -248,12 +248,12 @@ on_both_backends! {
             // TUN and socket are read apart from each other.
             std::thread::sleep(Duration::from_millis(300));
         };
-        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (1000, 50), data)));
+        each(&|number| wire(GREEDY_VNI, &tcp(far, (number, 80), ACK_BIT, (1000, 50), data)));
         each(&|number| {
             let segment = tcp(near, (80, number), ACK_BIT, (50, 1010), data);
             raw.send_to(&segment, &there.into()).unwrap();
         });
-        each(&|number| wire(GREEDY, &tcp(far, (number, 80), ACK_BIT, (1010, 60), &[])));
+        each(&|number| wire(GREEDY_VNI, &tcp(far, (number, 80), ACK_BIT, (1010, 60), &[])));
         eventually(5, "they are established", || {
             count("flow show dev gnv0 state established") >= usize::from(CONNECTIONS) * 9 / 10
         });
@@ -261,7 +261,7 @@ on_both_backends! {
         let tun = Sniffer::new(duo.a.netns(), "gnv1");
         for port in 1..=200_u16 {
             let [from, to]: [IpAddr; 2] = ["10.1.0.2", "10.1.0.1"].map(|text| text.parse().unwrap());
-            wire(MODEST, &udp((from, port), (to, 9), b"modest"));
+            wire(MODEST_VNI, &udp((from, port), (to, 9), b"modest"));
             let came = tun.find(Duration::from_secs(3), |bytes| {
                 let (source, _, _) = Parsed::new(bytes)?.udp()?;
                 (source == port).then_some(())
@@ -326,15 +326,18 @@ fn forge(host: &LabNetns, device: &str, packets: &[Vec<u8>]) -> usize {
 fn forged_virtio_headers_switch_tunnel_gso_off_for_nobody_else() {
     let duo = Duo::new();
     let start = |side: usize, host: &LabNetns| {
-        let remote = format!("remote = \"{}\"", Duo::underlay(UnderlayFamily::V4, 1 - side));
+        let remote = format!(
+            "remote = \"{}\"",
+            Duo::underlay(UnderlayFamily::V4, 1 - side)
+        );
         let tables = link(
             "gnv0",
-            GREEDY,
+            GREEDY_VNI,
             &[&format!("10.0.0.{}/24", side + 1)],
             &remote,
         ) + &link(
             "gnv1",
-            MODEST,
+            MODEST_VNI,
             &[&format!("10.1.0.{}/24", side + 1)],
             &remote,
         );
