@@ -247,7 +247,7 @@ fn calls_that_were_sent_ahead_hold_up_nobody_else() {
             ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
                 .await
                 .unwrap();
-            assert!(start.elapsed() < Duration::from_secs(1));
+            assert!(start.elapsed() < Duration::from_secs(5));
         }
         sending.await.unwrap().unwrap();
     });
@@ -284,7 +284,7 @@ fn half_messages_and_replies_that_nobody_reads_take_bounded_memory() {
         ask::<ApplyReply>(&path, Request::Reload { dry_run: false })
             .await
             .unwrap();
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < Duration::from_secs(5));
     });
 }
 
